@@ -1,0 +1,284 @@
+"""Every option of an experiment, once, with its unit, range and source; and the check of their combinations.
+
+An experiment file calls `default()`, changes some values and returns the ConfigDict. It may not add a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+# Options that change what is shown or kept, never a number of the run: they may differ when a run goes on.
+COSMETIC = ("log", "checkpoint", "figures")
+
+
+def default() -> ConfigDict:
+    """Every option with its default. The values reproduce no experiment; those are in `configs/`."""
+    cfg = ConfigDict()
+    cfg.name = "unnamed"  # shown in logs and results
+    cfg.notes = ""  # printed at start and kept in every result: what is reduced or otherwise not as published
+    cfg.task = "listops"  # a key of ssm_jax.tasks.TASKS
+    cfg.seed = 0  # of parameters, dropout and the order of the data, >= 0
+    cfg.batch_size = 32  # examples per step over all devices, >= 1
+
+    cfg.data = ConfigDict()
+    cfg.data.source = "generated"  # generated: by LRA's procedure | official: the release, at --lra_release
+    cfg.data.seed = 0  # of the generator, >= 0; not read for official data
+    cfg.data.n_train = 96_000  # expressions to generate, >= 1 (LRA: 96,000 / 2,000 / 2,000)
+    cfg.data.n_val = 2_000
+    cfg.data.n_test = 2_000
+    cfg.data.shorter_than = 2_000  # tokens: a kept expression is strictly shorter (LRA: 2,000) ...
+    cfg.data.longer_than = 500  # ... and strictly longer (LRA: 500)
+    cfg.data.max_depth = 10  # nesting, 2..10 (LRA: 10)
+    cfg.data.max_args = 10  # operands of one operator, 2..10 (LRA: 10)
+    cfg.data.padded_length = 2_048  # L of every batch, with the end-of-sequence token (LRA: 2,048)
+
+    cfg.model = ConfigDict()
+    cfg.model.layer = "s4d"  # a key of ssm_jax.layers.LAYERS
+    cfg.model.depth = 6  # residual blocks, >= 1
+    cfg.model.d_model = 128  # channels H, >= 1
+    cfg.model.d_state = 64  # complex modes N kept per channel, >= 1 (OC-1: conjugates come on top)
+    cfg.model.n_ssm = 1  # distinct sets of eigenvalues, a divisor of d_model (OC-6)
+    cfg.model.alpha = 1.0  # factor on Im A at initialization, > 0 (OC-2: freqscale)
+    cfg.model.beta = ConfigDict()  # exponent of the Sobolev filter (1 + s)^beta
+    cfg.model.beta.learn = True  # learned per channel, or fixed at init (OC-10: learned)
+    cfg.model.beta.init = 0.0  # start value, -4..4 (OC-10: 0)
+    cfg.model.beta.unit = "lra"  # what s is: lra (k/n) | hz_1e4 (k/1e4) | rad (radians per sample)
+    cfg.model.dt_min = 1e-3  # time units per sample, > 0; dt starts log-uniform in [dt_min, dt_max]
+    cfg.model.dt_max = 1e-1
+    cfg.model.dt_transform = "softplus"  # dt = softplus(p) | exp(p) (OC-5: softplus in LRA)
+    cfg.model.discretization = "zoh"  # zoh | bilinear
+    cfg.model.bidirectional = True  # a second kernel looks ahead (LRA: yes, in all tasks)
+    cfg.model.norm = "batch"  # batch | layer
+    cfg.model.prenorm = True  # norm before the layer, and a final norm; or after the residual sum
+    cfg.model.dropout = 0.0  # rate, 0..1, at the three places of OC-14
+    cfg.model.tie_dropout = True  # one mask for all time steps of a channel
+    cfg.model.pool = "mean"  # last | mean | first | sum, over the unpadded steps
+
+    cfg.train = ConfigDict()
+    cfg.train.epochs = 0.0  # length of training: give epochs or steps, the other stays 0
+    cfg.train.steps = 0
+    cfg.train.eval_every = 0  # steps between evaluations; 0: at the end of every epoch
+    cfg.train.eval_batch_size = 0  # examples; 0: batch_size
+    cfg.train.select_metric = "accuracy"  # of an evaluation: accuracy | loss; names the best checkpoint
+    cfg.train.select_split = "val"  # train | val; the test split is read once, at the end
+
+    cfg.optim = ConfigDict()  # AdamW
+    cfg.optim.b1 = 0.9  # 0..1
+    cfg.optim.b2 = 0.999  # 0..1
+    cfg.optim.eps = 1e-8  # > 0
+    cfg.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
+    cfg.optim.groups = ConfigDict()  # every parameter belongs to exactly one group
+    for name, match in (
+        ("A", r"/(log_neg_A_re|A_im)$"),
+        ("dt", r"/dt_raw$"),
+        ("beta", r"/beta$"),
+        ("rest", ""),
+    ):
+        group = ConfigDict()
+        # Regular expression, searched in a parameter's path (blocks/0/ssm/C_ri); "": what no other matches.
+        group.match = match
+        group.optional = name == "beta"  # may match nothing (a fixed beta is no parameter)
+        group.lr = 1e-3  # peak learning rate, >= 0
+        group.weight_decay = 0.0  # decoupled (AdamW), >= 0
+        group.schedule = "cosine"  # cosine: as cfg.schedule says | constant
+        cfg.optim.groups[name] = group
+
+    cfg.schedule = ConfigDict()  # factor on the learning rates: linear warmup, then a cosine
+    cfg.schedule.warmup_steps = 0  # >= 0
+    cfg.schedule.total_steps = 0  # step at which the cosine reaches 0; 0: the last step of training
+    cfg.schedule.clamp = True  # stay at 0 past total_steps; False: rise again, as the official code does
+
+    cfg.checkpoint = ConfigDict()
+    cfg.checkpoint.every = 1_000  # steps between saves, >= 1; evaluations save as well
+    cfg.checkpoint.keep = 2  # newest checkpoints kept, >= 1; the best one is kept besides
+
+    cfg.log = ConfigDict()
+    cfg.log.every = 50  # steps between lines of metrics.jsonl, >= 1
+
+    cfg.figures = True  # draw the figures at the end
+    return cfg
+
+
+def smoke(cfg: ConfigDict) -> ConfigDict:
+    """The same experiment at 20 steps on a few generated expressions of full length: every line of code runs."""
+    cfg.name += ":smoke"
+    cfg.notes = "Smoke run: 20 steps, 96 training expressions. Its accuracy means nothing."
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 96, 16, 16
+    cfg.batch_size = 8
+    cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 20, 10
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5, 20
+    cfg.checkpoint.every = 5
+    cfg.log.every = 1
+    return cfg
+
+
+def parse_arg(arg: str, **choices: tuple[str, ...]) -> dict[str, str]:
+    """The mini-argument behind a config's colon, `file.py:smoke` or `file.py:arm=s4d,smoke`.
+
+    Args:
+      arg: comma-separated words; a word is `name=value`, or a value that one option alone has.
+      **choices: the allowed values of each option, the first being its default.
+
+    Returns:
+      The value of each option.
+
+    Raises:
+      ValueError: for a word that no option has, or an option given twice.
+    """
+    values = {name: allowed[0] for name, allowed in choices.items()}
+    given: set[str] = set()
+    for word in filter(None, arg.split(",")):
+        name, _, value = word.rpartition("=")
+        names = [n for n, allowed in choices.items() if value in allowed and name in ("", n)]
+        if len(names) != 1:
+            listed = "; ".join(f"{n}: {', '.join(allowed)}" for n, allowed in choices.items())
+            raise ValueError(f"unknown config argument {word!r}; choose from {listed}.")
+        if names[0] in given:
+            raise ValueError(f"config argument {names[0]!r} is given twice in {arg!r}.")
+        given.add(names[0])
+        values[names[0]] = value
+    return values
+
+
+def flatten(cfg: ConfigDict) -> dict[str, Any]:
+    """The leaves of a config by dotted key: {"model.alpha": 3.0, ...}, sorted by key."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, node: ConfigDict) -> None:
+        for key in sorted(node.keys()):
+            value = node[key]
+            if isinstance(value, ConfigDict):
+                visit(f"{prefix}{key}.", value)
+            else:
+                flat[prefix + key] = value
+
+    visit("", cfg)
+    return flat
+
+
+def identity(cfg: ConfigDict) -> dict[str, Any]:
+    """The flat options that a run's numbers depend on: all but the cosmetic ones."""
+    return {k: v for k, v in flatten(cfg).items() if k.split(".")[0] not in COSMETIC}
+
+
+def digest(cfg: ConfigDict) -> str:
+    """Twelve hex digits that name the numbers of a run: SHA-256 over `identity`."""
+    text = json.dumps(identity(cfg), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _choice(key: str, *allowed: str):
+    def test(cfg: ConfigDict) -> str | None:
+        value = flatten(cfg)[key]
+        if value in allowed:
+            return None
+        return f"{key}={value!r} is not known; choose one of {', '.join(allowed)}."
+
+    return test
+
+
+def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool = False):
+    def test(cfg: ConfigDict) -> str | None:
+        value = flatten(cfg)[key]
+        if value <= high and (value > low if open_low else value >= low):
+            return None
+        bound = f"greater than {low:g}" if open_low else f"at least {low:g}"
+        upper = "" if high == float("inf") else f" and at most {high:g}"
+        return f"{key}={value!r} is out of range; it must be {bound}{upper}."
+
+    return test
+
+
+_TESTS = (
+    _choice("data.source", "generated", "official"),
+    _choice("model.beta.unit", "lra", "hz_1e4", "rad"),
+    _choice("model.dt_transform", "softplus", "exp"),
+    _choice("model.discretization", "zoh", "bilinear"),
+    _choice("model.norm", "batch", "layer"),
+    _choice("model.pool", "last", "mean", "first", "sum"),
+    _choice("train.select_metric", "accuracy", "loss"),
+    _choice("train.select_split", "train", "val"),
+    _within("seed", 0),
+    _within("batch_size", 1),
+    _within("data.seed", 0),
+    _within("data.n_train", 1),
+    _within("data.n_val", 1),
+    _within("data.n_test", 1),
+    _within("data.longer_than", 0),
+    _within("data.max_depth", 2, 10),
+    _within("data.max_args", 2, 10),
+    _within("model.depth", 1),
+    _within("model.d_model", 1),
+    _within("model.d_state", 1),
+    _within("model.n_ssm", 1),
+    _within("model.alpha", 0, open_low=True),
+    _within("model.beta.init", -4, 4),
+    _within("model.dt_min", 0, open_low=True),
+    _within("model.dt_max", 0, open_low=True),
+    _within("model.dropout", 0, 0.999),
+    _within("train.epochs", 0),
+    _within("train.steps", 0),
+    _within("train.eval_every", 0),
+    _within("train.eval_batch_size", 0),
+    _within("optim.b1", 0, 0.999999),
+    _within("optim.b2", 0, 0.999999),
+    _within("optim.eps", 0, open_low=True),
+    _within("optim.clip_norm", 0),
+    _within("schedule.warmup_steps", 0),
+    _within("schedule.total_steps", 0),
+    _within("checkpoint.every", 1),
+    _within("checkpoint.keep", 1),
+    _within("log.every", 1),
+)
+
+
+def check(cfg: ConfigDict) -> None:
+    """Refuse values and combinations that cannot work.
+
+    Raises:
+      ValueError: one line per fault: what was asked, what is allowed.
+    """
+    faults = [fault for test in _TESTS if (fault := test(cfg))]
+    for name, group in cfg.optim.groups.items():
+        for key in ("lr", "weight_decay"):
+            if group[key] < 0:
+                faults.append(f"optim.groups.{name}.{key}={group[key]!r} must be at least 0.")
+        if group.schedule not in ("cosine", "constant"):
+            faults.append(
+                f"optim.groups.{name}.schedule={group.schedule!r} is not known; "
+                "choose one of cosine, constant."
+            )
+    model, data, train = cfg.model, cfg.data, cfg.train
+    if model.n_ssm > 0 and model.d_model % model.n_ssm:
+        faults.append(
+            f"model.n_ssm={model.n_ssm} must divide model.d_model={model.d_model}, "
+            "because channel h uses set h mod n_ssm."
+        )
+    if model.dt_min > model.dt_max:
+        faults.append(f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}.")
+    if (train.epochs > 0) == (train.steps > 0):
+        faults.append(
+            f"give train.epochs or train.steps, and leave the other at 0; "
+            f"got epochs={train.epochs}, steps={train.steps}."
+        )
+    if data.longer_than + 1 >= data.shorter_than:
+        faults.append(
+            f"no expression is longer than {data.longer_than} and shorter than "
+            f"{data.shorter_than} tokens; raise data.shorter_than."
+        )
+    if data.shorter_than > data.padded_length:
+        faults.append(
+            f"data.padded_length={data.padded_length} cannot hold {data.shorter_than - 1} tokens and "
+            f"the end of sequence; use at least {data.shorter_than}."
+        )
+    if cfg.schedule.total_steps and cfg.schedule.warmup_steps >= cfg.schedule.total_steps:
+        faults.append(
+            f"schedule.warmup_steps={cfg.schedule.warmup_steps} must be below "
+            f"schedule.total_steps={cfg.schedule.total_steps}."
+        )
+    if faults:
+        raise ValueError("\n".join(faults))

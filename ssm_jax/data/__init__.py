@@ -1,0 +1,1 @@
+"""Data sets: generated or read, prepared once as memory-mapped arrays, loaded by batch number."""

@@ -1,0 +1,26 @@
+"""Step sizes dt at initialization."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def log_uniform(key: Array, shape: tuple[int, ...], low: float, high: float) -> Array:
+    """Draws whose logarithm is uniform in [log low, log high], float32.
+
+    Raises:
+      ValueError: unless 0 < low <= high.
+    """
+    if not 0 < low <= high:
+        raise ValueError(f"log_uniform: needs 0 < low <= high, got low={low}, high={high}.")
+    u = jax.random.uniform(key, shape, jnp.float32)
+    return jnp.exp(u * (math.log(high) - math.log(low)) + math.log(low))
+
+
+def inverse_softplus(y: Array) -> Array:
+    """x with log(1 + e^x) = y, for y > 0: x = y + log(1 - e^-y), accurate for small y."""
+    return y + jnp.log(-jnp.expm1(-y))

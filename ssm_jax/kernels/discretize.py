@@ -1,0 +1,118 @@
+r"""From continuous to discrete time, for a diagonal state matrix.
+
+x' = A x + B u becomes x_{l+1} = A_bar x_l + gain B u_l, elementwise in the modes:
+
+    zero-order hold   A_bar = e^{dt A}                           gain = (e^{dt A} - 1) / A
+    bilinear          A_bar = (1 + dt A / 2) / (1 - dt A / 2)    gain = dt / (1 - dt A / 2)
+
+Source: S4D, arXiv:2206.11893, section 2.1; S4, arXiv:2111.00396, eq. (3) for the bilinear form.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ssm_jax.kernels.phase import Phase, phase_of_angle, phase_of_product, wrapped
+
+DISCRETIZATIONS = ("zoh", "bilinear")
+
+# Below this |z| phi_1 is summed as a series: there the derivative of the quotient cancels (float32: 1e-4 off at 1e-3).
+_SERIES_BELOW = 0.1
+_SERIES_TERMS = 8  # the remainder is below 0.1^8 / 9! = 3e-14
+
+
+@jax.custom_jvp
+def _value_of(value: Array, carrier: Array) -> Array:
+    """`value`, differentiated as if it were `carrier`: the same angle, reduced and not reduced by whole turns."""
+    return value
+
+
+@_value_of.defjvp
+def _value_of_jvp(primals, tangents):
+    return primals[0], tangents[1]
+
+
+def _zoh_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:
+    """z = dt A, and the exact phase of its imaginary part."""
+    return dt * A, phase_of_product(dt, A.imag)
+
+
+def _bilinear_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:
+    """z = log A_bar: Re z = log(|1 + h|^2 / |1 - h|^2) / 2 and Im z = atan2(2 Im h, 1 - |h|^2), h = dt A / 2."""
+    half = dt * A / 2
+    x, y = half.real, half.imag
+    square = x**2 + y**2
+    ratio = 4 * x / (1 - 2 * x + square)  # |A_bar|^2 - 1
+    # A mode with dt A = -2 exactly is forgotten in one step: log 0. e^-80 is 0 to float32 and keeps 0 * l finite.
+    z_re = 0.5 * jnp.log1p(jnp.maximum(ratio, -1 + 1e-35))
+    z_re = jnp.maximum(z_re, -80.0)
+    z_im = jnp.arctan2(2 * y, 1 - square)
+    return z_re + 1j * z_im, phase_of_angle(z_im)
+
+
+_EXPONENT = {"zoh": _zoh_exponent, "bilinear": _bilinear_exponent}
+
+
+def exponent(A: Array, dt: Array, discretization: str) -> tuple[Array, Phase]:
+    """z with A_bar^l = e^{z l}, and the phase of Im z, which is exact where z itself is rounded.
+
+    Args:
+      A: complex eigenvalues, in rad per unit of time.
+      dt: real step in units of time, positive; broadcasts against A.
+      discretization: "zoh" or "bilinear".
+
+    Raises:
+      ValueError: for another discretization.
+    """
+    if discretization not in DISCRETIZATIONS:
+        raise ValueError(
+            f"unknown discretization {discretization!r}; choose one of {', '.join(DISCRETIZATIONS)}."
+        )
+    return _EXPONENT[discretization](A, dt)
+
+
+def _expm1(x: Array, y: Array) -> Array:
+    """e^{x + iy} - 1 without cancellation: Re = expm1(x) cos y - 2 sin(y/2)^2, Im = e^x sin y."""
+    real = jnp.expm1(x) * jnp.cos(y) - 2 * jnp.sin(y / 2) ** 2
+    return real + 1j * (jnp.exp(x) * jnp.sin(y))
+
+
+def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
+    """Zero-order hold of diagonal modes; right also at A = 0, where A_bar = 1 and gain = dt.
+
+    Args:
+      A: complex eigenvalues, in rad per unit of time.
+      dt: real step in units of time, positive; broadcasts against A.
+
+    Returns:
+      A_bar and gain, complex, of the broadcast shape. Accurate to a few units of float32 for any |dt A|.
+    """
+    z, phase = _zoh_exponent(A, dt)
+    z_minus_1 = _expm1(z.real, _value_of(wrapped(phase), z.imag))
+    # gain = dt phi_1(z), phi_1(z) = (e^z - 1) / z = 1 + z/2 (1 + z/3 (1 + ...))
+    small = z.real**2 + z.imag**2 < _SERIES_BELOW**2
+    near = jnp.where(small, z, 0.0)
+    away = jnp.where(small, 1.0, z)  # keeps 0/0 out of the gradient of the branch not taken
+    series = jnp.ones_like(z)
+    for k in range(_SERIES_TERMS, 0, -1):
+        series = 1 + series * near / (k + 1)
+    return z_minus_1 + 1, dt * jnp.where(small, series, z_minus_1 / away)
+
+
+def discretize_bilinear(A: Array, dt: Array) -> tuple[Array, Array]:
+    """Bilinear (Tustin) rule for diagonal modes; maps Re A <= 0 into the closed unit disc for every dt.
+
+    Args:
+      A: complex eigenvalues, in rad per unit of time.
+      dt: real step in units of time, positive; broadcasts against A.
+
+    Returns:
+      A_bar and gain, complex, of the broadcast shape.
+    """
+    half = dt * A / 2
+    return (1 + half) / (1 - half), dt / (1 - half)
+
+
+DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}

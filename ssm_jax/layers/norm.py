@@ -1,0 +1,63 @@
+"""Batch normalization with PyTorch's statistics; layer normalization with PyTorch's epsilon."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+EPSILON = 1e-5
+NORMS = ("batch", "layer")
+
+
+class BatchNorm(nnx.Module):
+    """Normalizes each channel over batch and time, as torch.nn.BatchNorm1d.
+
+    In training with the batch's own mean and biased variance; in evaluation with running ones. The running variance is
+    the unbiased one, times n / (n - 1), which Flax's BatchNorm does not keep (OC-16). Padded steps count (OC-15).
+    """
+
+    def __init__(self, num_features: int, *, momentum: float = 0.1):
+        """momentum: weight of the new statistics in the running ones (PyTorch's meaning; Flax's is 1 - this)."""
+        self.momentum = momentum
+        self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros((num_features,), jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
+
+    def __call__(self, x_BLH: Array, *, train: bool) -> Array:
+        if train:
+            mean_H = jnp.mean(x_BLH, axis=(0, 1))
+            var_H = jnp.mean(jnp.square(x_BLH - mean_H[None, None, :]), axis=(0, 1))
+            n = x_BLH.shape[0] * x_BLH.shape[1]
+            m = self.momentum
+            self.mean[...] = (1 - m) * self.mean[...] + m * jax.lax.stop_gradient(mean_H)
+            unbiased_H = jax.lax.stop_gradient(var_H) * (n / max(n - 1, 1))
+            self.var[...] = (1 - m) * self.var[...] + m * unbiased_H
+        else:
+            mean_H, var_H = self.mean[...], self.var[...]
+        factor_H = self.scale[...] * jax.lax.rsqrt(var_H + EPSILON)
+        return (x_BLH - mean_H[None, None, :]) * factor_H[None, None, :] + self.bias[...][None, None, :]
+
+
+class LayerNorm(nnx.Module):
+    """Normalizes each step over its channels; `train` makes no difference."""
+
+    def __init__(self, num_features: int):
+        self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
+
+    def __call__(self, x_BLH: Array, *, train: bool) -> Array:
+        del train
+        mean_BL1 = jnp.mean(x_BLH, axis=-1, keepdims=True)
+        var_BL1 = jnp.mean(jnp.square(x_BLH - mean_BL1), axis=-1, keepdims=True)
+        normal_BLH = (x_BLH - mean_BL1) * jax.lax.rsqrt(var_BL1 + EPSILON)
+        return normal_BLH * self.scale[...][None, None, :] + self.bias[...][None, None, :]
+
+
+def make_norm(kind: str, num_features: int) -> BatchNorm | LayerNorm:
+    """The norm named `kind`, "batch" or "layer"."""
+    if kind not in NORMS:
+        raise ValueError(f"unknown norm {kind!r}; choose one of {', '.join(NORMS)}.")
+    return BatchNorm(num_features) if kind == "batch" else LayerNorm(num_features)

@@ -1,0 +1,6 @@
+"""Networks built from the layers."""
+
+from ssm_jax.models.block import Block
+from ssm_jax.models.classifier import SequenceClassifier
+
+__all__ = ["Block", "SequenceClassifier"]

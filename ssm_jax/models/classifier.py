@@ -1,0 +1,150 @@
+"""One label for one sequence: encoder, residual blocks, pooling, linear decoder."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ssm_jax.layers import S4D
+from ssm_jax.layers.norm import make_norm
+from ssm_jax.layers.s4d import real_steps
+from ssm_jax.models.block import Block, linear
+
+POOLS = ("last", "mean", "first", "sum")
+
+
+def pool(x_BLH: Array, lengths_B: Array | None, mode: str) -> Array:
+    """One vector per sequence over its unpadded steps: the last, the mean, the first or the sum.
+
+    Args:
+      x_BLH: features.
+      lengths_B: int, at least 1; None: all steps are real.
+      mode: a member of POOLS.
+
+    Raises:
+      ValueError: for another mode.
+    """
+    if mode not in POOLS:
+        raise ValueError(f"unknown pool {mode!r}; choose one of {', '.join(POOLS)}.")
+    B, L, _ = x_BLH.shape
+    if lengths_B is None:
+        lengths_B = jnp.full((B,), L, jnp.int32)
+    if mode == "first":
+        return x_BLH[:, 0]
+    if mode == "last":
+        return jnp.take_along_axis(x_BLH, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
+    real_BL1 = real_steps(lengths_B, L)[:, :, None]
+    sum_BH = jnp.sum(jnp.where(real_BL1, x_BLH, jnp.zeros_like(x_BLH)), axis=1)
+    return sum_BH if mode == "sum" else sum_BH / lengths_B[:, None].astype(x_BLH.dtype)
+
+
+class SequenceClassifier(nnx.Module):
+    """Logits of K classes for token sequences (B, L) or real sequences (B, L, d_input).
+
+    The LRA model of the official code: embedding N(0, 1) or linear encoder, `depth` blocks, a final norm if prenorm (OC-16),
+    pooling, linear decoder. No positional encoding (OC-18).
+    """
+
+    def __init__(
+        self,
+        *,
+        n_classes: int,
+        vocab_size: int | None = None,
+        d_input: int | None = None,
+        d_model: int = 128,
+        depth: int = 6,
+        norm: str = "batch",
+        prenorm: bool = True,
+        dropout: float = 0.0,
+        tie_dropout: bool = True,
+        pool: str = "mean",
+        ssm: dict | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+          n_classes: K.
+          vocab_size: number of token ids; give this, or d_input.
+          d_input: features per step of a real input.
+          d_model, depth: channels H and number of blocks.
+          norm, prenorm, dropout, tie_dropout: see Block.
+          pool: a member of POOLS.
+          ssm: further arguments of S4D.
+          rngs: with a "params" stream.
+
+        Raises:
+          ValueError: unless exactly one of vocab_size and d_input is given.
+        """
+        if (vocab_size is None) == (d_input is None):
+            raise ValueError(
+                f"give vocab_size or d_input, got vocab_size={vocab_size}, d_input={d_input}."
+            )
+        if pool not in POOLS:
+            raise ValueError(f"unknown pool {pool!r}; choose one of {', '.join(POOLS)}.")
+        if vocab_size is not None:
+            normal = jax.nn.initializers.normal(1.0)
+            self.encoder = nnx.Embed(vocab_size, d_model, embedding_init=normal, rngs=rngs)
+        else:
+            assert d_input is not None
+            self.encoder = linear(d_input, d_model, rngs)
+        drop = {"dropout": dropout, "tie_dropout": tie_dropout}
+        self.blocks = nnx.List(
+            [
+                Block(
+                    d_model,
+                    S4D(d_model, **drop, **(ssm or {}), rngs=rngs),
+                    norm=norm,
+                    prenorm=prenorm,
+                    **drop,
+                    rngs=rngs,
+                )
+                for _ in range(depth)
+            ]
+        )
+        self.norm = make_norm(norm, d_model) if prenorm else None
+        self.decoder = linear(d_model, n_classes, rngs)
+        self.pool = pool
+
+    def __call__(
+        self,
+        inputs: Array,
+        lengths_B: Array | None = None,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+    ) -> Array:
+        """Logits (B, K).
+
+        Args:
+          inputs: int ids (B, L), or real (B, L, d_input).
+          lengths_B: int number of real steps of each sequence; None: all.
+          train: normalize with the batch's statistics and update the running ones.
+          key: of the dropout; None: no dropout.
+        """
+        x_BLH = apply_blocks(self.blocks, self.encoder(inputs), lengths_B, train=train, key=key)
+        if self.norm is not None:
+            x_BLH = self.norm(x_BLH, train=train)
+        return self.decoder(pool(x_BLH, lengths_B, self.pool))
+
+
+def apply_blocks(
+    blocks: nnx.List, x_BLH: Array, lengths_B: Array | None, *, train: bool, key: Array | None
+) -> Array:
+    """All blocks in turn, as one scan over their stacked variables: compile time does not grow with depth."""
+    graphdef = nnx.graphdef(blocks[0])
+    each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    keys = None if key is None else jax.random.split(key, len(blocks))
+
+    def one_block(x_BLH: Array, variables):
+        state, key = variables
+        block = nnx.merge(graphdef, state)
+        y_BLH = block(x_BLH, lengths_B, train=train, key=key)
+        return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
+
+    x_BLH, statistics = jax.lax.scan(one_block, x_BLH, (stacked, keys))
+    if train:
+        for i, block in enumerate(blocks):
+            nnx.update(block, jax.tree.map(lambda leaf, i=i: leaf[i], statistics))
+    return x_BLH
