@@ -1,47 +1,26 @@
-"""The command line that all scripts share: ml_collections' syntax behind a front that names every fault.
+"""The command line that all scripts share: ml_collections' syntax, with every fault named.
 
     script.py --config=FILE.py[:ARG] --config.KEY=VALUE ... --FLAG=VALUE ...
 
 Order is free and the last of a repeated option counts. `--key value`, `--flag` and `--noflag` (also
-`--noconfig.key`) work where absl has them. Every fault ends the script with code 2 and one line on stderr.
+`--noconfig.key`) work where absl has them. Every fault is one line on stderr; the exit code is 2.
 """
 
 from __future__ import annotations
 
 import dis
+import os
 import sys
 import traceback
 import types
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
-from ssm_jax.options import BOOLS, convert, guess, near_files, print_config, print_help
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One `--name=value` of a script.
-
-    Attributes:
-      name: without dashes.
-      help: one line for `--help`.
-      default: the value if the flag is not given.
-      kind: str, int, float, bool or Path (expands a leading ~ and may not be empty).
-      choices: if any, the only texts allowed.
-    """
-
-    name: str
-    help: str
-    default: Any = None
-    kind: type = str
-    choices: tuple[str, ...] = ()
-
+from ssm_jax.options import Flag, guess, near_files, parse, print_config, print_help
 
 WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
 DATA_DIR = Flag("data_dir", "folder of prepared data", default=Path("data"), kind=Path)
@@ -56,7 +35,7 @@ PRINT_CONFIG = Flag("print_config", "show every option of the experiment and end
 
 
 class Command(NamedTuple):
-    """What a command line asks for: the locked config, the flags by name, the overrides by dotted key."""
+    """A command line: the locked config, the flags by name, the overrides by dotted key."""
 
     cfg: ConfigDict
     values: dict[str, Any]
@@ -65,35 +44,39 @@ class Command(NamedTuple):
 
 def fail(message: str) -> NoReturn:
     """End the script with code 2 and one line on stderr for each line of `message`."""
-    for line in message.splitlines() or ["unknown."]:
+    for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
-    """Run `main(argv)` and exit with its code; errors that are the user's become one line and code 2.
+    """Run `main(argv)` and exit with its code; an error of the user's is one line and code 2.
 
-    The user's are: a ValueError or OSError made by a raise statement of this package or of the script (the
-    checks at its borders), and a path that is missing or closed to us. A FloatingPointError of ours, a run
-    that diverged, is one line and code 1. Ctrl-C is code 130. Everything else, so also a ValueError out of
-    NumPy or JAX, is a bug and keeps its traceback.
+    The user's are: a ValueError or OSError made by a raise statement of this package or of the
+    script (the checks at the borders), and a path that is missing or closed to us. A RuntimeError
+    or FloatingPointError made so (a workdir in use, a loss that is nan) is one line and code 1.
+    Ctrl-C is code 130, a reader of our output that went away 141. All else, so also a ValueError
+    out of NumPy or JAX, is a bug and keeps its traceback.
     """
     try:
         code = main(sys.argv[1:])
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         code = 130
-    except FloatingPointError as error:
-        if not _ours(error):
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        code = 1
+    except BrokenPipeError:  # `script.py --help | head`: who reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     except (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
         fail(_one_line(error))
     except (ValueError, OSError) as error:
         if not _ours(error):
             raise
         fail(str(error))
+    except (RuntimeError, FloatingPointError) as error:
+        if not _ours(error):
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        code = 1
     raise SystemExit(code)
 
 
@@ -111,10 +94,10 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
     flags = (*flags, PRINT_CONFIG, HELP)
     defaults = config_lib.flatten(config_lib.default())
     if not {"--help", "-h"}.isdisjoint(argv):
-        print_help(about, _flag_lines((_CONFIG, *flags)), with_config=True)
+        print_help(about, (_CONFIG, *flags), with_config=True)
         raise SystemExit(0)
     kinds = {"config": str} | {f"config.{k}": type(v) for k, v in defaults.items()}
-    given, faults = _parse(argv, kinds, flags)
+    given, faults = parse(argv, kinds, flags)
     overrides = {k.partition(".")[2]: v for k, v in given.items() if k.startswith("config.")}
     try:
         cfg = load_config(given.get("config", "")).lock()
@@ -136,9 +119,9 @@ def load_flags(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> dic
     """As `load`, for a script without a config: the value of each flag by name."""
     flags = (*flags, HELP)
     if not {"--help", "-h"}.isdisjoint(argv):
-        print_help(about, _flag_lines(flags), with_config=False)
+        print_help(about, flags, with_config=False)
         raise SystemExit(0)
-    given, faults = _parse(argv, {}, flags)
+    given, faults = parse(argv, {}, flags)
     if faults:
         fail("\n".join(faults))
     return _with_defaults(given, flags)
@@ -150,7 +133,8 @@ def load_config(spec: str) -> ConfigDict:
     The file is run afresh each time and leaves nothing in sys.modules and no compiled copy.
 
     Raises:
-      ValueError: one line per fault: no such file, a file that fails, or an option that is not in default().
+      ValueError: one line per fault: no such file, a file that fails, an option that is not in
+        default().
     """
     name, _, arg = spec.partition(":")
     asked = f"--config={spec}"
@@ -175,7 +159,7 @@ def load_config(spec: str) -> ConfigDict:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [0])[-1]
         what = f"{type(error).__name__}: {_one_line(error)}"
-        raise ValueError(f"{asked} fails in line {line}: {what}") from error
+        raise ValueError(f"{asked} fails in line {line}: {what.rstrip('.')}.") from error
     finally:
         del sys.modules[module.__name__]
     known, found = set(config_lib.flatten(config_lib.default())), set(config_lib.flatten(cfg))
@@ -189,69 +173,8 @@ def load_config(spec: str) -> ConfigDict:
 _CONFIG = Flag("config", "the experiment: FILE.py, or FILE.py:ARG where the file takes an argument")
 
 
-def _parse(
-    argv: Sequence[str], kinds: Mapping[str, type], flags: Sequence[Flag]
-) -> tuple[dict[str, Any], list[str]]:
-    """The converted values of all known options in argv, and one line per fault."""
-    kinds = {**kinds, **{flag.name: flag.kind for flag in flags}}
-    choices = {flag.name: flag.choices for flag in flags}
-    given: dict[str, Any] = {}
-    faults: list[str] = []
-    queue = deque(argv)
-    while queue:
-        token = queue.popleft()
-        name, equals, text = token.lstrip("-").partition("=")
-        if not token.startswith("--"):
-            hint = guess(name, kinds, "--", equals + text) if equals else "; see --help."
-            faults.append(f"stray argument {token!r}: options begin with two dashes{hint}")
-            continue
-        if name not in kinds:
-            positive = name.removeprefix("no")
-            if name.startswith("no") and not equals and kinds.get(positive) is bool:
-                given[positive] = False
-                continue
-            inside = [k for k in kinds if k.startswith(f"{name}.")]
-            if inside:
-                listed = ", ".join(f"--{k}" for k in inside[:6]) + (", ..." if inside[6:] else "")
-                faults.append(f"--{name} is a group of options: {listed}; set one of them.")
-            else:
-                faults.append(f"unknown option --{name}{guess(name, kinds, '--')}")
-            if not equals and queue and not queue[0].startswith("-") and "=" not in queue[0]:
-                queue.popleft()  # its value, which is no fault of its own
-            continue
-        kind = kinds[name]
-        if not equals:
-            following = queue[0] if queue else "--"
-            if kind is bool:
-                text = queue.popleft() if following.lower() in BOOLS else "true"
-            elif following.startswith("--"):
-                example = "|".join(choices.get(name, ())) or kind.__name__.upper()
-                faults.append(f"--{name} has no value; write --{name}={example}.")
-                continue
-            else:
-                text = queue.popleft()
-        try:
-            given[name] = convert(text, kind)
-            if choices.get(name) and text not in choices[name]:
-                raise ValueError(f"it is not one of {', '.join(choices[name])}")
-        except ValueError as error:
-            faults.append(f"--{name}={text} does not fit: {error}.")
-    return given, faults
-
-
 def _with_defaults(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
     return {flag.name: given.get(flag.name, flag.default) for flag in flags if flag is not HELP}
-
-
-def _flag_lines(flags: Sequence[Flag]) -> list[tuple[str, str]]:
-    """(--name=KIND, help and default) of each flag, for `--help`."""
-    lines = []
-    for flag in flags:
-        values = "|".join(flag.choices) or flag.kind.__name__.upper()
-        shown = "" if flag.default in (None, False) else f" (default: {flag.default})"
-        head = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}={values}"
-        lines.append((head, flag.help + shown))
-    return lines
 
 
 def _one_line(error: BaseException) -> str:
@@ -261,8 +184,8 @@ def _one_line(error: BaseException) -> str:
 def _ours(error: BaseException) -> bool:
     """Whether a raise statement of this package or of the script made the error.
 
-    Such errors are checks and speak to the person at the prompt. What Python, NumPy or JAX raise, also from
-    within a line of ours, is a bug.
+    Such errors are checks and speak to the person at the prompt. What Python, NumPy or JAX raise,
+    also from within a line of ours, is a bug.
     """
     tb = error.__traceback__
     assert tb is not None

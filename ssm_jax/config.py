@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 # Options that change what is shown or kept, never a number of the run: they may differ when a run goes on.
-COSMETIC = ("log", "checkpoint", "figures")
+COSMETIC = ("name", "notes", "log", "checkpoint", "figures")
 
 
 def default() -> ConfigDict:
@@ -84,7 +85,7 @@ def default() -> ConfigDict:
         group.optional = name == "beta"  # may match nothing (a fixed beta is no parameter)
         group.lr = 1e-3  # peak learning rate, >= 0
         group.weight_decay = 0.0  # decoupled (AdamW), >= 0
-        group.schedule = "cosine"  # cosine: as cfg.schedule says | constant
+        group.schedule = "cosine"  # cosine: with warmup, as cfg.schedule says | constant
         cfg.optim.groups[name] = group
 
     cfg.schedule = ConfigDict()  # factor on the learning rates: linear warmup, then a cosine
@@ -184,7 +185,7 @@ def _choice(key: str, *allowed: str):
 def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool = False):
     def test(cfg: ConfigDict) -> str | None:
         value = flatten(cfg)[key]
-        if value <= high and (value > low if open_low else value >= low):
+        if math.isfinite(value) and value <= high and (value > low if open_low else value >= low):
             return None
         bound = f"greater than {low:g}" if open_low else f"at least {low:g}"
         upper = "" if high == float("inf") else f" and at most {high:g}"
@@ -245,8 +246,10 @@ def check(cfg: ConfigDict) -> None:
     faults = [fault for test in _TESTS if (fault := test(cfg))]
     for name, group in cfg.optim.groups.items():
         for key in ("lr", "weight_decay"):
-            if group[key] < 0:
-                faults.append(f"optim.groups.{name}.{key}={group[key]!r} must be at least 0.")
+            if not 0 <= group[key] < math.inf:
+                faults.append(
+                    f"optim.groups.{name}.{key}={group[key]!r} must be finite and at least 0."
+                )
         if group.schedule not in ("cosine", "constant"):
             faults.append(
                 f"optim.groups.{name}.schedule={group.schedule!r} is not known; "

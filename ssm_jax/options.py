@@ -1,4 +1,4 @@
-"""Options as text: reading a value, naming the nearest option, showing all of them with their comments."""
+"""Options as text: reading them, naming the nearest, showing all with their comments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import io
 import math
 import textwrap
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
@@ -23,13 +25,84 @@ BOOLS = {"true": True, "yes": True, "on": True, "1": True}
 BOOLS |= {"false": False, "no": False, "off": False, "0": False}
 
 
+@dataclass(frozen=True)
+class Flag:
+    """One `--name=value` of a script.
+
+    Attributes:
+      name: without dashes.
+      help: one line for `--help`.
+      default: the value if the flag is not given.
+      kind: str, int, float, bool or Path (expands a leading ~ and may not be empty).
+      choices: if any, the only texts allowed.
+    """
+
+    name: str
+    help: str
+    default: Any = None
+    kind: type = str
+    choices: tuple[str, ...] = ()
+
+
+def parse(
+    argv: Sequence[str], kinds: Mapping[str, type], flags: Sequence[Flag]
+) -> tuple[dict[str, Any], list[str]]:
+    """The converted values of all known options in argv, and one line per fault."""
+    kinds = {**kinds, **{flag.name: flag.kind for flag in flags}}
+    choices = {flag.name: flag.choices for flag in flags}
+    given: dict[str, Any] = {}
+    faults: list[str] = []
+    queue = deque(argv)
+    while queue:
+        token = queue.popleft()
+        name, equals, text = token.lstrip("-").partition("=")
+        if not token.startswith("--"):
+            hint = guess(name, kinds, "--", equals + text) if equals else "; see --help."
+            if not equals and ".py" in name and "config" in kinds:
+                hint = f"; did you mean --config={token}?"
+            faults.append(f"stray argument {token!r}: options begin with two dashes{hint}")
+            continue
+        if name not in kinds:
+            positive = name.removeprefix("no")
+            if name.startswith("no") and not equals and kinds.get(positive) is bool:
+                given[positive] = False
+                continue
+            inside = [k for k in kinds if k.startswith(f"{name}.")]
+            if inside:
+                listed = ", ".join(f"--{k}" for k in inside[:6]) + (", ..." if inside[6:] else "")
+                faults.append(f"--{name} is a group of options: {listed}; set one of them.")
+            else:
+                faults.append(f"unknown option --{name}{guess(name, kinds, '--')}")
+            if not equals and queue and not queue[0].startswith("-") and "=" not in queue[0]:
+                queue.popleft()  # its value, which is no fault of its own
+            continue
+        kind = kinds[name]
+        if not equals:
+            following = queue[0] if queue else "--"
+            if kind is bool:
+                text = queue.popleft() if following.lower() in BOOLS else "true"
+            elif following.startswith("--"):
+                example = "|".join(choices.get(name, ())) or kind.__name__.upper()
+                faults.append(f"--{name} has no value; write --{name}={example}.")
+                continue
+            else:
+                text = queue.popleft()
+        try:
+            given[name] = convert(text, kind)
+            if choices.get(name) and text not in choices[name]:
+                raise ValueError(f"it is not one of {', '.join(choices[name])}")
+        except ValueError as error:
+            faults.append(f"--{name}={text} does not fit: {error}.")
+    return given, faults
+
+
 def convert(text: str, kind: type) -> Any:
     """The value that `text` writes down.
 
     Args:
       text: what stands behind the equals sign.
-      kind: bool (true/false, yes/no, on/off, 1/0), int (also 1e3 and 4.0), float (finite), str (as it is),
-        Path, or tuple (1,2,3 with or without brackets).
+      kind: bool (true/false, yes/no, on/off, 1/0), int (also 1e3 and 4.0), float (finite), str (as
+        it is), Path, or tuple (1,2,3 with or without brackets).
 
     Raises:
       ValueError: what is expected, without a full stop.
@@ -44,7 +117,7 @@ def convert(text: str, kind: type) -> Any:
         except InvalidOperation:
             number = Decimal("nan")
         # The bound comes first: writing 1e999999999 out in digits would take all memory.
-        if not (number.is_finite() and abs(number) < 2**63 and number == int(number)):
+        if not (number.is_finite() and -(2**63) < number < 2**63 and number == int(number)):
             raise ValueError("it must be a whole number of at most 63 bits")
         return int(number)
     if kind is float:
@@ -71,8 +144,8 @@ def convert(text: str, kind: type) -> Any:
 def guess(asked: str, names: Iterable[str], dashes: str = "", tail: str = "") -> str:
     """The end of a message about an unknown name: `; did you mean --config.model.alpha=3?`
 
-    Likeness is that of the whole path or, with a small discount, that of its last word alone (--alpha,
-    --config.lr). Names that tie are all given, four at most.
+    Likeness is that of the whole path or, with a small discount, that of its last word alone
+    (--alpha, --config.lr). Names that tie are all given, four at most.
 
     Args:
       asked: the unknown name, without dashes.
@@ -112,45 +185,44 @@ def _likeness(a: str, b: str) -> float:
 
 
 def print_config(cfg: ConfigDict) -> None:
-    """Print every option, sorted, one per line; those that differ from default() say its value behind a #."""
+    """Print every option, sorted, one per line; behind a # the default where it differs."""
     defaults = config_lib.flatten(config_lib.default())
     for key, value in config_lib.flatten(cfg).items():
         mark = "" if value == defaults[key] else f"  # default: {defaults[key]!r}"
         print(f"{key} = {value!r}{mark}")
 
 
-def print_help(about: str, flags: Sequence[tuple[str, str]], *, with_config: bool) -> None:
-    """Print what a script does, its flags and, on request, every option with its default and comment.
+def print_help(about: str, flags: Sequence[Flag], *, with_config: bool) -> None:
+    """Print what a script does, its flags and, on request, every option of an experiment.
 
     Args:
       about: the script's docstring.
-      flags: (--name=KIND, help) of each flag.
-      with_config: whether the script takes a config.
+      flags: the script's flags.
+      with_config: whether the script takes a config; its options are shown in the source's order.
     """
-    print(about.strip(), "\n\nFlags:")
-    width = max(len(head) for head, _ in flags) + 2
-    for head, text in flags:
-        print(f"  {head:{width}}{text}")
+    print(f"{about.strip()}\n\nFlags:")
+    for flag in flags:
+        values = "|".join(flag.choices) or flag.kind.__name__.upper()
+        head = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}={values}"
+        shown = "" if flag.default in (None, False) else f" (default: {flag.default})"
+        print(f"  {head:36}{flag.help}{shown}")
     if not with_config:
         return
     print("\nOptions of the experiment, with their defaults:")
-    docs, shown = option_docs(), set()
-    for key, value in config_lib.flatten(config_lib.default()).items():
-        parts = key.split(".")
-        for depth in range(1, len(parts)):
-            group = ".".join(parts[:depth])
-            if group not in shown and docs.get(group):
-                print(f"  [{group}] {docs[group]}")
-            shown.add(group)
-        text = next((doc for pattern, doc in docs.items() if fnmatchcase(key, pattern)), "")
-        print(f"  {f'--config.{key}={value}':46}{text}".rstrip())
+    defaults = config_lib.flatten(config_lib.default())
+    for pattern, doc in option_docs().items():
+        keys = [key for key in defaults if fnmatchcase(key, pattern)]
+        if doc and not keys:
+            print(f"  [{pattern}] {doc}")
+        for key in keys:
+            print(f"  {f'--config.{key}={defaults[key]}':47} {doc}".rstrip())
 
 
 def option_docs() -> dict[str, str]:
-    """The comment that stands with each assignment in config.default(), by key; `*` matches any name.
+    """The comment with each assignment in config.default(), by key, where `*` matches any name.
 
-    Read from the source, so that an option is described in one place. A comment behind the assignment counts
-    before one on the line above.
+    Read from the source, so that an option is described in one place; in the source's order. A
+    comment behind the assignment counts before one on the line above.
     """
     source = textwrap.dedent(inspect.getsource(config_lib.default))
     behind: dict[int, str] = {}
@@ -165,6 +237,7 @@ def option_docs() -> dict[str, str]:
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Assign)
     ]
+    assigned.sort(key=lambda item: item[0])
     # cfg.optim.groups[name] = group: what is assigned to group.lr is optim.groups.*.lr.
     prefix = {"cfg": ""}
     for _, target, value in assigned:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ssm_jax.layers import S4D
+from ssm_jax.layers import LAYERS
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.layers.s4d import real_steps
 from ssm_jax.models.block import Block, linear
@@ -60,7 +63,8 @@ class SequenceClassifier(nnx.Module):
         dropout: float = 0.0,
         tie_dropout: bool = True,
         pool: str = "mean",
-        ssm: dict | None = None,
+        layer: str = "s4d",
+        ssm: Mapping[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
         """Args:
@@ -70,11 +74,12 @@ class SequenceClassifier(nnx.Module):
           d_model, depth: channels H and number of blocks.
           norm, prenorm, dropout, tie_dropout: see Block.
           pool: a member of POOLS.
-          ssm: further arguments of S4D.
+          layer: a key of LAYERS.
+          ssm: further arguments of the layer.
           rngs: with a "params" stream.
 
         Raises:
-          ValueError: unless exactly one of vocab_size and d_input is given.
+          ValueError: unless exactly one of vocab_size and d_input is given; for an unknown layer or pool.
         """
         if (vocab_size is None) == (d_input is None):
             raise ValueError(
@@ -82,6 +87,8 @@ class SequenceClassifier(nnx.Module):
             )
         if pool not in POOLS:
             raise ValueError(f"unknown pool {pool!r}; choose one of {', '.join(POOLS)}.")
+        if layer not in LAYERS:
+            raise ValueError(f"unknown layer {layer!r}; choose one of {', '.join(LAYERS)}.")
         if vocab_size is not None:
             normal = jax.nn.initializers.normal(1.0)
             self.encoder = nnx.Embed(vocab_size, d_model, embedding_init=normal, rngs=rngs)
@@ -93,7 +100,7 @@ class SequenceClassifier(nnx.Module):
             [
                 Block(
                     d_model,
-                    S4D(d_model, **drop, **(ssm or {}), rngs=rngs),
+                    LAYERS[layer](d_model, **drop, **(ssm or {}), rngs=rngs),
                     norm=norm,
                     prenorm=prenorm,
                     **drop,

@@ -1,0 +1,41 @@
+"""Train one experiment, or go on with it.
+
+    python scripts/train.py --config=configs/lra/listops.py --workdir=runs/listops
+
+Exit codes: 0 finished, 1 diverged, 2 wrong input, 75 stopped on request (the same command goes on).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ssm_jax import cli
+
+
+def main(argv: list[str]) -> int:
+    flags = (cli.WORKDIR, cli.DATA_DIR, cli.LRA_RELEASE, cli.WANDB, cli.DRY_RUN)
+    cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
+    if values["lra_release"] is not None:
+        with cfg.unlocked():
+            cfg.data.source = "official"
+    if values["workdir"] is None and not values["dry_run"]:
+        cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
+
+    from ssm_jax.train import experiment as experiment_lib  # after the options: importing JAX takes a second
+    from ssm_jax.train.loop import train_and_evaluate
+
+    experiment = experiment_lib.build(
+        cfg, data_dir=values["data_dir"], lra_release=values["lra_release"]
+    )
+    if values["dry_run"]:
+        from ssm_jax.train.dry_run import print_plan
+
+        print_plan(experiment)
+        return 0
+    return train_and_evaluate(
+        experiment, values["workdir"], wandb=values["wandb"], argv=["scripts/train.py", *argv]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_main(main))

@@ -1,0 +1,256 @@
+"""Opening ListOps, and preparing it first where asked: rows -> TFDS data set -> checked arrays.
+
+    DATA_DIR/listops/NAME               the store training reads; there whole or not at all
+    DATA_DIR/listops/.NAME.work         finished shards of an unfinished preparation
+    DATA_DIR/tfds/NAME/list_ops/1.0.0   the same data as a TensorFlow Datasets data set
+
+NAME is `generated-` or `official-` and eight digits that name the specification or the release.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssm_jax.data import shards
+from ssm_jax.data.dataset import TokenDataset
+from ssm_jax.data.listops import TOKENS, evaluate
+from ssm_jax.data.listops_generator import GENERATOR_VERSION, Spec
+from ssm_jax.data.progress import stage
+from ssm_jax.data.ragged import Ragged
+from ssm_jax.data.release import OFFICIAL_ROWS, Release, find_release, read_release
+from ssm_jax.data.store import FORMAT, locked, read_manifest, write_store
+
+if TYPE_CHECKING:
+    from ssm_jax.data.listops_builder import ListOps
+
+TASK = "listops"
+
+
+def default_data_dir() -> Path:
+    """Where data are kept unless a command says otherwise: $SSM_JAX_DATA_DIR, or ./data."""
+    return Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
+
+
+def open_listops(
+    *,
+    source: str,
+    seed: int,
+    n_train: int,
+    n_val: int,
+    n_test: int,
+    shorter_than: int,
+    longer_than: int,
+    max_depth: int,
+    max_args: int,
+    padded_length: int,
+    data_dir: Path,
+    lra_release: Path | None = None,
+    prepare: bool = False,
+) -> TokenDataset:
+    """The ListOps data that a config's `data` section describes.
+
+    Args:
+      source: "generated", which the next eight arguments specify (see `Spec`), or "official", which
+        does not read them.
+      padded_length: L of every batch; the longest expression and its end of sequence must fit.
+      data_dir: see the head of this file.
+      lra_release: the official release, an archive or a folder. Once prepared it is not needed.
+      prepare: make the data if they are not there yet.
+
+    Raises:
+      FileNotFoundError: if the data are not there; its line gives the command that makes them.
+      ValueError: for arguments that do not fit together, and for damaged data.
+      BlockingIOError: if another process is preparing the same data.
+    """
+    if source == "generated":
+        if lra_release is not None:
+            raise ValueError(
+                f"--lra_release={lra_release} is only read with data.source=official, and it is "
+                "generated; change one of the two."
+            )
+        if padded_length < shorter_than:
+            raise ValueError(
+                f"data.padded_length={padded_length} cannot hold {shorter_than - 1} tokens and the "
+                f"end of sequence; use at least {shorter_than}."
+            )
+        spec = Spec(seed, n_train, n_val, n_test, shorter_than, longer_than, max_depth, max_args)
+        folder = generated_folder(spec, data_dir)
+        if not folder.is_dir():
+            if not prepare:
+                raise FileNotFoundError(f"{folder} is not there; run: {_command(data_dir, spec)}")
+            prepare_generated(spec, data_dir)
+    elif source == "official":
+        folder = _official_folder(data_dir, lra_release)
+        if not folder.is_dir():
+            if not prepare or lra_release is None:
+                command = _command(data_dir, lra_release or "PATH")
+                raise FileNotFoundError(
+                    f"no official ListOps at {folder}; run: {command} (the LRA release, an archive "
+                    "or a folder above listops-1000)"
+                )
+            prepare_official(lra_release, data_dir)
+    else:
+        raise ValueError(f"unknown data.source {source!r}; choose one of generated, official.")
+    return TokenDataset.open(folder, padded_length)
+
+
+def generated_folder(spec: Spec, data_dir: Path) -> Path:
+    """Where the store of a specification is, or would be."""
+    identity = {**dataclasses.asdict(spec), "generator": GENERATOR_VERSION, "format": FORMAT}
+    return data_dir / TASK / f"generated-{_digest(json.dumps(identity, sort_keys=True))}"
+
+
+def prepare_generated(spec: Spec, data_dir: Path, *, workers: int | None = None) -> Path:
+    """Generate the data unless they are there; an interrupted preparation goes on.
+
+    Args:
+      spec: what to generate.
+      data_dir: see the head of this file.
+      workers: processes, by default one per core; the data do not depend on it.
+
+    Returns:
+      The folder of the store.
+    """
+    folder = generated_folder(spec, data_dir)
+    sizes = spec.sizes()
+    header = {
+        "source": "generated",
+        "detail": (
+            f"generated by LRA's ListOps procedure, seed {spec.seed}, generator "
+            f"v{GENERATOR_VERSION}, {'/'.join(f'{n:,}' for n in sizes.values())} expressions of "
+            f"{spec.longer_than + 1}..{spec.shorter_than - 1} tokens, depth <= {spec.max_depth}, "
+            f"<= {spec.max_args} operands"
+        ),
+        "generator": {**dataclasses.asdict(spec), "version": GENERATOR_VERSION},
+    }
+
+    def rows(work: Path) -> dict[str, Ragged]:
+        with stage("generating ListOps", sum(sizes.values()), "expressions") as advance:
+            count = workers or shards.cpu_count()
+            return shards.generate(spec, work / "shards", workers=count, advance=advance)
+
+    _prepare(folder, data_dir, header, rows)
+    return folder
+
+
+def prepare_official(
+    path: Path, data_dir: Path, *, expected_rows: Mapping[str, int] = OFFICIAL_ROWS
+) -> Path:
+    """Read the official release unless that is done; returns the folder of the store."""
+    release = find_release(path)
+    folder = _release_folder(release, data_dir)
+    header: dict[str, Any] = {"source": "official"}
+
+    def rows(_: Path) -> dict[str, Ragged]:
+        splits, hashes = read_release(release, expected_rows)
+        header["detail"] = (
+            f"official LRA release, read from {release.path.name}; "
+            f"basic_train.tsv has sha256 {hashes['basic_train.tsv']}"
+        )
+        header["release"] = {"stamp": release.stamp, "sha256": hashes}
+        return splits
+
+    _prepare(folder, data_dir, header, rows)
+    return folder
+
+
+def _release_folder(release: Release, data_dir: Path) -> Path:
+    return data_dir / TASK / f"official-{_digest(f'{release.stamp} {FORMAT}')}"
+
+
+def _official_folder(data_dir: Path, path: Path | None) -> Path:
+    """Where the store of a release is or would be; without a release, the only one there is."""
+    if path is not None:
+        return _release_folder(find_release(path), data_dir)
+    found = sorted(data_dir.glob(f"{TASK}/official-*"))
+    # The archive and the folder unpacked from it make two stores of the same data.
+    if len({read_manifest(folder)["sha256"] for folder in found}) > 1:
+        raise ValueError(
+            f"{data_dir / TASK} holds different official data "
+            f"({', '.join(f.name for f in found)}); say which with --lra_release."
+        )
+    return found[0] if found else data_dir / TASK / "official-*"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _command(data_dir: Path, what: Spec | Path | str) -> str:
+    """The command that prepares the data."""
+    words = ["python", "scripts/prepare_data.py", TASK, f"--data_dir={data_dir}"]
+    if isinstance(what, Spec):
+        usual = dataclasses.asdict(Spec())
+        given = dataclasses.asdict(what)
+        words += [f"--{k}={v}" for k, v in given.items() if v != usual[k]]
+    else:
+        words.append(f"--lra_release={what}")
+    return shlex.join(words)
+
+
+def _prepare(
+    folder: Path,
+    data_dir: Path,
+    header: dict[str, Any],
+    make_rows: Callable[[Path], dict[str, Ragged]],
+) -> None:
+    """Rows into the TFDS data set, and from there, every target evaluated again, into the store."""
+    work = folder.with_name(f".{folder.name}.work")
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        if folder.is_dir():
+            # The one before us may have been killed between its store and its last line.
+            shutil.rmtree(work, ignore_errors=True)
+            return
+        rows = make_rows(work)
+        # Imported late: 0.4 s, and training must not need it.
+        from ssm_jax.data import listops_builder
+
+        total = sum(map(len, rows.values()))
+        builder = listops_builder.ListOps(
+            detail=header["detail"],
+            examples=rows,
+            data_dir=data_dir / "tfds" / folder.name,
+        )
+        with stage("writing the TFDS data set", total, "examples") as advance:
+            listops_builder.build(builder, advance)
+        with stage("reading it and evaluating every target", total, "examples") as advance:
+            checked = {s: Ragged.from_rows(_evaluated(builder, s, advance)) for s in rows}
+        for split in rows:
+            if len(checked[split]) != len(rows[split]):
+                raise ValueError(
+                    f"{builder.data_dir} {split} has {len(checked[split]):,} rows, "
+                    f"{len(rows[split]):,} were written."
+                )
+        header = {"task": TASK, **header, "vocabulary": ["pad", "unknown", "eos", *TOKENS]}
+        write_store(folder, work / "store", checked, header)
+        # A worker that outlived a killed preparation may still be writing a shard we did not need.
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _evaluated(
+    builder: ListOps, split: str, advance: Callable[[int], None]
+) -> Iterator[tuple[bytes, int]]:
+    """The rows of a TFDS split, each one's target compared with its expression's value."""
+    from ssm_jax.data import listops_builder
+
+    for index, (tokens, target) in enumerate(listops_builder.read(builder, split)):
+        try:
+            value = evaluate(tokens)
+        except ValueError as error:
+            raise ValueError(f"{builder.data_dir} {split} row {index}: {error}") from None
+        if value != target:
+            raise ValueError(
+                f"{builder.data_dir} {split} row {index}: the target is {target}, "
+                f"but the expression's value is {value}."
+            )
+        yield tokens, target
+        if index % 1_000 == 999:
+            advance(1_000)

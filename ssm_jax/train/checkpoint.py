@@ -1,0 +1,344 @@
+"""The checkpoints of one run: written in the background, found again after any death.
+
+Steps are listed, kept and dropped from what is on the disk, never from memory: a folder named
+`<directory>/<step>` is a complete save, see `step_folder`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ssm_jax.train import leaves, step_folder
+from ssm_jax.train.meta import (
+    CheckpointError,
+    ConfigMismatch,
+    Meta,
+    StateMismatch,
+    refuse_other_run,
+)
+from ssm_jax.train.step_folder import verify
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointStore",
+    "ConfigMismatch",
+    "Meta",
+    "StateMismatch",
+    "verify",
+]
+
+# Failed saves in a row that a run survives, as when a disk is full for a while.
+FAILURES_ALLOWED = 2
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointStore:
+    """The checkpoints of one run. One writer at a time: hold the run's `Workdir` lock.
+
+    With several JAX processes all make the same calls; process 0 alone renames and deletes.
+
+    Attributes:
+      directory: the folder, absolute; it is made.
+      broken: (step, reason) of the steps that `restore_newest` passed over.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        best_metric: str | None,
+        best_mode: Literal["max", "min"],
+        identity: Mapping[str, Any],
+        data_fingerprint: str,
+    ) -> None:
+        """Open the folder and remove what dead saves have left in it.
+
+        Args:
+          directory: the folder.
+          keep: newest steps kept, >= 1; the best one is kept besides.
+          best_metric: the metric that names the best step; None: no step is best.
+          best_mode: whether a larger or a smaller value is better.
+          identity: options that a checkpoint must share to be restored.
+          data_fingerprint: of the data, likewise.
+
+        Raises:
+          ValueError: if keep < 1.
+        """
+        if keep < 1:
+            raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
+        self.directory = Path(directory).absolute()
+        self.broken: list[tuple[int, str]] = []
+        self._keep = keep
+        self._best_metric = best_metric
+        self._best_mode = best_mode
+        # As it will read back: tuples are lists.
+        self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
+        self._data_fingerprint = data_fingerprint
+        self._pending: tuple[Meta, Any] | None = None
+        self._failure: str | None = None  # of the last save
+        self._failures_in_a_row = 0
+        self._metas: dict[int, Meta | None] = {}  # by step; None: unreadable
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._remove_temporary()
+
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        # A failed save is in the log; the error on its way out is the one to show.
+        with contextlib.suppress(CheckpointError):
+            self.wait()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        best: dict[str, Any] | None = None,
+        extra: dict[str, Any] | None = None,
+        final: bool = False,
+    ) -> None:
+        """Save in the background; the state's buffers may be donated as soon as this returns.
+
+        First waits for the previous save. A save that fails is logged, and the run goes on until
+        more than `FAILURES_ALLOWED` have failed in a row.
+
+        Args:
+          step: optimizer steps done.
+          state: any tree of arrays.
+          metrics: of an evaluation at this step; None if there was none.
+          best: see `Meta`.
+          extra: see `Meta`.
+          final: wait, read the step back from the disk and check it. A final step that is there
+            already is only checked.
+
+        Raises:
+          CheckpointError: too many saves failed in a row, or the final one did.
+          ValueError: the step exists, or `best_metric` is not among the metrics.
+        """
+        if metrics is not None and self._best_metric not in (None, *metrics):
+            raise ValueError(
+                f"checkpoints are ranked by {self._best_metric!r}, but the evaluation at step "
+                f"{step} has only {', '.join(metrics) or 'no metrics'}."
+            )
+        self.wait()
+        if step not in self.steps():
+            meta = Meta(
+                step=step,
+                identity=self._identity,
+                data_fingerprint=self._data_fingerprint,
+                evaluated=metrics is not None,
+                metrics={name: float(value) for name, value in (metrics or {}).items()},
+                best=best,
+                extra=extra or {},
+            )
+            self._start(meta, state)
+        elif not final:
+            raise ValueError(f"step {step} is already saved in {self.directory}.")
+        if final:
+            if not self.wait():
+                raise CheckpointError(self._failure)
+            if jax.process_index() == 0:
+                self._read(step)
+
+    def _start(self, meta: Meta, state: Any) -> None:
+        table = leaves.flatten(state)
+        arrays = {path: leaves.host_copy(path, leaf) for path, leaf in table.items()}
+        self._remove_temporary()
+        self._failure = None
+        try:
+            response = step_folder.write(self.directory / str(meta.step), arrays, meta)
+        # A full disk may show here or in the background, as one of many types.
+        except Exception as error:
+            self._failed(meta.step, error)
+        else:
+            self._pending = (meta, response)
+
+    def wait(self) -> bool:
+        """Wait for the save in flight; then drop the steps no longer kept.
+
+        Returns:
+          Whether the last save succeeded (True if there was none).
+
+        Raises:
+          CheckpointError: too many saves failed in a row.
+        """
+        if self._pending is not None:
+            meta, response = self._pending
+            try:
+                response.result()
+                if jax.process_index() == 0 and meta.step not in self.steps():
+                    raise CheckpointError("no error was reported, but it is not on the disk")
+            except Exception as error:
+                self._pending = None
+                self._failed(meta.step, error)
+            else:
+                self._pending = None
+                self._failures_in_a_row = 0
+                self._metas[meta.step] = meta
+                self._drop_old()
+        return self._failure is None
+
+    def close(self) -> None:
+        """Wait for the save in flight.
+
+        Raises:
+          CheckpointError: the last save failed.
+        """
+        if not self.wait():
+            raise CheckpointError(self._failure)
+
+    def _failed(self, step: int, error: Exception) -> None:
+        self._failures_in_a_row += 1
+        reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
+        self._failure = f"the checkpoint of step {step} was not written: {reason}"
+        self._remove_temporary()  # or a full disk stays full
+        if self._failures_in_a_row > FAILURES_ALLOWED:
+            newest = max(self.steps(), default=None)
+            raise CheckpointError(
+                f"{self._failures_in_a_row} saves in a row failed, so the run stops; the newest "
+                f"checkpoint is {'none' if newest is None else f'of step {newest}'}. "
+                f"Last failure: {self._failure}"
+            ) from error
+        _log.error("%s; the run goes on, and the next save tries again.", self._failure)
+
+    def steps(self) -> list[int]:
+        """The steps on the disk, ascending, sound or not."""
+        return step_folder.list_steps(self.directory)
+
+    def best_step(self) -> int | None:
+        """The step on the disk with the best finite metric, the earliest of equals, or None."""
+        best: tuple[float, int] | None = None
+        for step in self.steps():
+            if step not in self._metas:
+                try:
+                    self._metas[step] = step_folder.read_meta(self.directory / str(step))[0]
+                except (CheckpointError, StateMismatch):
+                    self._metas[step] = None
+            meta = self._metas[step]
+            if meta is None or self._best_metric is None or not meta.evaluated:
+                continue
+            value = meta.metrics.get(self._best_metric, math.nan)
+            rank = -value if self._best_mode == "max" else value
+            if math.isfinite(rank) and (best is None or rank < best[0]):
+                best = (rank, step)
+        return None if best is None else best[1]
+
+    def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
+        """The state saved at a step, bit for bit, in the target's structure and on its devices.
+
+        Args:
+          step: one of `steps()`.
+          target: a tree of arrays or jax.ShapeDtypeStruct; a leaf's `sharding` says where it goes.
+
+        Raises:
+          CheckpointError: the step is broken or not there.
+          ConfigMismatch: it belongs to a run with other options or data.
+          StateMismatch: its leaves are not those of the target.
+        """
+        table = leaves.flatten(target)
+        arrays, meta = self._read(step, table)
+        placed = {path: leaves.place(arrays[path], leaf) for path, leaf in table.items()}
+        return leaves.unflatten(target, placed), meta
+
+    def restore_newest(self, target: Any) -> tuple[Any, Meta] | None:
+        """The newest state that is sound, or None if no step was ever saved.
+
+        Broken steps are reported and, once an older one has proved sound, renamed to
+        `<step>.corrupt`. If none is sound nothing is renamed: the fault may lie with the reader.
+
+        Raises:
+          CheckpointError: there are steps, and all are broken.
+          ConfigMismatch, StateMismatch: see `restore`; nothing is renamed.
+        """
+        self.wait()
+        self.broken = []
+        for step in reversed(self.steps()):
+            found = None
+            reason = "another process cannot read it"
+            try:
+                found = self.restore(step, target)
+            except CheckpointError as error:
+                reason = str(error)
+            if _everywhere(found is not None):
+                self._set_aside()
+                return found
+            _log.warning("passing over the checkpoint of step %d: %s", step, reason)
+            self.broken.append((step, reason))
+        if not self.broken:
+            return None
+        reasons = "\n".join(f"  step {step}: {reason}" for step, reason in self.broken)
+        raise CheckpointError(
+            f"no checkpoint in {self.directory} can be restored:\n{reasons}\n"
+            "To start afresh choose a new --workdir, or move this one away."
+        )
+
+    def _read(
+        self, step: int, target: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], Meta]:
+        path = self.directory / str(step)
+        meta, described = step_folder.read_meta(path)
+        refuse_other_run(meta, self._identity, self._data_fingerprint, self.directory)
+        if target is not None and (lines := leaves.differences(described, target)):
+            if len(lines) > 10:
+                lines[10:] = [f"and {len(lines) - 10} more"]
+            listed = "\n  ".join(lines)
+            raise StateMismatch(
+                f"the state in {path} is not this program's:\n  {listed}\n"
+                "Choose a new --workdir, or run the code that wrote it."
+            )
+        return step_folder.read_arrays(path, described), meta
+
+    def _drop_old(self) -> None:
+        """Delete all but the newest `keep` steps and the best; the newest is on the disk."""
+        steps = self.steps()
+        for step in set(steps) - {*steps[-self._keep :], self.best_step()}:
+            if jax.process_index() == 0:
+                # Renamed first: a death in the middle must not leave half a step under its name.
+                doomed = self.directory / f"{step}{step_folder.TEMPORARY}-dropped"
+                (self.directory / str(step)).rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)  # what is left goes before the next save
+
+    def _set_aside(self) -> None:
+        for step, _ in self.broken:
+            if jax.process_index() == 0:
+                aside, n = self.directory / f"{step}.corrupt", 1
+                while aside.exists():
+                    aside, n = self.directory / f"{step}.corrupt-{n}", n + 1
+                (self.directory / str(step)).rename(aside)
+                _log.warning("the broken checkpoint of step %d is now %s.", step, aside)
+
+    def _remove_temporary(self) -> None:
+        if jax.process_index() == 0:
+            for path in self.directory.glob(f"*{step_folder.TEMPORARY}*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _everywhere(ok: bool) -> bool:
+    """Whether all processes say so; they must restore the same step."""
+    if jax.process_count() == 1:
+        return ok
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))

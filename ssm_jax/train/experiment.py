@@ -1,0 +1,206 @@
+"""From a config to the pieces of a run: data, model, optimizer, mesh and compiled steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from ssm_jax import config as config_lib
+from ssm_jax.data.dataset import TokenDataset
+from ssm_jax.data.loader import steps_per_epoch
+from ssm_jax.kernels.fftconv import DATA_AXIS
+from ssm_jax.tasks import TASKS, sample_batch
+from ssm_jax.train.optim import GroupRow, cosine_with_warmup, groups_from, make_optimizer
+from ssm_jax.train.state import TrainState, init_state, split
+from ssm_jax.train.step import make_eval_step, make_train_step
+
+
+def batch_mesh() -> Mesh:
+    """All local devices along one axis, over which batches are split."""
+    devices = jax.local_devices()
+    return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that `loop.train_and_evaluate` needs, made by `build`; nothing here changes while it runs.
+
+    Attributes:
+      cfg: the checked config.
+      dataset: opened, memory-mapped.
+      graphdef: the model without its numbers.
+      tx: the optimizer; rows: its table of parameter groups.
+      mesh: the devices.
+      steps_per_epoch, total_steps, eval_every: in steps.
+      eval_batch_size: a multiple of the number of devices.
+      key: of the dropout.
+    """
+
+    cfg: ConfigDict
+    dataset: TokenDataset
+    graphdef: nnx.GraphDef
+    tx: optax.GradientTransformation
+    rows: tuple[GroupRow, ...]
+    mesh: Mesh
+    steps_per_epoch: int
+    total_steps: int
+    eval_every: int
+    eval_batch_size: int
+    key: jax.Array
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def batch_sharding(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(DATA_AXIS))
+
+    def fresh_state(self) -> TrainState:
+        """The state before the first step, from the config's seed, on all devices."""
+        build_model = TASKS[self.cfg.task].build_model
+        options = self.cfg.model.to_dict()
+
+        def init() -> TrainState:
+            key = jax.random.fold_in(jax.random.key(self.cfg.seed), 0)
+            _, params, stats = split(build_model(self.dataset, options, nnx.Rngs(params=key)))
+            return init_state(params, stats, self.tx)
+
+        return jax.jit(init, out_shardings=self.replicated)()
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and placement of the state."""
+        options = self.cfg.model.to_dict()
+        model = _abstract_model(self.cfg.task, self.dataset, options)
+        _, params, stats = split(model)
+        state = jax.eval_shape(lambda p, s: init_state(p, s, self.tx), params, stats)
+        return self._placed(state, self.replicated)
+
+    def abstract_batch(self, *, evaluation: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, dtypes and placement of a batch."""
+        size = self.eval_batch_size if evaluation else self.cfg.batch_size
+        batch = sample_batch(self.dataset, size)
+        if evaluation:
+            batch["mask"] = jax.ShapeDtypeStruct((size,), np.float32)
+        return self._placed(batch, self.batch_sharding)
+
+    @staticmethod
+    def _placed(tree: Any, sharding: NamedSharding) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        )
+
+    def place_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """A batch on the devices, split over them."""
+        return jax.device_put(dict(batch), self.batch_sharding)
+
+    def compile_train_step(self) -> jax.stages.Compiled:
+        """The train step, compiled once for the only shapes it will see; the state's buffers are reused."""
+        step = jax.jit(
+            make_train_step(self.graphdef, self.tx),
+            donate_argnums=0,
+            out_shardings=(self.replicated, self.replicated),
+        )
+        key = jax.ShapeDtypeStruct(self.key.shape, self.key.dtype, sharding=self.replicated)
+        with jax.set_mesh(self.mesh):
+            return step.lower(self.abstract_state(), key, self.abstract_batch()).compile()
+
+    def compile_eval_step(self) -> jax.stages.Compiled:
+        """The evaluation of one batch."""
+        step = jax.jit(make_eval_step(self.graphdef), out_shardings=self.replicated)
+        state = self.abstract_state()
+        batch = self.abstract_batch(evaluation=True)
+        with jax.set_mesh(self.mesh):
+            return step.lower(state.params, state.stats, batch).compile()
+
+    def describe(self) -> list[str]:
+        """What a person should know before it starts, in lines."""
+        cfg, data = self.cfg, self.dataset
+        sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
+        return [
+            f"{cfg.name} (config {config_lib.digest(cfg)})" + (f": {cfg.notes}" if cfg.notes else ""),
+            f"data: {data.provenance.detail}; {sizes} examples, L = {data.padded_length}",
+            f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "
+            f"({self.total_steps / self.steps_per_epoch:.1f} epochs), evaluated every {self.eval_every:,} steps; "
+            f"the best {cfg.train.select_split} {cfg.train.select_metric} chooses the checkpoint",
+            f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
+        ]
+
+
+def _abstract_model(task: str, dataset: TokenDataset, options: Mapping[str, Any]) -> nnx.Module:
+    build_model = TASKS[task].build_model
+    return nnx.eval_shape(lambda: build_model(dataset, options, nnx.Rngs(params=jax.random.key(0))))
+
+
+def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -> Experiment:
+    """Check a config, open (or prepare) its data, and build model and optimizer without computing anything.
+
+    Args:
+      cfg: from an experiment file; not changed.
+      data_dir: where prepared data are, or are put.
+      lra_release: the official release, for data.source=official.
+
+    Raises:
+      ValueError: options that cannot work, or not together.
+      FileNotFoundError: data that are not there and cannot be made.
+    """
+    config_lib.check(cfg)
+    if cfg.task not in TASKS:
+        raise ValueError(f"unknown task {cfg.task!r}; choose one of {', '.join(TASKS)}.")
+    mesh = batch_mesh()
+    if cfg.batch_size % mesh.size:
+        raise ValueError(
+            f"batch_size={cfg.batch_size} does not split over {mesh.size} devices; "
+            f"use a multiple of {mesh.size}, such as {-(-cfg.batch_size // mesh.size) * mesh.size}."
+        )
+    dataset = TASKS[cfg.task].open_data(
+        cfg.data.to_dict(), data_dir=data_dir, lra_release=lra_release, prepare=True
+    )
+    epoch = steps_per_epoch(dataset.size("train"), cfg.batch_size)
+    total_steps = cfg.train.steps or max(1, round(cfg.train.epochs * epoch))
+    graphdef, params, _ = split(_abstract_model(cfg.task, dataset, cfg.model.to_dict()))
+    tx, rows = make_optimizer(
+        params,
+        groups_from(cfg.optim.groups.to_dict()),
+        cosine_with_warmup(
+            cfg.schedule.warmup_steps,
+            cfg.schedule.total_steps or total_steps,
+            clamp=cfg.schedule.clamp,
+        ),
+        b1=cfg.optim.b1,
+        b2=cfg.optim.b2,
+        eps=cfg.optim.eps,
+        clip_norm=cfg.optim.clip_norm,
+    )
+    eval_batch_size = cfg.train.eval_batch_size or cfg.batch_size
+    return Experiment(
+        cfg=cfg,
+        dataset=dataset,
+        graphdef=graphdef,
+        tx=tx,
+        rows=tuple(rows),
+        mesh=mesh,
+        steps_per_epoch=epoch,
+        total_steps=total_steps,
+        eval_every=cfg.train.eval_every or epoch,
+        eval_batch_size=-(-eval_batch_size // mesh.size) * mesh.size,
+        key=jax.device_put(
+            jax.random.fold_in(jax.random.key(cfg.seed), 1), NamedSharding(mesh, PartitionSpec())
+        ),
+    )
+
+
+def timed_compile(compile_step) -> tuple[jax.stages.Compiled, float]:
+    """A compiled step, and the seconds that took."""
+    start = time.perf_counter()
+    return compile_step(), time.perf_counter() - start

@@ -1,0 +1,265 @@
+"""What a run writes down about itself: metrics.jsonl, and on request Weights & Biases."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+# JSON has no word for these; as strings they keep their difference, which null would lose.
+NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def warn(message: str) -> None:
+    """Print one line to stderr: something a person may want to mend, though the run goes on."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+class MetricsLog:
+    """Numbers by step, a file of JSON lines: {"step": 50, "kind": "train", "loss": 1.2}.
+
+    A run that goes on has the very file of a run that was never stopped, if two rules are kept.
+    What depends on the clock belongs in a file of its own (timing.jsonl, also a MetricsLog). And
+    all lines up to step s are written before the checkpoint of step s is: a restart cuts the lines
+    past it and writes them again, but it cannot write those it never had. Work of step s that is
+    done once more after the restart (an evaluation) does not double its line.
+
+    Floats have the digits that give the same float64 back; nan, inf and -inf are strings. One
+    process writes: process 0.
+    """
+
+    def __init__(self, path: Path, start_step: int):
+        """Open the file and cut it back to `start_step`, atomically.
+
+        Args:
+          path: the file; it is made if missing, its folder is not.
+          start_step: steps already taken, as the restored checkpoint says. Lines of later steps go,
+            as does a last line that was torn. 0 is a fresh start and leaves an empty file.
+
+        Raises:
+          ValueError: a line that is not the last is no JSON; the file is left as it is.
+        """
+        self.path = path
+        rows = _rows(path) if start_step > 0 else []
+        kept = [(row["step"], line) for line, row in rows if row["step"] <= start_step]
+        text = b"".join(line for _, line in kept)
+        if path.exists() and path.read_bytes() != text:
+            part = path.with_name(path.name + ".part")
+            with part.open("wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        self._last = kept[-1][0] if kept else 0
+        self._there = {line for step, line in kept if step == start_step}
+        self._file = path.open("ab")
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Append one line and hand it to the operating system: it outlives the process.
+
+        Args:
+          kind: what was measured: "train", or the split of an evaluation.
+          step: steps taken when it was measured.
+          values: numbers by name, in the order they shall have.
+
+        Raises:
+          ValueError: the step is before that of the last line, or a name is "step" or "kind".
+        """
+        if step < self._last:
+            raise ValueError(
+                f"{self.path.name}: step {step} of {kind!r} comes after step {self._last}; steps "
+                "never go back. Restart the run to cut the file to its checkpoint."
+            )
+        taken = {"step", "kind"} & set(values)
+        if taken:
+            raise ValueError(
+                f"{self.path.name}: {taken.pop()!r} is no name for a value; rename it."
+            )
+        self._last = step
+        row = {"step": int(step), "kind": kind} | {k: _plain(v) for k, v in values.items()}
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        if line not in self._there:
+            # One write of a whole line: a kill tears the last line at most.
+            self._file.write(line)
+            self._file.flush()
+
+    def flush(self) -> None:
+        """Wait until all lines are on the disk: they outlive a power cut."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The lines of a metrics file, in order: {"step": int, "kind": str, name: float, ...}.
+
+    Args:
+      path: the file; a torn last line is passed over, a missing file has no lines.
+      kind: only the lines of this kind.
+
+    Raises:
+      ValueError: a line that is not the last is no JSON.
+    """
+    rows = []
+    for _, row in _rows(path):
+        if kind in (None, row["kind"]):
+            texts = {k for k, v in row.items() if isinstance(v, str) and k != "kind"}
+            rows.append(row | {k: NON_FINITE.get(row[k], row[k]) for k in texts})
+    return rows
+
+
+def _rows(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Each whole line of the file, as it stands and as read."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            whole = line.endswith(b"\n") and {"step", "kind"} <= row.keys()
+        except (ValueError, AttributeError):
+            whole = False
+        if whole:
+            rows.append((line, row))
+        elif number < len(lines):
+            raise ValueError(
+                f"{path}: line {number} of {len(lines)} is no line of metrics; move the file away."
+            )
+    return rows
+
+
+def _plain(value: float) -> int | float | str:
+    """A number as JSON has it; NumPy and JAX scalars become Python's without loss."""
+    if isinstance(value, int):
+        return value
+    value = float(value)
+    if math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+class WandbSink:
+    """Metrics on their way to Weights & Biases, which can neither stop nor delay the run for long.
+
+    Made by `open_wandb`. The first exception, of whatever class, is one warning and the end of it.
+    """
+
+    def __init__(self, run: Any):
+        """Args: run: a wandb run, or None for a sink that swallows everything."""
+        self._run = run
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Log each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
+        if self._run is not None:
+            try:
+                self._run.log({f"{kind}/{k}": float(v) for k, v in values.items()}, step=int(step))
+            except Exception as error:  # the sink's promise: no error of wandb's stops a run
+                self._give_up(error)
+
+    def close(self, exit_code: int = 0) -> None:
+        """Send what is left, for a minute at most; a second call does nothing."""
+        run, self._run = self._run, None
+        if run is not None:
+            try:
+                run.finish(exit_code=exit_code)
+            except Exception as error:  # as above
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        warn(
+            f"wandb failed ({_told(error)}) and gets no more; metrics.jsonl has all metrics, the "
+            "run goes on."
+        )
+
+
+def open_wandb(mode: str, *, workdir: Path, config: Mapping[str, Any], run_name: str) -> WandbSink:
+    """Start a wandb run, or a sink that swallows everything if that cannot be.
+
+    Args:
+      mode: "disabled" (wandb is not even imported, which takes 2 s), "offline" (files in
+        workdir/wandb, for `wandb sync`) or "online". Online without a key or a network falls
+        back to offline, after half a minute at most and with one warning.
+      workdir: the run's folder; keeps the wandb run's id, so that a restart adds to the same run.
+      config: the options by dotted key.
+      run_name: what wandb shows.
+
+    Raises:
+      ValueError: an unknown mode.
+    """
+    if mode not in ("disabled", "offline", "online"):
+        raise ValueError(f"unknown wandb mode {mode!r}; choose one of disabled, offline, online.")
+    if mode == "disabled":
+        return WandbSink(None)
+    failed: Exception | None = None
+    attempts: tuple[Literal["online", "offline"], ...] = ("online", "offline")
+    for attempt in attempts if mode == "online" else attempts[1:]:
+        try:
+            run = _init(attempt, workdir, config, run_name)
+        except Exception as error:  # the sink's promise, as above
+            failed = failed or error
+            continue
+        if failed is not None:
+            warn(f"wandb cannot go online ({_told(failed)}); it logs offline instead.")
+        return WandbSink(run)
+    assert failed is not None
+    warn(f"wandb cannot start ({_told(failed)}); metrics.jsonl has all metrics, the run goes on.")
+    return WandbSink(None)
+
+
+def _init(
+    mode: Literal["online", "offline"], workdir: Path, config: Mapping[str, Any], run_name: str
+) -> Any:
+    import wandb
+
+    keeper = workdir / "wandb_id"
+    if not keeper.exists():
+        keeper.write_text(uuid.uuid4().hex[:12])
+    settings = wandb.Settings(
+        console="off",  # else it takes hold of stdout, and with it of the progress bar
+        quiet=True,
+        init_timeout=5,  # measured: 16 s until it gives up; with wandb's own 90 it is 101 s
+        login_timeout=15,  # at a terminal it asks for a key
+        finish_timeout=60,
+        finish_timeout_raises=True,
+    )
+    try:
+        return wandb.init(
+            mode=mode,
+            dir=workdir,
+            id=keeper.read_text().strip(),
+            resume="allow",
+            name=run_name,
+            project="ssm_jax",
+            config=dict(config),
+            settings=settings,
+        )
+    except Exception:
+        wandb.teardown()  # else the id counts as in use, and offline fails as well
+        raise
+
+
+def _told(error: Exception) -> str:
+    """An exception in one line of bounded length."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

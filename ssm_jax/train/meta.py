@@ -1,0 +1,114 @@
+"""What a checkpoint says of itself: the document beside its arrays, sealed with a checksum."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+_FORMAT = 1  # of the document; raise it when a field changes its meaning
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or is not what was written."""
+
+
+class ConfigMismatch(ValueError):  # noqa: N818 - it reads as what happened
+    """The checkpoint belongs to a run with other options or other data."""
+
+
+class StateMismatch(ValueError):  # noqa: N818
+    """The checkpoint is sound, but the program's state has other leaves, shapes or dtypes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """What a checkpoint says besides its arrays; all JSON-able.
+
+    Attributes:
+      step: optimizer steps done.
+      identity: the flat options that the run's numbers depend on.
+      data_fingerprint: changes if and only if the data change.
+      evaluated: whether the state was evaluated at this step.
+      metrics: results of that evaluation, empty if there was none.
+      best: the loop's own note of the best evaluation so far, {"step": ..., "value": ...}, or None.
+      extra: whatever else the loop needs to go on.
+    """
+
+    step: int
+    identity: dict[str, Any]
+    data_fingerprint: str
+    evaluated: bool
+    metrics: dict[str, float]
+    best: dict[str, Any] | None
+    extra: dict[str, Any]
+
+
+def seal(
+    meta: Meta, described: Mapping[str, Mapping[str, Any]], versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """The JSON document of a checkpoint.
+
+    Args:
+      meta: what the run says.
+      described: shape, dtype and checksum of every leaf by path.
+      versions: of the libraries that write.
+    """
+    content = {
+        "format": _FORMAT,
+        "meta": dataclasses.asdict(meta),
+        "leaves": dict(described),
+        "versions": dict(versions),
+        "saved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    content = json.loads(json.dumps(content))  # as it will read back: tuples are lists
+    return {**content, "crc32": _checksum(content)}
+
+
+def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
+    """The meta and the described leaves of a document.
+
+    Raises:
+      CheckpointError: the document is not as it was sealed.
+      StateMismatch: it is, but by a version of this program that wrote another format.
+    """
+    if not isinstance(document, dict) or "crc32" not in document:
+        raise CheckpointError("its meta document is incomplete")
+    content = {key: value for key, value in document.items() if key != "crc32"}
+    if _checksum(content) != document["crc32"]:
+        raise CheckpointError("the checksum of its meta document differs")
+    if content["format"] != _FORMAT:
+        raise StateMismatch(
+            f"the checkpoint has format {content['format']}, this program reads {_FORMAT}; "
+            "use the version of ssm_jax that wrote it."
+        )
+    return Meta(**content["meta"]), content["leaves"]
+
+
+def _checksum(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def refuse_other_run(
+    meta: Meta, identity: Mapping[str, Any], data_fingerprint: str, where: object
+) -> None:
+    """Raise unless a checkpoint belongs to a run with these options and data.
+
+    Raises:
+      ConfigMismatch: one line per differing option, and what to do.
+    """
+    lines = []
+    for key in sorted(meta.identity.keys() | identity.keys()):
+        theirs, ours = (known.get(key, "not an option") for known in (meta.identity, identity))
+        if theirs != ours:
+            lines.append(f"{key}: checkpoint {theirs}, this run {ours}")
+    advice = "Choose a new --workdir, or drop the override."
+    if meta.data_fingerprint != data_fingerprint:
+        lines.append(f"data: checkpoint {meta.data_fingerprint}, this run {data_fingerprint}")
+        advice = "Choose a new --workdir, or bring the same options and data back."
+    if lines:
+        listed = "\n  ".join(lines)
+        raise ConfigMismatch(f"{where} was trained with other options:\n  {listed}\n{advice}")

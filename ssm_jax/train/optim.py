@@ -1,0 +1,143 @@
+"""AdamW with a learning rate, a weight decay and a schedule for each group of parameters."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+Params = Any  # nested dicts of arrays
+
+
+@dataclass(frozen=True)
+class Group:
+    """The parameters whose path matches `match` ("": those that no other group matches), and how they are trained."""
+
+    name: str
+    match: str
+    lr: float  # peak learning rate
+    weight_decay: float  # decoupled: p <- p - lr * factor * weight_decay * p
+    schedule: str  # "cosine" or "constant"
+    optional: bool = False  # may match nothing
+
+
+class GroupRow(NamedTuple):
+    """One line of the table of groups: the group, its parameters' paths, and how many numbers they hold."""
+
+    group: Group
+    paths: tuple[str, ...]
+    size: int
+
+
+def path_name(path: tuple) -> str:
+    """blocks/0/ssm/C_ri for a key path of JAX."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[GroupRow]]:
+    """Each parameter's group name, in a tree like `params`, and the table.
+
+    Raises:
+      ValueError: for a parameter that matches no group or several, or a group without parameters that is not optional.
+    """
+    named = [group for group in groups if group.match]
+    rest = [group for group in groups if not group.match]
+    paths: dict[str, list[str]] = {group.name: [] for group in groups}
+    sizes = dict.fromkeys(paths, 0)
+    faults = []
+
+    def label(path: tuple, leaf: Any) -> str:
+        name = path_name(path)
+        owners = [g.name for g in named if re.search(g.match, name)] or [g.name for g in rest]
+        if len(owners) != 1:
+            which = f"is in the groups {', '.join(owners)}" if owners else "matches no group"
+            faults.append(f"parameter {name} {which}; it must belong to exactly one of {list(paths)}.")
+            return ""
+        paths[owners[0]].append(name)
+        sizes[owners[0]] += math.prod(leaf.shape)
+        return owners[0]
+
+    labels = jax.tree_util.tree_map_with_path(label, params)
+    for group in groups:
+        if not paths[group.name] and not group.optional:
+            faults.append(
+                f"optim.groups.{group.name} matches no parameter (match={group.match!r}); "
+                "correct the expression, or set optional=True."
+            )
+    if faults:
+        raise ValueError("\n".join(faults))
+    return labels, [GroupRow(g, tuple(paths[g.name]), sizes[g.name]) for g in groups]
+
+
+def cosine_with_warmup(warmup_steps: int, total_steps: int, *, clamp: bool) -> Callable[[Any], Array]:
+    """Factor on a learning rate: linear from 0 to 1 over the warmup, then half a cosine from 1 to 0 at total_steps.
+
+    As the official code's `cosine_warmup`, which is Hugging Face's get_cosine_schedule_with_warmup: the first update has the factor
+    0, and past total_steps, without `clamp`, the cosine rises again (published ListOps runs: 3.28 half periods).
+
+    Args:
+      warmup_steps: at least 0, below total_steps.
+      total_steps: step at which the factor is 0.
+      clamp: stay at 0 past total_steps.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"the warmup must end before the schedule does: warmup_steps={warmup_steps}, total_steps={total_steps}."
+        )
+
+    def factor(step: Any) -> Array:
+        step = jnp.asarray(step, jnp.float32)
+        rise = step / jnp.float32(max(warmup_steps, 1))
+        progress = (step - warmup_steps) / jnp.float32(total_steps - warmup_steps)
+        if clamp:
+            progress = jnp.minimum(progress, 1.0)
+        cosine = 0.5 * (1 + jnp.cos(jnp.float32(math.pi) * progress))
+        return jnp.where(step < warmup_steps, rise, cosine)
+
+    return factor
+
+
+def make_optimizer(
+    params: Params,
+    groups: tuple[Group, ...],
+    schedule: Callable[[Any], Array],
+    *,
+    b1: float,
+    b2: float,
+    eps: float,
+    clip_norm: float,
+) -> tuple[optax.GradientTransformation, list[GroupRow]]:
+    """AdamW by groups, and the table of groups.
+
+    Args:
+      params: a tree of arrays or shapes.
+      groups: see Group.
+      schedule: factor on the learning rates of the groups whose schedule is "cosine".
+      b1, b2, eps: of Adam.
+      clip_norm: largest global norm of the gradient, over all groups; 0: no clipping.
+    """
+    labels, rows = assign(params, groups)
+
+    def adamw(group: Group) -> optax.GradientTransformation:
+        def lr(step):
+            return group.lr * schedule(step)
+
+        rate = group.lr if group.schedule == "constant" else lr
+        return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=group.weight_decay)
+
+    tx = optax.multi_transform({g.name: adamw(g) for g in groups}, labels)
+    if clip_norm > 0:
+        tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+    return tx, rows
+
+
+def groups_from(options: Mapping[str, Mapping[str, Any]]) -> tuple[Group, ...]:
+    """The groups of a config, {name: {match, lr, ...}}."""
+    return tuple(Group(name=name, **options[name]) for name in sorted(options))

@@ -1,0 +1,38 @@
+"""A small ListOps store that the data tests share, and a starter of `scripts/prepare_data.py`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_listops import SMALL
+
+from ssm_jax.data import prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def small_data_dir(tmp_path_factory):
+    """A data folder in which SMALL is prepared."""
+    data_dir = tmp_path_factory.mktemp("data")
+    prepare.prepare_generated(SMALL, data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def start_script():
+    """Start `scripts/prepare_data.py` with some arguments; returns the process."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "scripts/prepare_data.py", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start

@@ -1,0 +1,97 @@
+"""Generation over the cores: the same whatever the workers and whatever was there before."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ssm_jax.data import shards
+from ssm_jax.data.listops_generator import SHARD_ROWS, Spec
+
+SHORT = Spec(n_train=2_100, n_val=300, n_test=200, shorter_than=60, longer_than=10)
+
+
+def generate(spec, folder, workers=1):
+    return shards.generate(spec, folder, workers=workers, advance=lambda n: None)
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for split in a:
+        for part in ("tokens", "offsets", "targets"):
+            np.testing.assert_array_equal(getattr(a[split], part), getattr(b[split], part))
+
+
+def test_the_result_does_not_depend_on_the_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_IN_PROCESS_TOKENS", 0)
+    alone = generate(SHORT, tmp_path / "1")
+    assert_same(alone, generate(SHORT, tmp_path / "2", workers=2))
+    assert_same(alone, generate(SHORT, tmp_path / "3", workers=3))
+    assert list(alone) == ["train", "val", "test"]
+    assert [len(rows) for rows in alone.values()] == [2_100, 300, 200]
+
+
+def test_no_expression_occurs_twice_and_the_first_stays(tmp_path):
+    """Short expressions repeat often; the splits are the first distinct ones in shard order."""
+    spec = Spec(n_train=900, n_val=50, n_test=50, shorter_than=8, longer_than=3)
+    splits = generate(spec, tmp_path)
+    rows = [row for split in splits.values() for row in split.rows()]
+    assert len({tokens for tokens, _ in rows}) == len(rows) == 1_000
+    drawn = [
+        row
+        for path in sorted(tmp_path.glob("*.npz"))
+        for row in shards._finish(spec, tmp_path, int(path.stem)).rows()
+    ]
+    assert len(drawn) > 1_000
+    assert rows == list(dict.fromkeys(drawn))[:1_000]
+
+
+def test_finished_shards_are_kept_and_damaged_ones_are_drawn_again(tmp_path, monkeypatch):
+    whole = generate(SHORT, tmp_path)
+    files = sorted(tmp_path.glob("*.npz"))
+    assert len(files) == 3
+    original = files[0].read_bytes()
+    files[0].write_bytes(original[:-100])
+    files[1].unlink()
+    drawn = []
+    generate_shard = shards.generate_shard
+    monkeypatch.setattr(
+        shards, "generate_shard", lambda spec, k: drawn.append(k) or generate_shard(spec, k)
+    )
+    assert_same(whole, generate(SHORT, tmp_path))
+    assert drawn == [0, 1]
+    assert shards._load(files[0]) is not None
+
+
+def test_asking_for_more_than_there_are_is_an_error(tmp_path):
+    """[op d d] with 4 operators: 400 expressions, and 10 digits."""
+    spec = Spec(n_train=500, shorter_than=9, longer_than=0, max_depth=2, max_args=2)
+    with pytest.raises(ValueError, match=r"only 4\d\d distinct ListOps expressions"):
+        generate(spec, tmp_path)
+
+
+def test_a_worker_that_fails_is_reported_in_one_line(tmp_path):
+    spec = Spec(shorter_than=60, longer_than=10)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="a ListOps worker failed: NotADirectoryError"):
+        shards._run_workers(spec, tmp_path / "file", range(3), 2, lambda n: None)
+
+
+def test_progress_counts_every_expression_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_IN_PROCESS_TOKENS", 0)
+    for expected_drawn in (3, 0):  # a second time all shards are there
+        told = []
+        shards.generate(SHORT, tmp_path, workers=2, advance=told.append)
+        assert sum(told) == 3 * SHARD_ROWS, expected_drawn
+
+
+def test_a_worker_loads_neither_jax_nor_the_data_libraries():
+    code = (
+        "import sys, ssm_jax.data.shards;"
+        "print([m for m in ('jax', 'grain', 'tensorflow_datasets', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,403 @@
+"""The command line: what is right is taken, what is wrong is one line each and exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssm_jax import cli, config, options
+
+FLAGS = (cli.WORKDIR, cli.WANDB, cli.DRY_RUN)
+CONFIG = """
+from dataclasses import dataclass
+from ssm_jax import config
+
+@dataclass(frozen=True)
+class Sizes:
+    depth: "int" = 3
+
+def get_config(arg=""):
+    arg = config.parse_arg(arg, size=("full", "small"))
+    cfg = config.default()
+    cfg.train.epochs = 40.0
+    if arg["size"] == "small":
+        cfg.model.depth = Sizes().depth
+    return cfg
+"""
+
+
+@pytest.fixture(autouse=True)
+def experiment(tmp_path, monkeypatch):
+    """A repository with two config files is the current directory."""
+    (tmp_path / "configs" / "lra").mkdir(parents=True)
+    (tmp_path / "configs" / "lra" / "listops.py").write_text(CONFIG)
+    (tmp_path / "configs" / "quickstart.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    return "--config=configs/lra/listops.py"
+
+
+def load(*argv):
+    return cli.load(argv, flags=FLAGS, about="Train a model.")
+
+
+def faults(capsys, *argv):
+    """The lines on stderr of a command line that is refused."""
+    with pytest.raises(SystemExit) as refused:
+        load(*argv)
+    assert refused.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert all(line.startswith("error: ") and line[-1] in ".?" for line in lines)
+    return [line.removeprefix("error: ") for line in lines]
+
+
+def fault(capsys, *argv):
+    lines = faults(capsys, *argv)
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_overrides_may_stand_anywhere_and_in_any_form(experiment):
+    cfg, values, overrides = load(
+        "--config.model.alpha=3",
+        "--workdir",
+        "runs/a",
+        "--config.data.n_train",
+        "1e3",
+        experiment + ":small",
+        "--config.model.beta.init",
+        "-1",
+        "--noconfig.model.bidirectional",
+        "--dry_run",
+        "--config.model.prenorm",
+        "off",
+        "--config.model.d_model=4.0",
+        "--config.notes=a = --b",
+    )
+    assert overrides == {
+        "model.alpha": 3.0,
+        "data.n_train": 1000,
+        "model.beta.init": -1.0,
+        "model.bidirectional": False,
+        "model.prenorm": False,
+        "model.d_model": 4,
+        "notes": "a = --b",
+    }
+    flat = config.flatten(cfg)
+    assert {key: flat[key] for key in overrides} == overrides
+    assert [type(flat[k]) for k in overrides] == [float, int, float, bool, bool, int, str]
+    assert cfg.model.depth == 3 and cfg.train.epochs == 40.0
+    assert values == {"workdir": Path("runs/a"), "wandb": "disabled", "dry_run": True}
+    assert cfg.is_locked
+
+
+def test_the_last_of_a_repeated_option_counts(experiment):
+    cfg, values, _ = load(
+        experiment, "--config.seed=1", "--dry_run", "--config.seed=2", "--nodry_run"
+    )
+    assert cfg.seed == 2 and values["dry_run"] is False
+
+
+@pytest.mark.parametrize(
+    "text", ["true", "yes", "on", "1", "True", "false", "no", "off", "0", "NO"]
+)
+def test_a_bool_has_eight_words(text, experiment):
+    expected = text.lower() in ("true", "yes", "on", "1")
+    assert load(experiment, f"--config.model.prenorm={text}").cfg.model.prenorm is expected
+    assert load(experiment, "--config.model.prenorm", text).cfg.model.prenorm is expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("--config.model.alhpa=2", "--config.model.alpha?"),
+        ("--config.modle.alhpa=2", "--config.model.alpha?"),
+        ("--config.modle.alpha=2", "--config.model.alpha?"),
+        ("--config.optim.group.A.lr=2", "--config.optim.groups.A.lr?"),
+        ("--config.model.beta_init=2", "--config.model.beta.init?"),
+        ("--config.alpha=2", "--config.model.alpha?"),
+        ("--confg.model.depth=2", "--config.model.depth?"),
+        ("--confg=x.py", "--config?"),
+        ("--alpha=2", "--config.model.alpha?"),
+        ("--model.alpha=2", "--config.model.alpha?"),
+        ("--noconfig.model.bidirectionl", "--config.model.bidirectional?"),
+        ("--wrokdir=a", "--workdir?"),
+        ("--dryrun", "--dry_run?"),
+        ("--print-config", "--print_config?"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest_right_one(asked, meant, experiment, capsys):
+    line = fault(capsys, experiment, asked)
+    assert line.startswith(f"unknown option {asked.partition('=')[0]}; ")
+    assert line.endswith(f"did you mean {meant}")
+
+
+def test_a_name_of_several_options_lists_them(experiment, capsys):
+    line = fault(capsys, experiment, "--config.lr=1")
+    for group in ("A", "dt", "beta", "rest"):
+        assert f"--config.optim.groups.{group}.lr" in line
+
+
+def test_a_name_like_no_other_points_to_help(experiment, capsys):
+    assert fault(capsys, experiment, "--zzzzz", "5") == "unknown option --zzzzz; --help lists all."
+
+
+def test_a_group_is_no_option(experiment, capsys):
+    line = fault(capsys, experiment, "--config.model.beta=0.5")
+    assert "--config.model.beta.init, --config.model.beta.learn" in line
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("config.model.alpha=1", "did you mean --config.model.alpha=1?"),
+        ("config.modle.alpha=1", "did you mean --config.model.alpha=1?"),
+        ("-workdir=a", "did you mean --workdir=a?"),
+        ("configs/quickstart.py", "did you mean --config=configs/quickstart.py?"),
+        ("more", "see --help."),
+    ],
+)
+def test_an_argument_without_dashes_is_refused(asked, hint, experiment, capsys):
+    line = fault(capsys, experiment, asked)
+    assert line.startswith(f"stray argument {asked!r}") and line.endswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("--config.model.depth=2.5", "whole number"),
+        ("--config.model.depth=two", "whole number"),
+        ("--config.model.depth=", "whole number"),
+        ("--config.seed=1e999999999", "whole number"),
+        ("--config.seed=1e-999999999", "whole number"),
+        ("--config.seed=1e99999999999999999999", "whole number"),
+        ("--config.seed=nan", "whole number"),
+        ("--config.model.alpha=abc", "finite number"),
+        ("--config.model.alpha=nan", "finite number"),
+        ("--config.model.alpha=inf", "finite number"),
+        ("--config.model.prenorm=maybe", "true or false"),
+        ("--wandb=offlin", "offline, online, disabled"),
+        ("--workdir=", "empty"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(asked, expected, experiment, capsys):
+    line = fault(capsys, experiment, asked)
+    assert line.startswith(f"{asked} does not fit: ") and expected in line
+
+
+@pytest.mark.parametrize("asked", ["--workdir", "--wandb", "--config.model.alpha"])
+def test_a_value_left_out_is_refused(asked, experiment, capsys):
+    assert fault(capsys, experiment, asked).startswith(f"{asked} has no value; write {asked}=")
+    assert fault(capsys, asked, experiment).startswith(f"{asked} has no value; write {asked}=")
+
+
+def test_integers_are_read_exactly(experiment):
+    assert load(experiment, "--config.seed=90071992547409931").cfg.seed == 90071992547409931
+    assert load(experiment, "--config.seed=1e17").cfg.seed == 10**17
+
+
+def test_tuples_are_read_with_and_without_brackets():
+    for text in ("1,2.5", "(1,2.5)", "[1, 2.5]"):
+        assert options.convert(text, tuple) == (1, 2.5)
+    assert options.convert("3", tuple) == (3,)
+    with pytest.raises(ValueError, match="commas"):
+        options.convert("1;2", tuple)
+
+
+def test_every_fault_has_its_own_line(capsys):
+    lines = faults(
+        capsys,
+        "--config=configs/lra/listop.py",
+        "--config.modle.alpha=2",
+        "config.seed=1",
+        "--wrokdir=a",
+        "--config.model.depth=x",
+    )
+    assert len(lines) == 5
+
+
+def test_values_are_checked_after_the_overrides(experiment, capsys):
+    lines = faults(capsys, experiment, "--config.model.pool=man", "--config.model.depth=0")
+    assert len(lines) == 2
+    assert lines[0].startswith("model.pool='man'") and lines[1].startswith("model.depth=0")
+
+
+def test_a_missing_config_file_lists_the_nearest(capsys):
+    line = fault(capsys, "--config=configs/listops.py:small")
+    assert "there is no file configs/listops.py" in line
+    assert line.index("configs/lra/listops.py") < line.index("configs/quickstart.py")
+
+
+def test_a_missing_config_lists_some(capsys):
+    line = fault(capsys, "--workdir=a")
+    assert line.startswith("--config is missing") and "configs/quickstart.py" in line
+
+
+def test_outside_the_repository_the_message_says_so(tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert "run from the root of the repository" in fault(capsys, "--config=configs/lra/listops.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = 1", "defines no function get_config"),
+        ("def get_config(arg=''): return {}", "returns a dict"),
+        ("def get_config(arg=''):\n  y = 1\n  return 1 / 0", "line 3: ZeroDivisionError"),
+        ("def get_config(arg=''):\n  return ]", "line 2: SyntaxError"),
+        ("import no_such_module\n", "line 1: ModuleNotFoundError"),
+        (
+            CONFIG.replace("cfg.train.epochs = 40.0", "cfg.model.depth = 'deep'"),
+            "line 12: TypeError",
+        ),
+        (
+            CONFIG.replace("cfg.train.epochs", "cfg.train.epcohs"),
+            "sets train.epcohs, which is no option; did you mean train.epochs?",
+        ),
+        (CONFIG.replace("cfg.train.epochs = 40.0", "del cfg.seed"), "removes the option seed"),
+    ],
+)
+def test_a_broken_config_file_is_one_line(text, expected, capsys):
+    Path("configs/broken.py").write_text(text)
+    line = fault(capsys, "--config=configs/broken.py")
+    assert line.startswith("--config=configs/broken.py") and expected in line
+
+
+def test_an_unknown_config_argument_is_refused(experiment, capsys):
+    assert fault(capsys, experiment + ":smal").endswith("choose from size: full, small.")
+
+
+def test_loading_a_config_leaves_no_trace(experiment):
+    load(experiment)
+    before, files = set(sys.modules), sorted(Path().rglob("*"))
+    for depth in (3, 4, 5):
+        Path("configs/lra/listops.py").write_text(CONFIG.replace("= 3", f"= {depth}"))
+        assert load(experiment + ":small").cfg.model.depth == depth
+    assert set(sys.modules) == before and sorted(Path().rglob("*")) == files
+
+
+def test_two_loads_share_nothing(experiment):
+    first = load(experiment, "--config.model.beta.init=1").cfg
+    assert load(experiment).cfg.model.beta.init == 0.0
+    assert first.model.beta.init == 1.0
+
+
+def test_print_config_marks_what_differs(experiment, capsys):
+    with pytest.raises(SystemExit) as done:
+        load(experiment, "--print_config", "--config.model.alpha=3")
+    assert done.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" = ")[0] for line in lines] == sorted(config.flatten(config.default()))
+    assert "model.alpha = 3.0  # default: 1.0" in lines
+    assert "model.pool = 'mean'" in lines
+    assert len([line for line in lines if "# default" in line]) == 2
+
+
+def test_print_config_of_a_wrong_config_is_refused(experiment, capsys):
+    assert "model.depth=0" in fault(capsys, experiment, "--print_config", "--config.model.depth=0")
+
+
+def test_help_shows_every_flag_and_option_with_its_comment(capsys):
+    with pytest.raises(SystemExit) as done:
+        load("--help", "--nonsense")
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Train a model.\n")
+    for flag in (*FLAGS, cli.PRINT_CONFIG, cli.HELP):
+        assert f"--{flag.name}" in text and flag.help in text
+    for key, value in config.flatten(config.default()).items():
+        assert (
+            text.count(f"  --config.{key}={value} ") + text.count(f"--config.{key}={value}\n") == 1
+        )
+    assert "factor on Im A at initialization, > 0 (OC-2: freqscale)" in text
+    assert "[model.beta] exponent of the Sobolev filter" in text
+    source = Path(config.__file__).read_text().partition("def smoke")[0].partition("def default")[2]
+    for line in source.splitlines():
+        assert line.partition("  # ")[2] in text
+
+
+def test_a_script_without_config_has_only_its_flags(capsys):
+    flags = (cli.DATA_DIR, options.Flag("examples", "how many", 5, int))
+    values = cli.load_flags(["--examples=1e2"], flags=flags, about="Prepare.")
+    assert values == {"data_dir": Path("data"), "examples": 100}
+    with pytest.raises(SystemExit) as refused:
+        cli.load_flags(["--config=x.py", "--exmaples=3"], flags=flags, about="Prepare.")
+    assert refused.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    with pytest.raises(SystemExit):
+        cli.load_flags(["--help"], flags=flags, about="Prepare.")
+    assert "--config" not in capsys.readouterr().out
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from ssm_jax import cli, config
+import numpy as np
+
+def main(argv):
+    match argv[0]:
+        case "code": return 75
+        case "none": return None
+        case "ours": raise ValueError("depth 0 is too small;\\nuse 1.")
+        case "package": config.parse_arg("x", size=("full",))
+        case "numpy": np.ones(2) + np.ones(3)
+        case "int": int("x")
+        case "file": Path("no/such/file").read_text()
+        case "nan": raise FloatingPointError("loss is nan at step 3.")
+        case "busy": raise RuntimeError("in use.")
+        case "key": return {}["absent"]
+        case "stop": raise KeyboardInterrupt
+        case "jax": assert "jax" not in sys.modules
+        case "pipe": print("x" * 1_000_000)
+
+cli.run_main(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "lines"),
+    [
+        ("code", 75, 0),
+        ("none", 0, 0),
+        ("jax", 0, 0),
+        ("ours", 2, 2),
+        ("package", 2, 1),
+        ("file", 2, 1),
+        ("nan", 1, 1),
+        ("busy", 1, 1),
+        ("stop", 130, 1),
+        ("numpy", 1, None),
+        ("int", 1, None),
+        ("key", 1, None),
+    ],
+)
+def test_only_a_bug_has_a_traceback(case, code, lines, tmp_path):
+    """`lines` is the number of lines on stderr, None for a traceback."""
+    Path("script.py").write_text(SCRIPT)
+    root = Path(config.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "script.py", case],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(root)},
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert ("Traceback" in done.stderr) == (lines is None)
+    if lines is not None:
+        assert len(done.stderr.splitlines()) == lines
+
+
+def test_a_reader_that_goes_away_is_no_bug():
+    Path("script.py").write_text(SCRIPT)
+    env = {"PYTHONPATH": str(Path(config.__file__).parents[1])}
+    command = [sys.executable, "script.py", "pipe"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=env, **pipes) as script:
+        script.stdout.read(10)
+        script.stdout.close()
+        assert script.stderr.read() == b"" and script.wait(60) == 141

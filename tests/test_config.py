@@ -1,0 +1,172 @@
+"""The options: every rule can fail, every option but the cosmetic ones names the run."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from ssm_jax import config
+
+
+def valid() -> ConfigDict:
+    cfg = config.default()
+    cfg.train.steps = 100
+    return cfg
+
+
+# A value out of range for each rule that looks at one option.
+WRONG = {
+    "data.source": "elsewhere",
+    "model.beta.unit": "hz",
+    "model.dt_transform": "log",
+    "model.discretization": "euler",
+    "model.norm": "group",
+    "model.pool": "max",
+    "train.select_metric": "f1",
+    "train.select_split": "test",
+    "seed": -1,
+    "batch_size": 0,
+    "data.seed": -1,
+    "data.n_train": 0,
+    "data.n_val": 0,
+    "data.n_test": 0,
+    "data.longer_than": -1,
+    "data.max_depth": 11,
+    "data.max_args": 1,
+    "model.depth": 0,
+    "model.d_model": 0,
+    "model.d_state": 0,
+    "model.n_ssm": 0,
+    "model.alpha": 0.0,
+    "model.beta.init": -4.5,
+    "model.dt_min": 0.0,
+    "model.dt_max": 0.0,
+    "model.dropout": 1.0,
+    "train.epochs": -1.0,
+    "train.steps": -1,
+    "train.eval_every": -1,
+    "train.eval_batch_size": -1,
+    "optim.b1": 1.0,
+    "optim.b2": 1.0,
+    "optim.eps": 0.0,
+    "optim.clip_norm": -1.0,
+    "optim.groups.A.lr": -1e-3,
+    "optim.groups.rest.weight_decay": -0.1,
+    "optim.groups.dt.schedule": "linear",
+    "schedule.warmup_steps": -1,
+    "schedule.total_steps": -1,
+    "checkpoint.every": 0,
+    "checkpoint.keep": 0,
+    "log.every": 0,
+}
+
+
+def changed(key: str, value) -> ConfigDict:
+    cfg = valid()
+    cfg.update_from_flattened_dict({key: value})
+    return cfg
+
+
+def test_the_defaults_need_only_a_length_of_training():
+    config.check(valid())
+    with pytest.raises(ValueError, match=r"give train\.epochs or train\.steps"):
+        config.check(config.default())
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_value_out_of_range_is_named(key):
+    with pytest.raises(ValueError) as refused:
+        config.check(changed(key, WRONG[key]))
+    assert any(
+        line.startswith(f"{key}={WRONG[key]!r} ") for line in str(refused.value).splitlines()
+    )
+
+
+def test_every_rule_can_fail():
+    for rule in config._TESTS:
+        assert rule(valid()) is None
+        assert any(rule(changed(key, value)) for key, value in WRONG.items())
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"model.n_ssm": 3}, "model.n_ssm=3 must divide model.d_model=128"),
+        ({"model.dt_min": 0.2}, "model.dt_min=0.2 exceeds model.dt_max=0.1"),
+        ({"train.epochs": 2.0}, "got epochs=2.0, steps=100"),
+        ({"data.longer_than": 1999}, "no expression is longer than 1999 and shorter than 2000"),
+        ({"data.padded_length": 1999}, "use at least 2000"),
+        ({"schedule.warmup_steps": 9, "schedule.total_steps": 9}, "must be below"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(values, expected):
+    cfg = valid()
+    cfg.update_from_flattened_dict(values)
+    with pytest.raises(ValueError) as refused:
+        config.check(cfg)
+    assert expected in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
+def test_all_faults_are_told_at_once():
+    cfg = valid()
+    cfg.update_from_flattened_dict({"seed": -1, "model.pool": "max", "model.n_ssm": 3})
+    with pytest.raises(ValueError) as refused:
+        config.check(cfg)
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_flatten_has_every_leaf_by_its_path():
+    flat = config.flatten(ConfigDict({"b": {"d": 1, "c": {"x": 2}}, "a": "t"}))
+    assert flat == {"a": "t", "b.c.x": 2, "b.d": 1} and list(flat) == sorted(flat)
+
+
+def other(value):
+    """A value of the same type that differs."""
+    if isinstance(value, bool):
+        return not value
+    return value + "x" if isinstance(value, str) else value + 1
+
+
+@pytest.mark.parametrize("key", config.flatten(config.default()))
+def test_the_digest_names_all_but_the_cosmetic_options(key):
+    value = config.flatten(valid())[key]
+    same = config.digest(changed(key, other(value))) == config.digest(valid())
+    assert same == (key.partition(".")[0] in config.COSMETIC)
+
+
+def test_the_digest_is_twelve_hex_digits_and_repeats():
+    digest = config.digest(valid())
+    assert len(digest) == 12 and int(digest, 16) >= 0
+    assert digest == config.digest(ConfigDict(valid().to_dict()))
+
+
+def test_a_smoke_run_is_a_valid_one_of_twenty_steps():
+    cfg = config.default()
+    cfg.train.epochs = 40.0
+    config.check(config.smoke(cfg))
+    assert cfg.train.steps == 20 and cfg.train.epochs == 0
+    assert cfg.data.padded_length == config.default().data.padded_length
+
+
+def test_an_argument_sets_options_by_name_or_by_value():
+    choices = {"arm": ("s4d", "s5"), "size": ("full", "smoke")}
+    assert config.parse_arg("", **choices) == {"arm": "s4d", "size": "full"}
+    assert config.parse_arg("smoke", **choices) == {"arm": "s4d", "size": "smoke"}
+    assert config.parse_arg("arm=s5,smoke", **choices) == {"arm": "s5", "size": "smoke"}
+
+
+@pytest.mark.parametrize("arg", ["s6", "arm=smoke", "size=", "arms=s5", "arm=s5=s4d", "smoke=size"])
+def test_an_argument_that_is_no_option_is_refused(arg):
+    with pytest.raises(ValueError, match=r"choose from arm: s4d, s5; size: full, smoke\."):
+        config.parse_arg(arg, arm=("s4d", "s5"), size=("full", "smoke"))
+
+
+@pytest.mark.parametrize("arg", ["s5,s5", "s4d,arm=s5"])
+def test_an_argument_given_twice_is_refused(arg):
+    with pytest.raises(ValueError, match="given twice"):
+        config.parse_arg(arg, arm=("s4d", "s5"))
+
+
+def test_a_value_of_two_options_needs_its_name():
+    choices = {"first": ("yes", "no"), "second": ("yes", "no")}
+    with pytest.raises(ValueError, match="unknown config argument 'no'"):
+        config.parse_arg("no", **choices)
+    assert config.parse_arg("second=no", **choices)["second"] == "no"
