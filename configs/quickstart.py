@@ -1,8 +1,10 @@
-"""A reduced ListOps that trains in two minutes on two CPU cores: S4D with alpha = 3 and learned beta.
+"""A reduced ListOps that trains in two minutes on two CPU cores: S4D with alpha = 3 and learned
+beta.
 
     make quickstart
 
-The data are made by LRA's own procedure with shorter and fewer expressions, so its accuracy says nothing about LRA. Results of three
+The data are made by LRA's own procedure with shorter and fewer expressions, so its accuracy says
+nothing about LRA. Results of three
 seeds: results/quickstart/README.md.
 """
 
@@ -14,8 +16,8 @@ def get_config(arg=""):
     cfg = config_lib.default()
     cfg.name = "quickstart"
     cfg.notes = (
-        "Reduced ListOps: 10,000 expressions of 11 to 63 tokens (LRA: 96,000 of 501 to 1,999) and a model of "
-        "4 x 64 channels (LRA: 6 x 128). Not comparable with LRA."
+        "Reduced ListOps: 10,000 expressions of 11 to 63 tokens (LRA: 96,000 of 501 to 1,999) and "
+        "a model of 4 x 64 channels (LRA: 6 x 128). Not comparable with LRA."
     )
     cfg.task = "listops"
     cfg.batch_size = 50

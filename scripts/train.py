@@ -21,7 +21,9 @@ def main(argv: list[str]) -> int:
     if values["workdir"] is None and not values["dry_run"]:
         cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
 
-    from ssm_jax.train import experiment as experiment_lib  # after the options: importing JAX takes a second
+    from ssm_jax.train import (
+        experiment as experiment_lib,  # after the options: importing JAX takes a second
+    )
     from ssm_jax.train.loop import train_and_evaluate
 
     experiment = experiment_lib.build(

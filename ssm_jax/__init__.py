@@ -1,3 +1,3 @@
-"""State space models in JAX whose frequency bias is a choice: alpha at initialization, beta in training."""
+"""State space models whose frequency bias is a choice: alpha at the start, beta in training."""
 
 __version__ = "0.1.0"

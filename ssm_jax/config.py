@@ -1,6 +1,8 @@
-"""Every option of an experiment, once, with its unit, range and source; and the check of their combinations.
+"""Every option of an experiment, once, with its unit, range and source; and the check of their
+combinations.
 
-An experiment file calls `default()`, changes some values and returns the ConfigDict. It may not add a key.
+An experiment file calls `default()`, changes some values and returns the ConfigDict. It may not add
+a key.
 """
 
 from __future__ import annotations
@@ -10,23 +12,26 @@ import json
 import math
 from typing import Any
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
-# Options that change what is shown or kept, never a number of the run: they may differ when a run goes on.
+# Options that change what is shown or kept, never a number of the run: they may differ when a run
+# goes on.
 COSMETIC = ("name", "notes", "log", "checkpoint", "figures")
 
 
 def default() -> ConfigDict:
-    """Every option with its default. The values reproduce no experiment; those are in `configs/`."""
+    """Every option with its default. These reproduce no experiment; `configs/` has those."""
     cfg = ConfigDict()
     cfg.name = "unnamed"  # shown in logs and results
-    cfg.notes = ""  # printed at start and kept in every result: what is reduced or otherwise not as published
+    cfg.notes = ""  # what is reduced or else not as published; shown, and kept in every result
     cfg.task = "listops"  # a key of ssm_jax.tasks.TASKS
     cfg.seed = 0  # of parameters, dropout and the order of the data, >= 0
     cfg.batch_size = 32  # examples per step over all devices, >= 1
 
     cfg.data = ConfigDict()
-    cfg.data.source = "generated"  # generated: by LRA's procedure | official: the release, at --lra_release
+    cfg.data.source = (
+        "generated"  # generated: by LRA's procedure | official: the release, at --lra_release
+    )
     cfg.data.seed = 0  # of the generator, >= 0; not read for official data
     cfg.data.n_train = 96_000  # expressions to generate, >= 1 (LRA: 96,000 / 2,000 / 2,000)
     cfg.data.n_val = 2_000
@@ -64,7 +69,9 @@ def default() -> ConfigDict:
     cfg.train.steps = 0
     cfg.train.eval_every = 0  # steps between evaluations; 0: at the end of every epoch
     cfg.train.eval_batch_size = 0  # examples; 0: batch_size
-    cfg.train.select_metric = "accuracy"  # of an evaluation: accuracy | loss; names the best checkpoint
+    cfg.train.select_metric = (
+        "accuracy"  # of an evaluation: accuracy | loss; names the best checkpoint
+    )
     cfg.train.select_split = "val"  # train | val; the test split is read once, at the end
 
     cfg.optim = ConfigDict()  # AdamW
@@ -80,7 +87,8 @@ def default() -> ConfigDict:
         ("rest", ""),
     ):
         group = ConfigDict()
-        # Regular expression, searched in a parameter's path (blocks/0/ssm/C_ri); "": what no other matches.
+        # Regular expression, searched in a parameter's path (blocks/0/ssm/C_ri); "": what no other
+        # matches.
         group.match = match
         group.optional = name == "beta"  # may match nothing (a fixed beta is no parameter)
         group.lr = 1e-3  # peak learning rate, >= 0
@@ -91,7 +99,9 @@ def default() -> ConfigDict:
     cfg.schedule = ConfigDict()  # factor on the learning rates: linear warmup, then a cosine
     cfg.schedule.warmup_steps = 0  # >= 0
     cfg.schedule.total_steps = 0  # step at which the cosine reaches 0; 0: the last step of training
-    cfg.schedule.clamp = True  # stay at 0 past total_steps; False: rise again, as the official code does
+    cfg.schedule.clamp = (
+        True  # stay at 0 past total_steps; False: rise again, as the official code does
+    )
 
     cfg.checkpoint = ConfigDict()
     cfg.checkpoint.every = 1_000  # steps between saves, >= 1; evaluations save as well
@@ -105,7 +115,7 @@ def default() -> ConfigDict:
 
 
 def smoke(cfg: ConfigDict) -> ConfigDict:
-    """The same experiment at 20 steps on a few generated expressions of full length: every line of code runs."""
+    """The same experiment for 20 steps, on a few generated expressions of its own length."""
     cfg.name += ":smoke"
     cfg.notes = "Smoke run: 20 steps, 96 training expressions. Its accuracy means nothing."
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 96, 16, 16
@@ -275,8 +285,8 @@ def check(cfg: ConfigDict) -> None:
         )
     if data.shorter_than > data.padded_length:
         faults.append(
-            f"data.padded_length={data.padded_length} cannot hold {data.shorter_than - 1} tokens and "
-            f"the end of sequence; use at least {data.shorter_than}."
+            f"data.padded_length={data.padded_length} cannot hold {data.shorter_than - 1} tokens "
+            f"and the end of sequence; use at least {data.shorter_than}."
         )
     if cfg.schedule.total_steps and cfg.schedule.warmup_steps >= cfg.schedule.total_steps:
         faults.append(

@@ -17,7 +17,9 @@ from ssm_jax.data.dataset import TokenDataset
 from ssm_jax.data.prepare import open_listops
 from ssm_jax.models import SequenceClassifier
 
-Batch = Mapping[str, Array]  # inputs (B, L), lengths (B,), targets (B,); in evaluation also mask (B,), 1 = real
+Batch = Mapping[
+    str, Array
+]  # inputs (B, L), lengths (B,), targets (B,); in evaluation also mask (B,), 1 = real
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,15 @@ def build_classifier(
     dataset: TokenDataset, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> SequenceClassifier:
     """The LRA classifier for token sequences."""
-    ssm_keys = (
-        "d_state", "n_ssm", "alpha", "dt_min", "dt_max", "dt_transform", "discretization", "bidirectional",
-    )  # fmt: skip
-    beta = options["beta"]
-    block_keys = ("d_model", "depth", "norm", "prenorm", "dropout", "tie_dropout", "pool")
+    ssm = dict(options)
+    beta = ssm.pop("beta")
+    ssm.update(beta=beta["init"], learn_beta=beta["learn"], beta_unit=beta["unit"])
+    outer_keys = ("d_model", "depth", "norm", "prenorm", "dropout", "tie_dropout", "pool", "layer")
     return SequenceClassifier(
         n_classes=dataset.n_classes,
         vocab_size=dataset.vocab_size,
-        layer=options["layer"],
-        **{key: options[key] for key in block_keys},
-        ssm={
-            **{key: options[key] for key in ssm_keys},
-            "beta": beta["init"],
-            "learn_beta": beta["learn"],
-            "beta_unit": beta["unit"],
-        },
+        **{key: ssm.pop(key) for key in outer_keys},
+        ssm=ssm,
         rngs=rngs,
     )
 
@@ -64,7 +59,7 @@ def open_listops_data(
 
 
 def classification_sums(logits_BK: Array, batch: Batch) -> dict[str, Array]:
-    """Sums over the real examples of a batch: cross-entropy in nats, correct answers, and their number."""
+    """Sums over the real examples of a batch: cross-entropy in nats, right answers, examples."""
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, batch["targets"])
     correct_B = (jnp.argmax(logits_BK, axis=-1) == batch["targets"]).astype(jnp.float32)
     mask_B = batch.get("mask", jnp.ones_like(loss_B))
@@ -82,7 +77,7 @@ def mean_metrics(sums: Mapping[str, Any]) -> dict[str, Any]:
 
 def apply_model(model: nnx.Module, batch: Batch, *, train: bool, key: Array | None) -> Array:
     """Logits of a batch."""
-    return model(batch["inputs"], batch["lengths"], train=train, key=key)  # type: ignore[operator]
+    return model(batch["inputs"], batch["lengths"], train=train, key=key)
 
 
 def sample_batch(dataset: TokenDataset, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

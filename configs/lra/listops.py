@@ -1,13 +1,16 @@
 """LRA ListOps with S4D and tuned frequency bias (alpha = 3, learned beta).
 
-Follows the official configuration of "Tuning Frequency Bias of State Space Models" (arXiv:2410.02035), whose published
-test accuracy is 62.75 %. Ours at full length: not run.
+Follows the official configuration of "Tuning Frequency Bias of State Space Models"
+(arXiv:2410.02035), whose published test accuracy is 62.75 %. Ours at full length: not run.
 
     python scripts/train.py --config=configs/lra/listops.py --workdir=runs/listops
-    python scripts/train.py --config=configs/lra/listops.py:smoke --workdir=runs/smoke     # 20 steps
+    python scripts/train.py --config=configs/lra/listops.py:smoke --workdir=runs/smoke     # 20
+    steps
 
-Differs from the official program in two points: every batch is padded to 2,048 steps, not to its longest member (one
-compiled program; the filter's frequency unit is k/4096 throughout), and every example is evaluated, none dropped.
+Differs from the official program in two points: every batch is padded to 2,048 steps, not to its
+  longest member (one
+compiled program; the filter's frequency unit is k/4096 throughout), and every example is evaluated,
+none dropped.
 """
 
 from ssm_jax import config as config_lib
@@ -42,7 +45,9 @@ def get_config(arg=""):
 
     cfg.schedule.warmup_steps = 5_000
     cfg.schedule.total_steps = 150_000
-    cfg.schedule.clamp = False  # as published: past step 150,000 the rate rises again, 3.28 half periods in all
+    cfg.schedule.clamp = (
+        False  # as published: past step 150,000 the rate rises again, 3.28 half periods in all
+    )
     return config_lib.smoke(cfg) if size == "smoke" else cfg
 
 

@@ -17,7 +17,7 @@ OFFICIAL_ROWS: Mapping[str, int] = {"train": 96_000, "val": 2_000, "test": 2_000
 FOLDER = "listops-1000"  # despite its name it holds the 96,000
 _FILES = {split: f"basic_{split}.tsv" for split in OFFICIAL_ROWS}
 _HEADER = b"Source\tTarget"
-# 2,000 tokens with their round brackets are some 12,000 characters; a million are not ListOps.
+# 2,000 tokens with their round brackets are up to 13,000 characters; a million are not ListOps.
 _LONGEST_LINE = 1 << 20
 _DEPTH = 4  # folders between the given one and listops-1000, that included
 

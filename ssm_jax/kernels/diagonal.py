@@ -1,13 +1,17 @@
 r"""The convolution kernel of a diagonal SSM (S4D), without an (H, N, L) array.
 
-    k_h[l] = 2 Re sum_n w_hn e^{z_hn l},     w = C gain,  z = log A_bar          (S4D, arXiv:2206.11893, eq. 4 and section 3)
+    k_h[l] = 2 Re sum_n w_hn e^{z_hn l},     w = C gain,  z = log A_bar          (S4D,
+    arXiv:2206.11893, eq. 4 and section 3)
 
-A step is l = qT + r with T near sqrt(L), and e^{zl} = e^{z qT} e^{zr}. So the kernel is one product of real matrices per channel,
+A step is l = qT + r with T near sqrt(L), and e^{zl} = e^{z qT} e^{zr}. So the kernel is one product
+of real matrices per channel,
 
-    k_h[qT + r] = sum_n U_hqn P_hrn,    U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})],   P = [Re e^{zr}, Im e^{zr}],
+    k_h[qT + r] = sum_n U_hqn P_hrn,    U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})],   P = [Re e^{zr},
+    Im e^{zr}],
 
-over 2N columns, and only O(H N sqrt(L)) exponentials are taken. Its transposes are products with the same factors: the backward pass
-takes no exponential. n is the last axis of both operands, which XLA's CPU product reads three times faster.
+over 2N columns, and only O(H N sqrt(L)) exponentials are taken. Its transposes are products with
+the same factors: the backward pass takes no exponential. n is the last axis of both operands, which
+XLA's CPU product reads three times faster.
 """
 
 from __future__ import annotations
@@ -30,20 +34,22 @@ def block_length(length: int) -> int:
 def s4d_kernel(
     A_HN: Array, C_HN: Array, dt_H: Array, length: int, discretization: str = "zoh"
 ) -> Array:
-    """Impulse response k_HL of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l, with B = 1 folded into C.
+    """Impulse response k_HL of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l, with B
+    = 1 folded into C.
 
     Differentiable in A, C and dt in reverse mode, also where Re A = 0 and where A = 0.
 
     Args:
       A_HN: complex eigenvalues in rad per unit of time, Re A <= 0; the N conjugates are implied.
-      C_HN: complex read-out; axes before H are allowed and lead the result, as in (C, H, N) -> (C, H, L).
+      C_HN: complex read-out; axes before H are allowed and lead the result, as in (C, H, N) -> (C,
+        H, L).
       dt_H: real step in units of time, positive.
       length: number of taps L, at least 1.
       discretization: "zoh" or "bilinear".
 
     Returns:
-      Real k_HL, or with C's leading axes before it. Error in float32: some 1e-6 of its largest value, at any length
-      below 2^22 and any alpha (see tests/kernels/test_diagonal.py).
+      Real k_HL, or with C's leading axes before it. Error in float32: some 1e-6 of its largest
+      value, at any length below 2^22 and any alpha (see tests/kernels/test_diagonal.py).
 
     Raises:
       ValueError: if the shapes do not fit, length < 1, or the discretization is unknown.
@@ -58,7 +64,7 @@ def s4d_kernel(
     H, N = A_HN.shape
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], discretization)
     _, gain_HN = DISCRETIZE[discretization](A_HN, dt_H[:, None])
-    w_CHN = (C_HN * gain_HN).reshape(-1, H, N)
+    w_CHN = C_HN.reshape(-1, H, N) * gain_HN[None, :, :]
     k_CHL = _sum_of_powers(w_CHN, z_HN, phase_HN, length)
     return k_CHL.reshape(*C_HN.shape[:-2], H, length)
 
@@ -90,7 +96,7 @@ def _weighted(w_CHN: Array, starts_HQ2N: Array) -> Array:
 
 
 def _product(a: Array, b: Array, contract: tuple[int, int]) -> Array:
-    """Batched over H. HIGHEST: accelerators would round the operands to TF32 or bfloat16 (1e-3 of the kernel)."""
+    """Batched over H. HIGHEST, or accelerators round the operands to TF32 (1e-3 of the kernel)."""
     dims = (((contract[0],), (contract[1],)), ((0,), (0,)))
     return jax.lax.dot_general(a, b, dims, precision=jax.lax.Precision.HIGHEST)
 
@@ -104,7 +110,8 @@ def _forward(w_CHN, z_HN, phase_HN, steps):
     start_Q, inner_T = steps
     starts_HQ2N = _powers(z_HN, phase_HN, start_Q)
     inner_HT2N = _powers(z_HN, phase_HN, inner_T)
-    # Without the barrier XLA computes the factors again inside each consumer (126 against 89 ms at L = 2048).
+    # Without the barrier XLA computes the factors again inside each consumer (126 against 89 ms at
+    # L = 2048).
     starts_HQ2N, inner_HT2N = jax.lax.optimization_barrier((starts_HQ2N, inner_HT2N))
     k_HCQT = _product(_weighted(w_CHN, starts_HQ2N), inner_HT2N, contract=(2, 2))
     return k_HCQT, (w_CHN, starts_HQ2N, inner_HT2N, steps)

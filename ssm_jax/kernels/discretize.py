@@ -14,18 +14,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels.phase import Phase, phase_of_angle, phase_of_product, wrapped
+from ssm_jax.kernels.phase import Phase, phase_of_bilinear, phase_of_product, wrapped
 
 DISCRETIZATIONS = ("zoh", "bilinear")
 
-# Below this |z| phi_1 is summed as a series: there the derivative of the quotient cancels (float32: 1e-4 off at 1e-3).
+# Below this |z| phi_1 is summed as a series: there the derivative of the quotient cancels (float32:
+# 1e-4 off at 1e-3).
 _SERIES_BELOW = 0.1
 _SERIES_TERMS = 8  # the remainder is below 0.1^8 / 9! = 3e-14
 
 
 @jax.custom_jvp
 def _value_of(value: Array, carrier: Array) -> Array:
-    """`value`, differentiated as if it were `carrier`: the same angle, reduced and not reduced by whole turns."""
+    """`value`, differentiated as if it were `carrier`: an angle with and without whole turns."""
     return value
 
 
@@ -35,21 +36,27 @@ def _value_of_jvp(primals, tangents):
 
 
 def _zoh_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:
-    """z = dt A, and the exact phase of its imaginary part."""
+    """z = dt A, and the phase of its imaginary part."""
     return dt * A, phase_of_product(dt, A.imag)
 
 
 def _bilinear_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:
-    """z = log A_bar: Re z = log(|1 + h|^2 / |1 - h|^2) / 2 and Im z = atan2(2 Im h, 1 - |h|^2), h = dt A / 2."""
+    """z = log A_bar, with h = dt A / 2:
+
+    Re z = log(|1 + h|^2 / |1 - h|^2) / 2,    Im z = atan2(2 Im h, 1 - |h|^2).
+    """
     half = dt * A / 2
     x, y = half.real, half.imag
-    square = x**2 + y**2
-    ratio = 4 * x / (1 - 2 * x + square)  # |A_bar|^2 - 1
-    # A mode with dt A = -2 exactly is forgotten in one step: log 0. e^-80 is 0 to float32 and keeps 0 * l finite.
-    z_re = 0.5 * jnp.log1p(jnp.maximum(ratio, -1 + 1e-35))
-    z_re = jnp.maximum(z_re, -80.0)
-    z_im = jnp.arctan2(2 * y, 1 - square)
-    return z_re + 1j * z_im, phase_of_angle(z_im)
+    divisor = (1 - x) ** 2 + y**2
+    ratio = 4 * x / divisor  # |A_bar|^2 - 1
+    # A mode with dt A = -2 exactly is forgotten in one step: log 0. 1e-35 is 0 to float32 and keeps
+    # 0 * l finite.
+    dividend = jnp.maximum((1 + x) ** 2 + y**2, 1e-35)
+    fast = ratio < -0.5  # there 1 + ratio cancels
+    square = jnp.where(fast, dividend / divisor, 1.0)
+    z_re = 0.5 * jnp.where(fast, jnp.log(square), jnp.log1p(jnp.where(fast, 0.0, ratio)))
+    z_im = jnp.arctan2(2 * y, jnp.where(dividend > 1e-35, 1 - x**2 - y**2, 1.0))
+    return z_re + 1j * z_im, phase_of_bilinear(dt, A.real, A.imag)
 
 
 _EXPONENT = {"zoh": _zoh_exponent, "bilinear": _bilinear_exponent}
@@ -68,7 +75,8 @@ def exponent(A: Array, dt: Array, discretization: str) -> tuple[Array, Phase]:
     """
     if discretization not in DISCRETIZATIONS:
         raise ValueError(
-            f"unknown discretization {discretization!r}; choose one of {', '.join(DISCRETIZATIONS)}."
+            f"unknown discretization {discretization!r}; "
+            f"choose one of {', '.join(DISCRETIZATIONS)}."
         )
     return _EXPONENT[discretization](A, dt)
 
@@ -87,7 +95,8 @@ def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
       dt: real step in units of time, positive; broadcasts against A.
 
     Returns:
-      A_bar and gain, complex, of the broadcast shape. Accurate to a few units of float32 for any |dt A|.
+      A_bar and gain, complex, of the broadcast shape. Accurate to a few units of float32 for any
+      |dt A|.
     """
     z, phase = _zoh_exponent(A, dt)
     z_minus_1 = _expm1(z.real, _value_of(wrapped(phase), z.imag))
@@ -102,7 +111,8 @@ def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
 
 
 def discretize_bilinear(A: Array, dt: Array) -> tuple[Array, Array]:
-    """Bilinear (Tustin) rule for diagonal modes; maps Re A <= 0 into the closed unit disc for every dt.
+    """Bilinear (Tustin) rule for diagonal modes; maps Re A <= 0 into the closed unit disc for every
+    dt.
 
     Args:
       A: complex eigenvalues, in rad per unit of time.

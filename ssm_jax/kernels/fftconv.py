@@ -3,9 +3,10 @@ r"""Causal and two-sided convolution by FFT, with a gain on the kernel's spectru
     causal     y_t = sum_{j >= 0} k[j] u_{t-j}
     two-sided  y_t = sum_{j >= 0} k[j] u_{t-j}  +  sum_{j >= 0} k_rev[j] u_{t+1+j}
 
-Sequences are zero-padded to n = 2L, so nothing wraps around unless a gain is applied: a gain that is no polynomial in the shift
-reaches both ways and, as in the official code (OC-9, OC-11), on the circle of length n. k_rev[0] meets u_{t+1} (OC-12): the reverse part is
-strictly anti-causal, and the present is counted once.
+Sequences are zero-padded to n = 2L, so nothing wraps around unless a gain is applied: a gain that
+is no polynomial in the shift reaches both ways and, as in the official code (OC-9, OC-11), on the
+circle of length n. k_rev[0] meets u_{t+1} (OC-12): the reverse part is strictly anti-causal, and
+the present is counted once.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def fft_conv(
       u_BLH: real input.
       k_HL: real kernel, as long as the input.
       reverse_kernel_HL: kernel of the future inputs; None: causal.
-      gain_HF: real factor on the spectrum, on the F = L + 1 bins of a real FFT of length 2L; None: 1.
-        It multiplies the kernel's spectrum, (H, F), not the output's, (B, H, F): the same numbers, B times cheaper.
+      gain_HF: real factor on the spectrum, on the F = L + 1 bins of a real FFT of length 2L; None:
+        1. It multiplies the kernel's spectrum, (H, F), not the output's, (B, H, F): the same
+        numbers, B times cheaper.
 
     Returns:
       y_BLH.
@@ -42,7 +44,9 @@ def fft_conv(
     """
     _, L, H = u_BLH.shape
     if k_HL.shape != (H, L):
-        raise ValueError(f"fft_conv: input {u_BLH.shape} needs a kernel {(H, L)}, got {k_HL.shape}.")
+        raise ValueError(
+            f"fft_conv: input {u_BLH.shape} needs a kernel {(H, L)}, got {k_HL.shape}."
+        )
     if reverse_kernel_HL is not None and reverse_kernel_HL.shape != (H, L):
         raise ValueError(
             f"fft_conv: input {u_BLH.shape} needs a reverse kernel {(H, L)}, "
@@ -72,9 +76,11 @@ def _filter(u_BLH: Array, K_HF: Array) -> Array:
 
 
 def _per_device(function, batch: int):
-    """`function(u, K)` on each device's part of the batch, if a mesh with a data axis is set (`jax.set_mesh`).
+    """`function(u, K)` on each device's part of the batch, if a mesh with a data axis is set
+    (`jax.set_mesh`).
 
-    XLA's partitioner does not split an FFT over its batch: left to itself it gathers the whole batch on every device.
+    XLA's partitioner does not split an FFT over its batch: left to itself it gathers the whole
+    batch on every device.
     """
     devices = dict(jax.sharding.get_abstract_mesh().shape).get(DATA_AXIS, 1)
     if devices == 1 or batch % devices:

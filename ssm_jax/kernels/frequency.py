@@ -3,7 +3,8 @@ r"""The frequency side of an SSM: its transfer function, and the Sobolev gain th
     G(s) = sum_n C_n / (s - a_n) + conj(C_n) / (s - conj(a_n)),    s = i omega
     G^(beta)(s) = (1 + |s|)^beta G(s)
 
-Source: Tuning Frequency Bias of State Space Models, arXiv:2410.02035. What |s| is differs between the three programs of the official
+Source: Tuning Frequency Bias of State Space Models, arXiv:2410.02035. What |s| is differs between
+  the three programs of the official
 code (OC-9, OC-19, OC-23), so its unit is named.
 """
 
@@ -19,8 +20,10 @@ BETA_UNITS = ("lra", "hz_1e4", "rad")
 def sobolev_frequency(n_fft: int, unit: str = "lra") -> np.ndarray:
     """|s| at the bins k = 0..n_fft/2 of a real FFT of length n_fft, as float32.
 
-    lra:    k / n_fft            cycles per sample, 0..1/2, so the gain at Nyquist is 1.5^beta (OC-9)
-    hz_1e4: k / 10,000           as in the denoising and wave programs (OC-19, OC-23); grows with n_fft
+    lra:    k / n_fft            cycles per sample, 0..1/2, so the gain at Nyquist is 1.5^beta
+      (OC-9)
+    hz_1e4: k / 10,000           as in the denoising and wave programs (OC-19, OC-23); grows with
+      n_fft
     rad:    2 pi k / n_fft       radians per sample, 0..pi
 
     Raises:
@@ -41,7 +44,8 @@ def sobolev_gain(beta_H: Array, n_fft: int, unit: str = "lra") -> Array:
     Written exp(beta log(1 + |s|)), whose gradient at beta = 0 is log(1 + |s|).
 
     Args:
-      beta_H: real exponents; positive raises high frequencies, negative lowers them, 0 is the identity.
+      beta_H: real exponents; positive raises high frequencies, negative lowers them, 0 is the
+        identity.
       n_fft: length of the (padded) transform.
       unit: what |s| is, see `sobolev_frequency`.
     """

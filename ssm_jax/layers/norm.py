@@ -14,12 +14,13 @@ NORMS = ("batch", "layer")
 class BatchNorm(nnx.Module):
     """Normalizes each channel over batch and time, as torch.nn.BatchNorm1d.
 
-    In training with the batch's own mean and biased variance; in evaluation with running ones. The running variance is
-    the unbiased one, times n / (n - 1), which Flax's BatchNorm does not keep (OC-16). Padded steps count (OC-15).
+    In training with the batch's own mean and biased variance; in evaluation with running ones. The
+    running variance is the unbiased one, times n / (n - 1), which Flax's BatchNorm does not keep
+    (OC-16). Padded steps count (OC-15).
     """
 
     def __init__(self, num_features: int, *, momentum: float = 0.1):
-        """momentum: weight of the new statistics in the running ones (PyTorch's meaning; Flax's is 1 - this)."""
+        """momentum: weight of the new statistics in the running ones (Flax's is 1 - m)."""
         self.momentum = momentum
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
@@ -38,7 +39,9 @@ class BatchNorm(nnx.Module):
         else:
             mean_H, var_H = self.mean[...], self.var[...]
         factor_H = self.scale[...] * jax.lax.rsqrt(var_H + EPSILON)
-        return (x_BLH - mean_H[None, None, :]) * factor_H[None, None, :] + self.bias[...][None, None, :]
+        return (x_BLH - mean_H[None, None, :]) * factor_H[None, None, :] + self.bias[...][
+            None, None, :
+        ]
 
 
 class LayerNorm(nnx.Module):

@@ -1,4 +1,4 @@
-"""S4D with tuned frequency bias: a diagonal SSM per channel, alpha at initialization, beta on its spectrum."""
+"""S4D with tuned frequency bias: alpha at initialization, beta on the spectrum of the kernel."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ DT_TRANSFORMS = {"softplus": (jax.nn.softplus, inverse_softplus), "exp": (jnp.ex
 
 
 class Knob(nnx.Variable):
-    """A number that acts in the forward pass and is not trained; it may differ between members of a population."""
+    """A number of the forward pass that is not trained; populations may differ in it."""
 
 
 class S4D(nnx.Module):
-    """y = k^(beta) * u + D u, one kernel per channel (two with `bidirectional`: a look-ahead from u_{t+1} on).
+    """y = k^(beta) * u + D u, one kernel per channel (two with `bidirectional`: a look-ahead from
+    u_{t+1} on).
 
-    Parametrization of the official code of "Tuning Frequency Bias of State Space Models" (arXiv:2410.02035), OC-1..OC-12:
-    A = -exp(log_neg_A_re) + i A_im, shared by the channels h with equal h mod n_ssm; B = 1; C complex normal; dt per
-    channel; D outside the filter. alpha acts on A_im at initialization only.
+    Parametrization of the official code of "Tuning Frequency Bias of State Space Models"
+    (arXiv:2410.02035), OC-1..OC-12: A = -exp(log_neg_A_re) + i A_im, shared by the channels h with
+    equal h mod n_ssm; B = 1; C complex normal; dt per channel; D outside the filter. alpha acts on
+    A_im at initialization only.
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class S4D(nnx.Module):
     ):
         """Args:
           d_model: channels H.
-          d_state: complex modes N kept per channel; their conjugates come on top, so the real order is 2N (OC-1).
+          d_state: complex modes N kept per channel; their conjugates come on top, so the real order
+            is 2N (OC-1).
           n_ssm: distinct sets of eigenvalues; divides d_model (OC-6).
           alpha: factor on Im A at initialization, positive.
           beta: start value of the filter's exponent, for every channel; 0 is no filter.
@@ -58,7 +61,8 @@ class S4D(nnx.Module):
           dt_min, dt_max: dt starts log-uniform between them, in units of time per sample.
           dt_transform: dt = "softplus" or "exp" of the stored parameter (OC-5).
           discretization: "zoh" or "bilinear".
-          bidirectional: add a kernel on the future inputs, with its own C and the same A, dt and beta.
+          bidirectional: add a kernel on the future inputs, with its own C and the same A, dt and
+            beta.
           dropout: rate on the output; tie_dropout: one draw for all time steps.
           rngs: with a "params" stream.
 
@@ -71,7 +75,9 @@ class S4D(nnx.Module):
             ("discretization", discretization, DISCRETIZATIONS),
         ):
             if value not in allowed:
-                raise ValueError(f"S4D: unknown {name} {value!r}; choose one of {', '.join(allowed)}.")
+                raise ValueError(
+                    f"S4D: unknown {name} {value!r}; choose one of {', '.join(allowed)}."
+                )
         if n_ssm < 1 or d_model % n_ssm:
             raise ValueError(f"S4D: n_ssm={n_ssm} must divide d_model={d_model}.")
         H, N, C = d_model, d_state, 2 if bidirectional else 1
@@ -90,7 +96,9 @@ class S4D(nnx.Module):
         dt_H = log_uniform(rngs.params(), (H,), dt_min, dt_max)
         self.dt_raw = nnx.Param(DT_TRANSFORMS[dt_transform][1](dt_H))
         # E|C|^2 = 1: variance 1/2 in either part (OC-4)
-        C_ri = jax.random.normal(rngs.params(), (C, H, N, 2), jnp.float32) * jnp.sqrt(jnp.float32(0.5))
+        C_ri = jax.random.normal(rngs.params(), (C, H, N, 2), jnp.float32) * jnp.sqrt(
+            jnp.float32(0.5)
+        )
         self.C_ri = nnx.Param(C_ri)
         self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
         self.beta = (nnx.Param if learn_beta else Knob)(jnp.full((H,), beta, jnp.float32))
@@ -115,7 +123,8 @@ class S4D(nnx.Module):
 
         Args:
           u_BLH: real input.
-          lengths_B: int; steps from lengths_B on are padding and are set to zero first. None: no padding.
+          lengths_B: int; steps from lengths_B on are padding and are set to zero first. None: no
+            padding.
           key: of the dropout; None: no dropout.
 
         Returns:

@@ -25,15 +25,17 @@ def torch_uniform(fan_in: int) -> Callable:
 
 
 def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """A linear map of the last axis, initialized as torch.nn.Linear and Conv1d(kernel_size=1) are."""
+    """A linear map of the last axis, initialized as PyTorch's Linear and Conv1d(kernel_size=1)."""
     init = torch_uniform(d_in)
     return nnx.Linear(d_in, d_out, kernel_init=init, bias_init=init, rngs=rngs)
 
 
 class Block(nnx.Module):
-    """x + drop(GLU(W drop(GELU(drop(ssm(norm x)))))), or norm of the sum without `prenorm` (OC-13, OC-14, OC-15).
+    """x + drop(GLU(W drop(GELU(drop(ssm(norm x)))))), or norm of the sum without `prenorm` (OC-13,
+    OC-14, OC-15).
 
-    GELU is the exact one, x Phi(x). Padding is masked after the norm, before the state space layer, and nowhere else.
+    GELU is the exact one, x Phi(x). Padding is masked after the norm, before the state space layer,
+    and nowhere else.
     """
 
     def __init__(
@@ -65,7 +67,17 @@ class Block(nnx.Module):
     def __call__(
         self, x_BLH: Array, lengths_B: Array | None, *, train: bool, key: Array | None
     ) -> Array:
-        """x_BLH to y_BLH. `train` chooses the batch norm's statistics; dropout acts where `key` is given."""
+        """Apply the block.
+
+        Args:
+          x_BLH: features.
+          lengths_B: int number of real steps; None: all.
+          train: the batch norm uses the batch's statistics, and updates the running ones.
+          key: of the dropout; None: no dropout.
+
+        Returns:
+          y_BLH.
+        """
         ssm_key, gelu_key, branch_key = split_or_none(key, 3)
         y = self.norm(x_BLH, train=train) if self.prenorm else x_BLH
         y = jax.nn.gelu(self.ssm(y, lengths_B, key=ssm_key), approximate=False)

@@ -46,7 +46,8 @@ def pool(x_BLH: Array, lengths_B: Array | None, mode: str) -> Array:
 class SequenceClassifier(nnx.Module):
     """Logits of K classes for token sequences (B, L) or real sequences (B, L, d_input).
 
-    The LRA model of the official code: embedding N(0, 1) or linear encoder, `depth` blocks, a final norm if prenorm (OC-16),
+    The LRA model of the official code: embedding N(0, 1) or linear encoder, `depth` blocks, a final
+      norm if prenorm (OC-16),
     pooling, linear decoder. No positional encoding (OC-18).
     """
 
@@ -79,7 +80,8 @@ class SequenceClassifier(nnx.Module):
           rngs: with a "params" stream.
 
         Raises:
-          ValueError: unless exactly one of vocab_size and d_input is given; for an unknown layer or pool.
+          ValueError: unless exactly one of vocab_size and d_input is given; for an unknown layer or
+            pool.
         """
         if (vocab_size is None) == (d_input is None):
             raise ValueError(
@@ -89,26 +91,20 @@ class SequenceClassifier(nnx.Module):
             raise ValueError(f"unknown pool {pool!r}; choose one of {', '.join(POOLS)}.")
         if layer not in LAYERS:
             raise ValueError(f"unknown layer {layer!r}; choose one of {', '.join(LAYERS)}.")
+        self.encoder: nnx.Embed | nnx.Linear
         if vocab_size is not None:
             normal = jax.nn.initializers.normal(1.0)
             self.encoder = nnx.Embed(vocab_size, d_model, embedding_init=normal, rngs=rngs)
         else:
             assert d_input is not None
             self.encoder = linear(d_input, d_model, rngs)
-        drop = {"dropout": dropout, "tie_dropout": tie_dropout}
-        self.blocks = nnx.List(
-            [
-                Block(
-                    d_model,
-                    LAYERS[layer](d_model, **drop, **(ssm or {}), rngs=rngs),
-                    norm=norm,
-                    prenorm=prenorm,
-                    **drop,
-                    rngs=rngs,
-                )
-                for _ in range(depth)
-            ]
-        )
+        drop: dict[str, Any] = {"dropout": dropout, "tie_dropout": tie_dropout}
+
+        def block() -> Block:
+            mixer = LAYERS[layer](d_model, **drop, **(ssm or {}), rngs=rngs)
+            return Block(d_model, mixer, norm=norm, prenorm=prenorm, **drop, rngs=rngs)
+
+        self.blocks = nnx.List([block() for _ in range(depth)])
         self.norm = make_norm(norm, d_model) if prenorm else None
         self.decoder = linear(d_model, n_classes, rngs)
         self.pool = pool
@@ -138,7 +134,13 @@ class SequenceClassifier(nnx.Module):
 def apply_blocks(
     blocks: nnx.List, x_BLH: Array, lengths_B: Array | None, *, train: bool, key: Array | None
 ) -> Array:
-    """All blocks in turn, as one scan over their stacked variables: compile time does not grow with depth."""
+    """All blocks in turn, as one scan over their stacked variables: on accelerators compile time
+    does not grow with depth.
+
+    On CPUs the scan is unrolled: XLA copies what a loop keeps for the backward pass, which made a
+      step of 4 x 64 channels at
+    L = 64 take 84 ms against 60, and compiling the loop was no faster (4.4 s against 4.0).
+    """
     graphdef = nnx.graphdef(blocks[0])
     each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
@@ -150,7 +152,8 @@ def apply_blocks(
         y_BLH = block(x_BLH, lengths_B, train=train, key=key)
         return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
 
-    x_BLH, statistics = jax.lax.scan(one_block, x_BLH, (stacked, keys))
+    unroll = jax.default_backend() == "cpu"
+    x_BLH, statistics = jax.lax.scan(one_block, x_BLH, (stacked, keys), unroll=unroll)
     if train:
         for i, block in enumerate(blocks):
             nnx.update(block, jax.tree.map(lambda leaf, i=i: leaf[i], statistics))

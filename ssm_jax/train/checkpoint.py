@@ -41,6 +41,8 @@ __all__ = [
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
 FAILURES_ALLOWED = 2
+_DROPPED = f"{step_folder.TEMPORARY}-dropped"  # suffix of a step on its way out
+_REPLACED = f"{step_folder.TEMPORARY}-replaced"  # of a step whose replacement is being written
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +121,7 @@ class CheckpointStore:
         metrics: Mapping[str, float] | None = None,
         best: dict[str, Any] | None = None,
         extra: dict[str, Any] | None = None,
+        replace: bool = False,
         final: bool = False,
     ) -> None:
         """Save in the background; the state's buffers may be donated as soon as this returns.
@@ -132,12 +135,15 @@ class CheckpointStore:
           metrics: of an evaluation at this step; None if there was none.
           best: see `Meta`.
           extra: see `Meta`.
+          replace: the step may exist, as when a run was stopped before it could evaluate it; its
+            folder is then replaced, and comes back if this save dies.
           final: wait, read the step back from the disk and check it. A final step that is there
-            already is only checked.
+            already, and not to be replaced, is only checked.
 
         Raises:
           CheckpointError: too many saves failed in a row, or the final one did.
-          ValueError: the step exists, or `best_metric` is not among the metrics.
+          ValueError: the step exists and is not to be replaced, or an evaluation lacks
+            `best_metric`.
         """
         if metrics is not None and self._best_metric not in (None, *metrics):
             raise ValueError(
@@ -145,7 +151,7 @@ class CheckpointStore:
                 f"{step} has only {', '.join(metrics) or 'no metrics'}."
             )
         self.wait()
-        if step not in self.steps():
+        if replace or step not in self.steps():
             meta = Meta(
                 step=step,
                 identity=self._identity,
@@ -169,8 +175,11 @@ class CheckpointStore:
         arrays = {path: leaves.host_copy(path, leaf) for path, leaf in table.items()}
         self._remove_temporary()
         self._failure = None
+        path = self.directory / str(meta.step)
+        if path.exists() and jax.process_index() == 0:
+            path.rename(self.directory / f"{meta.step}{_REPLACED}")
         try:
-            response = step_folder.write(self.directory / str(meta.step), arrays, meta)
+            response = step_folder.write(path, arrays, meta)
         # A full disk may show here or in the background, as one of many types.
         except Exception as error:
             self._failed(meta.step, error)
@@ -199,6 +208,7 @@ class CheckpointStore:
                 self._pending = None
                 self._failures_in_a_row = 0
                 self._metas[meta.step] = meta
+                self._remove_temporary()
                 self._drop_old()
         return self._failure is None
 
@@ -318,7 +328,7 @@ class CheckpointStore:
         for step in set(steps) - {*steps[-self._keep :], self.best_step()}:
             if jax.process_index() == 0:
                 # Renamed first: a death in the middle must not leave half a step under its name.
-                doomed = self.directory / f"{step}{step_folder.TEMPORARY}-dropped"
+                doomed = self.directory / f"{step}{_DROPPED}"
                 (self.directory / str(step)).rename(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)  # what is left goes before the next save
 
@@ -332,9 +342,14 @@ class CheckpointStore:
                 _log.warning("the broken checkpoint of step %d is now %s.", step, aside)
 
     def _remove_temporary(self) -> None:
+        """Remove what dead saves have left; a step that one was to replace comes back."""
         if jax.process_index() == 0:
             for path in self.directory.glob(f"*{step_folder.TEMPORARY}*"):
-                shutil.rmtree(path, ignore_errors=True)
+                original = self.directory / path.name.removesuffix(_REPLACED)
+                if original != path and not original.exists():
+                    path.rename(original)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _everywhere(ok: bool) -> bool:

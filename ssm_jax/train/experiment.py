@@ -33,7 +33,8 @@ def batch_mesh() -> Mesh:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that `loop.train_and_evaluate` needs, made by `build`; nothing here changes while it runs.
+    """All that `loop.train_and_evaluate` needs, made by `build`; nothing here changes while it
+    runs.
 
     Attributes:
       cfg: the checked config.
@@ -105,7 +106,7 @@ class Experiment:
         return jax.device_put(dict(batch), self.batch_sharding)
 
     def compile_train_step(self) -> jax.stages.Compiled:
-        """The train step, compiled once for the only shapes it will see; the state's buffers are reused."""
+        """The train step, compiled for the only shapes it will see; reuses the state's memory."""
         step = jax.jit(
             make_train_step(self.graphdef, self.tx),
             donate_argnums=0,
@@ -128,11 +129,13 @@ class Experiment:
         cfg, data = self.cfg, self.dataset
         sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
         return [
-            f"{cfg.name} (config {config_lib.digest(cfg)})" + (f": {cfg.notes}" if cfg.notes else ""),
+            f"{cfg.name} (config {config_lib.digest(cfg)})"
+            + (f": {cfg.notes}" if cfg.notes else ""),
             f"data: {data.provenance.detail}; {sizes} examples, L = {data.padded_length}",
             f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "
-            f"({self.total_steps / self.steps_per_epoch:.1f} epochs), evaluated every {self.eval_every:,} steps; "
-            f"the best {cfg.train.select_split} {cfg.train.select_metric} chooses the checkpoint",
+            f"({self.total_steps / self.steps_per_epoch:.1f} epochs), "
+            f"evaluated every {self.eval_every:,} steps; the best {cfg.train.select_split} "
+            f"{cfg.train.select_metric} chooses the checkpoint",
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
         ]
 
@@ -143,7 +146,8 @@ def _abstract_model(task: str, dataset: TokenDataset, options: Mapping[str, Any]
 
 
 def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -> Experiment:
-    """Check a config, open (or prepare) its data, and build model and optimizer without computing anything.
+    """Check a config, open (or prepare) its data, and build model and optimizer without computing
+    anything.
 
     Args:
       cfg: from an experiment file; not changed.

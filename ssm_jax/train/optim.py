@@ -18,7 +18,10 @@ Params = Any  # nested dicts of arrays
 
 @dataclass(frozen=True)
 class Group:
-    """The parameters whose path matches `match` ("": those that no other group matches), and how they are trained."""
+    """Some parameters, and how they are trained.
+
+    They are those whose path matches `match`, or with "" those that no other group matches.
+    """
 
     name: str
     match: str
@@ -29,7 +32,7 @@ class Group:
 
 
 class GroupRow(NamedTuple):
-    """One line of the table of groups: the group, its parameters' paths, and how many numbers they hold."""
+    """A line of the table of groups: the group, its parameters' paths, and their numbers in all."""
 
     group: Group
     paths: tuple[str, ...]
@@ -45,7 +48,8 @@ def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[Grou
     """Each parameter's group name, in a tree like `params`, and the table.
 
     Raises:
-      ValueError: for a parameter that matches no group or several, or a group without parameters that is not optional.
+      ValueError: for a parameter that matches no group or several, or a group without parameters
+        that is not optional.
     """
     named = [group for group in groups if group.match]
     rest = [group for group in groups if not group.match]
@@ -58,7 +62,9 @@ def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[Grou
         owners = [g.name for g in named if re.search(g.match, name)] or [g.name for g in rest]
         if len(owners) != 1:
             which = f"is in the groups {', '.join(owners)}" if owners else "matches no group"
-            faults.append(f"parameter {name} {which}; it must belong to exactly one of {list(paths)}.")
+            faults.append(
+                f"parameter {name} {which}; it must belong to exactly one of {list(paths)}."
+            )
             return ""
         paths[owners[0]].append(name)
         sizes[owners[0]] += math.prod(leaf.shape)
@@ -76,11 +82,15 @@ def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[Grou
     return labels, [GroupRow(g, tuple(paths[g.name]), sizes[g.name]) for g in groups]
 
 
-def cosine_with_warmup(warmup_steps: int, total_steps: int, *, clamp: bool) -> Callable[[Any], Array]:
-    """Factor on a learning rate: linear from 0 to 1 over the warmup, then half a cosine from 1 to 0 at total_steps.
+def cosine_with_warmup(
+    warmup_steps: int, total_steps: int, *, clamp: bool
+) -> Callable[[Any], Array]:
+    """Factor on a learning rate: linear from 0 to 1 over the warmup, then half a cosine from 1 to 0
+    at total_steps.
 
-    As the official code's `cosine_warmup`, which is Hugging Face's get_cosine_schedule_with_warmup: the first update has the factor
-    0, and past total_steps, without `clamp`, the cosine rises again (published ListOps runs: 3.28 half periods).
+    As the official code's `cosine_warmup`, which is Hugging Face's get_cosine_schedule_with_warmup:
+    the first update has the factor 0, and past total_steps, without `clamp`, the cosine rises again
+    (published ListOps runs: 3.28 half periods).
 
     Args:
       warmup_steps: at least 0, below total_steps.
@@ -89,7 +99,8 @@ def cosine_with_warmup(warmup_steps: int, total_steps: int, *, clamp: bool) -> C
     """
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
-            f"the warmup must end before the schedule does: warmup_steps={warmup_steps}, total_steps={total_steps}."
+            f"the warmup must end before the schedule does: warmup_steps={warmup_steps}, "
+            f"total_steps={total_steps}."
         )
 
     def factor(step: Any) -> Array:

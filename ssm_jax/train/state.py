@@ -15,7 +15,15 @@ from jax import Array
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """step: updates made, int32. ok: no loss or gradient has been non-finite so far. params, stats: nested dicts of arrays."""
+    """A run between two steps.
+
+    Attributes:
+      step: updates made, int32.
+      ok: no loss or gradient has been non-finite so far, bool.
+      params: trained numbers, nested dicts of arrays.
+      stats: running statistics and fixed knobs, likewise.
+      opt_state: of the optimizer.
+    """
 
     step: Array
     ok: Array
@@ -25,7 +33,7 @@ class TrainState:
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
-    """(graphdef, params, stats): the trained numbers and the others, as pure dicts, which cross jit at no cost."""
+    """(graphdef, params, stats): what is trained and what is not, as pure dicts of arrays."""
     graphdef, params, stats = nnx.split(model, nnx.Param, ...)
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 

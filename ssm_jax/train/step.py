@@ -1,4 +1,4 @@
-"""One update, one evaluation batch, and the search for the leaf that broke: pure functions to be jitted."""
+"""One update, one evaluation batch, and the search for the leaf that broke, as pure functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Metrics = dict[str, Array]
 
 
 def make_gradient(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array, Batch], tuple[Any, Any]]:
-    """(state, key, batch) -> ((loss, (metrics, new stats)), gradient). Dropout depends on (key, step) alone."""
+    """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step)."""
 
     def gradient(state: TrainState, key: Array, batch: Batch):
         def objective(params):
@@ -39,8 +39,10 @@ def make_train_step(
 ) -> Callable[[TrainState, Array, Batch], tuple[TrainState, Metrics]]:
     """(state, key, batch) -> (new state, metrics).
 
-    Metrics: loss, accuracy and grad_norm before the update, and ok. When a loss or gradient is not finite, `ok` falls
-    and the state stays what it was before that step, for good: the metrics are read one step late, and the steps
+    Metrics: loss, accuracy and grad_norm before the update, and ok. When a loss or gradient is not
+      finite, `ok` falls
+    and the state stays what it was before that step, for good: the metrics are read one step late,
+      and the steps
     dispatched meanwhile must not touch it.
     """
     gradient = make_gradient(graphdef)

@@ -91,7 +91,7 @@ def bits(tree):
 
 
 # After a failed read Orbax closes its event loop under reads that go on; they complain on arriving.
-LATE_CALLBACK = "ignore::pytest.PytestUnraisableExceptionWarning"
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 TARGET = abstract(make_state(0))
 
@@ -220,7 +220,6 @@ def damages(file):
             yield f"bit {place}", bytes(flipped)
 
 
-@pytest.mark.filterwarnings(LATE_CALLBACK)
 def test_a_damaged_file_never_yields_wrong_values(tmp_path):
     """Each file of the newest step damaged in seven ways: that step or the older, bit-equal."""
     source = tmp_path / "source"
@@ -291,7 +290,6 @@ def test_an_empty_folder_and_two_broken_steps_are_passed_over_loudly(tmp_path, c
         assert store.restore_newest(TARGET)[1].step == 2
 
 
-@pytest.mark.filterwarnings(LATE_CALLBACK)
 def test_when_all_steps_are_broken_the_reasons_are_listed_and_nothing_is_renamed(tmp_path):
     with open_store(tmp_path) as store:
         store.save(1, make_state(1))
@@ -309,7 +307,10 @@ def test_when_all_steps_are_broken_the_reasons_are_listed_and_nothing_is_renamed
     [
         (lambda s: {**s, "flags": jnp.zeros(3, jnp.int8)}, r"flags: .* bool\(3,\).* int8\(3,\)"),
         (lambda s: {**s, "flags": jnp.zeros(4, bool)}, r"flags: .* bool\(3,\).* bool\(4,\)"),
-        (lambda s: {**s, "new": jnp.zeros(2)}, r"new: checkpoint has nothing.* float32\(2,\)"),
+        (
+            lambda s: {**s, "new": jnp.zeros(2, jnp.float32)},
+            r"new: checkpoint has nothing.* float32\(2,\)",
+        ),
         (lambda s: {k: s[k] for k in s if k != "scale"}, r"scale: .* bfloat16\(\).* nothing"),
     ],
     ids=["dtype", "shape", "missing", "extra"],
@@ -372,6 +373,31 @@ def test_a_smaller_step_than_the_newest_is_saved_and_not_dropped_for_it(tmp_path
         with pytest.raises(ValueError, match="step 3 is already saved"):
             store.save(3, x)
         store.save(3, x, final=True)  # already there: checked
+
+
+@pytest.mark.parametrize("fate", ["written", "failed", "killed"])
+def test_a_step_is_replaced_or_stays(tmp_path, monkeypatch, fate):
+    old, new = make_state(1), make_state(2)
+    store = open_store(tmp_path)
+    store.save(1, old, final=True)
+
+    def write(path, arrays, meta):
+        path.with_name(f"{path.name}{step_folder.TEMPORARY}").mkdir()
+        assert not path.exists()  # the way is free for the new folder
+        if fate == "failed":
+            raise OSError(28, "No space left on device")
+
+    if fate != "written":
+        monkeypatch.setattr(step_folder, "write", write)
+    store.save(1, new, metrics={"accuracy": 0.5}, replace=True)
+    if fate != "killed":
+        assert store.wait() == (fate == "written")
+    store = open_store(tmp_path)
+    restored, meta = store.restore_newest(TARGET)
+    assert bits(restored) == bits(new if fate == "written" else old)
+    assert meta.evaluated == (fate == "written")
+    assert store.best_step() == (1 if fate == "written" else None)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 def test_an_evaluation_without_the_ranking_metric_is_an_error(tmp_path):

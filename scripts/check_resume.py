@@ -1,0 +1,169 @@
+"""Show that a run that is killed again and again ends in the very numbers of one that is not.
+
+    python scripts/check_resume.py --config=configs/quickstart.py --folder=runs/check --kills=12
+
+Trains twice in subprocesses: once undisturbed, once stopped at `--kills` moments spread over the
+  run (SIGKILL
+twice as often as SIGTERM and Ctrl-C, mostly just after a save has begun) and started again by the
+same command. Then compares every line of metrics.jsonl, every leaf of the last checkpoint, and the
+test result, to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ssm_jax import cli
+from ssm_jax.options import Flag
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
+TRAIN = Path(__file__).with_name("train.py")
+
+
+def train_command(options: list[str], workdir: Path) -> list[str]:
+    """The command that starts the run, and goes on with it."""
+    return [sys.executable, str(TRAIN), *options, f"--workdir={workdir}"]
+
+
+def last_step(workdir: Path) -> int:
+    """The newest step in the run's log, 0 if there is none."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_bytes().splitlines()[-2:] if path.exists() else []
+    steps = [0]
+    for line in lines:  # the last one may be half written
+        try:
+            steps.append(json.loads(line)["step"])
+        except ValueError:
+            continue
+    return max(steps)
+
+
+def interrupt_at(
+    options: list[str], workdir: Path, step: int, delay: float, number: signal.Signals
+) -> dict[str, Any]:
+    """Start the run, send the signal `delay` s after its log has reached `step`, await its end."""
+    log = (workdir.parent / f"{workdir.name}.log").open("ab")
+    process = subprocess.Popen(
+        train_command(options, workdir), stdout=log, stderr=log, start_new_session=True
+    )
+    while process.poll() is None and last_step(workdir) < step:
+        time.sleep(0.01)
+    time.sleep(delay)
+    alive = process.poll() is None
+    if alive:
+        os.kill(process.pid, number)
+    code = process.wait()
+    log.close()
+    return {
+        "signal": number.name if alive else None,
+        "asked_at_step": step,
+        "last_logged_step": last_step(workdir),
+        "exit_code": code,
+    }
+
+
+def newest_leaves(workdir: Path) -> tuple[int, dict[str, Any]]:
+    """The newest checkpoint's step, and its leaves' shapes, dtypes and verified checksums."""
+    from ssm_jax.train import step_folder
+
+    step = step_folder.list_steps(workdir / "checkpoints")[-1]
+    path = (workdir / "checkpoints" / str(step)).absolute()
+    described = step_folder.read_meta(path)[1]
+    step_folder.read_arrays(path, described)
+    return step, described
+
+
+def compare(reference: Path, killed: Path) -> dict[str, Any]:
+    """What is equal to the bit between two finished runs."""
+    lines = [(path / "metrics.jsonl").read_bytes() for path in (reference, killed)]
+    tests = [
+        json.loads((path / "summary.json").read_text())["test"] for path in (reference, killed)
+    ]
+    leaves = [newest_leaves(path) for path in (reference, killed)]
+    return {
+        "metrics_equal": lines[0] == lines[1],
+        "metrics_lines": lines[0].count(b"\n"),
+        "leaves_equal": leaves[0] == leaves[1],
+        "leaves": len(leaves[0][1]),
+        "test_equal": tests[0] == tests[1],
+    }
+
+
+def check_resume(options: list[str], folder: Path, kills: int, seed: int) -> dict[str, Any]:
+    """Run the experiment twice and compare.
+
+    Args:
+      options: of scripts/train.py, without the workdir.
+      folder: gets the folders `reference` and `killed`; both must be new.
+      kills: how often to interrupt.
+      seed: of the moments.
+
+    Raises:
+      ValueError: if the folder is in use.
+      RuntimeError: if the undisturbed run, or the last one, does not finish.
+    """
+    reference, killed = folder / "reference", folder / "killed"
+    for path in (reference, killed):
+        if path.exists():
+            raise ValueError(f"{path} exists; choose a new --folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def finish(workdir: Path) -> None:
+        done = subprocess.run(train_command(options, workdir), capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(
+                f"training ended with code {done.returncode}:\n{done.stderr[-2000:]}"
+            )
+
+    finish(reference)
+    total = json.loads((reference / "summary.json").read_text())["steps"]
+    draw = random.Random(seed)
+    events = []
+    for i in range(kills):
+        step = round((i + draw.random()) * total / kills)
+        delay = draw.choice((0.0, 0.0, draw.uniform(0, 0.2), draw.uniform(0, 2)))
+        events.append(interrupt_at(options, killed, step, delay, SIGNALS[i % len(SIGNALS)]))
+        print(json.dumps(events[-1]), flush=True)
+    finish(killed)
+    interrupted = [event for event in events if event["signal"]]
+    return {
+        "steps": total,
+        "kills": len(interrupted),
+        "events": events,
+        **compare(reference, killed),
+    }
+
+
+def main(argv: list[str]) -> int:
+    flags = (
+        Flag("folder", "new folder for the two runs", kind=Path),
+        Flag("kills", "how often to interrupt", 12, int),
+        Flag("seed", "of the moments of interruption", 0, int),
+        cli.DATA_DIR,
+    )
+    _, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
+    if values["folder"] is None:
+        cli.fail("--folder is missing; give a new folder, such as --folder=runs/check.")
+    own = ("--folder", "--kills", "--seed")
+    options = [word for word in argv if word.partition("=")[0] not in own]
+    result = check_resume(options, values["folder"], values["kills"], values["seed"])
+    (values["folder"] / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    equal = all(result[key] for key in ("metrics_equal", "leaves_equal", "test_equal"))
+    print(
+        f"{result['kills']} interruptions of {result['steps']} steps: {result['metrics_lines']} "
+        f"lines of metrics, {result['leaves']} leaves and the test result are "
+        f"{'equal to the bit' if equal else 'NOT equal'}."
+    )
+    return 0 if equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_main(main))

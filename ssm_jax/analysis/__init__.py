@@ -1,0 +1,1 @@
+"""What a model has learned: its spectra, and the figures of a run."""

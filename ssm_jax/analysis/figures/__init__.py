@@ -1,0 +1,67 @@
+"""The figures of a run, as PNG: curves, frequency response, eigenvalues, beta.
+
+Each is a function from data to a Figure, and `draw_run` writes them. No pyplot: nothing is shown,
+and no window system is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+
+from ssm_jax.analysis.figures.curves import curves_figure
+from ssm_jax.analysis.figures.layers import beta_figure, eigenvalues_figure, response_figure
+from ssm_jax.analysis.spectra import LayerView
+
+__all__ = ["beta_figure", "curves_figure", "draw_run", "eigenvalues_figure", "response_figure"]
+
+
+def draw_run(
+    folder: Path,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    before: Sequence[LayerView],
+    after: Sequence[LayerView],
+    length: int,
+    title: str,
+) -> list[Path]:
+    """Draw and write curves.png, response.png, eigenvalues.png and beta.png, each atomically.
+
+    Args:
+      folder: where; made if missing.
+      rows: as `read_metrics` gives them.
+      before, after: the same layers at the start and after training.
+      length: L of the sequences.
+      title: the run's name.
+
+    Returns:
+      The paths of the files.
+
+    Raises:
+      ValueError: if before and after are not the same layers.
+    """
+    names = [[layer.name for layer in layers] for layers in (before, after)]
+    if names[0] != names[1]:
+        raise ValueError(
+            f"draw_run: before and after must be the same layers, got {names[0]} and {names[1]}."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with matplotlib.style.context("default"):  # whatever this person's matplotlibrc says
+        for name, figure in (
+            ("curves", curves_figure(rows, title)),
+            ("response", response_figure(before, after, length, title)),
+            ("eigenvalues", eigenvalues_figure(before, after, length, title)),
+            ("beta", beta_figure(before, after, length, title)),
+        ):
+            path = folder / f"{name}.png"
+            part = path.with_name(path.name + ".part")
+            # Without the Software entry the same numbers give the same bytes.
+            figure.savefig(part, format="png", dpi=130, metadata={"Software": None})
+            os.replace(part, path)
+            paths.append(path)
+    return paths

@@ -1,0 +1,61 @@
+"""What a finished run writes down: its summary and its figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from ssm_jax import config as config_lib
+from ssm_jax.train.experiment import Experiment
+from ssm_jax.train.logs import read_metrics
+from ssm_jax.train.state import TrainState
+from ssm_jax.train.workdir import Workdir
+
+
+def summary_of(
+    experiment: Experiment, workdir: Workdir, test: Mapping[str, float], best: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The result, with all that is needed to read it: what was reduced, the data, the code.
+
+    Args:
+      experiment: of the run.
+      workdir: holds its record.
+      test: means over the test split, of the best checkpoint.
+      best: {"step", "value"} of the evaluation that chose it.
+    """
+    cfg, dataset = experiment.cfg, experiment.dataset
+    record = json.loads(workdir.record.read_text())
+    return {
+        "name": cfg.name,
+        "notes": cfg.notes,
+        "test": dict(test),
+        "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
+        "best": dict(best),
+        "steps": experiment.total_steps,
+        "parameters": sum(row.size for row in experiment.rows),
+        "majority_rate": dataset.majority_rate("test"),
+        "examples": {split: dataset.size(split) for split in ("train", "val", "test")},
+        **{key: record[key] for key in ("seed", "data", "git", "versions", "devices", "command")},
+        "config_digest": config_lib.digest(cfg),
+    }
+
+
+def draw(experiment: Experiment, workdir: Workdir, state: TrainState) -> list[Path]:
+    """Draw the figures of a run: its curves, and its first state against `state`."""
+    # Here, because matplotlib takes half a second to import and most processes draw nothing.
+    from ssm_jax.analysis.figures import draw_run
+    from ssm_jax.analysis.spectra import layers_of
+
+    fresh = experiment.fresh_state()
+    return draw_run(
+        workdir.figures,
+        rows=read_metrics(workdir.metrics),
+        before=layers_of(nnx.merge(experiment.graphdef, fresh.params, fresh.stats)),
+        after=layers_of(nnx.merge(experiment.graphdef, state.params, state.stats)),
+        length=experiment.dataset.padded_length,
+        title=experiment.cfg.name,
+    )

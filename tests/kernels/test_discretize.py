@@ -1,0 +1,138 @@
+"""Discretization of diagonal modes against closed forms, the matrix exponential and finite differences."""
+
+import jax
+import numpy as np
+import oracles
+import pytest
+from jax.test_util import check_grads
+from running import run
+from scipy.linalg import expm
+
+from ssm_jax.kernels import discretize_bilinear, discretize_zoh
+from ssm_jax.kernels.discretize import exponent
+
+RULES = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
+
+
+def modes():
+    """Pairs (A, dt): generic, at 0, near 0, undamped, real, either side of the series' border 0.1, and large |dt A|."""
+    rng = np.random.default_rng(0)
+    A = -(10 ** rng.uniform(-3, 1, 300)) + 1j * 10 ** rng.uniform(-4, 3.5, 300)
+    dt = 10 ** rng.uniform(-4, -1, 300)
+    hard = np.array([
+        0, 1e-30, -1e-20j, -1e-8, 1e-8j, -1e-4 + 1e-4j, -0.5 + 1e-4j, -0.5, 1j, -100j, 9.99j, 10.01j,
+        -9.99, -10.01, -7.06 + 7.06j, -7.08 + 7.08j, -3000, -3000 + 3000j, 6000j, 20j * np.pi,
+    ])  # fmt: skip
+    A = np.concatenate([A, hard]).astype(np.complex64)
+    return A, np.concatenate([dt, np.full(len(hard), 0.01)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_float32_is_right_to_a_few_roundings(rule):
+    """A_bar within 5e-7, gain within 5e-7 of |dt|, the largest a gain can be; and near 0 relative to itself."""
+    A, dt = modes()
+    A_bar, gain = run(RULES[rule], A, dt)
+    assert A_bar.dtype == gain.dtype == np.complex64
+    exact_bar, exact_gain = oracles.discretize(A, dt, rule)
+    assert np.abs(A_bar - exact_bar).max() < 5e-7
+    assert (np.abs(gain - exact_gain) / np.abs(exact_gain)).max() < 2e-6
+    assert (np.abs(gain - exact_gain) / dt).max() < 5e-7
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_float64_is_right_to_1e_12(rule):
+    A, dt = modes()
+    with jax.enable_x64(True):
+        A_bar, gain = run(RULES[rule], A.astype(complex), dt.astype(float))
+    exact_bar, exact_gain = oracles.discretize(A, dt, rule)
+    assert np.abs(A_bar - exact_bar).max() < 1e-12
+    assert (np.abs(gain - exact_gain) / np.abs(exact_gain)).max() < 1e-12
+
+
+def test_zero_order_hold_is_the_exponential_of_the_augmented_matrix():
+    """exp(dt [[A, 1], [0, 0]]) = [[A_bar, gain], [0, 1]], an oracle with no formula of the gain in it."""
+    A, dt = modes()
+    moderate = np.abs(A) < 1000
+    A_bar, gain = run(discretize_zoh, A, dt)
+    for i in np.flatnonzero(moderate)[::3]:
+        block = expm(float(dt[i]) * np.array([[A[i], 1], [0, 0]], complex))
+        assert abs(A_bar[i] - block[0, 0]) < 5e-7
+        assert abs(gain[i] - block[0, 1]) < 5e-7 * dt[i]
+
+
+def test_gain_at_a_zero_eigenvalue_is_dt_with_slope_half_dt_squared():
+    dt = np.float32([0.1, 0.01])
+    zero = np.zeros(2, np.complex64)
+    A_bar, gain = run(discretize_zoh, zero, dt)
+    np.testing.assert_array_equal(A_bar, 1)
+    np.testing.assert_array_equal(gain, dt)
+    slope = run(jax.grad(lambda A: discretize_zoh(A, dt)[1].real.sum()), zero)
+    np.testing.assert_allclose(slope, dt**2 / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_bilinear_and_zero_order_hold_keep_stable_modes_in_the_unit_disc(rule):
+    A, dt = modes()
+    A_bar, _ = run(RULES[rule], A, dt)
+    assert np.abs(A_bar).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_equal_the_closed_forms(rule):
+    """float32, where the derivative of the quotient (e^z - 1)/A would cancel."""
+    A, dt = modes()
+
+    def parts(A, dt):
+        A_bar, gain = RULES[rule](A, dt)
+        return (A_bar.real.sum(), gain.real.sum())
+
+    found = run(jax.jacrev(parts, argnums=(0, 1)), A, dt)
+    bar, gain = found
+    (bar_A, gain_A), (bar_dt, gain_dt) = oracles.discretize_slopes(A, dt, rule)
+    assert (np.abs(bar[0] - bar_A) / dt).max() < 1e-6
+    assert (np.abs(gain[0] - gain_A) / dt**2).max() < 1e-5
+    # |dA_bar/ddt| <= |A| and |dgain/ddt| <= 1
+    assert (np.abs(bar[1] - bar_dt.real) / np.maximum(np.abs(A), 1)).max() < 2e-6
+    assert np.abs(gain[1] - gain_dt.real).max() < 2e-6
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "A", [-0.7 + 9j, 0.0, 0.3j, -1e-9, -1.0, 4j], ids=["generic", "0", "undamped", "near0", "real", "4j"]
+)
+def test_gradients_pass_finite_differences_in_float64(rule, A):
+    def parts(re, im, dt):
+        A_bar, gain = RULES[rule](re + 1j * im, dt)
+        return A_bar.real, A_bar.imag, gain.real, gain.imag
+
+    with jax.enable_x64(True):
+        point = (np.float64(np.real(A)), np.float64(np.imag(A)), np.float64(0.3))
+        check_grads(jax.jit(parts), point, order=1, modes=["fwd", "rev"], atol=1e-8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_exponent_is_the_logarithm_of_the_discrete_eigenvalue(rule):
+    A, dt = modes()
+    z, _ = run(exponent, A, dt, discretization=rule)
+    exact, _ = oracles.discretize(A, dt, rule)
+    error = np.abs(np.exp(z.astype(complex)) - exact)
+    assert (error / np.maximum(np.abs(dt * A), 1)).max() < 5e-7
+
+
+def test_bilinear_mode_that_is_forgotten_in_one_step_stays_finite():
+    """dt A = -2 gives A_bar = 0, whose logarithm is not finite."""
+    A, dt = np.complex64([-4.0]), np.float32([0.5])
+
+    def first_powers(A):
+        z, _ = exponent(A, dt, "bilinear")
+        return np.float32([[0.0], [1.0], [2.0]]) * z.real[None, :] + z.imag[None, :]
+
+    z, _ = run(exponent, A, dt, discretization="bilinear")
+    np.testing.assert_allclose(np.exp(z.real * np.float32([0, 1, 2])), [1, 0, 0], atol=1e-15)
+    slope = run(jax.grad(lambda A: first_powers(A).sum()), A)
+    assert np.isfinite(slope).all()
+
+
+def test_unknown_rule_is_refused_by_name():
+    with pytest.raises(ValueError, match="unknown discretization 'euler'; choose one of zoh, bilinear"):
+        exponent(np.complex64([1j]), np.float32([0.1]), "euler")

@@ -1,0 +1,202 @@
+"""The FFT convolution against the sum over taps, and what the gain and several devices do to it."""
+
+import functools
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from jax.test_util import check_grads
+from running import run
+
+from ssm_jax.kernels import fft_conv
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def signals(length, batch=2, channels=3):
+    """u (B, L, H), k and k_rev (H, L), gain (H, F)."""
+    rng = np.random.default_rng(length)
+    u = rng.normal(size=(batch, length, channels))
+    k, reverse = rng.normal(size=(2, channels, length)) * np.exp(-np.arange(length) / 50)
+    gain = np.exp(rng.normal(size=(channels, length + 1)) / 2)
+    return tuple(a.astype(np.float32) for a in (u, k, reverse, gain))
+
+
+def causal(u, k):
+    return fft_conv(u, k)
+
+
+def filtered(u, k, gain):
+    return fft_conv(u, k, gain_HF=gain)
+
+
+def two_sided(u, k, reverse):
+    return fft_conv(u, k, reverse_kernel_HL=reverse)
+
+
+def two_sided_filtered(u, k, reverse, gain):
+    return fft_conv(u, k, reverse_kernel_HL=reverse, gain_HF=gain)
+
+
+@pytest.mark.parametrize("length", oracles.LENGTHS)
+def test_convolution_is_the_sum_over_taps(length):
+    """Causal, and two-sided with u_{t+1} at the first reverse tap."""
+    u, k, reverse, _ = signals(length)
+    one, two = run(causal, u, k), run(two_sided, u, k, reverse)
+    for found, kernels in ((one, (k,)), (two, (k, reverse))):
+        exact = np.stack([oracles.convolve(u_LH, *kernels) for u_LH in u])
+        assert np.abs(found - exact).max() < 1e-6 * np.abs(exact).max() + 1e-6
+
+
+def test_first_reverse_tap_meets_the_next_input():
+    u, k, reverse, _ = signals(5)
+    first = np.zeros_like(reverse)
+    first[:, 0] = 1
+    found = run(two_sided, u, np.zeros_like(k), first)
+    np.testing.assert_allclose(found[:, :-1], u[:, 1:], atol=1e-6)
+    np.testing.assert_allclose(found[:, -1], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [2, 17, 257])
+def test_one_sided_convolution_without_gain_is_causal(length):
+    u, k, _, _ = signals(length)
+    t = length // 2
+    other = u.copy()
+    other[:, t:] += 10
+    before, after = run(causal, u, k), run(causal, other, k)
+    np.testing.assert_allclose(after[:, :t], before[:, :t], atol=2e-5)
+    assert np.abs(after[:, t:] - before[:, t:]).max() > 1
+
+
+@pytest.mark.parametrize("length", [2, 17, 257])
+def test_reverse_part_is_strictly_anticausal(length):
+    u, k, reverse, _ = signals(length)
+    t = length // 2
+    other = u.copy()
+    other[:, : t + 1] += 10
+    zero = np.zeros_like(k)
+    before, after = run(two_sided, u, zero, reverse), run(two_sided, other, zero, reverse)
+    np.testing.assert_allclose(after[:, t:], before[:, t:], atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 17, 257])
+def test_gain_acts_on_the_spectrum_of_the_circle_of_length_2l(length):
+    u, k, reverse, gain = signals(length)
+    one, two = run(filtered, u, k, gain), run(two_sided_filtered, u, k, reverse, gain)
+    for found, kernels in ((one, (k, None)), (two, (k, reverse))):
+        exact = np.stack([oracles.convolve(u_LH, *kernels, gain) for u_LH in u])
+        assert np.abs(found - exact).max() < 1e-6 * np.abs(exact).max() + 1e-6
+
+
+@pytest.mark.parametrize("tone", [0, 1, 5, 16, 17])
+def test_a_tone_is_scaled_by_the_gain_at_its_bin(tone):
+    """The two kernels cover the circle; filled with one tone, they answer an impulse with it."""
+    length = 17
+    _, _, _, gain = signals(length)
+    circle = np.cos(2 * np.pi * tone * np.arange(2 * length) / (2 * length) + 0.3)
+    channels = np.ones((3, 1))
+    k = (channels * circle[None, :length]).astype(np.float32)
+    reverse = (channels * circle[None, : length - 1 : -1]).astype(np.float32)
+    impulse = np.zeros((1, length, 3), np.float32)
+    impulse[:, 0] = 1
+    found = run(two_sided_filtered, impulse, k, reverse, gain)
+    np.testing.assert_allclose(found[0], gain[:, tone] * circle[:length, None], atol=3e-6)
+
+
+def test_gain_of_one_is_no_gain():
+    u, k, reverse, gain = signals(64)
+    plain = run(two_sided, u, k, reverse)
+    np.testing.assert_array_equal(
+        run(two_sided_filtered, u, k, reverse, np.ones_like(gain)), plain
+    )
+
+
+def test_convolution_is_linear_in_the_input_and_in_the_kernels():
+    u, k, reverse, gain = signals(64)
+    v, m, m_reverse, _ = (np.flip(a, axis=1).copy() for a in signals(64))
+    whole = run(two_sided_filtered, 2 * u - v, k, reverse, gain)
+    parts = 2 * run(two_sided_filtered, u, k, reverse, gain) - run(
+        two_sided_filtered, v, k, reverse, gain
+    )
+    np.testing.assert_allclose(whole, parts, atol=3e-6 * np.abs(parts).max())
+    whole = run(two_sided_filtered, u, k - m, reverse - m_reverse, gain)
+    parts = run(two_sided_filtered, u, k, reverse, gain) - run(
+        two_sided_filtered, u, m, m_reverse, gain
+    )
+    np.testing.assert_allclose(whole, parts, atol=3e-6 * np.abs(parts).max())
+
+
+@pytest.mark.parametrize("length", [1, 4, 5])
+def test_gradients_pass_finite_differences_in_float64(length):
+    arguments = tuple(a.astype(float) for a in signals(length))
+    with jax.enable_x64(True):
+        check_grads(
+            jax.jit(two_sided_filtered), arguments, order=1, modes=["fwd", "rev"], rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (causal, ((2, 8, 3), (3, 7)), r"input \(2, 8, 3\) needs a kernel \(3, 8\), got \(3, 7\)"),
+        (causal, ((2, 8, 3), (8, 3)), r"needs a kernel \(3, 8\), got \(8, 3\)"),
+        (two_sided, ((2, 8, 3), (3, 8), (1, 8)), r"needs a reverse kernel \(3, 8\), got \(1, 8\)"),
+        (filtered, ((2, 8, 3), (3, 8), (3, 8)), r"gain on 9 bins, \(3, 9\), got \(3, 8\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*(jnp.zeros(shape, jnp.float32) for shape in arguments))
+
+
+FOUR_DEVICES = """
+    import jax
+    jax.config.update("jax_num_cpu_devices", 4)
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import NamedSharding, PartitionSpec as P
+    from ssm_jax.kernels import fft_conv
+
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(8, 33, 3)).astype(np.float32)
+    k, reverse = rng.normal(size=(2, 3, 33)).astype(np.float32)
+    gain = np.exp(rng.normal(size=(3, 34))).astype(np.float32)
+
+    def value(u, k, reverse, gain):
+        y = fft_conv(u, k, reverse_kernel_HL=reverse, gain_HF=gain)
+        return jnp.sum(jnp.sin(y)), y
+
+    function = jax.value_and_grad(value, argnums=(0, 1, 2, 3), has_aux=True)
+    alone = jax.jit(function)(u, k, reverse, gain)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        split = jax.device_put(u, NamedSharding(mesh, P("data")))
+        whole = [jax.device_put(a, NamedSharding(mesh, P())) for a in (k, reverse, gain)]
+        compiled = jax.jit(function).lower(split, *whole).compile()
+        together = compiled(split, *whole)
+        text = compiled.as_text()
+    assert "all-reduce" in text, "the gradient of the kernel is a sum over devices"
+    assert "all-gather" not in text, "the batch is gathered"
+    y = together[0][1]
+    assert y.sharding.spec == P("data"), y.sharding
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(a).max() + 1e-6)
+
+    with jax.set_mesh(mesh):  # 6 sequences do not split over 4 devices, and need not
+        odd = jax.jit(function)(u[:6], k, reverse, gain)
+    np.testing.assert_allclose(odd[0][1], alone[0][1][:6], rtol=0, atol=1e-5)
+"""
+
+
+def test_four_devices_give_the_same_and_gather_no_batch():
+    """Values and gradients, forward and backward; the devices are virtual."""
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FOUR_DEVICES)], check=True, cwd=ROOT, timeout=120
+    )

@@ -1,0 +1,191 @@
+"""The mathematics of the package a second time: float64 NumPy, loops, closed forms.
+
+Nothing here imports ssm_jax. Complex gradients follow JAX: of a real f at x + iy it is df/dx - i df/dy,
+that is 2 F' for f = 2 Re F.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import erf
+
+LENGTHS = (1, 2, 17, 64, 257, 2048, 16384)
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+_S, _W = (_NODES + 1) / 2, _WEIGHTS / 2  # on [0, 1]
+
+
+def phi_1(z):
+    """(e^z - 1) / z as the integral of e^{sz} over [0, 1], which has no cancellation at 0."""
+    z = np.asarray(z, complex)
+    near = np.abs(z) < 8
+    integral = np.exp(np.where(near, z, 0)[..., None] * _S) @ _W
+    away = np.where(near, 1, z)
+    return np.where(near, integral, (np.exp(away) - 1) / away)
+
+
+def phi_1_slope(z):
+    """d/dz of phi_1: the integral of s e^{sz} over [0, 1]."""
+    z = np.asarray(z, complex)
+    near = np.abs(z) < 8
+    integral = np.exp(np.where(near, z, 0)[..., None] * _S) @ (_S * _W)
+    away = np.where(near, 1, z)
+    return np.where(near, integral, (np.exp(away) - phi_1(away)) / away)
+
+
+def discretize(A, dt, rule):
+    """(A_bar, gain) of x_{l+1} = A_bar x_l + gain u_l."""
+    A, dt = np.asarray(A, complex), np.asarray(dt, float)
+    if rule == "zoh":
+        return np.exp(dt * A), dt * phi_1(dt * A)
+    return (2 + dt * A) / (2 - dt * A), 2 * dt / (2 - dt * A)
+
+
+def discretize_slopes(A, dt, rule):
+    """((dA_bar/dA, dgain/dA), (dA_bar/ddt, dgain/ddt))."""
+    A, dt = np.asarray(A, complex), np.asarray(dt, float)
+    if rule == "zoh":
+        e = np.exp(dt * A)
+        return (dt * e, dt**2 * phi_1_slope(dt * A)), (A * e, e)
+    square = (1 - dt * A / 2) ** 2
+    return (dt / square, dt**2 / 2 / square), (A / square, 1 / square)
+
+
+def s4d_kernel(A_HN, C_HN, dt_H, length, rule="zoh"):
+    """The impulse response by the recurrence; axes before H in C are allowed."""
+    A_bar, gain = discretize(A_HN, np.asarray(dt_H, float)[:, None], rule)
+    C = np.asarray(C_HN, complex)
+    x_HN = gain  # the state after a unit impulse
+    k_LH = []
+    for _ in range(length):
+        k_LH.append(2 * np.sum(C * x_HN, axis=-1).real)
+        x_HN = A_bar * x_HN
+    return np.moveaxis(np.stack(k_LH), 0, -1)
+
+
+def s4d_kernel_gradients(A_HN, C_HN, dt_H, g_HL, rule="zoh"):
+    """Gradients of sum g k by A, C and dt, from closed derivatives; that by dt for each mode."""
+    dt = np.asarray(dt_H, float)[:, None]
+    A, C = np.asarray(A_HN, complex), np.asarray(C_HN, complex)
+    A_bar, gain = discretize(A, dt, rule)
+    (bar_A, gain_A), (bar_dt, gain_dt) = discretize_slopes(A, dt, rule)
+    dA, dC, ddt = np.zeros_like(A), np.zeros_like(A), np.zeros(A.shape)
+    power, before = np.ones_like(A), np.zeros_like(A)  # A_bar^l, A_bar^(l-1)
+    for step in range(g_HL.shape[1]):
+        g = np.asarray(g_HL[:, step], float)[:, None]
+        dC += 2 * g * gain * power
+        dA += 2 * g * C * (gain_A * power + gain * step * before * bar_A)
+        ddt += (2 * g * C * (gain_dt * power + gain * step * before * bar_dt)).real
+        before, power = power, power * A_bar
+    return dA, dC, ddt
+
+
+def two_sided(u_LH, k_HL, reverse_HL=None):
+    """y_t = sum_j k[j] u_{t-j} + sum_j k_rev[j] u_{t+1+j}, tap by tap, at t = -L..2L-1.
+
+    Time is the first axis. On a circle of length 2L, what lies before t = 0 follows after L.
+    """
+    u_LH, k_HL = np.asarray(u_LH, float), np.asarray(k_HL, float)
+    L = len(u_LH)
+    y = np.zeros((3 * L, *u_LH.shape[1:]))  # y_t stands at L + t
+    for j in range(L):
+        y[L + j : 2 * L + j] += k_HL[:, j] * u_LH
+        if reverse_HL is not None:
+            y[L - 1 - j : 2 * L - 1 - j] += np.asarray(reverse_HL, float)[:, j] * u_LH
+    return y
+
+
+def convolve(u_LH, k_HL, reverse_HL=None, gain_HF=None):
+    """The first L steps of the convolution, after a gain on the circle of length 2L."""
+    L = len(u_LH)
+    y = two_sided(u_LH, k_HL, reverse_HL)
+    if gain_HF is None:
+        return y[L : 2 * L]
+    circle = y[L:].copy()
+    circle[L:] += y[:L]
+    Y = np.fft.rfft(circle, axis=0) * np.asarray(gain_HF, float).T
+    return np.fft.irfft(Y, 2 * L, axis=0)[:L]
+
+
+def frequency(n, unit):
+    """|s| at the bins 0..n/2."""
+    k = np.arange(n // 2 + 1)
+    if unit == "lra":
+        return k / n
+    return k / 10_000 if unit == "hz_1e4" else k * 2 * np.pi / n
+
+
+def s4d_layer(p, u_LH, *, rule="zoh", dt_of="softplus", unit="lra", length=None):
+    """The layer from its parameters; `length`: steps from there on are set to zero first."""
+    H, N = p["C_ri"].shape[1:3]
+    u_LH = np.array(u_LH, float)
+    u_LH[length:] = 0
+    A = np.empty((H, N), complex)
+    for h in range(H):
+        s = h % len(p["A_im"])
+        A[h] = -np.exp(p["log_neg_A_re"][s]) + 1j * p["A_im"][s]
+    dt = np.exp(p["dt_raw"])
+    if dt_of == "softplus":
+        dt = np.log1p(dt)
+    C = p["C_ri"][..., 0] + 1j * p["C_ri"][..., 1]
+    L = len(u_LH)
+    kernels = [s4d_kernel(A, C[c], dt, L, rule) for c in range(len(C))]
+    gain = (1 + frequency(2 * L, unit)) ** p["beta"][:, None]
+    return convolve(u_LH, kernels[0], *kernels[1:], gain_HF=gain) + p["D"] * u_LH
+
+
+def normalize(x, axes, scale, bias):
+    """Zero mean and unit biased variance over `axes`, with epsilon 1e-5."""
+    centered = x - x.mean(axis=axes, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(axis=axes, keepdims=True) + 1e-5) * scale + bias
+
+
+def norm(p, x, kind, train):
+    """Batch norm by the batch's statistics or by the running ones; layer norm."""
+    if kind == "layer":
+        return normalize(x, -1, p["scale"], p["bias"])
+    if train:
+        return normalize(x, (0, 1), p["scale"], p["bias"])
+    return (x - p["mean"]) / np.sqrt(p["var"] + 1e-5) * p["scale"] + p["bias"]
+
+
+def linear(p, x):
+    return x @ p["kernel"] + p["bias"]
+
+
+def gelu(x):
+    return x * (1 + erf(x / np.sqrt(2))) / 2
+
+
+def glu(x):
+    value, gate = np.split(x, 2, axis=-1)
+    return value / (1 + np.exp(-gate))
+
+
+def block(p, x, lengths, *, kind, prenorm, train):
+    """The block without dropout on (B, L, H)."""
+    y = norm(p["norm"], x, kind, train) if prenorm else x
+    y = np.stack([s4d_layer(p["ssm"], u, length=n) for u, n in zip(y, lengths, strict=True)])
+    y = x + glu(linear(p["glu"], gelu(y)))
+    return y if prenorm else norm(p["norm"], y, kind, train)
+
+
+def pool(x, lengths, mode):
+    rows = []
+    for x_LH, n in zip(x, lengths, strict=True):
+        real = x_LH[:n]
+        rows.append(
+            {"last": real[-1], "first": real[0], "mean": real.mean(0), "sum": real.sum(0)}[mode]
+        )
+    return np.stack(rows)
+
+
+def classifier(p, inputs, lengths, *, kind, prenorm, mode, train=False):
+    """The logits, without dropout."""
+    encoder = p["encoder"]
+    x = encoder["embedding"][inputs] if "embedding" in encoder else linear(encoder, inputs)
+    for i in sorted(p["blocks"]):
+        x = block(p["blocks"][i], x, lengths, kind=kind, prenorm=prenorm, train=train)
+    if prenorm:
+        x = norm(p["norm"], x, kind, train)
+    return linear(p["decoder"], pool(x, lengths, mode))
