@@ -1,7 +1,7 @@
 """The mathematics of the package a second time: float64 NumPy, loops, closed forms.
 
-Nothing here imports ssm_jax. Complex gradients follow JAX: of a real f at x + iy it is df/dx - i df/dy,
-that is 2 F' for f = 2 Re F.
+Nothing here imports ssm_jax. Complex gradients follow JAX: of a real f at x + iy it is
+df/dx - i df/dy, that is 2 F' for f = 2 Re F.
 """
 
 from __future__ import annotations
@@ -81,18 +81,18 @@ def s4d_kernel_gradients(A_HN, C_HN, dt_H, g_HL, rule="zoh"):
 
 
 def two_sided(u_LH, k_HL, reverse_HL=None):
-    """y_t = sum_j k[j] u_{t-j} + sum_j k_rev[j] u_{t+1+j}, tap by tap, at t = -L..2L-1.
+    """y_t = sum_j k[j] u_{t-j} + sum_j k_rev[j] u_{t+1+j} at t = -L..2L-1; time is the first axis.
 
-    Time is the first axis. On a circle of length 2L, what lies before t = 0 follows after L.
+    NumPy's convolve multiplies and adds, without an FFT.
     """
-    u_LH, k_HL = np.asarray(u_LH, float), np.asarray(k_HL, float)
-    L = len(u_LH)
-    y = np.zeros((3 * L, *u_LH.shape[1:]))  # y_t stands at L + t
-    for j in range(L):
-        y[L + j : 2 * L + j] += k_HL[:, j] * u_LH
+    u_HL, k_HL = np.asarray(u_LH, float).T, np.asarray(k_HL, float)
+    H, L = u_HL.shape
+    y_HT = np.zeros((H, 3 * L))  # y_t stands at L + t
+    for h in range(H):
+        y_HT[h, L : 3 * L - 1] += np.convolve(u_HL[h], k_HL[h])
         if reverse_HL is not None:
-            y[L - 1 - j : 2 * L - 1 - j] += np.asarray(reverse_HL, float)[:, j] * u_LH
-    return y
+            y_HT[h, : 2 * L - 1] += np.convolve(u_HL[h], np.asarray(reverse_HL[h, ::-1], float))
+    return y_HT.T
 
 
 def convolve(u_LH, k_HL, reverse_HL=None, gain_HF=None):
@@ -119,7 +119,7 @@ def s4d_layer(p, u_LH, *, rule="zoh", dt_of="softplus", unit="lra", length=None)
     """The layer from its parameters; `length`: steps from there on are set to zero first."""
     H, N = p["C_ri"].shape[1:3]
     u_LH = np.array(u_LH, float)
-    u_LH[length:] = 0
+    u_LH[len(u_LH) if length is None else length :] = 0
     A = np.empty((H, N), complex)
     for h in range(H):
         s = h % len(p["A_im"])

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import numpy as np
+from flax import nnx
 
 
 @functools.cache
@@ -17,3 +18,9 @@ def run(function, *args, **static):
     """function(*args, **static) under jit, keywords being static; the results are NumPy arrays."""
     found = _compiled(function, tuple(static))(*args, **static)
     return jax.tree.map(np.asarray, found)
+
+
+def numbers(module, kind=nnx.Variable):
+    """The variables of a module as nested dicts of float64 arrays."""
+    state = nnx.to_pure_dict(nnx.state(module, kind))
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state)

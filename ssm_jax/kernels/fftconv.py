@@ -71,7 +71,7 @@ def _filter(u_BLH: Array, K_HF: Array) -> Array:
     """The inputs times the spectrum K of the kernel, cut back to their length."""
     L = u_BLH.shape[1]
     u_BHL = jnp.swapaxes(u_BLH, 1, 2)
-    y_BHL = jnp.fft.irfft(jnp.fft.rfft(u_BHL, 2 * L) * K_HF, 2 * L)[..., :L]
+    y_BHL = jnp.fft.irfft(jnp.fft.rfft(u_BHL, 2 * L) * K_HF[None], 2 * L)[..., :L]
     return jnp.swapaxes(y_BHL, 1, 2)
 
 

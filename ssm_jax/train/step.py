@@ -49,7 +49,7 @@ def make_train_step(
 
     def train_step(state: TrainState, key: Array, batch: Batch) -> tuple[TrainState, Metrics]:
         (loss, (metrics, stats)), grads = gradient(state, key, batch)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         ok = state.ok & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

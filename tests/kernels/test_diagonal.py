@@ -1,4 +1,4 @@
-"""The S4D kernel against the recurrence, the sum of powers and finite differences; its memory and its precision."""
+"""The S4D kernel against the recurrence, the sum of powers and closed gradients; its memory."""
 
 import functools
 import re
@@ -19,7 +19,7 @@ COPIES = 2
 
 
 def official_modes(seed=0, n_modes=64):
-    """A, C (2, H, N) and dt for each alpha, each dt, and COPIES of them with other C, one channel each: H = 24."""
+    """A, C (2, H, N) and dt: one channel for each alpha, each dt, and each of COPIES draws."""
     rng = np.random.default_rng(seed)
     alpha_H, dt_H = (a.ravel() for a in np.meshgrid(ALPHAS, np.repeat(DTS, COPIES), indexing="ij"))
     frequency = np.maximum(alpha_H[:, None] * np.pi * np.arange(n_modes), 1e-4)
@@ -31,7 +31,7 @@ def official_modes(seed=0, n_modes=64):
 def worst_errors(found, exact):
     """Largest (rms error / rms, max error / max) over the pairs (alpha, dt).
 
-    The copies and read-outs of a pair count as one kernel: a single tap alone may cancel to nothing.
+    The copies and read-outs of a pair are one kernel here: a single tap may cancel to nothing.
     """
     parts = (len(ALPHAS) * len(DTS), -1)
     e = np.moveaxis(found - exact, 0, 1).reshape(parts)
@@ -43,7 +43,7 @@ def worst_errors(found, exact):
 @pytest.mark.parametrize("rule", ["zoh", "bilinear"])
 @pytest.mark.parametrize("length", oracles.LENGTHS)
 def test_kernel_is_the_impulse_response_of_the_recurrence(length, rule):
-    """At any alpha and length: rms error below 1e-6 of the rms, largest below 2e-6 of the largest."""
+    """At any alpha and length: rms error below 1e-6 of the rms, largest 2e-6 of the largest."""
     A, C, dt = official_modes()
     found = run(s4d_kernel, A, C, dt, length=length, discretization=rule)
     assert found.shape == (2, len(dt), length)
@@ -53,7 +53,7 @@ def test_kernel_is_the_impulse_response_of_the_recurrence(length, rule):
 
 
 def test_kernel_is_the_sum_of_powers_of_the_eigenvalues():
-    """Without a recurrence: 2 Re sum_n C gain e^{dt A l}, the late taps relative to their own rms."""
+    """Without a recurrence: 2 Re sum_n C gain e^{dt A l}; late taps relative to their own rms."""
     A, C, dt = official_modes(seed=1)
     found = run(s4d_kernel, A, C, dt, length=2048, discretization="zoh")[:, :, 1024:]
     z = dt.astype(float)[:, None] * A.astype(complex)
@@ -101,7 +101,7 @@ def test_gradients_equal_the_closed_forms(length, rule):
 
 @pytest.mark.parametrize("rule", ["zoh", "bilinear"])
 def test_gradients_are_right_on_the_axis_at_mode_0_and_at_0(rule):
-    """Re A = 0, the official mode 0 (Im 1e-4), an undamped slow mode, A = 0 and a real mode, in float32."""
+    """Re A = 0, the official mode 0 (Im 1e-4), an undamped slow mode, A = 0 and a real mode."""
     A = np.complex64([[3j, -0.5 + 1e-4j, 1e-4j, 0, -0.5]])
     C = np.complex64([[1 - 1j, 0.3 + 2j, 1j, 1 + 1j, -1]])
     dt = np.float32([0.05])
@@ -130,7 +130,9 @@ def test_gradients_pass_finite_differences_in_float64(length, rule):
 
 
 def test_float64_kernel_is_right_to_1e_11():
-    A, C, dt = (a.astype(t) for a, t in zip(official_modes(), (complex, complex, float), strict=True))
+    A, C, dt = (
+        a.astype(t) for a, t in zip(official_modes(), (complex, complex, float), strict=True)
+    )
     with jax.enable_x64(True):
         found = run(s4d_kernel, A, C, dt, length=257, discretization="bilinear")
     assert worst_errors(found, oracles.s4d_kernel(A, C, dt, 257, "bilinear"))[1] < 1e-11
@@ -155,7 +157,9 @@ def test_vmap_over_a_population_equals_a_loop_in_values_and_gradients():
     )
     g = rng.normal(size=(A_MHN.shape[1], 64)).astype(np.float32)
     kernels = run(jax.vmap(lambda A, C, dt: s4d_kernel(A, C, dt, 64)), A_MHN, C_MHN, dt_MH)
-    gradients = run(jax.vmap(objective_gradient("zoh"), in_axes=(0, 0, 0, None)), A_MHN, C_MHN, dt_MH, g)
+    gradients = run(
+        jax.vmap(objective_gradient("zoh"), in_axes=(0, 0, 0, None)), A_MHN, C_MHN, dt_MH, g
+    )
     for m in range(3):
         one = run(s4d_kernel, A_MHN[m], C_MHN[m], dt_MH[m], length=64)
         np.testing.assert_allclose(kernels[m], one, rtol=0, atol=1e-6 * np.abs(one).max())
@@ -169,7 +173,7 @@ H, N, L = 32, 64, 16384
 
 @functools.cache
 def lowered(gradient):
-    """The program of the kernel, or of its gradient, at the size of Path-X with a quarter of its channels."""
+    """The program of the kernel, or of its gradient: Path-X with a quarter of its channels."""
     shapes = (
         jax.ShapeDtypeStruct((H, N), jnp.complex64),
         jax.ShapeDtypeStruct((H, N), jnp.complex64),

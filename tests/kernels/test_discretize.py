@@ -1,4 +1,4 @@
-"""Discretization of diagonal modes against closed forms, the matrix exponential and finite differences."""
+"""Discretization of diagonal modes against closed forms and the matrix exponential."""
 
 import jax
 import numpy as np
@@ -15,13 +15,14 @@ RULES = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
 
 
 def modes():
-    """Pairs (A, dt): generic, at 0, near 0, undamped, real, either side of the series' border 0.1, and large |dt A|."""
+    """(A, dt): generic, at and near 0, undamped, real, around the border of the series, large."""
     rng = np.random.default_rng(0)
     A = -(10 ** rng.uniform(-3, 1, 300)) + 1j * 10 ** rng.uniform(-4, 3.5, 300)
     dt = 10 ** rng.uniform(-4, -1, 300)
     hard = np.array([
-        0, 1e-30, -1e-20j, -1e-8, 1e-8j, -1e-4 + 1e-4j, -0.5 + 1e-4j, -0.5, 1j, -100j, 9.99j, 10.01j,
-        -9.99, -10.01, -7.06 + 7.06j, -7.08 + 7.08j, -3000, -3000 + 3000j, 6000j, 20j * np.pi,
+        0, 1e-30, -1e-20j, -1e-8, 1e-8j, -1e-4 + 1e-4j, -0.5 + 1e-4j, -0.5, 1j, -100j,
+        9.99j, 10.01j, -9.99, -10.01,
+        -7.06 + 7.06j, -7.08 + 7.08j, -3000, -3000 + 3000j, 6000j, 20j * np.pi,
     ])  # fmt: skip
     A = np.concatenate([A, hard]).astype(np.complex64)
     return A, np.concatenate([dt, np.full(len(hard), 0.01)]).astype(np.float32)
@@ -29,7 +30,7 @@ def modes():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_float32_is_right_to_a_few_roundings(rule):
-    """A_bar within 5e-7, gain within 5e-7 of |dt|, the largest a gain can be; and near 0 relative to itself."""
+    """The gain also relative to dt, the largest that it can be."""
     A, dt = modes()
     A_bar, gain = run(RULES[rule], A, dt)
     assert A_bar.dtype == gain.dtype == np.complex64
@@ -50,7 +51,7 @@ def test_float64_is_right_to_1e_12(rule):
 
 
 def test_zero_order_hold_is_the_exponential_of_the_augmented_matrix():
-    """exp(dt [[A, 1], [0, 0]]) = [[A_bar, gain], [0, 1]], an oracle with no formula of the gain in it."""
+    """exp(dt [[A, 1], [0, 0]]) = [[A_bar, gain], [0, 1]]: no formula of the gain is in it."""
     A, dt = modes()
     moderate = np.abs(A) < 1000
     A_bar, gain = run(discretize_zoh, A, dt)
@@ -98,7 +99,9 @@ def test_gradients_equal_the_closed_forms(rule):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
-    "A", [-0.7 + 9j, 0.0, 0.3j, -1e-9, -1.0, 4j], ids=["generic", "0", "undamped", "near0", "real", "4j"]
+    "A",
+    [-0.7 + 9j, 0.0, 0.3j, -1e-9, -1.0, 4j],
+    ids=["generic", "0", "undamped", "near0", "real", "4j"],
 )
 def test_gradients_pass_finite_differences_in_float64(rule, A):
     def parts(re, im, dt):
@@ -134,5 +137,5 @@ def test_bilinear_mode_that_is_forgotten_in_one_step_stays_finite():
 
 
 def test_unknown_rule_is_refused_by_name():
-    with pytest.raises(ValueError, match="unknown discretization 'euler'; choose one of zoh, bilinear"):
+    with pytest.raises(ValueError, match="unknown discretization 'euler'; choose one of zoh"):
         exponent(np.complex64([1j]), np.float32([0.1]), "euler")

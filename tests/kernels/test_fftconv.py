@@ -71,7 +71,7 @@ def test_one_sided_convolution_without_gain_is_causal(length):
     other = u.copy()
     other[:, t:] += 10
     before, after = run(causal, u, k), run(causal, other, k)
-    np.testing.assert_allclose(after[:, :t], before[:, :t], atol=2e-5)
+    np.testing.assert_allclose(after[:, :t], before[:, :t], atol=1e-4)
     assert np.abs(after[:, t:] - before[:, t:]).max() > 1
 
 
@@ -83,7 +83,9 @@ def test_reverse_part_is_strictly_anticausal(length):
     other[:, : t + 1] += 10
     zero = np.zeros_like(k)
     before, after = run(two_sided, u, zero, reverse), run(two_sided, other, zero, reverse)
-    np.testing.assert_allclose(after[:, t:], before[:, t:], atol=2e-5)
+    np.testing.assert_allclose(after[:, t:], before[:, t:], atol=1e-4)
+    if t:
+        assert np.abs(after[:, :t] - before[:, :t]).max() > 1
 
 
 @pytest.mark.parametrize("length", [1, 2, 17, 257])
@@ -113,9 +115,7 @@ def test_a_tone_is_scaled_by_the_gain_at_its_bin(tone):
 def test_gain_of_one_is_no_gain():
     u, k, reverse, gain = signals(64)
     plain = run(two_sided, u, k, reverse)
-    np.testing.assert_array_equal(
-        run(two_sided_filtered, u, k, reverse, np.ones_like(gain)), plain
-    )
+    np.testing.assert_array_equal(run(two_sided_filtered, u, k, reverse, np.ones_like(gain)), plain)
 
 
 def test_convolution_is_linear_in_the_input_and_in_the_kernels():
@@ -171,7 +171,7 @@ FOUR_DEVICES = """
 
     def value(u, k, reverse, gain):
         y = fft_conv(u, k, reverse_kernel_HL=reverse, gain_HF=gain)
-        return jnp.sum(jnp.sin(y)), y
+        return jnp.mean(jnp.sin(y)), y
 
     function = jax.value_and_grad(value, argnums=(0, 1, 2, 3), has_aux=True)
     alone = jax.jit(function)(u, k, reverse, gain)
@@ -187,7 +187,7 @@ FOUR_DEVICES = """
     y = together[0][1]
     assert y.sharding.spec == P("data"), y.sharding
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(a).max() + 1e-6)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(a).max() + 1e-7)
 
     with jax.set_mesh(mesh):  # 6 sequences do not split over 4 devices, and need not
         odd = jax.jit(function)(u[:6], k, reverse, gain)

@@ -40,10 +40,11 @@ def products():
     dt = 10 ** rng.uniform(-4, -1, 2000)
     pi = np.float32(np.pi)
     hard = [
-        (0.0, 3.0), (0.1, 0.0), (1.0, -0.0), (1e-30, 1e-30), (1e-4, 1e-4), (1e-4, 1e-30), (1e-20, 1e20),
-        (1.0, pi), (1.0, -pi), (0.5, 2 * pi), (1.0, np.nextafter(pi, np.float32(4))),
+        (0.0, 3.0), (0.1, 0.0), (1.0, -0.0), (1e-30, 1e-30), (1e-4, 1e-4), (1e-4, 1e-30),
+        (1e-20, 1e20), (1.0, pi), (1.0, -pi), (0.5, 2 * pi), (1.0, np.nextafter(pi, np.float32(4))),
         (1.0, np.nextafter(pi, np.float32(3))), (1.0, 2 * pi), (1.0, -2 * pi), (1.0, 3 * pi),
-        (1 / 3, 1e5), (0.1, -1e6), (1e3, 1e3), (1.0, 1e6), (0.1, 31415.926), (1.0, pi / 4), (1.0, -3 * pi / 4),
+        (1 / 3, 1e5), (0.1, -1e6), (1e3, 1e3), (1.0, 1e6), (0.1, 31415.926),
+        (1.0, pi / 4), (1.0, -3 * pi / 4),
     ]  # fmt: skip
     dt_hard, y_hard = zip(*hard, strict=True)
     return (
@@ -53,7 +54,7 @@ def products():
 
 
 def test_phase_of_a_product_is_exact_to_47_bits_of_its_turns():
-    """The error grows with the number of turns only as that of a 47-bit number; float32 has 24 bits."""
+    """The error grows with the turns as that of a 47-bit number would; float32 has 24 bits."""
     dt, y = products()
     phase = run(phase_of_product, dt, y)
     for i in range(len(dt)):
@@ -68,12 +69,19 @@ def test_rest_is_below_one_tick():
 
 
 def test_phase_of_the_bilinear_rule_is_right_to_3e_12_rad():
-    """Slow and fast modes, dt |A| up to 3,000 and down to 1e-8; dt A = -2 included, where the angle is that of +0."""
+    """dt |A| from 1e-8 to 3,000, and dt A = -2, where the angle is that of 0."""
     rng = np.random.default_rng(1)
     dt = 10 ** rng.uniform(-4, -0.5, 20_000)
     x = -(10 ** rng.uniform(-2, 1, 20_000))
     y = 10 ** rng.uniform(-4, 4, 20_000) * rng.choice([-1, 1], 20_000)
-    hard = [(0.5, -0.5, 0.0), (0.5, -4.0, 0.0), (0.5, -4.0, 1e-4), (0.5, 0.0, 4.0), (0.5, 0.0, -4.0), (1.0, 0.0, 1e-30)]
+    hard = [
+        (0.5, -0.5, 0.0),
+        (0.5, -4.0, 0.0),
+        (0.5, -4.0, 1e-4),
+        (0.5, 0.0, 4.0),
+        (0.5, 0.0, -4.0),
+        (1.0, 0.0, 1e-30),
+    ]
     dt, x, y = np.concatenate([np.stack([dt, x, y], 1), hard]).astype(np.float32).T
     phase = run(phase_of_bilinear, dt, x, y)
     p, q = (dt.astype(np.longdouble) * a.astype(np.longdouble) / 2 for a in (x, y))
@@ -95,7 +103,7 @@ def test_ticks_of_a_multiple_are_exact_and_the_rest_is_rounded_once(steps):
 
 
 def test_phase_of_the_two_millionth_power_is_right_to_2e_6_rad():
-    """The whole chain at alpha = 3: dt y l mod 2 pi, where rounding dt y to float32 would be off by radians."""
+    """The whole chain at alpha = 3, where rounding dt y to float32 would be off by radians."""
     rng = np.random.default_rng(2)
     y = (3 * np.pi * rng.integers(0, 64, 300)).astype(np.float32)
     dt = (10 ** rng.uniform(-3, -1, 300)).astype(np.float32)
@@ -150,7 +158,7 @@ def test_float64_inputs_give_float64_phases():
         for steps in (1, 1000):
             cos, sin = run(cos_sin, run(multiply, phase, np.full((1,), steps, np.int32)))
             angle = dt.astype(np.longdouble) * y.astype(np.longdouble) * steps
-            # dt y / 2 pi, at most 10 turns, is rounded to 53 bits, and the error is multiplied by the steps
+            # at most 10 turns, rounded to 53 bits; the steps multiply the error
             bound = steps * 60 * 2e-16 + 1e-15
             assert np.abs(cos - np.cos(angle)).max() < bound
             assert np.abs(sin - np.sin(angle)).max() < bound

@@ -49,6 +49,7 @@ def draw_run(
         raise ValueError(
             f"draw_run: before and after must be the same layers, got {names[0]} and {names[1]}."
         )
+    title = title.replace("$", r"\$")  # a name is no formula
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with matplotlib.style.context("default"):  # whatever this person's matplotlibrc says

@@ -1,0 +1,40 @@
+# make quickstart | test | lint | slow | lock | clean
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+QUICK := runs/quickstart
+
+.PHONY: quickstart test lint slow lock clean
+
+quickstart: $(INSTALLED)
+	@if [ -e $(QUICK)/DONE ]; then rm -r $(QUICK); fi
+	$(PY) scripts/train.py --config=configs/quickstart.py --workdir=$(QUICK)
+
+test: $(INSTALLED)
+	$(PY) -m pytest -n auto --dist loadfile
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+slow: $(INSTALLED)
+	$(PY) -m pytest -m slow -s
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; install Python 3.11 or give PYTHON=/path/to/python3." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock:
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile --universal --python-version 3.11 --extra dev --no-header \
+	  --no-annotate --constraint constraints.txt pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

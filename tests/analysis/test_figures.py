@@ -1,0 +1,272 @@
+"""The figures show the numbers they are given."""
+
+from dataclasses import replace
+
+import matplotlib.colors
+import matplotlib.image
+import numpy as np
+import pytest
+from small_model import before_and_after
+
+from ssm_jax.analysis.figures import (
+    beta_figure,
+    curves_figure,
+    draw_run,
+    eigenvalues_figure,
+    response_figure,
+)
+from ssm_jax.analysis.figures.curves import SMOOTH_FROM, running_mean
+from ssm_jax.analysis.figures.panels import AFTER, BEFORE, Grid
+from ssm_jax.analysis.spectra import mode_angles, quartiles, response_magnitude, share_aliased
+
+LENGTH = 64
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def metric_rows(n: int) -> list[dict]:
+    """n lines of training every 10 steps, an evaluation at every fifth."""
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(1, n + 1):
+        loss, accuracy, norm = random.uniform(0.5, 1, 3).tolist()
+        train = {"step": 10 * i, "kind": "train", "loss": loss, "accuracy": accuracy}
+        rows.append({**train, "grad_norm": norm})
+        if i % 5 == 0:
+            rows.append({**train, "kind": "val", "loss": loss + 1})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def layers():
+    return before_and_after()
+
+
+def line(axes, label=None, colour=None):
+    """The first line with this label or colour."""
+    for found in axes.lines:
+        if label in (None, found.get_label()) and colour in (None, found.get_color()):
+            return found
+    raise AssertionError(f"no line {label or colour}")
+
+
+def nyquist(axes) -> float:
+    (position,) = {float(x) for x in line(axes, colour="0.15").get_xdata()}
+    return position
+
+
+def texts(axes) -> str:
+    return " ".join([axes.get_title(), *(text.get_text() for text in axes.texts)])
+
+
+def test_a_run_is_drawn_into_four_files_and_nothing_else(tmp_path, layers):
+    folder = tmp_path / "run" / "figures"
+    before, after = layers
+    names = ["curves.png", "response.png", "eigenvalues.png", "beta.png"]
+    options = {"before": before, "after": after, "length": LENGTH, "title": "run"}
+    for _ in range(2):  # the second time over the first
+        paths = draw_run(folder, rows=metric_rows(10), **options)
+        assert paths == [folder / name for name in names]
+        assert sorted(p.name for p in folder.iterdir()) == sorted(names)
+        for path in paths:
+            assert path.read_bytes().startswith(PNG)
+            pixels = matplotlib.image.imread(path)
+            assert pixels.shape[1] > 600 and np.ptp(pixels) == 1
+
+
+def test_the_bytes_depend_on_the_numbers_only(tmp_path, layers):
+    before, after = layers
+    options = {"before": before[:1], "after": after[:1], "length": LENGTH, "title": "run"}
+    first = [p.read_bytes() for p in draw_run(tmp_path / "a", rows=metric_rows(9), **options)]
+    # A matplotlibrc of one's own is no number.
+    with matplotlib.rc_context({"font.size": 30, "text.usetex": True, "axes.grid": True}):
+        again = [p.read_bytes() for p in draw_run(tmp_path / "b", rows=metric_rows(9), **options)]
+    assert first == again
+
+
+def test_before_and_after_must_be_the_same_layers(tmp_path, layers):
+    before, after = layers
+    with pytest.raises(ValueError, match="the same layers"):
+        draw_run(tmp_path, rows=[], before=before, after=after[:1], length=LENGTH, title="run")
+
+
+@pytest.mark.parametrize("figure", [response_figure, eigenvalues_figure, beta_figure])
+def test_every_layer_figure_is_labelled_and_titled(figure, layers):
+    drawn = figure(*layers, LENGTH, "lra/listops")
+    assert drawn.get_suptitle().startswith("lra/listops: ")
+    assert drawn.legends
+    first = drawn.axes[0]
+    assert first.get_ylabel()
+    assert all(axes.get_xlabel() for axes in drawn.axes) or figure is beta_figure
+
+
+def test_curves_are_the_rows():
+    rows = metric_rows(20)
+    figure = curves_figure(rows, "run")
+    for axes, name in zip(figure.axes, ("loss", "accuracy"), strict=True):
+        assert axes.get_xlabel() == "training step" and axes.get_ylabel().startswith(name)
+        for kind in ("train", "val"):
+            drawn = line(axes, kind)
+            chosen = [row for row in rows if row["kind"] == kind]
+            np.testing.assert_array_equal(drawn.get_xdata(), [row["step"] for row in chosen])
+            np.testing.assert_array_equal(drawn.get_ydata(), [row[name] for row in chosen])
+
+
+def test_many_training_points_get_a_running_mean():
+    axes = curves_figure(metric_rows(SMOOTH_FROM), "run").axes[0]
+    raw = np.asarray(line(axes, "train").get_ydata())
+    smooth = np.asarray(line(axes, "train, mean of 4 points").get_ydata())
+    assert raw.size == smooth.size == SMOOTH_FROM
+    for i in range(2, SMOOTH_FROM - 2):
+        assert smooth[i] == pytest.approx(raw[i - 2 : i + 2].mean())
+
+
+def test_running_mean_keeps_constants_up_to_the_ends():
+    np.testing.assert_allclose(running_mean(np.full(11, 2.5), 4), 2.5)
+
+
+def test_steps_without_a_finite_value_are_crossed_not_drawn():
+    rows = metric_rows(10)
+    rows[3]["loss"], rows[4]["loss"] = float("nan"), float("inf")
+    axes = curves_figure(rows, "run").axes[0]
+    np.testing.assert_array_equal(line(axes, "train: not finite").get_xdata(), [40, 50])
+    assert np.isfinite(line(axes, "train").get_ydata()).all()
+    assert line(axes, "train").get_xdata().size == 8
+
+
+def test_a_loss_that_falls_tenfold_is_on_a_logarithmic_axis():
+    rows = metric_rows(10)
+    assert curves_figure(rows, "run").axes[0].get_yscale() == "linear"
+    rows[0]["loss"] = 40.0
+    axes = curves_figure(rows, "run").axes
+    assert [a.get_yscale() for a in axes] == ["log", "linear"]
+
+
+def test_a_run_without_rows_says_so():
+    assert all("no metrics yet" in texts(axes) for axes in curves_figure([], "run").axes)
+
+
+def test_a_run_without_evaluations_shows_its_training():
+    rows = [row for row in metric_rows(10) if row["kind"] == "train"]
+    axes = curves_figure(rows, "run").axes[0]
+    assert [drawn.get_label() for drawn in axes.lines] == ["train"]
+
+
+def test_response_lines_are_the_medians_over_channels_and_readouts():
+    layers = before_and_after(beta_unit="hz_1e4")  # the unit whose gain depends on the length
+    figure = response_figure(*layers, LENGTH, "run")
+    assert [axes.get_title() for axes in figure.axes] == ["blocks/0/ssm", "blocks/1/ssm"]
+    for colour, views in zip((BEFORE, AFTER), layers, strict=True):
+        for axes, view in zip(figure.axes, views, strict=True):
+            drawn = line(axes, colour=colour)
+            omega_F = np.asarray(drawn.get_xdata())
+            _, median_F, _ = quartiles(response_magnitude(view, omega_F, 2 * LENGTH))
+            np.testing.assert_array_equal(drawn.get_ydata(), median_F)
+            assert omega_F[0] == pytest.approx(np.pi / LENGTH)
+            assert omega_F[-1] > mode_angles(view).max() or omega_F[-1] == 4 * np.pi
+
+
+def test_nyquist_is_at_pi_and_the_ground_beyond_it_is_shown(layers):
+    panels = response_figure(*layers, LENGTH, "run").axes
+    # The eigenvalues' figure: a row of planes, then a row of angles.
+    panels += eigenvalues_figure(*layers, LENGTH, "run").axes[2:]
+    for axes in panels:
+        assert nyquist(axes) == pytest.approx(np.pi)
+        assert axes.get_xlim()[1] > 2 * np.pi
+        assert axes.get_xscale() == "log"
+
+
+def test_eigenvalues_shared_by_channels_are_drawn_once_each(layers):
+    planes = eigenvalues_figure(*layers, LENGTH, "run").axes[:2]
+    for plane, old, new in zip(planes, *layers, strict=True):
+        dots = [drawn for drawn in plane.lines if drawn.get_marker() == "o"]
+        for drawn, view in zip(dots, (new, old), strict=True):
+            np.testing.assert_array_equal(drawn.get_xdata(), -view.A_HN[0].real)
+            np.testing.assert_array_equal(drawn.get_ydata(), view.A_HN[0].imag)
+        ways = [drawn for drawn in plane.lines if drawn.get_marker() != "o"]
+        assert len(ways) == old.A_HN.shape[1]
+        np.testing.assert_array_equal(ways[2].get_ydata(), [v.A_HN[0, 2].imag for v in (old, new)])
+
+
+def test_bars_of_angles_hold_all_modes_and_the_title_the_share_beyond_nyquist():
+    fast = [replace(view, dt_H=view.dt_H * 20) for view in before_and_after()[0]]
+    slow = before_and_after()[0]
+    axes = eigenvalues_figure(slow, fast, LENGTH, "run").axes[2:]
+    for panel, old, new in zip(axes, slow, fast, strict=True):
+        old_bars, new_bars = [
+            patch.get_data() for patch in panel.patches if hasattr(patch, "get_data")
+        ]
+        for bars, view in ((old_bars, old), (new_bars, new)):
+            assert bars.values.sum() == pytest.approx(100)
+            cut = np.searchsorted(bars.edges, np.pi)
+            beyond = 100 * share_aliased(view)
+            assert bars.values[cut:].sum() <= beyond + 1e-9 <= bars.values[cut - 1 :].sum() + 2e-9
+        share = f"{share_aliased(old):.0%} before, {share_aliased(new):.0%} after"
+        assert share in panel.get_title()
+        assert share_aliased(new) > share_aliased(old)
+
+
+def test_beta_is_drawn_for_every_channel_with_its_start():
+    before, after = before_and_after(depth=3, beta=0.25)
+    axes = beta_figure(before, after, LENGTH, "run").axes[0]
+    channels = [d for d in axes.lines if d.get_color() == AFTER]
+    for i, (drawn, view) in enumerate(zip(channels, after, strict=True)):
+        np.testing.assert_array_equal(drawn.get_ydata(), view.beta_H)
+        assert np.abs(np.asarray(drawn.get_xdata()) - i).max() < 0.3
+    starts = [c for c in axes.collections if matplotlib.colors.same_color(c.get_color(), BEFORE)]
+    assert len(starts) == 3
+    assert {y for c in starts for s in c.get_segments() for y in s[:, 1]} == {0.25}
+    medians = [d.get_ydata()[0] for d in axes.lines if d.get_color() == "black"]
+    np.testing.assert_allclose(medians, [np.median(view.beta_H) for view in after])
+    assert [t.get_text() for t in axes.get_xticklabels()] == [view.name for view in after]
+    assert "fixed" not in texts(axes)
+
+
+@pytest.mark.parametrize(("unit", "base"), [("lra", 1.5), ("rad", 1 + np.pi)])
+def test_the_right_axis_of_beta_is_the_gain_at_nyquist(unit, base):
+    figure = beta_figure(*before_and_after(beta_unit=unit), LENGTH, "run")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    (gain,) = axes.child_axes
+    np.testing.assert_allclose(gain.get_ylim(), base ** np.array(axes.get_ylim()), rtol=1e-6)
+    assert "gain at Nyquist" in gain.get_ylabel()
+
+
+def test_a_fixed_beta_is_said_to_be_fixed():
+    before, after = before_and_after(learn_beta=False, beta=0.5)
+    axes = beta_figure(before, after, LENGTH, "run").axes[0]
+    assert "fixed" in texts(axes)
+    assert {y for d in axes.lines for y in d.get_ydata()} == {0.5}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("field", ["A_HN", "dt_H", "beta_H", "C_CHN"])
+def test_a_diverged_layer_does_not_stop_the_drawing(tmp_path, field):
+    before, after = before_and_after(depth=3)
+    diverged = [
+        replace(view, **{field: np.full_like(getattr(view, field), bad)})
+        for view, bad in zip(after, (1e30, np.inf, np.nan), strict=True)
+    ]
+    draw_run(tmp_path, rows=[], before=before, after=diverged, length=LENGTH, title="$_{$")
+    assert "no finite values" in texts(response_figure(before, diverged, LENGTH, "run").axes[2])
+
+
+def test_a_model_without_such_layers_gets_figures_that_say_so():
+    for figure in (response_figure, eigenvalues_figure, beta_figure):
+        assert "no layer" in texts(figure([], [], LENGTH, "run").axes[0])
+
+
+@pytest.mark.parametrize(
+    ("layers", "lines", "columns"),
+    [(1, 1, 1), (2, 1, 2), (4, 1, 4), (5, 2, 3), (6, 2, 3), (7, 2, 4), (8, 2, 4), (12, 3, 4)],
+)
+def test_layers_are_set_at_most_four_abreast(layers, lines, columns):
+    grid = Grid(layers, "run", heights=(2.0, 1.0))
+    assert len(grid.figure.axes) == 2 * layers
+    places = [stack[0].get_subplotspec() for stack in grid.panels]
+    assert [place.get_gridspec().get_geometry() for place in places] == [
+        (2 * lines, columns)
+    ] * layers
+    for i, stack in enumerate(grid.panels):
+        upper, lower = (axes.get_subplotspec() for axes in stack)
+        assert (upper.rowspan.start, upper.colspan.start) == (i // columns * 2, i % columns)
+        assert lower.rowspan.start == upper.rowspan.start + 1

@@ -1,0 +1,107 @@
+"""Batch norm with PyTorch's statistics, layer norm with PyTorch's epsilon."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from flax import nnx
+from running import numbers
+
+from ssm_jax.layers.norm import BatchNorm, LayerNorm, make_norm
+
+RNG = np.random.default_rng(0)
+
+
+def with_affine(norm):
+    """Scale and bias away from 1 and 0."""
+    for variable in (norm.scale, norm.bias):
+        variable[...] = jnp.asarray(RNG.normal(size=variable[...].shape), jnp.float32)
+    return norm
+
+
+def features(*shape):
+    return (3 + 2 * RNG.normal(size=shape)).astype(np.float32)
+
+
+def test_batch_norm_in_training_normalizes_by_the_biased_variance_of_batch_and_time():
+    norm, x = with_affine(BatchNorm(4)), features(3, 5, 4)
+    p = numbers(norm)
+    exact = oracles.normalize(x.astype(float), (0, 1), p["scale"], p["bias"])
+    np.testing.assert_allclose(norm(x, train=True), exact, atol=2e-6)
+
+
+def test_running_statistics_move_by_a_tenth_and_the_variance_is_unbiased():
+    """PyTorch: momentum 0.1, and n / (n - 1) in the running variance (OC-16)."""
+    norm = BatchNorm(4)
+    mean, var = np.zeros(4), np.ones(4)
+    for _ in range(3):
+        x = features(2, 3, 4)
+        norm(x, train=True)
+        rows = x.astype(float).reshape(-1, 4)
+        mean = 0.9 * mean + 0.1 * rows.mean(0)
+        var = 0.9 * var + 0.1 * rows.var(0, ddof=1)
+    np.testing.assert_allclose(norm.mean[...], mean, rtol=1e-6)
+    np.testing.assert_allclose(norm.var[...], var, rtol=1e-6)
+
+
+def test_batch_norm_in_evaluation_uses_the_running_statistics_and_keeps_them():
+    norm = with_affine(BatchNorm(4))
+    norm(features(2, 3, 4), train=True)
+    p, x = numbers(norm), features(2, 3, 4)
+    exact = (x - p["mean"]) / np.sqrt(p["var"] + 1e-5) * p["scale"] + p["bias"]
+    np.testing.assert_allclose(norm(x, train=False), exact, atol=3e-6)
+    for name, value in numbers(norm).items():
+        np.testing.assert_array_equal(value, p[name])
+
+
+def test_batch_norm_of_a_single_step_keeps_finite_statistics():
+    """n - 1 = 0; PyTorch refuses such a batch."""
+    norm = BatchNorm(4)
+    y = norm(features(1, 1, 4), train=True)
+    assert np.isfinite(y).all()
+    np.testing.assert_allclose(norm.var[...], 0.9, rtol=1e-6)
+
+
+def test_gradient_goes_through_the_batch_statistics_and_not_through_the_running_ones():
+    """dx = (w - mean w - x_hat mean(w x_hat)) / sigma for the sum of w x_hat."""
+    x, w = features(2, 5, 3), RNG.normal(size=(2, 5, 3))
+
+    def objective(x):
+        norm = BatchNorm(3)
+        y = norm(x, train=True)
+        return jnp.sum(y * jnp.asarray(w, jnp.float32)) + jnp.sum(norm.mean[...] + norm.var[...])
+
+    rows, weight = x.astype(float).reshape(-1, 3), w.reshape(-1, 3)
+    sigma = np.sqrt(rows.var(0) + 1e-5)
+    x_hat = (rows - rows.mean(0)) / sigma
+    exact = (weight - weight.mean(0) - x_hat * (weight * x_hat).mean(0)) / sigma
+    np.testing.assert_allclose(jax.grad(objective)(x), exact.reshape(x.shape), atol=2e-6)
+
+
+def test_layer_norm_normalizes_each_step_over_its_channels():
+    norm, x = with_affine(LayerNorm(7)), features(2, 3, 7)
+    p = numbers(norm)
+    exact = oracles.normalize(x.astype(float), -1, p["scale"], p["bias"])
+    for train in (True, False):
+        np.testing.assert_allclose(norm(x, train=train), exact, atol=2e-6)
+
+
+def test_epsilon_is_1e_5_inside_the_root():
+    x = np.full((1, 4, 2), 5, np.float32) + np.float32([[[0.0], [0.001], [0.0], [0.001]]])
+    deviation = x.astype(float) - x.astype(float).mean(axis=(0, 1))
+    exact = deviation / np.sqrt((deviation**2).mean(axis=(0, 1)) + 1e-5)
+    np.testing.assert_allclose(BatchNorm(2)(x, train=True), exact, rtol=2e-3)
+    assert np.abs(exact).max() < 0.2
+
+
+def test_norms_are_made_by_name():
+    assert isinstance(make_norm("batch", 3), BatchNorm)
+    assert isinstance(make_norm("layer", 3), LayerNorm)
+    with pytest.raises(ValueError, match="unknown norm 'group'; choose one of batch, layer"):
+        make_norm("group", 3)
+
+
+def test_running_statistics_are_no_parameters():
+    assert set(numbers(BatchNorm(3), nnx.Param)) == {"scale", "bias"}
+    assert set(numbers(BatchNorm(3), nnx.BatchStat)) == {"mean", "var"}

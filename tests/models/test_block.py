@@ -1,0 +1,118 @@
+"""The residual block against float64: the order of its parts, and where padding is masked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from flax import nnx
+from running import numbers, run
+
+from ssm_jax.layers import S4D
+from ssm_jax.models import Block
+from ssm_jax.models.block import linear
+
+H, LENGTHS = 4, np.array([5, 12, 9], np.int32)
+
+
+def block(*, norm="batch", prenorm=True, dropout=0.0, tie_dropout=True, ssm_dropout=0.0):
+    """A block none of whose parameters is 0 or 1."""
+    rngs = nnx.Rngs(params=0)
+    ssm = S4D(H, d_state=3, dropout=ssm_dropout, tie_dropout=tie_dropout, rngs=rngs)
+    model = Block(
+        H, ssm, norm=norm, prenorm=prenorm, dropout=dropout, tie_dropout=tie_dropout, rngs=rngs
+    )
+    rng = np.random.default_rng(0)
+    for variable in (model.norm.scale, model.norm.bias, model.ssm.beta):
+        variable[...] = jnp.asarray(rng.normal(size=variable[...].shape), jnp.float32)
+    if norm == "batch":
+        model.norm.mean[...] = jnp.asarray(rng.normal(size=H), jnp.float32)
+        model.norm.var[...] = jnp.asarray(rng.uniform(0.5, 2, size=H), jnp.float32)
+    return model
+
+
+def inputs():
+    return np.random.default_rng(1).normal(size=(3, 12, H)).astype(np.float32)
+
+
+def _forward(state, x, lengths, key, graphdef, train):
+    return nnx.merge(graphdef, state)(x, lengths, train=train, key=key)
+
+
+def apply(model, x, *, train=False, key=None):
+    graphdef, state = nnx.split(model)
+    return run(_forward, state, x, LENGTHS, key, graphdef=graphdef, train=train)
+
+
+@pytest.mark.parametrize(
+    ("kind", "prenorm", "train"),
+    [("batch", True, True), ("batch", False, False), ("layer", False, True)],
+)
+def test_block_is_norm_ssm_gelu_linear_glu_and_residual_in_this_order(kind, prenorm, train):
+    """x + GLU(W GELU(ssm(norm x))), or the norm after the sum; GELU by SciPy's erf."""
+    model, x = block(norm=kind, prenorm=prenorm), inputs()
+    exact = oracles.block(
+        numbers(model), x.astype(float), LENGTHS, kind=kind, prenorm=prenorm, train=train
+    )
+    np.testing.assert_allclose(
+        apply(model, x, train=train), exact, rtol=0, atol=2e-6 * np.abs(exact).max()
+    )
+
+
+def test_padding_is_masked_before_the_ssm_and_nowhere_else():
+    """It counts in the batch norm's statistics, and stays in the residual stream (OC-15)."""
+    model, x = block(), inputs()
+    padding = np.arange(12)[None, :] >= LENGTHS[:, None]
+    other = np.where(padding[:, :, None], x + 3, x).astype(np.float32)
+    frozen, changed = apply(model, x), apply(model, other)
+    np.testing.assert_array_equal(changed[~padding], frozen[~padding])
+    assert np.abs((changed - frozen)[padding] - 3).max() < 1e-5
+    trained, changed = apply(model, x, train=True), apply(model, other, train=True)
+    assert np.abs(changed[~padding] - trained[~padding]).max() > 1e-3
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout_acts_after_the_gelu_and_on_the_branch(tied):
+    """A dropped branch leaves the input; a dropped GELU output still passes through W."""
+    x, key = inputs(), jax.random.key(0)
+    model = block(dropout=0.5, tie_dropout=tied)
+    dropped = apply(model, x, key=key)
+    branch = dropped == x
+    assert 0.2 < branch.mean() < 0.8
+    assert (branch == branch[:, :1]).all() == tied
+    kept = ~branch
+    alone = apply(block(), x)
+    np.testing.assert_array_equal(apply(model, x), alone)
+    doubled = x + 2 * (alone - x)
+    assert np.abs(dropped - doubled)[kept].max() > 1e-2, "no dropout before W"
+
+
+def test_the_three_dropouts_draw_with_their_own_keys(monkeypatch):
+    """The same key for all would drop the same channels in each place."""
+    keys = []
+    draw = jax.random.bernoulli
+
+    def recording(key, *args):
+        keys.append(jax.random.key_data(key))
+        return draw(key, *args)
+
+    def keys_of(state, x, key, graphdef):
+        nnx.merge(graphdef, state)(x, LENGTHS, train=False, key=key)
+        return jnp.stack(keys)
+
+    monkeypatch.setattr(jax.random, "bernoulli", recording)
+    graphdef, state = nnx.split(block(dropout=0.5, ssm_dropout=0.5))
+    found = run(keys_of, state, inputs(), jax.random.key(0), graphdef=graphdef)
+    assert len(found) == 3
+    assert len({key.tobytes() for key in found}) == 3
+
+
+def test_linear_starts_uniform_within_one_over_root_fan_in():
+    """As torch.nn.Linear: kernel and bias alike."""
+    p = numbers(linear(64, 200, nnx.Rngs(params=0)))
+    assert p["kernel"].shape == (64, 200)
+    for values in p.values():
+        assert np.abs(values).max() <= 1 / 8
+        assert np.abs(values).max() > 0.95 / 8
+        assert abs(values.std() - 1 / 8 / np.sqrt(3)) < 0.01
+        assert abs(values.mean()) < 0.02

@@ -1,0 +1,204 @@
+"""The classifier: parameter counts of the official models, pooling, the scan over its blocks."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from flax import nnx
+from running import numbers, run
+
+from ssm_jax.models import SequenceClassifier
+from ssm_jax.models.classifier import POOLS, pool
+from ssm_jax.train.state import split
+
+LENGTHS = np.array([5, 12, 1], np.int32)
+VOCAB, K = 7, 3
+
+
+@functools.cache
+def classifier(seed=0, **options):
+    """A small model whose beta, norms and running statistics have left their start values."""
+    options = {"vocab_size": VOCAB, "d_model": 4, "depth": 2, "pool": "last", **options}
+    model = SequenceClassifier(n_classes=K, ssm={"d_state": 3}, rngs=nnx.Rngs(params=0), **options)
+    rng = np.random.default_rng(seed)
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        if path[-1] in ("beta", "scale", "bias", "mean"):
+            noise = rng.normal(size=variable[...].shape) / 2
+            variable[...] = variable[...] + jnp.asarray(noise, jnp.float32)
+        elif path[-1] == "var":
+            variable[...] = jnp.asarray(rng.uniform(0.5, 2, size=variable[...].shape), jnp.float32)
+    return model
+
+
+def tokens():
+    return np.random.default_rng(2).integers(0, VOCAB, (3, 12)).astype(np.int32)
+
+
+OFFICIAL = {
+    "listops": (403_210, {"n_classes": 10, "vocab_size": 18}),
+    "text": (1_226_754, {"n_classes": 2, "vocab_size": 135, "d_model": 256}),
+    "image": (
+        4_353_034,
+        {"n_classes": 10, "d_input": 1, "d_model": 512, "norm": "layer", "prenorm": False},
+    ),
+    "pathfinder": (1_192_706, {"n_classes": 2, "d_input": 1, "d_model": 256}),
+    "path_x": (497_666, {"n_classes": 2, "d_input": 1}),
+}
+
+
+@pytest.mark.parametrize("task", OFFICIAL)
+def test_official_models_have_exactly_the_official_number_of_parameters(task):
+    count, options = OFFICIAL[task]
+    ssm = {"n_ssm": {"image": 512, "path_x": 128}.get(task, 1)}
+    _, params, _ = nnx.eval_shape(
+        lambda: split(SequenceClassifier(**options, ssm=ssm, rngs=nnx.Rngs(params=0)))
+    )
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.parametrize("mode", POOLS)
+def test_pool_is_over_the_unpadded_steps(mode):
+    x = np.random.default_rng(3).normal(size=(3, 12, 4)).astype(np.float32)
+    exact = oracles.pool(x.astype(float), LENGTHS, mode)
+    x[np.arange(12)[None, :] >= LENGTHS[:, None]] = np.nan
+    np.testing.assert_allclose(run(pool, x, LENGTHS, mode=mode), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", POOLS)
+def test_pool_without_lengths_is_over_all_steps(mode):
+    x = np.random.default_rng(3).normal(size=(3, 12, 4)).astype(np.float32)
+    exact = oracles.pool(x.astype(float), [12] * 3, mode)
+    np.testing.assert_allclose(run(pool, x, None, mode=mode), exact, rtol=1e-6, atol=1e-6)
+
+
+def _logits(params, stats, inputs, lengths, graphdef, train):
+    return nnx.merge(graphdef, params, stats)(inputs, lengths, train=train)
+
+
+@pytest.mark.parametrize(
+    ("options", "train"),
+    [
+        ({}, False),
+        (
+            {"norm": "layer", "prenorm": False, "vocab_size": None, "d_input": 2, "pool": "mean"},
+            False,
+        ),
+        ({"pool": "sum"}, True),
+    ],
+    ids=["listops", "image", "training"],
+)
+def test_logits_are_those_of_the_model_in_float64(options, train):
+    model = classifier(**options)
+    real = np.random.default_rng(4).normal(size=(3, 12, 2)).astype(np.float32)
+    inputs = real if "d_input" in options else tokens()
+    graphdef, params, stats = split(model)
+    found = run(_logits, params, stats, inputs, LENGTHS, graphdef=graphdef, train=train)
+    exact = oracles.classifier(
+        numbers(model),
+        inputs,
+        LENGTHS,
+        kind=options.get("norm", "batch"),
+        prenorm=options.get("prenorm", True),
+        mode=options.get("pool", "last"),
+        train=train,
+    )
+    np.testing.assert_allclose(found, exact, rtol=0, atol=5e-6 * np.abs(exact).max())
+
+
+def by_a_loop(model, inputs, lengths, key):
+    """The forward pass in training with a Python loop over the blocks."""
+    x = model.encoder(inputs)
+    for block, block_key in zip(model.blocks, jax.random.split(key, 2), strict=True):
+        x = block(x, lengths, train=True, key=block_key)
+    x = model.norm(x, train=True)
+    return model.decoder(pool(x, lengths, model.pool))
+
+
+def by_the_scan(model, inputs, lengths, key):
+    return model(inputs, lengths, train=True, key=key)
+
+
+def _loss(params, stats, inputs, lengths, key, graphdef, forward):
+    model = nnx.merge(graphdef, params, stats)
+    logits = forward(model, inputs, lengths, key)
+    return jnp.sum(logits[:, 0]), (logits, split(model)[2])
+
+
+def test_scanned_blocks_are_a_loop_over_the_blocks():
+    """Logits, gradients, running statistics, and the dropout key of each block."""
+    graphdef, params, stats = split(classifier(dropout=0.3))
+    gradient = jax.value_and_grad(_loss, has_aux=True)
+    arguments = (params, stats, tokens(), LENGTHS, jax.random.key(5))
+    scan, loop = (
+        run(gradient, *arguments, graphdef=graphdef, forward=f) for f in (by_the_scan, by_a_loop)
+    )
+    assert jax.tree.structure(scan) == jax.tree.structure(loop)
+    (_, (_, new_stats)), _ = scan
+    assert not np.array_equal(
+        new_stats["blocks"][1]["norm"]["mean"], stats["blocks"][1]["norm"]["mean"]
+    )
+    for a, b in zip(jax.tree.leaves(scan), jax.tree.leaves(loop), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * np.abs(b).max() + 1e-6)
+
+
+def test_evaluation_keeps_the_running_statistics():
+    graphdef, params, stats = split(classifier())
+
+    def stats_after(params, stats, inputs):
+        model = nnx.merge(graphdef, params, stats)
+        model(inputs, LENGTHS)
+        return split(model)[2]
+
+    after = run(stats_after, params, stats, tokens())
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(stats), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_embedding_starts_as_a_standard_normal_and_blocks_start_apart():
+    p = numbers(
+        SequenceClassifier(
+            n_classes=2, vocab_size=2000, d_model=4, depth=3, rngs=nnx.Rngs(params=0)
+        )
+    )
+    table = p["encoder"]["embedding"]
+    assert table.shape == (2000, 4)
+    assert abs(table.std() - 1) < 0.03
+    assert abs(table.mean()) < 0.05
+    for part, leaf in (("ssm", "C_ri"), ("ssm", "dt_raw"), ("ssm", "D"), ("glu", "kernel")):
+        first, second, third = (p["blocks"][i][part][leaf] for i in range(3))
+        assert not np.array_equal(first, second)
+        assert not np.array_equal(second, third)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give vocab_size or d_input, got vocab_size=None, d_input=None"),
+        ({"vocab_size": 3, "d_input": 1}, "got vocab_size=3, d_input=1"),
+        (
+            {"vocab_size": 3, "pool": "max"},
+            "unknown pool 'max'; choose one of last, mean, first, sum",
+        ),
+        ({"vocab_size": 3, "layer": "s4"}, "unknown layer 's4'; choose one of s4d"),
+        ({"vocab_size": 3, "norm": "group"}, "unknown norm 'group'"),
+    ],
+)
+def test_arguments_that_contradict_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SequenceClassifier(n_classes=2, d_model=4, depth=1, rngs=nnx.Rngs(params=0), **options)
+
+
+def test_unknown_argument_of_the_layer_is_refused():
+    with pytest.raises(TypeError, match="d_stat"):
+        SequenceClassifier(
+            n_classes=2, vocab_size=3, d_model=4, ssm={"d_stat": 3}, rngs=nnx.Rngs(params=0)
+        )
+
+
+def test_unknown_pool_mode_is_refused():
+    with pytest.raises(ValueError, match="unknown pool 'max'"):
+        pool(jnp.zeros((1, 2, 3)), None, "max")

@@ -1,0 +1,77 @@
+"""One run over four devices is the run over one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+from tiny import tiny_experiment
+from ssm_jax.data.loader import train_batches
+
+experiment = tiny_experiment(Path(sys.argv[2]))
+assert experiment.mesh.size == int(sys.argv[1])
+state, found = experiment.fresh_state(), []
+step = experiment.compile_train_step()
+batches = train_batches(experiment.dataset, "train", 8, 0, 0)
+with jax.set_mesh(experiment.mesh):
+    for _ in range(12):
+        batch = experiment.place_batch(next(batches))
+        state, metrics = step(state, experiment.key, batch)
+        found.append({name: float(value) for name, value in metrics.items()})
+    evaluate = experiment.compile_eval_step()
+    batch = experiment.dataset.gather("val", list(range(8)))
+    mask = [1.0] * 5 + [0.0] * 3
+    batch["mask"] = jax.numpy.asarray(mask, jax.numpy.float32)
+    sums = evaluate(state.params, state.stats, experiment.place_batch(batch))
+inputs = experiment.place_batch(batch)["inputs"]
+shards = {str(shard.data.shape) for shard in inputs.addressable_shards}
+gathers = step.as_text().count("all-gather(")
+print(json.dumps({
+    "steps": found,
+    "sums": {name: float(value) for name, value in sums.items()},
+    "shards": sorted(shards),
+    "gathers": gathers,
+}))
+"""
+
+
+def run(devices: int, data_dir: Path) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(devices), str(data_dir)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def one_and_four(data_dir):
+    return run(1, data_dir), run(4, data_dir)
+
+
+def test_four_devices_have_the_losses_of_one(one_and_four):
+    """Dropout is on; float32 sums in another order are all that differs."""
+    one, four = one_and_four
+    assert four["shards"] == ["(2, 24)"]
+    for a, b in zip(one["steps"], four["steps"], strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-6 * max(1, abs(a["loss"])))
+        assert b["accuracy"] == a["accuracy"]
+    assert four["sums"]["count"] == one["sums"]["count"] == 5
+    assert four["sums"]["loss"] == pytest.approx(one["sums"]["loss"], rel=1e-5)
+
+
+def test_no_device_gathers_the_batch_of_the_others(one_and_four):
+    """XLA alone would gather the whole batch before every FFT."""
+    assert one_and_four[1]["gathers"] == 0

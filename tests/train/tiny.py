@@ -1,0 +1,37 @@
+"""A small experiment with everything in it: dropout, evaluations, saves within an epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ssm_jax import config as config_lib
+from ssm_jax.train.experiment import Experiment, build
+
+
+def tiny_config(**overrides) -> ConfigDict:
+    """60 steps of 8 short expressions; overrides are by dotted key with __ for the dot."""
+    cfg = config_lib.default()
+    cfg.name = "tiny"
+    cfg.batch_size = 8
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 100, 20, 20
+    cfg.data.longer_than, cfg.data.shorter_than, cfg.data.padded_length = 3, 24, 24
+    cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 2, 8, 4
+    cfg.model.dropout, cfg.model.pool = 0.1, "last"
+    cfg.train.steps, cfg.train.eval_every = 60, 20
+    cfg.schedule.warmup_steps = 5
+    cfg.checkpoint.every, cfg.log.every = 7, 3
+    cfg.figures = False
+    cfg.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
+    return cfg
+
+
+def tiny_experiment(data_dir: Path, **overrides) -> Experiment:
+    return build(tiny_config(**overrides), data_dir=data_dir)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """So that this file is itself a config for scripts/train.py."""
+    del arg
+    return tiny_config()
