@@ -32,7 +32,7 @@ def get_config(arg=""):
     cfg.model.alpha = 3.0
     cfg.model.pool = "last"
 
-    cfg.train.epochs = 8.0
+    cfg.train.epochs = 6.0  # 1,200 steps
     cfg.train.eval_batch_size = 250
 
     groups = cfg.optim.groups

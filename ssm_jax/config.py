@@ -29,13 +29,11 @@ def default() -> ConfigDict:
     cfg.batch_size = 32  # examples per step over all devices, >= 1
 
     cfg.data = ConfigDict()
-    cfg.data.source = (
-        "generated"  # generated: by LRA's procedure | official: the release, at --lra_release
-    )
+    cfg.data.source = "generated"  # generated (by LRA's procedure) | official (see --lra_release)
     cfg.data.seed = 0  # of the generator, >= 0; not read for official data
     cfg.data.n_train = 96_000  # expressions to generate, >= 1 (LRA: 96,000 / 2,000 / 2,000)
-    cfg.data.n_val = 2_000
-    cfg.data.n_test = 2_000
+    cfg.data.n_val = 2_000  # likewise, for validation
+    cfg.data.n_test = 2_000  # likewise, for the test
     cfg.data.shorter_than = 2_000  # tokens: a kept expression is strictly shorter (LRA: 2,000) ...
     cfg.data.longer_than = 500  # ... and strictly longer (LRA: 500)
     cfg.data.max_depth = 10  # nesting, 2..10 (LRA: 10)
@@ -87,9 +85,7 @@ def default() -> ConfigDict:
         ("rest", ""),
     ):
         group = ConfigDict()
-        # Regular expression, searched in a parameter's path (blocks/0/ssm/C_ri); "": what no other
-        # matches.
-        group.match = match
+        group.match = match  # regular expression, searched in blocks/0/ssm/C_ri; "": all others
         group.optional = name == "beta"  # may match nothing (a fixed beta is no parameter)
         group.lr = 1e-3  # peak learning rate, >= 0
         group.weight_decay = 0.0  # decoupled (AdamW), >= 0

@@ -1,0 +1,169 @@
+"""Who may import whom: by the source, and by what a fresh process holds after importing."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
+
+# A part is a folder of ssm_jax, or a file beside them. Python's own modules are free to all.
+MAY_IMPORT = {
+    "kernels": {"jax", "numpy"},
+    "init": {"jax", "numpy"},
+    "layers": {"kernels", "init", "jax", "flax"},
+    "models": {"layers", "jax", "flax"},
+    "data": {"numpy", "rich", "grain", "tensorflow_datasets"},
+    "tasks": {"models", "data", "jax", "flax", "optax"},
+    "train": {
+        "tasks", "data", "config", "analysis", "kernels",
+        "jax", "numpy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
+    },
+    "analysis": {"kernels", "models", "jax", "numpy", "flax", "matplotlib"},
+    "config": {"ml_collections"},
+    "options": {"config", "ml_collections"},
+    "cli": {"config", "options", "ml_collections"},
+    "dims": set(),
+    "__init__": set(),
+}  # fmt: skip
+
+ONLY_IN = {
+    "orbax": {"train/step_folder.py"},  # what train/checkpoint.py keeps in a folder of one step
+    "wandb": {"train/logs.py"},
+    "matplotlib": {f"analysis/figures/{f}.py" for f in ("__init__", "curves", "layers", "panels")},
+    "grain": {"data/loader.py"},
+    "tensorflow_datasets": {"data/listops_builder.py"},
+    "ml_collections": {"config.py", "options.py", "cli.py", "train/experiment.py"},
+}
+
+
+def name_of(file: Path) -> str:
+    """train/loop.py for a file of the package."""
+    return file.relative_to(ROOT / "ssm_jax").as_posix()
+
+
+def part_of(file: Path) -> str:
+    return name_of(file).removesuffix(".py").split("/")[0]
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Full names of what a file imports, anywhere in it; ssm_jax.kernels for its neighbours."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            assert node.module is not None
+            if node.module == "ssm_jax":
+                yield from (f"ssm_jax.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def foreign(file: Path) -> set[str]:
+    """Parts of the package and third-party packages that a file imports, its own part apart."""
+    found = set()
+    for name in imports(file):
+        parts = name.split(".")
+        found.add(parts[1] if parts[0] == "ssm_jax" and len(parts) > 1 else parts[0])
+    return found - set(sys.stdlib_module_names) - {part_of(file), "ssm_jax"}
+
+
+def test_every_part_has_its_rule():
+    assert {part_of(file) for file in FILES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_a_part_imports_only_what_it_may(file):
+    beyond = foreign(file) - MAY_IMPORT[part_of(file)]
+    assert not beyond, f"{name_of(file)} imports {sorted(beyond)}"
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_is_imported_in_its_place_alone(package):
+    assert {name_of(file) for file in FILES if package in foreign(file)} == ONLY_IN[package]
+
+
+def test_config_dict_stops_at_the_loop():
+    """Layers, kernels, data and the steps take plain arguments, so they work from a notebook."""
+    allowed = {"config.py", "options.py", "cli.py", "train/experiment.py", "train/loop.py"}
+    for file in FILES:
+        named = {
+            node.id if isinstance(node, ast.Name) else node.attr
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, (ast.Name, ast.Attribute))
+        }
+        assert "ConfigDict" not in named or name_of(file) in allowed, name_of(file)
+
+
+def test_experiment_files_import_the_config_alone():
+    files = sorted((ROOT / "configs").rglob("*.py"))
+    assert files
+    for file in files:
+        known = {
+            name for name in imports(file) if name.split(".")[0] not in sys.stdlib_module_names
+        }
+        assert {name.removesuffix(".config") for name in known} <= {"ssm_jax", "ml_collections"}, (
+            file
+        )
+
+
+def modules(part: str, *, but: tuple[str, ...] = ()) -> list[str]:
+    names = [name_of(file).removesuffix(".py") for file in FILES if part_of(file) == part]
+    return [
+        "ssm_jax." + name.replace("/", ".").removesuffix(".__init__")
+        for name in names
+        if name.removeprefix("data/") not in but
+    ]
+
+
+HEAVY = {"tensorflow", "torch", "wandb"}
+FRESH = {
+    # Grain imports jax and orbax, flax.nnx imports optax: neither can be told by sys.modules.
+    "numerics": (
+        modules("kernels") + modules("init") + modules("dims"),
+        {"flax", "optax", "orbax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
+    ),
+    "networks": (
+        modules("layers") + modules("models"),
+        {"orbax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
+    ),
+    "data": (
+        modules("data", but=("loader", "listops_builder")),
+        {"jax", "flax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
+    ),
+    "builder": (["ssm_jax.data.listops_builder"], {"jax", "flax", "grain", "matplotlib"}),
+    "training": (
+        modules("tasks") + modules("train") + ["ssm_jax.data.loader"],
+        {"tensorflow_datasets", "matplotlib"},
+    ),
+    "analysis": (modules("analysis"), {"orbax", "grain", "tensorflow_datasets", "ml_collections"}),
+    "command_line": (
+        modules("config") + modules("options") + modules("cli"),
+        {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "matplotlib"},
+    ),
+}
+
+
+@pytest.mark.parametrize("group", FRESH)
+def test_a_fresh_process_holds_nothing_that_a_part_may_not_have(group):
+    """Training starts without TFDS, matplotlib and wandb; the command line without JAX."""
+    names, forbidden = FRESH[group]
+    assert names
+    program = (
+        "import importlib, json, sys\n"
+        f"for name in {names!r}:\n"
+        "    importlib.import_module(name)\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    held = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "ssm_jax" in held
+    assert not held & (forbidden | HEAVY)
