@@ -67,9 +67,7 @@ def default() -> ConfigDict:
     cfg.train.steps = 0
     cfg.train.eval_every = 0  # steps between evaluations; 0: at the end of every epoch
     cfg.train.eval_batch_size = 0  # examples; 0: batch_size
-    cfg.train.select_metric = (
-        "accuracy"  # of an evaluation: accuracy | loss; names the best checkpoint
-    )
+    cfg.train.select_metric = "accuracy"  # accuracy | loss, of an evaluation; names the best one
     cfg.train.select_split = "val"  # train | val; the test split is read once, at the end
 
     cfg.optim = ConfigDict()  # AdamW

@@ -146,8 +146,7 @@ def _abstract_model(task: str, dataset: TokenDataset, options: Mapping[str, Any]
 
 
 def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -> Experiment:
-    """Check a config, open (or prepare) its data, and build model and optimizer without computing
-    anything.
+    """Check a config, open (or prepare) its data, and assemble the experiment.
 
     Args:
       cfg: from an experiment file; not changed.
@@ -161,15 +160,24 @@ def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -
     config_lib.check(cfg)
     if cfg.task not in TASKS:
         raise ValueError(f"unknown task {cfg.task!r}; choose one of {', '.join(TASKS)}.")
+    dataset = TASKS[cfg.task].open_data(
+        cfg.data.to_dict(), data_dir=data_dir, lra_release=lra_release, prepare=True
+    )
+    return assemble(cfg, dataset)
+
+
+def assemble(cfg: ConfigDict, dataset: TokenDataset) -> Experiment:
+    """Model and optimizer for a config and its opened data, without computing anything.
+
+    Raises:
+      ValueError: a batch that does not split over the devices, or parameters without a group.
+    """
     mesh = batch_mesh()
     if cfg.batch_size % mesh.size:
         raise ValueError(
             f"batch_size={cfg.batch_size} does not split over {mesh.size} devices; "
             f"use a multiple of {mesh.size}, such as {-(-cfg.batch_size // mesh.size) * mesh.size}."
         )
-    dataset = TASKS[cfg.task].open_data(
-        cfg.data.to_dict(), data_dir=data_dir, lra_release=lra_release, prepare=True
-    )
     epoch = steps_per_epoch(dataset.size("train"), cfg.batch_size)
     total_steps = cfg.train.steps or max(1, round(cfg.train.epochs * epoch))
     graphdef, params, _ = split(_abstract_model(cfg.task, dataset, cfg.model.to_dict()))

@@ -11,8 +11,10 @@ import pytest
 from flax import nnx
 from running import numbers, run
 
+from ssm_jax.layers.dropout import dropout
+from ssm_jax.layers.norm import BatchNorm
 from ssm_jax.models import SequenceClassifier
-from ssm_jax.models.classifier import POOLS, pool
+from ssm_jax.models.classifier import POOLS, apply_blocks, pool
 from ssm_jax.train.state import split
 
 LENGTHS = np.array([5, 12, 1], np.int32)
@@ -109,38 +111,46 @@ def test_logits_are_those_of_the_model_in_float64(options, train):
     np.testing.assert_allclose(found, exact, rtol=0, atol=5e-6 * np.abs(exact).max())
 
 
-def by_a_loop(model, inputs, lengths, key):
-    """The forward pass in training with a Python loop over the blocks."""
-    x = model.encoder(inputs)
-    for block, block_key in zip(model.blocks, jax.random.split(key, 2), strict=True):
-        x = block(x, lengths, train=True, key=block_key)
-    x = model.norm(x, train=True)
-    return model.decoder(pool(x, lengths, model.pool))
+class Mixer(nnx.Module):
+    """A block with all that a scan carries: parameters, running statistics, dropout, lengths."""
+
+    def __init__(self, rngs):
+        self.norm = BatchNorm(4)
+        self.out = nnx.Linear(4, 4, rngs=rngs)
+
+    def __call__(self, x_BLH, lengths_B, *, train, key):
+        y_BLH = dropout(self.norm(x_BLH, train=train), 0.3, key, tied=False)
+        y_BLH = y_BLH * lengths_B[:, None, None].astype(jnp.float32) / 12
+        return x_BLH + jnp.tanh(self.out(y_BLH))
 
 
-def by_the_scan(model, inputs, lengths, key):
-    return model(inputs, lengths, train=True, key=key)
+def in_a_loop(blocks, x, lengths, *, train, key):
+    keys = [None] * len(blocks) if key is None else jax.random.split(key, len(blocks))
+    for block, block_key in zip(blocks, keys, strict=True):
+        x = block(x, lengths, train=train, key=block_key)
+    return x
 
 
-def _loss(params, stats, inputs, lengths, key, graphdef, forward):
-    model = nnx.merge(graphdef, params, stats)
-    logits = forward(model, inputs, lengths, key)
-    return jnp.sum(logits[:, 0]), (logits, split(model)[2])
+def _through(params, stats, x, key, graphdef, forward, train):
+    blocks = nnx.merge(graphdef, params, stats)
+    y = forward(blocks, x, LENGTHS, train=train, key=key)
+    return jnp.sum(jnp.sin(y)), (y, split(blocks)[2])
 
 
-def test_scanned_blocks_are_a_loop_over_the_blocks():
-    """Logits, gradients, running statistics, and the dropout key of each block."""
-    graphdef, params, stats = split(classifier(dropout=0.3))
-    gradient = jax.value_and_grad(_loss, has_aux=True)
-    arguments = (params, stats, tokens(), LENGTHS, jax.random.key(5))
+@pytest.mark.parametrize(("train", "key"), [(True, jax.random.key(5)), (False, None)])
+def test_scanned_blocks_are_a_loop_over_the_blocks(train, key):
+    """Values, gradients, running statistics, and the dropout key of each block."""
+    rngs = nnx.Rngs(params=0)
+    graphdef, params, stats = split(nnx.List([Mixer(rngs) for _ in range(3)]))
+    x = np.random.default_rng(6).normal(size=(3, 12, 4)).astype(np.float32)
+    gradient = jax.value_and_grad(_through, has_aux=True)
     scan, loop = (
-        run(gradient, *arguments, graphdef=graphdef, forward=f) for f in (by_the_scan, by_a_loop)
+        run(gradient, params, stats, x, key, graphdef=graphdef, forward=forward, train=train)
+        for forward in (apply_blocks, in_a_loop)
     )
     assert jax.tree.structure(scan) == jax.tree.structure(loop)
     (_, (_, new_stats)), _ = scan
-    assert not np.array_equal(
-        new_stats["blocks"][1]["norm"]["mean"], stats["blocks"][1]["norm"]["mean"]
-    )
+    assert np.array_equal(new_stats[2]["norm"]["mean"], stats[2]["norm"]["mean"]) != train
     for a, b in zip(jax.tree.leaves(scan), jax.tree.leaves(loop), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * np.abs(b).max() + 1e-6)
 

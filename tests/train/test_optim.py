@@ -189,7 +189,7 @@ def test_first_update_after_a_warmup_starts_moves_only_constant_groups():
     tx, _ = make_optimizer(
         start, (A, DT, REST), cosine_with_warmup(2, 6, clamp=True), **ADAM, clip_norm=0.0
     )
-    updates, _ = tx.update(jax.tree.map(np.ones_like, start), tx.init(start), start)
+    updates, _ = run(tx.update, jax.tree.map(np.ones_like, start), run(tx.init, start), start)
     moved = {name: bool(np.any(u != 0)) for name, u in updates["layer"].items()}
     assert moved == {"A": False, "dt": True, "kernel": False, "bias": False}
 
