@@ -124,7 +124,8 @@ def check_resume(options: list[str], folder: Path, kills: int, seed: int) -> dic
             )
 
     finish(reference)
-    total = json.loads((reference / "summary.json").read_text())["steps"]
+    record = json.loads((reference / "summary.json").read_text())
+    total = record["steps"]
     draw = random.Random(seed)
     events = []
     for i in range(kills):
@@ -134,11 +135,16 @@ def check_resume(options: list[str], folder: Path, kills: int, seed: int) -> dic
         print(json.dumps(events[-1]), flush=True)
     finish(killed)
     interrupted = [event for event in events if event["signal"]]
+    names = [event["signal"] for event in interrupted]
+    compared = compare(reference, killed)
     return {
         "steps": total,
         "kills": len(interrupted),
+        "signals": {name: names.count(name) for name in sorted(set(names))},
+        **compared,
+        "equal": all(value for key, value in compared.items() if key.endswith("_equal")),
         "events": events,
-        **compare(reference, killed),
+        **{key: record[key] for key in ("git", "versions", "devices", "data", "seed")},
     }
 
 
@@ -149,20 +155,20 @@ def main(argv: list[str]) -> int:
         Flag("seed", "of the moments of interruption", 0, int),
         cli.DATA_DIR,
     )
-    _, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
+    cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
     if values["folder"] is None:
         cli.fail("--folder is missing; give a new folder, such as --folder=runs/check.")
     own = ("--folder", "--kills", "--seed")
     options = [word for word in argv if word.partition("=")[0] not in own]
     result = check_resume(options, values["folder"], values["kills"], values["seed"])
+    result = {"config": cfg.name, **result}
     (values["folder"] / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    equal = all(result[key] for key in ("metrics_equal", "leaves_equal", "test_equal"))
     print(
         f"{result['kills']} interruptions of {result['steps']} steps: {result['metrics_lines']} "
         f"lines of metrics, {result['leaves']} leaves and the test result are "
-        f"{'equal to the bit' if equal else 'NOT equal'}."
+        f"{'equal to the bit' if result['equal'] else 'NOT equal'}."
     )
-    return 0 if equal else 1
+    return 0 if result["equal"] else 1
 
 
 if __name__ == "__main__":

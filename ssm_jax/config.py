@@ -93,9 +93,7 @@ def default() -> ConfigDict:
     cfg.schedule = ConfigDict()  # factor on the learning rates: linear warmup, then a cosine
     cfg.schedule.warmup_steps = 0  # >= 0
     cfg.schedule.total_steps = 0  # step at which the cosine reaches 0; 0: the last step of training
-    cfg.schedule.clamp = (
-        True  # stay at 0 past total_steps; False: rise again, as the official code does
-    )
+    cfg.schedule.clamp = True  # stay at 0 past total_steps; False: rise again, as officially
 
     cfg.checkpoint = ConfigDict()
     cfg.checkpoint.every = 1_000  # steps between saves, >= 1; evaluations save as well

@@ -1,0 +1,152 @@
+"""Write the tables of README.md from results/.
+
+    python scripts/update_readme.py            # --check only says whether they are up to date
+
+Each table stands between `<!-- results:NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ssm_jax import cli
+from ssm_jax.options import Flag
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def load(pattern: str) -> dict[str, Any]:
+    """The JSON documents that match, by path relative to the project, in order."""
+    paths = sorted(RESULTS.glob(pattern))
+    return {str(path.relative_to(ROOT)): json.loads(path.read_text()) for path in paths}
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table, or words that say that there is nothing in it."""
+    if not rows:
+        return "Not run.\n"
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def commit_of(result: dict[str, Any]) -> str:
+    """The commit, marked if the code differed from it."""
+    commit = (result["git"]["commit"] or "none")[:9]
+    return commit + (" + changes" if result["git"]["dirty"] else "")
+
+
+def device_of(result: dict[str, Any]) -> str:
+    """What it ran on."""
+    devices = result["devices"]
+    if devices["platform"] == "cpu":
+        return f"{devices['cpu_cores']} CPU cores"
+    return f"{devices['count']} x {devices['kind']}"
+
+
+def quickstart() -> str:
+    rows = [
+        (
+            str(result["seed"]),
+            f"{result['test']['accuracy']:.1%}",
+            f"{result['majority_rate']:.1%}",
+            f"{result['steps']:,}",
+            device_of(result),
+            commit_of(result),
+            f"[file]({path})",
+        )
+        for path, result in load("quickstart/seed*.json").items()
+    ]
+    notes = {result["notes"] for result in load("quickstart/seed*.json").values()}
+    head = ("seed", "test accuracy", "majority class", "steps", "device", "commit", "")
+    return "\n".join(sorted(notes)) + "\n\n" + table(head, rows)
+
+
+def published() -> str:
+    return table(
+        ("task", "published (arXiv:2410.02035)", "ours at full size"),
+        [("ListOps", "62.75 %", "not run")],
+    )
+
+
+def resume() -> str:
+    rows = [
+        (
+            result["config"],
+            f"{result['steps']:,}",
+            str(result["kills"]),
+            ", ".join(f"{count} {name}" for name, count in result["signals"].items()),
+            f"{result['metrics_lines']} lines and {result['leaves']} leaves",
+            "equal" if result["equal"] else "NOT equal",
+            f"[file]({path})",
+        )
+        for path, result in load("resume/*.json").items()
+    ]
+    return table(("config", "steps", "interruptions", "by", "compared", "to the bit", ""), rows)
+
+
+def kernel_accuracy() -> str:
+    (result,) = load("kernel_accuracy.json").values() or ({"rows": []},)
+    lengths = sorted({row["length"] for row in result["rows"]})
+    by_alpha: dict[float, dict[int, float]] = {}
+    for row in result["rows"]:
+        by_alpha.setdefault(row["alpha"], {})[row["length"]] = row["max"]
+    rows = [
+        (f"{alpha:g}", *(f"{errors[length]:.1e}" for length in lengths))
+        for alpha, errors in sorted(by_alpha.items())
+    ]
+    return table(("alpha", *(f"L = {length:,}" for length in lengths)), rows)
+
+
+def bench() -> str:
+    rows = [
+        (
+            str(result["batch_size"]),
+            f"{result['step_s']['median']:.2f} s",
+            f"{result['step_s']['min']:.2f} .. {result['step_s']['max']:.2f} s",
+            f"{result['peak_mib']:,} MiB",
+            f"{result['compile_s']:.1f} s",
+            device_of(result),
+            commit_of(result),
+            f"[file]({path})",
+        )
+        for path, result in load("bench/listops*.json").items()
+    ]
+    head = ("batch", "median step", "range", "peak memory", "compile", "device", "commit", "")
+    return table(head, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "quickstart": quickstart,
+    "published": published,
+    "resume": resume,
+    "kernel_accuracy": kernel_accuracy,
+    "bench": bench,
+}
+
+
+def filled(text: str) -> str:
+    """README's text with every table made anew."""
+    return BLOCK.sub(lambda block: block[1] + TABLES[block[2]]() + block[3], text)
+
+
+def main(argv: list[str]) -> int:
+    flags = (Flag("check", "change nothing; exit 1 if a table is out of date", False, bool),)
+    values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    new = filled(text)
+    if values["check"]:
+        return int(new != text)
+    readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_main(main))
