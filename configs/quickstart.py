@@ -1,11 +1,9 @@
-"""A reduced ListOps that trains in two minutes on two CPU cores: S4D with alpha = 3 and learned
-beta.
+"""A reduced ListOps for two minutes on two CPU cores: S4D with alpha = 3 and learned beta.
 
     make quickstart
 
 The data are made by LRA's own procedure with shorter and fewer expressions, so its accuracy says
-nothing about LRA. Results of three
-seeds: results/quickstart/README.md.
+nothing about LRA. Three seeds of it are in results/quickstart/.
 """
 
 from ssm_jax import config as config_lib

@@ -1,5 +1,4 @@
-"""Every option of an experiment, once, with its unit, range and source; and the check of their
-combinations.
+"""Every option of an experiment, once, with unit, range and source; and what may go together.
 
 An experiment file calls `default()`, changes some values and returns the ConfigDict. It may not add
 a key.

@@ -12,7 +12,7 @@ LOWEST_FREQUENCY = 1e-4
 def s4d_lin(d_state: int, alpha: float = 1.0) -> np.ndarray:
     """S4D-Lin: a_n = -1/2 + i alpha pi n, n = 0..N-1, with Im a_0 = 1e-4.
 
-    Source: S4D, arXiv:2206.11893, section 4.2 (alpha = 1); Tuning Frequency Bias of State Space
+    Source: S4D, arXiv:2206.11893 (alpha = 1); Tuning Frequency Bias of State Space
       Models, arXiv:2410.02035
     (alpha; there the conjugates -i alpha pi n are stored, which gives the same kernels, OC-2).
 

@@ -1,13 +1,12 @@
 r"""The convolution kernel of a diagonal SSM (S4D), without an (H, N, L) array.
 
-    k_h[l] = 2 Re sum_n w_hn e^{z_hn l},     w = C gain,  z = log A_bar          (S4D,
-    arXiv:2206.11893, eq. 4 and section 3)
+    k_h[l] = 2 Re sum_n w_hn e^{z_hn l},    w = C gain,  z = log A_bar
 
-A step is l = qT + r with T near sqrt(L), and e^{zl} = e^{z qT} e^{zr}. So the kernel is one product
-of real matrices per channel,
+(S4D, arXiv:2206.11893). A step is l = qT + r with T near sqrt(L), and e^{zl} =
+e^{zqT} e^{zr}. So the kernel is one product of real matrices per channel,
 
-    k_h[qT + r] = sum_n U_hqn P_hrn,    U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})],   P = [Re e^{zr},
-    Im e^{zr}],
+    k_h[qT + r] = sum_n U_hqn P_hrn,
+    U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})],    P = [Re e^{zr}, Im e^{zr}],
 
 over 2N columns, and only O(H N sqrt(L)) exponentials are taken. Its transposes are products with
 the same factors: the backward pass takes no exponential. n is the last axis of both operands, which
@@ -34,9 +33,9 @@ def block_length(length: int) -> int:
 def s4d_kernel(
     A_HN: Array, C_HN: Array, dt_H: Array, length: int, discretization: str = "zoh"
 ) -> Array:
-    """Impulse response k_HL of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l, with B
-    = 1 folded into C.
+    """Impulse response of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l.
 
+    B = 1 is folded into C. Dot products run at full float32 precision on every backend.
     Differentiable in A, C and dt in reverse mode, also where Re A = 0 and where A = 0.
 
     Args:

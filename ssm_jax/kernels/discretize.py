@@ -5,7 +5,7 @@ x' = A x + B u becomes x_{l+1} = A_bar x_l + gain B u_l, elementwise in the mode
     zero-order hold   A_bar = e^{dt A}                           gain = (e^{dt A} - 1) / A
     bilinear          A_bar = (1 + dt A / 2) / (1 - dt A / 2)    gain = dt / (1 - dt A / 2)
 
-Source: S4D, arXiv:2206.11893, section 2.1; S4, arXiv:2111.00396, eq. (3) for the bilinear form.
+Source: S4D, arXiv:2206.11893; for the bilinear form S4, arXiv:2111.00396.
 """
 
 from __future__ import annotations
@@ -111,8 +111,7 @@ def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
 
 
 def discretize_bilinear(A: Array, dt: Array) -> tuple[Array, Array]:
-    """Bilinear (Tustin) rule for diagonal modes; maps Re A <= 0 into the closed unit disc for every
-    dt.
+    """Bilinear (Tustin) rule for diagonal modes; Re A <= 0 stays in the closed unit disc.
 
     Args:
       A: complex eigenvalues, in rad per unit of time.

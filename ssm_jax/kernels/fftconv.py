@@ -76,8 +76,7 @@ def _filter(u_BLH: Array, K_HF: Array) -> Array:
 
 
 def _per_device(function, batch: int):
-    """`function(u, K)` on each device's part of the batch, if a mesh with a data axis is set
-    (`jax.set_mesh`).
+    """`function(u, K)` on each device's part of the batch, if `jax.set_mesh` has a data axis.
 
     XLA's partitioner does not split an FFT over its batch: left to itself it gathers the whole
     batch on every device.

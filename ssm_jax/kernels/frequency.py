@@ -4,8 +4,7 @@ r"""The frequency side of an SSM: its transfer function, and the Sobolev gain th
     G^(beta)(s) = (1 + |s|)^beta G(s)
 
 Source: Tuning Frequency Bias of State Space Models, arXiv:2410.02035. What |s| is differs between
-  the three programs of the official
-code (OC-9, OC-19, OC-23), so its unit is named.
+the three programs of the official code (OC-9, OC-19, OC-23), so its unit is named.
 """
 
 from __future__ import annotations

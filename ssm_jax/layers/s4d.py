@@ -21,8 +21,7 @@ class Knob(nnx.Variable):
 
 
 class S4D(nnx.Module):
-    """y = k^(beta) * u + D u, one kernel per channel (two with `bidirectional`: a look-ahead from
-    u_{t+1} on).
+    """y = k^(beta) * u + D u, with one kernel per channel, or two that look back and ahead.
 
     Parametrization of the official code of "Tuning Frequency Bias of State Space Models"
     (arXiv:2410.02035), OC-1..OC-12: A = -exp(log_neg_A_re) + i A_im, shared by the channels h with

@@ -31,11 +31,10 @@ def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 class Block(nnx.Module):
-    """x + drop(GLU(W drop(GELU(drop(ssm(norm x)))))), or norm of the sum without `prenorm` (OC-13,
-    OC-14, OC-15).
+    """x + drop(GLU(W drop(GELU(drop(ssm(norm x)))))); without `prenorm`, the norm of that sum.
 
-    GELU is the exact one, x Phi(x). Padding is masked after the norm, before the state space layer,
-    and nowhere else.
+    As in the official code (OC-13, OC-14, OC-15). GELU is the exact one, x Phi(x). Padding is
+    masked after the norm, before the state space layer, and nowhere else.
     """
 
     def __init__(

@@ -134,8 +134,7 @@ class SequenceClassifier(nnx.Module):
 def apply_blocks(
     blocks: nnx.List, x_BLH: Array, lengths_B: Array | None, *, train: bool, key: Array | None
 ) -> Array:
-    """All blocks in turn, as one scan over their stacked variables: on accelerators compile time
-    does not grow with depth.
+    """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
 
     On CPUs the scan is unrolled: XLA copies what a loop keeps for the backward pass, which made a
       step of 4 x 64 channels at

@@ -33,8 +33,7 @@ def batch_mesh() -> Mesh:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that `loop.train_and_evaluate` needs, made by `build`; nothing here changes while it
-    runs.
+    """All that `loop.train_and_evaluate` needs, made by `build`; a run changes nothing of it.
 
     Attributes:
       cfg: the checked config.

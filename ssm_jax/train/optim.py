@@ -85,8 +85,7 @@ def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[Grou
 def cosine_with_warmup(
     warmup_steps: int, total_steps: int, *, clamp: bool
 ) -> Callable[[Any], Array]:
-    """Factor on a learning rate: linear from 0 to 1 over the warmup, then half a cosine from 1 to 0
-    at total_steps.
+    """Factor on a learning rate: a linear rise from 0 to 1, then half a cosine down to 0.
 
     As the official code's `cosine_warmup`, which is Hugging Face's get_cosine_schedule_with_warmup:
     the first update has the factor 0, and past total_steps, without `clamp`, the cosine rises again

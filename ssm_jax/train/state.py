@@ -34,7 +34,7 @@ class TrainState:
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
     """(graphdef, params, stats): what is trained and what is not, as pure dicts of arrays."""
-    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.Not(nnx.Param))
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 

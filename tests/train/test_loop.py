@@ -22,7 +22,7 @@ from ssm_jax.train.workdir import StopRequest, Workdir, WorkdirBusy
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_once_per_experiment():
-    """Four seconds less for each restart in one process; test_scripts.py restarts real processes."""
+    """Saves seconds at each restart within a process; test_scripts.py restarts real ones."""
     kept: dict[tuple, tuple] = {}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("compile_train_step", "compile_eval_step"):

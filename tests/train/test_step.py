@@ -47,8 +47,8 @@ def setting(root=1.0):
 
 
 @functools.cache
-def step_of(root=1.0):
-    graphdef, tx, _ = setting(root)
+def one_step():
+    graphdef, tx, _ = setting()
     return make_train_step(graphdef, tx)
 
 
@@ -75,7 +75,7 @@ def leaves(state):
 
 def test_a_step_moves_parameters_statistics_and_optimizer_and_counts():
     _, _, state = setting()
-    after, metrics = run(step_of(), state, KEY, batch())
+    after, metrics = run(one_step(), state, KEY, batch())
     assert after.step == 1
     assert after.ok and metrics["ok"]
     pairs = zip(leaves(state), leaves(after), strict=True)
@@ -85,7 +85,7 @@ def test_a_step_moves_parameters_statistics_and_optimizer_and_counts():
 def test_metrics_are_of_the_state_before_the_update():
     """Cross-entropy, accuracy and gradient norm by NumPy from the logits and the gradient."""
     graphdef, _, state = setting()
-    _, metrics = run(step_of(), state, KEY, batch())
+    _, metrics = run(one_step(), state, KEY, batch())
 
     def logits_of(state, key, batch):
         model = nnx.merge(graphdef, state.params, state.stats)
@@ -104,11 +104,11 @@ def test_metrics_are_of_the_state_before_the_update():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_bad_batch_leaves_the_state_to_the_bit_and_ok_falls_for_good(value):
     _, _, start = setting()
-    state, _ = run(step_of(), start, KEY, batch())
-    broken, metrics = run(step_of(), state, KEY, batch(1, value=value))
+    state, _ = run(one_step(), start, KEY, batch())
+    broken, metrics = run(one_step(), state, KEY, batch(1, value=value))
     assert not broken.ok and not metrics["ok"]
     assert leaves(broken) == leaves(state)
-    after, metrics = run(step_of(), broken, KEY, batch(2))
+    after, metrics = run(one_step(), broken, KEY, batch(2))
     assert not after.ok and not metrics["ok"]
     assert np.isfinite(metrics["loss"])
     assert leaves(after) == leaves(state)
@@ -116,7 +116,7 @@ def test_a_bad_batch_leaves_the_state_to_the_bit_and_ok_falls_for_good(value):
 
 def test_an_infinite_gradient_under_a_finite_loss_stops_as_well():
     graphdef, _, state = setting(root=0.0)
-    after, metrics = run(step_of(0.0), state, KEY, batch())
+    after, metrics = run(one_step(), state, KEY, batch())
     assert np.isfinite(metrics["loss"])
     assert not metrics["ok"]
     assert leaves(after) == leaves(state)
@@ -150,9 +150,9 @@ def test_dropout_depends_on_key_and_step_alone():
         return jax.grad(pooled)(x) != 0
 
     def loss(state, key):
-        return run(step_of(), state, key, batch())[1]["loss"]
+        return run(one_step(), state, key, batch())[1]["loss"]
 
-    moved, _ = run(step_of(), state, KEY, batch(1))
+    moved, _ = run(one_step(), state, KEY, batch(1))
     back = dataclasses.replace(moved, step=state.step)
     np.testing.assert_array_equal(run(mask, back, KEY), run(mask, state, KEY))
     assert not np.array_equal(run(mask, moved, KEY), run(mask, state, KEY))
