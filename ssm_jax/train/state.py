@@ -34,8 +34,8 @@ class TrainState:
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
     """(graphdef, params, stats): what is trained and what is not, as pure dicts of arrays."""
-    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.Not(nnx.Param))
-    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    params, stats = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
+    return nnx.graphdef(model), nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
 def init_state(params: Any, stats: Any, tx: optax.GradientTransformation) -> TrainState:

@@ -1,0 +1,43 @@
+"""The claims of `make quickstart`, at its full size: `make slow`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = "--config=configs/quickstart.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_quickstart_is_twice_as_good_as_the_majority_class_in_three_minutes(seed, tmp_path):
+    start = time.monotonic()
+    subprocess.run(
+        [
+            sys.executable, "scripts/train.py", CONFIG, f"--config.seed={seed}",
+            f"--data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}",
+        ],
+        cwd=ROOT,
+        check=True,
+    )  # fmt: skip
+    assert time.monotonic() - start < 180
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["test"]["accuracy"] >= 2 * summary["majority_rate"]
+
+
+@pytest.mark.slow
+def test_quickstart_killed_twelve_times_is_equal_to_the_bit(tmp_path):
+    subprocess.run(
+        [
+            sys.executable, "scripts/check_resume.py", CONFIG, "--kills=12",
+            f"--data_dir={tmp_path / 'data'}", f"--folder={tmp_path / 'check'}",
+        ],
+        cwd=ROOT,
+        check=True,
+    )  # fmt: skip
