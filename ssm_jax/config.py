@@ -108,7 +108,7 @@ def default() -> ConfigDict:
 def smoke(cfg: ConfigDict) -> ConfigDict:
     """The same experiment for 20 steps, on a few generated expressions of its own length."""
     cfg.name += ":smoke"
-    cfg.notes = "Smoke run: 20 steps, 96 training expressions. Its accuracy means nothing."
+    cfg.notes = "Smoke run: 20 steps of the same code. Its accuracy means nothing."
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 96, 16, 16
     cfg.batch_size = 8
     cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 20, 10
