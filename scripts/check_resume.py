@@ -52,7 +52,12 @@ def interrupt_at(
     """Start the run, send the signal `delay` s after its log has reached `step`, await its end."""
     log = (workdir.parent / f"{workdir.name}.log").open("ab")
     process = subprocess.Popen(
-        train_command(options, workdir), stdout=log, stderr=log, start_new_session=True
+        train_command(options, workdir),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        # A shell starts background jobs deaf to Ctrl-C, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and last_step(workdir) < step:
         time.sleep(0.01)

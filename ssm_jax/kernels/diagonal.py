@@ -9,8 +9,8 @@ e^{zqT} e^{zr}. So the kernel is one product of real matrices per channel,
     U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})],    P = [Re e^{zr}, Im e^{zr}],
 
 over 2N columns, and only O(H N sqrt(L)) exponentials are taken. Its transposes are products with
-the same factors: the backward pass takes no exponential. n is the last axis of both operands, which
-XLA's CPU product reads three times faster.
+the same factors: the backward pass takes no exponential. n is the last axis of both operands, the
+one that is summed over.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def _forward(w_CHN, z_HN, phase_HN, steps):
     start_Q, inner_T = steps
     starts_HQ2N = _powers(z_HN, phase_HN, start_Q)
     inner_HT2N = _powers(z_HN, phase_HN, inner_T)
-    # Without the barrier XLA computes the factors again inside each consumer (126 against 89 ms at
-    # L = 2048).
+    # Without the barrier XLA computes factors again inside their consumer: the forward pass alone
+    # takes 12.3 ms, not 10.5 (L = 2048, H = 128, N = 64, two kernels, two CPU cores).
     starts_HQ2N, inner_HT2N = jax.lax.optimization_barrier((starts_HQ2N, inner_HT2N))
     k_HCQT = _product(_weighted(w_CHN, starts_HQ2N), inner_HT2N, contract=(2, 2))
     return k_HCQT, (w_CHN, starts_HQ2N, inner_HT2N, steps)
