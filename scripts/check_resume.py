@@ -56,8 +56,6 @@ def interrupt_at(
         stdout=log,
         stderr=log,
         start_new_session=True,
-        # A shell starts background jobs deaf to Ctrl-C, and their children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and last_step(workdir) < step:
         time.sleep(0.01)
@@ -160,6 +158,8 @@ def main(argv: list[str]) -> int:
         Flag("seed", "of the moments of interruption", 0, int),
         cli.DATA_DIR,
     )
+    # A shell starts background jobs deaf to Ctrl-C, and their children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
     if values["folder"] is None:
         cli.fail("--folder is missing; give a new folder, such as --folder=runs/check.")

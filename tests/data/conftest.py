@@ -28,14 +28,17 @@ def start_script():
     """Start `scripts/prepare_data.py` with some arguments; returns the process."""
 
     def start(*arguments: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "scripts/prepare_data.py", *map(str, arguments)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A shell starts background jobs deaf to Ctrl-C, and their children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        # A shell starts background jobs deaf to Ctrl-C, and their children inherit that.
+        handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "scripts/prepare_data.py", *map(str, arguments)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, handler)
 
     return start
