@@ -4,7 +4,7 @@
 
 Trains twice in subprocesses: once undisturbed, once stopped at `--kills` moments spread over the
   run (SIGKILL
-twice as often as SIGTERM and Ctrl-C, mostly just after a save has begun) and started again by the
+twice as often as SIGTERM and Ctrl-C) and started again by the
 same command. Then compares every line of metrics.jsonl, every leaf of the last checkpoint, and the
 test result, to the bit.
 """
