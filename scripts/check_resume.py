@@ -2,11 +2,10 @@
 
     python scripts/check_resume.py --config=configs/quickstart.py --folder=runs/check --kills=12
 
-Trains twice in subprocesses: once undisturbed, once stopped at `--kills` moments spread over the
-  run (SIGKILL
-twice as often as SIGTERM and Ctrl-C) and started again by the
-same command. Then compares every line of metrics.jsonl, every leaf of the last checkpoint, and the
-test result, to the bit.
+Trains twice in subprocesses: once undisturbed, and once stopped at `--kills` moments spread over
+the run (SIGKILL twice as often as SIGTERM or Ctrl-C) and started again by the same command. Then
+compares every line of metrics.jsonl, every leaf of the last checkpoint, and the test result, to
+the bit.
 """
 
 from __future__ import annotations
