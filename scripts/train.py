@@ -8,12 +8,15 @@ Exit codes: 0 finished, 1 diverged, 2 wrong input, 75 stopped on request (the sa
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from ssm_jax import cli
+from ssm_jax.data.prepare import default_data_dir
 
 
 def main(argv: list[str]) -> int:
-    flags = (cli.WORKDIR, cli.DATA_DIR, cli.LRA_RELEASE, cli.WANDB, cli.DRY_RUN)
+    data_dir = replace(cli.DATA_DIR, default=default_data_dir())
+    flags = (cli.WORKDIR, data_dir, cli.LRA_RELEASE, cli.WANDB, cli.DRY_RUN)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
     if values["lra_release"] is not None:
         with cfg.unlocked():

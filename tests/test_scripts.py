@@ -144,3 +144,10 @@ def test_prepared_data_are_what_training_opens(tmp_path):
     )  # fmt: skip
     done = script("train.py", f"--config={TINY}", f"--data_dir={data}", "--dry_run")
     assert "generating" not in done.stderr
+
+
+def test_training_looks_for_data_where_they_are_prepared(tmp_path):
+    """prepare_data.py puts them into $SSM_JAX_DATA_DIR where that is set."""
+    elsewhere = str(tmp_path / "elsewhere")
+    shown = script("train.py", "--help", SSM_JAX_DATA_DIR=elsewhere).stdout
+    assert f"(default: {elsewhere})" in shown
