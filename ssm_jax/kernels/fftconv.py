@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
+from ssm_jax.kernels.materialize import materialize
+
 DATA_AXIS = "data"  # the mesh axis over which a batch is split
 
 
@@ -25,6 +27,7 @@ def fft_conv(
     *,
     reverse_kernel_HL: Array | None = None,
     gain_HF: Array | None = None,
+    skip_H: Array | None = None,
 ) -> Array:
     """Convolve every channel with its kernel.
 
@@ -35,6 +38,8 @@ def fft_conv(
       gain_HF: real factor on the spectrum, on the F = L + 1 bins of a real FFT of length 2L; None:
         1. It multiplies the kernel's spectrum, (H, F), not the output's, (B, H, F): the same
         numbers, B times cheaper.
+      skip_H: real D of y = k * u + D u, outside the gain. It is added to the spectrum, where it is
+        one number for all frequencies: the input is not read a second time.
 
     Returns:
       y_BLH.
@@ -57,6 +62,8 @@ def fft_conv(
             f"fft_conv: input {u_BLH.shape} needs a gain on {L + 1} bins, {(H, L + 1)}, "
             f"got {gain_HF.shape}."
         )
+    if skip_H is not None and skip_H.shape != (H,):
+        raise ValueError(f"fft_conv: input {u_BLH.shape} needs a skip {(H,)}, got {skip_H.shape}.")
     n = 2 * L
     if reverse_kernel_HL is not None:
         # On a circle of length 2L the tap for u_{t+1+j} stands at -(1 + j).
@@ -64,7 +71,13 @@ def fft_conv(
     K_HF = jnp.fft.rfft(k_HL, n)
     if gain_HF is not None:
         K_HF = K_HF * gain_HF
-    return _per_device(_filter, u_BLH.shape[0])(u_BLH, K_HF)
+    if skip_H is not None:
+        K_HF = K_HF + skip_H[:, None]
+    # The walls hold what else would be computed in strides, next to the transposition of time and
+    # channels, and keep the sum over the batch apart from sums over frequencies.
+    guard = k_HL[0, 0]
+    K_HF = materialize(K_HF, guard)
+    return materialize(_per_device(_filter, u_BLH.shape[0])(u_BLH, K_HF), guard)
 
 
 def _filter(u_BLH: Array, K_HF: Array) -> Array:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ssm_jax.kernels.materialize import materialize
+
 EPSILON = 1e-5
 NORMS = ("batch", "layer")
 
@@ -28,20 +30,54 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
 
     def __call__(self, x_BLH: Array, *, train: bool) -> Array:
-        if train:
-            mean_H = jnp.mean(x_BLH, axis=(0, 1))
-            var_H = jnp.mean(jnp.square(x_BLH - mean_H[None, None, :]), axis=(0, 1))
-            n = x_BLH.shape[0] * x_BLH.shape[1]
-            m = self.momentum
-            self.mean[...] = (1 - m) * self.mean[...] + m * jax.lax.stop_gradient(mean_H)
-            unbiased_H = jax.lax.stop_gradient(var_H) * (n / max(n - 1, 1))
-            self.var[...] = (1 - m) * self.var[...] + m * unbiased_H
-        else:
-            mean_H, var_H = self.mean[...], self.var[...]
-        factor_H = self.scale[...] * jax.lax.rsqrt(var_H + EPSILON)
-        return (x_BLH - mean_H[None, None, :]) * factor_H[None, None, :] + self.bias[...][
-            None, None, :
-        ]
+        if not train:
+            return _affine(x_BLH, self.mean[...], self.var[...], self.scale[...], self.bias[...])
+        y_BLH, mean_H, var_H = _normalized(x_BLH, self.scale[...], self.bias[...])
+        n = x_BLH.shape[0] * x_BLH.shape[1]
+        m = self.momentum
+        self.mean[...] = (1 - m) * self.mean[...] + m * jax.lax.stop_gradient(mean_H)
+        unbiased_H = jax.lax.stop_gradient(var_H) * (n / max(n - 1, 1))
+        self.var[...] = (1 - m) * self.var[...] + m * unbiased_H
+        return y_BLH
+
+
+def _affine(x_BLH: Array, mean_H: Array, var_H: Array, scale_H: Array, bias_H: Array) -> Array:
+    factor_H = scale_H * jax.lax.rsqrt(var_H + EPSILON)
+    return (x_BLH - mean_H[None, None, :]) * factor_H[None, None, :] + bias_H[None, None, :]
+
+
+@jax.custom_vjp
+def _normalized(x_BLH: Array, scale_H: Array, bias_H: Array) -> tuple[Array, Array, Array]:
+    """y, and the batch's mean and biased variance, through which no gradient goes.
+
+    With the gradient in closed form: the one that JAX derives reads 7 arrays of the size of x, and
+    this one 3.
+    """
+    return _normalized_forward(x_BLH, scale_H, bias_H)[0]
+
+
+def _normalized_forward(x_BLH, scale_H, bias_H):
+    mean_H = jnp.mean(x_BLH, axis=(0, 1))
+    var_H = jnp.mean(jnp.square(x_BLH - mean_H[None, None, :]), axis=(0, 1))
+    y_BLH = _affine(x_BLH, mean_H, var_H, scale_H, bias_H)
+    return (y_BLH, mean_H, var_H), (x_BLH, mean_H, var_H, scale_H)
+
+
+def _normalized_backward(residuals, gradients):
+    """With x_hat = (x - mean) / sigma: dx = scale / sigma (dy - mean dy - x_hat mean(dy x_hat))."""
+    x_BLH, mean_H, var_H, scale_H = residuals
+    dy_BLH = materialize(gradients[0], scale_H[0])
+    inverse_H = jax.lax.rsqrt(var_H + EPSILON)
+    centered_BLH = x_BLH - mean_H[None, None, :]
+    n = x_BLH.shape[0] * x_BLH.shape[1]
+    dbias_H = jnp.sum(dy_BLH, axis=(0, 1))
+    dscale_H = inverse_H * jnp.sum(dy_BLH * centered_BLH, axis=(0, 1))
+    slope_H, shift_H = inverse_H * dscale_H / n, dbias_H / n
+    dx_BLH = dy_BLH - shift_H[None, None, :] - centered_BLH * slope_H[None, None, :]
+    return dx_BLH * (scale_H * inverse_H)[None, None, :], dscale_H, dbias_H
+
+
+_normalized.defvjp(_normalized_forward, _normalized_backward)
 
 
 class LayerNorm(nnx.Module):

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ssm_jax.kernels.materialize import materialize
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.layers.s4d import real_steps
 from ssm_jax.models.block import Block, linear
 
 POOLS = ("last", "mean", "first", "sum")
+ACTIVATIONS = ("float32", "bfloat16")
 
 
 def pool(x_BLH: Array, lengths_B: Array | None, mode: str) -> Array:
@@ -65,6 +67,7 @@ class SequenceClassifier(nnx.Module):
         tie_dropout: bool = True,
         pool: str = "mean",
         layer: str = "s4d",
+        activations: str = "float32",
         ssm: Mapping[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
@@ -76,12 +79,14 @@ class SequenceClassifier(nnx.Module):
           norm, prenorm, dropout, tie_dropout: see Block.
           pool: a member of POOLS.
           layer: a key of LAYERS.
+          activations: a member of ACTIVATIONS, the type of the residual stream, the GELU and the
+            GLU; parameters, norms, state space layers and the decoder stay in float32.
           ssm: further arguments of the layer.
           rngs: with a "params" stream.
 
         Raises:
-          ValueError: unless exactly one of vocab_size and d_input is given; for an unknown layer or
-            pool.
+          ValueError: unless exactly one of vocab_size and d_input is given; for an unknown layer,
+            pool or type.
         """
         if (vocab_size is None) == (d_input is None):
             raise ValueError(
@@ -91,6 +96,10 @@ class SequenceClassifier(nnx.Module):
             raise ValueError(f"unknown pool {pool!r}; choose one of {', '.join(POOLS)}.")
         if layer not in LAYERS:
             raise ValueError(f"unknown layer {layer!r}; choose one of {', '.join(LAYERS)}.")
+        if activations not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activations {activations!r}; choose one of {', '.join(ACTIVATIONS)}."
+            )
         self.encoder: nnx.Embed | nnx.Linear
         if vocab_size is not None:
             normal = jax.nn.initializers.normal(1.0)
@@ -108,6 +117,7 @@ class SequenceClassifier(nnx.Module):
         self.norm = make_norm(norm, d_model) if prenorm else None
         self.decoder = linear(d_model, n_classes, rngs)
         self.pool = pool
+        self.activations = activations
 
     def __call__(
         self,
@@ -125,7 +135,9 @@ class SequenceClassifier(nnx.Module):
           train: normalize with the batch's statistics and update the running ones.
           key: of the dropout; None: no dropout.
         """
-        x_BLH = apply_blocks(self.blocks, self.encoder(inputs), lengths_B, train=train, key=key)
+        x_BLH = self.encoder(inputs).astype(self.activations)
+        x_BLH = apply_blocks(self.blocks, x_BLH, lengths_B, train=train, key=key)
+        x_BLH = x_BLH.astype(jnp.float32)
         if self.norm is not None:
             x_BLH = self.norm(x_BLH, train=train)
         return self.decoder(pool(x_BLH, lengths_B, self.pool))
@@ -137,8 +149,9 @@ def apply_blocks(
     """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
 
     On CPUs the scan is unrolled: XLA copies what a loop keeps for the backward pass, which made a
-      step of 4 x 64 channels at
-    L = 64 take 84 ms against 60, and compiling the loop was no faster (4.4 s against 4.0).
+    step of 4 x 64 channels at L = 64 take 84 ms against 60, and compiling the loop was no faster
+    (4.4 s against 4.0). There the residual stream is materialized between the blocks, or the
+    gradients of later blocks would be computed again in the earlier ones.
     """
     graphdef = nnx.graphdef(blocks[0])
     each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
@@ -149,6 +162,7 @@ def apply_blocks(
         state, key = variables
         block = nnx.merge(graphdef, state)
         y_BLH = block(x_BLH, lengths_B, train=train, key=key)
+        y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
         return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
 
     unroll = jax.default_backend() == "cpu"

@@ -45,6 +45,10 @@ def two_sided_filtered(u, k, reverse, gain):
     return fft_conv(u, k, reverse_kernel_HL=reverse, gain_HF=gain)
 
 
+def skipped(u, k, skip):
+    return fft_conv(u, k, skip_H=skip)
+
+
 @pytest.mark.parametrize("length", oracles.LENGTHS)
 def test_convolution_is_the_sum_over_taps(length):
     """Causal, and two-sided with u_{t+1} at the first reverse tap."""
@@ -112,6 +116,35 @@ def test_a_tone_is_scaled_by_the_gain_at_its_bin(tone):
     np.testing.assert_allclose(found[0], gain[:, tone] * circle[:length, None], atol=3e-6)
 
 
+@pytest.mark.parametrize("length", [1, 2, 17, 2048])
+def test_skip_adds_d_times_the_input_outside_the_gain(length):
+    u, k, reverse, gain = signals(length)
+    skip = np.float32([1.5, -0.3, 0.0])
+
+    def everything(u, k, reverse, gain, skip):
+        return fft_conv(u, k, reverse_kernel_HL=reverse, gain_HF=gain, skip_H=skip)
+
+    found = run(everything, u, k, reverse, gain, skip)
+    exact = np.stack([oracles.convolve(u_LH, k, reverse, gain) + skip * u_LH for u_LH in u])
+    assert np.abs(found - exact).max() < 1e-6 * np.abs(exact).max() + 1e-6
+
+
+def test_gradients_of_the_skip_and_of_what_it_passes_by_equal_the_closed_forms():
+    """d/dD of sum w y is sum w u; that by u gains D w."""
+    u, k, _, gain = signals(17)
+    skip, w = np.float32([1.5, -0.3, 0.7]), signals(17)[0][::-1].copy()
+
+    def objective(u, k, gain, skip):
+        return jnp.sum(w * fft_conv(u, k, gain_HF=gain, skip_H=skip))
+
+    with_skip = run(jax.grad(objective, (0, 1, 2, 3)), u, k, gain, skip)
+    without = run(jax.grad(objective, (0, 1, 2, 3)), u, k, gain, np.zeros_like(skip))
+    np.testing.assert_allclose(with_skip[3], np.sum(w * u, axis=(0, 1)), atol=3e-5)
+    np.testing.assert_allclose(with_skip[0] - without[0], w * skip, atol=1e-5)
+    for one, other in zip(with_skip[1:3], without[1:3], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_gain_of_one_is_no_gain():
     u, k, reverse, gain = signals(64)
     plain = run(two_sided, u, k, reverse)
@@ -149,6 +182,7 @@ def test_gradients_pass_finite_differences_in_float64(length):
         (causal, ((2, 8, 3), (8, 3)), r"needs a kernel \(3, 8\), got \(8, 3\)"),
         (two_sided, ((2, 8, 3), (3, 8), (1, 8)), r"needs a reverse kernel \(3, 8\), got \(1, 8\)"),
         (filtered, ((2, 8, 3), (3, 8), (3, 8)), r"gain on 9 bins, \(3, 9\), got \(3, 8\)"),
+        (skipped, ((2, 8, 3), (3, 8), (8,)), r"needs a skip \(3,\), got \(8,\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(function, arguments, message):

@@ -1,0 +1,69 @@
+"""A wall changes no number, and XLA does not compute across it on a CPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from running import run
+
+from ssm_jax.kernels.materialize import materialize
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 5)).astype(np.float32)
+Z = (X + 1j * X[::-1]).astype(np.complex64)
+
+
+@pytest.mark.parametrize("x", [X, Z], ids=["real", "complex"])
+def test_values_and_gradients_pass_unchanged(x):
+    def objective(x, guard):
+        return jnp.sum(jnp.abs(materialize(x, guard) + 1) ** 2)
+
+    def plain(x):
+        return jnp.sum(jnp.abs(x + 1) ** 2)
+
+    np.testing.assert_array_equal(run(materialize, x, np.float32(0)), x)
+    found = run(jax.grad(objective), x, np.float32(-3))
+    np.testing.assert_array_equal(found, run(jax.grad(plain), x))
+
+
+def test_a_tree_with_integers_passes():
+    tree = {"x": X, "ticks": np.arange(4, dtype=np.int32)}
+    found = run(materialize, tree, np.float32(1))
+    for name, value in tree.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype == value.dtype
+
+
+def test_a_guard_that_is_nan_shows():
+    """A parameter that has diverged cannot be hidden by its wall."""
+    assert np.isnan(run(materialize, X, np.float32(np.nan))).all()
+
+
+def test_a_wall_works_under_vmap_with_one_guard_per_member():
+    guards = np.float32([0, np.nan, 2])
+    found = run(jax.vmap(materialize), X, guards)
+    np.testing.assert_array_equal(found[[0, 2]], X[[0, 2]])
+    assert np.isnan(found[1]).all()
+
+
+def fused_with_sine(wall, columns):
+    """What the compiled program computes together with one of the two readers of a value."""
+
+    def f(a, b):
+        p = a * b + a - b
+        p = materialize(p, a[0]) if wall else p
+        p = p[:, None] * jnp.arange(columns, dtype=jnp.float32)[None, :] if columns else p
+        return jnp.sin(p), jnp.cos(p)
+
+    shape = jax.ShapeDtypeStruct((64,), jnp.float32)
+    program = jax.jit(f).lower(shape, shape).compile().as_text()
+    bodies = [text for text in program.split("\n\n") if " sine(" in text]
+    assert len(bodies) == 1
+    return {word for word in ("subtract(", "add(") if f" {word}" in bodies[0]}
+
+
+@pytest.mark.parametrize("columns", [0, 1000])
+def test_what_stands_before_a_wall_is_not_fused_behind_it(columns):
+    """Neither for each reader nor for each element of a broadcast."""
+    assert fused_with_sine(False, columns), "XLA no longer recomputes: the wall could go"
+    assert not fused_with_sine(True, columns)
