@@ -1,6 +1,24 @@
 """Where eigenvalues and timescales start, as functions of plain numbers."""
 
-from ssm_jax.init.diagonal import s4d_lin
+from ssm_jax.init.diagonal import INITS, Modes, initial_modes, s4d_lin
+from ssm_jax.init.hippo import Eigenbasis, Nplr, fout_nplr, legs, legs_normal, legs_nplr
+from ssm_jax.init.ptd import legs_ptd
+from ssm_jax.init.real_part import REAL_TRANSFORMS
 from ssm_jax.init.timescale import inverse_softplus, log_uniform
 
-__all__ = ["inverse_softplus", "log_uniform", "s4d_lin"]
+__all__ = [
+    "INITS",
+    "REAL_TRANSFORMS",
+    "Eigenbasis",
+    "Modes",
+    "Nplr",
+    "fout_nplr",
+    "initial_modes",
+    "inverse_softplus",
+    "legs",
+    "legs_normal",
+    "legs_nplr",
+    "legs_ptd",
+    "log_uniform",
+    "s4d_lin",
+]
