@@ -6,9 +6,10 @@ import numpy as np
 import oracles
 import pytest
 from flax import nnx
+from jax.test_util import check_grads
 from running import numbers
 
-from ssm_jax.layers.norm import BatchNorm, LayerNorm, make_norm
+from ssm_jax.layers.norm import BatchNorm, LayerNorm, _normalized, make_norm
 
 RNG = np.random.default_rng(0)
 
@@ -77,6 +78,17 @@ def test_gradient_goes_through_the_batch_statistics_and_not_through_the_running_
     x_hat = (rows - rows.mean(0)) / sigma
     exact = (weight - weight.mean(0) - x_hat * (weight * x_hat).mean(0)) / sigma
     np.testing.assert_allclose(jax.grad(objective)(x), exact.reshape(x.shape), atol=2e-6)
+
+
+def test_all_gradients_of_batch_norm_pass_finite_differences_in_float64():
+    """Of input, scale and bias, with a mean of twice the deviation."""
+
+    def normalized(x, scale, bias):
+        return _normalized(x, scale, bias)[0]
+
+    point = (2 + RNG.normal(size=(2, 5, 3)), 1 + RNG.normal(size=3), RNG.normal(size=3))
+    with jax.enable_x64(True):
+        check_grads(jax.jit(normalized), point, order=1, modes=["rev"], atol=1e-8, rtol=1e-7)
 
 
 def test_layer_norm_normalizes_each_step_over_its_channels():

@@ -7,10 +7,11 @@ import oracles
 import pytest
 from flax import nnx
 from running import numbers, run
+from scipy import stats
 
 from ssm_jax.layers import S4D
 from ssm_jax.models import Block
-from ssm_jax.models.block import linear
+from ssm_jax.models.block import gated_linear, gelu, linear
 
 H, LENGTHS = 4, np.array([5, 12, 9], np.int32)
 
@@ -69,6 +70,22 @@ def test_padding_is_masked_before_the_ssm_and_nowhere_else():
     assert np.abs((changed - frozen)[padding] - 3).max() < 1e-5
     trained, changed = apply(model, x, train=True), apply(model, other, train=True)
     assert np.abs(changed[~padding] - trained[~padding]).max() > 1e-3
+
+
+def test_gelu_is_x_times_the_normal_distribution_function():
+    """Within 1e-6, also far out on the negative side."""
+    x = np.linspace(-12, 12, 2001).astype(np.float32)
+    exact = x.astype(float) * stats.norm.cdf(x.astype(float))
+    np.testing.assert_allclose(run(gelu, x), exact, rtol=2e-7, atol=1e-6)
+    slope = stats.norm.cdf(x.astype(float)) + x * stats.norm.pdf(x.astype(float))
+    np.testing.assert_allclose(run(jax.vmap(jax.grad(gelu)), x), slope, rtol=1e-6, atol=1e-6)
+
+
+def test_gated_linear_is_the_first_half_times_the_logistic_function_of_the_second():
+    layer, x = linear(3, 8, nnx.Rngs(params=0)), inputs()[:, :, :3]
+    weight, bias = (np.asarray(a, float) for a in (layer.kernel[...], layer.bias[...]))
+    value, gate = np.split(x.astype(float) @ weight + bias, 2, axis=-1)
+    np.testing.assert_allclose(gated_linear(x, layer), value / (1 + np.exp(-gate)), atol=1e-6)
 
 
 @pytest.mark.parametrize("tied", [True, False])

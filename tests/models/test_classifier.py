@@ -160,6 +160,21 @@ def test_scanned_blocks_are_a_loop_over_the_blocks(train, key, backend, monkeypa
         np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * np.abs(b).max() + 1e-6)
 
 
+def test_bfloat16_activations_cost_a_hundredth_of_the_logits_and_no_type():
+    """Parameters, statistics and logits stay in float32; between the blocks there is bfloat16."""
+    inputs = tokens()
+    exact, half = (
+        run(_logits, *split(model)[1:], inputs, LENGTHS, graphdef=split(model)[0], train=True)
+        for model in (classifier(depth=4), classifier(depth=4, activations="bfloat16"))
+    )
+    assert half.dtype == exact.dtype == np.float32
+    error = np.abs(half - exact).max() / np.abs(exact).max()
+    assert 1e-5 < error < 3e-2
+    model = classifier(depth=4, activations="bfloat16")
+    shapes = jax.eval_shape(lambda: split(model)[1:])
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype(np.float32)}
+
+
 def test_evaluation_keeps_the_running_statistics():
     graphdef, params, stats = split(classifier())
 
@@ -198,7 +213,11 @@ def test_embedding_starts_as_a_standard_normal_and_blocks_start_apart():
             {"vocab_size": 3, "pool": "max"},
             "unknown pool 'max'; choose one of last, mean, first, sum",
         ),
-        ({"vocab_size": 3, "layer": "s4"}, "unknown layer 's4'; choose one of s4d"),
+        ({"vocab_size": 3, "layer": "s3"}, "unknown layer 's3'; choose one of s4d"),
+        (
+            {"vocab_size": 3, "activations": "float16"},
+            "unknown activations 'float16'; choose one of float32, bfloat16",
+        ),
         ({"vocab_size": 3, "norm": "group"}, "unknown norm 'group'"),
     ],
 )
