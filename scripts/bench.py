@@ -1,106 +1,160 @@
-"""Time the training step of a config: compile time, seconds per step, peak memory.
+"""Time layers and training steps, beside what the machine could do at best.
 
-    python scripts/bench.py --config=configs/lra/listops.py --config.batch_size=8 --steps=5
+    python scripts/bench.py                                      # one layer, every kind and length
+    python scripts/bench.py --what=steps                         # a step of each LRA model
+    python scripts/bench.py --what=kernels                       # other ways to the same kernel
+    python scripts/bench.py --config=configs/lra/listops.py      # a step of your config
 
-The batches are random tokens of full length, so no data are needed. Prints one JSON document; --out
-keeps it. Peak memory is the growth of this process's resident set from before the model was built,
-or on an accelerator the allocator's peak.
+The batches are random tokens of full length, so no data are needed. Each measurement has a process
+of its own, in which the floor (the FFTs, memory passes and matrix products that cannot be left out)
+takes turns with what is measured. Peak memory is what one call adds to the process, or to the
+accelerator.
 """
 
 from __future__ import annotations
 
 import json
-import resource
-import statistics
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
 
 from ssm_jax import cli
 from ssm_jax.options import Flag
 
+WHAT = ("layers", "steps", "kernels")
+LISTOPS = Path(__file__).parents[1] / "configs/lra/listops.py"
+FLAGS = (
+    Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
+    Flag("kinds", "layers to measure, keys of ssm_jax.layers.LAYERS", "s4d,s4,s5"),
+    Flag("lengths", "lengths L, for layers and kernels", "1024,2048,4096,16384"),
+    Flag("tasks", "models, for --what=steps", "listops,text,retrieval,image,pathfinder,pathx"),
+    Flag("official_batch", "the published batch sizes, not those for a CPU", False, bool),
+    Flag("channels", "channels H, for layers and kernels", 128, int),
+    Flag("modes", "modes N, for layers and kernels", 64, int),
+    Flag("batch", "batch B, for layers and scans", 4, int),
+    Flag("alpha", "factor on the frequencies, for --what=kernels", 3.0, float),
+    Flag("rounds", "timed rounds of each measurement", 10, int),
+    Flag("out", "file for the results, as JSON", kind=Path),
+)
+COLUMNS = {
+    "name": "model",
+    "layer": "layer",
+    "kernel": "kernel",
+    "form": "form",
+    "batch": "B",
+    "length": "L",
+    "channels": "H",
+    "layer_ms": "ms",
+    "step_ms": "ms",
+    "call_ms": "ms",
+    "fft_floor_ms": "FFT floor",
+    "floor_ms": "floor",
+    "over_fft": "x FFT floor",
+    "over_floor": "x floor",
+    "peak_mib": "MiB",
+    "compile_s": "compile s",
+    "rms_error": "rms error",
+}
 
-def peak_bytes() -> int:
-    """Largest resident set of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
+    """The results one after the other; of `cfg` alone, if there is one."""
+    from ssm_jax.bench import kernels, layers, steps
+    from ssm_jax.bench.measure import in_fresh_process
+
+    kinds = _words(values["kinds"])
+    lengths = [int(word) for word in _words(values["lengths"])]
+    if cfg is not None:
+        yield in_fresh_process(steps.measure_step, cfg, values["rounds"])
+    elif values["what"] == "kernels":
+        modes, alpha, n = values["modes"], values["alpha"], values["rounds"]
+        for length in lengths:
+            for form in kernels.SPECTRA:
+                shape = (length, values["channels"], modes, alpha, n)
+                yield in_fresh_process(kernels.measure_spectrum, form, *shape)
+            for form in kernels.SCANS:
+                shape = (length, values["batch"], modes, alpha, n)
+                yield in_fresh_process(kernels.measure_scan, form, *shape)
+    elif values["what"] == "layers":
+        for kind in kinds:
+            for length in lengths:
+                shape = (values["batch"], length, values["channels"], values["modes"])
+                yield in_fresh_process(layers.measure_layer, kind, *shape, values["rounds"])
+    else:
+        for task in _words(values["tasks"]):
+            for kind in kinds:
+                listops = cli.load_config(str(LISTOPS))
+                shape = steps.shaped(listops, task, kind, official_batch=values["official_batch"])
+                yield in_fresh_process(steps.measure_step, shape, values["rounds"])
 
 
-def measure(cfg, steps: int, warmup: int) -> dict[str, Any]:
-    """Time `steps` training steps, each waited for."""
-    import jax
-    import numpy as np
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
-    from ssm_jax import config as config_lib
-    from ssm_jax.data.dataset import Provenance, TokenDataset
-    from ssm_jax.data.ragged import Ragged
-    from ssm_jax.train import experiment as experiment_lib
-    from ssm_jax.train.record import run_record
 
-    rng = np.random.default_rng(0)
-    longest = cfg.data.padded_length - 1
-    n = max(cfg.batch_size, 2)
-    offsets = np.arange(n + 1, dtype=np.int64) * longest
-    rows = Ragged(
-        rng.integers(3, 18, n * longest, dtype=np.uint8),
-        offsets,
-        rng.integers(0, 10, n, dtype=np.uint8),
-    )
-    random_tokens = Provenance("random", "random tokens of full length", "0" * 64)
-    splits = dict.fromkeys(("train", "val", "test"), rows)
-    dataset = TokenDataset("random", splits, cfg.data.padded_length, random_tokens)
-    before = peak_bytes()
-    experiment = experiment_lib.assemble(cfg, dataset)
-    state = experiment.fresh_state()
-    step, compile_s = experiment_lib.timed_compile(experiment.compile_train_step)
-    batch = experiment.place_batch(dataset.gather("train", np.arange(cfg.batch_size)))
-    seconds = []
-    with jax.set_mesh(experiment.mesh):
-        for _ in range(warmup + steps):
-            start = time.perf_counter()
-            state, metrics = step(state, experiment.key, batch)
-            jax.block_until_ready((state, metrics))
-            seconds.append(time.perf_counter() - start)
-    if not bool(metrics["ok"]):
-        raise FloatingPointError("a step of the benchmark was not finite; its time means nothing.")
-    device = jax.local_devices()[0].memory_stats() or {}
-    peak = device.get("peak_bytes_in_use", peak_bytes() - before)
-    flat, digest = config_lib.flatten(cfg), config_lib.digest(cfg)
-    record = run_record(flat, digest, cfg.seed, {}, ["scripts/bench.py", *sys.argv[1:]])
-    counted = seconds[warmup:]
-    return {
-        "name": cfg.name,
-        "batch_size": cfg.batch_size,
-        "length": cfg.data.padded_length,
-        "parameters": sum(row.size for row in experiment.rows),
-        "compile_s": round(compile_s, 2),
-        "step_s": {
-            "median": round(statistics.median(counted), 4),
-            "min": round(min(counted), 4),
-            "max": round(max(counted), 4),
-            "steps": steps,
-        },
-        "peak_mib": round(peak / 2**20),
-        **{key: record[key] for key in ("command", "git", "versions", "devices", "started")},
-    }
+def check(values: dict[str, Any]) -> None:
+    """Refuse what cannot be measured, before anything is.
+
+    Raises:
+      ValueError: what was asked, and what there is.
+    """
+    from ssm_jax.bench.steps import LRA_SHAPES
+    from ssm_jax.layers import LAYERS
+
+    for name, known in (("kinds", LAYERS), ("tasks", LRA_SHAPES)):
+        unknown = [word for word in _words(values[name]) if word not in known]
+        if unknown or not _words(values[name]):
+            raise ValueError(f"--{name}={values[name]}: choose from {', '.join(known)}.")
+    lengths = _words(values["lengths"])
+    if not lengths or not all(word.isdecimal() and int(word) > 0 for word in lengths):
+        raise ValueError(f"--lengths={values['lengths']}: give whole numbers, such as 1024,2048.")
+    for name in ("channels", "modes", "batch", "rounds"):
+        if values[name] < 1:
+            raise ValueError(f"--{name}={values[name]} measures nothing; use at least 1.")
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['median']:,.1f} ({value['min']:,.1f})"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """A table on the screen; times are medians and, in brackets, the least."""
+    columns = {key: head for key, head in COLUMNS.items() if any(key in row for row in rows)}
+    table = Table()
+    for head in columns.values():
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell(row.get(key, "")) for key in columns))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def main(argv: list[str]) -> int:
-    flags = (
-        Flag("steps", "counted steps", 5, int),
-        Flag("warmup", "steps before them", 2, int),
-        Flag("out", "file for the result", kind=Path),
-    )
-    cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
-    if values["steps"] < 1:
-        cli.fail(f"--steps={values['steps']} measures nothing; use at least 1.")
-    result = measure(cfg, values["steps"], values["warmup"])
-    text = json.dumps(result, indent=2)
-    print(text)
+    cfg = None
+    if any(word.startswith("--config") for word in argv):
+        cfg, values, _ = cli.load(argv, flags=FLAGS, about=__doc__ or "")
+    else:
+        values = cli.load_flags(argv, flags=FLAGS, about=__doc__ or "")
+    check(values)
+    rows = []
+    for row in measurements(values, cfg):
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    show(rows)
     if values["out"] is not None:
+        from ssm_jax.train.record import run_record
+
+        record = run_record({}, "", 0, {}, ["scripts/bench.py", *argv])
+        kept = ("command", "git", "versions", "devices", "started")
         values["out"].parent.mkdir(parents=True, exist_ok=True)
-        values["out"].write_text(text + "\n")
+        document = {"rows": rows, **{key: record[key] for key in kept}}
+        values["out"].write_text(json.dumps(document, indent=1) + "\n")
     return 0
 
 

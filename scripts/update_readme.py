@@ -105,22 +105,57 @@ def kernel_accuracy() -> str:
     return table(("alpha", *(f"L = {length:,}" for length in lengths)), rows)
 
 
-def bench() -> str:
-    rows = [
-        (
-            str(result["batch_size"]),
-            f"{result['step_s']['median']:.2f} s",
-            f"{result['step_s']['min']:.2f} .. {result['step_s']['max']:.2f} s",
-            f"{result['peak_mib']:,} MiB",
-            f"{result['compile_s']:.1f} s",
-            device_of(result),
-            commit_of(result),
-            f"[file]({path})",
-        )
-        for path, result in load("bench/listops*.json").items()
-    ]
-    head = ("batch", "median step", "range", "peak memory", "compile", "device", "commit", "")
-    return table(head, rows)
+def milliseconds(times: dict[str, float]) -> str:
+    return f"{times['median']:,.0f} ({times['min']:,.0f})"
+
+
+def where(result: dict[str, Any], path: str) -> str:
+    """Device, commit and file of a table's rows, as a line under it."""
+    return f"\n{device_of(result)}, commit {commit_of(result)}, [file]({path}).\n"
+
+
+def bench_layers() -> str:
+    """One table for each file: a row for each layer and length."""
+    head = ("layer", "L", "forward + backward, ms", "x FFT floor", "x floor", "memory", "compile")
+    tables = []
+    for path, result in load("bench/layers_*.json").items():
+        rows = [
+            (
+                row["layer"],
+                f"{row['length']:,}",
+                milliseconds(row["layer_ms"]),
+                f"{row['over_fft']:.2f}",
+                f"{row['over_floor']:.2f}",
+                f"{row['peak_mib']:,} MiB",
+                f"{row['compile_s']:.1f} s",
+            )
+            for row in result["rows"]
+        ]
+        tables.append(table(head, rows) + where(result, path))
+    return "\n".join(tables) or "Not run.\n"
+
+
+def bench_steps() -> str:
+    """One table for each file: a row for each model and layer."""
+    head = ("model", "layer", "B", "L", "H", "step, ms", "x floor", "memory", "compile")
+    tables = []
+    for path, result in load("bench/steps_*.json").items():
+        rows = [
+            (
+                row["name"],
+                row["layer"],
+                str(row["batch"]),
+                f"{row['length']:,}",
+                str(row["channels"]),
+                milliseconds(row["step_ms"]),
+                f"{row['over_floor']:.2f}",
+                f"{row['peak_mib']:,} MiB",
+                f"{row['compile_s']:.1f} s",
+            )
+            for row in result["rows"]
+        ]
+        tables.append(table(head, rows) + where(result, path))
+    return "\n".join(tables) or "Not run.\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -128,7 +163,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "published": published,
     "resume": resume,
     "kernel_accuracy": kernel_accuracy,
-    "bench": bench,
+    "bench_layers": bench_layers,
+    "bench_steps": bench_steps,
 }
 
 

@@ -17,6 +17,11 @@ from ml_collections import ConfigDict
 # goes on.
 COSMETIC = ("name", "notes", "log", "checkpoint", "figures")
 
+# What each layer can start with
+DISCRETE_INITS = ("dfout", "ring")
+_S4D_INITS = ("s4d_lin", "s4d_inv", "s4d_legs", "fout", "ptd", *DISCRETE_INITS)
+INITS = {"s4d": _S4D_INITS, "s5": ("legs", *_S4D_INITS), "s4": ("legs", "fout")}
+
 
 def default() -> ConfigDict:
     """Every option with its default. These reproduce no experiment; `configs/` has those."""
@@ -40,12 +45,16 @@ def default() -> ConfigDict:
     cfg.data.padded_length = 2_048  # L of every batch, with the end-of-sequence token (LRA: 2,048)
 
     cfg.model = ConfigDict()
-    cfg.model.layer = "s4d"  # a key of ssm_jax.layers.LAYERS
+    cfg.model.layer = "s4d"  # s4d | s5 | s4: a key of ssm_jax.layers.LAYERS
     cfg.model.depth = 6  # residual blocks, >= 1
     cfg.model.d_model = 128  # channels H, >= 1
     cfg.model.d_state = 64  # complex modes N kept per channel, >= 1 (OC-1: conjugates come on top)
-    cfg.model.n_ssm = 1  # distinct sets of eigenvalues, a divisor of d_model (OC-6)
+    cfg.model.n_ssm = 1  # distinct sets of eigenvalues, a divisor of d_model (OC-6); not in s5
+    cfg.model.init = "s4d_lin"  # a key of ssm_jax.init.INITS; in s5 also legs; in s4 legs | fout
+    cfg.model.init_seed = 0  # of the inits that draw (ring, dfout), >= 0; not in s4
     cfg.model.alpha = 1.0  # factor on Im A at initialization, > 0 (OC-2: freqscale)
+    cfg.model.alpha_real = 1.0  # factor on Re A at initialization, >= 0; 0: modes without damping
+    cfg.model.real_transform = "exp"  # Re A: exp | softplus | relu | clip | stable | none (OC-3)
     cfg.model.beta = ConfigDict()  # exponent of the Sobolev filter (1 + s)^beta
     cfg.model.beta.learn = True  # learned per channel, or fixed at init (OC-10: learned)
     cfg.model.beta.init = 0.0  # start value, -4..4 (OC-10: 0)
@@ -53,13 +62,23 @@ def default() -> ConfigDict:
     cfg.model.dt_min = 1e-3  # time units per sample, > 0; dt starts log-uniform in [dt_min, dt_max]
     cfg.model.dt_max = 1e-1
     cfg.model.dt_transform = "softplus"  # dt = softplus(p) | exp(p) (OC-5: softplus in LRA)
-    cfg.model.discretization = "zoh"  # zoh | bilinear
+    cfg.model.discretization = "zoh"  # zoh | bilinear (in s4: this) | none (ring, dfout: no dt)
     cfg.model.bidirectional = True  # a second kernel looks ahead (LRA: yes, in all tasks)
     cfg.model.norm = "batch"  # batch | layer
     cfg.model.prenorm = True  # norm before the layer, and a final norm; or after the residual sum
     cfg.model.dropout = 0.0  # rate, 0..1, at the three places of OC-14
     cfg.model.tie_dropout = True  # one mask for all time steps of a channel
     cfg.model.pool = "mean"  # last | mean | first | sum, over the unpadded steps
+    cfg.model.activations = "float32"  # float32 | bfloat16: of the residual stream, GELU and GLU
+    cfg.model.s4d = ConfigDict()  # options of s4d alone
+    cfg.model.s4d.input_norm = "none"  # none | lru: input times sqrt(1 - |A_bar|^2) (ring, dfout)
+    cfg.model.s5 = ConfigDict()  # options of s5 alone
+    cfg.model.s5.n_blocks = 1  # equal blocks of A at initialization, a divisor of d_state
+    cfg.model.s5.C_init = "lecun_normal"  # or trunc_standard_normal | complex_normal (OC-26)
+    cfg.model.s5.conj_sym = True  # store half of the conjugate pairs; False: all of them
+    cfg.model.s5.clip_eigs = False  # keep Re A at most -1e-4
+    cfg.model.s4 = ConfigDict()  # options of s4 alone
+    cfg.model.s4.b_clip = 2.0  # Im B starts within +-b_clip, >= 0; 0: no clip (OC-27: 2)
 
     cfg.train = ConfigDict()
     cfg.train.epochs = 0.0  # length of training: give epochs or steps, the other stays 0
@@ -76,14 +95,14 @@ def default() -> ConfigDict:
     cfg.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
     cfg.optim.groups = ConfigDict()  # every parameter belongs to exactly one group
     for name, match in (
-        ("A", r"/(log_neg_A_re|A_im)$"),
+        ("A", r"/(A_re_raw|A_im)$"),
         ("dt", r"/dt_raw$"),
         ("beta", r"/beta$"),
         ("rest", ""),
     ):
         group = ConfigDict()
         group.match = match  # regular expression, searched in blocks/0/ssm/C_ri; "": all others
-        group.optional = name == "beta"  # may match nothing (a fixed beta is no parameter)
+        group.optional = name in ("dt", "beta")  # may match nothing (a fixed beta; no dt)
         group.lr = 1e-3  # peak learning rate, >= 0
         group.weight_decay = 0.0  # decoupled (AdamW), >= 0
         group.schedule = "cosine"  # cosine: with warmup, as cfg.schedule says | constant
@@ -197,9 +216,14 @@ def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool 
 
 _TESTS = (
     _choice("data.source", "generated", "official"),
+    _choice("model.layer", *INITS),
+    _choice("model.real_transform", "exp", "softplus", "relu", "clip", "stable", "none"),
     _choice("model.beta.unit", "lra", "hz_1e4", "rad"),
     _choice("model.dt_transform", "softplus", "exp"),
-    _choice("model.discretization", "zoh", "bilinear"),
+    _choice("model.discretization", "zoh", "bilinear", "none"),
+    _choice("model.activations", "float32", "bfloat16"),
+    _choice("model.s4d.input_norm", "none", "lru"),
+    _choice("model.s5.C_init", "lecun_normal", "trunc_standard_normal", "complex_normal"),
     _choice("model.norm", "batch", "layer"),
     _choice("model.pool", "last", "mean", "first", "sum"),
     _choice("train.select_metric", "accuracy", "loss"),
@@ -217,7 +241,11 @@ _TESTS = (
     _within("model.d_model", 1),
     _within("model.d_state", 1),
     _within("model.n_ssm", 1),
+    _within("model.init_seed", 0),
     _within("model.alpha", 0, open_low=True),
+    _within("model.alpha_real", 0),
+    _within("model.s5.n_blocks", 1),
+    _within("model.s4.b_clip", 0),
     _within("model.beta.init", -4, 4),
     _within("model.dt_min", 0, open_low=True),
     _within("model.dt_max", 0, open_low=True),
@@ -238,6 +266,67 @@ _TESTS = (
 )
 
 
+def _model_faults(model: ConfigDict) -> list[str]:
+    """What the layer of a model cannot do, and options it does not read that were set."""
+    faults: list[str] = []
+    layer, init, rule = model.layer, model.init, model.discretization
+    if layer not in INITS:
+        return faults
+    if init not in INITS[layer]:
+        return [
+            f"model.init={init!r} is not known to model.layer={layer!r}; "
+            f"choose one of {', '.join(INITS[layer])}."
+        ]
+    discrete = init in DISCRETE_INITS
+    if layer == "s4" and rule != "bilinear":
+        faults.append(f"model.layer='s4' needs model.discretization=bilinear, got {rule!r}.")
+    elif discrete != (rule == "none"):
+        given, use = ("sample", "none") if discrete else ("unit of time", "zoh or bilinear")
+        faults.append(
+            f"model.init={init!r} gives eigenvalues per {given}, "
+            f"which model.discretization={rule!r} cannot take; use {use}."
+        )
+    if discrete and model.alpha > 1:
+        faults.append(f"model.alpha={model.alpha} must be at most 1 with model.init={init!r}.")
+    undamped = model.alpha_real == 0 or (layer == "s4" and init == "fout")
+    if undamped and model.real_transform in ("exp", "softplus", "stable"):
+        faults.append(
+            f"model.real_transform={model.real_transform!r} cannot represent Re A = 0; "
+            "use relu, clip or none."
+        )
+    if layer == "s4d" and model.s4d.input_norm == "lru" and rule != "none":
+        faults.append("model.s4d.input_norm=lru needs model.discretization=none.")
+    if layer != "s5" and model.n_ssm > 0 and model.d_model % model.n_ssm:
+        faults.append(
+            f"model.n_ssm={model.n_ssm} must divide model.d_model={model.d_model}, "
+            "because channel h uses set h mod n_ssm."
+        )
+    blocks = max(model.s5.n_blocks, 1) * (1 if model.s5.conj_sym else 2)
+    if layer == "s5" and model.d_state % blocks:
+        faults.append(
+            f"model.d_state={model.d_state} must be a multiple of {blocks}, that is of "
+            f"model.s5.n_blocks{'' if model.s5.conj_sym else ' times 2, as conj_sym is off'}."
+        )
+    if model.dt_min > model.dt_max:
+        faults.append(f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}.")
+
+    unread = {f"{other}.": f"model.layer={layer!r}" for other in INITS if other != layer}
+    if layer == "s5":
+        unread["n_ssm"] = "model.layer='s5'"
+    if not discrete:
+        unread["init_seed"] = f"model.init={init!r}"
+    if rule == "none":
+        unread["dt_"] = "model.discretization='none'"
+    standard = flatten(default().model)
+    for key, value in flatten(model).items():
+        reason = next((why for start, why in unread.items() if key.startswith(start)), None)
+        if reason and value != standard[key]:
+            faults.append(
+                f"model.{key}={value!r} is not read with {reason}; leave it at {standard[key]!r}."
+            )
+    return faults
+
+
 def check(cfg: ConfigDict) -> None:
     """Refuse values and combinations that cannot work.
 
@@ -256,14 +345,8 @@ def check(cfg: ConfigDict) -> None:
                 f"optim.groups.{name}.schedule={group.schedule!r} is not known; "
                 "choose one of cosine, constant."
             )
-    model, data, train = cfg.model, cfg.data, cfg.train
-    if model.n_ssm > 0 and model.d_model % model.n_ssm:
-        faults.append(
-            f"model.n_ssm={model.n_ssm} must divide model.d_model={model.d_model}, "
-            "because channel h uses set h mod n_ssm."
-        )
-    if model.dt_min > model.dt_max:
-        faults.append(f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}.")
+    data, train = cfg.data, cfg.train
+    faults += _model_faults(cfg.model)
     if (train.epochs > 0) == (train.steps > 0):
         faults.append(
             f"give train.epochs or train.steps, and leave the other at 0; "

@@ -17,6 +17,20 @@ from ssm_jax.data.dataset import TokenDataset
 from ssm_jax.data.prepare import open_listops
 from ssm_jax.models import SequenceClassifier
 
+# Options of `cfg.model` about the network around the layers
+OUTER_OPTIONS = (
+    "d_model",
+    "depth",
+    "norm",
+    "prenorm",
+    "dropout",
+    "tie_dropout",
+    "pool",
+    "activations",
+    "layer",
+)
+NOT_IN = {"s4d": (), "s5": ("n_ssm",), "s4": ("init_seed",)}  # shared options a layer lacks
+
 Batch = Mapping[
     str, Array
 ]  # inputs (B, L), lengths (B,), targets (B,); in evaluation also mask (B,), 1 = real
@@ -39,16 +53,27 @@ def build_classifier(
 ) -> SequenceClassifier:
     """The LRA classifier for token sequences."""
     ssm = dict(options)
-    beta = ssm.pop("beta")
-    ssm.update(beta=beta["init"], learn_beta=beta["learn"], beta_unit=beta["unit"])
-    outer_keys = ("d_model", "depth", "norm", "prenorm", "dropout", "tie_dropout", "pool", "layer")
+    outer = {key: ssm.pop(key) for key in OUTER_OPTIONS}
     return SequenceClassifier(
         n_classes=dataset.n_classes,
         vocab_size=dataset.vocab_size,
-        **{key: ssm.pop(key) for key in outer_keys},
-        ssm=ssm,
+        **outer,
+        ssm=layer_arguments(outer["layer"], ssm),
         rngs=rngs,
     )
+
+
+def layer_arguments(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a layer's constructor in the options of `cfg.model` that are about it."""
+    shared = {key: value for key, value in options.items() if key not in NOT_IN}
+    beta = shared.pop("beta")
+    shared.update(beta=beta["init"], learn_beta=beta["learn"], beta_unit=beta["unit"])
+    for key in NOT_IN[layer]:
+        del shared[key]
+    own = dict(options[layer])
+    if layer == "s4":
+        own["b_clip"] = own["b_clip"] or None
+    return {**shared, **own}
 
 
 def open_listops_data(

@@ -36,9 +36,10 @@ def phi_1_slope(z):
 def discretize(A, dt, rule):
     """(A_bar, gain) of x_{l+1} = A_bar x_l + gain u_l."""
     A, dt = np.asarray(A, complex), np.asarray(dt, float)
-    if rule == "zoh":
-        return np.exp(dt * A), dt * phi_1(dt * A)
-    return (2 + dt * A) / (2 - dt * A), 2 * dt / (2 - dt * A)
+    if rule == "bilinear":
+        return (2 + dt * A) / (2 - dt * A), 2 * dt / (2 - dt * A)
+    one_sample = phi_1(A) if rule == "none" else 1
+    return np.exp(dt * A), dt * phi_1(dt * A) / one_sample
 
 
 def discretize_slopes(A, dt, rule):
@@ -123,7 +124,7 @@ def s4d_layer(p, u_LH, *, rule="zoh", dt_of="softplus", unit="lra", length=None)
     A = np.empty((H, N), complex)
     for h in range(H):
         s = h % len(p["A_im"])
-        A[h] = -np.exp(p["log_neg_A_re"][s]) + 1j * p["A_im"][s]
+        A[h] = -np.exp(p["A_re_raw"][s]) + 1j * p["A_im"][s]
     dt = np.exp(p["dt_raw"])
     if dt_of == "softplus":
         dt = np.log1p(dt)
@@ -189,3 +190,65 @@ def classifier(p, inputs, lengths, *, kind, prenorm, mode, train=False):
     if prenorm:
         x = norm(p["norm"], x, kind, train)
     return linear(p["decoder"], pool(x, lengths, mode))
+
+
+# S4: A = diag(Lambda) - P P^*, as a dense real matrix
+
+
+def dplr_matrices(A, P, B, C, dt):
+    """(A_bar, B_bar, c) of order 2N, one channel: x_l = A_bar x_{l-1} + B_bar u_l, y_l = c x_l.
+
+    The real state is [Re z, Im z] of z' = Lambda z - P 2 Re(P^* z) + B u, and y = 2 Re(C z).
+    """
+    A, P, B, C = (np.asarray(a, complex) for a in (A, P, B, C))
+    p = np.concatenate([P.real, P.imag])
+    matrix = np.block([[np.diag(A.real), -np.diag(A.imag)], [np.diag(A.imag), np.diag(A.real)]])
+    matrix -= 2 * np.outer(p, p)
+    one = np.eye(len(p))
+    inverse = np.linalg.inv(one - dt / 2 * matrix)
+    B_bar = inverse @ (dt * np.concatenate([B.real, B.imag]))
+    return inverse @ (one + dt / 2 * matrix), B_bar, 2 * np.concatenate([C.real, -C.imag])
+
+
+def dplr_recurrence(A_HN, P_HN, B_HN, C_HN, dt_H, u_LH, x0_HN=None):
+    """(y_LH, complex states before the first and after each step), by one matrix per channel."""
+    H, N = np.shape(A_HN)
+    channels = [
+        dplr_matrices(*row, float(dt))
+        for *row, dt in zip(A_HN, P_HN, B_HN, C_HN, dt_H, strict=True)
+    ]
+    A_bar, B_bar, c = (np.stack(parts) for parts in zip(*channels, strict=True))
+    x = np.zeros((H, 2 * N)) if x0_HN is None else np.concatenate([x0_HN.real, x0_HN.imag], -1)
+    states, outputs = [x], []
+    for u_H in np.asarray(u_LH, float):
+        # not matmul: its threads cost more than the products
+        x = np.einsum("hij,hj->hi", A_bar, x) + B_bar * u_H[:, None]
+        states.append(x)
+        outputs.append(np.sum(c * x, axis=1))
+    states = np.stack(states)
+    return np.stack(outputs), states[..., :N] + 1j * states[..., N:]
+
+
+def dplr_kernel(A_HN, P_HN, B_HN, C_HN, dt_H, length):
+    """The impulse response of the recurrence, (H, L)."""
+    impulse = np.eye(length, 1) * np.ones((1, len(A_HN)))
+    return dplr_recurrence(A_HN, P_HN, B_HN, C_HN, dt_H, impulse)[0].T
+
+
+def s4_layer(p, u_LH, *, dt_of="exp", unit="lra", length=None, step_scale=1.0):
+    """The S4 layer from its parameters; `length`: steps from there on are set to zero first."""
+    sides, H = p["C_ri"].shape[:2]
+    u_LH = np.array(u_LH, float)
+    u_LH[len(u_LH) if length is None else length :] = 0
+    of_channel = np.arange(H) % len(p["A_im"])
+    A = (-np.exp(p["A_re_raw"]) + 1j * p["A_im"])[of_channel]
+    P, B = ((p[name] @ [1, 1j])[of_channel] for name in ("P_ri", "B_ri"))
+    dt = np.exp(p["dt_raw"])
+    if dt_of == "softplus":
+        dt = np.log1p(dt)
+    L = len(u_LH)
+    kernels = [
+        dplr_kernel(A, P, B, p["C_ri"][c] @ [1, 1j], step_scale * dt, L) for c in range(sides)
+    ]
+    gain = (1 + frequency(2 * L, unit) / step_scale) ** p["beta"][:, None]
+    return convolve(u_LH, kernels[0], *kernels[1:], gain_HF=gain) + p["D"] * u_LH

@@ -15,6 +15,11 @@ def valid() -> ConfigDict:
 # A value out of range for each rule that looks at one option.
 WRONG = {
     "data.source": "elsewhere",
+    "model.layer": "s6",
+    "model.real_transform": "tanh",
+    "model.activations": "float16",
+    "model.s4d.input_norm": "gamma",
+    "model.s5.C_init": "normal",
     "model.beta.unit": "hz",
     "model.dt_transform": "log",
     "model.discretization": "euler",
@@ -35,7 +40,11 @@ WRONG = {
     "model.d_model": 0,
     "model.d_state": 0,
     "model.n_ssm": 0,
+    "model.init_seed": -1,
     "model.alpha": 0.0,
+    "model.alpha_real": -1.0,
+    "model.s5.n_blocks": 0,
+    "model.s4.b_clip": -1.0,
     "model.beta.init": -4.5,
     "model.dt_min": 0.0,
     "model.dt_max": 0.0,
@@ -86,11 +95,59 @@ def test_every_rule_can_fail():
         assert any(rule(changed(key, value)) for key, value in WRONG.items())
 
 
+S4 = {"model.layer": "s4", "model.init": "legs", "model.discretization": "bilinear"}
+RING = {"model.init": "ring", "model.discretization": "none"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        S4,
+        {**S4, "model.n_ssm": 2, "model.s4.b_clip": 0.0},
+        {**S4, "model.init": "fout", "model.real_transform": "clip"},
+        {**RING, "model.init_seed": 3, "model.s4d.input_norm": "lru"},
+        {"model.layer": "s5", "model.init": "legs", "model.s5.n_blocks": 8},
+        {"model.layer": "s5", **RING, "model.s5.conj_sym": False},
+        {"model.alpha_real": 0.0, "model.real_transform": "relu"},
+    ],
+    ids=lambda values: "-".join(map(str, values.values())),
+)
+def test_options_that_go_together_pass(values):
+    cfg = valid()
+    cfg.update_from_flattened_dict(values)
+    config.check(cfg)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
         ({"model.n_ssm": 3}, "model.n_ssm=3 must divide model.d_model=128"),
         ({"model.dt_min": 0.2}, "model.dt_min=0.2 exceeds model.dt_max=0.1"),
+        ({"model.init": "legs"}, "model.init='legs' is not known to model.layer='s4d'"),
+        (
+            {"model.layer": "s4"},
+            "'s4d_lin' is not known to model.layer='s4'; choose one of legs, fout",
+        ),
+        ({"model.layer": "s4", "model.init": "legs"}, "model.layer='s4' needs"),
+        ({"model.init": "ring"}, "'ring' gives eigenvalues per sample, which"),
+        ({"model.discretization": "none"}, "cannot take; use zoh or bilinear"),
+        ({**RING, "model.alpha": 3.0}, "model.alpha=3.0 must be at most 1"),
+        ({"model.alpha_real": 0.0}, "model.real_transform='exp' cannot represent Re A = 0"),
+        ({**S4, "model.init": "fout"}, "cannot represent Re A = 0; use relu, clip or none"),
+        ({"model.s4d.input_norm": "lru"}, "input_norm=lru needs model.discretization=none"),
+        ({"model.layer": "s5", "model.s5.n_blocks": 3}, "must be a multiple of 3"),
+        (
+            {"model.layer": "s5", "model.s5.conj_sym": False, "model.d_state": 9},
+            "must be a multiple of 2, that is of model.s5.n_blocks times 2",
+        ),
+        (
+            {"model.s5.clip_eigs": True},
+            "model.s5.clip_eigs=True is not read with model.layer='s4d'",
+        ),
+        ({**S4, "model.s4d.input_norm": "lru"}, "not read"),
+        ({"model.layer": "s5", "model.n_ssm": 2}, "model.n_ssm=2 is not read with"),
+        ({"model.init_seed": 3}, "model.init_seed=3 is not read with model.init='s4d_lin'"),
+        ({**RING, "model.dt_min": 0.01}, "not read with model.discretization='none'; leave it at"),
         ({"train.epochs": 2.0}, "got epochs=2.0, steps=100"),
         ({"data.longer_than": 1999}, "no expression is longer than 1999 and shorter than 2000"),
         ({"data.padded_length": 1999}, "use at least 2000"),

@@ -1,4 +1,4 @@
-r"""The frequency side of a model's S4D layers, as NumPy arrays.
+r"""The frequency side of a model's state space layers, as NumPy arrays.
 
 Frequencies are angles per sample, w = s dt in radians: what a channel does at the frequency s of
 its own time, it does to a tone of angle w. Sampling ends at Nyquist, w = pi. A mode beyond it is
@@ -22,33 +22,58 @@ NYQUIST = np.pi
 
 
 @runtime_checkable
-class DiagonalLayer(Protocol):
-    """What is read of a layer; S4D has it."""
+class Layer(Protocol):
+    """What is read of every layer."""
 
     D: nnx.Variable
     beta: nnx.Variable
     beta_unit: str
-    discretization: str
-
-    def eigenvalues(self) -> Array: ...
 
     def readout(self) -> Array: ...
 
     def step_sizes(self) -> Array: ...
 
 
+@runtime_checkable
+class DiagonalLayer(Layer, Protocol):
+    """S4D and S5."""
+
+    discretization: str
+
+    def eigenvalues(self) -> Array: ...
+
+
+@runtime_checkable
+class MimoLayer(DiagonalLayer, Protocol):
+    """S5."""
+
+    def input_matrix(self) -> Array: ...
+
+
+@runtime_checkable
+class LowRankLayer(Layer, Protocol):
+    """S4, whose discretization is bilinear."""
+
+    def state_matrix(self) -> tuple[Array, Array]: ...
+
+    def input_vector(self) -> Array: ...
+
+
 @dataclass(frozen=True)
 class LayerView:
-    """The numbers of one layer.
+    """The numbers of one layer. R counts what has a step of its own: channels, in S5 modes.
 
     name: its path in the model, such as blocks/0/ssm.
-    A_HN: complex eigenvalues in rad per unit of time; the conjugates are implied.
+    A_HN: complex eigenvalues (R, N) in rad per unit of time, in S5 (R, 1); the conjugates are
+      implied. In S4 the diagonal part of A, without its low rank.
     C_CHN: complex read-out, forward, then reverse if there is one.
-    dt_H: step in units of time per sample.
+    dt_H: step (R,) in units of time per sample; 1 if the discretization is "none".
     beta_H, beta_unit: exponent of the filter (1 + |s|)^beta, and the unit of |s|.
     beta_learned: whether beta is trained.
     D_H: the skip past the filter.
-    discretization: "zoh" or "bilinear".
+    discretization: "zoh", "bilinear" or "none".
+    B_NH: complex input matrix of S5.
+    PB_HN: complex P and B of S4, where A = diag(A_HN) - P P^*.
     """
 
     name: str
@@ -60,25 +85,43 @@ class LayerView:
     beta_learned: bool
     D_H: np.ndarray
     discretization: str
+    B_NH: np.ndarray | None = None
+    PB_HN: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def layers_of(model: SequenceClassifier) -> list[LayerView]:
-    """The diagonal layers of a model in the order of their use; others are passed over."""
+    """The state space layers of a model in the order of their use; others are passed over."""
     return [
-        LayerView(
-            name=f"blocks/{i}/ssm",
-            A_HN=np.asarray(block.ssm.eigenvalues()),
-            C_CHN=np.asarray(block.ssm.readout()),
-            dt_H=np.asarray(block.ssm.step_sizes()),
-            beta_H=np.asarray(block.ssm.beta[...]),
-            beta_unit=block.ssm.beta_unit,
-            beta_learned=isinstance(block.ssm.beta, nnx.Param),
-            D_H=np.asarray(block.ssm.D[...]),
-            discretization=block.ssm.discretization,
-        )
+        view(f"blocks/{i}/ssm", block.ssm)
         for i, block in enumerate(model.blocks)
-        if isinstance(block.ssm, DiagonalLayer)
+        if isinstance(block.ssm, DiagonalLayer | LowRankLayer)
     ]
+
+
+def view(name: str, layer: DiagonalLayer | LowRankLayer) -> LayerView:
+    """The numbers of a layer."""
+    B_NH = PB_HN = None
+    if isinstance(layer, LowRankLayer):
+        A_HN, P_HN = (np.asarray(a) for a in layer.state_matrix())
+        PB_HN = P_HN, np.asarray(layer.input_vector())
+        discretization = "bilinear"
+    else:
+        A_HN, discretization = np.asarray(layer.eigenvalues()), layer.discretization
+        if isinstance(layer, MimoLayer):
+            A_HN, B_NH = A_HN[:, None], np.asarray(layer.input_matrix())
+    return LayerView(
+        name=name,
+        A_HN=A_HN,
+        C_CHN=np.asarray(layer.readout()),
+        dt_H=np.asarray(layer.step_sizes()),
+        beta_H=np.asarray(layer.beta[...]),
+        beta_unit=layer.beta_unit,
+        beta_learned=isinstance(layer.beta, nnx.Param),
+        D_H=np.asarray(layer.D[...]),
+        discretization=discretization,
+        B_NH=B_NH,
+        PB_HN=PB_HN,
+    )
 
 
 def filter_gain(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.ndarray:
@@ -104,7 +147,9 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
 
     D passes by the filter and answers to all frequencies alike. Under zero-order hold G at w = 0
     is the kernel's sum exactly; above, the kernel's spectrum differs from G by the hold,
-    sin(w/2) / (w/2), and by what is aliased.
+    sin(w/2) / (w/2), and by what is aliased. Modes given per sample ("none") are shown as those of
+    the held system that gives their kernel. An output of S5 answers to H inputs: here the root of
+    the sum of its squared answers.
 
     Args:
       layer: see `layers_of`.
@@ -119,12 +164,41 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
         s_HF = 2 * np.tan(omega_F / 2)[None, :] / layer.dt_H[:, None]
     else:
         s_HF = omega_F[None, :] / layer.dt_H[:, None]
-    gain_HF = filter_gain(layer, omega_F, n_fft)
-    each = [_transfer(layer.A_HN, C_HN, s_HF.astype(np.float32)) for C_HN in layer.C_CHN]
-    return np.abs(np.stack([np.asarray(G_HF) for G_HF in each])) * gain_HF
+    weight_HN = np.ones_like(layer.A_HN)
+    if layer.discretization == "none":
+        A_HN = np.where(layer.A_HN == 0, 1, layer.A_HN)
+        weight_HN = np.where(layer.A_HN == 0, 1, A_HN / np.expm1(A_HN)).astype(A_HN.dtype)
+
+    def transfer(w_HN: np.ndarray) -> np.ndarray:
+        return np.asarray(_transfer(layer.A_HN, w_HN * weight_HN, s_HF.astype(np.float32)))
+
+    with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer, or beyond Nyquist
+        if layer.B_NH is not None:
+            each = [_root_of_squares(layer, C_HN, weight_HN, s_HF) for C_HN in layer.C_CHN]
+        elif layer.PB_HN is not None:
+            P_HN, B_HN = layer.PB_HN
+            fed_back_HF = transfer(P_HN.conj() * B_HN) / (1 + transfer(P_HN.conj() * P_HN))
+            each = [transfer(C * B_HN) - transfer(C * P_HN) * fed_back_HF for C in layer.C_CHN]
+        else:
+            each = [transfer(C_HN) for C_HN in layer.C_CHN]
+        return np.abs(np.stack(each)) * filter_gain(layer, omega_F, n_fft)
 
 
 _transfer = jax.jit(transfer_function)  # the sum over n is fused: no (H, F, N) array
+
+
+def _root_of_squares(
+    layer: LayerView, C_HN: np.ndarray, weight_N1: np.ndarray, s_NF: np.ndarray
+) -> np.ndarray:
+    """The norms (H, F) of the rows of C (s - A)^-1 B, the conjugate modes included."""
+    assert layer.B_NH is not None
+    both_A = np.concatenate([layer.A_HN, layer.A_HN.conj()])
+    weight = np.concatenate([weight_N1, weight_N1.conj()])
+    B = np.concatenate([layer.B_NH, layer.B_NH.conj()])
+    C = np.concatenate([C_HN, C_HN.conj()], axis=1) / 2
+    answers_F = weight / (1j * np.concatenate([s_NF, s_NF]) - both_A)
+    rows = [np.linalg.norm((C * answer[None, :]) @ B, axis=1) for answer in answers_F.T]
+    return np.stack(rows, axis=1)
 
 
 def mode_angles(layer: LayerView) -> np.ndarray:

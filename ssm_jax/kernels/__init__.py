@@ -2,14 +2,34 @@
 
 from ssm_jax.kernels.diagonal import s4d_kernel
 from ssm_jax.kernels.discretize import discretize_bilinear, discretize_zoh
+from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
+from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.kernels.fftconv import fft_conv
-from ssm_jax.kernels.frequency import sobolev_frequency, sobolev_gain, transfer_function
+from ssm_jax.kernels.frequency import (
+    discrete_transfer_function,
+    sobolev_frequency,
+    sobolev_gain,
+    transfer_function,
+)
+from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
+from ssm_jax.kernels.scan import diagonal_scan
+from ssm_jax.kernels.sensitivity import pair_sensitivity, pole_sensitivity
 
 __all__ = [
+    "diagonal_scan",
+    "discrete_transfer_function",
     "discretize_bilinear",
     "discretize_zoh",
+    "dplr_anticausal",
+    "dplr_kernel",
+    "dplr_recurrence",
+    "dplr_step",
     "fft_conv",
+    "pair_sensitivity",
+    "pole_sensitivity",
+    "s4d_anticausal",
     "s4d_kernel",
+    "s4d_recurrence",
     "sobolev_frequency",
     "sobolev_gain",
     "transfer_function",

@@ -4,8 +4,11 @@ x' = A x + B u becomes x_{l+1} = A_bar x_l + gain B u_l, elementwise in the mode
 
     zero-order hold   A_bar = e^{dt A}                           gain = (e^{dt A} - 1) / A
     bilinear          A_bar = (1 + dt A / 2) / (1 - dt A / 2)    gain = dt / (1 - dt A / 2)
+    none              A_bar = e^{dt A}                           gain = 1 at dt = 1
 
-Source: S4D, arXiv:2206.11893; for the bilinear form S4, arXiv:2111.00396.
+Source: S4D, arXiv:2206.11893; for the bilinear form S4, arXiv:2111.00396. "none" is for modes that
+are given per sample, A = log A_bar, as in LRU, arXiv:2303.06349. Its dt is not a length of time but
+a number of samples: 1, unless the same modes shall run at another sampling rate.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from jax import Array
 
 from ssm_jax.kernels.phase import Phase, phase_of_bilinear, phase_of_product, wrapped
 
-DISCRETIZATIONS = ("zoh", "bilinear")
+DISCRETIZATIONS = ("zoh", "bilinear", "none")
 
 # Below this |z| phi_1 is summed as a series: there the derivative of the quotient cancels (float32:
 # 1e-4 off at 1e-3).
@@ -59,16 +62,16 @@ def _bilinear_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:
     return z_re + 1j * z_im, phase_of_bilinear(dt, A.real, A.imag)
 
 
-_EXPONENT = {"zoh": _zoh_exponent, "bilinear": _bilinear_exponent}
+_EXPONENT = {"zoh": _zoh_exponent, "bilinear": _bilinear_exponent, "none": _zoh_exponent}
 
 
 def exponent(A: Array, dt: Array, discretization: str) -> tuple[Array, Phase]:
     """z with A_bar^l = e^{z l}, and the phase of Im z, which is exact where z itself is rounded.
 
     Args:
-      A: complex eigenvalues, in rad per unit of time.
-      dt: real step in units of time, positive; broadcasts against A.
-      discretization: "zoh" or "bilinear".
+      A: complex eigenvalues, in rad per unit of time; for "none" in rad per sample.
+      dt: real step in units of time, or samples, positive; broadcasts against A.
+      discretization: "zoh", "bilinear" or "none".
 
     Raises:
       ValueError: for another discretization.
@@ -124,4 +127,25 @@ def discretize_bilinear(A: Array, dt: Array) -> tuple[Array, Array]:
     return (1 + half) / (1 - half), dt / (1 - half)
 
 
-DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
+def discretize_none(A: Array, dt: Array) -> tuple[Array, Array]:
+    """Modes that are discrete already: A_bar = e^A and gain = 1 at dt = 1.
+
+    Another dt resamples them: as long as the input is held, 1 / dt steps do what one step of dt = 1
+    does. So A_bar = e^{dt A} and gain = (e^{dt A} - 1) / (e^A - 1), the zero-order hold of the
+    system whose step of dt = 1 has the gain 1.
+
+    Args:
+      A: log of the complex eigenvalues of one sample. Resampling depends on its branch: keep
+        |Im A| <= pi.
+      dt: real number of samples per step, positive; broadcasts against A.
+
+    Returns:
+      A_bar and gain, complex, of the broadcast shape. Where dt = 1 the gain is 1 without rounding,
+      and constant.
+    """
+    A_bar, held = discretize_zoh(A, dt)
+    _, held_for_one = discretize_zoh(A, jnp.ones_like(dt))
+    return A_bar, jnp.where(dt == 1, jnp.ones_like(held), held / held_for_one)
+
+
+DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear, "none": discretize_none}

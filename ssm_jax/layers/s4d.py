@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
-from ssm_jax.init import inverse_softplus, log_uniform, s4d_lin
+from ssm_jax.init import inverse_softplus, log_uniform
+from ssm_jax.init.diagonal import initial_modes
+from ssm_jax.init.real_part import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, s4d_kernel, sobolev_gain
-from ssm_jax.kernels.discretize import DISCRETIZATIONS
+from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE
 from ssm_jax.kernels.frequency import BETA_UNITS
+from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
 from ssm_jax.layers.dropout import dropout as apply_dropout
+from ssm_jax.layers.state_form import require_state_form
 
 DT_TRANSFORMS = {"softplus": (jax.nn.softplus, inverse_softplus), "exp": (jnp.exp, jnp.log)}
+INPUT_NORMS = ("none", "lru")
+MODES = ("conv", "scan")
+
+Scale = float | Array  # a real scalar, which may be traced
 
 
 class Knob(nnx.Variable):
@@ -23,10 +33,14 @@ class Knob(nnx.Variable):
 class S4D(nnx.Module):
     """y = k^(beta) * u + D u, with one kernel per channel, or two that look back and ahead.
 
-    Parametrization of the official code of "Tuning Frequency Bias of State Space Models"
-    (arXiv:2410.02035), OC-1..OC-12: A = -exp(log_neg_A_re) + i A_im, shared by the channels h with
-    equal h mod n_ssm; B = 1; C complex normal; dt per channel; D outside the filter. alpha acts on
-    A_im at initialization only.
+    By default the parametrization of the official code of "Tuning Frequency Bias of State Space
+    Models" (arXiv:2410.02035), OC-1..OC-12: A = -exp(A_re_raw) + i A_im, shared by the channels h
+    with equal h mod n_ssm; B = 1; C complex normal; dt per channel; D outside the filter. alpha
+    acts on A_im at initialization only.
+
+    It runs as a convolution, as a parallel scan (mode="scan"), or from a state on: `prefill` takes
+    many steps, `step` one. All give the same outputs. The latter three need beta = 0, and those
+    that take a state need a layer that does not look ahead: see `state_form.py`.
     """
 
     def __init__(
@@ -35,7 +49,12 @@ class S4D(nnx.Module):
         *,
         d_state: int = 64,
         n_ssm: int = 1,
+        init: str | ArrayLike = "s4d_lin",
+        init_seed: int = 0,
         alpha: float = 1.0,
+        alpha_real: float = 1.0,
+        real_transform: str = "exp",
+        input_norm: str = "none",
         beta: float = 0.0,
         learn_beta: bool = True,
         beta_unit: str = "lra",
@@ -52,26 +71,37 @@ class S4D(nnx.Module):
           d_model: channels H.
           d_state: complex modes N kept per channel; their conjugates come on top, so the real order
             is 2N (OC-1).
-          n_ssm: distinct sets of eigenvalues; divides d_model (OC-6).
-          alpha: factor on Im A at initialization, positive.
+          n_ssm: distinct sets of eigenvalues S; divides d_model (OC-6).
+          init: a key of `init.diagonal.INITS`; its input vector B is absorbed in C, which starts as
+            B times a complex normal. Or the eigenvalues themselves, complex, (N,) or (S, N), with
+            B = 1: in rad per unit of time, or log A_bar if discretization is "none".
+          init_seed: of the inits that draw; the layers of a network start with the same ones.
+          alpha, alpha_real: factors on Im A and Re A of a named init, at initialization.
+          real_transform: Re A as a function of A_re_raw, a key of `init.real_part.REAL_TRANSFORMS`.
+          input_norm: "lru": the input of a mode is multiplied by sqrt(1 - |A_bar|^2), from the
+            present eigenvalues, as at the start of LRU (arXiv:2303.06349). Only for "none" below.
           beta: start value of the filter's exponent, for every channel; 0 is no filter.
           learn_beta: beta is a parameter (OC-10), or a Knob that stays.
           beta_unit: the unit of frequency in (1 + |s|)^beta: "lra", "hz_1e4" or "rad".
           dt_min, dt_max: dt starts log-uniform between them, in units of time per sample.
           dt_transform: dt = "softplus" or "exp" of the stored parameter (OC-5).
-          discretization: "zoh" or "bilinear".
+          discretization: "zoh", "bilinear", or "none" for eigenvalues that are given per sample:
+            there is no dt then, and the three options above are not read.
           bidirectional: add a kernel on the future inputs, with its own C and the same A, dt and
             beta.
           dropout: rate on the output; tie_dropout: one draw for all time steps.
           rngs: with a "params" stream.
 
         Raises:
-          ValueError: for a value out of its set.
+          ValueError: for a value out of its set, or an init that the discretization or the
+            real_transform cannot take.
         """
         for name, value, allowed in (
             ("beta_unit", beta_unit, BETA_UNITS),
             ("dt_transform", dt_transform, tuple(DT_TRANSFORMS)),
             ("discretization", discretization, DISCRETIZATIONS),
+            ("real_transform", real_transform, tuple(REAL_TRANSFORMS)),
+            ("input_norm", input_norm, INPUT_NORMS),
         ):
             if value not in allowed:
                 raise ValueError(
@@ -79,7 +109,15 @@ class S4D(nnx.Module):
                 )
         if n_ssm < 1 or d_model % n_ssm:
             raise ValueError(f"S4D: n_ssm={n_ssm} must divide d_model={d_model}.")
+        if input_norm == "lru" and discretization != "none":
+            raise ValueError(
+                f"S4D: input_norm='lru' normalizes modes given per sample; with "
+                f"discretization={discretization!r} the step does that. Use input_norm='none'."
+            )
         H, N, C = d_model, d_state, 2 if bidirectional else 1
+        self.real_transform = real_transform
+        self.input_norm = input_norm
+        self.filtered = learn_beta or beta != 0
         self.beta_unit = beta_unit
         self.dt_transform = dt_transform
         self.discretization = discretization
@@ -87,36 +125,62 @@ class S4D(nnx.Module):
         self.dropout = dropout
         self.tie_dropout = tie_dropout
 
-        A_N = s4d_lin(N, alpha)
-        shape = (n_ssm, N)
-        log_neg_A_re = jnp.asarray(jnp.log(-A_N.real), jnp.float32)
-        self.log_neg_A_re = nnx.Param(jnp.broadcast_to(log_neg_A_re, shape))
-        self.A_im = nnx.Param(jnp.broadcast_to(jnp.asarray(A_N.imag, jnp.float32), shape))
-        dt_H = log_uniform(rngs.params(), (H,), dt_min, dt_max)
-        self.dt_raw = nnx.Param(DT_TRANSFORMS[dt_transform][1](dt_H))
+        if isinstance(init, str):
+            A_SN, B_SN, discrete = initial_modes(
+                init, N, n_sets=n_ssm, alpha=alpha, alpha_real=alpha_real, seed=init_seed
+            )
+            if discrete != (discretization == "none"):
+                given, use = ("sample", "") if discrete else ("unit of time", " one other than")
+                raise ValueError(
+                    f"S4D: init {init!r} gives eigenvalues per {given}, which "
+                    f"discretization={discretization!r} cannot take; use{use} 'none'."
+                )
+        else:
+            A_SN, B_SN = _given_modes(init, n_ssm, N, alpha, alpha_real)
+        A_re_raw = REAL_TRANSFORMS[real_transform].inverse(A_SN.real)
+        self.A_re_raw = nnx.Param(jnp.asarray(A_re_raw, jnp.float32))
+        self.A_im = nnx.Param(jnp.asarray(A_SN.imag, jnp.float32))
+        if discretization != "none":
+            dt_H = log_uniform(rngs.params(), (H,), dt_min, dt_max)
+            self.dt_raw = nnx.Param(DT_TRANSFORMS[dt_transform][1](dt_H))
         # E|C|^2 = 1: variance 1/2 in either part (OC-4)
         C_ri = jax.random.normal(rngs.params(), (C, H, N, 2), jnp.float32) * jnp.sqrt(
             jnp.float32(0.5)
         )
-        self.C_ri = nnx.Param(C_ri)
+        self.C_ri = nnx.Param(_times_input_vector(C_ri, np.tile(B_SN, (H // n_ssm, 1))))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
         self.beta = (nnx.Param if learn_beta else Knob)(jnp.full((H,), beta, jnp.float32))
 
     def eigenvalues(self) -> Array:
-        """A_HN, complex, in rad per unit of time."""
-        A_SN = -jnp.exp(self.log_neg_A_re[...]) + 1j * self.A_im[...]
+        """A_HN, complex, in rad per unit of time; per sample if the discretization is "none"."""
+        A_re_SN = REAL_TRANSFORMS[self.real_transform].forward(self.A_re_raw[...])
+        A_SN = A_re_SN + 1j * self.A_im[...]
         return jnp.tile(A_SN, (self.D.shape[0] // A_SN.shape[0], 1))
 
     def step_sizes(self) -> Array:
-        """dt_H, in units of time per sample."""
+        """dt_H, in units of time per sample; 1 if the discretization is "none"."""
+        if self.discretization == "none":
+            return jnp.ones_like(self.D[...])
         return DT_TRANSFORMS[self.dt_transform][0](self.dt_raw[...])
 
     def readout(self) -> Array:
-        """C_CHN, complex: forward, then reverse if bidirectional."""
-        return self.C_ri[..., 0] + 1j * self.C_ri[..., 1]
+        """C_CHN, complex: forward, then reverse if bidirectional; B and input_norm are in it."""
+        C_CHN = self.C_ri[..., 0] + 1j * self.C_ri[..., 1]
+        if self.input_norm == "none":
+            return C_CHN
+        one_minus_square_HN = -jnp.expm1(2 * self.eigenvalues().real)
+        # At |A_bar| = 1 the root has no derivative.
+        return C_CHN * jnp.sqrt(jnp.maximum(one_minus_square_HN, 1e-12))[None]
 
     def __call__(
-        self, u_BLH: Array, lengths_B: Array | None = None, *, key: Array | None = None
+        self,
+        u_BLH: Array,
+        lengths_B: Array | None = None,
+        *,
+        key: Array | None = None,
+        mode: str = "conv",
+        step_scale: Scale = 1.0,
+        horizon: int | None = None,
     ) -> Array:
         """Apply the layer.
 
@@ -125,26 +189,139 @@ class S4D(nnx.Module):
           lengths_B: int; steps from lengths_B on are padding and are set to zero first. None: no
             padding.
           key: of the dropout; None: no dropout.
+          mode: "conv" by FFT, or "scan", which needs beta = 0.
+          step_scale: factor on dt, positive: 0.5 for a signal sampled twice as densely. The filter
+            follows: |s| per sample is divided by it.
+          horizon: run as if the input were padded with zeros to this many steps. The filter lives
+            on the circle of twice the padded length, so its outputs depend on it. None: L.
 
         Returns:
           y_BLH.
+
+        Raises:
+          ValueError: for an unknown mode or a horizon below L.
+          NoStateForm: for mode="scan" with a filter.
         """
         L = u_BLH.shape[1]
-        if lengths_B is not None:
-            u_BLH = jnp.where(real_steps(lengths_B, L)[:, :, None], u_BLH, jnp.zeros_like(u_BLH))
-        k_CHL = s4d_kernel(
-            self.eigenvalues(), self.readout(), self.step_sizes(), L, self.discretization
-        )
-        y_BLH = fft_conv(
-            u_BLH,
-            k_CHL[0],
-            reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
-            gain_HF=sobolev_gain(self.beta[...], 2 * L, self.beta_unit),
-        )
-        y_BLH = y_BLH + self.D[...][None, None, :] * u_BLH
+        n = L if horizon is None else horizon
+        if mode not in MODES:
+            raise ValueError(f"S4D: unknown mode {mode!r}; choose one of {', '.join(MODES)}.")
+        if n < L:
+            raise ValueError(f"S4D: horizon={n} must be at least the input's length {L}.")
+        u_BLH = without_padding(u_BLH, lengths_B)
+        A_HN, C_CHN, dt_H = self.eigenvalues(), self.readout(), self.step_sizes() * step_scale
+        if mode == "scan":
+            self._require_state("mode='scan'")
+            rule = self.discretization
+            y_BLH, _ = s4d_recurrence(u_BLH, A_HN, C_CHN[0], dt_H, discretization=rule)
+            if self.bidirectional:
+                y_BLH += s4d_anticausal(u_BLH, A_HN, C_CHN[1], dt_H, discretization=rule)
+            y_BLH += self.D[...][None, None, :] * u_BLH
+        else:
+            k_CHL = s4d_kernel(A_HN, C_CHN, dt_H, n, self.discretization)
+            y_BLH = fft_conv(
+                jnp.pad(u_BLH, ((0, 0), (0, n - L), (0, 0))),
+                k_CHL[0],
+                reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
+                gain_HF=sobolev_gain(self.beta[...], 2 * n, self.beta_unit, step_scale),
+                skip_H=self.D[...],
+            )[:, :L]
         return apply_dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
+
+    def initial_state(self, batch_size: int) -> Array:
+        """The state before the first step: complex zeros x_BHN."""
+        return jnp.zeros((batch_size, *self.C_ri.shape[1:3]), jnp.complex64)
+
+    def prefill(
+        self,
+        u_BLH: Array,
+        lengths_B: Array | None = None,
+        *,
+        state: Array | None = None,
+        step_scale: Scale = 1.0,
+    ) -> tuple[Array, Array]:
+        """Many steps at once, without dropout: the state after the last real one, and all outputs.
+
+        Args:
+          u_BLH, lengths_B, step_scale: as in the call.
+          state: x_BHN before the first step; None: zero.
+
+        Raises:
+          NoStateForm: if the layer is bidirectional or has a filter.
+        """
+        self._require_state("prefill")
+        u_BLH = without_padding(u_BLH, lengths_B)
+        y_BLH, state = s4d_recurrence(
+            u_BLH,
+            self.eigenvalues(),
+            self.readout()[0],
+            self.step_sizes() * step_scale,
+            state,
+            lengths_B,
+            discretization=self.discretization,
+        )
+        return state, y_BLH + self.D[...][None, None, :] * u_BLH
+
+    def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
+        """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
+
+        The rounding of A_bar adds up: after l steps an undamped mode is off by some 6e-8 l rad,
+        where `prefill` is exact.
+
+        Raises:
+          NoStateForm: if the layer is bidirectional or has a filter.
+        """
+        self._require_state("step")
+        dt_H1 = (self.step_sizes() * step_scale)[:, None]
+        A_bar_HN, gain_HN = DISCRETIZE[self.discretization](self.eigenvalues(), dt_H1)
+        state = A_bar_HN[None] * state + gain_HN[None] * u_BH[:, :, None]
+        y_BH = 2 * jnp.sum((self.readout()[0][None] * state).real, axis=-1)
+        return state, y_BH + self.D[...][None, :] * u_BH
+
+    def _require_state(self, what: str) -> None:
+        require_state_form(
+            "S4D",
+            what,
+            bidirectional=self.bidirectional,
+            filtered=self.filtered,
+            beta_H=self.beta[...],
+        )
+
+
+def _given_modes(
+    init: ArrayLike, n_ssm: int, d_state: int, alpha: float, alpha_real: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(A_SN, B_SN) of eigenvalues that are given as numbers."""
+    A = np.asarray(init, np.complex128)
+    if A.shape not in ((d_state,), (n_ssm, d_state)):
+        raise ValueError(
+            f"S4D: init must name an initialization, or have the shape {(d_state,)} or "
+            f"{(n_ssm, d_state)} of d_state and n_ssm; got {A.shape}."
+        )
+    if alpha != 1 or alpha_real != 1:
+        raise ValueError(
+            f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
+            "scale the given eigenvalues instead."
+        )
+    A_SN = np.broadcast_to(A, (n_ssm, d_state))
+    return A_SN, np.ones_like(A_SN)
+
+
+def _times_input_vector(C_ri: Array, B_HN: np.ndarray) -> Array:
+    """C B, as reals; B = 1 leaves C bit for bit."""
+    B_re, B_im = (jnp.asarray(part, jnp.float32)[None] for part in (B_HN.real, B_HN.imag))
+    C_re, C_im = C_ri[..., 0], C_ri[..., 1]
+    return jnp.stack([C_re * B_re - C_im * B_im, C_re * B_im + C_im * B_re], axis=-1)
 
 
 def real_steps(lengths_B: Array, length: int) -> Array:
     """Boolean (B, L): true where a step is not padding."""
     return jnp.arange(length, dtype=lengths_B.dtype)[None, :] < lengths_B[:, None]
+
+
+def without_padding(u_BLH: Array, lengths_B: Array | None) -> Array:
+    """The input with zeros from lengths_B on; whatever stands there, NaN too, cannot leak."""
+    if lengths_B is None:
+        return u_BLH
+    real_BL1 = real_steps(lengths_B, u_BLH.shape[1])[:, :, None]
+    return jnp.where(real_BL1, u_BLH, jnp.zeros_like(u_BLH))

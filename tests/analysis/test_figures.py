@@ -73,6 +73,27 @@ def test_a_run_is_drawn_into_four_files_and_nothing_else(tmp_path, layers):
             assert pixels.shape[1] > 600 and np.ptp(pixels) == 1
 
 
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        ("s4", {}),
+        ("s5", {"learn_beta": True}),
+        ("s4d", {"init": "dfout", "discretization": "none", "alpha": 1.0}),
+        ("s4d", {"real_transform": "relu", "alpha_real": 0.0}),
+    ],
+    ids=["s4", "s5", "per-sample", "undamped"],
+)
+def test_every_layer_can_be_drawn(layer, options):
+    before, after = before_and_after(layer=layer, **options)
+    names = ["blocks/0/ssm", "blocks/1/ssm"]
+    assert [view.name for view in after] == names
+    figures = [f(before, after, LENGTH, "run") for f in (response_figure, eigenvalues_figure)]
+    for figure in (*figures, beta_figure(before, after, LENGTH, "run")):
+        figure.canvas.draw()
+    for axes in figures[0].axes[:2]:
+        assert np.isfinite(line(axes, colour=AFTER).get_ydata()).any()
+
+
 def test_the_bytes_depend_on_the_numbers_only(tmp_path, layers):
     before, after = layers
     options = {"before": before[:1], "after": after[:1], "length": LENGTH, "title": "run"}

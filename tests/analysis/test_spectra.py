@@ -76,7 +76,7 @@ def test_a_view_holds_the_layers_parameters():
     assert [view.name for view in views] == ["blocks/0/ssm", "blocks/1/ssm", "blocks/2/ssm"]
     for block, view in zip(model.blocks, views, strict=True):
         ssm = block.ssm
-        A_SN = -np.exp(ssm.log_neg_A_re[...]) + 1j * np.asarray(ssm.A_im[...])
+        A_SN = -np.exp(ssm.A_re_raw[...]) + 1j * np.asarray(ssm.A_im[...])
         np.testing.assert_allclose(view.A_HN, A_SN[[0, 1, 0, 1, 0, 1]], rtol=1e-6)
         np.testing.assert_allclose(view.dt_H, np.log1p(np.exp(ssm.dt_raw[...])), rtol=1e-5)
         np.testing.assert_array_equal(view.C_CHN.imag, ssm.C_ri[...][..., 1])
@@ -108,6 +108,71 @@ def test_response_beyond_nyquist_is_that_of_the_continuous_system():
     omega_F = np.geomspace(np.pi, 100, 20)
     found = response_magnitude(layer, omega_F, 128)
     np.testing.assert_allclose(found, response_np(layer, omega_F), rtol=2e-4, atol=1e-6)
+
+
+def resolvents(A, B, C, s_HF) -> np.ndarray:
+    """|C (s - A)^-1 B|, (H, F), for real matrices A_HRR, B_HRI and C_HR, one solve each.
+
+    With I inputs the norm over them.
+    """
+    found = np.zeros(s_HF.shape)
+    for h, f in np.ndindex(*s_HF.shape):
+        x_RI = np.linalg.solve(s_HF[h, f] * np.eye(A.shape[-1]) - A[h], B[h])
+        found[h, f] = np.linalg.norm(C[h] @ x_RI)
+    return found
+
+
+def real_form(A_N, B_NI, C_N) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The real system of z' = A z + B u, y = 2 Re C z, on [Re z, Im z]."""
+    A = np.block([[np.diag(A_N.real), -np.diag(A_N.imag)], [np.diag(A_N.imag), np.diag(A_N.real)]])
+    return A, np.concatenate([B_NI.real, B_NI.imag]), 2 * np.concatenate([C_N.real, -C_N.imag])
+
+
+def test_response_of_s4_is_that_of_its_dense_matrix():
+    """A = diag(Lambda) - P P^*, in real numbers."""
+    _, (layer, _) = before_and_after(layer="s4")
+    P_HN, B_HN = layer.PB_HN
+    omega_F = np.linspace(0.01, 3, 12)
+    s_HF = 2j * np.tan(omega_F / 2)[None, :] / layer.dt_H[:, None].astype(float)
+    parts = [
+        real_form(*row) for row in zip(layer.A_HN, B_HN[..., None], layer.C_CHN[1], strict=True)
+    ]
+    A, B, C = (np.stack(part) for part in zip(*parts, strict=True))
+    p = np.concatenate([P_HN.real, P_HN.imag], axis=-1)
+    exact = resolvents(A - 2 * p[:, :, None] * p[:, None, :], B, C, s_HF)
+    found = response_magnitude(layer, omega_F, 128)[1] / filter_gain(layer, omega_F, 128)
+    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-4 * exact.max())
+
+
+@pytest.mark.parametrize("conj_sym", [True, False])
+def test_response_of_s5_is_the_norm_of_its_answers_to_all_inputs(conj_sym):
+    _, (layer, _) = before_and_after(layer="s5", conj_sym=conj_sym)
+    assert layer.A_HN.shape == (4, 1) and layer.C_CHN.shape == (2, 6, 4)
+    omega_F = np.linspace(0.01, 8, 12)
+    found = response_magnitude(layer, omega_F, 128) / filter_gain(layer, omega_F, 128)
+    exact = np.zeros_like(found)
+    for c, h, f in np.ndindex(*found.shape):
+        s_N = 1j * omega_F[f] / layer.dt_H
+        for i in range(6):  # y = Re C x: half of each mode, and half of its conjugate
+            C_N, B_N, A_N = layer.C_CHN[c, h], layer.B_NH[:, i], layer.A_HN[:, 0]
+            G = np.sum(C_N * B_N / (s_N - A_N) + np.conj(C_N * B_N) / (s_N - A_N.conj())) / 2
+            exact[c, h, f] += np.abs(G) ** 2
+    np.testing.assert_allclose(found, np.sqrt(exact), rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["s4d", "s5"])
+def test_response_of_modes_given_per_sample_at_zero_is_the_sum_of_the_kernel(layer):
+    options = {"init": "ring", "discretization": "none", "alpha": 1.0, "learn_beta": False}
+    (start, _), _ = before_and_after(layer=layer, **options)
+    A_bar = np.exp(start.A_HN.astype(complex))
+    np.testing.assert_array_equal(start.dt_H, 1)
+    found = response_magnitude(start, np.zeros(1), 128)[:, :, 0]
+    if layer == "s4d":
+        exact = np.abs(2 * np.sum((start.C_CHN / (1 - A_bar)).real, axis=-1))
+    else:
+        total = ((start.C_CHN / (1 - A_bar[:, 0])) @ start.B_NH).real
+        exact = np.linalg.norm(total, axis=-1)
+    np.testing.assert_allclose(found, exact, rtol=1e-4)
 
 
 def test_response_at_zero_is_the_sum_of_the_kernel():

@@ -9,7 +9,7 @@ from running import run
 from scipy.linalg import expm
 
 from ssm_jax.kernels import discretize_bilinear, discretize_zoh
-from ssm_jax.kernels.discretize import exponent
+from ssm_jax.kernels.discretize import discretize_none, exponent
 
 RULES = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
 
@@ -132,6 +132,49 @@ def test_bilinear_mode_that_is_forgotten_in_one_step_stays_finite():
     np.testing.assert_allclose(np.exp(z.real * np.float32([0, 1, 2])), [1, 0, 0], atol=1e-15)
     slope = run(jax.grad(lambda A: first_powers(A).sum()), A)
     assert np.isfinite(slope).all()
+
+
+def modes_per_sample():
+    """log A_bar within the principal branch: generic, undamped, 0, at and near it, at pi."""
+    rng = np.random.default_rng(1)
+    A = -(10 ** rng.uniform(-4, 1, 200)) + 1j * rng.uniform(-np.pi, np.pi, 200)
+    hard = [0, 1e-30, -1e-8, 1e-8j, -1e-4 + 1e-4j, -0.5, 1j, -3j, -20, 3.1415925j]
+    return np.concatenate([A, hard]).astype(np.complex64)
+
+
+def test_modes_given_per_sample_are_taken_as_they_are():
+    """A_bar = e^A; the gain is 1 without rounding and without a gradient."""
+    A = modes_per_sample()
+    one = np.ones(len(A), np.float32)
+    A_bar, gain = run(discretize_none, A, one)
+    assert np.abs(A_bar - np.exp(A.astype(complex))).max() < 5e-7
+    np.testing.assert_array_equal(gain, 1)
+    z, _ = run(exponent, A, one, discretization="none")
+    np.testing.assert_array_equal(z, A)
+    slope = run(jax.grad(lambda A: discretize_none(A, one)[1].real.sum()), A)
+    np.testing.assert_array_equal(slope, 0)
+
+
+@pytest.mark.parametrize("m", [2, 3, 16])
+def test_m_steps_of_one_mth_with_a_held_input_do_what_one_step_does(m):
+    """A_bar^m = e^A and gain sum_{j < m} A_bar^j = 1."""
+    A = modes_per_sample()
+    A_bar, gain = run(discretize_none, A, np.full(len(A), 1 / m, np.float32))
+    bar = A_bar.astype(complex)
+    assert np.abs(bar**m - np.exp(A.astype(complex))).max() < 1e-6 * m
+    geometric = np.sum(bar[:, None] ** np.arange(m), axis=1)
+    assert np.abs(gain * geometric - 1).max() < 1e-6 * m
+
+
+def test_resampling_passes_finite_differences_in_float64():
+    def parts(re, im, dt):
+        A_bar, gain = discretize_none(re + 1j * im, dt)
+        return A_bar.real, A_bar.imag, gain.real, gain.imag
+
+    A = np.array([-0.7 + 3j, 0.0, 0.3j, -1e-9, -1.0, -3j])
+    with jax.enable_x64(True):
+        point = (A.real, A.imag, np.full(6, 0.3))
+        check_grads(jax.jit(parts), point, order=1, modes=["fwd", "rev"], atol=1e-8, rtol=1e-6)
 
 
 def test_unknown_rule_is_refused_by_name():

@@ -1,4 +1,4 @@
-"""The Sobolev gain in each unit, and the transfer function."""
+"""The Sobolev gain in each unit, and the transfer functions in continuous and discrete time."""
 
 import math
 
@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import oracles
 import pytest
+from jax.test_util import check_grads
 from running import run
 from scipy import signal
 
 from ssm_jax.kernels import sobolev_frequency, sobolev_gain, transfer_function
+from ssm_jax.kernels.frequency import discrete_transfer_function
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,31 @@ def test_unknown_unit_and_empty_transform_are_refused():
         sobolev_gain(np.zeros(1, np.float32), 64, "hz")
     with pytest.raises(ValueError, match="n_fft must be at least 1, got 0"):
         sobolev_frequency(0)
+    with pytest.raises(ValueError, match="step_scale must be positive, got 0"):
+        sobolev_frequency(64, step_scale=0)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 4.0])
+@pytest.mark.parametrize("unit", ["lra", "hz_1e4", "rad"])
+def test_a_tone_keeps_its_gain_at_another_sampling_rate(unit, scale):
+    """A sequence of the same duration has 1 / scale times the samples; the bins are the same."""
+    beta = np.float32([-1.0, 0.7])
+    n_fft = 1024
+    gain_at = jax.jit(
+        lambda b, traced_scale: sobolev_gain(b, round(n_fft / scale), unit, traced_scale)
+    )
+    coarse = gain_at(beta, np.float32(scale))
+    own = run(sobolev_gain, beta, n_fft=n_fft, unit=unit)
+    bins = min(coarse.shape[1], own.shape[1])
+    np.testing.assert_allclose(coarse[:, :bins], own[:, :bins], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "at_nyquist"), [("lra", 0.25), ("hz_1e4", 0.0032), ("rad", 1.57)])
+def test_step_scale_divides_frequencies_per_sample(unit, at_nyquist):
+    s = sobolev_frequency(64, unit, step_scale=2.0)
+    assert s[-1] == pytest.approx(at_nyquist, rel=1e-3)
+    gain = sobolev_gain(np.float32([2.0]), 64, unit, 2.0)
+    np.testing.assert_allclose(gain[0], (1 + s) ** 2, rtol=1e-6)
 
 
 def systems():
@@ -116,3 +143,141 @@ def test_sampled_response_to_a_slow_tone_is_the_transfer_function():
     )
     # a step held for dt lags by dt / 2
     assert abs(spectrum * np.exp(-1j * omega * dt / 2) - G[0, 0]) < 2e-3 * abs(G[0, 0])
+
+
+CASES = [
+    (rule, length, damping)
+    for rule in ("zoh", "bilinear")
+    for length, damping in [
+        (None, 0.5),
+        (None, 1e-3),
+        (1, 0.0),
+        (17, 0.0),
+        (4096, 0.0),
+        (4096, 0.5),
+    ]
+]
+
+
+def resonant_systems(damping, rule, seed=3):
+    """Modes up to 300 rad per unit, among them the official mode 0; tones at half of them."""
+    rng = np.random.default_rng(seed)
+    A = -damping + 1j * rng.uniform(0, 300, (3, 6))
+    A[:, 0] = -damping + 1e-4j
+    A = A.astype(np.complex64)
+    C = (rng.normal(size=(3, 6, 2)) @ np.array([1, 1j])).astype(np.complex64)
+    dt = np.float32([1e-3, 1e-2, 1e-1])
+    at_modes = np.angle(oracles.discretize(A, dt[:, None], rule)[0][:, :3])
+    edges = np.broadcast_to([0, np.pi], (3, 2))
+    omega = np.concatenate([at_modes, edges, rng.uniform(0, np.pi, (3, 5))], 1)
+    return A, C, dt, omega.astype(np.float32)
+
+
+def spectrum_of_taps(k_HL, omega_HF):
+    """sum_l k[l] e^{-i omega l}, one tone at a time."""
+    steps = np.arange(k_HL.shape[1])
+    found = np.zeros(omega_HF.shape, complex)
+    for h, f in np.ndindex(found.shape):
+        found[h, f] = np.sum(k_HL[h] * np.exp(-1j * float(omega_HF[h, f]) * steps))
+    return found
+
+
+def geometric_series(A, C, dt, omega, rule):
+    bar, gain = oracles.discretize(A, dt[:, None], rule)
+    w, turn = C * gain, np.exp(-1j * omega.astype(float))[:, :, None]
+    bar, w = bar[:, None, :], w[:, None, :]
+    return np.sum(w / (1 - bar * turn) + w.conj() / (1 - bar.conj() * turn), axis=-1)
+
+
+@pytest.mark.parametrize(("rule", "length", "damping"), CASES)
+def test_discrete_transfer_function_is_the_spectrum_of_the_taps(rule, length, damping):
+    """At resonance too, where undamped taps add up to their number: rms error below 1e-6."""
+    A, C, dt, omega = resonant_systems(damping, rule)
+    if length is None:
+        exact = geometric_series(A, C, dt, omega, rule)
+    else:
+        exact = spectrum_of_taps(oracles.s4d_kernel(A, C, dt, length, rule), omega)
+    found = run(discrete_transfer_function, A, C, dt, omega, discretization=rule, length=length)
+    error = np.abs(found - exact).max(1) / np.abs(exact).max(1)
+    assert error.max() < 1e-6
+    with jax.enable_x64(True):
+        wide = (a.astype(t) for a, t in zip((A, C, dt, omega), "DDdd", strict=True))
+        found = run(discrete_transfer_function, *wide, discretization=rule, length=length)
+    # The oracle's 1 - A_bar loses 6 digits of 16 at a damping of 1e-6 per sample.
+    assert np.abs(found - exact).max() < 1e-9 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("rule", "length"), [("zoh", 2), ("zoh", 64), ("bilinear", 17)])
+def test_truncated_form_at_the_bins_is_the_fft_of_the_kernel(rule, length):
+    A, C, dt, _ = resonant_systems(0.5, rule, seed=4)
+    bins = np.broadcast_to(2 * np.pi * np.arange(length + 1) / (2 * length), (3, length + 1))
+    spectrum = np.fft.rfft(oracles.s4d_kernel(A, C, dt, length, rule), 2 * length)
+    with jax.enable_x64(True):
+        wide = (a.astype(t) for a, t in zip((A, C, dt, bins), "DDdd", strict=True))
+        found = run(discrete_transfer_function, *wide, discretization=rule, length=length)
+    assert np.abs(found - spectrum).max() < 1e-12 * np.abs(spectrum).max()
+
+
+def test_an_undamped_mode_at_its_own_tone_sums_to_the_number_of_taps():
+    """A dt is a float32 number, and so is omega: the quotient is 0/0, the answer L C gain."""
+    A, C, dt = np.complex64([[3j]]), np.complex64([[2 - 1j]]), np.float32([0.125])
+    for length in (1, 64, 4096):
+        K = run(discrete_transfer_function, A, C, dt, np.float32([[0.375]]), length=length)
+        k = oracles.s4d_kernel(A, C, dt, length)
+        exact = spectrum_of_taps(k, np.array([[0.375]]))
+        gain = oracles.discretize(A, dt, "zoh")[1]
+        assert abs(K - exact)[0, 0] < 1e-6 * abs(exact)[0, 0]
+        other = np.sum(np.exp(-0.75j * np.arange(length)))  # the conjugate's share
+        resonant = length * C * gain + (C * gain).conj() * other
+        assert abs(K - resonant)[0, 0] < 1e-6 * abs(resonant)[0, 0]
+
+
+def test_modes_given_per_sample_have_their_own_geometric_series():
+    """The rule "none": A = log A_bar, gain 1 at dt = 1; 1e-3 from the circle, at both its ends."""
+    A = np.array([[-1e-3, -1e-3 + 3.1415j, -0.2 + 1j, -1e-3 - 2j]]).astype(np.complex64)
+    C = (np.random.default_rng(6).normal(size=(1, 4, 2)) @ np.array([1, 1j])).astype(np.complex64)
+    dt, omega = np.float32([1]), np.float32([[0, 2, 3.1415, np.pi]])
+    q = np.exp(A.astype(complex)[:, None] - 1j * omega.astype(float)[:, :, None])
+    p = np.exp(A.astype(complex).conj()[:, None] - 1j * omega.astype(float)[:, :, None])
+    exact = np.sum(C[:, None] / (1 - q) + C.conj()[:, None] / (1 - p), axis=-1)
+    found = run(discrete_transfer_function, A, C, dt, omega, discretization="none")
+    assert np.abs(found - exact).max() < 1e-6 * np.abs(exact).max()
+
+
+def test_bilinear_spectrum_is_the_continuous_one_at_the_warped_frequency():
+    """K(omega) = 2 / (1 + e^{-i omega}) G(s), s = (2 / dt) i tan(omega / 2): OC-28."""
+    A, C, dt, _ = resonant_systems(0.5, "bilinear", seed=5)
+    omega = np.broadcast_to(np.linspace(0, 3.1, 40, dtype=np.float32), (3, 40))
+    warped = 2 * np.tan(omega.astype(float) / 2) / dt[:, None].astype(float)
+    with jax.enable_x64(True):
+        G = np.asarray(transfer_function(A.astype("D"), C.astype("D"), warped))
+    exact = 2 / (1 + np.exp(-1j * omega.astype(float))) * G
+    found = run(discrete_transfer_function, A, C, dt, omega, discretization="bilinear")
+    assert (np.abs(found - exact).max(1) / np.abs(exact).max(1)).max() < 1e-6
+
+
+@pytest.mark.parametrize(("rule", "length"), [("zoh", None), ("bilinear", 33), ("zoh", 33)])
+def test_gradients_of_the_discrete_form_pass_finite_differences(rule, length):
+    """Generic modes, the mode 0 and A = 0; with a length also Re A = 0 at resonance."""
+    re = np.array([[-0.5, -0.3, -0.5]]) if length is None else np.array([[-0.5, 0.0, 0.0]])
+    im = np.array([[3.0, 1e-4, 2.0]])
+    C_re, C_im = np.random.default_rng(8).normal(size=(2, 1, 3))
+    resonance = np.angle(oracles.discretize(1j * im, np.array([[0.25]]), rule)[0][0, 2])
+
+    def spectrum(re, im, C_re, C_im, dt, omega):
+        return discrete_transfer_function(re + 1j * im, C_re + 1j * C_im, dt, omega, rule, length)
+
+    with jax.enable_x64(True):
+        omega = np.array([[0.0, 0.3, resonance, 2.5]])
+        point = (re, im, C_re, C_im, np.array([0.25]), omega)
+        check_grads(jax.jit(spectrum), point, order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
+
+
+def test_discrete_form_refuses_shapes_and_lengths_that_do_not_fit():
+    A, C, dt, omega = resonant_systems(0.5, "zoh")
+    with pytest.raises(ValueError, match=r"omega is \(H, F\); got .* omega \(2, 10\)"):
+        discrete_transfer_function(A, C, dt, omega[:2])
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        discrete_transfer_function(A, C, dt, omega, length=0)
+    with pytest.raises(ValueError, match="unknown discretization 'euler'"):
+        discrete_transfer_function(A, C, dt, omega, "euler")

@@ -22,7 +22,7 @@ def layer(seed=0, **options):
     """A layer whose beta, A and the like have left their common start values."""
     model = S4D(H, d_state=N, rngs=nnx.Rngs(params=seed), **options)
     rng = np.random.default_rng(seed)
-    for name, size in (("log_neg_A_re", 0.5), ("A_im", 1.0), ("beta", 0.8)):
+    for name, size in (("A_re_raw", 0.5), ("A_im", 1.0), ("beta", 0.8)):
         variable = getattr(model, name)
         noise = size * rng.normal(size=variable[...].shape)
         variable[...] = variable[...] + jnp.asarray(noise, jnp.float32)
@@ -78,7 +78,7 @@ def test_channel_h_uses_the_eigenvalues_h_mod_n_ssm():
     A = np.asarray(model.eigenvalues())
     for h in range(H):
         s = h % 2
-        exact = -np.exp(p["log_neg_A_re"][s]) + 1j * p["A_im"][s]
+        exact = -np.exp(p["A_re_raw"][s]) + 1j * p["A_im"][s]
         np.testing.assert_allclose(A[h], exact, rtol=1e-6)
     assert not np.allclose(p["A_im"][0], p["A_im"][1])
 
@@ -106,7 +106,7 @@ def test_parameters_have_the_official_shapes(n_ssm, sides):
     model = S4D(H, d_state=N, n_ssm=n_ssm, bidirectional=sides == 2, rngs=nnx.Rngs(params=0))
     shapes = jax.tree.map(lambda a: a.shape, numbers(model, nnx.Param))
     assert shapes == {
-        "log_neg_A_re": (n_ssm, N),
+        "A_re_raw": (n_ssm, N),
         "A_im": (n_ssm, N),
         "dt_raw": (H,),
         "C_ri": (sides, H, N, 2),
@@ -122,7 +122,7 @@ def test_parameters_start_as_the_official_ones(dt_transform):
     """Statistics over 64 channels; the bounds are five standard deviations, p-values above 1e-3."""
     model = S4D(64, d_state=64, alpha=3.0, dt_transform=dt_transform, rngs=nnx.Rngs(params=0))
     p = numbers(model)
-    np.testing.assert_allclose(-np.exp(p["log_neg_A_re"]), -0.5, rtol=1e-6)
+    np.testing.assert_allclose(-np.exp(p["A_re_raw"]), -0.5, rtol=1e-6)
     frequency = np.maximum(3 * np.pi * np.arange(64), 1e-4)
     np.testing.assert_allclose(p["A_im"], frequency[None], rtol=1e-6)
     np.testing.assert_array_equal(p["beta"], 0)

@@ -92,7 +92,7 @@ def test_groups_of_the_default_config_name_the_parameters_of_the_official_model(
     labels, rows = assign(shapes, groups)
     members = {row.group.name: {path.split("/")[-1] for path in row.paths} for row in rows}
     assert members == {
-        "A": {"log_neg_A_re", "A_im"},
+        "A": {"A_re_raw", "A_im"},
         "dt": {"dt_raw"},
         "beta": {"beta"},
         "rest": {"embedding", "kernel", "bias", "scale", "C_ri", "D"},

@@ -91,7 +91,7 @@ def eigenvalues_figure(
         if not end.size:
             note(plane, NOT_FINITE)
         plane.set_xscale("log")
-        plane.set_title(new.name)
+        plane.set_title(new.name if new.PB_HN is None else f"{new.name}, diagonal part")
         angles.stairs(_angle_bars(old, edges), edges, color=BEFORE, alpha=0.5, fill=True)
         angles.stairs(_angle_bars(new, edges), edges, color=AFTER, lw=1.5)
         shares = f"{share_aliased(old):.0%} before, {share_aliased(new):.0%} after"

@@ -1,0 +1,111 @@
+"""S4 as a recurrence over a sequence: outputs and final state, in the blocks of dplr.py.
+
+All work but Q = L / T products of the state with A_bar^T is parallel over the blocks.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from ssm_jax.kernels.diagonal import block_length
+from ssm_jax.kernels.discretize import exponent
+from ssm_jax.kernels.dplr import block_starts, check_shapes, dplr_block, rows
+from ssm_jax.kernels.recurrence import (
+    _halves,
+    _last_block,
+    _last_steps,
+    _parts,
+    _plus,
+    _powers,
+    _shifted,
+    _times,
+)
+
+
+def dplr_recurrence(
+    u_BLH: Array,
+    A_HN: Array,
+    P_HN: Array,
+    B_HN: Array,
+    C_HN: Array,
+    dt_H: Array,
+    x0_BHN: Array | None = None,
+    lengths_B: Array | None = None,
+) -> tuple[Array, Array]:
+    """Run H DPLR SSMs from a state over a sequence. Differentiable.
+
+    Equal to convolving with `dplr_kernel` where the state is zero, and to `dplr_step` after step.
+
+    Args:
+      u_BLH: real input, L at least 1.
+      A_HN, P_HN, B_HN, C_HN, dt_H: as in `dplr_kernel`, C without leading axes.
+      x0_BHN: complex state before the first step; None: zero.
+      lengths_B: int, 0..L: after how many steps of each sequence the state is returned; None: L.
+
+    Returns:
+      y_BLH, and the complex state x_BHN after lengths_B steps. Error in float32: below 2e-5 of the
+      largest value (see tests/kernels/test_dplr_recurrence.py).
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    B, L, H = u_BLH.shape
+    N = A_HN.shape[-1]
+    check_shapes("dplr_recurrence", A_HN, P_HN, B_HN, C_HN, dt_H)
+    if L < 1 or A_HN.shape != (H, N) or C_HN.ndim != 2:
+        raise ValueError(
+            "dplr_recurrence: u is (B, L, H) with L >= 1, A and C are (H, N); "
+            f"got u {u_BLH.shape}, A {A_HN.shape}, C {C_HN.shape}."
+        )
+    if x0_BHN is None:
+        x0_BHN = jnp.zeros((B, H, N), A_HN.dtype)
+    elif x0_BHN.shape != (B, H, N):
+        raise ValueError(f"dplr_recurrence: x0 must be {(B, H, N)}, got {x0_BHN.shape}.")
+    lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B.astype(jnp.int32)
+    T = block_length(L)
+    Q = -(-L // T)
+    block = dplr_block(A_HN, P_HN, B_HN, C_HN[None], dt_H, T)
+    y_HGT = block.y_CHGT[0]
+    # An impulse at a later step does what one at the first does, later.
+    w_by_input_HTT, y_by_input_HTT = (_shifted(a[:, 2 * N]) for a in (block.w_HGT, y_HGT))
+    x_by_input_HT2N = block.enter_B_HT2N - rows(w_by_input_HTT, block.enter_P_HT2N)
+
+    u_BLH = jnp.pad(u_BLH, ((0, 0), (0, Q * T - L), (0, 0)))
+    u_HBQT = jnp.moveaxis(u_BLH, 2, 0).reshape(H, B, Q, T)
+    x0_HB2N = jnp.moveaxis(jnp.concatenate(_parts(x0_BHN), axis=-1), 1, 0)
+    added_QHB2N = jnp.moveaxis(rows(u_HBQT[:, :, :-1], x_by_input_HT2N), 2, 0)
+    starts_QHB2N = block_starts(block.x_HG2N[:, : 2 * N], x0_HB2N, added_QHB2N)
+    starts_HBQ2N = jnp.moveaxis(starts_QHB2N, 0, 2)
+    y_HBQT = rows(starts_HBQ2N, y_HGT[:, : 2 * N]) + rows(u_HBQT, y_by_input_HTT)
+    y_BLH = jnp.moveaxis(y_HBQT.reshape(H, B, Q * T), 0, 2)[:, :L]
+
+    # From the start of the block with the last step, over the r steps of it. What w is after them
+    # does not matter.
+    block_B, r_B = _last_block(lengths_B, T)
+    x_HB2N, u_HBT = (
+        jnp.take_along_axis(a, block_B[None, :, None, None], axis=2)[:, :, 0]
+        for a in (starts_HBQ2N, u_HBQT)
+    )
+    w_HBT = rows(x_HB2N, block.w_HGT[:, : 2 * N]) + rows(u_HBT, w_by_input_HTT)
+
+    def entered(s_HBT: Array, enter_HT2N: Array) -> Array:
+        tail_BTH = _last_steps(jnp.moveaxis(s_HBT, 0, 2), r_B, T)
+        return rows(jnp.moveaxis(tail_BTH, 2, 0), enter_HT2N)
+
+    entered_HB2N = entered(u_HBT, block.enter_B_HT2N) - entered(w_HBT, block.enter_P_HT2N)
+    z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
+    kept = _times(_halves(_powers(z_HN, phase_HN, r_B)), _halves(x_HB2N))
+    x_re, x_im = _plus(kept, _halves(entered_HB2N))
+    return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
+
+
+def dplr_anticausal(
+    u_BLH: Array, A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array
+) -> Array:
+    """y_t = sum_j k[j] u_{t+1+j}: the future inputs alone, without the present (OC-12).
+
+    Arguments as in `dplr_recurrence`; the state after the last step is zero.
+    """
+    y_BLH, _ = dplr_recurrence(u_BLH[:, ::-1], A_HN, P_HN, B_HN, C_HN, dt_H)
+    return jnp.pad(y_BLH[:, -2::-1], ((0, 0), (0, 1), (0, 0)))

@@ -1,0 +1,241 @@
+r"""A diagonal SSM (S4D) as a recurrence: outputs and final state, in parallel over blocks of steps.
+
+    x_{l+1} = A_bar x_l + gain u_l,    y_l = 2 Re sum_n C_n x_{n,l+1},    z = log A_bar
+
+A sequence is cut into Q blocks of T steps. From its start x_{qT} a block needs only products with
+powers of A_bar, which are shared by all blocks:
+
+    x_{qT+T}     = e^{zT} x_{qT} + gain sum_t e^{z(T-1-t)} u_{qT+t}
+    y_{qT+t}     = 2 Re sum_n C_n e^{z(t+1)} x_{qT} + sum_{j <= t} k[t-j] u_{qT+j}
+
+k being the kernel's first T taps. The starts are found on two levels, of about sqrt(Q) steps each.
+So the memory is O(B H N L / T), and the outputs take L (4 N + T) multiplications per sequence and
+channel, in three products of real matrices. Powers of A_bar over many steps come from exact angles:
+the error does not grow as that of multiplying by A_bar again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ssm_jax.kernels import diagonal
+from ssm_jax.kernels.diagonal import block_length
+from ssm_jax.kernels.discretize import DISCRETIZE, exponent
+from ssm_jax.kernels.materialize import materialize
+from ssm_jax.kernels.phase import Phase
+
+
+def s4d_recurrence(
+    u_BLH: Array,
+    A_HN: Array,
+    C_HN: Array,
+    dt_H: Array,
+    x0_BHN: Array | None = None,
+    lengths_B: Array | None = None,
+    *,
+    discretization: str = "zoh",
+) -> tuple[Array, Array]:
+    """Run H diagonal SSMs from a state over a sequence; B = 1 is folded into C.
+
+    Equal to convolving with `s4d_kernel` where the state is zero. Differentiable.
+
+    Args:
+      u_BLH: real input, L at least 1.
+      A_HN: complex eigenvalues in rad per unit of time, Re A <= 0; the N conjugates are implied.
+      C_HN: complex read-out.
+      dt_H: real step in units of time, positive.
+      x0_BHN: complex state before the first step; None: zero.
+      lengths_B: int, 0..L: after how many steps of each sequence the state is returned; None: L.
+      discretization: "zoh", "bilinear" or "none".
+
+    Returns:
+      y_BLH, and the complex state x_BHN after lengths_B steps. Error in float32: some 1e-6 of the
+      largest value, at any length below 2^22 (see tests/kernels/test_recurrence.py).
+
+    Raises:
+      ValueError: if the shapes do not fit, or the discretization is unknown.
+    """
+    B, L, H = u_BLH.shape
+    N = A_HN.shape[-1]
+    if L < 1 or A_HN.shape != (H, N) or C_HN.shape != (H, N) or dt_H.shape != (H,):
+        raise ValueError(
+            "s4d_recurrence: u is (B, L, H) with L >= 1, A and C are (H, N) and dt is (H,); "
+            f"got u {u_BLH.shape}, A {A_HN.shape}, C {C_HN.shape}, dt {dt_H.shape}."
+        )
+    if x0_BHN is None:
+        x0_BHN = jnp.zeros((B, H, N), A_HN.dtype)
+    elif x0_BHN.shape != (B, H, N):
+        raise ValueError(f"s4d_recurrence: x0 must be {(B, H, N)}, got {x0_BHN.shape}.")
+    lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B.astype(jnp.int32)
+    T = block_length(L)
+    Q = -(-L // T)
+    z_HN, phase_HN = exponent(A_HN, dt_H[:, None], discretization)
+    _, gain_HN = DISCRETIZE[discretization](A_HN, dt_H[:, None])
+    powers_HT2N = _powers(z_HN, phase_HN, jnp.arange(T + 1, dtype=jnp.int32))
+    powers_HT2N = materialize(powers_HT2N, dt_H[0])
+    before_HT2N, after_HT2N = powers_HT2N[:, :T], powers_HT2N[:, 1:]
+
+    u_BLH = jnp.pad(u_BLH, ((0, 0), (0, Q * T - L), (0, 0)))
+    u_HPT = jnp.moveaxis(u_BLH, 2, 0).reshape(H, B * Q, T)  # P = B Q blocks
+    added_HP2N = _product(u_HPT, before_HT2N[:, ::-1], contract=(2, 1))
+    added = _times(_parts(gain_HN[:, None, None]), _halves(added_HP2N.reshape(H, B, Q, 2 * N)))
+    x0 = _parts(jnp.moveaxis(x0_BHN, 1, 0))
+    starts = _block_starts(x0, added, z_HN, phase_HN, T)
+    state_HP2N = jnp.concatenate(starts, axis=-1).reshape(H, B * Q, 2 * N)
+    carried_HPT = _product(state_HP2N, _readout(C_HN, after_HT2N), contract=(2, 2))
+    k_HT = _product(before_HT2N, _real_row(C_HN * gain_HN), contract=(2, 2))[:, :, 0]
+    y_HPT = carried_HPT + _product(u_HPT, _shifted(k_HT), contract=(2, 1))
+    y_BLH = jnp.moveaxis(y_HPT.reshape(H, B, Q * T), 0, 2)[:, :L]
+
+    # From the start of the block with the last step, over the r steps of it.
+    block_B, r_B = _last_block(lengths_B, T)
+    tail_HBT = jnp.moveaxis(_last_steps(u_BLH, lengths_B, T), 2, 0)
+    tail_HB2N = _product(tail_HBT, before_HT2N[:, ::-1], contract=(2, 1))
+    block_1B11 = block_B[None, :, None, None]
+    first = _both(lambda x: jnp.take_along_axis(x, block_1B11, axis=2)[:, :, 0], starts)
+    tail = _times(_parts(gain_HN[:, None]), _halves(tail_HB2N))
+    x_re, x_im = _plus(_times(_halves(_powers(z_HN, phase_HN, r_B)), first), tail)
+    return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
+
+
+def s4d_anticausal(
+    u_BLH: Array, A_HN: Array, C_HN: Array, dt_H: Array, *, discretization: str = "zoh"
+) -> Array:
+    """y_t = sum_j k[j] u_{t+1+j}: the future inputs alone, without the present (OC-12).
+
+    Arguments as in `s4d_recurrence`; the state after the last step is zero.
+    """
+    y_BLH, _ = s4d_recurrence(u_BLH[:, ::-1], A_HN, C_HN, dt_H, discretization=discretization)
+    return jnp.pad(y_BLH[:, -2::-1], ((0, 0), (0, 1), (0, 0)))
+
+
+@jax.custom_jvp
+def _powers(z_HN: Array, phase_HN: Phase, steps_T: Array) -> Array:
+    """[Re e^{zl}, Im e^{zl}] as (H, T, 2N), with a derivative by z: the phase has none."""
+    return diagonal.powers(z_HN, phase_HN, steps_T)
+
+
+@_powers.defjvp
+def _powers_jvp(primals, tangents):
+    z_HN, phase_HN, steps_T = primals
+    power_HT2N = _powers(z_HN, phase_HN, steps_T)
+    lz_HTN = tangents[0][:, None] * steps_T[None, :, None].astype(z_HN.real.dtype)
+    return power_HT2N, jnp.concatenate(_times(_parts(lz_HTN), _halves(power_HT2N)), axis=-1)
+
+
+Pair = tuple[Array, Array]  # real and imaginary parts: products of complex64 are slow on CPUs
+
+
+def _parts(x: Array) -> Pair:
+    return x.real, x.imag
+
+
+def _halves(x: Array) -> Pair:
+    """Real and imaginary halves of an array whose last axis is 2N."""
+    N = x.shape[-1] // 2
+    return x[..., :N], x[..., N:]
+
+
+def _both(function: Callable[[Array], Array], x: Pair) -> Pair:
+    return function(x[0]), function(x[1])
+
+
+def _plus(a: Pair, b: Pair) -> Pair:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _times(a: Pair, b: Pair) -> Pair:
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def _product(a: Array, b: Array, contract: tuple[int, int]) -> Array:
+    """Batched over H. HIGHEST, or accelerators round the operands to TF32."""
+    dims = (((contract[0],), (contract[1],)), ((0,), (0,)))
+    return jax.lax.dot_general(a, b, dims, precision=jax.lax.Precision.HIGHEST)
+
+
+def _block_starts(x0: Pair, added: Pair, z_HN: Array, phase_HN: Phase, T: int) -> Pair:
+    """The states x_0 .. x_{Q-1} of x_{q+1} = e^{zT} x_q + added_q, over axis 2 of (H, B, Q, N).
+
+    In groups of S blocks, S near sqrt(Q): from zero within all groups at once, then from group to
+    group, and what a group begins with is added with exact powers. So no rounded multiplier is used
+    more than S or Q / S times in a row.
+    """
+    H, B, Q, N = added[0].shape
+    S = block_length(Q)
+    G = -(-Q // S)
+    power_HS2N = _powers(z_HN, phase_HN, T * jnp.arange(S + 1, dtype=jnp.int32))
+    power_SHN = _both(lambda p: jnp.moveaxis(p, 1, 0), _halves(power_HS2N))
+
+    def scan(start: Pair, added: Pair, power: Pair) -> tuple[Pair, Pair]:
+        """The last state, and those before each element of `added`."""
+        return jax.lax.scan(lambda x, new: (_plus(_times(power, x), new), x), start, added)
+
+    zero_HBGN = jnp.zeros((H, B, G, N), added[0].dtype)
+    group_HBGN, within_SHBGN = scan(
+        (zero_HBGN, zero_HBGN),
+        _both(lambda x: _blocks_first(x, G, S), added),
+        _both(lambda p: p[1][:, None, None], power_SHN),
+    )
+    _, begin_GHBN = scan(
+        x0,
+        _both(lambda x: jnp.moveaxis(x, 2, 0), group_HBGN),
+        _both(lambda p: p[S][:, None], power_SHN),
+    )
+    carried_SHBGN = _times(
+        _both(lambda p: p[:S, :, None, None], power_SHN),
+        _both(lambda x: jnp.moveaxis(x, 0, 2)[None], begin_GHBN),
+    )
+    states_SHBGN = _plus(within_SHBGN, carried_SHBGN)
+    return _both(lambda x: jnp.moveaxis(x, 0, 3).reshape(H, B, G * S, N)[:, :, :Q], states_SHBGN)
+
+
+def _blocks_first(x_HBQN: Array, G: int, S: int) -> Array:
+    """(S, H, B, G, N), with zeros for the blocks that the last group lacks."""
+    H, B, Q, N = x_HBQN.shape
+    x_HBQN = jnp.pad(x_HBQN, ((0, 0), (0, 0), (0, G * S - Q), (0, 0)))
+    return jnp.moveaxis(x_HBQN.reshape(H, B, G, S, N), 3, 0)
+
+
+def _real_row(w_HN: Array) -> Array:
+    """[2 Re w, -2 Im w] as (H, 1, 2N): its product with [Re p, Im p] is 2 Re(w p)."""
+    return jnp.concatenate([2 * w_HN.real, -2 * w_HN.imag], axis=-1)[:, None]
+
+
+def _readout(C_HN: Array, power_HT2N: Array) -> Array:
+    """[2 Re(C p), -2 Im(C p)] as (H, T, 2N)."""
+    re, im = _times(_parts(C_HN[:, None]), _halves(power_HT2N))
+    return jnp.concatenate([2 * re, -2 * im], axis=-1)
+
+
+def _shifted(k_HT: Array) -> Array:
+    """M[h, j, t] = k[t - j], zero for t < j: rows of length 2T, read with the period 2T - 1.
+
+    No gather, whose derivative would be a scatter.
+    """
+    H, T = k_HT.shape
+    row_HT = jnp.concatenate([k_HT, jnp.zeros_like(k_HT)], axis=-1)
+    rows = jnp.broadcast_to(row_HT[:, None], (H, T, 2 * T)).reshape(H, 2 * T * T)
+    return rows[:, : T * (2 * T - 1)].reshape(H, T, 2 * T - 1)[:, :, :T]
+
+
+def _last_block(lengths_B: Array, T: int) -> tuple[Array, Array]:
+    """The block with the last step of each length, and how many steps the length has in it.
+
+    1..T; block 0 and 0 for the length 0.
+    """
+    block_B = jnp.maximum(lengths_B - 1, 0) // T
+    return block_B, lengths_B - T * block_B
+
+
+def _last_steps(u_BLH: Array, lengths_B: Array, T: int) -> Array:
+    """The steps of the last block up to each length, at the end of T steps that are else zero."""
+    t_1T = jnp.arange(T, dtype=lengths_B.dtype)[None, :] - T
+    index_BT = jnp.maximum(lengths_B[:, None] + t_1T, 0)
+    u_BTH = jnp.take_along_axis(u_BLH, index_BT[:, :, None], axis=1)
+    inside_BT1 = (t_1T >= -_last_block(lengths_B, T)[1][:, None])[:, :, None]
+    return jnp.where(inside_BT1, u_BTH, jnp.zeros_like(u_BTH))

@@ -1,0 +1,267 @@
+"""S4: the HiPPO-LegS state matrix whole, diagonal plus low rank, with tuned frequency bias."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ssm_jax.init import log_uniform
+from ssm_jax.init.hippo import fout_nplr, legs_nplr
+from ssm_jax.init.real_part import REAL_TRANSFORMS
+from ssm_jax.kernels import fft_conv, sobolev_gain
+from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
+from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
+from ssm_jax.kernels.frequency import BETA_UNITS
+from ssm_jax.layers.dropout import dropout as apply_dropout
+from ssm_jax.layers.s4d import DT_TRANSFORMS, MODES, Knob, Scale, without_padding
+from ssm_jax.layers.state_form import require_state_form
+
+NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
+
+
+class S4(nnx.Module):
+    """y = k^(beta) * u + D u, where A = diag(Lambda) - P P^* (S4, arXiv:2111.00396).
+
+    Lambda, P and B are shared by the channels h with equal h mod n_ssm; C, dt, D and the filter are
+    those of `S4D`, and so are the ways to run it: as a convolution, as a scan (mode="scan"), or
+    from a state on (`prefill`, `step`). Unlike in the official code, C is the plain read-out, tied
+    to no length. alpha acts on the initial Im Lambda only.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 64,
+        n_ssm: int = 1,
+        init: str = "legs",
+        b_clip: float | None = 2.0,
+        alpha: float = 1.0,
+        alpha_real: float = 1.0,
+        real_transform: str = "exp",
+        beta: float = 0.0,
+        learn_beta: bool = True,
+        beta_unit: str = "lra",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        dt_transform: str = "exp",
+        discretization: str = "bilinear",
+        bidirectional: bool = True,
+        dropout: float = 0.0,
+        tie_dropout: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+          d_model: channels H.
+          d_state: complex modes N kept per channel; their conjugates come on top, so the real order
+            is 2N. The official d_state counts both: its 64 is 32 here.
+          n_ssm: distinct sets of Lambda, P and B; divides d_model.
+          init: "legs" or "fout", the HiPPO matrix that Lambda, P and B start as. fout has
+            Re Lambda = 0, which the real_transform "exp" cannot take.
+          b_clip: Im B starts clipped to +-b_clip, in the basis of Lambda. 2 is the official
+            default; the kernel then starts far from that of LegS (OC-27). None: no clip, and the
+            layer starts as the HiPPO system itself.
+          alpha, alpha_real: factors on Im Lambda and Re Lambda at initialization.
+          real_transform: Re Lambda as a function of A_re_raw, a key of
+            `init.real_part.REAL_TRANSFORMS`.
+          beta: start value of the filter's exponent, for every channel; 0 is no filter.
+          learn_beta: beta is a parameter, or a Knob that stays.
+          beta_unit: the unit of frequency in (1 + |s|)^beta: "lra", "hz_1e4" or "rad".
+          dt_min, dt_max: dt starts log-uniform between them, in units of time per sample.
+          dt_transform: dt = "exp" or "softplus" of the stored parameter.
+          discretization: "bilinear", the one rule under which A_bar is found in closed form.
+          bidirectional: add a kernel on the future inputs, with its own C.
+          dropout: rate on the output; tie_dropout: one draw for all time steps.
+          rngs: with a "params" stream.
+
+        Raises:
+          ValueError: for a value out of its set, or an init that the real_transform cannot take.
+        """
+        for name, value, allowed in (
+            ("init", init, tuple(NPLR_INITS)),
+            ("real_transform", real_transform, tuple(REAL_TRANSFORMS)),
+            ("beta_unit", beta_unit, BETA_UNITS),
+            ("dt_transform", dt_transform, tuple(DT_TRANSFORMS)),
+        ):
+            if value not in allowed:
+                raise ValueError(
+                    f"S4: unknown {name} {value!r}; choose one of {', '.join(allowed)}."
+                )
+        if discretization != "bilinear":
+            raise ValueError(
+                f"S4: discretization must be 'bilinear', got {discretization!r}: for a matrix of "
+                "this kind only that rule has a closed form. S4D takes the others."
+            )
+        for name, number in (("alpha", alpha), ("d_state", d_state), ("b_clip", b_clip)):
+            if number is not None and not 0 < number < np.inf:
+                raise ValueError(f"S4: {name} must be positive and finite, got {number}.")
+        if not 0 <= alpha_real < np.inf:
+            raise ValueError(f"S4: alpha_real must be at least 0 and finite, got {alpha_real}.")
+        if n_ssm < 1 or d_model % n_ssm:
+            raise ValueError(f"S4: n_ssm={n_ssm} must divide d_model={d_model}.")
+        H, N, C = d_model, d_state, 2 if bidirectional else 1
+        self.real_transform = real_transform
+        self.filtered = learn_beta or beta != 0
+        self.beta_unit = beta_unit
+        self.dt_transform = dt_transform
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.tie_dropout = tie_dropout
+
+        Lambda_N, P_N, B_N, _ = NPLR_INITS[init](2 * N)
+        if b_clip is not None:
+            B_N = B_N.real + 1j * np.clip(B_N.imag, -b_clip, b_clip)
+        A_re_raw_N = REAL_TRANSFORMS[real_transform].inverse(alpha_real * Lambda_N.real)
+
+        def param(of_set: np.ndarray) -> nnx.Param:
+            return nnx.Param(jnp.asarray(np.stack([of_set] * n_ssm), jnp.float32))
+
+        self.A_re_raw = param(A_re_raw_N)
+        self.A_im = param(alpha * Lambda_N.imag)
+        self.P_ri = param(np.stack([P_N.real, P_N.imag], axis=-1))
+        self.B_ri = param(np.stack([B_N.real, B_N.imag], axis=-1))
+        dt_H = log_uniform(rngs.params(), (H,), dt_min, dt_max)
+        self.dt_raw = nnx.Param(DT_TRANSFORMS[dt_transform][1](dt_H))
+        C_ri = jax.random.normal(rngs.params(), (C, H, N, 2), jnp.float32)
+        self.C_ri = nnx.Param(C_ri * jnp.sqrt(jnp.float32(0.5)))  # E|C|^2 = 1
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
+        self.beta = (nnx.Param if learn_beta else Knob)(jnp.full((H,), beta, jnp.float32))
+
+    def state_matrix(self) -> tuple[Array, Array]:
+        """(Lambda_HN, P_HN), complex: A = diag(Lambda) - P P^*, in rad per unit of time.
+
+        Lambda is not the spectrum of A: that of LegS is real.
+        """
+        A_re_SN = REAL_TRANSFORMS[self.real_transform].forward(self.A_re_raw[...])
+        return self._of_channels(A_re_SN + 1j * self.A_im[...]), self._of_channels(
+            _complex(self.P_ri[...])
+        )
+
+    def input_vector(self) -> Array:
+        """B_HN, complex."""
+        return self._of_channels(_complex(self.B_ri[...]))
+
+    def readout(self) -> Array:
+        """C_CHN, complex: forward, then reverse if bidirectional."""
+        return _complex(self.C_ri[...])
+
+    def step_sizes(self) -> Array:
+        """dt_H, in units of time per sample."""
+        return DT_TRANSFORMS[self.dt_transform][0](self.dt_raw[...])
+
+    def __call__(
+        self,
+        u_BLH: Array,
+        lengths_B: Array | None = None,
+        *,
+        key: Array | None = None,
+        mode: str = "conv",
+        step_scale: Scale = 1.0,
+        horizon: int | None = None,
+    ) -> Array:
+        """Apply the layer.
+
+        Args:
+          u_BLH: real input.
+          lengths_B: int; steps from lengths_B on are padding and are set to zero first. None: no
+            padding.
+          key: of the dropout; None: no dropout.
+          mode: "conv" by FFT, or "scan", which needs beta = 0.
+          step_scale: factor on dt, positive: 0.5 for a signal sampled twice as densely. The filter
+            follows: |s| per sample is divided by it.
+          horizon: run as if the input were padded with zeros to this many steps. The filter lives
+            on the circle of twice the padded length, so its outputs depend on it. None: L.
+
+        Returns:
+          y_BLH.
+
+        Raises:
+          ValueError: for an unknown mode or a horizon below L.
+          NoStateForm: for mode="scan" with a filter.
+        """
+        L = u_BLH.shape[1]
+        n = L if horizon is None else horizon
+        if mode not in MODES:
+            raise ValueError(f"S4: unknown mode {mode!r}; choose one of {', '.join(MODES)}.")
+        if n < L:
+            raise ValueError(f"S4: horizon={n} must be at least the input's length {L}.")
+        u_BLH = without_padding(u_BLH, lengths_B)
+        system, C_CHN, dt_H = self._system(step_scale)
+        if mode == "scan":
+            self._require_state("mode='scan'")
+            y_BLH, _ = dplr_recurrence(u_BLH, *system, C_CHN[0], dt_H)
+            if self.bidirectional:
+                y_BLH += dplr_anticausal(u_BLH, *system, C_CHN[1], dt_H)
+        else:
+            k_CHL = dplr_kernel(*system, C_CHN, dt_H, n)
+            y_BLH = fft_conv(
+                jnp.pad(u_BLH, ((0, 0), (0, n - L), (0, 0))),
+                k_CHL[0],
+                reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
+                gain_HF=sobolev_gain(self.beta[...], 2 * n, self.beta_unit, step_scale),
+            )[:, :L]
+        y_BLH = y_BLH + self.D[...][None, None, :] * u_BLH
+        return apply_dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
+
+    def initial_state(self, batch_size: int) -> Array:
+        """The state before the first step: complex zeros x_BHN."""
+        return jnp.zeros((batch_size, *self.C_ri.shape[1:3]), jnp.complex64)
+
+    def prefill(
+        self,
+        u_BLH: Array,
+        lengths_B: Array | None = None,
+        *,
+        state: Array | None = None,
+        step_scale: Scale = 1.0,
+    ) -> tuple[Array, Array]:
+        """Many steps at once, without dropout: the state after the last real one, and all outputs.
+
+        Args:
+          u_BLH, lengths_B, step_scale: as in the call.
+          state: x_BHN before the first step; None: zero.
+
+        Raises:
+          NoStateForm: if the layer is bidirectional or has a filter.
+        """
+        self._require_state("prefill")
+        u_BLH = without_padding(u_BLH, lengths_B)
+        system, C_CHN, dt_H = self._system(step_scale)
+        y_BLH, state = dplr_recurrence(u_BLH, *system, C_CHN[0], dt_H, state, lengths_B)
+        return state, y_BLH + self.D[...][None, None, :] * u_BLH
+
+    def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
+        """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
+
+        Raises:
+          NoStateForm: if the layer is bidirectional or has a filter.
+        """
+        self._require_state("step")
+        system, C_CHN, dt_H = self._system(step_scale)
+        state, y_BH = dplr_step(state, u_BH, *system, C_CHN[0], dt_H)
+        return state, y_BH + self.D[...][None, :] * u_BH
+
+    def _system(self, step_scale: Scale) -> tuple[tuple[Array, Array, Array], Array, Array]:
+        """((Lambda, P, B), C, dt)."""
+        system = (*self.state_matrix(), self.input_vector())
+        return system, self.readout(), self.step_sizes() * step_scale
+
+    def _of_channels(self, of_sets: Array) -> Array:
+        """(S, N) to (H, N): channel h has set h mod S."""
+        return jnp.tile(of_sets, (self.D.shape[0] // of_sets.shape[0], 1))
+
+    def _require_state(self, what: str) -> None:
+        require_state_form(
+            "S4",
+            what,
+            bidirectional=self.bidirectional,
+            filtered=self.filtered,
+            beta_H=self.beta[...],
+        )
+
+
+def _complex(x_ri: Array) -> Array:
+    return x_ri[..., 0] + 1j * x_ri[..., 1]

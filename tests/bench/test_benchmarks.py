@@ -1,0 +1,62 @@
+"""The benchmarks of a layer and of a training step measure what they name."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from ssm_jax.bench.layers import measure_layer
+from ssm_jax.bench.steps import LAYER_CHANGES, LRA_SHAPES, measure_step, random_tokens, shaped
+from ssm_jax.cli import load_config
+
+
+def config(arg="") -> ConfigDict:
+    return load_config("configs/lra/listops.py" + arg)
+
+
+@pytest.mark.parametrize("kind", ["s4d", "s4", "s5"])
+def test_a_layer_is_measured_beside_its_floors(kind):
+    row = measure_layer(kind, batch=2, length=64, channels=8, modes=4, n=3)
+    assert (row["layer"], row["length"], row["rounds"]) == (kind, 64, 3)
+    assert row["layer_ms"]["min"] > 0
+    assert row["floor_ms"]["min"] > row["fft_floor_ms"]["min"] > 0
+    assert row["over_fft"] > row["over_floor"] > 0
+
+
+@pytest.mark.parametrize("kind", ["s4d", "s4", "s5"])
+def test_a_training_step_is_measured_beside_its_floor(kind):
+    cfg = config()
+    cfg.update_from_flattened_dict(
+        {"model.depth": 2, "model.d_model": 8, "model.d_state": 4, "data.padded_length": 64}
+    )
+    cfg.update_from_flattened_dict({**LAYER_CHANGES[kind], "model.layer": kind, "batch_size": 2})
+    row = measure_step(cfg, 2)
+    assert (row["layer"], row["batch"], row["length"], row["channels"]) == (kind, 2, 64, 8)
+    assert row["over_floor"] > 0 and row["step_ms"]["min"] > 0
+
+
+@pytest.mark.parametrize("task", LRA_SHAPES)
+def test_shapes_are_those_of_the_published_models(task):
+    """Length, channels and batch of each task, and the sets of eigenvalues (OC-6)."""
+    cfg = shaped(config(), task, "s4d", official_batch=True)
+    published = {
+        "listops": (2048, 128, 1, 32),
+        "text": (4096, 256, 1, 32),
+        "retrieval": (4000, 128, 1, 128),
+        "image": (1024, 512, 512, 50),
+        "pathfinder": (1024, 256, 1, 50),
+        "pathx": (16384, 128, 128, 20),
+    }
+    model = cfg.model
+    found = (cfg.data.padded_length, model.d_model, model.n_ssm, cfg.batch_size)
+    assert found == published[task]
+    assert shaped(config(), task, "s4d", official_batch=False).batch_size <= 8
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="unknown task 'cifar'; choose one of listops, text"):
+        shaped(config(), "cifar", "s4d", official_batch=True)
+
+
+def test_random_tokens_fill_their_length():
+    batch = random_tokens(64, 3).gather("train", [0, 1, 2])
+    assert batch["inputs"].shape == (3, 64)
+    assert (batch["lengths"] == 64).all()

@@ -1,0 +1,19 @@
+"""All ways to one kernel, and to one scan, agree with float64; none is timed for another result."""
+
+import pytest
+
+from ssm_jax.bench.kernels import SCANS, SPECTRA, measure_scan, measure_spectrum
+
+
+@pytest.mark.parametrize("form", SPECTRA)
+def test_every_form_computes_the_spectrum(form):
+    row = measure_spectrum(form, length=257, channels=5, modes=16, alpha=3.0, n=2)
+    assert row["rms_error"] < (1e-6 if form == "blocked powers" else 1e-4)
+    assert row["call_ms"]["min"] > 0
+
+
+@pytest.mark.parametrize("form", SCANS)
+def test_every_form_computes_the_states(form):
+    row = measure_scan(form, length=257, batch=2, modes=16, alpha=3.0, n=2)
+    assert row["rms_error"] < (1e-4 if form.startswith("jax") else 1e-6)
+    assert row["call_ms"]["min"] > 0

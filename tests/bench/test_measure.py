@@ -1,0 +1,64 @@
+"""Benchmarks: rounds alternate, memory is seen, floors are what they say."""
+
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm_jax.bench.floor import copy_pass, fft_passes, matrix_product, product_seconds
+from ssm_jax.bench.measure import PeakMemory, in_fresh_process, ratio, rounds, summary
+
+
+def test_functions_take_turns_and_warmup_does_not_count():
+    calls = []
+    times = rounds({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, warmup=1)
+    assert calls == ["a", "b"] * 4
+    assert [len(seconds) for seconds in times.values()] == [3, 3]
+
+
+def test_times_are_those_of_the_calls():
+    times = rounds({"nap": lambda: time.sleep(0.02)}, 3)
+    assert all(0.02 <= seconds < 0.2 for seconds in times["nap"])
+    shown = summary(times["nap"])
+    assert 20 <= shown["min"] <= shown["median"] <= shown["max"]
+
+
+def test_ratio_is_the_median_of_the_ratios_of_each_round():
+    """A round that something else disturbed counts once, whichever function it hit."""
+    times = {"a": [2.0, 20.0, 6.0], "b": [1.0, 1.0, 2.0]}
+    assert ratio(times, "a", "b") == 3.0
+
+
+def test_peak_memory_sees_what_is_held_and_given_back():
+    held = np.ones(2**20)  # what came before does not count
+    with PeakMemory() as memory:
+        block = np.ones(64 * 2**17)  # 64 MiB
+        del block
+    assert held.size and 60 <= memory.mib <= 80
+
+
+def _double(x):
+    return 2 * x
+
+
+def test_a_fresh_process_gives_its_result():
+    assert in_fresh_process(_double, 21) == 42
+
+
+def test_a_fresh_process_passes_its_error_on():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        in_fresh_process(_double, None)
+
+
+def test_fft_floor_transforms_inputs_outputs_and_their_gradients_at_twice_the_length():
+    results = fft_passes(2, 8, 3)()
+    assert [r.shape for r in results] == [(2, 3, 9), (2, 3, 16)] * 2
+    assert [r.dtype for r in results] == [jnp.complex64, jnp.float32] * 2
+    assert copy_pass(2, 8, 3)().shape == (2, 3, 9)
+
+
+def test_seconds_of_a_product_scale_with_its_operations():
+    a = matrix_product()()
+    assert product_seconds(2 * a.shape[0] ** 3, 0.1) == pytest.approx(0.1)
+    assert product_seconds(a.shape[0] ** 3, 0.1) == pytest.approx(0.05)

@@ -1,0 +1,69 @@
+"""Which layers may run as a recurrence, and what the others are told."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm_jax.layers.state_form import NoStateForm, require_state_form
+
+WHATS = ("step", "prefill", "mode='scan'")
+
+
+def require(what, *, bidirectional=False, filtered=False, beta=0.0):
+    require_state_form(
+        "S4D",
+        what,
+        bidirectional=bidirectional,
+        filtered=filtered,
+        beta_H=jnp.full((3,), beta, jnp.float32),
+    )
+
+
+@pytest.mark.parametrize("what", WHATS)
+def test_a_causal_layer_without_a_filter_has_every_form(what):
+    require(what)
+
+
+@pytest.mark.parametrize("what", WHATS)
+def test_only_the_whole_sequence_lets_a_layer_look_ahead(what):
+    if what == "mode='scan'":
+        require(what, bidirectional=True)
+    else:
+        with pytest.raises(NoStateForm, match=f"S4D: {what} needs a causal layer"):
+            require(what, bidirectional=True)
+
+
+@pytest.mark.parametrize("what", WHATS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_filter_has_no_state_form(what, bidirectional):
+    with pytest.raises(NoStateForm, match=f"S4D: {what} needs"):
+        require(what, beta=-0.5, bidirectional=bidirectional)
+
+
+def test_known_values_of_beta_decide_whatever_was_intended():
+    """A learned beta that is still 0 passes; one that has moved does not, nor does NaN."""
+    require("step", filtered=True)
+    for beta in (0.25, np.nan):
+        with pytest.raises(NoStateForm, match="needs beta = 0"):
+            require("step", filtered=False, beta=beta)
+    with pytest.raises(NoStateForm, match=r"got beta up to 0\.25"):
+        require("step", beta=0.25)
+
+
+@pytest.mark.parametrize("what", WHATS)
+def test_an_unknown_beta_passes_if_the_layer_was_made_without_a_filter(what):
+    def traced(beta_H, filtered):
+        require_state_form("S4D", what, bidirectional=False, filtered=filtered, beta_H=beta_H)
+        return beta_H
+
+    shape = jax.ShapeDtypeStruct((3,), jnp.float32)
+    jax.eval_shape(lambda beta_H: traced(beta_H, False), shape)
+    with pytest.raises(NoStateForm, match=r"beta is traced.*learn_beta=False"):
+        jax.eval_shape(lambda beta_H: traced(beta_H, True), shape)
+
+
+def test_the_refusal_is_a_value_error_of_one_line():
+    with pytest.raises(ValueError, match="S4D") as refused:
+        require("prefill", beta=1.0, filtered=True)
+    assert "\n" not in str(refused.value)

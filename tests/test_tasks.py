@@ -1,0 +1,125 @@
+"""From the options of a config to a model: each layer, and each of its options."""
+
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from flax import nnx
+from running import numbers, run
+
+from ssm_jax import config
+from ssm_jax.init import INITS, REAL_TRANSFORMS
+from ssm_jax.init.mimo import C_INITS
+from ssm_jax.kernels.discretize import DISCRETIZATIONS
+from ssm_jax.layers import LAYERS
+from ssm_jax.layers.s4 import NPLR_INITS
+from ssm_jax.layers.s4d import DT_TRANSFORMS, INPUT_NORMS
+from ssm_jax.models.classifier import ACTIVATIONS
+from ssm_jax.tasks import OUTER_OPTIONS, build_classifier, layer_arguments
+
+# What each layer needs besides the defaults
+LAYER = {
+    "s4d": {},
+    "s5": {"layer": "s5"},
+    "s4": {"layer": "s4", "init": "legs", "discretization": "bilinear"},
+}
+RING = {"init": "ring", "discretization": "none"}
+
+
+def options(**changes):
+    """`cfg.model` of a small model as plain options, checked."""
+    cfg = config.default()
+    cfg.train.steps = 1
+    small = {"depth": 1, "d_model": 6, "d_state": 4, **changes}
+    cfg.update_from_flattened_dict({f"model.{key}": value for key, value in small.items()})
+    config.check(cfg)
+    return cfg.model.to_dict()
+
+
+def build(**changes):
+    dataset = SimpleNamespace(n_classes=10, vocab_size=18)
+    return build_classifier(dataset, options(**changes), nnx.Rngs(params=0))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_argument_of_a_layer_is_an_option_and_the_other_way_round(layer):
+    chosen = options(**LAYER[layer])
+    given = layer_arguments(layer, {k: v for k, v in chosen.items() if k not in OUTER_OPTIONS})
+    parameters = set(inspect.signature(LAYERS[layer].__init__).parameters)
+    assert set(given) == parameters - {"self", "d_model", "dropout", "tie_dropout", "rngs"}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_layer_makes_a_classifier(layer):
+    model = build(**LAYER[layer])
+    assert isinstance(model.blocks[0].ssm, LAYERS[layer])
+    graphdef, state = nnx.split(model)
+    tokens, lengths = np.arange(24, dtype=np.int32).reshape(2, 12) % 18, np.array([12, 5])
+    logits = run(_forward, state, tokens, lengths.astype(np.int32), graphdef=graphdef)
+    assert logits.shape == (2, 10) and np.isfinite(logits).all()
+
+
+def _forward(state, tokens, lengths, graphdef):
+    return nnx.merge(graphdef, state)(tokens, lengths)
+
+
+@pytest.mark.parametrize(
+    ("start", "key", "value", "attribute"),
+    [
+        (RING, "s4d.input_norm", "lru", "input_norm"),
+        (LAYER["s5"], "s5.conj_sym", False, "conj_sym"),
+        (LAYER["s5"], "s5.clip_eigs", True, "clip_eigs"),
+        ({}, "real_transform", "clip", "real_transform"),
+        ({}, "beta.learn", False, "filtered"),
+        ({}, "beta.unit", "rad", "beta_unit"),
+    ],
+)
+def test_an_option_is_passed_on(start, key, value, attribute):
+    assert getattr(build(**start).blocks[0].ssm, attribute) != value
+    assert getattr(build(**start, **{key: value}).blocks[0].ssm, attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("start", "changes", "parameter"),
+    [
+        (RING, {"init_seed": 1}, "A_im"),
+        ({}, {"alpha_real": 0.5}, "A_re_raw"),
+        (LAYER["s4"], {"s4.b_clip": 0.0}, "B_ri"),
+        (LAYER["s5"], {"s5.n_blocks": 2, "init": "legs"}, "A_im"),
+        (LAYER["s5"], {"s5.C_init": "complex_normal"}, "C_ri"),
+    ],
+)
+def test_an_option_changes_where_a_parameter_starts(start, changes, parameter):
+    plain, other = (numbers(build(**start, **c).blocks[0].ssm)[parameter] for c in ({}, changes))
+    assert plain.shape == other.shape
+    assert np.abs(plain - other).max() > 1e-3
+
+
+def test_no_clip_is_none_and_not_zero():
+    B_ri = numbers(build(**LAYER["s4"], **{"s4.b_clip": 0.0}).blocks[0].ssm)["B_ri"]
+    assert np.abs(B_ri[..., 1]).max() > 0.1
+
+
+def test_the_choices_of_a_config_are_those_of_the_program():
+    discrete = {name for name, init in INITS.items() if init.discrete}
+    assert set(config.DISCRETE_INITS) == discrete
+    assert {layer: set(names) for layer, names in config.INITS.items()} == {
+        "s4d": set(INITS),
+        "s5": {"legs", *INITS},
+        "s4": set(NPLR_INITS),
+    }
+    assert set(config.INITS) == set(LAYERS)
+    for key, values in (
+        ("real_transform", REAL_TRANSFORMS),
+        ("dt_transform", DT_TRANSFORMS),
+        ("discretization", DISCRETIZATIONS),
+        ("activations", ACTIVATIONS),
+        ("s4d.input_norm", INPUT_NORMS),
+        ("s5.C_init", C_INITS),
+    ):
+        cfg = config.default()
+        cfg.update_from_flattened_dict({f"model.{key}": "?"})
+        with pytest.raises(ValueError, match=rf"choose one of {', '.join(values)}\.") as refused:
+            config.check(cfg)
+        assert f"model.{key}='?' is not known" in str(refused.value)
