@@ -8,7 +8,7 @@
 The batches are random tokens of full length, so no data are needed. Each measurement has a process
 of its own, in which the floor (the FFTs, memory passes and matrix products that cannot be left out)
 takes turns with what is measured. Peak memory is what one call adds to the process, or to the
-accelerator.
+accelerator. Steps run as scripts/train.py runs them, in a process that keeps its freed memory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssm_jax import cli
+from ssm_jax.heap import keep_freed_memory
 from ssm_jax.options import Flag
 
 WHAT = ("layers", "steps", "kernels")
@@ -70,7 +71,7 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
     kinds = _words(values["kinds"])
     lengths = [int(word) for word in _words(values["lengths"])]
     if cfg is not None:
-        yield in_fresh_process(steps.measure_step, cfg, values["rounds"])
+        yield in_fresh_process(steps.measure_step, cfg, values["rounds"], first=keep_freed_memory)
     elif values["what"] == "kernels":
         modes, alpha, n = values["modes"], values["alpha"], values["rounds"]
         for length in lengths:
@@ -90,7 +91,9 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
             for kind in kinds:
                 listops = cli.load_config(str(LISTOPS))
                 shape = steps.shaped(listops, task, kind, official_batch=values["official_batch"])
-                yield in_fresh_process(steps.measure_step, shape, values["rounds"])
+                yield in_fresh_process(
+                    steps.measure_step, shape, values["rounds"], first=keep_freed_memory
+                )
 
 
 def _words(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ssm_jax import cli
 from ssm_jax.data.prepare import default_data_dir
+from ssm_jax.heap import keep_freed_memory
 
 
 def main(argv: list[str]) -> int:
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     if values["workdir"] is None and not values["dry_run"]:
         cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
 
+    keep_freed_memory()
     from ssm_jax.train import (
         experiment as experiment_lib,  # after the options: importing JAX takes a second
     )

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "options": {"config", "ml_collections"},
     "cli": {"config", "options", "ml_collections"},
     "dims": set(),
+    "heap": set(),
     "__init__": set(),
 }  # fmt: skip
 

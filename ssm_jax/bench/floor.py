@@ -16,18 +16,17 @@ PRODUCT = "product"
 _PRODUCT_SIZE = 2048
 
 
-def fft_passes(batch: int, length: int, channels: int) -> Callable[[], tuple[Array, ...]]:
-    """The FFTs of one layer, forward and backward: rfft and irfft of the input, the output and
-    their gradients, (batch, channels, 2 length) each."""
-    x = jnp.zeros((batch, channels, 2 * length), jnp.float32)
-    X = jnp.zeros((batch, channels, length + 1), jnp.complex64)
+def fft_passes(batch: int, length: int, channels: int) -> Callable[[], Array]:
+    """The FFTs of one layer, (batch, channels, 2 length) each: rfft of the input, irfft of the
+    output, rfft of its gradient, irfft of the input's, each waiting for the one before it."""
+    x_BHL = jnp.zeros((batch, channels, 2 * length), jnp.float32)
 
     @jax.jit
-    def passes(x_in, Y, dy, dX):
-        n = 2 * length
-        return jnp.fft.rfft(x_in), jnp.fft.irfft(Y, n), jnp.fft.rfft(dy), jnp.fft.irfft(dX, n)
+    def passes(x_BHL):
+        y_BHL = jnp.fft.irfft(jnp.fft.rfft(x_BHL), 2 * length)
+        return jnp.fft.irfft(jnp.fft.rfft(y_BHL), 2 * length)
 
-    return functools.partial(passes, x, X, x + 1, X + 1)
+    return functools.partial(passes, x_BHL)
 
 
 def copy_pass(batch: int, length: int, channels: int) -> Callable[[], Array]:

@@ -17,10 +17,15 @@ import jax
 Times = dict[str, list[float]]  # seconds of each round, by name
 
 
-def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(*arguments)` in a process of its own, whose memory nothing else has touched."""
+def in_fresh_process(
+    function: Callable[..., Any], *arguments: Any, first: Callable[[], Any] | None = None
+) -> Any:
+    """`function(*arguments)` in a process of its own, whose memory nothing else has touched.
+
+    first: called before, in that process.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=first) as pool:
         return pool.submit(function, *arguments).result()
 
 
