@@ -158,6 +158,26 @@ def bench_steps() -> str:
     return "\n".join(tables) or "Not run.\n"
 
 
+def bench_kernels() -> str:
+    """One table for each file: a row for each form and length."""
+    head = ("kernel", "form", "L", "forward + backward, ms", "memory", "rms error")
+    tables = []
+    for path, result in load("bench/kernels_*.json").items():
+        rows = [
+            (
+                row["kernel"],
+                row["form"],
+                f"{row['length']:,}",
+                milliseconds(row["call_ms"]),
+                f"{row['peak_mib']:,} MiB",
+                f"{row['rms_error']:.1e}",
+            )
+            for row in result["rows"]
+        ]
+        tables.append(table(head, rows) + where(result, path))
+    return "\n".join(tables) or "Not run.\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "published": published,
@@ -165,6 +185,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernel_accuracy": kernel_accuracy,
     "bench_layers": bench_layers,
     "bench_steps": bench_steps,
+    "bench_kernels": bench_kernels,
 }
 
 

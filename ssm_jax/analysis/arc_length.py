@@ -66,6 +66,33 @@ def modes_of(A_HM: np.ndarray, w_HM: np.ndarray, beta_H: ArrayLike, unit_H: Arra
     )
 
 
+def with_conjugates(
+    A_HN: ArrayLike, C_HN: ArrayLike, conjugates: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Poles and weights as complex128, (H, N), or (H, 2N) with each mode's conjugate."""
+    A_HN, C_HN = np.asarray(A_HN, np.complex128), np.asarray(C_HN, np.complex128)
+    if A_HN.ndim != 2 or A_HN.shape != C_HN.shape or not A_HN.size:
+        raise ValueError(
+            f"variation: A and C are (H, N) with H, N >= 1; got {A_HN.shape} and {C_HN.shape}."
+        )
+    if not conjugates:
+        return A_HN, C_HN
+    return np.concatenate([A_HN, A_HN.conj()], 1), np.concatenate([C_HN, C_HN.conj()], 1)
+
+
+def edges_per_channel(edges_E: ArrayLike, H: int, limit: float) -> np.ndarray:
+    """(H, E): two or more that ascend, none beyond the limit on either side."""
+    edges = np.asarray(edges_E, np.float64)
+    if edges.ndim not in (1, 2) or edges.shape[-1] < 2 or (edges.ndim == 2 and len(edges) != H):
+        raise ValueError(f"variation: edges are (E,) or ({H}, E), E >= 2; got {edges.shape}.")
+    if not (np.diff(edges) > 0).all() or np.abs(edges).max() > limit:
+        raise ValueError(
+            f"variation: edges must ascend and lie in [-{limit:g}, {limit:g}]; got "
+            f"{edges.tolist()}."
+        )
+    return np.broadcast_to(edges, (H, edges.shape[-1]))
+
+
 def continuous_response(modes: Modes, owner_P, anchor_P, offset_PQ):
     """G(i s) and its slope, sum w / (i s - a)^2."""
     away_PM = modes.x_HM[owner_P] + 1j * (anchor_P[:, None] - modes.y_HM[owner_P])

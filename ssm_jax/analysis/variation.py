@@ -26,9 +26,11 @@ from numpy.typing import ArrayLike
 from ssm_jax.analysis.arc_length import (
     continuous_response,
     discrete_response,
+    edges_per_channel,
     length_of_tail,
     length_per_band,
     modes_of,
+    with_conjugates,
 )
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 
@@ -57,7 +59,7 @@ def tail_bound(
     Raises:
       ValueError: unless B > |y| for all poles.
     """
-    A_HM, C_HM = _all_modes(A_HN, C_HN, conjugates)
+    A_HM, C_HM = with_conjugates(A_HN, C_HN, conjugates)
     highest = np.abs(A_HM.imag).max()
     if not bound > highest:
         raise ValueError(
@@ -149,8 +151,8 @@ def variation_per_band(
     Raises:
       ValueError: for shapes that do not fit, edges that do not ascend, or Re A > 0.
     """
-    modes = modes_of(*_all_modes(A_HN, C_HN, conjugates), beta_H, unit_H)
-    edges_HE = _edges(edges_E, len(modes.x_HM), np.inf)
+    modes = modes_of(*with_conjugates(A_HN, C_HN, conjugates), beta_H, unit_H)
+    edges_HE = edges_per_channel(edges_E, len(modes.x_HM), np.inf)
     # The tails begin beyond all poles and inner edges.
     inner_HE = np.where(np.isinf(edges_HE), 0.0, edges_HE)
     reach_HM = np.concatenate([2 * np.hypot(modes.x_HM, modes.y_HM), 2 * np.abs(inner_HE)], axis=1)
@@ -190,7 +192,7 @@ def discrete_variation_per_band(
     Raises:
       ValueError: as in `variation_per_band`, or for an unknown discretization.
     """
-    A_HN, C_HN = _all_modes(A_HN, C_HN, conjugates=False)
+    A_HN, C_HN = with_conjugates(A_HN, C_HN, conjugates=False)
     H = len(A_HN)
     dt_H1 = np.broadcast_to(np.asarray(dt_H, np.float64), (H,))[:, None]
     with jax.enable_x64(True):
@@ -198,8 +200,8 @@ def discrete_variation_per_band(
         z_HN = np.asarray(exponent(*wide, discretization)[0])
         gain_HN = np.asarray(DISCRETIZE[discretization](*wide)[1])
     z_HN = z_HN - 2j * np.pi * np.round(z_HN.imag / (2 * np.pi))
-    modes = modes_of(*_all_modes(z_HN, C_HN * gain_HN, conjugates), beta_H, unit_H)
-    edges_HE = _edges(edges_E, H, np.pi)
+    modes = modes_of(*with_conjugates(z_HN, C_HN * gain_HN, conjugates), beta_H, unit_H)
+    edges_HE = edges_per_channel(edges_E, H, np.pi)
     return length_per_band(modes, discrete_response, edges_HE, rtol, period=2 * np.pi)
 
 
@@ -247,27 +249,3 @@ def discrete_total_variation(
         rtol=rtol,
     )
     return V_H1[:, 0]
-
-
-def _all_modes(A_HN: ArrayLike, C_HN: ArrayLike, conjugates: bool) -> tuple[np.ndarray, np.ndarray]:
-    A_HN, C_HN = np.asarray(A_HN, np.complex128), np.asarray(C_HN, np.complex128)
-    if A_HN.ndim != 2 or A_HN.shape != C_HN.shape or not A_HN.size:
-        raise ValueError(
-            f"variation: A and C are (H, N) with H, N >= 1; got {A_HN.shape} and {C_HN.shape}."
-        )
-    if not conjugates:
-        return A_HN, C_HN
-    return np.concatenate([A_HN, A_HN.conj()], 1), np.concatenate([C_HN, C_HN.conj()], 1)
-
-
-def _edges(edges_E: ArrayLike, H: int, limit: float) -> np.ndarray:
-    """Edges per channel, (H, E)."""
-    edges = np.asarray(edges_E, np.float64)
-    if edges.ndim not in (1, 2) or edges.shape[-1] < 2 or (edges.ndim == 2 and len(edges) != H):
-        raise ValueError(f"variation: edges are (E,) or ({H}, E), E >= 2; got {edges.shape}.")
-    if not (np.diff(edges) > 0).all() or np.abs(edges).max() > limit:
-        raise ValueError(
-            f"variation: edges must ascend and lie in [-{limit:g}, {limit:g}]; got "
-            f"{edges.tolist()}."
-        )
-    return np.broadcast_to(edges, (H, edges.shape[-1]))

@@ -133,17 +133,44 @@ def dplr_block(
     Pc_HN = P_HN.conj()
     f_HT = _midpoint(taps(Pc_HN, P_HN)).at[:, 0].add(1)
     seen_HT2N = _readout(Pc_HN * gain_HN / dt_H[:, None], before_HT2N)
-    w_HGT = jax.lax.linalg.triangular_solve(
-        _shifted(f_HT),
-        givens(jnp.swapaxes(seen_HT2N, 1, 2), _midpoint(taps(Pc_HN, B_HN))),
-        left_side=False,
-    )
+    open_HGT = givens(jnp.swapaxes(seen_HT2N, 1, 2), _midpoint(taps(Pc_HN, B_HN)))
+    w_HGT = rows(open_HGT, _shifted(reciprocal(f_HT)))
     one_12N2N = jnp.eye(powers_HT2N.shape[-1], dtype=powers_HT2N.dtype)[None]
     kept_H2N2N = jnp.concatenate(_times(_halves(powers_HT2N[:, -1:]), _halves(one_12N2N)), axis=-1)
     enter_B_HT2N, enter_P_HT2N = enter(B_HN), enter(P_HN)
     x_HG2N = givens(kept_H2N2N, enter_B_HT2N[:, 0]) - rows(w_HGT, enter_P_HT2N)
     y_CHGT = jnp.stack([outputs(C_HN) for C_HN in C_CHN])
     return Block(w_HGT, y_CHGT, x_HG2N, enter_B_HT2N, enter_P_HT2N)
+
+
+@jax.custom_vjp
+def reciprocal(f_HT: Array) -> Array:
+    """g with f * g = 1, 0, 0, ... by Newton's method, which doubles the known terms of g.
+
+    Not jax.lax.linalg.triangular_solve: on CPUs two batched ones at a time wait for each other for
+    ever if there are two threads (jaxlib 0.10.2).
+    """
+    terms = f_HT.shape[-1]
+    g_HT = 1 / f_HT[:, :1]
+    while (known := g_HT.shape[-1]) < terms:
+        ahead_HT = f_HT[:, : 2 * known]
+        error_HT = rows(g_HT, _shifted(ahead_HT)[:, :known, known:])
+        g_HT = jnp.concatenate([g_HT, -rows(error_HT, _shifted(g_HT))], axis=-1)
+    return g_HT
+
+
+def _reciprocal_forward(f_HT):
+    g_HT = reciprocal(f_HT)
+    return g_HT, g_HT
+
+
+def _reciprocal_backward(g_HT, dg_HT):
+    """df = -g g * dg with time reversed."""
+    square_HT = rows(g_HT, _shifted(g_HT))
+    return (-rows(dg_HT, jnp.swapaxes(_shifted(square_HT), 1, 2)),)
+
+
+reciprocal.defvjp(_reciprocal_forward, _reciprocal_backward)
 
 
 def _midpoint(a_HT: Array) -> Array:

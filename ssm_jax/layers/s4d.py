@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.init import inverse_softplus, log_uniform
 from ssm_jax.init.diagonal import initial_modes
+from ssm_jax.init.given import given_modes
 from ssm_jax.init.real_part import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, s4d_kernel, sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE
@@ -126,20 +126,24 @@ class S4D(nnx.Module):
         self.tie_dropout = tie_dropout
 
         if isinstance(init, str):
-            A_SN, B_SN, discrete = initial_modes(
-                init, N, n_sets=n_ssm, alpha=alpha, alpha_real=alpha_real, seed=init_seed
-            )
-            if discrete != (discretization == "none"):
-                given, use = ("sample", "") if discrete else ("unit of time", " one other than")
-                raise ValueError(
-                    f"S4D: init {init!r} gives eigenvalues per {given}, which "
-                    f"discretization={discretization!r} cannot take; use{use} 'none'."
-                )
+            scales = {"alpha": alpha, "alpha_real": alpha_real}
+            modes = initial_modes(init, N, n_sets=n_ssm, seed=init_seed, **scales)
+        elif alpha == alpha_real == 1:
+            modes = given_modes(init, N, n_sets=n_ssm, discrete=discretization == "none")
         else:
-            A_SN, B_SN = _given_modes(init, n_ssm, N, alpha, alpha_real)
-        A_re_raw = REAL_TRANSFORMS[real_transform].inverse(A_SN.real)
+            raise ValueError(
+                f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
+                "scale the given eigenvalues instead."
+            )
+        if modes.discrete != (discretization == "none"):
+            given, use = ("sample", "") if modes.discrete else ("unit of time", " one other than")
+            raise ValueError(
+                f"S4D: init {init!r} gives eigenvalues per {given}, which "
+                f"discretization={discretization!r} cannot take; use{use} 'none'."
+            )
+        A_re_raw = REAL_TRANSFORMS[real_transform].inverse(modes.A_SN.real)
         self.A_re_raw = nnx.Param(jnp.asarray(A_re_raw, jnp.float32))
-        self.A_im = nnx.Param(jnp.asarray(A_SN.imag, jnp.float32))
+        self.A_im = nnx.Param(jnp.asarray(modes.A_SN.imag, jnp.float32))
         if discretization != "none":
             dt_H = log_uniform(rngs.params(), (H,), dt_min, dt_max)
             self.dt_raw = nnx.Param(DT_TRANSFORMS[dt_transform][1](dt_H))
@@ -147,7 +151,7 @@ class S4D(nnx.Module):
         C_ri = jax.random.normal(rngs.params(), (C, H, N, 2), jnp.float32) * jnp.sqrt(
             jnp.float32(0.5)
         )
-        self.C_ri = nnx.Param(_times_input_vector(C_ri, np.tile(B_SN, (H // n_ssm, 1))))
+        self.C_ri = nnx.Param(_times(C_ri, modes.B_SN.real, modes.B_SN.imag))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
         self.beta = (nnx.Param if learn_beta else Knob)(jnp.full((H,), beta, jnp.float32))
 
@@ -288,28 +292,13 @@ class S4D(nnx.Module):
         )
 
 
-def _given_modes(
-    init: ArrayLike, n_ssm: int, d_state: int, alpha: float, alpha_real: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(A_SN, B_SN) of eigenvalues that are given as numbers."""
-    A = np.asarray(init, np.complex128)
-    if A.shape not in ((d_state,), (n_ssm, d_state)):
-        raise ValueError(
-            f"S4D: init must name an initialization, or have the shape {(d_state,)} or "
-            f"{(n_ssm, d_state)} of d_state and n_ssm; got {A.shape}."
-        )
-    if alpha != 1 or alpha_real != 1:
-        raise ValueError(
-            f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
-            "scale the given eigenvalues instead."
-        )
-    A_SN = np.broadcast_to(A, (n_ssm, d_state))
-    return A_SN, np.ones_like(A_SN)
-
-
-def _times_input_vector(C_ri: Array, B_HN: np.ndarray) -> Array:
-    """C B, as reals; B = 1 leaves C bit for bit."""
-    B_re, B_im = (jnp.asarray(part, jnp.float32)[None] for part in (B_HN.real, B_HN.imag))
+def _times(C_ri: Array, B_re_SN: ArrayLike, B_im_SN: ArrayLike) -> Array:
+    """C B for the set of each channel, as reals; B = 1 leaves C bit for bit."""
+    H = C_ri.shape[1]
+    B_re, B_im = (
+        jnp.tile(part, (H // part.shape[0], 1))[None]
+        for part in (jnp.asarray(B_re_SN, jnp.float32), jnp.asarray(B_im_SN, jnp.float32))
+    )
     C_re, C_im = C_ri[..., 0], C_ri[..., 1]
     return jnp.stack([C_re * B_re - C_im * B_im, C_re * B_im + C_im * B_re], axis=-1)
 

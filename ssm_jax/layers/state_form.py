@@ -7,7 +7,6 @@ the shift, so no state of finite size carries it from one step to the next, and 
 from __future__ import annotations
 
 import jax
-import numpy as np
 from jax import Array
 
 WHOLE_SEQUENCE = "mode='scan'"  # the one use that has the future at hand
@@ -45,8 +44,10 @@ def require_state_form(
                 f"{layer}: {what} needs beta = 0, and this beta is traced and may differ; "
                 "make the layer with beta=0 and learn_beta=False."
             )
-    elif np.any(np.asarray(beta_H) != 0):
+        return
+    values = beta_H.tolist()
+    if any(beta != 0 for beta in values):
         raise NoStateForm(
             f"{layer}: {what} needs beta = 0, since the filter has no finite state; "
-            f"got beta up to {np.max(np.abs(np.asarray(beta_H))):g}. Use mode='conv'."
+            f"got beta up to {max(map(abs, values)):g}. Use mode='conv'."
         )

@@ -79,6 +79,19 @@ def test_undamped_modes_stay_exact_over_16384_steps():
     assert np.sqrt(np.mean((found - exact) ** 2, 1) / np.mean(exact**2, 1)).max() < 1e-6
 
 
+def test_kernel_of_the_denoising_model_is_exact_over_262144_steps():
+    """OC-22 with the widest spacing, 490.52 = 156.1 pi: angles up to 3.1 rad per step."""
+    modes = np.arange(64)
+    A = np.where(modes == 0, -np.exp(-5.0), -3.0) + 490.52j * modes
+    rng = np.random.default_rng(8)
+    C = (rng.normal(size=(3, 64, 2)) @ np.array([1, 1j])) * A.imag / 1000
+    A, C = np.broadcast_to(A, (3, 64)).astype(np.complex64), C.astype(np.complex64)
+    dt = np.full(3, 1e-4, np.float32)
+    found = run(s4d_kernel, A, C, dt, length=262144)
+    exact = oracles.s4d_kernel(A, C, dt, 262144)
+    assert np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2)) < 1e-6
+
+
 @functools.cache
 def objective_gradient(rule):
     def objective(A, C, dt, g):
