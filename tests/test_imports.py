@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
 MAY_IMPORT = {
     "kernels": {"jax", "numpy"},
     "init": {"jax", "numpy"},
-    "layers": {"kernels", "init", "jax", "flax"},
+    "layers": {"kernels", "init", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "jax", "flax"},
     "data": {"numpy", "rich", "grain", "tensorflow_datasets"},
     "tasks": {"models", "data", "jax", "flax", "optax"},

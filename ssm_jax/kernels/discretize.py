@@ -50,15 +50,17 @@ def _bilinear_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:
     """
     half = dt * A / 2
     x, y = half.real, half.imag
+    # A mode with dt A = -2 is forgotten in one step: log 0. 1e-17 is 0 beside 1 and has a gradient.
+    plus = 1 + x
+    gone = (plus == 0) & (jnp.abs(y) < 1e-17)
+    plus = jnp.where(gone, _value_of(jnp.full_like(plus, 1e-17), plus), plus)
+    dividend = plus**2 + y**2
     divisor = (1 - x) ** 2 + y**2
     ratio = 4 * x / divisor  # |A_bar|^2 - 1
-    # A mode with dt A = -2 exactly is forgotten in one step: log 0. 1e-35 is 0 to float32 and keeps
-    # 0 * l finite.
-    dividend = jnp.maximum((1 + x) ** 2 + y**2, 1e-35)
     fast = ratio < -0.5  # there 1 + ratio cancels
     square = jnp.where(fast, dividend / divisor, 1.0)
     z_re = 0.5 * jnp.where(fast, jnp.log(square), jnp.log1p(jnp.where(fast, 0.0, ratio)))
-    z_im = jnp.arctan2(2 * y, jnp.where(dividend > 1e-35, 1 - x**2 - y**2, 1.0))
+    z_im = jnp.arctan2(2 * y, (1 - x) * plus - y**2)
     return z_re + 1j * z_im, phase_of_bilinear(dt, A.real, A.imag)
 
 

@@ -10,7 +10,8 @@ from jax import Array
 
 from ssm_jax.kernels.diagonal import block_length
 from ssm_jax.kernels.discretize import exponent
-from ssm_jax.kernels.dplr import block_starts, check_shapes, dplr_block, rows
+from ssm_jax.kernels.dplr import check_shapes
+from ssm_jax.kernels.dplr_block import block_starts, dplr_block, outputs_by_state, rows
 from ssm_jax.kernels.recurrence import (
     _halves,
     _last_block,
@@ -66,34 +67,33 @@ def dplr_recurrence(
     T = block_length(L)
     Q = -(-L // T)
     block = dplr_block(A_HN, P_HN, B_HN, C_HN[None], dt_H, T)
-    y_HGT = block.y_CHGT[0]
     # An impulse at a later step does what one at the first does, later.
-    w_by_input_HTT, y_by_input_HTT = (_shifted(a[:, 2 * N]) for a in (block.w_HGT, y_HGT))
-    x_by_input_HT2N = block.enter_B_HT2N - rows(w_by_input_HTT, block.enter_P_HT2N)
+    w_by_u_HTT, y_by_u_HTT = _shifted(block.w_by_u_HT), _shifted(block.y_by_u_CHT[0])
+    x_by_u_HT2N = block.enter_B_HT2N - rows(w_by_u_HTT, block.move.enter_P_HT2N)
 
     u_BLH = jnp.pad(u_BLH, ((0, 0), (0, Q * T - L), (0, 0)))
     u_HBQT = jnp.moveaxis(u_BLH, 2, 0).reshape(H, B, Q, T)
     x0_HB2N = jnp.moveaxis(jnp.concatenate(_parts(x0_BHN), axis=-1), 1, 0)
-    added_QHB2N = jnp.moveaxis(rows(u_HBQT[:, :, :-1], x_by_input_HT2N), 2, 0)
-    starts_QHB2N = block_starts(block.x_HG2N[:, : 2 * N], x0_HB2N, added_QHB2N)
-    starts_HBQ2N = jnp.moveaxis(starts_QHB2N, 0, 2)
-    y_HBQT = rows(starts_HBQ2N, y_HGT[:, : 2 * N]) + rows(u_HBQT, y_by_input_HTT)
-    y_BLH = jnp.moveaxis(y_HBQT.reshape(H, B, Q * T), 0, 2)[:, :L]
+    added_QHB2N = jnp.moveaxis(rows(u_HBQT[:, :, :-1], x_by_u_HT2N), 2, 0)
+    x_HBQ2N = jnp.moveaxis(block_starts(block.move, x0_HB2N, added_QHB2N), 0, 2)
+    y_HPT = outputs_by_state(block, x_HBQ2N.reshape(H, B * Q, 2 * N))[0]  # P = B Q blocks
+    y_HPT += rows(u_HBQT.reshape(H, B * Q, T), y_by_u_HTT)
+    y_BLH = jnp.moveaxis(y_HPT.reshape(H, B, Q * T), 0, 2)[:, :L]
 
     # From the start of the block with the last step, over the r steps of it. What w is after them
     # does not matter.
     block_B, r_B = _last_block(lengths_B, T)
     x_HB2N, u_HBT = (
         jnp.take_along_axis(a, block_B[None, :, None, None], axis=2)[:, :, 0]
-        for a in (starts_HBQ2N, u_HBQT)
+        for a in (x_HBQ2N, u_HBQT)
     )
-    w_HBT = rows(x_HB2N, block.w_HGT[:, : 2 * N]) + rows(u_HBT, w_by_input_HTT)
+    w_HBT = rows(x_HB2N, block.move.w_by_x_H2NT) + rows(u_HBT, w_by_u_HTT)
 
     def entered(s_HBT: Array, enter_HT2N: Array) -> Array:
         tail_BTH = _last_steps(jnp.moveaxis(s_HBT, 0, 2), r_B, T)
         return rows(jnp.moveaxis(tail_BTH, 2, 0), enter_HT2N)
 
-    entered_HB2N = entered(u_HBT, block.enter_B_HT2N) - entered(w_HBT, block.enter_P_HT2N)
+    entered_HB2N = entered(u_HBT, block.enter_B_HT2N) - entered(w_HBT, block.move.enter_P_HT2N)
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
     kept = _times(_halves(_powers(z_HN, phase_HN, r_B)), _halves(x_HB2N))
     x_re, x_im = _plus(kept, _halves(entered_HB2N))

@@ -135,10 +135,10 @@ class S5(nnx.Module):
             seed=init_seed,
         )
         if discrete != (discretization == "none"):
-            given, use = ("sample", "") if discrete else ("unit of time", " other than")
+            given, use = ("sample", "") if discrete else ("unit of time", "one other than ")
             raise ValueError(
                 f"S5: init {init!r} gives eigenvalues per {given}, which "
-                f"discretization={discretization!r} cannot take; use one{use} 'none'."
+                f"discretization={discretization!r} cannot take; use {use}'none'."
             )
         V, V_inv = real_basis(init, A_JN.shape[1])
         if not conj_sym:

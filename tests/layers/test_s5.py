@@ -122,28 +122,28 @@ def test_long_sequence_by_scan_is_the_recurrence():
 
 
 @pytest.mark.parametrize(
-    ("options", "oracle"),
+    ("mode", "options", "oracle"),
     [
-        ({"bidirectional": False, "n_blocks": 4, "dt_transform": "softplus"},
+        ("conv", {"bidirectional": False, "n_blocks": 4, "dt_transform": "softplus"},
          {"dt_of": "softplus"}),
-        ({"conj_sym": False, "n_blocks": 2, "discretization": "bilinear"},
+        ("scan", {"conj_sym": False, "n_blocks": 2, "discretization": "bilinear"},
          {"conj_sym": False, "rule": "bilinear"}),
-        ({"clip_eigs": True, "alpha_real": 0.0, "C_init": "complex_normal"}, {"clip": True}),
-        ({"init": "ring", "discretization": "none", "C_init": "trunc_standard_normal"},
+        ("scan", {"clip_eigs": True, "alpha_real": 0.0, "C_init": "complex_normal"},
+         {"clip": True}),
+        ("conv", {"init": "ring", "discretization": "none", "C_init": "trunc_standard_normal"},
          {"rule": "none"}),
-        ({"init": "ptd", "alpha": 10.0}, {}),
-        ({"init": "s4d_lin", "real_transform": "clip"}, {}),
+        ("scan", {"init": "ptd", "alpha": 10.0}, {}),
+        ("scan", {"init": "s4d_lin", "real_transform": "clip"}, {}),
     ],
-    ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) or "same",
+    ids=["softplus", "no-pairs", "clip", "ring", "ptd", "s4d_lin"],
 )  # fmt: skip
-def test_each_option_is_the_recurrence_with_that_option(options, oracle):
+def test_each_option_is_the_recurrence_with_that_option(mode, options, oracle):
     model, u = layer(**options), inputs(33)
     p = numbers(model)
     if options.get("real_transform") == "clip":
         p["A_re_raw"] = np.minimum(p["A_re_raw"], 0)
     exact = np.stack([recurrence(p, u_LH, **oracle)[1] for u_LH in u])
-    for mode in ("scan", "conv"):
-        assert_close(call(model, u, mode=mode), exact)
+    assert_close(call(model, u, mode=mode), exact)
 
 
 @pytest.mark.parametrize(
@@ -218,31 +218,33 @@ def test_prefill_of_padded_sequences_stops_at_their_last_real_step():
 def test_step_scale_is_a_factor_on_dt():
     model, u = layer(bidirectional=False), inputs(20)
     exact = np.stack([recurrence(numbers(model), u_LH, step_scale=0.5)[1] for u_LH in u])
-    for mode in ("scan", "conv"):
-        assert_close(call(model, u, mode=mode, step_scale=0.5), exact)
+    assert_close(call(model, u, step_scale=0.5), exact)
     _, y = call(model, u, method="prefill", step_scale=0.5)
     assert_close(y, exact)
-    state = model.initial_state(2)
-    state, y = call(model, state, u[:, 0], method="step", step_scale=0.5)
+    _, y = call(model, model.initial_state(2), u[:, 0], method="step", step_scale=0.5)
     assert_close(y, exact[:, 0])
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_padded_sequences_give_what_they_give_alone(bidirectional):
-    """Whatever the padding holds; a filtered one if the horizon is the same."""
-    plain, u = layer(bidirectional=bidirectional), inputs(64)
-    lengths = np.array([17, 64], np.int32)
+@pytest.mark.parametrize(
+    ("bidirectional", "mode"), [(False, "scan"), (True, "scan"), (True, "conv")]
+)
+def test_padded_sequences_give_what_they_give_alone(bidirectional, mode):
+    """Whatever the padding holds."""
+    model, u = layer(bidirectional=bidirectional), inputs(64)
     u[0, 17:] = np.nan
-    for mode in ("scan", "conv"):
-        padded = call(plain, u, lengths, mode=mode)
-        alone = call(plain, u[:1, :17], mode=mode)
-        assert_close(padded[:1, :17], alone)
-        assert np.isfinite(padded).all()
-        assert_close(padded[1:], call(plain, u[1:], mode=mode))
-    tuned = layer(learn_beta=True, bidirectional=bidirectional)
-    padded = call(tuned, u, lengths)
-    assert_close(padded[:1, :17], call(tuned, u[:1, :17], horizon=64))
-    assert np.abs(padded[:1, :17] - call(tuned, u[:1, :17])).max() > 1e-3
+    padded = call(model, u, np.array([17, 64], np.int32), mode=mode)
+    assert np.isfinite(padded).all()
+    assert_close(padded[0, :17], recurrence(numbers(model), u[0, :17])[1])
+    assert_close(padded[1], recurrence(numbers(model), u[1])[1])
+
+
+def test_filtered_sequence_gives_padded_what_it_gives_with_that_horizon():
+    """And something else alone, since its circle is another one (OC-9)."""
+    model, u = layer(learn_beta=True), inputs(64)
+    u[0, 17:] = np.nan
+    padded = call(model, u, np.array([17, 64], np.int32))[0, :17]
+    assert_close(padded, call(model, u[:1, :17], horizon=64)[0])
+    assert np.abs(padded - filtered(numbers(model), u[0, :17])).max() > 1e-3
 
 
 def test_padding_gets_no_gradient_and_gives_none():
@@ -274,16 +276,10 @@ def test_layer_is_linear():
     assert_close(call(model, 2 * u - v), 2 * call(model, u) - call(model, v), 5e-6)
 
 
-def test_beta_0_is_no_filter():
-    model, u = layer(), inputs(50)
-    assert_close(call(model, u, mode="conv"), call(model, u, mode="scan"))
-
-
 def test_default_mode_follows_the_filter():
-    u = inputs(9)
-    for options, mode in (({}, "scan"), ({"learn_beta": True}, "conv")):
-        model = layer(**options)
-        np.testing.assert_array_equal(call(model, u), call(model, u, mode=mode))
+    for learn_beta in (False, True):
+        program = str(jax.make_jaxpr(layer(learn_beta=learn_beta))(inputs(9)))
+        assert (" fft[" in program) == learn_beta
 
 
 def test_half_of_the_conjugate_pairs_is_the_whole_real_system():
@@ -291,8 +287,12 @@ def test_half_of_the_conjugate_pairs_is_the_whole_real_system():
     whole = S5(H, d_state=2 * N, conj_sym=False, rngs=nnx.Rngs(params=0))
     for name, axis in (("A_re_raw", 0), ("A_im", 0), ("dt_raw", 0), ("B_ri", 0), ("C_ri", 2)):
         value = getattr(half, name)[...]
-        sign = jnp.array([1.0, -1.0]) if name.endswith("_ri") else -1.0 if name == "A_im" else 1.0
-        getattr(whole, name)[...] = jnp.concatenate([value, value * sign], axis=axis)
+        conjugate = value
+        if name == "A_im":
+            conjugate = -value
+        if name.endswith("_ri"):
+            conjugate = value * jnp.array([1.0, -1.0]).reshape((1,) * (value.ndim - 1) + (2,))
+        getattr(whole, name)[...] = jnp.concatenate([value, conjugate], axis=axis)
     whole.D[...] = half.D[...]
     u = inputs(40)
     assert_close(call(whole, u), call(half, u))
@@ -305,8 +305,11 @@ def test_clipped_modes_decay_and_have_no_gradient():
     A = np.asarray(model.eigenvalues())
     np.testing.assert_allclose(A.real, np.minimum(np.linspace(-0.5, 0.5, N), -1e-4), rtol=1e-6)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-    grads = nnx.grad(lambda p: jnp.sum(nnx.merge(graphdef, p, rest)(inputs(9)) ** 2))(params)
-    slope = np.asarray(grads["A_re_raw"][...])
+
+    def loss(params, u):
+        return jnp.sum(nnx.merge(graphdef, params, rest)(u) ** 2)
+
+    slope = run(jax.grad(loss), params, inputs(9))["A_re_raw"][...]
     assert (slope[: N // 2] != 0).all() and (slope[N // 2 :] == 0).all()
     free = S5(H, d_state=N, rngs=nnx.Rngs(params=0))
     free.A_re_raw[...] = model.A_re_raw[...]
@@ -422,7 +425,7 @@ def test_vmap_over_a_population_equals_single_layers():
 
 def test_dropout_acts_on_the_output_where_a_key_is_given():
     model, u = layer(dropout=0.25), inputs(64)
-    kept, dropped = np.asarray(model(u)), np.asarray(model(u, key=jax.random.key(0)))
+    kept, dropped = call(model, u), call(model, u, arrays={"key": jax.random.key(0)})
     zero = dropped == 0
     assert 0 < zero.mean() < 1 and (zero == zero[:, :1]).all()
     np.testing.assert_allclose(dropped[~zero], kept[~zero] / 0.75, rtol=1e-6)
@@ -468,7 +471,7 @@ def test_products_are_asked_for_in_full_precision(program):
         ({"d_state": 0}, "d_state=0 must be a positive multiple"),
         ({"alpha": 0.0}, "alpha must be positive"),
         ({"dt_min": 0.2}, "needs 0 < low <= high, got low=0.2, high=0.1"),
-        ({"init": "ring"}, "gives eigenvalues per sample, .* 'zoh' cannot take; use one 'none'"),
+        ({"init": "ring"}, "gives eigenvalues per sample, .*'zoh' cannot take; use 'none'"),
         ({"discretization": "none"}, "per unit of time, .* use one other than 'none'"),
         ({"alpha_real": 0.0, "real_transform": "exp"}, "cannot represent Re A = 0"),
     ],

@@ -1,0 +1,179 @@
+"""What a DPLR SSM (dplr.py) does in a block of T steps: the matrices, and moving on by blocks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ssm_jax.kernels.discretize import discretize_bilinear, exponent
+from ssm_jax.kernels.materialize import materialize
+from ssm_jax.kernels.recurrence import (
+    _halves,
+    _parts,
+    _powers,
+    _product,
+    _readout,
+    _real_row,
+    _shifted,
+    _times,
+)
+
+
+class Move(NamedTuple):
+    """x to x * kept - (x w_by_x) enter_P: a state [Re x, Im x] moves on by T steps."""
+
+    kept_H2N: Array  # Lambda_bar^T
+    w_by_x_H2NT: Array
+    enter_P_HT2N: Array
+
+
+class Block(NamedTuple):
+    """What T steps make of the state x before them and of an impulse u at their first step."""
+
+    move: Move
+    w_by_u_HT: Array
+    enter_B_HT2N: Array  # the last state by an input at step t, without feedback
+    y_by_x_CH2NT: Array  # the outputs by x, without feedback
+    y_by_w_CHT: Array  # by an impulse of w, with the sign of B
+    y_by_u_CHT: Array  # with feedback: the first T taps of the kernel
+
+
+def dplr_block(
+    A_HN: Array, P_HN: Array, B_HN: Array, C_CHN: Array, dt_H: Array, steps: int
+) -> Block:
+    """Arguments as in `dplr_kernel`, steps being T, a power of two."""
+    z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
+    powers_HT2N = _powers(z_HN, phase_HN, jnp.arange(steps + 1, dtype=jnp.int32))
+    powers_HT2N = materialize(powers_HT2N, dt_H[0])
+    before_HT2N, after_HT2N = powers_HT2N[:, :-1], powers_HT2N[:, 1:]
+    _, gain_HN = discretize_bilinear(A_HN, dt_H[:, None])
+
+    def taps(X_HN: Array, Y_HN: Array) -> Array:
+        """Of the S4D kernel 2 Re sum_n X gain Lambda_bar^t Y, as (H, T)."""
+        weight_H12N = _real_row(X_HN * gain_HN * Y_HN)
+        return _product(before_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
+
+    def enter(Y_HN: Array) -> Array:
+        pair = _times(_parts((gain_HN * Y_HN)[:, None]), _halves(before_HT2N[:, ::-1]))
+        return jnp.concatenate(pair, axis=-1)
+
+    # w f = what w would be without feedback; (x_l + x_{l-1})/2 would be gain/dt x_{l-1}.
+    Pc_HN = P_HN.conj()
+    solve_HTT = _shifted(reciprocal(_midpoint(taps(Pc_HN, P_HN)).at[:, 0].add(1)))
+    seen_HT2N = _readout(Pc_HN * gain_HN / dt_H[:, None], before_HT2N)
+    w_by_x_H2NT = rows(jnp.swapaxes(seen_HT2N, 1, 2), solve_HTT)
+    w_by_u_HT = rows(_midpoint(taps(Pc_HN, B_HN)), solve_HTT)
+    y_by_w_CHT = jnp.stack([taps(C_HN, P_HN) for C_HN in C_CHN])
+    return Block(
+        Move(powers_HT2N[:, -1], w_by_x_H2NT, enter(P_HN)),
+        w_by_u_HT,
+        enter(B_HN),
+        jnp.stack([jnp.swapaxes(_readout(C_HN, after_HT2N), 1, 2) for C_HN in C_CHN]),
+        y_by_w_CHT,
+        jnp.stack(
+            [
+                taps(C_HN, B_HN) - rows(w_by_u_HT, _shifted(y_HT))
+                for C_HN, y_HT in zip(C_CHN, y_by_w_CHT, strict=True)
+            ]
+        ),
+    )
+
+
+def outputs_by_state(block: Block, x_HX2N: Array) -> Array:
+    """The outputs (C, H, X, T) of blocks that start at the states x, without inputs."""
+    w_HXT = rows(x_HX2N, block.move.w_by_x_H2NT)
+    return jnp.stack(
+        [
+            rows(x_HX2N, by_x_H2NT) - rows(w_HXT, _shifted(by_w_HT))
+            for by_x_H2NT, by_w_HT in zip(block.y_by_x_CH2NT, block.y_by_w_CHT, strict=True)
+        ]
+    )
+
+
+def _midpoint(a_HT: Array) -> Array:
+    """The mean of each term and the one before it."""
+    return (a_HT + jnp.pad(a_HT[:, :-1], ((0, 0), (1, 0)))) / 2
+
+
+def rows(a: Array, matrix_HIJ: Array) -> Array:
+    """a (H, ..., I) times a matrix per channel, as (H, ..., J)."""
+    product = _product(a.reshape(a.shape[0], -1, a.shape[-1]), matrix_HIJ, contract=(2, 1))
+    return product.reshape(*a.shape[:-1], matrix_HIJ.shape[-1])
+
+
+@jax.custom_vjp
+def reciprocal(f_HT: Array) -> Array:
+    """g with f * g = 1, 0, 0, ... by Newton's method, which doubles the known terms of g.
+
+    T is a power of two. Not jax.lax.linalg.triangular_solve: on CPUs batches of it that run side by
+    side in the pool of threads may each wait for the other's threads for ever (jaxlib 0.10.2).
+    """
+    g_HT = 1 / f_HT[:, :1]
+    while (known := g_HT.shape[-1]) < f_HT.shape[-1]:
+        error_HT = rows(g_HT, _shifted(f_HT[:, : 2 * known])[:, :known, known:])
+        g_HT = jnp.concatenate([g_HT, -rows(error_HT, _shifted(g_HT))], axis=-1)
+    return g_HT
+
+
+def _reciprocal_forward(f_HT):
+    g_HT = reciprocal(f_HT)
+    return g_HT, g_HT
+
+
+def _reciprocal_backward(g_HT, dg_HT):
+    """dg = - g * g * df, transposed."""
+    square_HT = rows(g_HT, _shifted(g_HT))
+    return (-rows(dg_HT, jnp.swapaxes(_shifted(square_HT), 1, 2)),)
+
+
+reciprocal.defvjp(_reciprocal_forward, _reciprocal_backward)
+
+
+def _moved(move: Move, x_HX2N: Array) -> Array:
+    kept = _times(_halves(move.kept_H2N[:, None]), _halves(x_HX2N))
+    return jnp.concatenate(kept, axis=-1) - rows(rows(x_HX2N, move.w_by_x_H2NT), move.enter_P_HT2N)
+
+
+@jax.custom_vjp
+def block_starts(move: Move, x0_HB2N: Array, added_QHB2N: Array) -> Array:
+    """x_0 and all x_{q+1} = (x_q moved on by a block) + added_q, as (Q + 1, H, B, 2N).
+
+    The gradient by `move` is one product over all q; jax.lax.scan would add up one for each q.
+    """
+
+    def advance(x_HB2N, added_HB2N):
+        x_HB2N = _moved(move, x_HB2N) + added_HB2N
+        return x_HB2N, x_HB2N
+
+    _, later_QHB2N = jax.lax.scan(advance, x0_HB2N, added_QHB2N)
+    return jnp.concatenate([x0_HB2N[None], later_QHB2N])
+
+
+def _block_starts_forward(move, x0_HB2N, added_QHB2N):
+    states_QHB2N = block_starts(move, x0_HB2N, added_QHB2N)
+    return states_QHB2N, (move, states_QHB2N[:-1])
+
+
+def _block_starts_backward(residuals, d_QHB2N):
+    move, before_QHB2N = residuals
+
+    def retreat(d_HB2N, by_outputs_HB2N):
+        _, transposed = jax.vjp(lambda x: _moved(move, x), d_HB2N)
+        d_HB2N = transposed(d_HB2N)[0] + by_outputs_HB2N
+        return d_HB2N, d_HB2N
+
+    _, earlier_QHB2N = jax.lax.scan(retreat, d_QHB2N[-1], d_QHB2N[:-1], reverse=True)
+    later_QHB2N = jnp.concatenate([earlier_QHB2N, d_QHB2N[-1:]])[1:]
+    x_HX2N, d_HX2N = (
+        jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, a.shape[-1])
+        for a in (before_QHB2N, later_QHB2N)
+    )
+    _, by_move = jax.vjp(lambda move: _moved(move, x_HX2N), move)
+    d_x0 = earlier_QHB2N[0] if len(earlier_QHB2N) else d_QHB2N[0]
+    return by_move(d_HX2N)[0], d_x0, later_QHB2N
+
+
+block_starts.defvjp(_block_starts_forward, _block_starts_backward)
