@@ -114,7 +114,7 @@ def test_known_powers_are_right_where_multiplied_ones_are_not():
 
 
 def test_multiplier_is_known_beyond_float32():
-    """The sum of the two factors is A_bar to 4e-9 and 2e-7 of the decay per step."""
+    """The sum of the two factors is A_bar to 4e-9 and 3e-7 of the decay per step."""
     rng = np.random.default_rng(3)
     decay = np.concatenate([np.zeros(500), -np.exp(rng.uniform(-12, -1, 1500)), [-0.6, -30, 0.1]])
     z = (decay + 1j * rng.uniform(-np.pi, np.pi, len(decay))).astype(np.complex64)
@@ -125,7 +125,7 @@ def test_multiplier_is_known_beyond_float32():
     high, low = (f[0, 0].astype(float) + 1j * f[1, 1] for f in run(pair, z))
     error = np.abs(high + low - np.exp(z.astype(complex)))
     slow = decay > -0.5
-    assert (error[slow] < 4e-9 + 2e-7 * np.abs(decay[slow])).all()
+    assert (error[slow] < 4e-9 + 3e-7 * np.abs(decay[slow])).all()
     assert np.abs(high - np.exp(z.astype(complex)))[slow].max() > 5e-8
     assert (error[~slow] < 2e-7 * np.abs(high[~slow])).all()
 
