@@ -9,8 +9,7 @@ e^{zqT} e^{zr}. So the kernel is one product of real matrices per channel,
     U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})],    P = [Re e^{zr}, Im e^{zr}],
 
 over 2N columns, and only O(H N sqrt(L)) exponentials are taken. Its transposes are products with
-the same factors: the backward pass takes no exponential. n is the last axis of both operands, the
-one that is summed over.
+the same factors: the backward pass takes no exponential.
 """
 
 from __future__ import annotations
@@ -70,35 +69,38 @@ def s4d_kernel(
     return k_CHL.reshape(*C_HN.shape[:-2], H, length)
 
 
+def _parts_of_power(z: Array, phase: Phase, steps: Array) -> tuple[Array, Array]:
+    """Re and Im of e^{zl} for the int32 steps l; broadcasts."""
+    decay = jnp.exp(z.real * steps.astype(z.real.dtype))
+    cos, sin = cos_sin(multiply(phase, steps))
+    return decay * cos, decay * sin
+
+
 def powers(z_HN: Array, phase_HN: Phase, steps_T: Array) -> Array:
     """[Re e^{zl}, Im e^{zl}] for the int32 steps l, as (H, T, 2N)."""
-    phase_H1N = Phase(phase_HN.ticks[:, None, :], phase_HN.rest[:, None, :])
-    l_T1 = steps_T[None, :, None]
-    decay_HTN = jnp.exp(z_HN.real[:, None, :] * l_T1.astype(z_HN.real.dtype))
-    cos_HTN, sin_HTN = cos_sin(multiply(phase_H1N, l_T1))
-    return jnp.concatenate([decay_HTN * cos_HTN, decay_HTN * sin_HTN], axis=-1)
+    phase_H1N = Phase(*(part[:, None, :] for part in phase_HN))
+    parts = _parts_of_power(z_HN[:, None, :], phase_H1N, steps_T[None, :, None])
+    return jnp.concatenate(parts, axis=-1)
 
 
-def _halves(x: Array) -> tuple[Array, Array]:
-    """Real and imaginary halves of an array whose last axis is 2N."""
-    N = x.shape[-1] // 2
-    return x[..., :N], x[..., N:]
+def _weighted(w_CHN: Array, re_HNQ: Array, im_HNQ: Array) -> Array:
+    """U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})] as (H, 2N, C Q)."""
+    w_HNC1 = jnp.moveaxis(w_CHN, 0, 2)[:, :, :, None]
+    re_HN1Q, im_HN1Q = re_HNQ[:, :, None], im_HNQ[:, :, None]
+    u_re = w_HNC1.real * re_HN1Q - w_HNC1.imag * im_HN1Q
+    u_im = w_HNC1.real * im_HN1Q + w_HNC1.imag * re_HN1Q
+    U_H2NCQ = jnp.concatenate([2 * u_re, -2 * u_im], axis=1)
+    H, N2, C, Q = U_H2NCQ.shape
+    return U_H2NCQ.reshape(H, N2, C * Q)
 
 
-def _weighted(w_CHN: Array, starts_HQ2N: Array) -> Array:
-    """U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})] as (H, C Q, 2N)."""
-    re_HQN, im_HQN = _halves(starts_HQ2N)
-    w_HC1N = jnp.moveaxis(w_CHN, 0, 1)[:, :, None, :]
-    u_re = w_HC1N.real * re_HQN[:, None] - w_HC1N.imag * im_HQN[:, None]
-    u_im = w_HC1N.real * im_HQN[:, None] + w_HC1N.imag * re_HQN[:, None]
-    U_HCQ2N = jnp.concatenate([2 * u_re, -2 * u_im], axis=-1)
-    H, C, Q, N2 = U_HCQ2N.shape
-    return U_HCQ2N.reshape(H, C * Q, N2)
+def _product(a: Array, b: Array) -> Array:
+    """sum_j a[h, j, r] b[h, c, j]. HIGHEST, or accelerators round the operands to TF32 (1e-3).
 
-
-def _product(a: Array, b: Array, contract: tuple[int, int]) -> Array:
-    """Batched over H. HIGHEST, or accelerators round the operands to TF32 (1e-3 of the kernel)."""
-    dims = (((contract[0],), (contract[1],)), ((0,), (0,)))
+    All three products have this form, because XLA's CPU backend runs it on all cores and others on
+    one (H = 128, N = 64, L = 16384, two cores: 12 ms against 17).
+    """
+    dims = (((1,), (2,)), ((0,), (0,)))
     return jax.lax.dot_general(a, b, dims, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -109,41 +111,39 @@ def _sum_of_powers_blocks(w_CHN: Array, z_HN: Array, phase_HN: Phase, steps) -> 
 
 def _forward(w_CHN, z_HN, phase_HN, steps):
     start_Q, inner_T = steps
-    starts_HQ2N = powers(z_HN, phase_HN, start_Q)
+    phase_HN1 = Phase(*(part[:, :, None] for part in phase_HN))
+    starts = _parts_of_power(z_HN[:, :, None], phase_HN1, start_Q[None, None, :])
     inner_HT2N = powers(z_HN, phase_HN, inner_T)
-    k_HCQT = _product(_weighted(w_CHN, starts_HQ2N), inner_HT2N, contract=(2, 2))
-    return k_HCQT, (w_CHN, starts_HQ2N, inner_HT2N, steps)
+    k_HPT = _product(_weighted(w_CHN, *starts), inner_HT2N)  # P = C Q
+    return k_HPT, (w_CHN, starts, inner_HT2N, steps)
 
 
-def _backward(residuals, dk_HCQT):
-    w_CHN, starts_HQ2N, inner_HT2N, (start_Q, inner_T) = residuals
+def _backward(residuals, dk_HPT):
+    w_CHN, (re_HNQ, im_HNQ), inner_HT2N, (start_Q, inner_T) = residuals
     C, H, N = w_CHN.shape
-    Q = start_Q.shape[0]
-    U_HCQ2N = _weighted(w_CHN, starts_HQ2N)
-    dU_HCQ2N = _product(dk_HCQT, inner_HT2N, contract=(2, 1)).reshape(H, C, Q, 2 * N)
-    dinner_HT2N = _product(dk_HCQT, U_HCQ2N, contract=(1, 1))
+    dinner_HT2N = _product(dk_HPT, _weighted(w_CHN, re_HNQ, im_HNQ))
+    dU_H2NCQ = _product(inner_HT2N, dk_HPT).reshape(H, 2 * N, C, -1)
 
-    du_re, minus_du_im = _halves(2 * dU_HCQ2N)
-    du_im = -minus_du_im
-    re_HQN, im_HQN = _halves(starts_HQ2N)
-    w_HC1N = jnp.moveaxis(w_CHN, 0, 1)[:, :, None, :]
-    dw_re = jnp.sum(du_re * re_HQN[:, None] + du_im * im_HQN[:, None], axis=2)
-    dw_im = jnp.sum(du_im * re_HQN[:, None] - du_re * im_HQN[:, None], axis=2)
-    dstart_re = jnp.sum(du_re * w_HC1N.real + du_im * w_HC1N.imag, axis=1)
-    dstart_im = jnp.sum(du_im * w_HC1N.real - du_re * w_HC1N.imag, axis=1)
+    du_re, du_im = 2 * dU_H2NCQ[:, :N], -2 * dU_H2NCQ[:, N:]
+    re_HN1Q, im_HN1Q = re_HNQ[:, :, None], im_HNQ[:, :, None]
+    dw_re_HNC = jnp.sum(du_re * re_HN1Q + du_im * im_HN1Q, axis=3)
+    dw_im_HNC = jnp.sum(du_im * re_HN1Q - du_re * im_HN1Q, axis=3)
+    w_HNC1 = jnp.moveaxis(w_CHN, 0, 2)[:, :, :, None]
+    dre_HNQ = jnp.sum(du_re * w_HNC1.real + du_im * w_HNC1.imag, axis=2)
+    dim_HNQ = jnp.sum(du_im * w_HNC1.real - du_re * w_HNC1.imag, axis=2)
 
-    def exponent_gradient(power_HT2N, dpower_re, dpower_im, steps_T):
+    def exponent_gradient(re, im, dre, dim, steps, axis):
         """d/dz of e^{zl} is l e^{zl}."""
-        p_re, p_im = _halves(power_HT2N)
-        l_T1 = steps_T[None, :, None].astype(p_re.dtype)
-        dz_re = jnp.sum(l_T1 * (p_re * dpower_re + p_im * dpower_im), axis=1)
-        dz_im = jnp.sum(l_T1 * (p_re * dpower_im - p_im * dpower_re), axis=1)
+        steps = steps.astype(re.dtype)
+        dz_re = jnp.sum(steps * (re * dre + im * dim), axis=axis)
+        dz_im = jnp.sum(steps * (re * dim - im * dre), axis=axis)
         return dz_re, dz_im
 
-    outer = exponent_gradient(starts_HQ2N, dstart_re, dstart_im, start_Q)
-    inner = exponent_gradient(inner_HT2N, *_halves(dinner_HT2N), inner_T)
+    outer = exponent_gradient(re_HNQ, im_HNQ, dre_HNQ, dim_HNQ, start_Q[None, None, :], 2)
+    halves = (part for array in (inner_HT2N, dinner_HT2N) for part in jnp.split(array, 2, axis=-1))
+    inner = exponent_gradient(*halves, inner_T[None, :, None], 1)
     # JAX's cotangent of a complex number x + iy is d/dx - i d/dy.
-    dw_CHN = jnp.moveaxis(dw_re - 1j * dw_im, 1, 0)
+    dw_CHN = jnp.moveaxis(dw_re_HNC - 1j * dw_im_HNC, 2, 0)
     dz_HN = (outer[0] + inner[0]) - 1j * (outer[1] + inner[1])
     return dw_CHN, dz_HN, None, None
 
@@ -157,6 +157,6 @@ def _sum_of_powers(w_CHN: Array, z_HN: Array, phase_HN: Phase, length: int) -> A
     T = block_length(length)
     Q = -(-length // T)
     steps = (jnp.arange(Q, dtype=jnp.int32) * T, jnp.arange(T, dtype=jnp.int32))
-    k_HCQT = _sum_of_powers_blocks(w_CHN, z_HN, phase_HN, steps)
-    k_HCL = k_HCQT.reshape(H, C, Q * T)[:, :, :length]
+    k_HPT = _sum_of_powers_blocks(w_CHN, z_HN, phase_HN, steps)
+    k_HCL = k_HPT.reshape(H, C, Q * T)[:, :, :length]
     return jnp.moveaxis(k_HCL, 1, 0)

@@ -3,7 +3,7 @@ r"""Causal and two-sided convolution by FFT, with a gain on the kernel's spectru
     causal     y_t = sum_{j >= 0} k[j] u_{t-j}
     two-sided  y_t = sum_{j >= 0} k[j] u_{t-j}  +  sum_{j >= 0} k_rev[j] u_{t+1+j}
 
-Sequences are zero-padded to n = 2L, so nothing wraps around unless a gain is applied: a gain that
+The circle has n = 2L steps, so nothing wraps around unless a gain is applied: a gain that
 is no polynomial in the shift reaches both ways and, as in the official code (OC-9, OC-11), on the
 circle of length n. k_rev[0] meets u_{t+1} (OC-12): the reverse part is strictly anti-causal, and
 the present is counted once.
@@ -14,11 +14,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import PartitionSpec
 
+from ssm_jax.kernels.half_spectra import first_samples, half_spectra, halves_of_gain
 from ssm_jax.kernels.materialize import materialize
+from ssm_jax.kernels.sharding import per_device
 
-DATA_AXIS = "data"  # the mesh axis over which a batch is split
+METHODS = ("auto", "whole", "halves")
+
+Spectra = tuple[Array, ...]  # one array of bins, or two
 
 
 def fft_conv(
@@ -28,8 +31,13 @@ def fft_conv(
     reverse_kernel_HL: Array | None = None,
     gain_HF: Array | None = None,
     skip_H: Array | None = None,
+    method: str = "auto",
 ) -> Array:
     """Convolve every channel with its kernel.
+
+    Methods: "whole" pads with zeros and takes FFTs of length 2L. "halves" takes even and odd bins
+    apart (half_spectra.py), for even L. "auto" is "halves" on a CPU, where a gradient takes three
+    quarters of the time (docs/kernels.md), and "whole" elsewhere and for odd L.
 
     Args:
       u_BLH: real input.
@@ -40,12 +48,13 @@ def fft_conv(
         numbers, B times cheaper.
       skip_H: real D of y = k * u + D u, outside the gain. It is added to the spectrum, where it is
         one number for all frequencies: the input is not read a second time.
+      method: one of METHODS.
 
     Returns:
       y_BLH.
 
     Raises:
-      ValueError: if a shape does not fit.
+      ValueError: if a shape does not fit, or the method is unknown or cannot take the length.
     """
     _, L, H = u_BLH.shape
     if k_HL.shape != (H, L):
@@ -64,38 +73,59 @@ def fft_conv(
         )
     if skip_H is not None and skip_H.shape != (H,):
         raise ValueError(f"fft_conv: input {u_BLH.shape} needs a skip {(H,)}, got {skip_H.shape}.")
-    n = 2 * L
-    if reverse_kernel_HL is not None:
-        # On a circle of length 2L the tap for u_{t+1+j} stands at -(1 + j).
-        k_HL = jnp.concatenate([k_HL, reverse_kernel_HL[:, ::-1]], axis=-1)
-    K_HF = jnp.fft.rfft(k_HL, n)
-    if gain_HF is not None:
-        K_HF = K_HF * gain_HF
+    if method not in METHODS:
+        raise ValueError(f"fft_conv: unknown method {method!r}; choose one of {', '.join(METHODS)}.")
+    if method == "halves" and L % 2:
+        raise ValueError(f"fft_conv: method='halves' needs an even length, got {L}; use 'whole'.")
+    if method == "auto":
+        method = "halves" if jax.default_backend() == "cpu" and L % 2 == 0 else "whole"
+    spectra = _SPECTRA[method](k_HL, reverse_kernel_HL, gain_HF)
     if skip_H is not None:
-        K_HF = K_HF + skip_H[:, None]
-    # The walls hold what else would be computed in strides, next to the transposition of time and
-    # channels, and keep the sum over the batch apart from sums over frequencies.
-    guard = k_HL[0, 0]
-    K_HF = materialize(K_HF, guard)
-    return materialize(_per_device(_filter, u_BLH.shape[0])(u_BLH, K_HF), guard)
+        spectra = tuple(K + skip_H[:, None] for K in spectra)
+    return per_device(_FILTERS[method], u_BLH.shape[0])(u_BLH, *spectra)
 
 
-def _filter(u_BLH: Array, K_HF: Array) -> Array:
+def _whole_spectrum(k_HL: Array, reverse_HL: Array | None, gain_HF: Array | None) -> Spectra:
+    """The bins 0..L. On a circle of length 2L the tap for u_{t+1+j} stands at -(1 + j)."""
+    n = 2 * k_HL.shape[1]
+    if reverse_HL is not None:
+        k_HL = jnp.concatenate([k_HL, reverse_HL[:, ::-1]], axis=-1)
+    K_HF = jnp.fft.rfft(k_HL, n)
+    return (K_HF if gain_HF is None else K_HF * gain_HF,)
+
+
+def _halves_of_spectrum(k_HL: Array, reverse_HL: Array | None, gain_HF: Array | None) -> Spectra:
+    total = difference = k_HL
+    if reverse_HL is not None:
+        total, difference = k_HL + reverse_HL[:, ::-1], k_HL - reverse_HL[:, ::-1]
+    spectra = half_spectra(total, difference)
+    if gain_HF is None:
+        return spectra
+    even, odd = (K * gain for K, gain in zip(spectra, halves_of_gain(gain_HF), strict=True))
+    return even, odd
+
+
+# The walls keep the transposition of time and channels, which is fast alone, apart from arithmetic,
+# which would be computed in strides next to it.
+
+
+def _filter_whole(u_BLH: Array, K_HF: Array) -> Array:
     """The inputs times the spectrum K of the kernel, cut back to their length."""
-    L = u_BLH.shape[1]
-    u_BHL = jnp.swapaxes(u_BLH, 1, 2)
+    L, guard = u_BLH.shape[1], K_HF.real[0, 0]
+    u_BHL = materialize(jnp.swapaxes(u_BLH, 1, 2), guard)
     y_BHL = jnp.fft.irfft(jnp.fft.rfft(u_BHL, 2 * L) * K_HF[None], 2 * L)[..., :L]
-    return jnp.swapaxes(y_BHL, 1, 2)
+    return jnp.swapaxes(materialize(y_BHL, guard), 1, 2)
 
 
-def _per_device(function, batch: int):
-    """`function(u, K)` on each device's part of the batch, if `jax.set_mesh` has a data axis.
+def _filter_halves(u_BLH: Array, even_HF: Array, odd_HF: Array) -> Array:
+    """The same by halves of the spectra."""
+    guard = even_HF.real[0, 0]
+    u_BHL = materialize(jnp.swapaxes(u_BLH, 1, 2), guard)
+    U_even_BHF, U_odd_BHF = half_spectra(u_BHL, u_BHL)
+    products = U_even_BHF * even_HF[None], U_odd_BHF * odd_HF[None]
+    y_BHL = first_samples(products, u_BLH.shape[1])
+    return jnp.swapaxes(materialize(y_BHL, guard), 1, 2)
 
-    XLA's partitioner does not split an FFT over its batch: left to itself it gathers the whole
-    batch on every device.
-    """
-    devices = dict(jax.sharding.get_abstract_mesh().shape).get(DATA_AXIS, 1)
-    if devices == 1 or batch % devices:
-        return function
-    split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
-    return jax.shard_map(function, in_specs=(split, whole), out_specs=split)
+
+_SPECTRA = {"whole": _whole_spectrum, "halves": _halves_of_spectrum}
+_FILTERS = {"whole": _filter_whole, "halves": _filter_halves}

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels.fftconv import _per_device
 from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.multiplier import power
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts
+from ssm_jax.kernels.sharding import per_device
 
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 
@@ -115,7 +115,7 @@ def mimo_conv(
         # Turned here, and not in the outputs: their sum with the others would be taken while they
         # are transposed for the FFT, and slowly.
         y_BMH += read_out(jnp.concatenate([x_BM2N[:, L:], x_BM2N[:, :L]], axis=1), C_CHN[1])
-    return _per_device(_filter, B)(y_BMH, gain_HF)
+    return per_device(_filter, B)(y_BMH, gain_HF)
 
 
 def _check(u_BLH: Array, z_N: Array, B_bar_NH: Array, C_CHN: Array) -> None:
