@@ -73,6 +73,8 @@ def layer_arguments(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
     own = dict(options[layer])
     if layer == "s4":
         own["b_clip"] = own["b_clip"] or None
+    if layer == "s5" and not beta["learn"] and beta["init"] == 0:
+        shared["beta"] = None  # then it runs as a scan, as published
     return {**shared, **own}
 
 

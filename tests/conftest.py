@@ -1,6 +1,29 @@
 """Settings of all tests."""
 
+import os
+import shutil
+import tempfile
+
 import jax
 
 # An (H,) added to a (B, L, H) by accident is an error, not a broadcast.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Most of the time of the suite is compiling, and tests in several processes compile the same
+# training step: they share a folder of compiled programs, which lives as long as the suite.
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": "jax_compilation_cache_dir",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "jax_persistent_cache_min_compile_time_secs",
+}
+
+
+def pytest_configure(config):
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="compiled-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    for variable, option in CACHE.items():  # jax was imported before
+        if variable in os.environ:
+            value = os.environ[variable]
+            jax.config.update(option, float(value) if option.endswith("secs") else value)

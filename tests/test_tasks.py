@@ -13,6 +13,7 @@ from ssm_jax.init import INITS, REAL_TRANSFORMS
 from ssm_jax.init.mimo import C_INITS
 from ssm_jax.kernels.discretize import DISCRETIZATIONS
 from ssm_jax.layers import LAYERS
+from ssm_jax.layers.exponent import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
 from ssm_jax.layers.s4d import DT_TRANSFORMS, INPUT_NORMS
 from ssm_jax.models.classifier import ACTIVATIONS
@@ -71,13 +72,23 @@ def _forward(state, tokens, lengths, graphdef):
         (LAYER["s5"], "s5.conj_sym", False, "conj_sym"),
         (LAYER["s5"], "s5.clip_eigs", True, "clip_eigs"),
         ({}, "real_transform", "clip", "real_transform"),
-        ({}, "beta.learn", False, "filtered"),
         ({}, "beta.unit", "rad", "beta_unit"),
     ],
 )
 def test_an_option_is_passed_on(start, key, value, attribute):
     assert getattr(build(**start).blocks[0].ssm, attribute) != value
     assert getattr(build(**start, **{key: value}).blocks[0].ssm, attribute) == value
+
+
+@pytest.mark.parametrize("layer", LAYER)
+def test_beta_is_learned_fixed_or_in_s5_absent(layer):
+    """A fixed beta of 0 is a value of a knob; but without a filter S5 runs as a scan."""
+    for learn, init, kind in ((True, 0.0, nnx.Param), (False, 0.5, Knob), (False, 0.0, Knob)):
+        options = {**LAYER[layer], "beta.learn": learn, "beta.init": init}
+        ssm = build(**options).blocks[0].ssm
+        assert type(ssm.beta) is kind
+        np.testing.assert_array_equal(ssm.beta[...], np.float32(init))
+        assert ssm.filtered == (layer != "s5" or learn or init != 0)
 
 
 @pytest.mark.parametrize(

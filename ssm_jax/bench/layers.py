@@ -30,7 +30,7 @@ def measure_layer(
       Milliseconds and MiB, the seconds to compile, and the ratios to the floors. `over_fft` is to
       the FFTs alone; `over_floor` adds six spectral arrays at the speed of a copy.
     """
-    options = {"learn_beta": layer != "s5"}
+    options = {"beta": None if layer == "s5" else 0.0}
     module = LAYERS[layer](
         channels, d_state=modes, bidirectional=True, **options, rngs=nnx.Rngs(params=0)
     )

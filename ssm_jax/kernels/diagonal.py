@@ -140,8 +140,9 @@ def _backward(residuals, dk_HPT):
         return dz_re, dz_im
 
     outer = exponent_gradient(re_HNQ, im_HNQ, dre_HNQ, dim_HNQ, start_Q[None, None, :], 2)
-    halves = (part for array in (inner_HT2N, dinner_HT2N) for part in jnp.split(array, 2, axis=-1))
-    inner = exponent_gradient(*halves, inner_T[None, :, None], 1)
+    re_HTN, im_HTN = jnp.split(inner_HT2N, 2, axis=-1)
+    dre_HTN, dim_HTN = jnp.split(dinner_HT2N, 2, axis=-1)
+    inner = exponent_gradient(re_HTN, im_HTN, dre_HTN, dim_HTN, inner_T[None, :, None], 1)
     # JAX's cotangent of a complex number x + iy is d/dx - i d/dy.
     dw_CHN = jnp.moveaxis(dw_re_HNC - 1j * dw_im_HNC, 2, 0)
     dz_HN = (outer[0] + inner[0]) - 1j * (outer[1] + inner[1])

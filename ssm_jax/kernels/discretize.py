@@ -28,12 +28,12 @@ _SERIES_TERMS = 8  # the remainder is below 0.1^8 / 9! = 3e-14
 
 
 @jax.custom_jvp
-def _value_of(value: Array, carrier: Array) -> Array:
+def value_of(value: Array, carrier: Array) -> Array:
     """`value`, differentiated as if it were `carrier`: an angle with and without whole turns."""
     return value
 
 
-@_value_of.defjvp
+@value_of.defjvp
 def _value_of_jvp(primals, tangents):
     return primals[0], tangents[1]
 
@@ -53,7 +53,7 @@ def _bilinear_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:
     # A mode with dt A = -2 is forgotten in one step: log 0. 1e-17 is 0 beside 1 and has a gradient.
     plus = 1 + x
     gone = (plus == 0) & (jnp.abs(y) < 1e-17)
-    plus = jnp.where(gone, _value_of(jnp.full_like(plus, 1e-17), plus), plus)
+    plus = jnp.where(gone, value_of(jnp.full_like(plus, 1e-17), plus), plus)
     dividend = plus**2 + y**2
     divisor = (1 - x) ** 2 + y**2
     ratio = 4 * x / divisor  # |A_bar|^2 - 1
@@ -86,7 +86,7 @@ def exponent(A: Array, dt: Array, discretization: str) -> tuple[Array, Phase]:
     return _EXPONENT[discretization](A, dt)
 
 
-def _expm1(x: Array, y: Array) -> Array:
+def complex_expm1(x: Array, y: Array) -> Array:
     """e^{x + iy} - 1 without cancellation: Re = expm1(x) cos y - 2 sin(y/2)^2, Im = e^x sin y."""
     real = jnp.expm1(x) * jnp.cos(y) - 2 * jnp.sin(y / 2) ** 2
     return real + 1j * (jnp.exp(x) * jnp.sin(y))
@@ -104,7 +104,7 @@ def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
       |dt A|.
     """
     z, phase = _zoh_exponent(A, dt)
-    z_minus_1 = _expm1(z.real, _value_of(wrapped(phase), z.imag))
+    z_minus_1 = complex_expm1(z.real, value_of(wrapped(phase), z.imag))
     # gain = dt phi_1(z), phi_1(z) = (e^z - 1) / z = 1 + z/2 (1 + z/3 (1 + ...))
     small = z.real**2 + z.imag**2 < _SERIES_BELOW**2
     near = jnp.where(small, z, 0.0)

@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ssm_jax.kernels.blockwise import (
+    halves,
+    parts,
+    powers,
+    product,
+    readout_rows,
+    real_row,
+    times,
+    toeplitz,
+)
 from ssm_jax.kernels.discretize import discretize_bilinear, exponent
 from ssm_jax.kernels.materialize import materialize
-from ssm_jax.kernels.recurrence import (
-    _halves,
-    _parts,
-    _powers,
-    _product,
-    _readout,
-    _real_row,
-    _shifted,
-    _times,
-)
 
 
 class Move(NamedTuple):
@@ -46,24 +46,24 @@ def dplr_block(
 ) -> Block:
     """Arguments as in `dplr_kernel`, steps being T, a power of two."""
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
-    powers_HT2N = _powers(z_HN, phase_HN, jnp.arange(steps + 1, dtype=jnp.int32))
+    powers_HT2N = powers(z_HN, phase_HN, jnp.arange(steps + 1, dtype=jnp.int32))
     powers_HT2N = materialize(powers_HT2N, dt_H[0])
     before_HT2N, after_HT2N = powers_HT2N[:, :-1], powers_HT2N[:, 1:]
     _, gain_HN = discretize_bilinear(A_HN, dt_H[:, None])
 
     def taps(X_HN: Array, Y_HN: Array) -> Array:
         """Of the S4D kernel 2 Re sum_n X gain Lambda_bar^t Y, as (H, T)."""
-        weight_H12N = _real_row(X_HN * gain_HN * Y_HN)
-        return _product(before_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
+        weight_H12N = real_row(X_HN * gain_HN * Y_HN)
+        return product(before_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
 
     def enter(Y_HN: Array) -> Array:
-        pair = _times(_parts((gain_HN * Y_HN)[:, None]), _halves(before_HT2N[:, ::-1]))
+        pair = times(parts((gain_HN * Y_HN)[:, None]), halves(before_HT2N[:, ::-1]))
         return jnp.concatenate(pair, axis=-1)
 
     # w f = what w would be without feedback; (x_l + x_{l-1})/2 would be gain/dt x_{l-1}.
     Pc_HN = P_HN.conj()
-    solve_HTT = _shifted(reciprocal(_midpoint(taps(Pc_HN, P_HN)).at[:, 0].add(1)))
-    seen_HT2N = _readout(Pc_HN * gain_HN / dt_H[:, None], before_HT2N)
+    solve_HTT = toeplitz(reciprocal(_midpoint(taps(Pc_HN, P_HN)).at[:, 0].add(1)))
+    seen_HT2N = readout_rows(Pc_HN * gain_HN / dt_H[:, None], before_HT2N)
     w_by_x_H2NT = rows(jnp.swapaxes(seen_HT2N, 1, 2), solve_HTT)
     w_by_u_HT = rows(_midpoint(taps(Pc_HN, B_HN)), solve_HTT)
     y_by_w_CHT = jnp.stack([taps(C_HN, P_HN) for C_HN in C_CHN])
@@ -71,11 +71,11 @@ def dplr_block(
         Move(powers_HT2N[:, -1], w_by_x_H2NT, enter(P_HN)),
         w_by_u_HT,
         enter(B_HN),
-        jnp.stack([jnp.swapaxes(_readout(C_HN, after_HT2N), 1, 2) for C_HN in C_CHN]),
+        jnp.stack([jnp.swapaxes(readout_rows(C_HN, after_HT2N), 1, 2) for C_HN in C_CHN]),
         y_by_w_CHT,
         jnp.stack(
             [
-                taps(C_HN, B_HN) - rows(w_by_u_HT, _shifted(y_HT))
+                taps(C_HN, B_HN) - rows(w_by_u_HT, toeplitz(y_HT))
                 for C_HN, y_HT in zip(C_CHN, y_by_w_CHT, strict=True)
             ]
         ),
@@ -87,7 +87,7 @@ def outputs_by_state(block: Block, x_HX2N: Array) -> Array:
     w_HXT = rows(x_HX2N, block.move.w_by_x_H2NT)
     return jnp.stack(
         [
-            rows(x_HX2N, by_x_H2NT) - rows(w_HXT, _shifted(by_w_HT))
+            rows(x_HX2N, by_x_H2NT) - rows(w_HXT, toeplitz(by_w_HT))
             for by_x_H2NT, by_w_HT in zip(block.y_by_x_CH2NT, block.y_by_w_CHT, strict=True)
         ]
     )
@@ -100,8 +100,8 @@ def _midpoint(a_HT: Array) -> Array:
 
 def rows(a: Array, matrix_HIJ: Array) -> Array:
     """a (H, ..., I) times a matrix per channel, as (H, ..., J)."""
-    product = _product(a.reshape(a.shape[0], -1, a.shape[-1]), matrix_HIJ, contract=(2, 1))
-    return product.reshape(*a.shape[:-1], matrix_HIJ.shape[-1])
+    flat = product(a.reshape(a.shape[0], -1, a.shape[-1]), matrix_HIJ, contract=(2, 1))
+    return flat.reshape(*a.shape[:-1], matrix_HIJ.shape[-1])
 
 
 @jax.custom_vjp
@@ -113,8 +113,8 @@ def reciprocal(f_HT: Array) -> Array:
     """
     g_HT = 1 / f_HT[:, :1]
     while (known := g_HT.shape[-1]) < f_HT.shape[-1]:
-        error_HT = rows(g_HT, _shifted(f_HT[:, : 2 * known])[:, :known, known:])
-        g_HT = jnp.concatenate([g_HT, -rows(error_HT, _shifted(g_HT))], axis=-1)
+        error_HT = rows(g_HT, toeplitz(f_HT[:, : 2 * known])[:, :known, known:])
+        g_HT = jnp.concatenate([g_HT, -rows(error_HT, toeplitz(g_HT))], axis=-1)
     return g_HT
 
 
@@ -125,15 +125,15 @@ def _reciprocal_forward(f_HT):
 
 def _reciprocal_backward(g_HT, dg_HT):
     """dg = - g * g * df, transposed."""
-    square_HT = rows(g_HT, _shifted(g_HT))
-    return (-rows(dg_HT, jnp.swapaxes(_shifted(square_HT), 1, 2)),)
+    square_HT = rows(g_HT, toeplitz(g_HT))
+    return (-rows(dg_HT, jnp.swapaxes(toeplitz(square_HT), 1, 2)),)
 
 
 reciprocal.defvjp(_reciprocal_forward, _reciprocal_backward)
 
 
 def _moved(move: Move, x_HX2N: Array) -> Array:
-    kept = _times(_halves(move.kept_H2N[:, None]), _halves(x_HX2N))
+    kept = times(halves(move.kept_H2N[:, None]), halves(x_HX2N))
     return jnp.concatenate(kept, axis=-1) - rows(rows(x_HX2N, move.w_by_x_H2NT), move.enter_P_HT2N)
 
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from ssm_jax.kernels.blockwise import (
+    halves,
+    last_block,
+    last_steps,
+    parts,
+    plus,
+    powers,
+    times,
+    toeplitz,
+)
 from ssm_jax.kernels.diagonal import block_length
 from ssm_jax.kernels.discretize import exponent
 from ssm_jax.kernels.dplr import check_shapes
 from ssm_jax.kernels.dplr_block import block_starts, dplr_block, outputs_by_state, rows
-from ssm_jax.kernels.recurrence import (
-    _halves,
-    _last_block,
-    _last_steps,
-    _parts,
-    _plus,
-    _powers,
-    _shifted,
-    _times,
-)
 
 
 def dplr_recurrence(
@@ -68,12 +68,12 @@ def dplr_recurrence(
     Q = -(-L // T)
     block = dplr_block(A_HN, P_HN, B_HN, C_HN[None], dt_H, T)
     # An impulse at a later step does what one at the first does, later.
-    w_by_u_HTT, y_by_u_HTT = _shifted(block.w_by_u_HT), _shifted(block.y_by_u_CHT[0])
+    w_by_u_HTT, y_by_u_HTT = toeplitz(block.w_by_u_HT), toeplitz(block.y_by_u_CHT[0])
     x_by_u_HT2N = block.enter_B_HT2N - rows(w_by_u_HTT, block.move.enter_P_HT2N)
 
     u_BLH = jnp.pad(u_BLH, ((0, 0), (0, Q * T - L), (0, 0)))
     u_HBQT = jnp.moveaxis(u_BLH, 2, 0).reshape(H, B, Q, T)
-    x0_HB2N = jnp.moveaxis(jnp.concatenate(_parts(x0_BHN), axis=-1), 1, 0)
+    x0_HB2N = jnp.moveaxis(jnp.concatenate(parts(x0_BHN), axis=-1), 1, 0)
     added_QHB2N = jnp.moveaxis(rows(u_HBQT[:, :, :-1], x_by_u_HT2N), 2, 0)
     x_HBQ2N = jnp.moveaxis(block_starts(block.move, x0_HB2N, added_QHB2N), 0, 2)
     y_HPT = outputs_by_state(block, x_HBQ2N.reshape(H, B * Q, 2 * N))[0]  # P = B Q blocks
@@ -82,7 +82,7 @@ def dplr_recurrence(
 
     # From the start of the block with the last step, over the r steps of it. What w is after them
     # does not matter.
-    block_B, r_B = _last_block(lengths_B, T)
+    block_B, r_B = last_block(lengths_B, T)
     x_HB2N, u_HBT = (
         jnp.take_along_axis(a, block_B[None, :, None, None], axis=2)[:, :, 0]
         for a in (x_HBQ2N, u_HBQT)
@@ -90,13 +90,13 @@ def dplr_recurrence(
     w_HBT = rows(x_HB2N, block.move.w_by_x_H2NT) + rows(u_HBT, w_by_u_HTT)
 
     def entered(s_HBT: Array, enter_HT2N: Array) -> Array:
-        tail_BTH = _last_steps(jnp.moveaxis(s_HBT, 0, 2), r_B, T)
+        tail_BTH = last_steps(jnp.moveaxis(s_HBT, 0, 2), r_B, T)
         return rows(jnp.moveaxis(tail_BTH, 2, 0), enter_HT2N)
 
     entered_HB2N = entered(u_HBT, block.enter_B_HT2N) - entered(w_HBT, block.move.enter_P_HT2N)
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
-    kept = _times(_halves(_powers(z_HN, phase_HN, r_B)), _halves(x_HB2N))
-    x_re, x_im = _plus(kept, _halves(entered_HB2N))
+    kept = times(halves(powers(z_HN, phase_HN, r_B)), halves(x_HB2N))
+    x_re, x_im = plus(kept, halves(entered_HB2N))
     return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
 
 

@@ -11,6 +11,8 @@ the present is counted once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -74,7 +76,9 @@ def fft_conv(
     if skip_H is not None and skip_H.shape != (H,):
         raise ValueError(f"fft_conv: input {u_BLH.shape} needs a skip {(H,)}, got {skip_H.shape}.")
     if method not in METHODS:
-        raise ValueError(f"fft_conv: unknown method {method!r}; choose one of {', '.join(METHODS)}.")
+        raise ValueError(
+            f"fft_conv: unknown method {method!r}; choose one of {', '.join(METHODS)}."
+        )
     if method == "halves" and L % 2:
         raise ValueError(f"fft_conv: method='halves' needs an even length, got {L}; use 'whole'.")
     if method == "auto":
@@ -127,5 +131,8 @@ def _filter_halves(u_BLH: Array, even_HF: Array, odd_HF: Array) -> Array:
     return jnp.swapaxes(materialize(y_BHL, guard), 1, 2)
 
 
-_SPECTRA = {"whole": _whole_spectrum, "halves": _halves_of_spectrum}
-_FILTERS = {"whole": _filter_whole, "halves": _filter_halves}
+_SPECTRA: dict[str, Callable[..., Spectra]] = {
+    "whole": _whole_spectrum,
+    "halves": _halves_of_spectrum,
+}
+_FILTERS: dict[str, Callable[..., Array]] = {"whole": _filter_whole, "halves": _filter_halves}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.kernels.discretize import DISCRETIZE, _expm1, _value_of, discretize_zoh, exponent
+from ssm_jax.kernels.discretize import DISCRETIZE, complex_expm1, discretize_zoh, exponent, value_of
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
 
 BETA_UNITS = ("lra", "hz_1e4", "rad")
@@ -170,7 +170,7 @@ def _geometric_sum(x: Array, y: Array, phase: Phase, length: int | None) -> Arra
     whole = _expm1_by_angle(length * x, length * y, wrapped(multiply(phase, jnp.int32(length))))
     # At d = 0 the quotient is 0/0: there it is L phi_1(Ld) / phi_1(d), and phi_1 is the gain of a
     # unit step.
-    d = x + 1j * _value_of(angle, y)
+    d = x + 1j * value_of(angle, y)
     near = (d.real**2 + d.imag**2) * float(length) ** 2 < 0.01
     d_near = jnp.where(near, d, 0.0)
     _, (above, below) = discretize_zoh(jnp.stack([length * d_near, d_near]), jnp.ones((), x.dtype))
@@ -180,7 +180,7 @@ def _geometric_sum(x: Array, y: Array, phase: Phase, length: int | None) -> Arra
 @jax.custom_jvp
 def _expm1_by_angle(x: Array, y: Array, angle: Array) -> Array:
     """e^{x + iy} - 1, where y modulo 2 pi is the angle."""
-    return _expm1(x, angle)
+    return complex_expm1(x, angle)
 
 
 @_expm1_by_angle.defjvp
@@ -191,4 +191,4 @@ def _expm1_by_angle_jvp(primals, tangents):
     """
     x, _, angle = primals
     power = jnp.exp(x) * (jnp.cos(angle) + 1j * jnp.sin(angle))
-    return _expm1(x, angle), power * (tangents[0] + 1j * tangents[1])
+    return complex_expm1(x, angle), power * (tangents[0] + 1j * tangents[1])

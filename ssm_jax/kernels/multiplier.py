@@ -14,14 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.kernels.discretize import _expm1, _value_of
-from ssm_jax.kernels.phase import TURN, Phase, cos_sin, multiply, wrapped
-
-# 128 directions of the circle as (cos, sin), each a sum of two float32 numbers
-_ANGLES = 2 * np.pi * np.arange(128) / 128
-_EXACT = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
-_HIGH = _EXACT.astype(np.float32)
-_LOW = (_EXACT - _HIGH).astype(np.float32)
+from ssm_jax.kernels.discretize import complex_expm1, value_of
+from ssm_jax.kernels.phase import (
+    DIRECTIONS,
+    TICK_BITS,
+    TURN,
+    Phase,
+    cos_sin,
+    direction,
+    multiply,
+    wrapped,
+)
 
 
 class Multiplier(NamedTuple):
@@ -46,11 +49,10 @@ class Multiplier(NamedTuple):
         A_22N = self.powers([1])[0]
         if self.z_N.real.dtype != jnp.float32:
             return A_22N, jnp.zeros_like(A_22N)
-        nearest_N = (self.phase_N.ticks + (1 << 24)) >> 25
-        turns_N = (self.phase_N.ticks - (nearest_N << 25)).astype(jnp.float32) / TURN
-        w_N = _expm1(self.z_N.real, np.float32(2 * np.pi) * (turns_N + self.phase_N.rest))
-        g_re_N, g_im_N = jnp.asarray(_HIGH)[:, nearest_N & 127]
-        rest_re_N, rest_im_N = jnp.asarray(_LOW)[:, nearest_N & 127]
+        nearest_N = (self.phase_N.ticks + (1 << (TICK_BITS - 1))) >> TICK_BITS
+        turns_N = (self.phase_N.ticks - (nearest_N << TICK_BITS)).astype(jnp.float32) / TURN
+        w_N = complex_expm1(self.z_N.real, np.float32(2 * np.pi) * (turns_N + self.phase_N.rest))
+        (g_re_N, rest_re_N), (g_im_N, rest_im_N) = direction(nearest_N & (DIRECTIONS - 1))
         (re_N, _), (_, im_N) = A_22N
         low_re_N = (g_re_N - re_N) + (rest_re_N + (g_re_N * w_N.real - g_im_N * w_N.imag))
         low_im_N = (g_im_N - im_N) + (rest_im_N + (g_re_N * w_N.imag + g_im_N * w_N.real))
@@ -64,7 +66,7 @@ class Multiplier(NamedTuple):
 
 def power(z_N: Array, phase_N: Phase, steps: int) -> Array:
     """A_bar^steps, complex; differentiable by z."""
-    angle_N = _value_of(wrapped(multiply(phase_N, jnp.int32(steps))), steps * z_N.imag)
+    angle_N = value_of(wrapped(multiply(phase_N, jnp.int32(steps))), steps * z_N.imag)
     decay_N = jnp.exp(steps * z_N.real)
     return jax.lax.complex(decay_N * jnp.cos(angle_N), decay_N * jnp.sin(angle_N))
 

@@ -45,9 +45,10 @@ _SIN_OVER_T = _even_polynomial(lambda t: 2 * np.pi * np.sinc(2 * t), 3)  # error
 _COS = _even_polynomial(lambda t: np.cos(2 * np.pi * t), 4)  # error 2e-10
 
 
-# The directions j / 128 of a turn, each cosine and sine as a sum of two float32 numbers
-_GRID_BITS = 7
-_GRID_ANGLES = 2 * np.pi * np.arange(1 << _GRID_BITS) / (1 << _GRID_BITS)
+# Directions that divide the circle; a power of two, so that they are whole numbers of ticks
+_DIRECTION_BITS = 7
+DIRECTIONS = 1 << _DIRECTION_BITS
+TICK_BITS = 32 - _DIRECTION_BITS  # ticks from one direction to the next, as a power of two
 
 
 class Phase(NamedTuple):
@@ -99,10 +100,16 @@ def _negative(a: Pair) -> Pair:
     return -a[0], -a[1]
 
 
-def _table(values: np.ndarray, index: Array) -> Pair:
-    high = values.astype(np.float32)
-    low = (values - high).astype(np.float32)
-    return jnp.asarray(high)[index], jnp.asarray(low)[index]
+def direction(index: Array) -> tuple[Pair, Pair]:
+    """Cosine and sine of index / DIRECTIONS of a turn, for 0 <= index < DIRECTIONS."""
+    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+
+    def taken(exact: np.ndarray) -> Pair:
+        high = exact.astype(np.float32)
+        low = (exact - high).astype(np.float32)
+        return jnp.asarray(high)[index], jnp.asarray(low)[index]
+
+    return taken(np.cos(angles)), taken(np.sin(angles))
 
 
 def _to_ticks(turns: Array) -> Phase:
@@ -159,10 +166,9 @@ def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
     one = jax.lax.optimization_barrier(jnp.ones_like(q[0])), jnp.zeros_like(q[0])
     sine = 2 * q[0], 2 * q[1]
     cosine = _add(one, _negative(_add(_times(p, p), _times(q, q))))
-    to_grid = np.float32((1 << _GRID_BITS) * _INV_2PI)
-    nearest = jnp.round(jnp.arctan2(sine[0], cosine[0]) * to_grid).astype(jnp.int32)
-    index = nearest & ((1 << _GRID_BITS) - 1)
-    c, s = _table(np.cos(_GRID_ANGLES), index), _table(np.sin(_GRID_ANGLES), index)
+    per_radian = np.float32(DIRECTIONS * _INV_2PI)
+    nearest = jnp.round(jnp.arctan2(sine[0], cosine[0]) * per_radian).astype(jnp.int32)
+    c, s = direction(nearest & (DIRECTIONS - 1))
     across = _add(_times(sine, c), _negative(_times(cosine, s)))
     along = _add(_times(cosine, c), _times(sine, s))
     divisor = jnp.where(along[0] == 0, 1.0, along[0])  # h = -1: the vector is 0 and its angle too
@@ -171,7 +177,7 @@ def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
     square = t * t
     cubic = t * square * (1 / 3 - square * (1 / 5 - square / 7))
     rest = _phase_of_pair((t, left_over[0] / divisor - cubic))
-    return Phase((nearest << (32 - _GRID_BITS)) + rest.ticks, rest.rest)
+    return Phase((nearest << TICK_BITS) + rest.ticks, rest.rest)
 
 
 def multiply(phase: Phase, steps: Array) -> Phase:

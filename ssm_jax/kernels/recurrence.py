@@ -16,13 +16,25 @@ the error does not grow as that of multiplying by A_bar again and again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels import diagonal
+from ssm_jax.kernels.blockwise import (
+    Pair,
+    both,
+    halves,
+    last_block,
+    last_steps,
+    parts,
+    plus,
+    powers,
+    product,
+    readout_rows,
+    real_row,
+    times,
+    toeplitz,
+)
 from ssm_jax.kernels.diagonal import block_length
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.materialize import materialize
@@ -75,30 +87,30 @@ def s4d_recurrence(
     Q = -(-L // T)
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], discretization)
     _, gain_HN = DISCRETIZE[discretization](A_HN, dt_H[:, None])
-    powers_HT2N = _powers(z_HN, phase_HN, jnp.arange(T + 1, dtype=jnp.int32))
+    powers_HT2N = powers(z_HN, phase_HN, jnp.arange(T + 1, dtype=jnp.int32))
     powers_HT2N = materialize(powers_HT2N, dt_H[0])
     before_HT2N, after_HT2N = powers_HT2N[:, :T], powers_HT2N[:, 1:]
 
     u_BLH = jnp.pad(u_BLH, ((0, 0), (0, Q * T - L), (0, 0)))
     u_HPT = jnp.moveaxis(u_BLH, 2, 0).reshape(H, B * Q, T)  # P = B Q blocks
-    added_HP2N = _product(u_HPT, before_HT2N[:, ::-1], contract=(2, 1))
-    added = _times(_parts(gain_HN[:, None, None]), _halves(added_HP2N.reshape(H, B, Q, 2 * N)))
-    x0 = _parts(jnp.moveaxis(x0_BHN, 1, 0))
+    added_HP2N = product(u_HPT, before_HT2N[:, ::-1], contract=(2, 1))
+    added = times(parts(gain_HN[:, None, None]), halves(added_HP2N.reshape(H, B, Q, 2 * N)))
+    x0 = parts(jnp.moveaxis(x0_BHN, 1, 0))
     starts = _block_starts(x0, added, z_HN, phase_HN, T)
     state_HP2N = jnp.concatenate(starts, axis=-1).reshape(H, B * Q, 2 * N)
-    carried_HPT = _product(state_HP2N, _readout(C_HN, after_HT2N), contract=(2, 2))
-    k_HT = _product(before_HT2N, _real_row(C_HN * gain_HN), contract=(2, 2))[:, :, 0]
-    y_HPT = carried_HPT + _product(u_HPT, _shifted(k_HT), contract=(2, 1))
+    carried_HPT = product(state_HP2N, readout_rows(C_HN, after_HT2N), contract=(2, 2))
+    k_HT = product(before_HT2N, real_row(C_HN * gain_HN), contract=(2, 2))[:, :, 0]
+    y_HPT = carried_HPT + product(u_HPT, toeplitz(k_HT), contract=(2, 1))
     y_BLH = jnp.moveaxis(y_HPT.reshape(H, B, Q * T), 0, 2)[:, :L]
 
     # From the start of the block with the last step, over the r steps of it.
-    block_B, r_B = _last_block(lengths_B, T)
-    tail_HBT = jnp.moveaxis(_last_steps(u_BLH, lengths_B, T), 2, 0)
-    tail_HB2N = _product(tail_HBT, before_HT2N[:, ::-1], contract=(2, 1))
+    block_B, r_B = last_block(lengths_B, T)
+    tail_HBT = jnp.moveaxis(last_steps(u_BLH, lengths_B, T), 2, 0)
+    tail_HB2N = product(tail_HBT, before_HT2N[:, ::-1], contract=(2, 1))
     block_1B11 = block_B[None, :, None, None]
-    first = _both(lambda x: jnp.take_along_axis(x, block_1B11, axis=2)[:, :, 0], starts)
-    tail = _times(_parts(gain_HN[:, None]), _halves(tail_HB2N))
-    x_re, x_im = _plus(_times(_halves(_powers(z_HN, phase_HN, r_B)), first), tail)
+    first = both(lambda x: jnp.take_along_axis(x, block_1B11, axis=2)[:, :, 0], starts)
+    tail = times(parts(gain_HN[:, None]), halves(tail_HB2N))
+    x_re, x_im = plus(times(halves(powers(z_HN, phase_HN, r_B)), first), tail)
     return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
 
 
@@ -113,51 +125,6 @@ def s4d_anticausal(
     return jnp.pad(y_BLH[:, -2::-1], ((0, 0), (0, 1), (0, 0)))
 
 
-@jax.custom_jvp
-def _powers(z_HN: Array, phase_HN: Phase, steps_T: Array) -> Array:
-    """[Re e^{zl}, Im e^{zl}] as (H, T, 2N), with a derivative by z: the phase has none."""
-    return diagonal.powers(z_HN, phase_HN, steps_T)
-
-
-@_powers.defjvp
-def _powers_jvp(primals, tangents):
-    z_HN, phase_HN, steps_T = primals
-    power_HT2N = _powers(z_HN, phase_HN, steps_T)
-    lz_HTN = tangents[0][:, None] * steps_T[None, :, None].astype(z_HN.real.dtype)
-    return power_HT2N, jnp.concatenate(_times(_parts(lz_HTN), _halves(power_HT2N)), axis=-1)
-
-
-Pair = tuple[Array, Array]  # real and imaginary parts: products of complex64 are slow on CPUs
-
-
-def _parts(x: Array) -> Pair:
-    return x.real, x.imag
-
-
-def _halves(x: Array) -> Pair:
-    """Real and imaginary halves of an array whose last axis is 2N."""
-    N = x.shape[-1] // 2
-    return x[..., :N], x[..., N:]
-
-
-def _both(function: Callable[[Array], Array], x: Pair) -> Pair:
-    return function(x[0]), function(x[1])
-
-
-def _plus(a: Pair, b: Pair) -> Pair:
-    return a[0] + b[0], a[1] + b[1]
-
-
-def _times(a: Pair, b: Pair) -> Pair:
-    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
-
-
-def _product(a: Array, b: Array, contract: tuple[int, int]) -> Array:
-    """Batched over H. HIGHEST, or accelerators round the operands to TF32."""
-    dims = (((contract[0],), (contract[1],)), ((0,), (0,)))
-    return jax.lax.dot_general(a, b, dims, precision=jax.lax.Precision.HIGHEST)
-
-
 def _block_starts(x0: Pair, added: Pair, z_HN: Array, phase_HN: Phase, T: int) -> Pair:
     """The states x_0 .. x_{Q-1} of x_{q+1} = e^{zT} x_q + added_q, over axis 2 of (H, B, Q, N).
 
@@ -168,30 +135,30 @@ def _block_starts(x0: Pair, added: Pair, z_HN: Array, phase_HN: Phase, T: int) -
     H, B, Q, N = added[0].shape
     S = block_length(Q)
     G = -(-Q // S)
-    power_HS2N = _powers(z_HN, phase_HN, T * jnp.arange(S + 1, dtype=jnp.int32))
-    power_SHN = _both(lambda p: jnp.moveaxis(p, 1, 0), _halves(power_HS2N))
+    power_HS2N = powers(z_HN, phase_HN, T * jnp.arange(S + 1, dtype=jnp.int32))
+    power_SHN = both(lambda p: jnp.moveaxis(p, 1, 0), halves(power_HS2N))
 
     def scan(start: Pair, added: Pair, power: Pair) -> tuple[Pair, Pair]:
         """The last state, and those before each element of `added`."""
-        return jax.lax.scan(lambda x, new: (_plus(_times(power, x), new), x), start, added)
+        return jax.lax.scan(lambda x, new: (plus(times(power, x), new), x), start, added)
 
     zero_HBGN = jnp.zeros((H, B, G, N), added[0].dtype)
     group_HBGN, within_SHBGN = scan(
         (zero_HBGN, zero_HBGN),
-        _both(lambda x: _blocks_first(x, G, S), added),
-        _both(lambda p: p[1][:, None, None], power_SHN),
+        both(lambda x: _blocks_first(x, G, S), added),
+        both(lambda p: p[1][:, None, None], power_SHN),
     )
     _, begin_GHBN = scan(
         x0,
-        _both(lambda x: jnp.moveaxis(x, 2, 0), group_HBGN),
-        _both(lambda p: p[S][:, None], power_SHN),
+        both(lambda x: jnp.moveaxis(x, 2, 0), group_HBGN),
+        both(lambda p: p[S][:, None], power_SHN),
     )
-    carried_SHBGN = _times(
-        _both(lambda p: p[:S, :, None, None], power_SHN),
-        _both(lambda x: jnp.moveaxis(x, 0, 2)[None], begin_GHBN),
+    carried_SHBGN = times(
+        both(lambda p: p[:S, :, None, None], power_SHN),
+        both(lambda x: jnp.moveaxis(x, 0, 2)[None], begin_GHBN),
     )
-    states_SHBGN = _plus(within_SHBGN, carried_SHBGN)
-    return _both(lambda x: jnp.moveaxis(x, 0, 3).reshape(H, B, G * S, N)[:, :, :Q], states_SHBGN)
+    states_SHBGN = plus(within_SHBGN, carried_SHBGN)
+    return both(lambda x: jnp.moveaxis(x, 0, 3).reshape(H, B, G * S, N)[:, :, :Q], states_SHBGN)
 
 
 def _blocks_first(x_HBQN: Array, G: int, S: int) -> Array:
@@ -199,43 +166,3 @@ def _blocks_first(x_HBQN: Array, G: int, S: int) -> Array:
     H, B, Q, N = x_HBQN.shape
     x_HBQN = jnp.pad(x_HBQN, ((0, 0), (0, 0), (0, G * S - Q), (0, 0)))
     return jnp.moveaxis(x_HBQN.reshape(H, B, G, S, N), 3, 0)
-
-
-def _real_row(w_HN: Array) -> Array:
-    """[2 Re w, -2 Im w] as (H, 1, 2N): its product with [Re p, Im p] is 2 Re(w p)."""
-    return jnp.concatenate([2 * w_HN.real, -2 * w_HN.imag], axis=-1)[:, None]
-
-
-def _readout(C_HN: Array, power_HT2N: Array) -> Array:
-    """[2 Re(C p), -2 Im(C p)] as (H, T, 2N)."""
-    re, im = _times(_parts(C_HN[:, None]), _halves(power_HT2N))
-    return jnp.concatenate([2 * re, -2 * im], axis=-1)
-
-
-def _shifted(k_HT: Array) -> Array:
-    """M[h, j, t] = k[t - j], zero for t < j: rows of length 2T, read with the period 2T - 1.
-
-    No gather, whose derivative would be a scatter.
-    """
-    H, T = k_HT.shape
-    row_HT = jnp.concatenate([k_HT, jnp.zeros_like(k_HT)], axis=-1)
-    rows = jnp.broadcast_to(row_HT[:, None], (H, T, 2 * T)).reshape(H, 2 * T * T)
-    return rows[:, : T * (2 * T - 1)].reshape(H, T, 2 * T - 1)[:, :, :T]
-
-
-def _last_block(lengths_B: Array, T: int) -> tuple[Array, Array]:
-    """The block with the last step of each length, and how many steps the length has in it.
-
-    1..T; block 0 and 0 for the length 0.
-    """
-    block_B = jnp.maximum(lengths_B - 1, 0) // T
-    return block_B, lengths_B - T * block_B
-
-
-def _last_steps(u_BLH: Array, lengths_B: Array, T: int) -> Array:
-    """The steps of the last block up to each length, at the end of T steps that are else zero."""
-    t_1T = jnp.arange(T, dtype=lengths_B.dtype)[None, :] - T
-    index_BT = jnp.maximum(lengths_B[:, None] + t_1T, 0)
-    u_BTH = jnp.take_along_axis(u_BLH, index_BT[:, :, None], axis=1)
-    inside_BT1 = (t_1T >= -_last_block(lengths_B, T)[1][:, None])[:, :, None]
-    return jnp.where(inside_BT1, u_BTH, jnp.zeros_like(u_BTH))

@@ -16,7 +16,8 @@ from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
 from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.layers.dropout import dropout as apply_dropout
-from ssm_jax.layers.s4d import DT_TRANSFORMS, MODES, Knob, Scale, without_padding
+from ssm_jax.layers.exponent import filter_exponent
+from ssm_jax.layers.s4d import DT_TRANSFORMS, MODES, Scale, without_padding
 from ssm_jax.layers.state_form import require_state_form
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
@@ -42,8 +43,8 @@ class S4(nnx.Module):
         alpha: float = 1.0,
         alpha_real: float = 1.0,
         real_transform: str = "exp",
-        beta: float = 0.0,
-        learn_beta: bool = True,
+        beta: float | None = 0.0,
+        learn_beta: bool | None = None,
         beta_unit: str = "lra",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -67,8 +68,10 @@ class S4(nnx.Module):
           alpha, alpha_real: factors on Im Lambda and Re Lambda at initialization.
           real_transform: Re Lambda as a function of A_re_raw, a key of
             `init.real_part.REAL_TRANSFORMS`.
-          beta: start value of the filter's exponent, for every channel; 0 is no filter.
-          learn_beta: beta is a parameter, or a Knob that stays.
+          beta: start value of the filter's exponent, for every channel. None: no filter, and
+            the layer has a state form wherever it is compiled.
+          learn_beta: beta is a parameter, or a Knob that stays. None: a parameter, if there
+            is a filter.
           beta_unit: the unit of frequency in (1 + |s|)^beta: "lra", "hz_1e4" or "rad".
           dt_min, dt_max: dt starts log-uniform between them, in units of time per sample.
           dt_transform: dt = "exp" or "softplus" of the stored parameter.
@@ -104,7 +107,7 @@ class S4(nnx.Module):
             raise ValueError(f"S4: n_ssm={n_ssm} must divide d_model={d_model}.")
         H, N, C = d_model, d_state, 2 if bidirectional else 1
         self.real_transform = real_transform
-        self.filtered = learn_beta or beta != 0
+        self.filtered = beta is not None
         self.beta_unit = beta_unit
         self.dt_transform = dt_transform
         self.bidirectional = bidirectional
@@ -128,7 +131,7 @@ class S4(nnx.Module):
         C_ri = jax.random.normal(rngs.params(), (C, H, N, 2), jnp.float32)
         self.C_ri = nnx.Param(C_ri * jnp.sqrt(jnp.float32(0.5)))  # E|C|^2 = 1
         self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
-        self.beta = (nnx.Param if learn_beta else Knob)(jnp.full((H,), beta, jnp.float32))
+        self.beta = filter_exponent("S4", H, beta, learn_beta)
 
     def state_matrix(self) -> tuple[Array, Array]:
         """(Lambda_HN, P_HN), complex: A = diag(Lambda) - P P^*, in rad per unit of time.
@@ -195,6 +198,7 @@ class S4(nnx.Module):
             y_BLH, _ = dplr_recurrence(u_BLH, *system, C_CHN[0], dt_H)
             if self.bidirectional:
                 y_BLH += dplr_anticausal(u_BLH, *system, C_CHN[1], dt_H)
+            y_BLH += self.D[...][None, None, :] * u_BLH
         else:
             k_CHL = dplr_kernel(*system, C_CHN, dt_H, n)
             y_BLH = fft_conv(
@@ -202,8 +206,8 @@ class S4(nnx.Module):
                 k_CHL[0],
                 reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
                 gain_HF=sobolev_gain(self.beta[...], 2 * n, self.beta_unit, step_scale),
+                skip_H=self.D[...],
             )[:, :L]
-        y_BLH = y_BLH + self.D[...][None, None, :] * u_BLH
         return apply_dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
 
     def initial_state(self, batch_size: int) -> Array:

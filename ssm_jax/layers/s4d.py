@@ -17,6 +17,7 @@ from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE
 from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
 from ssm_jax.layers.dropout import dropout as apply_dropout
+from ssm_jax.layers.exponent import filter_exponent
 from ssm_jax.layers.state_form import require_state_form
 
 DT_TRANSFORMS = {"softplus": (jax.nn.softplus, inverse_softplus), "exp": (jnp.exp, jnp.log)}
@@ -24,10 +25,6 @@ INPUT_NORMS = ("none", "lru")
 MODES = ("conv", "scan")
 
 Scale = float | Array  # a real scalar, which may be traced
-
-
-class Knob(nnx.Variable):
-    """A number of the forward pass that is not trained; populations may differ in it."""
 
 
 class S4D(nnx.Module):
@@ -55,8 +52,8 @@ class S4D(nnx.Module):
         alpha_real: float = 1.0,
         real_transform: str = "exp",
         input_norm: str = "none",
-        beta: float = 0.0,
-        learn_beta: bool = True,
+        beta: float | None = 0.0,
+        learn_beta: bool | None = None,
         beta_unit: str = "lra",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -80,8 +77,10 @@ class S4D(nnx.Module):
           real_transform: Re A as a function of A_re_raw, a key of `init.real_part.REAL_TRANSFORMS`.
           input_norm: "lru": the input of a mode is multiplied by sqrt(1 - |A_bar|^2), from the
             present eigenvalues, as at the start of LRU (arXiv:2303.06349). Only for "none" below.
-          beta: start value of the filter's exponent, for every channel; 0 is no filter.
-          learn_beta: beta is a parameter (OC-10), or a Knob that stays.
+          beta: start value of the filter's exponent, for every channel. None: no filter, and
+            the layer has a state form wherever it is compiled.
+          learn_beta: beta is a parameter (OC-10), or a Knob that stays. None: a parameter, if there
+            is a filter.
           beta_unit: the unit of frequency in (1 + |s|)^beta: "lra", "hz_1e4" or "rad".
           dt_min, dt_max: dt starts log-uniform between them, in units of time per sample.
           dt_transform: dt = "softplus" or "exp" of the stored parameter (OC-5).
@@ -117,7 +116,7 @@ class S4D(nnx.Module):
         H, N, C = d_model, d_state, 2 if bidirectional else 1
         self.real_transform = real_transform
         self.input_norm = input_norm
-        self.filtered = learn_beta or beta != 0
+        self.filtered = beta is not None
         self.beta_unit = beta_unit
         self.dt_transform = dt_transform
         self.discretization = discretization
@@ -153,7 +152,7 @@ class S4D(nnx.Module):
         )
         self.C_ri = nnx.Param(_times(C_ri, modes.B_SN.real, modes.B_SN.imag))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
-        self.beta = (nnx.Param if learn_beta else Knob)(jnp.full((H,), beta, jnp.float32))
+        self.beta = filter_exponent("S4D", H, beta, learn_beta)
 
     def eigenvalues(self) -> Array:
         """A_HN, complex, in rad per unit of time; per sample if the discretization is "none"."""

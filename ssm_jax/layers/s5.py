@@ -20,7 +20,8 @@ from ssm_jax.kernels.multiplier import from_parts, in_parts
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts, state_after
 from ssm_jax.layers.dropout import dropout as apply_dropout
-from ssm_jax.layers.s4d import DT_TRANSFORMS, MODES, Knob, Scale, without_padding
+from ssm_jax.layers.exponent import filter_exponent
+from ssm_jax.layers.s4d import DT_TRANSFORMS, MODES, Scale, without_padding
 from ssm_jax.layers.state_form import require_state_form
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
@@ -50,8 +51,8 @@ class S5(nnx.Module):
         alpha: float = 1.0,
         alpha_real: float = 1.0,
         real_transform: str = "none",
-        beta: float = 0.0,
-        learn_beta: bool = False,
+        beta: float | None = None,
+        learn_beta: bool | None = None,
         beta_unit: str = "lra",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -78,8 +79,10 @@ class S5(nnx.Module):
           alpha, alpha_real: factors on Im A and Re A at initialization.
           real_transform: Re A as a function of A_re_raw, a key of `init.real_part.REAL_TRANSFORMS`;
             "none", the official one, lets training make a mode unstable unless clip_eigs is set.
-          beta: start value of the filter's exponent, for every output channel; 0 is no filter.
-          learn_beta: beta is a parameter, or a Knob that stays.
+          beta: start value of the filter's exponent, for every output channel. None: no filter, and
+            the layer has a state form wherever it is compiled.
+          learn_beta: beta is a parameter, or a Knob that stays. None: a parameter, if there
+            is a filter.
           beta_unit: the unit of frequency in (1 + |s|)^beta: "lra", "hz_1e4" or "rad".
           dt_min, dt_max: dt, one per mode, starts log-uniform between them, in units of time per
             sample.
@@ -117,7 +120,7 @@ class S5(nnx.Module):
         self.conj_sym = conj_sym
         self.clip_eigs = clip_eigs
         self.real_transform = real_transform
-        self.filtered = learn_beta or beta != 0
+        self.filtered = beta is not None
         self.beta_unit = beta_unit
         self.dt_transform = dt_transform
         self.discretization = discretization
@@ -156,7 +159,7 @@ class S5(nnx.Module):
         self.B_ri = nnx.Param(input_matrix(rngs.params(), V_inv, J, H))
         self.C_ri = nnx.Param(output_matrix(rngs.params(), V, J, C, H, C_init))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
-        self.beta = (nnx.Param if learn_beta else Knob)(jnp.full((H,), beta, jnp.float32))
+        self.beta = filter_exponent("S5", H, beta, learn_beta)
 
     def eigenvalues(self) -> Array:
         """A_N, complex, in rad per unit of time; per sample if the discretization is "none"."""

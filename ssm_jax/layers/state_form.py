@@ -26,8 +26,8 @@ def require_state_form(
       what: "step", "prefill" or "mode='scan'". The last one sees the whole sequence, so it may
         look ahead.
       bidirectional: the layer has a kernel on the future inputs.
-      filtered: beta is learned or was not 0 when the layer was made. Counts where the values of
-        beta are not known, as under jit with the parameters as arguments.
+      filtered: the layer was made with a filter. Counts where the values of beta are not known, as
+        under jit with the parameters as arguments.
       beta_H: exponents of the filter. Known values decide, whatever `filtered` says.
 
     Raises:
@@ -42,7 +42,7 @@ def require_state_form(
         if filtered:
             raise NoStateForm(
                 f"{layer}: {what} needs beta = 0, and this beta is traced and may differ; "
-                "make the layer with beta=0 and learn_beta=False."
+                "make the layer with beta=None."
             )
         return
     values = beta_H.tolist()

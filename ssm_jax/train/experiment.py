@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ssm_jax import config as config_lib
 from ssm_jax.data.dataset import TokenDataset
 from ssm_jax.data.loader import steps_per_epoch
-from ssm_jax.kernels.fftconv import DATA_AXIS
+from ssm_jax.kernels.sharding import DATA_AXIS
 from ssm_jax.tasks import TASKS, sample_batch
 from ssm_jax.train.optim import GroupRow, cosine_with_warmup, groups_from, make_optimizer
 from ssm_jax.train.state import TrainState, init_state, split

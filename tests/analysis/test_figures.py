@@ -77,7 +77,7 @@ def test_a_run_is_drawn_into_four_files_and_nothing_else(tmp_path, layers):
     ("layer", "options"),
     [
         ("s4", {}),
-        ("s5", {"learn_beta": True}),
+        ("s5", {"beta": 0.0}),
         ("s4d", {"init": "dfout", "discretization": "none", "alpha": 1.0}),
         ("s4d", {"real_transform": "relu", "alpha_real": 0.0}),
     ],

@@ -1,6 +1,7 @@
 """The FFT convolution against the sum over taps, and what the gain and several devices do to it."""
 
 import functools
+import re
 import subprocess
 import sys
 import textwrap
@@ -59,6 +60,41 @@ def test_convolution_is_the_sum_over_taps(length):
         assert np.abs(found - exact).max() < 1e-6 * np.abs(exact).max() + 1e-6
 
 
+def by_method(u, k, reverse, gain, skip, method):
+    options = {"reverse_kernel_HL": reverse, "gain_HF": gain, "skip_H": skip}
+    return fft_conv(u, k, **options, method=method)
+
+
+def gradients(u, k, reverse, gain, skip, method):
+    def weighted(*arguments):
+        y = by_method(*arguments, method)
+        return jnp.sum(y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    return jax.grad(weighted, argnums=(0, 1, 2, 3, 4))(u, k, reverse, gain, skip)
+
+
+@pytest.mark.parametrize("length", [2, 4, 6, 64, 258, 2048])
+@pytest.mark.parametrize("function", [by_method, gradients])
+def test_halves_of_the_spectrum_are_the_whole(length, function):
+    """Even and odd bins apart, against one FFT of twice the length: values, and all gradients."""
+    arguments = (*signals(length), np.float32([1.5, -0.3, 0.0]))
+    halves, whole = (run(function, *arguments, method=method) for method in ("halves", "whole"))
+    for a, b in zip(jax.tree.leaves(halves), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6 * np.abs(b).max(), rtol=0)
+
+
+def test_on_a_cpu_an_even_length_takes_halves_and_an_odd_one_cannot():
+    for length, longest in ((6, 6), (17, 34)):
+        u, k, reverse, gain = signals(length)
+        program = str(jax.make_jaxpr(two_sided_filtered)(u, k, reverse, gain))
+        taken = {int(n) for n in re.findall(r"fft_lengths=\((\d+),\)", program)}
+        assert max(taken) == longest
+    with pytest.raises(ValueError, match=r"even length, got 17; use 'whole'"):
+        fft_conv(u, k, method="halves")
+    with pytest.raises(ValueError, match="unknown method 'fast'; choose one of auto"):
+        fft_conv(u, k, method="fast")
+
+
 def test_first_reverse_tap_meets_the_next_input():
     u, k, reverse, _ = signals(5)
     first = np.zeros_like(reverse)
@@ -92,7 +128,7 @@ def test_reverse_part_is_strictly_anticausal(length):
         assert np.abs(after[:, :t] - before[:, :t]).max() > 1
 
 
-@pytest.mark.parametrize("length", [1, 2, 17, 257])
+@pytest.mark.parametrize("length", [1, 2, 6, 17, 64, 257, 258, 2048])
 def test_gain_acts_on_the_spectrum_of_the_circle_of_length_2l(length):
     u, k, reverse, gain = signals(length)
     one, two = run(filtered, u, k, gain), run(two_sided_filtered, u, k, reverse, gain)

@@ -11,8 +11,8 @@ from flax import nnx
 from running import numbers, run
 
 from ssm_jax.init.hippo import fout, legs
+from ssm_jax.layers.exponent import Knob
 from ssm_jax.layers.s4 import S4
-from ssm_jax.layers.s4d import Knob
 from ssm_jax.layers.state_form import NoStateForm
 
 H, N = 6, 4
@@ -32,7 +32,7 @@ def layer(seed=0, **options):
     return model
 
 
-CAUSAL = {"bidirectional": False, "learn_beta": False}
+CAUSAL = {"bidirectional": False, "beta": None}
 
 
 def inputs(length, batch=2):
@@ -122,14 +122,14 @@ def test_convolution_scan_prefill_and_steps_are_one_layer(length, tolerance):
 @pytest.mark.parametrize("length", [1, 65])
 def test_scan_of_a_bidirectional_layer_is_its_convolution(length):
     """With padding, which the part that looks ahead meets first."""
-    model, u = layer(learn_beta=False), inputs(length)
+    model, u = layer(beta=None), inputs(length)
     lengths = np.array([length, (length + 1) // 2], np.int32)
     assert_close(call(model, u, lengths, mode="scan"), call(model, u, lengths))
 
 
 def test_gradients_of_the_convolution_and_of_the_scan_are_one():
     """By every parameter and by the input; the two share no program."""
-    model, u = layer(learn_beta=False), inputs(65)
+    model, u = layer(beta=None), inputs(65)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
     def gradient(params, u, mode):
@@ -169,7 +169,7 @@ def test_a_sequence_in_two_prefills_is_the_sequence():
 
 def test_padded_sequence_without_filter_gives_what_the_sequence_alone_gives():
     """And what stands in the padding cannot leak, not even NaN."""
-    model, u = layer(learn_beta=False), inputs(64)
+    model, u = layer(beta=None), inputs(64)
     u[0, 33:] = np.nan
     padded = call(model, u, np.array([33, 64], np.int32))
     alone = call(model, u[:1, :33])
@@ -298,7 +298,7 @@ def test_layers_without_a_state_form_say_so():
     filtered = S4(H, d_state=N, beta=0.5, learn_beta=False, rngs=nnx.Rngs(params=0))
     with pytest.raises(NoStateForm, match=r"S4: mode='scan' needs beta = 0"):
         filtered(u, mode="scan")
-    both = layer(learn_beta=False)
+    both = layer(beta=None)
     for run_it in (lambda: both.step(state, u[:, 0]), lambda: both.prefill(u)):
         with pytest.raises(NoStateForm, match="needs a causal layer"):
             run_it()

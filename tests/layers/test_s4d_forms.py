@@ -19,7 +19,7 @@ H, N = 6, 5
 @functools.cache
 def layer(bidirectional=False, **options):
     """A layer without a filter whose eigenvalues have left their start values."""
-    options = {"learn_beta": False, **options}
+    options = {"beta": None, **options}
     model = S4D(H, d_state=N, bidirectional=bidirectional, rngs=nnx.Rngs(params=0), **options)
     rng = np.random.default_rng(0)
     for variable in (model.A_re_raw, model.A_im):

@@ -95,7 +95,7 @@ def test_undamped_modes_start_and_can_be_trained(name):
 
 def test_modes_given_per_sample_need_no_step_size():
     """y = sum_j 2 Re(sum_n C e^{A j}) u_{t-j} + D u: A_bar = e^A, and the gain is 1."""
-    model, u = layer(init="dfout", discretization="none", learn_beta=False), inputs(40)
+    model, u = layer(init="dfout", discretization="none", beta=None), inputs(40)
     assert not hasattr(model, "dt_raw")
     assert set(numbers(model, nnx.Param)) == {"A_re_raw", "A_im", "C_ri", "D"}
     np.testing.assert_array_equal(model.step_sizes(), np.ones(H))

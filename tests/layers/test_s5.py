@@ -13,7 +13,7 @@ from running import numbers, run
 from scipy import stats
 
 from ssm_jax.init.hippo import legs
-from ssm_jax.layers.s4d import Knob
+from ssm_jax.layers.exponent import Knob
 from ssm_jax.layers.s5 import S5
 from ssm_jax.layers.state_form import NoStateForm
 
@@ -27,7 +27,7 @@ def layer(seed=0, **options):
     rng = np.random.default_rng(seed)
     for name, size in (("A_re_raw", 0.1), ("A_im", 1.0), ("C_ri", 1.0), ("beta", 0.8)):
         variable = getattr(model, name)
-        if name != "beta" or options.get("learn_beta"):
+        if name != "beta" or model.filtered:
             noise = size * rng.normal(size=variable[...].shape)
             variable[...] = variable[...] + jnp.asarray(noise, jnp.float32)
     return model
@@ -157,7 +157,7 @@ def test_each_option_is_the_recurrence_with_that_option(mode, options, oracle):
 )
 def test_filter_multiplies_the_spectrum_on_the_circle_of_twice_the_length(options, oracle):
     """Kernels end after L taps, as in S4D (OC-9); D is outside."""
-    model, u = layer(learn_beta=True, **options), inputs(37)
+    model, u = layer(beta=0.0, **options), inputs(37)
     exact = np.stack([filtered(numbers(model), u_LH, **oracle) for u_LH in u])
     call_options = {k: oracle[k] for k in ("step_scale", "horizon") if k in oracle}
     assert_close(call(model, u, **call_options), exact, 4e-6)
@@ -166,7 +166,7 @@ def test_filter_multiplies_the_spectrum_on_the_circle_of_twice_the_length(option
 
 
 def test_gradients_of_a_filtered_and_of_a_plain_layer_pass_finite_differences():
-    for options in ({"learn_beta": True}, {"discretization": "bilinear"}):
+    for options in ({"beta": 0.0}, {"discretization": "bilinear"}):
         model = layer(n_blocks=2, **options)
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
         u = inputs(5, batch=1)
@@ -240,7 +240,7 @@ def test_padded_sequences_give_what_they_give_alone(bidirectional, mode):
 
 def test_filtered_sequence_gives_padded_what_it_gives_with_that_horizon():
     """And something else alone, since its circle is another one (OC-9)."""
-    model, u = layer(learn_beta=True), inputs(64)
+    model, u = layer(beta=0.0), inputs(64)
     u[0, 17:] = np.nan
     padded = call(model, u, np.array([17, 64], np.int32))[0, :17]
     assert_close(padded, call(model, u[:1, :17], horizon=64)[0])
@@ -272,14 +272,14 @@ def test_one_sided_layer_is_causal_and_the_filter_reaches_back():
 
 
 def test_layer_is_linear():
-    model, u, v = layer(learn_beta=True), inputs(33), inputs(33)[:, ::-1].copy()
+    model, u, v = layer(beta=0.0), inputs(33), inputs(33)[:, ::-1].copy()
     assert_close(call(model, 2 * u - v), 2 * call(model, u) - call(model, v), 5e-6)
 
 
 def test_default_mode_follows_the_filter():
-    for learn_beta in (False, True):
-        program = str(jax.make_jaxpr(layer(learn_beta=learn_beta))(inputs(9)))
-        assert (" fft[" in program) == learn_beta
+    for beta in (None, 0.0):
+        program = str(jax.make_jaxpr(layer(beta=beta))(inputs(9)))
+        assert (" fft[" in program) == (beta is not None)
 
 
 def test_half_of_the_conjugate_pairs_is_the_whole_real_system():
@@ -319,7 +319,8 @@ def test_clipped_modes_decay_and_have_no_gradient():
 @pytest.mark.parametrize(("bidirectional", "learn_beta"), [(True, True), (False, False)])
 def test_parameters_have_the_official_shapes(bidirectional, learn_beta):
     """One dt per state (OC-26), one C per direction."""
-    model = S5(H, d_state=N, bidirectional=bidirectional, learn_beta=learn_beta, rngs=nnx.Rngs(0))
+    options = {"bidirectional": bidirectional, "learn_beta": learn_beta}
+    model = S5(H, d_state=N, beta=0.0, **options, rngs=nnx.Rngs(0))
     shapes = jax.tree.map(lambda a: a.shape, numbers(model, nnx.Param))
     assert shapes == {
         "A_re_raw": (N,),
@@ -410,7 +411,7 @@ def test_other_parameters_start_as_the_official_ones():
 
 
 def test_vmap_over_a_population_equals_single_layers():
-    models = [layer(seed, learn_beta=True) for seed in range(3)]
+    models = [layer(seed, beta=0.0) for seed in range(3)]
     graphdef, _ = nnx.split(models[0])
     states = jax.tree.map(lambda *a: jnp.stack(a), *(nnx.split(m)[1] for m in models))
     u = inputs(20)
@@ -487,7 +488,7 @@ def test_calls_that_cannot_be_are_refused():
         layer()(u, mode="fft")
     with pytest.raises(ValueError, match="horizon=4 must be at least the input's length 5"):
         layer()(u, horizon=4)
-    tuned = layer(learn_beta=True, bidirectional=False)
+    tuned = layer(beta=0.0, bidirectional=False)
     for use in (
         lambda: tuned(u, mode="scan"),
         lambda: tuned.prefill(u),
