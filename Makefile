@@ -12,7 +12,7 @@ quickstart: $(INSTALLED)
 	$(PY) scripts/train.py --config=configs/quickstart.py --workdir=$(QUICK)
 
 test: $(INSTALLED)
-	$(PY) -m pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -8,7 +8,7 @@
 The batches are random tokens of full length, so no data are needed. Each measurement has a process
 of its own, in which the floor (the FFTs, memory passes and matrix products that cannot be left out)
 takes turns with what is measured. Peak memory is what one call adds to the process, or to the
-accelerator. Steps run as scripts/train.py runs them, in a process that keeps its freed memory.
+accelerator. Layers and steps run as in scripts/train.py, in a process that keeps its freed memory.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from ssm_jax.bench import kernels, layers, steps
+    from ssm_jax.bench import forms, kernels, layers, steps
     from ssm_jax.bench.measure import in_fresh_process
 
     kinds = _words(values["kinds"])
@@ -75,17 +75,21 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
     elif values["what"] == "kernels":
         modes, alpha, n = values["modes"], values["alpha"], values["rounds"]
         for length in lengths:
-            for form in kernels.SPECTRA:
-                shape = (length, values["channels"], modes, alpha, n)
+            shape = (length, values["channels"], modes, alpha, n)
+            for form in forms.SPECTRA:
                 yield in_fresh_process(kernels.measure_spectrum, form, *shape)
-            for form in kernels.SCANS:
+            for form in forms.DPLR:
+                yield in_fresh_process(kernels.measure_dplr, form, *shape)
+            for form in forms.SCANS:
                 shape = (length, values["batch"], modes, alpha, n)
                 yield in_fresh_process(kernels.measure_scan, form, *shape)
     elif values["what"] == "layers":
         for kind in kinds:
             for length in lengths:
                 shape = (values["batch"], length, values["channels"], values["modes"])
-                yield in_fresh_process(layers.measure_layer, kind, *shape, values["rounds"])
+                yield in_fresh_process(
+                    layers.measure_layer, kind, *shape, values["rounds"], first=keep_freed_memory
+                )
     else:
         for task in _words(values["tasks"]):
             for kind in kinds:

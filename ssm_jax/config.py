@@ -128,8 +128,8 @@ def smoke(cfg: ConfigDict) -> ConfigDict:
     """The same experiment for 20 steps, on a few generated expressions of its own length."""
     cfg.name += ":smoke"
     cfg.notes = "Smoke run: 20 steps of the same code. Its accuracy means nothing."
-    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 96, 16, 16
-    cfg.batch_size = 8
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 48, 8, 8
+    cfg.batch_size = 4
     cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 20, 10
     cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5, 20
     cfg.checkpoint.every = 5

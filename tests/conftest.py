@@ -3,8 +3,10 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import jax
+import pytest
 
 # An (H,) added to a (B, L, H) by accident is an error, not a broadcast.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -27,3 +29,15 @@ def pytest_configure(config):
         if variable in os.environ:
             value = os.environ[variable]
             jax.config.update(option, float(value) if option.endswith("secs") else value)
+
+
+# Where programs are compiled as users run them, because rounding is what is tested, or speed
+OPTIMIZED = ("kernels", "init", "test_properties.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Elsewhere LLVM skips its optimizations, which take a third of the time to compile."""
+    part = item.path.relative_to(Path(__file__).parent).parts[0]
+    jax.config.update("jax_disable_most_optimizations", part not in OPTIMIZED)
+    return (yield)

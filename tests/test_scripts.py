@@ -108,7 +108,7 @@ def test_smoke_run_of_the_official_listops_config_ends_with_figures(data_dir, tm
     assert summary["steps"] == 20
     assert summary["parameters"] == 403_210
     assert summary["data"]["source"] == "generated"
-    assert summary["examples"] == {"train": 96, "val": 16, "test": 16}
+    assert summary["examples"] == {"train": 48, "val": 8, "test": 8}
     assert "Smoke run" in summary["notes"] and "Smoke run" in done.stderr
     figures = sorted(path.name for path in (run / "figures").glob("*.png"))
     assert figures == ["beta.png", "curves.png", "eigenvalues.png", "response.png"]

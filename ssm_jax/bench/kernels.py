@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,59 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssm_jax.bench.forms import DPLR, SCANS, SPECTRA, Function
 from ssm_jax.bench.measure import PeakMemory, rounds, summary
 from ssm_jax.init import initial_modes, log_uniform
-from ssm_jax.kernels import s4d_kernel
-from ssm_jax.kernels.discretize import discretize_zoh, exponent
-from ssm_jax.kernels.phase import cos_sin, multiply
-from ssm_jax.kernels.scan import diagonal_scan
+from ssm_jax.init.hippo import legs_nplr
+from ssm_jax.kernels.discretize import exponent
 
 CHECKED = 4  # channels compared with float64
-
-Function = Callable[..., Array]
-
-
-def blocked_powers(A_HN: Array, C_CHN: Array, dt_H: Array, length: int) -> Array:
-    """What the layers use, and the FFT that they take of it."""
-    return jnp.fft.rfft(s4d_kernel(A_HN, C_CHN, dt_H, length), 2 * length)
-
-
-def one_power_per_tap(A_HN: Array, C_CHN: Array, dt_H: Array, length: int) -> Array:
-    """The kernel as it is written down: (H, N, L) complex exponentials."""
-    w_CHN = C_CHN * discretize_zoh(A_HN, dt_H[:, None])[1][None]
-    z_HN1 = (dt_H[:, None] * A_HN)[:, :, None]
-    powers_HNL = jnp.exp(z_HN1 * jnp.arange(length)[None, None, :])
-    k_CHL = 2 * jnp.einsum("chn,hnl->chl", w_CHN, powers_HNL).real
-    return jnp.fft.rfft(k_CHL, 2 * length)
-
-
-def closed_spectrum(A_HN: Array, C_CHN: Array, dt_H: Array, length: int) -> Array:
-    """w (1 - (-1)^k A_bar^L) / (1 - A_bar e^{-i pi k / L}) at every bin k, 8 channels at a time.
-
-    `discrete_transfer_function` is the form that keeps its accuracy at a resonance, and far slower.
-    """
-    k_F = np.arange(length + 1)
-    tone_F1 = jnp.asarray(np.exp(-1j * np.pi * k_F / length), jnp.complex64)[:, None]
-    sign_F1 = jnp.asarray((-1.0) ** k_F, jnp.float32)[:, None]
-    z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "zoh")
-    cos_HN, sin_HN = cos_sin(multiply(phase_HN, jnp.int32(length)))
-    last_HN = jnp.exp(z_HN.real * length) * jax.lax.complex(cos_HN, sin_HN)
-    w_CHN = C_CHN * discretize_zoh(A_HN, dt_H[:, None])[1][None]
-
-    @jax.checkpoint
-    def channel(modes):
-        w_CN, A_bar_N, last_N = modes
-        sums = [
-            jnp.einsum("cn,fn->cf", w, (1 - sign_F1 * last[None]) / (1 - A_bar[None] * tone_F1))
-            for w, A_bar, last in (
-                (w_CN, A_bar_N, last_N),
-                (w_CN.conj(), A_bar_N.conj(), last_N.conj()),
-            )
-        ]
-        return sums[0] + sums[1]
-
-    modes = (jnp.moveaxis(w_CHN, 1, 0), jnp.exp(z_HN), last_HN)
-    return jnp.moveaxis(jax.lax.map(channel, modes, batch_size=8), 0, 1)
 
 
 def exact_spectrum(A_HN: Array, C_CHN: Array, dt_H: Array, length: int) -> np.ndarray:
@@ -79,28 +32,6 @@ def exact_spectrum(A_HN: Array, C_CHN: Array, dt_H: Array, length: int) -> np.nd
         axis=1,
     )
     return np.fft.rfft(k, 2 * length)
-
-
-def library_scan(z_N: Array, phase_N: Any, v_BLN: Array) -> Array:
-    """`jax.lax.associative_scan` over pairs (A_bar, v), as S5's published code."""
-    A_BLN = jnp.broadcast_to(jnp.exp(z_N)[None, None, :], v_BLN.shape)
-
-    def join(one, other):
-        return one[0] * other[0], other[0] * one[1] + other[1]
-
-    return jax.lax.associative_scan(join, (A_BLN, v_BLN), axis=1)[1]
-
-
-SPECTRA: dict[str, Function] = {
-    "blocked powers": blocked_powers,
-    "one power per tap": one_power_per_tap,
-    "closed form of the spectrum": closed_spectrum,
-}
-SCANS: dict[str, Function] = {
-    "chunked": functools.partial(diagonal_scan, method="chunked"),
-    "associative": functools.partial(diagonal_scan, method="associative"),
-    "jax.lax.associative_scan": library_scan,
-}
 
 
 def _row(form: str, function: Function, arguments: tuple, n: int) -> tuple[dict[str, Any], Array]:
@@ -162,3 +93,41 @@ def measure_scan(
         exact[step] = x
     shape = {"length": length, "batch": batch, "modes": modes, "alpha": alpha}
     return {"kernel": "scan", **shape, **row, "rms_error": _rms(np.asarray(x_BLN[0]), exact)}
+
+
+def exact_dplr(A_N, P_N, B_N, C_N, dt: float, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """C (I - A_bar^L) of one channel, and its kernel, in float64 by the dense matrices."""
+    A, P, B, C = (np.concatenate([x, x.conj()]) for x in (A_N, P_N, B_N, C_N))
+    matrix, one = np.diag(A) - np.outer(P, P.conj()), np.eye(len(A))
+    inverse = np.linalg.inv(one - dt / 2 * matrix)
+    A_bar, x = inverse @ (one + dt / 2 * matrix), dt * inverse @ B
+    kernel = np.empty(length)
+    for step in range(length):
+        kernel[step] = (C @ x).real
+        x = A_bar @ x
+    return C @ (one - np.linalg.matrix_power(A_bar, length)), kernel
+
+
+def measure_dplr(
+    form: str, length: int, channels: int, modes: int, alpha: float, n: int
+) -> dict[str, Any]:
+    """One kernel per channel of HiPPO-LegS, forward and backward."""
+    Lambda_N, P_N, B_N, _ = legs_nplr(2 * modes)
+    Lambda_N = Lambda_N.real + 1j * alpha * Lambda_N.imag
+    A_HN, P_HN, B_HN = (
+        jnp.asarray(np.tile(x, (channels, 1)), jnp.complex64) for x in (Lambda_N, P_N, B_N)
+    )
+    parts = jax.random.normal(jax.random.key(0), (2, channels, modes), jnp.float32)
+    C_HN, dt_H = jax.lax.complex(*parts), log_uniform(jax.random.key(1), (channels,), 1e-3, 1e-1)
+    A, P, B, C = (np.asarray(x, complex) for x in (A_HN, P_HN, B_HN, C_HN))
+    checked = [
+        exact_dplr(A[h], P[h], B[h], C[h], float(dt_H[h]), length)
+        for h in range(min(CHECKED, channels))
+    ]
+    tied_H2N = np.resize(np.stack([tied for tied, _ in checked]), (channels, 2 * modes))
+    arguments = (A_HN, P_HN, B_HN, C_HN, jnp.asarray(tied_H2N, jnp.complex64), dt_H)
+    row, k_HL = _row(form, functools.partial(DPLR[form], length=length), arguments, n)
+    exact = np.stack([kernel for _, kernel in checked])
+    shape = {"length": length, "channels": channels, "modes": modes, "alpha": alpha}
+    error = _rms(np.asarray(k_HL)[: len(exact)], exact)
+    return {"kernel": "s4", **shape, **row, "rms_error": error}
