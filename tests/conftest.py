@@ -39,5 +39,7 @@ OPTIMIZED = ("kernels", "init", "test_properties.py")
 def pytest_runtest_protocol(item):
     """Elsewhere LLVM skips its optimizations, which take a third of the time to compile."""
     part = item.path.relative_to(Path(__file__).parent).parts[0]
-    jax.config.update("jax_disable_most_optimizations", part not in OPTIMIZED)
+    marked = {mark.name for mark in item.iter_markers()}
+    optimized = "optimized" in marked or (part in OPTIMIZED and "unoptimized" not in marked)
+    jax.config.update("jax_disable_most_optimizations", not optimized)
     return (yield)

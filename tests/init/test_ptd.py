@@ -131,6 +131,7 @@ def test_transfer_function_is_closer_to_that_of_legs_than_without_the_part_of_ra
     assert errors[0] < 0.8 and errors[1] > 15
 
 
+@pytest.mark.unoptimized
 def test_gradient_of_the_objective_passes_finite_differences():
     rng = np.random.default_rng(0)
     A, _ = legs(6)
@@ -167,6 +168,7 @@ def count_solutions(monkeypatch):
     return orders
 
 
+@pytest.mark.unoptimized
 def test_solution_is_kept_in_memory_and_cannot_be_changed(forgotten, monkeypatch):
     orders = count_solutions(monkeypatch)
     assert legs_ptd(4) is legs_ptd(4, gamma=300)

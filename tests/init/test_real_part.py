@@ -53,6 +53,7 @@ def test_forward_is_its_closed_form(name, exact):
     assert name == "none" or (found <= 0).all()
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("name", REAL_TRANSFORMS)
 def test_gradient_passes_finite_differences_where_there_is_no_edge(name):
     raw = RAW[RAW < 0] if name == "clip" else RAW

@@ -130,6 +130,7 @@ def test_gradients_are_right_on_the_axis_at_mode_0_and_at_0(rule):
         np.testing.assert_allclose(f, e, rtol=5e-6, atol=5e-6 * np.abs(e).max())
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize(
     ("length", "rule"), [(1, "zoh"), (2, "bilinear"), (17, "zoh"), (17, "bilinear")]
 )
@@ -166,6 +167,7 @@ def test_leading_axes_of_C_are_independent_kernels():
         np.testing.assert_allclose(both[c, 0], one, rtol=0, atol=1e-6 * np.abs(one).max())
 
 
+@pytest.mark.unoptimized
 def test_vmap_over_a_population_equals_a_loop_in_values_and_gradients():
     members = [official_modes(seed=s, n_modes=8) for s in range(3)]
     A_MHN = np.stack([A for A, _, _ in members])
@@ -200,6 +202,7 @@ def lowered(gradient):
     return jax.jit(objective_gradient("zoh") if gradient else forward).lower(*shapes)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("gradient", [False, True], ids=["forward", "gradient"])
 def test_no_array_of_h_n_l_elements_exists(gradient):
     """All temporary memory together is a sixth of one such array in float32 at most."""

@@ -97,6 +97,7 @@ def test_gradients_equal_the_closed_forms(rule):
     assert np.abs(gain[1] - gain_dt.real).max() < 2e-6
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("rule", RULES)
 def test_gradients_pass_finite_differences_in_float64(rule):
     """Generic, at A = 0, undamped, near 0, real, and beyond |dt A| = 1."""
@@ -166,6 +167,7 @@ def test_m_steps_of_one_mth_with_a_held_input_do_what_one_step_does(m):
     assert np.abs(gain * geometric - 1).max() < 1e-6 * m
 
 
+@pytest.mark.unoptimized
 def test_resampling_passes_finite_differences_in_float64():
     def parts(re, im, dt):
         A_bar, gain = discretize_none(re + 1j * im, dt)

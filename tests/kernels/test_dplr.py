@@ -153,6 +153,7 @@ def objective_gradient(length):
     return jax.grad(objective, argnums=(0, 1, 2, 3, 4))
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("length", [2, 131])
 def test_gradients_pass_finite_differences_in_float64(length):
     """With modes on the axis, at 0 and real ones, a leading axis of C, and dt = 2."""
@@ -196,6 +197,7 @@ def test_leading_axes_of_C_are_independent_kernels():
         np.testing.assert_allclose(both[c, 0], one, rtol=0, atol=1e-6 * np.abs(one).max())
 
 
+@pytest.mark.unoptimized
 def test_vmap_over_a_population_equals_a_loop_in_values_and_gradients():
     members = [systems(4, seed=s) for s in range(3)]
     stacked = [np.stack(part) for part in zip(*members, strict=True)]
@@ -221,6 +223,7 @@ def lowered(gradient, n_modes=64, channels=16, length=4096):
     return jax.jit(function).lower(HN, HN, HN, HN, H, HL)
 
 
+@pytest.mark.unoptimized
 def test_memory_of_the_gradient_is_that_of_some_kernels_whatever_the_number_of_modes():
     """No array has (H, N, L) elements: 32 more modes cost less than one of 32 modes."""
     small, large = (

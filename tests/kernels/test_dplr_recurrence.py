@@ -156,6 +156,7 @@ def _some_steps(u, x0, *system):
     return recurrence(u, x0, jnp.array([10, 4]), *system)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("function", [_some_steps, steps])
 def test_gradients_pass_finite_differences_in_float64(function):
     rng = np.random.default_rng(3)
@@ -167,6 +168,7 @@ def test_gradients_pass_finite_differences_in_float64(function):
         )
 
 
+@pytest.mark.unoptimized
 def test_vmap_over_a_population_equals_a_loop():
     members = [(*givens(systems(4), 2, 33, seed=m), *systems(4)) for m in range(3)]
     members = [(u, x0, np.int32([33, 7]), *system) for u, x0, *system in members]
@@ -178,6 +180,7 @@ def test_vmap_over_a_population_equals_a_loop():
             np.testing.assert_allclose(f[m], e, rtol=0, atol=5e-6 * np.abs(e).max())
 
 
+@pytest.mark.unoptimized
 def test_memory_of_the_gradient_is_a_fraction_of_that_of_all_states():
     """(B, H, L, N) complex states are never together in memory."""
     B, H, L, N = 4, 8, 4096, 64

@@ -202,6 +202,7 @@ def test_convolution_is_linear_in_the_input_and_in_the_kernels():
     np.testing.assert_allclose(whole, parts, atol=3e-6 * np.abs(parts).max())
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("length", [1, 5])
 def test_gradients_pass_finite_differences_in_float64(length):
     arguments = tuple(a.astype(float) for a in signals(length))

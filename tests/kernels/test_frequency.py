@@ -259,6 +259,7 @@ def test_bilinear_spectrum_is_the_continuous_one_at_the_warped_frequency():
     assert (np.abs(found - exact).max(1) / np.abs(exact).max(1)).max() < 1e-6
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize(("rule", "length"), [("zoh", None), ("bilinear", 33), ("zoh", 33)])
 def test_gradients_of_the_discrete_form_pass_finite_differences(rule, length):
     """Generic modes, the mode 0 and A = 0; with a length also Re A = 0 at resonance."""

@@ -39,6 +39,7 @@ def test_a_guard_that_is_nan_shows():
     assert np.isnan(run(materialize, X, np.float32(np.nan))).all()
 
 
+@pytest.mark.unoptimized
 def test_a_wall_works_under_vmap_with_one_guard_per_member():
     guards = np.float32([0, np.nan, 2])
     found = run(jax.vmap(materialize), X, guards)

@@ -184,6 +184,7 @@ def test_gradients_are_those_of_the_convolution(length):
         assert (error / scale).max() < 1e-5
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize(("length", "rule"), [(2, "zoh"), (17, "bilinear"), (9, "none")])
 def test_gradients_pass_finite_differences_in_float64(length, rule):
     """Of outputs and state, by all arguments; with Re A = 0, the official mode 0 and A = 0."""
@@ -217,6 +218,7 @@ def test_float64_is_right_to_1e_12():
     assert worst_errors(x, states[-1], channels=1)[1] < 1e-12
 
 
+@pytest.mark.unoptimized
 def test_vmap_over_a_population_equals_a_loop():
     members = [system(seed=s) for s in range(3)]
     A, C, dt, x0 = (np.stack(parts) for parts in zip(*members, strict=True))
@@ -245,6 +247,7 @@ def lowered(gradient):
     return jax.jit(objective_gradient(False) if gradient else forward).lower(*shapes)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("gradient", [False, True], ids=["forward", "gradient"])
 def test_no_array_of_b_l_h_n_elements_exists(gradient):
     """All temporary memory together is half of one such array in float32 at most."""

@@ -140,6 +140,7 @@ def test_float64_scan_is_right_to_1e_12():
             assert worst_errors(found, exact)[1] < 1e-11
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize(
     ("method", "length", "reverse"),
     [
@@ -205,6 +206,7 @@ def test_gradients_are_those_of_the_adjoint_recurrence(method, length, reverse):
         assert (np.abs(f - e) < (2e-4 if axes is None else 3e-6) * scale).all()
 
 
+@pytest.mark.unoptimized
 def test_vmap_over_a_population_equals_a_loop_in_values_and_gradients():
     members = [modes(seed) for seed in range(3)]
     rng = np.random.default_rng(7)
