@@ -46,7 +46,8 @@ def device_of(result: dict[str, Any]) -> str:
     """What it ran on."""
     devices = result["devices"]
     if devices["platform"] == "cpu":
-        return f"{devices['cpu_cores']} CPU cores"
+        model = f" ({devices['cpu']})" if devices.get("cpu") else ""
+        return f"{devices['cpu_cores']} CPU cores{model}"
     return f"{devices['count']} x {devices['kind']}"
 
 

@@ -60,6 +60,7 @@ def run_record(
             "count": len(devices),
             "processes": jax.process_count(),
             "cpu_cores": cpu_cores(),
+            "cpu": cpu_model(),
         },
     }
 
@@ -69,6 +70,14 @@ def cpu_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpu_model() -> str | None:
+    """The name of the processor, or None where the system does not say: ratios depend on it."""
+    listed = Path("/proc/cpuinfo")
+    text = listed.read_text() if listed.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or None
 
 
 def git_state(root: Path) -> tuple[str | None, bool | None]:
