@@ -19,6 +19,7 @@ from ssm_jax.options import Flag
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
+WAYS = ("conv", "scan", "prefill", "step")
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -94,16 +95,31 @@ def resume() -> str:
 
 
 def kernel_accuracy() -> str:
-    (result,) = load("kernel_accuracy.json").values() or ({"rows": []},)
-    lengths = sorted({row["length"] for row in result["rows"]})
-    by_alpha: dict[float, dict[int, float]] = {}
-    for row in result["rows"]:
-        by_alpha.setdefault(row["alpha"], {})[row["length"]] = row["max"]
-    rows = [
-        (f"{alpha:g}", *(f"{errors[length]:.1e}" for length in lengths))
-        for alpha, errors in sorted(by_alpha.items())
-    ]
-    return table(("alpha", *(f"L = {length:,}" for length in lengths)), rows)
+    """Largest errors by alpha and length; the denoising model has a column of its own length."""
+    tables = []
+    for path, result in load("accuracy.json").items():
+        lengths = sorted({row["length"] for row in result["kernel"]})
+        by_alpha: dict[float, dict[int, float]] = {}
+        for row in result["kernel"]:
+            by_alpha.setdefault(row["alpha"], {})[row["length"]] = row["max"]
+        rows = [
+            (f"{alpha:.4g}", *(f"{e[n]:.1e}" if n in e else "" for n in lengths))
+            for alpha, e in sorted(by_alpha.items())
+        ]
+        head = ("alpha", *(f"L = {length:,}" for length in lengths))
+        tables.append(table(head, rows) + where(result, path))
+    return "\n".join(tables) or "Not run.\n"
+
+
+def layer_accuracy() -> str:
+    tables = []
+    for path, result in load("accuracy.json").items():
+        rows = [
+            (row["layer"], f"{row['length']:,}", *(f"{row[way]:.1e}" for way in WAYS))
+            for row in result["layers"]
+        ]
+        tables.append(table(("layer", "L", *WAYS), rows) + where(result, path))
+    return "\n".join(tables) or "Not run.\n"
 
 
 def milliseconds(times: dict[str, float]) -> str:
@@ -184,6 +200,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "published": published,
     "resume": resume,
     "kernel_accuracy": kernel_accuracy,
+    "layer_accuracy": layer_accuracy,
     "bench_layers": bench_layers,
     "bench_steps": bench_steps,
     "bench_kernels": bench_kernels,

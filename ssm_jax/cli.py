@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax.config_check import check
 from ssm_jax.options import Flag, guess, near_files, parse, print_config, print_help
 
 WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
@@ -103,7 +104,7 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
         cfg = load_config(given.get("config", "")).lock()
         if not faults:
             cfg.update_from_flattened_dict(overrides)
-            config_lib.check(cfg)
+            check(cfg)
     except ValueError as error:
         faults += str(error).splitlines()
     if faults:

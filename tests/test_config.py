@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from ssm_jax import config
+from ssm_jax import config, config_check
 
 
 def valid() -> ConfigDict:
@@ -75,15 +75,15 @@ def changed(key: str, value) -> ConfigDict:
 
 
 def test_the_defaults_need_only_a_length_of_training():
-    config.check(valid())
+    config_check.check(valid())
     with pytest.raises(ValueError, match=r"give train\.epochs or train\.steps"):
-        config.check(config.default())
+        config_check.check(config.default())
 
 
 @pytest.mark.parametrize("key", WRONG)
 def test_a_value_out_of_range_is_named(key):
     with pytest.raises(ValueError) as refused:
-        config.check(changed(key, WRONG[key]))
+        config_check.check(changed(key, WRONG[key]))
     assert any(
         line.startswith(f"{key}={WRONG[key]!r} ") for line in str(refused.value).splitlines()
     )
@@ -115,7 +115,7 @@ RING = {"model.init": "ring", "model.discretization": "none"}
 def test_options_that_go_together_pass(values):
     cfg = valid()
     cfg.update_from_flattened_dict(values)
-    config.check(cfg)
+    config_check.check(cfg)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_options_that_contradict_each_other_are_refused(values, expected):
     cfg = valid()
     cfg.update_from_flattened_dict(values)
     with pytest.raises(ValueError) as refused:
-        config.check(cfg)
+        config_check.check(cfg)
     assert expected in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
@@ -166,7 +166,7 @@ def test_all_faults_are_told_at_once():
     cfg = valid()
     cfg.update_from_flattened_dict({"seed": -1, "model.pool": "max", "model.n_ssm": 3})
     with pytest.raises(ValueError) as refused:
-        config.check(cfg)
+        config_check.check(cfg)
     assert len(str(refused.value).splitlines()) == 3
 
 
@@ -198,7 +198,7 @@ def test_the_digest_is_twelve_hex_digits_and_repeats():
 def test_a_smoke_run_is_a_valid_one_of_twenty_steps():
     cfg = config.default()
     cfg.train.epochs = 40.0
-    config.check(config.smoke(cfg))
+    config_check.check(config.smoke(cfg))
     assert cfg.train.steps == 20 and cfg.train.epochs == 0
     assert cfg.data.padded_length == config.default().data.padded_length
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "data": {"numpy", "rich", "grain", "tensorflow_datasets"},
     "tasks": {"models", "data", "jax", "flax", "optax"},
     "train": {
-        "tasks", "data", "config", "analysis", "kernels",
+        "tasks", "data", "config", "config_check", "analysis", "kernels",
         "jax", "numpy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "matplotlib", "scipy"},
@@ -30,8 +30,9 @@ MAY_IMPORT = {
         "jax", "numpy", "flax", "ml_collections",
     },
     "config": {"ml_collections"},
+    "config_check": {"config", "ml_collections"},
     "options": {"config", "ml_collections"},
-    "cli": {"config", "options", "ml_collections"},
+    "cli": {"config", "config_check", "options", "ml_collections"},
     "dims": set(),
     "heap": set(),
     "__init__": set(),
@@ -45,6 +46,7 @@ ONLY_IN = {
     "tensorflow_datasets": {"data/listops_builder.py"},
     "ml_collections": {
         "config.py",
+        "config_check.py",
         "options.py",
         "cli.py",
         "train/experiment.py",

@@ -8,14 +8,14 @@ import pytest
 from flax import nnx
 from running import numbers, run
 
-from ssm_jax import config
-from ssm_jax.init import INITS, REAL_TRANSFORMS
+from ssm_jax import config, config_check
+from ssm_jax.init import DT_TRANSFORMS, INITS, REAL_TRANSFORMS
 from ssm_jax.init.mimo import C_INITS
 from ssm_jax.kernels.discretize import DISCRETIZATIONS
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.exponent import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
-from ssm_jax.layers.s4d import DT_TRANSFORMS, INPUT_NORMS
+from ssm_jax.layers.s4d import INPUT_NORMS
 from ssm_jax.models.classifier import ACTIVATIONS
 from ssm_jax.tasks import OUTER_OPTIONS, build_classifier, layer_arguments
 
@@ -34,7 +34,7 @@ def options(**changes):
     cfg.train.steps = 1
     small = {"depth": 1, "d_model": 6, "d_state": 4, **changes}
     cfg.update_from_flattened_dict({f"model.{key}": value for key, value in small.items()})
-    config.check(cfg)
+    config_check.check(cfg)
     return cfg.model.to_dict()
 
 
@@ -114,13 +114,13 @@ def test_no_clip_is_none_and_not_zero():
 
 def test_the_choices_of_a_config_are_those_of_the_program():
     discrete = {name for name, init in INITS.items() if init.discrete}
-    assert set(config.DISCRETE_INITS) == discrete
-    assert {layer: set(names) for layer, names in config.INITS.items()} == {
+    assert set(config_check.DISCRETE_INITS) == discrete
+    assert {layer: set(names) for layer, names in config_check.INITS.items()} == {
         "s4d": set(INITS),
         "s5": {"legs", *INITS},
         "s4": set(NPLR_INITS),
     }
-    assert set(config.INITS) == set(LAYERS)
+    assert set(config_check.INITS) == set(LAYERS)
     for key, values in (
         ("real_transform", REAL_TRANSFORMS),
         ("dt_transform", DT_TRANSFORMS),
@@ -132,5 +132,5 @@ def test_the_choices_of_a_config_are_those_of_the_program():
         cfg = config.default()
         cfg.update_from_flattened_dict({f"model.{key}": "?"})
         with pytest.raises(ValueError, match=rf"choose one of {', '.join(values)}\.") as refused:
-            config.check(cfg)
+            config_check.check(cfg)
         assert f"model.{key}='?' is not known" in str(refused.value)

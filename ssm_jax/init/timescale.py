@@ -24,3 +24,7 @@ def log_uniform(key: Array, shape: tuple[int, ...], low: float, high: float) -> 
 def inverse_softplus(y: Array) -> Array:
     """x with log(1 + e^x) = y, for y > 0: x = y + log(1 - e^-y), accurate for small y."""
     return y + jnp.log(-jnp.expm1(-y))
+
+
+# dt of its parameter, and the inverse (OC-5)
+DT_TRANSFORMS = {"softplus": (jax.nn.softplus, inverse_softplus), "exp": (jnp.exp, jnp.log)}

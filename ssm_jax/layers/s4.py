@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ssm_jax.init import log_uniform
+from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
 from ssm_jax.init.real_part import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, sobolev_gain
@@ -17,8 +17,8 @@ from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.layers.dropout import dropout as apply_dropout
 from ssm_jax.layers.exponent import filter_exponent
-from ssm_jax.layers.s4d import DT_TRANSFORMS, MODES, Scale, without_padding
-from ssm_jax.layers.state_form import require_state_form
+from ssm_jax.layers.padding import without_padding
+from ssm_jax.layers.state_form import MODES, Scale, require_state_form
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 

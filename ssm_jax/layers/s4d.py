@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.init import inverse_softplus, log_uniform
+from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.diagonal import initial_modes
 from ssm_jax.init.given import given_modes
 from ssm_jax.init.real_part import REAL_TRANSFORMS
@@ -18,13 +18,10 @@ from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
 from ssm_jax.layers.dropout import dropout as apply_dropout
 from ssm_jax.layers.exponent import filter_exponent
-from ssm_jax.layers.state_form import require_state_form
+from ssm_jax.layers.padding import without_padding
+from ssm_jax.layers.state_form import MODES, Scale, require_state_form
 
-DT_TRANSFORMS = {"softplus": (jax.nn.softplus, inverse_softplus), "exp": (jnp.exp, jnp.log)}
 INPUT_NORMS = ("none", "lru")
-MODES = ("conv", "scan")
-
-Scale = float | Array  # a real scalar, which may be traced
 
 
 class S4D(nnx.Module):
@@ -300,16 +297,3 @@ def _times(C_ri: Array, B_re_SN: ArrayLike, B_im_SN: ArrayLike) -> Array:
     )
     C_re, C_im = C_ri[..., 0], C_ri[..., 1]
     return jnp.stack([C_re * B_re - C_im * B_im, C_re * B_im + C_im * B_re], axis=-1)
-
-
-def real_steps(lengths_B: Array, length: int) -> Array:
-    """Boolean (B, L): true where a step is not padding."""
-    return jnp.arange(length, dtype=lengths_B.dtype)[None, :] < lengths_B[:, None]
-
-
-def without_padding(u_BLH: Array, lengths_B: Array | None) -> Array:
-    """The input with zeros from lengths_B on; whatever stands there, NaN too, cannot leak."""
-    if lengths_B is None:
-        return u_BLH
-    real_BL1 = real_steps(lengths_B, u_BLH.shape[1])[:, :, None]
-    return jnp.where(real_BL1, u_BLH, jnp.zeros_like(u_BLH))

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ssm_jax.init import log_uniform
+from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.diagonal import INITS, initial_modes
 from ssm_jax.init.mimo import C_INITS, EIGENBASES, input_matrix, output_matrix, real_basis
 from ssm_jax.init.real_part import REAL_TRANSFORMS
@@ -21,8 +21,8 @@ from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts, state_after
 from ssm_jax.layers.dropout import dropout as apply_dropout
 from ssm_jax.layers.exponent import filter_exponent
-from ssm_jax.layers.s4d import DT_TRANSFORMS, MODES, Scale, without_padding
-from ssm_jax.layers.state_form import require_state_form
+from ssm_jax.layers.padding import without_padding
+from ssm_jax.layers.state_form import MODES, Scale, require_state_form
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import jax
 from jax import Array
 
+MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
 WHOLE_SEQUENCE = "mode='scan'"  # the one use that has the future at hand
+
+Scale = float | Array  # a factor on dt: a real scalar, which may be traced
 
 
 class NoStateForm(ValueError):  # noqa: N818 - it names a property, as StopIteration does

@@ -13,7 +13,7 @@ from jax import Array
 from ssm_jax.kernels.materialize import materialize
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.norm import make_norm
-from ssm_jax.layers.s4d import real_steps
+from ssm_jax.layers.padding import real_steps
 from ssm_jax.models.block import Block, linear
 
 POOLS = ("last", "mean", "first", "sum")

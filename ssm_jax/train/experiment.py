@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax.config_check import check
 from ssm_jax.data.dataset import TokenDataset
 from ssm_jax.data.loader import steps_per_epoch
 from ssm_jax.kernels.sharding import DATA_AXIS
@@ -156,7 +157,7 @@ def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -
       ValueError: options that cannot work, or not together.
       FileNotFoundError: data that are not there and cannot be made.
     """
-    config_lib.check(cfg)
+    check(cfg)
     if cfg.task not in TASKS:
         raise ValueError(f"unknown task {cfg.task!r}; choose one of {', '.join(TASKS)}.")
     dataset = TASKS[cfg.task].open_data(

@@ -1,0 +1,193 @@
+"""What the options of an experiment may be, and what may go together."""
+
+from __future__ import annotations
+
+import math
+
+from ml_collections import ConfigDict
+
+from ssm_jax.config import default, flatten
+
+# What each layer can start with
+DISCRETE_INITS = ("dfout", "ring")
+_S4D_INITS = ("s4d_lin", "s4d_inv", "s4d_legs", "fout", "ptd", *DISCRETE_INITS)
+INITS = {"s4d": _S4D_INITS, "s5": ("legs", *_S4D_INITS), "s4": ("legs", "fout")}
+
+
+def _choice(key: str, *allowed: str):
+    def test(cfg: ConfigDict) -> str | None:
+        value = flatten(cfg)[key]
+        if value in allowed:
+            return None
+        return f"{key}={value!r} is not known; choose one of {', '.join(allowed)}."
+
+    return test
+
+
+def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool = False):
+    def test(cfg: ConfigDict) -> str | None:
+        value = flatten(cfg)[key]
+        if math.isfinite(value) and value <= high and (value > low if open_low else value >= low):
+            return None
+        bound = f"greater than {low:g}" if open_low else f"at least {low:g}"
+        upper = "" if high == float("inf") else f" and at most {high:g}"
+        return f"{key}={value!r} is out of range; it must be {bound}{upper}."
+
+    return test
+
+
+_TESTS = (
+    _choice("data.source", "generated", "official"),
+    _choice("model.layer", *INITS),
+    _choice("model.real_transform", "exp", "softplus", "relu", "clip", "stable", "none"),
+    _choice("model.beta.unit", "lra", "hz_1e4", "rad"),
+    _choice("model.dt_transform", "softplus", "exp"),
+    _choice("model.discretization", "zoh", "bilinear", "none"),
+    _choice("model.activations", "float32", "bfloat16"),
+    _choice("model.s4d.input_norm", "none", "lru"),
+    _choice("model.s5.C_init", "lecun_normal", "trunc_standard_normal", "complex_normal"),
+    _choice("model.norm", "batch", "layer"),
+    _choice("model.pool", "last", "mean", "first", "sum"),
+    _choice("train.select_metric", "accuracy", "loss"),
+    _choice("train.select_split", "train", "val"),
+    _within("seed", 0),
+    _within("batch_size", 1),
+    _within("data.seed", 0),
+    _within("data.n_train", 1),
+    _within("data.n_val", 1),
+    _within("data.n_test", 1),
+    _within("data.longer_than", 0),
+    _within("data.max_depth", 2, 10),
+    _within("data.max_args", 2, 10),
+    _within("model.depth", 1),
+    _within("model.d_model", 1),
+    _within("model.d_state", 1),
+    _within("model.n_ssm", 1),
+    _within("model.init_seed", 0),
+    _within("model.alpha", 0, open_low=True),
+    _within("model.alpha_real", 0),
+    _within("model.s5.n_blocks", 1),
+    _within("model.s4.b_clip", 0),
+    _within("model.beta.init", -4, 4),
+    _within("model.dt_min", 0, open_low=True),
+    _within("model.dt_max", 0, open_low=True),
+    _within("model.dropout", 0, 0.999),
+    _within("train.epochs", 0),
+    _within("train.steps", 0),
+    _within("train.eval_every", 0),
+    _within("train.eval_batch_size", 0),
+    _within("optim.b1", 0, 0.999999),
+    _within("optim.b2", 0, 0.999999),
+    _within("optim.eps", 0, open_low=True),
+    _within("optim.clip_norm", 0),
+    _within("schedule.warmup_steps", 0),
+    _within("schedule.total_steps", 0),
+    _within("checkpoint.every", 1),
+    _within("checkpoint.keep", 1),
+    _within("log.every", 1),
+)
+
+
+def _model_faults(model: ConfigDict) -> list[str]:
+    """What the layer of a model cannot do, and options it does not read that were set."""
+    faults: list[str] = []
+    layer, init, rule = model.layer, model.init, model.discretization
+    if layer not in INITS:
+        return faults
+    if init not in INITS[layer]:
+        return [
+            f"model.init={init!r} is not known to model.layer={layer!r}; "
+            f"choose one of {', '.join(INITS[layer])}."
+        ]
+    discrete = init in DISCRETE_INITS
+    if layer == "s4" and rule != "bilinear":
+        faults.append(f"model.layer='s4' needs model.discretization=bilinear, got {rule!r}.")
+    elif discrete != (rule == "none"):
+        given, use = ("sample", "none") if discrete else ("unit of time", "zoh or bilinear")
+        faults.append(
+            f"model.init={init!r} gives eigenvalues per {given}, "
+            f"which model.discretization={rule!r} cannot take; use {use}."
+        )
+    if discrete and model.alpha > 1:
+        faults.append(f"model.alpha={model.alpha} must be at most 1 with model.init={init!r}.")
+    undamped = model.alpha_real == 0 or (layer == "s4" and init == "fout")
+    if undamped and model.real_transform in ("exp", "softplus", "stable"):
+        faults.append(
+            f"model.real_transform={model.real_transform!r} cannot represent Re A = 0; "
+            "use relu, clip or none."
+        )
+    if layer == "s4d" and model.s4d.input_norm == "lru" and rule != "none":
+        faults.append("model.s4d.input_norm=lru needs model.discretization=none.")
+    if layer != "s5" and model.n_ssm > 0 and model.d_model % model.n_ssm:
+        faults.append(
+            f"model.n_ssm={model.n_ssm} must divide model.d_model={model.d_model}, "
+            "because channel h uses set h mod n_ssm."
+        )
+    blocks = max(model.s5.n_blocks, 1) * (1 if model.s5.conj_sym else 2)
+    if layer == "s5" and model.d_state % blocks:
+        faults.append(
+            f"model.d_state={model.d_state} must be a multiple of {blocks}, that is of "
+            f"model.s5.n_blocks{'' if model.s5.conj_sym else ' times 2, as conj_sym is off'}."
+        )
+    if model.dt_min > model.dt_max:
+        faults.append(f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}.")
+
+    unread = {f"{other}.": f"model.layer={layer!r}" for other in INITS if other != layer}
+    if layer == "s5":
+        unread["n_ssm"] = "model.layer='s5'"
+    if not discrete:
+        unread["init_seed"] = f"model.init={init!r}"
+    if rule == "none":
+        unread["dt_"] = "model.discretization='none'"
+    standard = flatten(default().model)
+    for key, value in flatten(model).items():
+        reason = next((why for start, why in unread.items() if key.startswith(start)), None)
+        if reason and value != standard[key]:
+            faults.append(
+                f"model.{key}={value!r} is not read with {reason}; leave it at {standard[key]!r}."
+            )
+    return faults
+
+
+def check(cfg: ConfigDict) -> None:
+    """Refuse values and combinations that cannot work.
+
+    Raises:
+      ValueError: one line per fault: what was asked, what is allowed.
+    """
+    faults = [fault for test in _TESTS if (fault := test(cfg))]
+    for name, group in cfg.optim.groups.items():
+        for key in ("lr", "weight_decay"):
+            if not 0 <= group[key] < math.inf:
+                faults.append(
+                    f"optim.groups.{name}.{key}={group[key]!r} must be finite and at least 0."
+                )
+        if group.schedule not in ("cosine", "constant"):
+            faults.append(
+                f"optim.groups.{name}.schedule={group.schedule!r} is not known; "
+                "choose one of cosine, constant."
+            )
+    data, train = cfg.data, cfg.train
+    faults += _model_faults(cfg.model)
+    if (train.epochs > 0) == (train.steps > 0):
+        faults.append(
+            f"give train.epochs or train.steps, and leave the other at 0; "
+            f"got epochs={train.epochs}, steps={train.steps}."
+        )
+    if data.longer_than + 1 >= data.shorter_than:
+        faults.append(
+            f"no expression is longer than {data.longer_than} and shorter than "
+            f"{data.shorter_than} tokens; raise data.shorter_than."
+        )
+    if data.shorter_than > data.padded_length:
+        faults.append(
+            f"data.padded_length={data.padded_length} cannot hold {data.shorter_than - 1} tokens "
+            f"and the end of sequence; use at least {data.shorter_than}."
+        )
+    if cfg.schedule.total_steps and cfg.schedule.warmup_steps >= cfg.schedule.total_steps:
+        faults.append(
+            f"schedule.warmup_steps={cfg.schedule.warmup_steps} must be below "
+            f"schedule.total_steps={cfg.schedule.total_steps}."
+        )
+    if faults:
+        raise ValueError("\n".join(faults))
