@@ -6,6 +6,7 @@ read-out and step sizes as exact numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -75,7 +76,11 @@ def _s5_loop(layer: S5, u_LH: np.ndarray) -> np.ndarray:
     return y_LH
 
 
-_LOOPS = {S4D: _s4d_loop, S4: _s4_loop, S5: _s5_loop}
+_LOOPS: dict[str, Callable[..., np.ndarray]] = {
+    "s4d": _s4d_loop,
+    "s4": _s4_loop,
+    "s5": _s5_loop,
+}
 
 
 def layer_errors(kind: str, length: int) -> dict[str, Any]:
@@ -85,7 +90,8 @@ def layer_errors(kind: str, length: int) -> dict[str, Any]:
       kind: a key of OPTIONS.
       length: L, at least 1; one sequence of normal numbers.
     """
-    layer = LAYERS[kind.split()[0]](
+    name = kind.split()[0]
+    layer = LAYERS[name](
         CHANNELS,
         d_state=MODES,
         bidirectional=False,
@@ -104,7 +110,7 @@ def layer_errors(kind: str, length: int) -> dict[str, Any]:
         return dict(zip(WAYS, (*whole, jnp.swapaxes(stepped_LBH, 0, 1)), strict=True))
 
     u_LH = _numbers(u_BLH[0])
-    exact_LH = _LOOPS[type(layer)](layer, u_LH) + _numbers(layer.D[...]) * u_LH
+    exact_LH = _LOOPS[name](layer, u_LH) + _numbers(layer.D[...]) * u_LH
     size = np.sqrt(np.mean(exact_LH**2))
     errors = {
         way: float(np.sqrt(np.mean((_numbers(y_BLH[0]) - exact_LH) ** 2)) / size)
