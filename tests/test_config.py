@@ -90,7 +90,7 @@ def test_a_value_out_of_range_is_named(key):
 
 
 def test_every_rule_can_fail():
-    for rule in config._TESTS:
+    for rule in config_check._TESTS:
         assert rule(valid()) is None
         assert any(rule(changed(key, value)) for key, value in WRONG.items())
 
