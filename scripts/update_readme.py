@@ -70,6 +70,23 @@ def quickstart() -> str:
     return "\n".join(sorted(notes)) + "\n\n" + table(head, rows)
 
 
+def activations() -> str:
+    """The same runs with activations in half precision."""
+    full, half = load("quickstart/seed*.json"), load("activations/bfloat16_seed*.json")
+    by_seed = {result["seed"]: result for result in full.values()}
+    rows = [
+        (
+            str(result["seed"]),
+            f"{by_seed[result['seed']]['test']['accuracy']:.1%}",
+            f"{result['test']['accuracy']:.1%}",
+            commit_of(result),
+            f"[file]({path})",
+        )
+        for path, result in half.items()
+    ]
+    return table(("seed", "float32", "bfloat16", "commit", ""), rows)
+
+
 def published() -> str:
     return table(
         ("task", "published (arXiv:2410.02035)", "ours at full size"),
@@ -197,6 +214,7 @@ def bench_kernels() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
+    "activations": activations,
     "published": published,
     "resume": resume,
     "kernel_accuracy": kernel_accuracy,
