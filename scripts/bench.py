@@ -8,7 +8,7 @@
 The batches are random tokens of full length, so no data are needed. Each measurement has a process
 of its own, in which the floor (the FFTs, memory passes and matrix products that cannot be left out)
 takes turns with what is measured. Peak memory is what one call adds to the process, or to the
-accelerator. Layers and steps run as in scripts/train.py, in a process that keeps its freed memory.
+accelerator. All run as in scripts/train.py, in a process that keeps its freed memory.
 """
 
 from __future__ import annotations
@@ -76,13 +76,18 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
         modes, alpha, n = values["modes"], values["alpha"], values["rounds"]
         for length in lengths:
             shape = (length, values["channels"], modes, alpha, n)
-            for form in forms.SPECTRA:
-                yield in_fresh_process(kernels.measure_spectrum, form, *shape)
-            for form in forms.DPLR:
-                yield in_fresh_process(kernels.measure_dplr, form, *shape)
-            for form in forms.SCANS:
-                shape = (length, values["batch"], modes, alpha, n)
-                yield in_fresh_process(kernels.measure_scan, form, *shape)
+            convolved = (length, values["batch"], values["channels"], n)
+            scanned = (length, values["batch"], modes, alpha, n)
+            for measure, known, arguments in (
+                (kernels.measure_spectrum, forms.SPECTRA, shape),
+                (kernels.measure_dplr, forms.DPLR, shape),
+                (kernels.measure_convolution, forms.CONVOLUTIONS, convolved),
+                (kernels.measure_scan, forms.SCANS, scanned),
+            ):
+                if measure is kernels.measure_convolution and length % 2:
+                    continue  # halves of a spectrum need an even length
+                for form in known:
+                    yield in_fresh_process(measure, form, *arguments, first=keep_freed_memory)
     elif values["what"] == "layers":
         for kind in kinds:
             for length in lengths:

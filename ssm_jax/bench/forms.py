@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.kernels import s4d_kernel
+from ssm_jax.kernels import fft_conv, s4d_kernel
 from ssm_jax.kernels.discretize import discretize_zoh, exponent
 from ssm_jax.kernels.dplr import dplr_kernel
 from ssm_jax.kernels.phase import cos_sin, multiply
@@ -73,6 +73,14 @@ def library_scan(z_N: Array, phase_N: Any, v_BLN: Array) -> Array:
     return jax.lax.associative_scan(join, (A_BLN, v_BLN), axis=1)[1]
 
 
+def two_sided(
+    u_BLH: Array, k_HL: Array, reverse_HL: Array, gain_HF: Array, skip_H: Array, *, method: str
+) -> Array:
+    """The convolution of a layer, from its kernels on."""
+    options = {"reverse_kernel_HL": reverse_HL, "gain_HF": gain_HF, "skip_H": skip_H}
+    return fft_conv(u_BLH, k_HL, **options, method=method)
+
+
 def time_blocks(
     A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, tied_H2N: Array, dt_H: Array, length: int
 ) -> Array:
@@ -125,6 +133,10 @@ SCANS: dict[str, Function] = {
     "chunked": functools.partial(diagonal_scan, method="chunked"),
     "associative": functools.partial(diagonal_scan, method="associative"),
     "jax.lax.associative_scan": library_scan,
+}
+CONVOLUTIONS: dict[str, Function] = {
+    "spectrum whole": functools.partial(two_sided, method="whole"),
+    "even and odd bins apart": functools.partial(two_sided, method="halves"),
 }
 DPLR: dict[str, Function] = {
     "blocks in time": time_blocks,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.bench.forms import DPLR, SCANS, SPECTRA, Function
+from ssm_jax.bench.forms import CONVOLUTIONS, DPLR, SCANS, SPECTRA, Function
 from ssm_jax.bench.measure import PeakMemory, rounds, summary
 from ssm_jax.init import initial_modes, log_uniform
 from ssm_jax.init.hippo import legs_nplr
@@ -93,6 +93,26 @@ def measure_scan(
         exact[step] = x
     shape = {"length": length, "batch": batch, "modes": modes, "alpha": alpha}
     return {"kernel": "scan", **shape, **row, "rms_error": _rms(np.asarray(x_BLN[0]), exact)}
+
+
+def measure_convolution(
+    form: str, length: int, batch: int, channels: int, n: int
+) -> dict[str, Any]:
+    """A two-sided convolution with a gain and a skip, forward and backward; L is even."""
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(batch, length, channels))
+    k, reverse = rng.normal(size=(2, channels, length)) * np.exp(-np.arange(length) / 100)
+    gain = np.exp(rng.normal(size=(channels, length + 1)) / 2)
+    skip = rng.normal(size=channels)
+    arguments = tuple(jnp.asarray(x, jnp.float32) for x in (u, k, reverse, gain, skip))
+    row, y_BLH = _row(form, CONVOLUTIONS[form], arguments, n)
+    u, k, reverse, gain, skip = (np.asarray(x, float) for x in arguments)
+    spectrum = np.fft.rfft(np.concatenate([k, reverse[:, ::-1]], axis=-1)) * gain + skip[:, None]
+    U_HF = np.fft.rfft(u[0].T, 2 * length)
+    exact = np.fft.irfft(U_HF * spectrum)[:, :length].T
+    shape = {"length": length, "batch": batch, "channels": channels}
+    error = _rms(np.asarray(y_BLH[0]), exact)
+    return {"kernel": "convolution", **shape, **row, "rms_error": error}
 
 
 def exact_dplr(A_N, P_N, B_N, C_N, dt: float, length: int) -> tuple[np.ndarray, np.ndarray]:

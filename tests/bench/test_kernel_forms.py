@@ -2,8 +2,13 @@
 
 import pytest
 
-from ssm_jax.bench.forms import DPLR, SCANS, SPECTRA
-from ssm_jax.bench.kernels import measure_dplr, measure_scan, measure_spectrum
+from ssm_jax.bench.forms import CONVOLUTIONS, DPLR, SCANS, SPECTRA
+from ssm_jax.bench.kernels import (
+    measure_convolution,
+    measure_dplr,
+    measure_scan,
+    measure_spectrum,
+)
 
 
 @pytest.mark.parametrize("form", SPECTRA)
@@ -26,4 +31,11 @@ def test_every_form_computes_the_kernel_of_s4(form, length):
     """An even length has a root of unity at -1, where s is infinite."""
     row = measure_dplr(form, length=length, channels=5, modes=8, alpha=1.0, n=2)
     assert row["rms_error"] < (1e-4 if form.startswith("Cauchy") else 1e-5)
+    assert row["call_ms"]["min"] > 0
+
+
+@pytest.mark.parametrize("form", CONVOLUTIONS)
+def test_every_form_computes_the_convolution(form):
+    row = measure_convolution(form, length=64, batch=2, channels=3, n=2)
+    assert row["rms_error"] < 1e-6
     assert row["call_ms"]["min"] > 0
