@@ -38,8 +38,8 @@ def fft_conv(
     """Convolve every channel with its kernel.
 
     Methods: "whole" pads with zeros and takes FFTs of length 2L. "halves" takes even and odd bins
-    apart (half_spectra.py), for even L. "auto" is "halves" on a CPU, where a gradient takes three
-    quarters of the time (docs/kernels.md), and "whole" elsewhere and for odd L.
+    apart (half_spectra.py), for even L. "auto" is "halves" on a CPU, where a gradient takes four
+    fifths of the time (results/bench), and "whole" elsewhere and for odd L.
 
     Args:
       u_BLH: real input.
