@@ -64,6 +64,18 @@ class Multiplier(NamedTuple):
         return Multiplier(self.z_N.conj(), Phase(-self.phase_N.ticks, -self.phase_N.rest))
 
 
+def lacking(A_bar: Array, z: Array, phase: Phase) -> Array:
+    """What the rounded A_bar lacks to be e^z, by the exact phase of Im z; of any shape.
+
+    x -> A_bar x + lacking x, step after step, then errs as a random walk of roundings does and not
+    as a rotation by a wrong angle. Not differentiable: its derivative is far below rounding.
+    """
+    flat = Multiplier(z.ravel(), Phase(*(part.ravel() for part in phase)))
+    high, low = (factor[0, 0] + 1j * factor[1, 1] for factor in flat.pair())
+    missing = (high - A_bar.ravel()) + low  # the difference is exact
+    return jax.lax.stop_gradient(missing.reshape(A_bar.shape))
+
+
 def power(z_N: Array, phase_N: Phase, steps: int) -> Array:
     """A_bar^steps, complex; differentiable by z."""
     angle_N = value_of(wrapped(multiply(phase_N, jnp.int32(steps))), steps * z_N.imag)

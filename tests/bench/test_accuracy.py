@@ -13,3 +13,9 @@ def test_every_way_is_the_loop_over_the_steps(kind, length):
     assert (row["layer"], row["length"]) == (kind, length)
     for way in WAYS:
         assert 0 < row[way] < 1e-5
+
+
+@pytest.mark.optimized
+def test_undamped_steps_do_not_turn_by_a_rounded_angle():
+    """After 4,096 steps they would be off by 1e-4 and more, were A_bar one float32 number."""
+    assert layer_errors("s4d undamped", 4096)["step"] < 2e-5
