@@ -27,10 +27,9 @@ FORK = """
 import os, sys, time
 from ssm_jax.train.workdir import Workdir
 with Workdir(sys.argv[1]):
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # not before the worker has run what follows a fork
         time.sleep(60)
-    print(child, flush=True)
     sys.stdin.read()
 """
 
