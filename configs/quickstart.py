@@ -21,7 +21,7 @@ def get_config(arg=""):
     cfg.batch_size = 50
 
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 10_000, 1_000, 1_000
-    cfg.data.longer_than, cfg.data.shorter_than = 10, 64
+    cfg.data.listops.longer_than, cfg.data.listops.shorter_than = 10, 64
     cfg.data.padded_length = 64
 
     cfg.model.depth = 4
@@ -33,9 +33,7 @@ def get_config(arg=""):
     cfg.train.epochs = 6.0  # 1,200 steps
     cfg.train.eval_batch_size = 250
 
-    groups = cfg.optim.groups
-    groups.A.lr, groups.dt.lr, groups.beta.lr = 0.004, 0.008, 0.01
-    groups.rest.lr, groups.rest.weight_decay = 0.008, 0.03
+    config_lib.rates(cfg, A=(0.004, 0.0), dt=(0.008, 0.0), beta=(0.01, 0.0), rest=(0.008, 0.03))
     cfg.schedule.warmup_steps = 100
     cfg.checkpoint.every = 200
     return cfg

@@ -27,16 +27,30 @@ def default() -> ConfigDict:
     cfg.batch_size = 32  # examples per step over all devices, >= 1
 
     cfg.data = ConfigDict()
-    cfg.data.source = "generated"  # generated (by LRA's procedure) | official (see --lra_release)
-    cfg.data.seed = 0  # of the generator, >= 0; not read for official data
-    cfg.data.n_train = 96_000  # expressions to generate, >= 1 (LRA: 96,000 / 2,000 / 2,000)
-    cfg.data.n_val = 2_000  # likewise, for validation
-    cfg.data.n_test = 2_000  # likewise, for the test
-    cfg.data.shorter_than = 2_000  # tokens: a kept expression is strictly shorter (LRA: 2,000) ...
-    cfg.data.longer_than = 500  # ... and strictly longer (LRA: 500)
-    cfg.data.max_depth = 10  # nesting, 2..10 (LRA: 10)
-    cfg.data.max_args = 10  # operands of one operator, 2..10 (LRA: 10)
-    cfg.data.padded_length = 2_048  # L of every batch, with the end-of-sequence token (LRA: 2,048)
+    cfg.data.source = "generated"  # generated | official | sample | stand_in, as the task has them
+    cfg.data.seed = 0  # of what is generated, >= 0; not read for official data
+    cfg.data.n_train = 0  # examples made, or used of those there are (evenly spread); 0: all, or
+    cfg.data.n_val = 0  # as many as officially
+    cfg.data.n_test = 0
+    cfg.data.padded_length = 2_048  # L of a batch, with the end-of-sequence token (LRA: 2,048)
+    cfg.data.buckets = 1  # lengths L, L/2, L/4, ... a batch may have, >= 1; 1: always L
+    cfg.data.mean = 0.0  # real inputs become (p - mean) / std; in units of full white
+    cfg.data.std = 1.0  # > 0
+    cfg.data.listops = ConfigDict()  # of generated expressions
+    cfg.data.listops.shorter_than = 2_000  # tokens: kept are strictly shorter ones (LRA: 2,000) ...
+    cfg.data.listops.longer_than = 500  # ... that are strictly longer (LRA: 500)
+    cfg.data.listops.max_depth = 10  # nesting, 2..10 (LRA: 10)
+    cfg.data.listops.max_args = 10  # operands of one operator, 2..10 (LRA: 10)
+    cfg.data.text = ConfigDict()
+    cfg.data.text.vocab = "char"  # char (S4) | byte (LRA)
+    cfg.data.text.min_freq = 15  # characters rarer in training are unknown, >= 1 (S4: 15)
+    cfg.data.text.val_fraction = 0.0  # of the training reviews, 0..0.5; 0: test is val, as published
+    cfg.data.image = ConfigDict()
+    cfg.data.image.dataset = "cifar10"  # cifar10 (LRA) | fashion_mnist
+    cfg.data.image.n_held_out = 5_000  # training images for validation, 1..49,999 (S4: 5,000)
+    cfg.data.pathfinder = ConfigDict()
+    cfg.data.pathfinder.upstream = True  # generate with the original's border behaviour
+    cfg.data.pathfinder.allow_mismatch = False  # accept official files that are not 200,000 images
 
     cfg.model = ConfigDict()
     cfg.model.layer = "s4d"  # s4d | s5 | s4: a key of ssm_jax.layers.LAYERS
@@ -59,11 +73,16 @@ def default() -> ConfigDict:
     cfg.model.discretization = "zoh"  # zoh | bilinear (in s4: this) | none (ring, dfout: no dt)
     cfg.model.bidirectional = True  # a second kernel looks ahead (LRA: yes, in all tasks)
     cfg.model.norm = "batch"  # batch | layer
+    cfg.model.norm_momentum = 0.1  # weight of a batch in the running statistics, 0..1 (torch: 0.1)
+    cfg.model.norm_padding = True  # padded steps count in the statistics of a batch (OC-15: yes)
     cfg.model.prenorm = True  # norm before the layer, and a final norm; or after the residual sum
+    cfg.model.final_norm = True  # with prenorm: a norm behind the last block (S4: yes; S5: no)
+    cfg.model.gate = "glu"  # glu (S4) | half_glu1 | half_glu2 (S5)
     cfg.model.dropout = 0.0  # rate, 0..1, at the three places of OC-14
     cfg.model.tie_dropout = True  # one mask for all time steps of a channel
     cfg.model.pool = "mean"  # last | mean | first | sum, over the unpadded steps
-    cfg.model.activations = "float32"  # float32 | bfloat16: of the residual stream, GELU and GLU
+    cfg.model.activations = "float32"  # float32 | bfloat16: of the residual stream, GELU and gate
+    cfg.model.remat = False  # compute blocks again in the backward pass: less memory, more time
     cfg.model.s4d = ConfigDict()  # options of s4d alone
     cfg.model.s4d.input_norm = "none"  # none | lru: input times sqrt(1 - |A_bar|^2) (ring, dfout)
     cfg.model.s5 = ConfigDict()  # options of s5 alone
@@ -77,10 +96,16 @@ def default() -> ConfigDict:
     cfg.train = ConfigDict()
     cfg.train.epochs = 0.0  # length of training: give epochs or steps, the other stays 0
     cfg.train.steps = 0
+    cfg.train.accumulate = 1  # parts of a batch that are computed in turn, a divisor of batch_size
     cfg.train.eval_every = 0  # steps between evaluations; 0: at the end of every epoch
     cfg.train.eval_batch_size = 0  # examples; 0: batch_size
     cfg.train.select_metric = "accuracy"  # accuracy | loss, of an evaluation; names the best one
     cfg.train.select_split = "val"  # train | val; the test split is read once, at the end
+
+    cfg.reference = ConfigDict()  # a run far below what was published early on says so
+    cfg.reference.epoch = 0.0  # at this epoch ...
+    cfg.reference.accuracy = 0.0  # ... the published validation accuracy, 0..1; 0: none
+    cfg.reference.margin = 0.1  # how far below it is far, 0..1
 
     cfg.optim = ConfigDict()  # AdamW
     cfg.optim.b1 = 0.9  # 0..1
@@ -89,14 +114,16 @@ def default() -> ConfigDict:
     cfg.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
     cfg.optim.groups = ConfigDict()  # every parameter belongs to exactly one group
     for name, match in (
-        ("A", r"/(A_re_raw|A_im)$"),
+        ("A", r"/(A_re_raw|A_im|P_ri)$"),
+        ("B", r"/B_ri$"),
         ("dt", r"/dt_raw$"),
         ("beta", r"/beta$"),
+        ("norm", r"(^|/)norm/(scale|bias)$"),
         ("rest", ""),
     ):
         group = ConfigDict()
         group.match = match  # regular expression, searched in blocks/0/ssm/C_ri; "": all others
-        group.optional = name in ("dt", "beta")  # may match nothing (a fixed beta; no dt)
+        group.optional = name in ("B", "dt", "beta")  # may match nothing (B = 1; a fixed beta)
         group.lr = 1e-3  # peak learning rate, >= 0
         group.weight_decay = 0.0  # decoupled (AdamW), >= 0
         group.schedule = "cosine"  # cosine: with warmup, as cfg.schedule says | constant
@@ -118,14 +145,31 @@ def default() -> ConfigDict:
     return cfg
 
 
+def rates(cfg: ConfigDict, **groups: tuple[float, float]) -> None:
+    """Set (learning rate, weight decay) of parameter groups; B and norms not named are as rest."""
+    for name in ("B", "norm"):
+        groups.setdefault(name, groups["rest"])
+    for name, (lr, weight_decay) in groups.items():
+        cfg.optim.groups[name].lr = lr
+        cfg.optim.groups[name].weight_decay = weight_decay
+
+
 def smoke(cfg: ConfigDict) -> ConfigDict:
-    """The same experiment for 20 steps, on a few generated expressions of its own length."""
+    """The same experiment for a few steps of few sequences of its own length.
+
+    Where the data are official files, a stand-in takes their place and says so.
+    """
     cfg.name += ":smoke"
-    cfg.notes = "Smoke run: 20 steps of the same code. Its accuracy means nothing."
+    cfg.notes = "Smoke run: a few steps of the same code. Its accuracy means nothing."
+    if cfg.data.source != "generated":
+        cfg.data.source = "stand_in"
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 48, 8, 8
     cfg.batch_size = 4
     cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 20, 10
     cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5, 20
+    if cfg.data.padded_length > 2_048:
+        cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 2, 6, 3
+        cfg.data.n_val, cfg.data.n_test = 4, 4
     cfg.checkpoint.every = 5
     cfg.log.every = 1
     return cfg

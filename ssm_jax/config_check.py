@@ -37,7 +37,9 @@ def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool 
 
 
 _TESTS = (
-    _choice("data.source", "generated", "official"),
+    _choice("data.source", "generated", "official", "sample", "stand_in"),
+    _choice("data.text.vocab", "char", "byte"),
+    _choice("data.image.dataset", "cifar10", "fashion_mnist"),
     _choice("model.layer", *INITS),
     _choice("model.real_transform", "exp", "softplus", "relu", "clip", "stable", "none"),
     _choice("model.beta.unit", "lra", "hz_1e4", "rad"),
@@ -47,18 +49,30 @@ _TESTS = (
     _choice("model.s4d.input_norm", "none", "lru"),
     _choice("model.s5.C_init", "lecun_normal", "trunc_standard_normal", "complex_normal"),
     _choice("model.norm", "batch", "layer"),
+    _choice("model.gate", "glu", "half_glu1", "half_glu2"),
     _choice("model.pool", "last", "mean", "first", "sum"),
     _choice("train.select_metric", "accuracy", "loss"),
     _choice("train.select_split", "train", "val"),
     _within("seed", 0),
     _within("batch_size", 1),
     _within("data.seed", 0),
-    _within("data.n_train", 1),
-    _within("data.n_val", 1),
-    _within("data.n_test", 1),
-    _within("data.longer_than", 0),
-    _within("data.max_depth", 2, 10),
-    _within("data.max_args", 2, 10),
+    _within("data.n_train", 0),
+    _within("data.n_val", 0),
+    _within("data.n_test", 0),
+    _within("data.padded_length", 2),
+    _within("data.buckets", 1, 8),
+    _within("data.std", 0, open_low=True),
+    _within("data.listops.longer_than", 0),
+    _within("data.listops.max_depth", 2, 10),
+    _within("data.listops.max_args", 2, 10),
+    _within("data.text.min_freq", 1),
+    _within("data.text.val_fraction", 0, 0.5),
+    _within("data.image.n_held_out", 1, 49_999),
+    _within("model.norm_momentum", 0, 1),
+    _within("train.accumulate", 1),
+    _within("reference.epoch", 0),
+    _within("reference.accuracy", 0, 1),
+    _within("reference.margin", 0, 1),
     _within("model.depth", 1),
     _within("model.d_model", 1),
     _within("model.d_state", 1),
@@ -174,16 +188,24 @@ def check(cfg: ConfigDict) -> None:
             f"give train.epochs or train.steps, and leave the other at 0; "
             f"got epochs={train.epochs}, steps={train.steps}."
         )
-    if data.longer_than + 1 >= data.shorter_than:
+    if cfg.batch_size % train.accumulate:
         faults.append(
-            f"no expression is longer than {data.longer_than} and shorter than "
-            f"{data.shorter_than} tokens; raise data.shorter_than."
+            f"batch_size={cfg.batch_size} does not split into train.accumulate={train.accumulate} "
+            "equal parts; use a multiple of it."
         )
-    if data.shorter_than > data.padded_length:
+    listops = data.listops
+    if listops.longer_than + 1 >= listops.shorter_than:
         faults.append(
-            f"data.padded_length={data.padded_length} cannot hold {data.shorter_than - 1} tokens "
-            f"and the end of sequence; use at least {data.shorter_than}."
+            f"no expression is longer than {listops.longer_than} and shorter than "
+            f"{listops.shorter_than} tokens; raise data.listops.shorter_than."
         )
+    if cfg.task == "listops" and data.source == "generated":
+        if listops.shorter_than > data.padded_length:
+            faults.append(
+                f"data.padded_length={data.padded_length} cannot hold "
+                f"{listops.shorter_than - 1} tokens and the end of sequence; "
+                f"use at least {listops.shorter_than}."
+            )
     if cfg.schedule.total_steps and cfg.schedule.warmup_steps >= cfg.schedule.total_steps:
         faults.append(
             f"schedule.warmup_steps={cfg.schedule.warmup_steps} must be below "

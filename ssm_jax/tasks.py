@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,50 +13,58 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ssm_jax.data.dataset import TokenDataset
-from ssm_jax.data.prepare import open_listops
-from ssm_jax.models import SequenceClassifier
+from ssm_jax.data.catalog import CATALOG, open_data
+from ssm_jax.data.dataset import Dataset
+from ssm_jax.data.recipe import Place
+from ssm_jax.models import PairClassifier, SequenceClassifier
 
 # Options of `cfg.model` about the network around the layers
 OUTER_OPTIONS = (
     "d_model",
     "depth",
     "norm",
+    "norm_momentum",
+    "norm_padding",
     "prenorm",
+    "final_norm",
+    "gate",
     "dropout",
     "tie_dropout",
     "pool",
     "activations",
+    "remat",
     "layer",
 )
 NOT_IN = {"s4d": (), "s5": ("n_ssm",), "s4": ("init_seed",)}  # shared options a layer lacks
 
-Batch = Mapping[
-    str, Array
-]  # inputs (B, L), lengths (B,), targets (B,); in evaluation also mask (B,), 1 = real
+# inputs (B, L), (B, 2, L) or (B, L, 1); targets (B,); lengths (B,) or (B, 2) where there is
+# padding; in evaluation also mask (B,), 1 = real
+Batch = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class Task:
     """How to open the data of a task and to build its model.
 
-    open_data(options, data_dir=, lra_release=, prepare=) takes the plain options of `cfg.data`.
+    open_data(options, place) takes the plain options of `cfg.data`.
     build_model(dataset, options, rngs) takes the plain options of `cfg.model`.
     """
 
-    open_data: Callable[..., TokenDataset]
-    build_model: Callable[[TokenDataset, Mapping[str, Any], nnx.Rngs], nnx.Module]
+    open_data: Callable[[Mapping[str, Any], Place], Dataset]
+    build_model: Callable[[Dataset, Mapping[str, Any], nnx.Rngs], nnx.Module]
 
 
 def build_classifier(
-    dataset: TokenDataset, options: Mapping[str, Any], rngs: nnx.Rngs
+    dataset: Dataset, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> SequenceClassifier:
-    """The LRA classifier for token sequences."""
+    """The LRA classifier for sequences of tokens or of real numbers, or for pairs of sequences."""
     ssm = dict(options)
     outer = {key: ssm.pop(key) for key in OUTER_OPTIONS}
-    return SequenceClassifier(
+    classifier = PairClassifier if dataset.paired else SequenceClassifier
+    return classifier(
         n_classes=dataset.n_classes,
         vocab_size=dataset.vocab_size,
+        d_input=dataset.d_input,
         **outer,
         ssm=layer_arguments(outer["layer"], ssm),
         rngs=rngs,
@@ -78,13 +86,6 @@ def layer_arguments(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**shared, **own}
 
 
-def open_listops_data(
-    options: Mapping[str, Any], *, data_dir: Path, lra_release: Path | None, prepare: bool
-) -> TokenDataset:
-    """The ListOps dataset that `cfg.data` describes."""
-    return open_listops(**options, data_dir=data_dir, lra_release=lra_release, prepare=prepare)
-
-
 def classification_sums(logits_BK: Array, batch: Batch) -> dict[str, Array]:
     """Sums over the real examples of a batch: cross-entropy in nats, right answers, examples."""
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, batch["targets"])
@@ -102,19 +103,22 @@ def mean_metrics(sums: Mapping[str, Any]) -> dict[str, Any]:
     return {name: total / sums["count"] for name, total in sums.items() if name != "count"}
 
 
-def apply_model(model: nnx.Module, batch: Batch, *, train: bool, key: Array | None) -> Array:
-    """Logits of a batch."""
-    return model(batch["inputs"], batch["lengths"], train=train, key=key)
+def apply_model(
+    model: nnx.Module, batch: Batch, *, train: bool, key: Array | None, horizon: int
+) -> Array:
+    """Logits of a batch, whose state space layers run as on sequences of `horizon` steps."""
+    L = batch["inputs"].shape[-1] if "lengths" in batch else batch["inputs"].shape[1]
+    further = {"horizon": horizon} if L < horizon else {}
+    return model(batch["inputs"], batch.get("lengths"), train=train, key=key, **further)
 
 
-def sample_batch(dataset: TokenDataset, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+def sample_batch(dataset: Dataset, batch_size: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a training batch."""
-    L = dataset.padded_length
-    return {
-        "inputs": jax.ShapeDtypeStruct((batch_size, L), jnp.int32),
-        "lengths": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        "targets": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-    }
+    shapes = dataset.shapes(batch_size, length)
+    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
-TASKS = {"listops": Task(open_data=open_listops_data, build_model=build_classifier)}
+TASKS = {
+    name: Task(open_data=functools.partial(open_data, name), build_model=build_classifier)
+    for name in CATALOG
+}

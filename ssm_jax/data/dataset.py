@@ -1,16 +1,20 @@
-"""A data set of labelled token sequences, ready to be gathered into batches."""
+"""A data set of labelled sequences, ready to be gathered into batches."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ssm_jax.data.listops import EOS, N_CLASSES, PAD, VOCAB_SIZE
+from ssm_jax.data.examples import Examples, Images, Pairs, Splits, spread
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.data.store import open_store
+
+PAD, UNKNOWN, EOS = 0, 1, 2  # the first ids of every vocabulary
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Provenance:
     """Where the data come from.
 
     Attributes:
-      source: "generated" or "official".
+      source: "official", "generated", "sample" or "stand_in".
       detail: the same in a line for a person.
       sha256: over the stored arrays.
     """
@@ -31,51 +35,59 @@ class Provenance:
         return asdict(self)
 
 
-class TokenDataset:
-    """Token sequences with one class each, memory-mapped.
+class Dataset(abc.ABC):
+    """Labelled sequences, memory-mapped.
 
-    Args:
+    Attributes:
       name: of the task.
-      splits: the rows of "train", "val" and "test".
-      padded_length: L of every batch; a sequence and its end-of-sequence token must fit.
-      provenance: where the rows come from.
-
-    Raises:
-      ValueError: if the longest sequence does not fit; nothing is ever cut off.
+      n_classes: K.
+      padded_length: L of a batch, unless it is asked for shorter.
+      provenance: where the examples come from.
+      vocabulary: of the tokens, from id 0; empty for real inputs.
+      vocab_size, d_input: ids of a token, or features of a real step; the other one is None.
+      paired: an example is two sequences.
     """
 
-    vocab_size = VOCAB_SIZE
-    n_classes = N_CLASSES
+    paired: ClassVar[bool] = False
+    d_input: ClassVar[int | None] = None
 
     def __init__(
-        self, name: str, splits: Mapping[str, Ragged], padded_length: int, provenance: Provenance
+        self,
+        name: str,
+        examples: Examples,
+        splits: Splits,
+        padded_length: int,
+        provenance: Provenance,
+        *,
+        vocabulary: tuple[str, ...] = (),
+        n_classes: int = 10,
     ) -> None:
-        longest = max(int(rows.lengths().max()) for rows in splits.values())
-        if padded_length < longest + 1:
-            raise ValueError(
-                f"data.padded_length={padded_length} cannot hold the longest {name} sequence, "
-                f"{longest} tokens and the end of sequence; use at least {longest + 1}."
-            )
         self.name = name
+        self.n_classes = n_classes
         self.padded_length = padded_length
         self.provenance = provenance
-        self.fingerprint = provenance.sha256[:16]
+        self.vocabulary = vocabulary
+        self._examples = examples
         self._splits = dict(splits)
+        longest = max(int(self.lengths(split).max()) for split in splits)
+        if padded_length < longest:
+            raise ValueError(
+                f"data.padded_length={padded_length} cannot hold the longest {name} sequence, "
+                f"{longest} steps; use at least {longest}."
+            )
 
-    @classmethod
-    def open(cls, folder: Path, padded_length: int) -> TokenDataset:
-        """The data set stored in a folder.
+    @property
+    def vocab_size(self) -> int | None:
+        return len(self.vocabulary) or None
 
-        Raises:
-          FileNotFoundError: if there is no store.
-          ValueError: if it is damaged, or does not fit `padded_length`.
-        """
-        manifest, splits = open_store(folder)
-        provenance = Provenance(manifest["source"], manifest["detail"], manifest["sha256"])
-        return cls(manifest["task"], splits, padded_length, provenance)
+    @property
+    def fingerprint(self) -> str:
+        """Changes if and only if the data or the examples that are used change."""
+        used = "".join(f" {split}={self.size(split)}" for split in self._splits)
+        return self.provenance.sha256[:16] + used
 
-    def rows(self, split: str) -> Ragged:
-        """The stored rows of a split.
+    def numbers(self, split: str) -> np.ndarray:
+        """The places of a split's examples in the store, int64 (n,).
 
         Raises:
           ValueError: for a split that does not exist.
@@ -88,35 +100,183 @@ class TokenDataset:
 
     def size(self, split: str) -> int:
         """Examples in a split."""
-        return len(self.rows(split))
+        return self.numbers(split).size
+
+    def targets(self, split: str) -> np.ndarray:
+        """The classes of a split's examples, uint8 (n,)."""
+        return self._examples.targets[self.numbers(split)]
 
     def majority_rate(self, split: str) -> float:
         """Share of the most frequent class: the accuracy of a constant guess."""
-        targets = self.rows(split).targets
+        targets = self.targets(split)
         return float(np.bincount(targets, minlength=self.n_classes).max() / targets.size)
 
-    def gather(self, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples with these numbers.
+    @abc.abstractmethod
+    def lengths(self, split: str) -> np.ndarray:
+        """Steps of a split's examples with the end of sequence, int64 (n,); of a pair the more."""
+
+    @abc.abstractmethod
+    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and type of what `gather` returns, by name."""
+
+    def gather(
+        self, split: str, indices: np.ndarray, length: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """The examples with these numbers within a split.
+
+        Args:
+          split: "train", "val" or "test".
+          indices: int (B,).
+          length: L, at least that of the longest of them; None: padded_length.
 
         Returns:
-          "inputs": int32 (B, L), tokens, the end of sequence, then padding;
-          "lengths": int32 (B,), tokens with the end of sequence;
+          "inputs": int32 tokens (B, L), or (B, 2, L) of pairs: each with its end of sequence, then
+            padding; or float32 (B, L, 1);
+          "lengths": int32 (B,), or (B, 2): tokens with the end of sequence; not for images, which
+            have no padding;
           "targets": int32 (B,).
 
         Raises:
           IndexError: for a number outside the split.
         """
-        rows = self.rows(split)
-        indices = np.asarray(indices, np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(rows):
+        numbers, indices = self.numbers(split), np.asarray(indices, np.int64)
+        if indices.size and not 0 <= indices.min() <= indices.max() < numbers.size:
             raise IndexError(
-                f"{self.name} {split} has examples 0..{len(rows) - 1}; asked for "
+                f"{self.name} {split} has examples 0..{numbers.size - 1}; asked for "
                 f"{indices.min()}..{indices.max()}."
             )
-        inputs_BL = np.full((indices.size, self.padded_length), PAD, np.int32)
-        lengths_B = (rows.offsets[indices + 1] - rows.offsets[indices] + 1).astype(np.int32)
-        for inputs_L, index, length in zip(inputs_BL, indices, lengths_B, strict=True):
-            inputs_L[: length - 1] = rows.row(index)
-            inputs_L[length - 1] = EOS
-        targets_B = rows.targets[indices].astype(np.int32)
-        return {"inputs": inputs_BL, "lengths": lengths_B, "targets": targets_B}
+        numbers = numbers[indices]
+        return {
+            **self._inputs(numbers, self.padded_length if length is None else length),
+            "targets": self._examples.targets[numbers].astype(np.int32),
+        }
+
+    @abc.abstractmethod
+    def _inputs(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """What `gather` returns besides the targets."""
+
+
+def padded(rows: Ragged, numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with their end of sequence and padding, int32 (B, L), and their lengths, int32 (B,)."""
+    inputs_BL = np.full((numbers.size, length), PAD, np.int32)
+    lengths_B = (rows.offsets[numbers + 1] - rows.offsets[numbers] + 1).astype(np.int32)
+    for inputs_L, number, steps in zip(inputs_BL, numbers, lengths_B, strict=True):
+        inputs_L[: steps - 1] = rows.row(number)
+        inputs_L[steps - 1] = EOS
+    return inputs_BL, lengths_B
+
+
+class TokenDataset(Dataset):
+    """One sequence of tokens per example."""
+
+    _examples: Ragged
+
+    def lengths(self, split: str) -> np.ndarray:
+        return self._examples.lengths()[self.numbers(split)] + 1
+
+    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        B = (batch_size,)
+        inputs = ((*B, length), np.int32)
+        return {"inputs": inputs, "lengths": (B, np.int32), "targets": (B, np.int32)}
+
+    def _inputs(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        inputs_BL, lengths_B = padded(self._examples, numbers, length)
+        return {"inputs": inputs_BL, "lengths": lengths_B}
+
+
+class PairDataset(Dataset):
+    """Two sequences of tokens per example."""
+
+    paired = True
+    _examples: Pairs
+
+    def lengths(self, split: str) -> np.ndarray:
+        pairs, numbers = self._examples, self.numbers(split)
+        steps = pairs.documents.lengths() + 1
+        return np.maximum(steps[pairs.first[numbers]], steps[pairs.second[numbers]])
+
+    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        inputs, lengths = (batch_size, 2, length), (batch_size, 2)
+        shapes = {"inputs": inputs, "lengths": lengths, "targets": (batch_size,)}
+        return {name: (shape, np.int32) for name, shape in shapes.items()}
+
+    def _inputs(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        pairs = self._examples
+        each = [padded(pairs.documents, part[numbers], length) for part in (pairs.first, pairs.second)]
+        inputs, lengths = (np.stack(parts, axis=1) for parts in zip(*each, strict=True))
+        return {"inputs": inputs, "lengths": lengths}
+
+
+class ImageDataset(Dataset):
+    """One gray image per example, a pixel per step: (p / 255 - mean) / std.
+
+    `mean` and `std` are in units of full white.
+    """
+
+    d_input = 1
+    _examples: Images
+
+    def __init__(self, *args: Any, mean: float = 0.0, std: float = 1.0, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.mean, self.std = mean, std
+        steps = self._examples.pixels.shape[1]
+        if self.padded_length != steps:
+            raise ValueError(
+                f"data.padded_length={self.padded_length} must be the pixels of a {self.name} "
+                f"image, {steps}: images are not padded."
+            )
+
+    def lengths(self, split: str) -> np.ndarray:
+        return np.full(self.size(split), self._examples.pixels.shape[1], np.int64)
+
+    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        return {
+            "inputs": ((batch_size, length, 1), np.float32),
+            "targets": ((batch_size,), np.int32),
+        }
+
+    def _inputs(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        pixels_BL = self._examples.pixels[numbers].astype(np.float32)
+        scale, shift = np.float32(1 / (255 * self.std)), np.float32(self.mean / self.std)
+        return {"inputs": (pixels_BL * scale - shift)[:, :, None]}
+
+
+DATASETS = {"tokens": TokenDataset, "pairs": PairDataset, "images": ImageDataset}
+
+
+def open_dataset(
+    folder: Path,
+    padded_length: int,
+    *,
+    counts: Mapping[str, int] | None = None,
+    **options: float,
+) -> Dataset:
+    """The data set stored in a folder.
+
+    Args:
+      folder: of a store.
+      padded_length: L of every batch.
+      counts: how many examples of each split are used, evenly spread; 0: all.
+      options: of the kind of data set, such as an image's mean and std.
+
+    Raises:
+      FileNotFoundError: if there is no store.
+      ValueError: if it is damaged, does not fit `padded_length`, or has fewer examples.
+    """
+    manifest, examples, splits = open_store(folder)
+    source = Provenance(manifest["source"], manifest["detail"], manifest["sha256"])
+    for split, n in (counts or {}).items():
+        try:
+            splits = {**splits, split: spread(splits[split], n)}
+        except ValueError as error:
+            raise ValueError(f"data.n_{split}={n}: {error}") from None
+    return DATASETS[manifest["kind"]](
+        manifest["task"],
+        examples,
+        splits,
+        padded_length,
+        source,
+        vocabulary=tuple(manifest["vocabulary"]),
+        n_classes=manifest["n_classes"],
+        **options,
+    )

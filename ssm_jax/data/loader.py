@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from ssm_jax.data.dataset import TokenDataset
+from ssm_jax.data.dataset import Dataset
 
 Batch = dict[str, np.ndarray]
 
@@ -43,22 +43,74 @@ def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def batch_indices(n: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Numbers of the examples in training batch `step`, int64 (B,).
-
-    Every epoch is a new permutation of the n examples, cut into whole batches.
+def bucket_lengths(padded_length: int, buckets: int) -> tuple[int, ...]:
+    """The lengths that batches are padded to: L, and with more buckets L/2, L/4, ... as well.
 
     Args:
-      n: examples, >= batch_size.
+      padded_length: L.
+      buckets: how many lengths, >= 1; halves are rounded up.
+    """
+    lengths = [padded_length]
+    while len(lengths) < buckets and lengths[-1] > 1:
+        lengths.append(-(-lengths[-1] // 2))
+    return tuple(reversed(lengths))
+
+
+class Order:
+    """Which examples training batch k holds, and to what length it is padded.
+
+    Every epoch is a new permutation of the n examples; the first n // B * B of it are cut into
+    batches. With one bucket in that order. With more, examples whose sequences fit the same bucket
+    share a batch, as far as they fill batches; what each bucket has left over makes mixed batches,
+    from short to long. A batch stands where the first of its examples stands in the permutation.
+
+    Args:
+      lengths_n: steps of each example.
       batch_size: B.
       seed: of the order, >= 0.
-      step: batch number, counted from 0 over all epochs.
+      padded_lengths: from `bucket_lengths`.
+
+    Raises:
+      ValueError: if the examples do not fill one batch, or for a negative seed.
     """
-    if step < 0 or seed < 0:
-        raise ValueError(f"seed and step of a batch must be at least 0; got {seed} and {step}.")
-    epoch, position = divmod(step, steps_per_epoch(n, batch_size))
-    start = position * batch_size
-    return _epoch_order(n, seed, epoch)[start : start + batch_size]
+
+    def __init__(
+        self, lengths_n: np.ndarray, batch_size: int, seed: int, padded_lengths: tuple[int, ...]
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"the seed of the order must be at least 0; got {seed}.")
+        self.steps_per_epoch = steps_per_epoch(lengths_n.size, batch_size)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._padded_lengths = padded_lengths
+        self._bucket_n = np.searchsorted(padded_lengths, lengths_n)
+        self._epoch = functools.lru_cache(maxsize=2)(self._batches_of_epoch)
+
+    def batch(self, step: int) -> tuple[np.ndarray, int]:
+        """Numbers of the examples in batch `step`, int64 (B,), and its padded length.
+
+        Args:
+          step: batch number, counted from 0 over all epochs.
+        """
+        if step < 0:
+            raise ValueError(f"the step of a batch must be at least 0; got {step}.")
+        epoch, position = divmod(step, self.steps_per_epoch)
+        indices_B = self._epoch(epoch)[position]
+        return indices_B, self._padded_lengths[int(self._bucket_n[indices_B].max())]
+
+    def _batches_of_epoch(self, epoch: int) -> np.ndarray:
+        """The batches of an epoch, int64 (steps, B)."""
+        B = self._batch_size
+        order = _epoch_order(self._bucket_n.size, self._seed, epoch)[: self.steps_per_epoch * B]
+        if len(self._padded_lengths) > 1:
+            place = np.empty(self._bucket_n.size, np.int64)
+            place[order] = np.arange(order.size)
+            members = [order[self._bucket_n[order] == b] for b in range(len(self._padded_lengths))]
+            whole = [m[: m.size // B * B] for m in members]
+            mixed = [m[m.size // B * B :] for m in members]
+            batches = np.concatenate([*whole, *mixed]).reshape(-1, B)
+            order = batches[np.argsort(place[batches].min(axis=1))].ravel()
+        return order.reshape(-1, B)
 
 
 class _Numbered:
@@ -83,21 +135,21 @@ def _prefetched(length: int, make: Callable[[int], Batch]) -> Iterator[Batch]:
 
 
 def train_batches(
-    dataset: TokenDataset, split: str, batch_size: int, seed: int, start_step: int
+    dataset: Dataset, split: str, order: Order, start_step: int
 ) -> Iterator[Batch]:
-    """The endless training batches from number `start_step` on; see `TokenDataset.gather`."""
-    n = dataset.size(split)
-    steps_per_epoch(n, batch_size)  # refuse here, not in Grain's thread
-    batch_indices(n, batch_size, seed, start_step)
+    """The endless training batches from number `start_step` on; see `Dataset.gather`."""
+    order.batch(start_step)  # refuse here, not in Grain's thread
 
     def make(index: int) -> Batch:
-        return dataset.gather(split, batch_indices(n, batch_size, seed, start_step + index))
+        return dataset.gather(split, *order.batch(start_step + index))
 
     return _prefetched(sys.maxsize, make)
 
 
-def eval_batches(dataset: TokenDataset, split: str, batch_size: int) -> Iterator[Batch]:
-    """Every example of a split once and in order.
+def eval_batches(
+    dataset: Dataset, split: str, batch_size: int, padded_lengths: tuple[int, ...]
+) -> Iterator[Batch]:
+    """Every example of a split once: in order, or with more buckets than one from short to long.
 
     The last batch is filled up with copies of the last example. The extra key "mask", float32 (B,),
     is 1 for the examples that count and 0 for the copies.
@@ -105,10 +157,14 @@ def eval_batches(dataset: TokenDataset, split: str, batch_size: int) -> Iterator
     n = dataset.size(split)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    bucket_n = np.searchsorted(padded_lengths, dataset.lengths(split))
+    order_n = np.argsort(bucket_n, kind="stable")
 
     def make(index: int) -> Batch:
         positions = np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.int64)
-        batch = dataset.gather(split, np.minimum(positions, n - 1))
+        indices_B = order_n[np.minimum(positions, n - 1)]
+        length = padded_lengths[int(bucket_n[indices_B].max())]
+        batch = dataset.gather(split, indices_B, length)
         return {**batch, "mask": (positions < n).astype(np.float32)}
 
     return _prefetched(-(-n // batch_size), make)

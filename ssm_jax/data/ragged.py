@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Ragged:
     """Labelled token sequences, one after the other.
 
     Attributes:
-      tokens: uint8, the tokens of all rows in one line.
+      tokens: uint8 or uint16, the tokens of all rows in one line.
       offsets: int64, one more than there are rows; row i is tokens[offsets[i]:offsets[i + 1]].
       targets: uint8, the class of each row.
 
@@ -27,8 +28,8 @@ class Ragged:
 
     def __post_init__(self) -> None:
         dtypes = (self.tokens.dtype, self.offsets.dtype, self.targets.dtype)
-        if dtypes != (np.uint8, np.int64, np.uint8):
-            raise ValueError(f"ragged arrays must be uint8, int64, uint8; got {dtypes}.")
+        if dtypes[0] not in (np.uint8, np.uint16) or dtypes[1:] != (np.int64, np.uint8):
+            raise ValueError(f"ragged arrays must be uint8 or 16, int64, uint8; got {dtypes}.")
         if any(a.ndim != 1 for a in (self.tokens, self.offsets, self.targets)):
             raise ValueError("ragged arrays must have one axis each.")
         if self.offsets.size != self.targets.size + 1:
@@ -61,9 +62,27 @@ class Ragged:
     def __len__(self) -> int:
         return self.targets.size
 
+    @classmethod
+    def from_arrays(cls, rows: Iterable[tuple[np.ndarray, int]], dtype: DTypeLike) -> Ragged:
+        """As `from_rows`, for tokens that are arrays of a type."""
+        tokens, targets = [], bytearray()
+        for row, target in rows:
+            tokens.append(row.astype(dtype, copy=False))
+            targets.append(target)
+        lengths = np.array([0, *(row.size for row in tokens)], np.int64)
+        return cls(
+            np.concatenate(tokens) if tokens else np.zeros(0, dtype),
+            np.cumsum(lengths, dtype=np.int64),
+            np.frombuffer(targets, np.uint8),
+        )
+
     def row(self, index: int) -> np.ndarray:
-        """The tokens of one row, uint8, a view."""
+        """The tokens of one row, a view."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+    def features(self, index: int) -> dict[str, np.ndarray]:
+        """One row by name: {"tokens": ...}."""
+        return {"tokens": self.row(index)}
 
     def rows(self) -> Iterator[tuple[bytes, int]]:
         """All (tokens, target) rows in order."""

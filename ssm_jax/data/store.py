@@ -1,10 +1,11 @@
-"""A prepared data set on disk: memory-mapped arrays per split and a manifest, whole or not there.
+"""A prepared data set on disk: memory-mapped arrays and a manifest, whole or not there at all.
 
-FOLDER/manifest.json  FOLDER/<split>.{tokens,offsets,targets}.npy
+FOLDER/manifest.json  FOLDER/{tokens,offsets,targets,...}.npy  FOLDER/split.{train,val,test}.npy
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -17,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.ragged import Ragged
+from ssm_jax.data.examples import KINDS, Examples, Made, Splits, kind_of
 
-FORMAT = 1  # of the folder; raise it when an older reader would misread it
-_PARTS = ("tokens", "offsets", "targets")
+FORMAT = 2  # of the folder; raise it when an older reader would misread it
 _MANIFEST = "manifest.json"
 _AGAIN = "delete {folder} and prepare it again."
 
@@ -58,32 +58,36 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def write_store(
-    folder: Path, temporary: Path, splits: Mapping[str, Ragged], header: Mapping[str, Any]
-) -> None:
+def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, Any]) -> None:
     """Write a store so that `folder` appears at once and whole, even if the power fails.
 
     Args:
       folder: where the store is to be; nothing may be there.
       temporary: a folder on the same disk to write in; what is there is deleted.
-      splits: the data.
+      made: the data.
       header: further entries of the manifest, JSON values; the same data and header give the same
         bytes.
     """
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     files: dict[str, dict[str, Any]] = {}
-    for split, rows in splits.items():
-        for part in _PARTS:
-            path = temporary / f"{split}.{part}.npy"
-            np.save(path, getattr(rows, part), allow_pickle=False)
-            _sync(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    arrays = {f.name: getattr(made.examples, f.name) for f in dataclasses.fields(made.examples)}
+    arrays |= {f"split.{name}": numbers for name, numbers in made.splits.items()}
+    for name, array in arrays.items():
+        path = temporary / f"{name}.npy"
+        np.save(path, array, allow_pickle=False)
+        _sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
     digest = hashlib.sha256("".join(f["sha256"] for f in files.values()).encode()).hexdigest()
     manifest = {
         **header,
+        "detail": made.detail,
+        **made.facts,
         "format": FORMAT,
-        "splits": {split: len(rows) for split, rows in splits.items()},
+        "kind": kind_of(made.examples),
+        "n_classes": made.n_classes,
+        "vocabulary": list(made.vocabulary),
+        "splits": {name: len(numbers) for name, numbers in made.splits.items()},
         "sha256": digest,
         "files": files,
     }
@@ -116,8 +120,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def open_store(folder: Path) -> tuple[dict[str, Any], dict[str, Ragged]]:
-    """The manifest and the splits of a store, memory-mapped; the sizes of all files are checked.
+def open_store(folder: Path) -> tuple[dict[str, Any], Examples, Splits]:
+    """The manifest, the examples and the splits of a store; the sizes of all files are checked.
+
+    Arrays are memory-mapped.
 
     Raises:
       FileNotFoundError: if there is no store.
@@ -132,23 +138,27 @@ def open_store(folder: Path) -> tuple[dict[str, Any], dict[str, Ragged]]:
                 f"{path} has {size:,} bytes, its manifest says {entry['bytes']:,}; "
                 f"{_AGAIN.format(folder=folder)}"
             )
-    splits = {}
-    for split, rows in manifest["splits"].items():
-        paths = [folder / f"{split}.{part}.npy" for part in _PARTS]
-        try:
-            # Plain views of the maps: indexing a np.memmap costs 1 us more each time.
-            arrays = [np.asarray(np.load(p, mmap_mode="r", allow_pickle=False)) for p in paths]
-            splits[split] = Ragged(*arrays)
-        except ValueError as error:
+
+    def array(name: str) -> np.ndarray:
+        # A plain view of the map: indexing a np.memmap costs 1 us more each time.
+        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+
+    kind = KINDS[manifest["kind"]]
+    try:
+        examples = kind(*(array(f.name) for f in dataclasses.fields(kind)))
+        splits = {name: array(f"split.{name}") for name in manifest["splits"]}
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{folder} is damaged ({error}); {_AGAIN.format(folder=folder)}"
+        ) from None
+    for name, numbers in splits.items():
+        said = manifest["splits"][name]
+        if numbers.shape != (said,) or not 0 <= numbers.min() <= numbers.max() < len(examples):
             raise ValueError(
-                f"split {split!r} of {folder} is damaged ({error}); {_AGAIN.format(folder=folder)}"
-            ) from None
-        if len(splits[split]) != rows:
-            raise ValueError(
-                f"split {split!r} of {folder} has {len(splits[split]):,} rows, its manifest says "
-                f"{rows:,}; {_AGAIN.format(folder=folder)}"
+                f"split {name!r} of {folder} has {numbers.size:,} rows, its manifest says "
+                f"{said:,} of {len(examples):,}; {_AGAIN.format(folder=folder)}"
             )
-    return manifest, splits
+    return manifest, examples, splits
 
 
 def verify_store(folder: Path) -> None:

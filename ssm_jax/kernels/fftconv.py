@@ -43,11 +43,12 @@ def fft_conv(
 
     Args:
       u_BLH: real input.
-      k_HL: real kernel, as long as the input.
-      reverse_kernel_HL: kernel of the future inputs; None: causal.
-      gain_HF: real factor on the spectrum, on the F = L + 1 bins of a real FFT of length 2L; None:
-        1. It multiplies the kernel's spectrum, (H, F), not the output's, (B, H, F): the same
-        numbers, B times cheaper.
+      k_HL: real kernel, as long as the input, or longer: then the outputs are those of an input
+        padded with zeros to the kernel's length, but the padding is not computed.
+      reverse_kernel_HL: kernel of the future inputs, as long; None: causal.
+      gain_HF: real factor on the spectrum, on the F = L + 1 bins of a real FFT of length 2L, for
+        the L of the kernel; None: 1. It multiplies the kernel's spectrum, (H, F), not the output's,
+        (B, H, F): the same numbers, B times cheaper.
       skip_H: real D of y = k * u + D u, outside the gain. It is added to the spectrum, where it is
         one number for all frequencies: the input is not read a second time.
       method: one of METHODS.
@@ -59,18 +60,19 @@ def fft_conv(
       ValueError: if a shape does not fit, or the method is unknown or cannot take the length.
     """
     _, L, H = u_BLH.shape
-    if k_HL.shape != (H, L):
+    N = k_HL.shape[-1]
+    if k_HL.shape != (H, N) or N < L:
         raise ValueError(
             f"fft_conv: input {u_BLH.shape} needs a kernel {(H, L)}, got {k_HL.shape}."
         )
-    if reverse_kernel_HL is not None and reverse_kernel_HL.shape != (H, L):
+    if reverse_kernel_HL is not None and reverse_kernel_HL.shape != (H, N):
         raise ValueError(
-            f"fft_conv: input {u_BLH.shape} needs a reverse kernel {(H, L)}, "
+            f"fft_conv: input {u_BLH.shape} needs a reverse kernel {(H, N)}, "
             f"got {reverse_kernel_HL.shape}."
         )
-    if gain_HF is not None and gain_HF.shape != (H, L + 1):
+    if gain_HF is not None and gain_HF.shape != (H, N + 1):
         raise ValueError(
-            f"fft_conv: input {u_BLH.shape} needs a gain on {L + 1} bins, {(H, L + 1)}, "
+            f"fft_conv: input {u_BLH.shape} needs a gain on {N + 1} bins, {(H, N + 1)}, "
             f"got {gain_HF.shape}."
         )
     if skip_H is not None and skip_H.shape != (H,):
@@ -83,10 +85,24 @@ def fft_conv(
         raise ValueError(f"fft_conv: method='halves' needs an even length, got {L}; use 'whole'.")
     if method == "auto":
         method = "halves" if jax.default_backend() == "cpu" and L % 2 == 0 else "whole"
+    if N > L:
+        k_HL, reverse_kernel_HL = _taps_within(k_HL, reverse_kernel_HL, gain_HF, L)
+        gain_HF = None
     spectra = _SPECTRA[method](k_HL, reverse_kernel_HL, gain_HF)
     if skip_H is not None:
         spectra = tuple(K + skip_H[:, None] for K in spectra)
     return per_device(_FILTERS[method], u_BLH.shape[0])(u_BLH, *spectra)
+
+
+def _taps_within(
+    k_HN: Array, reverse_HN: Array | None, gain_HF: Array | None, length: int
+) -> tuple[Array, Array | None]:
+    """The taps that join L inputs with L outputs: those of the filtered kernel at -L..L - 1."""
+    if gain_HF is None:
+        return k_HN[:, :length], None if reverse_HN is None else reverse_HN[:, :length]
+    (K_HF,) = _whole_spectrum(k_HN, reverse_HN, gain_HF)
+    taps_HM = jnp.fft.irfft(K_HF, 2 * k_HN.shape[1])
+    return taps_HM[:, :length], taps_HM[:, : -1 - length : -1]
 
 
 def _whole_spectrum(k_HL: Array, reverse_HL: Array | None, gain_HF: Array | None) -> Spectra:

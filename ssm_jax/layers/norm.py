@@ -8,6 +8,7 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.kernels.materialize import materialize
+from ssm_jax.layers.padding import real_steps
 
 EPSILON = 1e-5
 NORMS = ("batch", "layer")
@@ -18,7 +19,7 @@ class BatchNorm(nnx.Module):
 
     In training with the batch's own mean and biased variance; in evaluation with running ones. The
     running variance is the unbiased one, times n / (n - 1), which Flax's BatchNorm does not keep
-    (OC-16). Padded steps count (OC-15).
+    (OC-16). Padded steps count (OC-15) unless lengths are given.
     """
 
     def __init__(self, num_features: int, *, momentum: float = 0.1):
@@ -29,14 +30,25 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros((num_features,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
 
-    def __call__(self, x_BLH: Array, *, train: bool) -> Array:
+    def __call__(self, x_BLH: Array, lengths_B: Array | None = None, *, train: bool) -> Array:
+        """Normalize; lengths_B are int numbers of the steps that count, None: all."""
         if not train:
             return _affine(x_BLH, self.mean[...], self.var[...], self.scale[...], self.bias[...])
-        y_BLH, mean_H, var_H = _normalized(x_BLH, self.scale[...], self.bias[...])
-        n = x_BLH.shape[0] * x_BLH.shape[1]
+        B, L, _ = x_BLH.shape
+        if lengths_B is None:
+            n = B * L
+            unbias: float | Array = n / max(n - 1, 1)
+            y_BLH, mean_H, var_H = _normalized(x_BLH, self.scale[...], self.bias[...])
+        else:
+            counts_BL1 = real_steps(lengths_B, L)[:, :, None]
+            steps = jnp.sum(lengths_B).astype(jnp.float32)
+            unbias = steps / jnp.maximum(steps - 1, 1)
+            y_BLH, mean_H, var_H = _normalized_within(
+                x_BLH, counts_BL1, steps, self.scale[...], self.bias[...]
+            )
         m = self.momentum
         self.mean[...] = (1 - m) * self.mean[...] + m * jax.lax.stop_gradient(mean_H)
-        unbiased_H = jax.lax.stop_gradient(var_H) * (n / max(n - 1, 1))
+        unbiased_H = jax.lax.stop_gradient(var_H) * unbias
         self.var[...] = (1 - m) * self.var[...] + m * unbiased_H
         return y_BLH
 
@@ -44,6 +56,17 @@ class BatchNorm(nnx.Module):
 def _affine(x_BLH: Array, mean_H: Array, var_H: Array, scale_H: Array, bias_H: Array) -> Array:
     factor_H = scale_H * jax.lax.rsqrt(var_H + EPSILON)
     return (x_BLH - mean_H[None, None, :]) * factor_H[None, None, :] + bias_H[None, None, :]
+
+
+def _normalized_within(
+    x_BLH: Array, counts_BL1: Array, n: Array, scale_H: Array, bias_H: Array
+) -> tuple[Array, Array, Array]:
+    """y, and mean and biased variance over the n steps that count."""
+    zero = jnp.zeros_like(x_BLH)
+    mean_H = jnp.sum(jnp.where(counts_BL1, x_BLH, zero), axis=(0, 1)) / n
+    centered_BLH = jnp.where(counts_BL1, x_BLH - mean_H[None, None, :], zero)
+    var_H = jnp.sum(jnp.square(centered_BLH), axis=(0, 1)) / n
+    return _affine(x_BLH, mean_H, var_H, scale_H, bias_H), mean_H, var_H
 
 
 @jax.custom_vjp
@@ -81,22 +104,22 @@ _normalized.defvjp(_normalized_forward, _normalized_backward)
 
 
 class LayerNorm(nnx.Module):
-    """Normalizes each step over its channels; `train` makes no difference."""
+    """Normalizes each step over its channels; `lengths_B` and `train` make no difference."""
 
     def __init__(self, num_features: int):
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
 
-    def __call__(self, x_BLH: Array, *, train: bool) -> Array:
-        del train
+    def __call__(self, x_BLH: Array, lengths_B: Array | None = None, *, train: bool) -> Array:
+        del lengths_B, train
         mean_BL1 = jnp.mean(x_BLH, axis=-1, keepdims=True)
         var_BL1 = jnp.mean(jnp.square(x_BLH - mean_BL1), axis=-1, keepdims=True)
         normal_BLH = (x_BLH - mean_BL1) * jax.lax.rsqrt(var_BL1 + EPSILON)
         return normal_BLH * self.scale[...][None, None, :] + self.bias[...][None, None, :]
 
 
-def make_norm(kind: str, num_features: int) -> BatchNorm | LayerNorm:
-    """The norm named `kind`, "batch" or "layer"."""
+def make_norm(kind: str, num_features: int, momentum: float = 0.1) -> BatchNorm | LayerNorm:
+    """The norm named `kind`, "batch" or "layer"; only the first has a momentum."""
     if kind not in NORMS:
         raise ValueError(f"unknown norm {kind!r}; choose one of {', '.join(NORMS)}.")
-    return BatchNorm(num_features) if kind == "batch" else LayerNorm(num_features)
+    return BatchNorm(num_features, momentum=momentum) if kind == "batch" else LayerNorm(num_features)

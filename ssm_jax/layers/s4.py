@@ -202,12 +202,12 @@ class S4(nnx.Module):
         else:
             k_CHL = dplr_kernel(*system, C_CHN, dt_H, n)
             y_BLH = fft_conv(
-                jnp.pad(u_BLH, ((0, 0), (0, n - L), (0, 0))),
+                u_BLH,
                 k_CHL[0],
                 reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
                 gain_HF=sobolev_gain(self.beta[...], 2 * n, self.beta_unit, step_scale),
                 skip_H=self.D[...],
-            )[:, :L]
+            )
         return apply_dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
 
     def initial_state(self, batch_size: int) -> Array:

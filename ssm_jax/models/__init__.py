@@ -1,6 +1,6 @@
 """Networks built from the layers."""
 
 from ssm_jax.models.block import Block
-from ssm_jax.models.classifier import SequenceClassifier
+from ssm_jax.models.classifier import PairClassifier, SequenceClassifier
 
-__all__ = ["Block", "SequenceClassifier"]
+__all__ = ["Block", "PairClassifier", "SequenceClassifier"]

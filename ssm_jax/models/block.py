@@ -1,4 +1,4 @@
-"""The residual block of S4: norm, state space layer, GELU, 1x1 convolution, GLU."""
+"""The residual blocks of S4 and S5: norm, state space layer, GELU, 1x1 convolution, gate."""
 
 from __future__ import annotations
 
@@ -57,12 +57,38 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + jax.lax.erf(x * x.dtype.type(math.sqrt(0.5))))
 
 
-class Block(nnx.Module):
-    """x + drop(GLU(W drop(GELU(drop(ssm(norm x)))))); without `prenorm`, the norm of that sum.
+def _glu(y_BLH: Array, gate: nnx.Linear, drop: Callable[[Array], Array]) -> Array:
+    return gated_linear(drop(gelu(y_BLH)), gate)
 
-    As in the official code (OC-13, OC-14, OC-15). GELU is the exact one, x Phi(x). Padding is
-    masked after the norm, before the state space layer, and nowhere else. The residual stream, the
-    GELU and the GLU have the type of x; norms and the state space layer compute in float32.
+
+def _half_glu1(y_BLH: Array, gate: nnx.Linear, drop: Callable[[Array], Array]) -> Array:
+    y_BLH = drop(gelu(y_BLH))
+    return y_BLH * jax.nn.sigmoid(_linear(y_BLH, gate))
+
+
+def _half_glu2(y_BLH: Array, gate: nnx.Linear, drop: Callable[[Array], Array]) -> Array:
+    return y_BLH * jax.nn.sigmoid(_linear(drop(gelu(y_BLH)), gate))
+
+
+def _linear(x_BLH: Array, layer: nnx.Linear) -> Array:
+    """W x + b in the type of x."""
+    assert layer.bias is not None
+    W_HG, b_G = layer.kernel[...].astype(x_BLH.dtype), layer.bias[...].astype(x_BLH.dtype)
+    return x_BLH @ W_HG + b_G[None, None, :]
+
+
+# What follows the state space layer, and how many outputs its linear map has per channel
+GATES = {"glu": (_glu, 2), "half_glu1": (_half_glu1, 1), "half_glu2": (_half_glu2, 1)}
+
+
+class Block(nnx.Module):
+    """x + drop(gate(drop(ssm(norm x)))); without `prenorm`, the norm of that sum.
+
+    With g = drop(GELU(y)) the gates are "glu": GLU(W g), as in S4's code (OC-13, OC-14, OC-15);
+    "half_glu1": g sigmoid(W g), and "half_glu2": y sigmoid(W g), as in S5's (arXiv:2208.04933). GELU
+    is the exact one, x Phi(x). Padding is masked after the norm, before the state space layer, and
+    nowhere else. The residual stream, the GELU and the gate have the type of x; norms and the state
+    space layer compute in float32.
     """
 
     def __init__(
@@ -71,28 +97,47 @@ class Block(nnx.Module):
         ssm: nnx.Module,
         *,
         norm: str = "batch",
+        norm_momentum: float = 0.1,
+        norm_padding: bool = True,
         prenorm: bool = True,
+        gate: str = "glu",
         dropout: float = 0.0,
         tie_dropout: bool = True,
         rngs: nnx.Rngs,
     ):
         """Args:
-        d_model: channels H.
-        ssm: maps (u_BLH, lengths_B, key=) to y_BLH; it brings the dropout before the GELU.
-        norm: "batch" or "layer".
-        prenorm: norm before the layer, or after the residual sum.
-        dropout, tie_dropout: after the GELU and on the residual branch.
-        rngs: with a "params" stream.
+          d_model: channels H.
+          ssm: maps (u_BLH, lengths_B, key=, horizon=) to y_BLH; it brings the dropout before the
+            GELU.
+          norm, norm_momentum: see make_norm.
+          norm_padding: padded steps count in the statistics of a batch.
+          prenorm: norm before the layer, or after the residual sum.
+          gate: a key of GATES.
+          dropout, tie_dropout: after the GELU and on the residual branch.
+          rngs: with a "params" stream.
+
+        Raises:
+          ValueError: for an unknown norm or gate.
         """
-        self.norm = make_norm(norm, d_model)
+        if gate not in GATES:
+            raise ValueError(f"unknown gate {gate!r}; choose one of {', '.join(GATES)}.")
+        self.norm = make_norm(norm, d_model, norm_momentum)
+        self.norm_padding = norm_padding
         self.ssm = ssm
-        self.glu = linear(d_model, 2 * d_model, rngs)
+        self.glu = linear(d_model, GATES[gate][1] * d_model, rngs)
+        self.gate = gate
         self.prenorm = prenorm
         self.dropout = dropout
         self.tie_dropout = tie_dropout
 
     def __call__(
-        self, x_BLH: Array, lengths_B: Array | None, *, train: bool, key: Array | None
+        self,
+        x_BLH: Array,
+        lengths_B: Array | None,
+        *,
+        train: bool,
+        key: Array | None,
+        horizon: int | None = None,
     ) -> Array:
         """Apply the block.
 
@@ -101,17 +146,22 @@ class Block(nnx.Module):
           lengths_B: int number of real steps; None: all.
           train: the batch norm uses the batch's statistics, and updates the running ones.
           key: of the dropout; None: no dropout.
+          horizon: of the state space layer.
 
         Returns:
           y_BLH.
         """
         ssm_key, gelu_key, branch_key = split_or_none(key, 3)
+        counted_B = None if self.norm_padding else lengths_B
         u = x_BLH.astype(jnp.float32)
-        u = self.norm(u, train=train) if self.prenorm else u
-        y = self.ssm(u, lengths_B, key=ssm_key).astype(x_BLH.dtype)
-        y = dropout(gelu(y), self.dropout, gelu_key, tied=self.tie_dropout)
-        y = gated_linear(y, self.glu)
+        u = self.norm(u, counted_B, train=train) if self.prenorm else u
+        y = self.ssm(u, lengths_B, key=ssm_key, horizon=horizon).astype(x_BLH.dtype)
+
+        def drop(g: Array) -> Array:
+            return dropout(g, self.dropout, gelu_key, tied=self.tie_dropout)
+
+        y = GATES[self.gate][0](y, self.glu, drop)
         y = x_BLH + dropout(y, self.dropout, branch_key, tied=self.tie_dropout)
         if self.prenorm:
             return y
-        return self.norm(y.astype(jnp.float32), train=train).astype(x_BLH.dtype)
+        return self.norm(y.astype(jnp.float32), counted_B, train=train).astype(x_BLH.dtype)

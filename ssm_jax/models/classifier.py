@@ -49,8 +49,7 @@ class SequenceClassifier(nnx.Module):
     """Logits of K classes for token sequences (B, L) or real sequences (B, L, d_input).
 
     The LRA model of the official code: embedding N(0, 1) or linear encoder, `depth` blocks, a final
-      norm if prenorm (OC-16),
-    pooling, linear decoder. No positional encoding (OC-18).
+    norm if prenorm (OC-16), pooling, linear decoder. No positional encoding (OC-18).
     """
 
     def __init__(
@@ -62,12 +61,17 @@ class SequenceClassifier(nnx.Module):
         d_model: int = 128,
         depth: int = 6,
         norm: str = "batch",
+        norm_momentum: float = 0.1,
+        norm_padding: bool = True,
         prenorm: bool = True,
+        final_norm: bool = True,
+        gate: str = "glu",
         dropout: float = 0.0,
         tie_dropout: bool = True,
         pool: str = "mean",
         layer: str = "s4d",
         activations: str = "float32",
+        remat: bool = False,
         ssm: Mapping[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
@@ -76,11 +80,13 @@ class SequenceClassifier(nnx.Module):
           vocab_size: number of token ids; give this, or d_input.
           d_input: features per step of a real input.
           d_model, depth: channels H and number of blocks.
-          norm, prenorm, dropout, tie_dropout: see Block.
+          norm, norm_momentum, norm_padding, prenorm, gate, dropout, tie_dropout: see Block.
+          final_norm: with prenorm, a last norm behind the blocks (S4's code has it, S5's has not).
           pool: a member of POOLS.
           layer: a key of LAYERS.
           activations: a member of ACTIVATIONS, the type of the residual stream, the GELU and the
-            GLU; parameters, norms, state space layers and the decoder stay in float32.
+            gate; parameters, norms, state space layers and the decoder stay in float32.
+          remat: in the backward pass compute every block again instead of keeping what it made.
           ssm: further arguments of the layer.
           rngs: with a "params" stream.
 
@@ -108,16 +114,49 @@ class SequenceClassifier(nnx.Module):
             assert d_input is not None
             self.encoder = linear(d_input, d_model, rngs)
         drop: dict[str, Any] = {"dropout": dropout, "tie_dropout": tie_dropout}
+        normed = {"norm": norm, "norm_momentum": norm_momentum, "norm_padding": norm_padding}
 
         def block() -> Block:
             mixer = LAYERS[layer](d_model, **drop, **(ssm or {}), rngs=rngs)
-            return Block(d_model, mixer, norm=norm, prenorm=prenorm, **drop, rngs=rngs)
+            return Block(d_model, mixer, prenorm=prenorm, gate=gate, **normed, **drop, rngs=rngs)
 
         self.blocks = nnx.List([block() for _ in range(depth)])
-        self.norm = make_norm(norm, d_model) if prenorm else None
-        self.decoder = linear(d_model, n_classes, rngs)
+        self.norm = make_norm(norm, d_model, norm_momentum) if prenorm and final_norm else None
+        self.norm_padding = norm_padding
+        self.decoder: nnx.Module = self.make_decoder(d_model, n_classes, rngs)
         self.pool = pool
         self.activations = activations
+        self.remat = remat
+
+    @staticmethod
+    def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
+        """From the vector of a sequence to logits."""
+        return linear(d_model, n_classes, rngs)
+
+    def vectors(
+        self,
+        inputs: Array,
+        lengths_B: Array | None,
+        *,
+        train: bool,
+        key: Array | None,
+        horizon: int | None,
+    ) -> Array:
+        """One vector per sequence, (B, H)."""
+        x_BLH = self.encoder(inputs).astype(self.activations)
+        x_BLH = apply_blocks(
+            self.blocks,
+            x_BLH,
+            lengths_B,
+            train=train,
+            key=key,
+            horizon=horizon,
+            remat=self.remat and train,
+        )
+        x_BLH = x_BLH.astype(jnp.float32)
+        if self.norm is not None:
+            x_BLH = self.norm(x_BLH, None if self.norm_padding else lengths_B, train=train)
+        return pool(x_BLH, lengths_B, self.pool)
 
     def __call__(
         self,
@@ -126,6 +165,7 @@ class SequenceClassifier(nnx.Module):
         *,
         train: bool = False,
         key: Array | None = None,
+        horizon: int | None = None,
     ) -> Array:
         """Logits (B, K).
 
@@ -134,24 +174,61 @@ class SequenceClassifier(nnx.Module):
           lengths_B: int number of real steps of each sequence; None: all.
           train: normalize with the batch's statistics and update the running ones.
           key: of the dropout; None: no dropout.
+          horizon: run the state space layers as if the input were padded to this many steps, on
+            which the unit of beta's filter depends; None: L.
         """
-        x_BLH = self.encoder(inputs).astype(self.activations)
-        x_BLH = apply_blocks(self.blocks, x_BLH, lengths_B, train=train, key=key)
-        x_BLH = x_BLH.astype(jnp.float32)
-        if self.norm is not None:
-            x_BLH = self.norm(x_BLH, train=train)
-        return self.decoder(pool(x_BLH, lengths_B, self.pool))
+        x_BH = self.vectors(inputs, lengths_B, train=train, key=key, horizon=horizon)
+        return self.decoder(x_BH)
+
+
+class PairClassifier(SequenceClassifier):
+    """Logits of K classes for pairs of token sequences (B, 2, L): two towers with one set of weights.
+
+    Both sequences go through the blocks side by side on the batch axis, so that batch statistics
+    are of 2B sequences; the decoder sees [x1, x2, x1 x2, x1 - x2]. As the official code (`nli`).
+    """
+
+    @staticmethod
+    def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
+        """Two linear maps with a ReLU between them."""
+        hidden = linear(4 * d_model, d_model, rngs)
+        return nnx.Sequential(hidden, jax.nn.relu, linear(d_model, n_classes, rngs))
+
+    def __call__(
+        self,
+        inputs: Array,
+        lengths_B: Array | None = None,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        horizon: int | None = None,
+    ) -> Array:
+        """As SequenceClassifier, for inputs (B, 2, L) and lengths (B, 2)."""
+        B, two, L = inputs.shape
+        lengths = None if lengths_B is None else lengths_B.reshape(B * two)
+        x = self.vectors(inputs.reshape(B * two, L), lengths, train=train, key=key, horizon=horizon)
+        first_BH, second_BH = x.reshape(B, two, -1)[:, 0], x.reshape(B, two, -1)[:, 1]
+        both = (first_BH, second_BH, first_BH * second_BH, first_BH - second_BH)
+        return self.decoder(jnp.concatenate(both, axis=-1))
 
 
 def apply_blocks(
-    blocks: nnx.List, x_BLH: Array, lengths_B: Array | None, *, train: bool, key: Array | None
+    blocks: nnx.List,
+    x_BLH: Array,
+    lengths_B: Array | None,
+    *,
+    train: bool,
+    key: Array | None,
+    horizon: int | None = None,
+    remat: bool = False,
 ) -> Array:
     """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
 
     On CPUs the scan is unrolled: XLA copies what a loop keeps for the backward pass, which made a
     step of 4 x 64 channels at L = 64 take 84 ms against 60, and compiling the loop was no faster
     (4.4 s against 4.0). There the residual stream is materialized between the blocks, or the
-    gradients of later blocks would be computed again in the earlier ones.
+    gradients of later blocks would be computed again in the earlier ones. With `remat` it stays a
+    loop, which alone keeps XLA from computing once what is to be computed twice.
     """
     graphdef = nnx.graphdef(blocks[0])
     each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
@@ -161,12 +238,13 @@ def apply_blocks(
     def one_block(x_BLH: Array, variables):
         state, key = variables
         block = nnx.merge(graphdef, state)
-        y_BLH = block(x_BLH, lengths_B, train=train, key=key)
+        y_BLH = block(x_BLH, lengths_B, train=train, key=key, horizon=horizon)
         y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
         return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
 
-    unroll = jax.default_backend() == "cpu"
-    x_BLH, statistics = jax.lax.scan(one_block, x_BLH, (stacked, keys), unroll=unroll)
+    unroll = jax.default_backend() == "cpu" and not remat
+    body = jax.checkpoint(one_block, prevent_cse=False) if remat else one_block
+    x_BLH, statistics = jax.lax.scan(body, x_BLH, (stacked, keys), unroll=unroll)
     if train:
         for i, block in enumerate(blocks):
             nnx.update(block, jax.tree.map(lambda leaf, i=i: leaf[i], statistics))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ssm_jax import config as config_lib
-from ssm_jax.data.loader import batch_indices
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.state import TrainState
@@ -30,10 +29,9 @@ def diverged(
       last_finite: the step before and its loss; None if there was none in this process.
     """
     cfg = experiment.cfg
-    n = experiment.dataset.size("train")
-    indices_B = batch_indices(n, cfg.batch_size, cfg.seed, step - 1)
-    batch = experiment.place_batch(experiment.dataset.gather("train", indices_B))
-    leaves = non_finite_leaves(experiment.graphdef, state, experiment.key, batch)
+    indices_B, length = experiment.order.batch(step - 1)
+    batch = experiment.place_batch(experiment.dataset.gather("train", indices_B, length))
+    leaves = non_finite_leaves(experiment.gradient(), state, experiment.key, batch)
     last = f"step {last_finite[0]}, {last_finite[1]:.4g}" if last_finite else "none"
     saved = f"the state before that step and a report are in {workdir.crash}"
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config_check import check
-from ssm_jax.data.dataset import TokenDataset
-from ssm_jax.data.loader import steps_per_epoch
+from ssm_jax.data.dataset import Dataset
+from ssm_jax.data.loader import Batch, Order, bucket_lengths, eval_batches, train_batches
+from ssm_jax.data.recipe import Place
 from ssm_jax.kernels.sharding import DATA_AXIS
 from ssm_jax.tasks import TASKS, sample_batch
 from ssm_jax.train.optim import GroupRow, cosine_with_warmup, groups_from, make_optimizer
 from ssm_jax.train.state import TrainState, init_state, split
-from ssm_jax.train.step import make_eval_step, make_train_step
+from ssm_jax.train.step import make_eval_step, make_gradient, make_train_step
+
+
+Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
 def batch_mesh() -> Mesh:
@@ -42,17 +46,21 @@ class Experiment:
       graphdef: the model without its numbers.
       tx: the optimizer; rows: its table of parameter groups.
       mesh: the devices.
+      padded_lengths: of batches, the longest last.
+      order: of the training batches.
       steps_per_epoch, total_steps, eval_every: in steps.
       eval_batch_size: a multiple of the number of devices.
       key: of the dropout.
     """
 
     cfg: ConfigDict
-    dataset: TokenDataset
+    dataset: Dataset
     graphdef: nnx.GraphDef
     tx: optax.GradientTransformation
     rows: tuple[GroupRow, ...]
     mesh: Mesh
+    padded_lengths: tuple[int, ...]
+    order: Order
     steps_per_epoch: int
     total_steps: int
     eval_every: int
@@ -87,10 +95,10 @@ class Experiment:
         state = jax.eval_shape(lambda p, s: init_state(p, s, self.tx), params, stats)
         return self._placed(state, self.replicated)
 
-    def abstract_batch(self, *, evaluation: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes, dtypes and placement of a batch."""
+    def abstract_batch(self, length: int | None = None, *, evaluation: bool = False) -> Shapes:
+        """Shapes, dtypes and placement of a batch of sequences of a length; None: the longest."""
         size = self.eval_batch_size if evaluation else self.cfg.batch_size
-        batch = sample_batch(self.dataset, size)
+        batch = sample_batch(self.dataset, size, length or self.dataset.padded_length)
         if evaluation:
             batch["mask"] = jax.ShapeDtypeStruct((size,), np.float32)
         return self._placed(batch, self.batch_sharding)
@@ -105,24 +113,41 @@ class Experiment:
         """A batch on the devices, split over them."""
         return jax.device_put(dict(batch), self.batch_sharding)
 
-    def compile_train_step(self) -> jax.stages.Compiled:
-        """The train step, compiled for the only shapes it will see; reuses the state's memory."""
+    def gradient(self) -> Callable[..., Any]:
+        """See `make_gradient`."""
+        horizon, parts = self.dataset.padded_length, self.cfg.train.accumulate
+        return make_gradient(self.graphdef, horizon=horizon, accumulate=parts)
+
+    def compile_train_step(self, length: int | None = None) -> jax.stages.Compiled:
+        """The train step for batches of a length, None: the longest; reuses the state's memory."""
+        horizon, parts = self.dataset.padded_length, self.cfg.train.accumulate
         step = jax.jit(
-            make_train_step(self.graphdef, self.tx),
+            make_train_step(self.graphdef, self.tx, horizon=horizon, accumulate=parts),
             donate_argnums=0,
             out_shardings=(self.replicated, self.replicated),
         )
         key = jax.ShapeDtypeStruct(self.key.shape, self.key.dtype, sharding=self.replicated)
         with jax.set_mesh(self.mesh):
-            return step.lower(self.abstract_state(), key, self.abstract_batch()).compile()
+            return step.lower(self.abstract_state(), key, self.abstract_batch(length)).compile()
 
-    def compile_eval_step(self) -> jax.stages.Compiled:
-        """The evaluation of one batch."""
-        step = jax.jit(make_eval_step(self.graphdef), out_shardings=self.replicated)
+    def compile_eval_step(self, length: int | None = None) -> jax.stages.Compiled:
+        """The evaluation of one batch of a length; None: the longest."""
+        horizon = self.dataset.padded_length
+        step = jax.jit(
+            make_eval_step(self.graphdef, horizon=horizon), out_shardings=self.replicated
+        )
         state = self.abstract_state()
-        batch = self.abstract_batch(evaluation=True)
+        batch = self.abstract_batch(length, evaluation=True)
         with jax.set_mesh(self.mesh):
             return step.lower(state.params, state.stats, batch).compile()
+
+    def train_batches(self, start: int) -> Iterator[Batch]:
+        """The endless training batches from number `start` on."""
+        return train_batches(self.dataset, "train", self.order, start)
+
+    def eval_batches(self, split: str) -> Iterator[Batch]:
+        """Every example of a split once."""
+        return eval_batches(self.dataset, split, self.eval_batch_size, self.padded_lengths)
 
     def describe(self) -> list[str]:
         """What a person should know before it starts, in lines."""
@@ -131,7 +156,8 @@ class Experiment:
         return [
             f"{cfg.name} (config {config_lib.digest(cfg)})"
             + (f": {cfg.notes}" if cfg.notes else ""),
-            f"data: {data.provenance.detail}; {sizes} examples, L = {data.padded_length}",
+            f"data: {data.provenance.detail}; {sizes} examples, L = "
+            + ", ".join(map(str, self.padded_lengths)),
             f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "
             f"({self.total_steps / self.steps_per_epoch:.1f} epochs), "
             f"evaluated every {self.eval_every:,} steps; the best {cfg.train.select_split} "
@@ -140,7 +166,7 @@ class Experiment:
         ]
 
 
-def _abstract_model(task: str, dataset: TokenDataset, options: Mapping[str, Any]) -> nnx.Module:
+def _abstract_model(task: str, dataset: Dataset, options: Mapping[str, Any]) -> nnx.Module:
     build_model = TASKS[task].build_model
     return nnx.eval_shape(lambda: build_model(dataset, options, nnx.Rngs(params=jax.random.key(0))))
 
@@ -160,13 +186,11 @@ def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -
     check(cfg)
     if cfg.task not in TASKS:
         raise ValueError(f"unknown task {cfg.task!r}; choose one of {', '.join(TASKS)}.")
-    dataset = TASKS[cfg.task].open_data(
-        cfg.data.to_dict(), data_dir=data_dir, lra_release=lra_release, prepare=True
-    )
+    dataset = TASKS[cfg.task].open_data(cfg.data.to_dict(), Place(data_dir, lra_release))
     return assemble(cfg, dataset)
 
 
-def assemble(cfg: ConfigDict, dataset: TokenDataset) -> Experiment:
+def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
     """Model and optimizer for a config and its opened data, without computing anything.
 
     Raises:
@@ -178,7 +202,15 @@ def assemble(cfg: ConfigDict, dataset: TokenDataset) -> Experiment:
             f"batch_size={cfg.batch_size} does not split over {mesh.size} devices; "
             f"use a multiple of {mesh.size}, such as {-(-cfg.batch_size // mesh.size) * mesh.size}."
         )
-    epoch = steps_per_epoch(dataset.size("train"), cfg.batch_size)
+    part = cfg.batch_size // cfg.train.accumulate
+    if part % mesh.size:
+        raise ValueError(
+            f"a part of {part} sequences (train.accumulate={cfg.train.accumulate}) does not split "
+            f"over {mesh.size} devices; use parts of a multiple of {mesh.size}."
+        )
+    padded_lengths = bucket_lengths(dataset.padded_length, cfg.data.buckets)
+    order = Order(dataset.lengths("train"), cfg.batch_size, cfg.seed, padded_lengths)
+    epoch = order.steps_per_epoch
     total_steps = cfg.train.steps or max(1, round(cfg.train.epochs * epoch))
     graphdef, params, _ = split(_abstract_model(cfg.task, dataset, cfg.model.to_dict()))
     tx, rows = make_optimizer(
@@ -202,6 +234,8 @@ def assemble(cfg: ConfigDict, dataset: TokenDataset) -> Experiment:
         tx=tx,
         rows=tuple(rows),
         mesh=mesh,
+        padded_lengths=padded_lengths,
+        order=order,
         steps_per_epoch=epoch,
         total_steps=total_steps,
         eval_every=cfg.train.eval_every or epoch,

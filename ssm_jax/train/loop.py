@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import jax
 from rich.console import Console
 
 from ssm_jax import config as config_lib
-from ssm_jax.data.loader import eval_batches, train_batches
 from ssm_jax.tasks import mean_metrics
 from ssm_jax.train.checkpoint import CheckpointStore
 from ssm_jax.train.console import Progress, parameter_table
@@ -104,6 +103,24 @@ def train_and_evaluate(
     return EXIT_DONE if finished else EXIT_STOPPED
 
 
+class PerLength:
+    """A step, compiled for each length of batches when the first one of it comes."""
+
+    def __init__(self, what: str, compile_step: Callable[[int], jax.stages.Compiled]) -> None:
+        self._what = what
+        self._compile = compile_step
+        self._compiled: dict[int, jax.stages.Compiled] = {}
+
+    def of(self, batch: Mapping[str, jax.Array]) -> jax.stages.Compiled:
+        """The step for a batch."""
+        length = batch["inputs"].shape[-1 if "lengths" in batch else 1]
+        if length not in self._compiled:
+            step, seconds = timed_compile(lambda: self._compile(length))
+            say(f"compiled {self._what} for L = {length:,} in {seconds:.1f} s.")
+            self._compiled[length] = step
+        return self._compiled[length]
+
+
 @dataclass
 class _Run:
     """The files of a run, and what it carries from step to step besides the state."""
@@ -120,11 +137,10 @@ class _Run:
     found: dict[str, float] | None = None
     window: dict[str, float] = field(default_factory=dict)  # sums since the last line of the log
     last_finite: tuple[int, float] | None = None  # step, loss
-    eval_step: jax.stages.Compiled = field(init=False)
+    eval_step: PerLength = field(init=False)
 
     def __post_init__(self) -> None:
-        self.eval_step, seconds = timed_compile(self.experiment.compile_eval_step)
-        say(f"compiled the evaluation in {seconds:.1f} s.")
+        self.eval_step = PerLength("the evaluation", self.experiment.compile_eval_step)
 
     def train(self, state: TrainState, start: int) -> bool:
         """Train to the last step; False if stopped before, with everything saved."""
@@ -136,14 +152,13 @@ class _Run:
             self._save(start, state, replace=True, final=start == total)
         if start >= total:
             return True
-        train_step, seconds = timed_compile(experiment.compile_train_step)
-        say(f"compiled the training step in {seconds:.1f} s.")
-        batches = train_batches(experiment.dataset, "train", cfg.batch_size, cfg.seed, start)
+        train_step = PerLength("the training step", experiment.compile_train_step)
+        batches = experiment.train_batches(start)
         unread: tuple[int, Mapping[str, jax.Array]] | None = None
         with Progress("train", total, start=start) as progress:
             for step in range(start + 1, total + 1):
                 batch = experiment.place_batch(next(batches))
-                state, metrics = train_step(state, experiment.key, batch)
+                state, metrics = train_step.of(batch)(state, experiment.key, batch)
                 # Metrics of step k are read after step k + 1 is dispatched: no waiting in between.
                 if unread is not None:
                     self._read(*unread, state, progress)
@@ -217,9 +232,9 @@ class _Run:
         total = -(-experiment.dataset.size(split) // experiment.eval_batch_size)
         sums: dict[str, float] = {}
         with Progress(split, total) as progress:
-            batches = eval_batches(experiment.dataset, split, experiment.eval_batch_size)
-            for number, batch in enumerate(batches, start=1):
-                found = self.eval_step(state.params, state.stats, experiment.place_batch(batch))
+            for number, numbered in enumerate(experiment.eval_batches(split), start=1):
+                batch = experiment.place_batch(numbered)
+                found = self.eval_step.of(batch)(state.params, state.stats, batch)
                 for name, value in found.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
                 means = mean_metrics(sums)

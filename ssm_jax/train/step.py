@@ -18,34 +18,74 @@ from ssm_jax.train.state import TrainState, split
 Metrics = dict[str, Array]
 
 
-def make_gradient(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array, Batch], tuple[Any, Any]]:
-    """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step)."""
+def make_gradient(
+    graphdef: nnx.GraphDef, *, horizon: int, accumulate: int = 1
+) -> Callable[[TrainState, Array, Batch], tuple[Any, Any]]:
+    """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
-    def gradient(state: TrainState, key: Array, batch: Batch):
+    Args:
+      graphdef: of the model.
+      horizon: steps that the filters of the layers count, see `apply_model`.
+      accumulate: M parts of a batch that are computed in turn, so that one part's activations are
+        in memory at a time. Part m has the examples m, m + M, ..: on several devices every device
+        then computes at every part. Batch statistics are of a part.
+    """
+
+    def of_part(params: Any, stats: Any, key: Array, batch: Batch):
         def objective(params):
-            model = nnx.merge(graphdef, params, state.stats)
-            dropout_key = jax.random.fold_in(key, state.step)
-            logits_BK = apply_model(model, batch, train=True, key=dropout_key)
+            model = nnx.merge(graphdef, params, stats)
+            logits_BK = apply_model(model, batch, train=True, key=key, horizon=horizon)
             metrics = mean_metrics(classification_sums(logits_BK, batch))
             return metrics["loss"], (metrics, split(model)[2])
 
-        return jax.value_and_grad(objective, has_aux=True)(state.params)
+        return jax.value_and_grad(objective, has_aux=True)(params)
+
+    def gradient(state: TrainState, key: Array, batch: Batch):
+        dropout_key = jax.random.fold_in(key, state.step)
+        if accumulate == 1:
+            return of_part(state.params, state.stats, dropout_key, batch)
+
+        def add_part(carry, part_and_key):
+            stats, total = carry
+            part, part_key = part_and_key
+            (_, (metrics, stats)), grads = of_part(state.params, stats, part_key, part)
+            return (stats, jax.tree.map(jnp.add, total, (metrics, grads))), None
+
+        parts = {name: _in_parts(array, accumulate) for name, array in batch.items()}
+        keys = jax.random.split(dropout_key, accumulate)
+        (_, (metrics, _)), grads = jax.eval_shape(
+            of_part, state.params, state.stats, keys[0], {n: a[0] for n, a in parts.items()}
+        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (metrics, grads))
+        (stats, total), _ = jax.lax.scan(add_part, (state.stats, zeros), (parts, keys))
+        metrics, grads = jax.tree.map(lambda x: x / accumulate, total)
+        return (metrics["loss"], (metrics, stats)), grads
 
     return gradient
 
 
+def _in_parts(array: Array, parts: int) -> Array:
+    """(B, ...) as (parts, B / parts, ...), where part m has the rows m, m + parts, ...."""
+    rows = array.reshape(array.shape[0] // parts, parts, *array.shape[1:])
+    return jnp.swapaxes(rows, 0, 1)
+
+
 def make_train_step(
-    graphdef: nnx.GraphDef, tx: optax.GradientTransformation
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    *,
+    horizon: int,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Array, Batch], tuple[TrainState, Metrics]]:
     """(state, key, batch) -> (new state, metrics).
 
     Metrics: loss, accuracy and grad_norm before the update, and ok. When a loss or gradient is not
-      finite, `ok` falls
-    and the state stays what it was before that step, for good: the metrics are read one step late,
-      and the steps
-    dispatched meanwhile must not touch it.
+    finite, `ok` falls and the state stays what it was before that step, for good: the metrics are
+    read one step late, and the steps dispatched meanwhile must not touch it.
+
+    `horizon` and `accumulate` are those of `make_gradient`.
     """
-    gradient = make_gradient(graphdef)
+    gradient = make_gradient(graphdef, horizon=horizon, accumulate=accumulate)
 
     def train_step(state: TrainState, key: Array, batch: Batch) -> tuple[TrainState, Metrics]:
         (loss, (metrics, stats)), grads = gradient(state, key, batch)
@@ -61,21 +101,28 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Any, Any, Batch], Metrics]:
+def make_eval_step(graphdef: nnx.GraphDef, *, horizon: int) -> Callable[[Any, Any, Batch], Metrics]:
     """(params, stats, batch) -> sums over the batch's real examples."""
 
     def eval_step(params: Any, stats: Any, batch: Batch) -> Metrics:
         model = nnx.merge(graphdef, params, stats)
-        return classification_sums(apply_model(model, batch, train=False, key=None), batch)
+        logits_BK = apply_model(model, batch, train=False, key=None, horizon=horizon)
+        return classification_sums(logits_BK, batch)
 
     return eval_step
 
 
 def non_finite_leaves(
-    graphdef: nnx.GraphDef, state: TrainState, key: Array, batch: Batch
+    gradient: Callable[[TrainState, Array, Batch], tuple[Any, Any]],
+    state: TrainState,
+    key: Array,
+    batch: Batch,
 ) -> list[str]:
-    """Names of what is not finite in a step from `state`: loss, params/..., grad/...."""
-    (loss, _), grads = jax.jit(make_gradient(graphdef))(state, key, batch)
+    """Names of what is not finite in a step from `state`: loss, params/..., grad/....
+
+    `gradient` is from `make_gradient`.
+    """
+    (loss, _), grads = jax.jit(gradient)(state, key, batch)
     found = [] if jnp.isfinite(loss) else ["loss"]
     for prefix, tree in (("params", state.params), ("grad", grads)):
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:

@@ -16,7 +16,8 @@ def tiny_config(**overrides) -> ConfigDict:
     cfg.name = "tiny"
     cfg.batch_size = 8
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 100, 20, 20
-    cfg.data.longer_than, cfg.data.shorter_than, cfg.data.padded_length = 3, 24, 24
+    cfg.data.listops.longer_than, cfg.data.listops.shorter_than = 3, 24
+    cfg.data.padded_length = 24
     cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 2, 8, 4
     cfg.model.dropout, cfg.model.pool = 0.1, "last"
     cfg.train.steps, cfg.train.eval_every = 60, 20

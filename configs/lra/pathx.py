@@ -1,0 +1,74 @@
+"""LRA Path-X: Pathfinder at 128 x 128 pixels, 2 classes, 16,384 steps.
+
+Published test accuracy: S4D with tuned frequency bias 97.84 %, S4 96.35 %, S5 98.58 %. Ours at full
+size: not run.
+
+    python scripts/prepare_data.py prepare pathx --from=lra_release.gz
+    python scripts/train.py --config=configs/lra/pathx.py --workdir=runs/pathx
+
+In 16 GB of memory: --config.train.accumulate=5 --config.model.remat=true; --dry_run states what a
+step takes.
+"""
+
+from ssm_jax import arms
+from ssm_jax import config as config_lib
+
+
+def get_config(arg=""):
+    chosen = config_lib.parse_arg(arg, arm=arms.ARMS, size=arms.SIZES)
+    arm, size = chosen["arm"], chosen["size"]
+    cfg = config_lib.default()
+    arms.name(cfg, "pathx", arm)
+    cfg.seed = 3333
+    cfg.data.padded_length = 16_384
+    if arm == "s4":
+        arms.s4(cfg, d_model=256, d_state=32, n_ssm=256)
+        cfg.batch_size = 16
+        cfg.train.epochs = 50.0  # 500,000 steps
+        config_lib.rates(
+            cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.001, 0.05)
+        )
+        cfg.schedule.warmup_steps, cfg.schedule.total_steps = 50_000, 500_000
+    elif arm == "s5":
+        arms.s5(
+            cfg, d_model=128, ssm_size=256, n_blocks=16, C_init="complex_normal",
+            gate="half_glu1", norm_momentum=0.1,
+        )  # fmt: skip
+        cfg.data.mean, cfg.data.std = 0.5, 0.5  # S5 alone centres the pixels
+        cfg.batch_size = 32
+        cfg.train.epochs = 75.0
+        arms.s5_rates(
+            cfg, lr=0.0018, ssm_lr=0.0006, weight_decay=0.06, optimizer="BandCdecay"
+        )
+        cfg.schedule.warmup_steps = 5_000  # one epoch
+    else:
+        arms.s4d(cfg, arm, alpha=5.0)
+        cfg.model.d_model = cfg.model.n_ssm = 128
+        cfg.batch_size = 20
+        cfg.train.epochs = 150.0  # 1,200,000 steps
+        config_lib.rates(
+            cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.01, 0.0), rest=(0.001, 0.03)
+        )
+        cfg.schedule.warmup_steps, cfg.schedule.total_steps = 200_000, 1_250_000
+        cfg.schedule.clamp = False
+    cfg.model.dt_min = 1e-4
+    if arm in ("s4", "s5"):  # the other arms are then still warming up
+        arms.early(cfg, accuracy=0.92, epoch=10)
+    if size == "reduced":
+        reduce(cfg)
+    return config_lib.smoke(cfg) if size == "smoke" else cfg
+
+
+def reduce(cfg):
+    """The same images at a quarter of the model, for a GPU of any size."""
+    cfg.name += ":reduced"
+    cfg.notes = (
+        "Reduced: 20,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 10 "
+        "epochs. Not comparable with LRA."
+    )
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 20_000, 1_000, 1_000
+    cfg.model.depth, cfg.model.d_model = 4, 64
+    cfg.model.n_ssm = 1
+    cfg.batch_size, cfg.train.epochs = 20, 10.0
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 500, 0, True
+    cfg.reference.accuracy = 0.0

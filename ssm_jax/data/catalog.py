@@ -1,0 +1,163 @@
+"""The data sets that there are, and opening one from the `data` section of a config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssm_jax.data.dataset import Dataset, open_dataset
+from ssm_jax.data.listops_generator import Spec
+from ssm_jax.data.make_image import ImageOptions, image
+from ssm_jax.data.make_listops import listops
+from ssm_jax.data.make_pathfinder import PathfinderOptions, pathfinder, pathx
+from ssm_jax.data.make_retrieval import RetrievalOptions, retrieval
+from ssm_jax.data.make_text import TextOptions, text
+from ssm_jax.data.recipe import Place, Recipe, find
+
+SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set.
+
+    Attributes:
+      about: it in a few words.
+      options: dataclass of what can be chosen; its defaults are as published.
+      recipe: (options, source, place) -> how it is made.
+      sources: where examples can come from, the usual one first.
+      files: what official files are called.
+      made_to_count: sources of which n_train, n_val and n_test are made, not chosen from more.
+    """
+
+    about: str
+    options: type
+    recipe: Callable[[Any, str, Place], Recipe]
+    sources: tuple[str, ...]
+    files: str
+    made_to_count: tuple[str, ...] = ("generated", "stand_in")
+
+
+CATALOG: Mapping[str, Entry] = {
+    "listops": Entry(
+        "nested list operations, 10 classes, up to 2,000 tokens",
+        Spec,
+        listops,
+        ("generated", "official"),
+        "LRA release: listops-1000/basic_{train,val,test}.tsv",
+    ),
+    "text": Entry(
+        "sentiment of IMDB reviews, 2 classes, up to 4,096 characters",
+        TextOptions,
+        text,
+        ("official", "sample", "stand_in"),
+        "aclImdb_v1.tar.gz, or the folder aclImdb",
+    ),
+    "retrieval": Entry(
+        "citation between two papers (AAN), 2 classes, two texts of up to 4,000 characters",
+        RetrievalOptions,
+        retrieval,
+        ("official", "stand_in"),
+        "LRA release: tsv_data/new_aan_pairs.{train,eval,test}.tsv",
+    ),
+    "image": Entry(
+        "CIFAR-10 in gray, or Fashion-MNIST, 10 classes, 1,024 pixels",
+        ImageOptions,
+        image,
+        ("official", "stand_in"),
+        "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or their folders; Fashion-MNIST's "
+        "*-ubyte[.gz]",
+    ),
+    "pathfinder": Entry(
+        "whether two ends are on one contour, 2 classes, 1,024 pixels",
+        PathfinderOptions,
+        pathfinder,
+        ("generated", "official"),
+        "LRA release: pathfinder32/curv_contour_length_14",
+    ),
+    "pathx": Entry(
+        "the same at 128 x 128, 16,384 pixels",
+        PathfinderOptions,
+        pathx,
+        ("generated", "official"),
+        "LRA release: pathfinder128/curv_contour_length_14",
+    ),
+}
+
+# The section of cfg.data that holds a task's own options
+IMAGES = ("image", "pathfinder", "pathx")
+SECTION = {
+    "listops": "listops",
+    "text": "text",
+    "image": "image",
+    "pathfinder": "pathfinder",
+    "pathx": "pathfinder",
+}
+
+
+def entry_of(task: str, source: str) -> Entry:
+    """The entry of a task that has examples of a source.
+
+    Raises:
+      ValueError: for a task or source that there is not.
+    """
+    if task not in CATALOG:
+        raise ValueError(f"unknown task {task!r}; choose one of {', '.join(CATALOG)}.")
+    if source not in CATALOG[task].sources:
+        raise ValueError(
+            f"data.source={source!r} is not known to {task}; "
+            f"choose one of {', '.join(CATALOG[task].sources)}."
+        )
+    return CATALOG[task]
+
+
+def recipe_of(task: str, options: Mapping[str, Any], place: Place) -> Recipe:
+    """How the data set that a config describes is made.
+
+    Args:
+      task: a key of CATALOG.
+      options: plain options of `cfg.data`; those of the task are in the section named by its kind.
+      place: folders and processes.
+    """
+    entry = entry_of(task, options["source"])
+    own = options[SECTION[task]] if task in SECTION else {}
+    known = {**options, **own, "max_length": options["padded_length"]}
+    made_to_count = options["source"] in entry.made_to_count
+    chosen = {}
+    for field in dataclasses.fields(entry.options):
+        counted = field.name in SPLITS_OF_COUNTS
+        if counted and (not made_to_count or not known[field.name]):
+            continue  # as many as officially
+        chosen[field.name] = known[field.name]
+    return entry.recipe(entry.options(**chosen), options["source"], place)
+
+
+def open_data(task: str, options: Mapping[str, Any], place: Place) -> Dataset:
+    """The data set that a config describes.
+
+    Those that need no files are made if they are not there; all others are opened, and where they
+    are missing the error gives the command that prepares them.
+
+    Raises:
+      FileNotFoundError: if the data are not there and cannot be made at once.
+      ValueError: for options that do not fit together, and for damaged data.
+      BlockingIOError: if another process is preparing the same data.
+    """
+    entry, source = entry_of(task, options["source"]), options["source"]
+    if place.files is not None and source != "official":
+        raise ValueError(
+            f"--lra_release={place.files} is only read with data.source=official, and it is "
+            f"{source}; change one of the two."
+        )
+    recipe = recipe_of(task, options, place)
+    counts = {split: options[name] for name, split in SPLITS_OF_COUNTS.items()}
+    images = {"mean": options["mean"], "std": options["std"]}
+    return open_dataset(
+        find(recipe, place.data_dir),
+        options["padded_length"],
+        counts=None if source in entry.made_to_count else counts,
+        **(images if task in IMAGES else {}),
+    )
+

@@ -1,0 +1,160 @@
+"""What a data set is made of: labelled examples in flat arrays, and the numbers in each split."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssm_jax.data.ragged import Ragged
+
+SPLITS = ("train", "val", "test")
+Splits = Mapping[str, np.ndarray]  # int64 numbers of the examples in "train", "val" and "test"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled gray images, flattened row by row.
+
+    Attributes:
+      pixels: uint8 (n, L).
+      targets: uint8 (n,), the class of each.
+
+    Raises:
+      ValueError: if the arrays do not fit together.
+    """
+
+    pixels: np.ndarray
+    targets: np.ndarray
+
+    def __post_init__(self) -> None:
+        if (self.pixels.dtype, self.targets.dtype) != (np.uint8, np.uint8):
+            raise ValueError(
+                f"images must be uint8; got {self.pixels.dtype} and {self.targets.dtype}."
+            )
+        if self.pixels.ndim != 2 or self.targets.shape != self.pixels.shape[:1]:
+            raise ValueError(
+                f"images (n, L) need targets (n,); got {self.pixels.shape}, {self.targets.shape}."
+            )
+
+    def __len__(self) -> int:
+        return self.targets.size
+
+    def features(self, index: int) -> dict[str, np.ndarray]:
+        """One image by name: {"pixels": (L,)}."""
+        return {"pixels": self.pixels[index]}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Labelled pairs of documents; every document is stored once.
+
+    Attributes:
+      tokens, offsets: of the documents, as in Ragged.
+      first, second: int32 (n,), the documents of each pair.
+      targets: uint8 (n,), the class of each pair.
+
+    Raises:
+      ValueError: if the arrays do not fit together.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    targets: np.ndarray
+
+    def __post_init__(self) -> None:
+        documents = self.documents
+        for name in ("first", "second"):
+            numbers = getattr(self, name)
+            if numbers.dtype != np.int32 or numbers.shape != self.targets.shape:
+                raise ValueError(
+                    f"{self.targets.size} pairs need as many int32 numbers; "
+                    f"got {name} {numbers.dtype} {numbers.shape}."
+                )
+            if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(documents):
+                raise ValueError(f"a pair names a document outside 0..{len(documents) - 1}.")
+        if self.targets.dtype != np.uint8:
+            raise ValueError(f"targets must be uint8; got {self.targets.dtype}.")
+
+    @functools.cached_property
+    def documents(self) -> Ragged:
+        """The documents, with classes that mean nothing."""
+        return Ragged(self.tokens, self.offsets, np.zeros(self.offsets.size - 1, np.uint8))
+
+    def __len__(self) -> int:
+        return self.targets.size
+
+    def features(self, index: int) -> dict[str, np.ndarray]:
+        """One pair by name: {"first": tokens, "second": tokens}."""
+        documents = self.documents
+        return {
+            "first": documents.row(int(self.first[index])),
+            "second": documents.row(int(self.second[index])),
+        }
+
+
+Examples = Ragged | Images | Pairs
+KINDS: dict[str, type] = {"tokens": Ragged, "images": Images, "pairs": Pairs}
+
+
+def kind_of(examples: Examples) -> str:
+    """The key of KINDS."""
+    return next(name for name, kind in KINDS.items() if isinstance(examples, kind))
+
+
+def joined(tables: Mapping[str, Ragged]) -> tuple[Ragged, dict[str, np.ndarray]]:
+    """The rows of several tables one after the other, and the numbers that each has there."""
+    parts = list(tables.values())
+    lengths = np.concatenate([table.lengths() for table in parts])
+    examples = Ragged(
+        np.concatenate([table.tokens for table in parts]),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.concatenate([table.targets for table in parts]),
+    )
+    return examples, consecutive({name: len(table) for name, table in tables.items()})
+
+
+def consecutive(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Splits that follow each other: {"train": 0..n-1, "val": n.., ...}."""
+    bounds = np.cumsum([0, *sizes.values()]).tolist()
+    return {
+        name: np.arange(start, stop, dtype=np.int64)
+        for name, start, stop in zip(sizes, bounds[:-1], bounds[1:], strict=True)
+    }
+
+
+def spread(numbers: np.ndarray, n: int) -> np.ndarray:
+    """n of the numbers, evenly spread: files are often sorted by class. 0: all of them.
+
+    Raises:
+      ValueError: if there are fewer.
+    """
+    if n == 0:
+        return numbers
+    if n > numbers.size:
+        raise ValueError(f"there are only {numbers.size:,} examples, {n:,} are asked for.")
+    return numbers[np.arange(n, dtype=np.int64) * numbers.size // n]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Examples that have just been read or generated.
+
+    Attributes:
+      examples, splits: the data.
+      detail: where they come from, in a line.
+      facts: further entries of the manifest, JSON values, such as hashes of the files read.
+      vocabulary: of tokens, from id 0; empty for images.
+      n_classes: K.
+    """
+
+    examples: Examples
+    splits: Splits
+    detail: str
+    facts: Mapping[str, object]
+    vocabulary: tuple[str, ...]
+    n_classes: int

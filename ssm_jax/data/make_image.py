@@ -1,0 +1,96 @@
+"""Recipes of Image: gray pictures read pixel by pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssm_jax.data import cifar, fashion_mnist, stand_in
+from ssm_jax.data.examples import Images, Made
+from ssm_jax.data.fetch import fetch
+from ssm_jax.data.recipe import Place, Recipe, command
+from ssm_jax.data.splits import held_out
+
+TASK = "image"
+N_CLASSES = 10
+DATASETS = ("cifar10", "fashion_mnist")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions:
+    """What the examples depend on.
+
+    Attributes:
+      dataset: "cifar10", LRA's, or "fashion_mnist", padded with black to 32 x 32.
+      n_held_out: training images that are for validation: the last of a random order (seed 42, as
+        S4, whose 5,000 they are).
+      seed, n_train, n_val, n_test: of the stand-in alone.
+    """
+
+    dataset: str = "cifar10"
+    n_held_out: int = 5_000
+    seed: int = 0
+    n_train: int = 400
+    n_val: int = 100
+    n_test: int = 100
+
+    def __post_init__(self) -> None:
+        if self.dataset not in DATASETS:
+            raise ValueError(
+                f"unknown dataset {self.dataset!r}; choose one of {', '.join(DATASETS)}."
+            )
+        if not 1 <= self.n_held_out < 50_000:
+            raise ValueError(f"n_held_out={self.n_held_out} must be from 1 to 49,999.")
+
+
+def image(options: ImageOptions, source: str, place: Place) -> Recipe:
+    """How Image is made.
+
+    Args:
+      options: what is made.
+      source: "official", or "stand_in" (stripes in noise, for tests of the machinery).
+      place: folders; its files are the archive or folder of the images.
+    """
+    counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
+    parameters: dict[str, Any]
+    if source == "stand_in":
+        parameters = {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
+    else:
+        parameters = {"dataset": options.dataset, "n_held_out": options.n_held_out}
+
+    def make(_: Path) -> Made:
+        if source == "stand_in":
+            images, splits = stand_in.images(counts, options.seed)
+            detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
+            return Made(images, splits, detail, {}, (), N_CLASSES)
+        if options.dataset == "cifar10":
+            parts = cifar.read(place.files or fetch(cifar.ARCHIVE, place.raw))
+            what = "CIFAR-10 in gray (PIL's L)"
+        else:
+            parts = fashion_mnist.read(place.files, pad_to=32)
+            what = "Fashion-MNIST, padded to 32 x 32"
+        n = parts.train_targets.size
+        train, val = held_out(n, options.n_held_out, seed=42)
+        splits = {
+            "train": train,
+            "val": val,
+            "test": np.arange(n, n + parts.test_targets.size, dtype=np.int64),
+        }
+        images = Images(
+            np.concatenate([parts.train_pixels, parts.test_pixels]),
+            np.concatenate([parts.train_targets, parts.test_targets]),
+        )
+        return Made(images, splits, f"{what}, {parts.stamp}", {}, (), N_CLASSES)
+
+    return Recipe(
+        task=TASK,
+        source=source,
+        parameters=parameters,
+        stamp="",
+        make=make,
+        at_once=source == "stand_in",
+        command=command(TASK, source, place, options),
+    )

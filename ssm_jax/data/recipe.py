@@ -1,0 +1,212 @@
+"""From a recipe to a prepared data set: rows -> TFDS data set, read back and compared -> arrays.
+
+    DATA_DIR/TASK/NAME              the store that training reads; there whole or not at all
+    DATA_DIR/TASK/.NAME.work        what an unfinished preparation goes on from
+    DATA_DIR/tfds/TASK-NAME/...     the same data as a TensorFlow Datasets data set
+    DATA_DIR/raw                    downloaded files
+
+NAME is the source and eight digits that name the parameters and the files read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssm_jax.data.examples import Made
+from ssm_jax.data.progress import stage
+from ssm_jax.data.shards import cpu_count
+from ssm_jax.data.store import FORMAT, locked, read_manifest, write_store
+
+SOURCES = ("official", "generated", "sample", "stand_in")
+
+
+def default_data_dir() -> Path:
+    """Where data are kept unless a command says otherwise: $SSM_JAX_DATA_DIR, or ./data."""
+    return Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where data are, and who makes them.
+
+    Attributes:
+      data_dir: see the head of this file.
+      files: official files of the user, an archive or a folder; None: see each recipe.
+      workers: processes; the data do not depend on it.
+    """
+
+    data_dir: Path
+    files: Path | None = None
+    workers: int = dataclasses.field(default_factory=cpu_count)
+
+    @property
+    def raw(self) -> Path:
+        """The folder of downloaded files."""
+        return self.data_dir / "raw"
+
+
+def command(task: str, source: str, place: Place, options: Any) -> str:
+    """The command that prepares a data set.
+
+    Args:
+      options: the task's dataclass; what differs from its defaults is named.
+    """
+    words = ["python", "scripts/prepare_data.py", "prepare", task, f"--source={source}"]
+    words.append(f"--data_dir={place.data_dir}")
+    if place.files is not None:
+        words.append(f"--from={place.files}")
+    usual = type(options)()
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value != getattr(usual, field.name):
+            words.append(f"--{field.name}={value}")
+    return shlex.join(words)
+
+
+def files_missing(task: str, what: str) -> FileNotFoundError:
+    """For a recipe that cannot be made without files of the user."""
+    return FileNotFoundError(
+        f"the official {task} data cannot be downloaded; give them with --from=PATH ({what})."
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the data set of a task is made, or found again.
+
+    Attributes:
+      task: a key of ssm_jax.data.catalog.CATALOG.
+      source: one of SOURCES.
+      parameters: all that the examples depend on besides the files read; JSON values.
+      stamp: tells the files read from others; None: not known, any that were read before will do.
+      make: the examples; it gets a folder to work in, which a later try finds again.
+      at_once: a training run may make them without being asked.
+      command: makes them.
+      check: refuses a single example (features by name, target) that cannot be; may be None.
+    """
+
+    task: str
+    source: str
+    parameters: Mapping[str, Any]
+    stamp: str | None
+    make: Callable[[Path], Made]
+    at_once: bool
+    command: str
+    check: Callable[[Mapping[str, np.ndarray], int], None] | None = None
+
+    def folder(self, data_dir: Path) -> Path:
+        """Where the store is, or would be.
+
+        Raises:
+          ValueError: if different files were read before, and the recipe does not say which.
+        """
+        if self.stamp is not None:
+            identity = {**self.parameters, "files": self.stamp, "format": FORMAT}
+            digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+            return data_dir / self.task / f"{self.source}-{digest}"
+        wanted = json.loads(json.dumps(dict(self.parameters)))
+        found = {
+            folder: manifest["sha256"]
+            for folder in sorted(data_dir.glob(f"{self.task}/{self.source}-*"))
+            if (manifest := _sound(folder)) and manifest["parameters"] == wanted
+        }
+        # The archive and the folder unpacked from it make two stores of the same data.
+        if len(set(found.values())) > 1:
+            raise ValueError(
+                f"{data_dir / self.task} holds different {self.source} data "
+                f"({', '.join(f.name for f in found)}); say which with --lra_release."
+            )
+        return next(iter(found), data_dir / self.task / f"{self.source}-*")
+
+
+def _sound(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a store, or None for one of an older format or a damaged one."""
+    try:
+        return read_manifest(folder)
+    except (ValueError, OSError):
+        return None
+
+
+def find(recipe: Recipe, data_dir: Path) -> Path:
+    """The folder of the prepared data set; made first if it is of those that are made at once.
+
+    Raises:
+      FileNotFoundError: if it is not there; its line gives the command that makes it.
+      BlockingIOError: if another process is preparing the same data.
+    """
+    folder = recipe.folder(data_dir)
+    if folder.is_dir():
+        return folder
+    if not recipe.at_once:
+        raise FileNotFoundError(
+            f"no {recipe.source} {recipe.task} data at {folder}; run: {recipe.command}"
+        )
+    return prepare(recipe, data_dir)
+
+
+def prepare(recipe: Recipe, data_dir: Path) -> Path:
+    """Make the data set unless it is there; an interrupted preparation goes on.
+
+    Returns:
+      The folder of the store.
+    """
+    folder = recipe.folder(data_dir)
+    work = folder.with_name(f".{folder.name}.work")
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir():
+            work.mkdir(parents=True, exist_ok=True)
+            made = recipe.make(work)
+            _through_tfds(recipe, made, data_dir / "tfds" / f"{recipe.task}-{folder.name}")
+            header = {
+                "task": recipe.task,
+                "source": recipe.source,
+                "parameters": dict(recipe.parameters),
+            }
+            write_store(folder, work / "store", made, header)
+        # The one before us may have been killed between its store and its last line; a worker that
+        # outlived a killed preparation may still be writing a shard we did not need.
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _through_tfds(recipe: Recipe, made: Made, data_dir: Path) -> None:
+    """Write the TFDS data set and compare what it gives back, example by example."""
+    # Imported late: 0.4 s, and training must not need it.
+    from ssm_jax.data import builder as tfds
+
+    total = sum(numbers.size for numbers in made.splits.values())
+    data_set = tfds.LongSequences(made, data_dir)
+    with stage("writing the TFDS data set", total, "examples") as advance:
+        tfds.build(data_set, advance)
+    with stage("reading it back and comparing", total, "examples") as advance:
+        for split, numbers in made.splits.items():
+            count = 0
+            for number, row in zip(numbers.tolist(), tfds.read(data_set, split), strict=False):
+                where = f"{data_set.data_dir} {split} example {count}"
+                target = int(row.pop("target"))
+                if target != made.examples.targets[number] or any(
+                    not np.array_equal(row[name], array)
+                    for name, array in made.examples.features(number).items()
+                ):
+                    raise ValueError(f"{where} is not what was written; prepare the data again.")
+                if recipe.check is not None:
+                    try:
+                        recipe.check(row, target)
+                    except ValueError as error:
+                        raise ValueError(f"{where}: {error}") from None
+                count += 1
+                if count % 1_000 == 0:
+                    advance(1_000)
+            if count != numbers.size:
+                raise ValueError(f"{data_set.data_dir} {split} has {count:,} of {numbers.size:,}.")

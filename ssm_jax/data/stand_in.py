@@ -1,0 +1,73 @@
+"""Random data in the form of a task, for tests of the machinery where the real files are missing.
+
+They are asked for by name (data.source=stand_in) and say in every result what they are. Each class
+has a mark that a model can learn, so that a broken path shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ssm_jax.data.aan import PairTable, Papers
+from ssm_jax.data.examples import Images, consecutive
+
+VERSION = 1  # raise it whenever the same arguments would give other data
+_WORDS = ("good", "bad")  # the mark of class 1 and of class 0
+_SIDE = 32  # pixels
+
+
+def _stream(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, VERSION], np.uint64)))
+
+
+def _document(rng: np.random.Generator, word: str, longest: int) -> str:
+    """A tenth to all of the longest length in words of 2 to 8 letters, a fifth of them the mark."""
+    length = int(rng.integers(max(longest // 10, 1), longest + 1))
+    letters = rng.integers(ord("a"), ord("z") + 1, length, np.uint8).tobytes().decode()
+    words, at = [], 0
+    while at < length:
+        step = int(rng.integers(2, 9))
+        words.append(word if rng.random() < 0.2 else letters[at : at + step])
+        at += step
+    return " ".join(words)[:length]
+
+
+def reviews(
+    counts: Mapping[str, int], seed: int, max_length: int
+) -> dict[str, list[tuple[str, int]]]:
+    """(review, class) of each split, classes in turn."""
+    rng = _stream(seed)
+    return {
+        split: [(_document(rng, _WORDS[1 - i % 2], max_length - 1), i % 2) for i in range(n)]
+        for split, n in counts.items()
+    }
+
+
+def papers(counts: Mapping[str, int], seed: int, max_length: int) -> Papers:
+    """Pairs of documents; class 1 where both have the same mark."""
+    rng = _stream(seed)
+    documents: list[str] = []
+    pairs = {}
+    for split, n in counts.items():
+        targets = (np.arange(n) % 2).astype(np.uint8)
+        marks = rng.integers(0, 2, n)
+        for mark, target in zip(marks.tolist(), targets.tolist(), strict=True):
+            other = mark if target else 1 - mark
+            documents += [_document(rng, _WORDS[m], max_length - 1) for m in (mark, other)]
+        first = np.arange(len(documents) - 2 * n, len(documents), 2, dtype=np.int32)
+        pairs[split] = PairTable(first, first + np.int32(1), targets)
+    return Papers(documents, pairs, detail="", facts={})
+
+
+def images(counts: Mapping[str, int], seed: int) -> tuple[Images, dict[str, np.ndarray]]:
+    """32 x 32 stripes in noise; class k has k + 1 of them."""
+    rng = _stream(seed)
+    n = sum(counts.values())
+    targets = (np.arange(n) % 10).astype(np.uint8)
+    column = np.arange(_SIDE) / _SIDE
+    stripes = 0.5 + 0.25 * np.sin(2 * np.pi * np.outer(targets + 1, column))
+    pixels = stripes[:, None, :] + rng.normal(0, 0.1, (n, _SIDE, _SIDE))
+    pixels = np.clip(np.round(255 * pixels), 0, 255).astype(np.uint8).reshape(n, -1)
+    return Images(pixels, targets), consecutive(counts)
