@@ -1,0 +1,236 @@
+"""CIFAR-10 in grey, the Image task of LRA: from an official archive, or a folder unpacked from it.
+
+The binary version is a row of records: the class, then 1024 red, green and blue values. The Python
+version is read as described in `cifar_pickle`. Nothing is unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+
+from ssm_jax.data.cifar_pickle import read_batch
+from ssm_jax.data.fetch import RemoteFile, sha256_of
+from ssm_jax.data.pixels import Pixels
+from ssm_jax.data.progress import stage
+
+BINARY = RemoteFile(
+    "cifar-10-binary.tar.gz",
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+    170_052_171,
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)
+PYTHON = RemoteFile(
+    "cifar-10-python.tar.gz",
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+    170_498_071,
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+)
+# Of the files of the Python version, as published with torchvision.
+_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+_BATCHES = tuple(_MD5)  # the test batch last
+_CLASSES = 10
+_COLOURS = 3 * 32 * 32
+_WANTED = (
+    f"{BINARY.name} (sha256 {BINARY.sha256}), or the folder cifar-10-batches-bin unpacked from it, "
+    "or a folder above either"
+)
+_DEPTH = 4  # folders between the given one and the one with the batches, that included
+
+
+@dataclass(frozen=True)
+class Official:
+    """What official files must be; tests imitate them in small.
+
+    Attributes:
+      binary: the archive of the binary version.
+      python: the archive of the Python version.
+      rows: images in each of the six batches.
+      md5: of each batch of the Python version.
+    """
+
+    binary: RemoteFile = BINARY
+    python: RemoteFile = PYTHON
+    rows: int = 10_000
+    md5: Mapping[str, str] = field(default_factory=lambda: _MD5)
+
+
+OFFICIAL = Official()
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where CIFAR-10 is.
+
+    Attributes:
+      path: an archive, or the folder that holds the six batches.
+      suffix: of the batches in a folder, `.bin` in the binary version; None for an archive.
+      stamp: sizes in bytes; tells two sources apart without reading them.
+    """
+
+    path: Path
+    suffix: str | None
+    stamp: str
+
+
+def find(path: Path) -> Found:
+    """Find CIFAR-10 at a path the user gave; in a folder, an archive is preferred to batches.
+
+    Args:
+      path: an archive, the folder of the batches, or a folder at most four levels above either.
+
+    Raises:
+      FileNotFoundError: if it, or one of the six batches, is not there.
+    """
+    if path.is_file():
+        return Found(path, None, f"archive {path.stat().st_size}")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} does not exist; give {_WANTED}.")
+    level = [path]
+    for _ in range(_DEPTH + 1):
+        for folder in level:
+            for name in (BINARY.name, PYTHON.name):
+                if (folder / name).is_file():
+                    return find(folder / name)
+            for suffix in (".bin", ""):
+                if (folder / f"{_BATCHES[0]}{suffix}").is_file():
+                    return _unpacked(folder, suffix)
+        level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()]
+    raise FileNotFoundError(
+        f"no CIFAR-10 in {path}, nor in the {_DEPTH} levels below it; give {_WANTED}."
+    )
+
+
+def _unpacked(folder: Path, suffix: str) -> Found:
+    for name in _BATCHES:
+        if not (folder / f"{name}{suffix}").is_file():
+            raise FileNotFoundError(f"{name}{suffix} is not in {folder}; unpack CIFAR-10 again.")
+    sizes = [str((folder / f"{name}{suffix}").stat().st_size) for name in _BATCHES]
+    return Found(folder, suffix, f"files{suffix} {' '.join(sizes)}")
+
+
+def read(path: Path, official: Official = OFFICIAL) -> Pixels:
+    """All images of CIFAR-10 in grey, L = 1024; batches 1 to 5 in order are the training set.
+
+    Args:
+      path: see `find`.
+      official: what the files must be.
+
+    Raises:
+      FileNotFoundError: see `find`.
+      ValueError: if what is there is not CIFAR-10.
+    """
+    found = find(path)
+    digest = hashlib.sha256()
+    archive, suffix = None, found.suffix
+    if suffix is None:
+        archive, suffix = _known_archive(found.path, official)
+    paths = [found.path] if archive else [found.path / f"{name}{suffix}" for name in _BATCHES]
+    batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    with stage(f"reading {found.path}", sum(p.stat().st_size for p in paths), "bytes") as advance:
+        for name, file in _in_archive(paths[0], advance) if archive else _in_folder(paths, advance):
+            # A record of the Python version is the longer one, by its file name and small change.
+            data = file.read(official.rows * (_COLOURS + 100) + 10_000)
+            digest.update(data)
+            try:
+                batches[name] = _batch(data, official.rows, official.md5[name], suffix)
+            except ValueError as error:
+                raise ValueError(f"{found.path}: {name}{suffix} {error}; get it again.") from None
+    if missing := [name for name in _BATCHES if name not in batches]:
+        raise FileNotFoundError(f"{missing[0]}{suffix} is not in the archive {found.path}.")
+    train = [batches[name] for name in _BATCHES[:-1]]
+    pixels, targets = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    for what, classes in (("training", targets), ("test", batches[_BATCHES[-1]][1])):
+        counts = np.bincount(classes, minlength=_CLASSES)
+        if (counts != classes.size // _CLASSES).any():
+            raise ValueError(
+                f"{found.path}: the classes of the {classes.size:,} {what} images have "
+                f"{', '.join(map(str, counts))} images, those of CIFAR-10 are of one size."
+            )
+    if archive:
+        detail = f"official CIFAR-10, {archive.name}, sha256 {archive.sha256}"
+    else:
+        version = "binary" if suffix else "Python"
+        detail = f"CIFAR-10, six batches of its {version} version, sha256 {digest.hexdigest()}"
+    return Pixels(pixels, targets, *batches[_BATCHES[-1]], detail)
+
+
+def _known_archive(path: Path, official: Official) -> tuple[RemoteFile, str]:
+    """Which archive a file is, whatever its name, and the suffix of the batches in it."""
+    sha256 = sha256_of(path)
+    for archive, suffix in ((official.binary, ".bin"), (official.python, "")):
+        if sha256 == archive.sha256:
+            return archive, suffix
+    raise ValueError(
+        f"{path} has sha256 {sha256}, that is neither {official.binary.name} (sha256 "
+        f"{official.binary.sha256}) nor {official.python.name} (sha256 {official.python.sha256}); "
+        "get one of them."
+    )
+
+
+def _in_archive(path: Path, advance: Callable[[int], None]) -> Iterator[tuple[str, IO[bytes]]]:
+    """The six batches as they come by, each with its name without suffix."""
+    with open(path, "rb") as raw, tarfile.open(fileobj=raw, mode="r|gz") as archive:
+        seen = 0
+        for member in archive:
+            name = PurePosixPath(member.name).name.removesuffix(".bin")
+            file = archive.extractfile(member) if name in _BATCHES and member.isreg() else None
+            if file:
+                yield name, file
+                advance(raw.tell() - seen)
+                seen = raw.tell()
+
+
+def _in_folder(
+    paths: Iterable[Path], advance: Callable[[int], None]
+) -> Iterator[tuple[str, IO[bytes]]]:
+    for path in paths:
+        with open(path, "rb") as file:
+            yield path.name.removesuffix(".bin"), file
+            advance(file.tell())
+
+
+def _batch(data: bytes, rows: int, md5: str, suffix: str) -> tuple[np.ndarray, np.ndarray]:
+    """Grey pixels (rows, 1024) and classes of a batch; errors go on after the file's name."""
+    if suffix:
+        if len(data) != rows * (1 + _COLOURS):
+            raise ValueError(
+                f"is not {rows:,} records of {1 + _COLOURS:,} bytes, {rows * (1 + _COLOURS):,} in "
+                f"all ({len(data):,} were read)"
+            )
+        records = np.frombuffer(data, np.uint8).reshape(rows, 1 + _COLOURS)
+        targets, colours = records[:, 0].copy(), records[:, 1:]
+    else:
+        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if found != md5:
+            raise ValueError(f"has md5 {found}, expected {md5}")
+        colours, targets = read_batch(data, rows)
+    if targets.max() >= _CLASSES:
+        raise ValueError(f"has an image of class {targets.max()}, the last one is {_CLASSES - 1}")
+    return grey(colours), targets
+
+
+def grey(colours: np.ndarray) -> np.ndarray:
+    """Luma of planes of red, green and blue, bit for bit as Pillow's `convert("L")`.
+
+    Args:
+      colours: uint8 (n, 3 L).
+
+    Returns:
+      uint8 (n, L).
+    """
+    red, green, blue = np.split(colours.astype(np.uint32), 3, axis=1)
+    return ((19_595 * red + 38_470 * green + 7_471 * blue + 32_768) >> 16).astype(np.uint8)

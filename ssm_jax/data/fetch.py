@@ -1,0 +1,235 @@
+"""Downloading one file whose size and sha256 are known: whole and right, or one line of error."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import queue
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ssm_jax.data.progress import stage
+from ssm_jax.data.store import locked
+
+_CHUNK = 1 << 18  # bytes; what Ctrl-C can lose
+_SILENCE = 30.0  # seconds that a server may pause within a file
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a data set, as its authors publish it.
+
+    Attributes:
+      name: its name in a folder here.
+      urls: where it is, http or https; tried in this order.
+      size: bytes.
+      sha256: 64 hexadecimal digits.
+
+    Raises:
+      ValueError: for a name that is a path, or another kind of URL.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or PurePosixPath(self.name).name != self.name:
+            raise ValueError(f"a remote file's name must be that of a file, got {self.name!r}.")
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"only http and https URLs are fetched, got {url!r}.")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file; 0.1 to 0.5 s for 100 MB."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
+    """The path of a file in a folder, downloaded unless it is there.
+
+    An interrupted download leaves NAME.part, and the next call goes on from there. A file that is
+    there under its own name is never changed.
+
+    Args:
+      file: what to fetch.
+      folder: where it is or will be.
+      patience: seconds for all of: resolving names, connecting, and the servers' first answers.
+
+    Raises:
+      FileNotFoundError: if no URL can be reached; the line says what to put where.
+      ConnectionError: if the connection broke within the file.
+      ValueError: if the file there, or what was downloaded, is not the file that was asked for.
+      BlockingIOError: if another process is downloading it.
+    """
+    path = folder / file.name
+    if _is_there(file, path):
+        return path
+    with locked(folder / f".{file.name}.lock"):
+        if _is_there(file, path):  # the process before us brought it
+            return path
+        part = folder / f"{file.name}.part"
+        if not part.is_file() or part.stat().st_size != file.size:
+            _download(file, part, patience)
+        found = sha256_of(part)
+        if found != file.sha256:
+            part.unlink()  # ours, and nothing can be made of it
+            raise ValueError(
+                f"the download of {file.name} has sha256 {found}, expected {file.sha256}; it was "
+                f"deleted. Run the same command again, or put the right file into {folder}."
+            )
+        # The name alone need not be on the disk yet: should the power fail, .part is whole.
+        os.replace(part, path)
+    return path
+
+
+def _is_there(file: RemoteFile, path: Path) -> bool:
+    if not os.path.lexists(path):
+        return False
+    found = sha256_of(path)
+    if found != file.sha256:
+        raise ValueError(
+            f"{path} has sha256 {found} ({path.stat().st_size:,} bytes), expected {file.sha256} "
+            f"({file.size:,} bytes); move it away, or put the right file there."
+        )
+    return True
+
+
+def _download(file: RemoteFile, part: Path, patience: float) -> None:
+    """Fill .part up to the size of the file."""
+    have = part.stat().st_size if part.is_file() else 0
+    if have > file.size:
+        part.unlink()
+        have = 0
+    url, response = _open_any(file, have, part.parent, patience)
+    with response, open(part, "ab") as out:
+        if response.status != http.client.PARTIAL_CONTENT:
+            out.truncate(0)
+            have = 0
+        with stage(f"downloading {file.name}", file.size, "bytes") as advance:
+            advance(have)
+            while have < file.size:
+                try:
+                    chunk = response.read1(min(_CHUNK, file.size - have))
+                except (OSError, http.client.HTTPException) as error:
+                    raise _broken(url, file, have, _reason(error)) from None
+                if not chunk:
+                    raise _broken(url, file, have, "the server closed the connection")
+                out.write(chunk)
+                have += len(chunk)
+                advance(len(chunk))
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _broken(url: str, file: RemoteFile, have: int, reason: str) -> ConnectionError:
+    return ConnectionError(
+        f"{url} broke off after {have:,} of {file.size:,} bytes ({reason}); run the same command "
+        "again, it goes on from there."
+    )
+
+
+def _open_any(file: RemoteFile, have: int, folder: Path, patience: float) -> tuple[str, Any]:
+    """The first URL that answers with the file, or with what follows its first `have` bytes."""
+    deadline = time.monotonic() + patience
+    reasons = []
+    for url in file.urls:
+        try:
+            response = _open(url, have, deadline)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reasons.append(f"{url} cannot be reached ({_reason(error)})")
+            continue
+        other = _other_than(file, have, response)
+        if other is None:
+            return url, response
+        response.close()
+        reasons.append(f"{url} answers with {other}")
+    raise FileNotFoundError(
+        f"{', '.join(reasons)}; put {file.name} (sha256 {file.sha256}) into {folder} and run the "
+        "same command again."
+    )
+
+
+def _open(url: str, have: int, deadline: float) -> Any:
+    """A response, or TimeoutError at the deadline.
+
+    In a thread of its own, because no timeout of a socket bounds the resolving of a name, several
+    addresses tried in turn, or headers that come a byte at a time. It is a daemon: a process that
+    gave up does not wait for it.
+    """
+    headers = {"User-Agent": "ssm-jax"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, headers=headers)
+            answers.put(_opener().open(request, timeout=_SILENCE))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=max(deadline - time.monotonic(), 0.0))
+    except queue.Empty:
+        raise TimeoutError("no answer in time") from None
+    if isinstance(answer, urllib.error.HTTPError):
+        answer.close()
+        if have and answer.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return _open(url, 0, deadline)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """As `urllib.request.urlopen`, proxies included, but without ftp:, file: and data:."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _other_than(file: RemoteFile, have: int, response: Any) -> str | None:
+    """What the headers announce where it is neither the file nor the part that we asked for."""
+    if response.status == http.client.PARTIAL_CONTENT:
+        got = response.headers.get("Content-Range", "")
+        if got == f"bytes {have}-{file.size - 1}/{file.size}":
+            return None
+        return f"another part than bytes {have:,} to {file.size:,}"
+    length = response.headers.get("Content-Length", "")
+    # A server need not say the length; whoever says another, a log-in page say, has another file.
+    if length in ("", str(file.size)):
+        return None
+    return f"another file ({length[:20]!r} bytes, expected {file.size:,})"
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed, in a few words that do not come from the server."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code} {http.client.responses.get(error.code, '')}".rstrip()
+    if isinstance(error, urllib.error.URLError):
+        if not isinstance(error.reason, Exception):
+            return str(error.reason)
+        error = error.reason
+    if isinstance(error, http.client.HTTPException):
+        return f"not HTTP: {type(error).__name__}"
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")

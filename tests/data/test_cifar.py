@@ -1,0 +1,259 @@
+"""CIFAR-10 is read in grey from every official form of it, and nothing else is."""
+
+import dataclasses
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssm_jax.data import cifar
+from ssm_jax.data.cifar_pickle import read_batch
+
+ROWS = 20
+NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+rng = np.random.default_rng(0)
+COLOURS = rng.integers(0, 256, size=(6, ROWS, 3072), dtype=np.uint8)
+CLASSES = np.stack([rng.permutation(np.arange(ROWS) % 10) for _ in NAMES]).astype(np.uint8)
+
+
+def short(text):
+    return b"U" + bytes([len(text)]) + text
+
+
+def number(n):
+    return b"J" + struct.pack("<i", n)
+
+
+def python2_pickle(colours, classes, *, kind=b"u1", shape=None, extra=b""):
+    """A batch as Python 2 wrote it, protocol 2; byte strings are its `str`."""
+    raw = colours.tobytes()
+    rows, columns = shape or colours.shape
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n" + b"K\x00\x85"
+        + short(b"b") + b"\x87R" + b"(K\x01" + number(rows) + number(columns) + b"\x86"
+        + b"cnumpy\ndtype\n" + short(kind) + b"K\x00K\x01\x87R" + b"(K\x03" + short(b"|")
+        + b"NNN" + number(-1) + number(-1) + b"K\x00tb"
+        + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
+    )  # fmt: skip
+    labels = b"](" + b"".join(b"K" + bytes([c]) for c in classes) + b"e"
+    return (
+        b"\x80\x02}(" + short(b"batch_label") + short(b"training batch 1 of 5")
+        + short(b"labels") + labels + short(b"data") + array + extra + b"u."
+    )  # fmt: skip
+
+
+BINARY = {
+    f"{name}.bin": np.concatenate([classes[:, None], colours], axis=1).tobytes()
+    for name, colours, classes in zip(NAMES, COLOURS, CLASSES, strict=True)
+}
+PYTHON = {
+    name: python2_pickle(colours, classes)
+    for name, colours, classes in zip(NAMES, COLOURS, CLASSES, strict=True)
+}
+FORMS = {"bin": BINARY, "py": PYTHON}
+OTHER = {"batches.meta.txt": b"airplane\n", "readme.html": b"<html>"}
+
+
+def pack(path, members):
+    """A .tar.gz of {name: content or TarInfo}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
+            data = b"" if isinstance(content, tarfile.TarInfo) else content
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def unpack(folder, files):
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def official(files=PYTHON, **archives):
+    """As the real one, but small: some fake files and archives are the official ones."""
+    md5 = {name: hashlib.md5(files.get(name, b"")).hexdigest() for name in NAMES}
+    small = cifar.Official(rows=ROWS, md5=md5)
+    for version, path in archives.items():
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        remote = dataclasses.replace(getattr(small, version), sha256=sha256)
+        small = dataclasses.replace(small, **{version: remote})
+    return small
+
+
+def pillow_grey(colours):
+    """(n, 3 L) planes as Pillow greys them."""
+    rgb = colours.reshape(1, len(colours), 3, -1).transpose(0, 1, 3, 2)
+    image = Image.fromarray(np.ascontiguousarray(rgb.reshape(len(colours), -1, 3)), "RGB")
+    return np.asarray(image.convert("L"))
+
+
+def check(result):
+    """The result holds all images in order."""
+    pixels, targets, test_pixels, test_targets, _ = result
+    grey = np.stack([pillow_grey(colours) for colours in COLOURS])
+    np.testing.assert_array_equal(pixels, grey[:5].reshape(5 * ROWS, 1024))
+    np.testing.assert_array_equal(targets, CLASSES[:5].reshape(-1))
+    np.testing.assert_array_equal(test_pixels, grey[5])
+    np.testing.assert_array_equal(test_targets, CLASSES[5])
+    assert all(array.dtype == np.uint8 for array in result[:4])
+
+
+def test_grey_is_that_of_pillow_in_every_bit():
+    corners = np.stack(np.meshgrid(*[[0, 1, 127, 128, 254, 255]] * 3), -1).reshape(-1, 3)
+    noise = np.random.default_rng(1).integers(0, 256, size=(200_000, 3))
+    planes = np.concatenate([corners, noise]).astype(np.uint8).T.reshape(1, -1)
+    np.testing.assert_array_equal(cifar.grey(planes), pillow_grey(planes))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("inner", ["", "cifar-10-batches", "a/b/c/cifar-10-batches"])
+def test_unpacked_batches_are_found_and_read(tmp_path, form, inner):
+    unpack(tmp_path / "root" / inner, FORMS[form] | OTHER)
+    result = cifar.read(tmp_path / "root", official())
+    check(result)
+    sha256 = hashlib.sha256(b"".join(FORMS[form].values())).hexdigest()
+    assert result.detail.endswith(f"version, sha256 {sha256}")
+
+
+@pytest.mark.parametrize(("form", "version"), [("bin", "binary"), ("py", "python")])
+def test_archives_are_read_in_any_order_without_unpacking(tmp_path, form, version):
+    members = OTHER | dict(reversed(FORMS[form].items()))
+    members = {f"cifar-10-batches-{form}/{name}": data for name, data in members.items()}
+    path = pack(tmp_path / f"cifar-10-{version}.tar.gz", members)
+    small = official(**{version: path})
+    for where in (tmp_path, path):
+        result = cifar.read(where, small)
+        check(result)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert result.detail == f"official CIFAR-10, {path.name}, sha256 {sha256}"
+    assert list(tmp_path.iterdir()) == [path]
+    renamed = path.rename(tmp_path / "other.name")
+    check(cifar.read(renamed, small))
+
+
+def test_an_archive_is_preferred_to_batches_and_the_stamp_tells_them_apart(tmp_path):
+    unpack(tmp_path / "cifar-10-batches-bin", BINARY)
+    unpacked = cifar.find(tmp_path)
+    assert unpacked.path == tmp_path / "cifar-10-batches-bin"
+    assert unpacked == cifar.find(unpacked.path)
+    path = pack(tmp_path / "cifar-10-python.tar.gz", PYTHON)
+    assert cifar.find(tmp_path) == cifar.find(path)
+    assert cifar.find(path).stamp != unpacked.stamp
+
+
+@pytest.mark.parametrize("name", ["cifar-10-binary.tar.gz", "any"])
+def test_another_archive_is_refused_with_its_hash_and_both_official_ones(tmp_path, name):
+    path = pack(tmp_path / name, BINARY)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match=rf"has sha256 {sha256}, .*c4a38c50.*6d958be0"):
+        cifar.read(path)
+
+
+def test_an_archive_without_a_batch_and_links_are_refused(tmp_path):
+    link = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    path = pack(tmp_path / "a.tar.gz", BINARY | {"test_batch.bin": link})
+    with pytest.raises(FileNotFoundError, match=r"test_batch.bin is not in the archive"):
+        cifar.read(path, official(binary=path))
+
+
+def test_missing_paths_and_batches_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone does not exist; give cifar-10-binary"):
+        cifar.read(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"no CIFAR-10 in .*4 levels below"):
+        cifar.read(tmp_path)
+    unpack(tmp_path / "a/b/c/d/e", BINARY)
+    with pytest.raises(FileNotFoundError, match=r"no CIFAR-10 in .*4 levels below"):
+        cifar.read(tmp_path)
+    (tmp_path / "a/b/c/d/e/data_batch_3.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"data_batch_3.bin is not in .*/e;"):
+        cifar.read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("change", [-1, 1, 3_073])
+def test_a_binary_batch_of_another_size_is_refused(tmp_path, change):
+    data = (BINARY["data_batch_2.bin"] + bytes(3_073))[: ROWS * 3_073 + change]
+    unpack(tmp_path / "a", BINARY | {"data_batch_2.bin": data})
+    with pytest.raises(ValueError, match=r"data_batch_2.bin is not 20 records of 3,073 bytes"):
+        cifar.read(tmp_path, official())
+
+
+def test_classes_are_counted(tmp_path):
+    data = bytearray(BINARY["test_batch.bin"])
+    data[0] = 10
+    unpack(tmp_path / "a", BINARY | {"test_batch.bin": data})
+    with pytest.raises(ValueError, match=r"test_batch.bin has an image of class 10"):
+        cifar.read(tmp_path, official())
+    data[0] = (CLASSES[5, 0] + 1) % 10
+    (tmp_path / "a/test_batch.bin").write_bytes(data)
+    with pytest.raises(ValueError, match=r"the classes of the 20 test images have .*of one size"):
+        cifar.read(tmp_path, official())
+
+
+def test_a_changed_batch_of_the_python_version_is_not_even_unpickled(tmp_path):
+    evil = pickle.dumps(pytest.fail)
+    unpack(tmp_path / "a", PYTHON | {"data_batch_4": evil})
+    with pytest.raises(ValueError, match=r"data_batch_4 has md5 .*expected .*; get it again"):
+        cifar.read(tmp_path, official())
+
+
+class Evil:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('executed')",)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (pickle.dumps({"data": Evil()}, 0), "names __builtin__.exec"),
+        (pickle.dumps({"data": Evil()}, 2), "names __builtin__.exec"),
+        (pickle.dumps({"data": Evil()}, 5), "names builtins.exec"),
+        (b"cos\nsystem\n(S'false'\ntR.", "names os.system"),
+        (b"cnumpy\nload\n(S'x'\ntR.", "names numpy.load"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x0cndarray.dump\x93.", "names numpy.ndarray.dump"),
+        (b"S'x'\nP1\n.", "no pickle of plain data"),
+        (b"\x82\x01.", "no pickle of plain data"),
+        (PYTHON["test_batch"][:-10], "no pickle of plain data"),
+        (b"", "EOFError"),
+        (b"airplane\n", "no pickle of plain data"),
+        (b"cnumpy\nndarray\n}S'a'\nK\x01sb.", "no pickle of plain data"),
+        (pickle.dumps([1]), "is a pickle of a list"),
+        (pickle.dumps({b"labels": [0] * ROWS}), "no data that are a uint8 array"),
+        (pickle.dumps({b"data": bytes(ROWS * 3072)}), "no data that are a uint8 array"),
+        (python2_pickle(COLOURS[0][1:], CLASSES[0]), "no data that are a uint8 array"),
+        (python2_pickle(COLOURS[0], CLASSES[0], shape=(ROWS, 3073)), "no data that are a uint8"),
+        (python2_pickle(COLOURS[0][1:], CLASSES[0], shape=(ROWS, 3072)), "no data that are"),
+        (python2_pickle(COLOURS[0], CLASSES[0], kind=b"O8"), "no data that are a uint8 array"),
+        (python2_pickle(COLOURS[0], CLASSES[0][1:]), "no labels that are a list of 20"),
+        (python2_pickle(COLOURS[0], [0] * (ROWS - 1)), "no labels that are a list of 20"),
+        (python2_pickle(COLOURS[0], [], extra=short(b"labels") + b"](" + b"J\0\1\0\0" * 20 + b"e"),
+         "no labels that are a list of 20 small whole numbers"),
+        (python2_pickle(COLOURS[0], [], extra=short(b"labels") + b"](" + b"\x88" * 20 + b"e"),
+         "no labels that are a list of 20 small whole numbers"),
+    ],
+)  # fmt: skip
+def test_a_hostile_or_foreign_pickle_is_refused_in_one_line(data, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_batch(data, ROWS)
+    assert str(caught.value).isprintable()
+
+
+def test_the_fake_pickle_is_one_that_numpy_itself_reads():
+    batch = pickle.loads(PYTHON["test_batch"], encoding="bytes")
+    np.testing.assert_array_equal(batch[b"data"], COLOURS[5])
+    assert batch[b"labels"] == CLASSES[5].tolist()
+
+
+def test_the_official_sizes_are_the_default(tmp_path):
+    unpack(tmp_path / "a", BINARY)
+    with pytest.raises(ValueError, match=r"is not 10,000 records of 3,073 bytes, 30,730,000 in"):
+        cifar.read(tmp_path)

@@ -1,0 +1,156 @@
+"""Fashion-MNIST is read from its four files, and no other content is."""
+
+import gzip
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+
+from ssm_jax.data import fashion_mnist
+from ssm_jax.data.fashion_mnist import DEBIAN_FOLDER, OFFICIAL, IdxFile, read
+
+rng = np.random.default_rng(0)
+ARRAYS = {
+    name: rng.integers(0, 10, size=(count, *file.shape[1:]), dtype=np.uint8)
+    for (name, file), count in zip(OFFICIAL.items(), (7, 7, 3, 3), strict=True)
+}
+
+
+def idx(array):
+    """The file of an array of uint8, as http://yann.lecun.com/exdb/mnist describes it."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+FILES = {name: idx(array) for name, array in ARRAYS.items()}
+SMALL = {
+    name: IdxFile(array.shape, hashlib.sha256(FILES[name]).hexdigest())
+    for name, array in ARRAYS.items()
+}
+TRAIN = "train-images-idx3-ubyte"
+
+
+def lay(folder, files):
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(params=["plain", "gzip"])
+def folder(request, tmp_path):
+    """The four files, one of them in the other form too."""
+    packed = {f"{name}.gz": gzip.compress(data) for name, data in FILES.items()}
+    if request.param == "plain":
+        return lay(tmp_path / "f", FILES | {f"{TRAIN}.gz": b"not needed"})
+    return lay(tmp_path / "f", packed)
+
+
+def test_images_are_read_row_by_row(folder):
+    result = read(folder, official=SMALL)
+    for got, expected in zip(result[:4], ARRAYS.values(), strict=True):
+        assert got.dtype == np.uint8
+        np.testing.assert_array_equal(got, expected.reshape(len(expected), -1).squeeze())
+    assert SMALL[TRAIN].sha256 in result.detail and "padded" not in result.detail
+
+
+@pytest.mark.parametrize(("pad_to", "before"), [(29, 0), (32, 2)])
+def test_padding_adds_zeros_around_the_image(folder, pad_to, before):
+    result = read(folder, pad_to=pad_to, official=SMALL)
+    for got, expected in (
+        (result.train_pixels, ARRAYS[TRAIN]),
+        (result.test_pixels, ARRAYS["t10k-images-idx3-ubyte"]),
+    ):
+        assert got.shape == (len(expected), pad_to**2)
+        images = got.reshape(-1, pad_to, pad_to)
+        inner = slice(before, before + 28)
+        np.testing.assert_array_equal(images[:, inner, inner], expected)
+        assert images.sum() == expected.sum()
+    assert f"padded to {pad_to} x {pad_to}" in result.detail
+
+
+def test_padding_never_crops(folder):
+    with pytest.raises(ValueError, match="pad_to=27 is smaller than the images"):
+        read(folder, pad_to=27, official=SMALL)
+
+
+def test_a_missing_file_names_the_package(tmp_path):
+    lay(tmp_path / "f", {n: d for n, d in FILES.items() if n != "t10k-labels-idx1-ubyte"})
+    for place in (tmp_path / "f", tmp_path / "gone"):
+        with pytest.raises(FileNotFoundError, match="apt-get install dataset-fashion-mnist"):
+            read(place, official=SMALL)
+
+
+def changed(data, where):
+    other = bytearray(data)
+    other[where] ^= 1
+    return bytes(other)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (changed(FILES[TRAIN], -1), "has sha256 .* Fashion-MNIST"),
+        (
+            changed(FILES[TRAIN], 3),
+            r"not an IDX file of 7 x 28 x 28 bytes: it begins with 00000802",
+        ),
+        (changed(FILES[TRAIN], 7), "not an IDX file of 7 x 28 x 28"),
+        (FILES[TRAIN][:-1], "holds 5,503 bytes, expected 5,504"),
+        (FILES[TRAIN] + b"x", "holds more than 5,504 bytes"),
+        (b"", "not an IDX file"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_another_content_is_refused(tmp_path, data, message, packed):
+    files = dict(FILES)
+    del files[TRAIN]
+    files[TRAIN + ".gz" * packed] = gzip.compress(data) if packed else data
+    with pytest.raises(ValueError, match=f"{TRAIN}.*{message}"):
+        read(lay(tmp_path / "f", files), official=SMALL)
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.999])
+def test_a_damaged_gzip_file_is_refused(tmp_path, keep):
+    packed = {f"{name}.gz": gzip.compress(data) for name, data in FILES.items()}
+    data = packed[f"{TRAIN}.gz"]
+    for wrong in (data[: int(len(data) * keep)], b"not gzip", changed(data, -5)):
+        (tmp_path / "f").mkdir(exist_ok=True)
+        for name, content in (packed | {f"{TRAIN}.gz": wrong}).items():
+            (tmp_path / "f" / name).write_bytes(content)
+        with pytest.raises(ValueError, match="is not a whole gzip file"):
+            read(tmp_path / "f", official=SMALL)
+
+
+def test_a_bomb_is_unpacked_no_further_than_the_known_size(tmp_path, monkeypatch):
+    """A gigabyte of zeros behind a true header: one byte too many is enough to refuse it."""
+    asked = []
+
+    class Counting(gzip.GzipFile):
+        def read(self, size=-1):
+            asked.append(size)
+            return super().read(size)
+
+    bomb = gzip.compress(FILES[TRAIN]) + gzip.compress(bytes(1 << 20), 1) * 1_000
+    lay(tmp_path / "f", FILES | {f"{TRAIN}.gz": bomb})
+    (tmp_path / "f" / TRAIN).unlink()
+    monkeypatch.setattr(fashion_mnist.gzip, "open", Counting)
+    with pytest.raises(ValueError, match="holds more than 5,504 bytes"):
+        read(tmp_path / "f", official=SMALL)
+    assert asked == [5_505]
+
+
+@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_the_debian_package_is_read():
+    result = read(pad_to=32)
+    assert result.train_pixels.shape == (60_000, 1_024)
+    assert result.test_pixels.shape == (10_000, 1_024)
+    assert np.bincount(result.train_targets).tolist() == [6_000] * 10
+    assert np.bincount(result.test_targets).tolist() == [1_000] * 10
+    # The mean that users of the data set publish, as a part of the range.
+    plain = read().train_pixels
+    assert round(plain.mean() / 255, 4) == 0.2860
+    inner = result.train_pixels.reshape(-1, 32, 32)[:, 2:30, 2:30]
+    np.testing.assert_array_equal(inner, plain.reshape(-1, 28, 28))
+    # The first training images show a boot, two tops and two dresses.
+    assert result.train_targets[:5].tolist() == [9, 0, 0, 3, 0]
