@@ -116,16 +116,27 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
     return Command(cfg, values, overrides)
 
 
-def load_flags(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> dict[str, Any]:
-    """As `load`, for a script without a config: the value of each flag by name."""
+def load_flags(
+    argv: Sequence[str], *, flags: Sequence[Flag], about: str, words: Flag | None = None
+) -> dict[str, Any]:
+    """As `load`, for a script without a config: the value of each flag by name.
+
+    Args:
+      argv, flags, about: as in `load`.
+      words: what arguments without dashes are; their values are a list, of at least one, under this
+        name. None: the script takes no such arguments.
+    """
     flags = (*flags, HELP)
     if not {"--help", "-h"}.isdisjoint(argv):
-        print_help(about, flags, with_config=False)
+        print_help(about, flags, with_config=False, words=words)
         raise SystemExit(0)
-    given, faults = parse(argv, {}, flags)
+    given, faults = parse(argv, {}, flags, words)
+    if words is not None and not faults and words.name not in given:
+        faults.append(f"no {words.name} given; give {words.help}.")
     if faults:
         fail("\n".join(faults))
-    return _with_defaults(given, flags)
+    values = _with_defaults(given, flags)
+    return values if words is None else {**values, words.name: given[words.name]}
 
 
 def load_config(spec: str) -> ConfigDict:

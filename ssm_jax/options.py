@@ -45,9 +45,19 @@ class Flag:
 
 
 def parse(
-    argv: Sequence[str], kinds: Mapping[str, type], flags: Sequence[Flag]
+    argv: Sequence[str],
+    kinds: Mapping[str, type],
+    flags: Sequence[Flag],
+    words: Flag | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The converted values of all known options in argv, and one line per fault."""
+    """The converted values of all known options in argv, and one line per fault.
+
+    Args:
+      argv: the arguments.
+      kinds: type of each option that is no flag, by name.
+      flags: the script's flags.
+      words: what arguments without dashes are, if the script takes any; they become a list.
+    """
     kinds = {**kinds, **{flag.name: flag.kind for flag in flags}}
     choices = {flag.name: flag.choices for flag in flags}
     given: dict[str, Any] = {}
@@ -56,6 +66,13 @@ def parse(
     while queue:
         token = queue.popleft()
         name, equals, text = token.lstrip("-").partition("=")
+        # `format=md` is an option without its dashes, even where a path may stand.
+        if words is not None and not token.startswith("-") and not (equals and name in kinds):
+            try:
+                given.setdefault(words.name, []).append(convert(token, words.kind))
+            except ValueError as error:
+                faults.append(f"{token!r} does not fit: {error}.")
+            continue
         if not token.startswith("--"):
             hint = guess(name, kinds, "--", equals + text) if equals else "; see --help."
             if not equals and ".py" in name and "config" in kinds:
@@ -192,15 +209,21 @@ def print_config(cfg: ConfigDict) -> None:
         print(f"{key} = {value!r}{mark}")
 
 
-def print_help(about: str, flags: Sequence[Flag], *, with_config: bool) -> None:
+def print_help(
+    about: str, flags: Sequence[Flag], *, with_config: bool, words: Flag | None = None
+) -> None:
     """Print what a script does, its flags and, on request, every option of an experiment.
 
     Args:
       about: the script's docstring.
       flags: the script's flags.
       with_config: whether the script takes a config; its options are shown in the source's order.
+      words: what arguments without dashes are, if the script takes any.
     """
-    print(f"{about.strip()}\n\nFlags:")
+    print(about.strip())
+    if words is not None:
+        print(f"\nArguments:\n  {words.name.upper() + ' ...':36}{words.help}")
+    print("\nFlags:")
     for flag in flags:
         values = "|".join(flag.choices) or flag.kind.__name__.upper()
         head = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}={values}"

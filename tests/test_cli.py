@@ -332,6 +332,45 @@ def test_a_script_without_config_has_only_its_flags(capsys):
     assert "--config" not in capsys.readouterr().out
 
 
+RUNS = options.Flag("runs", "folders of runs", kind=Path)
+REPORT = (cli.DATA_DIR, options.Flag("published", "show published rows", True, bool))
+
+
+def test_arguments_without_dashes_are_taken_in_order_among_the_flags():
+    argv = ["b", "--published", "a", "--data_dir", "d", "~/x=1", "--nopublished"]
+    values = cli.load_flags(argv, flags=REPORT, about="Report.", words=RUNS)
+    assert values == {
+        "runs": [Path("b"), Path("a"), Path("~/x=1").expanduser()],
+        "published": False,
+        "data_dir": Path("d"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "no runs given; give folders of runs."),
+        (["a", "data_dir=d"], "stray argument 'data_dir=d'"),
+        (["a", "-published"], "stray argument '-published'"),
+        (["a", ""], "'' does not fit: the path is empty."),
+        (["a", "--pubished"], "did you mean --published?"),
+    ],
+)
+def test_arguments_without_dashes_do_not_hide_a_mistyped_flag(argv, expected, capsys):
+    with pytest.raises(SystemExit) as refused:
+        cli.load_flags(argv, flags=REPORT, about="Report.", words=RUNS)
+    assert refused.value.code == 2
+    err = capsys.readouterr().err
+    assert expected in err and len(err.splitlines()) == 1
+
+
+def test_help_names_the_arguments_without_dashes(capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.load_flags(["--help"], flags=REPORT, about="Report.", words=RUNS)
+    assert done.value.code == 0
+    assert "RUNS ...   " in capsys.readouterr().out
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

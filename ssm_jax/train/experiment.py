@@ -36,6 +36,13 @@ def batch_mesh() -> Mesh:
     return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 
 
+def setup_digest(cfg: ConfigDict) -> str:
+    """The config's digest at seed 0: one name for all seeds of an experiment."""
+    cfg = cfg.copy_and_resolve_references()
+    cfg.seed = 0
+    return config_lib.digest(cfg)
+
+
 @dataclass(frozen=True)
 class Experiment:
     """All that `loop.train_and_evaluate` needs, made by `build`; a run changes nothing of it.

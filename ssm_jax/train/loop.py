@@ -17,7 +17,7 @@ from ssm_jax.tasks import mean_metrics
 from ssm_jax.train.checkpoint import CheckpointStore
 from ssm_jax.train.console import Progress, parameter_table
 from ssm_jax.train.crash import diverged
-from ssm_jax.train.experiment import Experiment, timed_compile
+from ssm_jax.train.experiment import Experiment, setup_digest, timed_compile
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.train.record import run_record
 from ssm_jax.train.result import draw, summary_of
@@ -79,7 +79,8 @@ def train_and_evaluate(
             state, start = experiment.fresh_state(), 0
             data = {"fingerprint": dataset.fingerprint, **dataset.provenance.as_dict()}
             flat, digest = config_lib.flatten(cfg), config_lib.digest(cfg)
-            write_json_atomic(workdir.record, run_record(flat, digest, cfg.seed, data, argv))
+            record = run_record(flat, digest, cfg.seed, data, argv)
+            write_json_atomic(workdir.record, {**record, "setup_digest": setup_digest(cfg)})
         else:
             state, start = restored[0], restored[1].step
             say(f"going on from step {start:,} of {experiment.total_steps:,}.")

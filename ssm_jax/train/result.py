@@ -10,7 +10,7 @@ from typing import Any
 from flax import nnx
 
 from ssm_jax import config as config_lib
-from ssm_jax.train.experiment import Experiment
+from ssm_jax.train.experiment import Experiment, setup_digest
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import Workdir
@@ -31,6 +31,7 @@ def summary_of(
     record = json.loads(workdir.record.read_text())
     return {
         "name": cfg.name,
+        "task": cfg.task,
         "notes": cfg.notes,
         "test": dict(test),
         "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
@@ -41,6 +42,7 @@ def summary_of(
         "examples": {split: dataset.size(split) for split in ("train", "val", "test")},
         **{key: record[key] for key in ("seed", "data", "git", "versions", "devices", "command")},
         "config_digest": config_lib.digest(cfg),
+        "setup_digest": setup_digest(cfg),
     }
 
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import tiny_experiment
+from tiny import tiny_config, tiny_experiment
 
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import ConfigMismatch
-from ssm_jax.train.experiment import Experiment
+from ssm_jax.train.experiment import Experiment, setup_digest
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.step import make_train_step
@@ -190,6 +190,16 @@ def test_result_is_the_test_score_of_the_checkpoint_with_the_best_validation_sco
         by_hand = evaluated_by_hand(experiment, state, split)
         assert found["accuracy"] == by_hand["accuracy"]
         assert found["loss"] == pytest.approx(by_hand["loss"], rel=1e-5)
+
+
+def test_one_digest_names_all_seeds_of_an_experiment(reference):
+    """The config's digest has the seed in it, so it cannot tell that two runs are repetitions."""
+    digests = {setup_digest(tiny_config(seed=seed)) for seed in (0, 1, 2222)}
+    assert len(digests) == 1
+    assert setup_digest(tiny_config(model__alpha=2.0)) not in digests
+    for name in ("record.json", "summary.json"):
+        document = json.loads((reference / name).read_text())
+        assert {document["setup_digest"]} == digests
 
 
 def test_test_split_is_read_once_after_training(experiment, tmp_path, monkeypatch):
