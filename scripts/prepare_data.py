@@ -1,9 +1,14 @@
-"""Prepare a data set: generate it, or read the official release, once.
+"""Prepare the data of the Long Range Arena: generate them, or read official files, once.
 
-    python scripts/prepare_data.py listops                          # as large as the official one
-    python scripts/prepare_data.py listops --lra_release=PATH       # the official one
+    python scripts/prepare_data.py list                                  # what there is, and is not
+    python scripts/prepare_data.py prepare pathfinder                    # generated
+    python scripts/prepare_data.py prepare image                         # downloaded
+    python scripts/prepare_data.py prepare text --source=sample          # of an installed package
+    python scripts/prepare_data.py prepare retrieval --from=PATH         # official files
+    python scripts/prepare_data.py verify pathfinder                     # every byte
 
-An interrupted preparation goes on where it was when the same command is given again.
+An interrupted preparation goes on where it was when the same command is given again. Generated data
+are never put in the place of official ones: --source says which, and every result repeats it.
 """
 
 from __future__ import annotations
@@ -13,17 +18,18 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
-
-import numpy as np
+from typing import NoReturn, get_type_hints
 
 # Found from the repository root without an installation, as `python scripts/...` puts only scripts/
 # on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ssm_jax.data import prepare
-from ssm_jax.data.listops_generator import Spec
-from ssm_jax.data.store import open_store, verify_store
+from ssm_jax.data.catalog import CATALOG
+from ssm_jax.data.recipe import Place, default_data_dir, prepare
+from ssm_jax.data.shards import cpu_count
+from ssm_jax.data.store import describe_store, stores_of, unfinished, verify_store
+
+TRUTH = {"true": True, "false": False}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,83 +39,129 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"prepare_data.py: {message}; --help lists what there is.\n")
 
 
+def truth(text: str) -> bool:
+    """true or false."""
+    if text not in TRUTH:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return TRUTH[text]
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line; bad input ends the process with exit code 2."""
-    parser = _Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    tasks = parser.add_subparsers(dest="task", required=True)
-    listops = tasks.add_parser(
-        "listops", help="ListOps of the Long Range Arena", allow_abbrev=False
-    )
-    listops.add_argument(
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(description=__doc__, formatter_class=formatter, allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|prepare|verify")
+    data_dir = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    data_dir.add_argument(
         "--data_dir",
         type=Path,
-        default=prepare.default_data_dir(),
+        default=default_data_dir(),
         help="where data are kept (default: $SSM_JAX_DATA_DIR, or data)",
     )
-    listops.add_argument(
-        "--lra_release", type=Path, help="the official release: archive or folder; else generated"
+    verbs.add_parser("list", parents=[data_dir], allow_abbrev=False, help="what is prepared")
+    verify = verbs.add_parser(
+        "verify", parents=[data_dir], allow_abbrev=False, help="compare every byte with its sha256"
     )
-    listops.add_argument(
-        "--workers", type=int, help="processes (default: one per core); changes no number"
+    verify.add_argument("task", choices=CATALOG, metavar="TASK", help=", ".join(CATALOG))
+    tasks = verbs.add_parser("prepare", allow_abbrev=False, help="make a data set").add_subparsers(
+        dest="task", required=True, metavar="TASK"
     )
-    group = listops.add_argument_group("what to generate (defaults: as the official data)")
-    for field in dataclasses.fields(Spec):
-        group.add_argument(f"--{field.name}", type=int, help=f"default: {field.default}")
+    for name, entry in CATALOG.items():
+        task = tasks.add_parser(
+            name, parents=[data_dir], allow_abbrev=False, help=entry.about, description=entry.about
+        )
+        task.add_argument(
+            "--source",
+            choices=entry.sources,
+            help=f"default: {entry.sources[0]}, or official with --from",
+        )
+        task.add_argument("--from", dest="files", type=Path, help=f"official files: {entry.files}")
+        task.add_argument(
+            "--workers", type=int, help="processes (default: one per core); changes no number"
+        )
+        group = task.add_argument_group("what to make (defaults: as published)")
+        kinds = get_type_hints(entry.options)
+        for field in dataclasses.fields(entry.options):
+            kind = truth if kinds[field.name] is bool else kinds[field.name]
+            group.add_argument(f"--{field.name}", type=kind, help=f"default: {field.default}")
     args = parser.parse_args(argv)
-    if args.workers is not None and args.workers < 1:
+    if args.verb == "prepare" and args.workers is not None and args.workers < 1:
         parser.error(f"--workers={args.workers} must be at least 1")
     return args
 
 
-def prepare_listops(args: argparse.Namespace) -> Path:
-    """The folder of the store, prepared if it was not there."""
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Spec)}
-    given = {name: value for name, value in given.items() if value is not None}
-    if args.lra_release is None:
-        return prepare.prepare_generated(Spec(**given), args.data_dir, workers=args.workers)
-    if given:
+def prepare_task(args: argparse.Namespace) -> str:
+    """Make a data set unless it is there; a table of what it holds."""
+    entry = CATALOG[args.task]
+    source = args.source or ("official" if args.files else entry.sources[0])
+    if args.files is not None and source != "official":
         raise ValueError(
-            f"--{next(iter(given))} says what to generate, --lra_release={args.lra_release} "
-            "what to read; give one of the two."
+            f"--from={args.files} says what to read, --source={source} that nothing is; "
+            "give one of the two."
         )
-    return prepare.prepare_official(args.lra_release, args.data_dir)
+    names = [field.name for field in dataclasses.fields(entry.options)]
+    given = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
+    if given and source == "official" and args.task == "listops":
+        raise ValueError(
+            f"--{next(iter(given))} says what to generate, and the official files are read; "
+            "give one of the two."
+        )
+    start = time.perf_counter()
+    place = Place(args.data_dir, args.files, args.workers or cpu_count())
+    folder = prepare(entry.recipe(entry.options(**given), source, place), args.data_dir)
+    verify_store(folder)
+    return f"{describe_store(folder)}\n\n{folder} ready in {time.perf_counter() - start:.1f} s"
 
 
-def report(folder: Path, seconds: float) -> str:
-    """A table of what a store holds."""
-    manifest, splits = open_store(folder)
-    lines = [
-        f"{manifest['detail']}",
-        f"sha256 {manifest['sha256']}",
-        "",
-        "split     rows        tokens         bytes  mean length  majority"
-        "  share of the answers 0..9 in %",
-    ]
-    for split, rows in splits.items():
-        size = sum(e["bytes"] for n, e in manifest["files"].items() if n.startswith(f"{split}."))
-        shares = np.bincount(rows.targets, minlength=10) / len(rows)
-        lines.append(
-            f"{split:5} {len(rows):8,} {rows.tokens.size:13,} {size:13,} "
-            f"{rows.lengths().mean():12.1f} {shares.max():9.2%}  "
-            + " ".join(f"{100 * share:.1f}" for share in shares)
+def verify_task(args: argparse.Namespace) -> str:
+    """Compare every byte of the task's data sets with their manifests; tables of what they hold."""
+    folders = stores_of(args.data_dir, args.task)
+    if not folders:
+        raise FileNotFoundError(
+            f"no {args.task} data in {args.data_dir}; run: python scripts/prepare_data.py prepare "
+            f"{args.task} --data_dir={args.data_dir}"
         )
-    return "\n".join([*lines, "", f"{folder} ready in {seconds:.1f} s"])
+    shown = []
+    for folder in folders:
+        verify_store(folder)
+        shown.append(f"{describe_store(folder)}\n\n{folder} is as it was written")
+    return "\n\n".join(shown)
+
+
+def list_tasks(args: argparse.Namespace) -> str:
+    """What is prepared, what an interrupted preparation left, and how to get the rest."""
+    lines = []
+    for name, entry in CATALOG.items():
+        lines += [f"{name}: {entry.about}", f"  sources: {', '.join(entry.sources)}"]
+        folders = stores_of(args.data_dir, name)
+        for folder in folders:
+            lines.append(f"  {folder}: {describe_store(folder).splitlines()[0]}")
+        for folder in unfinished(args.data_dir, name):
+            lines.append(f"  {folder}: unfinished; the command that began it goes on")
+        if not folders:
+            lines.append(
+                f"  not prepared; run: python scripts/prepare_data.py prepare {name} "
+                f"--data_dir={args.data_dir}"
+            )
+        lines.append(f"  official files: {entry.files}")
+    return "\n".join(lines)
+
+
+VERBS = {"list": list_tasks, "prepare": prepare_task, "verify": verify_task}
 
 
 def main(argv: list[str]) -> int:
-    """Prepare what is asked for; returns the exit code."""
+    """Do what is asked for; returns the exit code."""
     args = parse(argv)
-    start = time.perf_counter()
     try:
-        folder = prepare_listops(args)
-        verify_store(folder)
+        shown = VERBS[args.verb](args)
     except (ValueError, OSError) as error:
         print(f"prepare_data.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
-    print(report(folder, time.perf_counter() - start))
+    print(shown)
     return 0
 
 

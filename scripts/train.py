@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 
 from ssm_jax import cli
-from ssm_jax.data.prepare import default_data_dir
+from ssm_jax.data.recipe import default_data_dir
 from ssm_jax.heap import keep_freed_memory
 
 

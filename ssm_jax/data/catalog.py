@@ -148,8 +148,8 @@ def open_data(task: str, options: Mapping[str, Any], place: Place) -> Dataset:
     entry, source = entry_of(task, options["source"]), options["source"]
     if place.files is not None and source != "official":
         raise ValueError(
-            f"--lra_release={place.files} is only read with data.source=official, and it is "
-            f"{source}; change one of the two."
+            f"{place.files} is only read with data.source=official, and it is {source}; "
+            "change one of the two."
         )
     recipe = recipe_of(task, options, place)
     counts = {split: options[name] for name, split in SPLITS_OF_COUNTS.items()}

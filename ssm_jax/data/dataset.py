@@ -111,9 +111,9 @@ class Dataset(abc.ABC):
         targets = self.targets(split)
         return float(np.bincount(targets, minlength=self.n_classes).max() / targets.size)
 
-    @abc.abstractmethod
     def lengths(self, split: str) -> np.ndarray:
         """Steps of a split's examples with the end of sequence, int64 (n,); of a pair the more."""
+        return self._examples.steps(self.numbers(split))
 
     @abc.abstractmethod
     def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -171,9 +171,6 @@ class TokenDataset(Dataset):
 
     _examples: Ragged
 
-    def lengths(self, split: str) -> np.ndarray:
-        return self._examples.lengths()[self.numbers(split)] + 1
-
     def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
         B = (batch_size,)
         inputs = ((*B, length), np.int32)
@@ -189,11 +186,6 @@ class PairDataset(Dataset):
 
     paired = True
     _examples: Pairs
-
-    def lengths(self, split: str) -> np.ndarray:
-        pairs, numbers = self._examples, self.numbers(split)
-        steps = pairs.documents.lengths() + 1
-        return np.maximum(steps[pairs.first[numbers]], steps[pairs.second[numbers]])
 
     def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
         inputs, lengths = (batch_size, 2, length), (batch_size, 2)
@@ -225,9 +217,6 @@ class ImageDataset(Dataset):
                 f"data.padded_length={self.padded_length} must be the pixels of a {self.name} "
                 f"image, {steps}: images are not padded."
             )
-
-    def lengths(self, split: str) -> np.ndarray:
-        return np.full(self.size(split), self._examples.pixels.shape[1], np.int64)
 
     def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
         return {

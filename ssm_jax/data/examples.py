@@ -42,6 +42,10 @@ class Images:
     def __len__(self) -> int:
         return self.targets.size
 
+    def steps(self, numbers: np.ndarray) -> np.ndarray:
+        """Pixels of some images, int64."""
+        return np.full(numbers.size, self.pixels.shape[1], np.int64)
+
     def features(self, index: int) -> dict[str, np.ndarray]:
         """One image by name: {"pixels": (L,)}."""
         return {"pixels": self.pixels[index]}
@@ -87,6 +91,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return self.targets.size
+
+    def steps(self, numbers: np.ndarray) -> np.ndarray:
+        """Steps of the longer document of some pairs with its end of sequence, int64."""
+        steps = self.documents.lengths() + 1
+        return np.maximum(steps[self.first[numbers]], steps[self.second[numbers]])
 
     def features(self, index: int) -> dict[str, np.ndarray]:
         """One pair by name: {"first": tokens, "second": tokens}."""

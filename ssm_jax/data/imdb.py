@@ -39,7 +39,7 @@ def find_official(path: Path) -> Release:
     Raises:
       FileNotFoundError: if they are not there.
     """
-    return find_release(path, FOLDER, option="--imdb")
+    return find_release(path, FOLDER)
 
 
 def read_official(

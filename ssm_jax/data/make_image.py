@@ -67,11 +67,9 @@ def image(options: ImageOptions, source: str, place: Place) -> Recipe:
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Made(images, splits, detail, {}, (), N_CLASSES)
         if options.dataset == "cifar10":
-            parts = cifar.read(place.files or fetch(cifar.ARCHIVE, place.raw))
-            what = "CIFAR-10 in gray (PIL's L)"
+            parts = cifar.read(place.files or fetch(cifar.BINARY, place.raw))
         else:
-            parts = fashion_mnist.read(place.files, pad_to=32)
-            what = "Fashion-MNIST, padded to 32 x 32"
+            parts = fashion_mnist.read(place.files or fashion_mnist.DEBIAN_FOLDER, pad_to=32)
         n = parts.train_targets.size
         train, val = held_out(n, options.n_held_out, seed=42)
         splits = {
@@ -83,7 +81,7 @@ def image(options: ImageOptions, source: str, place: Place) -> Recipe:
             np.concatenate([parts.train_pixels, parts.test_pixels]),
             np.concatenate([parts.train_targets, parts.test_targets]),
         )
-        return Made(images, splits, f"{what}, {parts.stamp}", {}, (), N_CLASSES)
+        return Made(images, splits, parts.detail, {}, (), N_CLASSES)
 
     return Recipe(
         task=TASK,

@@ -13,8 +13,7 @@ from ssm_jax.data import aan, stand_in
 from ssm_jax.data.examples import Made, Pairs, consecutive
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.data.recipe import Place, Recipe, command, files_missing
-from ssm_jax.data.release import find_release
-from ssm_jax.data.vocabulary import Vocabulary, character_counts
+from ssm_jax.data.vocabulary import SPECIALS, Vocabulary
 
 TASK = "retrieval"
 N_CLASSES = 2  # 1: linked by a citation
@@ -62,18 +61,22 @@ def retrieval(
     if source == "stand_in":
         parameters |= {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
     elif place.files is not None:
-        release = find_release(place.files, aan.FOLDER)
+        release = aan.find_release(place.files)
 
     def make(_: Path) -> Made:
         if source == "stand_in":
             papers = stand_in.papers(counts, options.seed, options.max_length)
             detail = f"STAND-IN of random documents, seed {options.seed}; not AAN"
-            return _made(options, papers, detail)
+            return _made(options, papers, detail, {})
         if release is None:
             raise files_missing(TASK, f"the LRA release, an archive or a folder above {aan.FOLDER}")
         papers = aan.read_release(release, expected_rows=expected_rows)
-        detail = f"official LRA release, read from {release.path.name}; {papers.detail}"
-        return _made(options, papers, detail)
+        quoted = "with" if papers.quoting else "without"
+        detail = (
+            f"official LRA release, read from {release.path.name} {quoted} quoting; "
+            f"{len(papers.documents):,} texts, {papers.varying_papers:,} papers have several"
+        )
+        return _made(options, papers, detail, {"read": papers.sha256})
 
     return Recipe(
         task=TASK,
@@ -86,16 +89,20 @@ def retrieval(
     )
 
 
-def _made(options: RetrievalOptions, papers: aan.Papers, detail: str) -> Made:
+def _made(
+    options: RetrievalOptions, papers: aan.Papers, detail: str, facts: Mapping[str, object]
+) -> Made:
     """The papers as tokens, in the characters of the training pairs."""
-    train = papers.pairs["train"]
-    times = np.bincount(train.first, minlength=len(papers.documents))
-    times += np.bincount(train.second, minlength=len(papers.documents))
-    counts = character_counts(papers.documents, weights=times, max_length=options.max_length)
-    vocabulary = Vocabulary.of_counts(counts, min_freq=1, max_length=options.max_length)
-    dtype = np.uint8 if vocabulary.size <= 256 else np.uint16
-    documents = Ragged.from_arrays(((vocabulary.encode(d), 0) for d in papers.documents), dtype)
-    parts = list(papers.pairs.values())
+    vocabulary = Vocabulary.of_characters(
+        papers.documents,
+        min_freq=1,
+        max_length=options.max_length,
+        weights=papers.occurrences("train"),
+    )
+    documents = Ragged.from_arrays(
+        ((vocabulary.encode(text), 0) for text in papers.documents), vocabulary.dtype
+    )
+    parts = list(papers.splits.values())
     examples = Pairs(
         documents.tokens,
         documents.offsets,
@@ -103,5 +110,5 @@ def _made(options: RetrievalOptions, papers: aan.Papers, detail: str) -> Made:
         np.concatenate([p.second for p in parts]),
         np.concatenate([p.targets for p in parts]),
     )
-    splits = consecutive({split: p.targets.size for split, p in papers.pairs.items()})
-    return Made(examples, splits, detail, papers.facts, vocabulary.names, N_CLASSES)
+    splits = consecutive({split: p.targets.size for split, p in papers.splits.items()})
+    return Made(examples, splits, detail, facts, (*SPECIALS, *vocabulary.tokens), N_CLASSES)

@@ -11,15 +11,21 @@ import numpy as np
 
 from ssm_jax.data import imdb, stand_in
 from ssm_jax.data.examples import Made, joined
-from ssm_jax.data.fetch import fetch
+from ssm_jax.data.fetch import RemoteFile, fetch
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.data.recipe import Place, Recipe, command
 from ssm_jax.data.splits import held_out
-from ssm_jax.data.vocabulary import Vocabulary, character_counts
+from ssm_jax.data.vocabulary import SPECIALS, Vocabulary
 
 TASK = "text"
 N_CLASSES = 2  # 0 negative, 1 positive
 VOCABS = ("char", "byte")
+ARCHIVE = RemoteFile(
+    "aclImdb_v1.tar.gz",
+    ("https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",),
+    imdb.OFFICIAL_BYTES,
+    imdb.OFFICIAL_SHA256,
+)
 Rows = Mapping[str, Sequence[tuple[str, int]]]
 
 
@@ -83,7 +89,7 @@ def text(options: TextOptions, source: str, place: Place) -> Recipe:
 
     def make(_: Path) -> Made:
         if source == "official":
-            path = place.files or fetch(imdb.ARCHIVE, place.raw)
+            path = place.files or fetch(ARCHIVE, place.raw)
             rows, stamp = imdb.read_official(path)
             detail = f"official IMDB reviews (aclImdb), {stamp}"
             return _made(options, rows, detail)
@@ -115,16 +121,14 @@ def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
     if options.vocab == "byte":
         vocabulary = Vocabulary.of_bytes(max_length=options.max_length)
     else:
-        counts = character_counts(
-            (review for review, _ in rows["train"]), max_length=options.max_length
+        vocabulary = Vocabulary.of_characters(
+            (review for review, _ in rows["train"]),
+            min_freq=options.min_freq,
+            max_length=options.max_length,
         )
-        vocabulary = Vocabulary.of_counts(
-            counts, min_freq=options.min_freq, max_length=options.max_length
-        )
-    dtype = np.uint8 if vocabulary.size <= 256 else np.uint16
     tables = {
         split: Ragged.from_arrays(
-            ((vocabulary.encode(review), target) for review, target in reviews), dtype
+            ((vocabulary.encode(review), target) for review, target in reviews), vocabulary.dtype
         )
         for split, reviews in rows.items()
     }
@@ -138,4 +142,4 @@ def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
         else:
             splits = {"train": splits["train"], "val": splits["test"], "test": splits["test"]}
             detail += "; the test reviews are the validation reviews, as in LRA, S4 and S5"
-    return Made(examples, splits, detail, {}, vocabulary.names, N_CLASSES)
+    return Made(examples, splits, detail, {}, (*SPECIALS, *vocabulary.tokens), N_CLASSES)

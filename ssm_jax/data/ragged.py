@@ -89,6 +89,10 @@ class Ragged:
         for index, target in enumerate(self.targets.tolist()):
             yield self.row(index).tobytes(), target
 
+    def steps(self, numbers: np.ndarray) -> np.ndarray:
+        """Steps of some rows with their end of sequence, int64."""
+        return self.lengths()[numbers] + 1
+
     def lengths(self) -> np.ndarray:
         """Tokens per row, int64."""
         return np.diff(self.offsets)

@@ -36,9 +36,7 @@ class Release:
     stamp: str
 
 
-def find_release(
-    path: Path, folder: str, files: Iterable[str] = (), *, option: str = "--lra_release"
-) -> Release:
+def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
     """Find a data set at a path the user gave.
 
     Args:
@@ -46,7 +44,6 @@ def find_release(
       folder: name of the folder, `listops-1000`.
       files: names below the folder that must be there if it is unpacked; their sizes are the stamp.
         Without names the stamp counts all files below the folder, some 3 us each.
-      option: by which the user gave the path.
 
     Raises:
       FileNotFoundError: if it, or one of the files, is not there.
@@ -55,7 +52,7 @@ def find_release(
         return Release(path, True, f"archive {path.stat().st_size}")
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{option}={path} does not exist; give the release's archive, or a folder above "
+            f"{path} does not exist; give the release's archive, or a folder above "
             f"{folder}."
         )
     level = [path.absolute()]  # "." has no name
@@ -66,7 +63,7 @@ def find_release(
         if depth < _DEPTH:  # the folders of the last level may hold 200,000 images
             level = [child for parent in level for child in _folders(parent)]
     raise FileNotFoundError(
-        f"no folder {folder} in {option}={path}, nor in the {_DEPTH} levels below it; "
+        f"no folder {folder} in {path}, nor in the {_DEPTH} levels below it; "
         f"give a folder above {folder}, or the release's archive."
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ssm_jax.data.aan import PairTable, Papers
+from ssm_jax.data.aan import Pairs, Papers
 from ssm_jax.data.examples import Images, consecutive
 
 VERSION = 1  # raise it whenever the same arguments would give other data
@@ -57,8 +57,8 @@ def papers(counts: Mapping[str, int], seed: int, max_length: int) -> Papers:
             other = mark if target else 1 - mark
             documents += [_document(rng, _WORDS[m], max_length - 1) for m in (mark, other)]
         first = np.arange(len(documents) - 2 * n, len(documents), 2, dtype=np.int32)
-        pairs[split] = PairTable(first, first + np.int32(1), targets)
-    return Papers(documents, pairs, detail="", facts={})
+        pairs[split] = Pairs(first, first + np.int32(1), targets)
+    return Papers(documents, pairs, quoting=False, varying_papers=0, sha256={})
 
 
 def images(counts: Mapping[str, int], seed: int) -> tuple[Images, dict[str, np.ndarray]]:

@@ -173,3 +173,36 @@ def verify_store(folder: Path) -> None:
                 f"{folder / name} has changed since it was written (its sha256 is not the "
                 f"manifest's); {_AGAIN.format(folder=folder)}"
             )
+
+
+def stores_of(data_dir: Path, task: str) -> list[Path]:
+    """The folders of a task's stores."""
+    return sorted(p.parent for p in data_dir.glob(f"{task}/[!.]*/{_MANIFEST}"))
+
+
+def unfinished(data_dir: Path, task: str) -> list[Path]:
+    """What interrupted preparations of a task left."""
+    return sorted(data_dir.glob(f"{task}/.*.work"))
+
+
+def describe_store(folder: Path) -> str:
+    """What a store holds: where it comes from, then a table of its splits."""
+    manifest, examples, splits = open_store(folder)
+    size = sum(entry["bytes"] for entry in manifest["files"].values())
+    about = f"{size:,} bytes; sha256 {manifest['sha256']}"
+    if manifest["vocabulary"]:
+        about += f"; {len(manifest['vocabulary'])} token ids"
+    lines = [
+        manifest["detail"],
+        about,
+        "",
+        "split     rows  steps: mean    median    most  share of each class in %",
+    ]
+    for split, numbers in splits.items():
+        steps = examples.steps(numbers)
+        shares = np.bincount(examples.targets[numbers], minlength=manifest["n_classes"])
+        lines.append(
+            f"{split:5} {numbers.size:8,} {steps.mean():12.1f} {np.median(steps):9.0f} "
+            f"{steps.max():7,}  " + " ".join(f"{100 * s / numbers.size:.1f}" for s in shares)
+        )
+    return "\n".join(lines)

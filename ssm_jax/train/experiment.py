@@ -184,7 +184,7 @@ def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -
     Args:
       cfg: from an experiment file; not changed.
       data_dir: where prepared data are, or are put.
-      lra_release: the official release, for data.source=official.
+      lra_release: the official files, for data.source=official.
 
     Raises:
       ValueError: options that cannot work, or not together.

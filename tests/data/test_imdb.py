@@ -104,7 +104,7 @@ def test_missing_reviews_are_counted(tmp_path):
         imdb.read_official(tmp_path, expected_rows=ROWS)
     with pytest.raises(ValueError, match=r"train/neg in .* has 12 .* the official one has 12,500"):
         imdb.read_official(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder aclImdb in --imdb="):
+    with pytest.raises(FileNotFoundError, match="no folder aclImdb in "):
         imdb.read_official(tmp_path / "aclImdb" / "train")
 
 
