@@ -44,7 +44,7 @@ def default() -> ConfigDict:
     cfg.data.text = ConfigDict()
     cfg.data.text.vocab = "char"  # char (S4) | byte (LRA)
     cfg.data.text.min_freq = 15  # characters rarer in training are unknown, >= 1 (S4: 15)
-    cfg.data.text.val_fraction = 0.0  # of the training reviews, 0..0.5; 0: test is val, as published
+    cfg.data.text.val_fraction = 0.0  # of training, 0..0.5; 0: val is test, as published
     cfg.data.image = ConfigDict()
     cfg.data.image.dataset = "cifar10"  # cifar10 (LRA) | fashion_mnist
     cfg.data.image.n_held_out = 5_000  # training images for validation, 1..49,999 (S4: 5,000)

@@ -199,13 +199,12 @@ def check(cfg: ConfigDict) -> None:
             f"no expression is longer than {listops.longer_than} and shorter than "
             f"{listops.shorter_than} tokens; raise data.listops.shorter_than."
         )
-    if cfg.task == "listops" and data.source == "generated":
-        if listops.shorter_than > data.padded_length:
-            faults.append(
-                f"data.padded_length={data.padded_length} cannot hold "
-                f"{listops.shorter_than - 1} tokens and the end of sequence; "
-                f"use at least {listops.shorter_than}."
-            )
+    generated = cfg.task == "listops" and data.source == "generated"
+    if generated and listops.shorter_than > data.padded_length:
+        faults.append(
+            f"data.padded_length={data.padded_length} cannot hold {listops.shorter_than - 1} "
+            f"tokens and the end of sequence; use at least {listops.shorter_than}."
+        )
     if cfg.schedule.total_steps and cfg.schedule.warmup_steps >= cfg.schedule.total_steps:
         faults.append(
             f"schedule.warmup_steps={cfg.schedule.warmup_steps} must be below "

@@ -107,9 +107,18 @@ def apply_model(
     model: nnx.Module, batch: Batch, *, train: bool, key: Array | None, horizon: int
 ) -> Array:
     """Logits of a batch, whose state space layers run as on sequences of `horizon` steps."""
-    L = batch["inputs"].shape[-1] if "lengths" in batch else batch["inputs"].shape[1]
-    further = {"horizon": horizon} if L < horizon else {}
-    return model(batch["inputs"], batch.get("lengths"), train=train, key=key, **further)
+    return model(
+        batch["inputs"],
+        batch.get("lengths"),
+        train=train,
+        key=key,
+        horizon=None if steps_of(batch) == horizon else horizon,
+    )
+
+
+def steps_of(batch: Batch) -> int:
+    """L of a batch."""
+    return batch["inputs"].shape[-1 if "lengths" in batch else 1]
 
 
 def sample_batch(dataset: Dataset, batch_size: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -28,9 +28,7 @@ def get_config(arg=""):
         cfg.model.prenorm = False
         cfg.model.dropout = 0.1
         cfg.train.epochs = 200.0  # 180,000 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.01, 0.05)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.01, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 18_000, 180_000
     elif arm == "s5":
         arms.s5(
@@ -39,9 +37,7 @@ def get_config(arg=""):
         )  # fmt: skip
         cfg.model.s5.clip_eigs = True
         cfg.train.epochs = 250.0
-        arms.s5_rates(
-            cfg, lr=0.0045, ssm_lr=0.001, weight_decay=0.07, optimizer="BfastandCdecay"
-        )
+        arms.s5_rates(cfg, lr=0.0045, ssm_lr=0.001, weight_decay=0.07, optimizer="BfastandCdecay")
         cfg.schedule.warmup_steps = 900  # one epoch
     else:
         arms.s4d(cfg, arm, alpha=3.0)
@@ -49,9 +45,7 @@ def get_config(arg=""):
         cfg.model.norm, cfg.model.prenorm = "layer", False
         cfg.model.dropout = 0.1
         cfg.train.epochs = 1_200.0  # 1,080,000 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.01, 0.0), rest=(0.01, 0.01)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.01, 0.0), rest=(0.01, 0.01))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 18_000, 180_000
         cfg.schedule.clamp = False  # as published: 6.56 half periods
     arms.early(cfg, accuracy=0.80, epoch=20)
@@ -64,8 +58,8 @@ def reduce(cfg):
     """For some minutes on two CPU cores: Fashion-MNIST, a smaller model, two epochs."""
     cfg.name += ":reduced"
     cfg.notes = (
-        "Reduced: Fashion-MNIST padded to 32 x 32 in the place of CIFAR-10, 20,000 training images, "
-        "4 blocks of 64 channels, 2 epochs. Not comparable with LRA."
+        "Reduced: Fashion-MNIST padded to 32 x 32 in the place of CIFAR-10, 20,000 training "
+        "images, 4 blocks of 64 channels, 2 epochs. Not comparable with LRA."
     )
     cfg.data.image.dataset = "fashion_mnist"
     cfg.data.n_train = 20_000

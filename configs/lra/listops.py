@@ -27,9 +27,7 @@ def get_config(arg=""):
         arms.s4(cfg, d_model=256, d_state=2)
         cfg.model.prenorm = False
         cfg.train.epochs = 40.0  # 120,000 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 12_000, 120_000
     elif arm == "s5":
         arms.s5(
@@ -38,9 +36,7 @@ def get_config(arg=""):
         )  # fmt: skip
         cfg.batch_size = 50
         cfg.train.epochs = 40.0
-        arms.s5_rates(
-            cfg, lr=0.003, ssm_lr=0.001, weight_decay=0.04, optimizer="BfastandCdecay"
-        )
+        arms.s5_rates(cfg, lr=0.003, ssm_lr=0.001, weight_decay=0.04, optimizer="BfastandCdecay")
         cfg.schedule.warmup_steps = 1_920  # one epoch
     else:
         arms.s4d(cfg, arm, alpha=3.0)

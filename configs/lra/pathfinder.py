@@ -25,9 +25,7 @@ def get_config(arg=""):
         arms.s4(cfg, d_model=256, d_state=32, n_ssm=256)
         cfg.batch_size = 64
         cfg.train.epochs = 200.0  # 500,000 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.004, 0.05)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.004, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 50_000, 500_000
     elif arm == "s5":
         arms.s5(
@@ -44,9 +42,7 @@ def get_config(arg=""):
         cfg.model.d_model = 256
         cfg.batch_size = 50
         cfg.train.epochs = 300.0  # 960,000 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.01, 0.0), rest=(0.004, 0.03)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.01, 0.0), rest=(0.004, 0.03))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 150_000, 800_000
         cfg.schedule.clamp = False
     if arm in ("s4", "s5"):  # the other arms are then still warming up

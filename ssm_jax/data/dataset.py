@@ -194,7 +194,9 @@ class PairDataset(Dataset):
 
     def _inputs(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
         pairs = self._examples
-        each = [padded(pairs.documents, part[numbers], length) for part in (pairs.first, pairs.second)]
+        each = [
+            padded(pairs.documents, part[numbers], length) for part in (pairs.first, pairs.second)
+        ]
         inputs, lengths = (np.stack(parts, axis=1) for parts in zip(*each, strict=True))
         return {"inputs": inputs, "lengths": lengths}
 

@@ -134,9 +134,7 @@ def _prefetched(length: int, make: Callable[[int], Batch]) -> Iterator[Batch]:
     return iter(source.to_iter_dataset(options))
 
 
-def train_batches(
-    dataset: Dataset, split: str, order: Order, start_step: int
-) -> Iterator[Batch]:
+def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -> Iterator[Batch]:
     """The endless training batches from number `start_step` on; see `Dataset.gather`."""
     order.batch(start_step)  # refuse here, not in Grain's thread
 

@@ -13,9 +13,9 @@ from ssm_jax.data.dataset import EOS
 from ssm_jax.data.examples import Made, joined
 from ssm_jax.data.listops import N_CLASSES, TOKENS, evaluate
 from ssm_jax.data.listops_generator import GENERATOR_VERSION, Spec
+from ssm_jax.data.listops_release import OFFICIAL_ROWS, find_release, read_release
 from ssm_jax.data.progress import stage
 from ssm_jax.data.recipe import Place, Recipe, command, files_missing
-from ssm_jax.data.listops_release import OFFICIAL_ROWS, find_release, read_release
 
 TASK = "listops"
 VOCABULARY = ("pad", "unknown", "eos", *TOKENS)

@@ -13,7 +13,7 @@ from ssm_jax.data.examples import Images, Made
 from ssm_jax.data.pathfinder_generator import GENERATOR_VERSION, Spec
 from ssm_jax.data.progress import stage
 from ssm_jax.data.recipe import Place, Recipe, command, files_missing
-from ssm_jax.data.release import find_release
+from ssm_jax.data.release import Release, find_release
 from ssm_jax.data.shards import generate_images
 from ssm_jax.data.splits import torch_randperm
 
@@ -69,9 +69,11 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
     """
     size = SIZES[task]
     folder = f"pathfinder{size}"
-    release = None
+    release: Release | None = None
+    stamp: str | None = "" if source == "generated" else None
     if source == "official" and place.files is not None:
         release = find_release(place.files, folder)
+        stamp = release.stamp
     parameters: dict[str, Any] = {"size": size}
     counts = (options.n_train, options.n_val, options.n_test)
     if source == "generated":
@@ -114,7 +116,7 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
         task=task,
         source=source,
         parameters=parameters,
-        stamp="" if source == "generated" else release and release.stamp,
+        stamp=stamp,
         make=make,
         at_once=source == "generated" or release is not None,
         command=command(task, source, place, options),

@@ -13,6 +13,7 @@ from ssm_jax.data import aan, stand_in
 from ssm_jax.data.examples import Made, Pairs, consecutive
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.data.recipe import Place, Recipe, command, files_missing
+from ssm_jax.data.release import Release
 from ssm_jax.data.vocabulary import SPECIALS, Vocabulary
 
 TASK = "retrieval"
@@ -57,11 +58,13 @@ def retrieval(
     """
     counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
     parameters: dict[str, Any] = {"max_length": options.max_length}
-    release = None
+    release: Release | None = None
+    stamp: str | None = "" if source == "stand_in" else None
     if source == "stand_in":
         parameters |= {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
     elif place.files is not None:
         release = aan.find_release(place.files)
+        stamp = release.stamp
 
     def make(_: Path) -> Made:
         if source == "stand_in":
@@ -82,7 +85,7 @@ def retrieval(
         task=TASK,
         source=source,
         parameters=parameters,
-        stamp="" if source == "stand_in" else release and release.stamp,
+        stamp=stamp,
         make=make,
         at_once=source == "stand_in" or release is not None,
         command=command(TASK, source, place, options),

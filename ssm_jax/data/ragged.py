@@ -42,8 +42,8 @@ class Ragged:
                 f"offsets must run from 0 to {self.tokens.size}; "
                 f"they run from {self.offsets[0]} to {self.offsets[-1]}."
             )
-        if (np.diff(self.offsets) < 1).any():
-            raise ValueError("offsets must increase: no row may be empty.")
+        if (np.diff(self.offsets) < 0).any():
+            raise ValueError("offsets must not decrease.")
 
     @classmethod
     def from_rows(cls, rows: Iterable[tuple[bytes, int]]) -> Ragged:

@@ -52,8 +52,7 @@ def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
         return Release(path, True, f"archive {path.stat().st_size}")
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{path} does not exist; give the release's archive, or a folder above "
-            f"{folder}."
+            f"{path} does not exist; give the release's archive, or a folder above {folder}."
         )
     level = [path.absolute()]  # "." has no name
     for depth in range(_DEPTH + 1):

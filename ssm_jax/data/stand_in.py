@@ -69,5 +69,5 @@ def images(counts: Mapping[str, int], seed: int) -> tuple[Images, dict[str, np.n
     column = np.arange(_SIDE) / _SIDE
     stripes = 0.5 + 0.25 * np.sin(2 * np.pi * np.outer(targets + 1, column))
     pixels = stripes[:, None, :] + rng.normal(0, 0.1, (n, _SIDE, _SIDE))
-    pixels = np.clip(np.round(255 * pixels), 0, 255).astype(np.uint8).reshape(n, -1)
-    return Images(pixels, targets), consecutive(counts)
+    gray = np.clip(np.round(255 * pixels), 0, 255).astype(np.uint8).reshape(n, -1)
+    return Images(gray, targets), consecutive(counts)

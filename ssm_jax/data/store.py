@@ -148,9 +148,7 @@ def open_store(folder: Path) -> tuple[dict[str, Any], Examples, Splits]:
         examples = kind(*(array(f.name) for f in dataclasses.fields(kind)))
         splits = {name: array(f"split.{name}") for name in manifest["splits"]}
     except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{folder} is damaged ({error}); {_AGAIN.format(folder=folder)}"
-        ) from None
+        raise ValueError(f"{folder} is damaged ({error}); {_AGAIN.format(folder=folder)}") from None
     for name, numbers in splits.items():
         said = manifest["splits"][name]
         if numbers.shape != (said,) or not 0 <= numbers.min() <= numbers.max() < len(examples):

@@ -114,7 +114,8 @@ class SequenceClassifier(nnx.Module):
             assert d_input is not None
             self.encoder = linear(d_input, d_model, rngs)
         drop: dict[str, Any] = {"dropout": dropout, "tie_dropout": tie_dropout}
-        normed = {"norm": norm, "norm_momentum": norm_momentum, "norm_padding": norm_padding}
+        normed: dict[str, Any] = {"norm": norm, "norm_momentum": norm_momentum}
+        normed["norm_padding"] = norm_padding
 
         def block() -> Block:
             mixer = LAYERS[layer](d_model, **drop, **(ssm or {}), rngs=rngs)
@@ -182,7 +183,7 @@ class SequenceClassifier(nnx.Module):
 
 
 class PairClassifier(SequenceClassifier):
-    """Logits of K classes for pairs of token sequences (B, 2, L): two towers with one set of weights.
+    """Logits of K classes for pairs of token sequences (B, 2, L): two towers with shared weights.
 
     Both sequences go through the blocks side by side on the batch axis, so that batch statistics
     are of 2B sequences; the decoder sees [x1, x2, x1 x2, x1 - x2]. As the official code (`nli`).

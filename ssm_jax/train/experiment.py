@@ -26,7 +26,6 @@ from ssm_jax.train.optim import GroupRow, cosine_with_warmup, groups_from, make_
 from ssm_jax.train.state import TrainState, init_state, split
 from ssm_jax.train.step import make_eval_step, make_gradient, make_train_step
 
-
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 

@@ -13,7 +13,7 @@ import jax
 from rich.console import Console
 
 from ssm_jax import config as config_lib
-from ssm_jax.tasks import mean_metrics
+from ssm_jax.tasks import mean_metrics, steps_of
 from ssm_jax.train.checkpoint import CheckpointStore
 from ssm_jax.train.console import Progress, parameter_table
 from ssm_jax.train.crash import diverged
@@ -114,7 +114,7 @@ class PerLength:
 
     def of(self, batch: Mapping[str, jax.Array]) -> jax.stages.Compiled:
         """The step for a batch."""
-        length = batch["inputs"].shape[-1 if "lengths" in batch else 1]
+        length = steps_of(batch)
         if length not in self._compiled:
             step, seconds = timed_compile(lambda: self._compile(length))
             say(f"compiled {self._what} for L = {length:,} in {seconds:.1f} s.")
