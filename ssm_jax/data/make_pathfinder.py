@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data import pathfinder_release
 from ssm_jax.data.examples import Images, Made
-from ssm_jax.data.pathfinder_generator import GENERATOR_VERSION, Spec
 from ssm_jax.data.progress import stage
 from ssm_jax.data.recipe import Place, Recipe, command, files_missing
 from ssm_jax.data.release import Release, find_release
-from ssm_jax.data.shards import generate_images
 from ssm_jax.data.splits import torch_randperm
 
 N_CLASSES = 2  # 1: the two marked ends are on one contour
@@ -67,6 +64,10 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
       place: folders and processes; its files are the release, an archive or a folder above
         pathfinder32 or pathfinder128.
     """
+    from ssm_jax.data import pathfinder_release
+    from ssm_jax.data.pathfinder_generator import GENERATOR_VERSION, Spec
+    from ssm_jax.data.shards import generate_images
+
     size = SIZES[task]
     folder = f"pathfinder{size}"
     release: Release | None = None

@@ -125,7 +125,7 @@ class Recipe:
         if len(set(found.values())) > 1:
             raise ValueError(
                 f"{data_dir / self.task} holds different {self.source} data "
-                f"({', '.join(f.name for f in found)}); say whose with --lra_release, or delete one."
+                f"({', '.join(f.name for f in found)}); name one with --lra_release, or delete one."
             )
         return next(iter(found), data_dir / self.task / f"{self.source}-*")
 

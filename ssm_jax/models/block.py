@@ -86,9 +86,9 @@ class Block(nnx.Module):
 
     With g = drop(GELU(y)) the gates are "glu": GLU(W g), as in S4's code (OC-13, OC-14, OC-15);
     "half_glu1": g sigmoid(W g), and "half_glu2": y sigmoid(W g), as in S5's (arXiv:2208.04933).
-    GELU is the exact one, x Phi(x). Padding is masked after the norm, before the state space layer, and
-    nowhere else. The residual stream, the GELU and the gate have the type of x; norms and the state
-    space layer compute in float32.
+    GELU is the exact one, x Phi(x). Padding is masked after the norm, before the state space layer,
+    and nowhere else. The residual stream, the GELU and the gate have the type of x; norms and the
+    state space layer compute in float32.
     """
 
     def __init__(
