@@ -120,10 +120,12 @@ def _latex(block: Block) -> str:
             name = "enumerate" if numbered else "itemize"
             items = "".join(f"  \\item {_latex_line(line)}\n" for line in lines)
             return f"\\begin{{{name}}}\n{items}\\end{{{name}}}\n"
-        case Grid(head, groups, numeric):
+        case Grid(_, groups, False):  # a table of words may be longer than a page: a list instead
+            listed = (_joined(row) for _, cells in groups for row in cells)
+            return _latex(Items(tuple(listed)))
+        case Grid(head, groups, _):
             first = r">{\raggedright\arraybackslash}p{0.15\linewidth}"
-            last = first.replace("0.15", "0.12" if numeric else "0.4")
-            columns = first + ("r" if numeric else "l") * (len(head) - 2) + last
+            columns = first + "r" * (len(head) - 2) + first.replace("0.15", "0.12")
             rows = [" & ".join(latex_escape(word) for word in head)]
             ends = [r" \\ \midrule"]
             for number, (title, cells) in enumerate(groups):
@@ -145,6 +147,12 @@ def _latex(block: Block) -> str:
 
 def _latex_line(line: Line) -> str:
     return "".join(_latex_span(span) for span in line)
+
+
+def _joined(row: tuple[Line, ...]) -> Line:
+    """A row as one line, with commas."""
+    pieces = [piece for cell in row if cell for piece in (Span(", "), *cell)]
+    return tuple(pieces[1:])
 
 
 def _latex_cells(row: tuple[Line, ...]) -> Iterator[str]:
