@@ -1,0 +1,15 @@
+"""Results of runs on the Long Range Arena, beside the published ones.
+
+table = tabulate(*collect([Path("runs")]))
+print(FORMATS["md"](table, published=True))
+"""
+
+from ssm_jax.analysis.report.collect import Found, collect
+from ssm_jax.analysis.report.formats import to_csv, to_latex, to_markdown
+from ssm_jax.analysis.report.page import to_html
+from ssm_jax.analysis.report.result import Result
+from ssm_jax.analysis.report.table import Cell, Row, Table, tabulate
+
+FORMATS = {"md": to_markdown, "latex": to_latex, "csv": to_csv, "html": to_html}
+
+__all__ = ["FORMATS", "Cell", "Found", "Result", "Row", "Table", "collect", "tabulate"]

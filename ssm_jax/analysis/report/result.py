@@ -1,0 +1,202 @@
+"""What is known of one run, read from its summary or its record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ssm_jax.analysis.published import COLUMNS
+
+REDUCED = ("smoke", "reduced")  # words of a run's name that say: not the full experiment
+# Options that change no number, so that runs which differ in them are repetitions; the seed; the
+# source of the data, which a flag may say as well and which is told apart by itself
+_UNTOLD = ("seed", "data.source", "name", "notes", "figures", "log.", "checkpoint.")
+
+
+Status = Literal["finished", "diverged", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Attributes:
+      path: where it was read, relative to the current folder; else the last two parts.
+      name: of its config: `lra/listops:s4d_ft`.
+      task: a key of COLUMNS; "" for a run of no LRA task.
+      arm: what the name says behind the task, without the words of REDUCED.
+      options: overrides of the command that change numbers, `model.alpha=10`, sorted.
+      reduced: whether the name has a word of REDUCED.
+      notes: what is reduced or else not as published.
+      status: a run diverged if its loss was not finite; unfinished is all else without a result.
+      seed: of the run.
+      setup: names the options without the seed: repetitions have the same.
+      accuracy: on the test split, 0..1; None without a result.
+      loss: on the test split, in nats; None where not known.
+      steps: in all; of the first loss that is not finite; or so far. None where not known.
+      validation: best accuracy on the validation split so far, for an unfinished run.
+      source, detail, sha256: provenance of the data, "" where not known.
+      commit: with " + changes" if the code differed from it; "" where not known.
+      device: what it ran on.
+      config_digest, command: as written down.
+      majority_rate: test accuracy of a constant guess, 0..1.
+      parameters: how many.
+    """
+
+    path: str
+    name: str
+    task: str
+    arm: str
+    options: tuple[str, ...]
+    reduced: bool
+    notes: str
+    status: Status
+    seed: int
+    setup: str
+    accuracy: float | None
+    loss: float | None
+    steps: int | None
+    validation: float | None
+    source: str
+    detail: str
+    sha256: str
+    commit: str
+    device: str
+    config_digest: str
+    command: tuple[str, ...]
+    majority_rate: float | None
+    parameters: int | None
+
+
+def make_result(
+    place: Path,
+    file: Path,
+    document: Mapping[str, Any],
+    status: Status,
+    *,
+    accuracy: float | None = None,
+    loss: float | None = None,
+    steps: int | None = None,
+    validation: float | None = None,
+) -> Result:
+    """The run at `place`, of which `file` holds `document`: a summary, or a record with a name."""
+    name = get(file, document, "name", str)
+    task, arm, reduced = _named(name, get(file, document, "task", str, default=""))
+    command = tuple(str(word) for word in get(file, document, "command", list, default=[]))
+    options = _overrides(command)
+    told = hashlib.sha256(json.dumps([name, options]).encode()).hexdigest()[:12]
+    data = get(file, document, "data", dict, default={})
+    source, detail, sha256 = (
+        get(file, data, key, str, default="") for key in ("source", "detail", "sha256")
+    )
+    return Result(
+        path=shown(place),
+        name=name,
+        task=task,
+        arm=arm,
+        options=options,
+        reduced=reduced,
+        notes=get(file, document, "notes", str, default=""),
+        status=status,
+        seed=get(file, document, "seed", int),
+        # Runs of older versions have no such digest: what the command says stands in for it.
+        setup=get(file, document, "setup_digest", str, default=told),
+        accuracy=accuracy,
+        loss=loss,
+        steps=steps,
+        validation=validation,
+        source=source,
+        detail=detail,
+        sha256=sha256,
+        commit=_commit(get(file, document, "git", dict, default={})),
+        device=_device(get(file, document, "devices", dict, default={})),
+        config_digest=get(file, document, "config_digest", str, default=""),
+        command=command,
+        majority_rate=get(file, document, "majority_rate", float, default=None),
+        parameters=get(file, document, "parameters", int, default=None),
+    )
+
+
+_NEEDED: Any = object()
+
+
+def get(
+    file: Path, document: Mapping[str, Any], key: str, kind: type, default: Any = _NEEDED
+) -> Any:
+    """An entry of a document; without a default it must be there.
+
+    Raises:
+      ValueError: it is not, or it is of another kind.
+    """
+    value = document.get(key, default)
+    if value is _NEEDED:
+        raise ValueError(f"{shown(file)} is no summary or record of a run: it has no {key!r}")
+    kinds = (int, float) if kind is float else (kind,)
+    if value is not default and (not isinstance(value, kinds) or isinstance(value, bool)):
+        if value is None and default is not _NEEDED:
+            return default
+        raise ValueError(f"{shown(file)}: {key!r} is {value!r:.60}, not of type {kind.__name__}")
+    return value
+
+
+def _named(name: str, task: str) -> tuple[str, str, bool]:
+    """Task, arm and whether it is reduced, from a name such as `lra/listops:s4d_ft:smoke`."""
+    head, *words = (word.strip() for word in re.split("[:,]", name))
+    values = [word.rpartition("=")[2] for word in words]
+    reduced = any(value in REDUCED for value in values)
+    words = [w for w, value in zip(words, values, strict=True) if value and value not in REDUCED]
+    column = _column(head.rpartition("/")[2])
+    if not column:  # a name of its own, such as "quickstart"
+        column, words = _column(task), [head, *words]
+    return column, ",".join(words), reduced
+
+
+def _column(text: str) -> str:
+    key = re.sub(r"[\W_]", "", text.lower())
+    return key if key in COLUMNS else ""
+
+
+def _overrides(command: Iterable[str]) -> tuple[str, ...]:
+    """The options of a command that change numbers, the last of a repeated one; without the seed.
+
+    `--config.KEY=VALUE`, `--config.KEY VALUE` and `--noconfig.KEY` are all KEY=VALUE here.
+    """
+    found: dict[str, str] = {}
+    key = ""
+    for word in command:
+        if key and not word.startswith("--"):
+            found[key] = word
+        key = ""
+        if word.startswith("--noconfig."):
+            found[word.removeprefix("--noconfig.")] = "false"
+        elif word.startswith("--config."):
+            key, equals, value = word.removeprefix("--config.").partition("=")
+            found[key] = value if equals else "true"
+            key = "" if equals else key
+    return tuple(f"{k}={v}" for k, v in sorted(found.items()) if not k.startswith(_UNTOLD))
+
+
+def shown(path: Path) -> str:
+    """A path that can be published: it does not say where the current folder is."""
+    path = Path(os.path.abspath(path))
+    if path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd()).as_posix()
+    return ".../" + "/".join(path.parts[1:][-2:])
+
+
+def _commit(git: Mapping[str, Any]) -> str:
+    commit = git.get("commit")
+    return f"{commit}{' + changes' if git.get('dirty') else ''}" if commit else ""
+
+
+def _device(devices: Mapping[str, Any]) -> str:
+    if devices.get("platform") == "cpu":
+        model = f" ({devices['cpu']})" if devices.get("cpu") else ""
+        return f"{devices.get('cpu_cores', '?')} CPU cores{model}"
+    return f"{devices.get('count', '?')} x {devices['kind']}" if devices.get("kind") else ""
