@@ -188,7 +188,7 @@ def check(cfg: ConfigDict) -> None:
             f"give train.epochs or train.steps, and leave the other at 0; "
             f"got epochs={train.epochs}, steps={train.steps}."
         )
-    if cfg.batch_size % train.accumulate:
+    if train.accumulate > 0 and cfg.batch_size % train.accumulate:
         faults.append(
             f"batch_size={cfg.batch_size} does not split into train.accumulate={train.accumulate} "
             "equal parts; use a multiple of it."

@@ -162,7 +162,7 @@ def guess(asked: str, names: Iterable[str], dashes: str = "", tail: str = "") ->
     """The end of a message about an unknown name: `; did you mean --config.model.alpha=3?`
 
     Likeness is that of the whole path or, with a small discount, that of its last word alone
-    (--alpha, --config.lr). Names that tie are all given, four at most.
+    (--alpha, --config.lr). Names that tie are all given, six at most.
 
     Args:
       asked: the unknown name, without dashes.
@@ -184,7 +184,7 @@ def guess(asked: str, names: Iterable[str], dashes: str = "", tail: str = "") ->
     scored.sort()
     if not scored or -scored[0][0] < 0.6:
         return "; --help lists all."
-    near = [dashes + name + tail for score, _, name in scored if score == scored[0][0]][:4]
+    near = [dashes + name + tail for score, _, name in scored if score == scored[0][0]][:6]
     return f"; did you mean {' or '.join(near)}?"
 
 

@@ -104,16 +104,12 @@ def mean_metrics(sums: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def apply_model(
-    model: nnx.Module, batch: Batch, *, train: bool, key: Array | None, horizon: int
+    model: nnx.Module, batch: Batch, *, train: bool, key: Array | None, horizon: int | None
 ) -> Array:
-    """Logits of a batch, whose state space layers run as on sequences of `horizon` steps."""
-    return model(
-        batch["inputs"],
-        batch.get("lengths"),
-        train=train,
-        key=key,
-        horizon=None if steps_of(batch) == horizon else horizon,
-    )
+    """Logits of a batch, whose layers run as on `horizon` steps; None: as many as it has."""
+    if horizon == steps_of(batch):
+        horizon = None
+    return model(batch["inputs"], batch.get("lengths"), train=train, key=key, horizon=horizon)
 
 
 def steps_of(batch: Batch) -> int:

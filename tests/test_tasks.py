@@ -39,7 +39,7 @@ def options(**changes):
 
 
 def build(**changes):
-    dataset = SimpleNamespace(n_classes=10, vocab_size=18)
+    dataset = SimpleNamespace(n_classes=10, vocab_size=18, d_input=None, paired=False)
     return build_classifier(dataset, options(**changes), nnx.Rngs(params=0))
 
 

@@ -20,7 +20,7 @@ from ssm_jax.train.crash import diverged
 from ssm_jax.train.experiment import Experiment, setup_digest, timed_compile
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.train.record import run_record
-from ssm_jax.train.result import draw, summary_of
+from ssm_jax.train.result import below_reference, draw, summary_of
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import StopRequest, Workdir, write_json_atomic
 
@@ -254,6 +254,8 @@ class _Run:
         sign = 1 if train.select_metric == "accuracy" else -1
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
             self.best = {"step": step, "value": value}
+        if (warning := below_reference(self.experiment, step, self.found)) is not None:
+            say(warning)
         kind = "train_eval" if train.select_split == "train" else train.select_split
         self.log.write(kind, step, self.found)
         self.sink.write(kind, step, self.found)

@@ -46,6 +46,25 @@ def summary_of(
     }
 
 
+def below_reference(experiment: Experiment, step: int, found: Mapping[str, float]) -> str | None:
+    """A warning if an evaluation is far below what was published for so many epochs; else None.
+
+    Args:
+      experiment: its `cfg.reference` has the published point.
+      step: optimizer steps done.
+      found: the means of the evaluation on the selection split.
+    """
+    reference, epoch = experiment.cfg.reference, step / experiment.steps_per_epoch
+    bound = reference.accuracy - reference.margin
+    if reference.accuracy == 0 or epoch < reference.epoch or found["accuracy"] >= bound:
+        return None
+    return (
+        f"WARNING: {experiment.cfg.train.select_split} accuracy {found['accuracy']:.3f} after "
+        f"{epoch:.1f} epochs is far below the published {reference.accuracy:.2f} at epoch "
+        f"{reference.epoch:g}; look at the options, the data and the curves before going on."
+    )
+
+
 def draw(experiment: Experiment, workdir: Workdir, state: TrainState) -> list[Path]:
     """Draw the figures of a run: its curves, and its first state against `state`."""
     # Here, because matplotlib takes half a second to import and most processes draw nothing.

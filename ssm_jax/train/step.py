@@ -19,7 +19,7 @@ Metrics = dict[str, Array]
 
 
 def make_gradient(
-    graphdef: nnx.GraphDef, *, horizon: int, accumulate: int = 1
+    graphdef: nnx.GraphDef, *, horizon: int | None = None, accumulate: int = 1
 ) -> Callable[[TrainState, Array, Batch], tuple[Any, Any]]:
     """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
@@ -74,7 +74,7 @@ def make_train_step(
     graphdef: nnx.GraphDef,
     tx: optax.GradientTransformation,
     *,
-    horizon: int,
+    horizon: int | None = None,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Array, Batch], tuple[TrainState, Metrics]]:
     """(state, key, batch) -> (new state, metrics).
@@ -101,7 +101,9 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(graphdef: nnx.GraphDef, *, horizon: int) -> Callable[[Any, Any, Batch], Metrics]:
+def make_eval_step(
+    graphdef: nnx.GraphDef, *, horizon: int | None = None
+) -> Callable[[Any, Any, Batch], Metrics]:
     """(params, stats, batch) -> sums over the batch's real examples."""
 
     def eval_step(params: Any, stats: Any, batch: Batch) -> Metrics:

@@ -28,10 +28,11 @@ def compile_once_per_experiment():
         for name in ("compile_train_step", "compile_eval_step"):
             compile_step = getattr(Experiment, name)
 
-            def cached(self, name=name, compile_step=compile_step):
-                if (name, id(self)) not in kept:
-                    kept[name, id(self)] = (compile_step(self), self)  # self: keeps the id in use
-                return kept[name, id(self)][0]
+            def cached(self, length=None, *, name=name, compile_step=compile_step):
+                key = (name, length, id(self))
+                if key not in kept:
+                    kept[key] = (compile_step(self, length), self)  # self: keeps the id in use
+                return kept[key][0]
 
             patch.setattr(Experiment, name, cached)
         yield
@@ -204,13 +205,13 @@ def test_one_digest_names_all_seeds_of_an_experiment(reference):
 
 def test_test_split_is_read_once_after_training(experiment, tmp_path, monkeypatch):
     read = []
-    eval_batches = loop.eval_batches
+    eval_batches = Experiment.eval_batches
 
-    def watched(dataset, split, batch_size):
+    def watched(self, split):
         read.append(split)
-        return eval_batches(dataset, split, batch_size)
+        return eval_batches(self, split)
 
-    monkeypatch.setattr(loop, "eval_batches", watched)
+    monkeypatch.setattr(Experiment, "eval_batches", watched)
     loop.train_and_evaluate(experiment, tmp_path / "run")
     assert read == ["val", "val", "val", "test"]
 
@@ -219,8 +220,8 @@ def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path
     order = []
     compile_step, read = Experiment.compile_train_step, loop._Run._read
 
-    def compile_watched(self):
-        compiled, calls = compile_step(self), iter(range(1, 1000))
+    def compile_watched(self, length=None):
+        compiled, calls = compile_step(self, length), iter(range(1, 1000))
 
         def step(*arguments):
             order.append(("dispatch", next(calls)))

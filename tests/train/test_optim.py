@@ -84,7 +84,7 @@ def test_groups_partition_the_parameters():
 
 
 def test_groups_of_the_default_config_name_the_parameters_of_the_official_model():
-    """A, dt and beta get their own; C and D stay with the rest (OC-17)."""
+    """A, dt, beta and norms get their own; C and D stay with the rest (OC-17)."""
     groups = groups_from(config.default().optim.groups.to_dict())
     _, shapes, _ = nnx.eval_shape(
         lambda: split(SequenceClassifier(n_classes=10, vocab_size=18, rngs=nnx.Rngs(params=0)))
@@ -93,9 +93,11 @@ def test_groups_of_the_default_config_name_the_parameters_of_the_official_model(
     members = {row.group.name: {path.split("/")[-1] for path in row.paths} for row in rows}
     assert members == {
         "A": {"A_re_raw", "A_im"},
+        "B": set(),  # B = 1
         "dt": {"dt_raw"},
         "beta": {"beta"},
-        "rest": {"embedding", "kernel", "bias", "scale", "C_ri", "D"},
+        "norm": {"scale", "bias"},
+        "rest": {"embedding", "kernel", "bias", "C_ri", "D"},
     }
     assert sum(row.size for row in rows) == 403_210
     assert labels["blocks"][3]["ssm"]["A_im"] == "A"
