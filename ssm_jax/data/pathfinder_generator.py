@@ -51,11 +51,11 @@ class Spec:
     def __post_init__(self) -> None:
         for name, low, high in (("seed", 0, 2**63 - 1), ("n_images", 1, 10**8)):
             value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
+            if type(value) is not int or not low <= value <= high:
                 raise ValueError(
                     f"Pathfinder {name}={value!r} must be a whole number from {low} to {high}."
                 )
-        if self.size not in _DRAWINGS:
+        if type(self.size) is not int or self.size not in _DRAWINGS:
             raise ValueError(
                 f"Pathfinder size={self.size!r} is not known; choose 32, or 128 for Path-X."
             )

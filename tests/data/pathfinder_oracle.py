@@ -1,4 +1,4 @@
-"""Pathfinder written down a second time: whole images of floats, every line drawn when it is needed.
+"""Pathfinder written down a second time: whole images of floats, every line drawn when needed.
 
 No stamps, no frames, no whole numbers. Grey dilation is scipy's, told that pixels outside an image
 are minus infinity, as cv2.dilate has it. Shrinking is scipy.misc.imresize's as it was: stretch to
@@ -77,7 +77,7 @@ def start_tails(mask, angle, p, margin, *, first):
 
 
 def next_ends(mask, pivot, angle, p, margin):
-    """{(y, x): chance} of the ends of the stroke after one with this angle; and its pivot."""
+    """{(y, x): weight} of the ends of the stroke after one with this angle; and its pivot."""
     y, x = move(pivot, angle, p.stroke_length + 2 * margin)
     radius = p.stroke_length + margin
     free = 1 - dilate(mask, disc(margin))
@@ -90,19 +90,20 @@ def next_ends(mask, pivot, angle, p, margin):
             turn = abs(np.arctan2(end[0] - y, end[1] - x) - angle)
             turn = min(min(turn, 2 * np.pi - turn) * p.continuity, np.pi / 2)
             weights[end] = free[end] * np.cos(turn) ** 2
-    total = sum(weights.values())
-    if total < 1e-4:
-        return {}, [y, x]
-    return {end: weight / total for end, weight in weights.items()}, [y, x]
+    return weights if sum(weights.values()) >= 1e-4 else {}, [y, x]
 
 
 def disc_image(size, centre, radius):
-    y, x = np.ogrid[-centre[0] * 2 : (size - centre[0]) * 2, -centre[1] * 2 : (size - centre[1]) * 2]
+    y, x = np.ogrid[
+        -centre[0] * 2 : (size - centre[0]) * 2, -centre[1] * 2 : (size - centre[1]) * 2
+    ]
     return shrink((x**2 + y**2 <= (2 * radius) ** 2).astype(float), size)
 
 
 def stretch(image):
-    return (255 * (image - image.min()) / (image.max() - image.min()) + 0.5).astype(np.uint8)
+    """To bytes; what is half between two is rounded up, whatever the floats make of it."""
+    scaled = 255 * (image - image.min()) / (image.max() - image.min())
+    return np.floor(np.round(scaled, 6) + 0.5).astype(np.uint8)
 
 
 def flip(angle):
