@@ -23,9 +23,10 @@ from ssm_jax.data import shards
 from ssm_jax.data.dataset import TokenDataset
 from ssm_jax.data.listops import TOKENS, evaluate
 from ssm_jax.data.listops_generator import GENERATOR_VERSION, Spec
+from ssm_jax.data.listops_release import OFFICIAL_ROWS, find_release, read_release
 from ssm_jax.data.progress import stage
 from ssm_jax.data.ragged import Ragged
-from ssm_jax.data.release import OFFICIAL_ROWS, Release, find_release, read_release
+from ssm_jax.data.release import Release
 from ssm_jax.data.store import FORMAT, locked, read_manifest, write_store
 
 if TYPE_CHECKING:

@@ -1,217 +1,213 @@
-"""Official files: found wherever they were unpacked, read row by row, refused when wrong."""
+"""Official files, whatever they hold: found, read in one pass, refused when damaged or hostile."""
 
 import io
-import random
+import os
 import tarfile
+from contextlib import closing
 
-import listops_oracle as oracle
 import pytest
 
-from ssm_jax.data import prepare
-from ssm_jax.data.dataset import TokenDataset
-from ssm_jax.data.listops import decode
-from ssm_jax.data.release import find_release, read_release
+from ssm_jax.data import release as releases
+from ssm_jax.data.release import find_release, members
 
-COUNTS = {"train": 12, "val": 4, "test": 3}
+FILES = {f"box/{sub}/{i}.txt": f"{sub} {i}".encode() * (i + 1) for sub in "ab" for i in range(4)}
 
 
-@pytest.fixture(scope="module")
-def fake():
-    """{split: [(text, value)]} and {file name: bytes} of a tiny release."""
-    rng = random.Random(5)
-    rows, files = {}, {}
-    for split, count in COUNTS.items():
-        trees = []
-        while len(trees) < count:
-            tree, length = oracle.tree(rng, 5, 5)
-            if length > 5:
-                trees.append(tree)
-        rows[split] = [(oracle.text(t), oracle.value(oracle.text(t))) for t in trees]
-        lines = ["Source\tTarget"]
-        lines += [
-            f"{oracle.official(t)}\t{v}" for t, (_, v) in zip(trees, rows[split], strict=True)
-        ]
-        files[f"basic_{split}.tsv"] = ("\n".join(lines) + "\n").encode()
-    return rows, files
-
-
-def unpack(folder, files):
-    folder.mkdir(parents=True)
+def unpack(root, files=FILES):
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
 
 
-def pack(path, members, mode="w:gz"):
-    """A tar of (name or TarInfo, bytes)."""
+def pack(path, files=FILES, mode="w:gz"):
     with tarfile.open(path, mode) as archive:
-        for name, data in members:
-            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
-            info.size = len(data) if info.isreg() else 0
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return path
 
 
-def texts(splits):
-    return {s: [(decode(tokens), v) for tokens, v in rows.rows()] for s, rows in splits.items()}
+def name_of(path):
+    """box/a/1.txt, wherever it is; no other file."""
+    parts = path.split("/")
+    return "/".join(parts[-3:]) if parts[-3:-2] == ["box"] else None
 
 
-@pytest.mark.parametrize(
-    "inner",
-    ["", "listops-1000", "a/listops-1000", "lra_release/lra_release/listops-1000",
-     "a/lra_release/lra_release/listops-1000"],
-)  # fmt: skip
-def test_a_folder_is_found_up_to_four_levels_down(tmp_path, fake, inner):
-    rows, files = fake
-    root = tmp_path / ("root" if inner else "listops-1000")
-    unpack(root / inner, files)
-    splits, hashes = read_release(find_release(root), COUNTS)
-    assert texts(splits) == rows
-    assert len(set(hashes.values())) == 3
+def read(path, wanted=name_of, count=None):
+    release = find_release(path, "box")
+    with closing(members(release, wanted, "reading", count=count)) as files:
+        return [(name, file.read()) for name, _, file in files]
 
 
-def test_a_folder_five_levels_down_is_not_searched(tmp_path, fake):
-    unpack(tmp_path / "a/b/c/d/listops-1000", fake[1])
-    with pytest.raises(FileNotFoundError, match="no folder listops-1000 in --lra_release"):
-        find_release(tmp_path)
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2"])
+@pytest.mark.parametrize("root", ["", "lra_release/lra_release/", "./"])
+def test_a_folder_and_an_archive_of_it_hold_the_same_files(tmp_path, mode, root):
+    unpack(tmp_path / "unpacked" / root)
+    other = {"other/x.txt": b"x", "other/box": b"no folder"}
+    path = pack(tmp_path / "t", {**{root + n: d for n, d in FILES.items()}, **other}, mode)
+    assert read(path) == read(tmp_path / "unpacked") == list(FILES.items())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t", "unpacked"]
 
 
-@pytest.mark.parametrize("root", ["lra_release/lra_release", "lra_release/lra_release/lra_release"])
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_an_archive_is_read_in_any_order_without_unpacking(tmp_path, fake, root, mode):
-    rows, files = fake
-    members = [(f"{root}/tsv_data/new_aan_pairs.train.tsv", b"0.0\t1\t2\ta\tb\n")]
-    members += [(f"{root}/listops-1000/{name}", data) for name, data in reversed(files.items())]
-    path = pack(tmp_path / "lra_release.gz", members, mode)
-    splits, _ = read_release(find_release(path), COUNTS)
-    assert texts(splits) == rows
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_folder_is_read_by_name_and_an_archive_as_it_lies(tmp_path):
+    backwards = dict(reversed(FILES.items()))
+    assert read(unpack(tmp_path / "u", backwards)) == list(FILES.items())
+    assert read(pack(tmp_path / "t.tar", backwards, "w")) == list(backwards.items())
 
 
-def test_prepared_official_data_open_with_and_without_the_release(tmp_path, fake):
-    _, files = fake
-    unpack(tmp_path / "lra" / "listops-1000", files)
-    data_dir = tmp_path / "data"
-    folder = prepare.prepare_official(tmp_path / "lra", data_dir, expected_rows=COUNTS)
-    arguments = dict.fromkeys(
-        ("seed", "n_train", "n_val", "n_test", "shorter_than", "longer_than", "max_depth",
-         "max_args"), 0
-    )  # fmt: skip
-    for release in (tmp_path / "lra", None):
-        data = prepare.open_listops(
-            source="official",
-            **arguments,
-            padded_length=2_048,
-            data_dir=data_dir,
-            lra_release=release,
-        )
-        assert {s: data.size(s) for s in COUNTS} == COUNTS
-        assert data.provenance.source == "official"
-        assert "official LRA release" in data.provenance.detail
-    archive = pack(
-        tmp_path / "lra.tar.gz", [(f"x/listops-1000/{n}", data) for n, data in files.items()]
+def test_the_folder_itself_is_found_from_within(tmp_path, monkeypatch):
+    unpack(tmp_path)
+    monkeypatch.chdir(tmp_path / "box")
+    assert len(read(type(tmp_path)("."))) == len(FILES)
+
+
+def test_the_folders_of_the_last_level_are_not_listed(tmp_path, monkeypatch):
+    unpack(tmp_path, {"1/2/3/4/5/x": b""})
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(
+        releases.os, "scandir", lambda path: listed.append(path.name) or scandir(path)
     )
-    other = prepare.prepare_official(archive, data_dir, expected_rows=COUNTS)
-    assert other != folder
-    opened = [TokenDataset.open(f, 2_048) for f in (folder, other)]
-    assert opened[0].fingerprint == opened[1].fingerprint
-    assert opened[0].rows("test").row(0).tobytes() == opened[1].rows("test").row(0).tobytes()
+    with pytest.raises(FileNotFoundError, match="no folder box in --option="):
+        find_release(tmp_path, "box", option="--option")
+    assert listed[1:] == ["1", "2", "3"]
 
 
-@pytest.mark.parametrize("change", [-1, 1])
-def test_a_wrong_row_count_is_refused_with_both_numbers(tmp_path, fake, change):
-    files = dict(fake[1])
-    lines = files["basic_val.tsv"].splitlines(keepends=True)
-    files["basic_val.tsv"] = b"".join(lines[:-1] if change < 0 else [*lines, lines[-1]])
-    unpack(tmp_path / "listops-1000", files)
-    with pytest.raises(
-        ValueError, match=rf"basic_val.tsv has {4 + change} rows, the official file has 4"
-    ):
-        read_release(find_release(tmp_path), COUNTS)
+def test_a_stamp_tells_sizes_apart(tmp_path):
+    unpack(tmp_path)
+    names = ("a/1.txt", "b/2.txt")
+
+    def stamps():
+        return [find_release(tmp_path, "box", files).stamp for files in ((), names)]
+
+    before = stamps()
+    assert before == ["8 files of 60", "files 6 9"]
+    (tmp_path / "box/b/2.txt").write_bytes(b"longer than before")
+    assert all(a != b for a, b in zip(stamps(), before, strict=True))
+    (tmp_path / "box/b/2.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b/2.txt is not in .*box; unpack"):
+        find_release(tmp_path, "box", names)
+    path = pack(tmp_path / "t.gz")
+    assert find_release(path, "box", names).stamp == f"archive {path.stat().st_size}"
 
 
-def test_the_official_counts_are_the_default(tmp_path, fake):
-    unpack(tmp_path / "listops-1000", fake[1])
-    with pytest.raises(ValueError, match=r"has 12 rows, the official file has 96,000"):
-        prepare.prepare_official(tmp_path, tmp_path / "data")
-    assert not list((tmp_path / "data").glob("listops/official-*"))
+@pytest.mark.parametrize("where", ["folder", "archive"])
+def test_reading_stops_after_the_count(tmp_path, where, capsys):
+    path = unpack(tmp_path / "u") if where == "folder" else pack(tmp_path / "t.tar", mode="w")
+    assert read(path, count=3) == list(FILES.items())[:3]
+    assert "reading: " in capsys.readouterr().err  # the stage ended, it was not broken off
+
+
+def test_what_follows_the_last_wanted_file_is_not_read(tmp_path):
+    path = pack(tmp_path / "t.tar", {**FILES, "rest": b"x" * 100_000}, "w")
+    with open(path, "r+b") as file:
+        file.truncate(50_000)
+    assert len(read(path, count=len(FILES))) == len(FILES)
+    with closing(members(find_release(path, "box"), name_of, "reading")) as files:
+        assert next(files)[0] == "box/a/0.txt"
+    with pytest.raises(ValueError, match="is not a whole tar archive"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["/box/a/1.txt", "../box/a/1.txt", "x/../../box/a/1.txt"])
+def test_a_name_that_leaves_the_archive_is_passed_over(tmp_path, name):
+    path = pack(tmp_path / "t.tar", {name: b"evil", "box/a/2.txt": b"good"}, "w")
+    assert read(path) == [("box/a/2.txt", b"good")]
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (b"( ( [MAX 3 ) ] )", "1 fields"),
-        (b"( ( [MAX 3 ) ] )\t3\t4", "3 fields"),
-        (b"( ( [MAX 3 ) ] )\tx", "must be a digit"),
-        (b"( ( [MAX 3 ) ] )\t12", "must be a digit"),
-        (b"( ( [AVG 3 ) ] )\t3", "unknown token"),
-        (b"( ( [MAX 3 ) )\t3", "brackets open"),
-        (b"\t3", "not one whole"),
-        (b"( ( [MAX 3 ) ] )\t4", "the target is 4, but the expression's value is 3"),
-        (b"", "1 fields"),
-        (b"1 " * 600_000 + b"\t1", "characters or more"),
-    ],
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
 )
-def test_a_malformed_row_is_refused_with_file_and_line(tmp_path, fake, row, message):
-    files = dict(fake[1])
-    lines = files["basic_train.tsv"].splitlines()
-    lines[7] = row
-    files["basic_train.tsv"] = b"\n".join(lines) + b"\n"
-    unpack(tmp_path / "listops-1000", files)
-    with pytest.raises(ValueError, match=rf"basic_train.tsv line 8: .*{message}"):
-        read_release(find_release(tmp_path), COUNTS)
+def test_a_wanted_member_that_is_no_file_is_refused(tmp_path, kind):
+    info = tarfile.TarInfo("box/a/1.txt")
+    info.type, info.linkname = kind, "/etc/passwd"
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(info)
+    with pytest.raises(ValueError, match=r"t.tar:box/a/1.txt is not a regular file"):
+        read(path)
+    assert read(path, wanted=lambda name: None) == []
 
 
-def test_a_file_without_its_header_is_refused(tmp_path, fake):
-    files = {**fake[1], "basic_test.tsv": fake[1]["basic_test.tsv"].partition(b"\n")[2]}
-    unpack(tmp_path / "listops-1000", files)
-    with pytest.raises(ValueError, match=r"basic_test.tsv line 1: expected the header"):
-        read_release(find_release(tmp_path), COUNTS)
+def test_a_circle_of_links_is_not_walked(tmp_path):
+    unpack(tmp_path)
+    (tmp_path / "box/a/circle").symlink_to(tmp_path / "box")
+    assert read(tmp_path) == list(FILES.items())
 
 
-def test_missing_paths_and_files_are_named(tmp_path, fake):
-    with pytest.raises(FileNotFoundError, match="nothing-here does not exist"):
-        find_release(tmp_path / "nothing-here")
-    files = {name: data for name, data in fake[1].items() if name != "basic_val.tsv"}
-    unpack(tmp_path / "lra" / "listops-1000", files)
-    with pytest.raises(FileNotFoundError, match=r"basic_val.tsv is not in .*listops-1000"):
-        find_release(tmp_path / "lra")
-    path = pack(tmp_path / "lra.tar.gz", [(f"listops-1000/{n}", d) for n, d in files.items()])
-    with pytest.raises(
-        FileNotFoundError, match=r"listops-1000/basic_val.tsv is not in the archive"
-    ):
-        read_release(find_release(path), COUNTS)
+@pytest.mark.parametrize("where", ["folder", "archive"])
+def test_two_files_of_one_key_are_refused(tmp_path, where):
+    path = unpack(tmp_path / "u") if where == "folder" else pack(tmp_path / "t.tar", mode="w")
+    with pytest.raises(ValueError, match=rf"1.txt is in the {where} twice"):
+        read(path, wanted=lambda name: "same")
 
 
-def test_hostile_names_and_links_are_not_read(tmp_path, fake):
-    _, files = fake
-    for name in ("/listops-1000/basic_train.tsv", "../listops-1000/basic_train.tsv"):
-        path = pack(tmp_path / "evil.tar.gz", [(name, files["basic_train.tsv"])])
-        with pytest.raises(FileNotFoundError, match=r"basic_train.tsv is not in the archive"):
-            read_release(find_release(path), COUNTS)
-    link = tarfile.TarInfo("listops-1000/basic_train.tsv")
-    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    path = pack(tmp_path / "evil.tar.gz", [(link, b"")])
-    with pytest.raises(ValueError, match="is not a regular file"):
-        read_release(find_release(path), COUNTS)
-    assert list(tmp_path.iterdir()) == [path]
+def cut(path, size):
+    path.write_bytes(path.read_bytes()[:size])
 
 
-def test_an_archive_with_a_file_twice_is_refused(tmp_path, fake):
-    data = fake[1]["basic_train.tsv"]
-    path = pack(
-        tmp_path / "a.tar", [(f"{r}/listops-1000/basic_train.tsv", data) for r in "ab"], "w"
-    )
-    with pytest.raises(ValueError, match="in the archive twice"):
-        read_release(find_release(path), COUNTS)
+def test_a_cut_is_one_line_wherever_it_is(tmp_path):
+    """No cut of a plain archive that misses a file reads as a shorter whole one."""
+    path = pack(tmp_path / "t.tar", mode="w")
+    whole = path.read_bytes()
+    for size in range(0, 2 * 512 * len(FILES) + 1, 256):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"t.tar is not a whole tar archive \(.+\)\.$"):
+            read(path)
+    path.write_bytes(whole[: 2 * 512 * len(FILES) + 512])  # the first empty block is enough
+    assert len(read(path)) == len(FILES)
 
 
-def test_a_truncated_or_foreign_archive_is_refused(tmp_path, fake):
-    noise = random.Random(0).randbytes(100_000)  # so that the file's second half is needed
-    members = [("x", noise), *((f"listops-1000/{n}", data) for n, data in fake[1].items())]
-    path = pack(tmp_path / "a.tar.gz", members)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match="is not a whole tar archive"):
-        read_release(find_release(path), COUNTS)
-    path.write_bytes(b"no archive at all")
-    with pytest.raises(ValueError, match="is not a whole tar archive"):
-        read_release(find_release(path), COUNTS)
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_cut_of_a_compressed_archive_is_one_line(tmp_path, mode):
+    noise = {"box/a/0.txt": os.urandom(50_000), "box/a/1.txt": os.urandom(50_000)}
+    path = pack(tmp_path / "t", noise, mode)
+    cut(path, path.stat().st_size * 3 // 4)
+    with pytest.raises(ValueError, match="t is not a whole tar archive"):
+        read(path)
+
+
+@pytest.mark.parametrize("at", [10, 512 * 6 + 10])
+def test_a_damaged_header_is_one_line(tmp_path, at):
+    path = pack(tmp_path / "t.tar", mode="w")
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"t.tar is not a whole tar archive"):
+        read(path)
+
+
+def test_damage_shows_in_lines_too(tmp_path):
+    """The readers of text take a file line by line, long after it was handed out."""
+    path = pack(tmp_path / "t.tar", {"box/a/0.txt": b"line\n" * 40_000}, "w")
+    cut(path, 100_000)
+    with closing(members(find_release(path, "box"), name_of, "reading")) as files:
+        for _, _, file in files:
+            with pytest.raises(ValueError, match=r"t.tar is not a whole tar archive"):
+                for _ in file:
+                    pass
+            break
+
+
+@pytest.mark.parametrize("where", ["folder", "archive"])
+def test_progress_is_told_in_bytes_while_one_file_is_read(tmp_path, monkeypatch, where):
+    told = []
+    show = releases.stage
+
+    def spy(title, total, unit):
+        told.append((title, total, unit))
+        return show(title, total, unit)
+
+    monkeypatch.setattr(releases, "stage", spy)
+    monkeypatch.setattr("ssm_jax.data.progress._LINE_EVERY", 0.0)
+    big = {"box/a/big.txt": bytes(3 << 20)}
+    path = unpack(tmp_path / "u", big) if where == "folder" else pack(tmp_path / "t", big, "w")
+    errors = io.StringIO()
+    monkeypatch.setattr("sys.stderr", errors)
+    read(path)
+    total = 3 << 20 if where == "folder" else path.stat().st_size
+    assert told == [("reading", total, "bytes")]
+    lines = errors.getvalue().splitlines()
+    assert len(lines) >= 3 and lines[-1].startswith(f"reading: {total:,} bytes in")

@@ -1,0 +1,154 @@
+"""Texts as token ids: by character, as S4 reads the Long Range Arena, or by byte, as LRA itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+PAD, UNKNOWN, EOS = 0, 1, 2
+SPECIALS = ("pad", "unknown", "eos")
+_CODE_POINTS = 0x110000
+_CHUNK = 1 << 20  # characters counted at once
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids of characters or bytes: 0 pad, 1 unknown, 2 end of sequence, then the tokens.
+
+    Attributes:
+      unit: what a token is.
+      tokens: single characters; those of ids 3 and up. A byte is the character of its number.
+      max_length: tokens of a text with its end of sequence; longer texts are cut.
+
+    Raises:
+      ValueError: if the tokens are not single and distinct, or nothing fits in `max_length`.
+    """
+
+    unit: Literal["character", "byte"]
+    tokens: tuple[str, ...]
+    max_length: int
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("character", "byte"):
+            raise ValueError(f"unknown unit {self.unit!r}; choose one of character, byte.")
+        if len(set(self.tokens)) < len(self.tokens) or any(len(t) != 1 for t in self.tokens):
+            raise ValueError("the tokens of a vocabulary must be distinct single characters.")
+        _check_length(self.max_length)
+
+    @classmethod
+    def of_characters(
+        cls,
+        texts: Iterable[str],
+        *,
+        min_freq: int,
+        max_length: int,
+        weights: np.ndarray | None = None,
+    ) -> Vocabulary:
+        """Characters by falling frequency, equal ones by code point: the rule of torchtext.
+
+        Args:
+          texts: of the training split.
+          min_freq: characters that occur less often are unknown; S4 has 15 for IMDB, 1 for AAN.
+          max_length: see the class. Characters beyond it are not counted.
+          weights: see `character_counts`.
+        """
+        counts = character_counts(texts, max_length=max_length, weights=weights)
+        frequent = [(-n, token) for token, n in counts.items() if n >= min_freq]
+        return cls("character", tuple(token for _, token in sorted(frequent)), max_length)
+
+    @classmethod
+    def of_bytes(cls, max_length: int) -> Vocabulary:
+        """All 256 bytes: the id of a byte is 3 more than it, and no text has an unknown one."""
+        return cls("byte", tuple(map(chr, range(256))), max_length)
+
+    @property
+    def size(self) -> int:
+        """Number of ids, the three special ones included."""
+        return len(SPECIALS) + len(self.tokens)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest of uint8 and uint16 that holds every id."""
+        return np.dtype(np.uint8 if self.size <= 256 else np.uint16)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of a text, `dtype`, without the end of sequence, for which room is left."""
+        longest = self.max_length - 1
+        if self.unit == "byte":
+            # A character has a byte or more: what is beyond so many characters is cut anyhow.
+            data = text[:longest].encode()[:longest]
+            return self._ids[np.frombuffer(data, np.uint8)]
+        # The last entry of the table is that of all code points beyond the tokens'.
+        return self._ids[np.minimum(_code_points(text[:longest]), self._ids.size - 1)]
+
+    @cached_property
+    def _ids(self) -> np.ndarray:
+        """Ids by code point."""
+        codes = _code_points("".join(self.tokens))
+        ids = np.full(int(codes.max(initial=0)) + 2, UNKNOWN, self.dtype)
+        ids[codes] = np.arange(len(SPECIALS), self.size)
+        return ids
+
+
+def character_counts(
+    texts: Iterable[str], *, max_length: int, weights: np.ndarray | None = None
+) -> dict[str, int]:
+    """How often each character occurs in texts that are cut to `max_length - 1`.
+
+    Args:
+      texts: they are gone through once.
+      max_length: tokens of a text with its end of sequence.
+      weights: integer (texts,), how often each text counts; by default once.
+
+    Raises:
+      ValueError: if texts and weights differ in number.
+    """
+    _check_length(max_length)
+    totals = np.zeros(_CODE_POINTS, np.int64)
+    start = 0
+    for chunk in _chunks(texts, max_length - 1):
+        codes = _code_points("".join(chunk))
+        stop = start + len(chunk)
+        if weights is None:
+            found = np.bincount(codes)
+        elif stop <= len(weights):
+            each = np.repeat(weights[start:stop], [len(text) for text in chunk])
+            found = np.bincount(codes, each)  # in float64, which holds integers to 2**53
+        else:
+            raise ValueError(f"there are more texts than their {len(weights):,} weights.")
+        totals[: found.size] += found.astype(np.int64)
+        start = stop
+    if weights is not None and start != len(weights):
+        raise ValueError(f"there are {start:,} texts and {len(weights):,} weights.")
+    return {chr(code): int(totals[code]) for code in np.flatnonzero(totals)}
+
+
+def _chunks(texts: Iterable[str], longest: int) -> Iterator[list[str]]:
+    """Texts cut to `longest`, some `_CHUNK` characters at a time."""
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        chunk.append(text[:longest])
+        size += len(chunk[-1])
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _code_points(text: str) -> np.ndarray:
+    """uint32, one for each character."""
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")
+
+
+def _check_length(max_length: int) -> None:
+    if max_length < 2:
+        raise ValueError(
+            f"max_length={max_length} has no room for a token and the end of sequence; "
+            "use at least 2."
+        )
