@@ -19,6 +19,8 @@ from ssm_jax.data.pathfinder_drawing import PATHFINDER32, PATHX, Drawing
 from ssm_jax.data.pathfinder_render import render
 from ssm_jax.data.pathfinder_stamps import dilate, strokes
 
+TITLE = "Pathfinder"
+COMPRESS = True  # the files of shards: two thirds of the pixels, and more at 128, are 0
 GENERATOR_VERSION = 1  # raise it whenever the same specification would give other images
 SHARD_ROWS = 1_000  # images drawn from one random stream
 # Counter of the Philox streams, so that they share no number with other users of a seed.
@@ -192,3 +194,21 @@ def generate_shard(spec: Spec, shard: int) -> tuple[np.ndarray, np.ndarray]:
     for row, sketch in enumerate(sketches(spec, shard)):
         pixels[row], labels[row] = sketch.pixels.ravel(), sketch.label
     return pixels, labels
+
+
+def shard_arrays(spec: Spec, shard: int) -> dict[str, np.ndarray]:
+    """The arrays of `generate_shard`, by name."""
+    pixels, labels = generate_shard(spec, shard)
+    return {"pixels": pixels, "targets": labels}
+
+
+def check_arrays(spec: Spec, shard: int, arrays: dict[str, np.ndarray]) -> None:
+    """See that a shard is whole.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    shapes = {"pixels": (spec.rows(shard), spec.size**2), "targets": (spec.rows(shard),)}
+    for name, shape in shapes.items():
+        if arrays[name].dtype != np.uint8 or arrays[name].shape != shape:
+            raise ValueError(f"{name} of shard {shard} must be bytes of the shape {shape}.")
