@@ -15,6 +15,8 @@ import numpy as np
 from ssm_jax.data.listops import CLOSE, DIGIT, MAX, MIN, SM, SPLITS
 from ssm_jax.data.ragged import Ragged
 
+TITLE = "ListOps"
+COMPRESS = False  # of the files of shards
 GENERATOR_VERSION = 1  # raise it whenever the same specification would give other expressions
 SHARD_ROWS = 1_000  # expressions drawn from one random stream
 # LRA's bounds keep one tree in 12. A specification this much rarer would never finish.
@@ -77,6 +79,10 @@ class Spec:
     def sizes(self) -> dict[str, int]:
         """Expressions in each split."""
         return dict(zip(SPLITS, (self.n_train, self.n_val, self.n_test), strict=True))
+
+    def rows(self, shard: int) -> int:
+        """Expressions in a shard."""
+        return SHARD_ROWS
 
 
 class _Draws:
@@ -202,3 +208,20 @@ def generate_shard(spec: Spec, shard: int) -> Ragged:
                 "widen the bounds."
             )
     return Ragged.from_rows(rows)
+
+
+def shard_arrays(spec: Spec, shard: int) -> dict[str, np.ndarray]:
+    """The arrays of `generate_shard`, by name."""
+    rows = generate_shard(spec, shard)
+    return {"tokens": rows.tokens, "offsets": rows.offsets, "targets": rows.targets}
+
+
+def check_arrays(spec: Spec, shard: int, arrays: dict[str, np.ndarray]) -> None:
+    """See that a shard is whole.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    rows = Ragged(arrays["tokens"], arrays["offsets"], arrays["targets"])
+    if len(rows) != spec.rows(shard):
+        raise ValueError(f"shard {shard} has {len(rows)} expressions, not {spec.rows(shard)}.")

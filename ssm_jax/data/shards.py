@@ -1,9 +1,18 @@
-"""ListOps expressions drawn shard by shard over the cores, each shard a file that survives a kill.
+"""Generated data drawn shard by shard over the cores, each shard a file that survives a kill.
 
-Run as a module this file is a worker: `python -m ssm_jax.data.shards SPEC FOLDER` reads shard
-numbers from standard input and answers `done` to each. It imports NumPy and nothing heavier. A
-worker is a plain subprocess rather than a multiprocessing one, because that would import the
-caller's main script, and jax with it, once more in every worker.
+A specification is a dataclass of JSON values, `Spec` in the module of its generator. That module
+also has
+
+    TITLE, how the data are called; COMPRESS, whether a shard's file is to be compressed;
+    shard_arrays(spec, shard), what is in the file, by name;
+    check_arrays(spec, shard, arrays), a ValueError if they are not a whole shard;
+
+and `spec.rows(shard)` is the number of examples in a shard.
+
+Run as a module this file is a worker: `python -m ssm_jax.data.shards MODULE SPEC FOLDER` reads
+shard numbers from standard input and answers `done` to each. It imports NumPy and nothing heavier
+than its generator does. A worker is a plain subprocess rather than a multiprocessing one, because
+that would import the caller's main script, and jax with it, once more in every worker.
 """
 
 from __future__ import annotations
@@ -11,23 +20,37 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ssm_jax.data.listops import SPLITS
-from ssm_jax.data.listops_generator import SHARD_ROWS, Spec, generate_shard
+from ssm_jax.data.listops_generator import SHARD_ROWS
+from ssm_jax.data.listops_generator import Spec as ListOpsSpec
 from ssm_jax.data.ragged import Ragged
 
 # Up to this many tokens (2,000 expressions of full length, 0.7 s) no worker is worth its start.
 _IN_PROCESS_TOKENS = 4_000_000
+
+
+class Spec(Protocol):
+    """What to generate; see the head of this file."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def rows(self, shard: int) -> int:
+        """Examples in a shard."""
 
 
 def cpu_count() -> int:
@@ -37,29 +60,34 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def _load(path: Path) -> Ragged | None:
+def _generator(spec: Spec) -> ModuleType:
+    return sys.modules[type(spec).__module__]
+
+
+def _load(spec: Spec, folder: Path, shard: int) -> dict[str, np.ndarray] | None:
     """A finished shard, or None if there is none or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            shard = Ragged(arrays["tokens"], arrays["offsets"], arrays["targets"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with np.load(folder / f"{shard:06d}.npz", allow_pickle=False) as file:
+            arrays = dict(file)
+        _generator(spec).check_arrays(spec, shard, arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    return shard if len(shard) == SHARD_ROWS else None
+    return arrays
 
 
-def _finish(spec: Spec, folder: Path, shard: int) -> Ragged:
-    """The shard's expressions; its file is read if it is whole, else written."""
-    path = folder / f"{shard:06d}.npz"
-    rows = _load(path)
-    if rows is None:
-        rows = generate_shard(spec, shard)
+def finish(spec: Spec, folder: Path, shard: int) -> dict[str, np.ndarray]:
+    """The arrays of a shard; its file is read if it is whole, else written."""
+    arrays = _load(spec, folder, shard)
+    if arrays is None:
+        generator = _generator(spec)
+        arrays = generator.shard_arrays(spec, shard)
         temporary = folder / f"{shard:06d}.{os.getpid()}.tmp"
         with open(temporary, "wb") as file:
-            np.savez(file, tokens=rows.tokens, offsets=rows.offsets, targets=rows.targets)
+            (np.savez_compressed if generator.COMPRESS else np.savez)(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    return rows
+        os.replace(temporary, folder / f"{shard:06d}.npz")
+    return arrays
 
 
 def _run_workers(
@@ -72,7 +100,7 @@ def _run_workers(
     package_root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "ssm_jax.data.shards"]
-    command += [json.dumps(dataclasses.asdict(spec)), str(folder)]
+    command += [type(spec).__module__, json.dumps(dataclasses.asdict(spec)), str(folder)]
 
     def serve(worker: subprocess.Popen[str]) -> None:
         assert worker.stdin and worker.stdout and worker.stderr
@@ -89,7 +117,7 @@ def _run_workers(
                 faults.append(trace[-1])
                 break
             with lock:
-                advance(SHARD_ROWS)
+                advance(spec.rows(number))
         with contextlib.suppress(BrokenPipeError):
             worker.stdin.close()  # its signal to end; the kernel gives it too if we are killed
 
@@ -117,13 +145,52 @@ def _run_workers(
             process.terminate()
             process.wait()
     if faults:
-        raise ValueError(f"a ListOps worker failed: {faults[0].removeprefix('ValueError: ')}")
+        fault = faults[0].removeprefix("ValueError: ")
+        raise ValueError(f"a {_generator(spec).TITLE} worker failed: {fault}")
+
+
+def fill(
+    spec: Spec,
+    folder: Path,
+    shards: range,
+    workers: int,
+    advance: Callable[[int], None],
+    *,
+    alone: int = 1,
+) -> None:
+    """See that all these shards are in the folder, which is made if missing.
+
+    Args:
+      spec: what to generate.
+      folder: where finished shards are and new ones go.
+      shards: their numbers.
+      workers: processes, >= 1.
+      advance: told of every shard's examples once they exist.
+      alone: up to so many missing shards are not worth the start of a worker.
+
+    Raises:
+      ValueError: if a worker fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = []
+    for shard in shards:
+        if _load(spec, folder, shard) is None:
+            missing.append(shard)
+        else:
+            advance(spec.rows(shard))
+    count = min(workers, len(missing))
+    if count > 1 and len(missing) > alone:
+        _run_workers(spec, folder, missing, count, advance)
+    else:
+        for shard in missing:
+            finish(spec, folder, shard)
+            advance(spec.rows(shard))
 
 
 def generate(
-    spec: Spec, folder: Path, *, workers: int, advance: Callable[[int], None]
+    spec: ListOpsSpec, folder: Path, *, workers: int, advance: Callable[[int], None]
 ) -> dict[str, Ragged]:
-    """The distinct expressions of every split, in the order of generation.
+    """The distinct ListOps expressions of every split, in the order of generation.
 
     Shards are taken in the order of their numbers and an expression that has been seen is dropped,
     so the result depends on `spec` alone, not on the workers nor on interruptions.
@@ -137,25 +204,17 @@ def generate(
     Raises:
       ValueError: if there are not enough distinct expressions.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     sizes = spec.sizes()
     total = sum(sizes.values())
     seen: set[bytes] = set()
     rows: list[tuple[bytes, int]] = []
+    alone = _IN_PROCESS_TOKENS // (SHARD_ROWS * spec.shorter_than)
     first, last = 0, -(-total // SHARD_ROWS)
     while len(rows) < total:
         before = len(rows)
-        missing = [k for k in range(first, last) if _load(folder / f"{k:06d}.npz") is None]
-        advance((last - first - len(missing)) * SHARD_ROWS)
-        count = min(workers, len(missing))
-        if count > 1 and len(missing) * SHARD_ROWS * spec.shorter_than > _IN_PROCESS_TOKENS:
-            _run_workers(spec, folder, missing, count, advance)
-        else:
-            for k in missing:
-                _finish(spec, folder, k)
-                advance(SHARD_ROWS)
+        fill(spec, folder, range(first, last), workers, advance, alone=alone)
         for k in range(first, last):
-            for tokens, target in _finish(spec, folder, k).rows():
+            for tokens, target in Ragged(**finish(spec, folder, k)).rows():
                 digest = hashlib.blake2b(tokens, digest_size=16).digest()
                 if digest not in seen and len(rows) < total:
                     seen.add(digest)
@@ -175,9 +234,10 @@ def generate(
 
 
 def _work() -> None:
-    spec, folder = Spec(**json.loads(sys.argv[1])), Path(sys.argv[2])
+    generator = importlib.import_module(sys.argv[1])
+    spec, folder = generator.Spec(**json.loads(sys.argv[2])), Path(sys.argv[3])
     for line in sys.stdin:
-        _finish(spec, folder, int(line))
+        finish(spec, folder, int(line))
         print("done", flush=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from small_listops import SMALL, folder_bytes
 
-from ssm_jax.data import listops_builder, prepare, shards, store
+from ssm_jax.data import listops_builder, listops_generator, prepare, shards, store
 from ssm_jax.data.listops import evaluate
 from ssm_jax.data.listops_generator import Spec
 from ssm_jax.data.ragged import Ragged
@@ -132,9 +132,9 @@ def test_a_killed_generation_goes_on_from_its_finished_shards(tmp_path, monkeypa
     assert finished and len(finished) < 6
     assert not folder.exists()
     drawn = set()
-    generate_shard = shards.generate_shard
+    generate_shard = listops_generator.generate_shard
     monkeypatch.setattr(
-        shards, "generate_shard", lambda spec, k: drawn.add(k) or generate_shard(spec, k)
+        listops_generator, "generate_shard", lambda spec, k: drawn.add(k) or generate_shard(spec, k)
     )
     prepare.prepare_generated(spec, tmp_path / "a", workers=1)
     assert drawn and not drawn & finished

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from ssm_jax.data import shards
+from ssm_jax.data import listops_generator, shards
 from ssm_jax.data.listops_generator import SHARD_ROWS, Spec
+from ssm_jax.data.ragged import Ragged
 
 SHORT = Spec(n_train=2_100, n_val=300, n_test=200, shorter_than=60, longer_than=10)
 
@@ -41,7 +42,7 @@ def test_no_expression_occurs_twice_and_the_first_stays(tmp_path):
     drawn = [
         row
         for path in sorted(tmp_path.glob("*.npz"))
-        for row in shards._finish(spec, tmp_path, int(path.stem)).rows()
+        for row in Ragged(**shards.finish(spec, tmp_path, int(path.stem))).rows()
     ]
     assert len(drawn) > 1_000
     assert rows == list(dict.fromkeys(drawn))[:1_000]
@@ -55,13 +56,15 @@ def test_finished_shards_are_kept_and_damaged_ones_are_drawn_again(tmp_path, mon
     files[0].write_bytes(original[:-100])
     files[1].unlink()
     drawn = []
-    generate_shard = shards.generate_shard
+    generate_shard = listops_generator.generate_shard
     monkeypatch.setattr(
-        shards, "generate_shard", lambda spec, k: drawn.append(k) or generate_shard(spec, k)
+        listops_generator,
+        "generate_shard",
+        lambda spec, k: drawn.append(k) or generate_shard(spec, k),
     )
     assert_same(whole, generate(SHORT, tmp_path))
     assert drawn == [0, 1]
-    assert shards._load(files[0]) is not None
+    assert shards._load(SHORT, tmp_path, 0) is not None
 
 
 def test_asking_for_more_than_there_are_is_an_error(tmp_path):

@@ -1,0 +1,173 @@
+"""Pathfinder and Path-X in the official Long Range Arena release: the hard level alone.
+
+    pathfinder{32,128}/curv_contour_length_14/imgs/<k>/sample_<i>.png
+    pathfinder{32,128}/curv_contour_length_14/metadata/<k>.npy
+
+Despite their names the metadata are text, one line per image: `imgs/0 sample_0.png 0 1 1.0 14 ...`,
+where the fourth word is the label. The lines of the files by their numbers are the order of the
+images, which the split of S4 and S5 counts by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssm_jax.data import release as releases
+from ssm_jax.data.mapped import write_mapped
+from ssm_jax.data.progress import stage
+from ssm_jax.data.release import Release
+
+OFFICIAL_ROWS = 200_000
+LEVEL = "curv_contour_length_14"
+_LABELS = {b"0": 0, b"1": 1}
+_BLOCK = 1_000  # images decoded at a time
+
+
+class _File(NamedTuple):
+    where: str  # it is, for messages
+    data: bytes
+
+
+def find_release(path: Path, size: int) -> Release:
+    """Find the images of a size, 32 or 128, at a path the user gave; see `release.find_release`."""
+    return releases.find_release(path, f"pathfinder{size}")
+
+
+def read_release(
+    release: Release,
+    size: int,
+    *,
+    expected: int = OFFICIAL_ROWS,
+    allow_mismatch: bool = False,
+    folder: Path | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """All images of the hard level, in the order of the metadata.
+
+    The PNG files, 0.5 GB for Path-X, are in memory until all metadata are known: an archive may
+    hold them in any order. Empty ones are skipped, with a line on standard error that counts them.
+
+    Args:
+      release: from `find_release`.
+      size: 32 for Pathfinder, 128 for Path-X, in pixels.
+      expected: images that there must be.
+      allow_mismatch: take another number of them.
+      folder: where to keep the pixels, in pixels.npy; by default in memory, 3.3 GB for Path-X.
+
+    Returns:
+      Pixels, (N, size * size) uint8, a read-only `np.memmap` where there is a folder; targets,
+      (N,) uint8; and notes: `empty`, `missing` and `unlisted` files, `sha256` of all metadata.
+
+    Raises:
+      FileNotFoundError: if there are no metadata.
+      ValueError: for metadata or images that cannot be read, naming them; for a wrong number of
+        images; for a damaged archive.
+    """
+    images, metadata = _read_files(release, size)
+    if not metadata:
+        raise FileNotFoundError(
+            f"pathfinder{size}/{LEVEL}/metadata is not in {release.path}; get the release again."
+        )
+    listed: dict[str, int] = {}
+    digest = hashlib.sha256()
+    for _, file in sorted(metadata.items()):
+        digest.update(file.data)
+        for name, label in _parse(file):
+            if name in listed:
+                raise ValueError(f"{file.where} lists {name} twice; get the release again.")
+            listed[name] = label
+    there = [name for name in listed if name in images and images[name].data]
+    notes: dict[str, Any] = {
+        "empty": sum(name in images and not images[name].data for name in listed),
+        "missing": sum(name not in images for name in listed),
+        "unlisted": sum(name not in listed for name in images),
+        "sha256": digest.hexdigest(),
+    }
+    if len(there) != expected and not allow_mismatch:
+        raise ValueError(
+            f"{release.path} has {len(there):,} images of pathfinder{size}/{LEVEL}, the official "
+            f"release has {expected:,} ({notes['empty']} are empty, {notes['missing']} missing); "
+            "get it again, or allow the mismatch, which makes another split."
+        )
+    counts = [f"{notes[k]:,} {k}" for k in ("empty", "missing", "unlisted") if notes[k]]
+    if counts:
+        print(f"{release.path}: skipped {' and '.join(counts)} images", file=sys.stderr)
+    shape = len(there), size * size
+    with stage(f"decoding pathfinder{size}", len(there), "images") as advance:
+        blocks = _decoded([images[name] for name in there], size, advance)
+        if folder is None:
+            pixels = np.empty(shape, np.uint8)
+            for number, block in enumerate(blocks):
+                pixels[number * _BLOCK :][: len(block)] = block
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = write_mapped(folder / "pixels.npy", shape, blocks)
+    return pixels, np.array([listed[name] for name in there], np.uint8), notes
+
+
+def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int, _File]]:
+    """The images by their names in the metadata, and the metadata by their numbers."""
+    images: dict[str, _File] = {}
+    metadata: dict[int, _File] = {}
+    pattern = re.compile(
+        rf"(?:.*/)?pathfinder{size}/{LEVEL}/(imgs/\d+/sample_\d+\.png|metadata/\d+\.npy)"
+    )
+
+    def wanted(path: str) -> str | None:
+        match = pattern.fullmatch(path)
+        return match[1] if match else None
+
+    with closing(releases.members(release, wanted, f"reading {release.path}")) as files:
+        for name, where, file in files:
+            if name.startswith("imgs/"):
+                images[name] = _File(where, file.read())
+            else:
+                metadata[int(Path(name).stem)] = _File(where, file.read())
+    return images, metadata
+
+
+def _parse(file: _File) -> Iterator[tuple[str, int]]:
+    """Name and label of every image in a metadata file."""
+    for number, line in enumerate(file.data.splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) < 4 or words[3] not in _LABELS:
+            raise ValueError(
+                f"{file.where} line {number}: expected FOLDER FILE NUMBER LABEL and more words "
+                f"with a label 0 or 1, got {line[:60]!r}."
+            )
+        yield b"/".join(words[:2]).decode("ascii", "replace"), _LABELS[words[3]]
+
+
+def _decoded(
+    images: list[_File], size: int, advance: Callable[[int], None]
+) -> Iterator[np.ndarray]:
+    """The pixels of the images, a block at a time, (n, size * size) uint8."""
+    for start in range(0, len(images), _BLOCK):
+        block = np.array([_pixels(file, size) for file in images[start : start + _BLOCK]])
+        yield block.reshape(-1, size * size)
+        advance(len(block))
+
+
+def _pixels(file: _File, size: int) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(file.data), formats=("PNG",)) as image:
+            if image.size == (size, size):
+                return np.asarray(image.convert("L"))
+            found = "{} x {} pixels".format(*image.size)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"{file.where} is not a whole PNG image ({error}); get the release again."
+        ) from None
+    raise ValueError(f"{file.where} has {found}, expected {size} x {size}; get the release again.")

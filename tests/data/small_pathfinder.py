@@ -1,0 +1,18 @@
+"""Pathfinder images in shards of ten, which a worker can import too: it must be on PYTHONPATH."""
+
+from dataclasses import dataclass
+
+from ssm_jax.data import pathfinder_generator
+from ssm_jax.data.pathfinder_generator import COMPRESS, TITLE, check_arrays, shard_arrays
+
+__all__ = ["COMPRESS", "TITLE", "Spec", "check_arrays", "shard_arrays"]
+
+
+@dataclass(frozen=True)
+class Spec(pathfinder_generator.Spec):
+    @property
+    def n_shards(self) -> int:
+        return -(-self.n_images // 10)
+
+    def rows(self, shard: int) -> int:
+        return min(10, self.n_images - shard * 10)
