@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "init": {"jax", "numpy"},
     "layers": {"kernels", "init", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "jax", "flax"},
-    "data": {"numpy", "rich", "grain", "tensorflow_datasets"},
+    "data": {"numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba"},
     "tasks": {"models", "data", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "config_check", "analysis", "kernels",
@@ -44,6 +44,7 @@ ONLY_IN = {
     "wandb": {"train/logs.py"},
     "matplotlib": {f"analysis/figures/{f}.py" for f in ("__init__", "curves", "layers", "panels")},
     "grain": {"data/loader.py"},
+    "numba": {"data/pathfinder_core.py"},
     "tensorflow_datasets": {"data/builder.py"},
     "ml_collections": {
         "arms.py",

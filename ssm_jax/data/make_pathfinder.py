@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ssm_jax.data import pathfinder_release
 from ssm_jax.data.examples import Images, Made
+from ssm_jax.data.pathfinder_generator import GENERATOR_VERSION, Spec
+from ssm_jax.data.pathfinder_shards import generate_images
 from ssm_jax.data.progress import stage
 from ssm_jax.data.recipe import Place, Recipe, command, files_missing
-from ssm_jax.data.release import Release, find_release
+from ssm_jax.data.release import Release
 from ssm_jax.data.splits import torch_randperm
 
 N_CLASSES = 2  # 1: the two marked ends are on one contour
@@ -64,16 +67,12 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
       place: folders and processes; its files are the release, an archive or a folder above
         pathfinder32 or pathfinder128.
     """
-    from ssm_jax.data import pathfinder_release
-    from ssm_jax.data.pathfinder_generator import GENERATOR_VERSION, Spec
-    from ssm_jax.data.shards import generate_images
-
     size = SIZES[task]
     folder = f"pathfinder{size}"
     release: Release | None = None
     stamp: str | None = "" if source == "generated" else None
     if source == "official" and place.files is not None:
-        release = find_release(place.files, folder)
+        release = pathfinder_release.find_release(place.files, size)
         stamp = release.stamp
     parameters: dict[str, Any] = {"size": size}
     counts = (options.n_train, options.n_val, options.n_test)
@@ -105,7 +104,11 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
         if release is None:
             raise files_missing(task, f"the LRA release, an archive or a folder above {folder}")
         pixels, targets, notes = pathfinder_release.read_release(
-            release, size, expected=OFFICIAL, allow_mismatch=options.allow_mismatch
+            release,
+            size,
+            expected=OFFICIAL,
+            allow_mismatch=options.allow_mismatch,
+            folder=work,
         )
         n = targets.size
         train = n * 8 // 10
