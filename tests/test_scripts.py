@@ -79,6 +79,12 @@ def test_wrong_input_is_one_line_and_code_2(arguments, words, tmp_path):
     assert not (ROOT / "x").exists()
 
 
+def test_evaluation_of_what_is_no_run_is_one_line_and_code_2(tmp_path):
+    done = script("evaluate.py", f"--workdir={tmp_path}", code=2)
+    assert len(done.stderr.splitlines()) == 1 and "holds no run" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_several_faults_are_a_line_each():
     done = script(
         "train.py", "--config=configs/quickstart.py", "--workdir=x",

@@ -168,7 +168,10 @@ class CheckpointStore:
             if not self.wait():
                 raise CheckpointError(self._failure)
             if jax.process_index() == 0:
-                self._read(step)
+                path = self.directory / str(step)
+                saved, described = step_folder.read_meta(path)
+                self._refuse_other_run(saved)
+                step_folder.read_arrays(path, described)
 
     def _start(self, meta: Meta, state: Any) -> None:
         table = leaves.flatten(state)
@@ -269,10 +272,7 @@ class CheckpointStore:
           ConfigMismatch: it belongs to a run with other options or data.
           StateMismatch: its leaves are not those of the target.
         """
-        table = leaves.flatten(target)
-        arrays, meta = self._read(step, table)
-        placed = {path: leaves.place(arrays[path], leaf) for path, leaf in table.items()}
-        return leaves.unflatten(target, placed), meta
+        return step_folder.restore(self.directory / str(step), target, self._refuse_other_run)
 
     def restore_newest(self, target: Any) -> tuple[Any, Meta] | None:
         """The newest state that is sound, or None if no step was ever saved.
@@ -306,21 +306,8 @@ class CheckpointStore:
             "To start afresh choose a new --workdir, or move this one away."
         )
 
-    def _read(
-        self, step: int, target: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], Meta]:
-        path = self.directory / str(step)
-        meta, described = step_folder.read_meta(path)
+    def _refuse_other_run(self, meta: Meta) -> None:
         refuse_other_run(meta, self._identity, self._data_fingerprint, self.directory)
-        if target is not None and (lines := leaves.differences(described, target)):
-            if len(lines) > 10:
-                lines[10:] = [f"and {len(lines) - 10} more"]
-            listed = "\n  ".join(lines)
-            raise StateMismatch(
-                f"the state in {path} is not this program's:\n  {listed}\n"
-                "Choose a new --workdir, or run the code that wrote it."
-            )
-        return step_folder.read_arrays(path, described), meta
 
     def _drop_old(self) -> None:
         """Delete all but the newest `keep` steps and the best; the newest is on the disk."""

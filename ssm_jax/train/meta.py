@@ -92,6 +92,18 @@ def _checksum(content: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
+def other_run(meta: Meta, identity: Mapping[str, Any], data_fingerprint: str) -> list[str]:
+    """How the run of a checkpoint differs from one with these options and data, one line each."""
+    lines = []
+    for key in sorted(meta.identity.keys() | identity.keys()):
+        theirs, ours = (known.get(key, "not an option") for known in (meta.identity, identity))
+        if theirs != ours:
+            lines.append(f"{key}: checkpoint {theirs}, this run {ours}")
+    if meta.data_fingerprint != data_fingerprint:
+        lines.append(f"data: checkpoint {meta.data_fingerprint}, this run {data_fingerprint}")
+    return lines
+
+
 def refuse_other_run(
     meta: Meta, identity: Mapping[str, Any], data_fingerprint: str, where: object
 ) -> None:
@@ -100,15 +112,11 @@ def refuse_other_run(
     Raises:
       ConfigMismatch: one line per differing option, and what to do.
     """
-    lines = []
-    for key in sorted(meta.identity.keys() | identity.keys()):
-        theirs, ours = (known.get(key, "not an option") for known in (meta.identity, identity))
-        if theirs != ours:
-            lines.append(f"{key}: checkpoint {theirs}, this run {ours}")
-    advice = "Choose a new --workdir, or drop the override."
-    if meta.data_fingerprint != data_fingerprint:
-        lines.append(f"data: checkpoint {meta.data_fingerprint}, this run {data_fingerprint}")
-        advice = "Choose a new --workdir, or bring the same options and data back."
-    if lines:
+    if lines := other_run(meta, identity, data_fingerprint):
+        same_data = meta.data_fingerprint == data_fingerprint
+        other = "drop the override" if same_data else "bring the same options and data back"
         listed = "\n  ".join(lines)
-        raise ConfigMismatch(f"{where} was trained with other options:\n  {listed}\n{advice}")
+        raise ConfigMismatch(
+            f"{where} was trained with other options:\n  {listed}\n"
+            f"Choose a new --workdir, or {other}."
+        )

@@ -47,7 +47,7 @@ def run_record(
         "config": dict(config),  # as it is: the rules of optim.groups only look like paths
         "config_digest": digest,
         "seed": seed,
-        "data": _published(data),
+        "data": published(data),
         "git": {"commit": commit, "dirty": dirty},
         "versions": {
             "python": platform.python_version(),
@@ -109,12 +109,12 @@ def _git(root: Path, *words: str) -> str | None:
     return done.stdout
 
 
-def _published(value: Any) -> Any:
+def published(value: Any) -> Any:
     """The value as JSON reads it back, with the absolute paths in its texts shortened."""
     if isinstance(value, Mapping):
-        return {str(k): _published(v) for k, v in value.items()}
+        return {str(k): published(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_published(v) for v in value]
+        return [published(v) for v in value]
     if isinstance(value, os.PathLike):
         return _short(os.fspath(value))
     return _PATH.sub(r"\1.../\2", value) if isinstance(value, str) else value

@@ -107,11 +107,28 @@ def make_eval_step(
     """(params, stats, batch) -> sums over the batch's real examples."""
 
     def eval_step(params: Any, stats: Any, batch: Batch) -> Metrics:
-        model = nnx.merge(graphdef, params, stats)
-        logits_BK = apply_model(model, batch, train=False, key=None, horizon=horizon)
-        return classification_sums(logits_BK, batch)
+        return classification_sums(_logits(graphdef, params, stats, batch, horizon), batch)
 
     return eval_step
+
+
+def make_predict_step(
+    graphdef: nnx.GraphDef, *, horizon: int
+) -> Callable[[Any, Any, Batch], Metrics]:
+    """(params, stats, batch) -> of each example the predicted class, and the loss in nats."""
+
+    def predict_step(params: Any, stats: Any, batch: Batch) -> Metrics:
+        logits_BK = _logits(graphdef, params, stats, batch, horizon)
+        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, batch["targets"])
+        return {"predicted": jnp.argmax(logits_BK, axis=-1), "loss": loss_B}
+
+    return predict_step
+
+
+def _logits(graphdef: nnx.GraphDef, params: Any, stats: Any, batch: Batch, horizon: int) -> Array:
+    """Logits (B, K) of a batch in evaluation."""
+    model = nnx.merge(graphdef, params, stats)
+    return apply_model(model, batch, train=False, key=None, horizon=horizon)
 
 
 def non_finite_leaves(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,34 @@ def read_arrays(path: Path, described: dict[str, dict[str, Any]]) -> dict[str, n
         more = f" (and {len(found) - 1} more leaves)" if len(found) > 1 else ""
         raise CheckpointError(f"{found[0]}{more}")
     return arrays
+
+
+def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[Any, Meta]:
+    """The state in a step's folder, in the target's structure and on its devices; writes nothing.
+
+    Args:
+      path: the folder, absolute.
+      target: a tree of arrays or jax.ShapeDtypeStruct; a leaf's `sharding` says where it goes.
+      accept: is shown the meta before any array is read, and raises if it is not what is wanted.
+
+    Raises:
+      CheckpointError: the folder is damaged or not there.
+      StateMismatch: its leaves are not those of the target.
+    """
+    table = leaves.flatten(target)
+    meta, described = read_meta(path)
+    accept(meta)
+    if lines := leaves.differences(described, table):
+        if len(lines) > 10:
+            lines[10:] = [f"and {len(lines) - 10} more"]
+        listed = "\n  ".join(lines)
+        raise StateMismatch(
+            f"the state in {path} is not this program's:\n  {listed}\n"
+            "Choose a new --workdir, or run the code that wrote it."
+        )
+    arrays = read_arrays(path, described)
+    placed = {name: leaves.place(arrays[name], leaf) for name, leaf in table.items()}
+    return leaves.unflatten(target, placed), meta
 
 
 def verify(directory: Path) -> list[tuple[int, bool, str]]:
