@@ -7,6 +7,7 @@ arrays called frames have that many more pixels on each side.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from math import ceil
@@ -16,15 +17,16 @@ import numpy as np
 
 from ssm_jax.data.pathfinder_stamps import CHANCE, DEGREES, FREE, Strokes
 
-try:  # the one place that asks for numba
-    import numba
-    from numba.extending import register_jitable as compilable
-except ImportError:
-    numba = None
+_numba: Any = None
+with contextlib.suppress(ImportError):  # the one place that asks for numba
+    import numba.extending
 
-    def compilable(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Without numba everything stays as it is."""
-        return function
+    _numba = numba
+
+
+def compilable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that numba may compile; without numba everything stays as it is."""
+    return function if _numba is None else _numba.extending.register_jitable(function)
 
 
 Array = np.ndarray
@@ -244,9 +246,9 @@ def draw_image(
 @functools.cache
 def compiled() -> Callable[..., tuple[int, int, int]]:
     """`draw_image`, by numba if it is installed: 40 times as fast, after 15 s the first time."""
-    if numba is None:
+    if _numba is None:
         return draw_image
     try:
-        return numba.njit(cache=True)(draw_image)
+        return _numba.njit(cache=True)(draw_image)
     except RuntimeError:  # nowhere to keep the compiled code
-        return numba.njit(draw_image)
+        return _numba.njit(draw_image)

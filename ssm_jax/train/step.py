@@ -113,7 +113,7 @@ def make_eval_step(
 
 
 def make_predict_step(
-    graphdef: nnx.GraphDef, *, horizon: int
+    graphdef: nnx.GraphDef, *, horizon: int | None = None
 ) -> Callable[[Any, Any, Batch], Metrics]:
     """(params, stats, batch) -> of each example the predicted class, and the loss in nats."""
 
@@ -125,7 +125,9 @@ def make_predict_step(
     return predict_step
 
 
-def _logits(graphdef: nnx.GraphDef, params: Any, stats: Any, batch: Batch, horizon: int) -> Array:
+def _logits(
+    graphdef: nnx.GraphDef, params: Any, stats: Any, batch: Batch, horizon: int | None
+) -> Array:
     """Logits (B, K) of a batch in evaluation."""
     model = nnx.merge(graphdef, params, stats)
     return apply_model(model, batch, train=False, key=None, horizon=horizon)
