@@ -56,12 +56,12 @@ def reduce(cfg):
     """For an hour on two CPU cores: fewer images, a smaller model, a short warmup."""
     cfg.name += ":reduced"
     cfg.notes = (
-        "Reduced: 40,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 6 "
+        "Reduced: 40,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 8 "
         "epochs. Not comparable with LRA."
     )
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 40_000, 2_000, 2_000
     cfg.model.depth, cfg.model.d_model = 4, 64
     cfg.model.n_ssm = 1
-    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 50, 6.0, 250
+    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 32, 8.0, 250
     cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 500, 0, True
     cfg.reference.accuracy = 0.0
