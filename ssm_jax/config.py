@@ -155,7 +155,7 @@ def rates(cfg: ConfigDict, **groups: tuple[float, float]) -> None:
 
 
 def smoke(cfg: ConfigDict) -> ConfigDict:
-    """The same experiment for a few steps of few sequences of its own length.
+    """The same experiment for a few steps of few sequences of its own length, with two blocks.
 
     Where the data are official files, a stand-in takes their place and says so.
     """
@@ -165,6 +165,7 @@ def smoke(cfg: ConfigDict) -> ConfigDict:
         cfg.data.source = "stand_in"
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 48, 8, 8
     cfg.batch_size = 4
+    cfg.model.depth = 2
     cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 20, 10
     cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5, 20
     if cfg.data.padded_length > 2_048:

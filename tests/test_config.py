@@ -217,7 +217,7 @@ def test_a_smoke_run_is_a_valid_one_of_twenty_steps():
     cfg = config.default()
     cfg.train.epochs = 40.0
     config_check.check(config.smoke(cfg))
-    assert cfg.train.steps == 20 and cfg.train.epochs == 0
+    assert cfg.train.steps == 20 and cfg.train.epochs == 0 and cfg.model.depth == 2
     assert cfg.data.padded_length == config.default().data.padded_length
 
 

@@ -43,7 +43,7 @@ def test_script_starts(name):
 @pytest.mark.parametrize("config", CONFIGS)
 def test_config_can_be_printed(config):
     shown = script("train.py", f"--config={config}", "--print_config").stdout
-    assert "model.alpha = 3.0" in shown
+    assert "model.beta.learn = True" in shown
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_smoke_run_of_the_official_listops_config_ends_with_figures(data_dir, tm
     run = tmp_path / "run"
     done = script(
         "train.py", "--config=configs/lra/listops.py:smoke", f"--workdir={run}",
-        f"--data_dir={data_dir}",
+        f"--data_dir={data_dir}", "--config.model.depth=6",
     )  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == 20

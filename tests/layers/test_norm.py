@@ -91,6 +91,30 @@ def test_all_gradients_of_batch_norm_pass_finite_differences_in_float64():
         check_grads(jax.jit(normalized), point, order=1, modes=["rev"], atol=1e-8, rtol=1e-7)
 
 
+LENGTHS = np.array([3, 5], np.int32)
+
+
+def test_with_lengths_batch_norm_sees_the_real_steps_alone():
+    """Output, running statistics and gradient are those of the real steps laid end to end."""
+    x, w = features(2, 5, 4), RNG.normal(size=(2, 5, 4)).astype(np.float32)
+    real = np.arange(5)[None, :] < LENGTHS[:, None]
+    other = np.where(real[:, :, None], x, 1e3).astype(np.float32)
+
+    def objective(x, *lengths, w=w):
+        norm = BatchNorm(4)
+        y = norm(x, *lengths, train=True)
+        return jnp.sum(y * w), (y, norm.mean[...], norm.var[...])
+
+    gradient = jax.grad(objective, has_aux=True)
+    slope, (y, mean, var) = gradient(other, LENGTHS, w=w * real[:, :, None])
+    exact_slope, (exact, exact_mean, exact_var) = gradient(x[real][None], w=w[real][None])
+    np.testing.assert_allclose(y[real], exact[0], atol=2e-5)
+    np.testing.assert_allclose(mean, exact_mean, rtol=1e-5)
+    np.testing.assert_allclose(var, exact_var, rtol=1e-5)
+    np.testing.assert_allclose(slope[real], exact_slope[0], atol=2e-5)
+    assert (np.asarray(slope)[~real] == 0).all()
+
+
 def test_layer_norm_normalizes_each_step_over_its_channels():
     norm, x = with_affine(LayerNorm(7)), features(2, 3, 7)
     p = numbers(norm)

@@ -16,13 +16,16 @@ from ssm_jax.models.block import gated_linear, gelu, linear
 H, LENGTHS = 4, np.array([5, 12, 9], np.int32)
 
 
-def block(*, norm="batch", prenorm=True, dropout=0.0, tie_dropout=True, ssm_dropout=0.0):
+def block(
+    *, norm="batch", prenorm=True, gate="glu", dropout=0.0, tie_dropout=True, ssm_dropout=0.0
+):
     """A block none of whose parameters is 0 or 1."""
     rngs = nnx.Rngs(params=0)
     ssm = S4D(H, d_state=3, dropout=ssm_dropout, tie_dropout=tie_dropout, rngs=rngs)
     model = Block(
-        H, ssm, norm=norm, prenorm=prenorm, dropout=dropout, tie_dropout=tie_dropout, rngs=rngs
-    )
+        H, ssm, norm=norm, prenorm=prenorm, gate=gate, dropout=dropout, tie_dropout=tie_dropout,
+        rngs=rngs,
+    )  # fmt: skip
     rng = np.random.default_rng(0)
     for variable in (model.norm.scale, model.norm.bias, model.ssm.beta):
         variable[...] = jnp.asarray(rng.normal(size=variable[...].shape), jnp.float32)
@@ -58,6 +61,26 @@ def test_block_is_norm_ssm_gelu_linear_glu_and_residual_in_this_order(kind, pren
     np.testing.assert_allclose(
         apply(model, x, train=train), exact, rtol=0, atol=2e-6 * np.abs(exact).max()
     )
+
+
+@pytest.mark.parametrize("gate", ["half_glu1", "half_glu2"])
+def test_half_gates_are_those_of_s5(gate):
+    """g sigmoid(W g), and y sigmoid(W g), for g = GELU(y): W has H outputs, not 2 H."""
+    model, x = block(gate=gate), inputs()
+    p = numbers(model)
+    assert p["glu"]["kernel"].shape == (H, H)
+    u = oracles.norm(p["norm"], x.astype(float), "batch", False)
+    rows = zip(u, LENGTHS, strict=True)
+    y = np.stack([oracles.s4d_layer(p["ssm"], row, length=n) for row, n in rows])
+    g = oracles.gelu(y)
+    passed = {"half_glu1": g, "half_glu2": y}[gate]
+    exact = x + passed / (1 + np.exp(-oracles.linear(p["glu"], g)))
+    np.testing.assert_allclose(apply(model, x), exact, rtol=0, atol=2e-6 * np.abs(exact).max())
+
+
+def test_an_unknown_gate_is_refused():
+    with pytest.raises(ValueError, match="unknown gate 'relu'; choose one of glu, half_glu1, half"):
+        block(gate="relu")
 
 
 def test_padding_is_masked_before_the_ssm_and_nowhere_else():

@@ -13,7 +13,7 @@ from running import numbers, run
 
 from ssm_jax.layers.dropout import dropout
 from ssm_jax.layers.norm import BatchNorm
-from ssm_jax.models import SequenceClassifier
+from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.models.classifier import POOLS, apply_blocks, pool
 from ssm_jax.train.state import split
 
@@ -60,6 +60,36 @@ def test_official_models_have_exactly_the_official_number_of_parameters(task):
         lambda: split(SequenceClassifier(**options, ssm=ssm, rngs=nnx.Rngs(params=0)))
     )
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == count
+
+
+def test_the_pair_model_has_the_official_number_of_parameters():
+    """Two towers with one set of weights, and a decoder of [x1, x2, x1 x2, x1 - x2] with a ReLU."""
+    _, params, _ = nnx.eval_shape(
+        lambda: split(PairClassifier(n_classes=2, vocab_size=98, rngs=nnx.Rngs(params=0)))
+    )
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == 478_082
+
+
+def test_a_pair_is_decoded_from_what_one_tower_makes_of_each():
+    model = PairClassifier(
+        n_classes=K, vocab_size=VOCAB, d_model=4, depth=2, ssm={"d_state": 3},
+        rngs=nnx.Rngs(params=0),
+    )  # fmt: skip
+    rng = np.random.default_rng(7)
+    pairs = rng.integers(0, VOCAB, (3, 2, 12)).astype(np.int32)
+    lengths = rng.integers(1, 13, (3, 2)).astype(np.int32)
+    graphdef, params, stats = split(model)
+    found = run(_logits, params, stats, pairs, lengths, graphdef=graphdef, train=False)
+    p = numbers(model)
+    one = {**p, "decoder": {"kernel": np.eye(4), "bias": np.zeros(4)}}
+    first, second = (
+        oracles.classifier(one, pairs[:, i], lengths[:, i], kind="batch", prenorm=True, mode="mean")
+        for i in (0, 1)
+    )
+    both = np.concatenate([first, second, first * second, first - second], axis=-1)
+    layers = p["decoder"]["layers"]
+    exact = oracles.linear(layers[2], np.maximum(oracles.linear(layers[0], both), 0))
+    np.testing.assert_allclose(found, exact, rtol=0, atol=5e-6 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("mode", POOLS)
@@ -159,6 +189,22 @@ def test_scanned_blocks_are_a_loop_over_the_blocks(train, key, backend, monkeypa
     assert np.array_equal(new_stats[2]["norm"]["mean"], stats[2]["norm"]["mean"]) != train
     for a, b in zip(jax.tree.leaves(scan), jax.tree.leaves(loop), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * np.abs(b).max() + 1e-6)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_blocks_computed_again_give_the_same_gradients(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    rngs = nnx.Rngs(params=0)
+    graphdef, params, stats = split(nnx.List([Mixer(rngs) for _ in range(3)]))
+    x = np.random.default_rng(6).normal(size=(3, 12, 4)).astype(np.float32)
+    gradient, key = jax.value_and_grad(_through, has_aux=True), jax.random.key(5)
+    again = functools.partial(apply_blocks, remat=True)
+    kept, made = (
+        run(gradient, params, stats, x, key, graphdef=graphdef, forward=forward, train=True)
+        for forward in (apply_blocks, again)
+    )
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(made), strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=3e-6 * np.abs(a).max() + 1e-6)
 
 
 def test_bfloat16_activations_cost_a_hundredth_of_the_logits_and_no_type():
