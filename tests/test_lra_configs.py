@@ -53,7 +53,7 @@ def parameters(cfg):
     )
     options = cfg.model.to_dict()
     return nnx.eval_shape(
-        lambda: split(build_classifier(dataset, options, nnx.Rngs(params=jax.random.key(0))[1]
+        lambda: split(build_classifier(dataset, options, nnx.Rngs(params=jax.random.key(0))))[1]
     )
 
 
