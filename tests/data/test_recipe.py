@@ -126,7 +126,7 @@ def test_files_that_are_not_given_leave_no_trace(tmp_path):
         raise FileNotFoundError("which files")
 
     recipe = recipe_for(made_of("images"), make=make, stamp=None, at_once=False)
-    with pytest.raises(FileNotFoundError, match="^which files$"):
+    with pytest.raises(FileNotFoundError, match=r"^which files$"):
         prepare(recipe, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
