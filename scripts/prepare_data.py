@@ -51,7 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser(description=__doc__, formatter_class=formatter, allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|prepare|verify")
-    data_dir = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    data_dir = _Parser(add_help=False, allow_abbrev=False)
     data_dir.add_argument(
         "--data_dir",
         type=Path,

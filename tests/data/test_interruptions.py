@@ -26,7 +26,7 @@ def test_a_killed_generation_goes_on_from_its_finished_shards(
     tmp_path, monkeypatch, start_script, run_script
 ):
     """kill -9 in the midst of the shards, with two workers; no finished shard is drawn again."""
-    spec = Spec(n_train=4_600, n_val=200, n_test=200, longer_than=100)
+    spec = Spec(n_train=4_600, n_val=200, n_test=200, longer_than=60)
     folder = folder_of(spec, tmp_path / "a")
     work = folder.with_name(f".{folder.name}.work")
     process = start_script(*arguments_of(spec, tmp_path / "a"), "--workers=2")
