@@ -150,7 +150,7 @@ def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
     examples, splits = joined(tables)
     if "val" not in splits:
         n_val = round(options.val_fraction * splits["train"].size)
-        if n_val:
+        if options.val_fraction:
             train, val = held_out(splits["train"].size, n_val, seed=42)
             splits = {"train": np.sort(train), "val": np.sort(val), "test": splits["test"]}
             detail += f"; {n_val:,} training reviews held out for validation"

@@ -127,6 +127,11 @@ class TestBuckets:
         others = Order(self.lengths_n, 8, 6, self.padded).batch(0)[0]
         assert not np.array_equal(others, self.order.batch(0)[0])
 
+    def test_the_order_cannot_be_changed_by_who_reads_it(self):
+        for order in (self.order, plain(N, B, 0)):
+            with pytest.raises(ValueError, match="read-only"):
+                order.batch(3)[0][0] = 0
+
     def test_most_batches_are_of_one_bucket(self):
         """What fills no batch is at most B - 1 examples of a bucket."""
         bucket_n = np.searchsorted(self.padded, self.lengths_n)

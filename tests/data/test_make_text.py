@@ -81,6 +81,11 @@ def test_the_test_reviews_are_for_validation_too_unless_some_are_held_out_and_it
     assert spelled(held, "test") == spelled(data, "test")
 
 
+def test_a_fraction_that_holds_out_nothing_is_an_error_and_not_the_test_reviews(prepared):
+    with pytest.raises(ValueError, match="n_val=0 must be in 1"):
+        prepared(val_fraction=0.01)
+
+
 def test_rare_characters_are_unknown(prepared):
     counts = {}
     for review, _ in EXPECTED["train"]:
