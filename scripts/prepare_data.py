@@ -51,7 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser(description=__doc__, formatter_class=formatter, allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|prepare|verify")
-    data_dir = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    data_dir = _Parser(add_help=False, allow_abbrev=False)
     data_dir.add_argument(
         "--data_dir",
         type=Path,
@@ -101,11 +101,12 @@ def prepare_task(args: argparse.Namespace) -> str:
         )
     names = [field.name for field in dataclasses.fields(entry.options)]
     given = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
-    if given and source == "official" and args.task == "listops":
-        raise ValueError(
-            f"--{next(iter(given))} says what to generate, and the official files are read; "
-            "give one of the two."
-        )
+    for name in entry.unread[source]:
+        if name in given:
+            raise ValueError(
+                f"--{name} changes nothing about --source={source} of {args.task}; "
+                "give one of the two."
+            )
     start = time.perf_counter()
     place = Place(args.data_dir, args.files, args.workers or cpu_count())
     folder = prepare(entry.recipe(entry.options(**given), source, place), args.data_dir)
@@ -135,7 +136,11 @@ def list_tasks(args: argparse.Namespace) -> str:
         lines += [f"{name}: {entry.about}", f"  sources: {', '.join(entry.sources)}"]
         folders = stores_of(args.data_dir, name)
         for folder in folders:
-            lines.append(f"  {folder}: {describe_store(folder).splitlines()[0]}")
+            try:
+                about = describe_store(folder).splitlines()[0]
+            except ValueError as error:  # a damaged one must not hide the others
+                about = str(error)
+            lines.append(f"  {folder}: {about}")
         for folder in unfinished(args.data_dir, name):
             lines.append(f"  {folder}: unfinished; the command that began it goes on")
         if not folders:

@@ -70,7 +70,7 @@ def test_an_arm_is_valid_named_and_of_the_published_size(task, arm):
     assert (cfg.name, cfg.task) == (f"lra/{task}:{arm}", task)
     assert cfg.notes == "", "a note marks a run as reduced"
     shapes = parameters(cfg)
-    assign(shapes, groups_from(cfg.optim.groups.to_dict()
+    assign(shapes, groups_from(cfg.optim.groups.to_dict()))
     if arm == "s4d_ft":
         assert count(shapes) == PARAMETERS[arm][task]
     elif arm == "s4d":  # one beta per channel and block less

@@ -145,8 +145,8 @@ def test_prepared_data_are_what_training_opens(tmp_path):
     """prepare_data.py with the numbers of a config makes the store that the config finds."""
     data = tmp_path / "data"
     script(
-        "prepare_data.py", "listops", f"--data_dir={data}", "--n_train=100", "--n_val=20",
-        "--n_test=20", "--longer_than=3", "--shorter_than=24",
+        "prepare_data.py", "prepare", "listops", f"--data_dir={data}", "--n_train=100",
+        "--n_val=20", "--n_test=20", "--longer_than=3", "--shorter_than=24",
     )  # fmt: skip
     done = script("train.py", f"--config={TINY}", f"--data_dir={data}", "--dry_run")
     assert "generating" not in done.stderr

@@ -17,6 +17,7 @@ from ssm_jax.data.make_text import TextOptions, text
 from ssm_jax.data.recipe import Place, Recipe, find
 
 SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
+_DRAWN = ("seed", *SPLITS_OF_COUNTS)  # options of random data
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Entry:
       recipe: (options, source, place) -> how it is made.
       sources: where examples can come from, the usual one first.
       files: what official files are called.
-      made_to_count: sources of which n_train, n_val and n_test are made, not chosen from more.
+      unread: options that change nothing about the examples of a source. Where n_train, n_val and
+        n_test are among them, a config chooses so many of the examples that there are.
     """
 
     about: str
@@ -37,7 +39,7 @@ class Entry:
     recipe: Callable[[Any, str, Place], Recipe]
     sources: tuple[str, ...]
     files: str
-    made_to_count: tuple[str, ...] = ("generated", "stand_in")
+    unread: Mapping[str, tuple[str, ...]]
 
 
 CATALOG: Mapping[str, Entry] = {
@@ -47,6 +49,7 @@ CATALOG: Mapping[str, Entry] = {
         listops,
         ("generated", "official"),
         "LRA release: listops-1000/basic_{train,val,test}.tsv",
+        {"generated": (), "official": tuple(f.name for f in dataclasses.fields(Spec))},
     ),
     "text": Entry(
         "sentiment of IMDB reviews, 2 classes, up to 4,096 characters",
@@ -54,6 +57,11 @@ CATALOG: Mapping[str, Entry] = {
         text,
         ("official", "sample", "stand_in"),
         "aclImdb_v1.tar.gz, or the folder aclImdb",
+        {
+            "official": _DRAWN,
+            "sample": (*_DRAWN, "val_fraction"),
+            "stand_in": ("val_fraction",),
+        },
     ),
     "retrieval": Entry(
         "citation between two papers (AAN), 2 classes, two texts of up to 4,000 characters",
@@ -61,6 +69,7 @@ CATALOG: Mapping[str, Entry] = {
         retrieval,
         ("official", "stand_in"),
         "LRA release: tsv_data/new_aan_pairs.{train,eval,test}.tsv",
+        {"official": _DRAWN, "stand_in": ()},
     ),
     "image": Entry(
         "CIFAR-10 in gray, or Fashion-MNIST, 10 classes, 1,024 pixels",
@@ -69,6 +78,7 @@ CATALOG: Mapping[str, Entry] = {
         ("official", "stand_in"),
         "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or their folders; Fashion-MNIST's "
         "*-ubyte[.gz]",
+        {"official": _DRAWN, "stand_in": ("dataset", "n_held_out")},
     ),
     "pathfinder": Entry(
         "whether two ends are on one contour, 2 classes, 1,024 pixels",
@@ -76,6 +86,7 @@ CATALOG: Mapping[str, Entry] = {
         pathfinder,
         ("generated", "official"),
         "LRA release: pathfinder32/curv_contour_length_14",
+        {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")},
     ),
     "pathx": Entry(
         "the same at 128 x 128, 16,384 pixels",
@@ -83,6 +94,7 @@ CATALOG: Mapping[str, Entry] = {
         pathx,
         ("generated", "official"),
         "LRA release: pathfinder128/curv_contour_length_14",
+        {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")},
     ),
 }
 
@@ -124,13 +136,13 @@ def recipe_of(task: str, options: Mapping[str, Any], place: Place) -> Recipe:
     entry = entry_of(task, options["source"])
     own = options[SECTION[task]] if task in SECTION else {}
     known = {**options, **own, "max_length": options["padded_length"]}
-    made_to_count = options["source"] in entry.made_to_count
-    chosen = {}
-    for field in dataclasses.fields(entry.options):
-        counted = field.name in SPLITS_OF_COUNTS
-        if counted and (not made_to_count or not known[field.name]):
-            continue  # as many as officially
-        chosen[field.name] = known[field.name]
+    chosen = {
+        field.name: known[field.name]
+        for field in dataclasses.fields(entry.options)
+        if field.name not in entry.unread[options["source"]]
+        # 0: as many as officially
+        and (field.name not in SPLITS_OF_COUNTS or known[field.name])
+    }
     return entry.recipe(entry.options(**chosen), options["source"], place)
 
 
@@ -152,11 +164,15 @@ def open_data(task: str, options: Mapping[str, Any], place: Place) -> Dataset:
             "change one of the two."
         )
     recipe = recipe_of(task, options, place)
-    counts = {split: options[name] for name, split in SPLITS_OF_COUNTS.items()}
+    counts = {
+        split: options[name]
+        for name, split in SPLITS_OF_COUNTS.items()
+        if name in entry.unread[source]
+    }
     images = {"mean": options["mean"], "std": options["std"]}
     return open_dataset(
         find(recipe, place.data_dir),
         options["padded_length"],
-        counts=None if source in entry.made_to_count else counts,
+        counts=counts,
         **(images if task in IMAGES else {}),
     )

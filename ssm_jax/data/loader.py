@@ -110,6 +110,7 @@ class Order:
             mixed = [m[m.size // B * B :] for m in members]
             batches = np.concatenate([*whole, *mixed]).reshape(-1, B)
             order = batches[np.argsort(place[batches].min(axis=1))].ravel()
+            order.flags.writeable = False  # kept for the next batches
         return order.reshape(-1, B)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,21 @@ class ImageOptions:
             raise ValueError(f"n_held_out={self.n_held_out} must be from 1 to 49,999.")
 
 
-def image(options: ImageOptions, source: str, place: Place) -> Recipe:
+def image(
+    options: ImageOptions,
+    source: str,
+    place: Place,
+    *,
+    official_cifar: cifar.Official = cifar.OFFICIAL,
+    official_fashion: Mapping[str, fashion_mnist.IdxFile] = fashion_mnist.OFFICIAL,
+) -> Recipe:
     """How Image is made.
 
     Args:
       options: what is made.
       source: "official", or "stand_in" (stripes in noise, for tests of the machinery).
       place: folders; its files are the archive or folder of the images.
+      official_cifar, official_fashion: what the official files must be.
     """
     counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
     parameters: dict[str, Any]
@@ -67,9 +76,11 @@ def image(options: ImageOptions, source: str, place: Place) -> Recipe:
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Made(images, splits, detail, {}, (), N_CLASSES)
         if options.dataset == "cifar10":
-            parts = cifar.read(place.files or fetch(cifar.BINARY, place.raw))
+            path = place.files or fetch(official_cifar.binary, place.raw)
+            parts = cifar.read(path, official_cifar)
         else:
-            parts = fashion_mnist.read(place.files or fashion_mnist.DEBIAN_FOLDER, pad_to=32)
+            path = place.files or fashion_mnist.DEBIAN_FOLDER
+            parts = fashion_mnist.read(path, pad_to=32, official=official_fashion)
         n = parts.train_targets.size
         train, val = held_out(n, options.n_held_out, seed=42)
         splits = {

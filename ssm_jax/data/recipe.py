@@ -70,7 +70,8 @@ def command(task: str, source: str, place: Place, options: Any) -> str:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if value != getattr(usual, field.name):
-            words.append(f"--{field.name}={value}")
+            shown = str(value).lower() if isinstance(value, bool) else value
+            words.append(f"--{field.name}={shown}")
     return shlex.join(words)
 
 
@@ -90,7 +91,8 @@ class Recipe:
       source: one of SOURCES.
       parameters: all that the examples depend on besides the files read; JSON values.
       stamp: tells the files read from others; None: not known, any that were read before will do.
-      make: the examples; it gets a folder to work in, which a later try finds again.
+      make: the examples; it gets the path of a folder to work in, which it makes if it needs one
+        and which a later try finds again. Without a stamp it only says which files are missing.
       at_once: a training run may make them without being asked.
       command: makes them.
       check: refuses a single example (features by name, target) that cannot be; may be None.
@@ -149,8 +151,9 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
     if folder.is_dir():
         return folder
     if not recipe.at_once:
+        files = " --from=PATH" if recipe.stamp is None else ""
         raise FileNotFoundError(
-            f"no {recipe.source} {recipe.task} data at {folder}; run: {recipe.command}"
+            f"no {recipe.source} {recipe.task} data at {folder}; run: {recipe.command}{files}"
         )
     return prepare(recipe, data_dir)
 
@@ -163,9 +166,10 @@ def prepare(recipe: Recipe, data_dir: Path) -> Path:
     """
     folder = recipe.folder(data_dir)
     work = folder.with_name(f".{folder.name}.work")
+    if recipe.stamp is None and not folder.is_dir():
+        recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock
     with locked(folder.with_name(f".{folder.name}.lock")):
         if not folder.is_dir():
-            work.mkdir(parents=True, exist_ok=True)
             made = recipe.make(work)
             _through_tfds(recipe, made, data_dir / "tfds" / f"{recipe.task}-{folder.name}")
             header = {

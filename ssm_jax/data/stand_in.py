@@ -18,7 +18,10 @@ _WORDS = ("good", "bad")  # the mark of class 1 and of class 0
 _SIDE = 32  # pixels
 
 
-def _stream(seed: int) -> np.random.Generator:
+def _stream(counts: Mapping[str, int], seed: int) -> np.random.Generator:
+    for name, value, least in (("seed", seed, 0), *((f"n_{s}", n, 1) for s, n in counts.items())):
+        if value < least:
+            raise ValueError(f"{name}={value} of a stand-in must be at least {least}.")
     return np.random.Generator(np.random.Philox(key=np.array([seed, VERSION], np.uint64)))
 
 
@@ -38,7 +41,7 @@ def reviews(
     counts: Mapping[str, int], seed: int, max_length: int
 ) -> dict[str, list[tuple[str, int]]]:
     """(review, class) of each split, classes in turn."""
-    rng = _stream(seed)
+    rng = _stream(counts, seed)
     return {
         split: [(_document(rng, _WORDS[1 - i % 2], max_length - 1), i % 2) for i in range(n)]
         for split, n in counts.items()
@@ -47,7 +50,7 @@ def reviews(
 
 def papers(counts: Mapping[str, int], seed: int, max_length: int) -> Papers:
     """Pairs of documents; class 1 where both have the same mark."""
-    rng = _stream(seed)
+    rng = _stream(counts, seed)
     documents: list[str] = []
     pairs = {}
     for split, n in counts.items():
@@ -63,7 +66,7 @@ def papers(counts: Mapping[str, int], seed: int, max_length: int) -> Papers:
 
 def images(counts: Mapping[str, int], seed: int) -> tuple[Images, dict[str, np.ndarray]]:
     """32 x 32 stripes in noise; class k has k + 1 of them."""
-    rng = _stream(seed)
+    rng = _stream(counts, seed)
     n = sum(counts.values())
     targets = (np.arange(n) % 10).astype(np.uint8)
     column = np.arange(_SIDE) / _SIDE

@@ -108,6 +108,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
       ValueError: if the manifest is damaged or of another format.
     """
     path = folder / _MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {_AGAIN.format(folder=folder)}")
     try:
         manifest = json.loads(path.read_text())
     except ValueError as error:
@@ -166,9 +168,10 @@ def verify_store(folder: Path) -> None:
       ValueError: if a file has changed.
     """
     for name, entry in read_manifest(folder)["files"].items():
-        if _sha256(folder / name) != entry["sha256"]:
+        path = folder / name
+        if not path.is_file() or _sha256(path) != entry["sha256"]:
             raise ValueError(
-                f"{folder / name} has changed since it was written (its sha256 is not the "
+                f"{path} has changed since it was written (its sha256 is not the "
                 f"manifest's); {_AGAIN.format(folder=folder)}"
             )
 

@@ -1,92 +1,29 @@
 """CIFAR-10 is read in grey from every official form of it, and nothing else is."""
 
-import dataclasses
 import hashlib
-import io
 import pickle
-import struct
 import tarfile
 
 import numpy as np
 import pytest
+from fake_cifar import (
+    BINARY,
+    CLASSES,
+    COLOURS,
+    FORMS,
+    OTHER,
+    PYTHON,
+    ROWS,
+    official,
+    pack,
+    python2_pickle,
+    short,
+    unpack,
+)
 from PIL import Image
 
 from ssm_jax.data import cifar
 from ssm_jax.data.cifar_pickle import read_batch
-
-ROWS = 20
-NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-rng = np.random.default_rng(0)
-COLOURS = rng.integers(0, 256, size=(6, ROWS, 3072), dtype=np.uint8)
-CLASSES = np.stack([rng.permutation(np.arange(ROWS) % 10) for _ in NAMES]).astype(np.uint8)
-
-
-def short(text):
-    return b"U" + bytes([len(text)]) + text
-
-
-def number(n):
-    return b"J" + struct.pack("<i", n)
-
-
-def python2_pickle(colours, classes, *, kind=b"u1", shape=None, extra=b""):
-    """A batch as Python 2 wrote it, protocol 2; byte strings are its `str`."""
-    raw = colours.tobytes()
-    rows, columns = shape or colours.shape
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n" + b"K\x00\x85"
-        + short(b"b") + b"\x87R" + b"(K\x01" + number(rows) + number(columns) + b"\x86"
-        + b"cnumpy\ndtype\n" + short(kind) + b"K\x00K\x01\x87R" + b"(K\x03" + short(b"|")
-        + b"NNN" + number(-1) + number(-1) + b"K\x00tb"
-        + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
-    )  # fmt: skip
-    labels = b"](" + b"".join(b"K" + bytes([c]) for c in classes) + b"e"
-    return (
-        b"\x80\x02}(" + short(b"batch_label") + short(b"training batch 1 of 5")
-        + short(b"labels") + labels + short(b"data") + array + extra + b"u."
-    )  # fmt: skip
-
-
-BINARY = {
-    f"{name}.bin": np.concatenate([classes[:, None], colours], axis=1).tobytes()
-    for name, colours, classes in zip(NAMES, COLOURS, CLASSES, strict=True)
-}
-PYTHON = {
-    name: python2_pickle(colours, classes)
-    for name, colours, classes in zip(NAMES, COLOURS, CLASSES, strict=True)
-}
-FORMS = {"bin": BINARY, "py": PYTHON}
-OTHER = {"batches.meta.txt": b"airplane\n", "readme.html": b"<html>"}
-
-
-def pack(path, members):
-    """A .tar.gz of {name: content or TarInfo}."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members.items():
-            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
-            data = b"" if isinstance(content, tarfile.TarInfo) else content
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def unpack(folder, files):
-    folder.mkdir(parents=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def official(files=PYTHON, **archives):
-    """As the real one, but small: some fake files and archives are the official ones."""
-    md5 = {name: hashlib.md5(files.get(name, b"")).hexdigest() for name in NAMES}
-    small = cifar.Official(rows=ROWS, md5=md5)
-    for version, path in archives.items():
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        remote = dataclasses.replace(getattr(small, version), sha256=sha256)
-        small = dataclasses.replace(small, **{version: remote})
-    return small
 
 
 def pillow_grey(colours):

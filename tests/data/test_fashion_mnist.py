@@ -1,40 +1,15 @@
 """Fashion-MNIST is read from its four files, and no other content is."""
 
 import gzip
-import hashlib
-import struct
 
 import numpy as np
 import pytest
+from fake_fashion_mnist import ARRAYS, FILES, SMALL, lay
 
 from ssm_jax.data import fashion_mnist
-from ssm_jax.data.fashion_mnist import DEBIAN_FOLDER, OFFICIAL, IdxFile, read
+from ssm_jax.data.fashion_mnist import DEBIAN_FOLDER, read
 
-rng = np.random.default_rng(0)
-ARRAYS = {
-    name: rng.integers(0, 10, size=(count, *file.shape[1:]), dtype=np.uint8)
-    for (name, file), count in zip(OFFICIAL.items(), (7, 7, 3, 3), strict=True)
-}
-
-
-def idx(array):
-    """The file of an array of uint8, as http://yann.lecun.com/exdb/mnist describes it."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
-FILES = {name: idx(array) for name, array in ARRAYS.items()}
-SMALL = {
-    name: IdxFile(array.shape, hashlib.sha256(FILES[name]).hexdigest())
-    for name, array in ARRAYS.items()
-}
 TRAIN = "train-images-idx3-ubyte"
-
-
-def lay(folder, files):
-    folder.mkdir()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return folder
 
 
 @pytest.fixture(params=["plain", "gzip"])

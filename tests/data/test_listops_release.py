@@ -1,54 +1,27 @@
 """Official files: found wherever they were unpacked, read row by row, refused when wrong."""
 
-import io
+import hashlib
 import random
 import tarfile
 
-import listops_oracle as oracle
+import data_options
+import numpy as np
 import pytest
+from fake_listops import COUNTS, pack, release, unpack
 
-from ssm_jax.data import prepare
-from ssm_jax.data.dataset import TokenDataset
+from ssm_jax.data.catalog import open_data
+from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.listops import decode
+from ssm_jax.data.listops_generator import Spec
 from ssm_jax.data.listops_release import find_release, read_release
-
-COUNTS = {"train": 12, "val": 4, "test": 3}
+from ssm_jax.data.make_listops import listops
+from ssm_jax.data.recipe import Place, prepare
+from ssm_jax.data.store import read_manifest, stores_of, unfinished
 
 
 @pytest.fixture(scope="module")
 def fake():
-    """{split: [(text, value)]} and {file name: bytes} of a tiny release."""
-    rng = random.Random(5)
-    rows, files = {}, {}
-    for split, count in COUNTS.items():
-        trees = []
-        while len(trees) < count:
-            tree, length = oracle.tree(rng, 5, 5)
-            if length > 5:
-                trees.append(tree)
-        rows[split] = [(oracle.text(t), oracle.value(oracle.text(t))) for t in trees]
-        lines = ["Source\tTarget"]
-        lines += [
-            f"{oracle.official(t)}\t{v}" for t, (_, v) in zip(trees, rows[split], strict=True)
-        ]
-        files[f"basic_{split}.tsv"] = ("\n".join(lines) + "\n").encode()
-    return rows, files
-
-
-def unpack(folder, files):
-    folder.mkdir(parents=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-
-
-def pack(path, members, mode="w:gz"):
-    """A tar of (name or TarInfo, bytes)."""
-    with tarfile.open(path, mode) as archive:
-        for name, data in members:
-            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
-            info.size = len(data) if info.isreg() else 0
-            archive.addfile(info, io.BytesIO(data))
-    return path
+    return release()
 
 
 def texts(splits):
@@ -87,34 +60,58 @@ def test_an_archive_is_read_in_any_order_without_unpacking(tmp_path, fake, root,
     assert list(tmp_path.iterdir()) == [path]
 
 
+def recipe_of(files, data_dir):
+    return listops(Spec(), "official", Place(data_dir, files), expected_rows=COUNTS)
+
+
 def test_prepared_official_data_open_with_and_without_the_release(tmp_path, fake):
-    _, files = fake
+    rows, files = fake
     unpack(tmp_path / "lra" / "listops-1000", files)
     data_dir = tmp_path / "data"
-    folder = prepare.prepare_official(tmp_path / "lra", data_dir, expected_rows=COUNTS)
-    arguments = dict.fromkeys(
-        ("seed", "n_train", "n_val", "n_test", "shorter_than", "longer_than", "max_depth",
-         "max_args"), 0
-    )  # fmt: skip
-    for release in (tmp_path / "lra", None):
-        data = prepare.open_listops(
-            source="official",
-            **arguments,
-            padded_length=2_048,
-            data_dir=data_dir,
-            lra_release=release,
-        )
+    folder = prepare(recipe_of(tmp_path / "lra", data_dir), data_dir)
+    options = data_options.options(source="official", seed=5)
+    for path in (tmp_path / "lra", None):
+        data = open_data("listops", options, Place(data_dir, path))
         assert {s: data.size(s) for s in COUNTS} == COUNTS
         assert data.provenance.source == "official"
         assert "official LRA release" in data.provenance.detail
+        for split, expected in rows.items():
+            batch = data.gather(split, np.arange(len(expected)))
+            ends = batch["lengths"] - 1
+            tokens = [row[:end].astype(np.uint8).tobytes()
+                      for row, end in zip(batch["inputs"], ends, strict=True)]  # fmt: skip
+            found = list(zip(map(decode, tokens), batch["targets"].tolist(), strict=True))
+            assert found == expected
+    few = open_data("listops", {**options, "n_train": 5}, Place(data_dir))
+    assert few.size("train") == 5
     archive = pack(
         tmp_path / "lra.tar.gz", [(f"x/listops-1000/{n}", data) for n, data in files.items()]
     )
-    other = prepare.prepare_official(archive, data_dir, expected_rows=COUNTS)
+    other = prepare(recipe_of(archive, data_dir), data_dir)
     assert other != folder
-    opened = [TokenDataset.open(f, 2_048) for f in (folder, other)]
+    opened = [open_dataset(f, 2_048) for f in (folder, other)]
     assert opened[0].fingerprint == opened[1].fingerprint
-    assert opened[0].rows("test").row(0).tobytes() == opened[1].rows("test").row(0).tobytes()
+    again = open_data("listops", options, Place(data_dir))
+    assert again.fingerprint == opened[0].fingerprint
+
+
+def test_the_hashes_of_the_files_are_kept(tmp_path, fake):
+    _, files = fake
+    unpack(tmp_path / "listops-1000", files)
+    folder = prepare(recipe_of(tmp_path, tmp_path / "data"), tmp_path / "data")
+    manifest = read_manifest(folder)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    assert manifest["read"] == hashes
+    assert hashes["basic_train.tsv"] in manifest["detail"]
+
+
+def test_without_the_release_and_without_its_data_the_error_says_how_to_give_it(tmp_path):
+    place = Place(tmp_path / "data")
+    with pytest.raises(FileNotFoundError, match=r"; run: python .* listops .* --from=PATH$"):
+        open_data("listops", data_options.options(source="official"), place)
+    with pytest.raises(FileNotFoundError, match=r"give them with --from=PATH \(the LRA release"):
+        prepare(listops(Spec(), "official", place), place.data_dir)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("change", [-1, 1])
@@ -130,10 +127,11 @@ def test_a_wrong_row_count_is_refused_with_both_numbers(tmp_path, fake, change):
 
 
 def test_the_official_counts_are_the_default(tmp_path, fake):
+    data_dir = tmp_path / "data"
     unpack(tmp_path / "listops-1000", fake[1])
     with pytest.raises(ValueError, match=r"test.tsv has 3 rows, the official file has 2,000"):
-        prepare.prepare_official(tmp_path, tmp_path / "data")
-    assert not list((tmp_path / "data").glob("listops/official-*"))
+        open_data("listops", data_options.options(source="official"), Place(data_dir, tmp_path))
+    assert stores_of(data_dir, "listops") == unfinished(data_dir, "listops") == []
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ experiment = tiny_experiment(Path(sys.argv[2]))
 assert experiment.mesh.size == int(sys.argv[1])
 state, found = experiment.fresh_state(), []
 step = experiment.compile_train_step()
-batches = train_batches(experiment.dataset, "train", 8, 0, 0)
+batches = train_batches(experiment.dataset, "train", experiment.order, 0)
 with jax.set_mesh(experiment.mesh):
     for _ in range(12):
         batch = experiment.place_batch(next(batches))

@@ -1,0 +1,33 @@
+"""The four files of Fashion-MNIST in small."""
+
+import hashlib
+import struct
+
+import numpy as np
+
+from ssm_jax.data.fashion_mnist import OFFICIAL, IdxFile
+
+rng = np.random.default_rng(0)
+ARRAYS = {
+    name: rng.integers(0, 10, size=(count, *file.shape[1:]), dtype=np.uint8)
+    for (name, file), count in zip(OFFICIAL.items(), (7, 7, 3, 3), strict=True)
+}
+
+
+def idx(array):
+    """The file of an array of uint8, as http://yann.lecun.com/exdb/mnist describes it."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+FILES = {name: idx(array) for name, array in ARRAYS.items()}
+SMALL = {
+    name: IdxFile(array.shape, hashlib.sha256(FILES[name]).hexdigest())
+    for name, array in ARRAYS.items()
+}
+
+
+def lay(folder, files):
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder

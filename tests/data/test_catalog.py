@@ -1,0 +1,206 @@
+"""From the `data` section of a config to a data set: every option is read, by the right task."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import data_options
+import pytest
+from small_listops import SMALL, folder_of
+
+from ssm_jax import config, config_check
+from ssm_jax.data.catalog import CATALOG, SECTION, SPLITS_OF_COUNTS, open_data, recipe_of
+from ssm_jax.data.recipe import SOURCES, Place, command
+
+# Of every task; in a config they are beside the sections, max_length is padded_length there
+COMMON = {"seed", *SPLITS_OF_COUNTS, "max_length"}
+# Another value of each option that is not a number
+OTHER = {"vocab": "byte", "dataset": "fashion_mnist", "val_fraction": 0.25}
+SOURCES_OF = [(task, source) for task, entry in CATALOG.items() for source in entry.sources]
+PATHFINDER = ("pathfinder", "pathx")
+
+
+def fields(task):
+    return {field.name: field.default for field in dataclasses.fields(CATALOG[task].options)}
+
+
+def changed(name, value):
+    if isinstance(value, bool):
+        return not value
+    return OTHER[name] if name in OTHER else value - 1 if value > 9 else value + 1
+
+
+def needs_generator(task):
+    if task in PATHFINDER:
+        pytest.importorskip("ssm_jax.data.pathfinder_generator")
+
+
+@pytest.mark.parametrize("task", CATALOG)
+def test_every_option_of_a_task_is_in_its_section_and_the_other_way_round(task):
+    data = config.default().data
+    section = data[SECTION[task]].to_dict() if task in SECTION else {}
+    own = {name: value for name, value in fields(task).items() if name not in COMMON}
+    assert section == own  # the default values, too
+
+
+def test_every_section_is_that_of_a_task():
+    data = config.default().data.to_dict()
+    assert {key for key, value in data.items() if isinstance(value, dict)} == set(SECTION.values())
+
+
+def test_the_choices_of_a_config_are_those_of_the_data():
+    for key, choices in (
+        ("data.source", SOURCES),
+        ("data.text.vocab", ("char", "byte")),
+        ("data.image.dataset", ("cifar10", "fashion_mnist")),
+    ):
+        cfg = config.default()
+        cfg.update_from_flattened_dict({key: "?"})
+        with pytest.raises(ValueError, match=key) as caught:
+            config_check.check(cfg)
+        line = next(line for line in str(caught.value).splitlines() if key in line)
+        named = line.partition("choose one of ")[2].rstrip(".").split(", ")
+        assert set(named) == set(choices)
+    assert {source for _, source in SOURCES_OF} == set(SOURCES)
+
+
+@pytest.mark.parametrize(("task", "source"), SOURCES_OF)
+def test_an_option_is_another_folder_or_named_as_not_read(task, source, tmp_path):
+    needs_generator(task)
+    entry, place = CATALOG[task], Place(tmp_path)
+
+    def parameters(**changes):
+        recipe = entry.recipe(entry.options(**changes), source, place)
+        assert (recipe.task, recipe.source) == (task, source)
+        return recipe.parameters
+
+    unread = [
+        name
+        for name, value in fields(task).items()
+        if parameters(**{name: changed(name, value)}) == parameters()
+    ]
+    assert unread == [name for name in fields(task) if name in entry.unread[source]]
+    assert set(entry.unread) == set(entry.sources)
+
+
+@pytest.mark.parametrize(("task", "source"), SOURCES_OF)
+def test_a_config_passes_every_option_on(task, source, tmp_path):
+    needs_generator(task)
+    place = Place(tmp_path)
+    entry = CATALOG[task]
+    usual = data_options.options(source=source, padded_length=1_500)
+    usual = recipe_of(task, usual, place).parameters
+    for name, value in fields(task).items():
+        if name in entry.unread[source]:
+            continue
+        key = name if name in COMMON else f"{SECTION[task]}__{name}"
+        key = "padded_length" if name == "max_length" else key
+        options = {"source": source, "padded_length": 1_500, key: changed(name, value)}
+        changes = {"max_length": 1_500} if "max_length" in fields(task) else {}
+        options = data_options.options(**options)
+        found = recipe_of(task, options, place).parameters
+        changes[name] = changed(name, value)
+        expected = entry.recipe(entry.options(**changes), source, place).parameters
+        assert found == expected != usual, name
+
+
+@pytest.mark.parametrize(("task", "source"), SOURCES_OF)
+def test_the_command_of_a_recipe_says_all_that_its_data_depend_on(
+    task, source, tmp_path, script, monkeypatch
+):
+    """The command line is read back to the same recipe."""
+    needs_generator(task)
+    entry, place = CATALOG[task], Place(tmp_path / "a b")
+    changes = {
+        name: changed(name, value)
+        for name, value in fields(task).items()
+        if name not in entry.unread[source]
+    }
+    recipe = entry.recipe(entry.options(**changes), source, place)
+    words = shlex.split(recipe.command)
+    assert words[:2] == ["python", "scripts/prepare_data.py"]
+    seen = []
+
+    def stop(found, data_dir):
+        seen.append((found, data_dir))
+        raise ValueError("stop here")
+
+    monkeypatch.setattr(script, "prepare", stop)
+    assert script.main(words[2:]) == 2
+    (found, data_dir), *more = seen
+    assert not more and data_dir == place.data_dir
+    assert dataclasses.replace(found, make=recipe.make) == recipe
+
+
+def test_a_command_writes_truth_as_it_is_read(script):
+    @dataclasses.dataclass
+    class Options:
+        upstream: bool = True
+        allow_mismatch: bool = False
+
+    words = shlex.split(command("pathx", "generated", Place(Path("data")), Options(False, True)))
+    assert words[-2:] == ["--upstream=false", "--allow_mismatch=true"]
+    args = script.parse(words[2:])
+    assert (args.upstream, args.allow_mismatch) == (False, True)
+
+
+@pytest.mark.parametrize("task", CATALOG)
+def test_a_source_that_a_task_has_not_is_refused_with_its_choices(task, tmp_path):
+    for source in (set(SOURCES) - set(CATALOG[task].sources)) | {"downloaded"}:
+        with pytest.raises(ValueError) as caught:
+            open_data(task, data_options.options(source=source), Place(tmp_path))
+        assert str(caught.value) == (
+            f"data.source={source!r} is not known to {task}; "
+            f"choose one of {', '.join(CATALOG[task].sources)}."
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_task_is_refused_with_all_there_are(tmp_path):
+    with pytest.raises(ValueError, match=f"unknown task 'cifar'; .* {', '.join(CATALOG)}"):
+        open_data("cifar", data_options.options(), Place(tmp_path))
+
+
+@pytest.fixture
+def small():
+    """The options of SMALL."""
+    numbers = dataclasses.asdict(SMALL)
+    return data_options.options(
+        padded_length=64,
+        **{n if n in COMMON else f"listops__{n}": value for n, value in numbers.items()},
+    )
+
+
+def test_a_config_opens_what_was_prepared(small, small_data_dir):
+    before = sorted(small_data_dir.rglob("*"))
+    data = open_data("listops", small, Place(small_data_dir))
+    assert [data.size(s) for s in ("train", "val", "test")] == [170, 50, 30]
+    assert sorted(small_data_dir.rglob("*")) == before
+
+
+def test_generated_data_are_made_to_count_at_once(small, tmp_path):
+    data = open_data("listops", {**small, "n_train": 20}, Place(tmp_path))
+    assert [data.size(s) for s in ("train", "val", "test")] == [20, 50, 30]
+    assert data.provenance.source == "generated"
+    few = dataclasses.replace(SMALL, n_train=20)
+    assert [f.name for f in tmp_path.glob("listops/generated-*")] == [folder_of(few, tmp_path).name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "files", "error", "message"),
+    [
+        ({}, "x", ValueError, "x is only read with data.source=official, and it is generated"),
+        ({"padded_length": 40}, None, ValueError, r"padded_length=40 .* use at least \d\d\."),
+        ({"source": "official"}, None, FileNotFoundError, "--from=PATH$"),
+        ({"source": "official"}, "/nowhere", FileNotFoundError, "/nowhere does not exist"),
+        ({"n_train": -1}, None, ValueError, "n_train=-1"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(
+    small, small_data_dir, changes, files, error, message
+):
+    """With generated data at hand: they are never given in the place of official ones."""
+    place = Place(small_data_dir, files and Path(files))
+    with pytest.raises(error, match=message) as caught:
+        open_data("listops", {**small, **changes}, place)
+    assert "\n" not in str(caught.value)

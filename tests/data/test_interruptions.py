@@ -1,0 +1,90 @@
+"""Preparing ListOps: interrupted anywhere it ends in the same bytes, and it never half exists."""
+
+import signal
+import subprocess
+import time
+
+import numpy as np
+from small_listops import SMALL, arguments_of, folder_bytes, folder_of, generated
+
+from ssm_jax.data import shards, store
+from ssm_jax.data.listops_generator import Spec
+from ssm_jax.data.recipe import prepare
+
+
+def test_two_preparations_at_once_are_refused(tmp_path, start_script):
+    folder = folder_of(SMALL, tmp_path)
+    with store.locked(folder.with_name(f".{folder.name}.lock")):
+        process = start_script(*arguments_of(SMALL, tmp_path))
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "is preparing the same data" in err and len(err.splitlines()) == 1
+    assert not folder.exists()
+
+
+def test_a_killed_generation_goes_on_from_its_finished_shards(
+    tmp_path, monkeypatch, start_script, run_script
+):
+    """kill -9 in the midst of the shards, with two workers; no finished shard is drawn again."""
+    spec = Spec(n_train=4_600, n_val=200, n_test=200, longer_than=60)
+    folder = folder_of(spec, tmp_path / "a")
+    work = folder.with_name(f".{folder.name}.work")
+    process = start_script(*arguments_of(spec, tmp_path / "a"), "--workers=2")
+    deadline = time.monotonic() + 60
+    while not list(work.glob("shards/*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finished = {int(p.stem) for p in work.glob("shards/*.npz")}
+    assert finished and len(finished) < 5
+    assert not folder.exists()
+    shown = run_script("list", f"--data_dir={tmp_path / 'a'}")[1]
+    assert f"{work}: unfinished; the command that began it goes on" in shown
+    drawn = set()
+    generate_shard = shards.generate_shard
+    monkeypatch.setattr(
+        shards, "generate_shard", lambda spec, k: drawn.add(k) or generate_shard(spec, k)
+    )
+    prepare(generated(spec, tmp_path / "a"), tmp_path / "a")
+    assert drawn and not drawn & finished
+    assert store.unfinished(tmp_path / "a", "listops") == []
+    whole = prepare(generated(spec, tmp_path / "b"), tmp_path / "b")
+    assert folder_bytes(folder) == folder_bytes(whole)
+
+
+def test_killed_at_many_moments_it_ends_in_the_same_bytes(small_data_dir, tmp_path, start_script):
+    """kill -9 after 0.3 s, 0.36 s, ...: in the imports, the shards, the TFDS data, the store."""
+    folder = folder_of(SMALL, tmp_path)
+    kills = 0
+    for delay in 0.3 * 1.2 ** np.arange(30):  # until one is long enough
+        process = start_script(*arguments_of(SMALL, tmp_path))
+        try:
+            process.wait(timeout=delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            if folder.exists():
+                store.verify_store(folder)
+            continue
+        process.communicate()
+        break
+    assert kills >= 2
+    assert process.returncode == 0
+    whole = folder_of(SMALL, small_data_dir)
+    assert folder_bytes(folder) == folder_bytes(whole)
+    prepare(generated(SMALL, tmp_path), tmp_path)  # sweeps up if a kill fell after the store
+    assert {p.name for p in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
+
+
+def test_an_interrupt_leaves_no_store_and_says_how_to_go_on(tmp_path, start_script):
+    spec = Spec(n_train=20_000)
+    process = start_script(*arguments_of(spec, tmp_path), "--workers=2")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("listops/.*/shards/*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on" in err and "Traceback" not in err
+    assert not folder_of(spec, tmp_path).exists()

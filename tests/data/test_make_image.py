@@ -1,0 +1,147 @@
+"""Image from CIFAR-10 or Fashion-MNIST: every image in its split, at its place in the store."""
+
+import dataclasses
+import functools
+import time
+
+import data_options
+import fake_fashion_mnist as fashion
+import numpy as np
+import pytest
+from fake_cifar import BINARY, CLASSES, COLOURS, PYTHON, ROWS, official, pack, unpack
+
+from ssm_jax.data import cifar
+from ssm_jax.data.catalog import CATALOG, open_data
+from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.make_image import ImageOptions, image
+from ssm_jax.data.recipe import Place, prepare
+from ssm_jax.data.splits import torch_randperm
+
+TRAIN = 5 * ROWS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return unpack(tmp_path_factory.mktemp("cifar") / "cifar-10-batches-bin", BINARY)
+
+
+def recipe_of(data_dir, path, *, small=None, **options):
+    options = {"n_held_out": 30, **options}
+    small = small or official(BINARY)
+    return image(ImageOptions(**options), "official", Place(data_dir, path), official_cifar=small)
+
+
+def test_every_image_is_in_the_split_where_s4_has_it(folder, tmp_path):
+    """The training images in the order of torch's permutation, the last 30 for validation."""
+    data_dir = tmp_path
+    data = open_dataset(prepare(recipe_of(data_dir, folder), data_dir), 1_024)
+    gray = np.concatenate([cifar.grey(colours) for colours in COLOURS])
+    order = torch_randperm(TRAIN, 42)
+    expected = {
+        "train": order[:70],
+        "val": order[70:],
+        "test": np.arange(TRAIN, TRAIN + ROWS),
+    }
+    for split, numbers in expected.items():
+        batch = data.gather(split, np.arange(numbers.size))
+        np.testing.assert_array_equal(batch["targets"], CLASSES.ravel()[numbers])
+        pixels = np.rint(batch["inputs"][:, :, 0] * 255).astype(np.uint8)
+        np.testing.assert_array_equal(pixels, gray[numbers])
+    assert (data.name, data.n_classes, data.d_input) == ("image", 10, 1)
+    assert data.provenance.source == "official"
+    assert data.provenance.detail.startswith("CIFAR-10, six batches of its binary version")
+
+
+def test_the_mean_and_the_standard_deviation_are_those_of_the_config(folder, tmp_path):
+    recipe = recipe_of(tmp_path, folder, n_held_out=5_000 // 500)
+    prepare(recipe, tmp_path)
+    options = {"source": "official", "padded_length": 1_024, "image__n_held_out": 10}
+    plain = open_data("image", data_options.options(**options), Place(tmp_path))
+    scaled = data_options.options(**options, mean=122.6 / 255, std=61 / 255)
+    scaled = open_data("image", scaled, Place(tmp_path))
+    assert scaled.fingerprint == plain.fingerprint
+    one, two = (data.gather("val", np.arange(10))["inputs"] for data in (plain, scaled))
+    exact = (one.astype(np.float64) - 122.6 / 255) / (61 / 255)
+    np.testing.assert_allclose(two, exact, rtol=0, atol=2e-6)
+    few = data_options.options(**options, n_train=7, n_val=3)
+    few = open_data("image", few, Place(tmp_path))
+    assert [few.size(s) for s in ("train", "val", "test")] == [7, 3, 20]
+
+
+def test_the_archives_give_what_the_folder_gives(folder, tmp_path):
+    expected = open_dataset(prepare(recipe_of(tmp_path, folder), tmp_path), 1_024)
+    for n, (version, batches) in enumerate((("binary", BINARY), ("python", PYTHON))):
+        path = pack(tmp_path / f"cifar-10-{version}.tar.gz", batches)
+        recipe = recipe_of(tmp_path, path, small=official(batches, **{version: path}))
+        data = open_dataset(prepare(recipe, tmp_path / str(n)), 1_024)
+        assert data.fingerprint == expected.fingerprint
+        assert f"official CIFAR-10, {path.name}" in data.provenance.detail
+
+
+def test_a_downloaded_archive_is_found_in_its_folder(tmp_path):
+    path = pack(tmp_path / "raw" / "cifar-10-binary.tar.gz", BINARY)
+    data = open_dataset(
+        prepare(recipe_of(tmp_path, None, small=official(BINARY, binary=path)), tmp_path), 1_024
+    )
+    assert data.size("train") == 70
+
+
+def test_fashion_mnist_is_padded_to_32_pixels(tmp_path):
+    files = fashion.lay(tmp_path / "files", fashion.FILES)
+    options = ImageOptions(dataset="fashion_mnist", n_held_out=2)
+    place = Place(tmp_path, files)
+    recipe = image(options, "official", place, official_fashion=fashion.SMALL)
+    data = open_dataset(prepare(recipe, tmp_path), 1_024)
+    assert [data.size(s) for s in ("train", "val", "test")] == [5, 2, 3]
+    pixels = data.gather("test", np.arange(3))["inputs"].reshape(3, 32, 32) * 255
+    expected = fashion.ARRAYS["t10k-images-idx3-ubyte"]
+    np.testing.assert_array_equal(np.rint(pixels[:, 2:30, 2:30]), expected)
+    assert pixels.sum() == pytest.approx(expected.sum())
+    assert "Fashion-MNIST" in data.provenance.detail
+
+
+def test_every_option_that_changes_the_examples_is_another_folder(tmp_path):
+    folders = [
+        image(ImageOptions(**changes), source, Place(tmp_path)).folder(tmp_path)
+        for source, changes in (
+            ("official", {}),
+            ("official", {"dataset": "fashion_mnist"}),
+            ("official", {"n_held_out": 4_999}),
+            ("stand_in", {}),
+            ("stand_in", {"seed": 1}),
+            ("stand_in", {"n_test": 101}),
+        )
+    ]
+    assert len(set(folders)) == len(folders)
+
+
+def test_without_a_network_it_ends_within_ten_seconds_in_a_line_with_file_and_folder(
+    tmp_path, monkeypatch, run_script
+):
+    """A name under .invalid is never resolved."""
+    nowhere = dataclasses.replace(cifar.BINARY, urls=("https://cifar.invalid/cifar-10.tar.gz",))
+    recipe = functools.partial(image, official_cifar=cifar.Official(binary=nowhere))
+    monkeypatch.setitem(CATALOG, "image", dataclasses.replace(CATALOG["image"], recipe=recipe))
+    start = time.monotonic()
+    code, out, err = run_script("prepare", "image", f"--data_dir={tmp_path}")
+    assert time.monotonic() - start < 10
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "https://cifar.invalid/cifar-10.tar.gz cannot be reached" in err[0]
+    assert (
+        f"put cifar-10-binary.tar.gz (sha256 {cifar.BINARY.sha256}) into {tmp_path / 'raw'}"
+        in (err[0])
+    )
+    assert not list(tmp_path.glob("image/official-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "mnist"}, "unknown dataset 'mnist'; choose one of cifar10, fashion_mnist"),
+        ({"n_held_out": 0}, "n_held_out=0 must be from 1 to 49,999"),
+        ({"n_held_out": 50_000}, "n_held_out=50000 must be"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ImageOptions(**options)
