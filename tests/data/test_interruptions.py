@@ -7,7 +7,7 @@ import time
 import numpy as np
 from small_listops import SMALL, arguments_of, folder_bytes, folder_of, generated
 
-from ssm_jax.data import shards, store
+from ssm_jax.data import listops_generator, store
 from ssm_jax.data.listops_generator import Spec
 from ssm_jax.data.recipe import prepare
 
@@ -41,9 +41,9 @@ def test_a_killed_generation_goes_on_from_its_finished_shards(
     shown = run_script("list", f"--data_dir={tmp_path / 'a'}")[1]
     assert f"{work}: unfinished; the command that began it goes on" in shown
     drawn = set()
-    generate_shard = shards.generate_shard
+    generate_shard = listops_generator.generate_shard
     monkeypatch.setattr(
-        shards, "generate_shard", lambda spec, k: drawn.add(k) or generate_shard(spec, k)
+        listops_generator, "generate_shard", lambda spec, k: drawn.add(k) or generate_shard(spec, k)
     )
     prepare(generated(spec, tmp_path / "a"), tmp_path / "a")
     assert drawn and not drawn & finished
