@@ -55,12 +55,12 @@ def reduce(cfg):
     cfg.notes = (
         "Reduced: a STAND-IN of random documents of up to 511 characters in the place of AAN, "
         "4,000 / 500 / 500 pairs, class 1 where both have the same frequent word; 4 blocks of 64 "
-        "channels, 6 epochs. It says that the two towers learn, nothing about AAN."
+        "channels, 2 epochs. It says that the two towers learn, nothing about AAN."
     )
     cfg.data.source = "stand_in"
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 4_000, 500, 500
     cfg.data.padded_length = 512
     cfg.model.depth, cfg.model.d_model = 4, 64
-    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 32, 6.0, 100
+    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 32, 2.0, 100
     cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 100, 0, True
     cfg.reference.accuracy = 0.0
