@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "init": {"jax", "numpy"},
     "layers": {"kernels", "init", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "jax", "flax"},
-    "data": {"numpy", "rich", "grain", "tensorflow_datasets"},
+    "data": {"numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba"},
     "tasks": {"models", "data", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "config_check", "analysis", "kernels",

@@ -82,7 +82,7 @@ def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, 
     manifest = {
         **header,
         "detail": made.detail,
-        **made.facts,
+        "facts": dict(made.facts),
         "format": FORMAT,
         "kind": kind_of(made.examples),
         "n_classes": made.n_classes,
