@@ -18,16 +18,17 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 # Found from the repository root without an installation, as `python scripts/...` puts only scripts/
 # on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ssm_jax.data.catalog import CATALOG
+from ssm_jax.data.describe import facts_of, table_of
 from ssm_jax.data.recipe import Place, default_data_dir, prepare
 from ssm_jax.data.shards import cpu_count
-from ssm_jax.data.store import describe_store, stores_of, unfinished, verify_store
+from ssm_jax.data.store import stores_of, unfinished, verify_store
 
 TRUTH = {"true": True, "false": False}
 
@@ -79,6 +80,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         task.add_argument(
             "--workers", type=int, help="processes (default: one per core); changes no number"
         )
+        task.add_argument("--record", type=Path, help="also write what was made into this JSON file")
         group = task.add_argument_group("what to make (defaults: as published)")
         kinds = get_type_hints(entry.options)
         for field in dataclasses.fields(entry.options):
@@ -111,7 +113,22 @@ def prepare_task(args: argparse.Namespace) -> str:
     place = Place(args.data_dir, args.files, args.workers or cpu_count())
     folder = prepare(entry.recipe(entry.options(**given), source, place), args.data_dir)
     verify_store(folder)
-    return f"{describe_store(folder)}\n\n{folder} ready in {time.perf_counter() - start:.1f} s"
+    seconds, facts = time.perf_counter() - start, facts_of(folder)
+    if args.record is not None:
+        keep_record(args.record, {**facts, "seconds": round(seconds, 1)})
+    return f"{table_of(facts)}\n\n{folder} ready in {seconds:.1f} s"
+
+
+def keep_record(path: Path, facts: dict[str, Any]) -> None:
+    """Write what a preparation made, with the command and the code that made it."""
+    # Here, because it imports JAX to name the devices.
+    from ssm_jax.train.record import run_record
+    from ssm_jax.train.workdir import write_json_atomic
+
+    record = run_record({}, "", 0, {}, ["scripts/prepare_data.py", *sys.argv[1:]])
+    kept = {key: record[key] for key in ("started", "command", "git", "versions", "devices")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(path, {**facts, **kept})
 
 
 def verify_task(args: argparse.Namespace) -> str:
@@ -125,7 +142,7 @@ def verify_task(args: argparse.Namespace) -> str:
     shown = []
     for folder in folders:
         verify_store(folder)
-        shown.append(f"{describe_store(folder)}\n\n{folder} is as it was written")
+        shown.append(f"{table_of(facts_of(folder))}\n\n{folder} is as it was written")
     return "\n\n".join(shown)
 
 
@@ -137,7 +154,7 @@ def list_tasks(args: argparse.Namespace) -> str:
         folders = stores_of(args.data_dir, name)
         for folder in folders:
             try:
-                about = describe_store(folder).splitlines()[0]
+                about = facts_of(folder)["detail"]
             except ValueError as error:  # a damaged one must not hide the others
                 about = str(error)
             lines.append(f"  {folder}: {about}")

@@ -156,7 +156,7 @@ class Made:
     Attributes:
       examples, splits: the data.
       detail: where they come from, in a line.
-      facts: further entries of the manifest, JSON values, such as hashes of the files read.
+      facts: what else to keep in the manifest, JSON values, such as hashes of the files read.
       vocabulary: of tokens, from id 0; empty for images.
       n_classes: K.
     """

@@ -82,7 +82,7 @@ def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, 
     manifest = {
         **header,
         "detail": made.detail,
-        **made.facts,
+        "facts": dict(made.facts),
         "format": FORMAT,
         "kind": kind_of(made.examples),
         "n_classes": made.n_classes,
@@ -184,26 +184,3 @@ def stores_of(data_dir: Path, task: str) -> list[Path]:
 def unfinished(data_dir: Path, task: str) -> list[Path]:
     """What interrupted preparations of a task left."""
     return sorted(data_dir.glob(f"{task}/.*.work"))
-
-
-def describe_store(folder: Path) -> str:
-    """What a store holds: where it comes from, then a table of its splits."""
-    manifest, examples, splits = open_store(folder)
-    size = sum(entry["bytes"] for entry in manifest["files"].values())
-    about = f"{size:,} bytes; sha256 {manifest['sha256']}"
-    if manifest["vocabulary"]:
-        about += f"; {len(manifest['vocabulary'])} token ids"
-    lines = [
-        manifest["detail"],
-        about,
-        "",
-        "split     rows  steps: mean    median    most  share of each class in %",
-    ]
-    for split, numbers in splits.items():
-        steps = examples.steps(numbers)
-        shares = np.bincount(examples.targets[numbers], minlength=manifest["n_classes"])
-        lines.append(
-            f"{split:5} {numbers.size:8,} {steps.mean():12.1f} {np.median(steps):9.0f} "
-            f"{steps.max():7,}  " + " ".join(f"{100 * s / numbers.size:.1f}" for s in shares)
-        )
-    return "\n".join(lines)

@@ -49,7 +49,7 @@ VOCABULARY = {
 
 def made_of(name: str) -> Made:
     """The examples, as a recipe makes them."""
-    facts = {"read": {"a file": "its hash"}}
+    facts = {"sha256": {"a file": "its hash"}}
     return Made(EXAMPLES[name], SPLITS, f"small {name}", facts, VOCABULARY[name], 3)
 
 

@@ -7,9 +7,8 @@ import time
 import numpy as np
 from small_listops import SMALL, arguments_of, folder_bytes, folder_of, generated
 
-from ssm_jax.data import listops_generator, store
+from ssm_jax.data import recipe, store
 from ssm_jax.data.listops_generator import Spec
-from ssm_jax.data.recipe import prepare
 
 
 def test_two_preparations_at_once_are_refused(tmp_path, start_script):
@@ -20,6 +19,11 @@ def test_two_preparations_at_once_are_refused(tmp_path, start_script):
     assert process.returncode == 2
     assert "is preparing the same data" in err and len(err.splitlines()) == 1
     assert not folder.exists()
+
+
+def written(work):
+    """When each finished shard was."""
+    return {p.name: p.stat().st_mtime_ns for p in work.glob("shards/*.npz")}
 
 
 def test_a_killed_generation_goes_on_from_its_finished_shards(
@@ -35,20 +39,23 @@ def test_a_killed_generation_goes_on_from_its_finished_shards(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    finished = {int(p.stem) for p in work.glob("shards/*.npz")}
+    finished = written(work)
     assert finished and len(finished) < 5
     assert not folder.exists()
     shown = run_script("list", f"--data_dir={tmp_path / 'a'}")[1]
     assert f"{work}: unfinished; the command that began it goes on" in shown
-    drawn = set()
-    generate_shard = listops_generator.generate_shard
-    monkeypatch.setattr(
-        listops_generator, "generate_shard", lambda spec, k: drawn.add(k) or generate_shard(spec, k)
-    )
-    prepare(generated(spec, tmp_path / "a"), tmp_path / "a")
-    assert drawn and not drawn & finished
+    times = {}
+
+    def look(*arguments):
+        times.update(written(work))
+        write_store(*arguments)
+
+    write_store = recipe.write_store
+    monkeypatch.setattr(recipe, "write_store", look)
+    recipe.prepare(generated(spec, tmp_path / "a"), tmp_path / "a")
+    assert len(times) == 5 and times.items() >= finished.items()
     assert store.unfinished(tmp_path / "a", "listops") == []
-    whole = prepare(generated(spec, tmp_path / "b"), tmp_path / "b")
+    whole = recipe.prepare(generated(spec, tmp_path / "b"), tmp_path / "b")
     assert folder_bytes(folder) == folder_bytes(whole)
 
 
@@ -73,7 +80,7 @@ def test_killed_at_many_moments_it_ends_in_the_same_bytes(small_data_dir, tmp_pa
     assert process.returncode == 0
     whole = folder_of(SMALL, small_data_dir)
     assert folder_bytes(folder) == folder_bytes(whole)
-    prepare(generated(SMALL, tmp_path), tmp_path)  # sweeps up if a kill fell after the store
+    recipe.prepare(generated(SMALL, tmp_path), tmp_path)  # sweeps up if a kill fell after the store
     assert {p.name for p in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
 
 

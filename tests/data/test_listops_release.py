@@ -101,7 +101,7 @@ def test_the_hashes_of_the_files_are_kept(tmp_path, fake):
     folder = prepare(recipe_of(tmp_path, tmp_path / "data"), tmp_path / "data")
     manifest = read_manifest(folder)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    assert manifest["read"] == hashes
+    assert manifest["facts"]["read"] == hashes
     assert hashes["basic_train.tsv"] in manifest["detail"]
 
 

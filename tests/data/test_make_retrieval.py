@@ -64,7 +64,7 @@ def test_the_vocabulary_is_that_of_the_training_rows_and_is_in_the_manifest(rele
     every = [text for row in ROWS["train"] for text in row[3:]]
     expected = Vocabulary.of_characters(every, min_freq=1, max_length=60)
     assert manifest["vocabulary"] == ["pad", "unknown", "eos", *expected.tokens]
-    assert len(manifest["read"]) == 3
+    assert len(manifest["facts"]["read"]) == 3
 
 
 def test_characters_that_no_training_row_has_are_unknown(tmp_path):

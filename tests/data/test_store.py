@@ -49,7 +49,7 @@ def test_what_is_written_is_read(tmp_path, name):
     assert manifest["splits"] == {"train": 6, "val": 3, "test": 3}
     assert (manifest["task"], manifest["kind"], manifest["n_classes"]) == ("t", KIND[name], 3)
     assert manifest["detail"] == f"small {name}"
-    assert manifest["read"] == {"a file": "its hash"}
+    assert manifest["facts"] == {"sha256": {"a file": "its hash"}}
     assert tuple(manifest["vocabulary"]) == VOCABULARY[name]
     store.verify_store(folder)
     names = {f"{file}.npy" for file in (*FILES[name], *(f"split.{split}" for split in SPLITS))}
