@@ -80,7 +80,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         task.add_argument(
             "--workers", type=int, help="processes (default: one per core); changes no number"
         )
-        task.add_argument("--record", type=Path, help="also write what was made into this JSON file")
+        task.add_argument("--record", type=Path, help="also write what was made to a JSON file")
         group = task.add_argument_group("what to make (defaults: as published)")
         kinds = get_type_hints(entry.options)
         for field in dataclasses.fields(entry.options):

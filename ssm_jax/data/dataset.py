@@ -13,8 +13,7 @@ import numpy as np
 from ssm_jax.data.examples import Examples, Images, Pairs, Splits, spread
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.data.store import open_store
-
-PAD, UNKNOWN, EOS = 0, 1, 2  # the first ids of every vocabulary
+from ssm_jax.data.vocabulary import EOS, PAD
 
 
 @dataclass(frozen=True)

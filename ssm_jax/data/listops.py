@@ -13,9 +13,7 @@ and official data share it.
 
 from __future__ import annotations
 
-SPLITS = ("train", "val", "test")
-
-PAD, UNKNOWN, EOS, CLOSE = 0, 1, 2, 3
+CLOSE = 3
 DIGIT = 4  # the id of digit 0
 MAX, MED, MIN, SM = 14, 15, 16, 17
 VOCAB_SIZE = 18

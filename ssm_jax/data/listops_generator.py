@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssm_jax.data.listops import CLOSE, DIGIT, MAX, MIN, SM, SPLITS
+from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.listops import CLOSE, DIGIT, MAX, MIN, SM
 from ssm_jax.data.ragged import Ragged
 
 TITLE = "ListOps"

@@ -70,6 +70,10 @@ def image(
     else:
         parameters = {"dataset": options.dataset, "n_held_out": options.n_held_out}
 
+    stamp: str | None = ""  # the content of Fashion-MNIST is known
+    if source == "official" and options.dataset == "cifar10":
+        stamp = None if place.files is None else cifar.find(place.files).stamp
+
     def make(_: Path) -> Made:
         if source == "stand_in":
             images, splits = stand_in.images(counts, options.seed)
@@ -98,8 +102,9 @@ def image(
         task=TASK,
         source=source,
         parameters=parameters,
-        stamp="",
+        stamp=stamp,
         make=make,
-        at_once=source == "stand_in",
+        at_once=source == "stand_in" or place.files is not None,
+        download=f"archive {official_cifar.binary.size}",
         command=command(TASK, source, place, options),
     )

@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data import shards
-from ssm_jax.data.dataset import EOS
 from ssm_jax.data.examples import Made, joined
 from ssm_jax.data.listops import N_CLASSES, TOKENS, evaluate
 from ssm_jax.data.listops_generator import GENERATOR_VERSION, Spec
 from ssm_jax.data.listops_release import OFFICIAL_ROWS, find_release, read_release
 from ssm_jax.data.progress import stage
 from ssm_jax.data.recipe import Place, Recipe, command, files_missing
+from ssm_jax.data.vocabulary import SPECIALS
 
 TASK = "listops"
-VOCABULARY = ("pad", "unknown", "eos", *TOKENS)
-assert VOCABULARY[EOS] == "eos"
+VOCABULARY = (*SPECIALS, *TOKENS)
 
 
 def listops(

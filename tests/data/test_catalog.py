@@ -17,7 +17,6 @@ COMMON = {"seed", *SPLITS_OF_COUNTS, "max_length"}
 # Another value of each option that is not a number
 OTHER = {"vocab": "byte", "dataset": "fashion_mnist", "val_fraction": 0.25}
 SOURCES_OF = [(task, source) for task, entry in CATALOG.items() for source in entry.sources]
-PATHFINDER = ("pathfinder", "pathx")
 
 
 def fields(task):
@@ -28,11 +27,6 @@ def changed(name, value):
     if isinstance(value, bool):
         return not value
     return OTHER[name] if name in OTHER else value - 1 if value > 9 else value + 1
-
-
-def needs_generator(task):
-    if task in PATHFINDER:
-        pytest.importorskip("ssm_jax.data.pathfinder_generator")
 
 
 @pytest.mark.parametrize("task", CATALOG)
@@ -66,7 +60,6 @@ def test_the_choices_of_a_config_are_those_of_the_data():
 
 @pytest.mark.parametrize(("task", "source"), SOURCES_OF)
 def test_an_option_is_another_folder_or_named_as_not_read(task, source, tmp_path):
-    needs_generator(task)
     entry, place = CATALOG[task], Place(tmp_path)
 
     def parameters(**changes):
@@ -85,7 +78,6 @@ def test_an_option_is_another_folder_or_named_as_not_read(task, source, tmp_path
 
 @pytest.mark.parametrize(("task", "source"), SOURCES_OF)
 def test_a_config_passes_every_option_on(task, source, tmp_path):
-    needs_generator(task)
     place = Place(tmp_path)
     entry = CATALOG[task]
     usual = data_options.options(source=source, padded_length=1_500)
@@ -109,7 +101,6 @@ def test_the_command_of_a_recipe_says_all_that_its_data_depend_on(
     task, source, tmp_path, script, monkeypatch
 ):
     """The command line is read back to the same recipe."""
-    needs_generator(task)
     entry, place = CATALOG[task], Place(tmp_path / "a b")
     changes = {
         name: changed(name, value)

@@ -6,6 +6,7 @@ import listops_oracle as oracle
 import pytest
 
 from ssm_jax.data import listops
+from ssm_jax.data.vocabulary import EOS, PAD, UNKNOWN
 
 
 def encoded(text: str) -> bytes:
@@ -43,7 +44,7 @@ def test_what_is_not_one_expression_has_no_value(text):
         listops.evaluate(encoded(text))
 
 
-@pytest.mark.parametrize("token", [listops.PAD, listops.UNKNOWN, listops.EOS, 18, 255])
+@pytest.mark.parametrize("token", [PAD, UNKNOWN, EOS, 18, 255])
 def test_special_tokens_are_no_part_of_an_expression(token):
     with pytest.raises(ValueError, match=f"token {token} "):
         listops.evaluate(bytes([token]))

@@ -1,11 +1,8 @@
 """Pathfinder and Path-X, generated or official: S4's split of all images, each at its place."""
 
+import data_options
 import numpy as np
 import pytest
-
-pytest.importorskip("ssm_jax.data.pathfinder_shards")
-
-import data_options
 from test_pathfinder_release import ORDER, image, label, official, pack, unpack
 
 from ssm_jax.data.catalog import CATALOG, open_data

@@ -9,6 +9,7 @@ from small_examples import EXAMPLES, KIND, SPLITS, VOCABULARY, made_of
 from small_listops import flip, folder_bytes
 
 from ssm_jax.data import store
+from ssm_jax.data.describe import facts_of, table_of
 from ssm_jax.data.ragged import Ragged
 
 FILES = {
@@ -20,7 +21,9 @@ FILES = {
 
 
 def write(folder, name="tokens", header=None):
-    store.write_store(folder, folder.parent / "tmp", made_of(name), header or {"task": "t"})
+    store.write_store(
+        folder, folder.parent / "tmp", made_of(name), header or {"task": "t", "source": "s"}
+    )
     return folder
 
 
@@ -183,7 +186,7 @@ def test_a_description_tells_sizes_steps_and_classes(tmp_path):
     made = made_of("pairs")
     steps = [1 + max(made.examples.documents.row(i).size for i in pair)
              for pair in zip(made.examples.first, made.examples.second, strict=True)]  # fmt: skip
-    lines = store.describe_store(write(tmp_path / "a", "pairs")).splitlines()
+    lines = table_of(facts_of(write(tmp_path / "a", "pairs"))).splitlines()
     assert lines[0] == "small pairs"
     assert "81 token ids" in lines[1]
     for line, (split, numbers) in zip(lines[4:], SPLITS.items(), strict=True):
