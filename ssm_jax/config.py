@@ -168,7 +168,7 @@ def smoke(cfg: ConfigDict) -> ConfigDict:
     cfg.model.depth = 2
     cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 20, 10
     cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5, 20
-    if cfg.data.padded_length > 2_048:
+    if cfg.data.padded_length * cfg.model.d_model > 2_048 * 128:
         cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 2, 6, 3
         cfg.data.n_val, cfg.data.n_test = 4, 4
     cfg.checkpoint.every = 5
