@@ -4,11 +4,14 @@
     python scripts/bench.py --what=steps                         # a step of each LRA model
     python scripts/bench.py --what=kernels                       # other ways to the same kernel
     python scripts/bench.py --config=configs/lra/listops.py      # a step of your config
+    python scripts/bench.py --what=memory --config=configs/lra/pathx.py       # by options
+    python scripts/bench.py --what=buckets --config=configs/lra/text.py --config.data.buckets=4
 
-The batches are random tokens of full length, so no data are needed. Each measurement has a process
-of its own, in which the floor (the FFTs, memory passes and matrix products that cannot be left out)
-takes turns with what is measured. Peak memory is what one call adds to the process, or to the
-accelerator. All run as in scripts/train.py, in a process that keeps its freed memory.
+The batches are random inputs of full length, so no data are needed, except for buckets. Each
+measurement has a process of its own, in which the floor (the FFTs, memory passes and matrix
+products that cannot be left out) takes turns with what is measured. Peak memory is what one call
+adds to the process, or to the accelerator. All run as in scripts/train.py, in a process that keeps
+its freed memory.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ssm_jax import cli
+from ssm_jax.data.recipe import default_data_dir
 from ssm_jax.heap import keep_freed_memory
 from ssm_jax.options import Flag
 
-WHAT = ("layers", "steps", "kernels")
+WHAT = ("layers", "steps", "kernels", "memory", "buckets")
 LISTOPS = Path(__file__).parents[1] / "configs/lra/listops.py"
 FLAGS = (
     Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
@@ -39,6 +44,8 @@ FLAGS = (
     Flag("modes", "modes N, for layers and kernels", 64, int),
     Flag("batch", "batch B, for layers and scans", 4, int),
     Flag("alpha", "factor on the frequencies, for --what=kernels", 3.0, float),
+    Flag("parts", "train.accumulate to compare with 1, for --what=memory", 5, int),
+    replace(cli.DATA_DIR, default=default_data_dir()),
     Flag("rounds", "timed rounds of each measurement", 10, int),
     Flag("out", "file for the results, as JSON", kind=Path),
 )
@@ -58,6 +65,13 @@ COLUMNS = {
     "over_fft": "x FFT floor",
     "over_floor": "x floor",
     "peak_mib": "MiB",
+    "accumulate": "parts",
+    "remat": "remat",
+    "arguments_mib": "arguments MiB",
+    "temporaries_mib": "temporaries MiB",
+    "epoch_s": "epoch s",
+    "plain_epoch_s": "at one length",
+    "speed_up": "speed-up",
     "compile_s": "compile s",
     "rms_error": "rms error",
 }
@@ -65,12 +79,23 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from ssm_jax.bench import forms, kernels, layers, steps
+    from ssm_jax.bench import buckets, forms, kernels, layers, steps
     from ssm_jax.bench.measure import in_fresh_process
 
     kinds = _words(values["kinds"])
     lengths = [int(word) for word in _words(values["lengths"])]
-    if cfg is not None:
+    if cfg is None and values["what"] in ("memory", "buckets"):
+        raise ValueError(f"--what={values['what']} needs a --config.")
+    if cfg is not None and values["what"] == "memory":
+        for parts in (1, values["parts"]):
+            for remat in (False, True):
+                with cfg.unlocked():
+                    cfg.train.accumulate, cfg.model.remat = parts, remat
+                yield in_fresh_process(steps.planned_memory, cfg)
+    elif cfg is not None and values["what"] == "buckets":
+        arguments = cfg, values["data_dir"], values["rounds"]
+        yield in_fresh_process(buckets.measure_buckets, *arguments, first=keep_freed_memory)
+    elif cfg is not None:
         yield in_fresh_process(steps.measure_step, cfg, values["rounds"], first=keep_freed_memory)
     elif values["what"] == "kernels":
         modes, alpha, n = values["modes"], values["alpha"], values["rounds"]
@@ -125,12 +150,14 @@ def check(values: dict[str, Any]) -> None:
     lengths = _words(values["lengths"])
     if not lengths or not all(word.isdecimal() and int(word) > 0 for word in lengths):
         raise ValueError(f"--lengths={values['lengths']}: give whole numbers, such as 1024,2048.")
-    for name in ("channels", "modes", "batch", "rounds"):
+    for name in ("channels", "modes", "batch", "rounds", "parts"):
         if values[name] < 1:
             raise ValueError(f"--{name}={values[name]} measures nothing; use at least 1.")
 
 
 def cell(value: Any) -> str:
+    if isinstance(value, dict) and "median" not in value:  # by length
+        return "  ".join(f"{key}: {cell(part)}" for key, part in value.items())
     if isinstance(value, dict):
         return f"{value['median']:,.1f} ({value['min']:,.1f})"
     return f"{value:,}" if isinstance(value, int) else str(value)

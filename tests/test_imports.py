@@ -53,6 +53,7 @@ ONLY_IN = {
         "options.py",
         "cli.py",
         "train/experiment.py",
+        "bench/buckets.py",
         "bench/steps.py",
     },
 }

@@ -13,8 +13,9 @@ from ssm_jax.bench.floor import COPY, FFTS, PRODUCT, copy_pass, fft_passes, matr
 from ssm_jax.bench.floor import product_seconds as at_full_speed
 from ssm_jax.bench.layers import SPECTRAL_ARRAYS
 from ssm_jax.bench.measure import PeakMemory, ratio, rounds, summary
-from ssm_jax.data.dataset import Provenance, TokenDataset
-from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.catalog import IMAGES
+from ssm_jax.data.dataset import Dataset, ImageDataset, PairDataset, Provenance, TokenDataset
+from ssm_jax.data.examples import SPLITS, Images, Pairs
 from ssm_jax.data.make_listops import VOCABULARY
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.train import experiment as experiment_lib
@@ -92,18 +93,51 @@ def shaped(cfg: ConfigDict, task: str, layer: str, *, official_batch: bool) -> C
     return cfg
 
 
-def random_tokens(length: int, n: int) -> TokenDataset:
-    """n sequences of random tokens, as long as `length` allows, in every split."""
+def random_rows(length: int, n: int) -> Ragged:
+    """n sequences of random tokens that fill `length` with their end of sequence."""
     rng = np.random.default_rng(0)
-    longest = length - 1  # the end-of-sequence token is added
-    rows = Ragged(
+    longest = length - 1
+    return Ragged(
         rng.integers(3, 18, n * longest, dtype=np.uint8),
         np.arange(n + 1, dtype=np.int64) * longest,
         rng.integers(0, 10, n, dtype=np.uint8),
     )
-    source = Provenance("random", "random tokens of full length", "0" * 64)
+
+
+def random_data(cfg: ConfigDict, n: int) -> Dataset:
+    """n random examples of full length in the form of a config's task, in every split."""
+    L, rows = cfg.data.padded_length, random_rows(cfg.data.padded_length, n)
+    source = Provenance("random", "random inputs of full length", "0" * 64)
     numbers = dict.fromkeys(SPLITS, np.arange(n, dtype=np.int64))
-    return TokenDataset("random", rows, numbers, length, source, vocabulary=VOCABULARY)
+    if cfg.task in IMAGES:
+        pixels = np.random.default_rng(0).integers(0, 256, (n, L), dtype=np.uint8)
+        return ImageDataset(cfg.task, Images(pixels, rows.targets), numbers, L, source)
+    if cfg.task == "retrieval":
+        order = np.arange(n, dtype=np.int32)
+        pairs = Pairs(rows.tokens, rows.offsets, order, order[::-1].copy(), rows.targets)
+        return PairDataset(cfg.task, pairs, numbers, L, source, vocabulary=VOCABULARY)
+    return TokenDataset(cfg.task, rows, numbers, L, source, vocabulary=VOCABULARY)
+
+
+def planned_memory(cfg: ConfigDict) -> dict[str, Any]:
+    """MiB per device that XLA plans for a training step of a config; nothing is computed."""
+    experiment = experiment_lib.assemble(cfg, random_data(cfg, max(cfg.batch_size, 2)))
+    step, compile_s = experiment_lib.timed_compile(experiment.compile_train_step)
+    memory = step.memory_analysis()
+    assert memory is not None, "this backend does not tell"
+    return {
+        "name": cfg.name,
+        "layer": cfg.model.layer,
+        "batch": cfg.batch_size,
+        "length": cfg.data.padded_length,
+        "accumulate": cfg.train.accumulate,
+        "remat": cfg.model.remat,
+        "activations": cfg.model.activations,
+        "arguments_mib": round(memory.argument_size_in_bytes / 2**20, 1),
+        "temporaries_mib": round(memory.temp_size_in_bytes / 2**20, 1),
+        "compile_s": round(compile_s, 2),
+        "config_digest": config_lib.digest(cfg),
+    }
 
 
 def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
@@ -118,7 +152,7 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
       FloatingPointError: a step was not finite.
     """
     B, L, H = cfg.batch_size, cfg.data.padded_length, cfg.model.d_model
-    dataset = random_tokens(L, max(B, 2))
+    dataset = random_data(cfg, max(B, 2))
     experiment = experiment_lib.assemble(cfg, dataset)
     state = experiment.fresh_state()
     step, compile_s = experiment_lib.timed_compile(experiment.compile_train_step)

@@ -3,8 +3,16 @@
 import pytest
 from ml_collections import ConfigDict
 
+from ssm_jax.bench.buckets import measure_buckets
 from ssm_jax.bench.layers import measure_layer
-from ssm_jax.bench.steps import LAYER_CHANGES, LRA_SHAPES, measure_step, random_tokens, shaped
+from ssm_jax.bench.steps import (
+    LAYER_CHANGES,
+    LRA_SHAPES,
+    measure_step,
+    planned_memory,
+    random_data,
+    shaped,
+)
 from ssm_jax.cli import load_config
 
 
@@ -56,7 +64,47 @@ def test_an_unknown_task_is_refused():
         shaped(config(), "cifar", "s4d", official_batch=True)
 
 
-def test_random_tokens_fill_their_length():
-    batch = random_tokens(64, 3).gather("train", [0, 1, 2])
-    assert batch["inputs"].shape == (3, 64)
-    assert (batch["lengths"] == 64).all()
+@pytest.mark.parametrize(
+    ("task", "shape", "filled"),
+    [
+        ("listops", (3, 64), [64, 64, 64]),
+        ("retrieval", (3, 2, 64), [[64, 64]] * 3),
+        ("image", (3, 64, 1), None),
+    ],
+)
+def test_random_inputs_have_the_form_of_the_task_and_fill_its_length(task, shape, filled):
+    cfg = config()
+    cfg.task, cfg.data.padded_length = task, 64
+    batch = random_data(cfg, 3).gather("train", [0, 1, 2])
+    assert batch["inputs"].shape == shape
+    assert filled == (batch["lengths"].tolist() if "lengths" in batch else None)
+
+
+def small(**changes) -> ConfigDict:
+    cfg = config(":smoke")
+    cfg.update_from_flattened_dict({"model.d_model": 8, "model.d_state": 4})
+    cfg.update_from_flattened_dict({key.replace("__", "."): v for key, v in changes.items()})
+    return cfg
+
+
+def test_planned_memory_falls_with_parts_and_blocks_computed_again():
+    plain, spared = (
+        planned_memory(small(train__accumulate=parts, model__remat=remat))["temporaries_mib"]
+        for parts, remat in ((1, False), (4, True))
+    )
+    assert 0 < spared < plain / 2
+
+
+def test_an_epoch_in_buckets_is_timed_length_by_length(tmp_path):
+    """120 expressions of 4..23 tokens in batches of 4; the sums are those of the counts."""
+    cfg = small(data__buckets=2, data__n_train=120, data__padded_length=24)
+    cfg.data.listops.longer_than, cfg.data.listops.shorter_than = 3, 24
+    row = measure_buckets(cfg, tmp_path, 2)
+    assert set(row["batches"]) == set(row["step_ms"]) == {"12", "24"}
+    assert sum(row["batches"].values()) == 30 and min(row["batches"].values()) > 0
+    medians = {length: times["median"] for length, times in row["step_ms"].items()}
+    seconds = sum(row["batches"][length] * medians[length] for length in medians) / 1e3
+    assert abs(row["epoch_s"] - seconds) <= 0.05
+    assert abs(row["plain_epoch_s"] - 30 * medians["24"] / 1e3) <= 0.05
+    with pytest.raises(ValueError, match=r"needs --config\.data\.buckets=2 or more"):
+        measure_buckets(small(), tmp_path, 1)
