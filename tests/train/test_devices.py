@@ -17,7 +17,7 @@ jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 from tiny import tiny_experiment
 from ssm_jax.data.loader import train_batches
 
-experiment = tiny_experiment(Path(sys.argv[2]))
+experiment = tiny_experiment(Path(sys.argv[2]), train__accumulate=int(sys.argv[3]))
 assert experiment.mesh.size == int(sys.argv[1])
 state, found = experiment.fresh_state(), []
 step = experiment.compile_train_step()
@@ -44,9 +44,9 @@ print(json.dumps({
 """
 
 
-def run(devices: int, data_dir: Path) -> dict:
+def run(devices: int, data_dir: Path, parts: int) -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(devices), str(data_dir)],
+        [sys.executable, "-c", PROGRAM, str(devices), str(data_dir), str(parts)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent,
@@ -56,9 +56,9 @@ def run(devices: int, data_dir: Path) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def one_and_four(data_dir):
-    return run(1, data_dir), run(4, data_dir)
+@pytest.fixture(scope="module", params=[1, 2], ids=["whole batches", "batches in two parts"])
+def one_and_four(data_dir, request):
+    return tuple(run(devices, data_dir, request.param) for devices in (1, 4))
 
 
 def test_four_devices_have_the_losses_of_one(one_and_four):
