@@ -10,18 +10,50 @@ An experiment file chooses an arm and adds what the task itself needs:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
+from ssm_jax import config as config_lib
 from ssm_jax.config import rates
 
 ARMS = ("s4d_ft", "s4d", "s4", "s5")
 SIZES = ("full", "smoke", "reduced")
 
 
-def name(cfg: ConfigDict, task: str, arm: str) -> None:
-    """Name the experiment, such as lra/listops:s4d_ft."""
-    cfg.name = f"lra/{task}:{arm}"
-    cfg.task = task
+def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
+    """The defaults under the name lra/TASK:ARM, and the arm and the size that `arg` asks for."""
+    chosen = config_lib.parse_arg(arg, arm=ARMS, size=SIZES)
+    cfg = config_lib.default()
+    cfg.name, cfg.task = f"lra/{task}:{chosen['arm']}", task
+    return cfg, chosen["arm"], chosen["size"]
+
+
+def finish(cfg: ConfigDict, size: str, reduce: Callable[[ConfigDict], None]) -> ConfigDict:
+    """The experiment in the size that was asked for; `reduce` makes it small."""
+    if size == "reduced":
+        cfg.name += ":reduced"
+        reduce(cfg)
+    return config_lib.smoke(cfg) if size == "smoke" else cfg
+
+
+def shorten(
+    cfg: ConfigDict, notes: str, *, batch_size: int, epochs: float, warmup_steps: int
+) -> None:
+    """Four blocks of 64 channels, and a schedule that ends with the training.
+
+    Args:
+      cfg: changed.
+      notes: what is reduced, kept in every result.
+      batch_size, epochs, warmup_steps: of the reduced training.
+    """
+    cfg.notes = f"Reduced: {notes} Not comparable with LRA."
+    cfg.model.depth, cfg.model.d_model = 4, 64
+    cfg.model.n_ssm = min(cfg.model.n_ssm, 64)
+    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = batch_size, epochs, 250
+    schedule = cfg.schedule
+    schedule.warmup_steps, schedule.total_steps, schedule.clamp = warmup_steps, 0, True
+    cfg.reference.accuracy = 0.0
 
 
 def s4d(cfg: ConfigDict, arm: str, *, alpha: float) -> None:

@@ -14,10 +14,7 @@ from ssm_jax import config as config_lib
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(arg, arm=arms.ARMS, size=arms.SIZES)
-    arm, size = chosen["arm"], chosen["size"]
-    cfg = config_lib.default()
-    arms.name(cfg, "image", arm)
+    cfg, arm, size = arms.start(arg, "image")
     cfg.seed = 2222
     cfg.batch_size = 50
     cfg.data.source = "official"
@@ -49,24 +46,19 @@ def get_config(arg=""):
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 18_000, 180_000
         cfg.schedule.clamp = False  # as published: 6.56 half periods
     arms.early(cfg, accuracy=0.80, epoch=20)
-    if size == "reduced":
-        reduce(cfg)
-    return config_lib.smoke(cfg) if size == "smoke" else cfg
+    return arms.finish(cfg, size, reduce)
 
 
 def reduce(cfg):
     """For some minutes on two CPU cores: Fashion-MNIST, a smaller model, two epochs."""
-    cfg.name += ":reduced"
-    cfg.notes = (
-        "Reduced: Fashion-MNIST padded to 32 x 32 in the place of CIFAR-10, 20,000 training "
-        "images, 4 blocks of 64 channels, 2 epochs. Not comparable with LRA."
+    arms.shorten(
+        cfg,
+        "Fashion-MNIST padded to 32 x 32 in the place of CIFAR-10, 20,000 training images, 4 "
+        "blocks of 64 channels, 2 epochs.",
+        batch_size=50,
+        epochs=2.0,
+        warmup_steps=100,
     )
     cfg.data.image.dataset = "fashion_mnist"
     cfg.data.n_train = 20_000
     cfg.data.mean, cfg.data.std = 0.5, 0.5
-    cfg.model.depth, cfg.model.d_model = 4, 64
-    if cfg.model.layer == "s4d":
-        cfg.model.n_ssm = 64
-    cfg.train.epochs, cfg.train.eval_batch_size = 2.0, 250
-    cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 100, 0, True
-    cfg.reference.accuracy = 0.0

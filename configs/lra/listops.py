@@ -17,10 +17,7 @@ from ssm_jax import config as config_lib
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(arg, arm=arms.ARMS, size=arms.SIZES)
-    arm, size = chosen["arm"], chosen["size"]
-    cfg = config_lib.default()
-    arms.name(cfg, "listops", arm)
+    cfg, arm, size = arms.start(arg, "listops")
     cfg.seed = 2222
     cfg.batch_size = 32
     if arm == "s4":
@@ -49,25 +46,22 @@ def get_config(arg=""):
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 150_000
         cfg.schedule.clamp = False  # as published: past step 150,000 the rate rises again
     arms.early(cfg, accuracy=0.50, epoch=10)
-    if size == "reduced":
-        reduce(cfg)
-    return config_lib.smoke(cfg) if size == "smoke" else cfg
+    return arms.finish(cfg, size, reduce)
 
 
 def reduce(cfg):
     """For some minutes on two CPU cores: shorter expressions, a smaller model."""
-    cfg.name += ":reduced"
-    cfg.notes = (
-        "Reduced: 10,000 generated expressions of 51 to 127 tokens (LRA: 96,000 of 501 to 1,999), "
-        "4 blocks of 64 channels, 8 epochs. Not comparable with LRA."
+    arms.shorten(
+        cfg,
+        "10,000 generated expressions of 51 to 127 tokens (LRA: 96,000 of 501 to 1,999), 4 blocks "
+        "of 64 channels, 8 epochs.",
+        batch_size=50,
+        epochs=8.0,
+        warmup_steps=100,
     )
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 10_000, 1_000, 1_000
     cfg.data.listops.longer_than, cfg.data.listops.shorter_than = 50, 128
     cfg.data.padded_length = 128
-    cfg.model.depth, cfg.model.d_model = 4, 64
-    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 50, 8.0, 250
-    cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 100, 0, True
-    cfg.reference.accuracy = 0.0
 
 
 def sweep():

@@ -15,10 +15,7 @@ from ssm_jax import config as config_lib
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(arg, arm=arms.ARMS, size=arms.SIZES)
-    arm, size = chosen["arm"], chosen["size"]
-    cfg = config_lib.default()
-    arms.name(cfg, "pathfinder", arm)
+    cfg, arm, size = arms.start(arg, "pathfinder")
     cfg.seed = 3333
     cfg.data.padded_length = 1_024
     if arm == "s4":
@@ -47,21 +44,16 @@ def get_config(arg=""):
         cfg.schedule.clamp = False
     if arm in ("s4", "s5"):  # the other arms are then still warming up
         arms.early(cfg, accuracy=0.90, epoch=20)
-    if size == "reduced":
-        reduce(cfg)
-    return config_lib.smoke(cfg) if size == "smoke" else cfg
+    return arms.finish(cfg, size, reduce)
 
 
 def reduce(cfg):
     """For an hour on two CPU cores: fewer images, a smaller model, a short warmup."""
-    cfg.name += ":reduced"
-    cfg.notes = (
-        "Reduced: 40,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 8 "
-        "epochs. Not comparable with LRA."
+    arms.shorten(
+        cfg,
+        "40,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 8 epochs.",
+        batch_size=32,
+        epochs=8.0,
+        warmup_steps=500,
     )
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 40_000, 2_000, 2_000
-    cfg.model.depth, cfg.model.d_model = 4, 64
-    cfg.model.n_ssm = 1
-    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 32, 8.0, 250
-    cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 500, 0, True
-    cfg.reference.accuracy = 0.0

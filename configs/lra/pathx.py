@@ -15,10 +15,7 @@ from ssm_jax import config as config_lib
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(arg, arm=arms.ARMS, size=arms.SIZES)
-    arm, size = chosen["arm"], chosen["size"]
-    cfg = config_lib.default()
-    arms.name(cfg, "pathx", arm)
+    cfg, arm, size = arms.start(arg, "pathx")
     cfg.seed = 3333
     cfg.data.padded_length = 16_384
     if arm == "s4":
@@ -48,21 +45,17 @@ def get_config(arg=""):
     cfg.model.dt_min = 1e-4
     if arm in ("s4", "s5"):  # the other arms are then still warming up
         arms.early(cfg, accuracy=0.92, epoch=10)
-    if size == "reduced":
-        reduce(cfg)
-    return config_lib.smoke(cfg) if size == "smoke" else cfg
+    return arms.finish(cfg, size, reduce)
 
 
 def reduce(cfg):
     """The same images at a quarter of the model, for a GPU of any size."""
-    cfg.name += ":reduced"
-    cfg.notes = (
-        "Reduced: 20,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 10 "
-        "epochs. Not comparable with LRA."
+    arms.shorten(
+        cfg,
+        "20,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 10 epochs.",
+        batch_size=20,
+        epochs=10.0,
+        warmup_steps=500,
     )
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 20_000, 1_000, 1_000
-    cfg.model.depth, cfg.model.d_model = 4, 64
-    cfg.model.n_ssm = 1
-    cfg.batch_size, cfg.train.epochs = 20, 10.0
-    cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 500, 0, True
-    cfg.reference.accuracy = 0.0
+    cfg.train.eval_batch_size = 20

@@ -14,10 +14,7 @@ from ssm_jax import config as config_lib
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(arg, arm=arms.ARMS, size=arms.SIZES)
-    arm, size = chosen["arm"], chosen["size"]
-    cfg = config_lib.default()
-    arms.name(cfg, "retrieval", arm)
+    cfg, arm, size = arms.start(arg, "retrieval")
     cfg.seed = 3333
     cfg.data.source = "official"
     cfg.data.padded_length = 4_000
@@ -44,23 +41,20 @@ def get_config(arg=""):
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 100_000
         cfg.schedule.clamp = False
     arms.early(cfg, accuracy=0.80, epoch=10)
-    if size == "reduced":
-        reduce(cfg)
-    return config_lib.smoke(cfg) if size == "smoke" else cfg
+    return arms.finish(cfg, size, reduce)
 
 
 def reduce(cfg):
     """For some minutes on two CPU cores: a stand-in, since AAN's files cannot be downloaded."""
-    cfg.name += ":reduced"
-    cfg.notes = (
-        "Reduced: a STAND-IN of random documents of up to 511 characters in the place of AAN, "
-        "4,000 / 500 / 500 pairs, class 1 where both have the same frequent word; 4 blocks of 64 "
-        "channels, 2 epochs. It says that the two towers learn, nothing about AAN."
+    arms.shorten(
+        cfg,
+        "a STAND-IN of random documents of up to 511 characters in the place of AAN, 4,000 / 500 / "
+        "500 pairs, class 1 where both have the same frequent word; 4 blocks of 64 channels, 2 "
+        "epochs. It says that the two towers learn, nothing about AAN.",
+        batch_size=32,
+        epochs=2.0,
+        warmup_steps=100,
     )
     cfg.data.source = "stand_in"
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 4_000, 500, 500
     cfg.data.padded_length = 512
-    cfg.model.depth, cfg.model.d_model = 4, 64
-    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 32, 2.0, 100
-    cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 100, 0, True
-    cfg.reference.accuracy = 0.0

