@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from readme.common import load, milliseconds, table, where
 
 WAYS = ("conv", "scan", "prefill", "step")
+Row = dict[str, Any]
+
+
+def per_file(pattern: str, columns: dict[str, Callable[[Row], str]], rows: str = "rows") -> str:
+    """A table for each file that matches: its rows in the columns, and where they were measured."""
+    tables = [
+        table(
+            tuple(columns),
+            [tuple(cell(row) for cell in columns.values()) for row in result[rows]],
+        )
+        + where(result, path)
+        for path, result in load(pattern).items()
+    ]
+    return "\n".join(tables) or "Not run.\n"
+
+
+MEMORY: dict[str, Callable[[Row], str]] = {"memory": lambda row: f"{row['peak_mib']:,} MiB"}
+LENGTH: dict[str, Callable[[Row], str]] = {"L": lambda row: f"{row['length']:,}"}
+COMPILE: dict[str, Callable[[Row], str]] = {"compile": lambda row: f"{row['compile_s']:.1f} s"}
+OVER_FLOOR: dict[str, Callable[[Row], str]] = {"x floor": lambda row: f"{row['over_floor']:.2f}"}
 
 
 def kernel_accuracy() -> str:
@@ -25,116 +48,77 @@ def kernel_accuracy() -> str:
 
 
 def layer_accuracy() -> str:
-    tables = []
-    for path, result in load("accuracy.json").items():
-        rows = [
-            (row["layer"], f"{row['length']:,}", *(f"{row[way]:.1e}" for way in WAYS))
-            for row in result["layers"]
-        ]
-        tables.append(table(("layer", "L", *WAYS), rows) + where(result, path))
-    return "\n".join(tables) or "Not run.\n"
+    ways = {way: lambda row, way=way: f"{row[way]:.1e}" for way in WAYS}
+    columns = {"layer": lambda row: row["layer"], **LENGTH, **ways}
+    return per_file("accuracy.json", columns, rows="layers")
 
 
 def bench_layers() -> str:
-    """One table for each file: a row for each layer and length."""
-    head = ("layer", "L", "forward + backward, ms", "x FFT floor", "x floor", "memory", "compile")
-    tables = []
-    for path, result in load("bench/layers_*.json").items():
-        rows = [
-            (
-                row["layer"],
-                f"{row['length']:,}",
-                milliseconds(row["layer_ms"]),
-                f"{row['over_fft']:.2f}",
-                f"{row['over_floor']:.2f}",
-                f"{row['peak_mib']:,} MiB",
-                f"{row['compile_s']:.1f} s",
-            )
-            for row in result["rows"]
-        ]
-        tables.append(table(head, rows) + where(result, path))
-    return "\n".join(tables) or "Not run.\n"
+    columns = {
+        "layer": lambda row: row["layer"],
+        **LENGTH,
+        "forward + backward, ms": lambda row: milliseconds(row["layer_ms"]),
+        "x FFT floor": lambda row: f"{row['over_fft']:.2f}",
+        **OVER_FLOOR,
+        **MEMORY,
+        **COMPILE,
+    }
+    return per_file("bench/layers_*.json", columns)
 
 
 def bench_steps() -> str:
-    """One table for each file: a row for each model and layer."""
-    head = ("model", "layer", "B", "L", "H", "step, ms", "x floor", "memory", "compile")
-    tables = []
-    for path, result in load("bench/steps_*.json").items():
-        rows = [
-            (
-                row["name"],
-                row["layer"],
-                str(row["batch"]),
-                f"{row['length']:,}",
-                str(row["channels"]),
-                milliseconds(row["step_ms"]),
-                f"{row['over_floor']:.2f}",
-                f"{row['peak_mib']:,} MiB",
-                f"{row['compile_s']:.1f} s",
-            )
-            for row in result["rows"]
-        ]
-        tables.append(table(head, rows) + where(result, path))
-    return "\n".join(tables) or "Not run.\n"
+    columns = {
+        "model": lambda row: row["name"],
+        "layer": lambda row: row["layer"],
+        "B": lambda row: str(row["batch"]),
+        **LENGTH,
+        "H": lambda row: str(row["channels"]),
+        "step, ms": lambda row: milliseconds(row["step_ms"]),
+        **OVER_FLOOR,
+        **MEMORY,
+        **COMPILE,
+    }
+    return per_file("bench/steps_*.json", columns)
 
 
 def bench_kernels() -> str:
-    """One table for each file: a row for each form and length."""
-    head = ("kernel", "form", "L", "forward + backward, ms", "memory", "rms error")
-    tables = []
-    for path, result in load("bench/kernels_*.json").items():
-        rows = [
-            (
-                row["kernel"],
-                row["form"],
-                f"{row['length']:,}",
-                milliseconds(row["call_ms"]),
-                f"{row['peak_mib']:,} MiB",
-                f"{row['rms_error']:.1e}",
-            )
-            for row in result["rows"]
-        ]
-        tables.append(table(head, rows) + where(result, path))
-    return "\n".join(tables) or "Not run.\n"
+    columns = {
+        "kernel": lambda row: row["kernel"],
+        "form": lambda row: row["form"],
+        **LENGTH,
+        "forward + backward, ms": lambda row: milliseconds(row["call_ms"]),
+        **MEMORY,
+        "rms error": lambda row: f"{row['rms_error']:.1e}",
+    }
+    return per_file("bench/kernels_*.json", columns)
 
 
 def memory() -> str:
-    head = ("config", "parts", "blocks again", "temporaries", "arguments")
-    tables = []
-    for path, result in load("bench/memory_*.json").items():
-        rows = [
-            (
-                row["name"],
-                str(row["accumulate"]),
-                "yes" if row["remat"] else "no",
-                f"{row['temporaries_mib']:,.0f} MiB",
-                f"{row['arguments_mib']:,.0f} MiB",
-            )
-            for row in result["rows"]
-        ]
-        tables.append(table(head, rows) + where(result, path))
-    return "\n".join(tables) or "Not run.\n"
+    columns: dict[str, Callable[[Row], str]] = {
+        "config": lambda row: row["name"],
+        "parts": lambda row: str(row["accumulate"]),
+        "blocks again": lambda row: "yes" if row["remat"] else "no",
+        "temporaries": lambda row: f"{row['temporaries_mib']:,.0f} MiB",
+        "arguments": lambda row: f"{row['arguments_mib']:,.0f} MiB",
+    }
+    return per_file("bench/memory_*.json", columns)
 
 
 def buckets() -> str:
     """Batches and step times by length, and an epoch with and without."""
-    head = ("config", "B", "batches and ms a step by length", "epoch", "at one length", "speed-up")
-    tables = []
-    for path, result in load("bench/buckets_*.json").items():
-        rows = [
-            (
-                row["name"],
-                str(row["batch"]),
-                "; ".join(
-                    f"L = {int(length):,}: {row['batches'][length]:,} x {times['median']:,.0f}"
-                    for length, times in row["step_ms"].items()
-                ),
-                f"{row['epoch_s']:,.0f} s",
-                f"{row['plain_epoch_s']:,.0f} s",
-                f"{row['speed_up']:.2f}",
-            )
-            for row in result["rows"]
-        ]
-        tables.append(table(head, rows) + where(result, path))
-    return "\n".join(tables) or "Not run.\n"
+
+    def by_length(row: Row) -> str:
+        return "; ".join(
+            f"L = {int(length):,}: {row['batches'][length]:,} x {times['median']:,.0f}"
+            for length, times in row["step_ms"].items()
+        )
+
+    columns: dict[str, Callable[[Row], str]] = {
+        "config": lambda row: row["name"],
+        "B": lambda row: str(row["batch"]),
+        "batches x ms a step": by_length,
+        "epoch": lambda row: f"{row['epoch_s']:,.0f} s",
+        "at one length": lambda row: f"{row['plain_epoch_s']:,.0f} s",
+        "speed-up": lambda row: f"{row['speed_up']:.2f}",
+    }
+    return per_file("bench/buckets_*.json", columns)
