@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,18 @@ N_CLASSES = 10
 DATASETS = ("cifar10", "fashion_mnist")
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageOptions:
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(stand_in.Drawn):
     """What the examples depend on.
 
     Attributes:
       dataset: "cifar10", LRA's, or "fashion_mnist", padded with black to 32 x 32.
       n_held_out: training images that are for validation: the last of a random order (seed 42, as
         S4, whose 5,000 they are).
-      seed, n_train, n_val, n_test: of the stand-in alone.
     """
 
     dataset: str = "cifar10"
     n_held_out: int = 5_000
-    seed: int = 0
-    n_train: int = 400
-    n_val: int = 100
-    n_test: int = 100
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
@@ -63,10 +58,9 @@ def image(
       place: folders; its files are the archive or folder of the images.
       official_cifar, official_fashion: what the official files must be.
     """
-    counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
     parameters: dict[str, Any]
     if source == "stand_in":
-        parameters = {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
+        parameters = options.identity()
     else:
         parameters = {"dataset": options.dataset, "n_held_out": options.n_held_out}
 
@@ -76,7 +70,7 @@ def image(
 
     def make(_: Path) -> Made:
         if source == "stand_in":
-            images, splits = stand_in.images(counts, options.seed)
+            images, splits = stand_in.images(options.counts, options.seed)
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Made(images, splits, detail, {}, (), N_CLASSES)
         if options.dataset == "cifar10":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,15 @@ TASK = "retrieval"
 N_CLASSES = 2  # 1: linked by a citation
 
 
-@dataclasses.dataclass(frozen=True)
-class RetrievalOptions:
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOptions(stand_in.Drawn):
     """What the examples depend on.
 
     Attributes:
       max_length: steps of one document with the end of sequence; documents are cut to fit.
-      seed, n_train, n_val, n_test: of the stand-in alone.
     """
 
     max_length: int = 4_000
-    seed: int = 0
-    n_train: int = 400
-    n_val: int = 100
-    n_test: int = 100
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -56,19 +51,18 @@ def retrieval(
       place: folders; its files are the release, an archive or a folder above tsv_data.
       expected_rows: of the official files.
     """
-    counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
     parameters: dict[str, Any] = {"max_length": options.max_length}
     release: Release | None = None
     stamp: str | None = "" if source == "stand_in" else None
     if source == "stand_in":
-        parameters |= {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
+        parameters |= options.identity()
     elif place.files is not None:
         release = aan.find_release(place.files)
         stamp = release.stamp
 
     def make(_: Path) -> Made:
         if source == "stand_in":
-            papers = stand_in.papers(counts, options.seed, options.max_length)
+            papers = stand_in.papers(options.counts, options.seed, options.max_length)
             detail = f"STAND-IN of random documents, seed {options.seed}; not AAN"
             return _made(options, papers, detail, {})
         if release is None:

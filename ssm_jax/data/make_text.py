@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ ARCHIVE = RemoteFile(
 Rows = Mapping[str, Sequence[tuple[str, int]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class TextOptions:
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(stand_in.Drawn):
     """What the examples depend on.
 
     Attributes:
@@ -39,7 +39,6 @@ class TextOptions:
       max_length: steps of an example with the end of sequence; reviews are cut to fit.
       val_fraction: share of the training reviews held out for validation, 0..0.5. With 0 the test
         reviews are the validation reviews too, as in LRA, S4 and S5 (official files only).
-      seed, n_train, n_val, n_test: of the stand-in alone.
 
     Raises:
       ValueError: for values out of range.
@@ -49,10 +48,6 @@ class TextOptions:
     min_freq: int = 15
     max_length: int = 4_096
     val_fraction: float = 0.0
-    seed: int = 0
-    n_train: int = 400
-    n_val: int = 100
-    n_test: int = 100
 
     def __post_init__(self) -> None:
         if self.vocab not in VOCABS:
@@ -86,7 +81,6 @@ def text(
       sample_sha256: of the sample's file.
       expected_rows: reviews of each class in each split of the official files, and in the sample.
     """
-    counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
     parameters: dict[str, Any] = {
         "vocab": options.vocab,
         "max_length": options.max_length,
@@ -96,7 +90,7 @@ def text(
     if source == "official":
         parameters["val_fraction"] = options.val_fraction
     if source == "stand_in":
-        parameters |= {"counts": counts, "seed": options.seed, "version": stand_in.VERSION}
+        parameters |= options.identity()
 
     stamp: str | None = ""
     if source == "official":
@@ -121,7 +115,7 @@ def text(
                 f"{what}"
             )
             return _made(options, rows, detail)
-        rows = stand_in.reviews(counts, options.seed, options.max_length)
+        rows = stand_in.reviews(options.counts, options.seed, options.max_length)
         return _made(options, rows, f"STAND-IN of random words, seed {options.seed}; not IMDB")
 
     return Recipe(

@@ -7,6 +7,8 @@ has a mark that a model can learn, so that a broken path shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,30 @@ from ssm_jax.data.examples import Images, consecutive
 VERSION = 1  # raise it whenever the same arguments would give other data
 _WORDS = ("good", "bad")  # the mark of class 1 and of class 0
 _SIDE = 32  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Options of a task that are read for its stand-in alone.
+
+    Attributes:
+      seed: of all random numbers, >= 0.
+      n_train, n_val, n_test: examples, >= 1.
+    """
+
+    seed: int = 0
+    n_train: int = 400
+    n_val: int = 100
+    n_test: int = 100
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples by split."""
+        return {"train": self.n_train, "val": self.n_val, "test": self.n_test}
+
+    def identity(self) -> dict[str, Any]:
+        """What a stand-in depends on, besides the other options."""
+        return {"counts": self.counts, "seed": self.seed, "version": VERSION}
 
 
 def _stream(counts: Mapping[str, int], seed: int) -> np.random.Generator:
