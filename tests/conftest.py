@@ -31,15 +31,19 @@ def pytest_configure(config):
             jax.config.update(option, float(value) if option.endswith("secs") else value)
 
 
-# Where programs are compiled as users run them, because rounding is what is tested, or speed
-OPTIMIZED = ("kernels", "init", "test_properties.py")
+# Where programs are compiled as users run them, because rounding is what is tested
+OPTIMIZED = (
+    "init",
+    *(f"kernels/test_{name}.py" for name in ("diagonal", "discretize", "multiplier", "phase")),
+)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Elsewhere LLVM skips its optimizations, which take a third of the time to compile."""
-    part = item.path.relative_to(Path(__file__).parent).parts[0]
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
     marked = {mark.name for mark in item.iter_markers()}
-    optimized = "optimized" in marked or (part in OPTIMIZED and "unoptimized" not in marked)
+    usual = path.startswith(OPTIMIZED)
+    optimized = "optimized" in marked or (usual and "unoptimized" not in marked)
     jax.config.update("jax_disable_most_optimizations", not optimized)
     return (yield)

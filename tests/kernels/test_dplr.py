@@ -63,6 +63,7 @@ def test_kernel_is_the_impulse_response_of_the_dense_recurrence(n_modes, length)
     assert worst_error(found, oracles.dplr_kernel(*arguments, length)) < 1e-5
 
 
+@pytest.mark.optimized
 def test_kernel_is_as_right_at_length_16384():
     """Of the systems above those with the slow steps, where late taps are large."""
     arguments = [a[::4] for a in systems(64)]

@@ -75,6 +75,7 @@ def test_outputs_and_states_are_those_of_the_dense_recurrence(n_modes, length):
     np.testing.assert_array_equal(found_x[2], x0[2])
 
 
+@pytest.mark.optimized
 def test_it_is_as_right_over_16384_steps():
     """The undamped systems: their first state still rings at the end."""
     system = [a[4:8] for a in systems(64)]
@@ -107,6 +108,7 @@ def test_a_run_can_be_cut_in_two():
     assert_channels_close(x, whole_x, 2, 1e-5)
 
 
+@pytest.mark.optimized
 def test_without_a_state_and_lengths_it_starts_at_zero_and_ends_at_the_end():
     system = systems(4)
     u, x0 = givens(system, 2, 33)

@@ -120,6 +120,7 @@ def test_a_sequence_in_two_parts_goes_on_from_the_state():
     assert worst_errors(end, x, channels=1)[1] < 1e-6
 
 
+@pytest.mark.optimized
 def test_undamped_modes_stay_exact_over_16384_steps():
     """Re A = 0: nothing hides the rounding of early steps. Late outputs by their own rms."""
     rng = np.random.default_rng(4)

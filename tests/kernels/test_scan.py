@@ -101,6 +101,7 @@ def multiplied(A, dt, v):
     return jax.lax.associative_scan(join, (A_bar, v), axis=1)[1]
 
 
+@pytest.mark.optimized
 def test_known_powers_are_right_where_multiplied_ones_are_not():
     """L = 16384, rms: 1e-6 here; multiplied 6e-5 for modes of S5, 4e-2 without damping."""
     A, dt = modes()

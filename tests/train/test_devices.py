@@ -56,7 +56,7 @@ def run(devices: int, data_dir: Path, parts: int) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["whole batches", "batches in two parts"])
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)])
 def one_and_four(data_dir, request):
     return tuple(run(devices, data_dir, request.param) for devices in (1, 4))
 
