@@ -96,7 +96,7 @@ def prepare_task(args: argparse.Namespace) -> str:
     """Make a data set unless it is there; a table of what it holds."""
     entry = CATALOG[args.task]
     source = args.source or ("official" if args.files else entry.sources[0])
-    if args.files is not None and source != "official":
+    if args.files is not None and source not in entry.reads:
         raise ValueError(
             f"--from={args.files} says what to read, --source={source} that nothing is; "
             "give one of the two."

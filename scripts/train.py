@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     data_dir = replace(cli.DATA_DIR, default=default_data_dir())
     flags = (cli.WORKDIR, data_dir, cli.LRA_RELEASE, cli.WANDB, cli.DRY_RUN)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
-    if values["lra_release"] is not None:
+    if values["lra_release"] is not None and cfg.data.source == "generated":
         with cfg.unlocked():
             cfg.data.source = "official"
     if values["workdir"] is None and not values["dry_run"]:

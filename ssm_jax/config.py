@@ -27,7 +27,7 @@ def default() -> ConfigDict:
     cfg.batch_size = 32  # examples per step over all devices, >= 1
 
     cfg.data = ConfigDict()
-    cfg.data.source = "generated"  # generated | official | sample | stand_in, as the task has them
+    cfg.data.source = "generated"  # or official | sample | fashion_mnist | stand_in, by task
     cfg.data.seed = 0  # of what is generated, >= 0; not read for official data
     cfg.data.n_train = 0  # examples made, or used of those there are (evenly spread); 0: all, or
     cfg.data.n_val = 0  # as many as officially
@@ -46,7 +46,6 @@ def default() -> ConfigDict:
     cfg.data.text.min_freq = 15  # characters rarer in training are unknown, >= 1 (S4: 15)
     cfg.data.text.val_fraction = 0.0  # of training, 0..0.5; 0: val is test, as published
     cfg.data.image = ConfigDict()
-    cfg.data.image.dataset = "cifar10"  # cifar10 (LRA) | fashion_mnist
     cfg.data.image.n_held_out = 5_000  # training images for validation, 1..49,999 (S4: 5,000)
     cfg.data.pathfinder = ConfigDict()
     cfg.data.pathfinder.upstream = True  # generate with the original's border behaviour

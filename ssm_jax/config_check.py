@@ -37,9 +37,8 @@ def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool 
 
 
 _TESTS = (
-    _choice("data.source", "generated", "official", "sample", "stand_in"),
+    _choice("data.source", "generated", "official", "sample", "fashion_mnist", "stand_in"),
     _choice("data.text.vocab", "char", "byte"),
-    _choice("data.image.dataset", "cifar10", "fashion_mnist"),
     _choice("model.layer", *INITS),
     _choice("model.real_transform", "exp", "softplus", "relu", "clip", "stable", "none"),
     _choice("model.beta.unit", "lra", "hz_1e4", "rad"),

@@ -42,7 +42,6 @@ WRONG = {
     "data.text.vocab": "word",
     "data.text.min_freq": 0,
     "data.text.val_fraction": 0.6,
-    "data.image.dataset": "mnist",
     "data.image.n_held_out": 0,
     "model.gate": "relu",
     "model.norm_momentum": 1.5,

@@ -6,7 +6,7 @@ size: not run.
     python scripts/prepare_data.py prepare image
     python scripts/train.py --config=configs/lra/image.py --workdir=runs/image
 
---config.data.image.dataset=fashion_mnist is a second set of real images of the same shape.
+--config.data.source=fashion_mnist is a second set of real images of the same shape.
 """
 
 from ssm_jax import arms
@@ -59,6 +59,6 @@ def reduce(cfg):
         epochs=2.0,
         warmup_steps=100,
     )
-    cfg.data.image.dataset = "fashion_mnist"
+    cfg.data.source = "fashion_mnist"
     cfg.data.n_train = 20_000
     cfg.data.mean, cfg.data.std = 0.5, 0.5

@@ -30,6 +30,7 @@ class Entry:
       recipe: (options, source, place) -> how it is made.
       sources: where examples can come from, the usual one first.
       files: what official files are called.
+      reads: sources that read files of the user.
       unread: options that change nothing about the examples of a source. Where n_train, n_val and
         n_test are among them, a config chooses so many of the examples that there are.
     """
@@ -40,6 +41,7 @@ class Entry:
     sources: tuple[str, ...]
     files: str
     unread: Mapping[str, tuple[str, ...]]
+    reads: tuple[str, ...] = ("official",)
 
 
 CATALOG: Mapping[str, Entry] = {
@@ -75,10 +77,11 @@ CATALOG: Mapping[str, Entry] = {
         "CIFAR-10 in gray, or Fashion-MNIST, 10 classes, 1,024 pixels",
         ImageOptions,
         image,
-        ("official", "stand_in"),
-        "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or their folders; Fashion-MNIST's "
-        "*-ubyte[.gz]",
-        {"official": _DRAWN, "stand_in": ("dataset", "n_held_out")},
+        ("official", "fashion_mnist", "stand_in"),
+        "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or their folders; with "
+        "source=fashion_mnist the folder of Fashion-MNIST's four *-ubyte[.gz]",
+        {"official": _DRAWN, "fashion_mnist": _DRAWN, "stand_in": ("n_held_out",)},
+        reads=("official", "fashion_mnist"),
     ),
     "pathfinder": Entry(
         "whether two ends are on one contour, 2 classes, 1,024 pixels",
@@ -158,10 +161,10 @@ def open_data(task: str, options: Mapping[str, Any], place: Place) -> Dataset:
       BlockingIOError: if another process is preparing the same data.
     """
     entry, source = entry_of(task, options["source"]), options["source"]
-    if place.files is not None and source != "official":
+    if place.files is not None and source not in entry.reads:
         raise ValueError(
-            f"{place.files} is only read with data.source=official, and it is {source}; "
-            "change one of the two."
+            f"{place.files} is only read with data.source={' or '.join(entry.reads)}, and it is "
+            f"{source}; change one of the two."
         )
     recipe = recipe_of(task, options, place)
     counts = {

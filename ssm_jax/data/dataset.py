@@ -21,7 +21,7 @@ class Provenance:
     """Where the data come from.
 
     Attributes:
-      source: "official", "generated", "sample" or "stand_in".
+      source: one of ssm_jax.data.recipe.SOURCES.
       detail: the same in a line for a person.
       sha256: over the stored arrays.
     """

@@ -17,7 +17,6 @@ from ssm_jax.data.splits import held_out
 
 TASK = "image"
 N_CLASSES = 10
-DATASETS = ("cifar10", "fashion_mnist")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +24,13 @@ class ImageOptions(stand_in.Drawn):
     """What the examples depend on.
 
     Attributes:
-      dataset: "cifar10", LRA's, or "fashion_mnist", padded with black to 32 x 32.
       n_held_out: training images that are for validation: the last of a random order (seed 42, as
         S4, whose 5,000 they are).
     """
 
-    dataset: str = "cifar10"
     n_held_out: int = 5_000
 
     def __post_init__(self) -> None:
-        if self.dataset not in DATASETS:
-            raise ValueError(
-                f"unknown dataset {self.dataset!r}; choose one of {', '.join(DATASETS)}."
-            )
         if not 1 <= self.n_held_out < 50_000:
             raise ValueError(f"n_held_out={self.n_held_out} must be from 1 to 49,999.")
 
@@ -54,18 +47,16 @@ def image(
 
     Args:
       options: what is made.
-      source: "official", or "stand_in" (stripes in noise, for tests of the machinery).
+      source: "official" (CIFAR-10 in gray, LRA's), "fashion_mnist" (padded with black to 32 x 32),
+        or "stand_in" (stripes in noise, for tests of the machinery).
       place: folders; its files are the archive or folder of the images.
       official_cifar, official_fashion: what the official files must be.
     """
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] = {"n_held_out": options.n_held_out}
     if source == "stand_in":
         parameters = options.identity()
-    else:
-        parameters = {"dataset": options.dataset, "n_held_out": options.n_held_out}
-
     stamp: str | None = ""  # the content of Fashion-MNIST is known
-    if source == "official" and options.dataset == "cifar10":
+    if source == "official":
         stamp = None if place.files is None else cifar.find(place.files).stamp
 
     def make(_: Path) -> Made:
@@ -73,7 +64,7 @@ def image(
             images, splits = stand_in.images(options.counts, options.seed)
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Made(images, splits, detail, {}, (), N_CLASSES)
-        if options.dataset == "cifar10":
+        if source == "official":
             path = place.files or fetch(official_cifar.binary, place.raw)
             parts = cifar.read(path, official_cifar)
         else:

@@ -28,7 +28,7 @@ from ssm_jax.data.progress import stage
 from ssm_jax.data.shards import cpu_count
 from ssm_jax.data.store import FORMAT, locked, read_manifest, write_store
 
-SOURCES = ("official", "generated", "sample", "stand_in")
+SOURCES = ("official", "generated", "sample", "fashion_mnist", "stand_in")
 
 
 def default_data_dir() -> Path:

@@ -88,15 +88,16 @@ def test_a_downloaded_archive_is_found_in_its_folder(tmp_path):
 
 def test_fashion_mnist_is_padded_to_32_pixels(tmp_path):
     files = fashion.lay(tmp_path / "files", fashion.FILES)
-    options = ImageOptions(dataset="fashion_mnist", n_held_out=2)
+    options = ImageOptions(n_held_out=2)
     place = Place(tmp_path, files)
-    recipe = image(options, "official", place, official_fashion=fashion.SMALL)
+    recipe = image(options, "fashion_mnist", place, official_fashion=fashion.SMALL)
     data = open_dataset(prepare(recipe, tmp_path), 1_024)
     assert [data.size(s) for s in ("train", "val", "test")] == [5, 2, 3]
     pixels = data.gather("test", np.arange(3))["inputs"].reshape(3, 32, 32) * 255
     expected = fashion.ARRAYS["t10k-images-idx3-ubyte"]
     np.testing.assert_array_equal(np.rint(pixels[:, 2:30, 2:30]), expected)
     assert pixels.sum() == pytest.approx(expected.sum())
+    assert data.provenance.source == "fashion_mnist", "it shall never pass for CIFAR-10"
     assert "Fashion-MNIST" in data.provenance.detail
 
 
@@ -105,7 +106,7 @@ def test_every_option_that_changes_the_examples_is_another_folder(tmp_path):
         image(ImageOptions(**changes), source, Place(tmp_path)).folder(tmp_path)
         for source, changes in (
             ("official", {}),
-            ("official", {"dataset": "fashion_mnist"}),
+            ("fashion_mnist", {}),
             ("official", {"n_held_out": 4_999}),
             ("stand_in", {}),
             ("stand_in", {"seed": 1}),
@@ -137,7 +138,6 @@ def test_without_a_network_it_ends_within_ten_seconds_in_a_line_with_file_and_fo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "mnist"}, "unknown dataset 'mnist'; choose one of cifar10, fashion_mnist"),
         ({"n_held_out": 0}, "n_held_out=0 must be from 1 to 49,999"),
         ({"n_held_out": 50_000}, "n_held_out=50000 must be"),
     ],
