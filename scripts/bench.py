@@ -160,6 +160,8 @@ def cell(value: Any) -> str:
         return "  ".join(f"{key}: {cell(part)}" for key, part in value.items())
     if isinstance(value, dict):
         return f"{value['median']:,.1f} ({value['min']:,.1f})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
