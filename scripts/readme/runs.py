@@ -43,7 +43,7 @@ def activations() -> str:
 
 def lra() -> str:
     """Runs of the Long Range Arena in its order; what each reduces is under the table."""
-    results = load("lra/*.json")
+    results = load("lra/*_reduced.json")
     tuned = next(anchor for anchor in ANCHORS if anchor.model.startswith("S4D-FT"))
     rows, notes = [], []
     for task, column in COLUMNS.items():
