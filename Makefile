@@ -4,8 +4,6 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 QUICK := runs/quickstart
-# One more than there are cores: some tests wait for processes they have started.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(1 + len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "auto")')
 
 .PHONY: quickstart test lint slow lock clean
 
@@ -14,7 +12,7 @@ quickstart: $(INSTALLED)
 	$(PY) scripts/train.py --config=configs/quickstart.py --workdir=$(QUICK)
 
 test: $(INSTALLED)
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal
+	$(PY) -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -33,7 +33,7 @@ def test_a_layer_is_measured_beside_its_floors(kind):
 def test_a_training_step_is_measured_beside_its_floor(kind):
     cfg = config()
     cfg.update_from_flattened_dict(
-        {"model.depth": 2, "model.d_model": 8, "model.d_state": 4, "data.padded_length": 64}
+        {"model.depth": 1, "model.d_model": 8, "model.d_state": 4, "data.padded_length": 64}
     )
     cfg.update_from_flattened_dict({**LAYER_CHANGES[kind], "model.layer": kind, "batch_size": 2})
     row = measure_step(cfg, 2)
