@@ -1,7 +1,6 @@
 """The checkpoints of one run: written in the background, found again after any death.
 
-Steps are listed, kept and dropped from what is on the disk, never from memory: a folder named
-`<directory>/<step>` is a complete save, see `step_folder`.
+What is in a step's folder is `step_folder`'s, which folders there are is `shelf`'s.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +25,7 @@ from ssm_jax.train.meta import (
     StateMismatch,
     refuse_other_run,
 )
+from ssm_jax.train.shelf import Shelf
 from ssm_jax.train.step_folder import verify
 
 __all__ = [
@@ -41,8 +39,6 @@ __all__ = [
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
 FAILURES_ALLOWED = 2
-_DROPPED = f"{step_folder.TEMPORARY}-dropped"  # suffix of a step on its way out
-_REPLACED = f"{step_folder.TEMPORARY}-replaced"  # of a step whose replacement is being written
 
 _log = logging.getLogger(__name__)
 
@@ -84,18 +80,16 @@ class CheckpointStore:
             raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
         self.directory = Path(directory).absolute()
         self.broken: list[tuple[int, str]] = []
-        self._keep = keep
         self._best_metric = best_metric
-        self._best_mode = best_mode
+        self._shelf = Shelf(self.directory, keep=keep, metric=best_metric, mode=best_mode)
         # As it will read back: tuples are lists.
         self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
         self._data_fingerprint = data_fingerprint
         self._pending: tuple[Meta, Any] | None = None
         self._failure: str | None = None  # of the last save
         self._failures_in_a_row = 0
-        self._metas: dict[int, Meta | None] = {}  # by step; None: unreadable
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._remove_temporary()
+        self._shelf.remove_temporary()
 
     def __enter__(self) -> CheckpointStore:
         return self
@@ -176,11 +170,10 @@ class CheckpointStore:
     def _start(self, meta: Meta, state: Any) -> None:
         table = leaves.flatten(state)
         arrays = {path: leaves.host_copy(path, leaf) for path, leaf in table.items()}
-        self._remove_temporary()
+        self._shelf.remove_temporary()
         self._failure = None
         path = self.directory / str(meta.step)
-        if path.exists() and jax.process_index() == 0:
-            path.rename(self.directory / f"{meta.step}{_REPLACED}")
+        self._shelf.make_way(meta.step)
         try:
             response = step_folder.write(path, arrays, meta)
         # A full disk may show here or in the background, as one of many types.
@@ -210,9 +203,9 @@ class CheckpointStore:
             else:
                 self._pending = None
                 self._failures_in_a_row = 0
-                self._metas[meta.step] = meta
-                self._remove_temporary()
-                self._drop_old()
+                self._shelf.add(meta)
+                self._shelf.remove_temporary()
+                self._shelf.drop_old()
         return self._failure is None
 
     def close(self) -> None:
@@ -228,7 +221,7 @@ class CheckpointStore:
         self._failures_in_a_row += 1
         reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
         self._failure = f"the checkpoint of step {step} was not written: {reason}"
-        self._remove_temporary()  # or a full disk stays full
+        self._shelf.remove_temporary()  # or a full disk stays full
         if self._failures_in_a_row > FAILURES_ALLOWED:
             newest = max(self.steps(), default=None)
             raise CheckpointError(
@@ -240,25 +233,11 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """The steps on the disk, ascending, sound or not."""
-        return step_folder.list_steps(self.directory)
+        return self._shelf.steps()
 
     def best_step(self) -> int | None:
         """The step on the disk with the best finite metric, the earliest of equals, or None."""
-        best: tuple[float, int] | None = None
-        for step in self.steps():
-            if step not in self._metas:
-                try:
-                    self._metas[step] = step_folder.read_meta(self.directory / str(step))[0]
-                except (CheckpointError, StateMismatch):
-                    self._metas[step] = None
-            meta = self._metas[step]
-            if meta is None or self._best_metric is None or not meta.evaluated:
-                continue
-            value = meta.metrics.get(self._best_metric, math.nan)
-            rank = -value if self._best_mode == "max" else value
-            if math.isfinite(rank) and (best is None or rank < best[0]):
-                best = (rank, step)
-        return None if best is None else best[1]
+        return self._shelf.best_step()
 
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
         """The state saved at a step, bit for bit, in the target's structure and on its devices.
@@ -294,7 +273,8 @@ class CheckpointStore:
             except CheckpointError as error:
                 reason = str(error)
             if _everywhere(found is not None):
-                self._set_aside()
+                for doubtful, _ in self.broken:
+                    self._shelf.set_aside(doubtful)
                 return found
             _log.warning("passing over the checkpoint of step %d: %s", step, reason)
             self.broken.append((step, reason))
@@ -308,35 +288,6 @@ class CheckpointStore:
 
     def _refuse_other_run(self, meta: Meta) -> None:
         refuse_other_run(meta, self._identity, self._data_fingerprint, self.directory)
-
-    def _drop_old(self) -> None:
-        """Delete all but the newest `keep` steps and the best; the newest is on the disk."""
-        steps = self.steps()
-        for step in set(steps) - {*steps[-self._keep :], self.best_step()}:
-            if jax.process_index() == 0:
-                # Renamed first: a death in the middle must not leave half a step under its name.
-                doomed = self.directory / f"{step}{_DROPPED}"
-                (self.directory / str(step)).rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)  # what is left goes before the next save
-
-    def _set_aside(self) -> None:
-        for step, _ in self.broken:
-            if jax.process_index() == 0:
-                aside, n = self.directory / f"{step}.corrupt", 1
-                while aside.exists():
-                    aside, n = self.directory / f"{step}.corrupt-{n}", n + 1
-                (self.directory / str(step)).rename(aside)
-                _log.warning("the broken checkpoint of step %d is now %s.", step, aside)
-
-    def _remove_temporary(self) -> None:
-        """Remove what dead saves have left; a step that one was to replace comes back."""
-        if jax.process_index() == 0:
-            for path in self.directory.glob(f"*{step_folder.TEMPORARY}*"):
-                original = self.directory / path.name.removesuffix(_REPLACED)
-                if original != path and not original.exists():
-                    path.rename(original)
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _everywhere(ok: bool) -> bool:

@@ -1,0 +1,104 @@
+"""The steps of a run as folders: which there are, which is best, and which have to go.
+
+All is read from the disk, never from memory: a folder named by a plain number is a complete save,
+see `step_folder`. With several JAX processes process 0 alone renames and deletes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from ssm_jax.train import step_folder
+from ssm_jax.train.meta import CheckpointError, Meta, StateMismatch
+
+_DROPPED = f"{step_folder.TEMPORARY}-dropped"  # suffix of a step on its way out
+_REPLACED = f"{step_folder.TEMPORARY}-replaced"  # of a step whose replacement is being written
+
+_log = logging.getLogger(__name__)
+
+
+class Shelf:
+    """The complete steps in a folder.
+
+    Args:
+      directory: the folder, absolute.
+      keep: newest steps kept, >= 1; the best one is kept besides.
+      metric: the metric that names the best step; None: no step is best.
+      mode: whether a larger or a smaller value is better.
+    """
+
+    def __init__(
+        self, directory: Path, *, keep: int, metric: str | None, mode: Literal["max", "min"]
+    ) -> None:
+        self._directory = directory
+        self._keep = keep
+        self._metric = metric
+        self._mode = mode
+        self._metas: dict[int, Meta | None] = {}  # by step; None: unreadable
+
+    def steps(self) -> list[int]:
+        """The steps on the disk, ascending, sound or not."""
+        return step_folder.list_steps(self._directory)
+
+    def add(self, meta: Meta) -> None:
+        """Note what is said of a step that has just been written."""
+        self._metas[meta.step] = meta
+
+    def best_step(self) -> int | None:
+        """The step on the disk with the best finite metric, the earliest of equals, or None."""
+        best: tuple[float, int] | None = None
+        for step in self.steps():
+            if step not in self._metas:
+                try:
+                    self._metas[step] = step_folder.read_meta(self._directory / str(step))[0]
+                except (CheckpointError, StateMismatch):
+                    self._metas[step] = None
+            meta = self._metas[step]
+            if meta is None or self._metric is None or not meta.evaluated:
+                continue
+            value = meta.metrics.get(self._metric, math.nan)
+            rank = -value if self._mode == "max" else value
+            if math.isfinite(rank) and (best is None or rank < best[0]):
+                best = (rank, step)
+        return None if best is None else best[1]
+
+    def drop_old(self) -> None:
+        """Delete all but the newest `keep` steps and the best; the newest is on the disk."""
+        steps = self.steps()
+        for step in set(steps) - {*steps[-self._keep :], self.best_step()}:
+            if jax.process_index() == 0:
+                # Renamed first: a death in the middle must not leave half a step under its name.
+                doomed = self._directory / f"{step}{_DROPPED}"
+                (self._directory / str(step)).rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)  # what is left goes before the next save
+
+    def make_way(self, step: int) -> None:
+        """Put a step that is there aside, until its replacement is written or has died."""
+        path = self._directory / str(step)
+        if path.exists() and jax.process_index() == 0:
+            path.rename(self._directory / f"{step}{_REPLACED}")
+
+    def set_aside(self, step: int) -> None:
+        """Rename a broken step to `<step>.corrupt`."""
+        if jax.process_index() == 0:
+            aside, n = self._directory / f"{step}.corrupt", 1
+            while aside.exists():
+                aside, n = self._directory / f"{step}.corrupt-{n}", n + 1
+            (self._directory / str(step)).rename(aside)
+            _log.warning("the broken checkpoint of step %d is now %s.", step, aside)
+
+    def remove_temporary(self) -> None:
+        """Remove what dead saves have left; a step that one was to replace comes back."""
+        if jax.process_index() == 0:
+            for path in self._directory.glob(f"*{step_folder.TEMPORARY}*"):
+                original = self._directory / path.name.removesuffix(_REPLACED)
+                if original != path and not original.exists():
+                    path.rename(original)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
