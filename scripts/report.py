@@ -9,12 +9,12 @@ a mean; a seed is counted once; reduced runs and data that are not official have
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from ssm_jax import cli
 from ssm_jax.options import Flag
+from ssm_jax.train.workdir import write_text_atomic
 
 ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
 RUNS = Flag("runs", "folders of runs, a folder above them, or copies of summary.json", kind=Path)
@@ -29,24 +29,13 @@ FLAGS = (
 )
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file; it is the old one or the complete new one."""
-    if path.is_dir():
-        raise ValueError(f"--out={path} is a folder; give a file in it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main(argv: list[str]) -> int:
     values = cli.load_flags(argv, flags=FLAGS, about=__doc__ or "", words=RUNS)
     from ssm_jax.analysis.report import FORMATS, collect, tabulate  # after the options: they wait
 
     out = values["out"]
+    if out is not None and out.is_dir():
+        raise ValueError(f"--out={out} is a folder; give a file in it.")
     table = tabulate(*collect(values["runs"]))
     name = values["format"] or ENDINGS.get(out.suffix if out else "", "md")
     text = FORMATS[name](table, published=values["published"])
@@ -55,7 +44,8 @@ def main(argv: list[str]) -> int:
     if out is None:
         sys.stdout.write(text)
     else:
-        write_atomic(out, text)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(out, text)
     return 0
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 # Options that change what is shown or kept, never a number of the run: they may differ when a run
 # goes on.
-COSMETIC = ("name", "notes", "log", "checkpoint", "figures")
+COSMETIC = ("name", "notes", "log", "checkpoint", "figures", "reference")
 
 
 def default() -> ConfigDict:

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "tasks": {"models", "data", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "config_check", "analysis", "kernels",
-        "jax", "numpy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
+        "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "matplotlib", "scipy"},
     "bench": {

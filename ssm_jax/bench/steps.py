@@ -13,7 +13,7 @@ from ssm_jax.bench.floor import COPY, FFTS, PRODUCT, copy_pass, fft_passes, matr
 from ssm_jax.bench.floor import product_seconds as at_full_speed
 from ssm_jax.bench.layers import SPECTRAL_ARRAYS
 from ssm_jax.bench.measure import PeakMemory, ratio, rounds, summary
-from ssm_jax.data.catalog import IMAGES
+from ssm_jax.data.catalog import CATALOG
 from ssm_jax.data.dataset import Dataset, ImageDataset, PairDataset, Provenance, TokenDataset
 from ssm_jax.data.examples import SPLITS, Images, Pairs
 from ssm_jax.data.make_listops import VOCABULARY
@@ -109,10 +109,11 @@ def random_data(cfg: ConfigDict, n: int) -> Dataset:
     L, rows = cfg.data.padded_length, random_rows(cfg.data.padded_length, n)
     source = Provenance("random", "random inputs of full length", "0" * 64)
     numbers = dict.fromkeys(SPLITS, np.arange(n, dtype=np.int64))
-    if cfg.task in IMAGES:
+    form = CATALOG[cfg.task].form
+    if form == "images":
         pixels = np.random.default_rng(0).integers(0, 256, (n, L), dtype=np.uint8)
         return ImageDataset(cfg.task, Images(pixels, rows.targets), numbers, L, source)
-    if cfg.task == "retrieval":
+    if form == "pairs":
         order = np.arange(n, dtype=np.int32)
         pairs = Pairs(rows.tokens, rows.offsets, order, order[::-1].copy(), rows.targets)
         return PairDataset(cfg.task, pairs, numbers, L, source, vocabulary=VOCABULARY)

@@ -26,35 +26,42 @@ class Entry:
 
     Attributes:
       about: it in a few words.
+      form: of an example, a key of ssm_jax.data.dataset.DATASETS.
       options: dataclass of what can be chosen; its defaults are as published.
       recipe: (options, source, place) -> how it is made.
       sources: where examples can come from, the usual one first.
       files: what official files are called.
+      section: of `cfg.data`, which holds the task's own options; "": it has none.
       reads: sources that read files of the user.
       unread: options that change nothing about the examples of a source. Where n_train, n_val and
         n_test are among them, a config chooses so many of the examples that there are.
     """
 
     about: str
+    form: str
     options: type
     recipe: Callable[[Any, str, Place], Recipe]
     sources: tuple[str, ...]
     files: str
     unread: Mapping[str, tuple[str, ...]]
+    section: str = ""
     reads: tuple[str, ...] = ("official",)
 
 
 CATALOG: Mapping[str, Entry] = {
     "listops": Entry(
         "nested list operations, 10 classes, up to 2,000 tokens",
+        "tokens",
         Spec,
         listops,
         ("generated", "official"),
         "LRA release: listops-1000/basic_{train,val,test}.tsv",
         {"generated": (), "official": tuple(f.name for f in dataclasses.fields(Spec))},
+        section="listops",
     ),
     "text": Entry(
         "sentiment of IMDB reviews, 2 classes, up to 4,096 characters",
+        "tokens",
         TextOptions,
         text,
         ("official", "sample", "stand_in"),
@@ -64,9 +71,11 @@ CATALOG: Mapping[str, Entry] = {
             "sample": (*_DRAWN, "val_fraction"),
             "stand_in": ("val_fraction",),
         },
+        section="text",
     ),
     "retrieval": Entry(
         "citation between two papers (AAN), 2 classes, two texts of up to 4,000 characters",
+        "pairs",
         RetrievalOptions,
         retrieval,
         ("official", "stand_in"),
@@ -75,6 +84,7 @@ CATALOG: Mapping[str, Entry] = {
     ),
     "image": Entry(
         "CIFAR-10 in gray, or Fashion-MNIST, 10 classes, 1,024 pixels",
+        "images",
         ImageOptions,
         image,
         ("official", "fashion_mnist", "stand_in"),
@@ -82,33 +92,28 @@ CATALOG: Mapping[str, Entry] = {
         "source=fashion_mnist the folder of Fashion-MNIST's four *-ubyte[.gz]",
         {"official": _DRAWN, "fashion_mnist": _DRAWN, "stand_in": ("n_held_out",)},
         reads=("official", "fashion_mnist"),
+        section="image",
     ),
     "pathfinder": Entry(
         "whether two ends are on one contour, 2 classes, 1,024 pixels",
+        "images",
         PathfinderOptions,
         pathfinder,
         ("generated", "official"),
         "LRA release: pathfinder32/curv_contour_length_14",
         {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")},
+        section="pathfinder",
     ),
     "pathx": Entry(
         "the same at 128 x 128, 16,384 pixels",
+        "images",
         PathfinderOptions,
         pathx,
         ("generated", "official"),
         "LRA release: pathfinder128/curv_contour_length_14",
         {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")},
+        section="pathfinder",
     ),
-}
-
-# The section of cfg.data that holds a task's own options
-IMAGES = ("image", "pathfinder", "pathx")
-SECTION = {
-    "listops": "listops",
-    "text": "text",
-    "image": "image",
-    "pathfinder": "pathfinder",
-    "pathx": "pathfinder",
 }
 
 
@@ -137,7 +142,7 @@ def recipe_of(task: str, options: Mapping[str, Any], place: Place) -> Recipe:
       place: folders and processes.
     """
     entry = entry_of(task, options["source"])
-    own = options[SECTION[task]] if task in SECTION else {}
+    own = options[entry.section] if entry.section else {}
     known = {**options, **own, "max_length": options["padded_length"]}
     chosen = {
         field.name: known[field.name]
@@ -172,10 +177,10 @@ def open_data(task: str, options: Mapping[str, Any], place: Place) -> Dataset:
         for name, split in SPLITS_OF_COUNTS.items()
         if name in entry.unread[source]
     }
-    images = {"mean": options["mean"], "std": options["std"]}
+    of_form = {"mean": options["mean"], "std": options["std"]} if entry.form == "images" else {}
     return open_dataset(
         find(recipe, place.data_dir),
         options["padded_length"],
         counts=counts,
-        **(images if task in IMAGES else {}),
+        **of_form,
     )

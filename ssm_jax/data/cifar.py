@@ -16,9 +16,11 @@ from typing import IO
 import numpy as np
 
 from ssm_jax.data.cifar_pickle import read_batch
-from ssm_jax.data.fetch import RemoteFile, sha256_of
+from ssm_jax.data.fetch import RemoteFile
 from ssm_jax.data.pixels import Pixels
 from ssm_jax.data.progress import stage
+from ssm_jax.data.release import DEPTH, folders_below
+from ssm_jax.data.store import sha256_of
 
 BINARY = RemoteFile(
     "cifar-10-binary.tar.gz",
@@ -48,7 +50,6 @@ _WANTED = (
     f"{BINARY.name} (sha256 {BINARY.sha256}), or the folder cifar-10-batches-bin unpacked from it, "
     "or a folder above either"
 )
-_DEPTH = 4  # folders between the given one and the one with the batches, that included
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,15 @@ def find(path: Path) -> Found:
         return Found(path, None, f"archive {path.stat().st_size}")
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist; give {_WANTED}.")
-    level = [path]
-    for _ in range(_DEPTH + 1):
-        for folder in level:
-            for name in (BINARY.name, PYTHON.name):
-                if (folder / name).is_file():
-                    return find(folder / name)
-            for suffix in (".bin", ""):
-                if (folder / f"{_BATCHES[0]}{suffix}").is_file():
-                    return _unpacked(folder, suffix)
-        level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()]
+    for folder in folders_below(path):
+        for name in (BINARY.name, PYTHON.name):
+            if (folder / name).is_file():
+                return find(folder / name)
+        for suffix in (".bin", ""):
+            if (folder / f"{_BATCHES[0]}{suffix}").is_file():
+                return _unpacked(folder, suffix)
     raise FileNotFoundError(
-        f"no CIFAR-10 in {path}, nor in the {_DEPTH} levels below it; give {_WANTED}."
+        f"no CIFAR-10 in {path}, nor in the {DEPTH} levels below it; give {_WANTED}."
     )
 
 

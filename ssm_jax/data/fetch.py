@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import queue
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssm_jax.data.progress import stage
-from ssm_jax.data.store import locked
+from ssm_jax.data.store import locked, sha256_of
 
 _CHUNK = 1 << 18  # bytes; what Ctrl-C can lose
 _SILENCE = 30.0  # seconds that a server may pause within a file
@@ -46,12 +45,6 @@ class RemoteFile:
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"only http and https URLs are fetched, got {url!r}.")
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file; 0.1 to 0.5 s for 100 MB."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ssm_jax.data.release import Release, find_release, members
+from ssm_jax.data.store import sha256_of
 
 FOLDER = "aclImdb"
 OFFICIAL_BYTES = 84_125_825  # of aclImdb_v1.tar.gz
@@ -183,7 +184,6 @@ def split_sample(rows: Sequence[tuple[str, int]]) -> dict[str, list[tuple[str, i
 
 
 def _check_sha256(path: Path, expected: str, remedy: str) -> None:
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise ValueError(f"{path} has sha256 {found}, expected {expected}; {remedy}")

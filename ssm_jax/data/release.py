@@ -15,7 +15,7 @@ from ssm_jax.data.progress import stage
 
 K = TypeVar("K", bound=Hashable)
 
-_DEPTH = 4  # folders between the given one and the one looked for, that included
+DEPTH = 4  # folders between the given one and the one looked for, that included
 _REPORT_EVERY = 1 << 20  # bytes; a redrawn bar costs more than a small member
 _BUFFER = 1 << 16  # bytes
 _BLOCK = 512  # bytes, of a tar archive
@@ -54,17 +54,22 @@ def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
         raise FileNotFoundError(
             f"{path} does not exist; give the release's archive, or a folder above {folder}."
         )
-    level = [path.absolute()]  # "." has no name
-    for depth in range(_DEPTH + 1):
-        for found in level:
-            if found.name == folder:
-                return Release(found, False, _stamp(found, tuple(files)))
-        if depth < _DEPTH:  # the folders of the last level may hold 200,000 images
-            level = [child for parent in level for child in _folders(parent)]
+    for found in folders_below(path):
+        if found.name == folder:
+            return Release(found, False, _stamp(found, tuple(files)))
     raise FileNotFoundError(
-        f"no folder {folder} in {path}, nor in the {_DEPTH} levels below it; "
+        f"no folder {folder} in {path}, nor in the {DEPTH} levels below it; "
         f"give a folder above {folder}, or the release's archive."
     )
+
+
+def folders_below(path: Path) -> Iterator[Path]:
+    """A folder and those at most DEPTH levels below it, level by level, in the order of names."""
+    level = [path.absolute()]  # "." has no name
+    for depth in range(DEPTH + 1):
+        yield from level
+        if depth < DEPTH:  # the folders of the last level may hold 200,000 images
+            level = [child for parent in level for child in _folders(parent)]
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -25,7 +25,8 @@ _MANIFEST = "manifest.json"
 _AGAIN = "delete {folder} and prepare it again."
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file; 0.1 to 0.5 s for 100 MB."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -77,7 +78,7 @@ def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, 
         path = temporary / f"{name}.npy"
         np.save(path, array, allow_pickle=False)
         _sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     digest = hashlib.sha256("".join(f["sha256"] for f in files.values()).encode()).hexdigest()
     manifest = {
         **header,
@@ -169,7 +170,7 @@ def verify_store(folder: Path) -> None:
     """
     for name, entry in read_manifest(folder)["files"].items():
         path = folder / name
-        if not path.is_file() or _sha256(path) != entry["sha256"]:
+        if not path.is_file() or sha256_of(path) != entry["sha256"]:
             raise ValueError(
                 f"{path} has changed since it was written (its sha256 is not the "
                 f"manifest's); {_AGAIN.format(folder=folder)}"

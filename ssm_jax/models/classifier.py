@@ -134,16 +134,26 @@ class SequenceClassifier(nnx.Module):
         """From the vector of a sequence to logits."""
         return linear(d_model, n_classes, rngs)
 
-    def vectors(
+    def __call__(
         self,
         inputs: Array,
-        lengths_B: Array | None,
+        lengths: Array | None = None,
         *,
-        train: bool,
-        key: Array | None,
-        horizon: int | None,
+        train: bool = False,
+        key: Array | None = None,
+        horizon: int | None = None,
     ) -> Array:
-        """One vector per sequence, (B, H)."""
+        """Logits (B, K).
+
+        Args:
+          inputs: int ids (B, L), or real (B, L, d_input); of pairs (B, 2, L).
+          lengths: int number of real steps of each sequence, (B,), of pairs (B, 2); None: all.
+          train: normalize with the batch's statistics and update the running ones.
+          key: of the dropout; None: no dropout.
+          horizon: run the state space layers as if the input were padded to this many steps, on
+            which the unit of beta's filter depends; None: L.
+        """
+        inputs, lengths_B = self.in_rows(inputs, lengths)
         x_BLH = self.encoder(inputs).astype(self.activations)
         x_BLH = apply_blocks(
             self.blocks,
@@ -157,29 +167,15 @@ class SequenceClassifier(nnx.Module):
         x_BLH = x_BLH.astype(jnp.float32)
         if self.norm is not None:
             x_BLH = self.norm(x_BLH, None if self.norm_padding else lengths_B, train=train)
-        return pool(x_BLH, lengths_B, self.pool)
+        return self.decoder(self.joined(pool(x_BLH, lengths_B, self.pool)))
 
-    def __call__(
-        self,
-        inputs: Array,
-        lengths_B: Array | None = None,
-        *,
-        train: bool = False,
-        key: Array | None = None,
-        horizon: int | None = None,
-    ) -> Array:
-        """Logits (B, K).
+    def in_rows(self, inputs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
+        """Inputs and lengths with every sequence on the batch axis."""
+        return inputs, lengths
 
-        Args:
-          inputs: int ids (B, L), or real (B, L, d_input).
-          lengths_B: int number of real steps of each sequence; None: all.
-          train: normalize with the batch's statistics and update the running ones.
-          key: of the dropout; None: no dropout.
-          horizon: run the state space layers as if the input were padded to this many steps, on
-            which the unit of beta's filter depends; None: L.
-        """
-        x_BH = self.vectors(inputs, lengths_B, train=train, key=key, horizon=horizon)
-        return self.decoder(x_BH)
+    def joined(self, x_BH: Array) -> Array:
+        """What the decoder sees of the vectors of the sequences."""
+        return x_BH
 
 
 class PairClassifier(SequenceClassifier):
@@ -195,22 +191,13 @@ class PairClassifier(SequenceClassifier):
         hidden = linear(4 * d_model, d_model, rngs)
         return nnx.Sequential(hidden, jax.nn.relu, linear(d_model, n_classes, rngs))
 
-    def __call__(
-        self,
-        inputs: Array,
-        lengths_B: Array | None = None,
-        *,
-        train: bool = False,
-        key: Array | None = None,
-        horizon: int | None = None,
-    ) -> Array:
-        """As SequenceClassifier, for inputs (B, 2, L) and lengths (B, 2)."""
-        B, two, L = inputs.shape
-        lengths = None if lengths_B is None else lengths_B.reshape(B * two)
-        x = self.vectors(inputs.reshape(B * two, L), lengths, train=train, key=key, horizon=horizon)
-        first_BH, second_BH = x.reshape(B, two, -1)[:, 0], x.reshape(B, two, -1)[:, 1]
+    def in_rows(self, inputs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
+        return inputs.reshape(-1, inputs.shape[-1]), None if lengths is None else lengths.ravel()
+
+    def joined(self, x_BH: Array) -> Array:
+        first_BH, second_BH = x_BH[0::2], x_BH[1::2]
         both = (first_BH, second_BH, first_BH * second_BH, first_BH - second_BH)
-        return self.decoder(jnp.concatenate(both, axis=-1))
+        return jnp.concatenate(both, axis=-1)
 
 
 def apply_blocks(

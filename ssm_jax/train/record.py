@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 import ssm_jax
+from ssm_jax.data.shards import cpu_count
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 CODE = ("ssm_jax", "configs", "scripts")  # a change here makes a checkout dirty; notes do not
@@ -59,17 +60,10 @@ def run_record(
             "kind": devices[0].device_kind,
             "count": len(devices),
             "processes": jax.process_count(),
-            "cpu_cores": cpu_cores(),
+            "cpu_cores": cpu_count(),
             "cpu": cpu_model(),
         },
     }
-
-
-def cpu_cores() -> int:
-    """CPU cores this process may use; those of the machine where the system does not say."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu_model() -> str | None:

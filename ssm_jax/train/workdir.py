@@ -31,12 +31,16 @@ os.register_at_fork(after_in_child=_close_locks_in_child)
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
-    """Write JSON; the file is the old one or the complete new one, even after a power cut."""
+    """Write JSON; see `write_text_atomic`."""
+    write_text_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write text; the file is the old one or the complete new one, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -9,7 +9,7 @@ import pytest
 from small_listops import SMALL, folder_of
 
 from ssm_jax import config, config_check
-from ssm_jax.data.catalog import CATALOG, SECTION, SPLITS_OF_COUNTS, open_data, recipe_of
+from ssm_jax.data.catalog import CATALOG, SPLITS_OF_COUNTS, open_data, recipe_of
 from ssm_jax.data.recipe import SOURCES, Place, command
 
 # Of every task; in a config they are beside the sections, max_length is padded_length there
@@ -32,14 +32,17 @@ def changed(name, value):
 @pytest.mark.parametrize("task", CATALOG)
 def test_every_option_of_a_task_is_in_its_section_and_the_other_way_round(task):
     data = config.default().data
-    section = data[SECTION[task]].to_dict() if task in SECTION else {}
+    name = CATALOG[task].section
+    section = data[name].to_dict() if name else {}
     own = {name: value for name, value in fields(task).items() if name not in COMMON}
     assert section == own  # the default values, too
 
 
 def test_every_section_is_that_of_a_task():
     data = config.default().data.to_dict()
-    assert {key for key, value in data.items() if isinstance(value, dict)} == set(SECTION.values())
+    assert {key for key, value in data.items() if isinstance(value, dict)} == {
+        entry.section for entry in CATALOG.values() if entry.section
+    }
 
 
 def test_the_choices_of_a_config_are_those_of_the_data():
@@ -84,7 +87,7 @@ def test_a_config_passes_every_option_on(task, source, tmp_path):
     for name, value in fields(task).items():
         if name in entry.unread[source]:
             continue
-        key = name if name in COMMON else f"{SECTION[task]}__{name}"
+        key = name if name in COMMON else f"{CATALOG[task].section}__{name}"
         key = "padded_length" if name == "max_length" else key
         options = {"source": source, "padded_length": 1_500, key: changed(name, value)}
         changes = {"max_length": 1_500} if "max_length" in fields(task) else {}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from tiny import tiny_config, tiny_experiment
 
 from ssm_jax import config as config_lib
@@ -190,6 +190,11 @@ def test_bins_are_apart_and_about_equal_where_lengths_differ(longest):
 def test_interval_is_wilsons(right, n):
     exact = binomtest(right, n).proportion_ci(0.95, method="wilson")
     np.testing.assert_allclose(wilson_interval(right, n), (exact.low, exact.high), atol=1e-12)
+    # Wilson's own words: the ends are the rates p that are 1.96 of their deviations off what was
+    # seen, |right / n - p| = z sqrt(p (1 - p) / n).
+    z = norm.ppf(0.975)
+    ends = np.roots([1 + z**2 / n, -(2 * right + z**2) / n, (right / n) ** 2])
+    np.testing.assert_allclose(wilson_interval(right, n), sorted(ends.real), atol=1e-7)
 
 
 def test_a_class_never_seen_or_never_named_has_no_rate():

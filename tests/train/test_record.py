@@ -15,7 +15,8 @@ import pytest
 
 import ssm_jax
 from ssm_jax import config
-from ssm_jax.train.record import cpu_cores, cpu_model, git_state, run_record
+from ssm_jax.data.shards import cpu_count
+from ssm_jax.train.record import cpu_model, git_state, run_record
 
 ARGV = ["/home/me/code/scripts/train.py", "--config=configs/lra/listops.py:smoke"]
 
@@ -46,7 +47,7 @@ def test_the_record_names_software_and_hardware():
     assert {"jaxlib", "flax", "optax", "orbax-checkpoint"} < set(versions)
     assert devices["count"] == jax.device_count() and devices["platform"] == jax.default_backend()
     assert devices["kind"] == jax.devices()[0].device_kind and devices["processes"] == 1
-    assert 1 <= devices["cpu_cores"] == cpu_cores() <= os.cpu_count()
+    assert 1 <= devices["cpu_cores"] == cpu_count() <= os.cpu_count()
     assert devices["cpu"] is None or (devices["cpu"] == cpu_model() and "/" not in devices["cpu"])
     started = datetime.fromisoformat(made["started"])
     assert timedelta(0) <= datetime.now(UTC) - started < timedelta(minutes=1)
