@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         Flag("step", "checkpoint: best, newest, or a number", "best"),
         Flag("out", "file for the result, JSON", kind=Path),
         replace(cli.DATA_DIR, default=default_data_dir()),
-        replace(cli.LRA_RELEASE, help="official files of the run: an archive or a folder"),
+        replace(cli.FROM, help="official files of the run: an archive or a folder"),
     )
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
     workdir, out = values["workdir"], values["out"]
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         split=values["split"],
         step=values["step"],
         data_dir=values["data_dir"],
-        lra_release=values["lra_release"],
+        files=values["from"],
         argv=["scripts/evaluate.py", *argv],
     )
     print_evaluation(result)

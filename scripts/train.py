@@ -17,9 +17,9 @@ from ssm_jax.heap import keep_freed_memory
 
 def main(argv: list[str]) -> int:
     data_dir = replace(cli.DATA_DIR, default=default_data_dir())
-    flags = (cli.WORKDIR, data_dir, cli.LRA_RELEASE, cli.WANDB, cli.DRY_RUN)
+    flags = (cli.WORKDIR, data_dir, cli.FROM, cli.WANDB, cli.DRY_RUN)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
-    if values["lra_release"] is not None and cfg.data.source == "generated":
+    if values["from"] is not None and cfg.data.source == "generated":
         with cfg.unlocked():
             cfg.data.source = "official"
     if values["workdir"] is None and not values["dry_run"]:
@@ -31,9 +31,7 @@ def main(argv: list[str]) -> int:
     )
     from ssm_jax.train.loop import train_and_evaluate
 
-    experiment = experiment_lib.build(
-        cfg, data_dir=values["data_dir"], lra_release=values["lra_release"]
-    )
+    experiment = experiment_lib.build(cfg, data_dir=values["data_dir"], files=values["from"])
     if values["dry_run"]:
         from ssm_jax.train.dry_run import print_plan
 

@@ -25,9 +25,7 @@ from ssm_jax.options import Flag, guess, near_files, parse, print_config, print_
 
 WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
 DATA_DIR = Flag("data_dir", "folder of prepared data", default=Path("data"), kind=Path)
-LRA_RELEASE = Flag(
-    "lra_release", "official files: an archive or a folder; sets data.source", kind=Path
-)
+FROM = Flag("from", "official files: an archive or a folder; sets data.source", kind=Path)
 WANDB = Flag(
     "wandb", "also log to Weights & Biases", "disabled", choices=("offline", "online", "disabled")
 )

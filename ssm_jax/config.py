@@ -65,7 +65,7 @@ def default() -> ConfigDict:
     cfg.model.beta = ConfigDict()  # exponent of the Sobolev filter (1 + s)^beta
     cfg.model.beta.learn = True  # learned per channel, or fixed at init (OC-10: learned)
     cfg.model.beta.init = 0.0  # start value, -4..4 (OC-10: 0)
-    cfg.model.beta.unit = "lra"  # what s is: lra (k/n) | hz_1e4 (k/1e4) | rad (radians per sample)
+    cfg.model.beta.unit = "lra"  # of s: lra | hz_1e4 | denoise | rad (kernels/frequency.py)
     cfg.model.dt_min = 1e-3  # time units per sample, > 0; dt starts log-uniform in [dt_min, dt_max]
     cfg.model.dt_max = 1e-1
     cfg.model.dt_transform = "softplus"  # dt = softplus(p) | exp(p) (OC-5: softplus in LRA)
@@ -98,7 +98,7 @@ def default() -> ConfigDict:
     cfg.train.accumulate = 1  # parts of a batch that are computed in turn, a divisor of batch_size
     cfg.train.eval_every = 0  # steps between evaluations; 0: at the end of every epoch
     cfg.train.eval_batch_size = 0  # examples; 0: batch_size
-    cfg.train.select_metric = "accuracy"  # accuracy | loss, of an evaluation; names the best one
+    cfg.train.select_metric = "accuracy"  # of an evaluation; names the best one; one of the task
     cfg.train.select_split = "val"  # train | val; the test split is read once, at the end
 
     cfg.reference = ConfigDict()  # a run far below what was published early on says so

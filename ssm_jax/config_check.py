@@ -14,6 +14,11 @@ _S4D_INITS = ("s4d_lin", "s4d_inv", "s4d_legs", "fout", "ptd", *DISCRETE_INITS)
 INITS = {"s4d": _S4D_INITS, "s5": ("legs", *_S4D_INITS), "s4": ("legs", "fout")}
 
 
+# What can choose the best checkpoint, by task; in all others accuracy and loss
+METRICS: dict[str, tuple[str, ...]] = {}
+_LABELLED_METRICS = ("accuracy", "loss")
+
+
 def _choice(key: str, *allowed: str):
     def test(cfg: ConfigDict) -> str | None:
         value = flatten(cfg)[key]
@@ -41,7 +46,7 @@ _TESTS = (
     _choice("data.text.vocab", "char", "byte"),
     _choice("model.layer", *INITS),
     _choice("model.real_transform", "exp", "softplus", "relu", "clip", "stable", "none"),
-    _choice("model.beta.unit", "lra", "hz_1e4", "rad"),
+    _choice("model.beta.unit", "lra", "hz_1e4", "denoise", "rad"),
     _choice("model.dt_transform", "softplus", "exp"),
     _choice("model.discretization", "zoh", "bilinear", "none"),
     _choice("model.activations", "float32", "bfloat16"),
@@ -50,7 +55,6 @@ _TESTS = (
     _choice("model.norm", "batch", "layer"),
     _choice("model.gate", "glu", "half_glu1", "half_glu2"),
     _choice("model.pool", "last", "mean", "first", "sum"),
-    _choice("train.select_metric", "accuracy", "loss"),
     _choice("train.select_split", "train", "val"),
     _within("seed", 0),
     _within("batch_size", 1),
@@ -181,6 +185,12 @@ def check(cfg: ConfigDict) -> None:
                 "choose one of cosine, constant."
             )
     data, train = cfg.data, cfg.train
+    metrics = METRICS.get(cfg.task, _LABELLED_METRICS)
+    if train.select_metric not in metrics:
+        faults.append(
+            f"train.select_metric={train.select_metric!r} is not known to task={cfg.task!r}; "
+            f"choose one of {', '.join(metrics)}."
+        )
     faults += _model_faults(cfg.model)
     if (train.epochs > 0) == (train.steps > 0):
         faults.append(

@@ -111,9 +111,8 @@ def convolve(u_LH, k_HL, reverse_HL=None, gain_HF=None):
 def frequency(n, unit):
     """|s| at the bins 0..n/2."""
     k = np.arange(n // 2 + 1)
-    if unit == "lra":
-        return k / n
-    return k / 10_000 if unit == "hz_1e4" else k * 2 * np.pi / n
+    per_bin = {"lra": 1 / n, "hz_1e4": 1e-4, "denoise": 52.4288 / n, "rad": 2 * np.pi / n}
+    return k * per_bin[unit]
 
 
 def s4d_layer(p, u_LH, *, rule="zoh", dt_of="softplus", unit="lra", length=None):

@@ -11,7 +11,7 @@ from flax import nnx
 
 from ssm_jax import arms, config, config_check
 from ssm_jax.data.catalog import entry_of
-from ssm_jax.tasks import build_classifier
+from ssm_jax.tasks.classification import build_classifier
 from ssm_jax.train.optim import assign, groups_from
 from ssm_jax.train.state import split
 

@@ -65,7 +65,7 @@ def test_config_can_be_printed(config):
             ["model.alpha", "greater than 0"],
         ),
         (
-            ["--config=configs/quickstart.py", "--workdir=x", "--lra_release=/no/such/release"],
+            ["--config=configs/quickstart.py", "--workdir=x", "--from=/no/such/release"],
             ["/no/such/release"],
         ),
     ],

@@ -17,7 +17,7 @@ from ssm_jax.layers.exponent import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
 from ssm_jax.layers.s4d import INPUT_NORMS
 from ssm_jax.models.classifier import ACTIVATIONS
-from ssm_jax.tasks import OUTER_OPTIONS, build_classifier, layer_arguments
+from ssm_jax.tasks.classification import OUTER_OPTIONS, build_classifier, layer_arguments
 
 # What each layer needs besides the defaults
 LAYER = {
@@ -48,7 +48,9 @@ def test_every_argument_of_a_layer_is_an_option_and_the_other_way_round(layer):
     chosen = options(**LAYER[layer])
     given = layer_arguments(layer, {k: v for k, v in chosen.items() if k not in OUTER_OPTIONS})
     parameters = set(inspect.signature(LAYERS[layer].__init__).parameters)
-    assert set(given) == parameters - {"self", "d_model", "dropout", "tie_dropout", "rngs"}
+    assert set(given) == parameters - {
+        "self", "d_model", "skip", "dropout", "tie_dropout", "rngs",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -7,7 +7,7 @@ size: not run.
     python scripts/prepare_data.py prepare pathfinder --from=lra_release.gz  # the official ones
     python scripts/train.py --config=configs/lra/pathfinder.py --workdir=runs/pathfinder
 
---lra_release=PATH trains on the official images.
+--from=PATH trains on the official images.
 """
 
 from ssm_jax import arms

@@ -16,7 +16,6 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.kernels import sobolev_frequency, transfer_function
-from ssm_jax.models import SequenceClassifier
 
 NYQUIST = np.pi
 
@@ -89,13 +88,16 @@ class LayerView:
     PB_HN: tuple[np.ndarray, np.ndarray] | None = None
 
 
-def layers_of(model: SequenceClassifier) -> list[LayerView]:
-    """The state space layers of a model in the order of their use; others are passed over."""
-    return [
-        view(f"blocks/{i}/ssm", block.ssm)
-        for i, block in enumerate(model.blocks)
-        if isinstance(block.ssm, DiagonalLayer | LowRankLayer)
+def layers_of(model: nnx.Module) -> list[LayerView]:
+    """The state space layers anywhere in a model, by their paths; blocks in their order."""
+    found = [
+        (path, module)
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, DiagonalLayer | LowRankLayer)
     ]
+    # A path holds names and the numbers of list elements, which do not compare with each other.
+    found.sort(key=lambda pair: [(str(type(part)), part) for part in pair[0]])
+    return [view("/".join(map(str, path)), module) for path, module in found]
 
 
 def view(name: str, layer: DiagonalLayer | LowRankLayer) -> LayerView:

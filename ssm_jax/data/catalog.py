@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssm_jax.data.dataset import Dataset, open_dataset
+from ssm_jax.data.dataset import LabelledDataset, open_dataset
 from ssm_jax.data.listops_generator import Spec
 from ssm_jax.data.make_image import ImageOptions, image
 from ssm_jax.data.make_listops import listops
@@ -154,7 +154,7 @@ def recipe_of(task: str, options: Mapping[str, Any], place: Place) -> Recipe:
     return entry.recipe(entry.options(**chosen), options["source"], place)
 
 
-def open_data(task: str, options: Mapping[str, Any], place: Place) -> Dataset:
+def open_data(task: str, options: Mapping[str, Any], place: Place) -> LabelledDataset:
     """The data set that a config describes.
 
     Those that need no files are made if they are not there; all others are opened, and where they

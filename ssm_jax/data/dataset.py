@@ -1,4 +1,4 @@
-"""A data set of labelled sequences, ready to be gathered into batches."""
+"""Data sets, ready to be gathered into batches, and those of labelled sequences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ssm_jax.data.examples import Examples, Images, Pairs, Splits, spread
+from ssm_jax.data.examples import SPLITS, Examples, Images, Pairs, Splits, spread
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.data.store import open_store
 from ssm_jax.data.vocabulary import EOS, PAD
@@ -35,13 +35,101 @@ class Provenance:
 
 
 class Dataset(abc.ABC):
-    """Labelled sequences, memory-mapped.
+    """Examples in splits, gathered into batches by their numbers.
 
     Attributes:
       name: of the task.
-      n_classes: K.
+      splits: "train", "val" and "test".
       padded_length: L of a batch, unless it is asked for shorter.
       provenance: where the examples come from.
+    """
+
+    def __init__(self, name: str, padded_length: int, provenance: Provenance) -> None:
+        self.name = name
+        self.padded_length = padded_length
+        self.provenance = provenance
+        self.splits: tuple[str, ...] = SPLITS
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes if and only if the data or the examples that are used change."""
+        used = "".join(f" {split}={self.size(split)}" for split in self.splits)
+        return self.provenance.sha256[:16] + used
+
+    @abc.abstractmethod
+    def size(self, split: str) -> int:
+        """Examples in a split."""
+
+    @abc.abstractmethod
+    def lengths(self, split: str) -> np.ndarray:
+        """Steps of a split's examples, int64 (n,)."""
+
+    @abc.abstractmethod
+    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and type of what `gather` returns, by name."""
+
+    @abc.abstractmethod
+    def gather(
+        self, split: str, indices: np.ndarray, length: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """The examples with these numbers within a split.
+
+        Args:
+          split: "train", "val" or "test".
+          indices: int (B,).
+          length: L, at least that of the longest of them; None: padded_length.
+
+        Returns:
+          Arrays whose first axis is the batch, "inputs" among them.
+
+        Raises:
+          IndexError: for a number outside the split.
+          ValueError: for a split that does not exist.
+        """
+
+    @abc.abstractmethod
+    def steps_of(self, batch: Mapping[str, Any]) -> int:
+        """L of a batch."""
+
+    def facts(self, split: str) -> dict[str, float]:
+        """What a result on a split is to be read beside, by name."""
+        del split
+        return {}
+
+    def check(self, split: str, indices: np.ndarray) -> np.ndarray:
+        """The numbers of examples as int64.
+
+        Raises:
+          IndexError, ValueError: as `gather`.
+        """
+        indices, n = np.asarray(indices, np.int64), self.size(split)
+        if indices.size and not 0 <= indices.min() <= indices.max() < n:
+            raise IndexError(
+                f"{self.name} {split} has examples 0..{n - 1}; asked for "
+                f"{indices.min()}..{indices.max()}."
+            )
+        return indices
+
+    def no_split(self, split: str) -> ValueError:
+        """For a split that there is not."""
+        return ValueError(
+            f"{self.name} has no split {split!r}; choose one of {', '.join(self.splits)}."
+        )
+
+
+class LabelledDataset(Dataset):
+    """Sequences with a class each, memory-mapped.
+
+    `gather` returns
+
+      "inputs": int32 tokens (B, L), or (B, 2, L) of pairs: each with its end of sequence, then
+        padding; or float32 (B, L, 1);
+      "lengths": int32 (B,), or (B, 2): tokens with the end of sequence; not for images, which have
+        no padding;
+      "targets": int32 (B,).
+
+    Attributes:
+      n_classes: K.
       vocabulary: of the tokens, from id 0; empty for real inputs.
       vocab_size, d_input: ids of a token, or features of a real step; the other one is None.
       paired: an example is two sequences.
@@ -61,13 +149,12 @@ class Dataset(abc.ABC):
         vocabulary: tuple[str, ...] = (),
         n_classes: int = 10,
     ) -> None:
-        self.name = name
+        super().__init__(name, padded_length, provenance)
         self.n_classes = n_classes
-        self.padded_length = padded_length
-        self.provenance = provenance
         self.vocabulary = vocabulary
         self._examples = examples
         self._splits = dict(splits)
+        self.splits = tuple(splits)
         longest = max(int(self.lengths(split).max()) for split in splits)
         if padded_length < longest:
             raise ValueError(
@@ -79,12 +166,6 @@ class Dataset(abc.ABC):
     def vocab_size(self) -> int | None:
         return len(self.vocabulary) or None
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes if and only if the data or the examples that are used change."""
-        used = "".join(f" {split}={self.size(split)}" for split in self._splits)
-        return self.provenance.sha256[:16] + used
-
     def numbers(self, split: str) -> np.ndarray:
         """The places of a split's examples in the store, int64 (n,).
 
@@ -92,13 +173,10 @@ class Dataset(abc.ABC):
           ValueError: for a split that does not exist.
         """
         if split not in self._splits:
-            raise ValueError(
-                f"{self.name} has no split {split!r}; choose one of {', '.join(self._splits)}."
-            )
+            raise self.no_split(split)
         return self._splits[split]
 
     def size(self, split: str) -> int:
-        """Examples in a split."""
         return self.numbers(split).size
 
     def targets(self, split: str) -> np.ndarray:
@@ -110,41 +188,20 @@ class Dataset(abc.ABC):
         targets = self.targets(split)
         return float(np.bincount(targets, minlength=self.n_classes).max() / targets.size)
 
+    def facts(self, split: str) -> dict[str, float]:
+        return {"majority_rate": self.majority_rate(split)}
+
     def lengths(self, split: str) -> np.ndarray:
         """Steps of a split's examples with the end of sequence, int64 (n,); of a pair the more."""
         return self._examples.steps(self.numbers(split))
 
-    @abc.abstractmethod
-    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
-        """Shape and type of what `gather` returns, by name."""
+    def steps_of(self, batch: Mapping[str, Any]) -> int:
+        return steps_of(batch)
 
     def gather(
         self, split: str, indices: np.ndarray, length: int | None = None
     ) -> dict[str, np.ndarray]:
-        """The examples with these numbers within a split.
-
-        Args:
-          split: "train", "val" or "test".
-          indices: int (B,).
-          length: L, at least that of the longest of them; None: padded_length.
-
-        Returns:
-          "inputs": int32 tokens (B, L), or (B, 2, L) of pairs: each with its end of sequence, then
-            padding; or float32 (B, L, 1);
-          "lengths": int32 (B,), or (B, 2): tokens with the end of sequence; not for images, which
-            have no padding;
-          "targets": int32 (B,).
-
-        Raises:
-          IndexError: for a number outside the split.
-        """
-        numbers, indices = self.numbers(split), np.asarray(indices, np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < numbers.size:
-            raise IndexError(
-                f"{self.name} {split} has examples 0..{numbers.size - 1}; asked for "
-                f"{indices.min()}..{indices.max()}."
-            )
-        numbers = numbers[indices]
+        numbers = self.numbers(split)[self.check(split, indices)]
         return {
             **self._inputs(numbers, self.padded_length if length is None else length),
             "targets": self._examples.targets[numbers].astype(np.int32),
@@ -153,6 +210,11 @@ class Dataset(abc.ABC):
     @abc.abstractmethod
     def _inputs(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """What `gather` returns besides the targets."""
+
+
+def steps_of(batch: Mapping[str, Any]) -> int:
+    """L of a batch of labelled sequences: tokens have lengths beside them, real inputs features."""
+    return batch["inputs"].shape[-1 if "lengths" in batch else 1]
 
 
 def padded(rows: Ragged, numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +227,7 @@ def padded(rows: Ragged, numbers: np.ndarray, length: int) -> tuple[np.ndarray, 
     return inputs_BL, lengths_B
 
 
-class TokenDataset(Dataset):
+class TokenDataset(LabelledDataset):
     """One sequence of tokens per example."""
 
     _examples: Ragged
@@ -180,7 +242,7 @@ class TokenDataset(Dataset):
         return {"inputs": inputs_BL, "lengths": lengths_B}
 
 
-class PairDataset(Dataset):
+class PairDataset(LabelledDataset):
     """Two sequences of tokens per example."""
 
     paired = True
@@ -200,7 +262,7 @@ class PairDataset(Dataset):
         return {"inputs": inputs, "lengths": lengths}
 
 
-class ImageDataset(Dataset):
+class ImageDataset(LabelledDataset):
     """One gray image per example, a pixel per step: (p / 255 - mean) / std.
 
     `mean` and `std` are in units of full white.
@@ -240,7 +302,7 @@ def open_dataset(
     *,
     counts: Mapping[str, int] | None = None,
     **options: float,
-) -> Dataset:
+) -> LabelledDataset:
     """The data set stored in a folder.
 
     Args:

@@ -17,8 +17,8 @@ from jax import Array
 from ssm_jax.kernels.discretize import DISCRETIZE, complex_expm1, discretize_zoh, exponent, value_of
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
 
-BETA_UNITS = ("lra", "hz_1e4", "rad")
-PER_SAMPLE = ("lra", "rad")  # units whose |s| a longer step makes larger
+BETA_UNITS = ("lra", "hz_1e4", "denoise", "rad")
+PER_SAMPLE = ("lra", "denoise", "rad")  # units whose |s| a longer step makes larger
 
 
 def sobolev_frequency(n_fft: int, unit: str = "lra", step_scale: float = 1.0) -> np.ndarray:
@@ -28,6 +28,8 @@ def sobolev_frequency(n_fft: int, unit: str = "lra", step_scale: float = 1.0) ->
       (OC-9)
     hz_1e4: k / 10,000           as in the denoising and wave programs (OC-19, OC-23); grows with
       n_fft
+    denoise: 52.4288 k / n_fft   per sample what hz_1e4 is for an image of 2048 x 128 steps, whose
+      n_fft is 524,288 (OC-23): smaller images get the gains of the published experiment
     rad:    2 pi k / n_fft       radians per sample, 0..pi
 
     Args:
@@ -59,7 +61,12 @@ def frequency_per_radian(n_fft: int, unit: str = "lra") -> float:
     """
     if n_fft < 1:
         raise ValueError(f"frequency: n_fft must be at least 1, got {n_fft}.")
-    scale = {"lra": 1 / (2 * np.pi), "hz_1e4": n_fft / (2 * np.pi) * 1e-4, "rad": 1.0}
+    scale = {
+        "lra": 1 / (2 * np.pi),
+        "hz_1e4": n_fft / (2 * np.pi) * 1e-4,
+        "denoise": 2 * 2048 * 128 / (2 * np.pi) * 1e-4,
+        "rad": 1.0,
+    }
     if unit not in scale:
         raise ValueError(f"unknown unit {unit!r} of beta; choose one of {', '.join(BETA_UNITS)}.")
     return scale[unit]

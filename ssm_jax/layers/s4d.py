@@ -18,7 +18,7 @@ from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.kernels.multiplier import lacking
 from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
 from ssm_jax.layers.dropout import dropout as apply_dropout
-from ssm_jax.layers.exponent import filter_exponent
+from ssm_jax.layers.exponent import Knob, filter_exponent
 from ssm_jax.layers.padding import without_padding
 from ssm_jax.layers.state_form import MODES, Scale, require_state_form
 
@@ -58,6 +58,7 @@ class S4D(nnx.Module):
         dt_transform: str = "softplus",
         discretization: str = "zoh",
         bidirectional: bool = True,
+        skip: bool = True,
         dropout: float = 0.0,
         tie_dropout: bool = True,
         rngs: nnx.Rngs,
@@ -86,6 +87,7 @@ class S4D(nnx.Module):
             there is no dt then, and the three options above are not read.
           bidirectional: add a kernel on the future inputs, with its own C and the same A, dt and
             beta.
+          skip: D is trained; False: there is none, which a Knob of zeros stands for.
           dropout: rate on the output; tie_dropout: one draw for all time steps.
           rngs: with a "params" stream.
 
@@ -149,7 +151,8 @@ class S4D(nnx.Module):
             jnp.float32(0.5)
         )
         self.C_ri = nnx.Param(_times(C_ri, modes.B_SN.real, modes.B_SN.imag))
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
+        D_H = jax.random.normal(rngs.params(), (H,), jnp.float32)
+        self.D = nnx.Param(D_H) if skip else Knob(jnp.zeros_like(D_H))
         self.beta = filter_exponent("S4D", H, beta, learn_beta)
 
     def eigenvalues(self) -> Array:

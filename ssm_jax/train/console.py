@@ -21,6 +21,11 @@ from ssm_jax.train.optim import GroupRow
 WINDOW_S = 30.0  # steps/s and ETA are of the last half minute: they follow a change of speed
 
 
+def say(text: str) -> None:
+    """A line for the person who watches, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """The progress of training or of an evaluation, on stderr, from process 0 only.
 
@@ -35,12 +40,25 @@ class Progress:
     # One display for all bars of a process: rich before 14.1 refuses a second.
     _bars: ClassVar[Bars | None] = None
 
-    def __init__(self, task: str, total: int, *, start: int = 0, every_s: float = 10.0):
-        """Args are what is done ("train", "val"), its last step, its step now, and seconds."""
-        self.task, self.total, self.every_s = task, total, every_s
+    def __init__(
+        self,
+        task: str,
+        total: int,
+        *,
+        start: int = 0,
+        every_s: float = 10.0,
+        metric: str = "accuracy",
+    ):
+        """Args:
+        task: what is done ("train", "val").
+        total, start: its last step, and its step now.
+        every_s: seconds between lines.
+        metric: name of what stands beside the loss.
+        """
+        self.task, self.total, self.every_s, self.metric = task, total, every_s, metric
         self._step = start
         self._loss: float | None = None
-        self._accuracy: float | None = None
+        self._value: float | None = None
         self._times: deque[tuple[float, int]] = deque()
         self._told = time.monotonic()
         self._bar: TaskID | None = None
@@ -63,11 +81,11 @@ class Progress:
             )
         return self
 
-    def update(self, step: int, loss: float | None = None, accuracy: float | None = None) -> None:
-        """Say that `step` is done. A value that is left out keeps the last one."""
+    def update(self, step: int, loss: float | None = None, value: float | None = None) -> None:
+        """Say that `step` is done, with its loss and metric; one left out keeps the last."""
         self._step = step
         self._loss = self._loss if loss is None else loss
-        self._accuracy = self._accuracy if accuracy is None else accuracy
+        self._value = self._value if value is None else value
         now = time.monotonic()
         self._times.append((now, step))
         while len(self._times) > 2 and now - self._times[0][0] > WINDOW_S:
@@ -107,8 +125,8 @@ class Progress:
         parts = [f"{self._step}/{self.total}"]
         if self._loss is not None:
             parts.append(f"loss {self._loss:.4f}")
-        if self._accuracy is not None:
-            parts.append(f"accuracy {self._accuracy:.4f}")
+        if self._value is not None:
+            parts.append(f"{self.metric} {self._value:.4f}")
         rate = self.steps_per_second()
         if rate:
             parts.append(f"{rate:.1f} steps/s" if rate >= 10 else f"{rate:.2g} steps/s")

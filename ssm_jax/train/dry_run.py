@@ -23,12 +23,15 @@ def plan(experiment: Experiment) -> tuple[list[Table], list[str]]:
         shapes.add_column(column)
     for name, array in experiment.abstract_batch().items():
         shapes.add_row(f"batch/{name}", str(array.shape), array.dtype.name)
-    repeated = experiment.cfg.model.depth - 1
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state.params)[0]:
-        name = path_name(path)
+    leaves = [
+        (path_name(path), leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state.params)[0]
+    ]
+    repeated = len({name.split("/")[1] for name, _ in leaves if name.startswith("blocks/")}) - 1
+    for name, leaf in leaves:
         if not name.startswith("blocks/") or name.startswith("blocks/0/"):
             shapes.add_row(name, str(leaf.shape), leaf.dtype.name)
-    if repeated:
+    if repeated > 0:
         shapes.add_row(f"blocks/1..{repeated}", "as blocks/0", "")
 
     def size(tree) -> int:

@@ -10,13 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssm_jax.data.dataset import LabelledDataset
 from ssm_jax.train.console import Progress
 from ssm_jax.train.experiment import Experiment
+from ssm_jax.train.means import evaluation_step, split_means
 from ssm_jax.train.record import published, run_record
 from ssm_jax.train.reopen import PROVENANCE, choose_step, read_record, rebuild, restore
 from ssm_jax.train.scores import class_scores, confusion_matrix, length_table, wilson_interval
 from ssm_jax.train.state import TrainState
-from ssm_jax.train.step import make_predict_step
+from ssm_jax.train.step import make_eval_step
 from ssm_jax.train.workdir import Workdir
 
 # What of the record of the evaluation itself goes into a result
@@ -29,7 +31,7 @@ def evaluate_run(
     split: str = "test",
     step: str = "best",
     data_dir: Path,
-    lra_release: Path | None = None,
+    files: Path | None = None,
     argv: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The result of a checkpoint on a split, as JSON can hold it, with where it comes from.
@@ -38,7 +40,7 @@ def evaluate_run(
       path: the run's folder; nothing is written there.
       split: "train", "val" or "test".
       step: see `reopen.choose_step`.
-      data_dir, lra_release: see `experiment.build`.
+      data_dir, files: see `experiment.build`.
       argv: the command, for the result.
 
     Raises:
@@ -50,9 +52,8 @@ def evaluate_run(
     workdir = Workdir(path)
     record = read_record(workdir.record)
     number = choose_step(workdir.checkpoints, step)
-    experiment = rebuild(record, workdir.record, data_dir=data_dir, lra_release=lra_release)
+    experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
     state = restore(experiment, workdir.checkpoints, number)
-    predictions = predict(experiment, state, split)
     cfg = experiment.cfg
     best = f"best {cfg.train.select_split} {cfg.train.select_metric}"
     chosen = {"best": best, "newest": "newest"}.get(step, "as asked")
@@ -65,8 +66,8 @@ def evaluate_run(
             "split": split,
             "step": number,
             "chosen_as": chosen,
-            **scores_of(predictions, experiment.dataset.n_classes),
-            "majority_rate": experiment.dataset.majority_rate(split),
+            **_found(experiment, state, split),
+            **experiment.dataset.facts(split),
             "run": {key: record[key] for key in PROVENANCE},
             "evaluation": {key: now[key] for key in OF_EVALUATION},
         }
@@ -89,10 +90,25 @@ class Predictions:
     lengths: np.ndarray | None
 
 
+def _found(experiment: Experiment, state: TrainState, split: str) -> dict[str, Any]:
+    """What is counted of classes, or the means of the metrics of a task that has none."""
+    if isinstance(experiment.dataset, LabelledDataset):
+        predictions = predict(experiment, state, split)
+        return scores_of(predictions, experiment.dataset.n_classes)
+    with jax.set_mesh(experiment.mesh):
+        means = split_means(experiment, evaluation_step(experiment), state, split)
+    return {"examples": experiment.dataset.size(split), "metrics": means}
+
+
 def predict(experiment: Experiment, state: TrainState, split: str) -> Predictions:
-    """What the model makes of every example of a split."""
+    """What the model makes of every example of a split, where the task has classes."""
+    assert experiment.task.predict is not None
     step = jax.jit(
-        make_predict_step(experiment.graphdef, horizon=experiment.dataset.padded_length),
+        make_eval_step(
+            experiment.graphdef,
+            experiment.task.predict,
+            horizon=experiment.dataset.padded_length,
+        ),
         out_shardings=experiment.replicated,
     )
     total = -(-experiment.dataset.size(split) // experiment.eval_batch_size)

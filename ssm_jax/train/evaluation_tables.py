@@ -22,6 +22,8 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
     # Titles apart: rich would fold them to the width of their tables.
     console.print(f"{result['name']}: {result['split']} split, step {result['step']:,}")
     console.print(_summary(result))
+    if "confusion" not in result:
+        return
     console.print("Confusion: rows true, columns predicted; percent of the row, and examples")
     console.print(_confusion(result))
     if "lengths" in result:
@@ -35,11 +37,17 @@ def _summary(result: Mapping[str, Any]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     run, now = result["run"], result["evaluation"]
-    interval = _interval(result["accuracy_interval_95"])
+    if "accuracy" in result:
+        interval = _interval(result["accuracy_interval_95"])
+        found = {
+            "accuracy": f"{result['accuracy']:.4f}, 95 % interval {interval}",
+            "majority class": f"{result['majority_rate']:.4f}",
+            "loss": f"{result['loss']:.4f} nats",
+        }
+    else:
+        found = {name: f"{value:.4g}" for name, value in result["metrics"].items()}
     rows = {
-        "accuracy": f"{result['accuracy']:.4f}, 95 % interval {interval}",
-        "majority class": f"{result['majority_rate']:.4f}",
-        "loss": f"{result['loss']:.4f} nats",
+        **found,
         "examples": f"{result['examples']:,}",
         "checkpoint": f"step {result['step']:,} ({result['chosen_as']})",
         "run": f"seed {run['seed']}, config {run['config_digest']}, code {_code(run['git'])}",

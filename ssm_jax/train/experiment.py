@@ -21,7 +21,7 @@ from ssm_jax.data.dataset import Dataset
 from ssm_jax.data.loader import Batch, Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.recipe import Place
 from ssm_jax.kernels.sharding import DATA_AXIS
-from ssm_jax.tasks import TASKS, sample_batch
+from ssm_jax.tasks import TASKS, Task, sample_batch
 from ssm_jax.train.optim import GroupRow, cosine_with_warmup, groups_from, make_optimizer
 from ssm_jax.train.state import TrainState, init_state, split
 from ssm_jax.train.step import make_eval_step, make_gradient, make_train_step
@@ -81,9 +81,13 @@ class Experiment:
     def batch_sharding(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(DATA_AXIS))
 
+    @property
+    def task(self) -> Task:
+        return TASKS[self.cfg.task]
+
     def fresh_state(self) -> TrainState:
         """The state before the first step, from the config's seed, on all devices."""
-        build_model = TASKS[self.cfg.task].build_model
+        build_model = self.task.build_model
         options = self.cfg.model.to_dict()
 
         def init() -> TrainState:
@@ -122,13 +126,15 @@ class Experiment:
     def gradient(self) -> Callable[..., Any]:
         """See `make_gradient`."""
         horizon, parts = self.dataset.padded_length, self.cfg.train.accumulate
-        return make_gradient(self.graphdef, horizon=horizon, accumulate=parts)
+        sums = self.task.train_sums
+        return make_gradient(self.graphdef, sums, horizon=horizon, accumulate=parts)
 
     def compile_train_step(self, length: int | None = None) -> jax.stages.Compiled:
         """The train step for batches of a length, None: the longest; reuses the state's memory."""
-        horizon, parts = self.dataset.padded_length, self.cfg.train.accumulate
+        sums, horizon = self.task.train_sums, self.dataset.padded_length
+        parts = self.cfg.train.accumulate
         step = jax.jit(
-            make_train_step(self.graphdef, self.tx, horizon=horizon, accumulate=parts),
+            make_train_step(self.graphdef, sums, self.tx, horizon=horizon, accumulate=parts),
             donate_argnums=0,
             out_shardings=(self.replicated, self.replicated),
         )
@@ -138,9 +144,9 @@ class Experiment:
 
     def compile_eval_step(self, length: int | None = None) -> jax.stages.Compiled:
         """The evaluation of one batch of a length; None: the longest."""
-        horizon = self.dataset.padded_length
         step = jax.jit(
-            make_eval_step(self.graphdef, horizon=horizon), out_shardings=self.replicated
+            make_eval_step(self.graphdef, self.task.eval_sums, horizon=self.dataset.padded_length),
+            out_shardings=self.replicated,
         )
         state = self.abstract_state()
         batch = self.abstract_batch(length, evaluation=True)
@@ -177,13 +183,13 @@ def _abstract_model(task: str, dataset: Dataset, options: Mapping[str, Any]) -> 
     return nnx.eval_shape(lambda: build_model(dataset, options, nnx.Rngs(params=jax.random.key(0))))
 
 
-def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -> Experiment:
+def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Experiment:
     """Check a config, open (or prepare) its data, and assemble the experiment.
 
     Args:
       cfg: from an experiment file; not changed.
       data_dir: where prepared data are, or are put.
-      lra_release: the official files, for data.source=official.
+      files: official files of the user, an archive or a folder.
 
     Raises:
       ValueError: options that cannot work, or not together.
@@ -192,7 +198,7 @@ def build(cfg: ConfigDict, *, data_dir: Path, lra_release: Path | None = None) -
     check(cfg)
     if cfg.task not in TASKS:
         raise ValueError(f"unknown task {cfg.task!r}; choose one of {', '.join(TASKS)}.")
-    dataset = TASKS[cfg.task].open_data(cfg.data.to_dict(), Place(data_dir, lra_release))
+    dataset = TASKS[cfg.task].open_data(cfg.data.to_dict(), Place(data_dir, files))
     return assemble(cfg, dataset)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ import jax
 from rich.console import Console
 
 from ssm_jax import config as config_lib
-from ssm_jax.tasks import mean_metrics, steps_of
 from ssm_jax.train.checkpoint import CheckpointStore
-from ssm_jax.train.console import Progress, parameter_table
+from ssm_jax.train.console import Progress, parameter_table, say
 from ssm_jax.train.crash import diverged
-from ssm_jax.train.experiment import Experiment, setup_digest, timed_compile
+from ssm_jax.train.experiment import Experiment, setup_digest
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
+from ssm_jax.train.means import PerLength, evaluation_step, split_means
 from ssm_jax.train.record import run_record
 from ssm_jax.train.result import below_reference, draw, summary_of
 from ssm_jax.train.state import TrainState
@@ -26,11 +25,6 @@ from ssm_jax.train.workdir import StopRequest, Workdir, write_json_atomic
 
 EXIT_DONE = 0
 EXIT_STOPPED = 75  # EX_TEMPFAIL: saved on request, the same command goes on; schedulers requeue
-
-
-def say(text: str) -> None:
-    """A line for the person who watches, on stderr."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def train_and_evaluate(
@@ -63,7 +57,7 @@ def train_and_evaluate(
             workdir.checkpoints,
             keep=cfg.checkpoint.keep,
             best_metric=cfg.train.select_metric,
-            best_mode="max" if cfg.train.select_metric == "accuracy" else "min",
+            best_mode=experiment.task.metrics[cfg.train.select_metric],
             identity=config_lib.identity(cfg),
             data_fingerprint=dataset.fingerprint,
         ) as checkpoints,
@@ -104,24 +98,6 @@ def train_and_evaluate(
     return EXIT_DONE if finished else EXIT_STOPPED
 
 
-class PerLength:
-    """A step, compiled for each length of batches when the first one of it comes."""
-
-    def __init__(self, what: str, compile_step: Callable[[int], jax.stages.Compiled]) -> None:
-        self._what = what
-        self._compile = compile_step
-        self._compiled: dict[int, jax.stages.Compiled] = {}
-
-    def of(self, batch: Mapping[str, jax.Array]) -> jax.stages.Compiled:
-        """The step for a batch."""
-        length = steps_of(batch)
-        if length not in self._compiled:
-            step, seconds = timed_compile(lambda: self._compile(length))
-            say(f"compiled {self._what} for L = {length:,} in {seconds:.1f} s.")
-            self._compiled[length] = step
-        return self._compiled[length]
-
-
 @dataclass
 class _Run:
     """The files of a run, and what it carries from step to step besides the state."""
@@ -141,7 +117,12 @@ class _Run:
     eval_step: PerLength = field(init=False)
 
     def __post_init__(self) -> None:
-        self.eval_step = PerLength("the evaluation", self.experiment.compile_eval_step)
+        self.eval_step = evaluation_step(self.experiment)
+
+    @property
+    def headline(self) -> str:
+        """The metric that stands beside the loss."""
+        return self.experiment.task.headline
 
     def train(self, state: TrainState, start: int) -> bool:
         """Train to the last step; False if stopped before, with everything saved."""
@@ -153,10 +134,11 @@ class _Run:
             self._save(start, state, replace=True, final=start == total)
         if start >= total:
             return True
-        train_step = PerLength("the training step", experiment.compile_train_step)
+        length_of = experiment.dataset.steps_of
+        train_step = PerLength("the training step", length_of, experiment.compile_train_step)
         batches = experiment.train_batches(start)
         unread: tuple[int, Mapping[str, jax.Array]] | None = None
-        with Progress("train", total, start=start) as progress:
+        with Progress("train", total, start=start, metric=self.headline) as progress:
             for step in range(start + 1, total + 1):
                 batch = experiment.place_batch(next(batches))
                 state, metrics = train_step.of(batch)(state, experiment.key, batch)
@@ -185,7 +167,7 @@ class _Run:
                 f"no evaluation had a finite {train.select_metric}; there is no checkpoint to test."
             )
         state, _ = self.store.restore(self.best["step"], experiment.abstract_state())
-        test = self._means(state, "test")
+        test = self._means_of(state, "test")
         if test is None:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
@@ -196,10 +178,14 @@ class _Run:
                 say(f"figure: {figure}")
         self.workdir.mark_done({"test": test})
         self.sink.write("test", experiment.total_steps, test)
+        beside = ", ".join(
+            f"{name.replace('_', ' ')} {value:.4f}"
+            for name, value in experiment.dataset.facts("test").items()
+        )
         say(
-            f"test accuracy {test['accuracy']:.4f} (majority class "
-            f"{summary['majority_rate']:.4f}) at step {self.best['step']:,}, which has the best "
-            f"{train.select_split} {train.select_metric}; all results: {self.workdir.summary}"
+            f"test {self.headline} {test[self.headline]:.4f}{f' ({beside})' if beside else ''} at "
+            f"step {self.best['step']:,}, which has the best {train.select_split} "
+            f"{train.select_metric}; all results: {self.workdir.summary}"
         )
         return True
 
@@ -215,7 +201,7 @@ class _Run:
         if not values.pop("ok"):
             raise diverged(self.experiment, self.workdir, step, state, values, self.last_finite)
         self.last_finite = (step, values["loss"])
-        progress.update(step, values["loss"], values["accuracy"])
+        progress.update(step, values["loss"], values[self.headline])
         for name, value in {**values, "steps": 1.0}.items():
             self.window[name] = self.window.get(name, 0.0) + value
         if step % self.experiment.cfg.log.every == 0:
@@ -227,31 +213,22 @@ class _Run:
             if (rate := progress.steps_per_second()) is not None:
                 self.timing.write("train", step, {"steps_per_second": rate})
 
-    def _means(self, state: TrainState, split: str) -> dict[str, float] | None:
-        """Means over every example of a split; None if asked to stop meanwhile."""
-        experiment = self.experiment
-        total = -(-experiment.dataset.size(split) // experiment.eval_batch_size)
-        sums: dict[str, float] = {}
-        with Progress(split, total) as progress:
-            for number, numbered in enumerate(experiment.eval_batches(split), start=1):
-                batch = experiment.place_batch(numbered)
-                found = self.eval_step.of(batch)(state.params, state.stats, batch)
-                for name, value in found.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
-                means = mean_metrics(sums)
-                progress.update(number, means["loss"], means["accuracy"])
-                if self.stop.requested is not None:
-                    return None
-        return mean_metrics(sums)
+    def _means_of(self, state: TrainState, split: str) -> dict[str, float] | None:
+        """Means over a split; None if asked to stop meanwhile."""
+
+        def stopped() -> bool:
+            return self.stop.requested is not None
+
+        return split_means(self.experiment, self.eval_step, state, split, stopped)
 
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate on the selection split and note the result; False if asked to stop meanwhile."""
         train = self.experiment.cfg.train
-        self.found = self._means(state, train.select_split)
+        self.found = self._means_of(state, train.select_split)
         if self.found is None:
             return False
         value = self.found[train.select_metric]
-        sign = 1 if train.select_metric == "accuracy" else -1
+        sign = 1 if self.experiment.task.metrics[train.select_metric] == "max" else -1
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
             self.best = {"step": step, "value": value}
         if (warning := below_reference(self.experiment, step, self.found)) is not None:

@@ -83,25 +83,25 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
 
 
 def rebuild(
-    record: Mapping[str, Any], where: Path, *, data_dir: Path, lra_release: Path | None = None
+    record: Mapping[str, Any], where: Path, *, data_dir: Path, files: Path | None = None
 ) -> Experiment:
     """The experiment of a run.
 
     Args:
       record, where: from `read_record`, and its file.
-      data_dir, lra_release: see `experiment.build`.
+      data_dir, files: see `experiment.build`.
 
     Raises:
       ValueError: other options or other data than the run's; else as `experiment.build`.
     """
     cfg = config_of(record, where)
-    experiment = experiment_lib.build(cfg, data_dir=data_dir, lra_release=lra_release)
+    experiment = experiment_lib.build(cfg, data_dir=data_dir, files=files)
     dataset, data = experiment.dataset, record["data"]
     if dataset.fingerprint != data["fingerprint"]:
         raise ValueError(
             f"the run had other data: {data['fingerprint']} ({data['detail']}), and here are "
             f"{dataset.fingerprint} ({dataset.provenance.detail}); give the run's with --data_dir "
-            "or --lra_release."
+            "or --from."
         )
     return experiment
 

@@ -38,7 +38,7 @@ def summary_of(
         "best": dict(best),
         "steps": experiment.total_steps,
         "parameters": sum(row.size for row in experiment.rows),
-        "majority_rate": dataset.majority_rate("test"),
+        **dataset.facts("test"),
         "examples": {split: dataset.size(split) for split in ("train", "val", "test")},
         **{key: record[key] for key in ("seed", "data", "git", "versions", "devices", "command")},
         "config_digest": config_lib.digest(cfg),
@@ -79,4 +79,5 @@ def draw(experiment: Experiment, workdir: Workdir, state: TrainState) -> list[Pa
         after=layers_of(nnx.merge(experiment.graphdef, state.params, state.stats)),
         length=experiment.dataset.padded_length,
         title=experiment.cfg.name,
+        metric=experiment.task.headline,
     )

@@ -11,21 +11,23 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ssm_jax.tasks import Batch, apply_model, classification_sums, mean_metrics
+from ssm_jax.tasks import Batch, Sums, mean_metrics
 from ssm_jax.train.optim import path_name
 from ssm_jax.train.state import TrainState, split
 
 Metrics = dict[str, Array]
+TrainSums = Callable[[Any, Batch, Array | None, int | None], Sums]
 
 
 def make_gradient(
-    graphdef: nnx.GraphDef, *, horizon: int | None = None, accumulate: int = 1
+    graphdef: nnx.GraphDef, sums: TrainSums, *, horizon: int | None = None, accumulate: int = 1
 ) -> Callable[[TrainState, Array, Batch], tuple[Any, Any]]:
     """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
     Args:
       graphdef: of the model.
-      horizon: steps that the filters of the layers count, see `apply_model`.
+      sums: a task's `train_sums`, whose mean loss is differentiated.
+      horizon: steps that the filters of the layers count, see `Task`.
       accumulate: M parts of a batch that are computed in turn, so that one part's activations are
         in memory at a time. Part m has the examples m, m + M, ..: on several devices every device
         then computes at every part. Batch statistics are of a part.
@@ -34,8 +36,7 @@ def make_gradient(
     def of_part(params: Any, stats: Any, key: Array, batch: Batch):
         def objective(params):
             model = nnx.merge(graphdef, params, stats)
-            logits_BK = apply_model(model, batch, train=True, key=key, horizon=horizon)
-            metrics = mean_metrics(classification_sums(logits_BK, batch))
+            metrics = mean_metrics(sums(model, batch, key, horizon))
             return metrics["loss"], (metrics, split(model)[2])
 
         return jax.value_and_grad(objective, has_aux=True)(params)
@@ -72,6 +73,7 @@ def _in_parts(array: Array, parts: int) -> Array:
 
 def make_train_step(
     graphdef: nnx.GraphDef,
+    sums: TrainSums,
     tx: optax.GradientTransformation,
     *,
     horizon: int | None = None,
@@ -79,13 +81,13 @@ def make_train_step(
 ) -> Callable[[TrainState, Array, Batch], tuple[TrainState, Metrics]]:
     """(state, key, batch) -> (new state, metrics).
 
-    Metrics: loss, accuracy and grad_norm before the update, and ok. When a loss or gradient is not
-    finite, `ok` falls and the state stays what it was before that step, for good: the metrics are
-    read one step late, and the steps dispatched meanwhile must not touch it.
+    Metrics: the means of the sums and grad_norm before the update, and ok. When a loss or gradient
+    is not finite, `ok` falls and the state stays what it was before that step, for good: the
+    metrics are read one step late, and the steps dispatched meanwhile must not touch it.
 
-    `horizon` and `accumulate` are those of `make_gradient`.
+    `sums`, `horizon` and `accumulate` are those of `make_gradient`.
     """
-    gradient = make_gradient(graphdef, horizon=horizon, accumulate=accumulate)
+    gradient = make_gradient(graphdef, sums, horizon=horizon, accumulate=accumulate)
 
     def train_step(state: TrainState, key: Array, batch: Batch) -> tuple[TrainState, Metrics]:
         (loss, (metrics, stats)), grads = gradient(state, key, batch)
@@ -102,35 +104,17 @@ def make_train_step(
 
 
 def make_eval_step(
-    graphdef: nnx.GraphDef, *, horizon: int | None = None
+    graphdef: nnx.GraphDef,
+    function: Callable[[Any, Batch, int | None], Metrics],
+    *,
+    horizon: int | None = None,
 ) -> Callable[[Any, Any, Batch], Metrics]:
-    """(params, stats, batch) -> sums over the batch's real examples."""
+    """(params, stats, batch) -> what a task's `eval_sums` or `predict` makes of the batch."""
 
     def eval_step(params: Any, stats: Any, batch: Batch) -> Metrics:
-        return classification_sums(_logits(graphdef, params, stats, batch, horizon), batch)
+        return function(nnx.merge(graphdef, params, stats), batch, horizon)
 
     return eval_step
-
-
-def make_predict_step(
-    graphdef: nnx.GraphDef, *, horizon: int | None = None
-) -> Callable[[Any, Any, Batch], Metrics]:
-    """(params, stats, batch) -> of each example the predicted class, and the loss in nats."""
-
-    def predict_step(params: Any, stats: Any, batch: Batch) -> Metrics:
-        logits_BK = _logits(graphdef, params, stats, batch, horizon)
-        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, batch["targets"])
-        return {"predicted": jnp.argmax(logits_BK, axis=-1), "loss": loss_B}
-
-    return predict_step
-
-
-def _logits(
-    graphdef: nnx.GraphDef, params: Any, stats: Any, batch: Batch, horizon: int | None
-) -> Array:
-    """Logits (B, K) of a batch in evaluation."""
-    model = nnx.merge(graphdef, params, stats)
-    return apply_model(model, batch, train=False, key=None, horizon=horizon)
 
 
 def non_finite_leaves(

@@ -23,6 +23,7 @@ from ssm_jax.kernels.frequency import BETA_UNITS
 FREQUENCY = {  # |s| at w radians per sample, for a transform of length n
     "lra": lambda w, n: w / (2 * np.pi),
     "hz_1e4": lambda w, n: w / (2 * np.pi) * n / 1e4,
+    "denoise": lambda w, n: w / (2 * np.pi) * 52.4288,
     "rad": lambda w, n: w,
 }
 

@@ -11,7 +11,7 @@ from running import run
 from scipy import signal
 
 from ssm_jax.kernels import sobolev_frequency, sobolev_gain, transfer_function
-from ssm_jax.kernels.frequency import discrete_transfer_function
+from ssm_jax.kernels.frequency import BETA_UNITS, discrete_transfer_function
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ from ssm_jax.kernels.frequency import discrete_transfer_function
         ("hz_1e4", 524288, 262144, 27.2144),
         ("hz_1e4", 524288, 10_000, 2.0),
         ("hz_1e4", 64, 1, 1.0001),
+        ("denoise", 524288, 262144, 27.2144),  # as hz_1e4 on the transform of 2048 x 128 steps
+        ("denoise", 65536, 32768, 27.2144),
         ("rad", 4096, 2048, 1 + math.pi),
         ("rad", 4096, 1024, 1 + math.pi / 2),
     ],
@@ -35,7 +37,7 @@ def test_gain_at_a_bin_is_a_known_base_to_the_power_beta(unit, n_fft, bin, base)
     np.testing.assert_allclose(gain[:, bin], base ** beta.astype(float), rtol=1e-6)
 
 
-@pytest.mark.parametrize("unit", ["lra", "hz_1e4", "rad"])
+@pytest.mark.parametrize("unit", BETA_UNITS)
 @pytest.mark.parametrize("n_fft", [1, 2, 33, 128, 4096])
 def test_gain_is_one_plus_frequency_to_the_power_beta(unit, n_fft):
     """At every bin, n odd included."""
@@ -46,7 +48,7 @@ def test_gain_is_one_plus_frequency_to_the_power_beta(unit, n_fft):
     np.testing.assert_allclose(s, oracles.frequency(n_fft, unit), rtol=1e-7)
 
 
-@pytest.mark.parametrize("unit", ["lra", "hz_1e4", "rad"])
+@pytest.mark.parametrize("unit", BETA_UNITS)
 def test_beta_0_is_the_identity_with_gradient_log_of_the_base(unit):
     zero = np.zeros(2, np.float32)
     np.testing.assert_array_equal(run(sobolev_gain, zero, n_fft=64, unit=unit), 1)
@@ -67,7 +69,7 @@ def test_unknown_unit_and_empty_transform_are_refused():
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0, 4.0])
-@pytest.mark.parametrize("unit", ["lra", "hz_1e4", "rad"])
+@pytest.mark.parametrize("unit", BETA_UNITS)
 def test_a_tone_keeps_its_gain_at_another_sampling_rate(unit, scale):
     """A sequence of the same duration has 1 / scale times the samples; the bins are the same."""
     beta = np.float32([-1.0, 0.7])
@@ -81,7 +83,10 @@ def test_a_tone_keeps_its_gain_at_another_sampling_rate(unit, scale):
     np.testing.assert_allclose(coarse[:, :bins], own[:, :bins], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("unit", "at_nyquist"), [("lra", 0.25), ("hz_1e4", 0.0032), ("rad", 1.57)])
+@pytest.mark.parametrize(
+    ("unit", "at_nyquist"),
+    [("lra", 0.25), ("hz_1e4", 0.0032), ("denoise", 13.107), ("rad", 1.5708)],
+)
 def test_step_scale_divides_frequencies_per_sample(unit, at_nyquist):
     s = sobolev_frequency(64, unit, step_scale=2.0)
     assert s[-1] == pytest.approx(at_nyquist, rel=1e-3)

@@ -312,7 +312,7 @@ def test_layers_without_a_state_form_say_so():
         ({"init": "s4d_lin"}, "unknown init 's4d_lin'; choose one of legs, fout"),
         ({"init": "fout"}, "'exp': cannot represent Re A = 0"),
         ({"real_transform": "tanh"}, "unknown real_transform 'tanh'; choose one of exp"),
-        ({"beta_unit": "hz"}, "unknown beta_unit 'hz'; choose one of lra, hz_1e4, rad"),
+        ({"beta_unit": "hz"}, "unknown beta_unit 'hz'; choose one of lra, hz_1e4, denoise, rad"),
         ({"dt_transform": "relu"}, "unknown dt_transform 'relu'; choose one of softplus, exp"),
         ({"discretization": "zoh"}, "discretization must be 'bilinear', got 'zoh': .* S4D"),
         ({"b_clip": 0.0}, "b_clip must be positive and finite, got 0.0"),

@@ -221,7 +221,7 @@ def test_dropout_acts_on_the_output_where_a_key_is_given():
     [
         ({"n_ssm": 4}, "n_ssm=4 must divide d_model=6"),
         ({"n_ssm": 0}, "n_ssm=0 must divide d_model=6"),
-        ({"beta_unit": "hz"}, "unknown beta_unit 'hz'; choose one of lra, hz_1e4, rad"),
+        ({"beta_unit": "hz"}, "unknown beta_unit 'hz'; choose one of lra, hz_1e4, denoise, rad"),
         ({"dt_transform": "relu"}, "unknown dt_transform 'relu'; choose one of softplus, exp"),
         ({"discretization": "euler"}, "unknown discretization 'euler'; choose one of zoh"),
         ({"alpha": 0.0}, "alpha must be positive"),
@@ -232,3 +232,12 @@ def test_dropout_acts_on_the_output_where_a_key_is_given():
 def test_options_out_of_their_set_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         S4D(H, rngs=nnx.Rngs(params=0), **options)
+
+
+def test_without_skip_the_output_is_the_convolution_alone_and_D_is_not_trained():
+    layers = {skip: S4D(3, d_state=4, skip=skip, rngs=nnx.Rngs(params=0)) for skip in (True, False)}
+    u_BLH = jax.random.normal(jax.random.key(1), (2, 16, 3))
+    skipped_BLH = layers[True].D[...][None, None, :] * u_BLH
+    expected_BLH = layers[True](u_BLH) - skipped_BLH
+    np.testing.assert_allclose(layers[False](u_BLH), expected_BLH, rtol=1e-5, atol=1e-5)
+    assert not isinstance(layers[False].D, nnx.Param)

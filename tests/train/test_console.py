@@ -34,7 +34,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds_and_at_the_end(clo
     with Progress("train", 100) as progress:
         for step in range(1, 101):
             clock.now += 0.25
-            progress.update(step, loss=1 / step if step % 10 == 0 else None, accuracy=0.5)
+            progress.update(step, loss=1 / step if step % 10 == 0 else None, value=0.5)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -93,7 +93,7 @@ with Progress("train", 4) as train:
             with Progress("val", 3) as val:
                 for batch in (1, 2, 3):
                     time.sleep(0.2)
-                    val.update(batch, accuracy=0.75)
+                    val.update(batch, value=0.75)
 assert Progress._bars is None
 print("done")
 """

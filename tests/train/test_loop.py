@@ -104,7 +104,7 @@ def test_run_stopped_during_evaluations_equals_an_undisturbed_one(
     experiment, reference, tmp_path, monkeypatch
 ):
     """SIGTERM in the middle of the evaluations at steps 20 and 60 and of the final test."""
-    means, stopped = loop._Run._means, []
+    means, stopped = loop._Run._means_of, []
 
     def interrupted(self, state, split):
         key = (split, int(state.step))
@@ -113,7 +113,7 @@ def test_run_stopped_during_evaluations_equals_an_undisturbed_one(
             self.stop.requested = "SIGTERM"
         return means(self, state, split)
 
-    monkeypatch.setattr(loop._Run, "_means", interrupted)
+    monkeypatch.setattr(loop._Run, "_means_of", interrupted)
     for _ in range(3):
         assert loop.train_and_evaluate(experiment, tmp_path / "run") == loop.EXIT_STOPPED
     assert loop.train_and_evaluate(experiment, tmp_path / "run") == loop.EXIT_DONE
@@ -281,7 +281,7 @@ def test_train_step_compiles_once_over_steps_and_knobs(data_dir):
         for a, b in ((1.0, 0.0), (3.0, -0.5))
     )
     assert one.graphdef == other.graphdef
-    step = jax.jit(make_train_step(one.graphdef, one.tx))
+    step = jax.jit(make_train_step(one.graphdef, one.task.train_sums, one.tx))
     for experiment in (one, other):
         state = experiment.fresh_state()
         for k in range(3):

@@ -7,6 +7,7 @@ from running import run
 from tiny import tiny_experiment
 
 from ssm_jax.tasks import mean_metrics
+from ssm_jax.tasks.classification import train_sums
 from ssm_jax.train import loop
 from ssm_jax.train.step import make_gradient
 
@@ -32,7 +33,7 @@ def short_batch(experiment):
 
 
 def gradients(experiment, batches, **options):
-    gradient = make_gradient(experiment.graphdef, **options)
+    gradient = make_gradient(experiment.graphdef, train_sums, **options)
     state = experiment.fresh_state()
     return [run(gradient, state, experiment.key, batch) for batch in batches]
 
@@ -74,7 +75,7 @@ def test_batch_statistics_are_of_the_parts_in_turn(data_dir):
     experiment = tiny_experiment(data_dir, **ONE_BLOCK)
     batch = experiment.dataset.gather("train", np.arange(8))
     (((loss, (_, stats)), grads),) = gradients(experiment, [batch], horizon=24, accumulate=2)
-    gradient = make_gradient(experiment.graphdef, horizon=24)
+    gradient = make_gradient(experiment.graphdef, train_sums, horizon=24)
     state = experiment.fresh_state()
     each = []
     for m in (0, 1):

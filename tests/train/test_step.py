@@ -13,6 +13,7 @@ from running import run
 
 from ssm_jax.layers.dropout import dropout
 from ssm_jax.layers.norm import BatchNorm
+from ssm_jax.tasks.classification import eval_sums, train_sums
 from ssm_jax.train.state import init_state, split
 from ssm_jax.train.step import (
     make_eval_step,
@@ -49,7 +50,7 @@ def setting(root=1.0):
 @functools.cache
 def one_step():
     graphdef, tx, _ = setting()
-    return make_train_step(graphdef, tx)
+    return make_train_step(graphdef, train_sums, tx)
 
 
 def batch(seed=0, value=None):
@@ -96,7 +97,7 @@ def test_metrics_are_of_the_state_before_the_update():
     loss = np.log(np.exp(z).sum(1)) - z[np.arange(B), targets]
     np.testing.assert_allclose(metrics["loss"], loss.mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics["accuracy"], (z.argmax(1) == targets).mean(), rtol=1e-6)
-    _, gradient = run(make_gradient(graphdef), state, KEY, batch())
+    _, gradient = run(make_gradient(graphdef, train_sums), state, KEY, batch())
     square = sum(np.sum(g.astype(float) ** 2) for g in jax.tree.leaves(gradient))
     np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(square), rtol=1e-6)
 
@@ -120,16 +121,18 @@ def test_an_infinite_gradient_under_a_finite_loss_stops_as_well():
     assert np.isfinite(metrics["loss"])
     assert not metrics["ok"]
     assert leaves(after) == leaves(state)
-    assert non_finite_leaves(make_gradient(graphdef), state, KEY, batch()) == ["grad/root"]
+    assert non_finite_leaves(make_gradient(graphdef, train_sums), state, KEY, batch()) == [
+        "grad/root"
+    ]
 
 
 def test_non_finite_leaves_names_what_broke():
     graphdef, _, state = setting()
-    assert non_finite_leaves(make_gradient(graphdef), state, KEY, batch()) == []
+    assert non_finite_leaves(make_gradient(graphdef, train_sums), state, KEY, batch()) == []
     bias = state.params["out"]["bias"].at[1].set(jnp.nan)
     params = {**state.params, "out": {**state.params["out"], "bias": bias}}
     broken = dataclasses.replace(state, params=params)
-    found = non_finite_leaves(make_gradient(graphdef), broken, KEY, batch())
+    found = non_finite_leaves(make_gradient(graphdef, train_sums), broken, KEY, batch())
     assert found[:2] == ["loss", "params/out/bias"]
     assert "grad/out/bias" in found
 
@@ -168,7 +171,7 @@ def test_dropout_depends_on_key_and_step_alone():
 def test_the_step_compiles_once():
     """Its output has the types of its input, the weak ones included."""
     graphdef, tx, state = setting()
-    step = jax.jit(make_train_step(graphdef, tx))
+    step = jax.jit(make_train_step(graphdef, train_sums, tx))
     for seed in range(3):
         state, _ = step(state, KEY, batch(seed))
     assert step._cache_size() == 1
@@ -177,7 +180,7 @@ def test_the_step_compiles_once():
 def test_evaluation_sums_over_the_real_examples_without_dropout():
     graphdef, _, state = setting()
     examples = {**batch(), "mask": np.float32([1, 1, 0, 1, 0, 0])}
-    evaluate = make_eval_step(graphdef)
+    evaluate = make_eval_step(graphdef, eval_sums)
     sums = run(evaluate, state.params, state.stats, examples)
     assert sums["count"] == 3
     kept = {name: array[[0, 1, 3]] for name, array in batch().items()}

@@ -28,6 +28,7 @@ def draw_run(
     after: Sequence[LayerView],
     length: int,
     title: str,
+    metric: str = "accuracy",
 ) -> list[Path]:
     """Draw and write curves.png, response.png, eigenvalues.png and beta.png, each atomically.
 
@@ -37,6 +38,7 @@ def draw_run(
       before, after: the same layers at the start and after training.
       length: L of the sequences.
       title: the run's name.
+      metric: what the curves show beside the loss.
 
     Returns:
       The paths of the files.
@@ -54,7 +56,7 @@ def draw_run(
     paths = []
     with matplotlib.style.context("default"):  # whatever this person's matplotlibrc says
         for name, figure in (
-            ("curves", curves_figure(rows, title)),
+            ("curves", curves_figure(rows, title, metric)),
             ("response", response_figure(before, after, length, title)),
             ("eigenvalues", eigenvalues_figure(before, after, length, title)),
             ("beta", beta_figure(before, after, length, title)),

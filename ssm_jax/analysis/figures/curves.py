@@ -1,4 +1,4 @@
-"""Loss and accuracy over training."""
+"""The loss and a metric over training."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from ssm_jax.analysis.figures.panels import AFTER, EVALUATION, note, plain_log_ticks
 
 SMOOTH_FROM = 200  # logged training steps; fewer are a readable line
-LABELS = {"loss": "loss (cross-entropy, nats)", "accuracy": "accuracy (share correct)"}
+LABELS = {"accuracy": "accuracy (share correct)"}  # of metrics whose name does not say enough
 
 
-def curves_figure(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Loss and accuracy against step: training as logged, and its running mean; evaluations.
+def curves_figure(
+    rows: Sequence[Mapping[str, Any]], title: str, metric: str = "accuracy"
+) -> Figure:
+    """The loss and a metric against step: training as logged, its running mean, and evaluations.
 
     A cross at the foot marks a step whose value is not finite.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     figure.suptitle(f"{title}: training")
     kinds = sorted({row["kind"] for row in rows}, key=lambda kind: (kind != "train", kind))
-    for axes, name in zip(figure.subplots(1, 2), LABELS, strict=True):
+    loss = "loss (cross-entropy, nats)" if metric == "accuracy" else "loss"
+    labels = {"loss": loss, metric: LABELS.get(metric, metric)}
+    for axes, name in zip(figure.subplots(1, 2), labels, strict=True):
         shown = np.empty(0)
         for kind in kinds:
             points = [(r["step"], r[name]) for r in rows if r["kind"] == kind and name in r]
@@ -45,12 +49,12 @@ def curves_figure(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
                 foot, label = axes.get_xaxis_transform(), f"{kind}: not finite"
                 axes.plot(step[~good], at_foot, "x", color="red", transform=foot, label=label)
         # A first loss at 30 times the last would press the rest into the foot of the panel.
-        if name == "loss" and shown.size and 0 < 10 * shown.min() < shown.max():
+        if name != "accuracy" and shown.size and 0 < 10 * shown.min() < shown.max():
             axes.set_yscale("log")
             plain_log_ticks(axes.yaxis)
         axes.set_xlim(left=0)
         axes.set_xlabel("training step")
-        axes.set_ylabel(LABELS[name])
+        axes.set_ylabel(labels[name])
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.grid(color="0.9")

@@ -1,22 +1,20 @@
-"""What is trained: a task is a model on a dataset, with a loss and its metrics."""
+"""The classification of whole sequences: cross-entropy, accuracy, and LRA's models."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
 
-from ssm_jax.data.catalog import CATALOG, open_data
-from ssm_jax.data.dataset import Dataset
-from ssm_jax.data.recipe import Place
+from ssm_jax.data.catalog import open_data
+from ssm_jax.data.dataset import LabelledDataset, steps_of
 from ssm_jax.models import PairClassifier, SequenceClassifier
+from ssm_jax.tasks.task import Batch, Sums, Task
 
 # Options of `cfg.model` about the network around the layers
 OUTER_OPTIONS = (
@@ -37,25 +35,9 @@ OUTER_OPTIONS = (
 )
 NOT_IN = {"s4d": (), "s5": ("n_ssm",), "s4": ("init_seed",)}  # shared options a layer lacks
 
-# inputs (B, L), (B, 2, L) or (B, L, 1); targets (B,); lengths (B,) or (B, 2) where there is
-# padding; in evaluation also mask (B,), 1 = real
-Batch = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class Task:
-    """How to open the data of a task and to build its model.
-
-    open_data(options, place) takes the plain options of `cfg.data`.
-    build_model(dataset, options, rngs) takes the plain options of `cfg.model`.
-    """
-
-    open_data: Callable[[Mapping[str, Any], Place], Dataset]
-    build_model: Callable[[Dataset, Mapping[str, Any], nnx.Rngs], nnx.Module]
-
 
 def build_classifier(
-    dataset: Dataset, options: Mapping[str, Any], rngs: nnx.Rngs
+    dataset: LabelledDataset, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> SequenceClassifier:
     """The LRA classifier for sequences of tokens or of real numbers, or for pairs of sequences."""
     ssm = dict(options)
@@ -86,7 +68,37 @@ def layer_arguments(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**shared, **own}
 
 
-def classification_sums(logits_BK: Array, batch: Batch) -> dict[str, Array]:
+def classification_of(name: str) -> Task:
+    """The task of a data set of the catalog."""
+    return Task(
+        open_data=functools.partial(open_data, name),
+        build_model=build_classifier,
+        train_sums=train_sums,
+        eval_sums=eval_sums,
+        metrics={"accuracy": "max", "loss": "min"},
+        predict=predict,
+    )
+
+
+def train_sums(model: nnx.Module, batch: Batch, key: Array | None, horizon: int | None) -> Sums:
+    """Cross-entropy in nats and right answers in training."""
+    return classification_sums(logits_of(model, batch, train=True, key=key, horizon=horizon), batch)
+
+
+def eval_sums(model: nnx.Module, batch: Batch, horizon: int | None) -> Sums:
+    """The same in evaluation."""
+    logits_BK = logits_of(model, batch, train=False, key=None, horizon=horizon)
+    return classification_sums(logits_BK, batch)
+
+
+def predict(model: nnx.Module, batch: Batch, horizon: int | None) -> dict[str, Array]:
+    """Of each example the predicted class, and the loss in nats."""
+    logits_BK = logits_of(model, batch, train=False, key=None, horizon=horizon)
+    loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, batch["targets"])
+    return {"predicted": jnp.argmax(logits_BK, axis=-1), "loss": loss_B}
+
+
+def classification_sums(logits_BK: Array, batch: Batch) -> Sums:
     """Sums over the real examples of a batch: cross-entropy in nats, right answers, examples."""
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, batch["targets"])
     correct_B = (jnp.argmax(logits_BK, axis=-1) == batch["targets"]).astype(jnp.float32)
@@ -98,32 +110,10 @@ def classification_sums(logits_BK: Array, batch: Batch) -> dict[str, Array]:
     }
 
 
-def mean_metrics(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Sums over examples to means: {"loss": nats, "accuracy": 0..1}."""
-    return {name: total / sums["count"] for name, total in sums.items() if name != "count"}
-
-
-def apply_model(
-    model: nnx.Module, batch: Batch, *, train: bool, key: Array | None, horizon: int | None
+def logits_of(
+    model: Any, batch: Batch, *, train: bool, key: Array | None, horizon: int | None
 ) -> Array:
     """Logits of a batch, whose layers run as on `horizon` steps; None: as many as it has."""
     if horizon == steps_of(batch):
         horizon = None
     return model(batch["inputs"], batch.get("lengths"), train=train, key=key, horizon=horizon)
-
-
-def steps_of(batch: Batch) -> int:
-    """L of a batch."""
-    return batch["inputs"].shape[-1 if "lengths" in batch else 1]
-
-
-def sample_batch(dataset: Dataset, batch_size: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a training batch."""
-    shapes = dataset.shapes(batch_size, length)
-    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
-
-
-TASKS = {
-    name: Task(open_data=functools.partial(open_data, name), build_model=build_classifier)
-    for name in CATALOG
-}

@@ -1,0 +1,9 @@
+"""What is trained, by name: the tasks of the Long Range Arena."""
+
+from ssm_jax.data.catalog import CATALOG
+from ssm_jax.tasks.classification import classification_of
+from ssm_jax.tasks.task import Batch, Sums, Task, mean_metrics, sample_batch
+
+__all__ = ["TASKS", "Batch", "Sums", "Task", "mean_metrics", "sample_batch"]
+
+TASKS: dict[str, Task] = {name: classification_of(name) for name in CATALOG}
