@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     data_dir = replace(cli.DATA_DIR, default=default_data_dir())
     flags = (cli.WORKDIR, data_dir, cli.FROM, cli.WANDB, cli.DRY_RUN)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
-    if values["from"] is not None and cfg.data.source == "generated":
+    if values["from"] is not None and cfg.data.source in ("generated", "photographs"):
         with cfg.unlocked():
             cfg.data.source = "official"
     if values["workdir"] is None and not values["dry_run"]:

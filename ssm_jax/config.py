@@ -27,7 +27,7 @@ def default() -> ConfigDict:
     cfg.batch_size = 32  # examples per step over all devices, >= 1
 
     cfg.data = ConfigDict()
-    cfg.data.source = "generated"  # or official | sample | fashion_mnist | stand_in, by task
+    cfg.data.source = "generated"  # or official | sample | fashion_mnist | photographs | stand_in
     cfg.data.seed = 0  # of what is generated, >= 0; not read for official data
     cfg.data.n_train = 0  # examples made, or used of those there are (evenly spread); 0: all, or
     cfg.data.n_val = 0  # as many as officially
@@ -50,6 +50,11 @@ def default() -> ConfigDict:
     cfg.data.pathfinder = ConfigDict()
     cfg.data.pathfinder.upstream = True  # generate with the original's border behaviour
     cfg.data.pathfinder.allow_mismatch = False  # accept official files that are not 200,000 images
+
+    cfg.data.denoise = ConfigDict()
+    cfg.data.denoise.height = 2_048  # pixels, >= 1; height * width is data.padded_length
+    cfg.data.denoise.width = 128  # pixels, >= 1
+    cfg.data.denoise.amplitude = 0.5  # of stripes, at most, >= 0; in units of full white
 
     cfg.model = ConfigDict()
     cfg.model.layer = "s4d"  # s4d | s5 | s4: a key of ssm_jax.layers.LAYERS

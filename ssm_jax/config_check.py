@@ -15,8 +15,10 @@ INITS = {"s4d": _S4D_INITS, "s5": ("legs", *_S4D_INITS), "s4": ("legs", "fout")}
 
 
 # What can choose the best checkpoint, by task; in all others accuracy and loss
-METRICS: dict[str, tuple[str, ...]] = {}
+METRICS = {"denoise": ("psnr", "loss")}
 _LABELLED_METRICS = ("accuracy", "loss")
+# Options of `model` that a task reads; one that is not here reads them all
+READ = {"denoise": ("d_state", "alpha", "beta.", "dt_min", "dt_max")}
 
 
 def _choice(key: str, *allowed: str):
@@ -42,7 +44,10 @@ def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool 
 
 
 _TESTS = (
-    _choice("data.source", "generated", "official", "sample", "fashion_mnist", "stand_in"),
+    _choice(
+        "data.source",
+        *("generated", "official", "sample", "fashion_mnist", "photographs", "stand_in"),
+    ),
     _choice("data.text.vocab", "char", "byte"),
     _choice("model.layer", *INITS),
     _choice("model.real_transform", "exp", "softplus", "relu", "clip", "stable", "none"),
@@ -71,6 +76,9 @@ _TESTS = (
     _within("data.text.min_freq", 1),
     _within("data.text.val_fraction", 0, 0.5),
     _within("data.image.n_held_out", 1, 49_999),
+    _within("data.denoise.height", 1),
+    _within("data.denoise.width", 1),
+    _within("data.denoise.amplitude", 0),
     _within("model.norm_momentum", 0, 1),
     _within("train.accumulate", 1),
     _within("reference.epoch", 0),
@@ -166,6 +174,16 @@ def _model_faults(model: ConfigDict) -> list[str]:
     return faults
 
 
+def _task_faults(task: str, model: ConfigDict) -> list[str]:
+    """Options of the model that were set and that the task's own model does not read."""
+    standard = flatten(default().model)
+    return [
+        f"model.{key}={value!r} is not read with task={task!r}; leave it at {standard[key]!r}."
+        for key, value in flatten(model).items()
+        if not key.startswith(READ[task]) and value != standard[key]
+    ]
+
+
 def check(cfg: ConfigDict) -> None:
     """Refuse values and combinations that cannot work.
 
@@ -191,7 +209,7 @@ def check(cfg: ConfigDict) -> None:
             f"train.select_metric={train.select_metric!r} is not known to task={cfg.task!r}; "
             f"choose one of {', '.join(metrics)}."
         )
-    faults += _model_faults(cfg.model)
+    faults += _task_faults(cfg.task, cfg.model) if cfg.task in READ else _model_faults(cfg.model)
     if (train.epochs > 0) == (train.steps > 0):
         faults.append(
             f"give train.epochs or train.steps, and leave the other at 0; "

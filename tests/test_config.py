@@ -4,6 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ssm_jax import config, config_check
+from ssm_jax.tasks import TASKS
 
 
 def valid() -> ConfigDict:
@@ -15,6 +16,9 @@ def valid() -> ConfigDict:
 # A value out of range for each rule that looks at one option.
 WRONG = {
     "data.source": "elsewhere",
+    "data.denoise.height": 0,
+    "data.denoise.width": 0,
+    "data.denoise.amplitude": -0.5,
     "model.layer": "s6",
     "model.real_transform": "tanh",
     "model.activations": "float16",
@@ -244,3 +248,23 @@ def test_a_value_of_two_options_needs_its_name():
     with pytest.raises(ValueError, match="unknown config argument 'no'"):
         config.parse_arg("no", **choices)
     assert config.parse_arg("second=no", **choices)["second"] == "no"
+
+
+def test_what_may_choose_a_checkpoint_is_what_the_task_counts():
+    for name, task in TASKS.items():
+        metrics = config_check.METRICS.get(name, ("accuracy", "loss"))
+        assert tuple(task.metrics) == metrics, name
+
+
+def test_a_metric_of_another_task_is_refused():
+    with pytest.raises(ValueError, match="'psnr' is not known to task='listops'"):
+        config_check.check(changed("train.select_metric", "psnr"))
+
+
+def test_an_option_that_a_tasks_model_does_not_read_is_refused():
+    cfg = valid()
+    cfg.task, cfg.train.select_metric = "denoise", "psnr"
+    config_check.check(cfg)
+    cfg.model.depth = 2
+    with pytest.raises(ValueError, match="depth=2 is not read with task='denoise'"):
+        config_check.check(cfg)

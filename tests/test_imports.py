@@ -17,12 +17,16 @@ MAY_IMPORT = {
     "kernels": {"jax", "numpy"},
     "init": {"jax", "numpy"},
     "layers": {"kernels", "init", "jax", "numpy", "flax"},
-    "models": {"layers", "kernels", "jax", "flax"},
+    "models": {"layers", "kernels", "jax", "numpy", "flax"},
     "data": {"numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba"},
     "tasks": {"models", "data", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "config_check", "analysis", "kernels",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
+    },
+    "studies": {
+        "train", "tasks", "data", "models", "analysis",
+        "jax", "numpy", "flax", "rich", "ml_collections",
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "matplotlib", "scipy"},
     "bench": {
@@ -42,7 +46,9 @@ MAY_IMPORT = {
 ONLY_IN = {
     "orbax": {"train/step_folder.py"},  # what train/checkpoint.py keeps in a folder of one step
     "wandb": {"train/logs.py"},
-    "matplotlib": {f"analysis/figures/{f}.py" for f in ("__init__", "curves", "layers", "panels")},
+    "matplotlib": {
+        f"analysis/figures/{f}.py" for f in ("__init__", "curves", "denoise", "layers", "panels")
+    },
     "grain": {"data/loader.py"},
     "numba": {"data/pathfinder_core.py"},
     "tensorflow_datasets": {"data/builder.py"},
@@ -53,6 +59,8 @@ ONLY_IN = {
         "options.py",
         "cli.py",
         "train/experiment.py",
+        "studies/cells.py",
+        "studies/denoise.py",
         "bench/buckets.py",
         "bench/steps.py",
     },

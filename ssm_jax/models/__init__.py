@@ -2,5 +2,6 @@
 
 from ssm_jax.models.block import Block
 from ssm_jax.models.classifier import PairClassifier, SequenceClassifier
+from ssm_jax.models.denoiser import Denoiser
 
-__all__ = ["Block", "PairClassifier", "SequenceClassifier"]
+__all__ = ["Block", "Denoiser", "PairClassifier", "SequenceClassifier"]

@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+from matplotlib.figure import Figure
 
 from ssm_jax.analysis.figures.curves import curves_figure
 from ssm_jax.analysis.figures.layers import beta_figure, eigenvalues_figure, response_figure
 from ssm_jax.analysis.spectra import LayerView
 
-__all__ = ["beta_figure", "curves_figure", "draw_run", "eigenvalues_figure", "response_figure"]
+__all__ = [
+    "beta_figure",
+    "curves_figure",
+    "draw_run",
+    "eigenvalues_figure",
+    "response_figure",
+    "save",
+]
 
 
 def draw_run(
@@ -62,9 +70,15 @@ def draw_run(
             ("beta", beta_figure(before, after, length, title)),
         ):
             path = folder / f"{name}.png"
-            part = path.with_name(path.name + ".part")
-            # Without the Software entry the same numbers give the same bytes.
-            figure.savefig(part, format="png", dpi=130, metadata={"Software": None})
-            os.replace(part, path)
+            save(path, figure)
             paths.append(path)
     return paths
+
+
+def save(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, atomically; its folder is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    # Without the Software entry the same numbers give the same bytes.
+    figure.savefig(part, format="png", dpi=130, metadata={"Software": None})
+    os.replace(part, path)

@@ -1,0 +1,136 @@
+"""CelebA from a user's archive or folder (Liu et al. 2015), image by image.
+
+The archive stays packed: its index finds an image, which is decoded when it is asked for. The
+pictures may not be handed on, so there is no download.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ARCHIVE = "img_align_celeba.zip"
+PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
+SPLITS = {"0": "train", "1": "val", "2": "test"}
+OFFICIAL = {"train": 162_770, "val": 19_867, "test": 19_962}
+CROP = 178  # the middle square of an image of 178 x 218 pixels
+
+
+class CelebA:
+    """Images of CelebA: the middle square, resized as torchvision does it."""
+
+    def __init__(self, path: Path, size: tuple[int, int], counts: Mapping[str, int]) -> None:
+        """Args:
+          path: img_align_celeba.zip, or the folder unpacked from it; beside it, or in it, is
+            list_eval_partition.txt or .csv.
+          size: (H, W) to which an image is stretched.
+          counts: images of each split that are used, evenly spread; 0: all.
+
+        Raises:
+          FileNotFoundError: the images or the partition are not there.
+          ValueError: the partition cannot be read, names images that are not there, or has fewer
+            than are asked for.
+        """
+        self._size = size
+        self._path = path
+        self._archive: zipfile.ZipFile | None = None
+        partition = _partition_beside(path)
+        self._names = _read_partition(partition)
+        bytes_of = self._index(path)
+        for split, names in self._names.items():
+            if not names:
+                raise ValueError(f"{partition} has no images of the split {split!r}.")
+            missing = [name for name in names if name not in bytes_of]
+            if missing:
+                raise ValueError(
+                    f"{path} lacks {len(missing):,} of the {len(names):,} {split} images that "
+                    f"{partition} names, such as {missing[0]}; get it again."
+                )
+        official = {split: len(names) for split, names in self._names.items()} == OFFICIAL
+        for split, n in counts.items():
+            names = self._names[split]
+            if n > len(names):
+                raise ValueError(
+                    f"data.n_{split}={n}: there are {len(names):,} {split} images; ask for fewer."
+                )
+            if n:
+                self._names[split] = [names[i * len(names) // n] for i in range(n)]
+        listed = "".join(
+            f"{split} {name} {bytes_of[name][1]}\n"
+            for split, names in self._names.items()
+            for name in names
+        )
+        self._place = {name: place for name, (place, _) in bytes_of.items()}
+        self.sha256 = hashlib.sha256(f"{size}\n{listed}".encode()).hexdigest()
+        self.detail = f"CelebA, middle {CROP} pixels stretched to {size[0]} x {size[1]}" + (
+            "" if official else "; NOT of the official number of images"
+        )
+
+    def _index(self, path: Path) -> dict[str, tuple[str, int]]:
+        """Of each image the place in the archive or folder and the bytes of its file, by name."""
+        if path.is_dir():
+            files = [file for file in path.rglob("*.jpg") if file.is_file()]
+            return {file.name: (str(file), file.stat().st_size) for file in files}
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile:
+            raise ValueError(f"{path} is no whole zip archive; get {ARCHIVE} again.") from None
+        members = [m for m in self._archive.infolist() if m.filename.endswith(".jpg")]
+        return {Path(m.filename).name: (m.filename, m.file_size) for m in members}
+
+    def size(self, split: str) -> int:
+        return len(self._names[split])
+
+    def pixels(self, split: str, index: int) -> np.ndarray:
+        """An image, uint8 (H, W, 3).
+
+        Raises:
+          ValueError: its file is damaged.
+        """
+        place = self._place[self._names[split][index]]
+        try:
+            data = Path(place).read_bytes() if self._archive is None else self._archive.read(place)
+            with Image.open(io.BytesIO(data)) as image:
+                whole = image.convert("RGB")
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{place} of {self._path} is damaged ({error}); get it again."
+            ) from None
+        left, top = round((whole.width - CROP) / 2), round((whole.height - CROP) / 2)
+        box = (left, top, left + CROP, top + CROP)
+        height, width = self._size
+        return np.asarray(whole.crop(box).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _partition_beside(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; give {ARCHIVE} or its folder with --from.")
+    folders = (path, path.parent) if path.is_dir() else (path.parent,)
+    for folder in folders:
+        for name in PARTITION:
+            if (folder / name).is_file():
+                return folder / name
+    raise FileNotFoundError(
+        f"{PARTITION[0]} is not beside {path}; put it there, it says which images are for training."
+    )
+
+
+def _read_partition(path: Path) -> dict[str, list[str]]:
+    """The images of each split, in order. Lines are "000001.jpg 0", in CSV with a comma."""
+    names: dict[str, list[str]] = {split: [] for split in SPLITS.values()}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        words = line.replace(",", " ").split()
+        if (number == 1 and words[:1] == ["image_id"]) or not words:
+            continue
+        if len(words) != 2 or words[1] not in SPLITS:
+            raise ValueError(
+                f"{path}: line {number} is {line!r}; it must be the name of an image and 0, 1 or 2."
+            )
+        names[SPLITS[words[1]]].append(words[0])
+    return names

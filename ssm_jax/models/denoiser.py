@@ -1,0 +1,72 @@
+"""The linear state space autoencoder of the image denoising experiment."""
+
+from __future__ import annotations
+
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ssm_jax.layers import S4D
+from ssm_jax.models.block import linear
+
+CHANNELS = 3
+
+
+class Denoiser(nnx.Module):
+    r"""y = W (k^(beta) * u) + b: one causal diagonal SSM per colour, then a 1x1 convolution.
+
+    No activation, no skip: the model is one linear operator with the response W G^(beta)(i s), so
+    what it does to a disturbance is what it does to a tone. Its eigenvalues are
+
+        a_0 = -e^-5,    a_n = -3 + i n alpha pi,    n = 1..N - 1,
+
+    and C starts as |Im a| / 1000 times a complex normal, so that C_0 = 0. Source: denoising.py of
+    the official code (OC-21..OC-23), whose step is dt = 1e-4. There A and dt are frozen: give their
+    parameter groups the rate 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        d_state: int = 64,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        learn_beta: bool = False,
+        beta_unit: str = "denoise",
+        dt_min: float = 1e-4,
+        dt_max: float = 1e-4,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+        width: pixels of a row of the images; says where stripes are.
+        d_state: modes N, conjugates not counted.
+        alpha: distance of the frequencies, in units of pi rad per unit of time; > 0.
+        beta, learn_beta, beta_unit: of the filter, see S4D.
+        dt_min, dt_max: units of time per sample.
+        rngs: with a "params" stream.
+        """
+        self.width = width
+        A_im_N = alpha * np.pi * np.arange(d_state)
+        A_re_N = np.where(np.arange(d_state) == 0, -np.exp(-5.0), -3.0)
+        self.ssm = S4D(
+            CHANNELS,
+            d_state=d_state,
+            init=A_re_N + 1j * A_im_N,
+            beta=beta,
+            learn_beta=learn_beta,
+            beta_unit=beta_unit,
+            dt_min=dt_min,
+            dt_max=dt_max,
+            dt_transform="exp",
+            bidirectional=False,
+            skip=False,
+            rngs=rngs,
+        )
+        scale_N = (A_im_N / 1000).astype(np.float32)
+        self.ssm.C_ri[...] = self.ssm.C_ri[...] * scale_N[None, None, :, None]
+        self.mix = linear(CHANNELS, CHANNELS, rngs)
+
+    def __call__(self, inputs: Array) -> Array:
+        """Images (B, L, 3), flattened row by row, as the model returns them."""
+        return self.mix(self.ssm(inputs))

@@ -1,0 +1,190 @@
+"""Image denoising under different alpha and beta: figures, table, results."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from ssm_jax.analysis.denoise import gain_of, judge
+from ssm_jax.analysis.figures import save
+from ssm_jax.analysis.figures.denoise import Shown, gains_figure, images_figure, share
+from ssm_jax.data.denoise import DenoiseDataset
+from ssm_jax.models import Denoiser
+from ssm_jax.studies.cells import Cell, Run, run_cells
+from ssm_jax.tasks.denoise import Q, stripes
+from ssm_jax.train.console import say
+from ssm_jax.train.record import published
+from ssm_jax.train.reopen import choose_step, restore
+from ssm_jax.train.state import TrainState
+from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
+
+ALPHAS = (1 / 3, 1.0, 10.0, 490.52 / math.pi)  # the official Enhance, Raw, Middle and Flip
+BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+
+def _cell(alpha: float, beta: float) -> Cell:
+    return Cell((("model.alpha", alpha), ("model.beta.init", beta)))
+
+
+REFERENCE = _cell(1.0, 0.0)
+# What makes the bias of the reference stronger, weaker, and turns it round
+STORY = (REFERENCE, _cell(1.0, -1.0), _cell(10.0, 1.0), _cell(ALPHAS[3], 0.0))
+GRID = tuple(_cell(alpha, beta) for alpha in ALPHAS for beta in BETAS)
+# Of the stripes in the pictures, in units of full white; the published 5 and 3 hide the image.
+PICTURE_AMPLITUDE = 0.6
+PICTURE = 0  # number of the test image shown
+
+
+def run_study(
+    cfg: ConfigDict,
+    cells: Sequence[Cell],
+    *,
+    seeds: int,
+    folder: Path,
+    data_dir: Path,
+    files: Path | None,
+    argv: Sequence[str],
+) -> int:
+    """Train the cells, the reference among them, and write what they show into the folder.
+
+    Args are those of `run_cells`. Returns the exit code.
+    """
+    runs: list[Run] = []
+    arguments: dict[str, Any] = {"data_dir": data_dir, "files": files, "argv": argv}
+    for run in run_cells(cfg, cells, seeds=seeds, folder=folder, **arguments):
+        if isinstance(run, int):
+            return run
+        runs.append(run)
+    results = results_of(runs, cfg.notes, argv)
+    write_json_atomic(folder / "results.json", results)
+    write_text_atomic(folder / "table.md", table_of(results))
+    _draw([run for run in runs if run.seed == cfg.seed and run.cell in STORY], results, folder)
+    _print(results)
+    say(f"figures and table: {folder}/images.png, gains.png, table.md, results.json")
+    return 0
+
+
+def results_of(runs: Sequence[Run], notes: str, argv: Sequence[str]) -> dict[str, Any]:
+    """What was found, by cell: the test metrics of each seed, their means, and the verdict."""
+    summaries = [json.loads(Workdir(run.path).summary.read_text()) for run in runs]
+    tests: dict[Cell, dict[int, dict[str, float]]] = {}
+    for run, summary in zip(runs, summaries, strict=True):
+        tests.setdefault(run.cell, {})[run.seed] = summary["test"]
+    means = {
+        cell: {
+            name: float(np.mean([test[name] for test in by_seed.values()]))
+            for name in next(iter(by_seed.values()))
+        }
+        for cell, by_seed in tests.items()
+    }
+    reference = means[REFERENCE]["passed_low"] / means[REFERENCE]["passed_high"]
+    cells = []
+    for cell, by_seed in tests.items():
+        verdict = judge(means[cell]["passed_low"], means[cell]["passed_high"], reference)
+        word = "reference" if cell == REFERENCE else verdict.word
+        options = {"alpha": cell.options["model.alpha"], "beta": cell.options["model.beta.init"]}
+        found = {"bias": verdict.bias, "verdict": word}
+        seeds = {str(seed): test for seed, test in by_seed.items()}
+        cells.append({"cell": cell.name, **options, **found, "mean": means[cell], "seeds": seeds})
+    return published(
+        {
+            "notes": notes,
+            "cells": cells,
+            "steps": runs[0].experiment.total_steps,
+            "command": list(argv),
+            **{key: summaries[0][key] for key in ("data", "git", "versions", "devices")},
+        }
+    )
+
+
+HEAD = ("alpha", "beta", "low stripes pass", "high stripes pass", "low / high", "bias")
+
+
+def rows_of(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The table, row by row: means over the seeds, and the least and the most of them."""
+    return [
+        (
+            f"{cell['alpha']:.4g}",
+            f"{cell['beta']:g}",
+            *(_with_spread(cell, f"passed_{name}") for name in ("low", "high")),
+            f"{cell['bias']:.3g}",
+            cell["verdict"],
+        )
+        for cell in results["cells"]
+    ]
+
+
+def _with_spread(cell: Mapping[str, Any], name: str) -> str:
+    found = [test[name] for test in cell["seeds"].values()]
+    spread = f" ({share(min(found))} .. {share(max(found))})" if len(found) > 1 else ""
+    return share(cell["mean"][name]) + spread
+
+
+def table_of(results: Mapping[str, Any]) -> str:
+    """The table in Markdown."""
+    lines = [HEAD, ("---",) * len(HEAD), *rows_of(results)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _print(results: Mapping[str, Any]) -> None:
+    table = Table(title="Energy of the stripes that passes, test images", title_justify="left")
+    for name in HEAD:
+        table.add_column(name, justify="right")
+    for row in rows_of(results):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _draw(runs: Sequence[Run], results: Mapping[str, Any], folder: Path) -> None:
+    """images.png and gains.png, of runs of one seed."""
+    dataset = runs[0].experiment.dataset
+    assert isinstance(dataset, DenoiseDataset)
+    batch = dataset.gather("test", np.array([PICTURE]))
+    noise_13 = 2 * PICTURE_AMPLITUDE * batch["noise"] / np.abs(batch["noise"]).max()
+    inputs = {
+        name: batch["inputs"] + np.asarray(noise)
+        for name, noise in stripes(noise_13, dataset.width, dataset.padded_length).items()
+    }
+
+    def picture(sequence_1L3: Any) -> np.ndarray:
+        """(H, W, 3) in 0..1."""
+        return (np.asarray(sequence_1L3).reshape(dataset.height, dataset.width, 3) + 1) / 2
+
+    omega_F = np.geomspace(1e-3, np.pi, 1500)
+    by_name = {cell["cell"]: cell for cell in results["cells"]}
+    shown = []
+    for run in runs:
+        cell, checkpoints = by_name[run.cell.name], Workdir(run.path).checkpoints
+        best = restore(run.experiment, checkpoints, choose_step(checkpoints, "best"))
+        model, start = _model(run, best), _model(run, run.experiment.fresh_state())
+        shown.append(
+            Shown(
+                name=f"alpha = {cell['alpha']:.3g}, beta = {cell['beta']:g}",
+                word=cell["verdict"],
+                low=cell["mean"]["passed_low"],
+                high=cell["mean"]["passed_high"],
+                outputs={name: picture(model(jnp.asarray(x))) for name, x in inputs.items()},
+                start_F=gain_of(start, omega_F, dataset.padded_length),
+                end_F=gain_of(model, omega_F, dataset.padded_length),
+            )
+        )
+    pictures = {name: picture(x) for name, x in inputs.items()}
+    title = "Outputs of a linear SSM trained to return clean images"
+    save(folder / "images.png", images_figure(picture(batch["inputs"]), pictures, shown, title))
+    marks = {"low": Q / dataset.width, "high": Q}
+    title = "What the trained operators do to each frequency"
+    save(folder / "gains.png", gains_figure(omega_F, marks, shown, title))
+
+
+def _model(run: Run, state: TrainState) -> Denoiser:
+    return nnx.merge(run.experiment.graphdef, state.params, state.stats)

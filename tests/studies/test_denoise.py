@@ -1,0 +1,139 @@
+"""The denoising task, and the study of what the knobs do to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssm_jax.analysis.denoise import gain_of, judge, response_of
+from ssm_jax.models import Denoiser
+from ssm_jax.tasks.denoise import DENOISE, Q, eval_sums, stripes, train_sums
+
+ROOT = Path(__file__).parents[2]
+WIDTH, HEIGHT = 32, 64
+L = WIDTH * HEIGHT
+
+
+def denoiser(alpha=156.137, beta=0.0):
+    """As after training: C of a size that lets something through."""
+    model = Denoiser(width=WIDTH, d_state=16, alpha=alpha, beta=beta, rngs=nnx.Rngs(params=3))
+    model.ssm.C_ri[...] = 10 * model.ssm.C_ri[...]
+    return model
+
+
+def images(n=3):
+    rng = np.random.default_rng(0)
+    return {
+        "inputs": jnp.asarray(rng.uniform(-1, 1, (n, L, 3)), jnp.float32),
+        "noise": jnp.asarray(rng.uniform(0, 1, (n, 3)), jnp.float32),
+    }
+
+
+def test_stripes_are_tones_along_columns_and_rows():
+    amplitudes = np.array([0.5, 1.0, 0.0])
+    both = stripes(jnp.asarray(amplitudes[None], jnp.float32), WIDTH, L)
+    for row, column in ((0, 0), (3, 7), (63, 31)):
+        at = row * WIDTH + column
+        np.testing.assert_allclose(both["high"][0, at], np.cos(Q * column) * amplitudes, atol=1e-5)
+        np.testing.assert_allclose(both["low"][0, at], np.cos(Q * row) * amplitudes, atol=1e-4)
+
+
+def test_evaluation_by_a_loop_over_the_examples():
+    model, batch = denoiser(), images()
+    sums = eval_sums(model, batch, None)
+    output = np.asarray(model(batch["inputs"]), float)
+    clean = np.asarray(batch["inputs"], float)
+    loss = np.mean((output - clean) ** 2, axis=(1, 2))
+    np.testing.assert_allclose(sums["loss"], loss.sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums["psnr"], np.sum(10 * np.log10(4 / loss)), rtol=1e-5)
+    for name in ("low", "high"):
+        n = np.asarray(stripes(batch["noise"], WIDTH, L)[name], float)
+        disturbed = np.asarray(model(jnp.asarray(clean + n, jnp.float32)), float)
+        passed = np.sum((disturbed - output) ** 2, (1, 2)) / np.sum(n**2, (1, 2))
+        np.testing.assert_allclose(sums[f"passed_{name}"], passed.sum(), rtol=1e-3)
+        mse = np.mean((disturbed - clean) ** 2, (1, 2))
+        np.testing.assert_allclose(sums[f"mse_{name}"], mse.sum(), rtol=1e-5)
+
+
+def test_masked_examples_do_not_count():
+    model, batch = denoiser(), images()
+    masked = eval_sums(model, {**batch, "mask": jnp.asarray([1.0, 0.0, 1.0])}, None)
+    kept = eval_sums(model, {name: array[jnp.array([0, 2])] for name, array in batch.items()}, None)
+    for name, value in kept.items():
+        np.testing.assert_allclose(masked[name], value, rtol=1e-5)
+    assert masked["count"] == 2
+
+
+def test_training_sees_no_stripes():
+    model, batch = denoiser(), images()
+    other = {**batch, "noise": 100 * batch["noise"]}
+    sums = [train_sums(model, b, None, None) for b in (batch, other)]
+    assert sums[0] == sums[1]
+    assert set(DENOISE.metrics) <= sums[0].keys()
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (156.137, 0.5)])
+def test_what_passes_is_the_square_of_the_response_at_the_tone(alpha, beta):
+    """A long steady tone in one colour: the operator's response gives the energy that leaves.
+
+    The tone begins at the first pixel, so its beginning, some 1 / (3 dt) steps, is no steady state:
+    the image is as long as that many times over, or the modes are damped within it.
+    """
+    model = denoiser(alpha, beta)
+    # Faster damping: 3e4 / dt = 1e-4 per unit of time is e^-3 a step.
+    model.ssm.A_re_raw[...] = jnp.full_like(model.ssm.A_re_raw[...], np.log(3e3))
+    omega = Q
+    t = np.arange(L)
+    tone = np.zeros((1, L, 3), np.float32)
+    tone[0, :, 1] = np.cos(omega * t)
+    moved = np.asarray(model(jnp.asarray(tone)) - model(jnp.zeros((1, L, 3))), float)[0, 200:-200]
+    energy = np.mean(np.sum(moved**2, axis=1)) / np.mean(tone[0, 200:-200, 1] ** 2)
+    response = response_of(model, np.array([omega]), L)[0]
+    np.testing.assert_allclose(energy, np.sum(np.abs(response[:, 1]) ** 2), rtol=0.02)
+    expected = np.sqrt(np.mean(np.sum(np.abs(response) ** 2, axis=0)))
+    np.testing.assert_allclose(gain_of(model, np.array([omega]), L), [expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.1, 0.2, "reversed"),
+        (0.2, 0.1, "weakened"),
+        (1, 1e-5, "strengthened"),
+        (1, 0.01, "unchanged"),
+    ],
+)
+def test_a_verdict_is_a_comparison_with_the_reference(low, high, word):
+    verdict = judge(low, high, reference=100.0)
+    assert (verdict.word, verdict.bias) == (word, pytest.approx(low / high))
+
+
+def test_the_study_trains_its_cells_and_shows_them(tmp_path):
+    """Two seeds of four settings at the smoke size; the second call trains nothing."""
+    command = [
+        sys.executable, "scripts/denoise.py", "--config=configs/denoise.py:smoke", "--seeds=2",
+        f"--folder={tmp_path / 'study'}",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    folder = tmp_path / "study"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["cells"][0]["verdict"] == "reference"
+    assert len(results["cells"]) == 4 and set(results["cells"][0]["seeds"]) == {"0", "1"}
+    for cell in results["cells"]:
+        each = [test["passed_high"] for test in cell["seeds"].values()]
+        assert cell["mean"]["passed_high"] == pytest.approx(np.mean(each))
+    assert str(tmp_path) not in json.dumps(results)
+    for name in ("images.png", "gains.png", "table.md"):
+        assert (folder / name).stat().st_size > 100
+    before = (folder / "alpha=1,beta=0/seed0/metrics.jsonl").stat().st_mtime_ns
+    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert again.stderr.count("is finished") == 8
+    assert (folder / "alpha=1,beta=0/seed0/metrics.jsonl").stat().st_mtime_ns == before
+    assert json.loads((folder / "results.json").read_text()) == results
