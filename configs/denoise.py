@@ -34,7 +34,6 @@ def get_config(arg=""):
     cfg.train.epochs = 20.0  # 101,720 steps
     cfg.train.select_metric = "loss"
     config_lib.rates(cfg, A=(0.0, 0.0), dt=(0.0, 0.0), rest=(0.001, 0.0))  # OC-21: A is frozen
-    cfg.optim.groups.norm.optional = True
     cfg.schedule.total_steps = 21 * 5_086  # the cosine ends at epoch 21
     if chosen["size"] != "full":
         reduce(cfg)

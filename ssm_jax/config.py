@@ -97,6 +97,9 @@ def default() -> ConfigDict:
     cfg.model.s4 = ConfigDict()  # options of s4 alone
     cfg.model.s4.b_clip = 2.0  # Im B starts within +-b_clip, >= 0; 0: no clip (OC-27: 2)
 
+    cfg.model.waves = ConfigDict()  # options of the model of the task waves
+    cfg.model.waves.legacy_unsymmetric = False  # the filter that the official program has (OC-19)
+
     cfg.train = ConfigDict()
     cfg.train.epochs = 0.0  # length of training: give epochs or steps, the other stays 0
     cfg.train.steps = 0
@@ -119,6 +122,7 @@ def default() -> ConfigDict:
     cfg.optim.groups = ConfigDict()  # every parameter belongs to exactly one group
     for name, match in (
         ("A", r"/(A_re_raw|A_im|P_ri)$"),
+        ("A_im", r"$^"),  # nothing; an experiment with rates of its own for Im A divides A
         ("B", r"/B_ri$"),
         ("dt", r"/dt_raw$"),
         ("beta", r"/beta$"),
@@ -127,7 +131,7 @@ def default() -> ConfigDict:
     ):
         group = ConfigDict()
         group.match = match  # regular expression, searched in blocks/0/ssm/C_ri; "": all others
-        group.optional = name in ("B", "dt", "beta")  # may match nothing (B = 1; a fixed beta)
+        group.optional = name not in ("A", "rest")  # may match nothing
         group.lr = 1e-3  # peak learning rate, >= 0
         group.weight_decay = 0.0  # decoupled (AdamW), >= 0
         group.schedule = "cosine"  # cosine: with warmup, as cfg.schedule says | constant

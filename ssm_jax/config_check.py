@@ -15,10 +15,13 @@ INITS = {"s4d": _S4D_INITS, "s5": ("legs", *_S4D_INITS), "s4": ("legs", "fout")}
 
 
 # What can choose the best checkpoint, by task; in all others accuracy and loss
-METRICS = {"denoise": ("psnr", "loss")}
+METRICS = {"denoise": ("psnr", "loss"), "waves": ("error", "loss")}
 _LABELLED_METRICS = ("accuracy", "loss")
 # Options of `model` that a task reads; one that is not here reads them all
-READ = {"denoise": ("d_state", "alpha", "beta.", "dt_min", "dt_max")}
+READ = {
+    "denoise": ("d_state", "alpha", "beta.", "dt_min", "dt_max"),
+    "waves": ("d_model", "d_state", "alpha", "beta.init", "beta.learn", "waves."),
+}
 
 
 def _choice(key: str, *allowed: str):
@@ -165,6 +168,7 @@ def _model_faults(model: ConfigDict) -> list[str]:
     if rule == "none":
         unread["dt_"] = "model.discretization='none'"
     standard = flatten(default().model)
+    unread["waves."] = "this task"
     for key, value in flatten(model).items():
         reason = next((why for start, why in unread.items() if key.startswith(start)), None)
         if reason and value != standard[key]:

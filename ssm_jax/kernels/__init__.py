@@ -6,6 +6,7 @@ from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
 from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.kernels.fftconv import fft_conv
 from ssm_jax.kernels.frequency import (
+    circular_gain,
     discrete_transfer_function,
     sobolev_frequency,
     sobolev_gain,
@@ -16,6 +17,7 @@ from ssm_jax.kernels.scan import diagonal_scan
 from ssm_jax.kernels.sensitivity import pair_sensitivity, pole_sensitivity
 
 __all__ = [
+    "circular_gain",
     "diagonal_scan",
     "discrete_transfer_function",
     "discretize_bilinear",

@@ -97,6 +97,30 @@ def sobolev_gain(
     return jnp.exp(beta_H[:, None] * log_base_F[None, :])
 
 
+def circular_gain(beta_H: Array, bins_F: np.ndarray, n: int, *, unsymmetric: bool = False) -> Array:
+    """gain_HF = (1 + min(k, n - k) / 10,000)^beta_h on bins k of a complex FFT of n samples.
+
+    For a circular convolution over n samples. The wave program of the official code has the factor
+    f_k = (1 + k / 10,000)^beta on all n bins and takes the real part of what comes out, so in
+    effect (f_k + f_{n-k}) / 2: at beta = 1 a constant for all k but 0 (OC-19).
+
+    Args:
+      beta_H: real exponents.
+      bins_F: int k, 0 <= k < n.
+      n: samples of the circle.
+      unsymmetric: the effective gain of the official wave program.
+    """
+
+    def power(k_F: np.ndarray) -> Array:
+        log_base_F = jnp.asarray(np.log1p(k_F * 1e-4), beta_H.dtype)
+        return jnp.exp(beta_H[:, None] * log_base_F[None, :])
+
+    other_F = (n - bins_F) % n
+    if unsymmetric:
+        return (power(bins_F) + power(other_F)) / 2
+    return power(np.minimum(bins_F, other_F))
+
+
 def transfer_function(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:
     """G_h(i omega) of H diagonal SSMs with B = 1, the conjugate modes included.
 

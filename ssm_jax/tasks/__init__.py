@@ -4,10 +4,12 @@ from ssm_jax.data.catalog import CATALOG
 from ssm_jax.tasks.classification import classification_of
 from ssm_jax.tasks.denoise import DENOISE
 from ssm_jax.tasks.task import Batch, Sums, Task, mean_metrics, sample_batch
+from ssm_jax.tasks.waves import WAVE_REGRESSION
 
 __all__ = ["TASKS", "Batch", "Sums", "Task", "mean_metrics", "sample_batch"]
 
 TASKS: dict[str, Task] = {
     **{name: classification_of(name) for name in CATALOG},
     "denoise": DENOISE,
+    "waves": WAVE_REGRESSION,
 }

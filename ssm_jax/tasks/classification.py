@@ -55,7 +55,8 @@ def build_classifier(
 
 def layer_arguments(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a layer's constructor in the options of `cfg.model` that are about it."""
-    shared = {key: value for key, value in options.items() if key not in NOT_IN}
+    others = (*NOT_IN, "waves")  # sections of `cfg.model` that are not about every layer
+    shared = {key: value for key, value in options.items() if key not in others}
     beta = shared.pop("beta")
     shared.update(beta=beta["init"], learn_beta=beta["learn"], beta_unit=beta["unit"])
     for key in NOT_IN[layer]:

@@ -77,7 +77,7 @@ def draw(experiment: Experiment, workdir: Workdir, state: TrainState) -> list[Pa
         rows=read_metrics(workdir.metrics),
         before=layers_of(nnx.merge(experiment.graphdef, fresh.params, fresh.stats)),
         after=layers_of(nnx.merge(experiment.graphdef, state.params, state.stats)),
-        length=experiment.dataset.padded_length,
+        length=experiment.dataset.circle // 2,
         title=experiment.cfg.name,
         metric=experiment.task.headline,
     )
