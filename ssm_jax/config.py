@@ -122,7 +122,7 @@ def default() -> ConfigDict:
     cfg.optim.groups = ConfigDict()  # every parameter belongs to exactly one group
     for name, match in (
         ("A", r"/(A_re_raw|A_im|P_ri)$"),
-        ("A_im", r"$^"),  # nothing; an experiment with rates of its own for Im A divides A
+        ("A_im", r"$^"),
         ("B", r"/B_ri$"),
         ("dt", r"/dt_raw$"),
         ("beta", r"/beta$"),
@@ -131,7 +131,7 @@ def default() -> ConfigDict:
     ):
         group = ConfigDict()
         group.match = match  # regular expression, searched in blocks/0/ssm/C_ri; "": all others
-        group.optional = name not in ("A", "rest")  # may match nothing
+        group.optional = name not in ("A", "rest")  # may match nothing (A_im: to divide A)
         group.lr = 1e-3  # peak learning rate, >= 0
         group.weight_decay = 0.0  # decoupled (AdamW), >= 0
         group.schedule = "cosine"  # cosine: with warmup, as cfg.schedule says | constant

@@ -184,7 +184,7 @@ def guess(asked: str, names: Iterable[str], dashes: str = "", tail: str = "") ->
     scored.sort()
     if not scored or -scored[0][0] < 0.6:
         return "; --help lists all."
-    near = [dashes + name + tail for score, _, name in scored if score == scored[0][0]][:6]
+    near = [dashes + name + tail for score, _, name in scored if score == scored[0][0]][:8]
     return f"; did you mean {' or '.join(near)}?"
 
 

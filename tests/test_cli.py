@@ -136,7 +136,7 @@ def test_a_misspelt_name_gets_the_nearest_right_one(asked, meant, experiment, ca
 
 def test_a_name_of_several_options_lists_them(experiment, capsys):
     line = fault(capsys, experiment, "--config.lr=1")
-    for group in ("A", "B", "dt", "beta", "norm", "rest"):
+    for group in ("A", "A_im", "B", "dt", "beta", "norm", "rest"):
         assert f"--config.optim.groups.{group}.lr" in line
 
 

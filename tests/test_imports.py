@@ -43,12 +43,18 @@ MAY_IMPORT = {
     "__init__": set(),
 }  # fmt: skip
 
+FIGURES = (
+    "__init__",
+    "curves",
+    "denoise",
+    "layers",
+    "panels",
+    "waves",
+)
 ONLY_IN = {
     "orbax": {"train/step_folder.py"},  # what train/checkpoint.py keeps in a folder of one step
     "wandb": {"train/logs.py"},
-    "matplotlib": {
-        f"analysis/figures/{f}.py" for f in ("__init__", "curves", "denoise", "layers", "panels")
-    },
+    "matplotlib": {f"analysis/figures/{name}.py" for name in FIGURES},
     "grain": {"data/loader.py"},
     "numba": {"data/pathfinder_core.py"},
     "tensorflow_datasets": {"data/builder.py"},
@@ -61,6 +67,7 @@ ONLY_IN = {
         "train/experiment.py",
         "studies/cells.py",
         "studies/denoise.py",
+        "studies/waves.py",
         "bench/buckets.py",
         "bench/steps.py",
     },

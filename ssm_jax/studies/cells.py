@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.loop import EXIT_DONE, train_and_evaluate
+from ssm_jax.train.record import published
+from ssm_jax.train.workdir import Workdir
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A finished run.
 
@@ -58,6 +63,10 @@ class Run:
     seed: int
     experiment: Experiment
     path: Path
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any]:
+        return json.loads(Workdir(self.path).summary.read_text())
 
 
 def run_cells(
@@ -100,3 +109,43 @@ def run_cells(
                 yield code
                 return
             yield Run(cell, seed, experiment, path)
+
+
+def cells_of(runs: Sequence[Run]) -> dict[Cell, dict[str, Any]]:
+    """Of each cell {"cell": name, "mean": test metrics, "seeds": those of each seed}."""
+    tests: dict[Cell, dict[str, dict[str, float]]] = {}
+    for run in runs:
+        tests.setdefault(run.cell, {})[str(run.seed)] = run.summary["test"]
+    return {
+        cell: {
+            "cell": cell.name,
+            "mean": {
+                name: float(np.mean([test[name] for test in by_seed.values()]))
+                for name in next(iter(by_seed.values()))
+            },
+            "seeds": by_seed,
+        }
+        for cell, by_seed in tests.items()
+    }
+
+
+def document(
+    runs: Sequence[Run], cells: Sequence[Mapping[str, Any]], notes: str, argv: Sequence[str]
+) -> dict[str, Any]:
+    """The results of a study with where they come from, as JSON can hold them."""
+    first = runs[0].summary
+    return published(
+        {
+            "notes": notes,
+            "cells": cells,
+            "steps": runs[0].experiment.total_steps,
+            "command": list(argv),
+            **{key: first[key] for key in ("data", "git", "versions", "devices")},
+        }
+    )
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

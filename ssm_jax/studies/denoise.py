@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +19,9 @@ from ssm_jax.analysis.figures import save
 from ssm_jax.analysis.figures.denoise import Shown, gains_figure, images_figure, share
 from ssm_jax.data.denoise import DenoiseDataset
 from ssm_jax.models import Denoiser
-from ssm_jax.studies.cells import Cell, Run, run_cells
+from ssm_jax.studies.cells import Cell, Run, cells_of, document, markdown, run_cells
 from ssm_jax.tasks.denoise import Q, stripes
 from ssm_jax.train.console import say
-from ssm_jax.train.record import published
 from ssm_jax.train.reopen import choose_step, restore
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
@@ -67,7 +65,7 @@ def run_study(
         runs.append(run)
     results = results_of(runs, cfg.notes, argv)
     write_json_atomic(folder / "results.json", results)
-    write_text_atomic(folder / "table.md", table_of(results))
+    write_text_atomic(folder / "table.md", markdown(HEAD, rows_of(results)))
     _draw([run for run in runs if run.seed == cfg.seed and run.cell in STORY], results, folder)
     _print(results)
     say(f"figures and table: {folder}/images.png, gains.png, table.md, results.json")
@@ -76,35 +74,16 @@ def run_study(
 
 def results_of(runs: Sequence[Run], notes: str, argv: Sequence[str]) -> dict[str, Any]:
     """What was found, by cell: the test metrics of each seed, their means, and the verdict."""
-    summaries = [json.loads(Workdir(run.path).summary.read_text()) for run in runs]
-    tests: dict[Cell, dict[int, dict[str, float]]] = {}
-    for run, summary in zip(runs, summaries, strict=True):
-        tests.setdefault(run.cell, {})[run.seed] = summary["test"]
-    means = {
-        cell: {
-            name: float(np.mean([test[name] for test in by_seed.values()]))
-            for name in next(iter(by_seed.values()))
-        }
-        for cell, by_seed in tests.items()
-    }
+    found = cells_of(runs)
+    means = {cell: each["mean"] for cell, each in found.items()}
     reference = means[REFERENCE]["passed_low"] / means[REFERENCE]["passed_high"]
     cells = []
-    for cell, by_seed in tests.items():
+    for cell, each in found.items():
         verdict = judge(means[cell]["passed_low"], means[cell]["passed_high"], reference)
         word = "reference" if cell == REFERENCE else verdict.word
         options = {"alpha": cell.options["model.alpha"], "beta": cell.options["model.beta.init"]}
-        found = {"bias": verdict.bias, "verdict": word}
-        seeds = {str(seed): test for seed, test in by_seed.items()}
-        cells.append({"cell": cell.name, **options, **found, "mean": means[cell], "seeds": seeds})
-    return published(
-        {
-            "notes": notes,
-            "cells": cells,
-            "steps": runs[0].experiment.total_steps,
-            "command": list(argv),
-            **{key: summaries[0][key] for key in ("data", "git", "versions", "devices")},
-        }
-    )
+        cells.append({**options, "bias": verdict.bias, "verdict": word, **each})
+    return document(runs, cells, notes, argv)
 
 
 HEAD = ("alpha", "beta", "low stripes pass", "high stripes pass", "low / high", "bias")
@@ -128,12 +107,6 @@ def _with_spread(cell: Mapping[str, Any], name: str) -> str:
     found = [test[name] for test in cell["seeds"].values()]
     spread = f" ({share(min(found))} .. {share(max(found))})" if len(found) > 1 else ""
     return share(cell["mean"][name]) + spread
-
-
-def table_of(results: Mapping[str, Any]) -> str:
-    """The table in Markdown."""
-    lines = [HEAD, ("---",) * len(HEAD), *rows_of(results)]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def _print(results: Mapping[str, Any]) -> None:

@@ -93,6 +93,7 @@ def test_groups_of_the_default_config_name_the_parameters_of_the_official_model(
     members = {row.group.name: {path.split("/")[-1] for path in row.paths} for row in rows}
     assert members == {
         "A": {"A_re_raw", "A_im"},
+        "A_im": set(),  # for an experiment that divides A
         "B": set(),  # B = 1
         "dt": {"dt_raw"},
         "beta": {"beta"},

@@ -66,7 +66,9 @@ def images_figure(
 
 
 def share(value: float) -> str:
-    """A share of energy in percent with two digits, or as a power of ten."""
+    """A share of energy in percent with two digits, a small one as a power of ten."""
+    if value >= 0.995:
+        return f"{100 * value:.0f} %"
     return f"{100 * value:.2g} %" if value >= 1e-4 else f"{100 * value:.0e} %"
 
 
