@@ -7,53 +7,42 @@
 Each setting and seed is a run of scripts/train.py in a folder of its own; a finished one is not
 trained again, so the command can be stopped and given again. At the end: images.png (outputs for
 striped images), gains.png (the operators against frequency), table.md and results.json.
+
+Exit codes: 0 finished, 2 wrong input, 75 stopped on request (the same command goes on).
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 from ssm_jax import cli
-from ssm_jax.data.recipe import default_data_dir
 from ssm_jax.heap import keep_freed_memory
 from ssm_jax.options import Flag
+from ssm_jax.studies.command import load
 
-CONFIG = "configs/denoise.py"
-FLAGS = (
-    Flag("folder", "where the runs and the results are", Path("runs/denoise"), kind=Path),
-    Flag("seeds", "how many seeds of each setting", 1, int),
-    Flag("grid", "all settings of the paper instead of four", False, bool),
-    cli.FROM,
-    replace(cli.DATA_DIR, default=default_data_dir()),
-)
+GRID = Flag("grid", "all settings of the paper instead of four", False, bool)
 
 
 def main(argv: list[str]) -> int:
-    if not any(word.startswith("--config=") for word in argv):
-        argv = [f"--config={CONFIG}", *argv]
-    cfg, values, _ = cli.load(argv, flags=FLAGS, about=__doc__ or "")
-    if cfg.task != "denoise":
-        cli.fail(f"task={cfg.task!r} is no image denoising; give a config such as {CONFIG}.")
-    if values["seeds"] < 1:
-        cli.fail(f"--seeds={values['seeds']} must be at least 1.")
+    cfg, values, overrides = load(argv, "denoise", about=__doc__ or "", flags=(GRID, cli.FROM))
     if values["from"] is not None:
         with cfg.unlocked():
             cfg.data.source = "official"
 
     keep_freed_memory()
-    from ssm_jax.studies.denoise import GRID, STORY, run_study  # JAX takes a second
+    from ssm_jax.studies import denoise  # after the options: importing JAX takes a second
+    from ssm_jax.studies.cells import Place
 
-    return run_study(
-        cfg,
-        GRID if values["grid"] else STORY,
-        seeds=values["seeds"],
+    place = Place(
         folder=values["folder"],
         data_dir=values["data_dir"],
         files=values["from"],
+        spec=values["config"],
+        overrides=overrides,
         argv=["scripts/denoise.py", *argv],
     )
+    cells = denoise.GRID if values["grid"] else denoise.STORY
+    return denoise.run_study(cfg, cells, values["seeds"], place)
 
 
 if __name__ == "__main__":

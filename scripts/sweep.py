@@ -96,16 +96,11 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     if not values["report_only"]:
         keep_freed_memory()
-        import jax  # after the options: it takes a second
-
-        from ssm_jax.sweep.run import run_sweep
+        from ssm_jax.sweep.run import run_sweep, share_compiled  # JAX takes a second
         from ssm_jax.train import experiment as experiment_lib
 
         folder.mkdir(parents=True, exist_ok=True)
-        if jax.config.jax_compilation_cache_dir is None:
-            # The runs of a sweep compile the same programs, if no option changes a shape.
-            jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compiled"))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        share_compiled(folder)
         finished = run_sweep(
             runs,
             cfg,

@@ -25,7 +25,7 @@ MAY_IMPORT = {
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
     "studies": {
-        "train", "tasks", "data", "models", "analysis",
+        "sweep", "train", "tasks", "data", "models", "analysis", "config", "cli", "options",
         "jax", "numpy", "flax", "rich", "ml_collections",
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "matplotlib", "scipy"},

@@ -1,146 +1,141 @@
-"""The runs of a study: one for each setting and seed, each in a folder of its own."""
+"""The runs of a study: a sweep with a fixed list of cells, reopened to be shown."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssm_jax.train.console import say
+from ssm_jax import config as config_lib
+from ssm_jax.sweep.cells import Run, runs_of
+from ssm_jax.sweep.results import read_run
+from ssm_jax.sweep.run import run_sweep, share_compiled
 from ssm_jax.train.experiment import Experiment, build
-from ssm_jax.train.loop import EXIT_DONE, train_and_evaluate
 from ssm_jax.train.record import published
 from ssm_jax.train.workdir import Workdir
 
+Cell = Mapping[str, Any]  # swept options by dotted key, as in `sweep()` of an experiment file
+
 
 @dataclass(frozen=True)
-class Cell:
-    """One setting of the options.
+class Place:
+    """Where a study is, and what made it.
 
     Attributes:
-      items: what differs from the config of the study, (dotted key, value) each.
+      folder: has a folder for each run, and the results.
+      data_dir, files: see `experiment.build`.
+      spec: FILE.py[:ARG] of the experiment; overrides: what the command changed of it.
+      argv: the command.
     """
 
-    items: tuple[tuple[str, Any], ...]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.items)
-
-    @property
-    def name(self) -> str:
-        """Such as "alpha=1,beta=0": it names the folder too."""
-        return ",".join(f"{_short(key)}={_text(value)}" for key, value in self.items)
-
-
-def _short(key: str) -> str:
-    return key.removesuffix(".init").rsplit(".", 1)[-1]
-
-
-def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    folder: Path
+    data_dir: Path
+    files: Path | None
+    spec: str
+    overrides: Mapping[str, Any]
+    argv: Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """A finished run.
+class Finished:
+    """A run that is done.
 
     Attributes:
-      cell: its setting.
-      seed: of parameters and order.
-      experiment: rebuilt from its config.
+      cell, seed: which.
       path: its folder.
     """
 
     cell: Cell
     seed: int
-    experiment: Experiment
     path: Path
+    _build: Any
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
         return json.loads(Workdir(self.path).summary.read_text())
 
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        return self._build()
+
 
 def run_cells(
-    cfg: ConfigDict,
-    cells: Sequence[Cell],
-    *,
-    seeds: int,
-    folder: Path,
-    data_dir: Path,
-    files: Path | None,
-    argv: Sequence[str],
-) -> Iterator[Run | int]:
-    """Train every cell with every seed, one after the other; finished runs are only reopened.
+    cfg: ConfigDict, cells: Sequence[Cell], seeds: int, place: Place
+) -> list[Finished] | None:
+    """Train every cell with every seed, one after the other; finished runs are not trained again.
 
     Args:
       cfg: of the study; cells change copies of it.
       cells, seeds: each cell is trained with the seeds from cfg.seed on.
-      folder: a run is in folder/CELL/seedN.
-      data_dir, files: see `experiment.build`.
-      argv: the command, for the records.
+      place: see there.
 
-    Yields:
-      Runs; or, as the last thing, the exit code of one that was stopped on request.
+    Returns:
+      The runs; None if stopped on request: the same command goes on.
+
+    Raises:
+      ValueError: a run diverged, has other options, or is being made by another process.
     """
-    # The cells are one program with different numbers: compiled once, and not again next time.
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / ".compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    for seed in range(cfg.seed, cfg.seed + seeds):
-        for cell in cells:
-            own = cfg.copy_and_resolve_references()
-            with own.unlocked():
-                own.update_from_flattened_dict({**cell.options, "seed": seed})
-                own.name = f"{cfg.name}:{cell.name}"
-            path = folder / cell.name / f"seed{seed}"
-            say(f"== {cell.name}, seed {seed}")
-            experiment = build(own.lock(), data_dir=data_dir, files=files)
-            code = train_and_evaluate(experiment, path, argv=argv)
-            if code != EXIT_DONE:
-                yield code
-                return
-            yield Run(cell, seed, experiment, path)
 
+    def build_run(cfg: ConfigDict) -> Experiment:
+        return build(cfg, data_dir=place.data_dir, files=place.files)
 
-def cells_of(runs: Sequence[Run]) -> dict[Cell, dict[str, Any]]:
-    """Of each cell {"cell": name, "mean": test metrics, "seeds": those of each seed}."""
-    tests: dict[Cell, dict[str, dict[str, float]]] = {}
+    def command(run: Run) -> list[str]:
+        return run.command(place.spec, place.overrides, (place.folder / run.name).as_posix())
+
+    place.folder.mkdir(parents=True, exist_ok=True)
+    share_compiled(place.folder)
+    runs = runs_of(cells, range(cfg.seed, cfg.seed + seeds))
+    if not run_sweep(runs, cfg, place.folder, build=build_run, command=command):
+        return None
+    finished = []
     for run in runs:
-        tests.setdefault(run.cell, {})[str(run.seed)] = run.summary["test"]
-    return {
-        cell: {
-            "cell": cell.name,
+        path, own = place.folder / run.name, run.config(cfg)
+        status = read_run(path, config_lib.digest(own)).status
+        if status != "finished":
+            raise ValueError(
+                f"{path} is {status}, and the study shows all of its runs; look into its log.txt."
+            )
+        finished.append(Finished(run.cell, run.seed, path, functools.partial(build_run, own)))
+    return finished
+
+
+def cells_of(runs: Sequence[Finished]) -> list[dict[str, Any]]:
+    """Of each cell {"alpha", "beta", "mean": test metrics, "seeds": those of each seed}."""
+    tests: dict[tuple[float, float], dict[str, dict[str, float]]] = {}
+    for run in runs:
+        key = run.cell["model.alpha"], run.cell["model.beta.init"]
+        tests.setdefault(key, {})[str(run.seed)] = run.summary["test"]
+    return [
+        {
+            "alpha": alpha,
+            "beta": beta,
             "mean": {
                 name: float(np.mean([test[name] for test in by_seed.values()]))
                 for name in next(iter(by_seed.values()))
             },
             "seeds": by_seed,
         }
-        for cell, by_seed in tests.items()
-    }
+        for (alpha, beta), by_seed in tests.items()
+    ]
 
 
 def document(
-    runs: Sequence[Run], cells: Sequence[Mapping[str, Any]], notes: str, argv: Sequence[str]
+    runs: Sequence[Finished], cells: Sequence[Mapping[str, Any]], notes: str, argv: Sequence[str]
 ) -> dict[str, Any]:
     """The results of a study with where they come from, as JSON can hold them."""
-    first = runs[0].summary
+    shared = ("steps", "data", "git", "versions", "devices")
     return published(
         {
             "notes": notes,
             "cells": cells,
-            "steps": runs[0].experiment.total_steps,
             "command": list(argv),
-            **{key: first[key] for key in ("data", "git", "versions", "devices")},
+            **{key: runs[0].summary[key] for key in shared},
         }
     )
 

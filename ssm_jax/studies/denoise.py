@@ -19,9 +19,18 @@ from ssm_jax.analysis.figures import save
 from ssm_jax.analysis.figures.denoise import Shown, gains_figure, images_figure, share
 from ssm_jax.data.denoise import DenoiseDataset
 from ssm_jax.models import Denoiser
-from ssm_jax.studies.cells import Cell, Run, cells_of, document, markdown, run_cells
+from ssm_jax.studies.cells import (
+    Cell,
+    Finished,
+    Place,
+    cells_of,
+    document,
+    markdown,
+    run_cells,
+)
 from ssm_jax.tasks.denoise import Q, stripes
 from ssm_jax.train.console import say
+from ssm_jax.train.loop import EXIT_DONE, EXIT_STOPPED
 from ssm_jax.train.reopen import choose_step, restore
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
@@ -31,7 +40,7 @@ BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
 def _cell(alpha: float, beta: float) -> Cell:
-    return Cell((("model.alpha", alpha), ("model.beta.init", beta)))
+    return {"model.alpha": alpha, "model.beta.init": beta}
 
 
 REFERENCE = _cell(1.0, 0.0)
@@ -43,46 +52,37 @@ PICTURE_AMPLITUDE = 0.6
 PICTURE = 0  # number of the test image shown
 
 
-def run_study(
-    cfg: ConfigDict,
-    cells: Sequence[Cell],
-    *,
-    seeds: int,
-    folder: Path,
-    data_dir: Path,
-    files: Path | None,
-    argv: Sequence[str],
-) -> int:
+def run_study(cfg: ConfigDict, cells: Sequence[Cell], seeds: int, place: Place) -> int:
     """Train the cells, the reference among them, and write what they show into the folder.
 
     Args are those of `run_cells`. Returns the exit code.
     """
-    runs: list[Run] = []
-    arguments: dict[str, Any] = {"data_dir": data_dir, "files": files, "argv": argv}
-    for run in run_cells(cfg, cells, seeds=seeds, folder=folder, **arguments):
-        if isinstance(run, int):
-            return run
-        runs.append(run)
-    results = results_of(runs, cfg.notes, argv)
+    runs = run_cells(cfg, cells, seeds, place)
+    if runs is None:
+        return EXIT_STOPPED
+    results = results_of(runs, cfg.notes, place.argv)
+    folder = place.folder
     write_json_atomic(folder / "results.json", results)
     write_text_atomic(folder / "table.md", markdown(HEAD, rows_of(results)))
     _draw([run for run in runs if run.seed == cfg.seed and run.cell in STORY], results, folder)
     _print(results)
     say(f"figures and table: {folder}/images.png, gains.png, table.md, results.json")
-    return 0
+    return EXIT_DONE
 
 
-def results_of(runs: Sequence[Run], notes: str, argv: Sequence[str]) -> dict[str, Any]:
+def results_of(runs: Sequence[Finished], notes: str, argv: Sequence[str]) -> dict[str, Any]:
     """What was found, by cell: the test metrics of each seed, their means, and the verdict."""
-    found = cells_of(runs)
-    means = {cell: each["mean"] for cell, each in found.items()}
-    reference = means[REFERENCE]["passed_low"] / means[REFERENCE]["passed_high"]
-    cells = []
-    for cell, each in found.items():
-        verdict = judge(means[cell]["passed_low"], means[cell]["passed_high"], reference)
-        word = "reference" if cell == REFERENCE else verdict.word
-        options = {"alpha": cell.options["model.alpha"], "beta": cell.options["model.beta.init"]}
-        cells.append({**options, "bias": verdict.bias, "verdict": word, **each})
+    cells = cells_of(runs)
+
+    def passed(cell: Mapping[str, Any]) -> tuple[float, float]:
+        return cell["mean"]["passed_low"], cell["mean"]["passed_high"]
+
+    reference = next(cell for cell in cells if (cell["alpha"], cell["beta"]) == (1, 0))
+    low, high = passed(reference)
+    for cell in cells:
+        verdict = judge(*passed(cell), low / high)
+        cell["bias"] = verdict.bias
+        cell["verdict"] = "reference" if cell is reference else verdict.word
     return document(runs, cells, notes, argv)
 
 
@@ -118,7 +118,7 @@ def _print(results: Mapping[str, Any]) -> None:
     Console().print(table)
 
 
-def _draw(runs: Sequence[Run], results: Mapping[str, Any], folder: Path) -> None:
+def _draw(runs: Sequence[Finished], results: Mapping[str, Any], folder: Path) -> None:
     """images.png and gains.png, of runs of one seed."""
     dataset = runs[0].experiment.dataset
     assert isinstance(dataset, DenoiseDataset)
@@ -134,10 +134,11 @@ def _draw(runs: Sequence[Run], results: Mapping[str, Any], folder: Path) -> None
         return (np.asarray(sequence_1L3).reshape(dataset.height, dataset.width, 3) + 1) / 2
 
     omega_F = np.geomspace(1e-3, np.pi, 1500)
-    by_name = {cell["cell"]: cell for cell in results["cells"]}
+    by_knobs = {(cell["alpha"], cell["beta"]): cell for cell in results["cells"]}
     shown = []
     for run in runs:
-        cell, checkpoints = by_name[run.cell.name], Workdir(run.path).checkpoints
+        cell = by_knobs[run.cell["model.alpha"], run.cell["model.beta.init"]]
+        checkpoints = Workdir(run.path).checkpoints
         best = restore(run.experiment, checkpoints, choose_step(checkpoints, "best"))
         model, start = _model(run, best), _model(run, run.experiment.fresh_state())
         shown.append(
@@ -159,5 +160,5 @@ def _draw(runs: Sequence[Run], results: Mapping[str, Any], folder: Path) -> None
     save(folder / "gains.png", gains_figure(omega_F, marks, shown, title))
 
 
-def _model(run: Run, state: TrainState) -> Denoiser:
+def _model(run: Finished, state: TrainState) -> Denoiser:
     return nnx.merge(run.experiment.graphdef, state.params, state.stats)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,43 +13,30 @@ from rich.table import Table
 from ssm_jax.analysis.figures import save
 from ssm_jax.analysis.figures.waves import waves_figure
 from ssm_jax.data.waves import WAVES
-from ssm_jax.studies.cells import Cell, Run, cells_of, document, markdown, run_cells
+from ssm_jax.studies.cells import Finished, Place, cells_of, document, markdown, run_cells
 from ssm_jax.train.console import say
 from ssm_jax.train.logs import read_metrics
+from ssm_jax.train.loop import EXIT_DONE, EXIT_STOPPED
 from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
 
 PAIRS = {"baseline": (1.0, 0.0), "low": (0.01, -1.0), "middle": (10.0, 0.5), "high": (100.0, 1.0)}
-CELLS = {
-    name: Cell((("model.alpha", alpha), ("model.beta.init", beta)))
-    for name, (alpha, beta) in PAIRS.items()
-}
+CELLS = tuple({"model.alpha": alpha, "model.beta.init": beta} for alpha, beta in PAIRS.values())
 HEAD = ("setting", "alpha", "beta", *(f"{wave:,} rad/s" for wave in WAVES), "mean")
 
 
-def run_study(
-    cfg: ConfigDict,
-    *,
-    seeds: int,
-    folder: Path,
-    data_dir: Path,
-    argv: Sequence[str],
-) -> int:
+def run_study(cfg: ConfigDict, seeds: int, place: Place) -> int:
     """Train the four settings and write what they show into the folder.
 
     Args are those of `run_cells`. Returns the exit code.
     """
-    runs: list[Run] = []
-    arguments: dict[str, Any] = {"data_dir": data_dir, "files": None, "argv": argv}
-    for run in run_cells(cfg, tuple(CELLS.values()), seeds=seeds, folder=folder, **arguments):
-        if isinstance(run, int):
-            return run
-        runs.append(run)
-    results = results_of(runs, cfg.notes, argv)
+    runs = run_cells(cfg, CELLS, seeds, place)
+    if runs is None:
+        return EXIT_STOPPED
+    results, folder = results_of(runs, cfg.notes, place.argv), place.folder
     write_json_atomic(folder / "results.json", results)
     write_text_atomic(folder / "table.md", markdown(HEAD, rows_of(results)))
-    steps_E, errors = histories(runs)
     title = "Wave regression: what each setting of the knobs learns"
-    save(folder / "errors.png", waves_figure(steps_E, errors, title))
+    save(folder / "errors.png", waves_figure(*histories(runs), title))
     table = Table(title="Mean |error| of the amplitude, test", title_justify="left")
     for name in HEAD:
         table.add_column(name, justify="right")
@@ -58,21 +44,13 @@ def run_study(
         table.add_row(*row)
     Console().print(table)
     say(f"figure and table: {folder}/errors.png, table.md, results.json")
-    return 0
+    return EXIT_DONE
 
 
-def results_of(runs: Sequence[Run], notes: str, argv: Sequence[str]) -> dict[str, Any]:
+def results_of(runs: Sequence[Finished], notes: str, argv: Sequence[str]) -> dict[str, Any]:
     """The test errors of each setting and seed, and their means."""
-    names = {cell: name for name, cell in CELLS.items()}
-    cells = [
-        {
-            "setting": names[cell],
-            "alpha": cell.options["model.alpha"],
-            "beta": cell.options["model.beta.init"],
-            **found,
-        }
-        for cell, found in cells_of(runs).items()
-    ]
+    names = {knobs: name for name, knobs in PAIRS.items()}
+    cells = [{"setting": names[c["alpha"], c["beta"]], **c} for c in cells_of(runs)]
     return document(runs, cells, notes, argv)
 
 
@@ -96,14 +74,13 @@ def _with_spread(cell: Mapping[str, Any], name: str) -> str:
     return f"{cell['mean'][name]:.3f}{spread}"
 
 
-def histories(runs: Sequence[Run]) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
+def histories(runs: Sequence[Finished]) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
     """Steps of the evaluations, and the validation errors (seeds, E) by setting and wave."""
     logs = {run: read_metrics(Workdir(run.path).metrics, "val") for run in runs}
     steps_E = np.array([row["step"] for row in logs[runs[0]]])
     errors = {}
-    for name, cell in CELLS.items():
+    for (name, (alpha, beta)), cell in zip(PAIRS.items(), CELLS, strict=True):
         own = [logs[run] for run in runs if run.cell == cell]
-        alpha, beta = PAIRS[name]
         errors[f"{name}: alpha = {alpha:g}, beta = {beta:g}"] = {
             f"{wave:,}": np.array([[row[f"error_{wave}"] for row in log] for log in own])
             for wave in WAVES

@@ -52,7 +52,8 @@ def test_the_study_trains_the_four_settings_and_shows_them(tmp_path):
         ("high", 100, 1),
     ]
     for cell in results["cells"]:
-        config = json.loads((folder / cell["cell"] / "seed0/record.json").read_text())["config"]
+        name = f"alpha={cell['alpha']:g},beta={cell['beta']:g},seed=0"
+        config = json.loads((folder / name / "record.json").read_text())["config"]
         assert (config["model.alpha"], config["model.beta.init"]) == (cell["alpha"], cell["beta"])
     assert (folder / "errors.png").stat().st_size > 1000
     assert (folder / "table.md").read_text().count("\n") == 6
