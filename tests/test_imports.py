@@ -51,6 +51,7 @@ FIGURES = (
     "denoise",
     "heatmap",
     "layers",
+    "one_pole",
     "panels",
     "waves",
 )
