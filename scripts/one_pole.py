@@ -18,7 +18,7 @@ from ssm_jax.options import Flag
 
 BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 DISTANCES = np.geomspace(1e2, 1e4, 13)
-WAYS = np.geomspace(2, 30, 9)
+WAYS = np.geomspace(2, 16, 7)
 STEPS, RATE = 100, 1.0
 ARRIVAL_RATE = 1e-2
 

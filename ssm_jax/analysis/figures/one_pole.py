@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssm_jax.analysis.figures.panels import BEFORE
+from ssm_jax.analysis.figures.panels import BEFORE, plain_log_ticks
 
 COLOURS = ("#8a4fb0", "#1f6fb4", "0.2", "#2f8f5b", "#d1590a")
 
@@ -44,4 +44,5 @@ def one_pole_figure(results: Mapping[str, Any]) -> Figure:
         axes.set_yscale("log")
         axes.grid(color="0.92")
         axes.legend(frameon=False, fontsize=8)
+    plain_log_ticks(right.xaxis)
     return figure
