@@ -53,6 +53,7 @@ FIGURES = (
     "layers",
     "one_pole",
     "panels",
+    "spectrum",
     "waves",
 )
 ONLY_IN = {
