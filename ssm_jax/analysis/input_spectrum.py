@@ -113,11 +113,10 @@ def input_spectrum(
             continue
         x_LM = x_LM[:, np.ptp(x_LM, axis=0) > 0]  # most tokens of a vocabulary are not in it
         parts = 1 + (len(x_LM) - segment) // (segment - segment // 2)
-        _, power_FM = welch(
-            x_LM, fs=2 * np.pi, nperseg=segment, detrend="constant", axis=0, scaling="density"
-        )
-        total += parts * power_FM.sum(axis=1)
         segments += parts
+        if x_LM.size:
+            _, power_FM = welch(x_LM, fs=2 * np.pi, nperseg=segment, detrend="constant", axis=0)
+            total += parts * power_FM.sum(axis=1)
     if not segments:
         raise ValueError(f"none of the {count} sequences has the {segment} samples of a segment.")
     if not total[1:].any():

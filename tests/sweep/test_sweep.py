@@ -1,0 +1,166 @@
+"""A sweep runs what is left, marks what diverges, stops on request, and tells all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssm_jax import config as config_lib
+from ssm_jax.config_file import load_config, load_sweep
+from ssm_jax.sweep.cells import runs_of
+from ssm_jax.sweep.results import document_of, read_run
+from ssm_jax.sweep.run import run_sweep
+from ssm_jax.train.experiment import Experiment, build
+from ssm_jax.train.workdir import Workdir
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(Path(__file__).with_name("tiny_sweep.py"))
+
+
+@pytest.fixture
+def compile_once(monkeypatch):
+    """The cells differ in what they start from alone: they share their programs here."""
+    for name in ("compile_train_step", "compile_eval_step"):
+        compile_step = getattr(Experiment, name)
+        kept: list = []
+
+        def compiled(self, length=None, *, kept=kept, compile_step=compile_step):
+            if not kept:
+                kept.append(compile_step(self, length))
+            return kept[0]
+
+        monkeypatch.setattr(Experiment, name, compiled)
+
+
+class Interrupted(Experiment):
+    """An experiment that is told to stop while it fetches its third batch."""
+
+    def train_batches(self, start):
+        for number, batch in enumerate(super().train_batches(start), start=start + 1):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+
+class Sweep:
+    """The sweep of tiny_sweep.py in a folder, run in this process."""
+
+    def __init__(self, folder: Path, data_dir: Path):
+        self.folder, self.data_dir = folder, data_dir
+        self.cfg = load_config(CONFIG)
+        self.runs = runs_of(load_sweep(CONFIG, self.cfg), (0,))
+        self.built: list[str] = []  # runs that were opened, by name
+
+    def digest(self, run):
+        return config_lib.digest(run.config(self.cfg))
+
+    def run(self, interrupt: str = "") -> bool:
+        """Run it; the run of this name is interrupted."""
+        names = {self.digest(run): run.name for run in self.runs}
+
+        def build_run(cfg):
+            name = names[config_lib.digest(cfg)]
+            self.built.append(name)
+            experiment = build(cfg, data_dir=self.data_dir)
+            return Interrupted(**vars(experiment)) if name == interrupt else experiment
+
+        return run_sweep(
+            self.runs, self.cfg, self.folder, build=build_run,
+            command=lambda run: run.command("e.py", {}, run.name),
+        )  # fmt: skip
+
+    def statuses(self):
+        return [read_run(self.folder / r.name, self.digest(r)).status for r in self.runs]
+
+    def document(self, metric="accuracy"):
+        return document_of(
+            self.runs, self.folder, digest=self.digest, metric=metric, better="max",
+            about={"name": "tiny"},
+        )  # fmt: skip
+
+
+def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, compile_once):
+    sweep = Sweep(tmp_path / "sweep", tmp_path / "data")
+    first, second, third = (run.name for run in sweep.runs[:3])
+    assert sweep.run(interrupt=third) is False
+    assert sweep.statuses() == ["finished", "diverged", "unfinished", "missing"]
+    assert sweep.built == [first, second, third]
+    assert [cell["missing"] for cell in sweep.document()["cells"]] == [[], [], [0], [0]]
+
+    with Workdir(sweep.folder / third):  # another process runs it: it is left to that one
+        assert sweep.run() is True
+    assert sweep.statuses() == ["finished", "diverged", "unfinished", "diverged"]
+
+    sweep.built.clear()
+    assert sweep.run() is True
+    assert sweep.built == [third], "what is done is not opened again"
+    assert sweep.statuses() == ["finished", "diverged", "finished", "diverged"]
+    assert "going on from step" in (sweep.folder / third / "log.txt").read_text()
+
+    document = sweep.document()
+    assert document["options"] == {"model.beta.init": [0.0, 0.5], "model.alpha": [1.0, 1e39]}
+    assert [cell["diverged"] for cell in document["cells"]] == [[], [0], [], [0]]
+    for cell, name in zip(document["cells"][::2], (first, third), strict=True):
+        summary = json.loads((sweep.folder / name / "summary.json").read_text())
+        assert cell["mean"] == summary["test"]["accuracy"] == cell["values"]["0"]
+        assert (cell["n"], cell["std"]) == (1, None)
+        assert f"--workdir={name}" in summary["command"]
+    with pytest.raises(ValueError, match=r"no test metric 'f1'; choose one of .*accuracy"):
+        sweep.document(metric="f1")
+
+    sweep.cfg.batch_size = 4  # the folder holds another sweep
+    with pytest.raises(ValueError, match="other options"):
+        sweep.run()
+    assert run_script(tmp_path, "--config.batch_size=4", code=2).stderr.count("\n") == 1
+
+    done = run_script(tmp_path, "--report_only")
+    written = sorted(path.name for path in sweep.folder.glob("sweep.*"))
+    assert written == ["sweep.csv", "sweep.json", "sweep.md", "sweep.png"]
+    assert done.stdout == (sweep.folder / "sweep.md").read_text()
+    assert "2 of 4 runs diverged" in done.stdout
+    known = json.loads((sweep.folder / "sweep.json").read_text())
+    assert known["cells"] == document["cells"] and known["metric"] == "accuracy"
+    assert known["git"] and known["devices"] and known["command"][0] == "scripts/sweep.py"
+
+
+def run_script(folder: Path, *arguments: str, code: int = 0):
+    """scripts/sweep.py on the sweep in a folder."""
+    done = subprocess.run(
+        [
+            sys.executable, "scripts/sweep.py", f"--config={CONFIG}", *arguments,
+            f"--folder={folder / 'sweep'}", f"--data_dir={folder / 'data'}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--seeds=0", "--seeds=0 must be at least 1"),
+        ("--config.model.alpha=2", "--config.model.alpha is given and is swept"),
+        ("--report_only", "there is nothing to report"),
+        ("--config=configs/quickstart.py", "defines no function sweep()"),
+    ],
+)
+def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, argument, words):
+    done = run_script(tmp_path, argument, code=2)
+    assert done.stderr.count("\n") == 1 and words in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / "DONE").touch()
+    (tmp_path / "summary.json").write_text('{"config_digest": "ab"')
+    with pytest.raises(ValueError, match=r"summary\.json is damaged"):
+        read_run(tmp_path, "ab")

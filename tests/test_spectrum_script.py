@@ -1,0 +1,109 @@
+"""scripts/spectrum.py: a task's data, a file of one's own, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts/spectrum.py"
+
+
+@pytest.fixture
+def spectrum(monkeypatch):
+    """Runs the script in this process, from the project's folder."""
+    spec = importlib.util.spec_from_file_location("spectrum", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "160")
+    return lambda *words: module.main([str(word) for word in words])
+
+
+def test_a_file_of_ones_own_is_read_and_drawn(tmp_path, spectrum, capsys):
+    """A walk: power w^-2, so beta starts at 1."""
+    steps = np.random.default_rng(0).normal(size=(60, 4096))
+    np.save(tmp_path / "walk.npy", np.cumsum(steps, axis=1).astype(np.float32))
+    out, figure = tmp_path / "a" / "walk.json", tmp_path / "b" / "walk.png"
+    spectrum(
+        f"--file={tmp_path / 'walk.npy'}", f"--out={out}", f"--figure={figure}", "--alphas=1,4"
+    )
+    result = json.loads(out.read_text())
+    assert result["fit"]["gamma"] == pytest.approx(2.0, abs=0.15)
+    assert result["beta"] == pytest.approx(result["fit"]["gamma"] / 2)
+    assert (result["inputs"], result["sequences"], result["length"]) == ("real", 60, 4096)
+    assert {1.0, 4.0, result["alpha"]} == {window["alpha"] for window in result["windows"]}
+    assert result["layer"]["d_state"] == 64 and result["git"] and result["command"]
+    assert str(tmp_path) not in out.read_text()
+    shown = capsys.readouterr().out
+    assert f"{result['alpha']:.3g}*" in shown and "third-party" in shown
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_task_of_tokens_is_read_one_hot(tmp_path, spectrum, capsys):
+    spectrum(
+        "--config=configs/quickstart.py", f"--data_dir={tmp_path}", "--n=200",
+        "--config.data.n_train=200", "--config.data.n_val=20", "--config.data.n_test=20",
+        "--config.data.listops.longer_than=62",
+        "--config.data.listops.shorter_than=100", "--config.data.padded_length=128",
+    )  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "one-hot of 18 tokens" in shown and "32 modes" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--n=3"], "--config is missing"),
+        (["--config=configs/quickstart.py", "--band=1"], "--band=1.0 between 0 and 1"),
+        (["--file=x.npy", "--alphas=0,1"], "greater than 0"),
+    ],
+)
+def test_wrong_options_are_one_line(spectrum, capsys, arguments, words):
+    with pytest.raises(SystemExit) as refused:
+        spectrum(*arguments)
+    assert refused.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and words in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--file=README.md"], "must be a .npy"),
+        (["--config=configs/lra/listops.py:s5"], "model.layer=s5"),
+        (["--config=configs/waves.py"], "no sequences; give --file"),
+    ],
+)
+def test_what_has_no_sequences_or_modes_is_refused(spectrum, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        spectrum(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((2, 3, 4, 5)), r"has the shape \(2, 3, 4, 5\)"),
+        (np.zeros((2, 100), complex), "holds complex128; it must hold real numbers"),
+        (np.zeros((2, 100)), "constant"),
+        (np.zeros(10), "at least 64 samples"),
+    ],
+)
+def test_arrays_without_a_spectrum_are_refused(tmp_path, spectrum, array, words):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match=words):
+        spectrum(f"--file={tmp_path / 'a.npy'}")
+
+
+def test_a_missing_file_is_one_line_and_code_2():
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--file=no.npy"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no.npy" in done.stderr
