@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import measured, runs
+from readme import ablation, measured, runs
 from readme.common import ROOT
 
 from ssm_jax import cli
@@ -31,6 +31,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench_layers": measured.bench_layers,
     "bench_steps": measured.bench_steps,
     "bench_kernels": measured.bench_kernels,
+    "ablation": ablation.ablation,
+    "spectrum": ablation.spectrum,
+    "windows": ablation.windows,
 }
 
 
