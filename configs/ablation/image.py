@@ -13,7 +13,7 @@ from ssm_jax import config as config_lib
 
 # The highest mode of a channel has the angle alpha pi (N - 1) dt, and dt is log-uniform in
 # [0.001, 0.1]: with N = 32 and alpha = 0.1 no channel has a mode beyond a third of Nyquist, with
-# alpha = 10 two thirds of all modes are beyond it. scripts/spectrum.py counts them.
+# alpha = 10 half of all modes are beyond it. scripts/spectrum.py counts them.
 ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 # Gain at Nyquist (1 + pi)^beta: 0.24, 0.49, 1, 2.0, 4.1
 BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)

@@ -59,7 +59,7 @@ def share_beyond(y: np.ndarray, bound: float, dt_min: float, dt_max: float) -> n
     if dt_min == dt_max:
         return (y * dt_max > bound).astype(np.float64)
     positive = np.maximum(y, np.finfo(np.float64).tiny)
-    share = np.log(dt_max * positive / bound) / math.log(dt_max / dt_min)
+    share = (np.log(positive) + math.log(dt_max / bound)) / math.log(dt_max / dt_min)
     return np.clip(share, 0.0, 1.0)
 
 

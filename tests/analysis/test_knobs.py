@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ssm_jax.analysis.input_spectrum import input_spectrum
+from ssm_jax.analysis.figures.spectrum import spectrum_figure
+from ssm_jax.analysis.input_spectrum import SHARES, fit_power_law, input_spectrum
 from ssm_jax.analysis.knobs import (
     gains_at_nyquist,
     mode_density,
@@ -91,3 +92,23 @@ def test_the_gain_of_a_beta_at_nyquist_depends_on_its_unit():
             "rad": (1 + np.pi) ** 2,
         }
     )
+
+
+def test_the_figure_shows_the_spectrum_its_fit_and_the_modes(flat):
+    fit = fit_power_law(flat)
+    alphas = {1.0: "", 5.0: "start"}
+    figure = spectrum_figure(flat, fit, y_N=Y_N, dt=DT, alphas=alphas, title="noise")
+    power, modes = figure.axes
+    np.testing.assert_array_equal(power.lines[0].get_ydata(), flat.power_F[1:])
+    line = power.lines[1]
+    np.testing.assert_allclose(line.get_ydata(), fit.scale * line.get_xdata() ** -fit.gamma)
+    bands = [path[0, 0] for path in power.collections[0].get_segments()]
+    np.testing.assert_allclose(bands, [flat.angle_below_which(share) for share in SHARES])
+    for patch, alpha in zip(modes.patches, alphas, strict=False):
+        bars, edges, _ = patch.get_data()
+        np.testing.assert_allclose(bars, 100 * mode_density(Y_N, alpha, *DT, edges))
+    labels = modes.get_legend_handles_labels()[1]
+    shares = [window_of(flat, Y_N, alpha, *DT).aliased for alpha in alphas]
+    for label, share in zip(labels, shares, strict=True):
+        assert label.endswith(f"{100 * share:.0f} % beyond Nyquist")
+    assert "(start)" in labels[1] and "(" not in labels[0]

@@ -65,14 +65,14 @@ def spectrum_figure(
     at = np.array([fit.low, fit.high])
     label = f"$\\omega^{{-\\gamma}}$, $\\gamma$ = {fit.gamma:.2f} ± {fit.half_width:.2f}"
     power.plot(at, fit.scale * at**-fit.gamma, color="black", ls="--", lw=1.5, label=label)
-    for height, share in zip((0.02, 0.12, 0.22), SHARES, strict=True):
-        angle = spectrum.angle_below_which(share)
-        for axes in (power, modes):
-            axes.axvline(angle, color="0.7", lw=1, zorder=0)
-        power.annotate(
-            f"{100 * share:.0f} %", (angle, height), xycoords=("data", "axes fraction"), fontsize=8,
-            rotation=90, ha="right", va="bottom", color="0.35",
-        )  # fmt: skip
+    angles = [spectrum.angle_below_which(share) for share in SHARES]
+    for axes in (power, modes):
+        axes.vlines(angles, 0, 1, transform=axes.get_xaxis_transform(), color="0.6", lw=1, zorder=0)
+    below = ", ".join(
+        f"{100 * share:.0f} % below {angle:.3g}"
+        for share, angle in zip(SHARES, angles, strict=True)
+    )
+    power.set_title(f"energy (grey lines): {below} rad / sample", fontsize=9)
     positive = power_F[power_F > 0]
     power.set_yscale("log")
     power.set_ylim(positive.min() / 2, positive.max() * 3)
@@ -88,7 +88,7 @@ def spectrum_figure(
         modes.stairs(share_E, edges, color=colour, lw=1.5, label=label)
     modes.set_ylim(0, 1.5 * modes.get_ylim()[1])
     modes.set_ylabel("modes (%) per bar")
-    modes.set_xlabel("angle $\\omega$ (rad / sample); grey lines: share of the energy below")
+    modes.set_xlabel("angle $\\omega$ (rad / sample)")
     modes.legend(frameon=False, loc="upper left")
     for axes in (power, modes):
         mark_nyquist(axes, low, high)
