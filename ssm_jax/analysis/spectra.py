@@ -89,7 +89,12 @@ class LayerView:
 
 
 def layers_of(model: nnx.Module) -> list[LayerView]:
-    """The state space layers anywhere in a model, by their paths; blocks in their order."""
+    """The numbers of the state space layers anywhere in a model."""
+    return [view(name, module) for name, module in modules_of(model)]
+
+
+def modules_of(model: nnx.Module) -> list[tuple[str, DiagonalLayer | LowRankLayer]]:
+    """The state space layers anywhere in a model, with their paths; blocks in their order."""
     found = [
         (path, module)
         for path, module in nnx.iter_modules(model)
@@ -97,7 +102,7 @@ def layers_of(model: nnx.Module) -> list[LayerView]:
     ]
     # A path holds names and the numbers of list elements, which do not compare with each other.
     found.sort(key=lambda pair: [(str(type(part)), part) for part in pair[0]])
-    return [view("/".join(map(str, path)), module) for path, module in found]
+    return [("/".join(map(str, path)), module) for path, module in found]
 
 
 def view(name: str, layer: DiagonalLayer | LowRankLayer) -> LayerView:

@@ -1,0 +1,181 @@
+r"""A layer band by band: total variation and energy of its transfer function, and pole drift.
+
+The transfer function is the spectrum of the kernel times the filter's gain, without D, one per
+channel and direction, as far as sequences of L steps tell it:
+
+    K_h(w) = (1 + |s|)^beta_h sum_{l < L} t[l] k_h[l] e^{-i w l},    0 <= w <= pi rad per sample.
+
+The taper t is 1 up to L / 2 and then falls to 0 as a squared cosine. A kernel that has decayed by
+L / 2 has the endless sum that `variation` integrates. A slower mode has a peak some 2 pi / L wide
+in the place of its own; cut off sharply it would ripple at all frequencies and hide there what the
+other modes do. S4 and S4D have one input per
+channel. A channel of S5 answers to H inputs: as in `spectra.response_magnitude` it has the root of
+the sum of the squared answers, here estimated without bias by its answers to `INPUTS` fixed random
+vectors of signs.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ssm_jax.analysis.spectra import LayerView
+from ssm_jax.kernels import s4d_kernel
+from ssm_jax.kernels.dplr import dplr_kernel
+from ssm_jax.kernels.frequency import frequency_per_radian
+
+BANDS = 4
+INPUTS = 4
+# Panels up to Nyquist per step of the sequence; V is then within 0.3 % of the adaptive integral's
+OVERSAMPLING = 4
+
+
+class BandSpectra(NamedTuple):
+    """Total variation V, and the integral of |K|^2 over a band; of each direction, (C, H, BANDS).
+
+    V has the unit of K, the energy that of K^2 times rad per sample.
+    """
+
+    variation_CHK: np.ndarray
+    energy_CHK: np.ndarray
+
+
+def band_bins(length: int) -> np.ndarray:
+    """Edges of the bands as bins k of a circle of 2L, w = pi k / L: 0, then L^(1/4), .., L.
+
+    The bands from pi / L to Nyquist are equally wide on a logarithmic axis, up to whole bins; the
+    first one also has all below, which L steps do not tell from a constant.
+    """
+    inner = np.maximum(1, np.rint(length ** (np.arange(1, BANDS) / BANDS))).astype(int)
+    return np.array([0, *inner, length])
+
+
+def band_edges(length: int) -> np.ndarray:
+    """Edges of the bands in radians per sample, (BANDS + 1,), from 0 to pi."""
+    return np.pi * band_bins(length) / length
+
+
+def kernel_taps(layer: LayerView, length: int, A_HN: np.ndarray | Array | None = None) -> Array:
+    """The first L taps of each kernel without filter and D, (P, C, H, L).
+
+    Args:
+      layer: see `spectra.layers_of`.
+      length: L.
+      A_HN: in the place of the layer's own eigenvalues; may be traced.
+
+    Returns:
+      P is 1 for layers of one input per channel, else INPUTS.
+    """
+    A_HN = jnp.asarray(layer.A_HN if A_HN is None else A_HN)
+    if layer.PB_HN is not None:
+        P_HN, B_HN = layer.PB_HN
+        return dplr_kernel(A_HN, P_HN, B_HN, layer.C_CHN, layer.dt_H, length)[None]
+    if layer.B_NH is None:
+        rule = layer.discretization
+        return s4d_kernel(A_HN, layer.C_CHN, layer.dt_H, length, rule)[None]
+    signs_HP = np.random.default_rng(0).choice(np.float32([-1, 1]), (layer.B_NH.shape[1], INPUTS))
+    # dt belongs to a mode: in units of a sample it is 1 for all. The kernel doubles, S5 does not.
+    z_1N = (A_HN[:, 0] * layer.dt_H)[None]
+    B_PN = (jnp.asarray(layer.B_NH) @ signs_HP).T * layer.dt_H[None] / 2
+    C_CHN = jnp.asarray(layer.C_CHN)
+    residues = B_PN[:, None, None, None, :] * C_CHN[None, :, :, None, :]
+    taps = s4d_kernel(z_1N, residues, jnp.ones(1), length, layer.discretization)
+    return taps[:, :, :, 0]
+
+
+def taper(length: int) -> np.ndarray:
+    """t_L: 1 up to the middle, then a squared cosine that is 0 at L."""
+    past = np.maximum(0.0, 2 * np.arange(length) / length - 1)
+    return (np.cos(np.pi / 2 * past) ** 2).astype(np.float32)
+
+
+def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> BandSpectra:
+    """Variation and energy per band of `band_edges`.
+
+    V is the sum of |K(w') - K(w)| over neighbouring nodes, 4 L of them up to Nyquist, corrected
+    by the sum over every second one (Richardson): an error of fourth order in the distance. The
+    energy is a sum over the same nodes: exact over all bands together, where there is no filter. Computed
+    in float32, as the layers themselves.
+
+    Args:
+      layer: see `spectra.layers_of`.
+      length: L, steps of a sequence.
+      n_fft: samples of the circle on which the filter lives, see `Dataset.circle`.
+    """
+    shapes = (layer.discretization, length, frequency_per_radian(n_fft, layer.beta_unit))
+    arrays = (layer.A_HN, layer.C_CHN, layer.dt_H, layer.beta_H, layer.B_NH, layer.PB_HN)
+    return BandSpectra(*(np.asarray(x) for x in _spectra_per_band(*arrays, *shapes)))
+
+
+@functools.partial(jax.jit, static_argnums=(6, 7, 8))
+def _spectra_per_band(A_HN, C_CHN, dt_H, beta_H, B_NH, PB_HN, discretization, length, per_radian):
+    layer = LayerView(
+        "", A_HN, C_CHN, dt_H, beta_H, "", False, beta_H, discretization, B_NH, PB_HN
+    )
+    taps = kernel_taps(layer, length)
+    nodes = OVERSAMPLING * length  # panels up to Nyquist
+    omega_F = np.pi * np.arange(nodes + 1) / nodes
+    log_base_F = np.log1p(per_radian * omega_F).astype(np.float32)
+    gain_HF = jnp.exp(beta_H[:, None] * log_base_F[None, :])
+    K = jnp.fft.rfft(taps * taper(length), 2 * nodes) * gain_HF[None, None]
+    power_CHF = _mean_of_squares(K)
+    chord = jnp.sqrt(_mean_of_squares(K[..., 1:] - K[..., :-1]))
+    wide = jnp.sqrt(_mean_of_squares(K[..., 2::2] - K[..., :-2:2]))
+    path = (4 * (chord[..., ::2] + chord[..., 1::2]) - wide) / 3
+    panel = (power_CHF[..., 1:] + power_CHF[..., :-1]) * np.float32(np.pi / nodes / 2)
+
+    def per_band(panels: Array, per_bin: int) -> Array:
+        cuts = per_bin * band_bins(length)
+        pairs = zip(cuts[:-1], cuts[1:], strict=True)
+        return jnp.stack([jnp.sum(panels[..., a:b], axis=-1) for a, b in pairs], axis=-1)
+
+    return per_band(path, OVERSAMPLING // 2), per_band(panel, OVERSAMPLING)
+
+
+def _mean_of_squares(x: Array) -> Array:
+    """Over the inputs of the first axis: with random signs, the sum over the inputs of a channel."""
+    return jnp.mean(x.real**2 + x.imag**2, axis=0)
+
+
+class Drift(NamedTuple):
+    """How far each pole is from where it was, (R, N) as `LayerView.A_HN`, at least 0.
+
+    im: |Im a dt - Im a0 dt|, re: |Re a dt - Re a0 dt|, both with the dt of the reference, in rad
+      and nepers per sample: what moving a alone does.
+    in_spacings: |Im a - Im a0| over the distance of Im a0 to that of the nearest other pole of the
+      same channel; nan where there is none, or at no distance.
+    with_dt: |Im a dt - Im a0 dt0|: a change of dt moves all poles of a channel together.
+    """
+
+    im: np.ndarray
+    re: np.ndarray
+    in_spacings: np.ndarray
+    with_dt: np.ndarray
+
+
+def pole_drift(before: LayerView, after: LayerView) -> Drift:
+    """Of the eigenvalues of a layer, in S4 of their diagonal part, between two states.
+
+    In S5 all modes are one system, so neighbours are looked for among all of them.
+    """
+    dt_H1 = before.dt_H[:, None].astype(np.float64)
+    old, new = (layer.A_HN.astype(np.complex128) for layer in (before, after))
+    moved = np.abs(new.imag - old.imag)
+    rows = old.imag.T if before.B_NH is not None else old.imag
+    apart = np.abs(rows[:, :, None] - rows[:, None, :])
+    apart[:, np.arange(rows.shape[1]), np.arange(rows.shape[1])] = np.inf
+    spacing = apart.min(axis=2)
+    spacing = np.where((spacing > 0) & np.isfinite(spacing), spacing, np.nan)
+    spacing = spacing.T if before.B_NH is not None else spacing
+    new_angle = new.imag * after.dt_H[:, None].astype(np.float64)
+    return Drift(
+        im=moved * dt_H1,
+        re=np.abs(new.real - old.real) * dt_H1,
+        in_spacings=moved / spacing,
+        with_dt=np.abs(new_angle - old.imag * dt_H1),
+    )

@@ -1,0 +1,58 @@
+"""A layer with a kernel of zeros beside its own, by which a loss can be differentiated."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ssm_jax.kernels import fft_conv
+from ssm_jax.layers.padding import without_padding
+from ssm_jax.layers.s4 import S4
+from ssm_jax.layers.s4d import S4D
+
+
+class Probe(nnx.Variable):
+    """Taps of zeros that are added to a layer's filtered kernel: forward, reverse; (2, H, L)."""
+
+
+class ProbedS4D(S4D):
+    """S4D with a probe."""
+
+    def __call__(self, u_BLH, lengths_B=None, *, key=None, horizon=None):
+        y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
+        return y_BLH + _through_probe(self.probe[...], u_BLH, lengths_B)
+
+
+class ProbedS4(S4):
+    """S4 with a probe."""
+
+    def __call__(self, u_BLH, lengths_B=None, *, key=None, horizon=None):
+        y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
+        return y_BLH + _through_probe(self.probe[...], u_BLH, lengths_B)
+
+
+def probe(layer: nnx.Module, length: int) -> bool:
+    """Give a layer a probe in place, if its kernel joins each channel with itself; else False.
+
+    The layer computes the same numbers. The gradient of a loss by the probe is that by the taps of
+    the filtered kernel, which is k[j] for the input j steps ago and k_rev[j] for that in 1 + j
+    steps. A layer that its model does not call has a gradient of zeros.
+
+    Args:
+      layer: an S4D or S4, called without `mode` and `step_scale`.
+      length: taps: the horizon of the call, or the steps of its input.
+    """
+    if type(layer) is S4D:
+        layer.__class__ = ProbedS4D
+    elif type(layer) is S4:
+        layer.__class__ = ProbedS4
+    else:
+        return False
+    layer.probe = Probe(jnp.zeros((2, layer.D.shape[0], length), jnp.float32))
+    return True
+
+
+def _through_probe(probe_2HL: Array, u_BLH: Array, lengths_B: Array | None) -> Array:
+    u_BLH = without_padding(u_BLH, lengths_B)
+    return fft_conv(u_BLH, probe_2HL[0], reverse_kernel_HL=probe_2HL[1])
