@@ -148,6 +148,8 @@ def default() -> ConfigDict:
 
     cfg.log = ConfigDict()
     cfg.log.every = 50  # steps between lines of metrics.jsonl, >= 1
+    cfg.log.diagnostics = True  # variation, energy, pole drift by band at every evaluation ...
+    cfg.log.gradient = True  # ... and where the poles' gradient comes from: a step more (T1, T2)
 
     cfg.figures = True  # draw the figures at the end
     return cfg

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "data": {"numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba"},
     "tasks": {"models", "data", "jax", "flax", "optax"},
     "train": {
-        "tasks", "data", "config", "config_check", "analysis", "kernels",
+        "tasks", "data", "config", "config_check", "analysis", "layers", "kernels",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
     "studies": {

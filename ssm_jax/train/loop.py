@@ -15,6 +15,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.train.checkpoint import CheckpointStore
 from ssm_jax.train.console import Progress, parameter_table, say
 from ssm_jax.train.crash import diverged
+from ssm_jax.train.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.train.experiment import Experiment, setup_digest
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.train.means import PerLength, evaluation_step, split_means
@@ -88,6 +89,7 @@ def train_and_evaluate(
             MetricsLog(workdir.metrics, start) as log,
             MetricsLog(workdir.path / "timing.jsonl", start) as timing,
         ):
+            cut(workdir.diagnostics, start)
             run = _Run(experiment, workdir, checkpoints, log, timing, sink, stop)
             if restored is not None:
                 meta = restored[1]
@@ -115,9 +117,11 @@ class _Run:
     window: dict[str, float] = field(default_factory=dict)  # sums since the last line of the log
     last_finite: tuple[int, float] | None = None  # step, loss
     eval_step: PerLength = field(init=False)
+    diagnostics: Diagnostics = field(init=False)
 
     def __post_init__(self) -> None:
         self.eval_step = evaluation_step(self.experiment)
+        self.diagnostics = Diagnostics(self.experiment)
 
     @property
     def headline(self) -> str:
@@ -134,6 +138,8 @@ class _Run:
             self._save(start, state, replace=True, final=start == total)
         if start >= total:
             return True
+        if start == 0:
+            self._diagnose(state, 0)
         length_of = experiment.dataset.steps_of
         train_step = PerLength("the training step", length_of, experiment.compile_train_step)
         batches = experiment.train_batches(start)
@@ -237,7 +243,20 @@ class _Run:
         self.log.write(kind, step, self.found)
         self.sink.write(kind, step, self.found)
         self.evaluated_at = step
+        self._diagnose(state, step)
         return True
+
+    def _diagnose(self, state: TrainState, step: int) -> None:
+        """Note what has become of the layers, unless it is not wanted."""
+        log = self.experiment.cfg.log
+        if not log.diagnostics:
+            return
+        arrays = self.diagnostics.of(state, gradient=log.gradient)
+        row = numbers_of(arrays)
+        if row:
+            write_arrays(self.workdir.diagnostics, step, arrays)
+            self.log.write("diagnostics", step, row)
+            self.sink.write("diagnostics", step, row)
 
     def _save(
         self, step: int, state: TrainState, *, replace: bool = False, final: bool = False

@@ -36,11 +36,16 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write text; the file is the old one or the complete new one, even after a power cut."""
+    """Write text as UTF-8; see `write_bytes_atomic`."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Write a file; it is the old one or the complete new one, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -74,6 +79,11 @@ class Workdir:
     @property
     def figures(self) -> Path:
         return self.path / "figures"
+
+    @property
+    def diagnostics(self) -> Path:
+        """Arrays of each evaluation; see `diagnose`."""
+        return self.path / "diagnostics"
 
     @property
     def crash(self) -> Path:

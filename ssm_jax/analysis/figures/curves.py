@@ -31,6 +31,8 @@ def curves_figure(
         shown = np.empty(0)
         for kind in kinds:
             points = [(r["step"], r[name]) for r in rows if r["kind"] == kind and name in r]
+            if not points:
+                continue
             step, value = np.array(points, np.float64).reshape(-1, 2).T
             good = np.isfinite(value)
             shown = np.append(shown, value[good])

@@ -1,0 +1,210 @@
+"""Diagnostics of a run at its start and at every evaluation, outside of the training step.
+
+Numbers go to metrics.jsonl as kind "diagnostics", arrays to diagnostics/STEP.npz in the run's
+folder. Both are functions of the state alone, so they are the same bytes after an interruption; the
+poles' first places come from the seed. What they are is in `analysis.bands` and
+`analysis.gradient`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ssm_jax.analysis.bands import BANDS, band_edges, pole_drift, spectra_per_band
+from ssm_jax.analysis.gradient import gradient_per_band, shares
+from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
+from ssm_jax.layers.probe import Probe, probe
+from ssm_jax.tasks import mean_metrics
+from ssm_jax.train.console import say
+from ssm_jax.train.experiment import Experiment, timed_compile
+from ssm_jax.train.state import TrainState
+from ssm_jax.train.workdir import write_bytes_atomic
+
+Arrays = dict[str, np.ndarray]
+
+
+class Diagnostics:
+    """What is measured of a state; compiled programs and the first state are kept between calls."""
+
+    def __init__(self, experiment: Experiment):
+        """Nothing is computed before it is asked for."""
+        self._experiment = experiment
+
+    @functools.cached_property
+    def _before(self) -> list[LayerView]:
+        return layers_of(_model(self._experiment, self._experiment.fresh_state()))
+
+    def of(self, state: TrainState, *, gradient: bool = True) -> Arrays:
+        """Arrays by "layer:quantity".
+
+        variation, energy: (C, H, BANDS) of `bands.spectra_per_band`. drift_im, drift_re,
+        drift_spacings, drift_with_dt: (R, N) of `bands.pole_drift` against the run's first state.
+        beta: (H,). aliased: share of the modes beyond Nyquist. gradient: (BANDS,), norms of the
+        parts of the gradient by Im A, of the first training batch without dropout; for S4D and S4,
+        where the model calls them and A is trained. edges: of the bands, in rad per sample.
+
+        Args:
+          state: of the experiment.
+          gradient: whether to take it too, which costs a training step.
+        """
+        dataset = self._experiment.dataset
+        length, n_fft = dataset.padded_length, dataset.circle
+        after = layers_of(_model(self._experiment, state))
+        found: Arrays = {"edges": band_edges(length)}
+        parts = self._gradients(state, after) if gradient else {}
+        for old, new in zip(self._before, after, strict=True):
+            spectra, drift = spectra_per_band(new, length, n_fft), pole_drift(old, new)
+            each = {
+                "variation": spectra.variation_CHK,
+                "energy": spectra.energy_CHK,
+                "drift_im": drift.im,
+                "drift_re": drift.re,
+                "drift_spacings": drift.in_spacings,
+                "drift_with_dt": drift.with_dt,
+                "beta": new.beta_H,
+                "aliased": np.float64(share_aliased(new)),
+            }
+            if new.name in parts:
+                each["gradient"] = np.sqrt((parts[new.name] ** 2).sum(axis=(1, 2)))
+            found |= {f"{new.name}:{key}": np.asarray(value) for key, value in each.items()}
+        return found
+
+    def _gradients(self, state: TrainState, layers: list[LayerView]) -> dict[str, np.ndarray]:
+        """Parts (BANDS, S, N) of each layer whose gradient is not zero."""
+        program, batch = self._program
+        if program is None:
+            return {}
+        sets = {
+            name: module.A_im.shape[0] if isinstance(module.A_im, nnx.Param) else 0
+            for name, module in modules_of(_model(self._experiment, state))
+        }
+        by_taps = program(state.params, state.stats, batch)
+        return {
+            layer.name: gradient_per_band(
+                layer, by_taps[layer.name], self._experiment.dataset.circle, sets[layer.name]
+            )
+            for layer in layers
+            if layer.name in by_taps and sets[layer.name] and np.any(by_taps[layer.name])
+        }
+
+    @functools.cached_property
+    def _program(self) -> tuple[Any, Any]:
+        """(params, stats, batch) -> loss's gradient by the taps of each layer; and the batch."""
+        experiment = self._experiment
+        dataset, cfg = experiment.dataset, experiment.cfg
+        L = dataset.padded_length
+        if dataset.circle != 2 * L:  # no sequences: the waves are amplitudes
+            return None, None
+        indices, length = experiment.order.batch(0)
+        # As many examples as a training step has in memory at a time.
+        whole = dataset.gather("train", indices[: cfg.batch_size // cfg.train.accumulate], length)
+        batch = experiment.place_batch(whole)
+
+        def by_taps(params: Any, stats: Any, batch: Any) -> dict[str, jax.Array]:
+            model = nnx.merge(experiment.graphdef, params, stats)
+            names = [name for name, module in modules_of(model) if probe(module, L)]
+            graphdef, *parts = nnx.split(model, Probe, ...)
+            probes, rest = (nnx.to_pure_dict(part) for part in parts)
+
+            def loss(probes: Any) -> jax.Array:
+                model = nnx.merge(graphdef, probes, rest)
+                return mean_metrics(experiment.task.train_sums(model, batch, None, L))["loss"]
+
+            layers = dict(modules_of(nnx.merge(graphdef, jax.grad(loss)(probes), rest)))
+            return {name: layers[name].probe[...] for name in names}
+
+        state = experiment.abstract_state()
+        compiled, seconds = timed_compile(
+            lambda: (
+                jax.jit(by_taps, out_shardings=experiment.replicated)
+                .lower(state.params, state.stats, batch)
+                .compile()
+            )
+        )
+        say(f"compiled the diagnostics in {seconds:.1f} s.")
+        return compiled, batch
+
+
+def _model(experiment: Experiment, state: TrainState) -> nnx.Module:
+    return nnx.merge(experiment.graphdef, state.params, state.stats)
+
+
+def numbers_of(arrays: Arrays) -> dict[str, float]:
+    """A line of the log, from `Diagnostics.of`.
+
+    variation_K, energy_K: medians over the channels and directions of all layers, of band K = 1..;
+    gradient_share_K: mean over the layers. drift_im_median, drift_im_max, drift_re_...: over all
+    poles, in rad and nepers per sample; drift_spacings_...: in distances of neighbouring poles.
+    beta_min, beta_median, beta_max: over all channels. aliased: mean share of modes beyond Nyquist.
+    The median drift and beta of each layer follow, as "drift_im_median/LAYER".
+    """
+    names = [key.removesuffix(":beta") for key in arrays if key.endswith(":beta")]
+    if not names:
+        return {}
+
+    def every(quantity: str) -> np.ndarray:
+        rows = [np.ravel(arrays[f"{name}:{quantity}"]) for name in names]
+        return np.concatenate(rows).astype(np.float64)
+
+    row: dict[str, float] = {}
+    for quantity in ("variation", "energy"):
+        per_band = every(quantity).reshape(-1, BANDS)
+        row |= {f"{quantity}_{k + 1}": float(np.median(per_band[:, k])) for k in range(BANDS)}
+    norms = [arrays[f"{name}:gradient"] for name in names if f"{name}:gradient" in arrays]
+    if norms:
+        mean = np.mean([norm / norm.sum() for norm in norms], axis=0)
+        row |= {f"gradient_share_{k + 1}": float(mean[k]) for k in range(BANDS)}
+    for quantity in ("drift_im", "drift_re", "drift_spacings"):
+        values = every(quantity)
+        if quantity == "drift_spacings":  # a pole alone has no neighbour
+            values = values[~np.isnan(values)]
+        if values.size:
+            row |= {f"{quantity}_median": float(np.median(values))}
+            row |= {f"{quantity}_max": float(np.max(values))}
+    beta = every("beta")
+    row |= {"beta_min": float(beta.min()), "beta_median": float(np.median(beta))}
+    row |= {"beta_max": float(beta.max()), "aliased": float(np.mean(every("aliased")))}
+    for quantity in ("drift_im", "beta"):
+        row |= {
+            f"{quantity}_median/{name}": float(np.median(arrays[f"{name}:{quantity}"]))
+            for name in names
+        }
+    return row
+
+
+def write_arrays(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write folder/STEP.npz, atomically; equal arrays give equal bytes."""
+    folder.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_bytes_atomic(folder / f"{step}.npz", buffer.getvalue())
+
+
+def read_arrays(folder: Path) -> dict[int, Arrays]:
+    """The arrays of all steps, by step; none where there is no folder."""
+    found = {}
+    for step in _steps(folder):
+        with np.load(folder / f"{step}.npz", allow_pickle=False) as file:
+            found[step] = {key: file[key] for key in file.files}
+    return found
+
+
+def cut(folder: Path, start_step: int) -> None:
+    """Remove what is past the step that a run goes on from, as `MetricsLog` does with its lines."""
+    for step in _steps(folder):
+        if step > start_step or start_step == 0:
+            (folder / f"{step}.npz").unlink()
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.stem) for path in folder.glob("*.npz") if path.stem.isdecimal())
