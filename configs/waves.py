@@ -59,7 +59,8 @@ def smoke(cfg):
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 40, 8, 8
     cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 4, 6, 3
     cfg.train.eval_batch_size = 0
-    cfg.checkpoint.every, cfg.log.every = 3, 1
+    cfg.checkpoint.every, cfg.log.every, cfg.log.gradient = 3, 1, False
+    cfg.figures = False
 
 
 def sweep():

@@ -1,4 +1,4 @@
-"""Write the tables of README.md from results/.
+"""Write the tables of README.md and docs/ from results/.
 
     python scripts/update_readme.py            # --check only says whether they are up to date
 
@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import ablation, measured, runs
+from readme import ablation, bias, measured, runs
 from readme.common import ROOT
 
 from ssm_jax import cli
@@ -31,6 +31,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench_layers": measured.bench_layers,
     "bench_steps": measured.bench_steps,
     "bench_kernels": measured.bench_kernels,
+    "denoise": bias.denoise_story,
+    "denoise_grid": bias.denoise_grid,
+    "waves": bias.wave_errors,
+    "one_pole": bias.one_pole,
     "ablation": ablation.ablation,
     "spectrum": ablation.spectrum,
     "windows": ablation.windows,
@@ -38,20 +42,25 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """README's text with every table made anew."""
+    """A page's text with every table made anew."""
     return BLOCK.sub(lambda block: block[1] + TABLES[block[2]]() + block[3], text)
 
 
 def main(argv: list[str]) -> int:
     flags = (Flag("check", "change nothing; exit 1 if a table is out of date", False, bool),)
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    new = filled(text)
-    if values["check"]:
-        return int(new != text)
-    readme.write_text(new)
-    return 0
+    stale = 0
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text()
+        new = filled(text)
+        if new == text:
+            continue
+        if values["check"]:
+            print(f"{page.name} is out of date; run scripts/update_readme.py", file=sys.stderr)
+            stale = 1
+        else:
+            page.write_text(new)
+    return stale
 
 
 if __name__ == "__main__":

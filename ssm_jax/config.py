@@ -182,7 +182,7 @@ def smoke(cfg: ConfigDict) -> ConfigDict:
         cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 2, 6, 3
         cfg.data.n_val, cfg.data.n_test = 4, 4
     cfg.checkpoint.every = 5
-    cfg.log.every = 1
+    cfg.log.every, cfg.log.gradient = 1, False
     return cfg
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from ssm_jax.analysis.bands import BANDS, band_edges, pole_drift, spectra_per_band
-from ssm_jax.analysis.gradient import gradient_per_band, shares
+from ssm_jax.analysis.gradient import gradient_per_band
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
 from ssm_jax.layers.probe import Probe, probe
 from ssm_jax.tasks import mean_metrics
