@@ -1,15 +1,18 @@
-# make quickstart | test | lint | slow | lock | clean
+# make quickstart | listops | test | lint | slow | lock | clean
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-QUICK := runs/quickstart
 
-.PHONY: quickstart test lint slow lock clean
+.PHONY: quickstart listops test lint slow lock clean
 
 quickstart: $(INSTALLED)
-	@if [ -e $(QUICK)/DONE ]; then rm -r $(QUICK); fi
-	$(PY) scripts/train.py --config=configs/quickstart.py --workdir=$(QUICK)
+	@rm -rf runs/quickstart
+	$(PY) scripts/denoise.py --folder=runs/quickstart
+
+listops: $(INSTALLED)
+	@if [ -e runs/listops_small/DONE ]; then rm -r runs/listops_small; fi
+	$(PY) scripts/train.py --config=configs/listops_small.py --workdir=runs/listops_small
 
 test: $(INSTALLED)
 	$(PY) -m pytest -n auto --dist worksteal

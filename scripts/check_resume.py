@@ -1,6 +1,6 @@
 """Show that a run that is killed again and again ends in the very numbers of one that is not.
 
-    python scripts/check_resume.py --config=configs/quickstart.py --folder=runs/check --kills=12
+    python scripts/check_resume.py --config=configs/listops_small.py --folder=runs/check --kills=12
 
 Trains twice in subprocesses: once undisturbed, and once stopped at `--kills` moments spread over
 the run (SIGKILL twice as often as SIGTERM or Ctrl-C) and started again by the same command. Then

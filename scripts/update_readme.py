@@ -19,7 +19,7 @@ from ssm_jax.options import Flag
 
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
-    "quickstart": runs.quickstart,
+    "listops_small": runs.listops_small,
     "activations": runs.activations,
     "lra": runs.lra,
     "data": runs.data,

@@ -133,7 +133,7 @@ def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any
     name, _, arg = spec.partition(":")
     asked = f"--config={spec}"
     if not spec:
-        raise ValueError(f"--config is missing; give --config=FILE.py{near_files('quickstart')}.")
+        raise ValueError(f"--config is missing; give --config=FILE.py{near_files('denoise')}.")
     if not Path(name).is_file():
         raise ValueError(f"{asked}: there is no file {name}{near_files(name)}.")
     module = types.ModuleType(f"config_file_{len(sys.modules)}")

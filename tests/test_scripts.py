@@ -51,21 +51,21 @@ def test_config_can_be_printed(config):
     [
         (["--workdir=x"], ["--config is missing"]),
         (
-            ["--config=configs/quickstrat.py", "--workdir=x"],
-            ["quickstrat", "configs/quickstart.py"],
+            ["--config=configs/listops_smal.py", "--workdir=x"],
+            ["listops_smal", "configs/listops_small.py"],
         ),
-        (["--config=configs/quickstart.py"], ["--workdir is missing"]),
+        (["--config=configs/listops_small.py"], ["--workdir is missing"]),
         (
-            ["--config=configs/quickstart.py", "--workdir=x", "--config.model.alhpa=2"],
+            ["--config=configs/listops_small.py", "--workdir=x", "--config.model.alhpa=2"],
             ["model.alhpa", "--config.model.alpha"],
         ),
-        (["--config=configs/quickstart.py", "--workdir=x", "config.seed=1"], ["config.seed=1"]),
+        (["--config=configs/listops_small.py", "--workdir=x", "config.seed=1"], ["config.seed=1"]),
         (
-            ["--config=configs/quickstart.py", "--workdir=x", "--config.model.alpha=-1"],
+            ["--config=configs/listops_small.py", "--workdir=x", "--config.model.alpha=-1"],
             ["model.alpha", "greater than 0"],
         ),
         (
-            ["--config=configs/quickstart.py", "--workdir=x", "--from=/no/such/release"],
+            ["--config=configs/listops_small.py", "--workdir=x", "--from=/no/such/release"],
             ["/no/such/release"],
         ),
     ],
@@ -87,7 +87,7 @@ def test_evaluation_of_what_is_no_run_is_one_line_and_code_2(tmp_path):
 
 def test_several_faults_are_a_line_each():
     done = script(
-        "train.py", "--config=configs/quickstart.py", "--workdir=x",
+        "train.py", "--config=configs/listops_small.py", "--workdir=x",
         "--config.modle.alpha=2", "--config.seed=abc", "--wandb=perhaps", code=2,
     )  # fmt: skip
     assert len(done.stderr.strip().splitlines()) == 3

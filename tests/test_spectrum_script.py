@@ -49,7 +49,7 @@ def test_a_file_of_ones_own_is_read_and_drawn(tmp_path, spectrum, capsys):
 
 def test_a_task_of_tokens_is_read_one_hot(tmp_path, spectrum, capsys):
     spectrum(
-        "--config=configs/quickstart.py", f"--data_dir={tmp_path}", "--n=200",
+        "--config=configs/listops_small.py", f"--data_dir={tmp_path}", "--n=200",
         "--config.data.n_train=200", "--config.data.n_val=20", "--config.data.n_test=20",
         "--config.data.listops.longer_than=62",
         "--config.data.listops.shorter_than=100", "--config.data.padded_length=128",
@@ -62,7 +62,7 @@ def test_a_task_of_tokens_is_read_one_hot(tmp_path, spectrum, capsys):
     ("arguments", "words"),
     [
         (["--n=3"], "--config is missing"),
-        (["--config=configs/quickstart.py", "--band=1"], "--band=1.0 between 0 and 1"),
+        (["--config=configs/listops_small.py", "--band=1"], "--band=1.0 between 0 and 1"),
         (["--file=x.npy", "--alphas=0,1"], "greater than 0"),
     ],
 )

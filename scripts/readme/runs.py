@@ -6,7 +6,7 @@ from readme.common import commit_of, device_of, load, table
 from ssm_jax.analysis.published import ANCHORS, COLUMNS
 
 
-def quickstart() -> str:
+def listops_small() -> str:
     rows = [
         (
             str(result["seed"]),
@@ -17,16 +17,16 @@ def quickstart() -> str:
             commit_of(result),
             f"[file]({path})",
         )
-        for path, result in load("quickstart/seed*.json").items()
+        for path, result in load("listops_small/seed*.json").items()
     ]
-    notes = {result["notes"] for result in load("quickstart/seed*.json").values()}
+    notes = {result["notes"] for result in load("listops_small/seed*.json").values()}
     head = ("seed", "test accuracy", "majority class", "steps", "device", "commit", "")
     return "\n".join(sorted(notes)) + "\n\n" + table(head, rows)
 
 
 def activations() -> str:
     """The same runs with activations in half precision."""
-    full, half = load("quickstart/seed*.json"), load("activations/bfloat16_seed*.json")
+    full, half = load("listops_small/seed*.json"), load("activations/bfloat16_seed*.json")
     by_seed = {result["seed"]: result for result in full.values()}
     rows = [
         (

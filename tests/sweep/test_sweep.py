@@ -150,7 +150,7 @@ def run_script(folder: Path, *arguments: str, code: int = 0):
         ("--seeds=0", "--seeds=0 must be at least 1"),
         ("--config.model.alpha=2", "--config.model.alpha is given and is swept"),
         ("--report_only", "there is nothing to report"),
-        ("--config=configs/quickstart.py", "defines no function sweep()"),
+        ("--config=configs/listops_small.py", "defines no function sweep()"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, argument, words):

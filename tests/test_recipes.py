@@ -1,4 +1,4 @@
-"""The claims of `make quickstart`, at its full size: `make slow`."""
+"""The claims of `make listops` and `make quickstart`, at their full size: `make slow`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CONFIG = "--config=configs/quickstart.py"
+CONFIG = "--config=configs/listops_small.py"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_quickstart_is_twice_as_good_as_the_majority_class_in_three_minutes(seed, tmp_path):
+def test_small_listops_is_twice_as_good_as_the_majority_class_in_three_minutes(seed, tmp_path):
     start = time.monotonic()
     subprocess.run(
         [
@@ -32,7 +32,7 @@ def test_quickstart_is_twice_as_good_as_the_majority_class_in_three_minutes(seed
 
 
 @pytest.mark.slow
-def test_quickstart_killed_twelve_times_is_equal_to_the_bit(tmp_path):
+def test_small_listops_killed_twelve_times_is_equal_to_the_bit(tmp_path):
     subprocess.run(
         [
             sys.executable, "scripts/check_resume.py", CONFIG, "--kills=12",
@@ -41,3 +41,17 @@ def test_quickstart_killed_twelve_times_is_equal_to_the_bit(tmp_path):
         cwd=ROOT,
         check=True,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_quickstart_shows_the_bias_strengthened_weakened_and_reversed_in_three_minutes(tmp_path):
+    start = time.monotonic()
+    subprocess.run(
+        [sys.executable, "scripts/denoise.py", f"--folder={tmp_path / 'quickstart'}"],
+        cwd=ROOT,
+        check=True,
+    )
+    assert time.monotonic() - start < 180
+    results = json.loads((tmp_path / "quickstart/results.json").read_text())
+    verdicts = [cell["verdict"] for cell in results["cells"]]
+    assert verdicts == ["reference", "strengthened", "weakened", "reversed"]

@@ -1,9 +1,9 @@
 """A reduced ListOps for two minutes on two CPU cores: S4D with alpha = 3 and learned beta.
 
-    make quickstart
+    make listops
 
 The data are made by LRA's own procedure with shorter and fewer expressions, so its accuracy says
-nothing about LRA. Three seeds of it are in results/quickstart/.
+nothing about LRA. Three seeds of it are in results/listops_small/.
 """
 
 from ssm_jax import config as config_lib
@@ -12,7 +12,7 @@ from ssm_jax import config as config_lib
 def get_config(arg=""):
     config_lib.parse_arg(arg)
     cfg = config_lib.default()
-    cfg.name = "quickstart"
+    cfg.name = "listops_small"
     cfg.notes = (
         "Reduced ListOps: 10,000 expressions of 11 to 63 tokens (LRA: 96,000 of 501 to 1,999) and "
         "a model of 4 x 64 channels (LRA: 6 x 128). Not comparable with LRA."
