@@ -49,6 +49,7 @@ FIGURES = (
     "__init__",
     "curves",
     "denoise",
+    "diagnostics",
     "heatmap",
     "layers",
     "one_pole",

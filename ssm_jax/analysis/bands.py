@@ -122,7 +122,7 @@ def _spectra_per_band(A_HN, C_CHN, dt_H, beta_H, B_NH, PB_HN, discretization, le
     omega_F = np.pi * np.arange(nodes + 1) / nodes
     log_base_F = np.log1p(per_radian * omega_F).astype(np.float32)
     gain_HF = jnp.exp(beta_H[:, None] * log_base_F[None, :])
-    K = jnp.fft.rfft(taps * taper(length), 2 * nodes) * gain_HF[None, None]
+    K = jnp.fft.rfft(taps * taper(length)[None, None, None], 2 * nodes) * gain_HF[None, None]
     power_CHF = _mean_of_squares(K)
     chord = jnp.sqrt(_mean_of_squares(K[..., 1:] - K[..., :-1]))
     wide = jnp.sqrt(_mean_of_squares(K[..., 2::2] - K[..., :-2:2]))

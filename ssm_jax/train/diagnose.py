@@ -37,10 +37,7 @@ class Diagnostics:
     def __init__(self, experiment: Experiment):
         """Nothing is computed before it is asked for."""
         self._experiment = experiment
-
-    @functools.cached_property
-    def _before(self) -> list[LayerView]:
-        return layers_of(_model(self._experiment, self._experiment.fresh_state()))
+        self._before: list[LayerView] | None = None
 
     def of(self, state: TrainState, *, gradient: bool = True) -> Arrays:
         """Arrays by "layer:quantity".
@@ -59,6 +56,9 @@ class Diagnostics:
         length, n_fft = dataset.padded_length, dataset.circle
         after = layers_of(_model(self._experiment, state))
         found: Arrays = {"edges": band_edges(length)}
+        if self._before is None:  # the first state is its own, not to be made a second time
+            first = after if int(state.step) == 0 else layers_of(_fresh(self._experiment))
+            self._before = first
         parts = self._gradients(state, after) if gradient else {}
         for old, new in zip(self._before, after, strict=True):
             spectra, drift = spectra_per_band(new, length, n_fft), pole_drift(old, new)
@@ -133,8 +133,17 @@ class Diagnostics:
         return compiled, batch
 
 
+def _fresh(experiment: Experiment) -> nnx.Module:
+    return _model(experiment, experiment.fresh_state())
+
+
 def _model(experiment: Experiment, state: TrainState) -> nnx.Module:
     return nnx.merge(experiment.graphdef, state.params, state.stats)
+
+
+def layer_names(arrays: Arrays) -> list[str]:
+    """The layers in what `Diagnostics.of` gives."""
+    return [key.removesuffix(":beta") for key in arrays if key.endswith(":beta")]
 
 
 def numbers_of(arrays: Arrays) -> dict[str, float]:
@@ -146,7 +155,7 @@ def numbers_of(arrays: Arrays) -> dict[str, float]:
     beta_min, beta_median, beta_max: over all channels. aliased: mean share of modes beyond Nyquist.
     The median drift and beta of each layer follow, as "drift_im_median/LAYER".
     """
-    names = [key.removesuffix(":beta") for key in arrays if key.endswith(":beta")]
+    names = layer_names(arrays)
     if not names:
         return {}
 

@@ -65,19 +65,29 @@ def below_reference(experiment: Experiment, step: int, found: Mapping[str, float
     )
 
 
-def draw(experiment: Experiment, workdir: Workdir, state: TrainState) -> list[Path]:
-    """Draw the figures of a run: its curves, and its first state against `state`."""
+def draw(
+    experiment: Experiment, workdir: Workdir, state: TrainState, folder: Path | None = None
+) -> list[Path]:
+    """Draw the figures of a run: its curves, and its first state against `state`.
+
+    Args:
+      experiment, workdir: of the run.
+      state: of the same experiment.
+      folder: where; None: the run's own folder of figures.
+    """
     # Here, because matplotlib takes half a second to import and most processes draw nothing.
+    from ssm_jax.analysis.bands import band_edges
     from ssm_jax.analysis.figures import draw_run
     from ssm_jax.analysis.spectra import layers_of
 
     fresh = experiment.fresh_state()
     return draw_run(
-        workdir.figures,
+        folder or workdir.figures,
         rows=read_metrics(workdir.metrics),
         before=layers_of(nnx.merge(experiment.graphdef, fresh.params, fresh.stats)),
         after=layers_of(nnx.merge(experiment.graphdef, state.params, state.stats)),
         length=experiment.dataset.circle // 2,
         title=experiment.cfg.name,
         metric=experiment.task.headline,
+        edges_E=band_edges(experiment.dataset.padded_length),
     )

@@ -58,10 +58,13 @@ def texts(axes) -> str:
     return " ".join([axes.get_title(), *(text.get_text() for text in axes.texts)])
 
 
-def test_a_run_is_drawn_into_four_files_and_nothing_else(tmp_path, layers):
+def test_a_run_is_drawn_into_its_files_and_nothing_else(tmp_path, layers):
     folder = tmp_path / "run" / "figures"
     before, after = layers
-    names = ["curves.png", "response.png", "eigenvalues.png", "beta.png"]
+    names = [
+        f"{name}.png"
+        for name in ("curves", "response", "eigenvalues", "beta", "variation", "poles")
+    ]
     options = {"before": before, "after": after, "length": LENGTH, "title": "run"}
     for _ in range(2):  # the second time over the first
         paths = draw_run(folder, rows=metric_rows(10), **options)

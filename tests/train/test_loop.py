@@ -59,6 +59,10 @@ def newest(path):
 
 
 def assert_same_run(path, reference):
+    arrays_of = [sorted((p / "diagnostics").iterdir()) for p in (path, reference)]
+    assert [f.name for f in arrays_of[0]] == ["0.npz", "20.npz", "40.npz", "60.npz"]
+    for file, reference_file in zip(*arrays_of, strict=True):
+        assert file.read_bytes() == reference_file.read_bytes()
     assert (path / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
     results = [json.loads((p / "summary.json").read_text()) for p in (path, reference)]
     assert results[0]["test"] == results[1]["test"]

@@ -1,4 +1,4 @@
-"""The figures of a run, as PNG: curves, frequency response, eigenvalues, beta.
+"""The figures of a run, as PNG: curves, frequency response, eigenvalues, beta, diagnostics.
 
 Each is a function from data to a Figure, and `draw_run` writes them. No pyplot: nothing is shown,
 and no window system is asked for.
@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 from matplotlib.figure import Figure
 
+from ssm_jax.analysis.bands import band_edges
 from ssm_jax.analysis.figures.curves import curves_figure
+from ssm_jax.analysis.figures.diagnostics import poles_figure, variation_figure
 from ssm_jax.analysis.figures.layers import beta_figure, eigenvalues_figure, response_figure
 from ssm_jax.analysis.spectra import LayerView
 
@@ -23,8 +26,10 @@ __all__ = [
     "curves_figure",
     "draw_run",
     "eigenvalues_figure",
+    "poles_figure",
     "response_figure",
     "save",
+    "variation_figure",
 ]
 
 
@@ -37,8 +42,9 @@ def draw_run(
     length: int,
     title: str,
     metric: str = "accuracy",
+    edges_E: np.ndarray | None = None,
 ) -> list[Path]:
-    """Draw and write curves.png, response.png, eigenvalues.png and beta.png, each atomically.
+    """Draw and write curves, response, eigenvalues, beta, variation and poles, each atomically.
 
     Args:
       folder: where; made if missing.
@@ -47,6 +53,7 @@ def draw_run(
       length: L of the sequences.
       title: the run's name.
       metric: what the curves show beside the loss.
+      edges_E: of the bands of the diagnostics; None: those of this length.
 
     Returns:
       The paths of the files.
@@ -62,12 +69,15 @@ def draw_run(
     title = title.replace("$", r"\$")  # a name is no formula
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    edges = band_edges(length) if edges_E is None else edges_E
     with matplotlib.style.context("default"):  # whatever this person's matplotlibrc says
         for name, figure in (
             ("curves", curves_figure(rows, title, metric)),
             ("response", response_figure(before, after, length, title)),
             ("eigenvalues", eigenvalues_figure(before, after, length, title)),
             ("beta", beta_figure(before, after, length, title)),
+            ("variation", variation_figure(rows, edges, title)),
+            ("poles", poles_figure(before, after, title)),
         ):
             path = folder / f"{name}.png"
             save(path, figure)

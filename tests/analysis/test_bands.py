@@ -1,0 +1,153 @@
+"""Variation, energy and drift by band: against the adaptive integrals, Parseval, closed forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssm_jax.analysis.bands import (
+    BANDS,
+    band_bins,
+    band_edges,
+    kernel_taps,
+    pole_drift,
+    spectra_per_band,
+    taper,
+)
+from ssm_jax.analysis.spectra import view
+from ssm_jax.analysis.variation import discrete_variation_per_band
+from ssm_jax.kernels.frequency import frequency_per_radian
+from ssm_jax.layers import S4, S4D, S5
+
+L = 512
+
+
+def decayed(**options) -> S4D:
+    """A layer whose kernels are over long before L / 2."""
+    options = {"dt_min": 0.2, "dt_max": 0.5, "d_state": 4, "alpha": 3.0, **options}
+    return S4D(4, **options, rngs=nnx.Rngs(params=0))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 17, 64, 2048, 16384])
+def test_bands_divide_the_frequencies_up_to_nyquist(length):
+    bins, edges = band_bins(length), band_edges(length)
+    assert len(bins) == BANDS + 1
+    assert bins[0] == 0 and bins[-1] == length
+    assert (np.diff(bins) >= 0).all()
+    assert edges[-1] == np.pi
+    if length >= 64:  # equal on a logarithmic axis, up to whole bins
+        assert np.diff(np.log(edges[1:])) == pytest.approx(np.log(length) / BANDS, rel=0.13)
+
+
+@pytest.mark.parametrize(
+    ("rule", "unit", "alpha"),
+    [("zoh", "hz_1e4", 3.0), ("bilinear", "rad", 0.2)],  # the bilinear rule undamps fast modes
+)
+def test_variation_is_that_of_the_adaptive_integral(rule, unit, alpha):
+    layer = decayed(beta=0.7, beta_unit=unit, discretization=rule, alpha=alpha)
+    numbers = view("x", layer)
+    found = spectra_per_band(numbers, L, 2 * L).variation_CHK
+    for C_HN, found_HK in zip(numbers.C_CHN, found, strict=True):
+        exact_HK = discrete_variation_per_band(
+            numbers.A_HN,
+            C_HN,
+            numbers.dt_H,
+            band_edges(L),
+            rule,
+            beta_H=numbers.beta_H,
+            unit_H=frequency_per_radian(2 * L, unit),
+        )
+        np.testing.assert_allclose(found_HK, exact_HK, rtol=3e-3)
+
+
+def test_energy_of_all_bands_is_that_of_the_taps():
+    """Parseval: without a filter the integral up to Nyquist is pi times the sum of the squares."""
+    slow = S4D(4, d_state=4, beta=0.0, rngs=nnx.Rngs(params=0))  # cut off by the taper
+    for layer in (decayed(beta=0.0), slow):
+        numbers = view("x", layer)
+        found = spectra_per_band(numbers, L, 2 * L).energy_CHK.sum(axis=-1)
+        taps = np.asarray(kernel_taps(numbers, L)[0], np.float64) * taper(L)
+        np.testing.assert_allclose(found, np.pi * (taps**2).sum(axis=-1), rtol=1e-5)
+
+
+def test_the_taper_leaves_a_slow_mode_no_ripples_at_high_frequencies():
+    """Its variation in the highest band is the endless one's; without a taper it is 100 times it."""
+    layer = S4D(8, d_state=4, dt_min=1e-3, dt_max=1e-3, beta=0.0, rngs=nnx.Rngs(params=0))
+    numbers = view("x", layer)
+    found = spectra_per_band(numbers, 256, 512).variation_CHK[0, :, -1]
+    exact = discrete_variation_per_band(
+        numbers.A_HN, numbers.C_CHN[0], numbers.dt_H, band_edges(256)
+    )[:, -1]
+    K_HF = np.fft.rfft(np.asarray(kernel_taps(numbers, 256)[0, 0]), 2 * 1024)
+    sharp = np.abs(np.diff(K_HF))[:, 4 * band_bins(256)[-2] :].sum(axis=1)
+    assert np.median(np.abs(found / exact - 1)) < 0.1
+    assert np.median(sharp / exact) > 10
+
+
+def test_s4_without_its_low_rank_is_s4d():
+    """The same diagonal systems by another kernel: P = 0 leaves B and C."""
+    s4 = S4(4, d_state=4, dt_min=0.2, dt_max=0.5, beta=0.5, rngs=nnx.Rngs(params=0))
+    numbers = view("x", s4)
+    assert numbers.PB_HN is not None
+    P_HN, B_HN = numbers.PB_HN
+    plain = replace(numbers, PB_HN=(0 * P_HN, B_HN))
+    diagonal = replace(numbers, PB_HN=None, C_CHN=numbers.C_CHN * B_HN[None])
+    for a, b in zip(*(spectra_per_band(v, L, 2 * L) for v in (plain, diagonal)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3)
+
+
+def test_s5_of_one_input_is_s4d_with_shared_modes():
+    """With one channel a sign has no say, and the sum over inputs is that one input."""
+    s5 = S5(1, d_state=4, dt_min=0.2, dt_max=0.5, beta=0.5, rngs=nnx.Rngs(params=0))
+    numbers = view("x", s5)
+    dt_N = numbers.dt_H
+    residues = numbers.C_CHN * (numbers.B_NH[:, 0] * dt_N)[None, None] / 2
+    single = replace(
+        numbers, A_HN=(numbers.A_HN[:, 0] * dt_N)[None], C_CHN=residues, dt_H=np.ones(1), B_NH=None
+    )
+    for a, b in zip(*(spectra_per_band(v, L, 2 * L) for v in (numbers, single)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3)
+
+
+def test_s5_energy_estimates_the_sum_over_its_inputs():
+    s5 = S5(16, d_state=8, dt_min=0.2, dt_max=0.5, bidirectional=False, rngs=nnx.Rngs(params=0))
+    impulses = np.zeros((16, L, 16), np.float32)
+    impulses[np.arange(16), 0, np.arange(16)] = 1
+    taps = np.array(nnx.jit(lambda m: m(impulses))(s5), np.float64)
+    taps[np.arange(16), 0, np.arange(16)] -= np.asarray(s5.D[...])
+    every = np.pi * ((taps * taper(L)[None, :, None]) ** 2).sum()
+    found = spectra_per_band(view("x", s5), L, 2 * L).energy_CHK
+    assert found.shape == (1, 16, BANDS)
+    assert found.sum() == pytest.approx(every, rel=0.25)  # 16 outputs with 4 draws each
+
+
+def test_drift_is_what_was_added():
+    layer = decayed(n_ssm=4)
+    before = view("x", layer)
+    layer.A_im[...] = layer.A_im[...].at[1, 2].add(0.3)
+    after = view("x", layer)
+    drift = pole_drift(before, after)
+    expected = np.zeros((4, 4))
+    expected[1, 2] = 0.3
+    np.testing.assert_allclose(drift.im, expected * before.dt_H[:, None], atol=1e-6)
+    np.testing.assert_allclose(drift.in_spacings, expected / (3 * np.pi), atol=1e-6)
+    assert not drift.re.any()
+    np.testing.assert_allclose(drift.with_dt, drift.im, atol=1e-6)
+
+
+def test_a_changed_dt_is_no_drift_of_a():
+    before = view("x", decayed())
+    drift = pole_drift(before, replace(before, dt_H=2 * before.dt_H))
+    assert not drift.im.any() and not drift.in_spacings.any()
+    np.testing.assert_allclose(drift.with_dt, np.abs(before.A_HN.imag) * before.dt_H[:, None])
+
+
+def test_a_pole_alone_has_no_spacing():
+    one = view("x", decayed(d_state=1))
+    assert np.isnan(pole_drift(one, one).in_spacings).all()
+    s5 = view("x", S5(2, d_state=3, rngs=nnx.Rngs(params=jax.random.key(0))))
+    assert np.isfinite(pole_drift(s5, s5).in_spacings).all()
