@@ -17,6 +17,7 @@ vectors of signs.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -72,17 +73,17 @@ def kernel_taps(layer: LayerView, length: int, A_HN: np.ndarray | Array | None =
       P is 1 for layers of one input per channel, else INPUTS.
     """
     A_HN = jnp.asarray(layer.A_HN if A_HN is None else A_HN)
+    C_CHN, dt_H = jnp.asarray(layer.C_CHN), jnp.asarray(layer.dt_H)
     if layer.PB_HN is not None:
-        P_HN, B_HN = layer.PB_HN
-        return dplr_kernel(A_HN, P_HN, B_HN, layer.C_CHN, layer.dt_H, length)[None]
+        P_HN, B_HN = (jnp.asarray(x) for x in layer.PB_HN)
+        return dplr_kernel(A_HN, P_HN, B_HN, C_CHN, dt_H, length)[None]
     if layer.B_NH is None:
-        rule = layer.discretization
-        return s4d_kernel(A_HN, layer.C_CHN, layer.dt_H, length, rule)[None]
-    signs_HP = np.random.default_rng(0).choice(np.float32([-1, 1]), (layer.B_NH.shape[1], INPUTS))
+        return s4d_kernel(A_HN, C_CHN, dt_H, length, layer.discretization)[None]
+    draws_HP = np.random.default_rng(0).integers(0, 2, (layer.B_NH.shape[1], INPUTS))
+    signs_HP = (2 * draws_HP - 1).astype(np.float32)
     # dt belongs to a mode: in units of a sample it is 1 for all. The kernel doubles, S5 does not.
-    z_1N = (A_HN[:, 0] * layer.dt_H)[None]
-    B_PN = (jnp.asarray(layer.B_NH) @ signs_HP).T * layer.dt_H[None] / 2
-    C_CHN = jnp.asarray(layer.C_CHN)
+    z_1N = (A_HN[:, 0] * dt_H)[None]
+    B_PN = (jnp.asarray(layer.B_NH) @ signs_HP).T * dt_H[None] / 2
     residues = B_PN[:, None, None, None, :] * C_CHN[None, :, :, None, :]
     taps = s4d_kernel(z_1N, residues, jnp.ones(1), length, layer.discretization)
     return taps[:, :, :, 0]
@@ -97,10 +98,10 @@ def taper(length: int) -> np.ndarray:
 def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> BandSpectra:
     """Variation and energy per band of `band_edges`.
 
-    V is the sum of |K(w') - K(w)| over neighbouring nodes, 4 L of them up to Nyquist, corrected
-    by the sum over every second one (Richardson): an error of fourth order in the distance. The
-    energy is a sum over the same nodes: exact over all bands together, where there is no filter. Computed
-    in float32, as the layers themselves.
+    V is the sum of |K(w') - K(w)| over neighbouring nodes, 4 L panels up to Nyquist, corrected by
+    the sum over every second node (Richardson): an error of fourth order in the distance. The
+    energy is a sum over the same nodes: exact over all bands together, where there is no filter.
+    Computed in float32, as the layers themselves.
 
     Args:
       layer: see `spectra.layers_of`.
@@ -114,9 +115,7 @@ def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> BandSpectra:
 
 @functools.partial(jax.jit, static_argnums=(6, 7, 8))
 def _spectra_per_band(A_HN, C_CHN, dt_H, beta_H, B_NH, PB_HN, discretization, length, per_radian):
-    layer = LayerView(
-        "", A_HN, C_CHN, dt_H, beta_H, "", False, beta_H, discretization, B_NH, PB_HN
-    )
+    layer = LayerView("", A_HN, C_CHN, dt_H, beta_H, "", False, beta_H, discretization, B_NH, PB_HN)
     taps = kernel_taps(layer, length)
     nodes = OVERSAMPLING * length  # panels up to Nyquist
     omega_F = np.pi * np.arange(nodes + 1) / nodes
@@ -131,14 +130,14 @@ def _spectra_per_band(A_HN, C_CHN, dt_H, beta_H, B_NH, PB_HN, discretization, le
 
     def per_band(panels: Array, per_bin: int) -> Array:
         cuts = per_bin * band_bins(length)
-        pairs = zip(cuts[:-1], cuts[1:], strict=True)
-        return jnp.stack([jnp.sum(panels[..., a:b], axis=-1) for a, b in pairs], axis=-1)
+        bands = [jnp.sum(panels[..., a:b], axis=-1) for a, b in itertools.pairwise(cuts)]
+        return jnp.stack(bands, axis=-1)
 
     return per_band(path, OVERSAMPLING // 2), per_band(panel, OVERSAMPLING)
 
 
 def _mean_of_squares(x: Array) -> Array:
-    """Over the inputs of the first axis: with random signs, the sum over the inputs of a channel."""
+    """Over the first axis: with random signs, the sum over the inputs of a channel."""
     return jnp.mean(x.real**2 + x.imag**2, axis=0)
 
 

@@ -54,14 +54,16 @@ def gradient_per_band(
 
 @functools.partial(jax.jit, static_argnums=(6, 7))
 def _gradient_per_band(A_HN, C_CHN, dt_H, beta_H, PB_HN, by_taps_2HL, discretization, unit):
-    layer = LayerView("", A_HN, C_CHN, dt_H, beta_H, unit, False, beta_H, discretization, None, PB_HN)
+    layer = LayerView(
+        "", A_HN, C_CHN, dt_H, beta_H, unit, False, beta_H, discretization, None, PB_HN
+    )
     L = by_taps_2HL.shape[-1]
     # On the circle the reverse tap j stands at -(1 + j).
     circle_HT = jnp.concatenate([by_taps_2HL[0], by_taps_2HL[1, :, ::-1]], axis=-1)
     by_spectrum_HF = jnp.fft.rfft(circle_HT) * sobolev_gain(beta_H, 2 * L, unit)
     bin_F, cuts = np.arange(L + 1), band_bins(L)
     band_F = np.maximum(np.searchsorted(cuts, bin_F) - 1, 0)  # (low, high]; bin 0 is in the first
-    mask_KF = np.float32(band_F[None, :] == np.arange(len(cuts) - 1)[:, None])
+    mask_KF = (band_F[None, :] == np.arange(len(cuts) - 1)[:, None]).astype(np.float32)
     parts_KHT = jnp.fft.irfft(mask_KF[:, None, :] * by_spectrum_HF[None], 2 * L)
     parts_KCHL = jnp.stack([parts_KHT[..., :L], parts_KHT[..., : L - 1 : -1]], axis=1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -19,20 +21,37 @@ class Probe(nnx.Variable):
 class ProbedS4D(S4D):
     """S4D with a probe."""
 
-    def __call__(self, u_BLH, lengths_B=None, *, key=None, horizon=None):
+    def __call__(  # type: ignore[override]
+        self,
+        u_BLH: Array,
+        lengths_B: Array | None = None,
+        *,
+        key: Array | None = None,
+        horizon: int | None = None,
+    ) -> Array:
         y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
-        return y_BLH + _through_probe(self.probe[...], u_BLH, lengths_B)
+        return y_BLH + _through(self, u_BLH, lengths_B)
 
 
 class ProbedS4(S4):
     """S4 with a probe."""
 
-    def __call__(self, u_BLH, lengths_B=None, *, key=None, horizon=None):
+    def __call__(  # type: ignore[override]
+        self,
+        u_BLH: Array,
+        lengths_B: Array | None = None,
+        *,
+        key: Array | None = None,
+        horizon: int | None = None,
+    ) -> Array:
         y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
-        return y_BLH + _through_probe(self.probe[...], u_BLH, lengths_B)
+        return y_BLH + _through(self, u_BLH, lengths_B)
 
 
-def probe(layer: nnx.Module, length: int) -> bool:
+PROBED: dict[type, type] = {S4D: ProbedS4D, S4: ProbedS4}
+
+
+def probe(layer: Any, length: int) -> bool:
     """Give a layer a probe in place, if its kernel joins each channel with itself; else False.
 
     The layer computes the same numbers. The gradient of a loss by the probe is that by the taps of
@@ -40,19 +59,22 @@ def probe(layer: nnx.Module, length: int) -> bool:
     steps. A layer that its model does not call has a gradient of zeros.
 
     Args:
-      layer: an S4D or S4, called without `mode` and `step_scale`.
+      layer: an S4D or S4, called without `mode` and `step_scale`; to others nothing is done.
       length: taps: the horizon of the call, or the steps of its input.
     """
-    if type(layer) is S4D:
-        layer.__class__ = ProbedS4D
-    elif type(layer) is S4:
-        layer.__class__ = ProbedS4
-    else:
+    if type(layer) not in PROBED:
         return False
+    # Its class, and no wrapper in its place: a model may ask its layer for more than an output.
+    layer.__class__ = PROBED[type(layer)]
     layer.probe = Probe(jnp.zeros((2, layer.D.shape[0], length), jnp.float32))
     return True
 
 
-def _through_probe(probe_2HL: Array, u_BLH: Array, lengths_B: Array | None) -> Array:
-    u_BLH = without_padding(u_BLH, lengths_B)
+def probe_of(layer: Any) -> Array:
+    """The probe of a layer, or what stands in its place, such as a gradient; (2, H, L)."""
+    return layer.probe[...]
+
+
+def _through(layer: Any, u_BLH: Array, lengths_B: Array | None) -> Array:
+    probe_2HL, u_BLH = probe_of(layer), without_padding(u_BLH, lengths_B)
     return fft_conv(u_BLH, probe_2HL[0], reverse_kernel_HL=probe_2HL[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ def print_analysis(result: Mapping[str, Any]) -> None:
     width = None if sys.stdout.isatty() else WIDTH
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     edges = result["band_edges_rad_per_sample"]
-    bands = [f"{low:.3g}-{high:.3g}" for low, high in zip(edges, edges[1:], strict=False)]
+    bands = [f"{low:.3g}-{high:.3g}" for low, high in itertools.pairwise(edges)]
     console.print(f"{result['name']}: step {result['step']:,}, L = {result['length']:,}")
     layers = result["layers"]
     for quantity, title in (

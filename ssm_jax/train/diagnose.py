@@ -21,7 +21,7 @@ from flax import nnx
 from ssm_jax.analysis.bands import BANDS, band_edges, pole_drift, spectra_per_band
 from ssm_jax.analysis.gradient import gradient_per_band
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
-from ssm_jax.layers.probe import Probe, probe
+from ssm_jax.layers.probe import Probe, probe, probe_of
 from ssm_jax.tasks import mean_metrics
 from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment, timed_compile
@@ -29,6 +29,7 @@ from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import write_bytes_atomic
 
 Arrays = dict[str, np.ndarray]
+EXAMPLES = 16  # of the first training batch, whose gradient is taken
 
 
 class Diagnostics:
@@ -45,12 +46,12 @@ class Diagnostics:
         variation, energy: (C, H, BANDS) of `bands.spectra_per_band`. drift_im, drift_re,
         drift_spacings, drift_with_dt: (R, N) of `bands.pole_drift` against the run's first state.
         beta: (H,). aliased: share of the modes beyond Nyquist. gradient: (BANDS,), norms of the
-        parts of the gradient by Im A, of the first training batch without dropout; for S4D and S4,
+        parts of the gradient by Im A, of the first training examples without dropout; for S4D and S4,
         where the model calls them and A is trained. edges: of the bands, in rad per sample.
 
         Args:
           state: of the experiment.
-          gradient: whether to take it too, which costs a training step.
+          gradient: whether to take it too, which costs a training step of `EXAMPLES` sequences.
         """
         dataset = self._experiment.dataset
         length, n_fft = dataset.padded_length, dataset.circle
@@ -83,8 +84,9 @@ class Diagnostics:
         if program is None:
             return {}
         sets = {
-            name: module.A_im.shape[0] if isinstance(module.A_im, nnx.Param) else 0
+            name: variable.shape[0]
             for name, module in modules_of(_model(self._experiment, state))
+            if isinstance(variable := getattr(module, "A_im", None), nnx.Param)
         }
         by_taps = program(state.params, state.stats, batch)
         return {
@@ -92,7 +94,7 @@ class Diagnostics:
                 layer, by_taps[layer.name], self._experiment.dataset.circle, sets[layer.name]
             )
             for layer in layers
-            if layer.name in by_taps and sets[layer.name] and np.any(by_taps[layer.name])
+            if layer.name in by_taps and layer.name in sets and np.any(by_taps[layer.name])
         }
 
     @functools.cached_property
@@ -104,9 +106,11 @@ class Diagnostics:
         if dataset.circle != 2 * L:  # no sequences: the waves are amplitudes
             return None, None
         indices, length = experiment.order.batch(0)
-        # As many examples as a training step has in memory at a time.
-        whole = dataset.gather("train", indices[: cfg.batch_size // cfg.train.accumulate], length)
-        batch = experiment.place_batch(whole)
+        # At most what a training step has in memory at a time, and a part for every device.
+        devices = experiment.mesh.size
+        most = -(-EXAMPLES // devices) * devices
+        indices = indices[: min(most, cfg.batch_size // cfg.train.accumulate)]
+        batch = experiment.place_batch(dataset.gather("train", indices, length))
 
         def by_taps(params: Any, stats: Any, batch: Any) -> dict[str, jax.Array]:
             model = nnx.merge(experiment.graphdef, params, stats)
@@ -119,7 +123,7 @@ class Diagnostics:
                 return mean_metrics(experiment.task.train_sums(model, batch, None, L))["loss"]
 
             layers = dict(modules_of(nnx.merge(graphdef, jax.grad(loss)(probes), rest)))
-            return {name: layers[name].probe[...] for name in names}
+            return {name: probe_of(layers[name]) for name in names}
 
         state = experiment.abstract_state()
         compiled, seconds = timed_compile(

@@ -75,7 +75,7 @@ def test_energy_of_all_bands_is_that_of_the_taps():
 
 
 def test_the_taper_leaves_a_slow_mode_no_ripples_at_high_frequencies():
-    """Its variation in the highest band is the endless one's; without a taper it is 100 times it."""
+    """Its variation in the highest band is the endless one's, and without a taper far from it."""
     layer = S4D(8, d_state=4, dt_min=1e-3, dt_max=1e-3, beta=0.0, rngs=nnx.Rngs(params=0))
     numbers = view("x", layer)
     found = spectra_per_band(numbers, 256, 512).variation_CHK[0, :, -1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,7 @@ ARROWS = 24  # poles of a layer whose way is an arrow: those that went farthest
 DOTS_UP_TO = 4_000  # poles that are drawn; of more, evenly chosen ones
 
 
-def variation_figure(
-    rows: Sequence[Mapping[str, Any]], edges_E: np.ndarray, title: str
-) -> Figure:
+def variation_figure(rows: Sequence[Mapping[str, Any]], edges_E: np.ndarray, title: str) -> Figure:
     """Against the step: total variation and gradient share of each band, and the poles' drift.
 
     Args:
@@ -37,7 +36,7 @@ def variation_figure(
     figure = Figure(figsize=(12, 4), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, 3)
-    bands = [f"{low:.3g} to {high:.3g}" for low, high in zip(edges_E, edges_E[1:], strict=False)]
+    bands = [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges_E)]
     for k, (colour, band) in enumerate(zip(COLOURS, bands, strict=True), start=1):
         for axes, name in zip(panels, ("variation", "gradient_share"), strict=False):
             _line(axes, rows, f"{name}_{k}", "o-", color=colour, label=band)
