@@ -166,9 +166,7 @@ def _shared(summaries: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], lis
         if not values:
             continue
         shared[key] = values[0]
-        different = list({json.dumps(value, sort_keys=True) for value in values})
-        if len(different) > 1:
-            remarks.append(
-                f"the runs differ in {key}: {len(different)} of them; the first run's is shown."
-            )
+        different = len({json.dumps(value, sort_keys=True) for value in values})
+        if different > 1:
+            remarks.append(f"the runs have {different} different {key}; the first run's is shown.")
     return shared, remarks

@@ -1,0 +1,65 @@
+"""What is read from the folders of a sweep, with runs made by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ssm_jax.sweep.cells import runs_of
+from ssm_jax.sweep.results import DIVERGED, document_of
+
+CELLS = [{"model.alpha": 1.0}, {"model.alpha": 3.0}]
+
+
+def finished(folder, accuracy, commit="abc"):
+    folder.mkdir(parents=True)
+    summary = {
+        "test": {"accuracy": accuracy, "loss": 1.0},
+        "git": {"commit": commit, "dirty": False},
+        "steps": 10,
+        "config_digest": "d",
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "DONE").touch()
+
+
+def read(folder, runs):
+    return document_of(
+        runs, folder, digest=lambda run: "d", metric="accuracy", better="max", about={"name": "x"}
+    )
+
+
+def test_a_cell_is_the_mean_and_spread_of_its_seeds_that_finished(tmp_path):
+    runs = runs_of(CELLS, (0, 1, 2))
+    for run, accuracy in zip(runs[::2], (0.5, 0.7, 0.9), strict=True):  # of the first cell
+        finished(tmp_path / run.name, accuracy)
+    (tmp_path / runs[1].name).mkdir()
+    (tmp_path / runs[1].name / DIVERGED).write_text('{"config_digest": "d"}')
+    document = read(tmp_path, runs)
+    first, second = document["cells"]
+    assert first["values"] == {"0": 0.5, "1": 0.7, "2": 0.9} and first["n"] == 3
+    assert (first["mean"], first["std"]) == pytest.approx((0.7, 0.2))
+    assert second["diverged"] == [0] and second["missing"] == [1, 2]
+    assert (second["mean"], second["std"], second["n"]) == (None, None, 0)
+    assert document["seeds"] == [0, 1, 2] and document["options"] == {"model.alpha": [1.0, 3.0]}
+    assert [run["status"] for run in document["runs"]].count("missing") == 2
+    assert document["git"]["commit"] == "abc" and document["remarks"] == []
+
+
+def test_what_the_runs_do_not_share_is_remarked(tmp_path):
+    runs = runs_of(CELLS, (0,))
+    for run, commit in zip(runs, ("abc", "def"), strict=True):
+        finished(tmp_path / run.name, 0.5, commit)
+    document = read(tmp_path, runs)
+    assert document["remarks"] == ["the runs have 2 different git; the first run's is shown."]
+    assert document["git"]["commit"] == "abc"
+
+
+def test_a_run_without_its_mark_of_the_end_goes_on(tmp_path):
+    """The figures are drawn after summary.json is written."""
+    runs = runs_of(CELLS[:1], (0,))
+    finished(tmp_path / runs[0].name, 0.5)
+    (tmp_path / runs[0].name / "DONE").unlink()
+    (tmp_path / runs[0].name / "LOCK").touch()
+    assert [run["status"] for run in read(tmp_path, runs)["runs"]] == ["unfinished"]
