@@ -46,8 +46,8 @@ class Diagnostics:
         variation, energy: (C, H, BANDS) of `bands.spectra_per_band`. drift_im, drift_re,
         drift_spacings, drift_with_dt: (R, N) of `bands.pole_drift` against the run's first state.
         beta: (H,). aliased: share of the modes beyond Nyquist. gradient: (BANDS,), norms of the
-        parts of the gradient by Im A, of the first training examples without dropout; for S4D and S4,
-        where the model calls them and A is trained. edges: of the bands, in rad per sample.
+        parts of the gradient by Im A, of the first training examples without dropout; for S4D and
+        S4, where the model calls them and A is trained. edges: of the bands, in rad per sample.
 
         Args:
           state: of the experiment.
