@@ -8,11 +8,8 @@ Order is free and the last of a repeated option counts. `--key value`, `--flag` 
 
 from __future__ import annotations
 
-import dis
 import os
 import sys
-import traceback
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -21,7 +18,8 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config_check import check
-from ssm_jax.options import Flag, guess, near_files, parse, print_config, print_help
+from ssm_jax.config_file import load_config, one_line, ours
+from ssm_jax.options import Flag, parse, print_config, print_help
 
 WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
 DATA_DIR = Flag("data_dir", "folder of prepared data", default=Path("data"), kind=Path)
@@ -36,7 +34,7 @@ PRINT_CONFIG = Flag("print_config", "show every option of the experiment and end
 
 
 class Command(NamedTuple):
-    """A command line: the locked config, the flags by name, the overrides by dotted key."""
+    """A command line: the locked config, the flags and --config by name, the overrides by key."""
 
     cfg: ConfigDict
     values: dict[str, Any]
@@ -68,15 +66,15 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
-        fail(_one_line(error))
+        fail(one_line(error))
     except (ValueError, OSError) as error:
-        if not _ours(error):
+        if not ours(error):
             raise
         fail(str(error))
     except (RuntimeError, FloatingPointError) as error:
-        if not _ours(error):
+        if not ours(error):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         code = 1
     raise SystemExit(code)
 
@@ -109,7 +107,7 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
         faults += str(error).splitlines()
     if faults:
         fail("\n".join(faults))
-    values = _with_defaults(given, flags)
+    values = _with_defaults(given, (_CONFIG, *flags))
     if values.pop("print_config"):
         print_config(cfg)
         raise SystemExit(0)
@@ -139,73 +137,8 @@ def load_flags(
     return values if words is None else {**values, words.name: given[words.name]}
 
 
-def load_config(spec: str) -> ConfigDict:
-    """The config that `FILE.py[:ARG]` makes: get_config(ARG), or get_config() without a colon.
-
-    The file is run afresh each time and leaves nothing in sys.modules and no compiled copy.
-
-    Raises:
-      ValueError: one line per fault: no such file, a file that fails, an option that is not in
-        default().
-    """
-    name, _, arg = spec.partition(":")
-    asked = f"--config={spec}"
-    if not spec:
-        raise ValueError(f"--config is missing; give --config=FILE.py{near_files('quickstart')}.")
-    if not Path(name).is_file():
-        raise ValueError(f"{asked}: there is no file {name}{near_files(name)}.")
-    module = types.ModuleType(f"config_file_{len(sys.modules)}")
-    module.__file__ = name
-    # A dataclass in the file looks itself up there while it is made.
-    sys.modules[module.__name__] = module
-    try:
-        exec(compile(Path(name).read_bytes(), name, "exec"), module.__dict__)
-        if not callable(getattr(module, "get_config", None)):
-            raise ValueError("the file defines no function get_config(arg).")
-        cfg = module.get_config(arg) if arg else module.get_config()
-        if not isinstance(cfg, ConfigDict):
-            raise ValueError(f"get_config returns a {type(cfg).__name__}, not a ConfigDict.")
-    except Exception as error:  # whatever the user's file raises is the user's to read
-        if isinstance(error, ValueError) and _ours(error):
-            raise ValueError(f"{asked}: {_one_line(error)}") from error
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
-        line = error.lineno if isinstance(error, SyntaxError) else (lines or [0])[-1]
-        what = f"{type(error).__name__}: {_one_line(error)}"
-        raise ValueError(f"{asked} fails in line {line}: {what.rstrip('.')}.") from error
-    finally:
-        del sys.modules[module.__name__]
-    known, found = set(config_lib.flatten(config_lib.default())), set(config_lib.flatten(cfg))
-    faults = [f"{asked} sets {k}, which is no option{guess(k, known)}" for k in found - known]
-    faults += [f"{asked} removes the option {k}; set a value in its place." for k in known - found]
-    if faults:
-        raise ValueError("\n".join(sorted(faults)))
-    return cfg
-
-
 _CONFIG = Flag("config", "the experiment: FILE.py, or FILE.py:ARG where the file takes an argument")
 
 
 def _with_defaults(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
     return {flag.name: given.get(flag.name, flag.default) for flag in flags if flag is not HELP}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _ours(error: BaseException) -> bool:
-    """Whether a raise statement of this package or of the script made the error.
-
-    Such errors are checks and speak to the person at the prompt. What Python, NumPy or JAX raise,
-    also from within a line of ours, is a bug.
-    """
-    tb = error.__traceback__
-    assert tb is not None
-    while tb.tb_next:
-        tb = tb.tb_next
-    module = tb.tb_frame.f_globals.get("__name__", "")
-    code = tb.tb_frame.f_code.co_code
-    return (
-        module.partition(".")[0] in ("ssm_jax", "__main__")
-        and code[tb.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    )

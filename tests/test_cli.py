@@ -89,6 +89,7 @@ def test_overrides_may_stand_anywhere_and_in_any_form(experiment):
     assert {key: flat[key] for key in overrides} == overrides
     assert [type(flat[k]) for k in overrides] == [float, int, float, bool, bool, int, str]
     assert cfg.model.depth == 3 and cfg.train.epochs == 40.0
+    assert values.pop("config") == "configs/lra/listops.py:small"
     assert values == {"workdir": Path("runs/a"), "wandb": "disabled", "dry_run": True}
     assert cfg.is_locked
 

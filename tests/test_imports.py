@@ -33,11 +33,13 @@ MAY_IMPORT = {
         "layers", "kernels", "init", "train", "data", "config",
         "jax", "numpy", "flax", "ml_collections",
     },
+    "sweep": {"train", "analysis", "config", "jax", "ml_collections"},
     "config": {"ml_collections"},
     "arms": {"config", "ml_collections"},
     "config_check": {"config", "ml_collections"},
+    "config_file": {"config", "config_check", "options", "ml_collections"},
     "options": {"config", "ml_collections"},
-    "cli": {"config", "config_check", "options", "ml_collections"},
+    "cli": {"config", "config_check", "config_file", "options", "ml_collections"},
     "dims": set(),
     "heap": set(),
     "__init__": set(),
@@ -47,7 +49,8 @@ ONLY_IN = {
     "orbax": {"train/step_folder.py"},  # what train/checkpoint.py keeps in a folder of one step
     "wandb": {"train/logs.py"},
     "matplotlib": {
-        f"analysis/figures/{f}.py" for f in ("__init__", "curves", "denoise", "layers", "panels")
+        f"analysis/figures/{f}.py"
+        for f in ("__init__", "curves", "denoise", "heatmap", "layers", "panels")
     },
     "grain": {"data/loader.py"},
     "numba": {"data/pathfinder_core.py"},
@@ -56,6 +59,7 @@ ONLY_IN = {
         "arms.py",
         "config.py",
         "config_check.py",
+        "config_file.py",
         "options.py",
         "cli.py",
         "train/experiment.py",
@@ -63,6 +67,8 @@ ONLY_IN = {
         "studies/denoise.py",
         "bench/buckets.py",
         "bench/steps.py",
+        "sweep/cells.py",
+        "sweep/run.py",
     },
 }
 

@@ -1,0 +1,128 @@
+"""Run an experiment at every value of the options that its file sweeps, with some seeds.
+
+    python scripts/sweep.py --config=configs/ablation/image.py:reduced --folder=runs/ablation
+
+The file defines sweep() beside get_config(): a list of {option: value}. Each cell and seed is a run
+of its own in the folder; one that diverges is marked and the next begins. The same command goes on
+where it was stopped, and several such commands may share a folder. At the end the folder has
+sweep.md, sweep.csv, sweep.json and, for one or two options, sweep.png.
+
+Exit codes: 0 finished, 2 wrong input, 75 stopped on request (the same command goes on).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ssm_jax import cli
+from ssm_jax import config as config_lib
+from ssm_jax.config_file import load_sweep
+from ssm_jax.data.recipe import default_data_dir
+from ssm_jax.heap import keep_freed_memory
+from ssm_jax.options import Flag
+from ssm_jax.sweep.cells import Run, runs_of
+
+FLAGS = (
+    Flag("folder", "folder of the sweep, with a folder for each run", kind=Path),
+    Flag("seeds", "runs of each cell, from --config.seed on", 1, int),
+    Flag("metric", "what is shown, of those on the test split; if not given, the task's first"),
+    Flag(
+        "report_only", "run nothing; write the tables and the figure of what there is", False, bool
+    ),
+)
+
+
+def runs_asked(command: cli.Command) -> list[Run]:
+    """The runs of the sweep.
+
+    Raises:
+      ValueError: cells that cannot be, or options that are swept and given as well.
+    """
+    cfg, values, overrides = command
+    cells = load_sweep(values["config"], cfg)
+    both = [key for key in cells[0] if key in overrides]
+    if both:
+        raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
+    if values["seeds"] < 1:
+        raise ValueError(f"--seeds={values['seeds']} must be at least 1.")
+    return runs_of(cells, range(cfg.seed, cfg.seed + values["seeds"]))
+
+
+def report(runs: list[Run], command: cli.Command, argv: list[str]) -> dict[str, Any]:
+    """Write the tables and the figure into the folder; the document that they show."""
+    from ssm_jax.analysis.figures.heatmap import draw_sweep
+    from ssm_jax.analysis.sweep_table import caption, to_csv, to_markdown
+    from ssm_jax.sweep.results import document_of
+    from ssm_jax.tasks import TASKS
+    from ssm_jax.train.record import published
+    from ssm_jax.train.workdir import write_json_atomic, write_text_atomic
+
+    cfg, values, _ = command
+    folder, metrics = values["folder"], TASKS[cfg.task].metrics
+    metric = values["metric"] or TASKS[cfg.task].headline
+    document = document_of(
+        runs,
+        folder,
+        digest=lambda run: config_lib.digest(run.config(cfg)),
+        metric=metric,
+        better=metrics.get(metric),
+        about={
+            "name": cfg.name,
+            "task": cfg.task,
+            "notes": cfg.notes,
+            "command": published(["scripts/sweep.py", *argv]),
+        },
+    )
+    write_json_atomic(folder / "sweep.json", document)
+    write_text_atomic(folder / "sweep.csv", to_csv(document))
+    write_text_atomic(folder / "sweep.md", to_markdown(document) + f"\n{caption(document)}\n")
+    draw_sweep(folder / "sweep.png", document)
+    print((folder / "sweep.md").read_text(), end="")
+    return document
+
+
+def main(argv: list[str]) -> int:
+    data_dir = replace(cli.DATA_DIR, default=default_data_dir())
+    command = cli.load(argv, flags=(*FLAGS, data_dir, cli.FROM), about=__doc__ or "")
+    cfg, values, overrides = command
+    folder = values["folder"]
+    if folder is None:
+        cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
+    runs = runs_asked(command)
+    if values["report_only"] and not folder.is_dir():
+        raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
+    if not values["report_only"]:
+        keep_freed_memory()
+        import jax  # after the options: it takes a second
+
+        from ssm_jax.sweep.run import run_sweep
+        from ssm_jax.train import experiment as experiment_lib
+
+        folder.mkdir(parents=True, exist_ok=True)
+        if jax.config.jax_compilation_cache_dir is None:
+            # The runs of a sweep compile the same programs, if no option changes a shape.
+            jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compiled"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        finished = run_sweep(
+            runs,
+            cfg,
+            folder,
+            build=lambda cfg: experiment_lib.build(
+                cfg, data_dir=values["data_dir"], files=values["from"]
+            ),
+            command=lambda run: run.command(
+                values["config"], overrides, (folder / run.name).as_posix()
+            ),
+        )
+        if not finished:
+            print("stopped; the same command goes on.", file=sys.stderr)
+            return 75
+    report(runs, command, argv)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_main(main))

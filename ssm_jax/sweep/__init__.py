@@ -1,0 +1,1 @@
+"""Sweeps: one experiment at every value of some options and with several seeds."""

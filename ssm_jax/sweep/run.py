@@ -1,0 +1,94 @@
+"""Running the cells of a sweep, each in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+from ml_collections import ConfigDict
+
+from ssm_jax import config as config_lib
+from ssm_jax.sweep.cells import Run
+from ssm_jax.sweep.results import DIVERGED, read_run
+from ssm_jax.train.console import say
+from ssm_jax.train.experiment import Experiment
+from ssm_jax.train.loop import EXIT_STOPPED, train_and_evaluate
+from ssm_jax.train.workdir import StopRequest, WorkdirBusy, write_json_atomic
+
+Outcome = Literal["finished", "diverged", "stopped", "busy"]
+
+
+def run_sweep(
+    runs: Sequence[Run],
+    cfg: ConfigDict,
+    folder: Path,
+    *,
+    build: Callable[[ConfigDict], Experiment],
+    command: Callable[[Run], list[str]],
+) -> bool:
+    """Run what is not yet done, one after the other.
+
+    A run that diverges is marked and the next one begins. One that another process is in the midst
+    of is left to it, so that several processes can share a sweep.
+
+    Args:
+      runs: of the sweep.
+      cfg: the experiment of which they are cells.
+      folder: has a folder for each.
+      build: as `experiment.build`, where the data are.
+      command: what makes a run by itself, for its record.
+
+    Returns:
+      Whether all runs have been seen to; False: stopped by SIGTERM or Ctrl-C, with everything
+      saved.
+
+    Raises:
+      ValueError: a folder holds a run with other options.
+    """
+    done = 0
+    with StopRequest() as stop:
+        for number, run in enumerate(runs, start=1):
+            if stop.requested:
+                return False
+            path, run_cfg = folder / run.name, run.config(cfg)
+            found = read_run(path, config_lib.digest(run_cfg))
+            if found.status in ("finished", "diverged"):
+                done += 1
+                continue
+            start = time.monotonic()
+            outcome = run_one(run_cfg, path, build=build, command=command(run))
+            seconds = time.monotonic() - start
+            say(f"[{number} of {len(runs)}] {run.name}: {outcome} after {seconds:.0f} s")
+            if outcome == "stopped":
+                return False
+    if done:
+        say(f"{done} of {len(runs)} runs were done before.")
+    return True
+
+
+def run_one(
+    cfg: ConfigDict,
+    path: Path,
+    *,
+    build: Callable[[ConfigDict], Experiment],
+    command: Sequence[str],
+) -> Outcome:
+    """Train one run, or go on with it; what it says goes to log.txt in its folder."""
+    experiment = build(cfg)
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
+        try:
+            code = train_and_evaluate(experiment, path, argv=command)
+        except FloatingPointError as error:
+            digest = config_lib.digest(cfg)
+            write_json_atomic(path / DIVERGED, {"error": str(error), "config_digest": digest})
+            return "diverged"
+        except WorkdirBusy:
+            return "busy"
+        finally:
+            jax.clear_caches()  # the next run compiles its own programs
+    return "stopped" if code == EXIT_STOPPED else "finished"
