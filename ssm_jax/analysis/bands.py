@@ -162,19 +162,20 @@ def pole_drift(before: LayerView, after: LayerView) -> Drift:
 
     In S5 all modes are one system, so neighbours are looked for among all of them.
     """
-    dt_H1 = before.dt_H[:, None].astype(np.float64)
-    old, new = (layer.A_HN.astype(np.complex128) for layer in (before, after))
-    moved = np.abs(new.imag - old.imag)
-    rows = old.imag.T if before.B_NH is not None else old.imag
-    apart = np.abs(rows[:, :, None] - rows[:, None, :])
-    apart[:, np.arange(rows.shape[1]), np.arange(rows.shape[1])] = np.inf
-    spacing = apart.min(axis=2)
-    spacing = np.where((spacing > 0) & np.isfinite(spacing), spacing, np.nan)
-    spacing = spacing.T if before.B_NH is not None else spacing
-    new_angle = new.imag * after.dt_H[:, None].astype(np.float64)
-    return Drift(
-        im=moved * dt_H1,
-        re=np.abs(new.real - old.real) * dt_H1,
-        in_spacings=moved / spacing,
-        with_dt=np.abs(new_angle - old.imag * dt_H1),
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
+        dt_H1 = before.dt_H[:, None].astype(np.float64)
+        old, new = (layer.A_HN.astype(np.complex128) for layer in (before, after))
+        moved = np.abs(new.imag - old.imag)
+        rows = old.imag.T if before.B_NH is not None else old.imag
+        apart = np.abs(rows[:, :, None] - rows[:, None, :])
+        apart[:, np.arange(rows.shape[1]), np.arange(rows.shape[1])] = np.inf
+        spacing = apart.min(axis=2)
+        spacing = np.where((spacing > 0) & np.isfinite(spacing), spacing, np.nan)
+        spacing = spacing.T if before.B_NH is not None else spacing
+        new_angle = new.imag * after.dt_H[:, None].astype(np.float64)
+        return Drift(
+            im=moved * dt_H1,
+            re=np.abs(new.real - old.real) * dt_H1,
+            in_spacings=moved / spacing,
+            with_dt=np.abs(new_angle - old.imag * dt_H1),
+        )

@@ -18,7 +18,7 @@ from ssm_jax.train.logs import read_metrics
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    loop.train_and_evaluate(tiny_experiment(data_dir), path)
+    loop.train_and_evaluate(tiny_experiment(data_dir, log__diagnostics=True), path)
     return path
 
 
@@ -38,7 +38,7 @@ def test_step_0_and_every_evaluation_have_a_line_and_their_arrays(run):
 
 
 def test_without_diagnostics_every_other_number_is_the_same(run, data_dir, tmp_path):
-    off = tiny_experiment(data_dir, log__diagnostics=False)
+    off = tiny_experiment(data_dir, log__diagnostics=False)  # tiny.py's own value
     loop.train_and_evaluate(off, tmp_path / "off")
     kept = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] != "diagnostics"]
     assert read_metrics(tmp_path / "off/metrics.jsonl") == kept

@@ -40,7 +40,7 @@ def compile_once_per_experiment():
 
 @pytest.fixture(scope="module")
 def experiment(data_dir) -> Experiment:
-    return tiny_experiment(data_dir)
+    return tiny_experiment(data_dir, log__diagnostics=True)
 
 
 @pytest.fixture(scope="module")

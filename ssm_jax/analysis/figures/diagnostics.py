@@ -82,7 +82,8 @@ def poles_figure(before: Sequence[LayerView], after: Sequence[LayerView], title:
     grid = Grid(len(after), title, heights=(3.0,))
     for (axes,), old, new in zip(grid.panels, before, after, strict=True):
         drift, dt_H1 = pole_drift(old, new), old.dt_H[:, None]
-        start, end = (layer.A_HN * dt_H1 for layer in (old, new))
+        with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
+            start, end = (layer.A_HN * dt_H1 for layer in (old, new))
         good = np.isfinite(start) & np.isfinite(end) & (start.real < 0) & (end.real < 0)
         start, end, moved = start[good], end[good], drift.im[good]
         axes.set_title(new.name if new.PB_HN is None else f"{new.name}, diagonal part", fontsize=10)
