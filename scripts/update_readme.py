@@ -35,6 +35,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "denoise_grid": bias.denoise_grid,
     "waves": bias.wave_errors,
     "one_pole": bias.one_pole,
+    "claims": bias.claims,
     "ablation": ablation.ablation,
     "spectrum": ablation.spectrum,
     "windows": ablation.windows,
@@ -53,6 +54,8 @@ def main(argv: list[str]) -> int:
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text()
         new = filled(text)
+        if page.parent != ROOT:  # the tables' links begin at the project's folder
+            new = BLOCK.sub(lambda block: block[0].replace("](results/", "](../results/"), new)
         if new == text:
             continue
         if values["check"]:
