@@ -14,8 +14,9 @@ from ssm_jax.bench.floor import product_seconds as at_full_speed
 from ssm_jax.bench.layers import SPECTRAL_ARRAYS
 from ssm_jax.bench.measure import PeakMemory, ratio, rounds, summary
 from ssm_jax.data.catalog import CATALOG
-from ssm_jax.data.dataset import Dataset, ImageDataset, PairDataset, Provenance, TokenDataset
+from ssm_jax.data.dataset import Dataset, Provenance
 from ssm_jax.data.examples import SPLITS, Images, Pairs
+from ssm_jax.data.labelled import ImageDataset, PairDataset, TokenDataset
 from ssm_jax.data.make_listops import VOCABULARY
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.train import experiment as experiment_lib

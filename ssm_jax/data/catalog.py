@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssm_jax.data.dataset import LabelledDataset, open_dataset
+from ssm_jax.data.labelled import LabelledDataset, open_dataset
 from ssm_jax.data.listops_generator import Spec
 from ssm_jax.data.make_image import ImageOptions, image
 from ssm_jax.data.make_listops import listops
@@ -26,7 +26,7 @@ class Entry:
 
     Attributes:
       about: it in a few words.
-      form: of an example, a key of ssm_jax.data.dataset.DATASETS.
+      form: of an example, a key of ssm_jax.data.labelled.DATASETS.
       options: dataclass of what can be chosen; its defaults are as published.
       recipe: (options, source, place) -> how it is made.
       sources: where examples can come from, the usual one first.

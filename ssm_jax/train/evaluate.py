@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssm_jax.data.dataset import LabelledDataset
+from ssm_jax.data.labelled import LabelledDataset
 from ssm_jax.train.console import Progress
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.means import evaluation_step, split_means

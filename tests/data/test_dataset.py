@@ -7,8 +7,8 @@ import pytest
 from small_examples import EXAMPLES, SPLITS, made_of, recipe_for
 from small_listops import SMALL, folder_of, generated
 
-from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.examples import spread
+from ssm_jax.data.labelled import open_dataset
 from ssm_jax.data.listops import evaluate
 from ssm_jax.data.recipe import prepare
 from ssm_jax.data.vocabulary import EOS, PAD

@@ -10,7 +10,7 @@ import pytest
 from fake_listops import COUNTS, pack, release, unpack
 
 from ssm_jax.data.catalog import open_data
-from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.labelled import open_dataset
 from ssm_jax.data.listops import decode
 from ssm_jax.data.listops_generator import Spec
 from ssm_jax.data.listops_release import find_release, read_release

@@ -12,7 +12,7 @@ from fake_cifar import BINARY, CLASSES, COLOURS, PYTHON, ROWS, official, pack, u
 
 from ssm_jax.data import cifar
 from ssm_jax.data.catalog import CATALOG, open_data
-from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.labelled import open_dataset
 from ssm_jax.data.make_image import ImageOptions, image
 from ssm_jax.data.recipe import Place, prepare
 from ssm_jax.data.splits import torch_randperm

@@ -6,7 +6,7 @@ import pytest
 from test_pathfinder_release import ORDER, image, label, official, pack, unpack
 
 from ssm_jax.data.catalog import CATALOG, open_data
-from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.labelled import open_dataset
 from ssm_jax.data.make_pathfinder import PathfinderOptions
 from ssm_jax.data.pathfinder_generator import Spec
 from ssm_jax.data.pathfinder_shards import generate_images

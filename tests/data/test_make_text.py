@@ -9,8 +9,8 @@ from fake_imdb import EXPECTED, ROWS, files, identity, install_sample, pack, unp
 
 from ssm_jax.data import imdb
 from ssm_jax.data.catalog import open_data
-from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.fetch import RemoteFile
+from ssm_jax.data.labelled import open_dataset
 from ssm_jax.data.make_text import TextOptions, text
 from ssm_jax.data.recipe import Place, find, prepare
 from ssm_jax.data.splits import torch_randperm
