@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from small_model import before_and_after
 
+from ssm_jax.analysis.bands import band_edges, pole_drift
 from ssm_jax.analysis.figures import (
     beta_figure,
     curves_figure,
     draw_run,
     eigenvalues_figure,
+    poles_figure,
     response_figure,
+    variation_figure,
 )
 from ssm_jax.analysis.figures.curves import SMOOTH_FROM, running_mean
 from ssm_jax.analysis.figures.panels import AFTER, BEFORE, Grid
@@ -294,3 +297,33 @@ def test_layers_are_set_at_most_four_abreast(layers, lines, columns):
         upper, lower = (axes.get_subplotspec() for axes in stack)
         assert (upper.rowspan.start, upper.colspan.start) == (i // columns * 2, i % columns)
         assert lower.rowspan.start == upper.rowspan.start + 1
+
+
+def diagnostics_rows() -> list[dict]:
+    row = {f"{name}_{k}": k / 10 for name in ("variation", "gradient_share") for k in (1, 2, 3, 4)}
+    drift = {"drift_im_median": 0.1, "drift_im_max": 0.5, "drift_spacings_median": 0.2}
+    return [
+        {"step": step, "kind": "diagnostics", **row, **drift, "drift_spacings_max": 1.0}
+        for step in (0, 20, 40)
+    ]
+
+
+def test_bands_are_the_rows_of_the_diagnostics():
+    figure = variation_figure([*metric_rows(5), *diagnostics_rows()], band_edges(LENGTH), "run")
+    for axes in figure.axes[:2]:
+        assert [drawn.get_ydata()[0] for drawn in axes.lines] == [0.1, 0.2, 0.3, 0.4]
+        for drawn in axes.lines:
+            np.testing.assert_array_equal(drawn.get_xdata(), [0, 20, 40])
+    assert sorted(drawn.get_ydata()[1] for drawn in figure.axes[2].lines) == [0.1, 0.2, 0.5, 1.0]
+    assert "no diagnostics" in texts(variation_figure([], band_edges(LENGTH), "run").axes[0])
+
+
+def test_poles_have_arrows_and_the_numbers_of_their_drift(layers):
+    axes = poles_figure(*layers, "run").axes[0]
+    drift = pole_drift(layers[0][0], layers[1][0])
+    arrows = [text for text in axes.texts if getattr(text, "arrow_patch", None) is not None]
+    assert len(arrows) == min(24, drift.im.size)
+    h, n = np.unravel_index(drift.im.argmax(), drift.im.shape)
+    a, dt = layers[1][0].A_HN[h, n], layers[0][0].dt_H[h]
+    assert arrows[0].xy == pytest.approx((-a.real * dt, abs(a.imag) * dt))
+    assert f"max {drift.im.max():.2g} rad" in texts(axes)
