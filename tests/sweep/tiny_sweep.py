@@ -15,7 +15,7 @@ def get_config(arg=""):
     cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 1, 4, 2
     cfg.model.bidirectional = False
     cfg.train.steps, cfg.train.eval_every = 4, 2
-    cfg.figures = False
+    cfg.figures, cfg.log.diagnostics = False, False
     return cfg
 
 
