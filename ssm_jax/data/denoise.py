@@ -14,8 +14,9 @@ import numpy as np
 
 from ssm_jax.data.celeba import ARCHIVE, CelebA
 from ssm_jax.data.dataset import Dataset, Provenance
+from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import SPLITS
-from ssm_jax.data.photographs import Photographs, words
+from ssm_jax.data.photographs import Photographs
 from ssm_jax.data.recipe import Place
 
 SOURCES = ("photographs", "official")
@@ -65,7 +66,7 @@ class DenoiseDataset(Dataset):
         super().__init__("denoise", self.height * self.width, provenance)
         self._images = images
         self._noise = {
-            split: (2 * amplitude * words(seed, _NOISE_STREAM + i, 3 * images.size(split)))
+            split: (2 * amplitude * uniform(seed, _NOISE_STREAM + i, 3 * images.size(split)))
             .reshape(-1, 3)
             .astype(np.float32)
             for i, split in enumerate(SPLITS)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssm_jax.data.draws import uniform
+
 FOLDER = Path(__file__).parent / "photos"  # LICENSES.md there names authors and licences
 PHOTOGRAPHS: Mapping[str, tuple[str, ...]] = {
     "train": ("astronaut", "coffee", "rocket"),
@@ -20,15 +22,6 @@ PHOTOGRAPHS: Mapping[str, tuple[str, ...]] = {
 }
 COUNTS: Mapping[str, int] = {"train": 96, "val": 16, "test": 16}  # unless a config asks for others
 SMALLEST = 0.5  # side of a crop over that of its photograph, at least
-
-
-def words(seed: int, stream: int, n: int) -> np.ndarray:
-    """n numbers in [0, 1) that are a function of the arguments, float64.
-
-    Raw Philox words: what NumPy makes of them in its distributions may change, they may not.
-    """
-    raw = np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(n)
-    return (raw >> np.uint64(11)) * 2.0**-53
 
 
 class Photographs:
@@ -55,7 +48,7 @@ class Photographs:
     @staticmethod
     def _crops(number: int, split: str, size: tuple[int, int], count: int, seed: int) -> np.ndarray:
         photographs = [_read(name) for name in PHOTOGRAPHS[split]]
-        drawn_n4 = words(seed, number, 4 * count).reshape(count, 4)
+        drawn_n4 = uniform(seed, number, 4 * count).reshape(count, 4)
         crops = [
             _crop(photographs[i % len(photographs)], size, *drawn_n4[i].tolist())
             for i in range(count)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data.dataset import Dataset, Provenance
+from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import spread
-from ssm_jax.data.photographs import words
 from ssm_jax.data.recipe import Place
 
 WAVES = (1, 16, 256, 4096)  # rad/s, and periods in a sequence
@@ -55,7 +55,7 @@ class WaveDataset(Dataset):
         self._amplitudes = {"train": rows[kept].astype(np.float32)}
         for split, stream in STREAMS.items():
             n = counts[split] or DRAWN
-            drawn = words(seed, stream, n * len(WAVES)).reshape(n, -1)
+            drawn = uniform(seed, stream, n * len(WAVES)).reshape(n, -1)
             self._amplitudes[split] = drawn.astype(np.float32)
         digest = hashlib.sha256()
         for rows in self._amplitudes.values():

@@ -13,7 +13,9 @@ import pytest
 from flax import nnx
 
 from ssm_jax.analysis.denoise import gain_of, judge, response_of
+from ssm_jax.config_file import load_config, load_sweep
 from ssm_jax.models import Denoiser
+from ssm_jax.studies.denoise import GRID, STORY
 from ssm_jax.tasks.denoise import DENOISE, Q, eval_sums, stripes, train_sums
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +115,12 @@ def test_what_passes_is_the_square_of_the_response_at_the_tone(alpha, beta):
 def test_a_verdict_is_a_comparison_with_the_reference(low, high, word):
     verdict = judge(low, high, reference=100.0)
     assert (verdict.word, verdict.bias) == (word, pytest.approx(low / high))
+
+
+def test_the_grid_is_what_the_config_sweeps_and_holds_the_story():
+    cfg = load_config(str(ROOT / "configs/denoise.py"))
+    assert load_sweep(str(ROOT / "configs/denoise.py"), cfg) == list(GRID)
+    assert all(cell in GRID for cell in STORY)
 
 
 def test_the_study_trains_its_cells_and_shows_them(tmp_path):

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssm_jax.config_file import load_config, load_sweep
+from ssm_jax.studies.waves import CELLS
 from ssm_jax.tasks.waves import regression_sums
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,13 @@ def test_sums_by_a_loop_over_examples_and_waves():
     names = ("error_1", "error_16", "error_256", "error_4096")
     np.testing.assert_allclose([sums[name] for name in names], each, rtol=1e-5)
     assert sums["count"] == 4
+
+
+def test_the_settings_are_those_that_the_config_sweeps():
+    cfg = load_config(str(ROOT / "configs/waves.py"))
+    by_alpha = sorted(CELLS, key=lambda cell: cell["model.alpha"])
+    swept = load_sweep(str(ROOT / "configs/waves.py"), cfg)
+    assert by_alpha == sorted(swept, key=lambda cell: cell["model.alpha"])
 
 
 def test_the_study_trains_the_four_settings_and_shows_them(tmp_path):
