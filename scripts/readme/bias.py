@@ -21,27 +21,24 @@ def _seeds(result: dict[str, Any]) -> str:
 
 
 def denoise_story() -> str:
-    return _denoise("denoise/story.json")
+    return _study("denoise/story.json", denoise)
 
 
 def denoise_grid() -> str:
-    return _denoise("denoise/grid.json")
-
-
-def _denoise(file: str) -> str:
-    if (found := _one(file)) is None:
-        return "Not run.\n"
-    path, result = found
-    note = f"\n{result['notes']} {_seeds(result)}\n"
-    return table(denoise.HEAD, denoise.rows_of(result)) + note + where(result, path)
+    return _study("denoise/grid.json", denoise)
 
 
 def wave_errors() -> str:
-    if (found := _one("waves/waves.json")) is None:
+    return _study("waves/waves.json", waves, " The guess 1/2 errs by 0.25.")
+
+
+def _study(file: str, study: Any, more: str = "") -> str:
+    """The table of a module of ssm_jax.studies."""
+    if (found := _one(file)) is None:
         return "Not run.\n"
     path, result = found
-    note = f"\n{result['notes']} {_seeds(result)} The guess 1/2 errs by 0.25.\n"
-    return table(waves.HEAD, waves.rows_of(result)) + note + where(result, path)
+    note = f"\n{result['notes']} {_seeds(result)}{more}\n"
+    return table(study.HEAD, study.rows_of(result)) + note + where(result, path)
 
 
 def one_pole() -> str:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ssm_jax.studies.cells import markdown
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 
@@ -18,10 +20,7 @@ def load(pattern: str) -> dict[str, Any]:
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table, or words that say that there is nothing in it."""
-    if not rows:
-        return "Not run.\n"
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return markdown(head, rows) if rows else "Not run.\n"
 
 
 def commit_of(result: dict[str, Any]) -> str:

@@ -18,37 +18,25 @@ class Probe(nnx.Variable):
     """Taps of zeros that are added to a layer's filtered kernel: forward, reverse; (2, H, L)."""
 
 
-class ProbedS4D(S4D):
-    """S4D with a probe."""
+def _with_probe(kind: type) -> type:
+    """The class of the layers of a kind that have a probe."""
 
-    def __call__(  # type: ignore[override]
-        self,
-        u_BLH: Array,
-        lengths_B: Array | None = None,
-        *,
-        key: Array | None = None,
-        horizon: int | None = None,
-    ) -> Array:
-        y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
-        return y_BLH + _through(self, u_BLH, lengths_B)
+    class Probed(kind):
+        def __call__(
+            self,
+            u_BLH: Array,
+            lengths_B: Array | None = None,
+            *,
+            key: Array | None = None,
+            horizon: int | None = None,
+        ) -> Array:
+            y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
+            return y_BLH + _through(self, u_BLH, lengths_B)
 
-
-class ProbedS4(S4):
-    """S4 with a probe."""
-
-    def __call__(  # type: ignore[override]
-        self,
-        u_BLH: Array,
-        lengths_B: Array | None = None,
-        *,
-        key: Array | None = None,
-        horizon: int | None = None,
-    ) -> Array:
-        y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
-        return y_BLH + _through(self, u_BLH, lengths_B)
+    return Probed
 
 
-PROBED: dict[type, type] = {S4D: ProbedS4D, S4: ProbedS4}
+PROBED: dict[type, type] = {kind: _with_probe(kind) for kind in (S4D, S4)}
 
 
 def probe(layer: Any, length: int) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
 
 from ssm_jax import config as config_lib
 from ssm_jax.sweep.cells import Run, runs_of
@@ -18,8 +20,9 @@ from ssm_jax.sweep.results import read_run
 from ssm_jax.sweep.run import run_sweep, share_compiled
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.record import published
-from ssm_jax.train.workdir import Workdir
+from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
 
+Rows = Sequence[Sequence[str]]
 Cell = Mapping[str, Any]  # swept options by dotted key, as in `sweep()` of an experiment file
 
 
@@ -140,7 +143,21 @@ def document(
     )
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def publish(
+    folder: Path, results: Mapping[str, Any], title: str, head: Sequence[str], rows: Rows
+) -> None:
+    """Write results.json and table.md, and print the table."""
+    write_json_atomic(folder / "results.json", results)
+    write_text_atomic(folder / "table.md", markdown(head, rows))
+    table = Table(title=title, title_justify="left")
+    for name in head:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def markdown(head: Sequence[str], rows: Rows) -> str:
     """A table in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from ssm_jax.analysis.denoise import gain_of, judge
 from ssm_jax.analysis.figures import save
@@ -25,7 +23,7 @@ from ssm_jax.studies.cells import (
     Place,
     cells_of,
     document,
-    markdown,
+    publish,
     run_cells,
 )
 from ssm_jax.tasks.denoise import Q, stripes
@@ -33,7 +31,7 @@ from ssm_jax.train.console import say
 from ssm_jax.train.loop import EXIT_DONE, EXIT_STOPPED
 from ssm_jax.train.reopen import choose_step, restore
 from ssm_jax.train.state import TrainState
-from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
+from ssm_jax.train.workdir import Workdir
 
 ALPHAS = (1 / 3, 1.0, 10.0, 490.52 / math.pi)  # the official Enhance, Raw, Middle and Flip
 BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -62,10 +60,9 @@ def run_study(cfg: ConfigDict, cells: Sequence[Cell], seeds: int, place: Place) 
         return EXIT_STOPPED
     results = results_of(runs, cfg.notes, place.argv)
     folder = place.folder
-    write_json_atomic(folder / "results.json", results)
-    write_text_atomic(folder / "table.md", markdown(HEAD, rows_of(results)))
     _draw([run for run in runs if run.seed == cfg.seed and run.cell in STORY], results, folder)
-    _print(results)
+    title = "Energy of the stripes that passes, test images"
+    publish(folder, results, title, HEAD, rows_of(results))
     say(f"figures and table: {folder}/images.png, gains.png, table.md, results.json")
     return EXIT_DONE
 
@@ -107,15 +104,6 @@ def _with_spread(cell: Mapping[str, Any], name: str) -> str:
     found = [test[name] for test in cell["seeds"].values()]
     spread = f" ({share(min(found))} .. {share(max(found))})" if len(found) > 1 else ""
     return share(cell["mean"][name]) + spread
-
-
-def _print(results: Mapping[str, Any]) -> None:
-    table = Table(title="Energy of the stripes that passes, test images", title_justify="left")
-    for name in HEAD:
-        table.add_column(name, justify="right")
-    for row in rows_of(results):
-        table.add_row(*row)
-    Console().print(table)
 
 
 def _draw(runs: Sequence[Finished], results: Mapping[str, Any], folder: Path) -> None:

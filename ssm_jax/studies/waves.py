@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from ssm_jax.analysis.figures import save
 from ssm_jax.analysis.figures.waves import waves_figure
 from ssm_jax.data.waves import WAVES
-from ssm_jax.studies.cells import Finished, Place, cells_of, document, markdown, run_cells
+from ssm_jax.studies.cells import Finished, Place, cells_of, document, publish, run_cells
 from ssm_jax.train.console import say
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.loop import EXIT_DONE, EXIT_STOPPED
-from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
+from ssm_jax.train.workdir import Workdir
 
 PAIRS = {"baseline": (1.0, 0.0), "low": (0.01, -1.0), "middle": (10.0, 0.5), "high": (100.0, 1.0)}
 CELLS = tuple({"model.alpha": alpha, "model.beta.init": beta} for alpha, beta in PAIRS.values())
@@ -33,16 +31,9 @@ def run_study(cfg: ConfigDict, seeds: int, place: Place) -> int:
     if runs is None:
         return EXIT_STOPPED
     results, folder = results_of(runs, cfg.notes, place.argv), place.folder
-    write_json_atomic(folder / "results.json", results)
-    write_text_atomic(folder / "table.md", markdown(HEAD, rows_of(results)))
     title = "Wave regression: what each setting of the knobs learns"
     save(folder / "errors.png", waves_figure(*histories(runs), title))
-    table = Table(title="Mean |error| of the amplitude, test", title_justify="left")
-    for name in HEAD:
-        table.add_column(name, justify="right")
-    for row in rows_of(results):
-        table.add_row(*row)
-    Console().print(table)
+    publish(folder, results, "Mean |error| of the amplitude, test", HEAD, rows_of(results))
     say(f"figure and table: {folder}/errors.png, table.md, results.json")
     return EXIT_DONE
 

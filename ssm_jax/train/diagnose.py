@@ -40,6 +40,10 @@ class Diagnostics:
         self._experiment = experiment
         self._before: list[LayerView] | None = None
 
+    def begin(self, state: TrainState) -> None:
+        """Take the run's first state, where it is at hand; else it is computed when needed."""
+        self._before = layers_of(_model(self._experiment, state))
+
     def of(self, state: TrainState, *, gradient: bool = True) -> Arrays:
         """Arrays by "layer:quantity".
 

@@ -139,6 +139,7 @@ class _Run:
         if start >= total:
             return True
         if start == 0:
+            self.diagnostics.begin(state)
             self._diagnose(state, 0)
         length_of = experiment.dataset.steps_of
         train_step = PerLength("the training step", length_of, experiment.compile_train_step)
