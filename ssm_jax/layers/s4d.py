@@ -9,8 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
-from ssm_jax.init.diagonal import initial_modes
-from ssm_jax.init.given import given_modes
+from ssm_jax.init.given import starting_modes
 from ssm_jax.init.real_part import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, s4d_kernel, sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent
@@ -124,22 +123,16 @@ class S4D(nnx.Module):
         self.dropout = dropout
         self.tie_dropout = tie_dropout
 
-        if isinstance(init, str):
-            scales = {"alpha": alpha, "alpha_real": alpha_real}
-            modes = initial_modes(init, N, n_sets=n_ssm, seed=init_seed, **scales)
-        elif alpha == alpha_real == 1:
-            modes = given_modes(init, N, n_sets=n_ssm, discrete=discretization == "none")
-        else:
-            raise ValueError(
-                f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
-                "scale the given eigenvalues instead."
-            )
-        if modes.discrete != (discretization == "none"):
-            given, use = ("sample", "") if modes.discrete else ("unit of time", " one other than")
-            raise ValueError(
-                f"S4D: init {init!r} gives eigenvalues per {given}, which "
-                f"discretization={discretization!r} cannot take; use{use} 'none'."
-            )
+        modes = starting_modes(
+            "S4D",
+            init,
+            N,
+            n_sets=n_ssm,
+            seed=init_seed,
+            alpha=alpha,
+            alpha_real=alpha_real,
+            discretization=discretization,
+        )
         A_re_raw = REAL_TRANSFORMS[real_transform].inverse(modes.A_SN.real)
         self.A_re_raw = nnx.Param(jnp.asarray(A_re_raw, jnp.float32))
         self.A_im = nnx.Param(jnp.asarray(modes.A_SN.imag, jnp.float32))
