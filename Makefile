@@ -14,8 +14,14 @@ listops: $(INSTALLED)
 	@if [ -e runs/listops_small/DONE ]; then rm -r runs/listops_small; fi
 	$(PY) scripts/train.py --config=configs/listops_small.py --workdir=runs/listops_small
 
+# Where rounding is tested, programs are compiled as users compile them; elsewhere quickly, which
+# takes a third of the time (tests/conftest.py).
+TESTS := $(PY) -m pytest -n auto --dist worksteal
+QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false"
+
 test: $(INSTALLED)
-	$(PY) -m pytest -n auto --dist worksteal
+	$(TESTS) -m "optimized and not slow"
+	$(QUICKLY) $(TESTS) -m "not optimized and not slow"
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -38,12 +38,18 @@ OPTIMIZED = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark them as `optimized`: `make test` runs those and the others one after the other."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if path.startswith(OPTIMIZED) and not item.get_closest_marker("unoptimized"):
+            item.add_marker("optimized")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Elsewhere LLVM skips its optimizations, which take a third of the time to compile."""
-    path = item.path.relative_to(Path(__file__).parent).as_posix()
-    marked = {mark.name for mark in item.iter_markers()}
-    usual = path.startswith(OPTIMIZED)
-    optimized = "optimized" in marked or (usual and "unoptimized" not in marked)
+    optimized = item.get_closest_marker("optimized") is not None
     jax.config.update("jax_disable_most_optimizations", not optimized)
     return (yield)

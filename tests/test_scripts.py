@@ -119,16 +119,16 @@ def test_smoke_run_of_the_official_listops_config_ends_with_figures(data_dir, tm
     names = ("beta", "curves", "eigenvalues", "poles", "response", "variation")
     assert figures == [f"{name}.png" for name in names]
     assert (run / "DONE").exists()
+    assert not (run / "wandb").exists(), "off, unless it is asked for"
 
 
-def test_wandb_offline_gets_the_metrics_and_disabled_makes_no_folder(data_dir, tmp_path):
+def test_wandb_offline_gets_the_metrics(data_dir, tmp_path):
     short = [f"--config={TINY}", f"--data_dir={data_dir}", "--config.train.steps=6"]
-    script("train.py", *short, f"--workdir={tmp_path / 'a'}", "--wandb=offline")
-    assert list((tmp_path / "a/wandb").glob("offline-run-*/*.wandb"))
-    script("train.py", *short, f"--workdir={tmp_path / 'b'}")
-    assert not (tmp_path / "b/wandb").exists()
+    script("train.py", *short, f"--workdir={tmp_path}", "--wandb=offline")
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
 
 
+@pytest.mark.optimized
 def test_run_killed_again_and_again_is_equal_to_the_bit(data_dir, tmp_path):
     """SIGKILL, SIGTERM, SIGKILL at moments spread over a run with dropout and saves in flight."""
     done = script(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -46,6 +47,11 @@ def judge(low: float, high: float, reference: float) -> Verdict:
     return Verdict(low, high, bias, word)
 
 
+_transfer_function = jax.jit(
+    discrete_transfer_function, static_argnames=("discretization", "length")
+)
+
+
 def response_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray:
     """W K^(beta)(omega): complex (F, 3, 3), from the colours of the input to those of the output.
 
@@ -60,13 +66,13 @@ def response_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray
     layer = model.ssm
     (view,) = layers_of(model)
     omega_HF = jnp.broadcast_to(jnp.asarray(omega_F, jnp.float32), (len(view.dt_H), len(omega_F)))
-    K_HF = discrete_transfer_function(
+    K_HF = _transfer_function(
         layer.eigenvalues(),
         layer.readout()[0],
         layer.step_sizes(),
         omega_HF,
-        layer.discretization,
-        length,
+        discretization=layer.discretization,
+        length=length,
     )
     filtered_HF = np.asarray(K_HF) * filter_gain(view, omega_F, 2 * length)
     kernel = model.mix.kernel

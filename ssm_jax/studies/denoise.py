@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 from ml_collections import ConfigDict
 
 from ssm_jax.analysis.denoise import gain_of, judge
@@ -135,7 +135,7 @@ def _draw(runs: Sequence[Finished], results: Mapping[str, Any], folder: Path) ->
                 word=cell["verdict"],
                 low=cell["mean"]["passed_low"],
                 high=cell["mean"]["passed_high"],
-                outputs={name: picture(model(jnp.asarray(x))) for name, x in inputs.items()},
+                outputs={name: picture(_output(model, x)) for name, x in inputs.items()},
                 start_F=gain_of(start, omega_F, dataset.padded_length),
                 end_F=gain_of(model, omega_F, dataset.padded_length),
             )
@@ -146,6 +146,11 @@ def _draw(runs: Sequence[Finished], results: Mapping[str, Any], folder: Path) ->
     marks = {"low": Q / dataset.width, "high": Q}
     title = "What the trained operators do to each frequency"
     save(folder / "gains.png", gains_figure(omega_F, marks, shown, title))
+
+
+@nnx.jit
+def _output(model: Denoiser, sequence_1L3: Array) -> Array:
+    return model(sequence_1L3)
 
 
 def _model(run: Finished, state: TrainState) -> Denoiser:

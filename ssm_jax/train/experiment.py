@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ class Experiment:
 
     def fresh_state(self) -> TrainState:
         """The state before the first step, from the config's seed, on all devices."""
+        return self._initialize()
+
+    @functools.cached_property
+    def _initialize(self) -> Callable[[], TrainState]:
+        """Compiled once: a run draws its figures beside the state that it began with."""
         build_model = self.task.build_model
         options = self.cfg.model.to_dict()
 
@@ -95,7 +101,7 @@ class Experiment:
             _, params, stats = split(build_model(self.dataset, options, nnx.Rngs(params=key)))
             return init_state(params, stats, self.tx)
 
-        return jax.jit(init, out_shardings=self.replicated)()
+        return jax.jit(init, out_shardings=self.replicated)
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and placement of the state."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,6 +22,21 @@ from ssm_jax.tasks.denoise import DENOISE, Q, eval_sums, stripes, train_sums
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT = 32, 64
 L = WIDTH * HEIGHT
+
+
+@nnx.jit
+def applied(model, inputs):
+    return model(inputs)
+
+
+@nnx.jit
+def evaluated(model, batch):
+    return eval_sums(model, batch, None)
+
+
+@nnx.jit
+def trained(model, batch):
+    return train_sums(model, batch, None, None)
 
 
 def denoiser(alpha=156.137, beta=0.0):
@@ -49,15 +65,15 @@ def test_stripes_are_tones_along_columns_and_rows():
 
 def test_evaluation_by_a_loop_over_the_examples():
     model, batch = denoiser(), images()
-    sums = eval_sums(model, batch, None)
-    output = np.asarray(model(batch["inputs"]), float)
+    sums = evaluated(model, batch)
+    output = np.asarray(applied(model, batch["inputs"]), float)
     clean = np.asarray(batch["inputs"], float)
     loss = np.mean((output - clean) ** 2, axis=(1, 2))
     np.testing.assert_allclose(sums["loss"], loss.sum(), rtol=1e-5)
     np.testing.assert_allclose(sums["psnr"], np.sum(10 * np.log10(4 / loss)), rtol=1e-5)
     for name in ("low", "high"):
         n = np.asarray(stripes(batch["noise"], WIDTH, L)[name], float)
-        disturbed = np.asarray(model(jnp.asarray(clean + n, jnp.float32)), float)
+        disturbed = np.asarray(applied(model, jnp.asarray(clean + n, jnp.float32)), float)
         passed = np.sum((disturbed - output) ** 2, (1, 2)) / np.sum(n**2, (1, 2))
         np.testing.assert_allclose(sums[f"passed_{name}"], passed.sum(), rtol=1e-3)
         mse = np.mean((disturbed - clean) ** 2, (1, 2))
@@ -66,8 +82,8 @@ def test_evaluation_by_a_loop_over_the_examples():
 
 def test_masked_examples_do_not_count():
     model, batch = denoiser(), images()
-    masked = eval_sums(model, {**batch, "mask": jnp.asarray([1.0, 0.0, 1.0])}, None)
-    kept = eval_sums(model, {name: array[jnp.array([0, 2])] for name, array in batch.items()}, None)
+    masked = evaluated(model, {**batch, "mask": jnp.asarray([1.0, 0.0, 1.0])})
+    kept = evaluated(model, {name: array[jnp.array([0, 2])] for name, array in batch.items()})
     for name, value in kept.items():
         np.testing.assert_allclose(masked[name], value, rtol=1e-5)
     assert masked["count"] == 2
@@ -76,7 +92,7 @@ def test_masked_examples_do_not_count():
 def test_training_sees_no_stripes():
     model, batch = denoiser(), images()
     other = {**batch, "noise": 100 * batch["noise"]}
-    sums = [train_sums(model, b, None, None) for b in (batch, other)]
+    sums = [jax.device_get(trained(model, b)) for b in (batch, other)]
     assert sums[0] == sums[1]
     assert set(DENOISE.metrics) <= sums[0].keys()
 
@@ -95,7 +111,8 @@ def test_what_passes_is_the_square_of_the_response_at_the_tone(alpha, beta):
     t = np.arange(L)
     tone = np.zeros((1, L, 3), np.float32)
     tone[0, :, 1] = np.cos(omega * t)
-    moved = np.asarray(model(jnp.asarray(tone)) - model(jnp.zeros((1, L, 3))), float)[0, 200:-200]
+    still, moving = (np.asarray(applied(model, x), float) for x in (np.zeros_like(tone), tone))
+    moved = (moving - still)[0, 200:-200]
     energy = np.mean(np.sum(moved**2, axis=1)) / np.mean(tone[0, 200:-200, 1] ** 2)
     response = response_of(model, np.array([omega]), L)[0]
     np.testing.assert_allclose(energy, np.sum(np.abs(response[:, 1]) ** 2), rtol=0.02)
@@ -127,7 +144,8 @@ def test_the_study_trains_its_cells_and_shows_them(tmp_path):
     """Two seeds of four settings at the smoke size; the second call trains nothing."""
     command = [
         sys.executable, "scripts/denoise.py", "--config=configs/denoise.py:smoke", "--seeds=2",
-        f"--folder={tmp_path / 'study'}",
+        f"--folder={tmp_path / 'study'}", "--config.log.diagnostics=false",
+        "--config.train.steps=2", "--config.train.eval_every=2",
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     folder = tmp_path / "study"

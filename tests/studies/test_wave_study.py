@@ -49,7 +49,7 @@ def test_the_study_trains_the_four_settings_and_shows_them(tmp_path):
     folder = tmp_path / "study"
     command = [
         sys.executable, "scripts/waves.py", "--config=configs/waves.py:smoke",
-        f"--folder={folder}",
+        f"--folder={folder}", "--config.log.diagnostics=false",
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     results = json.loads((folder / "results.json").read_text())
