@@ -1,7 +1,7 @@
 """Time layers and training steps, beside what the machine could do at best.
 
     python scripts/bench.py                                      # one layer, every kind and length
-    python scripts/bench.py --what=steps                         # a step of each LRA model
+    python scripts/bench.py --what=steps                         # a step of each LRA config
     python scripts/bench.py --what=kernels                       # other ways to the same kernel
     python scripts/bench.py --config=configs/lra/listops.py      # a step of your config
     python scripts/bench.py --what=memory --config=configs/lra/pathx.py       # by options
@@ -33,13 +33,18 @@ from ssm_jax.heap import keep_freed_memory
 from ssm_jax.options import Flag
 
 WHAT = ("layers", "steps", "kernels", "memory", "buckets")
-LISTOPS = Path(__file__).parents[1] / "configs/lra/listops.py"
+LRA = Path(__file__).parents[1] / "configs/lra"
 FLAGS = (
     Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
-    Flag("kinds", "layers to measure, keys of ssm_jax.layers.LAYERS", "s4d,s4,s5"),
+    Flag("kinds", "layers for --what=layers, keys of ssm_jax.layers.LAYERS", "s4d,s4,s5"),
     Flag("lengths", "lengths L, for layers and kernels", "1024,2048,4096,16384"),
-    Flag("tasks", "models, for --what=steps", "listops,text,retrieval,image,pathfinder,pathx"),
-    Flag("official_batch", "the published batch sizes, not those for a CPU", False, bool),
+    Flag(
+        "tasks",
+        "files of configs/lra, for --what=steps",
+        "listops,text,retrieval,image,pathfinder,pathx",
+    ),
+    Flag("arms", "arms of these files, for --what=steps", "s4d_ft,s4,s5"),
+    Flag("official_batch", "the batch sizes of the files, not those for a CPU", False, bool),
     Flag("channels", "channels H, for layers and kernels", 128, int),
     Flag("modes", "modes N, for layers and kernels", 64, int),
     Flag("batch", "batch B, for layers and scans", 4, int),
@@ -122,11 +127,12 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
                 )
     else:
         for task in _words(values["tasks"]):
-            for kind in kinds:
-                listops = cli.load_config(str(LISTOPS))
-                shape = steps.shaped(listops, task, kind, official_batch=values["official_batch"])
+            for arm in _words(values["arms"]):
+                cfg = cli.load_config(f"{LRA / task}.py:{arm}")
+                if not values["official_batch"]:
+                    cfg.batch_size = steps.CPU_BATCHES[task]
                 yield in_fresh_process(
-                    steps.measure_step, shape, values["rounds"], first=keep_freed_memory
+                    steps.measure_step, cfg, values["rounds"], first=keep_freed_memory
                 )
 
 
@@ -140,10 +146,11 @@ def check(values: dict[str, Any]) -> None:
     Raises:
       ValueError: what was asked, and what there is.
     """
-    from ssm_jax.bench.steps import LRA_SHAPES
+    from ssm_jax.arms import ARMS
+    from ssm_jax.bench.steps import CPU_BATCHES
     from ssm_jax.layers import LAYERS
 
-    for name, known in (("kinds", LAYERS), ("tasks", LRA_SHAPES)):
+    for name, known in (("kinds", LAYERS), ("tasks", CPU_BATCHES), ("arms", ARMS)):
         unknown = [word for word in _words(values[name]) if word not in known]
         if unknown or not _words(values[name]):
             raise ValueError(f"--{name}={values[name]}: choose from {', '.join(known)}.")

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "matplotlib", "scipy"},
     "bench": {
-        "layers", "kernels", "init", "train", "data", "config",
+        "layers", "kernels", "init", "models", "train", "data", "config",
         "jax", "numpy", "flax", "ml_collections",
     },
     "sweep": {"train", "analysis", "config", "jax", "ml_collections"},

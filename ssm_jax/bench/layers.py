@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ssm_jax.bench.floor import COPY, FFTS, copy_pass, fft_passes
-from ssm_jax.bench.measure import PeakMemory, ratio, rounds, summary
+from ssm_jax.bench.floor import FFTS, kernel_flops, layer_seconds, passes
+from ssm_jax.bench.measure import PeakMemory, processor_seconds, ratio, rounds, summary
 from ssm_jax.layers import LAYERS
-
-SPECTRAL_ARRAYS = 6  # of the input, output and kernel, and of their gradients
 
 
 def measure_layer(
@@ -27,8 +25,9 @@ def measure_layer(
       n: rounds to time.
 
     Returns:
-      Milliseconds and MiB, the seconds to compile, and the ratios to the floors. `over_fft` is to
-      the FFTs alone; `over_floor` adds six spectral arrays at the speed of a copy.
+      Milliseconds and MiB, the seconds to compile, and the ratios to the floors. `processor_ms` is
+      the time of all cores together. `over_fft` is to the FFTs of the inputs, the outputs and their
+      gradients alone, `over_floor` to the whole floor of an S4D layer of this size (floor.py).
     """
     options = {"beta": None if layer == "s5" else 0.0}
     module = LAYERS[layer](
@@ -50,16 +49,12 @@ def measure_layer(
     compile_s = time.perf_counter() - start
     with PeakMemory() as memory:
         jax.block_until_ready(compiled(params, u_BLH, dy_BLH))
-    shape = (batch, length, channels)
     functions = {
-        FFTS: fft_passes(*shape),
-        COPY: copy_pass(*shape),
+        **passes(batch, length, channels),
         "layer": lambda: compiled(params, u_BLH, dy_BLH),
     }
     times = rounds(functions, n)
-    times["floor"] = [
-        fft + SPECTRAL_ARRAYS * copy for fft, copy in zip(times[FFTS], times[COPY], strict=True)
-    ]
+    times["floor"] = layer_seconds(times, kernel_flops(length, channels, modes))
     return {
         "layer": layer,
         "batch": batch,
@@ -69,6 +64,7 @@ def measure_layer(
         "layer_ms": summary(times["layer"]),
         "fft_floor_ms": summary(times[FFTS]),
         "floor_ms": summary(times["floor"]),
+        "processor_ms": summary(processor_seconds(functions["layer"], n)),
         "over_fft": ratio(times, "layer", FFTS),
         "over_floor": ratio(times, "layer", "floor"),
         "peak_mib": memory.mib,

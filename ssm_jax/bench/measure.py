@@ -47,6 +47,18 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return {name: round(1e3 * value, 2) for name, value in values.items()}
 
 
+def processor_seconds(function: Callable[[], Any], n: int) -> list[float]:
+    """Processor time of all threads of this process in each of n calls, after one that is not
+    counted. On m cores that never wait it is m times the time of the call."""
+    seconds = []
+    for i in range(1 + n):
+        start = time.process_time()
+        jax.block_until_ready(function())
+        if i:
+            seconds.append(time.process_time() - start)
+    return seconds
+
+
 def ratio(times: Times, name: str, to: str) -> float:
     """Median over the rounds of the time of `name` over that of `to` in the same round."""
     pairs = zip(times[name], times[to], strict=True)

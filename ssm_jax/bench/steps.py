@@ -9,89 +9,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
-from ssm_jax.bench.floor import COPY, FFTS, PRODUCT, copy_pass, fft_passes, matrix_product
-from ssm_jax.bench.floor import product_seconds as at_full_speed
-from ssm_jax.bench.layers import SPECTRAL_ARRAYS
+from ssm_jax.bench.floor import kernel_flops, layer_seconds, passes
 from ssm_jax.bench.measure import PeakMemory, ratio, rounds, summary
 from ssm_jax.data.catalog import CATALOG
-from ssm_jax.data.dataset import Dataset, Provenance
+from ssm_jax.data.dataset import Provenance
 from ssm_jax.data.examples import SPLITS, Images, Pairs
-from ssm_jax.data.labelled import ImageDataset, PairDataset, TokenDataset
+from ssm_jax.data.labelled import ImageDataset, LabelledDataset, PairDataset, TokenDataset
 from ssm_jax.data.make_listops import VOCABULARY
 from ssm_jax.data.ragged import Ragged
+from ssm_jax.models.block import GATES
 from ssm_jax.train import experiment as experiment_lib
 
-# What a step of each Long Range Arena task computes, as changes of configs/lra/listops.py: the
-# models of the official code of arXiv:2410.02035, their padded lengths, and the batch on an
-# accelerator and on a CPU. Images are read as tokens: an embedding in place of a linear encoder.
-# Retrieval's step is two sequences per pair.
-LRA_SHAPES: dict[str, dict[str, Any]] = {
-    "listops": {"batch": (32, 8)},
-    "text": {
-        "batch": (32, 4),
-        "model.d_model": 256,
-        "model.alpha": 5.0,
-        "model.pool": "mean",
-        "data.padded_length": 4096,
-    },
-    "retrieval": {"batch": (128, 8), "model.pool": "mean", "data.padded_length": 4000},
-    "image": {
-        "batch": (50, 4),
-        "model.d_model": 512,
-        "model.n_ssm": 512,
-        "model.norm": "layer",
-        "model.prenorm": False,
-        "model.dropout": 0.1,
-        "model.pool": "mean",
-        "data.padded_length": 1024,
-    },
-    "pathfinder": {
-        "batch": (50, 8),
-        "model.d_model": 256,
-        "model.pool": "mean",
-        "data.padded_length": 1024,
-    },
-    "pathx": {
-        "batch": (20, 1),
-        "model.n_ssm": 128,
-        "model.alpha": 5.0,
-        "model.pool": "mean",
-        "data.padded_length": 16384,
-    },
-}
-
-# What else a layer needs: each as published, S5 with one set of modes and without a filter.
-LAYER_CHANGES: dict[str, dict[str, Any]] = {
-    "s4d": {},
-    "s4": {
-        "model.init": "legs",
-        "model.discretization": "bilinear",
-        "model.dt_transform": "exp",
-    },
-    "s5": {
-        "model.init": "legs",
-        "model.n_ssm": 1,
-        "model.real_transform": "none",
-        "model.dt_transform": "exp",
-        "model.beta.learn": False,
-    },
-}
-
-
-def shaped(cfg: ConfigDict, task: str, layer: str, *, official_batch: bool) -> ConfigDict:
-    """The ListOps config with the model, length and batch of another task, and another layer.
-
-    Raises:
-      ValueError: for an unknown task.
-    """
-    if task not in LRA_SHAPES:
-        raise ValueError(f"unknown task {task!r}; choose one of {', '.join(LRA_SHAPES)}.")
-    changes = dict(LRA_SHAPES[task])
-    batch = changes.pop("batch")[0 if official_batch else 1]
-    cfg.update_from_flattened_dict({**changes, **LAYER_CHANGES[layer], "batch_size": batch})
-    cfg.model.layer = layer
-    cfg.name = f"{task}-shaped"
-    return cfg
+# The batches of the Long Range Arena tasks that two CPU cores step through in seconds; Retrieval's
+# count pairs.
+CPU_BATCHES = {"listops": 8, "text": 4, "retrieval": 4, "image": 4, "pathfinder": 8, "pathx": 1}
 
 
 def random_rows(length: int, n: int) -> Ragged:
@@ -105,7 +36,7 @@ def random_rows(length: int, n: int) -> Ragged:
     )
 
 
-def random_data(cfg: ConfigDict, n: int) -> Dataset:
+def random_data(cfg: ConfigDict, n: int) -> LabelledDataset:
     """n random examples of full length in the form of a config's task, in every split."""
     L, rows = cfg.data.padded_length, random_rows(cfg.data.padded_length, n)
     source = Provenance("random", "random inputs of full length", "0" * 64)
@@ -121,10 +52,19 @@ def random_data(cfg: ConfigDict, n: int) -> Dataset:
     return TokenDataset(cfg.task, rows, numbers, L, source, vocabulary=VOCABULARY)
 
 
+def on_random_data(cfg: ConfigDict) -> experiment_lib.Experiment:
+    """The experiment of a config on one batch of random data.
+
+    Epochs of one batch are none: training is long enough for any schedule instead.
+    """
+    cfg = cfg.copy_and_resolve_references()
+    cfg.train.epochs, cfg.train.steps = 0.0, 10**7
+    return experiment_lib.assemble(cfg, random_data(cfg, max(cfg.batch_size, 2)))
+
+
 def planned_memory(cfg: ConfigDict) -> dict[str, Any]:
     """MiB per device that XLA plans for a training step of a config; nothing is computed."""
-    experiment = experiment_lib.assemble(cfg, random_data(cfg, max(cfg.batch_size, 2)))
-    step, compile_s = experiment_lib.timed_compile(experiment.compile_train_step)
+    step, compile_s = experiment_lib.timed_compile(on_random_data(cfg).compile_train_step)
     memory = step.memory_analysis()
     assert memory is not None, "this backend does not tell"
     return {
@@ -146,16 +86,17 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
     """n training steps of a config, each waited for.
 
     Returns:
-      Milliseconds and MiB, the seconds to compile, and the ratio to the floor: for every block the
-      FFTs, six spectral arrays at the speed of a copy, and the three products of its GLU at the
-      speed of a large matrix product.
+      Milliseconds and MiB, the seconds to compile, and the ratio to the floor: for every block that
+      of an S4D layer of its size (floor.py) and the three products of its gate, forward and
+      backward.
 
     Raises:
       FloatingPointError: a step was not finite.
     """
     B, L, H = cfg.batch_size, cfg.data.padded_length, cfg.model.d_model
-    dataset = random_data(cfg, max(B, 2))
-    experiment = experiment_lib.assemble(cfg, dataset)
+    experiment = on_random_data(cfg)
+    dataset = experiment.dataset
+    assert isinstance(dataset, LabelledDataset)
     state = experiment.fresh_state()
     step, compile_s = experiment_lib.timed_compile(experiment.compile_train_step)
     batch = experiment.place_batch(dataset.gather("train", np.arange(B)))
@@ -169,20 +110,14 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
     with jax.set_mesh(experiment.mesh):
         with PeakMemory() as memory:
             jax.block_until_ready(one_step())
-        functions = {
-            FFTS: fft_passes(B, L, H),
-            COPY: copy_pass(B, L, H),
-            PRODUCT: matrix_product(),
-            "step": one_step,
-        }
-        times = rounds(functions, n)
+        sequences = B * (2 if dataset.paired else 1)
+        times = rounds({**passes(sequences, L, H), "step": one_step}, n)
     if not bool(metrics["ok"]):
         raise FloatingPointError("a step of the benchmark was not finite; its time means nothing.")
-    products = 3 * 2 * B * L * H * 2 * H
-    times["floor"] = [
-        cfg.model.depth * (fft + SPECTRAL_ARRAYS * copy + at_full_speed(products, product))
-        for fft, copy, product in zip(times[FFTS], times[COPY], times[PRODUCT], strict=True)
-    ]
+    model = cfg.model
+    gate = 3 * 2.0 * sequences * L * H * GATES[model.gate][1] * H
+    block = layer_seconds(times, kernel_flops(L, H, model.d_state) + gate)
+    times["floor"] = [model.depth * seconds for seconds in block]
     return {
         "name": cfg.name,
         "layer": cfg.model.layer,

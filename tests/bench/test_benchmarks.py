@@ -1,18 +1,15 @@
 """The benchmarks of a layer and of a training step measure what they name."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from ssm_jax.bench.buckets import measure_buckets
+from ssm_jax.bench.floor import kernel_flops, layer_seconds
 from ssm_jax.bench.layers import measure_layer
-from ssm_jax.bench.steps import (
-    LAYER_CHANGES,
-    LRA_SHAPES,
-    measure_step,
-    planned_memory,
-    random_data,
-    shaped,
-)
+from ssm_jax.bench.steps import CPU_BATCHES, measure_step, planned_memory, random_data
 from ssm_jax.cli import load_config
 
 
@@ -29,39 +26,40 @@ def test_a_layer_is_measured_beside_its_floors(kind):
     assert row["over_fft"] > row["over_floor"] > 0
 
 
-@pytest.mark.parametrize("kind", ["s4d", "s4", "s5"])
-def test_a_training_step_is_measured_beside_its_floor(kind):
-    cfg = config()
-    cfg.update_from_flattened_dict(
-        {"model.depth": 1, "model.d_model": 8, "model.d_state": 4, "data.padded_length": 64}
-    )
-    cfg.update_from_flattened_dict({**LAYER_CHANGES[kind], "model.layer": kind, "batch_size": 2})
+def test_the_floor_of_a_layer_has_all_its_parts():
+    """Two rounds; by hand: 4 spectra and the kernel's, six copies, products at 2 * 2048^3 flops per
+    time of the large product."""
+    times = {
+        "fft_floor": [1.0, 2.0],
+        "kernel_ffts": [0.25, 0.5],
+        "copy": [0.1, 0.2],
+        "product": [2.0, 1.0],
+    }
+    flops = 2**34 / 8  # an eighth of the large product
+    np.testing.assert_allclose(layer_seconds(times, flops), [2.1, 3.825])
+    # three products of an (L, 2N) with a (2N, 1) matrix for each channel and direction
+    assert kernel_flops(100, 3, 5) == 3 * (2 * 100 * 10) * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("task", "arm"), [("listops", "s4d_ft"), ("retrieval", "s4"), ("image", "s5")]
+)
+def test_a_training_step_is_measured_beside_its_floor(task, arm):
+    cfg = load_config(f"configs/lra/{task}.py:{arm}")
+    cfg.update_from_flattened_dict({"model.depth": 1, "model.d_model": 8, "model.s5.n_blocks": 1})
+    cfg.model.n_ssm = 1
+    cfg.model.d_state, cfg.data.padded_length, cfg.batch_size = 4, 64, 2
     row = measure_step(cfg, 2)
-    assert (row["layer"], row["batch"], row["length"], row["channels"]) == (kind, 2, 64, 8)
+    assert (row["name"], row["layer"]) == (f"lra/{task}:{arm}", arm.removesuffix("_ft"))
+    assert (row["batch"], row["length"], row["channels"]) == (2, 64, 8)
     assert row["over_floor"] > 0 and row["step_ms"]["min"] > 0
 
 
-@pytest.mark.parametrize("task", LRA_SHAPES)
-def test_shapes_are_those_of_the_published_models(task):
-    """Length, channels and batch of each task, and the sets of eigenvalues (OC-6)."""
-    cfg = shaped(config(), task, "s4d", official_batch=True)
-    published = {
-        "listops": (2048, 128, 1, 32),
-        "text": (4096, 256, 1, 32),
-        "retrieval": (4000, 128, 1, 128),
-        "image": (1024, 512, 512, 50),
-        "pathfinder": (1024, 256, 1, 50),
-        "pathx": (16384, 128, 128, 20),
-    }
-    model = cfg.model
-    found = (cfg.data.padded_length, model.d_model, model.n_ssm, cfg.batch_size)
-    assert found == published[task]
-    assert shaped(config(), task, "s4d", official_batch=False).batch_size <= 8
-
-
-def test_an_unknown_task_is_refused():
-    with pytest.raises(ValueError, match="unknown task 'cifar'; choose one of listops, text"):
-        shaped(config(), "cifar", "s4d", official_batch=True)
+def test_every_task_has_a_batch_for_a_cpu():
+    files = Path("configs/lra").glob("*.py")
+    assert sorted(CPU_BATCHES) == sorted(file.stem for file in files)
+    for task, batch in CPU_BATCHES.items():
+        assert batch < load_config(f"configs/lra/{task}.py").batch_size
 
 
 @pytest.mark.parametrize(

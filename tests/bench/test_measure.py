@@ -6,8 +6,15 @@ import time
 import numpy as np
 import pytest
 
-from ssm_jax.bench.floor import copy_pass, fft_passes, matrix_product, product_seconds
-from ssm_jax.bench.measure import PeakMemory, in_fresh_process, ratio, rounds, summary
+from ssm_jax.bench.floor import copy_pass, fft_passes, kernel_fft_passes, matrix_product
+from ssm_jax.bench.measure import (
+    PeakMemory,
+    in_fresh_process,
+    processor_seconds,
+    ratio,
+    rounds,
+    summary,
+)
 
 
 def test_functions_take_turns_and_warmup_does_not_count():
@@ -28,6 +35,16 @@ def test_ratio_is_the_median_of_the_ratios_of_each_round():
     """A round that something else disturbed counts once, whichever function it hit."""
     times = {"a": [2.0, 20.0, 6.0], "b": [1.0, 1.0, 2.0]}
     assert ratio(times, "a", "b") == 3.0
+
+
+def test_processor_time_counts_work_and_no_waiting():
+    def half_asleep():
+        time.sleep(0.1)
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+
+    assert all(0.05 <= seconds < 0.09 for seconds in processor_seconds(half_asleep, 3))
 
 
 def test_peak_memory_sees_what_is_held_and_given_back():
@@ -60,7 +77,12 @@ def test_fft_floor_is_a_chain_of_four_transforms_at_twice_the_length():
     assert copy_pass(2, 8, 3)().shape == (2, 3, 9)
 
 
-def test_seconds_of_a_product_scale_with_its_operations():
-    a = matrix_product()()
-    assert product_seconds(2 * a.shape[0] ** 3, 0.1) == pytest.approx(0.1)
-    assert product_seconds(a.shape[0] ** 3, 0.1) == pytest.approx(0.05)
+def test_kernels_take_one_transform_each_way():
+    passes = kernel_fft_passes(8, 3)
+    assert passes().shape == (3, 16)
+    program = passes.func.lower(*passes.args).compile().as_text()
+    assert sorted(re.findall(r"fft_type=(I?RFFT)", program)) == ["IRFFT", "RFFT"]
+
+
+def test_the_large_product_is_of_the_size_that_flops_are_counted_for():
+    assert matrix_product()().shape == (2048, 2048)
