@@ -429,7 +429,7 @@ def test_dropout_acts_on_the_output_where_a_key_is_given():
     kept, dropped = call(model, u), call(model, u, arrays={"key": jax.random.key(0)})
     zero = dropped == 0
     assert 0 < zero.mean() < 1 and (zero == zero[:, :1]).all()
-    np.testing.assert_allclose(dropped[~zero], kept[~zero] / 0.75, rtol=1e-6)
+    np.testing.assert_allclose(dropped[~zero], kept[~zero] / 0.75, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
