@@ -17,7 +17,8 @@ listops: $(INSTALLED)
 # Where rounding is tested, programs are compiled as users compile them; elsewhere quickly, which
 # takes a third of the time (tests/conftest.py).
 TESTS := $(PY) -m pytest -n auto --dist worksteal
-QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS --xla_cpu_use_fusion_emitters=false"
+QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS \
+  --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 test: $(INSTALLED)
 	$(TESTS) -m "optimized and not slow"
