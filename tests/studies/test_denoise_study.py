@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 from ssm_jax.analysis.denoise import gain_of, judge, response_of
+from ssm_jax.analysis.figures.denoise import Shown, gains_figure
 from ssm_jax.config_file import load_config, load_sweep
 from ssm_jax.models import Denoiser
 from ssm_jax.studies.denoise import GRID, STORY
@@ -138,6 +139,17 @@ def test_the_grid_is_what_the_config_sweeps_and_holds_the_story():
     cfg = load_config(str(ROOT / "configs/denoise.py"))
     assert load_sweep(str(ROOT / "configs/denoise.py"), cfg) == list(GRID)
     assert all(cell in GRID for cell in STORY)
+
+
+def test_marks_are_named_within_the_axes():
+    omega, ones = np.geomspace(1e-3, np.pi, 50), np.ones(50)
+    one = Shown("alpha = 1", "reference", 1.0, 1.0, outputs={}, start_F=ones, end_F=ones)
+    figure = gains_figure(omega, {"low": Q / 128, "high": Q}, [one], "gains")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text().strip() for text in axes.texts] == ["low stripes", "high stripes"]
+    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
 
 
 def test_the_study_trains_its_cells_and_shows_them(tmp_path):

@@ -97,10 +97,16 @@ def gains_figure(
         axes.plot(omega_F, np.maximum(model.start_F, FLOOR), color=colour, ls=":", lw=1)
         label = f"{model.name}: {model.word}"
         axes.plot(omega_F, np.maximum(model.end_F, FLOOR), color=colour, lw=1.6, label=label)
+    middle = np.sqrt(omega_F[0] * omega_F[-1])
     for name, omega in marks.items():
         axes.axvline(omega, color="black", lw=0.8, ls="--")
         axes.annotate(
-            f" {name} stripes", (omega, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8
+            f" {name} stripes ",
+            (omega, 1),
+            xycoords=("data", "axes fraction"),
+            ha="left" if omega < middle else "right",
+            va="top",
+            fontsize=8,
         )
     axes.axvline(NYQUIST, color="red", lw=0.8)
     axes.axhline(1, color=BEFORE, lw=0.6)
