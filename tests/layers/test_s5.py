@@ -424,12 +424,13 @@ def test_vmap_over_a_population_equals_single_layers():
         assert_close(y, call(model, u), 4e-6)
 
 
+@pytest.mark.optimized  # two programs that round alike
 def test_dropout_acts_on_the_output_where_a_key_is_given():
     model, u = layer(dropout=0.25), inputs(64)
     kept, dropped = call(model, u), call(model, u, arrays={"key": jax.random.key(0)})
     zero = dropped == 0
     assert 0 < zero.mean() < 1 and (zero == zero[:, :1]).all()
-    np.testing.assert_allclose(dropped[~zero], kept[~zero] / 0.75, rtol=1e-5)
+    np.testing.assert_allclose(dropped[~zero], kept[~zero] / 0.75, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
