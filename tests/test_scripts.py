@@ -79,6 +79,16 @@ def test_wrong_input_is_one_line_and_code_2(arguments, words, tmp_path):
     assert not (ROOT / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("argument", "choice"),
+    [("--tasks=cifar", "listops, text"), ("--arms=s6", "s4d_ft, s4d, s4, s5")],
+)
+def test_a_benchmark_of_what_there_is_not_is_one_line_and_code_2(argument, choice):
+    done = script("bench.py", "--what=steps", argument, code=2)
+    assert done.stderr.startswith(f"error: {argument}: choose from {choice}")
+    assert done.stderr.count("\n") == 1
+
+
 def test_evaluation_of_what_is_no_run_is_one_line_and_code_2(tmp_path):
     done = script("evaluate.py", f"--workdir={tmp_path}", code=2)
     assert len(done.stderr.splitlines()) == 1 and "holds no run" in done.stderr

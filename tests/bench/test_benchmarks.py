@@ -55,11 +55,27 @@ def test_a_training_step_is_measured_beside_its_floor(task, arm):
     assert row["over_floor"] > 0 and row["step_ms"]["min"] > 0
 
 
+@pytest.mark.parametrize("task", CPU_BATCHES)
+def test_shapes_are_those_of_the_published_models(task):
+    """Length, channels and batch of each task, and the sets of eigenvalues (OC-6)."""
+    cfg = load_config(f"configs/lra/{task}.py")
+    published = {
+        "listops": (2048, 128, 1, 32),
+        "text": (4096, 256, 1, 32),
+        "retrieval": (4000, 128, 1, 64),  # pairs: 128 sequences
+        "image": (1024, 512, 512, 50),
+        "pathfinder": (1024, 256, 1, 50),
+        "pathx": (16384, 128, 128, 20),
+    }
+    model = cfg.model
+    found = (cfg.data.padded_length, model.d_model, model.n_ssm, cfg.batch_size)
+    assert found == published[task]
+    assert CPU_BATCHES[task] <= 8
+
+
 def test_every_task_has_a_batch_for_a_cpu():
     files = Path("configs/lra").glob("*.py")
     assert sorted(CPU_BATCHES) == sorted(file.stem for file in files)
-    for task, batch in CPU_BATCHES.items():
-        assert batch < load_config(f"configs/lra/{task}.py").batch_size
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_processor_time_counts_work_and_no_waiting():
         while time.thread_time() < end:
             pass
 
-    assert all(0.05 <= seconds < 0.09 for seconds in processor_seconds(half_asleep, 3))
+    assert all(0.05 <= seconds < 0.13 for seconds in processor_seconds(half_asleep, 3))
 
 
 def test_peak_memory_sees_what_is_held_and_given_back():
