@@ -24,9 +24,11 @@ from typing import Any, NoReturn, get_type_hints
 # on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ssm_jax.data.catalog import CATALOG
+from ssm_jax.data.catalog import CATALOG, command_of
 from ssm_jax.data.describe import facts_of, table_of
-from ssm_jax.data.recipe import Place, default_data_dir, prepare
+from ssm_jax.data.manifest import DamagedError
+from ssm_jax.data.progress import printable
+from ssm_jax.data.recipe import Place, check_name, default_data_dir, prepare
 from ssm_jax.data.shards import cpu_count
 from ssm_jax.data.store import stores_of, unfinished, verify_store
 
@@ -141,8 +143,15 @@ def verify_task(args: argparse.Namespace) -> str:
         )
     shown = []
     for folder in folders:
-        verify_store(folder)
-        shown.append(f"{table_of(facts_of(folder))}\n\n{folder} is as it was written")
+        try:
+            verify_store(folder)
+            check_name(folder)
+        except DamagedError as error:
+            again = command_of(folder, args.data_dir)
+            raise ValueError(f"{str(error).removesuffix('.')}: {again}") from None
+        links = [path for path in (folder, *sorted(folder.iterdir())) if path.is_symlink()]
+        followed = "".join(f"\n{path} is a link to {path.resolve()}" for path in links)
+        shown.append(f"{table_of(facts_of(folder))}\n\n{folder} is as it was written{followed}")
     return "\n\n".join(shown)
 
 
@@ -155,7 +164,7 @@ def list_tasks(args: argparse.Namespace) -> str:
         for folder in folders:
             try:
                 about = facts_of(folder)["detail"]
-            except ValueError as error:  # a damaged one must not hide the others
+            except (ValueError, OSError) as error:  # a damaged one must not hide the others
                 about = str(error)
             lines.append(f"  {folder}: {about}")
         for folder in unfinished(args.data_dir, name):
@@ -178,7 +187,7 @@ def main(argv: list[str]) -> int:
     try:
         shown = VERBS[args.verb](args)
     except (ValueError, OSError) as error:
-        print(f"prepare_data.py: {error}", file=sys.stderr)
+        print(f"prepare_data.py: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here.", file=sys.stderr)

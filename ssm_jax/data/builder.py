@@ -74,8 +74,13 @@ def build(builder: LongSequences, advance: Callable[[int], None]) -> None:
         shutil.rmtree(old, ignore_errors=True)
     builder.advance = advance
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints where it writes, twice
-        builder.download_and_prepare()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints where it writes, twice
+            builder.download_and_prepare()
+    except OSError:
+        for half in folder.parent.glob(f"incomplete.*_{folder.name}"):
+            shutil.rmtree(half, ignore_errors=True)
+        raise
     shutil.rmtree(Path(builder.data_dir_root) / "downloads")  # empty: nothing is downloaded
 
 

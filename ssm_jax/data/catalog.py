@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.labelled import LabelledDataset, open_dataset
 from ssm_jax.data.listops_generator import Spec
 from ssm_jax.data.make_image import ImageOptions, image
@@ -14,6 +17,7 @@ from ssm_jax.data.make_listops import listops
 from ssm_jax.data.make_pathfinder import PathfinderOptions, pathfinder, pathx
 from ssm_jax.data.make_retrieval import RetrievalOptions, retrieval
 from ssm_jax.data.make_text import TextOptions, text
+from ssm_jax.data.manifest import DamagedError, read_manifest
 from ssm_jax.data.recipe import Place, Recipe, find
 
 SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
@@ -178,9 +182,31 @@ def open_data(task: str, options: Mapping[str, Any], place: Place) -> LabelledDa
         if name in entry.unread[source]
     }
     of_form = {"mean": options["mean"], "std": options["std"]} if entry.form == "images" else {}
-    return open_dataset(
-        find(recipe, place.data_dir),
-        options["padded_length"],
-        counts=counts,
-        **of_form,
-    )
+    folder = find(recipe, place.data_dir)
+    try:
+        recipe.check_store(folder)
+        return open_dataset(folder, options["padded_length"], counts=counts, **of_form)
+    except DamagedError as error:
+        raise ValueError(f"{str(error).removesuffix('.')}: {recipe.asked}") from None
+
+
+def command_of(folder: Path, data_dir: Path) -> str:
+    """The command that prepares a store again, as far as its name and its manifest tell."""
+    task, source = folder.parent.name, folder.name.rpartition("-")[0]
+    words = ["python", "scripts/prepare_data.py", "prepare", task, f"--source={source}"]
+    words.append(f"--data_dir={data_dir}")
+    try:
+        parameters = dict(read_manifest(folder)["parameters"])
+    except (ValueError, OSError, KeyError, TypeError):
+        return f"{shlex.join(words)}, with the options and files that it was made with"
+    counts = parameters.get("counts", {})
+    if isinstance(counts, list):
+        counts = dict(zip(SPLITS, counts, strict=False))
+    parameters |= {f"n_{split}": n for split, n in counts.items()}
+    for field in dataclasses.fields(CATALOG[task].options):
+        value = parameters.get(field.name, field.default)
+        if value != field.default:
+            words.append(
+                f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}"
+            )
+    return shlex.join(words) + (" --from=PATH" if source in CATALOG[task].reads else "")

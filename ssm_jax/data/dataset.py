@@ -92,6 +92,13 @@ class Dataset(abc.ABC):
     def steps_of(self, batch: Mapping[str, Any]) -> int:
         """L of a batch."""
 
+    def check_unchanged(self) -> None:  # noqa: B027
+        """See that the files that the examples are in are what they were when they were opened.
+
+        Raises:
+          ValueError: if one was written to.
+        """
+
     def facts(self, split: str) -> dict[str, float]:
         """What a result on a split is to be read beside, by name."""
         del split

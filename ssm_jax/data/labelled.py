@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ssm_jax.data.dataset import Dataset, Provenance
-from ssm_jax.data.examples import Examples, Images, Pairs, Splits, spread
+from ssm_jax.data.examples import Examples, Images, Pairs, Splits, check_values, spread
 from ssm_jax.data.ragged import Ragged
-from ssm_jax.data.store import open_store
+from ssm_jax.data.store import Store
 from ssm_jax.data.vocabulary import EOS, PAD
 
 
@@ -32,6 +33,10 @@ class LabelledDataset(Dataset):
       vocabulary: of the tokens, from id 0; empty for real inputs.
       vocab_size, d_input: ids of a token, or features of a real step; the other one is None.
       paired: an example is two sequences.
+
+    Raises:
+      ValueError: for a token outside the vocabulary, a target outside the classes, or a sequence
+        that is longer than `padded_length`, each with its split and number.
     """
 
     paired: ClassVar[bool] = False
@@ -47,18 +52,26 @@ class LabelledDataset(Dataset):
         *,
         vocabulary: tuple[str, ...] = (),
         n_classes: int = 10,
+        unchanged: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(name, padded_length, provenance)
+        splits = {split: np.asarray(numbers) for split, numbers in splits.items()}
+        check_values(examples, splits, len(vocabulary), n_classes)
+        self._unchanged = unchanged
         self.n_classes = n_classes
         self.vocabulary = vocabulary
         self._examples = examples
         self._splits = dict(splits)
         self.splits = tuple(splits)
-        longest = max(int(self.lengths(split).max()) for split in splits)
+        if empty := [split for split, numbers in splits.items() if not numbers.size]:
+            raise ValueError(f"the split {empty[0]!r} of {name} has no examples.")
+        lengths = {split: self.lengths(split) for split in splits}
+        split, longest = max(((s, int(n.max())) for s, n in lengths.items()), key=lambda at: at[1])
         if padded_length < longest:
             raise ValueError(
                 f"data.padded_length={padded_length} cannot hold the longest {name} sequence, "
-                f"{longest} steps; use at least {longest}."
+                f"{longest} steps ({split} example {lengths[split].argmax()}); use at least "
+                f"{longest}."
             )
 
     @property
@@ -86,6 +99,10 @@ class LabelledDataset(Dataset):
         """Share of the most frequent class: the accuracy of a constant guess."""
         targets = self.targets(split)
         return float(np.bincount(targets, minlength=self.n_classes).max() / targets.size)
+
+    def check_unchanged(self) -> None:
+        if self._unchanged is not None:
+            self._unchanged()
 
     def facts(self, split: str) -> dict[str, float]:
         return {"majority_rate": self.majority_rate(split)}
@@ -172,6 +189,11 @@ class ImageDataset(LabelledDataset):
 
     def __init__(self, *args: Any, mean: float = 0.0, std: float = 1.0, **named: Any) -> None:
         super().__init__(*args, **named)
+        if not (math.isfinite(mean) and 0 < std < math.inf):
+            raise ValueError(
+                f"pixels become (p - mean) / std; mean={mean} must be finite, std={std} finite "
+                "and above 0."
+            )
         self.mean, self.std = mean, std
         steps = self._examples.pixels.shape[1]
         if self.padded_length != steps:
@@ -214,7 +236,8 @@ def open_dataset(
       FileNotFoundError: if there is no store.
       ValueError: if it is damaged, does not fit `padded_length`, or has fewer examples.
     """
-    manifest, examples, splits = open_store(folder)
+    store = Store(folder)
+    manifest, splits = store.manifest, store.splits
     source = Provenance(manifest["source"], manifest["detail"], manifest["sha256"])
     for split, n in (counts or {}).items():
         try:
@@ -223,11 +246,12 @@ def open_dataset(
             raise ValueError(f"data.n_{split}={n}: {error}") from None
     return DATASETS[manifest["kind"]](
         manifest["task"],
-        examples,
+        store.examples,
         splits,
         padded_length,
         source,
         vocabulary=tuple(manifest["vocabulary"]),
         n_classes=manifest["n_classes"],
+        unchanged=store.check_unchanged,
         **options,
     )

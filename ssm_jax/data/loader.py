@@ -152,7 +152,11 @@ def eval_batches(
 
     The last batch is filled up with copies of the last example. The extra key "mask", float32 (B,),
     is 1 for the examples that count and 0 for the copies.
+
+    Raises:
+      ValueError: if the data were written to after they were opened: no number is made of them.
     """
+    dataset.check_unchanged()
     n = dataset.size(split)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")

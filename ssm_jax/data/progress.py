@@ -10,6 +10,13 @@ from contextlib import contextmanager
 _LINE_EVERY = 5.0  # seconds between lines where there is no terminal
 
 
+def printable(text: str) -> str:
+    """A text of others for a line of ours: control, bidi and other unseen characters escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
 @contextmanager
 def stage(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Show how far a stage is; at its end, one line with the seconds it took.
@@ -22,7 +29,7 @@ def stage(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     Yields:
       A function to call with how many more units are done; what exceeds the total is not shown.
     """
-    start = time.perf_counter()
+    start, title = time.perf_counter(), printable(title)
     if sys.stderr.isatty():
         # Imported here: 0.1 s that a run without a terminal need not pay.
         from rich.console import Console

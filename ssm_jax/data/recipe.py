@@ -11,6 +11,7 @@ NAME is the source and eight digits that name the parameters and the files read.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -23,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import Made
-from ssm_jax.data.progress import stage
+from ssm_jax.data.examples import Made, check_values
+from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, read_manifest
+from ssm_jax.data.progress import printable, stage
 from ssm_jax.data.shards import cpu_count
-from ssm_jax.data.store import FORMAT, locked, read_manifest, write_store
+from ssm_jax.data.store import locked, write_store
 
 SOURCES = ("official", "generated", "sample", "fashion_mnist", "stand_in")
 
@@ -112,18 +114,20 @@ class Recipe:
     def folder(self, data_dir: Path) -> Path:
         """Where the store is, or would be.
 
+        Where the recipe does not say which files were read, it is the one of these parameters. Of
+        several that hold the same arrays (of an archive, and of the folder unpacked from it) it is
+        the first by name.
+
         Raises:
           ValueError: if different files were read before, and the recipe does not say which.
         """
         if self.stamp is not None:
             return self._named(data_dir, self.stamp)
-        wanted = json.loads(json.dumps(dict(self.parameters)))
         found = {
             folder: manifest["sha256"]
             for folder in sorted(data_dir.glob(f"{self.task}/{self.source}-*"))
-            if (manifest := _sound(folder)) and manifest["parameters"] == wanted
+            if (manifest := _sound(folder)) and self._is_of(manifest)
         }
-        # The archive and the folder unpacked from it make two stores of the same data.
         if len(set(found.values())) > 1:
             raise ValueError(
                 f"{data_dir / self.task} holds different {self.source} data "
@@ -134,9 +138,58 @@ class Recipe:
         return next(iter(found), data_dir / self.task / f"{self.source}-*")
 
     def _named(self, data_dir: Path, stamp: str) -> Path:
-        identity = {**self.parameters, "files": stamp, "format": FORMAT}
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-        return data_dir / self.task / f"{self.source}-{digest}"
+        return data_dir / self.task / _name(self.source, self.parameters, stamp)
+
+    def _is_of(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether a store with this manifest was made by such a recipe."""
+        parameters = json.loads(json.dumps(dict(self.parameters)))
+        made = (manifest.get("task"), manifest.get("source"), manifest.get("parameters"))
+        return made == (self.task, self.source, parameters)
+
+    @property
+    def asked(self) -> str:
+        """The command that makes the store, with a place for files that are missing in it."""
+        files = " --from=PATH" if self.stamp is None and self.download is None else ""
+        return self.command + files
+
+    def check_store(self, folder: Path) -> None:
+        """See that the store in a folder was made by this recipe, not another one copied there.
+
+        Raises:
+          DamagedError: if it was not.
+        """
+        manifest = read_manifest(folder)
+        if not self._is_of(manifest):
+            made = f"{manifest.get('source')} {manifest.get('task')} {manifest.get('parameters')}"
+            raise DamagedError(
+                folder,
+                f"{folder} holds {printable(made)[:200]}, not {self.source} {self.task} "
+                f"{dict(self.parameters)}",
+            )
+
+
+def _name(source: str, parameters: Mapping[str, Any], stamp: str) -> str:
+    identity = {**parameters, "files": stamp, "format": FORMAT}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{source}-{digest}"
+
+
+def check_name(folder: Path) -> None:
+    """See that the name of a store's folder is that of what its manifest says was made.
+
+    Raises:
+      DamagedError: if it is not: the store, or its manifest, was copied from another folder.
+    """
+    manifest = read_manifest(folder)
+    source, stamp = manifest.get("source"), manifest.get("stamp")
+    if stamp is None and source != "official":  # an older version, which read no other files
+        stamp = ""
+    made = (folder.parent.name, folder.name)
+    if stamp is not None and made != (
+        manifest.get("task"),
+        _name(str(source), manifest.get("parameters") or {}, stamp),
+    ):
+        raise DamagedError(folder, f"{folder / MANIFEST} is that of another folder")
 
 
 def _sound(folder: Path) -> dict[str, Any] | None:
@@ -155,12 +208,12 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
       BlockingIOError: if another process is preparing the same data.
     """
     folder = recipe.folder(data_dir)
+    _refuse_other(data_dir, folder)
     if folder.is_dir():
         return folder
     if not recipe.at_once:
-        files = " --from=PATH" if recipe.stamp is None and recipe.download is None else ""
         raise FileNotFoundError(
-            f"no {recipe.source} {recipe.task} data at {folder}; run: {recipe.command}{files}"
+            f"no {recipe.source} {recipe.task} data at {folder}; run: {recipe.asked}"
         )
     return prepare(recipe, data_dir)
 
@@ -170,19 +223,54 @@ def prepare(recipe: Recipe, data_dir: Path) -> Path:
 
     Returns:
       The folder of the store.
+
+    Raises:
+      OSError: among others where the disk is full; what is finished by then is kept.
     """
     folder = recipe.folder(data_dir)
+    _refuse_other(data_dir, folder)
     work = folder.with_name(f".{folder.name}.work")
+    if folder.is_dir() and not work.exists():
+        return folder  # also from a disk that can only be read
+    try:
+        return _prepare(recipe, data_dir, folder, work)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left to prepare {folder}; make room, then run the same command again: "
+            "it goes on from there",
+        ) from None
+
+
+def _refuse_other(data_dir: Path, folder: Path) -> None:
+    """See that nothing but a folder, or a link to one, is where folders are to be."""
+    for path in (data_dir, data_dir / "tfds", folder.parent, folder):
+        if path.is_dir():
+            continue
+        if path.is_symlink() and not path.exists():
+            raise FileNotFoundError(
+                f"{path} is a link to {os.readlink(path)}, which is not there; bring back what "
+                "it leads to, or delete the link."
+            )
+        if path.exists():
+            raise NotADirectoryError(f"{path} is not a folder; move it away.")
+
+
+def _prepare(recipe: Recipe, data_dir: Path, folder: Path, work: Path) -> Path:
     if recipe.stamp is None and recipe.download is None and not folder.is_dir():
         recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock
     with locked(folder.with_name(f".{folder.name}.lock")):
         if not folder.is_dir():
             made = recipe.make(work)
+            check_values(made.examples, made.splits, len(made.vocabulary), made.n_classes)
             _through_tfds(recipe, made, data_dir / "tfds" / f"{recipe.task}-{folder.name}")
             header = {
                 "task": recipe.task,
                 "source": recipe.source,
                 "parameters": dict(recipe.parameters),
+                "stamp": recipe.download if recipe.stamp is None else recipe.stamp,
             }
             write_store(folder, work / "store", made, header)
         # The one before us may have been killed between its store and its last line; a worker that

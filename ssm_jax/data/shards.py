@@ -23,6 +23,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -82,11 +83,14 @@ def finish(spec: Spec, folder: Path, shard: int) -> dict[str, np.ndarray]:
         generator = _generator(spec)
         arrays = generator.shard_arrays(spec, shard)
         temporary = folder / f"{shard:06d}.{os.getpid()}.tmp"
-        with open(temporary, "wb") as file:
-            (np.savez_compressed if generator.COMPRESS else np.savez)(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / f"{shard:06d}.npz")
+        try:
+            with open(temporary, "wb") as file:
+                (np.savez_compressed if generator.COMPRESS else np.savez)(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, folder / f"{shard:06d}.npz")
+        finally:
+            temporary.unlink(missing_ok=True)  # where the disk is full
     return arrays
 
 
@@ -146,6 +150,8 @@ def _run_workers(
             process.wait()
     if faults:
         fault = faults[0].removeprefix("ValueError: ")
+        if number := re.match(r"OSError: \[Errno (\d+)\]", fault):
+            raise OSError(int(number[1]), f"a {_generator(spec).TITLE} worker failed: {fault}")
         raise ValueError(f"a {_generator(spec).TITLE} worker failed: {fault}")
 
 

@@ -1,16 +1,26 @@
 """A prepared data set on disk: memory-mapped arrays and a manifest, whole or not there at all.
 
 FOLDER/manifest.json  FOLDER/{tokens,offsets,targets,...}.npy  FOLDER/split.{train,val,test}.npy
+
+Every byte is compared with the manifest's sha256 when a store is opened. For one of 64 MiB or more
+a note in the user's cache says that these very files were compared, by their device, inode, size
+and both times; whoever has no such note, or a damaged one, compares. What is not noticed: a change
+that leaves all five as they are, as a disk that rots, a write past the file system, or a clock that
+was set back make it. `prepare_data.py verify` reads no note.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +28,24 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import KINDS, Examples, Made, Splits, kind_of
+from ssm_jax.data.examples import KINDS, Examples, Made, Splits, check_values, kind_of
+from ssm_jax.data.manifest import (
+    FORMAT,
+    MANIFEST,
+    SEAL,
+    DamagedError,
+    read_manifest,
+    seal,
+    sha256_of_all,
+)
+from ssm_jax.data.mapped import MappedFile
+from ssm_jax.data.progress import printable
+from ssm_jax.user_cache import user_cache
 
-FORMAT = 2  # of the folder; raise it when an older reader would misread it
-_MANIFEST = "manifest.json"
-_AGAIN = "delete {folder} and prepare it again."
+_NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # see recipe.py
+_NOTED = 1 << 26  # bytes; smaller stores are compared each time, in 0.05 s
+_RACY = 2.0  # seconds; within so many a file can change twice with the same times
+_CHECKS = 1  # raise it whenever a store that was compared is to be compared again
 
 
 def sha256_of(path: Path) -> str:
@@ -71,15 +94,25 @@ def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, 
     """
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    try:
+        _write_files(temporary, made, header)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk has no room for half a store
+        raise
+    _sync(folder.parent)
+
+
+def _write_files(folder: Path, made: Made, header: Mapping[str, Any]) -> None:
     files: dict[str, dict[str, Any]] = {}
     arrays = {f.name: getattr(made.examples, f.name) for f in dataclasses.fields(made.examples)}
     arrays |= {f"split.{name}": numbers for name, numbers in made.splits.items()}
     for name, array in arrays.items():
-        path = temporary / f"{name}.npy"
+        path = folder / f"{name}.npy"
         np.save(path, array, allow_pickle=False)
         _sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    digest = hashlib.sha256("".join(f["sha256"] for f in files.values()).encode()).hexdigest()
     manifest = {
         **header,
         "detail": made.detail,
@@ -89,97 +122,183 @@ def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, 
         "n_classes": made.n_classes,
         "vocabulary": list(made.vocabulary),
         "splits": {name: len(numbers) for name, numbers in made.splits.items()},
-        "sha256": digest,
+        "sha256": sha256_of_all(files),
         "files": files,
     }
-    path = temporary / _MANIFEST
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    path = folder / MANIFEST
+    path.write_text(json.dumps({**manifest, SEAL: seal(manifest)}, indent=2) + "\n")
     _sync(path)
-    _sync(temporary)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temporary, folder)
-    _sync(folder.parent)
+    _sync(folder)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a store.
+class Store:
+    """A store that is open; see `open_store`.
 
-    Raises:
-      FileNotFoundError: if there is no store.
-      ValueError: if the manifest is damaged or of another format.
+    Attributes:
+      manifest, examples, splits: what it holds.
     """
-    path = folder / _MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; {_AGAIN.format(folder=folder)}")
-    try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); {_AGAIN.format(folder=folder)}") from None
-    if manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has format {manifest.get('format')}, this version reads {FORMAT}; "
-            f"{_AGAIN.format(folder=folder)}"
-        )
-    return manifest
+
+    def __init__(self, folder: Path, *, known: bool = False) -> None:
+        """Args:
+        folder: of the store.
+        known: the arrays were compared with their sha256 just now.
+        """
+        self._folder = folder
+        self.manifest = manifest = read_manifest(folder)
+        self._files: dict[str, MappedFile] = {}
+        kind = KINDS[manifest["kind"]]
+        for name, entry in manifest["files"].items():
+            try:
+                file = MappedFile(folder / name)
+            except ValueError as error:
+                raise DamagedError(folder, str(error)) from None
+            size = file.identity()[2]
+            if size != entry["bytes"]:
+                raise DamagedError(
+                    folder, f"{file.path} has {size:,} bytes, its manifest says {entry['bytes']:,}"
+                )
+            self._files[name] = file
+        try:
+            arrays = {name: file.array() for name, file in self._files.items()}
+            self.examples: Examples = kind(
+                *(arrays[f"{f.name}.npy"] for f in dataclasses.fields(kind))
+            )
+        except ValueError as error:
+            raise DamagedError(folder, f"{folder} is damaged ({error})") from None
+        self.splits: Splits = {name: arrays[f"split.{name}.npy"] for name in manifest["splits"]}
+        for name, numbers in self.splits.items():
+            said = manifest["splits"][name]
+            right = numbers.shape == (said,) and numbers.dtype == np.int64
+            if not right or not (
+                0 <= numbers.min(initial=0) <= numbers.max(initial=0) < len(self.examples)
+            ):
+                raise DamagedError(
+                    folder,
+                    f"split {name!r} of {folder} has {numbers.size:,} rows, its manifest says "
+                    f"{said:,} of {len(self.examples):,}",
+                )
+        for name in ("task", "source"):
+            if not isinstance(manifest.get(name), str):
+                raise DamagedError(folder, f"{folder / MANIFEST} names no {name}")
+        if manifest["sha256"] != sha256_of_all(manifest["files"]) or (
+            manifest.get(SEAL, "") not in ("", seal(manifest))
+        ):
+            raise DamagedError(folder, f"{folder / MANIFEST} has changed since it was written")
+        manifest["detail"] = printable(manifest["detail"])  # once an archive's name, say
+        self._identities = {name: file.identity() for name, file in self._files.items()}
+        if not known and not self._noted():
+            self._compare(self._files)
+            self._note()
+
+    def check_unchanged(self) -> None:
+        """See that the files are still what they were when they were opened, in some 20 us.
+
+        The maps stay on the files that were opened, so one that is put in their place changes
+        nothing. One that is written to where it lies changes the data at once: this finds it. One
+        that is cut short ends the process when what is gone is read (SIGBUS).
+
+        Raises:
+          DamagedError: if one is not.
+        """
+        touched = {n: f for n, f in self._files.items() if f.identity() != self._identities[n]}
+        if touched:  # or only deleted, or another owner's
+            self._identities |= {name: file.identity() for name, file in touched.items()}
+            self._compare(touched)
+
+    def _compare(self, files: Mapping[str, MappedFile]) -> None:
+        for name, file in files.items():
+            same = file.sha256() == self.manifest["files"][name]["sha256"]
+            if not same or file.identity() != self._identities[name]:
+                raise _changed(self._folder, file.path)
+
+    def _noted(self) -> bool:
+        """Whether a note says that these very files were compared."""
+        place = self._place()
+        if place is None:
+            return False
+        path, text = place
+        try:
+            with open(path, "rb") as file:
+                return file.read(len(text) + 1) == text
+        except OSError:
+            return False
+
+    def _note(self) -> None:
+        """Write the note, whole or not at all; a cache that cannot be written is no error."""
+        place = self._place()
+        newest = max(identity[4] for identity in self._identities.values())
+        if place is None or time.time() - newest / 1e9 < _RACY:
+            return
+        path, text = place
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+                whole = Path(temporary) / path.name
+                whole.write_bytes(text)
+                os.replace(whole, path)
+
+    def _place(self) -> tuple[Path, bytes] | None:
+        """Where the note is, and what it says; None for a small store, or without a home."""
+        cache = user_cache()
+        if cache is None or sum(i[2] for i in self._identities.values()) < _NOTED:
+            return None
+        compared = {
+            name: (*self._identities[name], entry["sha256"])
+            for name, entry in self.manifest["files"].items()
+        }
+        text = json.dumps([_CHECKS, compared]).encode()
+        return cache / "compared" / hashlib.sha256(text).hexdigest()[:32], text
+
+
+def _changed(folder: Path, path: Path) -> DamagedError:
+    return DamagedError(
+        folder, f"{path} has changed since it was written (its sha256 is not the manifest's)"
+    )
 
 
 def open_store(folder: Path) -> tuple[dict[str, Any], Examples, Splits]:
-    """The manifest, the examples and the splits of a store; the sizes of all files are checked.
+    """The manifest, the examples and the splits of a store; all files are checked.
 
-    Arrays are memory-mapped.
+    Arrays are memory-mapped. Links in the place of the folder or of files are followed, and what
+    they lead to is checked.
 
     Raises:
       FileNotFoundError: if there is no store.
-      ValueError: if a file is missing, has another size than the manifest says, or does not fit.
+      DamagedError: if a file is missing, is not what the manifest says, or does not fit.
+    """
+    store = Store(folder)
+    return store.manifest, store.examples, store.splits
+
+
+def verify_store(folder: Path) -> None:
+    """Check every byte of a store against its manifest, and the manifest against the arrays.
+
+    Raises:
+      FileNotFoundError: if there is no store.
+      DamagedError: if a file has changed, is missing or does not belong there.
     """
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():
         path = folder / name
-        size = path.stat().st_size if path.is_file() else 0
-        if size != entry["bytes"]:
-            raise ValueError(
-                f"{path} has {size:,} bytes, its manifest says {entry['bytes']:,}; "
-                f"{_AGAIN.format(folder=folder)}"
-            )
-
-    def array(name: str) -> np.ndarray:
-        # A plain view of the map: indexing a np.memmap costs 1 us more each time.
-        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-
-    kind = KINDS[manifest["kind"]]
-    try:
-        examples = kind(*(array(f.name) for f in dataclasses.fields(kind)))
-        splits = {name: array(f"split.{name}") for name in manifest["splits"]}
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{folder} is damaged ({error}); {_AGAIN.format(folder=folder)}") from None
-    for name, numbers in splits.items():
-        said = manifest["splits"][name]
-        if numbers.shape != (said,) or not 0 <= numbers.min() <= numbers.max() < len(examples):
-            raise ValueError(
-                f"split {name!r} of {folder} has {numbers.size:,} rows, its manifest says "
-                f"{said:,} of {len(examples):,}; {_AGAIN.format(folder=folder)}"
-            )
-    return manifest, examples, splits
-
-
-def verify_store(folder: Path) -> None:
-    """Check every byte of a store against its manifest.
-
-    Raises:
-      ValueError: if a file has changed.
-    """
-    for name, entry in read_manifest(folder)["files"].items():
-        path = folder / name
         if not path.is_file() or sha256_of(path) != entry["sha256"]:
-            raise ValueError(
-                f"{path} has changed since it was written (its sha256 is not the "
-                f"manifest's); {_AGAIN.format(folder=folder)}"
-            )
+            raise _changed(folder, path)
+    for path in sorted(folder.iterdir()):
+        if path.name not in manifest["files"] and path.name != MANIFEST:
+            raise DamagedError(folder, f"{path} is not in the list of {folder / MANIFEST}")
+    store = Store(folder, known=True)
+    try:
+        check_values(
+            store.examples, store.splits, len(manifest["vocabulary"]), manifest["n_classes"]
+        )
+    except ValueError as error:
+        raise DamagedError(folder, f"{folder} is damaged ({error})") from None
 
 
 def stores_of(data_dir: Path, task: str) -> list[Path]:
-    """The folders of a task's stores."""
-    return sorted(p.parent for p in data_dir.glob(f"{task}/[!.]*/{_MANIFEST}"))
+    """The folders of a task's stores, those among them that have lost their manifest."""
+    found = [p.parent for p in data_dir.glob(f"{task}/[!.]*/{MANIFEST}")]
+    found += [p for p in data_dir.glob(f"{task}/[!.]*") if _NAME.fullmatch(p.name)]
+    return sorted(set(found))
 
 
 def unfinished(data_dir: Path, task: str) -> list[Path]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ssm_jax.init.hippo import Eigenbasis, legs
 from ssm_jax.init.ptd_search import solve
+from ssm_jax.user_cache import user_cache
 
 GAMMA = 300.0
 
@@ -92,12 +93,8 @@ def _matrix(Lambda_N: np.ndarray, V: np.ndarray) -> np.ndarray:
 
 
 def _cache_file(order: int, gamma: float) -> Path | None:
-    folder = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(folder):
-        folder = os.path.expanduser("~/.cache")
-        if not os.path.isabs(folder):  # there is no home
-            return None
-    return Path(folder) / "ssm_jax" / f"ptd_{order}_{gamma!r}_v{_VERSION}.f64"
+    folder = user_cache()
+    return None if folder is None else folder / f"ptd_{order}_{gamma!r}_v{_VERSION}.f64"
 
 
 def _read(file: Path, order: int, gamma: float) -> tuple[np.ndarray, np.ndarray] | None:

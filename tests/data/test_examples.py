@@ -1,11 +1,17 @@
 """Examples in flat arrays: joined, divided, and refused where they do not fit together."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from small_examples import EXAMPLES, KIND
+from small_examples import EXAMPLES, KIND, SPLITS, made_of, recipe_for
 
+from ssm_jax.data.dataset import Provenance
 from ssm_jax.data.examples import Images, Pairs, consecutive, joined, kind_of, spread
+from ssm_jax.data.labelled import DATASETS, TokenDataset, open_dataset
 from ssm_jax.data.ragged import Ragged
+from ssm_jax.data.recipe import prepare
+from ssm_jax.data.store import stores_of
 
 
 def test_every_kind_has_its_name():
@@ -100,3 +106,70 @@ def test_pairs_that_do_not_fit_are_refused(changes, message):
     Pairs(**arrays)
     with pytest.raises(ValueError, match=message):
         Pairs(**{**arrays, **changes})
+
+
+def dataset_of(name, *, examples=None, splits=SPLITS, vocab=81, n_classes=3):
+    examples = EXAMPLES[name] if examples is None else examples
+    vocabulary = () if name == "images" else tuple(map(str, range(vocab)))
+    return DATASETS[name](
+        "mine", examples, splits, 36, Provenance("mine", "", "0" * 64),
+        vocabulary=vocabulary, n_classes=n_classes,
+    )  # fmt: skip
+
+
+def with_token(value, row, step):
+    """The examples "tokens" with another token."""
+    tokens = EXAMPLES["tokens"].tokens.copy()
+    tokens[EXAMPLES["tokens"].offsets[row] + step] = value
+    return Ragged(tokens, EXAMPLES["tokens"].offsets, EXAMPLES["tokens"].targets)
+
+
+def with_target(name, value, number):
+    targets = EXAMPLES[name].targets.copy()
+    targets[number] = value
+    return dataclasses.replace(EXAMPLES[name], targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("tokens", {"examples": with_token(201, 4, 2)}, "train example 2 .* token 201 at step 2"),
+        ("tokens", {"examples": with_token(255, 5, 0)}, "test example 1 .* token 255 at step 0"),
+        ("tokens", {"examples": with_token(255, 3, 0)}, "example 3 of no split .* token 255"),
+        ("tokens", {"examples": with_target("tokens", 3, 9)}, "train example 5 .* target 3"),
+        ("images", {"examples": with_target("images", 255, 6)}, "val example 2 .* target 255"),
+        ("pairs", {"examples": with_target("pairs", 3, 8)}, "test example 2 .* target 3"),
+        ("pairs", {"vocab": 5}, r"example \d .* token \d+ at step \d+; the vocabulary has 5"),
+        ("images", {"n_classes": 2}, "has the target 2; there are 2 classes"),
+        ("images", {"splits": {**SPLITS, "val": np.array([1, 12])}}, r"'val' .*\.11; got \[12\]"),
+        ("images", {"splits": {**SPLITS, "val": np.array([-1])}}, r"'val' .*\.11; got \[-1\]"),
+        ("images", {"splits": {**SPLITS, "val": np.array([0.5])}}, "got float64"),
+        ("images", {"splits": {**SPLITS, "val": np.array([], np.int64)}}, "'val' .* no examples"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_example(name, changes, message):
+    vocab = {"vocab": 201} if name == "tokens" else {}
+    dataset_of(name, **vocab)
+    with pytest.raises(ValueError, match=message):
+        dataset_of(name, **{**vocab, **changes})
+
+
+def test_the_longest_sequence_is_named_with_its_example():
+    with pytest.raises(ValueError, match=r"21 steps \(train example \d\); use at least 21"):
+        TokenDataset("mine", EXAMPLES["tokens"], {"train": np.arange(12)}, 20, None)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(np.nan, 1.0), (0.0, 0.0), (0.0, np.inf), (0.0, -1.0)])
+def test_pixels_stay_finite(tmp_path, mean, std):
+    folder = prepare(recipe_for(made_of("images")), tmp_path)
+    with pytest.raises(ValueError, match=r"mean=.* must be finite, std="):
+        open_dataset(folder, 36, mean=mean, std=std)
+    with pytest.raises(ValueError, match="images must be uint8"):
+        Images(np.zeros((2, 4), np.float32), np.zeros(2, np.uint8))
+
+
+def test_what_cannot_be_is_not_stored(tmp_path):
+    made = dataclasses.replace(made_of("tokens"), n_classes=2)
+    with pytest.raises(ValueError, match="has the target 2; there are 2 classes"):
+        prepare(recipe_for(made), tmp_path)
+    assert stores_of(tmp_path, "small") == []
