@@ -24,6 +24,7 @@ from typing import Any, NoReturn, get_type_hints
 # on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ssm_jax.config_check import seed_fault
 from ssm_jax.data.catalog import CATALOG, command_of
 from ssm_jax.data.describe import facts_of, table_of
 from ssm_jax.data.manifest import DamagedError
@@ -111,6 +112,9 @@ def prepare_task(args: argparse.Namespace) -> str:
                 f"--{name} changes nothing about --source={source} of {args.task}; "
                 "give one of the two."
             )
+    # The generators take more, but no experiment could name such data.
+    if given.get("seed", 0) > 0 and (fault := seed_fault("seed", given["seed"])) is not None:
+        raise ValueError(fault)
     start = time.perf_counter()
     place = Place(args.data_dir, args.files, args.workers or cpu_count())
     folder = prepare(entry.recipe(entry.options(**given), source, place), args.data_dir)

@@ -23,12 +23,12 @@ def default() -> ConfigDict:
     cfg.name = "unnamed"  # shown in logs and results
     cfg.notes = ""  # what is reduced or else not as published; shown, and kept in every result
     cfg.task = "listops"  # a key of ssm_jax.tasks.TASKS
-    cfg.seed = 0  # of parameters, dropout and the order of the data, >= 0
+    cfg.seed = 0  # of parameters, dropout and the order of the data, 0..2^32-1
     cfg.batch_size = 32  # examples per step over all devices, >= 1
 
     cfg.data = ConfigDict()
     cfg.data.source = "generated"  # or official | sample | fashion_mnist | photographs | stand_in
-    cfg.data.seed = 0  # of what is generated, >= 0; not read for official data
+    cfg.data.seed = 0  # of what is generated, 0..2^32-1; not read for official data
     cfg.data.n_train = 0  # examples made, or used of those there are (evenly spread); 0: all, or
     cfg.data.n_val = 0  # as many as officially
     cfg.data.n_test = 0
@@ -63,7 +63,7 @@ def default() -> ConfigDict:
     cfg.model.d_state = 64  # complex modes N kept per channel, >= 1 (OC-1: conjugates come on top)
     cfg.model.n_ssm = 1  # distinct sets of eigenvalues, a divisor of d_model (OC-6); not in s5
     cfg.model.init = "s4d_lin"  # a key of ssm_jax.init.INITS; in s5 also legs; in s4 legs | fout
-    cfg.model.init_seed = 0  # of the inits that draw (ring, dfout), >= 0; not in s4
+    cfg.model.init_seed = 0  # of the inits that draw (ring, dfout), 0..2^32-1; not in s4
     cfg.model.alpha = 1.0  # factor on Im A at initialization, > 0 (OC-2: freqscale)
     cfg.model.alpha_real = 1.0  # factor on Re A at initialization, >= 0; 0: modes without damping
     cfg.model.real_transform = "exp"  # Re A: exp | softplus | relu | clip | stable | none (OC-3)

@@ -46,6 +46,21 @@ def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool 
     return test
 
 
+# JAX keeps the lower 32 bits of a seed, so 2**32 would be seed 0 once more.
+SEEDS = 2**32
+
+
+def seed_fault(key: str, seed: int) -> str | None:
+    """What is wrong with a seed, in a line; None if it is one of 0 .. SEEDS - 1."""
+    if 0 <= seed < SEEDS:
+        return None
+    return f"{key}={seed} is out of range; it must be at least 0 and below 2^32 = {SEEDS}."
+
+
+def _seed(key: str):
+    return lambda cfg: seed_fault(key, flatten(cfg)[key])
+
+
 _TESTS = (
     _choice(
         "data.source",
@@ -64,9 +79,9 @@ _TESTS = (
     _choice("model.gate", "glu", "half_glu1", "half_glu2"),
     _choice("model.pool", "last", "mean", "first", "sum"),
     _choice("train.select_split", "train", "val"),
-    _within("seed", 0),
+    _seed("seed"),
     _within("batch_size", 1),
-    _within("data.seed", 0),
+    _seed("data.seed"),
     _within("data.n_train", 0),
     _within("data.n_val", 0),
     _within("data.n_test", 0),
@@ -91,7 +106,7 @@ _TESTS = (
     _within("model.d_model", 1),
     _within("model.d_state", 1),
     _within("model.n_ssm", 1),
-    _within("model.init_seed", 0),
+    _seed("model.init_seed"),
     _within("model.alpha", 0, open_low=True),
     _within("model.alpha_real", 0),
     _within("model.s5.n_blocks", 1),

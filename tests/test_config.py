@@ -106,6 +106,20 @@ def test_a_value_out_of_range_is_named(key):
     )
 
 
+@pytest.mark.parametrize("key", ["seed", "data.seed", "model.init_seed"])
+def test_a_seed_that_jax_would_cut_is_refused(key):
+    """jax.random.key(2**32) is jax.random.key(0)."""
+    ring = {"model.init": "ring", "model.discretization": "none"}
+    for seed, fits in ((0, True), (2**32 - 1, True), (2**32, False), (2**62, False), (-1, False)):
+        cfg = valid()
+        cfg.update_from_flattened_dict({**ring, key: seed})
+        if fits:
+            config_check.check(cfg)
+        else:
+            with pytest.raises(ValueError, match=rf"^{key}={seed} is out of range; .*below 2\^32"):
+                config_check.check(cfg)
+
+
 def test_every_rule_can_fail():
     for rule in config_check._TESTS:
         assert rule(valid()) is None

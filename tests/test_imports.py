@@ -33,7 +33,7 @@ MAY_IMPORT = {
         "layers", "kernels", "init", "models", "train", "data", "config",
         "jax", "numpy", "flax", "ml_collections",
     },
-    "sweep": {"train", "analysis", "config", "jax", "ml_collections"},
+    "sweep": {"train", "analysis", "config", "config_check", "jax", "ml_collections"},
     "config": {"ml_collections"},
     "arms": {"config", "ml_collections"},
     "config_check": {"config", "ml_collections"},

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssm_jax.analysis.sweep_table import short_names, shown
+from ssm_jax.config_check import seed_fault
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,12 @@ def runs_of(cells: Sequence[Mapping[str, Any]], seeds: Iterable[int]) -> list[Ru
     """Every cell with every seed, all cells of the first seed first.
 
     Raises:
-      ValueError: for two cells that would have one name.
+      ValueError: for two cells that would have one name, or a seed that JAX would cut.
     """
+    seeds = list(seeds)
+    for seed in seeds:
+        if (fault := seed_fault("seed", seed)) is not None:
+            raise ValueError(f"the last of {len(seeds)} seeds: {fault}")
     labels = short_names(cells[0])
     names: dict[str, Mapping[str, Any]] = {}
     for cell in cells:

@@ -79,6 +79,11 @@ def test_each_class_has_its_mark():
         ("--n_train=0", "n_train=0 of a stand-in must be at least 1"),
         ("--n_test=-3", "n_test=-3 of a stand-in must be at least 1"),
         ("--seed=-1", "seed=-1 of a stand-in must be at least 0"),
+        (
+            "--seed=18446744073709551616",
+            "seed=18446744073709551616 is out of range; it must be at least 0 and below 2^32 = "
+            "4294967296",
+        ),
     ],
 )
 def test_counts_and_seeds_out_of_range_are_refused(tmp_path, run_script, task, argument, message):

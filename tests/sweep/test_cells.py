@@ -56,3 +56,9 @@ def test_options_that_would_share_a_name_keep_theirs():
 def test_cells_that_would_share_a_folder_are_refused():
     with pytest.raises(ValueError, match="both be called alpha=1"):
         runs_of([{"model.alpha": 1.0}, {"model.alpha": 1 + 1e-9}], (0,))
+
+
+def test_seeds_that_jax_would_cut_are_refused_before_the_first_run():
+    assert runs_of(CELLS, range(2**32 - 2, 2**32))[-1].seed == 2**32 - 1
+    with pytest.raises(ValueError, match=r"last of 4 seeds: seed=4294967296 is out of range"):
+        runs_of(CELLS, range(2**32 - 2, 2**32 + 2))
