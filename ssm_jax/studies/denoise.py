@@ -29,7 +29,7 @@ from ssm_jax.studies.cells import (
 from ssm_jax.tasks.denoise import Q, stripes
 from ssm_jax.train.console import say
 from ssm_jax.train.loop import EXIT_DONE, EXIT_STOPPED
-from ssm_jax.train.reopen import choose_step, restore
+from ssm_jax.train.reopen import open_checkpoint
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import Workdir
 
@@ -127,7 +127,7 @@ def _draw(runs: Sequence[Finished], results: Mapping[str, Any], folder: Path) ->
     for run in runs:
         cell = by_knobs[run.cell["model.alpha"], run.cell["model.beta.init"]]
         checkpoints = Workdir(run.path).checkpoints
-        best = restore(run.experiment, checkpoints, choose_step(checkpoints, "best"))
+        best = open_checkpoint(run.experiment, checkpoints, "best").state
         model, start = _model(run, best), _model(run, run.experiment.fresh_state())
         shown.append(
             Shown(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssm_jax.train.diagnose import Arrays, Diagnostics, layer_names, numbers_of
 from ssm_jax.train.record import published, run_record
-from ssm_jax.train.reopen import PROVENANCE, choose_step, read_record, rebuild, restore
+from ssm_jax.train.reopen import PROVENANCE, choose_step, open_checkpoint, read_record, rebuild
 from ssm_jax.train.result import draw
 from ssm_jax.train.workdir import Workdir, write_json_atomic
 
@@ -43,9 +43,10 @@ def analyze(
     run, asked = split_path(path)
     workdir = Workdir(run)
     record = read_record(workdir.record)
-    number = choose_step(workdir.checkpoints, asked)
+    choose_step(workdir.checkpoints, asked)  # before the data are opened
     experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
-    state = restore(experiment, workdir.checkpoints, number)
+    opened = open_checkpoint(experiment, workdir.checkpoints, asked)
+    number, state = opened.step, opened.state
     with jax.set_mesh(experiment.mesh):
         diagnostics = Diagnostics(experiment)
         before, after = (

@@ -6,9 +6,10 @@ What is in a step's folder is `step_folder`'s, which folders there are is `shelf
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -40,6 +41,8 @@ __all__ = [
 # Failed saves in a row that a run survives, as when a disk is full for a while.
 FAILURES_ALLOWED = 2
 
+Arrays = dict[str, np.ndarray]  # by leaf path
+
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +65,7 @@ class CheckpointStore:
         best_mode: Literal["max", "min"],
         identity: Mapping[str, Any],
         data_fingerprint: str,
+        accept: Callable[[Meta], None] = lambda meta: None,
     ) -> None:
         """Open the folder and remove what dead saves have left in it.
 
@@ -72,6 +76,7 @@ class CheckpointStore:
           best_mode: whether a larger or a smaller value is better.
           identity: options that a checkpoint must share to be restored.
           data_fingerprint: of the data, likewise.
+          accept: raises CheckpointError for a meta with which the caller cannot go on.
 
         Raises:
           ValueError: if keep < 1.
@@ -85,7 +90,9 @@ class CheckpointStore:
         # As it will read back: tuples are lists.
         self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
         self._data_fingerprint = data_fingerprint
-        self._pending: tuple[Meta, Any] | None = None
+        self._accept = accept
+        self._pending: tuple[Meta, Any, Arrays] | None = None
+        self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed
         self._failure: str | None = None  # of the last save
         self._failures_in_a_row = 0
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -121,7 +128,8 @@ class CheckpointStore:
         """Save in the background; the state's buffers may be donated as soon as this returns.
 
         First waits for the previous save. A save that fails is logged, and the run goes on until
-        more than `FAILURES_ALLOWED` have failed in a row.
+        more than `FAILURES_ALLOWED` have failed in a row. If it was that of the best step so far
+        (`best`), its state stays in memory and each later save tries it again.
 
         Args:
           step: optimizer steps done.
@@ -152,8 +160,9 @@ class CheckpointStore:
                 data_fingerprint=self._data_fingerprint,
                 evaluated=metrics is not None,
                 metrics={name: float(value) for name, value in (metrics or {}).items()},
-                best=best,
-                extra=extra or {},
+                # A copy: a failed save may be written later, when the loop has changed its own.
+                best=copy.deepcopy(best),
+                extra=copy.deepcopy(extra or {}),
             )
             self._start(meta, state)
         elif not final:
@@ -171,6 +180,9 @@ class CheckpointStore:
         table = leaves.flatten(state)
         arrays = {path: leaves.host_copy(path, leaf) for path, leaf in table.items()}
         self._shelf.remove_temporary()
+        if self._owed is not None and (meta.best or {}).get("step") != self._owed[0].step:
+            self._owed = None  # a better one has come
+        self._pay()
         self._failure = None
         path = self.directory / str(meta.step)
         self._shelf.make_way(meta.step)
@@ -178,9 +190,30 @@ class CheckpointStore:
             response = step_folder.write(path, arrays, meta)
         # A full disk may show here or in the background, as one of many types.
         except Exception as error:
-            self._failed(meta.step, error)
+            self._failed(meta, arrays, error)
         else:
-            self._pending = (meta, response)
+            # Only the best is worth a second copy of the state in memory.
+            self._pending = (meta, response, arrays if _is_best(meta) else {})
+
+    def _pay(self) -> None:
+        """Try once more to write the best step, whose save failed."""
+        # Of several processes some may have failed and others not: they would wait for each other.
+        if self._owed is None or jax.process_count() > 1:
+            return
+        meta, arrays = self._owed
+        self._shelf.make_way(meta.step)  # it may be there without its evaluation
+        try:
+            step_folder.write(self.directory / str(meta.step), arrays, meta).result()
+            if meta.step not in self.steps():
+                raise CheckpointError("no error was reported, but it is not on the disk")
+        except Exception as error:  # as in `_start`
+            _log.error("the best step, %d, was again not written: %s.", meta.step, _reason(error))
+            self._shelf.remove_temporary()
+        else:
+            self._owed = None
+            self._shelf.add(meta)
+            self._shelf.remove_temporary()
+            _log.warning("the checkpoint of step %d, the best so far, is written now.", meta.step)
 
     def wait(self) -> bool:
         """Wait for the save in flight; then drop the steps no longer kept.
@@ -192,20 +225,21 @@ class CheckpointStore:
           CheckpointError: too many saves failed in a row.
         """
         if self._pending is not None:
-            meta, response = self._pending
+            meta, response, arrays = self._pending
             try:
                 response.result()
                 if jax.process_index() == 0 and meta.step not in self.steps():
                     raise CheckpointError("no error was reported, but it is not on the disk")
             except Exception as error:
                 self._pending = None
-                self._failed(meta.step, error)
+                self._failed(meta, arrays, error)
             else:
                 self._pending = None
                 self._failures_in_a_row = 0
                 self._shelf.add(meta)
                 self._shelf.remove_temporary()
-                self._shelf.drop_old()
+                self._shelf.drop_old(meta.step)
+                self._pay()
         return self._failure is None
 
     def close(self) -> None:
@@ -217,10 +251,11 @@ class CheckpointStore:
         if not self.wait():
             raise CheckpointError(self._failure)
 
-    def _failed(self, step: int, error: Exception) -> None:
+    def _failed(self, meta: Meta, arrays: Arrays, error: Exception) -> None:
         self._failures_in_a_row += 1
-        reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
-        self._failure = f"the checkpoint of step {step} was not written: {reason}"
+        if _is_best(meta):
+            self._owed = (meta, arrays)
+        self._failure = f"the checkpoint of step {meta.step} was not written: {_reason(error)}"
         self._shelf.remove_temporary()  # or a full disk stays full
         if self._failures_in_a_row > FAILURES_ALLOWED:
             newest = max(self.steps(), default=None)
@@ -239,6 +274,10 @@ class CheckpointStore:
         """The step on the disk with the best finite metric, the earliest of equals, or None."""
         return self._shelf.best_step()
 
+    def ranked_steps(self) -> list[int]:
+        """The steps on the disk that were evaluated with a finite metric, the best first."""
+        return self._shelf.ranked()
+
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
         """The state saved at a step, bit for bit, in the target's structure and on its devices.
 
@@ -251,7 +290,12 @@ class CheckpointStore:
           ConfigMismatch: it belongs to a run with other options or data.
           StateMismatch: its leaves are not those of the target.
         """
-        return step_folder.restore(self.directory / str(step), target, self._refuse_other_run)
+
+        def accept(meta: Meta) -> None:
+            self._refuse_other_run(meta)
+            self._accept(meta)
+
+        return step_folder.restore(self.directory / str(step), target, accept)
 
     def restore_newest(self, target: Any) -> tuple[Any, Meta] | None:
         """The newest state that is sound, or None if no step was ever saved.
@@ -288,6 +332,14 @@ class CheckpointStore:
 
     def _refuse_other_run(self, meta: Meta) -> None:
         refuse_other_run(meta, self._identity, self._data_fingerprint, self.directory)
+
+
+def _is_best(meta: Meta) -> bool:
+    return meta.best is not None and meta.best.get("step") == meta.step
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
 def _everywhere(ok: bool) -> bool:

@@ -15,7 +15,7 @@ from ssm_jax.train.console import Progress
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.means import evaluation_step, split_means
 from ssm_jax.train.record import published, run_record
-from ssm_jax.train.reopen import PROVENANCE, choose_step, read_record, rebuild, restore
+from ssm_jax.train.reopen import PROVENANCE, choose_step, open_checkpoint, read_record, rebuild
 from ssm_jax.train.scores import class_scores, confusion_matrix, length_table, wilson_interval
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.step import make_eval_step
@@ -51,11 +51,13 @@ def evaluate_run(
     """
     workdir = Workdir(path)
     record = read_record(workdir.record)
-    number = choose_step(workdir.checkpoints, step)
+    choose_step(workdir.checkpoints, step)  # before the data are opened
     experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
-    state = restore(experiment, workdir.checkpoints, number)
+    opened = open_checkpoint(experiment, workdir.checkpoints, step)
     cfg = experiment.cfg
     best = f"best {cfg.train.select_split} {cfg.train.select_metric}"
+    if opened.lost is not None:
+        best = f"next best after step {opened.lost['step']:,}, which is lost; by {best[5:]}"
     chosen = {"best": best, "newest": "newest"}.get(step, "as asked")
     now = run_record({}, "", 0, {}, argv)
     return published(
@@ -64,9 +66,9 @@ def evaluate_run(
             "task": cfg.task,
             "notes": cfg.notes,
             "split": split,
-            "step": number,
+            "step": opened.step,
             "chosen_as": chosen,
-            **_found(experiment, state, split),
+            **_found(experiment, opened.state, split),
             **experiment.dataset.facts(split),
             "run": {key: record[key] for key in PROVENANCE},
             "evaluation": {key: now[key] for key in OF_EVALUATION},

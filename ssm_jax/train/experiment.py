@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -182,6 +183,30 @@ class Experiment:
             f"{cfg.train.select_metric} chooses the checkpoint",
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
         ]
+
+
+class CompiledOnce(Experiment):
+    """An experiment that keeps its compiled steps, for many runs of it in one process."""
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> CompiledOnce:
+        """The same experiment."""
+        kept = dataclasses.fields(experiment)
+        return cls(**{field.name: getattr(experiment, field.name) for field in kept})
+
+    @functools.cached_property
+    def _compiled(self) -> dict[tuple[str, int | None], jax.stages.Compiled]:
+        return {}
+
+    def compile_train_step(self, length: int | None = None) -> jax.stages.Compiled:
+        if ("train", length) not in self._compiled:
+            self._compiled["train", length] = super().compile_train_step(length)
+        return self._compiled["train", length]
+
+    def compile_eval_step(self, length: int | None = None) -> jax.stages.Compiled:
+        if ("eval", length) not in self._compiled:
+            self._compiled["eval", length] = super().compile_eval_step(length)
+        return self._compiled["eval", length]
 
 
 def _abstract_model(task: str, dataset: Dataset, options: Mapping[str, Any]) -> nnx.Module:

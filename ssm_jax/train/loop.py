@@ -19,7 +19,9 @@ from ssm_jax.train.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.train.experiment import Experiment, setup_digest
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.train.means import PerLength, evaluation_step, split_means
+from ssm_jax.train.meta import CheckpointError, Meta, is_number
 from ssm_jax.train.record import run_record
+from ssm_jax.train.reopen import Opened, best_of
 from ssm_jax.train.result import below_reference, draw, summary_of
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import StopRequest, Workdir, write_json_atomic
@@ -61,6 +63,7 @@ def train_and_evaluate(
             best_mode=experiment.task.metrics[cfg.train.select_metric],
             identity=config_lib.identity(cfg),
             data_fingerprint=dataset.fingerprint,
+            accept=_refuse_odd_window,
         ) as checkpoints,
     ):
         restored = checkpoints.restore_newest(experiment.abstract_state())
@@ -98,6 +101,17 @@ def train_and_evaluate(
             finished = run.train(state, start) and run.conclude()
         sink.close()
     return EXIT_DONE if finished else EXIT_STOPPED
+
+
+def _refuse_odd_window(meta: Meta) -> None:
+    """Raise CheckpointError for sums since the last line of the log that no run has."""
+    window = meta.extra.get("window")
+    if not (
+        isinstance(window, dict)
+        and all(map(is_number, window.values()))
+        and (not window or window.get("steps", 0) >= 1)
+    ):
+        raise CheckpointError(f"its meta document is sound but has window={window!r:.60}")
 
 
 @dataclass
@@ -173,12 +187,13 @@ class _Run:
             raise FloatingPointError(
                 f"no evaluation had a finite {train.select_metric}; there is no checkpoint to test."
             )
-        state, _ = self.store.restore(self.best["step"], experiment.abstract_state())
+        opened, best = self._restore_best(self.best)
+        state = opened.state
         test = self._means_of(state, "test")
         if test is None:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
-        summary = summary_of(experiment, self.workdir, test, self.best)
+        summary = summary_of(experiment, self.workdir, test, best, opened.lost)
         write_json_atomic(self.workdir.summary, summary)
         if experiment.cfg.figures:
             for figure in draw(experiment, self.workdir, state):
@@ -191,10 +206,33 @@ class _Run:
         )
         say(
             f"test {self.headline} {test[self.headline]:.4f}{f' ({beside})' if beside else ''} at "
-            f"step {self.best['step']:,}, which has the best {train.select_split} "
-            f"{train.select_metric}; all results: {self.workdir.summary}"
+            f"step {opened.step:,}, which has the {'next ' if opened.lost else ''}best "
+            f"{train.select_split} {train.select_metric}; all results: {self.workdir.summary}"
         )
         return True
+
+    def _restore_best(self, best: dict[str, Any]) -> tuple[Opened, dict[str, Any]]:
+        """The best checkpoint that is sound, and its {"step", "value"}."""
+        metas: dict[int, Meta] = {}
+
+        def restore(step: int) -> TrainState:
+            state, metas[step] = self.store.restore(step, self.experiment.abstract_state())
+            return state
+
+        try:
+            opened = best_of(best["step"], self.store.ranked_steps(), restore)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"the checkpoint of step {best['step']}, which has the best evaluation, is lost "
+                f"({error}), and no other one can be tested; bring one back, or start anew with "
+                "--fresh."
+            ) from error
+        opened.warn()
+        if opened.lost is None:
+            return opened, best
+        opened.lost["value"] = best["value"]
+        value = metas[opened.step].metrics[self.experiment.cfg.train.select_metric]
+        return opened, {"step": opened.step, "value": value}
 
     def _due(self, step: int) -> bool:
         """Whether an evaluation belongs to this step."""

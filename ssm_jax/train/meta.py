@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 _FORMAT = 1  # of the document; raise it when a field changes its meaning
 
@@ -80,12 +83,72 @@ def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
     content = {key: value for key, value in document.items() if key != "crc32"}
     if _checksum(content) != document["crc32"]:
         raise CheckpointError("the checksum of its meta document differs")
-    if content["format"] != _FORMAT:
+    if content.get("format") != _FORMAT:
         raise StateMismatch(
-            f"the checkpoint has format {content['format']}, this program reads {_FORMAT}; "
+            f"the checkpoint has format {content.get('format')}, this program reads {_FORMAT}; "
             "use the version of ssm_jax that wrote it."
         )
+    if fault := _fault(content):
+        raise CheckpointError(f"its meta document is sound but has {fault}")
     return Meta(**content["meta"]), content["leaves"]
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "step": int,
+    "identity": dict,
+    "data_fingerprint": str,
+    "evaluated": bool,
+    "metrics": dict,
+    "best": (dict, type(None)),
+    "extra": dict,
+}
+
+
+def _fault(content: Mapping[str, Any]) -> str | None:
+    """What in a document no `seal` of this format makes, though its checksum is right; or None."""
+    meta, leaves = content.get("meta"), content.get("leaves")
+    if not isinstance(meta, dict) or meta.keys() != _KINDS.keys():
+        return "other fields than a checkpoint's"
+    for name, kinds in _KINDS.items():
+        if not isinstance(meta[name], kinds) or (name == "step" and not _is_count(meta[name])):
+            return f"{name}={meta[name]!r:.60}"
+    best = meta["best"]
+    if best is not None and not (
+        _is_count(best.get("step"))
+        and is_number(best.get("value"))
+        and math.isfinite(best["value"])
+    ):
+        return f"best={best!r:.60}"
+    if not all(map(is_number, meta["metrics"].values())):
+        return f"metrics={meta['metrics']!r:.60}"
+    if not isinstance(leaves, dict):
+        return "no table of leaves"
+    for path, leaf in leaves.items():
+        if not _is_leaf(leaf):
+            return f"the leaf {path}: {leaf!r:.60}"
+    return None
+
+
+def _is_leaf(leaf: Any) -> bool:
+    if not isinstance(leaf, dict) or leaf.keys() != {"shape", "dtype", "crc32"}:
+        return False
+    try:
+        known = isinstance(leaf["dtype"], str) and np.dtype(leaf["dtype"]).name == leaf["dtype"]
+    except TypeError:
+        known = False
+    if not known:
+        return False
+    shape = leaf["shape"]
+    return isinstance(shape, list) and all(map(_is_count, shape)) and _is_count(leaf["crc32"])
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def is_number(value: Any) -> bool:
+    """Whether JSON has read a number; true and false are none."""
+    return type(value) in (int, float)
 
 
 def _checksum(content: Mapping[str, Any]) -> int:

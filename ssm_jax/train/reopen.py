@@ -6,7 +6,8 @@ Nothing is written and no lock is taken, so another process may go on with the r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from ssm_jax import config as config_lib
 from ssm_jax.train import experiment as experiment_lib
 from ssm_jax.train import step_folder
 from ssm_jax.train.experiment import Experiment
+from ssm_jax.train.logs import warn
 from ssm_jax.train.meta import CheckpointError, ConfigMismatch, Meta, other_run
+from ssm_jax.train.shelf import Shelf
 from ssm_jax.train.state import TrainState
 
 # Where a run's numbers come from, as its record says
@@ -111,8 +114,8 @@ def choose_step(checkpoints: Path, asked: str) -> int:
 
     Args:
       checkpoints: the run's folder of checkpoints.
-      asked: "best" (what the newest checkpoint says of the evaluations up to it), "newest", or a
-        number.
+      asked: "best" (what the newest checkpoint says of the evaluations up to it, though it be
+        lost), "newest", or a number.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
@@ -137,17 +140,93 @@ def choose_step(checkpoints: Path, asked: str) -> int:
                 f"no evaluation had a finite result up to step {steps[-1]}, so no checkpoint is "
                 f"the best; give --step=newest or one of {listed}."
             )
-        number = best["step"]
+        return int(best["step"])
     elif asked.isdecimal():
         number = int(asked)
     else:
         raise ValueError(f"--step={asked} does not fit: it must be best, newest or a number.")
     if number not in steps:
-        raise ValueError(
-            f"the {'best ' if asked == 'best' else ''}step {number} is not in {checkpoints}; "
-            f"there are {listed}."
-        )
+        raise ValueError(f"the step {number} is not in {checkpoints}; there are {listed}.")
     return number
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint as it was found.
+
+    Attributes:
+      step: of the checkpoint.
+      state: saved there.
+      lost: {"step", "reason"} of the best one, where it is lost or damaged and this is the next
+        best; else None.
+    """
+
+    step: int
+    state: TrainState
+    lost: dict[str, Any] | None = None
+
+    def warn(self) -> None:
+        """Say in a line that the best one is lost, if it is."""
+        if self.lost is not None:
+            warn(
+                f"the checkpoint of step {self.lost['step']}, which has the best evaluation, is "
+                f"lost ({self.lost['reason']}); that of step {self.step}, the next best, takes "
+                "its place."
+            )
+
+
+def open_checkpoint(experiment: Experiment, checkpoints: Path, asked: str) -> Opened:
+    """The checkpoint that is asked for; the next best with a warning, where the best is lost.
+
+    Args:
+      experiment: of the run.
+      checkpoints, asked: as for `choose_step`.
+
+    Raises:
+      ConfigMismatch, StateMismatch: see `restore`; else as `choose_step`.
+      CheckpointError: the checkpoint is damaged, and so is every one that could stand in for it.
+    """
+    while True:
+        number = choose_step(checkpoints, asked)
+        if asked != "best":
+            return Opened(number, restore(experiment, checkpoints, number))
+        metric = experiment.cfg.train.select_metric
+        shelf = Shelf(checkpoints, keep=1, metric=metric, mode=experiment.task.metrics[metric])
+        try:
+            opened = best_of(
+                number, shelf.ranked(), lambda step: _restored(experiment, checkpoints, step)
+            )
+        except CheckpointError as error:
+            raise _damaged(checkpoints, number, error) from error
+        # A run that goes on drops its best step when it has found a better one.
+        if opened.lost is None or choose_step(checkpoints, asked) == number:
+            opened.warn()
+            return opened
+
+
+def best_of(best: int, ranked: Sequence[int], restore: Callable[[int], TrainState]) -> Opened:
+    """The best step that can be restored.
+
+    Args:
+      best: the step with the best evaluation.
+      ranked: the steps that were evaluated and are on the disk, the best first.
+      restore: the state of a step; raises CheckpointError for a damaged one.
+
+    Raises:
+      CheckpointError: there is none; says why `best` is not restored.
+    """
+    first: CheckpointError | None = None
+    lost: dict[str, Any] | None = None
+    for step in (best, *(step for step in ranked if step != best)):
+        try:
+            state = restore(step)
+        except CheckpointError as error:
+            if first is None:
+                first, lost = error, {"step": best, "reason": " ".join(str(error).split())}
+            continue
+        return Opened(step, state, lost)
+    assert first is not None
+    raise first
 
 
 def restore(experiment: Experiment, checkpoints: Path, step: int) -> TrainState:
@@ -157,6 +236,13 @@ def restore(experiment: Experiment, checkpoints: Path, step: int) -> TrainState:
       CheckpointError: it is damaged.
       ConfigMismatch, StateMismatch: it is not of this experiment.
     """
+    try:
+        return _restored(experiment, checkpoints, step)
+    except CheckpointError as error:
+        raise _damaged(checkpoints, step, error) from error
+
+
+def _restored(experiment: Experiment, checkpoints: Path, step: int) -> TrainState:
     # As it was written: tuples are lists.
     identity = json.loads(json.dumps(config_lib.identity(experiment.cfg)))
 
@@ -167,10 +253,7 @@ def restore(experiment: Experiment, checkpoints: Path, step: int) -> TrainState:
                 f"beside it describes: {'; '.join(lines)}."
             )
 
-    try:
-        return step_folder.restore(checkpoints / str(step), experiment.abstract_state(), accept)[0]
-    except CheckpointError as error:
-        raise _damaged(checkpoints, step, error) from error
+    return step_folder.restore(checkpoints / str(step), experiment.abstract_state(), accept)[0]
 
 
 def _damaged(checkpoints: Path, step: int, error: CheckpointError) -> CheckpointError:

@@ -12,12 +12,17 @@ from flax import nnx
 from ssm_jax import config as config_lib
 from ssm_jax.train.experiment import Experiment, setup_digest
 from ssm_jax.train.logs import read_metrics
+from ssm_jax.train.record import published
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import Workdir
 
 
 def summary_of(
-    experiment: Experiment, workdir: Workdir, test: Mapping[str, float], best: Mapping[str, Any]
+    experiment: Experiment,
+    workdir: Workdir,
+    test: Mapping[str, float],
+    best: Mapping[str, Any],
+    lost: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The result, with all that is needed to read it: what was reduced, the data, the code.
 
@@ -26,6 +31,7 @@ def summary_of(
       workdir: holds its record.
       test: means over the test split, of the best checkpoint.
       best: {"step", "value"} of the evaluation that chose it.
+      lost: {"step", "value", "reason"} of a better one whose checkpoint is lost or damaged.
     """
     cfg, dataset = experiment.cfg, experiment.dataset
     record = json.loads(workdir.record.read_text())
@@ -36,6 +42,7 @@ def summary_of(
         "test": dict(test),
         "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
         "best": dict(best),
+        **({} if lost is None else {"best_lost": published(lost)}),
         "steps": experiment.total_steps,
         "parameters": sum(row.size for row in experiment.rows),
         **dataset.facts("test"),

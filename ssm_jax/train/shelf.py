@@ -6,8 +6,10 @@ see `step_folder`. With several JAX processes process 0 alone renames and delete
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -52,7 +54,11 @@ class Shelf:
 
     def best_step(self) -> int | None:
         """The step on the disk with the best finite metric, the earliest of equals, or None."""
-        best: tuple[float, int] | None = None
+        return next(iter(self.ranked()), None)
+
+    def ranked(self) -> list[int]:
+        """The steps on the disk that were evaluated with a finite metric, the best first."""
+        ranks = []
         for step in self.steps():
             if step not in self._metas:
                 try:
@@ -63,34 +69,35 @@ class Shelf:
             if meta is None or self._metric is None or not meta.evaluated:
                 continue
             value = meta.metrics.get(self._metric, math.nan)
-            rank = -value if self._mode == "max" else value
-            if math.isfinite(rank) and (best is None or rank < best[0]):
-                best = (rank, step)
-        return None if best is None else best[1]
+            if math.isfinite(value):
+                ranks.append((-value if self._mode == "max" else value, step))
+        return [step for _, step in sorted(ranks)]
 
-    def drop_old(self) -> None:
-        """Delete all but the newest `keep` steps and the best; the newest is on the disk."""
+    def drop_old(self, written: int) -> None:
+        """Delete all but the newest `keep` steps, the best, and the one just written."""
         steps = self.steps()
-        for step in set(steps) - {*steps[-self._keep :], self.best_step()}:
+        for step in set(steps) - {*steps[-self._keep :], self.best_step(), written}:
             if jax.process_index() == 0:
                 # Renamed first: a death in the middle must not leave half a step under its name.
                 doomed = self._directory / f"{step}{_DROPPED}"
                 (self._directory / str(step)).rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)  # what is left goes before the next save
+                _remove(doomed)  # what is left goes before the next save
 
     def make_way(self, step: int) -> None:
-        """Put a step that is there aside, until its replacement is written or has died."""
+        """Put what has the name of a step aside.
+
+        A step comes back if its replacement dies; a file or a dangling link is no step.
+        """
         path = self._directory / str(step)
-        if path.exists() and jax.process_index() == 0:
+        if path.is_dir() and jax.process_index() == 0:
             path.rename(self._directory / f"{step}{_REPLACED}")
+        elif os.path.lexists(path):
+            self.set_aside(step)
 
     def set_aside(self, step: int) -> None:
         """Rename a broken step to `<step>.corrupt`."""
         if jax.process_index() == 0:
-            aside, n = self._directory / f"{step}.corrupt", 1
-            while aside.exists():
-                aside, n = self._directory / f"{step}.corrupt-{n}", n + 1
-            (self._directory / str(step)).rename(aside)
+            aside = rename_aside(self._directory / str(step), "corrupt")
             _log.warning("the broken checkpoint of step %d is now %s.", step, aside)
 
     def remove_temporary(self) -> None:
@@ -98,7 +105,24 @@ class Shelf:
         if jax.process_index() == 0:
             for path in self._directory.glob(f"*{step_folder.TEMPORARY}*"):
                 original = self._directory / path.name.removesuffix(_REPLACED)
-                if original != path and not original.exists():
+                if original != path and not os.path.lexists(original):
                     path.rename(original)
                 else:
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove(path)
+
+
+def rename_aside(path: Path, word: str) -> Path:
+    """Rename a file or folder to NAME.word, or NAME.word-1 and so on; its new path."""
+    aside, n = path.with_name(f"{path.name}.{word}"), 1
+    while os.path.lexists(aside):
+        aside, n = path.with_name(f"{path.name}.{word}-{n}"), n + 1
+    return path.rename(aside)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link, as far as that can be done."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

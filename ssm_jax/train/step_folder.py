@@ -58,10 +58,15 @@ def read_meta(path: Path) -> tuple[Meta, dict[str, dict[str, Any]]]:
     """What the run said of a step, and the described leaves (see `leaves.describe`).
 
     Raises:
-      CheckpointError: the folder is damaged.
+      CheckpointError: the folder is damaged, or holds another step than its name says.
       StateMismatch: another version of this program wrote it in another format.
     """
-    return unseal(_load(path, {"meta": None})["meta"])
+    if not path.is_dir():
+        raise CheckpointError("its folder is not there")
+    meta, described = unseal(_load(path, {"meta": None})["meta"])
+    if path.name != str(meta.step):
+        raise CheckpointError(f"it holds step {meta.step}, as if copied")
+    return meta, described
 
 
 def read_arrays(path: Path, described: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:

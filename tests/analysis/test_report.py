@@ -172,6 +172,18 @@ def test_reductions_are_said_in_footnotes(tmp_path):
     }
 
 
+def test_a_lost_best_checkpoint_is_said_in_a_footnote_of_its_row(tmp_path):
+    lost = {"best": {"step": 40, "value": 0.6}, "best_lost": {"step": 20, "value": 0.7}}
+    fake_runs.finished(tmp_path / "a", "lra/listops:s4d", 0, 0.6)
+    fake_runs.finished(tmp_path / "b", "lra/listops:s4d", 1, 0.5, **lost)
+    table = table_of(tmp_path)
+    [(_, _, cell)] = cells(table)
+    assert len(cell.finished) == 2
+    assert [table.footnotes[i - 1] for i in cell.footnotes] == [
+        "Seed 1: the best checkpoint, of step 20, was lost; the next best, of step 40, is tested."
+    ]
+
+
 def test_two_setups_of_a_task_have_rows_of_their_own_and_no_average(tmp_path):
     for task in COLUMNS:
         fake_runs.finished(tmp_path / task, f"lra/{task}:s4d", 0, 0.6)

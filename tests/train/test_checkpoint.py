@@ -20,7 +20,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssm_jax.train import checkpoint, step_folder
+from ssm_jax.train import checkpoint, meta, step_folder
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, ConfigMismatch, StateMismatch
 
 REPOSITORY = Path(__file__).parents[2]
@@ -269,6 +269,53 @@ def test_a_bit_flip_in_any_array_is_found(tmp_path):
     data.write_bytes(content)
     assert checkpoint.verify(tmp_path) == [(1, True, "")]
     assert found > 0  # Orbax alone returned these without an error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1},
+        {"step": "7"},
+        {"step": True},
+        {"identity": []},
+        {"data_fingerprint": None},
+        {"evaluated": 1},
+        {"metrics": {"accuracy": "0.5"}},
+        {"best": {"step": 7}},
+        {"best": {"step": 7, "value": math.nan}},
+        {"best": 7},
+        {"extra": None},
+        {"more": 1},
+        {"leaves": None},
+        {"leaves": {"x": {"shape": [-1], "dtype": "float32", "crc32": 0}}},
+        {"leaves": {"x": {"shape": [1], "dtype": "float33", "crc32": 0}}},
+        {"leaves": {"x": {"shape": [1], "dtype": None, "crc32": 0}}},
+        {"leaves": {"x": [1]}},
+    ],
+    ids=str,
+)
+def test_a_document_that_no_save_makes_is_refused_though_its_checksum_is_right(change):
+    """As another version of the program could have written it."""
+    good = {
+        "step": 7,
+        "identity": {},
+        "data_fingerprint": "d",
+        "evaluated": True,
+        "metrics": {"accuracy": math.nan},
+        "best": {"step": 7, "value": 0.5},
+        "extra": {},
+    }
+    leaf = {"shape": [2, 0], "dtype": "bfloat16", "crc32": 1}
+    document = meta.seal(meta.Meta(**good), {"x": leaf}, {})
+    read, leaves = meta.unseal(document)
+    assert (read.step, read.best, leaves) == (7, {"step": 7, "value": 0.5}, {"x": leaf})
+    content = {key: value for key, value in document.items() if key != "crc32"}
+    if "leaves" in change:
+        content |= change
+    else:
+        content["meta"] = {**content["meta"], **change}
+    with pytest.raises(CheckpointError, match="its meta document is sound but has"):
+        meta.unseal({**content, "crc32": meta._checksum(content)})
 
 
 def test_an_empty_folder_and_two_broken_steps_are_passed_over_loudly(tmp_path, caplog):

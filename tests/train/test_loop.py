@@ -8,70 +8,16 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import tiny_config, tiny_experiment
+from tiny import assert_same_run, tiny_config, tiny_experiment
 
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import ConfigMismatch
-from ssm_jax.train.experiment import Experiment, setup_digest
+from ssm_jax.train.experiment import CompiledOnce, Experiment, setup_digest
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.step import make_train_step
 from ssm_jax.train.step_folder import list_steps, read_arrays, read_meta
 from ssm_jax.train.workdir import StopRequest, Workdir, WorkdirBusy
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once_per_experiment():
-    """Saves seconds at each restart within a process; test_scripts.py restarts real ones."""
-    kept: dict[tuple, tuple] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("compile_train_step", "compile_eval_step"):
-            compile_step = getattr(Experiment, name)
-
-            def cached(self, length=None, *, name=name, compile_step=compile_step):
-                key = (name, length, id(self))
-                if key not in kept:
-                    kept[key] = (compile_step(self, length), self)  # self: keeps the id in use
-                return kept[key][0]
-
-            patch.setattr(Experiment, name, cached)
-        yield
-
-
-@pytest.fixture(scope="module")
-def experiment(data_dir) -> Experiment:
-    return tiny_experiment(data_dir, log__diagnostics=True)
-
-
-@pytest.fixture(scope="module")
-def reference(experiment, tmp_path_factory):
-    """The folder of an undisturbed run."""
-    path = tmp_path_factory.mktemp("runs") / "reference"
-    assert loop.train_and_evaluate(experiment, path) == loop.EXIT_DONE
-    return path
-
-
-def newest(path):
-    """The newest checkpoint's step and arrays."""
-    step = list_steps(path / "checkpoints")[-1]
-    folder = path / "checkpoints" / str(step)
-    return step, read_arrays(folder, read_meta(folder)[1])
-
-
-def assert_same_run(path, reference):
-    arrays_of = [sorted((p / "diagnostics").iterdir()) for p in (path, reference)]
-    assert [f.name for f in arrays_of[0]] == ["0.npz", "20.npz", "40.npz", "60.npz"]
-    for file, reference_file in zip(*arrays_of, strict=True):
-        assert file.read_bytes() == reference_file.read_bytes()
-    assert (path / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
-    results = [json.loads((p / "summary.json").read_text()) for p in (path, reference)]
-    assert results[0]["test"] == results[1]["test"]
-    assert results[0]["best"] == results[1]["best"]
-    (step, arrays), (reference_step, reference_arrays) = newest(path), newest(reference)
-    assert step == reference_step
-    assert arrays.keys() == reference_arrays.keys()
-    for name, array in arrays.items():
-        assert array.tobytes() == reference_arrays[name].tobytes(), name
 
 
 @pytest.fixture
@@ -222,7 +168,7 @@ def test_test_split_is_read_once_after_training(experiment, tmp_path, monkeypatc
 
 def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path, monkeypatch):
     order = []
-    compile_step, read = Experiment.compile_train_step, loop._Run._read
+    compile_step, read = CompiledOnce.compile_train_step, loop._Run._read
 
     def compile_watched(self, length=None):
         compiled, calls = compile_step(self, length), iter(range(1, 1000))
@@ -237,7 +183,7 @@ def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path
         order.append(("read", step))
         return read(self, step, metrics, state, progress)
 
-    monkeypatch.setattr(Experiment, "compile_train_step", compile_watched)
+    monkeypatch.setattr(CompiledOnce, "compile_train_step", compile_watched)
     monkeypatch.setattr(loop._Run, "_read", read_watched)
     loop.train_and_evaluate(experiment, tmp_path / "run")
     position = {event: i for i, event in enumerate(order)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.train.experiment import Experiment, build
+from ssm_jax.train.step_folder import list_steps, read_arrays, read_meta
 
 
 def tiny_config(**overrides) -> ConfigDict:
@@ -30,6 +32,29 @@ def tiny_config(**overrides) -> ConfigDict:
 
 def tiny_experiment(data_dir: Path, **overrides) -> Experiment:
     return build(tiny_config(**overrides), data_dir=data_dir)
+
+
+def newest(path):
+    """The newest checkpoint's step and arrays."""
+    step = list_steps(path / "checkpoints")[-1]
+    folder = path / "checkpoints" / str(step)
+    return step, read_arrays(folder, read_meta(folder)[1])
+
+
+def assert_same_run(path, reference):
+    arrays_of = [sorted((p / "diagnostics").iterdir()) for p in (path, reference)]
+    assert [f.name for f in arrays_of[0]] == ["0.npz", "20.npz", "40.npz", "60.npz"]
+    for file, reference_file in zip(*arrays_of, strict=True):
+        assert file.read_bytes() == reference_file.read_bytes()
+    assert (path / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
+    results = [json.loads((p / "summary.json").read_text()) for p in (path, reference)]
+    assert results[0]["test"] == results[1]["test"]
+    assert results[0]["best"] == results[1]["best"]
+    (step, arrays), (reference_step, reference_arrays) = newest(path), newest(reference)
+    assert step == reference_step
+    assert arrays.keys() == reference_arrays.keys()
+    for name, array in arrays.items():
+        assert array.tobytes() == reference_arrays[name].tobytes(), name
 
 
 def get_config(arg: str = "") -> ConfigDict:

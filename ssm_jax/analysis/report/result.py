@@ -47,6 +47,7 @@ class Result:
       config_digest, command: as written down.
       majority_rate: test accuracy of a constant guess, 0..1.
       parameters: how many.
+      lost: what became of the best checkpoint, where another one was tested; else "".
     """
 
     path: str
@@ -72,6 +73,7 @@ class Result:
     command: tuple[str, ...]
     majority_rate: float | None
     parameters: int | None
+    lost: str = ""
 
 
 def make_result(
@@ -120,6 +122,19 @@ def make_result(
         command=command,
         majority_rate=get(file, document, "majority_rate", float, default=None),
         parameters=get(file, document, "parameters", int, default=None),
+        lost=_lost(file, document),
+    )
+
+
+def _lost(file: Path, document: Mapping[str, Any]) -> str:
+    """What a footnote says of a run whose best checkpoint could not be tested; else ""."""
+    lost = get(file, document, "best_lost", dict, default=None)
+    if lost is None:
+        return ""
+    best = get(file, get(file, document, "best", dict), "step", int)
+    return (
+        f"the best checkpoint, of step {get(file, lost, 'step', int):,}, was lost; the next best, "
+        f"of step {best:,}, is tested."
     )
 
 

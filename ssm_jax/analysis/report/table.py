@@ -84,7 +84,8 @@ class Table:
 
     Attributes:
       rows: comparable ones first.
-      footnotes: what is reduced, and where data that are not official come from.
+      footnotes: what is reduced, where data that are not official come from, and seeds whose best
+        checkpoint was lost.
       unfinished: runs without a result, never counted.
       repeated: runs of a seed that is counted already.
       remarks: one line each: files that cannot be read, repeated seeds, what else is left out.
@@ -211,6 +212,7 @@ def _cell(runs: list[Result], footnotes: dict[str, int]) -> Cell:
         texts.append("Reduced, as the name of the run says.")
     if run.source != OFFICIAL:
         texts.append(f"Data: {(run.detail or run.source or 'of unknown source').rstrip('.')}.")
+    texts += [f"Seed {run.seed}: {run.lost}" for run in runs if run.lost]
     numbers = [footnotes.setdefault(text, len(footnotes) + 1) for text in texts]
     by_seed = sorted(runs, key=lambda run: run.seed)
     return Cell(
