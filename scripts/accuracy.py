@@ -11,7 +11,6 @@ outputs, against a loop over the steps (ssm_jax/bench/accuracy.py).
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,10 +78,11 @@ def errors(system: tuple[np.ndarray, np.ndarray, np.ndarray], length: int) -> di
 
 
 def main(argv: list[str]) -> int:
-    flags = (Flag("out", "file for the result", kind=Path),)
+    flags = (Flag("out", "file for the result", kind=Path, writes="file"),)
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
     from ssm_jax.bench.accuracy import OPTIONS, WAYS, layer_errors
     from ssm_jax.train.record import run_record
+    from ssm_jax.train.workdir import write_json_atomic
 
     cases = [("lra", alpha, length) for alpha in ALPHAS for length in LENGTHS]
     rows: list[dict[str, Any]] = []
@@ -102,9 +102,7 @@ def main(argv: list[str]) -> int:
         record = run_record({}, "", 0, {}, ["scripts/accuracy.py", *argv])
         kept = {key: record[key] for key in ("command", "git", "versions", "devices", "started")}
         values["out"].parent.mkdir(parents=True, exist_ok=True)
-        values["out"].write_text(
-            json.dumps({"kernel": rows, "layers": layers, **kept}, indent=2) + "\n"
-        )
+        write_json_atomic(values["out"], {"kernel": rows, "layers": layers, **kept})
     return 0
 
 

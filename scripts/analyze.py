@@ -23,7 +23,12 @@ from ssm_jax.options import Flag
 
 def main(argv: list[str]) -> int:
     flags = (
-        Flag("out", "folder for figures and numbers; else WORKDIR/analysis", kind=Path),
+        Flag(
+            "out",
+            "folder for figures and numbers; else WORKDIR/analysis",
+            kind=Path,
+            writes="folder",
+        ),
         Flag("gradient", "take the gradient of one batch of training", True, bool),
         replace(cli.DATA_DIR, default=default_data_dir()),
         replace(cli.FROM, help="official files of the run: an archive or a folder"),

@@ -52,7 +52,7 @@ FLAGS = (
     Flag("parts", "train.accumulate to compare with 1, for --what=memory", 5, int),
     replace(cli.DATA_DIR, default=default_data_dir()),
     Flag("rounds", "timed rounds of each measurement", 10, int),
-    Flag("out", "file for the results, as JSON", kind=Path),
+    Flag("out", "file for the results, as JSON", kind=Path, writes="file"),
 )
 COLUMNS = {
     "name": "model",
@@ -197,12 +197,13 @@ def main(argv: list[str]) -> int:
     show(rows)
     if values["out"] is not None:
         from ssm_jax.train.record import run_record
+        from ssm_jax.train.workdir import write_text_atomic
 
         record = run_record({}, "", 0, {}, ["scripts/bench.py", *argv])
         kept = ("command", "git", "versions", "devices", "started")
         values["out"].parent.mkdir(parents=True, exist_ok=True)
         document = {"rows": rows, **{key: record[key] for key in kept}}
-        values["out"].write_text(json.dumps(document, indent=1) + "\n")
+        write_text_atomic(values["out"], json.dumps(document, indent=1) + "\n")
     return 0
 
 

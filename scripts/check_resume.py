@@ -152,7 +152,7 @@ def check_resume(options: list[str], folder: Path, kills: int, seed: int) -> dic
 
 def main(argv: list[str]) -> int:
     flags = (
-        Flag("folder", "new folder for the two runs", kind=Path),
+        Flag("folder", "new folder for the two runs", kind=Path, writes="folder"),
         Flag("kills", "how often to interrupt", 12, int),
         Flag("seed", "of the moments of interruption", 0, int),
         cli.DATA_DIR,

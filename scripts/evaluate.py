@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         replace(cli.WORKDIR, help="folder of the run; it is only read"),
         Flag("split", "examples to evaluate", "test", choices=("train", "val", "test")),
         Flag("step", "checkpoint: best, newest, or a number", "best"),
-        Flag("out", "file for the result, JSON", kind=Path),
+        Flag("out", "file for the result, JSON", kind=Path, writes="file"),
         replace(cli.DATA_DIR, default=default_data_dir()),
         replace(cli.FROM, help="official files of the run: an archive or a folder"),
     )

@@ -24,7 +24,15 @@ ARRIVAL_RATE = 1e-2
 
 
 def main(argv: list[str]) -> int:
-    flags = (Flag("out", "file for the results, JSON", Path("runs/one_pole.json"), kind=Path),)
+    flags = (
+        Flag(
+            "out",
+            "file for the results, JSON",
+            Path("runs/one_pole.json"),
+            kind=Path,
+            writes="file",
+        ),
+    )
     out = cli.load_flags(argv, flags=flags, about=__doc__ or "")["out"]
     if out.suffix != ".json":
         cli.fail(f"--out={out} does not fit: it must be a .json.")

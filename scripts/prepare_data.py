@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,14 +25,16 @@ from typing import Any, NoReturn, get_type_hints
 # on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ssm_jax import cli
 from ssm_jax.config_check import seed_fault
 from ssm_jax.data.catalog import CATALOG, command_of
 from ssm_jax.data.describe import facts_of, table_of
 from ssm_jax.data.manifest import DamagedError
 from ssm_jax.data.progress import printable
-from ssm_jax.data.recipe import Place, check_name, default_data_dir, prepare
+from ssm_jax.data.recipe import Place, check_name, prepare
 from ssm_jax.data.shards import cpu_count
 from ssm_jax.data.store import stores_of, unfinished, verify_store
+from ssm_jax.places import check_writable, local_path, os_fault
 
 TRUTH = {"true": True, "false": False}
 
@@ -41,6 +44,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"prepare_data.py: {message}; --help lists what there is.\n")
+
+
+def local(text: str) -> Path:
+    """A path on a mounted file system."""
+    try:
+        return local_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} does not fit: {error}") from None
 
 
 def truth(text: str) -> bool:
@@ -58,8 +69,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     data_dir = _Parser(add_help=False, allow_abbrev=False)
     data_dir.add_argument(
         "--data_dir",
-        type=Path,
-        default=default_data_dir(),
+        type=local,
+        default=os.environ.get("SSM_JAX_DATA_DIR") or "data",
         help="where data are kept (default: $SSM_JAX_DATA_DIR, or data)",
     )
     verbs.add_parser("list", parents=[data_dir], allow_abbrev=False, help="what is prepared")
@@ -79,11 +90,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
             choices=entry.sources,
             help=f"default: {entry.sources[0]}, or official with --from",
         )
-        task.add_argument("--from", dest="files", type=Path, help=f"official files: {entry.files}")
+        task.add_argument("--from", dest="files", type=local, help=f"official files: {entry.files}")
         task.add_argument(
             "--workers", type=int, help="processes (default: one per core); changes no number"
         )
-        task.add_argument("--record", type=Path, help="also write what was made to a JSON file")
+        task.add_argument("--record", type=local, help="also write what was made to a JSON file")
         group = task.add_argument_group("what to make (defaults: as published)")
         kinds = get_type_hints(entry.options)
         for field in dataclasses.fields(entry.options):
@@ -92,6 +103,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.verb == "prepare" and args.workers is not None and args.workers < 1:
         parser.error(f"--workers={args.workers} must be at least 1")
+    if args.verb == "prepare" and args.record is not None:
+        check_writable(args.record, "file")
     return args
 
 
@@ -190,8 +203,9 @@ def main(argv: list[str]) -> int:
     args = parse(argv)
     try:
         shown = VERBS[args.verb](args)
-    except (ValueError, OSError) as error:
-        print(f"prepare_data.py: {printable(str(error))}", file=sys.stderr)
+    except (ValueError, OSError) as error:  # also of Python, about the user's files
+        said = os_fault(error) if isinstance(error, OSError) else str(error)
+        print(f"prepare_data.py: {printable(said)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here.", file=sys.stderr)
@@ -201,4 +215,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(cli.run_main(main))

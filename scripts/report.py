@@ -24,7 +24,7 @@ FLAGS = (
         "what to write; if not given, what the ending of --out says, else md",
         choices=tuple(ENDINGS.values()),
     ),
-    Flag("out", "file to write, or to replace; if not given, the screen", kind=Path),
+    Flag("out", "file to write, or to replace; if not given, the screen", kind=Path, writes="file"),
     Flag("published", "put the published rows below ours", True, bool),
 )
 
@@ -34,8 +34,6 @@ def main(argv: list[str]) -> int:
     from ssm_jax.analysis.report import FORMATS, collect, tabulate  # after the options: they wait
 
     out = values["out"]
-    if out is not None and out.is_dir():
-        raise ValueError(f"--out={out} is a folder; give a file in it.")
     table = tabulate(*collect(values["runs"]))
     name = values["format"] or ENDINGS.get(out.suffix if out else "", "md")
     text = FORMATS[name](table, published=values["published"])

@@ -35,8 +35,8 @@ FLAGS = (
     Flag("band", "share of the energy that the band holds", 0.9, float),
     Flag("low", "start of the fit, rad per sample; if not given, 2 turns in a segment", kind=float),
     Flag("high", "end of the fit, rad per sample; if not given, pi / 2", kind=float),
-    Flag("out", "file for the result, JSON", kind=Path),
-    Flag("figure", "file for the figure, PNG", kind=Path),
+    Flag("out", "file for the result, JSON", kind=Path, writes="file"),
+    Flag("figure", "file for the figure, PNG", kind=Path, writes="file"),
     replace(cli.DATA_DIR, default=default_data_dir()),
     cli.FROM,
 )  # fmt: skip

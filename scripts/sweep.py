@@ -17,6 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ssm_jax import stop
+
+if __name__ == "__main__":
+    stop.catch_signals()  # the imports take a moment
+
 from ssm_jax import cli
 from ssm_jax import config as config_lib
 from ssm_jax.config_file import load_sweep
@@ -26,7 +31,7 @@ from ssm_jax.options import Flag
 from ssm_jax.sweep.cells import Run, runs_of
 
 FLAGS = (
-    Flag("folder", "folder of the sweep, with a folder for each run", kind=Path),
+    Flag("folder", "folder of the sweep, with a folder for each run", kind=Path, writes="folder"),
     Flag("seeds", "runs of each cell, from --config.seed on", 1, int),
     Flag("metric", "what is shown, of those on the test split; if not given, the task's first"),
     Flag(
@@ -78,9 +83,10 @@ def report(runs: list[Run], command: cli.Command, argv: list[str]) -> dict[str, 
     )
     write_json_atomic(folder / "sweep.json", document)
     write_text_atomic(folder / "sweep.csv", to_csv(document))
-    write_text_atomic(folder / "sweep.md", to_markdown(document) + f"\n{caption(document)}\n")
+    text = to_markdown(document) + f"\n{caption(document)}\n"
+    write_text_atomic(folder / "sweep.md", text)
     draw_sweep(folder / "sweep.png", document)
-    print((folder / "sweep.md").read_text(), end="")
+    print(text, end="")
     return document
 
 

@@ -10,20 +10,31 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+from ssm_jax import stop
+
+if __name__ == "__main__":
+    stop.catch_signals()  # the imports take a moment
+
 from ssm_jax import cli
 from ssm_jax.data.recipe import default_data_dir
 from ssm_jax.heap import keep_freed_memory
+from ssm_jax.places import check_writable
+from ssm_jax.train.logs import default_wandb
+from ssm_jax.train.workdir import Workdir
 
 
 def main(argv: list[str]) -> int:
+    wandb = replace(cli.WANDB, default=default_wandb())
     data_dir = replace(cli.DATA_DIR, default=default_data_dir())
-    flags = (cli.WORKDIR, data_dir, cli.FROM, cli.WANDB, cli.DRY_RUN)
+    flags = (cli.WORKDIR, data_dir, cli.FROM, wandb, cli.DRY_RUN)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
     if values["from"] is not None and cfg.data.source in ("generated", "photographs"):
         with cfg.unlocked():
             cfg.data.source = "official"
     if values["workdir"] is None and not values["dry_run"]:
         cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
+    if not values["dry_run"] and not Workdir(values["workdir"]).done:
+        check_writable(values["workdir"], "folder")
 
     keep_freed_memory()
     from ssm_jax.train import (
@@ -38,7 +49,10 @@ def main(argv: list[str]) -> int:
         print_plan(experiment)
         return 0
     return train_and_evaluate(
-        experiment, values["workdir"], wandb=values["wandb"], argv=["scripts/train.py", *argv]
+        experiment,
+        values["workdir"],
+        wandb=values["wandb"],
+        argv=["scripts/train.py", *argv],
     )
 
 

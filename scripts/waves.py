@@ -14,6 +14,11 @@ from __future__ import annotations
 
 import sys
 
+from ssm_jax import stop
+
+if __name__ == "__main__":
+    stop.catch_signals()  # the imports take a moment
+
 from ssm_jax import cli
 from ssm_jax.heap import keep_freed_memory
 from ssm_jax.studies.command import load

@@ -8,6 +8,9 @@ Order is free and the last of a repeated option counts. `--key value`, `--flag` 
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +20,11 @@ from typing import Any, NamedTuple, NoReturn
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax import stop
 from ssm_jax.config_check import check
 from ssm_jax.config_file import load_config, one_line, ours
 from ssm_jax.options import Flag, parse, print_config, print_help
+from ssm_jax.places import check_writable, local_path, os_fault
 
 WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
 DATA_DIR = Flag("data_dir", "folder of prepared data", default=Path("data"), kind=Path)
@@ -41,42 +46,112 @@ class Command(NamedTuple):
     overrides: dict[str, Any]
 
 
+EXIT_GONE = 141  # 128 + SIGPIPE, as shells say it
+
+STDOUT = "standard output"
+
+
+class _Stream(io.FileIO):
+    """A standard stream: errors of stdout name it, those of stderr stop nothing."""
+
+    def write(self, content: Any) -> int:
+        try:
+            written: int | None = super().write(content)
+        except OSError as error:
+            if self.fileno() == 1:
+                error.filename = STDOUT
+                raise
+            written = None
+        if written is None and self.fileno() == 1:  # it does not block, and is full
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), STDOUT)
+        return memoryview(content).nbytes if written is None else written
+
+
+def steady_streams() -> None:
+    """Make stdout and stderr fit for every text and every terminal, also where they are closed.
+
+    What their encoding lacks is written as an escape. A closed stderr is as /dev/null: otherwise
+    the next file that is opened would get its number, and the warnings of libraries with it. A
+    closed stdout is an error of whoever writes to it.
+    """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        old = getattr(sys, name)
+        if old is not getattr(sys, f"__{name}__"):
+            continue  # a test's
+        number = 1 if name == "stdout" else 2
+        raw = _Stream(number, "w", closefd=False)
+        if old is not None:
+            with contextlib.suppress(OSError):
+                old.flush()
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=old.encoding if old is not None else "utf-8",
+            errors="backslashreplace",
+            line_buffering=number == 2 or raw.isatty(),
+        )
+        setattr(sys, name, stream)
+
+
 def fail(message: str) -> NoReturn:
     """End the script with code 2 and one line on stderr for each line of `message`."""
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    _error(message)
     raise SystemExit(2)
+
+
+def _error(message: str) -> None:
+    for line in message.splitlines():
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+        print(f"error: {shown}", file=sys.stderr)
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Run `main(argv)` and exit with its code; an error of the user's is one line and code 2.
 
-    The user's are: a ValueError or OSError made by a raise statement of this package or of the
-    script (the checks at the borders), and a path that is missing or closed to us. A RuntimeError
-    or FloatingPointError made so (a workdir in use, a loss that is nan) is one line and code 1.
-    Ctrl-C is code 130, a reader of our output that went away 141. All else, so also a ValueError
-    out of NumPy or JAX, is a bug and keeps its traceback.
+    The user's are: a ValueError made by a raise statement of this package or of the script (the
+    checks at the borders), and every OSError, whoever raises it. Once a run has begun, an OSError
+    that is no check of ours has code 74: the storage failed or is full, what was saved is kept. A
+    RuntimeError or FloatingPointError of ours (a workdir in use, a loss that is nan) is one line
+    and code 1, or the error's own `exit_code`. Ctrl-C is code 130, a reader of our output that went
+    away 141. All else, so also a ValueError out of NumPy or JAX, is a bug and keeps its traceback.
     """
+    steady_streams()
     try:
-        code = main(sys.argv[1:])
+        code = _ended(main)
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # `script.py --help | head`: who reads has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    except (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
-        fail(one_line(error))
-    except (ValueError, OSError) as error:
+        code = stop.EXIT_INTERRUPTED
+    except OSError as error:
+        of_stdout = error.filename == STDOUT
+        if of_stdout:  # what is left in its buffer has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if of_stdout and error.errno == errno.EPIPE:  # `script.py --help | head` has read enough
+            code = EXIT_GONE
+        else:
+            storage = stop.begun() and not (of_stdout or ours(error))
+            code = stop.EXIT_STORAGE if storage else 2
+            _error(os_fault(error))
+    except (ValueError, RuntimeError, FloatingPointError) as error:
         if not ours(error):
             raise
-        fail(str(error))
-    except (RuntimeError, FloatingPointError) as error:
-        if not ours(error):
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        code = 1
+        code = 2 if isinstance(error, ValueError) else getattr(error, "exit_code", 1)
+        _error(str(error) if code == 2 else one_line(error))
+    stop.settle(code)
     raise SystemExit(code)
+
+
+def _ended(main: Callable[[list[str]], int | None]) -> int:
+    """The code of `main(argv)`, with all that it has printed written out."""
+    try:
+        code = main(sys.argv[1:]) or 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    sys.stdout.flush()
+    return code
 
 
 def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
@@ -111,6 +186,7 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
     if values.pop("print_config"):
         print_config(cfg)
         raise SystemExit(0)
+    _check_writable(values, flags)
     return Command(cfg, values, overrides)
 
 
@@ -134,6 +210,7 @@ def load_flags(
     if faults:
         fail("\n".join(faults))
     values = _with_defaults(given, flags)
+    _check_writable(values, flags)
     return values if words is None else {**values, words.name: given[words.name]}
 
 
@@ -141,4 +218,19 @@ _CONFIG = Flag("config", "the experiment: FILE.py, or FILE.py:ARG where the file
 
 
 def _with_defaults(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
+    if "data_dir" not in given and any(flag.name == "data_dir" for flag in flags):
+        usual = os.environ.get("SSM_JAX_DATA_DIR", "")
+        try:
+            local_path(usual)
+        except ValueError as error:
+            fail(f"$SSM_JAX_DATA_DIR={usual} does not fit: {error}.")
     return {flag.name: given.get(flag.name, flag.default) for flag in flags if flag is not HELP}
+
+
+def _check_writable(values: Mapping[str, Any], flags: Sequence[Flag]) -> None:
+    for flag in flags:
+        if flag.writes and values[flag.name] is not None:
+            try:
+                check_writable(values[flag.name], flag.writes)
+            except OSError as error:
+                fail(f"--{flag.name}: {os_fault(error)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import os
 import sys
 import traceback
 import types
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from ssm_jax import config as config_lib
 from ssm_jax.config_check import check
 from ssm_jax.options import guess, near_files
+from ssm_jax.places import local_path
 
 
 def load_config(spec: str) -> ConfigDict:
@@ -124,16 +126,34 @@ def _cell_faults(cell: Any, cfg: ConfigDict) -> tuple[list[str], dict[str, Any]]
     return faults, typed
 
 
+def _split(spec: str) -> tuple[str, str]:
+    """The file and the argument of `FILE[:ARG]`, where FILE and ARG may have colons too.
+
+    Raises:
+      ValueError: FILE is an address of another machine.
+    """
+    try:
+        local_path(spec)
+    except ValueError as error:
+        raise ValueError(f"--config={spec} does not fit: {error}.") from None
+    parts = os.path.expanduser(spec).split(":")
+    for count in range(len(parts), 0, -1):  # the longest name that there is
+        name = ":".join(parts[:count])
+        if os.path.isfile(name):
+            return name, ":".join(parts[count:])
+    return parts[0], ":".join(parts[1:])
+
+
 def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any]) -> Any:
     """Run `FILE.py[:ARG]` and return use(its function of this name, ARG).
 
     Raises:
       ValueError: in one line: no such file or function, or whatever the file raised, with its line.
     """
-    name, _, arg = spec.partition(":")
     asked = f"--config={spec}"
     if not spec:
         raise ValueError(f"--config is missing; give --config=FILE.py{near_files('denoise')}.")
+    name, arg = _split(spec)
     if not Path(name).is_file():
         raise ValueError(f"{asked}: there is no file {name}{near_files(name)}.")
     module = types.ModuleType(f"config_file_{len(sys.modules)}")

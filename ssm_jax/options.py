@@ -15,11 +15,12 @@ from decimal import Decimal, InvalidOperation
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax.places import local_path
 
 BOOLS = {"true": True, "yes": True, "on": True, "1": True}
 BOOLS |= {"false": False, "no": False, "off": False, "0": False}
@@ -35,6 +36,7 @@ class Flag:
       default: the value if the flag is not given.
       kind: str, int, float, bool or Path (expands a leading ~ and may not be empty).
       choices: if any, the only texts allowed.
+      writes: whether a file or a folder is written there; see `check_writable`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Flag:
     default: Any = None
     kind: type = str
     choices: tuple[str, ...] = ()
+    writes: Literal["", "file", "folder"] = ""
 
 
 def parse(
@@ -154,7 +157,7 @@ def convert(text: str, kind: type) -> Any:
     if kind is Path:
         if not text:
             raise ValueError("the path is empty")
-        return Path(text).expanduser()
+        return local_path(text)
     return text
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -40,6 +39,7 @@ from ssm_jax.data.manifest import (
 )
 from ssm_jax.data.mapped import MappedFile
 from ssm_jax.data.progress import printable
+from ssm_jax.lock import Held, Lock, sync
 from ssm_jax.user_cache import user_cache
 
 _NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # see recipe.py
@@ -54,32 +54,22 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
-    """Have the disk, not only the kernel, hold a file or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock that the kernel releases when this process ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise BlockingIOError(
-                f"process {file.read().strip() or '?'} is preparing the same data ({path}); "
-                "wait for it, then run the same command again."
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    lock = Lock(path)
+    try:
+        lock.acquire()
+    except Held as held:
+        raise BlockingIOError(
+            f"process {held.pid} is preparing the same data ({path}); "
+            "wait for it, then run the same command again."
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, Any]) -> None:
@@ -101,7 +91,7 @@ def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, 
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk has no room for half a store
         raise
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _write_files(folder: Path, made: Made, header: Mapping[str, Any]) -> None:
@@ -111,7 +101,7 @@ def _write_files(folder: Path, made: Made, header: Mapping[str, Any]) -> None:
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
         np.save(path, array, allow_pickle=False)
-        _sync(path)
+        sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {
         **header,
@@ -127,8 +117,8 @@ def _write_files(folder: Path, made: Made, header: Mapping[str, Any]) -> None:
     }
     path = folder / MANIFEST
     path.write_text(json.dumps({**manifest, SEAL: seal(manifest)}, indent=2) + "\n")
-    _sync(path)
-    _sync(folder)
+    sync(path)
+    sync(folder)
 
 
 class Store:

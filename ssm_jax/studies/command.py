@@ -25,7 +25,13 @@ def load(argv: Sequence[str], name: str, *, about: str, flags: Sequence[Flag] = 
     """
     usual = f"configs/{name}.py"
     shared = (
-        Flag("folder", "where the runs and the results are", Path(f"runs/{name}"), kind=Path),
+        Flag(
+            "folder",
+            "where the runs and the results are",
+            Path(f"runs/{name}"),
+            kind=Path,
+            writes="folder",
+        ),
         Flag("seeds", "runs of each setting, from --config.seed on", 1, int),
         replace(cli.DATA_DIR, default=default_data_dir()),
     )

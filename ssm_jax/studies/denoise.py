@@ -17,6 +17,7 @@ from ssm_jax.analysis.figures import save
 from ssm_jax.analysis.figures.denoise import Shown, gains_figure, images_figure, share
 from ssm_jax.data.denoise import DenoiseDataset
 from ssm_jax.models import Denoiser
+from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.studies.cells import (
     Cell,
     Finished,
@@ -28,7 +29,7 @@ from ssm_jax.studies.cells import (
 )
 from ssm_jax.tasks.denoise import Q, stripes
 from ssm_jax.train.console import say
-from ssm_jax.train.loop import EXIT_DONE, EXIT_STOPPED
+from ssm_jax.train.loop import EXIT_DONE
 from ssm_jax.train.reopen import open_checkpoint
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import Workdir

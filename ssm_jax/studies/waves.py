@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 from ssm_jax.analysis.figures import save
 from ssm_jax.analysis.figures.waves import waves_figure
 from ssm_jax.data.waves import WAVES
+from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.studies.cells import Finished, Place, cells_of, document, publish, run_cells
 from ssm_jax.train.console import say
 from ssm_jax.train.logs import read_metrics
-from ssm_jax.train.loop import EXIT_DONE, EXIT_STOPPED
+from ssm_jax.train.loop import EXIT_DONE
 from ssm_jax.train.workdir import Workdir
 
 PAIRS = {"baseline": (1.0, 0.0), "low": (0.01, -1.0), "middle": (10.0, 0.5), "high": (100.0, 1.0)}

@@ -12,12 +12,13 @@ import jax
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep.cells import Run
 from ssm_jax.sweep.results import DIVERGED, read_run
 from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment
-from ssm_jax.train.loop import EXIT_STOPPED, train_and_evaluate
-from ssm_jax.train.workdir import StopRequest, WorkdirBusy, write_json_atomic
+from ssm_jax.train.loop import train_and_evaluate
+from ssm_jax.train.workdir import WorkdirBusy, write_json_atomic
 
 Outcome = Literal["finished", "diverged", "stopped", "busy"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssm_jax.places import check_writable
 from ssm_jax.train.diagnose import Arrays, Diagnostics, layer_names, numbers_of
 from ssm_jax.train.record import published, run_record
 from ssm_jax.train.reopen import PROVENANCE, choose_step, open_checkpoint, read_record, rebuild
@@ -42,6 +43,8 @@ def analyze(
     """
     run, asked = split_path(path)
     workdir = Workdir(run)
+    folder = workdir.path / "analysis" if out is None else out
+    check_writable(folder, "folder")
     record = read_record(workdir.record)
     choose_step(workdir.checkpoints, asked)  # before the data are opened
     experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
@@ -74,7 +77,6 @@ def analyze(
             },
         }
     )
-    folder = workdir.path / "analysis" if out is None else out
     figures = draw(experiment, workdir, state, folder)
     write_json_atomic(folder / "analysis.json", result)
     return result, [*figures, folder / "analysis.json"]

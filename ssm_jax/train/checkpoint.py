@@ -95,6 +95,7 @@ class CheckpointStore:
         self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed
         self._failure: str | None = None  # of the last save
         self._failures_in_a_row = 0
+        step_folder.check_name(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._shelf.remove_temporary()
 

@@ -194,8 +194,17 @@ class WandbSink:
         )
 
 
+def default_wandb() -> str:
+    """The mode unless a command says otherwise: $WANDB_MODE, or "disabled"."""
+    mode = os.environ.get("WANDB_MODE", "").lower() or "disabled"
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
+
+
 def open_wandb(mode: str, *, workdir: Path, config: Mapping[str, Any], run_name: str) -> WandbSink:
     """Start a wandb run, or a sink that swallows everything if that cannot be.
+
+    wandb's environment variables (WANDB_PROJECT, WANDB_NAME, WANDB_DIR, WANDB_RUN_ID, ...) win over
+    what is set here.
 
     Args:
       mode: "disabled" (wandb is not even imported, which takes 2 s), "offline" (files in
@@ -235,25 +244,33 @@ def _init(
 
     keeper = workdir / "wandb_id"
     if not keeper.exists():
-        keeper.write_text(uuid.uuid4().hex[:12])
-    settings = wandb.Settings(
-        console="off",  # else it takes hold of stdout, and with it of the progress bar
-        quiet=True,
-        init_timeout=5,  # measured: 16 s until it gives up; with wandb's own 90 it is 101 s
-        login_timeout=15,  # at a terminal it asks for a key
-        finish_timeout=60,
-        finish_timeout_raises=True,
-    )
+        keeper.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12])
+    settings = {
+        "console": "off",  # else it takes hold of stdout, and with it of the progress bar
+        "quiet": True,
+        "init_timeout": 5,  # measured: 16 s until it gives up; with wandb's own 90 it is 101 s
+        "login_timeout": 15,  # at a terminal it asks for a key
+        "finish_timeout": 60,
+        "finish_timeout_raises": True,
+    }
+    usual = {"dir": workdir, "resume": "allow", "name": run_name, "project": "ssm_jax"}
+    usual["id"] = keeper.read_text().strip()
+    variables = {"id": "WANDB_RUN_ID"}  # the others are called as the arguments are
+
+    def unset(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those that wandb's own environment does not set."""
+        return {
+            name: value
+            for name, value in values.items()
+            if not os.environ.get(variables.get(name, f"WANDB_{name.upper()}"))
+        }
+
     try:
         return wandb.init(
             mode=mode,
-            dir=workdir,
-            id=keeper.read_text().strip(),
-            resume="allow",
-            name=run_name,
-            project="ssm_jax",
             config=dict(config),
-            settings=settings,
+            settings=wandb.Settings(**unset(settings)),
+            **unset(usual),
         )
     except Exception:
         wandb.teardown()  # else the id counts as in use, and offline fails as well

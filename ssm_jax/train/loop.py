@@ -12,6 +12,7 @@ import jax
 from rich.console import Console
 
 from ssm_jax import config as config_lib
+from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.train.checkpoint import CheckpointStore
 from ssm_jax.train.console import Progress, parameter_table, say
 from ssm_jax.train.crash import diverged
@@ -24,10 +25,9 @@ from ssm_jax.train.record import run_record
 from ssm_jax.train.reopen import Opened, best_of
 from ssm_jax.train.result import below_reference, draw, summary_of
 from ssm_jax.train.state import TrainState
-from ssm_jax.train.workdir import StopRequest, Workdir, write_json_atomic
+from ssm_jax.train.workdir import Workdir, write_json_atomic
 
 EXIT_DONE = 0
-EXIT_STOPPED = 75  # EX_TEMPFAIL: saved on request, the same command goes on; schedulers requeue
 
 
 def train_and_evaluate(
@@ -45,7 +45,7 @@ def train_and_evaluate(
       argv: the command, for the record.
 
     Returns:
-      EXIT_DONE, or EXIT_STOPPED after SIGTERM or Ctrl-C.
+      EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
 
     Raises:
       FloatingPointError: a loss or gradient is not finite.
@@ -193,6 +193,7 @@ class _Run:
         if test is None:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
+        self.workdir.confirm()
         summary = summary_of(experiment, self.workdir, test, best, opened.lost)
         write_json_atomic(self.workdir.summary, summary)
         if experiment.cfg.figures:
@@ -249,7 +250,7 @@ class _Run:
         progress.update(step, values["loss"], values[self.headline])
         for name, value in {**values, "steps": 1.0}.items():
             self.window[name] = self.window.get(name, 0.0) + value
-        if step % self.experiment.cfg.log.every == 0:
+        if step % self.experiment.cfg.log.every == 0 or step == self.experiment.total_steps:
             count = self.window.pop("steps")
             means = {name: total / count for name, total in self.window.items()}
             self.window = {}
@@ -304,6 +305,7 @@ class _Run:
 
         The log is on the disk first: a restart can cut its lines, it cannot add any.
         """
+        self.workdir.confirm()
         self.log.flush()
         self.store.save(
             step,

@@ -10,8 +10,13 @@ besides: by default it skips a save while another is running, and it lists a ste
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import logging
+import os
+import re
+import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +24,9 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from ssm_jax.lock import UNSUPPORTED
 from ssm_jax.train import leaves
 from ssm_jax.train.meta import CheckpointError, Meta, StateMismatch, seal, unseal
 
@@ -41,8 +48,19 @@ def write(path: Path, arrays: dict[str, np.ndarray], meta: Meta) -> ocp.v1.Async
     document = seal(meta, leaves.describe(arrays), versions)
     # Orbax refuses arrays without elements; their shape and dtype say all there is.
     stored = {name: array for name, array in arrays.items() if array.size}
+    if not _locks_and_syncs(path.parent):
+        _do_without()
+    alias, descriptor = _plain(path)
     with _writing():
-        return ocp.v1.save_checkpointables_async(path, {"state": stored, "meta": document})
+        try:
+            response = ocp.v1.save_checkpointables_async(alias, {"state": stored, "meta": document})
+        except BaseException:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise
+    if descriptor is not None:
+        weakref.finalize(response, os.close, descriptor)
+    return response
 
 
 def list_steps(directory: Path) -> list[int]:
@@ -125,14 +143,70 @@ def verify(directory: Path) -> list[tuple[int, bool, str]]:
     return report
 
 
+def check_name(directory: Path) -> None:
+    """Refuse a folder whose name Orbax cannot take, where there is no way round.
+
+    Raises:
+      ValueError: the characters to leave out.
+    """
+    if not _is_plain(directory) and not os.path.isdir("/proc/self/fd"):
+        raise ValueError(
+            f"checkpoints cannot be kept in {directory}: choose a name without * ? [ ] : \\ and "
+            "control characters."
+        )
+
+
+def _is_plain(path: Path) -> bool:
+    return re.search(r"[*?\[\]\\:]", str(path)) is None and str(path).isprintable()
+
+
+def _plain(path: Path) -> tuple[Path, int | None]:
+    """A path to the same place that Orbax can take, and the descriptor it rests on, to be closed.
+
+    Orbax and TensorStore read names as patterns ("[a]", "*") and as addresses ("gs:"), drop
+    backslashes, and refuse what is no UTF-8.
+    """
+    if _is_plain(path):
+        return path, None
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    return Path(f"/proc/self/fd/{descriptor}") / path.name, descriptor
+
+
 def _load(path: Path, items: dict[str, Any]) -> dict[str, Any]:
+    descriptor = None
     try:
+        alias, descriptor = _plain(path)
         with _reading():
-            return ocp.v1.load_checkpointables(path, items)
+            return ocp.v1.load_checkpointables(alias, items)
     # Of a damaged folder Orbax raises at least seven types, a bare Exception among them.
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise CheckpointError(f"cannot be read ({type(error).__name__}: {reason})") from error
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@functools.cache
+def _locks_and_syncs(folder: Path) -> bool:
+    """Whether files in a folder can be locked and the folder be synced, as TensorStore does."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in UNSUPPORTED
+    finally:
+        os.close(handle)
+    return True
+
+
+def _do_without() -> None:
+    # Orbax has no option for it. A save is in a folder of its own until it is complete, so a lock
+    # in it keeps nobody out; after a power cut the checksums tell what did not reach the disk.
+    context = tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
+    context.update(file_io_sync=False, file_io_locking={"mode": "lockfile"})
 
 
 def _context() -> ocp.v1.Context:

@@ -1,33 +1,37 @@
-"""The folder of one run: its files, its single writer, its end; and the request to stop."""
+"""The folder of one run: its files, its single writer, its end."""
 
 from __future__ import annotations
 
-import datetime
-import fcntl
+import errno
 import json
 import os
-import signal
-import socket
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import IO, Any
+from types import TracebackType
+from typing import Any
+
+from ssm_jax.lock import Held, Lock, sync
+from ssm_jax.places import local_path, naming
+from ssm_jax.stop import EXIT_STORAGE, StopRequest, begin
+
+__all__ = [
+    "StopRequest",
+    "Workdir",
+    "WorkdirBusy",
+    "WorkdirLost",
+    "write_bytes_atomic",
+    "write_json_atomic",
+    "write_text_atomic",
+]
 
 
 class WorkdirBusy(RuntimeError):  # noqa: N818 - it reads as what happened
     """Another process writes to this folder."""
 
 
-_held: set[int] = set()  # file descriptors of the locks of this process
+class WorkdirLost(RuntimeError):  # noqa: N818
+    """The folder was deleted or moved, or another process has become its writer."""
 
-
-def _close_locks_in_child() -> None:
-    # A forked worker shares its parent's lock, and would hold it on after the parent is killed.
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_close_locks_in_child)
+    exit_code = EXIT_STORAGE
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
@@ -37,25 +41,26 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write text as UTF-8; see `write_bytes_atomic`."""
-    write_bytes_atomic(path, text.encode())
+    write_bytes_atomic(path, text.encode(errors="surrogateescape"))
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write a file; it is the old one or the complete new one, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # or the rename itself may be lost
-    finally:
-        os.close(directory)
+    """Write a file; it is the old one or the complete new one, even after a power cut.
+
+    Where the path is a link, the file that it leads to is written. An OSError names the path.
+    """
+    with naming(path):
+        path = Path(os.path.realpath(path))
+        temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(path.parent)  # or the rename itself may be lost
 
 
 class Workdir:
@@ -69,8 +74,8 @@ class Workdir:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser().absolute()
-        self._lock: IO[str] | None = None
+        self.path = local_path(path).absolute()
+        self._lock: Lock | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -114,31 +119,26 @@ class Workdir:
     def __enter__(self) -> Workdir:
         """Make the folder and become its writer.
 
+        A run that is done can be entered where nothing can be written: nothing needs to be.
+
         Raises:
           WorkdirBusy: if a living process is; its one line names that process.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = open(self.path / "LOCK", "a+", encoding="utf-8")
+        lock = Lock(self.path / "LOCK")
         try:
-            # The kernel drops the lock when the process ends, however; the text is for people.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = _owner(lock.read())
-            lock.close()
+            lock.acquire()
+        except Held as held:
             raise WorkdirBusy(
-                f"{self.path} is being written by {owner}; "
+                f"{self.path} is being written by {held}; "
                 "wait for it, stop it, or choose another --workdir."
             ) from None
-        except BaseException:
-            lock.close()
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and self.done:
+                return self
             raise
         self._lock = lock
-        _held.add(lock.fileno())
-        lock.truncate(0)
-        since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, lock)
-        lock.flush()
+        begin()
         return self
 
     def __exit__(
@@ -147,76 +147,20 @@ class Workdir:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._lock is not None
-        # The file stays: were it removed, two later processes could lock two files of this name.
-        self._lock.truncate(0)
-        _held.discard(self._lock.fileno())
-        self._lock.close()
-        self._lock = None
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(self.path)
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
+    def confirm(self) -> None:
+        """See that this process still is the folder's writer; to be called before a save.
 
-def _owner(text: str) -> str:
-    try:
-        owner = json.loads(text)
-        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"  # it has taken the lock this instant and not yet written its name
-
-
-class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a flag that the loop polls, so that it can save and stop.
-
-    A second Ctrl-C raises KeyboardInterrupt at once. Enter it in the main thread.
-
-    With several JAX processes it installs nothing: they must all stop at one step, which JAX's own
-    notifier of SIGTERM arranges, and which a Python handler would disable.
-
-    Attributes:
-      requested: "SIGTERM" or "SIGINT" once it came, else None.
-    """
-
-    def __init__(self) -> None:
-        self.requested: str | None = None
-        self._interrupts = 0
-        self._previous: dict[int, Any] = {}
-        self._many = False
-
-    def __enter__(self) -> StopRequest:
-        import jax  # here, so that the rest of this module starts without it
-
-        self._many = jax.process_count() > 1
-        if not self._many:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._previous.items():
-            # None: the old handler was not set from Python; the default is the nearest to it.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous.clear()
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            self._interrupts += 1
-            if self._interrupts > 1:
-                raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
-
-    def poll(self, step: int) -> bool:
-        """Whether to stop after this step; with several processes all get the same answer.
-
-        Args:
-          step: the step just done; every process must poll with the same numbers.
+        Raises:
+          WorkdirLost: the folder is not there any more, or another process has taken it over.
         """
-        if self._many and self.requested is None:
-            from jax.experimental import multihost_utils
-
-            if multihost_utils.reached_preemption_sync_point(step):
-                self.requested = "SIGTERM"
-        return self.requested is not None
+        if self._lock is not None and not self._lock.valid():
+            raise WorkdirLost(
+                f"{self.path} was deleted, moved or taken over while the run went on; nothing more "
+                "is written. Bring it back and give the same command, or choose a new --workdir."
+            )

@@ -1,0 +1,137 @@
+"""How a command ends: its exit codes, and signals to stop before, during and after a run.
+
+Schedulers and people send SIGTERM, Ctrl-C, SIGUSR1, SIGUSR2 (SLURM, submitit) and SIGHUP (a lost
+connection). All mean one thing: save, and exit with EXIT_STOPPED; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL: saved on request, the same command goes on; schedulers requeue
+EXIT_STORAGE = 74  # EX_IOERR: the storage failed or is full; what was saved is kept
+EXIT_INTERRUPTED = 130
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+_own_process = False  # whether this process is a command of ours, to be ended by a handler
+_begun = False
+
+
+def begin() -> None:
+    """Note that this process writes to a run: its failures are no longer those of a start."""
+    global _begun
+    _begun = True
+
+
+def begun() -> bool:
+    """Whether this process has written to a run."""
+    return _begun
+
+
+def _catch(number: int, handler: Any) -> Any:
+    """Install a handler; the one before. One that is ignored stays so: that is what nohup asks."""
+    ignored = signal.getsignal(number) is signal.SIG_IGN
+    if ignored and number not in (signal.SIGTERM, signal.SIGINT):
+        return signal.SIG_IGN
+    return signal.signal(number, handler)
+
+
+def catch_signals() -> None:
+    """End this process with EXIT_STOPPED on a signal, until a `StopRequest` takes over.
+
+    For the main module of a command that trains, before its imports. What such a command does
+    before it trains, it can do again.
+    """
+    global _own_process
+    _own_process = True
+    for number in SIGNALS:
+        _catch(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    # No exception: an import or a finalizer that it passes through may swallow or print it.
+    _tell(f"{signal.Signals(number).name}: stopped; the same command goes on.\n")
+    os._exit(EXIT_STOPPED)
+
+
+def settle(code: int) -> None:
+    """From here on, while the interpreter shuts down, a signal ends the process with this code."""
+    for number in SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, lambda *_: os._exit(code))
+
+
+def _tell(text: str) -> None:
+    # Not print: the main thread may be in the midst of one.
+    with contextlib.suppress(OSError):
+        if os.isatty(2):
+            text = f"\x1b[?25h\n{text}"  # a progress bar hides the cursor
+        os.write(2, text.encode())
+
+
+class StopRequest:
+    """Turns the signals into a flag that the loop polls, so that it can save and stop.
+
+    A second Ctrl-C stops at once. Enter it in the main thread.
+
+    With several JAX processes it installs nothing: they must all stop at one step, which JAX's own
+    notifier of SIGTERM arranges, and which a Python handler would disable.
+
+    Attributes:
+      requested: "SIGTERM" or another of SIGNALS once it came, else None.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._interrupts = 0
+        self._previous: dict[int, Any] = {}
+        self._many = False
+
+    def __enter__(self) -> StopRequest:
+        import jax  # here, so that the rest of this module starts without it
+
+        self._many = jax.process_count() > 1
+        if not self._many:
+            for number in SIGNALS:
+                self._previous[number] = _catch(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            # None: the old handler was not set from Python; the default is the nearest to it.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous.clear()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                if not _own_process:
+                    raise KeyboardInterrupt
+                # As in `_leave`; whatever is being written is whole or not there.
+                _tell("interrupted.\n")
+                os._exit(EXIT_INTERRUPTED)
+        self.requested = signal.Signals(number).name
+
+    def poll(self, step: int) -> bool:
+        """Whether to stop after this step; with several processes all get the same answer.
+
+        Args:
+          step: the step just done; every process must poll with the same numbers.
+        """
+        if self._many and self.requested is None:
+            from jax.experimental import multihost_utils
+
+            if multihost_utils.reached_preemption_sync_point(step):
+                self.requested = "SIGTERM"
+        return self.requested is not None
