@@ -15,10 +15,10 @@ FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
 # A part is a folder of ssm_jax, or a file beside them. Python's own modules are free to all.
 MAY_IMPORT = {
     "kernels": {"jax", "numpy"},
-    "init": {"jax", "numpy"},
+    "init": {"user_cache", "jax", "numpy"},
     "layers": {"kernels", "init", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "jax", "numpy", "flax"},
-    "data": {"lock", "numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba"},
+    "data": {"lock", "user_cache", "numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba"},
     "tasks": {"models", "data", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "config_check", "analysis", "layers", "kernels",
@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "cli": {
         "config", "config_check", "config_file", "options", "places", "stop", "ml_collections",
     },
+    "user_cache": set(),
     "places": set(),
     "lock": {"stop"},
     "stop": {"jax"},
