@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -18,6 +19,7 @@ from typing import IO
 import numpy as np
 
 from ssm_jax.data import release as releases
+from ssm_jax.data.archive import Limits
 from ssm_jax.data.release import Release
 
 FOLDER = "tsv_data"
@@ -28,6 +30,10 @@ _SPLITS = {f"{FOLDER}/{name}": split for split, name in _FILES.items()}
 _LABELS = {"0.0": 0, "1.0": 1}
 _COLUMNS = "label, id, id, text, text"
 _LONGEST_LINE = 1 << 24  # bytes; two books
+# Some 180,000 rows of two papers of some 30,000 characters each, read line by line; kept is the
+# text of each of some 20,000 papers.
+LIMITS = Limits(files=3, largest=1 << 36, wanted=1 << 36)
+_MOST_TEXT = 1 << 32  # characters kept
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class _Documents:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self._size = 0
         self._numbers: dict[str, list[int]] = {}
 
     def number(self, paper: str, text: str) -> int:
@@ -90,6 +97,11 @@ class _Documents:
                 return number
         numbers.append(len(self.texts))
         self.texts.append(text)
+        self._size += len(text) + 100  # of an empty one, too
+        if self._size > _MOST_TEXT:
+            raise ValueError(
+                f"the papers have more than {_MOST_TEXT:,} characters; get the release again."
+            )
         return numbers[-1]
 
     def varying(self) -> int:
@@ -130,15 +142,19 @@ def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) 
     splits: dict[str, Pairs] = {}
     hashes: dict[str, str] = {}
     title = f"reading {release.path}" + " with quoting on" * quoting
-    with closing(releases.members(release, _split_of, title, count=len(_FILES))) as files:
+    with closing(releases.members(release, _split_of, title, LIMITS, count=len(_FILES))) as files:
         for split, where, file in files:
             digest = hashlib.sha256()
-            splits[split] = _parse(_lines(file, where, digest.update), where, documents, quoting)
+            expected = expected_rows[split]
+            most = 2 * expected + 100  # more are not even counted
+            lines = _lines(file, where, digest.update)
+            splits[split] = _parse(lines, where, documents, quoting, most)
             hashes[split] = digest.hexdigest()
-            found, expected = splits[split].targets.size, expected_rows[split]
+            found = splits[split].targets.size
             if found != expected:
+                more = " or more" if found == most else ""
                 raise _MisreadError(
-                    f"{where} has {found:,} rows, the official file has {expected:,}"
+                    f"{where} has {found:,} rows{more}, the official file has {expected:,}"
                 )
     for split, name in _FILES.items():
         if split not in splits:
@@ -182,9 +198,12 @@ def _lines(file: IO[bytes], where: str, update: Callable[[bytes], None]) -> Iter
         yield text
 
 
-def _parse(lines: Iterator[str], where: str, documents: _Documents, quoting: bool) -> Pairs:
+def _parse(
+    lines: Iterator[str], where: str, documents: _Documents, quoting: bool, most: int
+) -> Pairs:
     first, second, targets = array("i"), array("i"), bytearray()
-    for number, fields in _quoted(lines, where) if quoting else _plain(lines):
+    rows = _quoted(lines, where) if quoting else _plain(lines)
+    for number, fields in itertools.islice(rows, most):
         if len(fields) != 5:
             raise _MisreadError(
                 f"{where} line {number} has {len(fields)} columns instead of the 5 {_COLUMNS}"
@@ -208,11 +227,22 @@ def _plain(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _quoted(lines: Iterator[str], where: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, delimiter="\t")
+    row = 0  # bytes so far
+
+    def bounded() -> Iterator[str]:
+        nonlocal row
+        for line in lines:
+            row += len(line)
+            if row > _LONGEST_LINE:  # fields on many lines, each with an end
+                raise _MisreadError(f"{where} has a row of {row:,} characters or more")
+            yield line
+
+    reader = csv.reader(bounded(), delimiter="\t")
     # Texts may be longer than the limit of `csv`, which is one for the whole process.
     usual = csv.field_size_limit(_LONGEST_LINE)
     try:
         for fields in reader:
+            row = 0
             yield reader.line_num, fields
     except csv.Error as error:
         raise _MisreadError(f"{where} line {reader.line_num} is malformed ({error})") from None

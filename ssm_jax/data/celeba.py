@@ -7,18 +7,26 @@ pictures may not be handed on, so there is no download.
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ssm_jax.data.archive import Counted, Limits, check_zipped, open_zip, shown
+from ssm_jax.data.pixels import decoded
+from ssm_jax.data.release import files_below, not_there
+
 ARCHIVE = "img_align_celeba.zip"
 PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
 SPLITS = {"0": "train", "1": "val", "2": "test"}
 OFFICIAL = {"train": 162_770, "val": 19_867, "test": 19_962}
+# 202,599 images of some 10 KB
+LIMITS = Limits(members=400_000, files=400_000, largest=1 << 20)
+_LARGEST_SIDE = 1_024  # pixels; those of the archive are 178 x 218
+_LARGEST_PARTITION = 1 << 24  # bytes; the official one has 3 MB
 CROP = 178  # the middle square of an image of 178 x 218 pixels
 
 
@@ -50,7 +58,7 @@ class CelebA:
             if missing:
                 raise ValueError(
                     f"{path} lacks {len(missing):,} of the {len(names):,} {split} images that "
-                    f"{partition} names, such as {missing[0]}; get it again."
+                    f"{partition} names, such as {shown(missing[0])}; get it again."
                 )
         official = {split: len(names) for split, names in self._names.items()} == OFFICIAL
         for split, n in counts.items():
@@ -74,15 +82,30 @@ class CelebA:
 
     def _index(self, path: Path) -> dict[str, tuple[str, int]]:
         """Of each image the place in the archive or folder and the bytes of its file, by name."""
+        found: dict[str, tuple[str, int]] = {}
+        counted = Counted(LIMITS)
+        for place, size in self._images(path):
+            where = f"{shown(place)} of {shown(path)}"
+            counted.add(where, size)
+            name = Path(place).name
+            if name in found:
+                raise ValueError(f"{where} is there twice, also as {shown(found[name][0])}.")
+            found[name] = place, size
+        return found
+
+    def _images(self, path: Path) -> Iterator[tuple[str, int]]:
         if path.is_dir():
-            files = [file for file in path.rglob("*.jpg") if file.is_file()]
-            return {file.name: (str(file), file.stat().st_size) for file in files}
-        try:
-            self._archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile:
-            raise ValueError(f"{path} is no whole zip archive; get {ARCHIVE} again.") from None
-        members = [m for m in self._archive.infolist() if m.filename.endswith(".jpg")]
-        return {Path(m.filename).name: (m.filename, m.file_size) for m in members}
+            for _, entry in files_below(path, path.name):
+                if entry.name.endswith(".jpg"):
+                    if not entry.is_file():
+                        raise not_there(Path(entry.path), f"get {ARCHIVE} again.")
+                    yield entry.path, entry.stat().st_size
+            return
+        self._archive = open_zip(path, LIMITS)
+        for member in self._archive.infolist():
+            if member.filename.endswith(".jpg"):
+                check_zipped(member, f"{shown(member.filename)} of {shown(path)}")
+                yield member.filename, member.file_size
 
     def size(self, split: str) -> int:
         return len(self._names[split])
@@ -95,12 +118,17 @@ class CelebA:
         """
         place = self._place[self._names[split][index]]
         try:
-            data = Path(place).read_bytes() if self._archive is None else self._archive.read(place)
-            with Image.open(io.BytesIO(data)) as image:
-                whole = image.convert("RGB")
-        except (OSError, zipfile.BadZipFile) as error:
+            # Never more than the index says: a member may unpack to more.
+            with (
+                Path(place).open("rb")
+                if self._archive is None
+                else self._archive.open(place) as file
+            ):
+                data = file.read(LIMITS.largest + 1)
+            whole = decoded(data, "JPEG", "RGB", (_LARGEST_SIDE,) * 2, at_most=True)
+        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{place} of {self._path} is damaged ({error}); get it again."
+                f"{shown(place)} of {shown(self._path)} is damaged ({shown(error)}); get it again."
             ) from None
         left, top = round((whole.width - CROP) / 2), round((whole.height - CROP) / 2)
         box = (left, top, left + CROP, top + CROP)
@@ -109,7 +137,9 @@ class CelebA:
 
 
 def _partition_beside(path: Path) -> Path:
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
+        if path.exists() or path.is_symlink():
+            raise not_there(path, f"give {ARCHIVE} or its folder with --from.")
         raise FileNotFoundError(f"there is no {path}; give {ARCHIVE} or its folder with --from.")
     folders = (path, path.parent) if path.is_dir() else (path.parent,)
     for folder in folders:
@@ -124,13 +154,22 @@ def _partition_beside(path: Path) -> Path:
 def _read_partition(path: Path) -> dict[str, list[str]]:
     """The images of each split, in order. Lines are "000001.jpg 0", in CSV with a comma."""
     names: dict[str, list[str]] = {split: [] for split in SPLITS.values()}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    with open(path, "rb") as file:
+        data = file.read(_LARGEST_PARTITION + 1)
+    if len(data) > _LARGEST_PARTITION:
+        raise ValueError(f"{path} has more than {_LARGEST_PARTITION:,} bytes; get it again.")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); get it again.") from None
+    for number, line in enumerate(text.splitlines(), start=1):
         words = line.replace(",", " ").split()
         if (number == 1 and words[:1] == ["image_id"]) or not words:
             continue
         if len(words) != 2 or words[1] not in SPLITS:
             raise ValueError(
-                f"{path}: line {number} is {line!r}; it must be the name of an image and 0, 1 or 2."
+                f"{path}: line {number} is {line[:60]!r}; it must be the name of an image and 0, 1 "
+                "or 2."
             )
         names[SPLITS[words[1]]].append(words[0])
     return names

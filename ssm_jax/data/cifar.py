@@ -7,7 +7,6 @@ version is read as described in `cifar_pickle`. Nothing is unpacked.
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,11 +14,12 @@ from typing import IO
 
 import numpy as np
 
+from ssm_jax.data.archive import Counted, Limits, Tar, shown
 from ssm_jax.data.cifar_pickle import read_batch
 from ssm_jax.data.fetch import RemoteFile
 from ssm_jax.data.pixels import Pixels
 from ssm_jax.data.progress import stage
-from ssm_jax.data.release import DEPTH, folders_below
+from ssm_jax.data.release import DEPTH, nearest, not_there
 from ssm_jax.data.store import sha256_of
 
 BINARY = RemoteFile(
@@ -44,6 +44,10 @@ _MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
 _BATCHES = tuple(_MD5)  # the test batch last
+# What a folder of CIFAR-10 holds, and the suffix of its batches; None: an archive
+_SIGNS = {BINARY.name: None, PYTHON.name: None, f"{_BATCHES[0]}.bin": ".bin", _BATCHES[0]: ""}
+# Six batches of 31 MB, and three small files
+LIMITS = Limits(members=100, files=6, largest=1 << 25, wanted=1 << 28, unpacked=1 << 28)
 _CLASSES = 10
 _COLOURS = 3 * 32 * 32
 _WANTED = (
@@ -99,14 +103,12 @@ def find(path: Path) -> Found:
     if path.is_file():
         return Found(path, None, f"archive {path.stat().st_size}")
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} does not exist; give {_WANTED}.")
-    for folder in folders_below(path):
-        for name in (BINARY.name, PYTHON.name):
-            if (folder / name).is_file():
-                return find(folder / name)
-        for suffix in (".bin", ""):
-            if (folder / f"{_BATCHES[0]}{suffix}").is_file():
-                return _unpacked(folder, suffix)
+        raise not_there(path, f"give {_WANTED}.")
+    folder = nearest(path, lambda below: any((below / s).is_file() for s in _SIGNS), "CIFAR-10s")
+    for sign, suffix in _SIGNS.items() if folder else ():
+        assert folder is not None
+        if (folder / sign).is_file():
+            return find(folder / sign) if suffix is None else _unpacked(folder, suffix)
     raise FileNotFoundError(
         f"no CIFAR-10 in {path}, nor in the {DEPTH} levels below it; give {_WANTED}."
     )
@@ -168,6 +170,8 @@ def read(path: Path, official: Official = OFFICIAL) -> Pixels:
 
 def _known_archive(path: Path, official: Official) -> tuple[RemoteFile, str]:
     """Which archive a file is, whatever its name, and the suffix of the batches in it."""
+    if path.stat().st_size > LIMITS.unpacked:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for {_WANTED}.")
     sha256 = sha256_of(path)
     for archive, suffix in ((official.binary, ".bin"), (official.python, "")):
         if sha256 == archive.sha256:
@@ -181,13 +185,14 @@ def _known_archive(path: Path, official: Official) -> tuple[RemoteFile, str]:
 
 def _in_archive(path: Path, advance: Callable[[int], None]) -> Iterator[tuple[str, IO[bytes]]]:
     """The six batches as they come by, each with its name without suffix."""
-    with open(path, "rb") as raw, tarfile.open(fileobj=raw, mode="r|gz") as archive:
-        seen = 0
-        for member in archive:
+    with open(path, "rb") as raw:
+        archive, counted, seen = Tar(raw, path, LIMITS), Counted(LIMITS), 0
+        while (member := archive.next()) is not None:
             name = PurePosixPath(member.name).name.removesuffix(".bin")
-            file = archive.extractfile(member) if name in _BATCHES and member.isreg() else None
-            if file:
-                yield name, file
+            if name in _BATCHES and member.isreg():
+                where = f"{shown(path)}:{shown(member.name)}"
+                counted.add(where, member.size)
+                yield name, archive.open(member, where)
                 advance(raw.tell() - seen)
                 seen = raw.tell()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,12 @@ def read_batch(data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray]:
       ValueError: if it is no such batch; the text goes on after the name of the file.
     """
     try:
+        if not data:
+            raise EOFError("it is empty")
+        # The C unpickler makes room for all numbers below the one that it is to remember.
+        for code, argument, _ in pickletools.genops(data):
+            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+                raise pickle.UnpicklingError(f"remembers object {argument}")
         batch = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # the documentation does not say which ones a bad pickle raises
         raise ValueError(f"is no pickle of plain data ({_words(error)})") from None

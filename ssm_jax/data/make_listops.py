@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data import shards
+from ssm_jax.data.archive import shown
 from ssm_jax.data.examples import Made, joined
 from ssm_jax.data.listops import N_CLASSES, TOKENS, evaluate
 from ssm_jax.data.listops_generator import GENERATOR_VERSION, Spec
@@ -73,7 +74,7 @@ def _official(place: Place, expected_rows: Mapping[str, int]) -> Recipe:
             raise files_missing(TASK, "the LRA release, an archive or a folder above listops-1000")
         rows, hashes = read_release(release, expected_rows)
         detail = (
-            f"official LRA release, read from {release.path.name}; "
+            f"official LRA release, read from {shown(release.path.name)}; "
             f"basic_train.tsv has sha256 {hashes['basic_train.tsv']}"
         )
         return Made(*joined(rows), detail, {"read": hashes}, VOCABULARY, N_CLASSES)

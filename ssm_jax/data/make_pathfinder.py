@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data import pathfinder_release
+from ssm_jax.data.archive import shown
 from ssm_jax.data.examples import Images, Made
 from ssm_jax.data.pathfinder_generator import GENERATOR_VERSION, Spec
 from ssm_jax.data.pathfinder_shards import generate_images
@@ -112,7 +113,7 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
         )
         n = targets.size
         train = n * 8 // 10
-        detail = f"official LRA release, read from {release.path.name}; {n:,} images"
+        detail = f"official LRA release, read from {shown(release.path.name)}; {n:,} images"
         splits = split(train, n // 10, n - train - n // 10)
         return Made(Images(pixels, targets), splits, detail, notes, (), N_CLASSES)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data import aan, stand_in
+from ssm_jax.data.archive import shown
 from ssm_jax.data.examples import Made, Pairs, consecutive
 from ssm_jax.data.ragged import Ragged
 from ssm_jax.data.recipe import Place, Recipe, command, files_missing
@@ -70,7 +71,7 @@ def retrieval(
         papers = aan.read_release(release, expected_rows=expected_rows)
         quoted = "with" if papers.quoting else "without"
         detail = (
-            f"official LRA release, read from {release.path.name} {quoted} quoting; "
+            f"official LRA release, read from {shown(release.path.name)} {quoted} quoting; "
             f"{len(papers.documents):,} texts, {papers.varying_papers:,} papers have several"
         )
         return _made(options, papers, detail, {"read": papers.sha256})

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ssm_jax.data.progress import printable
+
 
 class MappedFile:
     """The .npy file at a path, open: what it holds, whatever is put at the path later.
@@ -65,7 +67,7 @@ class MappedFile:
 def _instead(path: Path) -> str:
     """What is at a path where a file should be."""
     if path.is_symlink() and not path.exists():
-        return f"is a link to {os.readlink(path)}, which is not there"
+        return f"is a link to {printable(os.readlink(path))}, which is not there"
     if path.is_dir():
         return "is a folder"
     return "is no regular file" if path.exists() else "is missing"

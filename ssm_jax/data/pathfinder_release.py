@@ -22,7 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssm_jax.data import release as releases
+from ssm_jax.data.archive import Limits, shown
 from ssm_jax.data.mapped import write_mapped
+from ssm_jax.data.pixels import decoded
 from ssm_jax.data.progress import stage
 from ssm_jax.data.release import Release
 
@@ -30,6 +32,10 @@ OFFICIAL_ROWS = 200_000
 LEVEL = "curv_contour_length_14"
 _LABELS = {b"0": 0, b"1": 1}
 _BLOCK = 1_000  # images decoded at a time
+# 200,000 images of up to 4 KB (Path-X), and metadata of 60 bytes for each, a thousand in a file;
+# the release has three levels of four sizes, and the other tasks.
+LIMITS = Limits(files=250_000, largest=1 << 20, wanted=1 << 30)
+_MOST_LISTED = 1_000_000  # images in all metadata
 
 
 class _File(NamedTuple):
@@ -82,8 +88,13 @@ def read_release(
         digest.update(file.data)
         for name, label in _parse(file):
             if name in listed:
-                raise ValueError(f"{file.where} lists {name} twice; get the release again.")
+                raise ValueError(f"{file.where} lists {shown(name)} twice; get the release again.")
             listed[name] = label
+            if len(listed) > _MOST_LISTED:
+                raise ValueError(
+                    f"{file.where} and those before it list more than {_MOST_LISTED:,} images; "
+                    "get the release again."
+                )
     there = [name for name in listed if name in images and images[name].data]
     notes: dict[str, Any] = {
         "empty": sum(name in images and not images[name].data for name in listed),
@@ -125,7 +136,8 @@ def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int
         match = pattern.fullmatch(path)
         return match[1] if match else None
 
-    with closing(releases.members(release, wanted, f"reading {release.path}")) as files:
+    title = f"reading {release.path}"
+    with closing(releases.members(release, wanted, title, LIMITS)) as files:
         for name, where, file in files:
             if name.startswith("imgs/"):
                 images[name] = _File(where, file.read())
@@ -136,7 +148,7 @@ def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int
 
 def _parse(file: _File) -> Iterator[tuple[str, int]]:
     """Name and label of every image in a metadata file."""
-    for number, line in enumerate(file.data.splitlines(), 1):
+    for number, line in enumerate(io.BytesIO(file.data), 1):
         words = line.split()
         if not words:
             continue
@@ -159,15 +171,7 @@ def _decoded(
 
 
 def _pixels(file: _File, size: int) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(file.data), formats=("PNG",)) as image:
-            if image.size == (size, size):
-                return np.asarray(image.convert("L"))
-            found = "{} x {} pixels".format(*image.size)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"{file.where} is not a whole PNG image ({error}); get the release again."
-        ) from None
-    raise ValueError(f"{file.where} has {found}, expected {size} x {size}; get the release again.")
+        return np.asarray(decoded(file.data, "PNG", "L", (size, size)))
+    except ValueError as error:
+        raise ValueError(f"{file.where} {error}; get the release again.") from None

@@ -251,8 +251,8 @@ def _refuse_other(data_dir: Path, folder: Path) -> None:
             continue
         if path.is_symlink() and not path.exists():
             raise FileNotFoundError(
-                f"{path} is a link to {os.readlink(path)}, which is not there; bring back what "
-                "it leads to, or delete the link."
+                f"{path} is a link to {printable(os.readlink(path))}, which is not there; bring "
+                "back what it leads to, or delete the link."
             )
         if path.exists():
             raise NotADirectoryError(f"{path} is not a folder; move it away.")

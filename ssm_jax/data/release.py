@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
-import tarfile
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from ssm_jax.data.archive import Counted, Limits, OneLine, Tar, shown
 from ssm_jax.data.progress import stage
 
 K = TypeVar("K", bound=Hashable)
 
 DEPTH = 4  # folders between the given one and the one looked for, that included
+_MOST_LINKS = 1_000  # to folders, followed in one
 _REPORT_EVERY = 1 << 20  # bytes; a redrawn bar costs more than a small member
 _BUFFER = 1 << 16  # bytes
-_BLOCK = 512  # bytes, of a tar archive
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Release:
 
 
 def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
-    """Find a data set at a path the user gave.
+    """Find a data set at a path the user gave: the folder nearest to it that has the name.
 
     Args:
       path: the archive (.tar.gz or .tar), the folder, or one at most four levels above it.
@@ -47,29 +48,63 @@ def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
 
     Raises:
       FileNotFoundError: if it, or one of the files, is not there.
+      ValueError: if there are two at one distance.
     """
     if path.is_file():
         return Release(path, True, f"archive {path.stat().st_size}")
     if not path.is_dir():
-        raise FileNotFoundError(
-            f"{path} does not exist; give the release's archive, or a folder above {folder}."
-        )
-    for found in folders_below(path):
-        if found.name == folder:
-            return Release(found, False, _stamp(found, tuple(files)))
+        raise not_there(path, f"give the release's archive, or a folder above {folder}.")
+    found = nearest(path, lambda below: below.name == folder, f"folders {folder}")
+    if found is not None:
+        return Release(found, False, _stamp(found, tuple(files)))
     raise FileNotFoundError(
         f"no folder {folder} in {path}, nor in the {DEPTH} levels below it; "
         f"give a folder above {folder}, or the release's archive."
     )
 
 
-def folders_below(path: Path) -> Iterator[Path]:
-    """A folder and those at most DEPTH levels below it, level by level, in the order of names."""
+def not_there(path: Path, remedy: str) -> FileNotFoundError:
+    """For a path the user gave at which there is nothing that can be read."""
+    if path.is_symlink() and not path.exists():
+        what = f"is a link to {shown(os.readlink(path))}, which is not there"
+    else:
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+    return FileNotFoundError(f"{shown(path)} {what}; {remedy}")
+
+
+def nearest(path: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
+    """The folder that fits, of a folder and those at most DEPTH levels below it; links count.
+
+    Args:
+      path: where to begin.
+      fits: asked of all folders of a level, then of the next.
+      what: fits, for messages.
+
+    Returns:
+      The one of the first level that has one, or None.
+
+    Raises:
+      ValueError: if a level has two, and they are not links to one.
+    """
     level = [path.absolute()]  # "." has no name
+    seen: set[Path] = set()  # a circle of links is gone through once
     for depth in range(DEPTH + 1):
-        yield from level
+        found: dict[Path, Path] = {}
+        for folder in filter(fits, level):
+            found.setdefault(folder.resolve(), folder)
+        if len(found) > 1:
+            one, two, *_ = found.values()
+            raise ValueError(
+                f"there are {len(found)} {what} in {shown(path)}, such as {shown(one)} and "
+                f"{shown(two)}; give one of them."
+            )
+        if found:
+            return next(iter(found.values()))
         if depth < DEPTH:  # the folders of the last level may hold 200,000 images
-            level = [child for parent in level for child in _folders(parent)]
+            parents = [folder for folder in level if folder.resolve() not in seen]
+            seen.update(folder.resolve() for folder in parents)
+            level = [child for parent in parents for child in _folders(parent)]
+    return None
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -83,23 +118,48 @@ def _stamp(folder: Path, files: tuple[str, ...]) -> str:
             raise FileNotFoundError(f"{name} is not in {folder}; unpack the release again.")
     if files:
         return f"files {' '.join(str((folder / name).stat().st_size) for name in files)}"
-    sizes = [entry.stat().st_size for _, entry in _files_below(folder, folder.name)]
+    sizes = [e.stat().st_size for _, e in files_below(folder, folder.name) if e.is_file()]
     return f"{len(sizes)} files of {sum(sizes)}"
 
 
-def _files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Files in the order of their names; links to folders are not followed, they may be circles."""
+def files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Files in the order of their names, each with its path from `name` on.
+
+    Links are followed, but not into a folder that they are in: that would be a circle. A link to
+    nothing comes as if it were a file.
+
+    Raises:
+      ValueError: for more than 1,000 links to folders; they may be a maze.
+    """
+    return _files_below(folder, name, frozenset(), itertools.count(1))
+
+
+def _files_below(
+    folder: str | Path, name: str, above: frozenset[tuple[int, int]], links: Iterator[int]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    at = os.stat(folder)
+    inner = above | {(at.st_dev, at.st_ino)}
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(entry.path, f"{name}/{entry.name}")
-        elif entry.is_file():
+        if entry.is_dir():
+            at = entry.stat()
+            if (at.st_dev, at.st_ino) in inner:
+                continue
+            if entry.is_symlink() and next(links) > _MOST_LINKS:
+                raise ValueError(f"{shown(folder)} is behind more than {_MOST_LINKS:,} links.")
+            yield from _files_below(entry.path, f"{name}/{entry.name}", inner, links)
+        elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
             yield f"{name}/{entry.name}", entry
 
 
 def members(
-    release: Release, wanted: Callable[[str], K | None], title: str, *, count: int | None = None
+    release: Release,
+    wanted: Callable[[str], K | None],
+    title: str,
+    limits: Limits = Limits(),  # noqa: B008
+    *,
+    count: int | None = None,
 ) -> Generator[tuple[K, str, IO[bytes]], None, None]:
     """Go once through the files of a release; nothing is unpacked.
 
@@ -112,6 +172,7 @@ def members(
         in a folder (`.../listops-1000/basic_val.tsv`); None for a file that is not wanted.
         Absolute paths and those with `..` are never wanted.
       title: of the progress bar, which counts bytes.
+      limits: what the release has at most.
       count: stop after so many files; by default at the end.
 
     Yields:
@@ -119,12 +180,13 @@ def members(
       the next is asked for. A folder's files come sorted by name, an archive's as they lie.
 
     Raises:
-      ValueError: for a wanted link or device, two files called the same, a damaged archive; the
-        last also while a file is read.
+      ValueError: for a wanted link or device in an archive, two files called the same, a damaged
+        archive, and what is larger than its limits; where it is damaged also while a file is read.
+      FileNotFoundError: for a wanted link in a folder that leads nowhere.
     """
     opened = _from_archive if release.is_archive else _from_folder
     seen: set[K] = set()
-    with closing(opened(release.path, wanted, title, count)) as files:
+    with closing(opened(release.path, wanted, title, limits, count)) as files:
         for key, where, file in files:
             if key in seen:
                 kind = "archive" if release.is_archive else "folder"
@@ -135,81 +197,52 @@ def members(
 
 
 def _from_folder(
-    folder: Path, wanted: Callable[[str], K | None], title: str, count: int | None
+    folder: Path, wanted: Callable[[str], K | None], title: str, limits: Limits, count: int | None
 ) -> Generator[tuple[K, str, IO[bytes]], None, None]:
     chosen = []
-    for name, entry in _files_below(folder, folder.name):
+    counted = Counted(limits)
+    for name, entry in files_below(folder, folder.name):
         key = wanted(name)
         if key is not None:
-            chosen.append((key, entry.path, entry.stat().st_size))
-    chosen = chosen[:count]
+            if not entry.is_file():
+                raise not_there(Path(entry.path), "bring back what it leads to, or unpack again.")
+            size = entry.stat().st_size
+            counted.add(shown(entry.path), size)
+            chosen.append((key, entry.path, size))
+            if len(chosen) == count:
+                break
     with stage(title, sum(size for *_, size in chosen), "bytes") as advance:
         report = _Reporter(advance)
         for key, path, size in chosen:
             with open(path, "rb", buffering=0) as raw:
-                yield key, path, _buffered(raw, size, report.more)
+                yield key, shown(path), _buffered(raw, size, report.more)
 
 
 def _from_archive(
-    path: Path, wanted: Callable[[str], K | None], title: str, count: int | None
+    path: Path, wanted: Callable[[str], K | None], title: str, limits: Limits, count: int | None
 ) -> Generator[tuple[K, str, IO[bytes]], None, None]:
     with open(path, "rb") as raw, stage(title, path.stat().st_size, "bytes") as advance:
         report = _Reporter(advance)
+        counted = Counted(limits)
         found = 0
 
         def tell(_: int) -> None:
             report.until(raw.tell())
 
-        with _opened(raw, path) as archive:
-            while True:
-                with _OneLine(path):
-                    member = archive.next()
-                if member is None:
-                    break
-                archive.members.clear()  # type: ignore[attr-defined]  # else 1 GB in 1.2 million
-                tell(0)
-                name = member.name
-                key = wanted(name)
-                if key is None or name.startswith("/") or ".." in name.split("/"):
-                    continue
-                where = f"{path}:{name}"
-                file = archive.extractfile(member) if member.isreg() else None
-                if file is None:
-                    raise ValueError(f"{where} is not a regular file; get the release again.")
-                found += 1
-                yield key, where, _buffered(file, member.size, tell, path)
-                if found == count:
-                    return
-            _check_end(archive, path)
-
-
-def _opened(raw: IO[bytes], path: Path) -> tarfile.TarFile:
-    with _OneLine(path):
-        return tarfile.open(fileobj=raw, mode="r|*")
-
-
-def _check_end(archive: tarfile.TarFile, path: Path) -> None:
-    """A cut or damaged header ends the members as the two empty blocks at the archive's end do."""
-    stream = archive.fileobj
-    assert stream is not None
-    with _OneLine(path):
-        position = stream.tell()
-        if position < archive.offset + _BLOCK or stream.read(_BLOCK).strip(b"\0"):
-            raise tarfile.ReadError(f"it stops being one at byte {archive.offset:,}")
-
-
-class _OneLine:
-    """Turns the errors of a damaged archive into one; without an archive, none."""
-
-    def __init__(self, archive: Path | None) -> None:
-        self._archive = archive
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._archive and isinstance(error, (tarfile.TarError, EOFError, OSError)):
-            raise ValueError(f"{self._archive} is not a whole tar archive ({error}).") from error
+        archive = Tar(raw, path, limits)
+        while (member := archive.next()) is not None:
+            tell(0)
+            name = member.name
+            key = wanted(name)
+            if key is None or name.startswith("/") or ".." in name.split("/"):
+                continue
+            where = f"{shown(path)}:{shown(name)}"
+            file = archive.open(member, where)
+            counted.add(where, member.size)
+            found += 1
+            yield key, where, _buffered(file, member.size, tell, path)
+            if found == count:
+                return
 
 
 class _Reporter:
@@ -241,7 +274,7 @@ class _Reading(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        with _OneLine(self._archive):
+        with OneLine(self._archive):
             n = self._file.readinto(buffer)  # type: ignore[attr-defined]
         self._report(n)
         return n
@@ -252,7 +285,7 @@ def _buffered(
 ) -> IO[bytes]:
     if size > _BUFFER:
         return io.BufferedReader(_Reading(file, report, archive), _BUFFER)
-    with _OneLine(archive):  # at once: 15 us less for each of 200,000 small images
+    with OneLine(archive):  # at once: 15 us less for each of 200,000 small images
         data = file.read()
     report(len(data))
     return io.BytesIO(data)

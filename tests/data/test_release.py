@@ -211,3 +211,57 @@ def test_progress_is_told_in_bytes_while_one_file_is_read(tmp_path, monkeypatch,
     assert told == [("reading", total, "bytes")]
     lines = errors.getvalue().splitlines()
     assert len(lines) >= 3 and lines[-1].startswith(f"reading: {total:,} bytes in")
+
+
+@pytest.mark.parametrize("what", ["folder", "inside", "above", "file"])
+def test_links_are_followed(tmp_path, what):
+    unpack(tmp_path / "u")
+    path = {"folder": "u/box", "inside": "u/box/a", "above": "u", "file": "u/box/a/1.txt"}[what]
+    (tmp_path / path).rename(tmp_path / "aside")
+    (tmp_path / path).symlink_to(tmp_path / "aside")
+    assert read(tmp_path / "u") == list(FILES.items())
+
+
+def test_a_wanted_link_to_nothing_is_named(tmp_path):
+    unpack(tmp_path)
+    (tmp_path / "box/a/1.txt").unlink()
+    (tmp_path / "box/a/1.txt").symlink_to("gone")
+    (tmp_path / "box/unwanted").symlink_to("gone")
+    with pytest.raises(FileNotFoundError, match=r"1.txt is a link to gone, which is not there"):
+        read(tmp_path)
+    (tmp_path / "box/a/1.txt").unlink()
+    assert len(read(tmp_path)) == len(FILES) - 1
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(FileNotFoundError, match=r"link is a link to gone, which is not there"):
+        find_release(tmp_path / "link", "box")
+
+
+def test_a_maze_of_links_is_left(tmp_path):
+    """Twenty folders, each with two links to the next: a million ways to the last."""
+    unpack(tmp_path)
+    for i in range(20):
+        (tmp_path / f"maze{i}").mkdir()
+        for side in "lr":
+            (tmp_path / f"maze{i}/{side}").symlink_to(tmp_path / f"maze{i + 1}")
+    (tmp_path / "maze20").mkdir()
+    (tmp_path / "box/way").symlink_to(tmp_path / "maze0")
+    with pytest.raises(ValueError, match="is behind more than 1,000 links"):
+        read(tmp_path)
+
+
+def test_of_two_folders_the_nearer_one_is_read_and_of_two_as_near_none(tmp_path):
+    unpack(tmp_path / "x/y")
+    unpack(tmp_path / "far/far/far", {"box/b/9.txt": b"far"})
+    assert read(tmp_path) == list(FILES.items())
+    (tmp_path / "x/z").symlink_to(tmp_path / "x/y")  # the same one
+    assert read(tmp_path) == list(FILES.items())
+    unpack(tmp_path / "a/b")
+    with pytest.raises(ValueError, match=r"there are 2 folders box in .*/a/b/box and .*/x/y/box;"):
+        find_release(tmp_path, "box")
+    assert read(tmp_path / "a") == list(FILES.items())
+
+
+@pytest.mark.parametrize("name", ["a[1]b", "a*?", "ä ö", "~", "-x", "a\\b", "{x}", "$HOME", "a%d"])
+def test_folders_and_archives_of_any_name_are_read(tmp_path, name):
+    assert read(unpack(tmp_path / name / "u")) == list(FILES.items())
+    assert read(pack(tmp_path / name / "t.tar", mode="w")) == list(FILES.items())

@@ -1,0 +1,304 @@
+"""Archives of others, which may hold anything: read in bounded memory and time, or refused.
+
+Nothing is ever unpacked to the disk. Every reader of a release states in `Limits` what its files
+are at most; what has more is refused before it is read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from bz2 import BZ2File
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ssm_jax.data.progress import printable
+
+_HEADERS = 1 << 18  # bytes before a member: its header, long names, attributes of PAX
+_ATTRIBUTES = 100  # of PAX that hold for all members that follow
+_LARGEST_READ = 1 << 20  # bytes asked for at once
+_RATIO = 100  # unpacked bytes for a packed one; the releases have below 5
+_ALWAYS = 1 << 26  # bytes that a small archive may unpack to, whatever its ratio
+_XZ_MEMORY = 1 << 27  # bytes; xz -9 needs 65 MiB
+_SHOWN = 200  # characters of a name
+_GET = "get the release again."
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest release that a reader takes.
+
+    Attributes:
+      members: of its archive, files of others among them.
+      files: that are wanted.
+      largest: bytes of one of them.
+      wanted: bytes of all of them.
+      unpacked: bytes of all members of the archive.
+    """
+
+    members: int = 4_000_000
+    files: int = 1_000_000
+    largest: int = 1 << 30
+    wanted: int = 1 << 34
+    unpacked: int = 1 << 37
+
+
+class Counted:
+    """Compares the wanted files of a release with its limits, one after the other."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._files = self._bytes = 0
+
+    def add(self, where: str, size: int) -> None:
+        """Raises:
+        ValueError: if the file is too large, or one too many.
+        """
+        limits = self._limits
+        if not 0 <= size <= limits.largest:
+            raise ValueError(
+                f"{where} has {size:,} bytes, such a file has at most {limits.largest:,}; {_GET}"
+            )
+        self._files += 1
+        self._bytes += size
+        if self._files > limits.files or self._bytes > limits.wanted:
+            raise ValueError(
+                f"with {where} there are {self._files:,} such files of {self._bytes:,} bytes, the "
+                f"release has at most {limits.files:,} of {limits.wanted:,}; {_GET}"
+            )
+
+
+def shown(name: object) -> str:
+    """A name that others chose, for a message."""
+    return printable(str(name)[:_SHOWN])
+
+
+class TooLargeError(ValueError):
+    """The text goes on after the name of the archive."""
+
+
+class OneLine:
+    """Turns the errors of a damaged archive into one line; without an archive, none."""
+
+    def __init__(self, archive: Path | None) -> None:
+        self._archive = archive
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._archive is None or not isinstance(error, Exception):
+            return
+        if isinstance(error, TooLargeError):
+            raise ValueError(f"{shown(self._archive)} {error}; {_GET}") from None
+        # What a header of chance bytes raises in tarfile, gzip and lzma is documented nowhere.
+        text = printable(f"{error}"[:_SHOWN]) or type(error).__name__
+        raise ValueError(f"{shown(self._archive)} is not a whole tar archive ({text}).") from error
+
+
+class _Xz(io.RawIOBase):
+    """What a .xz file unpacks to; `lzma.LZMAFile` takes all the memory that a file asks for."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._unpack = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while True:
+            packed = self._raw.read(1 << 16) if self._unpack.needs_input else b""
+            if self._unpack.eof:
+                return 0
+            if self._unpack.needs_input and not packed:
+                raise EOFError("it ends too early")
+            data = self._unpack.decompress(packed, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+
+class TarStream:
+    """The file that `tarfile.TarFile` reads: an archive unpacked on the way, only forwards."""
+
+    def __init__(self, raw: IO[bytes], size: int, limits: Limits) -> None:
+        """Args:
+        raw: the archive, plain or packed by gzip, bzip2 or xz.
+        size: its bytes.
+        limits: of what it holds.
+        """
+        head = raw.read(6)
+        raw.seek(0)
+        self._plain = False
+        self._file: IO[bytes]
+        if head.startswith(b"\x1f\x8b"):
+            self._file = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
+        elif head.startswith(b"BZh"):
+            self._file = BZ2File(raw)
+        elif head == b"\xfd7zXZ\x00":
+            self._file = io.BufferedReader(_Xz(raw), 1 << 16)
+        else:
+            self._file, self._plain = raw, True
+        self._most = min(limits.unpacked, max(_RATIO * size, _ALWAYS))
+        self._at = 0
+        self._headers: int | None = None  # bytes that they may still have
+
+    def headers(self) -> None:
+        """What is read next are the headers of a member."""
+        self._headers = _HEADERS
+
+    def data(self) -> None:
+        """What is read next is the content of a member."""
+        self._headers = None
+
+    def read(self, n: int) -> bytes:
+        if self._headers is not None:
+            self._headers -= n
+        if not 0 <= n <= _LARGEST_READ or (self._headers or 0) < 0:
+            raise TooLargeError(
+                f"has a header of {max(n, _HEADERS):,} bytes at byte {self._at:,}; a member's name "
+                f"and attributes have at most {_HEADERS:,}"
+            )
+        data = self._file.read(n)
+        self._advance(len(data))
+        return data
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, to: int) -> int:
+        """Go on to a byte of the unpacked archive, or to its end."""
+        if to < self._at:
+            raise tarfile.StreamError("a member begins before the end of the one before it")
+        if self._plain:
+            self._file.seek(to)
+            self._at = to
+        while self._at < to and (data := self._file.read(min(to - self._at, 1 << 16))):
+            self._advance(len(data))
+        return self._at
+
+    def _advance(self, n: int) -> None:
+        self._at += n
+        if not self._plain and self._at > self._most:
+            raise TooLargeError(f"unpacks to more than {self._most:,} bytes")
+
+
+class Tar:
+    """A tar archive whose members come one by one."""
+
+    def __init__(self, raw: IO[bytes], path: Path, limits: Limits) -> None:
+        """Raises:
+        ValueError: if it is none.
+        """
+        self._path, self._limits = path, limits
+        self._stream = TarStream(raw, path.stat().st_size, limits)
+        self._count = 0
+        with OneLine(path):
+            self._stream.headers()
+            # As `tarfile.open(mode="r|*")`, which reads a header of any size.
+            self._tar = tarfile.TarFile(fileobj=self._stream, mode="r")  # type: ignore[arg-type]
+
+    def next(self) -> tarfile.TarInfo | None:
+        """The next member; None at the end.
+
+        Raises:
+          ValueError: if the archive is damaged, or larger than its limits.
+        """
+        with OneLine(self._path):
+            self._stream.headers()
+            member = self._tar.next()
+            self._stream.data()
+            self._tar.members.clear()  # type: ignore[attr-defined]  # else 1 GB in 1.2 million
+            if member is None:
+                self._check_end()
+                return None
+            self._count += 1
+            if self._count > self._limits.members:
+                raise TooLargeError(f"has more than {self._limits.members:,} members")
+            if len(self._tar.pax_headers) > _ATTRIBUTES:
+                raise TooLargeError(f"has more than {_ATTRIBUTES} attributes of all members")
+            return member
+
+    def open(self, member: tarfile.TarInfo, where: str) -> IO[bytes]:
+        """The content of the member that came last.
+
+        Raises:
+          ValueError: for a link, a device, or a file with holes.
+        """
+        # A file with holes has a size that no byte of the archive stands for.
+        file = self._tar.extractfile(member) if member.isreg() and not member.issparse() else None
+        if file is None:
+            raise ValueError(f"{where} is not a regular file; {_GET}")
+        return file
+
+    def _check_end(self) -> None:
+        """A cut or damaged header ends the members as the two empty blocks at the end do."""
+        block = tarfile.BLOCKSIZE
+        at_end = self._stream.tell() >= self._tar.offset + block
+        if not at_end or self._stream.read(block).strip(b"\0"):
+            raise tarfile.ReadError(f"it stops being one at byte {self._tar.offset:,}")
+
+
+class _Index(io.RawIOBase):
+    """A zip archive whose index, which `zipfile` reads at once, is bounded."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115
+        self._limits = limits
+
+    def read(self, n: int = -1) -> bytes:
+        most = 200 * self._limits.members  # an entry is 46 bytes, its name and its attributes
+        data = self._file.read(most + 1 if n < 0 else min(n, most + 1))
+        if len(data) > most or data.count(b"PK\x01\x02") > self._limits.members:
+            raise TooLargeError(f"has an index of more than {self._limits.members:,} members")
+        return data
+
+    def seek(self, to: int, whence: int = 0) -> int:
+        return self._file.seek(to, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
+    """A zip archive.
+
+    Raises:
+      ValueError: if it is none, or has more members than it may.
+    """
+    index = _Index(path, limits)
+    try:
+        return zipfile.ZipFile(index)
+    except TooLargeError as error:
+        raise ValueError(f"{shown(path)} {error}; {_GET}") from None
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
+        raise ValueError(
+            f"{shown(path)} is no whole zip archive ({shown(error)}); {_GET}"
+        ) from None
+
+
+def check_zipped(member: zipfile.ZipInfo, where: str) -> None:
+    """See that a member is neither encrypted nor packed by a method whose memory has no bound.
+
+    Raises:
+      ValueError: if it is.
+    """
+    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if member.flag_bits & 1 or member.compress_type not in known:
+        raise ValueError(f"{where} is encrypted, or packed by a method of its own; {_GET}")
