@@ -22,8 +22,10 @@ from ssm_jax.kernels.diagonal import block_length
 from ssm_jax.kernels.discretize import exponent
 from ssm_jax.kernels.dplr import check_shapes
 from ssm_jax.kernels.dplr_block import block_starts, dplr_block, outputs_by_state, rows
+from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
 
 
+@on_any_mesh("BLH", "BHN")
 def dplr_recurrence(
     u_BLH: Array,
     A_HN: Array,
@@ -63,6 +65,9 @@ def dplr_recurrence(
         x0_BHN = jnp.zeros((B, H, N), A_HN.dtype)
     elif x0_BHN.shape != (B, H, N):
         raise ValueError(f"dplr_recurrence: x0 must be {(B, H, N)}, got {x0_BHN.shape}.")
+    u_BLH, A_HN, P_HN, B_HN, C_HN, dt_H, x0_BHN = vary_alike(
+        u_BLH, A_HN, P_HN, B_HN, C_HN, dt_H, x0_BHN
+    )
     lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B.astype(jnp.int32)
     T = block_length(L)
     Q = -(-L // T)
@@ -100,6 +105,7 @@ def dplr_recurrence(
     return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
 
 
+@on_any_mesh("BLH")
 def dplr_anticausal(
     u_BLH: Array, A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array
 ) -> Array:

@@ -19,13 +19,14 @@ from jax import Array
 
 from ssm_jax.kernels.half_spectra import first_samples, half_spectra, halves_of_gain
 from ssm_jax.kernels.materialize import materialize
-from ssm_jax.kernels.sharding import per_device
+from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
 
 METHODS = ("auto", "whole", "halves")
 
 Spectra = tuple[Array, ...]  # one array of bins, or two
 
 
+@on_any_mesh("BLH")
 def fft_conv(
     u_BLH: Array,
     k_HL: Array,
@@ -91,7 +92,7 @@ def fft_conv(
     spectra = _SPECTRA[method](k_HL, reverse_kernel_HL, gain_HF)
     if skip_H is not None:
         spectra = tuple(K + skip_H[:, None] for K in spectra)
-    return per_device(_FILTERS[method], u_BLH.shape[0])(u_BLH, *spectra)
+    return per_device(_FILTERS[method], u_BLH, *spectra)
 
 
 def _taps_within(
@@ -133,7 +134,8 @@ def _filter_whole(u_BLH: Array, K_HF: Array) -> Array:
     """The inputs times the spectrum K of the kernel, cut back to their length."""
     L, guard = u_BLH.shape[1], K_HF.real[0, 0]
     u_BHL = materialize(jnp.swapaxes(u_BLH, 1, 2), guard)
-    y_BHL = jnp.fft.irfft(jnp.fft.rfft(u_BHL, 2 * L) * K_HF[None], 2 * L)[..., :L]
+    Y_BHF = of_rows(jnp.fft.rfft, u_BHL, 2 * L) * K_HF[None]
+    y_BHL = of_rows(jnp.fft.irfft, Y_BHF, 2 * L)[..., :L]
     return jnp.swapaxes(materialize(y_BHL, guard), 1, 2)
 
 

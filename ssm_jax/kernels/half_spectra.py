@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssm_jax.kernels.sharding import of_rows
+
 HalfSpectra = tuple[Array, Array]  # bins 0, 2, .., L and bins 1, 5, .., 2L - 3
 
 
@@ -36,15 +38,15 @@ def half_spectra(total: Array, difference: Array) -> HalfSpectra:
     L = total.shape[-1]
     twist = _broadcast(_twist(L, difference.dtype), difference)
     folded = jax.lax.complex(difference[..., : L // 2], -difference[..., L // 2 :]) * twist
-    return jnp.fft.rfft(total), jnp.fft.fft(folded)
+    return of_rows(jnp.fft.rfft, total), of_rows(jnp.fft.fft, folded)
 
 
 def first_samples(spectra: HalfSpectra, length: int) -> Array:
     """The first L of the 2L real samples that have these spectra."""
     even, odd = spectra
-    total = jnp.fft.irfft(even, length)
+    total = of_rows(jnp.fft.irfft, even, length)
     twist = _broadcast(_twist(length, total.dtype), total)
-    folded = jnp.fft.ifft(odd) * twist.conj()
+    folded = of_rows(jnp.fft.ifft, odd) * twist.conj()
     return (total + jnp.concatenate([folded.real, -folded.imag], axis=-1)) / 2
 
 

@@ -16,7 +16,7 @@ from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.multiplier import power
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts
-from ssm_jax.kernels.sharding import per_device
+from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
 
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 
@@ -33,6 +33,7 @@ def read_out(x_BL2N: Array, C_HN: Array) -> Array:
     return jnp.einsum("blcn,hcn->blh", x_BL2N, C_H2N, precision=_FULL)
 
 
+@on_any_mesh("BLH")
 def mimo_scan(
     u_BLH: Array,
     z_N: Array,
@@ -66,6 +67,7 @@ def mimo_scan(
     return y_BLH
 
 
+@on_any_mesh("BLH")
 def mimo_conv(
     u_BLH: Array,
     z_N: Array,
@@ -98,7 +100,7 @@ def mimo_conv(
       ValueError: if a shape does not fit, or the method is unknown.
     """
     _check(u_BLH, z_N, B_bar_NH, C_CHN)
-    B, L, H = u_BLH.shape
+    _, L, H = u_BLH.shape
     if gain_HF.shape != (H, L + 1):
         raise ValueError(
             f"mimo_conv: input {u_BLH.shape} needs a gain on {L + 1} bins, {(H, L + 1)}, "
@@ -115,7 +117,7 @@ def mimo_conv(
         # Turned here, and not in the outputs: their sum with the others would be taken while they
         # are transposed for the FFT, and slowly.
         y_BMH += read_out(jnp.concatenate([x_BM2N[:, L:], x_BM2N[:, :L]], axis=1), C_CHN[1])
-    return per_device(_filter, B)(y_BMH, gain_HF)
+    return per_device(_filter, y_BMH, gain_HF)
 
 
 def _check(u_BLH: Array, z_N: Array, B_bar_NH: Array, C_CHN: Array) -> None:
@@ -130,5 +132,5 @@ def _check(u_BLH: Array, z_N: Array, B_bar_NH: Array, C_CHN: Array) -> None:
 def _filter(y_BMH: Array, gain_HF: Array) -> Array:
     """A sequence on a circle, times a gain on its spectrum, cut to the first half."""
     M = y_BMH.shape[1]
-    Y_BHF = jnp.fft.rfft(jnp.swapaxes(y_BMH, 1, 2), M) * gain_HF[None]
-    return jnp.swapaxes(jnp.fft.irfft(Y_BHF, M)[..., : M // 2], 1, 2)
+    Y_BHF = of_rows(jnp.fft.rfft, jnp.swapaxes(y_BMH, 1, 2), M) * gain_HF[None]
+    return jnp.swapaxes(of_rows(jnp.fft.irfft, Y_BHF, M)[..., : M // 2], 1, 2)

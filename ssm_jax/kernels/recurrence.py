@@ -39,8 +39,10 @@ from ssm_jax.kernels.diagonal import block_length
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
 
 
+@on_any_mesh("BLH", "BHN")
 def s4d_recurrence(
     u_BLH: Array,
     A_HN: Array,
@@ -82,6 +84,7 @@ def s4d_recurrence(
         x0_BHN = jnp.zeros((B, H, N), A_HN.dtype)
     elif x0_BHN.shape != (B, H, N):
         raise ValueError(f"s4d_recurrence: x0 must be {(B, H, N)}, got {x0_BHN.shape}.")
+    u_BLH, A_HN, C_HN, dt_H, x0_BHN = vary_alike(u_BLH, A_HN, C_HN, dt_H, x0_BHN)
     lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B.astype(jnp.int32)
     T = block_length(L)
     Q = -(-L // T)
@@ -114,6 +117,7 @@ def s4d_recurrence(
     return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
 
 
+@on_any_mesh("BLH")
 def s4d_anticausal(
     u_BLH: Array, A_HN: Array, C_HN: Array, dt_H: Array, *, discretization: str = "zoh"
 ) -> Array:
@@ -142,7 +146,7 @@ def _block_starts(x0: Pair, added: Pair, z_HN: Array, phase_HN: Phase, T: int) -
         """The last state, and those before each element of `added`."""
         return jax.lax.scan(lambda x, new: (plus(times(power, x), new), x), start, added)
 
-    zero_HBGN = jnp.zeros((H, B, G, N), added[0].dtype)
+    zero_HBGN = jnp.zeros_like(added[0], shape=(H, B, G, N))
     group_HBGN, within_SHBGN = scan(
         (zero_HBGN, zero_HBGN),
         both(lambda x: _blocks_first(x, G, S), added),

@@ -20,6 +20,7 @@ from jax import Array
 
 from ssm_jax.kernels.multiplier import Multiplier, from_parts, in_parts, swapped, times
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
 
 METHODS = ("auto", "chunked", "associative")
 
@@ -30,6 +31,7 @@ _BLOCK = 64
 _BLOCKS = 8
 
 
+@on_any_mesh("BLN")
 def diagonal_scan(
     z_N: Array,
     phase_N: Phase,
@@ -96,7 +98,7 @@ def scan_parts(
         method = "chunked" if jax.default_backend() == "cpu" else "associative"
     if x0_B2N is None:
         x0_B2N = jnp.zeros_like(v_BL2N[:, 0])
-    return _scan(reverse, method, z_N, phase_N, v_BL2N, x0_B2N)
+    return _scan(reverse, method, *vary_alike(z_N, phase_N, v_BL2N, x0_B2N))
 
 
 def state_after(x_BL2N: Array, lengths_B: Array | None, x0_B2N: Array) -> Array:
@@ -217,7 +219,7 @@ def _chunked(
         _, data, sums = jax.lax.fori_loop(0, T, write, (x_BQ2N, data, sums))
         return times(over_chunk, x_B2N) + added_BQ2N[:, last], data, sums
 
-    zero_BQ2N = jnp.zeros((B, Q, 2, N), v_BL2N.dtype)
+    zero_BQ2N = jnp.zeros_like(v_BL2N, shape=(B, Q, 2, N))
     w_blocks = None if w_BL2N is None else in_blocks(w_BL2N)
     sums = None if w_BL2N is None else (zero_BQ2N, zero_BQ2N)
     # The states overwrite the inputs step by step: fresh memory costs more than the arithmetic.

@@ -15,6 +15,7 @@ from ssm_jax.kernels import fft_conv, sobolev_gain
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
 from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.kernels.frequency import BETA_UNITS
+from ssm_jax.kernels.sharding import on_any_mesh
 from ssm_jax.layers.dropout import dropout as apply_dropout
 from ssm_jax.layers.exponent import filter_exponent
 from ssm_jax.layers.padding import without_padding
@@ -155,6 +156,7 @@ class S4(nnx.Module):
         """dt_H, in units of time per sample."""
         return DT_TRANSFORMS[self.dt_transform][0](self.dt_raw[...])
 
+    @on_any_mesh("BLH")
     def __call__(
         self,
         u_BLH: Array,
@@ -214,6 +216,7 @@ class S4(nnx.Module):
         """The state before the first step: complex zeros x_BHN."""
         return jnp.zeros((batch_size, *self.C_ri.shape[1:3]), jnp.complex64)
 
+    @on_any_mesh("BHN", "BLH")
     def prefill(
         self,
         u_BLH: Array,
@@ -237,6 +240,7 @@ class S4(nnx.Module):
         y_BLH, state = dplr_recurrence(u_BLH, *system, C_CHN[0], dt_H, state, lengths_B)
         return state, y_BLH + self.D[...][None, None, :] * u_BLH
 
+    @on_any_mesh("BHN", "BH")
     def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
         """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
 

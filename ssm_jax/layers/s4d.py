@@ -16,6 +16,7 @@ from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent
 from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.kernels.multiplier import lacking
 from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
+from ssm_jax.kernels.sharding import on_any_mesh
 from ssm_jax.layers.dropout import dropout as apply_dropout
 from ssm_jax.layers.exponent import Knob, filter_exponent
 from ssm_jax.layers.padding import without_padding
@@ -169,6 +170,7 @@ class S4D(nnx.Module):
         # At |A_bar| = 1 the root has no derivative.
         return C_CHN * jnp.sqrt(jnp.maximum(one_minus_square_HN, 1e-12))[None]
 
+    @on_any_mesh("BLH")
     def __call__(
         self,
         u_BLH: Array,
@@ -229,6 +231,7 @@ class S4D(nnx.Module):
         """The state before the first step: complex zeros x_BHN."""
         return jnp.zeros((batch_size, *self.C_ri.shape[1:3]), jnp.complex64)
 
+    @on_any_mesh("BHN", "BLH")
     def prefill(
         self,
         u_BLH: Array,
@@ -259,6 +262,7 @@ class S4D(nnx.Module):
         )
         return state, y_BLH + self.D[...][None, None, :] * u_BLH
 
+    @on_any_mesh("BHN", "BH")
     def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
         """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
 

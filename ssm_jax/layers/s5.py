@@ -19,6 +19,7 @@ from ssm_jax.kernels.mimo import mimo_conv, mimo_scan, read_out, to_modes
 from ssm_jax.kernels.multiplier import from_parts, in_parts, lacking
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts, state_after
+from ssm_jax.kernels.sharding import on_any_mesh
 from ssm_jax.layers.dropout import dropout as apply_dropout
 from ssm_jax.layers.exponent import filter_exponent
 from ssm_jax.layers.padding import without_padding
@@ -186,6 +187,7 @@ class S5(nnx.Module):
         C_CHN = self.C_ri[..., 0] + 1j * self.C_ri[..., 1]
         return 2 * C_CHN if self.conj_sym else C_CHN
 
+    @on_any_mesh("BLH")
     def __call__(
         self,
         u_BLH: Array,
@@ -241,6 +243,7 @@ class S5(nnx.Module):
         """The state before the first step: complex zeros x_BN."""
         return jnp.zeros((batch_size, self.A_im.shape[0]), jnp.complex64)
 
+    @on_any_mesh("BN", "BLH")
     def prefill(
         self,
         u_BLH: Array,
@@ -266,6 +269,7 @@ class S5(nnx.Module):
         y_BLH = read_out(x_BL2N, self.readout()[0]) + self.D[...][None, None, :] * u_BLH
         return from_parts(state_after(x_BL2N, lengths_B, x0_B2N)), y_BLH
 
+    @on_any_mesh("BN", "BH")
     def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
         """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
 
