@@ -1,4 +1,4 @@
-"""Pieces that the block-wise recurrences share: powers of A_bar, complex arithmetic in real parts.
+"""Pieces that the block-wise recurrences share: products, and complex arithmetic in real parts.
 
 Products of complex64 are slow on CPUs, so complex arrays are pairs of real ones, or lie side by
 side on a last axis of 2N.
@@ -12,24 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels import diagonal
-from ssm_jax.kernels.phase import Phase
-
 Pair = tuple[Array, Array]  # real and imaginary parts
-
-
-@jax.custom_jvp
-def powers(z_HN: Array, phase_HN: Phase, steps_T: Array) -> Array:
-    """[Re e^{zl}, Im e^{zl}] as (H, T, 2N), with a derivative by z: the phase has none."""
-    return diagonal.powers(z_HN, phase_HN, steps_T)
-
-
-@powers.defjvp
-def _powers_jvp(primals, tangents):
-    z_HN, phase_HN, steps_T = primals
-    power_HT2N = powers(z_HN, phase_HN, steps_T)
-    lz_HTN = tangents[0][:, None] * steps_T[None, :, None].astype(z_HN.real.dtype)
-    return power_HT2N, jnp.concatenate(times(parts(lz_HTN), halves(power_HT2N)), axis=-1)
 
 
 def parts(x: Array) -> Pair:

@@ -21,8 +21,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
+from ssm_jax.kernels.linear_map import linear_map
 from ssm_jax.kernels.materialize import materialize
-from ssm_jax.kernels.phase import Phase, cos_sin, multiply
+from ssm_jax.kernels.multiplier import power_parts
+from ssm_jax.kernels.phase import Phase
 
 
 def block_length(length: int) -> int:
@@ -69,18 +71,25 @@ def s4d_kernel(
     return k_CHL.reshape(*C_HN.shape[:-2], H, length)
 
 
-def _parts_of_power(z: Array, phase: Phase, steps: Array) -> tuple[Array, Array]:
-    """Re and Im of e^{zl} for the int32 steps l; broadcasts."""
-    decay = jnp.exp(z.real * steps.astype(z.real.dtype))
-    cos, sin = cos_sin(multiply(phase, steps))
-    return decay * cos, decay * sin
-
-
+@jax.custom_jvp
 def powers(z_HN: Array, phase_HN: Phase, steps_T: Array) -> Array:
-    """[Re e^{zl}, Im e^{zl}] for the int32 steps l, as (H, T, 2N)."""
+    """[Re e^{zl}, Im e^{zl}] for the int32 steps l, as (H, T, 2N); differentiable as its parts.
+
+    The derivative is taken of the whole array: XLA would compute the parts a second time for it.
+    """
     phase_H1N = Phase(*(part[:, None, :] for part in phase_HN))
-    parts = _parts_of_power(z_HN[:, None, :], phase_H1N, steps_T[None, :, None])
+    parts = power_parts(z_HN[:, None, :], phase_H1N, steps_T[None, :, None])
     return jnp.concatenate(parts, axis=-1)
+
+
+@powers.defjvp
+def _powers_jvp(primals, tangents):
+    z_HN, _, steps_T = primals
+    power_HT2N = powers(*primals)
+    re, im = jnp.split(power_HT2N, 2, axis=-1)
+    lz_HTN = tangents[0][:, None] * steps_T[None, :, None].astype(z_HN.real.dtype)
+    parts = lz_HTN.real * re - lz_HTN.imag * im, lz_HTN.real * im + lz_HTN.imag * re
+    return power_HT2N, jnp.concatenate(parts, axis=-1)
 
 
 def _weighted(w_CHN: Array, re_HNQ: Array, im_HNQ: Array) -> Array:
@@ -104,21 +113,52 @@ def _product(a: Array, b: Array) -> Array:
     return jax.lax.dot_general(a, b, dims, precision=jax.lax.Precision.HIGHEST)
 
 
-@jax.custom_vjp
-def _sum_of_powers_blocks(w_CHN: Array, z_HN: Array, phase_HN: Phase, steps) -> Array:
-    return _forward(w_CHN, z_HN, phase_HN, steps)[0]
+Steps = tuple[Array, Array]  # first steps of the blocks, and the steps within one
 
 
-def _forward(w_CHN, z_HN, phase_HN, steps):
+def _factors(z_HN: Array, phase_HN: Phase, steps: Steps) -> tuple[tuple[Array, Array], Array]:
+    """e^{zqT} in parts (H, N, Q), and P."""
     start_Q, inner_T = steps
     phase_HN1 = Phase(*(part[:, :, None] for part in phase_HN))
-    starts = _parts_of_power(z_HN[:, :, None], phase_HN1, start_Q[None, None, :])
-    inner_HT2N = powers(z_HN, phase_HN, inner_T)
-    k_HPT = _product(_weighted(w_CHN, *starts), inner_HT2N)  # P = C Q
-    return k_HPT, (w_CHN, starts, inner_HT2N, steps)
+    starts = power_parts(z_HN[:, :, None], phase_HN1, start_Q[None, None, :])
+    return starts, powers(z_HN, phase_HN, inner_T)
+
+
+@jax.custom_jvp
+def _sum_of_powers_blocks(w_CHN: Array, z_HN: Array, phase_HN: Phase, steps: Steps) -> Array:
+    starts, inner_HT2N = _factors(z_HN, phase_HN, steps)
+    return _product(_weighted(w_CHN, *starts), inner_HT2N)  # (H, C Q, T)
+
+
+@_sum_of_powers_blocks.defjvp
+def _sum_of_powers_jvp(primals, tangents):
+    w_CHN, z_HN, phase_HN, steps = primals
+    starts, inner_HT2N = _factors(z_HN, phase_HN, steps)
+    k_HPT = _product(_weighted(w_CHN, *starts), inner_HT2N)
+    residuals = w_CHN, starts, inner_HT2N, steps
+    return k_HPT, linear_map(_forward, _backward, residuals, tangents[:2])
+
+
+def _forward(residuals, tangents):
+    """dk by dw and dz: d/dz of e^{zl} is l e^{zl}."""
+    w_CHN, starts, inner_HT2N, (start_Q, inner_T) = residuals
+    dw_CHN, dz_HN = tangents
+
+    def slope(parts, dz, steps):
+        re, im = parts
+        dz_re, dz_im = steps.astype(re.dtype) * dz.real, steps.astype(re.dtype) * dz.imag
+        return dz_re * re - dz_im * im, dz_re * im + dz_im * re
+
+    dstarts = slope(starts, dz_HN[:, :, None], start_Q[None, None, :])
+    inner = jnp.split(inner_HT2N, 2, axis=-1)
+    dinner = slope(inner, dz_HN[:, None, :], inner_T[None, :, None])
+    dU_H2NP = _weighted(dw_CHN, *starts) + _weighted(w_CHN, *dstarts)
+    dinner_HT2N = jnp.concatenate(dinner, axis=-1)
+    return _product(dU_H2NP, inner_HT2N) + _product(_weighted(w_CHN, *starts), dinner_HT2N)
 
 
 def _backward(residuals, dk_HPT):
+    """dw and dz by dk, with products alone: as the powers are at hand, no exponential is taken."""
     w_CHN, (re_HNQ, im_HNQ), inner_HT2N, (start_Q, inner_T) = residuals
     C, H, N = w_CHN.shape
     dinner_HT2N = _product(dk_HPT, _weighted(w_CHN, re_HNQ, im_HNQ))
@@ -146,10 +186,7 @@ def _backward(residuals, dk_HPT):
     # JAX's cotangent of a complex number x + iy is d/dx - i d/dy.
     dw_CHN = jnp.moveaxis(dw_re_HNC - 1j * dw_im_HNC, 2, 0)
     dz_HN = (outer[0] + inner[0]) - 1j * (outer[1] + inner[1])
-    return dw_CHN, dz_HN, None, None
-
-
-_sum_of_powers_blocks.defvjp(_forward, _backward)
+    return dw_CHN, dz_HN
 
 
 def _sum_of_powers(w_CHN: Array, z_HN: Array, phase_HN: Phase, length: int) -> Array:

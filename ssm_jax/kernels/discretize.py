@@ -35,7 +35,8 @@ def value_of(value: Array, carrier: Array) -> Array:
 
 @value_of.defjvp
 def _value_of_jvp(primals, tangents):
-    return primals[0], tangents[1]
+    # Not primals[0]: a second derivative would take that for a constant.
+    return value_of(*primals), tangents[1]
 
 
 def _zoh_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:

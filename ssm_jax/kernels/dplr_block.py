@@ -11,13 +11,13 @@ from jax import Array
 from ssm_jax.kernels.blockwise import (
     halves,
     parts,
-    powers,
     product,
     readout_rows,
     real_row,
     times,
     toeplitz,
 )
+from ssm_jax.kernels.diagonal import powers
 from ssm_jax.kernels.discretize import discretize_bilinear, exponent
 from ssm_jax.kernels.materialize import materialize
 
@@ -104,7 +104,7 @@ def rows(a: Array, matrix_HIJ: Array) -> Array:
     return flat.reshape(*a.shape[:-1], matrix_HIJ.shape[-1])
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def reciprocal(f_HT: Array) -> Array:
     """g with f * g = 1, 0, 0, ... by Newton's method, which doubles the known terms of g.
 
@@ -118,18 +118,11 @@ def reciprocal(f_HT: Array) -> Array:
     return g_HT
 
 
-def _reciprocal_forward(f_HT):
-    g_HT = reciprocal(f_HT)
-    return g_HT, g_HT
-
-
-def _reciprocal_backward(g_HT, dg_HT):
-    """dg = - g * g * df, transposed."""
-    square_HT = rows(g_HT, toeplitz(g_HT))
-    return (-rows(dg_HT, jnp.swapaxes(toeplitz(square_HT), 1, 2)),)
-
-
-reciprocal.defvjp(_reciprocal_forward, _reciprocal_backward)
+@reciprocal.defjvp
+def _reciprocal_jvp(primals, tangents):
+    """dg = - g * g * df."""
+    g_HT = reciprocal(*primals)
+    return g_HT, -rows(tangents[0], toeplitz(rows(g_HT, toeplitz(g_HT))))
 
 
 def _moved(move: Move, x_HX2N: Array) -> Array:
@@ -137,43 +130,38 @@ def _moved(move: Move, x_HX2N: Array) -> Array:
     return jnp.concatenate(kept, axis=-1) - rows(rows(x_HX2N, move.w_by_x_H2NT), move.enter_P_HT2N)
 
 
-@jax.custom_vjp
 def block_starts(move: Move, x0_HB2N: Array, added_QHB2N: Array) -> Array:
     """x_0 and all x_{q+1} = (x_q moved on by a block) + added_q, as (Q + 1, H, B, 2N).
 
-    The gradient by `move` is one product over all q; jax.lax.scan would add up one for each q.
+    Stated as a linear system, so that the gradient by `move` is one product over all q;
+    differentiated, jax.lax.scan would add up one for each q.
     """
 
-    def advance(x_HB2N, added_HB2N):
-        x_HB2N = _moved(move, x_HB2N) + added_HB2N
-        return x_HB2N, x_HB2N
+    def difference(x_QHB2N: Array) -> Array:
+        _, H, B, N2 = x_QHB2N.shape
+        before_HX2N = jnp.moveaxis(x_QHB2N[:-1], 0, 1).reshape(H, -1, N2)
+        moved_QHB2N = jnp.moveaxis(_moved(move, before_HX2N).reshape(H, -1, B, N2), 1, 0)
+        return x_QHB2N - jnp.pad(moved_QHB2N, ((1, 0), (0, 0), (0, 0), (0, 0)))
 
-    _, later_QHB2N = jax.lax.scan(advance, x0_HB2N, added_QHB2N)
-    return jnp.concatenate([x0_HB2N[None], later_QHB2N])
+    def along(function, start_HB2N, added_QHB2N, reverse):
+        """start, then function(x) + added for each q."""
+        if not len(added_QHB2N):  # no step, which a scan under jax.disable_jit refuses
+            return start_HB2N[None]
 
+        def advance(x_HB2N, added_HB2N):
+            x_HB2N = function(x_HB2N) + added_HB2N
+            return x_HB2N, x_HB2N
 
-def _block_starts_forward(move, x0_HB2N, added_QHB2N):
-    states_QHB2N = block_starts(move, x0_HB2N, added_QHB2N)
-    return states_QHB2N, (move, states_QHB2N[:-1])
+        _, x_QHB2N = jax.lax.scan(advance, start_HB2N, added_QHB2N, reverse=reverse)
+        ends = (x_QHB2N, start_HB2N[None]) if reverse else (start_HB2N[None], x_QHB2N)
+        return jnp.concatenate(ends)
 
+    def solve(_, b_QHB2N):
+        return along(lambda x: _moved(move, x), b_QHB2N[0], b_QHB2N[1:], False)
 
-def _block_starts_backward(residuals, d_QHB2N):
-    move, before_QHB2N = residuals
+    def transpose_solve(_, b_QHB2N):
+        _, transposed = jax.vjp(lambda x: _moved(move, x), b_QHB2N[-1])
+        return along(lambda x: transposed(x)[0], b_QHB2N[-1], b_QHB2N[:-1], True)
 
-    def retreat(d_HB2N, by_outputs_HB2N):
-        _, transposed = jax.vjp(lambda x: _moved(move, x), d_HB2N)
-        d_HB2N = transposed(d_HB2N)[0] + by_outputs_HB2N
-        return d_HB2N, d_HB2N
-
-    _, earlier_QHB2N = jax.lax.scan(retreat, d_QHB2N[-1], d_QHB2N[:-1], reverse=True)
-    later_QHB2N = jnp.concatenate([earlier_QHB2N, d_QHB2N[-1:]])[1:]
-    x_HX2N, d_HX2N = (
-        jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, a.shape[-1])
-        for a in (before_QHB2N, later_QHB2N)
-    )
-    _, by_move = jax.vjp(lambda move: _moved(move, x_HX2N), move)
-    d_x0 = earlier_QHB2N[0] if len(earlier_QHB2N) else d_QHB2N[0]
-    return by_move(d_HX2N)[0], d_x0, later_QHB2N
-
-
-block_starts.defvjp(_block_starts_forward, _block_starts_backward)
+    right_QHB2N = jnp.concatenate([x0_HB2N[None], added_QHB2N])
+    return jax.lax.custom_linear_solve(difference, right_QHB2N, solve, transpose_solve)

@@ -14,11 +14,10 @@ from ssm_jax.kernels.blockwise import (
     last_steps,
     parts,
     plus,
-    powers,
     times,
     toeplitz,
 )
-from ssm_jax.kernels.diagonal import block_length
+from ssm_jax.kernels.diagonal import block_length, powers
 from ssm_jax.kernels.discretize import exponent
 from ssm_jax.kernels.dplr import check_shapes
 from ssm_jax.kernels.dplr_block import block_starts, dplr_block, outputs_by_state, rows

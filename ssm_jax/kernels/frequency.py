@@ -194,14 +194,15 @@ def discrete_transfer_function(
 
 def _geometric_sum(x: Array, y: Array, phase: Phase, length: int | None) -> Array:
     """1 + q + ... + q^(L-1) for q = e^{x + iy}, endless for L = None; `phase` is y's."""
-    angle = wrapped(phase)
-    last = _expm1_by_angle(x, y, angle)
+    angle = value_of(wrapped(phase), y)
+    last = _expm1(x, angle)
     if length is None:
         return -1 / last
-    whole = _expm1_by_angle(length * x, length * y, wrapped(multiply(phase, jnp.int32(length))))
+    whole_angle = value_of(wrapped(multiply(phase, jnp.int32(length))), length * y)
+    whole = _expm1(length * x, whole_angle)
     # At d = 0 the quotient is 0/0: there it is L phi_1(Ld) / phi_1(d), and phi_1 is the gain of a
     # unit step.
-    d = x + 1j * value_of(angle, y)
+    d = x + 1j * angle
     near = (d.real**2 + d.imag**2) * float(length) ** 2 < 0.01
     d_near = jnp.where(near, d, 0.0)
     _, (above, below) = discretize_zoh(jnp.stack([length * d_near, d_near]), jnp.ones((), x.dtype))
@@ -209,17 +210,17 @@ def _geometric_sum(x: Array, y: Array, phase: Phase, length: int | None) -> Arra
 
 
 @jax.custom_jvp
-def _expm1_by_angle(x: Array, y: Array, angle: Array) -> Array:
-    """e^{x + iy} - 1, where y modulo 2 pi is the angle."""
-    return complex_expm1(x, angle)
+def _expm1(x: Array, y: Array) -> Array:
+    """e^{x + iy} - 1."""
+    return complex_expm1(x, y)
 
 
-@_expm1_by_angle.defjvp
-def _expm1_by_angle_jvp(primals, tangents):
+@_expm1.defjvp
+def _expm1_jvp(primals, tangents):
     """By e^x. JAX takes expm1 + 1, whose error is large beside an e^x near 0.
 
     A mode of the bilinear rule near dt A = -2 has dz/dA = 1 / e^z and so brings that to light.
     """
-    x, _, angle = primals
-    power = jnp.exp(x) * (jnp.cos(angle) + 1j * jnp.sin(angle))
-    return complex_expm1(x, angle), power * (tangents[0] + 1j * tangents[1])
+    x, y = primals
+    power = jnp.exp(x) * (jnp.cos(y) + 1j * jnp.sin(y))
+    return _expm1(x, y), power * (tangents[0] + 1j * tangents[1])

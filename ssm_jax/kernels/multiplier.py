@@ -27,6 +27,27 @@ from ssm_jax.kernels.phase import (
 )
 
 
+@jax.custom_jvp
+def power_parts(z: Array, phase: Phase, steps: Array) -> tuple[Array, Array]:
+    """Re and Im of e^{zl}, by the exact phase of Im z, for the int32 steps l; broadcasts.
+
+    Differentiable by z, to any order: a phase has no derivative, so that of e^{zl} is l e^{zl}.
+    """
+    decay = jnp.exp(z.real * steps.astype(z.real.dtype))
+    cos, sin = cos_sin(multiply(phase, steps))
+    return decay * cos, decay * sin
+
+
+@power_parts.defjvp
+def _power_parts_jvp(primals, tangents):
+    z, _, steps = primals
+    re, im = power_parts(*primals)
+    dz_re, dz_im = (
+        part * steps.astype(z.real.dtype) for part in (tangents[0].real, tangents[0].imag)
+    )
+    return (re, im), (dz_re * re - dz_im * im, dz_re * im + dz_im * re)
+
+
 class Multiplier(NamedTuple):
     """A_bar = e^z, and the exact phase of Im z."""
 
@@ -34,11 +55,10 @@ class Multiplier(NamedTuple):
     phase_N: Phase
 
     def powers(self, steps: Iterable[int]) -> Array:
-        """A_bar^k for the steps k, each as a `factor`: (K, 2, 2, N). Not differentiable."""
+        """A_bar^k for the steps k, each as a `factor`: (K, 2, 2, N)."""
         k_K1 = jnp.asarray(list(steps), jnp.int32)[:, None]
-        decay_KN = jnp.exp(self.z_N.real[None] * k_K1.astype(self.z_N.real.dtype))
-        cos_KN, sin_KN = cos_sin(multiply(Phase(*(x[None] for x in self.phase_N)), k_K1))
-        return factor(decay_KN * cos_KN, decay_KN * sin_KN)
+        phase_1N = Phase(*(x[None] for x in self.phase_N))
+        return factor(*power_parts(self.z_N[None], phase_1N, k_K1))
 
     def pair(self) -> tuple[Array, Array]:
         """A_bar as a sum of two factors, its float32 value and what that lacks, to some 3e-9.

@@ -28,14 +28,13 @@ from ssm_jax.kernels.blockwise import (
     last_steps,
     parts,
     plus,
-    powers,
     product,
     readout_rows,
     real_row,
     times,
     toeplitz,
 )
-from ssm_jax.kernels.diagonal import block_length
+from ssm_jax.kernels.diagonal import block_length, powers
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.phase import Phase

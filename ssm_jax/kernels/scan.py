@@ -18,7 +18,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels.multiplier import Multiplier, from_parts, in_parts, swapped, times
+from ssm_jax.kernels.linear_map import linear_map
+from ssm_jax.kernels.multiplier import (
+    Multiplier,
+    factor,
+    from_parts,
+    in_parts,
+    swapped,
+    times,
+)
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
 
@@ -140,7 +148,7 @@ def _associative(
     x_BL2N = in_parts(x_BLN)
     if w_BL2N is None:
         return x_BL2N, None
-    entering = _delayed(x_BL2N, 1, reverse).at[:, first].add(x0_B2N)
+    entering = _entering(reverse, x_BL2N, x0_B2N)
     same_2N = jnp.sum(w_BL2N * entering, axis=(0, 1))
     crossed_2N = jnp.sum(w_BL2N * swapped(entering), axis=(0, 1))
     return x_BL2N, _folded(same_2N, crossed_2N)
@@ -234,31 +242,76 @@ def _chunked(
 _METHODS: dict[str, Method] = {"chunked": _chunked, "associative": _associative}
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _scan(
     reverse: bool, method: str, z_N: Array, phase_N: Phase, v_BL2N: Array, x0_B2N: Array
 ) -> Array:
     return _METHODS[method](Multiplier(z_N, phase_N), v_BL2N, x0_B2N, reverse, None)[0]
 
 
-def _forward(reverse, method, z_N, phase_N, v_BL2N, x0_B2N):
-    x_BL2N = _scan(reverse, method, z_N, phase_N, v_BL2N, x0_B2N)
-    return x_BL2N, (z_N, phase_N, x_BL2N, x0_B2N)
+@_scan.defjvp
+def _scan_jvp(reverse, method, primals, tangents):
+    z_N, phase_N, _, x0_B2N = primals
+    dz_N, _, dv_BL2N, dx0_B2N = tangents
+    x_BL2N = _scan(reverse, method, *primals)
+    forward, backward = (partial(function, reverse, method) for function in (_forward, _backward))
+    residuals = z_N, phase_N, x_BL2N, x0_B2N
+    return x_BL2N, linear_map(forward, backward, residuals, (dz_N, dv_BL2N, dx0_B2N))
+
+
+def _entering(reverse: bool, x_BL2N: Array, x0_B2N: Array) -> Array:
+    """The state that enters each step."""
+    first = -1 if reverse else 0
+    return _delayed(x_BL2N, 1, reverse).at[:, first].add(x0_B2N)
+
+
+def _forward(reverse, method, residuals, tangents):
+    """dx_l = A_bar dx_{l-1} + A_bar dz x_{l-1} + dv_l."""
+    z_N, phase_N, x_BL2N, x0_B2N = residuals
+    dz_N, dv_BL2N, dx0_B2N = tangents
+    dA_2N = times(Multiplier(z_N, phase_N).powers([1])[0], in_parts(dz_N))
+    drive_BL2N = dv_BL2N + times(factor(*dA_2N), _entering(reverse, x_BL2N, x0_B2N))
+    return _scan(reverse, method, z_N, phase_N, drive_BL2N, dx0_B2N)
 
 
 def _backward(reverse, method, residuals, g_BL2N):
-    """With G = d/dRe + i d/dIm of the loss: G_v,l = g_l + conj(A_bar) G_v,l+1."""
-    z_N, phase_N, x_BL2N, x0_B2N = residuals
+    return _backward_scan(reverse, method, *residuals, g_BL2N)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _backward_scan(reverse, method, z_N, phase_N, x_BL2N, x0_B2N, g_BL2N):
+    """With G = d/dRe + i d/dIm of the loss: G_v,l = g_l + conj(A_bar) G_v,l+1.
+
+    The sum for z is taken in the loop over the steps, as they pass.
+    """
     back = Multiplier(z_N, phase_N).conjugate()
     zero_B2N = jnp.zeros_like(x0_B2N)
     dv_BL2N, total_2N = _METHODS[method](back, g_BL2N, zero_B2N, not reverse, x_BL2N)
     assert total_2N is not None  # there was a w
-    A_22N = back.powers([1])[0]
     dv0_B2N = dv_BL2N[:, -1 if reverse else 0]
     of_x0_2N = _folded(jnp.sum(x0_B2N * dv0_B2N, 0), jnp.sum(x0_B2N * swapped(dv0_B2N), 0))
-    dz_re_N, dz_im_N = times(A_22N, total_2N + of_x0_2N)
+    return _cotangents(back, total_2N + of_x0_2N, dv_BL2N, dv0_B2N)
+
+
+def _cotangents(back: Multiplier, total_2N: Array, dv_BL2N: Array, dv0_B2N: Array):
+    A_22N = back.powers([1])[0]
+    dz_re_N, dz_im_N = times(A_22N, total_2N)
     # JAX's cotangent of a complex number x + iy is d/dx - i d/dy.
-    return jax.lax.complex(dz_re_N, -dz_im_N), None, dv_BL2N, times(A_22N, dv0_B2N)
+    return jax.lax.complex(dz_re_N, -dz_im_N), dv_BL2N, times(A_22N, dv0_B2N)
 
 
-_scan.defvjp(_forward, _backward)
+@_backward_scan.defjvp
+def _backward_jvp(reverse, method, primals, tangents):
+    """Of the same without the loop's sum."""
+    z_N, phase_N, *point = primals
+
+    def apart(z_N, x_BL2N, x0_B2N, g_BL2N):
+        back = Multiplier(z_N, phase_N).conjugate()
+        dv_BL2N = _scan(not reverse, method, *back, g_BL2N, jnp.zeros_like(x0_B2N))
+        entering = _entering(reverse, x_BL2N, x0_B2N)
+        same, crossed = dv_BL2N * entering, swapped(dv_BL2N) * entering
+        total_2N = _folded(jnp.sum(same, axis=(0, 1)), jnp.sum(crossed, axis=(0, 1)))
+        return _cotangents(back, total_2N, dv_BL2N, dv_BL2N[:, -1 if reverse else 0])
+
+    direction = tangents[0], *tangents[2:]
+    return _backward_scan(reverse, method, *primals), jax.jvp(apart, (z_N, *point), direction)[1]

@@ -69,38 +69,38 @@ def _normalized_within(
     return _affine(x_BLH, mean_H, var_H, scale_H, bias_H), mean_H, var_H
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _normalized(x_BLH: Array, scale_H: Array, bias_H: Array) -> tuple[Array, Array, Array]:
-    """y, and the batch's mean and biased variance, through which no gradient goes.
+    """y, and the batch's mean and biased variance.
 
-    With the gradient in closed form: the one that JAX derives reads 7 arrays of the size of x, and
-    this one 3.
+    With the derivative in closed form. It is its own transpose but for the factor, so a gradient
+    reads 3 arrays of the size of x; the one that JAX derives reads 7.
     """
-    return _normalized_forward(x_BLH, scale_H, bias_H)[0]
-
-
-def _normalized_forward(x_BLH, scale_H, bias_H):
     mean_H = jnp.mean(x_BLH, axis=(0, 1))
     var_H = jnp.mean(jnp.square(x_BLH - mean_H[None, None, :]), axis=(0, 1))
-    y_BLH = _affine(x_BLH, mean_H, var_H, scale_H, bias_H)
-    return (y_BLH, mean_H, var_H), (x_BLH, mean_H, var_H, scale_H)
+    return _affine(x_BLH, mean_H, var_H, scale_H, bias_H), mean_H, var_H
 
 
-def _normalized_backward(residuals, gradients):
-    """With x_hat = (x - mean) / sigma: dx = scale / sigma (dy - mean dy - x_hat mean(dy x_hat))."""
-    x_BLH, mean_H, var_H, scale_H = residuals
-    dy_BLH = materialize(gradients[0], scale_H[0])
+@_normalized.defjvp
+def _normalized_jvp(primals, tangents):
+    """With x_hat = (x - mean) / sigma: dy = scale / sigma (dx - mean dx - x_hat mean(dx x_hat))."""
+    x_BLH, scale_H, _ = primals
+    dx_BLH, dscale_H, dbias_H = tangents
+    y_BLH, mean_H, var_H = _normalized(*primals)
     inverse_H = jax.lax.rsqrt(var_H + EPSILON)
     centered_BLH = x_BLH - mean_H[None, None, :]
     n = x_BLH.shape[0] * x_BLH.shape[1]
-    dbias_H = jnp.sum(dy_BLH, axis=(0, 1))
-    dscale_H = inverse_H * jnp.sum(dy_BLH * centered_BLH, axis=(0, 1))
-    slope_H, shift_H = inverse_H * dscale_H / n, dbias_H / n
-    dx_BLH = dy_BLH - shift_H[None, None, :] - centered_BLH * slope_H[None, None, :]
-    return dx_BLH * (scale_H * inverse_H)[None, None, :], dscale_H, dbias_H
-
-
-_normalized.defvjp(_normalized_forward, _normalized_backward)
+    factor_H = scale_H * inverse_H
+    shift_H = jnp.sum(dx_BLH, axis=(0, 1)) / n
+    half_H = jnp.sum(dx_BLH * centered_BLH, axis=(0, 1)) / n  # half of the variance's
+    by_centered_H = inverse_H * dscale_H - factor_H * inverse_H**2 * half_H
+    by_constant_H = dbias_H - factor_H * shift_H
+    dy_BLH = (
+        dx_BLH * factor_H[None, None, :]
+        + centered_BLH * by_centered_H[None, None, :]
+        + by_constant_H[None, None, :]
+    )
+    return (y_BLH, mean_H, var_H), (materialize(dy_BLH, scale_H[0]), shift_H, 2 * half_H)
 
 
 class LayerNorm(nnx.Module):
