@@ -1,11 +1,13 @@
 """Show that a run that is killed again and again ends in the very numbers of one that is not.
 
     python scripts/check_resume.py --config=configs/listops_small.py --folder=runs/check --kills=12
+    python scripts/check_resume.py --config=tests/train/tiny.py --folder=runs/spoilt --what=damage
 
 Trains twice in subprocesses: once undisturbed, and once stopped at `--kills` moments spread over
 the run (SIGKILL twice as often as SIGTERM or Ctrl-C) and started again by the same command. Then
 compares every line of metrics.jsonl, every leaf of the last checkpoint, and the test result, to
-the bit.
+the bit. --what=damage spoils each file of a run in turn, and lets each of its writes find the disk
+full, instead (resume/damage.py); choose a run of seconds for it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from ssm_jax import cli
 from ssm_jax.options import Flag
@@ -150,9 +154,36 @@ def check_resume(options: list[str], folder: Path, kills: int, seed: int) -> dic
     }
 
 
+def check_damage(cfg: ConfigDict, data_dir: Path, folder: Path, argv: list[str]) -> dict[str, Any]:
+    """Spoil a run in every way; see `damage_matrix`.
+
+    Args:
+      cfg: of the run.
+      data_dir: where its data are, or are put.
+      folder: gets the runs and must be new.
+      argv: the command, for the result.
+    """
+    from resume.damage import damage_matrix
+
+    from ssm_jax.train.experiment import CompiledOnce, build
+    from ssm_jax.train.record import run_record
+
+    experiments = []
+    for seed in (cfg.seed, cfg.seed + 1):
+        own = cfg.copy_and_resolve_references()
+        own.seed = seed
+        experiments.append(CompiledOnce.of(build(own, data_dir=data_dir)))
+    start = time.monotonic()
+    found = damage_matrix(*experiments, folder / "runs")
+    record = run_record({}, "", cfg.seed, {}, ["scripts/check_resume.py", *argv])
+    kept = {key: record[key] for key in ("command", "git", "versions", "devices", "seed")}
+    return {**found, "seconds": round(time.monotonic() - start, 1), **kept}
+
+
 def main(argv: list[str]) -> int:
     flags = (
-        Flag("folder", "new folder for the two runs", kind=Path, writes="folder"),
+        Flag("folder", "new folder for the runs", kind=Path, writes="folder"),
+        Flag("what", "what is done to the run", "kills", choices=("kills", "damage")),
         Flag("kills", "how often to interrupt", 12, int),
         Flag("seed", "of the moments of interruption", 0, int),
         cli.DATA_DIR,
@@ -160,19 +191,28 @@ def main(argv: list[str]) -> int:
     # A shell starts background jobs deaf to Ctrl-C, and their children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
-    if values["folder"] is None:
+    folder = values["folder"]
+    if folder is None:
         cli.fail("--folder is missing; give a new folder, such as --folder=runs/check.")
-    own = ("--folder", "--kills", "--seed")
-    options = [word for word in argv if word.partition("=")[0] not in own]
-    result = check_resume(options, values["folder"], values["kills"], values["seed"])
+    if values["what"] == "damage":
+        result = check_damage(cfg, values["data_dir"], folder, argv)
+        for case in result["cases"]:
+            print(f"{case['when']:10} {case['file']:40} {case['damage']:16} {case['outcome']}")
+        told = "; ".join(f"{n} {outcome}" for outcome, n in result["outcomes"].items())
+        told = f"{len(result['cases'])} cases: {told}."
+    else:
+        own = ("--folder", "--kills", "--seed", "--what")
+        options = [word for word in argv if word.partition("=")[0] not in own]
+        result = check_resume(options, folder, values["kills"], values["seed"])
+        told = (
+            f"{result['kills']} interruptions of {result['steps']} steps: "
+            f"{result['metrics_lines']} lines of metrics, {result['leaves']} leaves and the test "
+            f"result are {'equal to the bit' if result['equal'] else 'NOT equal'}."
+        )
     result = {"config": cfg.name, **result}
-    (values["folder"] / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(
-        f"{result['kills']} interruptions of {result['steps']} steps: {result['metrics_lines']} "
-        f"lines of metrics, {result['leaves']} leaves and the test result are "
-        f"{'equal to the bit' if result['equal'] else 'NOT equal'}."
-    )
-    return 0 if result["equal"] else 1
+    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(told)
+    return 0 if result.get("equal", result.get("right")) else 1
 
 
 if __name__ == "__main__":

@@ -18,15 +18,29 @@ if __name__ == "__main__":
 from ssm_jax import cli
 from ssm_jax.data.recipe import default_data_dir
 from ssm_jax.heap import keep_freed_memory
+from ssm_jax.options import Flag
 from ssm_jax.places import check_writable
 from ssm_jax.train.logs import default_wandb
 from ssm_jax.train.workdir import Workdir
+
+FRESH = Flag(
+    "fresh",
+    "start anew: what is in --workdir moves to its subfolder old-1; give it once",
+    False,
+    bool,
+)
+ACCEPT_LOG = Flag(
+    "accept_log",
+    "go on though log or diagnostics are lost or damaged; keep what is sound",
+    False,
+    bool,
+)
 
 
 def main(argv: list[str]) -> int:
     wandb = replace(cli.WANDB, default=default_wandb())
     data_dir = replace(cli.DATA_DIR, default=default_data_dir())
-    flags = (cli.WORKDIR, data_dir, cli.FROM, wandb, cli.DRY_RUN)
+    flags = (cli.WORKDIR, data_dir, cli.FROM, wandb, cli.DRY_RUN, FRESH, ACCEPT_LOG)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
     if values["from"] is not None and cfg.data.source in ("generated", "photographs"):
         with cfg.unlocked():
@@ -53,6 +67,8 @@ def main(argv: list[str]) -> int:
         values["workdir"],
         wandb=values["wandb"],
         argv=["scripts/train.py", *argv],
+        fresh=values["fresh"],
+        accept_log=values["accept_log"],
     )
 
 

@@ -44,7 +44,7 @@ def diverged(
             data_fingerprint=experiment.dataset.fingerprint,
         ) as crash:
             crash.save(step - 1, state, final=True)
-    except CheckpointError as error:  # must not hide why the run stops
+    except (CheckpointError, OSError) as error:  # must not hide why the run stops
         saved = f"the state before that step could not be saved ({error})"
     report = {
         "step": step,
@@ -54,7 +54,10 @@ def diverged(
         "non_finite": leaves,
         "examples": [int(i) for i in indices_B],
     }
-    write_json_atomic(workdir.crash / "report.json", report)
+    try:
+        write_json_atomic(workdir.crash / "report.json", report)
+    except OSError as error:
+        saved = f"what is needed to look into it could not be written ({error})"
     shown = ", ".join(leaves[:4]) + (f" and {len(leaves) - 4} more" if len(leaves) > 4 else "")
     return FloatingPointError(
         f"loss {values['loss']:.4g} or its gradient is not finite at step {step} "

@@ -25,6 +25,7 @@ from ssm_jax.layers.probe import Probe, probe, probe_of
 from ssm_jax.tasks import mean_metrics
 from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment, timed_compile
+from ssm_jax.train.stamps import stamp_of
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import write_bytes_atomic
 
@@ -197,12 +198,13 @@ def numbers_of(arrays: Arrays) -> dict[str, float]:
     return row
 
 
-def write_arrays(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write folder/STEP.npz, atomically; equal arrays give equal bytes."""
+def write_arrays(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Write folder/STEP.npz, atomically, and return its stamp; equal arrays give equal bytes."""
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_bytes_atomic(folder / f"{step}.npz", buffer.getvalue())
+    return stamp_of(buffer.getvalue())
 
 
 def read_arrays(folder: Path) -> dict[int, Arrays]:

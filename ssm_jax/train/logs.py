@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -11,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+
+from ssm_jax.train.stamps import fault, new_hash
 
 # JSON has no word for these; as strings they keep their difference, which null would lose.
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -34,31 +38,44 @@ class MetricsLog:
     process writes: process 0.
     """
 
-    def __init__(self, path: Path, start_step: int):
-        """Open the file and cut it back to `start_step`, atomically.
+    def __init__(self, path: Path, start_step: int, stamp: Mapping[str, Any] | None = None):
+        """Open the file and cut it back to where a run goes on.
 
         Args:
           path: the file; it is made if missing, its folder is not.
           start_step: steps already taken, as the restored checkpoint says. Lines of later steps go,
             as does a last line that was torn. 0 is a fresh start and leaves an empty file.
+          stamp: of the checkpoint (`stamp`): all behind it goes, and what is before it must be what
+            was written. None: the checkpoint has none, and the steps of the lines decide.
 
         Raises:
-          ValueError: a line that is not the last is no JSON; the file is left as it is.
+          ValueError: a line that is not the last is no JSON, or the stamp does not fit; the file is
+            left as it is.
         """
         self.path = path
-        rows = _rows(path) if start_step > 0 else []
-        kept = [(row["step"], line) for line, row in rows if row["step"] <= start_step]
-        text = b"".join(line for _, line in kept)
-        if path.exists() and path.read_bytes() != text:
-            part = path.with_name(path.name + ".part")
-            with part.open("wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        self._last = kept[-1][0] if kept else 0
-        self._there = {line for step, line in kept if step == start_step}
-        self._file = path.open("ab")
+        if stamp is not None:
+            if (what := fault(path, stamp, whole=False)) is not None:
+                raise ValueError(f"{path} {what}.")
+            text = path.read_bytes()[: stamp["bytes"]] if path.exists() else b""
+            if path.exists() and path.stat().st_size > len(text):
+                os.truncate(path, len(text))
+            rows = _rows(path)
+        else:
+            rows = _rows(path) if start_step > 0 else []
+            rows = [(line, row) for line, row in rows if row["step"] <= start_step]
+            text = b"".join(line for line, _ in rows)
+            if path.exists() and path.read_bytes() != text:
+                part = path.with_name(path.name + ".part")
+                with part.open("wb") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(path)
+        self._last = rows[-1][1]["step"] if rows else 0
+        self._there = {line for line, row in rows if row["step"] == start_step}
+        self._bytes, self._hash = len(text), new_hash(text)
+        # Unbuffered: what could not be written must not come once more on closing.
+        self._file = path.open("ab", buffering=0)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Append one line and hand it to the operating system: it outlives the process.
@@ -70,6 +87,7 @@ class MetricsLog:
 
         Raises:
           ValueError: the step is before that of the last line, or a name is "step" or "kind".
+          OSError: it cannot be written, as on a full disk; what is before it stays.
         """
         if step < self._last:
             raise ValueError(
@@ -85,20 +103,32 @@ class MetricsLog:
         row = {"step": int(step), "kind": kind} | {k: _plain(v) for k, v in values.items()}
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         if line not in self._there:
-            # One write of a whole line: a kill tears the last line at most.
-            self._file.write(line)
-            self._file.flush()
+            try:
+                # One write of a whole line: a kill tears the last line at most.
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._bytes)
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            self._bytes += len(line)
+            self._hash.update(line)
+
+    def stamp(self) -> dict[str, Any]:
+        """The length and hash of all lines written: what a checkpoint says of the log before it."""
+        return {"bytes": self._bytes, "hash": self._hash.hexdigest()}
 
     def flush(self) -> None:
         """Wait until all lines are on the disk: they outlive a power cut."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
         if not self._file.closed:
-            self.flush()
-            self._file.close()
+            try:
+                self.flush()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +139,32 @@ class MetricsLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        with contextlib.suppress(OSError):  # the error on its way out is the one to show
+            self.close()
+
+
+def sound_lines(path: Path, step: int) -> bytes:
+    """The lines of a damaged file that can be its own: whole, in order, none twice, none past step.
+
+    Args:
+      path: the file; one that cannot be read has none.
+      step: the last one wanted.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError:
+        return b""
+    kept: dict[bytes, None] = {}
+    last = 0
+    for line in lines:
+        row = _row(line)
+        if row is not None and last <= row["step"] <= step:
+            kept[line] = None
+            last = row["step"]
+    return b"".join(kept)
 
 
 def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -135,18 +190,24 @@ def _rows(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     rows = []
     for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            whole = line.endswith(b"\n") and {"step", "kind"} <= row.keys()
-        except (ValueError, AttributeError):
-            whole = False
-        if whole:
+        row = _row(line)
+        if row is not None:
             rows.append((line, row))
         elif number < len(lines):
             raise ValueError(
                 f"{path}: line {number} of {len(lines)} is no line of metrics; move the file away."
             )
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A whole line of metrics as read, or None."""
+    try:
+        row = json.loads(line)
+        whole = line.endswith(b"\n") and type(row["step"]) is int and type(row["kind"]) is str
+    except (ValueError, KeyError, TypeError):
+        return None
+    return row if whole else None
 
 
 def _plain(value: float) -> int | float | str:

@@ -13,105 +13,94 @@ from rich.console import Console
 
 from ssm_jax import config as config_lib
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
+from ssm_jax.train import restart
 from ssm_jax.train.checkpoint import CheckpointStore
 from ssm_jax.train.console import Progress, parameter_table, say
 from ssm_jax.train.crash import diverged
 from ssm_jax.train.diagnose import Diagnostics, cut, numbers_of, write_arrays
-from ssm_jax.train.experiment import Experiment, setup_digest
+from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.train.means import PerLength, evaluation_step, split_means
-from ssm_jax.train.meta import CheckpointError, Meta, is_number
-from ssm_jax.train.record import run_record
+from ssm_jax.train.meta import CheckpointError, Meta
 from ssm_jax.train.reopen import Opened, best_of
-from ssm_jax.train.result import below_reference, draw, summary_of
+from ssm_jax.train.result import below_reference, draw, mark_done, summary_of, write_summary
 from ssm_jax.train.state import TrainState
-from ssm_jax.train.workdir import Workdir, write_json_atomic
+from ssm_jax.train.workdir import Workdir
 
 EXIT_DONE = 0
 
 
 def train_and_evaluate(
-    experiment: Experiment, path: Path, *, wandb: str = "disabled", argv: Sequence[str] = ()
+    experiment: Experiment,
+    path: Path,
+    *,
+    wandb: str = "disabled",
+    argv: Sequence[str] = (),
+    fresh: bool = False,
+    accept_log: bool = False,
 ) -> int:
     """Train, evaluate, choose the best checkpoint, and read the test split once.
 
     Stopped at any moment and called again it goes on from the newest good checkpoint, and every
-    later number is equal to the bit. A finished run is left as it is.
+    later number is equal to the bit. A finished run is left as it is; one whose result is damaged
+    is tested again.
 
     Args:
       experiment: see `experiment.build`.
       path: the run's folder.
       wandb: "disabled", "offline" or "online".
       argv: the command, for the record.
+      fresh: move what a run has left in the folder to a subfolder, and start anew.
+      accept_log: go on with a log or diagnostics that are not what the run has written; see
+        `restart.find`.
 
     Returns:
       EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
 
     Raises:
       FloatingPointError: a loss or gradient is not finite.
-      WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError: see those.
+      WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError, RunDamaged: see those.
     """
     cfg, dataset = experiment.cfg, experiment.dataset
-    with (
-        Workdir(path) as workdir,
-        StopRequest() as stop,
-        jax.set_mesh(experiment.mesh),
-        CheckpointStore(
+    with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
+        if fresh:
+            restart.start_anew(workdir)
+        with CheckpointStore(
             workdir.checkpoints,
             keep=cfg.checkpoint.keep,
             best_metric=cfg.train.select_metric,
             best_mode=experiment.task.metrics[cfg.train.select_metric],
             identity=config_lib.identity(cfg),
             data_fingerprint=dataset.fingerprint,
-            accept=_refuse_odd_window,
-        ) as checkpoints,
-    ):
-        restored = checkpoints.restore_newest(experiment.abstract_state())
-        if workdir.done:
-            say(f"{path} is finished; its result is in {workdir.summary.name}.")
-            return EXIT_DONE
-        for line in experiment.describe():
-            say(line)
-        Console(stderr=True).print(parameter_table(experiment.rows))
-        if restored is None:
-            state, start = experiment.fresh_state(), 0
-            data = {"fingerprint": dataset.fingerprint, **dataset.provenance.as_dict()}
-            flat, digest = config_lib.flatten(cfg), config_lib.digest(cfg)
-            record = run_record(flat, digest, cfg.seed, data, argv)
-            write_json_atomic(workdir.record, {**record, "setup_digest": setup_digest(cfg)})
-        else:
-            state, start = restored[0], restored[1].step
-            say(f"going on from step {start:,} of {experiment.total_steps:,}.")
-        sink = open_wandb(
-            wandb,
-            workdir=workdir.path,
-            config=config_lib.flatten(cfg),
-            run_name=f"{cfg.name}-{workdir.path.name}",
-        )
-        with (
-            MetricsLog(workdir.metrics, start) as log,
-            MetricsLog(workdir.path / "timing.jsonl", start) as timing,
-        ):
-            cut(workdir.diagnostics, start)
-            run = _Run(experiment, workdir, checkpoints, log, timing, sink, stop)
-            if restored is not None:
-                meta = restored[1]
-                run.best, run.window = meta.best, dict(meta.extra["window"])
-                run.evaluated_at = start if meta.evaluated else 0
-            finished = run.train(state, start) and run.conclude()
-        sink.close()
+            accept=restart.accept,
+        ) as checkpoints:
+            found = restart.find(experiment, workdir, checkpoints, argv, accept_log=accept_log)
+            if found is None:
+                say(f"{path} is finished; its result is in {workdir.summary.name}.")
+                return EXIT_DONE
+            for line in experiment.describe():
+                say(line)
+            Console(stderr=True).print(parameter_table(experiment.rows))
+            sink = open_wandb(
+                wandb,
+                workdir=workdir.path,
+                config=config_lib.flatten(cfg),
+                run_name=f"{cfg.name}-{workdir.path.name}",
+            )
+            start, stamps = found.step, found.stamps
+            with (
+                MetricsLog(workdir.metrics, start, stamps.pop(workdir.metrics.name, None)) as log,
+                MetricsLog(workdir.timing, start, stamps.pop(workdir.timing.name, None)) as timing,
+            ):
+                cut(workdir.diagnostics, start)
+                run = _Run(experiment, workdir, checkpoints, log, timing, sink, stop, argv)
+                if (meta := found.meta) is not None:
+                    run.best, run.window = meta.best, dict(meta.extra["window"])
+                    run.evaluated_at = start if meta.evaluated else 0
+                    run.arrays, run.noted = stamps, True
+                finished = run.train(found.state, start) and run.conclude()
+            sink.close()
     return EXIT_DONE if finished else EXIT_STOPPED
-
-
-def _refuse_odd_window(meta: Meta) -> None:
-    """Raise CheckpointError for sums since the last line of the log that no run has."""
-    window = meta.extra.get("window")
-    if not (
-        isinstance(window, dict)
-        and all(map(is_number, window.values()))
-        and (not window or window.get("steps", 0) >= 1)
-    ):
-        raise CheckpointError(f"its meta document is sound but has window={window!r:.60}")
 
 
 @dataclass
@@ -125,10 +114,13 @@ class _Run:
     timing: MetricsLog  # steps per second: depends on the clock, so kept apart from the log
     sink: WandbSink
     stop: StopRequest
+    argv: Sequence[str]
     best: dict[str, Any] | None = None  # {"step", "value"} of the best evaluation so far
     evaluated_at: int = 0  # last step that was evaluated, and what was found there
     found: dict[str, float] | None = None
     window: dict[str, float] = field(default_factory=dict)  # sums since the last line of the log
+    arrays: dict[str, Any] = field(default_factory=dict)  # stamps of the diagnostics, by name
+    noted: bool = False  # whether the record says that a step was saved
     last_finite: tuple[int, float] | None = None  # step, loss
     eval_step: PerLength = field(init=False)
     diagnostics: Diagnostics = field(init=False)
@@ -194,12 +186,12 @@ class _Run:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
         self.workdir.confirm()
-        summary = summary_of(experiment, self.workdir, test, best, opened.lost)
-        write_json_atomic(self.workdir.summary, summary)
+        restart.check_record(experiment, self.workdir, self.argv, experiment.total_steps)
+        write_summary(self.workdir, summary_of(experiment, self.workdir, test, best, opened.lost))
         if experiment.cfg.figures:
             for figure in draw(experiment, self.workdir, state):
                 say(f"figure: {figure}")
-        self.workdir.mark_done({"test": test})
+        mark_done(self.workdir, test, self._stamps())
         self.sink.write("test", experiment.total_steps, test)
         beside = ", ".join(
             f"{name.replace('_', ' ')} {value:.4f}"
@@ -294,7 +286,8 @@ class _Run:
         arrays = self.diagnostics.of(state, gradient=log.gradient)
         row = numbers_of(arrays)
         if row:
-            write_arrays(self.workdir.diagnostics, step, arrays)
+            stamp = write_arrays(self.workdir.diagnostics, step, arrays)
+            self.arrays[f"{self.workdir.diagnostics.name}/{step}.npz"] = stamp
             self.log.write("diagnostics", step, row)
             self.sink.write("diagnostics", step, row)
 
@@ -307,12 +300,19 @@ class _Run:
         """
         self.workdir.confirm()
         self.log.flush()
+        self.timing.flush()
         self.store.save(
             step,
             state,
             metrics=self.found if self.evaluated_at == step else None,
             best=self.best,
-            extra={"window": self.window},
+            extra={"window": self.window, "files": self._stamps()},
             replace=replace,
             final=final,
         )
+        if not self.noted and (saved := self.store.steps()):
+            self.noted = restart.note_saved(self.workdir, saved[0])
+
+    def _stamps(self) -> dict[str, Any]:
+        """The stamps of all that the run has written so far, by name."""
+        return {**{log.path.name: log.stamp() for log in (self.log, self.timing)}, **self.arrays}

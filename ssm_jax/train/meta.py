@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ssm_jax.train.stamps import is_count
+
 _FORMAT = 1  # of the document; raise it when a field changes its meaning
 
 
@@ -68,7 +70,7 @@ def seal(
         "saved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     content = json.loads(json.dumps(content))  # as it will read back: tuples are lists
-    return {**content, "crc32": _checksum(content)}
+    return {**content, "crc32": checksum(content)}
 
 
 def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
@@ -81,7 +83,7 @@ def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
     if not isinstance(document, dict) or "crc32" not in document:
         raise CheckpointError("its meta document is incomplete")
     content = {key: value for key, value in document.items() if key != "crc32"}
-    if _checksum(content) != document["crc32"]:
+    if checksum(content) != document["crc32"]:
         raise CheckpointError("the checksum of its meta document differs")
     if content.get("format") != _FORMAT:
         raise StateMismatch(
@@ -110,13 +112,11 @@ def _fault(content: Mapping[str, Any]) -> str | None:
     if not isinstance(meta, dict) or meta.keys() != _KINDS.keys():
         return "other fields than a checkpoint's"
     for name, kinds in _KINDS.items():
-        if not isinstance(meta[name], kinds) or (name == "step" and not _is_count(meta[name])):
+        if not isinstance(meta[name], kinds) or (name == "step" and not is_count(meta[name])):
             return f"{name}={meta[name]!r:.60}"
     best = meta["best"]
     if best is not None and not (
-        _is_count(best.get("step"))
-        and is_number(best.get("value"))
-        and math.isfinite(best["value"])
+        is_count(best.get("step")) and is_number(best.get("value")) and math.isfinite(best["value"])
     ):
         return f"best={best!r:.60}"
     if not all(map(is_number, meta["metrics"].values())):
@@ -139,11 +139,7 @@ def _is_leaf(leaf: Any) -> bool:
     if not known:
         return False
     shape = leaf["shape"]
-    return isinstance(shape, list) and all(map(_is_count, shape)) and _is_count(leaf["crc32"])
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return isinstance(shape, list) and all(map(is_count, shape)) and is_count(leaf["crc32"])
 
 
 def is_number(value: Any) -> bool:
@@ -151,7 +147,8 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def _checksum(content: Mapping[str, Any]) -> int:
+def checksum(content: Mapping[str, Any]) -> int:
+    """CRC-32 of a JSON document, whatever the order of its entries."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 

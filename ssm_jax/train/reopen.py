@@ -16,7 +16,7 @@ from ssm_jax.train import experiment as experiment_lib
 from ssm_jax.train import step_folder
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import warn
-from ssm_jax.train.meta import CheckpointError, ConfigMismatch, Meta, other_run
+from ssm_jax.train.meta import CheckpointError, ConfigMismatch, Meta, checksum, other_run
 from ssm_jax.train.shelf import Shelf
 from ssm_jax.train.state import TrainState
 
@@ -34,7 +34,10 @@ def read_record(path: Path) -> dict[str, Any]:
       FileNotFoundError: there is none.
       ValueError: it is damaged.
     """
+    again = "give the command that trained the run once more, which writes it again"
     if not path.is_file():
+        if (path.parent / "checkpoints").is_dir():
+            raise FileNotFoundError(f"{path} is missing; bring it back, or {again}.")
         raise FileNotFoundError(
             f"{path.parent} holds no run, as it has no {path.name}; give the --workdir of one."
         )
@@ -42,10 +45,23 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         lacking = [key for key in (*PROVENANCE, "config") if key not in record]
     except (ValueError, TypeError):
-        raise ValueError(f"{path} is not JSON of a run; bring the run's own record back.") from None
+        raise ValueError(
+            f"{path} is not JSON of a run; bring the run's own record back, or {again}."
+        ) from None
     if lacking:
         raise ValueError(
             f"{path} lacks {', '.join(lacking)}; evaluate with the version that wrote it."
+        )
+    content = {key: value for key, value in record.items() if key != "crc32"}
+    kinds = (("config", dict), ("data", dict), ("git", dict), ("config_digest", str))
+    if (
+        any(not isinstance(record[key], kind) for key, kind in kinds)
+        or {"fingerprint", "detail"} - record["data"].keys()
+        or "commit" not in record["git"]
+        or record.get("crc32", checksum(content)) != checksum(content)
+    ):
+        raise ValueError(
+            f"{path} was changed after it was written; bring the run's own record back, or {again}."
         )
     return record
 

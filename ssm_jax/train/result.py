@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 from flax import nnx
 
 from ssm_jax import config as config_lib
+from ssm_jax.train import stamps
 from ssm_jax.train.experiment import Experiment, setup_digest
-from ssm_jax.train.logs import read_metrics
+from ssm_jax.train.logs import read_metrics, warn
+from ssm_jax.train.meta import CheckpointError, ConfigMismatch
 from ssm_jax.train.record import published
+from ssm_jax.train.shelf import rename_aside
 from ssm_jax.train.state import TrainState
-from ssm_jax.train.workdir import Workdir
+from ssm_jax.train.workdir import Workdir, write_bytes_atomic
 
 
 def summary_of(
@@ -51,6 +55,94 @@ def summary_of(
         "config_digest": config_lib.digest(cfg),
         "setup_digest": setup_digest(cfg),
     }
+
+
+def write_summary(workdir: Workdir, summary: Mapping[str, Any]) -> None:
+    """Write the summary; one that is there with another result is renamed, with a warning."""
+    path, text = workdir.summary, (json.dumps(summary, indent=2) + "\n").encode()
+    if os.path.lexists(path) and stamps.fault(path, stamps.stamp_of(text), whole=True) is not None:
+        aside = rename_aside(path, "old")
+        warn(f"{path} had something else in it, which is now {aside.name}.")
+    write_bytes_atomic(path, text)
+
+
+def mark_done(workdir: Workdir, test: Mapping[str, float], files: stamps.Stamps) -> None:
+    """Declare the run finished.
+
+    Args:
+      workdir: its summary is written.
+      test: means over the test split.
+      files: stamps of log and diagnostics.
+    """
+    summary = stamps.stamp_of(workdir.summary.read_bytes())
+    workdir.mark_done({"test": dict(test), "files": {**files, workdir.summary.name: summary}})
+
+
+def read_done(workdir: Workdir) -> stamps.Stamps | None:
+    """The stamps in DONE, or None if the run has not come to its end; a damaged one is renamed.
+
+    Older versions wrote no stamps.
+    """
+    path = workdir.path / "DONE"
+    if not os.path.lexists(path):
+        return None
+    try:
+        document = json.loads(path.read_bytes())
+        files = document.get("files", {})
+        if isinstance(document["test"], dict) and stamps.are_stamps(files):
+            return files
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    aside = rename_aside(path, "damaged")
+    warn(f"{path} is damaged and is now {aside.name}; the run goes on to its end once more.")
+    return None
+
+
+def result_stands(
+    experiment: Experiment, workdir: Workdir, files: stamps.Stamps, testable: bool
+) -> bool:
+    """Whether the summary of a finished run is sound; if not, it is renamed, with a warning.
+
+    Whatever else is not as the run has left it is said in a warning.
+
+    Args:
+      experiment, workdir: of the run.
+      files: of `read_done`.
+      testable: whether a checkpoint is left, so that the run can be tested again.
+
+    Raises:
+      ConfigMismatch: the result is of other options or data.
+      CheckpointError: the summary is damaged, and the run cannot be tested again.
+    """
+    faults, path = stamps.faults(workdir.path, files), workdir.summary
+    fault = faults.pop(path.name, None)
+    if faults:
+        warn(f"{stamps.told(workdir.path, faults)}, says DONE; the result does not depend on it.")
+    found = ("", "")
+    if fault is None:
+        try:
+            summary = json.loads(path.read_bytes())
+            found = (summary["config_digest"], summary["data"]["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            fault = "is missing or damaged"
+    if fault is None:
+        asked = (config_lib.digest(experiment.cfg), experiment.dataset.fingerprint)
+        if found != asked:
+            raise ConfigMismatch(
+                f"{path} is the result of other options or data (config {found[0]}, data "
+                f"{found[1]}) than this command's (config {asked[0]}, data {asked[1]}); choose a "
+                "new --workdir."
+            )
+        return True
+    if not testable:
+        raise CheckpointError(
+            f"{path} {fault}, and there is no checkpoint to test again; bring it back (DONE has "
+            "the test result), or add --fresh to start anew."
+        )
+    if os.path.lexists(path):
+        rename_aside(path, "damaged")
+    warn(f"{path} {fault}; the run is tested again.")
+    return False
 
 
 def below_reference(experiment: Experiment, step: int, found: Mapping[str, float]) -> str | None:

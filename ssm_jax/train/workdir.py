@@ -100,6 +100,11 @@ class Workdir:
         return self.path / "metrics.jsonl"
 
     @property
+    def timing(self) -> Path:
+        """What depends on the clock."""
+        return self.path / "timing.jsonl"
+
+    @property
     def summary(self) -> Path:
         return self.path / "summary.json"
 

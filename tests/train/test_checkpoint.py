@@ -315,7 +315,7 @@ def test_a_document_that_no_save_makes_is_refused_though_its_checksum_is_right(c
     else:
         content["meta"] = {**content["meta"], **change}
     with pytest.raises(CheckpointError, match="its meta document is sound but has"):
-        meta.unseal({**content, "crc32": meta._checksum(content)})
+        meta.unseal({**content, "crc32": meta.checksum(content)})
 
 
 def test_an_empty_folder_and_two_broken_steps_are_passed_over_loudly(tmp_path, caplog):

@@ -9,13 +9,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import assert_same_run
+from tiny import assert_same_run, tiny_experiment
 
-from ssm_jax.train import loop, step_folder
+from ssm_jax.train import loop, restart, step_folder
 from ssm_jax.train.evaluate import evaluate_run
 from ssm_jax.train.logs import read_metrics
-from ssm_jax.train.meta import CheckpointError
+from ssm_jax.train.meta import CheckpointError, ConfigMismatch
 from ssm_jax.train.step_folder import list_steps
+from ssm_jax.train.workdir import StopRequest
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -137,3 +138,241 @@ def test_what_has_the_name_of_a_step_and_is_none_is_set_aside(experiment, refere
     assert loop.train_and_evaluate(experiment, trained) == loop.EXIT_DONE
     assert_same_run(trained, reference)
     assert os.path.lexists(checkpoints / "60.corrupt")
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "LOCK"
+    }
+
+
+@pytest.fixture(scope="module")
+def stopped(experiment, tmp_path_factory) -> Path:
+    """The folder of a run that was stopped at step 42; nobody changes it."""
+    path = tmp_path_factory.mktemp("runs") / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+
+        def poll(self: StopRequest, step: int) -> bool:
+            self.requested = "SIGTERM" if step == 42 else None
+            return step == 42
+
+        patch.setattr(StopRequest, "poll", poll)
+        assert loop.train_and_evaluate(experiment, path) == loop.EXIT_STOPPED
+    return path
+
+
+@pytest.fixture
+def copy(stopped, tmp_path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "run"))
+
+
+def doubled(path: Path) -> None:
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def reordered(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], lines[3], lines[2], *lines[4:]]))
+
+
+def halved(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("metrics.jsonl", Path.unlink),
+        ("metrics.jsonl", reordered),
+        ("metrics.jsonl", halved),
+        ("metrics.jsonl", flip_a_bit),
+        ("timing.jsonl", halved),
+        ("diagnostics/20.npz", flip_a_bit),
+    ],
+)
+def test_a_log_that_is_not_the_runs_stops_it_and_there_are_two_ways_on(
+    experiment, reference, copy, name, spoil
+):
+    spoil(copy / name)
+    before = snapshot(copy)
+    spoilt = before.get(name)
+    with pytest.raises(restart.RunDamaged) as error:
+        loop.train_and_evaluate(experiment, copy)
+    assert str(error.value).startswith(f"{copy / name} ")
+    assert "--accept_log" in str(error.value) and "--fresh" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert snapshot(copy) == before
+
+    assert loop.train_and_evaluate(experiment, copy, accept_log=True) == loop.EXIT_DONE
+    assert summary_of(copy)["test"] == summary_of(reference)["test"]
+    if spoilt is not None:
+        assert snapshot(copy)[f"{name}.damaged"] == spoilt
+    theirs = read_metrics(reference / "metrics.jsonl")
+    rows = read_metrics(copy / "metrics.jsonl")
+    assert [row for row in rows if row["step"] > 42] == [r for r in theirs if r["step"] > 42]
+    assert all(row in theirs for row in rows) or spoil is flip_a_bit
+    if spoil is halved and name == "metrics.jsonl":
+        assert rows[:4] == theirs[:4], "the undamaged part of the log is kept"
+
+
+def test_fresh_keeps_what_was_there_and_begins_anew(experiment, reference, copy, capsys):
+    halved(copy / "metrics.jsonl")
+    before = snapshot(copy)
+    assert loop.train_and_evaluate(experiment, copy, fresh=True) == loop.EXIT_DONE
+    assert_same_run(copy, reference)
+    assert snapshot(copy / "old-1") == before
+    assert "what it had left is in" in capsys.readouterr().err
+
+
+def test_a_doubled_or_longer_log_and_a_torn_line_are_cut_without_a_word(
+    experiment, reference, copy, capsys
+):
+    """All of it is behind the checkpoint, as after kill -9."""
+    doubled(copy / "metrics.jsonl")
+    with (copy / "timing.jsonl").open("ab") as file:
+        file.write(b'{"step": 43, "ki')
+    assert loop.train_and_evaluate(experiment, copy) == loop.EXIT_DONE
+    assert_same_run(copy, reference)
+    assert "warning" not in capsys.readouterr().err.lower()
+
+
+def test_a_checkpoint_of_an_older_version_knows_nothing_of_the_log(
+    experiment, reference, copy, monkeypatch
+):
+    read = step_folder.read_meta
+
+    def without_stamps(path):
+        meta, described = read(path)
+        meta.extra.pop("files", None)
+        return meta, described
+
+    monkeypatch.setattr(step_folder, "read_meta", without_stamps)
+    assert loop.train_and_evaluate(experiment, copy) == loop.EXIT_DONE
+    assert_same_run(copy, reference)
+
+
+@pytest.mark.parametrize("other", [{}, {"seed": 5}], ids=["same options", "another seed"])
+def test_lost_checkpoints_beside_a_log_stop_the_run(experiment, data_dir, copy, other):
+    shutil.rmtree(copy / "checkpoints")
+    before = snapshot(copy)
+    command = tiny_experiment(data_dir, log__diagnostics=True, **other) if other else experiment
+    with pytest.raises(restart.RunDamaged, match=r"but no checkpoint.*--fresh to start anew"):
+        loop.train_and_evaluate(command, copy)
+    assert snapshot(copy) == before
+
+
+def test_a_run_ended_before_its_first_save_begins_again_without_a_word(
+    experiment, reference, tmp_path, monkeypatch, capsys
+):
+    write = step_folder.write
+
+    def killed(path, arrays, meta):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(step_folder, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_and_evaluate(experiment, tmp_path / "run")
+    assert read_metrics(tmp_path / "run/metrics.jsonl")
+    monkeypatch.setattr(step_folder, "write", write)
+    capsys.readouterr()
+    assert loop.train_and_evaluate(experiment, tmp_path / "run") == loop.EXIT_DONE
+    assert_same_run(tmp_path / "run", reference)
+    assert "warning" not in capsys.readouterr().err.lower()
+
+
+def test_first_save_is_noted_in_the_record(stopped, reference):
+    for path in (stopped, reference):
+        assert restart.read_record(path / "record.json")["saved"] == 7
+
+
+@pytest.mark.parametrize("fate", ["missing", "halved", "flipped", "another run's", "a folder"])
+def test_a_record_that_is_lost_or_damaged_is_made_again_at_the_start(
+    experiment, reference, copy, data_dir, capsys, fate
+):
+    record = copy / "record.json"
+    whole = json.loads(record.read_text())
+    if fate == "halved":
+        halved(record)
+    elif fate == "flipped":
+        record.write_text(record.read_text().replace('"python": "3', '"python": "4'))
+    else:
+        record.unlink()
+    if fate == "another run's":
+        content = {k: v for k, v in whole.items() if k != "crc32"}
+        content["config_digest"] = "0" * 12
+        record.write_text(json.dumps(content))
+    if fate == "a folder":
+        record.mkdir()
+    with pytest.raises((ValueError, FileNotFoundError)):
+        evaluate_run(copy, data_dir=data_dir)
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:  # noticed before the first step, not after the last one
+        patch.setattr(loop._Run, "train", lambda self, state, start: False)
+        assert loop.train_and_evaluate(experiment, copy) == loop.EXIT_STOPPED
+    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(told) == 1 and "made again from this command" in told[0]
+    again = json.loads(record.read_text())
+    for key in ("config", "config_digest", "setup_digest", "seed", "data", "versions"):
+        assert again[key] == whole[key]
+    assert (copy / "record.json.damaged").exists() == (fate != "missing")
+    if fate != "missing":
+        return
+    assert loop.train_and_evaluate(experiment, copy) == loop.EXIT_DONE
+    assert_same_run(copy, reference)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_finished_run_with_a_damaged_result_is_tested_again(
+    experiment, reference, tmp_path, capsys
+):
+    for number, (name, spoil) in enumerate(
+        [
+            ("summary.json", flip_a_bit),
+            ("summary.json", Path.unlink),
+            ("DONE", halved),
+            ("DONE", Path.unlink),
+        ]
+    ):
+        path = Path(shutil.copytree(reference, tmp_path / f"{number}"))
+        spoil(path / name)
+        capsys.readouterr()
+        assert loop.train_and_evaluate(experiment, path) == loop.EXIT_DONE
+        assert_same_run(path, reference)
+        assert snapshot(path)["DONE"] == snapshot(reference)["DONE"]
+        told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert len(told) == (0 if (name, spoil) == ("DONE", Path.unlink) else 1)
+        assert loop.train_and_evaluate(experiment, path) == loop.EXIT_DONE
+        assert "finished" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_what_of_it_is_damaged_and_keeps_its_result(
+    experiment, data_dir, reference, tmp_path, capsys
+):
+    path = Path(shutil.copytree(reference, tmp_path / "run"))
+    shutil.rmtree(path / "checkpoints")  # to save room
+    (path / "timing.jsonl").unlink()
+    halved(path / "metrics.jsonl")
+    before = snapshot(path)
+    assert loop.train_and_evaluate(experiment, path) == loop.EXIT_DONE
+    [told] = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "metrics.jsonl has" in told and "(and 1 more files)" in told
+    with pytest.raises(ConfigMismatch, match="other options or data"):
+        loop.train_and_evaluate(tiny_experiment(data_dir, seed=1), path)
+    (path / "summary.json").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint to test again"):
+        loop.train_and_evaluate(experiment, path)
+    del before["summary.json"]
+    assert snapshot(path) == before
+
+
+def test_another_result_in_the_place_of_the_summary_is_kept(experiment, trained, reference, capsys):
+    """As when the best checkpoint is lost after the summary was written, and before DONE."""
+    shutil.copy(reference / "summary.json", trained / "summary.json")
+    shutil.rmtree(trained / "checkpoints/20")
+    assert loop.train_and_evaluate(experiment, trained) == loop.EXIT_DONE
+    assert summary_of(trained)["best_lost"]["step"] == 20
+    kept = (trained / "summary.json.old").read_bytes()
+    assert kept == (reference / "summary.json").read_bytes()
+    assert "summary.json.old" in capsys.readouterr().err
