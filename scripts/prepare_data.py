@@ -132,7 +132,7 @@ def prepare_task(args: argparse.Namespace) -> str:
     place = Place(args.data_dir, args.files, args.workers or cpu_count())
     folder = prepare(entry.recipe(entry.options(**given), source, place), args.data_dir)
     verify_store(folder)
-    seconds, facts = time.perf_counter() - start, facts_of(folder)
+    seconds, facts = time.perf_counter() - start, facts_of(folder, known=True)
     if args.record is not None:
         keep_record(args.record, {**facts, "seconds": round(seconds, 1)})
     return f"{table_of(facts)}\n\n{folder} ready in {seconds:.1f} s"
@@ -168,7 +168,9 @@ def verify_task(args: argparse.Namespace) -> str:
             raise ValueError(f"{str(error).removesuffix('.')}: {again}") from None
         links = [path for path in (folder, *sorted(folder.iterdir())) if path.is_symlink()]
         followed = "".join(f"\n{path} is a link to {path.resolve()}" for path in links)
-        shown.append(f"{table_of(facts_of(folder))}\n\n{folder} is as it was written{followed}")
+        shown.append(
+            f"{table_of(facts_of(folder, known=True))}\n\n{folder} is as it was written{followed}"
+        )
     return "\n\n".join(shown)
 
 

@@ -6,7 +6,9 @@ Only a preparation imports this module; training reads the arrays of `store.py`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,9 +79,12 @@ def build(builder: LongSequences, advance: Callable[[int], None]) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where it writes, twice
             builder.download_and_prepare()
-    except OSError:
-        for half in folder.parent.glob(f"incomplete.*_{folder.name}"):
+    except (OSError, RuntimeError) as error:
+        for half in (folder, *folder.parent.glob(f"incomplete.*_{folder.name}")):
             shutil.rmtree(half, ignore_errors=True)
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            if isinstance(error, RuntimeError) and os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(folder)) from None
         raise
     shutil.rmtree(Path(builder.data_dir_root) / "downloads")  # empty: nothing is downloaded
 

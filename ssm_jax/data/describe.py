@@ -7,18 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.store import open_store
+from ssm_jax.data.store import Store
 
 
-def facts_of(folder: Path) -> dict[str, Any]:
+def facts_of(folder: Path, *, known: bool = False) -> dict[str, Any]:
     """Provenance, sizes, lengths and class balance of a store, as JSON holds them.
+
+    Args:
+      folder: of the store.
+      known: it was verified just now.
 
     Returns:
       "task", "source", "detail", "sha256", "bytes"; "token_ids", 0 for images; and for each of
       "splits": "examples", "steps" (mean, median, most, with the end of sequence), and "classes",
       how many examples each has.
     """
-    manifest, examples, splits = open_store(folder)
+    store = Store(folder, known=known)
+    manifest, examples, splits = store.manifest, store.examples, store.splits
     found = {}
     for name, numbers in splits.items():
         steps = examples.steps(numbers)

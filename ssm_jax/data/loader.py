@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from ssm_jax.data.dataset import Dataset
+from ssm_jax.data.draws import philox_key
 
 Batch = dict[str, np.ndarray]
 
@@ -37,7 +38,7 @@ def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     Sorting raw words and not Generator.permutation, whose stream NumPy may change: a run goes on in
     the same order after an upgrade. 7 ms for 96,000 examples, once an epoch.
     """
-    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
+    words = np.random.Philox(key=philox_key(seed, epoch)).random_raw(n)
     order = np.argsort(words, kind="stable")
     order.flags.writeable = False
     return order
@@ -67,11 +68,11 @@ class Order:
     Args:
       lengths_n: steps of each example.
       batch_size: B.
-      seed: of the order, >= 0.
+      seed: of the order, 0 .. 2**64 - 1.
       padded_lengths: from `bucket_lengths`.
 
     Raises:
-      ValueError: if the examples do not fill one batch, or for a negative seed.
+      ValueError: if the examples do not fill one batch, or for a seed outside 0 .. 2**64 - 1.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Order:
     ) -> None:
         if seed < 0:
             raise ValueError(f"the seed of the order must be at least 0; got {seed}.")
+        philox_key(seed, 0)  # refuse here, not at the first batch
         self.steps_per_epoch = steps_per_epoch(lengths_n.size, batch_size)
         self._batch_size = batch_size
         self._seed = seed

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ssm_jax.data.examples import KINDS
+from ssm_jax.data.progress import printable
 
 FORMAT = 2  # of the folder; raise it when an older reader would misread it
 MANIFEST = "manifest.json"
 SEAL = "entries_sha256"  # of all other entries; manifests of older versions have none
+_WITHOUT_SEAL = {"task", "source", "parameters", "detail", "facts", "format", "kind", "n_classes",
+                 "vocabulary", "splits", "sha256", "files"}  # fmt: skip
 _LARGEST = 1 << 24  # bytes; those of all tasks have less than 1 MB
 
 
@@ -21,12 +24,19 @@ class DamagedError(ValueError):
     """A store that is not what was written; the line ends with what to do."""
 
     def __init__(self, folder: Path, fault: str) -> None:
-        super().__init__(f"{fault}; delete {folder} and prepare it again.")
+        super().__init__(printable(f"{fault}; delete {folder} and prepare it again."))
 
 
 def sha256_of_all(files: Mapping[str, Mapping[str, Any]]) -> str:
     """One hash of the hashes of files, in their order."""
     return hashlib.sha256("".join(f["sha256"] for f in files.values()).encode()).hexdigest()
+
+
+def is_sealed(manifest: Mapping[str, Any]) -> bool:
+    """Whether the entries are those that were written, as far as that can be told."""
+    if SEAL in manifest:
+        return manifest[SEAL] == seal(manifest)
+    return manifest.keys() <= _WITHOUT_SEAL
 
 
 def seal(manifest: Mapping[str, Any]) -> str:

@@ -51,9 +51,12 @@ class MappedFile:
           ValueError: if the header is damaged, or the file is longer or shorter than it says.
         """
         self._file.seek(0)
-        if np.lib.format.read_magic(self._file) != (1, 0):  # later ones have headers of any size
-            raise ValueError(f"{self.path.name} is not of the version 1.0 of the format")
-        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(self._file)
+        try:
+            if np.lib.format.read_magic(self._file) != (1, 0):  # others have headers of any size
+                raise ValueError("another version of the format")
+            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(self._file)
+        except Exception as error:  # what a header of chance bytes raises is documented nowhere
+            raise ValueError(f"the header of {self.path.name} cannot be read: {error}") from None
         if dtype.hasobject:
             raise ValueError(f"{self.path.name} holds Python objects")
         start, size = self._file.tell(), self.identity()[2]

@@ -235,12 +235,13 @@ def prepare(recipe: Recipe, data_dir: Path) -> Path:
     try:
         return _prepare(recipe, data_dir, folder, work)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise OSError(
             error.errno,
-            f"no space left to prepare {folder}; make room, then run the same command again: "
-            "it goes on from there",
+            f"not prepared ({os.strerror(error.errno)}); make room, then run the same command "
+            "again: it goes on from there.",
+            str(folder),
         ) from None
 
 

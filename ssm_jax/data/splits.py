@@ -27,7 +27,7 @@ def torch_randperm(n: int, seed: int) -> np.ndarray:
             f"torch_randperm: n={n:,} must be in 0 .. {_TOO_MANY - 1:,}; beyond, torch draws by "
             "another rule."
         )
-    if not 0 <= seed < 2**32:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise ValueError(f"torch_randperm: seed={seed} must be in 0 .. 2**32 - 1.")
     # RandomState seeds MT19937 as torch does, newer NumPy generators otherwise; integers over the
     # whole range of uint32 are the generator's raw output. Its stream is frozen (NEP 19).

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from ssm_jax.data.manifest import (
     MANIFEST,
     SEAL,
     DamagedError,
+    is_sealed,
     read_manifest,
     seal,
     sha256_of_all,
@@ -100,7 +102,9 @@ def _write_files(folder: Path, made: Made, header: Mapping[str, Any]) -> None:
     arrays |= {f"split.{name}": numbers for name, numbers in made.splits.items()}
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
-        np.save(path, array, allow_pickle=False)
+        with open(path, "wb") as file:
+            # Not to the file itself: of a full disk NumPy raises an error without a number.
+            np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
         sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {
@@ -170,9 +174,7 @@ class Store:
         for name in ("task", "source"):
             if not isinstance(manifest.get(name), str):
                 raise DamagedError(folder, f"{folder / MANIFEST} names no {name}")
-        if manifest["sha256"] != sha256_of_all(manifest["files"]) or (
-            manifest.get(SEAL, "") not in ("", seal(manifest))
-        ):
+        if manifest["sha256"] != sha256_of_all(manifest["files"]) or not is_sealed(manifest):
             raise DamagedError(folder, f"{folder / MANIFEST} has changed since it was written")
         manifest["detail"] = printable(manifest["detail"])  # once an archive's name, say
         self._identities = {name: file.identity() for name, file in self._files.items()}

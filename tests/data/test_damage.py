@@ -135,7 +135,8 @@ DAMAGES = {
     "header: huge": (header(b"'shape': (250,), }", b"'shape': (9**9,)}"), "targets.npy|damaged"),
     "header: type": (header(b"|u1", b"|i1"), "must be uint8|has changed"),
     "header: order": (header(b"False", b"True"), "by columns|has changed"),
-    "header: magic": (header(b"\x93NUMPY\x01", b"\x93NUMPY\x03"), "version|has changed"),
+    "header: magic": (header(b"\x93NUMPY\x01", b"\x93NUMPY\x03"), "cannot be read|has changed"),
+    "header: no end": (header(b", }", b"(, "), "cannot be read|has changed"),
     "header: code": (header(b"(250,)", b"exec()"), "damaged|has changed"),
     "dangling link": (dangling, "targets.npy has"),
     "a folder": (instead(os.mkdir), "targets.npy has"),
@@ -148,6 +149,7 @@ DAMAGES = {
     "source": (edited(lambda m: m.update(source="official")), "holds official|has changed"),
     "parameters": (edited(lambda m: m["parameters"].update(seed=4)), "holds gen|has changed"),
     "parameters, sealed": (sealed(lambda m: m["parameters"].update(seed=4)), "holds|of another"),
+    "seal": (edited(lambda m: m.update(entries_sha25=m.pop("entries_sha256"))), "has changed"),
     "fingerprint": (sealed(lambda m: m.update(sha256="0" * 64)), "manifest.json has changed"),
     "order of files": (
         sealed(lambda m: m.update(files=dict(reversed(m["files"].items())))), "has changed"

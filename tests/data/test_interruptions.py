@@ -1,13 +1,15 @@
 """Preparing ListOps: interrupted anywhere it ends in the same bytes, and it never half exists."""
 
+import errno
 import signal
 import subprocess
 import time
 
 import numpy as np
+import pytest
 from small_listops import SMALL, arguments_of, folder_bytes, folder_of, generated
 
-from ssm_jax.data import recipe, store
+from ssm_jax.data import builder, recipe, shards, store
 from ssm_jax.data.listops_generator import Spec
 
 
@@ -95,3 +97,40 @@ def test_an_interrupt_leaves_no_store_and_says_how_to_go_on(tmp_path, start_scri
     assert process.returncode == 130
     assert "goes on" in err and "Traceback" not in err
     assert not folder_of(spec, tmp_path).exists()
+
+
+def half(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def half_tfds(data_set):
+    """As array_record fails, in a folder of its own."""
+    folder = data_set.data_path
+    folder.with_name(f"incomplete.X_{folder.name}").mkdir(parents=True)
+    raise RuntimeError("Failed to finalize: write() failed: No space left on device; at byte 7")
+
+
+@pytest.mark.parametrize("stage", ["shard", "tfds", "store"])
+def test_a_full_disk_leaves_nothing_half_written_and_the_same_command_goes_on(
+    small_data_dir, tmp_path, monkeypatch, run_script, stage
+):
+    folder = folder_of(SMALL, tmp_path)
+    with monkeypatch.context() as full:
+        if stage == "tfds":
+            full.setattr(builder.LongSequences, "download_and_prepare", half_tfds)
+        else:
+            module, name = {"shard": (shards.np, "savez"), "store": (store.np, "save")}[stage]
+            full.setattr(module, name, half)
+        code, _, err = run_script(*arguments_of(SMALL, tmp_path))
+    assert code == 2
+    assert [line for line in err if "prepare_data.py" in line] == [err[-1]]
+    assert err[-1] == (
+        f"prepare_data.py: {folder}: not prepared (No space left on device); make room, then run "
+        "the same command again: it goes on from there."
+    )
+    left = {p.name for p in tmp_path.rglob("*") if not p.name.startswith(".")}
+    whole = {"listops", "tfds", "shards", "000000.npz", f"listops-{folder.name}", "long_sequences"}
+    assert stage == "store" or left <= whole
+    assert not folder.exists() and "store" not in left
+    recipe.prepare(generated(SMALL, tmp_path), tmp_path)
+    assert folder_bytes(folder) == folder_bytes(folder_of(SMALL, small_data_dir))

@@ -5,6 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from ssm_jax.data import listops_generator, pathfinder_generator, stand_in
+from ssm_jax.data.draws import uniform
+from ssm_jax.data.loader import Order
 from ssm_jax.data.splits import held_out, torch_randperm
 
 
@@ -57,3 +60,30 @@ def test_what_torch_does_by_another_rule_is_refused(n, seed):
 def test_a_split_has_two_parts(n_val):
     with pytest.raises(ValueError, match=r"held_out: n_val=.* must be in 1 \.\. 9"):
         held_out(10, n_val, 0)
+
+
+COUNTS = {"train": 3, "val": 3, "test": 3}
+DRAWN = {
+    "stand-in": lambda seed: stand_in.images(COUNTS, seed)[0].pixels,
+    "uniform": lambda seed: uniform(seed, 1, 4),
+    "order": lambda seed: Order(np.ones(40, np.int64), 4, seed, (1,)).batch(0)[0],
+    "listops": lambda seed: listops_generator.generate_shard(
+        listops_generator.Spec(seed=seed, shorter_than=20, longer_than=5), 0
+    ).tokens[:200],
+    "pathfinder": lambda seed: pathfinder_generator.generate_shard(
+        pathfinder_generator.Spec(seed=seed, n_images=1), 0
+    )[0],
+    "permutation": lambda seed: torch_randperm(40, seed),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_seed_that_is_taken_gives_other_data_and_the_others_are_refused(name):
+    """None is cut to 32 bits, in which 0 and 2**32 are one."""
+    draw = DRAWN[name]
+    bits = 32 if name == "permutation" else 63
+    seeds = [s for s in (0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1) if s < 2**bits]
+    assert len({draw(seed).tobytes() for seed in seeds}) == len(seeds)
+    for seed in (-1, -(2**32), 2**64, 2**65, 0.5):
+        with pytest.raises(ValueError, match="seed"):
+            draw(seed)
