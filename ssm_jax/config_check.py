@@ -7,6 +7,7 @@ import math
 from ml_collections import ConfigDict
 
 from ssm_jax.config import default, flatten
+from ssm_jax.ranges import RANGES, Range
 
 # What each layer can start with
 DISCRETE_INITS = ("dfout", "ring")
@@ -35,13 +36,23 @@ def _choice(key: str, *allowed: str):
 
 
 def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool = False):
+    return _in_range(key, Range(low, high, above=open_low))
+
+
+def _of_constructor(key: str, name: str):
+    """The range that constructors give to an argument of this name."""
+    allowed = RANGES[name]
+    assert isinstance(allowed, Range)
+    return _in_range(key, allowed)
+
+
+def _in_range(key: str, allowed: Range):
     def test(cfg: ConfigDict) -> str | None:
         value = flatten(cfg)[key]
-        if math.isfinite(value) and value <= high and (value > low if open_low else value >= low):
+        if allowed.holds(value):
             return None
-        bound = f"greater than {low:g}" if open_low else f"at least {low:g}"
-        upper = "" if high == float("inf") else f" and at most {high:g}"
-        return f"{key}={value!r} is out of range; it must be {bound}{upper}."
+        bounds = str(allowed).removesuffix(" and finite").replace("positive", "greater than 0")
+        return f"{key}={value!r} is out of range; it must be {bounds}."
 
     return test
 
@@ -61,6 +72,11 @@ def _seed(key: str):
     return lambda cfg: seed_fault(key, flatten(cfg)[key])
 
 
+# Options of `model` with the name and the range of a constructor's argument
+_CONSTRUCTED = (
+    *("depth", "d_model", "d_state", "alpha", "alpha_real", "dt_min", "dt_max"),
+    *("dropout", "norm_momentum"),
+)
 _TESTS = (
     _choice(
         "data.source",
@@ -97,24 +113,16 @@ _TESTS = (
     _within("data.denoise.height", 1),
     _within("data.denoise.width", 1),
     _within("data.denoise.amplitude", 0),
-    _within("model.norm_momentum", 0, 1),
     _within("train.accumulate", 1),
     _within("reference.epoch", 0),
     _within("reference.accuracy", 0, 1),
     _within("reference.margin", 0, 1),
-    _within("model.depth", 1),
-    _within("model.d_model", 1),
-    _within("model.d_state", 1),
+    *(_of_constructor(f"model.{name}", name) for name in _CONSTRUCTED),
+    _of_constructor("model.beta.init", "beta"),
     _within("model.n_ssm", 1),
     _seed("model.init_seed"),
-    _within("model.alpha", 0, open_low=True),
-    _within("model.alpha_real", 0),
     _within("model.s5.n_blocks", 1),
     _within("model.s4.b_clip", 0),
-    _within("model.beta.init", -4, 4),
-    _within("model.dt_min", 0, open_low=True),
-    _within("model.dt_max", 0, open_low=True),
-    _within("model.dropout", 0, 0.999),
     _within("train.epochs", 0),
     _within("train.steps", 0),
     _within("train.eval_every", 0),

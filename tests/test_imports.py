@@ -15,11 +15,11 @@ FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
 # A part is a folder of ssm_jax, or a file beside them. Python's own modules are free to all.
 MAY_IMPORT = {
     "kernels": {"jax", "numpy"},
-    "init": {"user_cache", "jax", "numpy"},
-    "layers": {"kernels", "init", "jax", "numpy", "flax"},
-    "models": {"layers", "kernels", "jax", "numpy", "flax"},
+    "init": {"ranges", "user_cache", "jax", "numpy"},
+    "layers": {"kernels", "init", "ranges", "jax", "numpy", "flax"},
+    "models": {"layers", "kernels", "ranges", "jax", "numpy", "flax"},
     "data": {"lock", "user_cache", "numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba"},
-    "tasks": {"models", "data", "jax", "flax", "optax"},
+    "tasks": {"models", "layers", "data", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "config_check", "analysis", "layers", "kernels",
         "lock", "places", "stop",
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "sweep": {"train", "analysis", "config", "config_check", "stop", "jax", "ml_collections"},
     "config": {"ml_collections"},
     "arms": {"config", "ml_collections"},
-    "config_check": {"config", "ml_collections"},
+    "config_check": {"config", "ranges", "ml_collections"},
     "config_file": {"config", "config_check", "options", "places", "ml_collections"},
     "options": {"config", "places", "ml_collections"},
     "cli": {
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "places": set(),
     "lock": {"stop"},
     "stop": {"jax"},
+    "ranges": {"numpy"},
     "dims": set(),
     "heap": set(),
     "__init__": set(),

@@ -13,7 +13,7 @@ from ssm_jax.init import DT_TRANSFORMS, INITS, REAL_TRANSFORMS
 from ssm_jax.init.mimo import C_INITS
 from ssm_jax.kernels.discretize import DISCRETIZATIONS
 from ssm_jax.layers import LAYERS
-from ssm_jax.layers.exponent import Knob
+from ssm_jax.layers.filter import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
 from ssm_jax.layers.s4d import INPUT_NORMS
 from ssm_jax.models.classifier import ACTIVATIONS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from ssm_jax.kernels.blockwise import (
     halves,
@@ -21,6 +22,7 @@ from ssm_jax.kernels.diagonal import block_length, powers
 from ssm_jax.kernels.discretize import exponent
 from ssm_jax.kernels.dplr import check_shapes
 from ssm_jax.kernels.dplr_block import block_starts, dplr_block, outputs_by_state, rows
+from ssm_jax.kernels.padding import checked_lengths
 from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
 
 
@@ -33,7 +35,7 @@ def dplr_recurrence(
     C_HN: Array,
     dt_H: Array,
     x0_BHN: Array | None = None,
-    lengths_B: Array | None = None,
+    lengths_B: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Run H DPLR SSMs from a state over a sequence. Differentiable.
 
@@ -43,7 +45,8 @@ def dplr_recurrence(
       u_BLH: real input, L at least 1.
       A_HN, P_HN, B_HN, C_HN, dt_H: as in `dplr_kernel`, C without leading axes.
       x0_BHN: complex state before the first step; None: zero.
-      lengths_B: int, 0..L: after how many steps of each sequence the state is returned; None: L.
+      lengths_B: after how many steps of each sequence the state is returned, see
+        `padding.checked_lengths`; None: L.
 
     Returns:
       y_BLH, and the complex state x_BHN after lengths_B steps. Error in float32: below 2e-5 of the
@@ -67,7 +70,8 @@ def dplr_recurrence(
     u_BLH, A_HN, P_HN, B_HN, C_HN, dt_H, x0_BHN = vary_alike(
         u_BLH, A_HN, P_HN, B_HN, C_HN, dt_H, x0_BHN
     )
-    lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B.astype(jnp.int32)
+    lengths_B = checked_lengths("dplr_recurrence", lengths_B, (B,), L)
+    lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B
     T = block_length(L)
     Q = -(-L // T)
     block = dplr_block(A_HN, P_HN, B_HN, C_HN[None], dt_H, T)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from ssm_jax.kernels.blockwise import (
     Pair,
@@ -37,6 +38,7 @@ from ssm_jax.kernels.blockwise import (
 from ssm_jax.kernels.diagonal import block_length, powers
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.materialize import materialize
+from ssm_jax.kernels.padding import checked_lengths
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
 
@@ -48,7 +50,7 @@ def s4d_recurrence(
     C_HN: Array,
     dt_H: Array,
     x0_BHN: Array | None = None,
-    lengths_B: Array | None = None,
+    lengths_B: ArrayLike | None = None,
     *,
     discretization: str = "zoh",
 ) -> tuple[Array, Array]:
@@ -62,7 +64,8 @@ def s4d_recurrence(
       C_HN: complex read-out.
       dt_H: real step in units of time, positive.
       x0_BHN: complex state before the first step; None: zero.
-      lengths_B: int, 0..L: after how many steps of each sequence the state is returned; None: L.
+      lengths_B: after how many steps of each sequence the state is returned, see
+        `padding.checked_lengths`; None: L.
       discretization: "zoh", "bilinear" or "none".
 
     Returns:
@@ -84,7 +87,8 @@ def s4d_recurrence(
     elif x0_BHN.shape != (B, H, N):
         raise ValueError(f"s4d_recurrence: x0 must be {(B, H, N)}, got {x0_BHN.shape}.")
     u_BLH, A_HN, C_HN, dt_H, x0_BHN = vary_alike(u_BLH, A_HN, C_HN, dt_H, x0_BHN)
-    lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B.astype(jnp.int32)
+    lengths_B = checked_lengths("s4d_recurrence", lengths_B, (B,), L)
+    lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B
     T = block_length(L)
     Q = -(-L // T)
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], discretization)

@@ -60,15 +60,16 @@ def per_device(function: Callable[..., Array], u: Array, *of_channels: Array) ->
     return on_each(u, *of_channels)
 
 
-def on_any_mesh(*outputs: str) -> Callable[[Call], Call]:
+def on_any_mesh(*outputs: str | Callable[[Any], str]) -> Callable[[Call], Call]:
     """A decorator: arrays may be split over mesh axes that are Explicit.
 
     The function runs as if the axes were Auto, so that it need not say how each of its reshapes
     and products is split. Arguments are known by the suffixes of their names, as in u_BLH.
 
     Args:
-      outputs: axes of the result, as "BLH", or of each of several results. They are split as those
-        of the arguments.
+      outputs: axes of the result, as "BLH", or of each of several results; or a function that
+        gives them of the first argument, which is a module. They are split as those of the
+        arguments.
 
     Raises:
       ValueError: from the function, if the axis L of an argument is known to be split.
@@ -99,7 +100,7 @@ def on_any_mesh(*outputs: str) -> Callable[[Call], Call]:
 
             out = tuple(
                 NamedSharding(mesh, PartitionSpec(*(axes.get(letter) for letter in letters)))
-                for letters in outputs
+                for letters in (o if isinstance(o, str) else o(args[0]) for o in outputs)
             )
             out_sharding = out if len(out) > 1 else out[0]
             return jax.sharding.auto_axes(with_auto_axes, out_sharding=out_sharding)(*arrays)

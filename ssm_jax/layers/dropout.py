@@ -23,6 +23,20 @@ def dropout(x_BLH: Array, rate: float, key: Array | None, *, tied: bool) -> Arra
     return jnp.where(keep, x_BLH / (1 - rate), jnp.zeros_like(x_BLH))
 
 
+def checked_key(owner: str, key: Array | None) -> Array | None:
+    """A single key, typed or raw, or None.
+
+    Raises:
+      ValueError: for an array of keys, or what is no key.
+    """
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if key is None or (dtype is not None and key.ndim == (0 if typed else 1)):
+        return key
+    shape = type(key).__name__ if dtype is None else f"the shape {key.shape}"
+    raise ValueError(f"{owner}: key must be a single key, as jax.random.key makes it, got {shape}.")
+
+
 def split_or_none(key: Array | None, num: int) -> list[Array | None]:
     """`num` keys, or as many None."""
     return [None] * num if key is None else list(jax.random.split(key, num))

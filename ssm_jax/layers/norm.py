@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
+from ssm_jax import ranges
 from ssm_jax.kernels.materialize import materialize
-from ssm_jax.layers.padding import real_steps
+from ssm_jax.kernels.padding import checked_lengths, real_steps
+from ssm_jax.layers.inputs import checked_input, computed_in, returned_in
 
 EPSILON = 1e-5
 NORMS = ("batch", "layer")
@@ -23,34 +26,50 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, num_features: int, *, momentum: float = 0.1):
-        """momentum: weight of the new statistics in the running ones (Flax's is 1 - m)."""
+        """momentum: weight of the new statistics in the running ones, 0..1 (Flax's is 1 - m)."""
+        ranges.check("BatchNorm", num_features=num_features, momentum=momentum)
         self.momentum = momentum
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((num_features,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
 
-    def __call__(self, x_BLH: Array, lengths_B: Array | None = None, *, train: bool) -> Array:
-        """Normalize; lengths_B are int numbers of the steps that count, None: all."""
-        if not train:
-            return _affine(x_BLH, self.mean[...], self.var[...], self.scale[...], self.bias[...])
+    def __call__(self, x_BLH: Array, lengths_B: ArrayLike | None = None, *, train: bool) -> Array:
+        """Normalize, by the rule of types of `inputs.py`.
+
+        Args:
+          x_BLH: real features.
+          lengths_B: how many steps of each sequence count, see `checked_lengths`; None: all. Where
+            none does in the whole batch, the running statistics stay what they are.
+          train: by the statistics of the batch, and update the running ones.
+        """
+        x_BLH = checked_input("BatchNorm", x_BLH, "(B, L, H)", self.scale.shape[0])
         B, L, _ = x_BLH.shape
+        lengths_B = checked_lengths("BatchNorm", lengths_B, (B,), L)
+        kept = self.scale[...], self.bias[...], self.mean[...], self.var[...]
+        dtype = computed_in(x_BLH, *kept)
+        scale_H, bias_H, running_mean_H, running_var_H = (a_H.astype(dtype) for a_H in kept)
+        z_BLH = x_BLH.astype(dtype)
+        if not train or B == 0:
+            y_BLH = _affine(z_BLH, running_mean_H, running_var_H, scale_H, bias_H)
+            return y_BLH.astype(returned_in(x_BLH, dtype))
+        m: float | Array = self.momentum
         if lengths_B is None:
             n = B * L
             unbias: float | Array = n / max(n - 1, 1)
-            y_BLH, mean_H, var_H = _normalized(x_BLH, self.scale[...], self.bias[...])
+            y_BLH, mean_H, var_H = _normalized(z_BLH, scale_H, bias_H)
         else:
             counts_BL1 = real_steps(lengths_B, L)[:, :, None]
-            steps = jnp.sum(lengths_B).astype(jnp.float32)
+            steps = jnp.sum(lengths_B).astype(dtype)
+            m = jnp.where(steps > 0, jnp.asarray(m, dtype), jnp.zeros((), dtype))
             unbias = steps / jnp.maximum(steps - 1, 1)
             y_BLH, mean_H, var_H = _normalized_within(
-                x_BLH, counts_BL1, steps, self.scale[...], self.bias[...]
+                z_BLH, counts_BL1, jnp.maximum(steps, 1), scale_H, bias_H
             )
-        m = self.momentum
-        self.mean[...] = (1 - m) * self.mean[...] + m * jax.lax.stop_gradient(mean_H)
-        unbiased_H = jax.lax.stop_gradient(var_H) * unbias
-        self.var[...] = (1 - m) * self.var[...] + m * unbiased_H
-        return y_BLH
+        mean_H, var_H = jax.lax.stop_gradient((mean_H, var_H))
+        self.mean[...] = ((1 - m) * running_mean_H + m * mean_H).astype(kept[2].dtype)
+        self.var[...] = ((1 - m) * running_var_H + m * (var_H * unbias)).astype(kept[3].dtype)
+        return y_BLH.astype(returned_in(x_BLH, dtype))
 
 
 def _affine(x_BLH: Array, mean_H: Array, var_H: Array, scale_H: Array, bias_H: Array) -> Array:
@@ -107,15 +126,21 @@ class LayerNorm(nnx.Module):
     """Normalizes each step over its channels; `lengths_B` and `train` make no difference."""
 
     def __init__(self, num_features: int):
+        ranges.check("LayerNorm", num_features=num_features)
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
 
-    def __call__(self, x_BLH: Array, lengths_B: Array | None = None, *, train: bool) -> Array:
+    def __call__(self, x_BLH: Array, lengths_B: ArrayLike | None = None, *, train: bool) -> Array:
+        x_BLH = checked_input("LayerNorm", x_BLH, "(B, L, H)", self.scale.shape[0])
         del lengths_B, train
-        mean_BL1 = jnp.mean(x_BLH, axis=-1, keepdims=True)
-        var_BL1 = jnp.mean(jnp.square(x_BLH - mean_BL1), axis=-1, keepdims=True)
-        normal_BLH = (x_BLH - mean_BL1) * jax.lax.rsqrt(var_BL1 + EPSILON)
-        return normal_BLH * self.scale[...][None, None, :] + self.bias[...][None, None, :]
+        dtype = computed_in(x_BLH, self.scale[...], self.bias[...])
+        scale_H, bias_H = self.scale[...].astype(dtype), self.bias[...].astype(dtype)
+        z_BLH = x_BLH.astype(dtype)
+        mean_BL1 = jnp.mean(z_BLH, axis=-1, keepdims=True)
+        var_BL1 = jnp.mean(jnp.square(z_BLH - mean_BL1), axis=-1, keepdims=True)
+        normal_BLH = (z_BLH - mean_BL1) * jax.lax.rsqrt(var_BL1 + EPSILON)
+        y_BLH = normal_BLH * scale_H[None, None, :] + bias_H[None, None, :]
+        return y_BLH.astype(returned_in(x_BLH, dtype))
 
 
 def make_norm(kind: str, num_features: int, momentum: float = 0.1) -> BatchNorm | LayerNorm:

@@ -9,7 +9,8 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.kernels import fft_conv
-from ssm_jax.layers.padding import without_padding
+from ssm_jax.kernels.padding import checked_lengths, without_padding
+from ssm_jax.layers.inputs import computed_in
 from ssm_jax.layers.s4 import S4
 from ssm_jax.layers.s4d import S4D
 
@@ -31,7 +32,7 @@ def _with_probe(kind: type) -> type:
             horizon: int | None = None,
         ) -> Array:
             y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
-            return y_BLH + _through(self, u_BLH, lengths_B)
+            return y_BLH + _through(self, u_BLH, lengths_B).astype(y_BLH.dtype)
 
     return Probed
 
@@ -64,5 +65,8 @@ def probe_of(layer: Any) -> Array:
 
 
 def _through(layer: Any, u_BLH: Array, lengths_B: Array | None) -> Array:
-    probe_2HL, u_BLH = probe_of(layer), without_padding(u_BLH, lengths_B)
-    return fft_conv(u_BLH, probe_2HL[0], reverse_kernel_HL=probe_2HL[1])
+    lengths_B = checked_lengths(layer.NAME, lengths_B, u_BLH.shape[:1], u_BLH.shape[1])
+    probe_2HL = probe_of(layer)
+    v_BLH = without_padding(u_BLH.astype(computed_in(u_BLH, probe_2HL)), lengths_B)
+    probe_2HL = probe_2HL.astype(v_BLH.dtype)
+    return fft_conv(v_BLH, probe_2HL[0], reverse_kernel_HL=probe_2HL[1])

@@ -8,23 +8,19 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
 from ssm_jax.init.real_part import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, sobolev_gain
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
 from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
-from ssm_jax.kernels.frequency import BETA_UNITS
-from ssm_jax.kernels.sharding import on_any_mesh
-from ssm_jax.layers.dropout import dropout as apply_dropout
-from ssm_jax.layers.exponent import filter_exponent
-from ssm_jax.layers.padding import without_padding
-from ssm_jax.layers.state_form import MODES, Scale, require_state_form
+from ssm_jax.layers.base import Scale, StateSpaceLayer
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 
 
-class S4(nnx.Module):
+class S4(StateSpaceLayer):
     """y = k^(beta) * u + D u, where A = diag(Lambda) - P P^* (S4, arXiv:2111.00396).
 
     Lambda, P and B are shared by the channels h with equal h mod n_ssm; C, dt, D and the filter are
@@ -32,6 +28,8 @@ class S4(nnx.Module):
     from a state on (`prefill`, `step`). Unlike in the official code, C is the plain read-out, tied
     to no length. alpha acts on the initial Im Lambda only.
     """
+
+    NAME = "S4"
 
     def __init__(
         self,
@@ -84,36 +82,32 @@ class S4(nnx.Module):
         Raises:
           ValueError: for a value out of its set, or an init that the real_transform cannot take.
         """
-        for name, value, allowed in (
-            ("init", init, tuple(NPLR_INITS)),
-            ("real_transform", real_transform, tuple(REAL_TRANSFORMS)),
-            ("beta_unit", beta_unit, BETA_UNITS),
-            ("dt_transform", dt_transform, tuple(DT_TRANSFORMS)),
-        ):
-            if value not in allowed:
-                raise ValueError(
-                    f"S4: unknown {name} {value!r}; choose one of {', '.join(allowed)}."
-                )
+        ranges.check_choice("S4", "init", init, tuple(NPLR_INITS))
         if discretization != "bilinear":
             raise ValueError(
                 f"S4: discretization must be 'bilinear', got {discretization!r}: for a matrix of "
                 "this kind only that rule has a closed form. S4D takes the others."
             )
-        for name, number in (("alpha", alpha), ("d_state", d_state), ("b_clip", b_clip)):
-            if number is not None and not 0 < number < np.inf:
-                raise ValueError(f"S4: {name} must be positive and finite, got {number}.")
-        if not 0 <= alpha_real < np.inf:
-            raise ValueError(f"S4: alpha_real must be at least 0 and finite, got {alpha_real}.")
-        if n_ssm < 1 or d_model % n_ssm:
+        self.set_options(
+            d_model=d_model,
+            d_state=d_state,
+            b_clip=b_clip,
+            alpha=alpha,
+            alpha_real=alpha_real,
+            real_transform=real_transform,
+            beta=beta,
+            learn_beta=learn_beta,
+            beta_unit=beta_unit,
+            dt_min=dt_min,
+            dt_max=dt_max,
+            dt_transform=dt_transform,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            tie_dropout=tie_dropout,
+        )
+        if not ranges.divides(n_ssm, d_model):
             raise ValueError(f"S4: n_ssm={n_ssm} must divide d_model={d_model}.")
         H, N, C = d_model, d_state, 2 if bidirectional else 1
-        self.real_transform = real_transform
-        self.filtered = beta is not None
-        self.beta_unit = beta_unit
-        self.dt_transform = dt_transform
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.tie_dropout = tie_dropout
 
         Lambda_N, P_N, B_N, _ = NPLR_INITS[init](2 * N)
         if b_clip is not None:
@@ -132,7 +126,6 @@ class S4(nnx.Module):
         C_ri = jax.random.normal(rngs.params(), (C, H, N, 2), jnp.float32)
         self.C_ri = nnx.Param(C_ri * jnp.sqrt(jnp.float32(0.5)))  # E|C|^2 = 1
         self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
-        self.beta = filter_exponent("S4", H, beta, learn_beta)
 
     def state_matrix(self) -> tuple[Array, Array]:
         """(Lambda_HN, P_HN), complex: A = diag(Lambda) - P P^*, in rad per unit of time.
@@ -156,119 +149,45 @@ class S4(nnx.Module):
         """dt_H, in units of time per sample."""
         return DT_TRANSFORMS[self.dt_transform][0](self.dt_raw[...])
 
-    @on_any_mesh("BLH")
-    def __call__(
-        self,
-        u_BLH: Array,
-        lengths_B: Array | None = None,
-        *,
-        key: Array | None = None,
-        mode: str = "conv",
-        step_scale: Scale = 1.0,
-        horizon: int | None = None,
-    ) -> Array:
-        """Apply the layer.
+    def state_shape(self) -> tuple[int, ...]:
+        return self.C_ri.shape[1:3]
 
-        Args:
-          u_BLH: real input.
-          lengths_B: int; steps from lengths_B on are padding and are set to zero first. None: no
-            padding.
-          key: of the dropout; None: no dropout.
-          mode: "conv" by FFT, or "scan", which needs beta = 0.
-          step_scale: factor on dt, positive: 0.5 for a signal sampled twice as densely. The filter
-            follows: |s| per sample is divided by it.
-          horizon: run as if the input were padded with zeros to this many steps. The filter lives
-            on the circle of twice the padded length, so its outputs depend on it. None: L.
+    def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
+        system, C_CHN, dt_H = self._system(scale)
+        k_CHL = dplr_kernel(*system, C_CHN, dt_H, steps)
+        return fft_conv(
+            v_BLH,
+            k_CHL[0],
+            reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
+            gain_HF=sobolev_gain(self.beta[...], 2 * steps, self.beta_unit, scale),
+            skip_H=self.D[...],
+        )
 
-        Returns:
-          y_BLH.
+    def scan(self, v_BLH: Array, scale: Scale) -> Array:
+        system, C_CHN, dt_H = self._system(scale)
+        y_BLH, _ = dplr_recurrence(v_BLH, *system, C_CHN[0], dt_H)
+        if self.bidirectional:
+            y_BLH += dplr_anticausal(v_BLH, *system, C_CHN[1], dt_H)
+        return y_BLH
 
-        Raises:
-          ValueError: for an unknown mode or a horizon below L.
-          NoStateForm: for mode="scan" with a filter.
-        """
-        L = u_BLH.shape[1]
-        n = L if horizon is None else horizon
-        if mode not in MODES:
-            raise ValueError(f"S4: unknown mode {mode!r}; choose one of {', '.join(MODES)}.")
-        if n < L:
-            raise ValueError(f"S4: horizon={n} must be at least the input's length {L}.")
-        u_BLH = without_padding(u_BLH, lengths_B)
-        system, C_CHN, dt_H = self._system(step_scale)
-        if mode == "scan":
-            self._require_state("mode='scan'")
-            y_BLH, _ = dplr_recurrence(u_BLH, *system, C_CHN[0], dt_H)
-            if self.bidirectional:
-                y_BLH += dplr_anticausal(u_BLH, *system, C_CHN[1], dt_H)
-            y_BLH += self.D[...][None, None, :] * u_BLH
-        else:
-            k_CHL = dplr_kernel(*system, C_CHN, dt_H, n)
-            y_BLH = fft_conv(
-                u_BLH,
-                k_CHL[0],
-                reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
-                gain_HF=sobolev_gain(self.beta[...], 2 * n, self.beta_unit, step_scale),
-                skip_H=self.D[...],
-            )
-        return apply_dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
-
-    def initial_state(self, batch_size: int) -> Array:
-        """The state before the first step: complex zeros x_BHN."""
-        return jnp.zeros((batch_size, *self.C_ri.shape[1:3]), jnp.complex64)
-
-    @on_any_mesh("BHN", "BLH")
-    def prefill(
-        self,
-        u_BLH: Array,
-        lengths_B: Array | None = None,
-        *,
-        state: Array | None = None,
-        step_scale: Scale = 1.0,
+    def run_from(
+        self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
     ) -> tuple[Array, Array]:
-        """Many steps at once, without dropout: the state after the last real one, and all outputs.
+        system, C_CHN, dt_H = self._system(scale)
+        return dplr_recurrence(v_BLH, *system, C_CHN[0], dt_H, state, lengths_B)
 
-        Args:
-          u_BLH, lengths_B, step_scale: as in the call.
-          state: x_BHN before the first step; None: zero.
+    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+        system, C_CHN, dt_H = self._system(scale)
+        return dplr_step(state, v_BH, *system, C_CHN[0], dt_H)
 
-        Raises:
-          NoStateForm: if the layer is bidirectional or has a filter.
-        """
-        self._require_state("prefill")
-        u_BLH = without_padding(u_BLH, lengths_B)
-        system, C_CHN, dt_H = self._system(step_scale)
-        y_BLH, state = dplr_recurrence(u_BLH, *system, C_CHN[0], dt_H, state, lengths_B)
-        return state, y_BLH + self.D[...][None, None, :] * u_BLH
-
-    @on_any_mesh("BHN", "BH")
-    def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
-        """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
-
-        Raises:
-          NoStateForm: if the layer is bidirectional or has a filter.
-        """
-        self._require_state("step")
-        system, C_CHN, dt_H = self._system(step_scale)
-        state, y_BH = dplr_step(state, u_BH, *system, C_CHN[0], dt_H)
-        return state, y_BH + self.D[...][None, :] * u_BH
-
-    def _system(self, step_scale: Scale) -> tuple[tuple[Array, Array, Array], Array, Array]:
+    def _system(self, scale: Scale) -> tuple[tuple[Array, Array, Array], Array, Array]:
         """((Lambda, P, B), C, dt)."""
         system = (*self.state_matrix(), self.input_vector())
-        return system, self.readout(), self.step_sizes() * step_scale
+        return system, self.readout(), self.step_sizes() * scale
 
     def _of_channels(self, of_sets: Array) -> Array:
         """(S, N) to (H, N): channel h has set h mod S."""
         return jnp.tile(of_sets, (self.D.shape[0] // of_sets.shape[0], 1))
-
-    def _require_state(self, what: str) -> None:
-        require_state_form(
-            "S4",
-            what,
-            bidirectional=self.bidirectional,
-            filtered=self.filtered,
-            beta_H=self.beta[...],
-        )
 
 
 def _complex(x_ri: Array) -> Array:

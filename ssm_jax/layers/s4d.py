@@ -8,24 +8,21 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
+from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.given import starting_modes
 from ssm_jax.init.real_part import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, s4d_kernel, sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent
-from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.kernels.multiplier import lacking
 from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
-from ssm_jax.kernels.sharding import on_any_mesh
-from ssm_jax.layers.dropout import dropout as apply_dropout
-from ssm_jax.layers.exponent import Knob, filter_exponent
-from ssm_jax.layers.padding import without_padding
-from ssm_jax.layers.state_form import MODES, Scale, require_state_form
+from ssm_jax.layers.base import Scale, StateSpaceLayer
+from ssm_jax.layers.filter import Knob
 
 INPUT_NORMS = ("none", "lru")
 
 
-class S4D(nnx.Module):
+class S4D(StateSpaceLayer):
     """y = k^(beta) * u + D u, with one kernel per channel, or two that look back and ahead.
 
     By default the parametrization of the official code of "Tuning Frequency Bias of State Space
@@ -35,8 +32,10 @@ class S4D(nnx.Module):
 
     It runs as a convolution, as a parallel scan (mode="scan"), or from a state on: `prefill` takes
     many steps, `step` one. All give the same outputs. The latter three need beta = 0, and those
-    that take a state need a layer that does not look ahead: see `state_form.py`.
+    that take a state need a layer that does not look ahead: see `filter.py`.
     """
+
+    NAME = "S4D"
 
     def __init__(
         self,
@@ -96,17 +95,29 @@ class S4D(nnx.Module):
             real_transform cannot take.
         """
         for name, value, allowed in (
-            ("beta_unit", beta_unit, BETA_UNITS),
-            ("dt_transform", dt_transform, tuple(DT_TRANSFORMS)),
             ("discretization", discretization, DISCRETIZATIONS),
-            ("real_transform", real_transform, tuple(REAL_TRANSFORMS)),
             ("input_norm", input_norm, INPUT_NORMS),
         ):
-            if value not in allowed:
-                raise ValueError(
-                    f"S4D: unknown {name} {value!r}; choose one of {', '.join(allowed)}."
-                )
-        if n_ssm < 1 or d_model % n_ssm:
+            ranges.check_choice("S4D", name, value, allowed)
+        self.set_options(
+            d_model=d_model,
+            d_state=d_state,
+            init_seed=init_seed,
+            alpha=alpha,
+            alpha_real=alpha_real,
+            real_transform=real_transform,
+            beta=beta,
+            learn_beta=learn_beta,
+            beta_unit=beta_unit,
+            dt_min=dt_min,
+            dt_max=dt_max,
+            dt_transform=dt_transform,
+            bidirectional=bidirectional,
+            skip=skip,
+            dropout=dropout,
+            tie_dropout=tie_dropout,
+        )
+        if not ranges.divides(n_ssm, d_model):
             raise ValueError(f"S4D: n_ssm={n_ssm} must divide d_model={d_model}.")
         if input_norm == "lru" and discretization != "none":
             raise ValueError(
@@ -114,15 +125,8 @@ class S4D(nnx.Module):
                 f"discretization={discretization!r} the step does that. Use input_norm='none'."
             )
         H, N, C = d_model, d_state, 2 if bidirectional else 1
-        self.real_transform = real_transform
         self.input_norm = input_norm
-        self.filtered = beta is not None
-        self.beta_unit = beta_unit
-        self.dt_transform = dt_transform
         self.discretization = discretization
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.tie_dropout = tie_dropout
 
         modes = starting_modes(
             "S4D",
@@ -147,7 +151,6 @@ class S4D(nnx.Module):
         self.C_ri = nnx.Param(_times(C_ri, modes.B_SN.real, modes.B_SN.imag))
         D_H = jax.random.normal(rngs.params(), (H,), jnp.float32)
         self.D = nnx.Param(D_H) if skip else Knob(jnp.zeros_like(D_H))
-        self.beta = filter_exponent("S4D", H, beta, learn_beta)
 
     def eigenvalues(self) -> Array:
         """A_HN, complex, in rad per unit of time; per sample if the discretization is "none"."""
@@ -170,122 +173,46 @@ class S4D(nnx.Module):
         # At |A_bar| = 1 the root has no derivative.
         return C_CHN * jnp.sqrt(jnp.maximum(one_minus_square_HN, 1e-12))[None]
 
-    @on_any_mesh("BLH")
-    def __call__(
-        self,
-        u_BLH: Array,
-        lengths_B: Array | None = None,
-        *,
-        key: Array | None = None,
-        mode: str = "conv",
-        step_scale: Scale = 1.0,
-        horizon: int | None = None,
-    ) -> Array:
-        """Apply the layer.
+    def state_shape(self) -> tuple[int, ...]:
+        return self.C_ri.shape[1:3]
 
-        Args:
-          u_BLH: real input.
-          lengths_B: int; steps from lengths_B on are padding and are set to zero first. None: no
-            padding.
-          key: of the dropout; None: no dropout.
-          mode: "conv" by FFT, or "scan", which needs beta = 0.
-          step_scale: factor on dt, positive: 0.5 for a signal sampled twice as densely. The filter
-            follows: |s| per sample is divided by it.
-          horizon: run as if the input were padded with zeros to this many steps. The filter lives
-            on the circle of twice the padded length, so its outputs depend on it. None: L.
+    def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
+        A_HN, C_CHN, dt_H = self._system(scale)
+        k_CHL = s4d_kernel(A_HN, C_CHN, dt_H, steps, self.discretization)
+        return fft_conv(
+            v_BLH,
+            k_CHL[0],
+            reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
+            gain_HF=sobolev_gain(self.beta[...], 2 * steps, self.beta_unit, scale),
+            skip_H=self.D[...],
+        )
 
-        Returns:
-          y_BLH.
+    def scan(self, v_BLH: Array, scale: Scale) -> Array:
+        A_HN, C_CHN, dt_H = self._system(scale)
+        rule = self.discretization
+        y_BLH, _ = s4d_recurrence(v_BLH, A_HN, C_CHN[0], dt_H, discretization=rule)
+        if self.bidirectional:
+            y_BLH += s4d_anticausal(v_BLH, A_HN, C_CHN[1], dt_H, discretization=rule)
+        return y_BLH
 
-        Raises:
-          ValueError: for an unknown mode or a horizon below L.
-          NoStateForm: for mode="scan" with a filter.
-        """
-        L = u_BLH.shape[1]
-        n = L if horizon is None else horizon
-        if mode not in MODES:
-            raise ValueError(f"S4D: unknown mode {mode!r}; choose one of {', '.join(MODES)}.")
-        if n < L:
-            raise ValueError(f"S4D: horizon={n} must be at least the input's length {L}.")
-        u_BLH = without_padding(u_BLH, lengths_B)
-        A_HN, C_CHN, dt_H = self.eigenvalues(), self.readout(), self.step_sizes() * step_scale
-        if mode == "scan":
-            self._require_state("mode='scan'")
-            rule = self.discretization
-            y_BLH, _ = s4d_recurrence(u_BLH, A_HN, C_CHN[0], dt_H, discretization=rule)
-            if self.bidirectional:
-                y_BLH += s4d_anticausal(u_BLH, A_HN, C_CHN[1], dt_H, discretization=rule)
-            y_BLH += self.D[...][None, None, :] * u_BLH
-        else:
-            k_CHL = s4d_kernel(A_HN, C_CHN, dt_H, n, self.discretization)
-            y_BLH = fft_conv(
-                u_BLH,
-                k_CHL[0],
-                reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
-                gain_HF=sobolev_gain(self.beta[...], 2 * n, self.beta_unit, step_scale),
-                skip_H=self.D[...],
-            )
-        return apply_dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
-
-    def initial_state(self, batch_size: int) -> Array:
-        """The state before the first step: complex zeros x_BHN."""
-        return jnp.zeros((batch_size, *self.C_ri.shape[1:3]), jnp.complex64)
-
-    @on_any_mesh("BHN", "BLH")
-    def prefill(
-        self,
-        u_BLH: Array,
-        lengths_B: Array | None = None,
-        *,
-        state: Array | None = None,
-        step_scale: Scale = 1.0,
+    def run_from(
+        self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
     ) -> tuple[Array, Array]:
-        """Many steps at once, without dropout: the state after the last real one, and all outputs.
+        A_HN, C_CHN, dt_H = self._system(scale)
+        rule = self.discretization
+        return s4d_recurrence(v_BLH, A_HN, C_CHN[0], dt_H, state, lengths_B, discretization=rule)
 
-        Args:
-          u_BLH, lengths_B, step_scale: as in the call.
-          state: x_BHN before the first step; None: zero.
-
-        Raises:
-          NoStateForm: if the layer is bidirectional or has a filter.
-        """
-        self._require_state("prefill")
-        u_BLH = without_padding(u_BLH, lengths_B)
-        y_BLH, state = s4d_recurrence(
-            u_BLH,
-            self.eigenvalues(),
-            self.readout()[0],
-            self.step_sizes() * step_scale,
-            state,
-            lengths_B,
-            discretization=self.discretization,
-        )
-        return state, y_BLH + self.D[...][None, None, :] * u_BLH
-
-    @on_any_mesh("BHN", "BH")
-    def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
-        """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
-
-        Raises:
-          NoStateForm: if the layer is bidirectional or has a filter.
-        """
-        self._require_state("step")
-        A_HN, dt_H1 = self.eigenvalues(), (self.step_sizes() * step_scale)[:, None]
-        A_bar_HN, gain_HN = DISCRETIZE[self.discretization](A_HN, dt_H1)
-        rest_HN = lacking(A_bar_HN, *exponent(A_HN, dt_H1, self.discretization))
-        added_BHN = rest_HN[None] * state + gain_HN[None] * u_BH[:, :, None]
+    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+        A_HN, C_CHN, dt_H = self._system(scale)
+        A_bar_HN, gain_HN = DISCRETIZE[self.discretization](A_HN, dt_H[:, None])
+        rest_HN = lacking(A_bar_HN, *exponent(A_HN, dt_H[:, None], self.discretization))
+        added_BHN = rest_HN[None] * state + gain_HN[None] * v_BH[:, :, None]
         state = A_bar_HN[None] * state + added_BHN
-        y_BH = 2 * jnp.sum((self.readout()[0][None] * state).real, axis=-1)
-        return state, y_BH + self.D[...][None, :] * u_BH
+        return state, 2 * jnp.sum((C_CHN[0][None] * state).real, axis=-1)
 
-    def _require_state(self, what: str) -> None:
-        require_state_form(
-            "S4D",
-            what,
-            bidirectional=self.bidirectional,
-            filtered=self.filtered,
-            beta_H=self.beta[...],
-        )
+    def _system(self, scale: Scale) -> tuple[Array, Array, Array]:
+        """A, C, dt."""
+        return self.eigenvalues(), self.readout(), self.step_sizes() * scale
 
 
 def _times(C_ri: Array, B_re_SN: ArrayLike, B_im_SN: ArrayLike) -> Array:

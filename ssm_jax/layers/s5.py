@@ -8,27 +8,23 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.diagonal import INITS, initial_modes
 from ssm_jax.init.mimo import C_INITS, EIGENBASES, input_matrix, output_matrix, real_basis
 from ssm_jax.init.real_part import REAL_TRANSFORMS
 from ssm_jax.kernels import sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent
-from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.kernels.mimo import mimo_conv, mimo_scan, read_out, to_modes
 from ssm_jax.kernels.multiplier import from_parts, in_parts, lacking
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts, state_after
-from ssm_jax.kernels.sharding import on_any_mesh
-from ssm_jax.layers.dropout import dropout as apply_dropout
-from ssm_jax.layers.exponent import filter_exponent
-from ssm_jax.layers.padding import without_padding
-from ssm_jax.layers.state_form import MODES, Scale, require_state_form
+from ssm_jax.layers.base import Scale, StateSpaceLayer
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 
 
-class S5(nnx.Module):
+class S5(StateSpaceLayer):
     """x' = A x + B u, y = Re C x + D u: H channels in and out, N complex modes (arXiv:2208.04933).
 
     The filter of "Tuning Frequency Bias of State Space Models" (arXiv:2410.02035) can act on every
@@ -37,6 +33,9 @@ class S5(nnx.Module):
     It runs as a parallel scan, as a convolution (mode="conv"; the only way with a filter), or from
     a state on: `prefill` takes many steps, `step` one. All give the same outputs.
     """
+
+    NAME = "S5"
+    STATE = "BN"
 
     def __init__(
         self,
@@ -102,17 +101,33 @@ class S5(nnx.Module):
         for name, value, allowed in (
             ("init", init, tuple({**EIGENBASES, **INITS})),
             ("C_init", C_init, C_INITS),
-            ("beta_unit", beta_unit, BETA_UNITS),
-            ("dt_transform", dt_transform, tuple(DT_TRANSFORMS)),
             ("discretization", discretization, DISCRETIZATIONS),
-            ("real_transform", real_transform, tuple(REAL_TRANSFORMS)),
         ):
-            if value not in allowed:
-                raise ValueError(
-                    f"S5: unknown {name} {value!r}; choose one of {', '.join(allowed)}."
-                )
+            ranges.check_choice("S5", name, value, allowed)
+        self.set_options(
+            d_model=d_model,
+            init_seed=init_seed,
+            conj_sym=conj_sym,
+            clip_eigs=clip_eigs,
+            alpha=alpha,
+            alpha_real=alpha_real,
+            real_transform=real_transform,
+            beta=beta,
+            learn_beta=learn_beta,
+            beta_unit=beta_unit,
+            dt_min=dt_min,
+            dt_max=dt_max,
+            dt_transform=dt_transform,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            tie_dropout=tie_dropout,
+        )
         halves = 1 if conj_sym else 2
-        if n_blocks < 1 or d_state < 1 or d_state % (halves * n_blocks):
+        if not (
+            ranges.SIZE.holds(d_state)
+            and ranges.SIZE.holds(n_blocks)
+            and ranges.divides(halves * n_blocks, d_state)
+        ):
             raise ValueError(
                 f"S5: d_state={d_state} must be a positive multiple of {halves} n_blocks with "
                 f"conj_sym={conj_sym}; n_blocks is {n_blocks}."
@@ -120,14 +135,7 @@ class S5(nnx.Module):
         H, N, J, C = d_model, d_state, n_blocks, 2 if bidirectional else 1
         self.conj_sym = conj_sym
         self.clip_eigs = clip_eigs
-        self.real_transform = real_transform
-        self.filtered = beta is not None
-        self.beta_unit = beta_unit
-        self.dt_transform = dt_transform
         self.discretization = discretization
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.tie_dropout = tie_dropout
 
         # The part of a block that is half of its conjugate pairs, in a real basis of its order.
         A_JN, _, discrete = initial_modes(
@@ -160,7 +168,6 @@ class S5(nnx.Module):
         self.B_ri = nnx.Param(input_matrix(rngs.params(), V_inv, J, H))
         self.C_ri = nnx.Param(output_matrix(rngs.params(), V, J, C, H, C_init))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
-        self.beta = filter_exponent("S5", H, beta, learn_beta)
 
     def eigenvalues(self) -> Array:
         """A_N, complex, in rad per unit of time; per sample if the discretization is "none"."""
@@ -187,117 +194,44 @@ class S5(nnx.Module):
         C_CHN = self.C_ri[..., 0] + 1j * self.C_ri[..., 1]
         return 2 * C_CHN if self.conj_sym else C_CHN
 
-    @on_any_mesh("BLH")
-    def __call__(
-        self,
-        u_BLH: Array,
-        lengths_B: Array | None = None,
-        *,
-        key: Array | None = None,
-        mode: str | None = None,
-        step_scale: Scale = 1.0,
-        horizon: int | None = None,
-    ) -> Array:
-        """Apply the layer.
+    def default_mode(self) -> str:
+        return "conv" if self.filtered else "scan"
 
-        Args:
-          u_BLH: real input.
-          lengths_B: int; steps from lengths_B on are padding and are set to zero first. None: no
-            padding.
-          key: of the dropout; None: no dropout.
-          mode: "scan", which needs beta = 0, or "conv" by FFT. None: "conv" if the layer was made
-            with a filter, else "scan".
-          step_scale: factor on dt, positive: 0.5 for a signal sampled twice as densely. The filter
-            follows: |s| per sample is divided by it.
-          horizon: run as if the input were padded with zeros to this many steps. The filter lives
-            on the circle of twice the padded length, so its outputs depend on it. None: L.
+    def state_shape(self) -> tuple[int, ...]:
+        return self.A_im.shape
 
-        Returns:
-          y_BLH.
+    def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
+        L = v_BLH.shape[1]
+        gain_HF = sobolev_gain(self.beta[...], 2 * steps, self.beta_unit, scale)
+        padded = jnp.pad(v_BLH, ((0, 0), (0, steps - L), (0, 0)))
+        y_BLH = mimo_conv(padded, *self._discrete(scale), self.readout(), gain_HF)[:, :L]
+        return y_BLH + self.D[...][None, None, :] * v_BLH
 
-        Raises:
-          ValueError: for an unknown mode or a horizon below L.
-          NoStateForm: for mode="scan" with a filter.
-        """
-        L = u_BLH.shape[1]
-        n = L if horizon is None else horizon
-        if mode is None:
-            mode = "conv" if self.filtered else "scan"
-        if mode not in MODES:
-            raise ValueError(f"S5: unknown mode {mode!r}; choose one of {', '.join(MODES)}.")
-        if n < L:
-            raise ValueError(f"S5: horizon={n} must be at least the input's length {L}.")
-        u_BLH = without_padding(u_BLH, lengths_B)
-        system = *self._discrete(step_scale), self.readout()
-        if mode == "scan":
-            self._require_state("mode='scan'")
-            y_BLH = mimo_scan(u_BLH, *system)
-        else:
-            gain_HF = sobolev_gain(self.beta[...], 2 * n, self.beta_unit, step_scale)
-            padded = jnp.pad(u_BLH, ((0, 0), (0, n - L), (0, 0)))
-            y_BLH = mimo_conv(padded, *system, gain_HF)[:, :L]
-        y_BLH += self.D[...][None, None, :] * u_BLH
-        return apply_dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
+    def scan(self, v_BLH: Array, scale: Scale) -> Array:
+        return mimo_scan(v_BLH, *self._discrete(scale), self.readout())
 
-    def initial_state(self, batch_size: int) -> Array:
-        """The state before the first step: complex zeros x_BN."""
-        return jnp.zeros((batch_size, self.A_im.shape[0]), jnp.complex64)
-
-    @on_any_mesh("BN", "BLH")
-    def prefill(
-        self,
-        u_BLH: Array,
-        lengths_B: Array | None = None,
-        *,
-        state: Array | None = None,
-        step_scale: Scale = 1.0,
+    def run_from(
+        self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
     ) -> tuple[Array, Array]:
-        """Many steps at once, without dropout: the state after the last real one, and all outputs.
+        z_N, phase_N, B_bar_NH = self._discrete(scale)
+        inputs_BL2N = to_modes(v_BLH, B_bar_NH)
+        x0_B2N = jnp.zeros_like(inputs_BL2N[:, 0]) if state is None else in_parts(state)
+        x_BL2N = scan_parts(z_N, phase_N, inputs_BL2N, x0_B2N)
+        y_BLH = read_out(x_BL2N, self.readout()[0])
+        return y_BLH, from_parts(state_after(x_BL2N, lengths_B, x0_B2N))
 
-        Args:
-          u_BLH, lengths_B, step_scale: as in the call.
-          state: x_BN before the first step; None: zero.
-
-        Raises:
-          NoStateForm: if the layer is bidirectional or has a filter.
-        """
-        self._require_state("prefill")
-        u_BLH = without_padding(u_BLH, lengths_B)
-        z_N, phase_N, B_bar_NH = self._discrete(step_scale)
-        x0_B2N = in_parts(self.initial_state(u_BLH.shape[0]) if state is None else state)
-        x_BL2N = scan_parts(z_N, phase_N, to_modes(u_BLH, B_bar_NH), x0_B2N)
-        y_BLH = read_out(x_BL2N, self.readout()[0]) + self.D[...][None, None, :] * u_BLH
-        return from_parts(state_after(x_BL2N, lengths_B, x0_B2N)), y_BLH
-
-    @on_any_mesh("BN", "BH")
-    def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
-        """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
-
-        Raises:
-          NoStateForm: if the layer is bidirectional or has a filter.
-        """
-        self._require_state("step")
-        A_N, dt_N = self.eigenvalues(), self.step_sizes() * step_scale
+    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+        A_N, dt_N = self.eigenvalues(), self.step_sizes() * scale
         A_bar_N, gain_N = DISCRETIZE[self.discretization](A_N, dt_N)
         rest_N = lacking(A_bar_N, *exponent(A_N, dt_N, self.discretization))
         B_bar_NH = gain_N[:, None] * self.input_matrix()
-        v_BN = from_parts(to_modes(u_BH[:, None], B_bar_NH)[:, 0])
+        v_BN = from_parts(to_modes(v_BH[:, None], B_bar_NH)[:, 0])
         state = A_bar_N[None, :] * state + (rest_N[None, :] * state + v_BN)
-        y_BH = read_out(in_parts(state)[:, None], self.readout()[0])[:, 0]
-        return state, y_BH + self.D[...][None, :] * u_BH
+        return state, read_out(in_parts(state)[:, None], self.readout()[0])[:, 0]
 
-    def _discrete(self, step_scale: Scale) -> tuple[Array, Phase, Array]:
+    def _discrete(self, scale: Scale) -> tuple[Array, Phase, Array]:
         """(z, phase of z, B_bar)."""
-        A_N, dt_N = self.eigenvalues(), self.step_sizes() * step_scale
+        A_N, dt_N = self.eigenvalues(), self.step_sizes() * scale
         z_N, phase_N = exponent(A_N, dt_N, self.discretization)
         _, gain_N = DISCRETIZE[self.discretization](A_N, dt_N)
         return z_N, phase_N, gain_N[:, None] * self.input_matrix()
-
-    def _require_state(self, what: str) -> None:
-        require_state_form(
-            "S5",
-            what,
-            bidirectional=self.bidirectional,
-            filtered=self.filtered,
-            beta_H=self.beta[...],
-        )

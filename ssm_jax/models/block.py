@@ -10,8 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
-from ssm_jax.layers.dropout import dropout, split_or_none
+from ssm_jax import ranges
+from ssm_jax.kernels.materialize import materialize
+from ssm_jax.kernels.padding import checked_lengths
+from ssm_jax.layers.dropout import checked_key, dropout, split_or_none
+from ssm_jax.layers.inputs import checked_input, computed_in, returned_in
 from ssm_jax.layers.norm import make_norm
 
 
@@ -88,7 +93,7 @@ class Block(nnx.Module):
     "half_glu1": g sigmoid(W g), and "half_glu2": y sigmoid(W g), as in S5's (arXiv:2208.04933).
     GELU is the exact one, x Phi(x). Padding is masked after the norm, before the state space layer,
     and nowhere else. The residual stream, the GELU and the gate have the type of x; norms and the
-    state space layer compute in float32.
+    state space layer compute by the rule of `layers/inputs.py`, in float32 or float64.
     """
 
     def __init__(
@@ -117,10 +122,12 @@ class Block(nnx.Module):
           rngs: with a "params" stream.
 
         Raises:
-          ValueError: for an unknown norm or gate.
+          ValueError: for an unknown norm or gate, or a value out of range.
         """
         if gate not in GATES:
             raise ValueError(f"unknown gate {gate!r}; choose one of {', '.join(GATES)}.")
+        flags = {"norm_padding": norm_padding, "prenorm": prenorm, "tie_dropout": tie_dropout}
+        ranges.check("Block", d_model=d_model, dropout=dropout, **flags)
         self.norm = make_norm(norm, d_model, norm_momentum)
         self.norm_padding = norm_padding
         self.ssm = ssm
@@ -133,7 +140,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x_BLH: Array,
-        lengths_B: Array | None,
+        lengths_B: ArrayLike | None,
         *,
         train: bool,
         key: Array | None,
@@ -143,7 +150,7 @@ class Block(nnx.Module):
 
         Args:
           x_BLH: features.
-          lengths_B: int number of real steps; None: all.
+          lengths_B: number of real steps, see `checked_lengths`; None: all.
           train: the batch norm uses the batch's statistics, and updates the running ones.
           key: of the dropout; None: no dropout.
           horizon: of the state space layer.
@@ -151,9 +158,15 @@ class Block(nnx.Module):
         Returns:
           y_BLH.
         """
+        x_BLH = checked_input("Block", x_BLH, "(B, L, H)", self.glu.in_features)
+        B, L, _ = x_BLH.shape
+        lengths_B = checked_lengths("Block", lengths_B, (B,), L)
+        key = checked_key("Block", key)
+        dtype = computed_in(x_BLH, self.norm.scale[...])
+        x_BLH = x_BLH.astype(returned_in(x_BLH, dtype))
         ssm_key, gelu_key, branch_key = split_or_none(key, 3)
         counted_B = None if self.norm_padding else lengths_B
-        u = x_BLH.astype(jnp.float32)
+        u = x_BLH.astype(dtype)
         u = self.norm(u, counted_B, train=train) if self.prenorm else u
         y = self.ssm(u, lengths_B, key=ssm_key, horizon=horizon).astype(x_BLH.dtype)
 
@@ -164,4 +177,43 @@ class Block(nnx.Module):
         y = x_BLH + dropout(y, self.dropout, branch_key, tied=self.tie_dropout)
         if self.prenorm:
             return y
-        return self.norm(y.astype(jnp.float32), counted_B, train=train).astype(x_BLH.dtype)
+        return self.norm(y.astype(dtype), counted_B, train=train).astype(x_BLH.dtype)
+
+
+def apply_blocks(
+    blocks: nnx.List,
+    x_BLH: Array,
+    lengths_B: ArrayLike | None,
+    *,
+    train: bool,
+    key: Array | None,
+    horizon: int | None = None,
+    remat: bool = False,
+) -> Array:
+    """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
+
+    On CPUs the scan is unrolled: XLA copies what a loop keeps for the backward pass, which made a
+    step of 4 x 64 channels at L = 64 take 84 ms against 60, and compiling the loop was no faster
+    (4.4 s against 4.0). There the residual stream is materialized between the blocks, or the
+    gradients of later blocks would be computed again in the earlier ones. With `remat` it stays a
+    loop, which alone keeps XLA from computing once what is to be computed twice.
+    """
+    graphdef = nnx.graphdef(blocks[0])
+    each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    keys = None if key is None else jax.random.split(key, len(blocks))
+
+    def one_block(x_BLH: Array, variables):
+        state, key = variables
+        block = nnx.merge(graphdef, state)
+        y_BLH = block(x_BLH, lengths_B, train=train, key=key, horizon=horizon)
+        y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
+        return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
+
+    unroll = jax.default_backend() == "cpu" and not remat
+    body = jax.checkpoint(one_block, prevent_cse=False) if remat else one_block
+    x_BLH, statistics = jax.lax.scan(body, x_BLH, (stacked, keys), unroll=unroll)
+    if train:
+        for i, block in enumerate(blocks):
+            nnx.update(block, jax.tree.map(lambda leaf, i=i: leaf[i], statistics))
+    return x_BLH

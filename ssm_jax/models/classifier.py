@@ -3,46 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
-from ssm_jax.kernels.materialize import materialize
+from ssm_jax import ranges
+from ssm_jax.kernels.padding import checked_lengths, real_steps
 from ssm_jax.layers import LAYERS
+from ssm_jax.layers.dropout import checked_key
+from ssm_jax.layers.inputs import checked_ids, checked_input, computed_in, returned_in
 from ssm_jax.layers.norm import make_norm
-from ssm_jax.layers.padding import real_steps
-from ssm_jax.models.block import Block, linear
+from ssm_jax.models.block import Block, apply_blocks, linear
 
 POOLS = ("last", "mean", "first", "sum")
 ACTIVATIONS = ("float32", "bfloat16")
 
 
-def pool(x_BLH: Array, lengths_B: Array | None, mode: str) -> Array:
+def pool(x_BLH: Array, lengths_B: ArrayLike | None, mode: str) -> Array:
     """One vector per sequence over its unpadded steps: the last, the mean, the first or the sum.
 
     Args:
       x_BLH: features.
-      lengths_B: int, at least 1; None: all steps are real.
+      lengths_B: see `checked_lengths`; None: all steps are real. Of no steps each pool is zero.
       mode: a member of POOLS.
 
     Raises:
-      ValueError: for another mode.
+      ValueError: for another mode, or lengths that do not fit.
     """
     if mode not in POOLS:
         raise ValueError(f"unknown pool {mode!r}; choose one of {', '.join(POOLS)}.")
     B, L, _ = x_BLH.shape
+    lengths_B = checked_lengths("pool", lengths_B, (B,), L)
     if lengths_B is None:
+        if mode == "first":
+            return x_BLH[:, 0]
         lengths_B = jnp.full((B,), L, jnp.int32)
-    if mode == "first":
-        return x_BLH[:, 0]
-    if mode == "last":
-        return jnp.take_along_axis(x_BLH, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
     real_BL1 = real_steps(lengths_B, L)[:, :, None]
+    if mode in ("first", "last"):
+        end_B = jnp.maximum(lengths_B - 1, 0) if mode == "last" else jnp.zeros_like(lengths_B)
+        x_BH = jnp.take_along_axis(x_BLH, end_B[:, None, None], axis=1)[:, 0]
+        return jnp.where(real_BL1[:, 0], x_BH, jnp.zeros_like(x_BH))
     sum_BH = jnp.sum(jnp.where(real_BL1, x_BLH, jnp.zeros_like(x_BLH)), axis=1)
-    return sum_BH if mode == "sum" else sum_BH / lengths_B[:, None].astype(x_BLH.dtype)
+    if mode == "sum":
+        return sum_BH
+    return sum_BH / jnp.maximum(lengths_B, 1)[:, None].astype(x_BLH.dtype)
 
 
 class SequenceClassifier(nnx.Module):
@@ -51,6 +60,8 @@ class SequenceClassifier(nnx.Module):
     The LRA model of the official code: embedding N(0, 1) or linear encoder, `depth` blocks, a final
     norm if prenorm (OC-16), pooling, linear decoder. No positional encoding (OC-18).
     """
+
+    TOKEN_AXES: ClassVar[tuple[str, ...]] = ("example", "step")
 
     def __init__(
         self,
@@ -92,8 +103,23 @@ class SequenceClassifier(nnx.Module):
 
         Raises:
           ValueError: unless exactly one of vocab_size and d_input is given; for an unknown layer,
-            pool or type.
+            pool or type, or a value out of range.
         """
+        ranges.check(
+            type(self).__name__,
+            n_classes=n_classes,
+            vocab_size=vocab_size,
+            d_input=d_input,
+            d_model=d_model,
+            depth=depth,
+            norm_momentum=norm_momentum,
+            norm_padding=norm_padding,
+            prenorm=prenorm,
+            final_norm=final_norm,
+            dropout=dropout,
+            tie_dropout=tie_dropout,
+            remat=remat,
+        )
         if (vocab_size is None) == (d_input is None):
             raise ValueError(
                 f"give vocab_size or d_input, got vocab_size={vocab_size}, d_input={d_input}."
@@ -136,38 +162,75 @@ class SequenceClassifier(nnx.Module):
 
     def __call__(
         self,
-        inputs: Array,
-        lengths: Array | None = None,
+        inputs: ArrayLike,
+        lengths: ArrayLike | None = None,
         *,
         train: bool = False,
         key: Array | None = None,
         horizon: int | None = None,
     ) -> Array:
-        """Logits (B, K).
+        """Logits (B, K), by the rule of types of `layers/inputs.py`.
 
         Args:
-          inputs: int ids (B, L), or real (B, L, d_input); of pairs (B, 2, L).
-          lengths: int number of real steps of each sequence, (B,), of pairs (B, 2); None: all.
+          inputs: int ids (B, L), or real (B, L, d_input); of pairs int (B, 2, L). Ids outside the
+            vocabulary are refused where they are known; where they are traced the logits of their
+            sequence are NaN, and in training with batch norm those of the whole batch.
+          lengths: number of real steps of each sequence, (B,), of pairs (B, 2); None: all. See
+            `checked_lengths`; of a sequence without a step the pool is zero.
           train: normalize with the batch's statistics and update the running ones.
           key: of the dropout; None: no dropout.
           horizon: run the state space layers as if the input were padded to this many steps, on
             which the unit of beta's filter depends; None: L.
+
+        Raises:
+          ValueError: for a shape, a length or a known id that does not fit.
+          TypeError: for ids or lengths that are no integers.
         """
-        inputs, lengths_B = self.in_rows(inputs, lengths)
-        x_BLH = self.encoder(inputs).astype(self.activations)
-        x_BLH = apply_blocks(
-            self.blocks,
-            x_BLH,
-            lengths_B,
-            train=train,
-            key=key,
-            horizon=horizon,
-            remat=self.remat and train,
+        name = type(self).__name__
+        key = checked_key(name, key)
+        is_real = isinstance(self.encoder, nnx.Linear)
+        inputs = self._checked_reals(inputs) if is_real else self._checked_ids(inputs)
+        steps = inputs.shape[1 if is_real else -1]
+        shape = inputs.shape[: 1 if is_real else -1]
+        inputs, lengths_B = self.in_rows(inputs, checked_lengths(name, lengths, shape, steps))
+        with jax.numpy_dtype_promotion("standard"):
+            parameters = jax.tree.leaves(nnx.state(self))
+            dtype = computed_in(*parameters, inputs)
+            if isinstance(self.encoder, nnx.Linear):
+                x_BLH = self.encoder(inputs.astype(dtype))
+            else:
+                x_BLH = jnp.take(self.encoder.embedding[...], inputs, axis=0)
+            x_BLH = x_BLH.astype(dtype if self.activations == "float32" else self.activations)
+            x_BLH = apply_blocks(
+                self.blocks,
+                x_BLH,
+                lengths_B,
+                train=train,
+                key=key,
+                horizon=horizon,
+                remat=self.remat and train,
+            )
+            x_BLH = x_BLH.astype(dtype)
+            if self.norm is not None:
+                x_BLH = self.norm(x_BLH, None if self.norm_padding else lengths_B, train=train)
+            logits_BK = self.decoder(self.joined(pool(x_BLH, lengths_B, self.pool)))
+            return logits_BK.astype(returned_in(inputs, dtype))
+
+    def _checked_reals(self, inputs: ArrayLike) -> Array:
+        assert isinstance(self.encoder, nnx.Linear)
+        return checked_input(
+            type(self).__name__, inputs, "(B, L, d_input)", self.encoder.in_features
         )
-        x_BLH = x_BLH.astype(jnp.float32)
-        if self.norm is not None:
-            x_BLH = self.norm(x_BLH, None if self.norm_padding else lengths_B, train=train)
-        return self.decoder(self.joined(pool(x_BLH, lengths_B, self.pool)))
+
+    def _checked_ids(self, inputs: ArrayLike) -> Array:
+        assert isinstance(self.encoder, nnx.Embed)
+        name, axes = type(self).__name__, self.TOKEN_AXES
+        ids = inputs if isinstance(inputs, Array) else np.asarray(inputs)
+        middle = (2,) if len(axes) == 3 else ()
+        if ids.ndim != len(axes) or ids.shape[1:-1] != middle or ids.shape[-1] < 1:
+            expected = "(B, 2, L)" if middle else "(B, L)"
+            raise ValueError(f"{name}: tokens must be {expected} with L >= 1, got {ids.shape}.")
+        return checked_ids(name, "token", ids, self.encoder.num_embeddings, axes)
 
     def in_rows(self, inputs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
         """Inputs and lengths with every sequence on the batch axis."""
@@ -185,6 +248,8 @@ class PairClassifier(SequenceClassifier):
     are of 2B sequences; the decoder sees [x1, x2, x1 x2, x1 - x2]. As the official code (`nli`).
     """
 
+    TOKEN_AXES = ("example", "sequence", "step")
+
     @staticmethod
     def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
         """Two linear maps with a ReLU between them."""
@@ -198,42 +263,3 @@ class PairClassifier(SequenceClassifier):
         first_BH, second_BH = x_BH[0::2], x_BH[1::2]
         both = (first_BH, second_BH, first_BH * second_BH, first_BH - second_BH)
         return jnp.concatenate(both, axis=-1)
-
-
-def apply_blocks(
-    blocks: nnx.List,
-    x_BLH: Array,
-    lengths_B: Array | None,
-    *,
-    train: bool,
-    key: Array | None,
-    horizon: int | None = None,
-    remat: bool = False,
-) -> Array:
-    """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
-
-    On CPUs the scan is unrolled: XLA copies what a loop keeps for the backward pass, which made a
-    step of 4 x 64 channels at L = 64 take 84 ms against 60, and compiling the loop was no faster
-    (4.4 s against 4.0). There the residual stream is materialized between the blocks, or the
-    gradients of later blocks would be computed again in the earlier ones. With `remat` it stays a
-    loop, which alone keeps XLA from computing once what is to be computed twice.
-    """
-    graphdef = nnx.graphdef(blocks[0])
-    each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    keys = None if key is None else jax.random.split(key, len(blocks))
-
-    def one_block(x_BLH: Array, variables):
-        state, key = variables
-        block = nnx.merge(graphdef, state)
-        y_BLH = block(x_BLH, lengths_B, train=train, key=key, horizon=horizon)
-        y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
-        return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
-
-    unroll = jax.default_backend() == "cpu" and not remat
-    body = jax.checkpoint(one_block, prevent_cse=False) if remat else one_block
-    x_BLH, statistics = jax.lax.scan(body, x_BLH, (stacked, keys), unroll=unroll)
-    if train:
-        for i, block in enumerate(blocks):
-            nnx.update(block, jax.tree.map(lambda leaf, i=i: leaf[i], statistics))
-    return x_BLH

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
+from ssm_jax import ranges
 from ssm_jax.layers import S4D
+from ssm_jax.layers.inputs import checked_input, in_type, returned_in
 from ssm_jax.models.block import linear
 
 CHANNELS = 3
@@ -45,7 +48,12 @@ class Denoiser(nnx.Module):
         beta, learn_beta, beta_unit: of the filter, see S4D.
         dt_min, dt_max: units of time per sample.
         rngs: with a "params" stream.
+
+        Raises:
+          ValueError: for a value out of its range.
         """
+        numbers = {"alpha": alpha, "beta": beta, "dt_min": dt_min, "dt_max": dt_max}
+        ranges.check("Denoiser", width=width, d_state=d_state, learn_beta=learn_beta, **numbers)
         self.width = width
         A_im_N = alpha * np.pi * np.arange(d_state)
         A_re_N = np.where(np.arange(d_state) == 0, -np.exp(-5.0), -3.0)
@@ -67,6 +75,9 @@ class Denoiser(nnx.Module):
         self.ssm.C_ri[...] = self.ssm.C_ri[...] * scale_N[None, None, :, None]
         self.mix = linear(CHANNELS, CHANNELS, rngs)
 
-    def __call__(self, inputs: Array) -> Array:
+    def __call__(self, inputs: ArrayLike) -> Array:
         """Images (B, L, 3), flattened row by row, as the model returns them."""
-        return self.mix(self.ssm(inputs))
+        u_BL3 = checked_input("Denoiser", inputs, "(B, L, 3)", CHANNELS)
+        model, dtype = in_type(self, u_BL3)
+        y_BL3 = model.mix(model.ssm(u_BL3.astype(dtype)))
+        return y_BL3.astype(returned_in(u_BL3, dtype))

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
+from ssm_jax import ranges
 from ssm_jax.kernels.frequency import circular_gain, discrete_transfer_function
 from ssm_jax.layers import S4D
+from ssm_jax.layers.inputs import checked_input, in_type, returned_in
 from ssm_jax.models.block import gelu, linear
 
 CHUNK = 1_024  # time steps that are in memory at once
@@ -55,8 +58,20 @@ class WaveRegressor(nnx.Module):
         beta, learn_beta: of the filter, whose |s| is the frequency in rad/s over 10,000.
         legacy_unsymmetric: the gain that the official program has in effect, see `circular_gain`.
         rngs: with a "params" stream.
+
+        Raises:
+          ValueError: for a value out of its range.
         """
+        knobs = {"alpha": alpha, "beta": beta, "learn_beta": learn_beta}
+        sizes = {"length": length, "channels": channels, "d_state": d_state}
+        knobs["legacy_unsymmetric"] = legacy_unsymmetric
+        ranges.check("WaveRegressor", **sizes, **knobs)
         self.waves = tuple(waves)
+        if not self.waves or not all(ranges.SIZE.holds(w) and 2 * w < length for w in self.waves):
+            raise ValueError(
+                "WaveRegressor: waves must be integers of at least 1 and below half the length "
+                f"{length}, got {self.waves}."
+            )
         self.length = length
         self.legacy_unsymmetric = legacy_unsymmetric
         self.encoder = linear(1, channels, rngs)
@@ -81,7 +96,7 @@ class WaveRegressor(nnx.Module):
         """K g + D at 0 and at the waves, complex (H, 1 + waves)."""
         periods = np.array([0, *self.waves])
         H = self.ssm.D[...].shape[0]
-        omega_F = jnp.asarray(2 * np.pi * periods / self.length, jnp.float32)
+        omega_F = jnp.asarray(2 * np.pi * periods / self.length, self.ssm.D[...].dtype)
         K_HF = discrete_transfer_function(
             self.ssm.eigenvalues(),
             self.ssm.readout()[0],
@@ -95,8 +110,13 @@ class WaveRegressor(nnx.Module):
         )
         return K_HF * gain_HF + self.ssm.D[...][:, None]
 
-    def __call__(self, amplitudes_BF: Array) -> Array:
+    def __call__(self, amplitudes_BF: ArrayLike) -> Array:
         """Estimates (B, waves) of the amplitudes (B, waves) of the waves in a signal."""
+        inputs = checked_input("WaveRegressor", amplitudes_BF, "(B, F)", len(self.waves))
+        model, dtype = in_type(self, inputs)
+        return model._estimates(inputs.astype(dtype)).astype(returned_in(inputs, dtype))
+
+    def _estimates(self, amplitudes_BF: Array) -> Array:
         W_H, b_H = self.encoder.kernel[...][0], self.encoder.bias
         assert b_H is not None
         G_HF = self.responses()
@@ -108,7 +128,7 @@ class WaveRegressor(nnx.Module):
 
     def _mean_activation(self, parts_BFH: Array, constant_H: Array) -> Array:
         """mean_t GELU(y(t)), (B, H), over blocks of time that are computed again backwards."""
-        L = self.length
+        L, dtype = self.length, parts_BFH.dtype
         chunks = -(-L // CHUNK)
         periods_F = jnp.asarray(self.waves, jnp.int32)
 
@@ -116,7 +136,7 @@ class WaveRegressor(nnx.Module):
         def chunk_sum(start: Array) -> Array:
             t_T = start * CHUNK + jnp.arange(CHUNK, dtype=jnp.int32)
             phase_TF = (t_T[:, None] * periods_F[None, :]) % L  # exact: the waves are on bins
-            angle_TF = phase_TF.astype(jnp.float32) * np.float32(2 * np.pi / L)
+            angle_TF = phase_TF.astype(dtype) * dtype.type(2 * np.pi / L)
             basis_TF = jnp.concatenate([jnp.cos(angle_TF), jnp.sin(angle_TF)], axis=1)
             y_BTH = jnp.einsum("tf,bfh->bth", basis_TF, parts_BFH, precision="highest")
             active_BTH = gelu(y_BTH + constant_H[None, None, :])

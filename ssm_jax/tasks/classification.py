@@ -13,6 +13,7 @@ from jax import Array
 
 from ssm_jax.data.catalog import open_data
 from ssm_jax.data.labelled import LabelledDataset, steps_of
+from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.tasks.task import Batch, Sums, Task
 
@@ -95,13 +96,13 @@ def eval_sums(model: nnx.Module, batch: Batch, horizon: int | None) -> Sums:
 def predict(model: nnx.Module, batch: Batch, horizon: int | None) -> dict[str, Array]:
     """Of each example the predicted class, and the loss in nats."""
     logits_BK = logits_of(model, batch, train=False, key=None, horizon=horizon)
-    loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, batch["targets"])
+    loss_B = cross_entropy(logits_BK, batch["targets"])
     return {"predicted": jnp.argmax(logits_BK, axis=-1), "loss": loss_B}
 
 
 def classification_sums(logits_BK: Array, batch: Batch) -> Sums:
     """Sums over the real examples of a batch: cross-entropy in nats, right answers, examples."""
-    loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, batch["targets"])
+    loss_B = cross_entropy(logits_BK, batch["targets"])
     correct_B = (jnp.argmax(logits_BK, axis=-1) == batch["targets"]).astype(jnp.float32)
     mask_B = batch.get("mask", jnp.ones_like(loss_B))
     return {
@@ -109,6 +110,17 @@ def classification_sums(logits_BK: Array, batch: Batch) -> Sums:
         "accuracy": jnp.sum(correct_B * mask_B),
         "count": jnp.sum(mask_B),
     }
+
+
+def cross_entropy(logits_BK: Array, targets_B: Array) -> Array:
+    """The loss of each example in nats; NaN for a class that there is not, if it is traced.
+
+    Raises:
+      ValueError: for a known target that is no class: which, and of which example.
+    """
+    K = logits_BK.shape[-1]
+    targets_B = checked_ids("classification", "target", targets_B, K, ("example",))
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BK, targets_B)
 
 
 def logits_of(

@@ -11,9 +11,8 @@ from flax import nnx
 from running import numbers, run
 
 from ssm_jax.init.hippo import fout, legs
-from ssm_jax.layers.exponent import Knob
+from ssm_jax.layers.filter import Knob, NoStateForm
 from ssm_jax.layers.s4 import S4
-from ssm_jax.layers.state_form import NoStateForm
 
 H, N = 6, 4
 
@@ -318,7 +317,7 @@ def test_layers_without_a_state_form_say_so():
         ({"b_clip": 0.0}, "b_clip must be positive and finite, got 0.0"),
         ({"alpha": 0.0}, "alpha must be positive and finite, got 0.0"),
         ({"alpha_real": -1.0}, "alpha_real must be at least 0 and finite, got -1.0"),
-        ({"d_state": 0}, "d_state must be positive"),
+        ({"d_state": 0}, "d_state must be at least 1"),
         ({"dt_min": 0.2}, "needs 0 < low <= high, got low=0.2, high=0.1"),
     ],
 )

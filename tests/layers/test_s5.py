@@ -13,9 +13,8 @@ from running import numbers, run
 from scipy import stats
 
 from ssm_jax.init.hippo import legs
-from ssm_jax.layers.exponent import Knob
+from ssm_jax.layers.filter import Knob, NoStateForm
 from ssm_jax.layers.s5 import S5
-from ssm_jax.layers.state_form import NoStateForm
 
 H, N = 6, 8
 

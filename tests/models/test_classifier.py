@@ -14,7 +14,8 @@ from running import numbers, run
 from ssm_jax.layers.dropout import dropout
 from ssm_jax.layers.norm import BatchNorm
 from ssm_jax.models import PairClassifier, SequenceClassifier
-from ssm_jax.models.classifier import POOLS, apply_blocks, pool
+from ssm_jax.models.block import apply_blocks
+from ssm_jax.models.classifier import POOLS, pool
 from ssm_jax.train.state import split
 
 LENGTHS = np.array([5, 12, 1], np.int32)

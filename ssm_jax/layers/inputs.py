@@ -1,0 +1,117 @@
+"""What layers, norms and models take: arrays of their axes, ids, and one rule of types.
+
+What is computed in is float64 where the input or a parameter is of 64 bits, else float32. So
+bfloat16, float16, integers and booleans are computed in float32. What is returned has the float
+type of the input; of integers and booleans that which was computed in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+
+from ssm_jax.kernels.padding import clipped, known_values
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def checked_input(owner: str, x: ArrayLike, axes: str, channels: int) -> Array:
+    """A JAX array of real numbers with these axes.
+
+    Args:
+      owner: who asks, for the message.
+      x: floats, integers or booleans.
+      axes: "(B, L, H)"; L is at least 1, and the last one has `channels` entries.
+      channels: H.
+
+    Raises:
+      ValueError: for another shape.
+      TypeError: for complex numbers, or what is no array of numbers.
+    """
+    try:
+        x = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{owner}: the input must be an array of numbers: {error}") from None
+    if not jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.kind not in "iub":
+        raise TypeError(f"{owner}: the input must be real, got {x.dtype}.")
+    names = axes.strip("()").split(", ")
+    if x.ndim != len(names) or x.shape[-1] != channels or ("L" in names and x.shape[1] < 1):
+        steps = "L >= 1 and " if "L" in names else ""
+        raise ValueError(
+            f"{owner}: the input must be {axes} with {steps}{names[-1]} = {channels}, "
+            f"got {x.shape}."
+        )
+    return x
+
+
+def checked_ids(owner: str, what: str, ids: ArrayLike, n: int, axes: tuple[str, ...]) -> Array:
+    """Integers in 0..n-1 as int32.
+
+    Args:
+      owner, what: who asks, and for what, for the message: "SequenceClassifier", "token".
+      ids: of any integer type. Others than 0..n-1 are refused where they are known; where they are
+        traced they become n, for which a look-up (`jnp.take`) gives NaN.
+      n: how many there are.
+      axes: what the axes are, for the message: ("example", "step").
+
+    Raises:
+      TypeError: if they are no integers.
+      ValueError: for a known one outside: which, and where the first one stands.
+    """
+    ids = ids if isinstance(ids, Array) else np.asarray(ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"{owner}: each {what} must be an integer, got {ids.dtype}.")
+    known = known_values(ids)
+    if known is None:
+        ids_or_less = clipped(jnp.asarray(ids), -1, n)
+        return jnp.where(ids_or_less < 0, jnp.int32(n), ids_or_less)
+    outside = (known < 0) | (known >= n)
+    if outside.any():
+        place = tuple(int(i) for i in np.argwhere(outside)[0])
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, place, strict=True))
+        raise ValueError(
+            f"{owner}: the {what} at {where} must be in 0..{n - 1}, got {known[place]}."
+        )
+    return jnp.asarray(known.astype(np.int32))
+
+
+def computed_in(*arrays: Array | None) -> jnp.dtype:
+    """The type to compute with these arrays in: float64 if one is of 64 bits, else float32."""
+    wide = (jnp.float64, jnp.complex128)
+    is_wide = any(x is not None and x.dtype in wide for x in arrays)
+    return jnp.dtype(jnp.float64 if is_wide else jnp.float32)
+
+
+def returned_in(x: Array, computed: Any) -> jnp.dtype:
+    """The type of what is made of the input x."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(computed)
+
+
+def complex_of(dtype: Any) -> jnp.dtype:
+    """complex64 of float32, complex128 of float64."""
+    return jnp.dtype(jnp.complex128 if dtype == jnp.float64 else jnp.complex64)
+
+
+def in_type(module: Module, *inputs: Array | None) -> tuple[Module, jnp.dtype]:
+    """A module whose numbers are of the type to compute with these inputs in, and that type.
+
+    The module itself, where they are already; else a copy, to which the gradient goes through.
+    """
+    numbers = jax.tree.leaves(nnx.state(module))
+    dtype = computed_in(*inputs, *numbers)
+    types = {jnp.floating: dtype, jnp.complexfloating: complex_of(dtype)}
+
+    def cast(x: Array) -> Array:
+        kind = next((t for t in types if jnp.issubdtype(x.dtype, t)), None)
+        return x if kind is None else x.astype(types[kind])
+
+    if all(x.dtype in types.values() or not jnp.issubdtype(x.dtype, jnp.inexact) for x in numbers):
+        return module, dtype
+    graphdef, variables = nnx.split(module)
+    return nnx.merge(graphdef, jax.tree.map(cast, variables)), dtype
