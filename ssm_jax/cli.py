@@ -117,7 +117,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
     that is no check of ours has code 74: the storage failed or is full, what was saved is kept. A
     RuntimeError or FloatingPointError of ours (a workdir in use, a loss that is nan) is one line
     and code 1, or the error's own `exit_code`. Ctrl-C is code 130, a reader of our output that went
-    away 141. All else, so also a ValueError out of NumPy or JAX, is a bug and keeps its traceback.
+    away 141. Where JAX cannot start on the platform it was told to, that is one line and code 2.
+    All else, so also a ValueError out of NumPy or JAX, is a bug and keeps its traceback.
     """
     steady_streams()
     try:
@@ -135,13 +136,30 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
             storage = stop.begun() and not (of_stdout or ours(error))
             code = stop.EXIT_STORAGE if storage else 2
             _error(os_fault(error))
-    except (ValueError, RuntimeError, FloatingPointError) as error:
-        if not ours(error):
+    except Exception as error:
+        known = isinstance(error, ValueError | RuntimeError | FloatingPointError) and ours(error)
+        fault = None if known else missing_platform()
+        if not (known or fault):
             raise
-        code = 2 if isinstance(error, ValueError) else getattr(error, "exit_code", 1)
-        _error(str(error) if code == 2 else one_line(error))
+        code = 2 if fault or isinstance(error, ValueError) else getattr(error, "exit_code", 1)
+        _error(fault or (str(error) if code == 2 else one_line(error)))
     stop.settle(code)
     raise SystemExit(code)
+
+
+def missing_platform() -> str | None:
+    """One line, if JAX cannot start on the platforms that its environment names."""
+    asked = [f"{k}={v}" for k in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if (v := os.environ.get(k))]
+    if not asked:
+        return None  # it takes what there is
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # of any kind: without a GPU, cuda is a failed assertion
+        why = one_line(error) if str(error) else "its plugin or its hardware is missing"
+        return f"{' '.join(asked)}: JAX cannot start on it ({why}); unset it, or set it to cpu."
+    return None
 
 
 def _ended(main: Callable[[list[str]], int | None]) -> int:

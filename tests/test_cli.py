@@ -1,5 +1,6 @@
 """The command line: what is right is taken, what is wrong is one line each and exit code 2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -441,3 +442,26 @@ def test_a_reader_that_goes_away_is_no_bug():
         script.stdout.read(10)
         script.stdout.close()
         assert script.stderr.read() == b"" and script.wait(60) == 141
+
+
+PLATFORM = """
+import jax
+from ssm_jax import cli
+cli.run_main(lambda argv: print(jax.default_backend()))
+"""
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there_is_one_line_and_code_2(platform):
+    done = subprocess.run(
+        [sys.executable, "-c", PLATFORM],
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+    )
+    if done.stdout == "gpu\n":
+        pytest.skip("this machine has a GPU")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: JAX_PLATFORMS={platform}: JAX cannot start on it (")
+    assert "Traceback" not in done.stderr and line.endswith("unset it, or set it to cpu.")

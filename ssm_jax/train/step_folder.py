@@ -173,6 +173,7 @@ def _plain(path: Path) -> tuple[Path, int | None]:
 
 
 def _load(path: Path, items: dict[str, Any]) -> dict[str, Any]:
+    jax.devices()  # JAX without a device is no damage of the folder
     descriptor = None
     try:
         alias, descriptor = _plain(path)
