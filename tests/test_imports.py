@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "config_file": {"config", "config_check", "options", "places", "ml_collections"},
     "options": {"config", "places", "ml_collections"},
     "cli": {
-        "config", "config_check", "config_file", "options", "places", "stop", "jax", "ml_collections",
+        "config", "config_check", "config_file", "options", "places", "stop",
+        "jax", "ml_collections",
     },
     "user_cache": set(),
     "places": set(),
