@@ -81,7 +81,11 @@ class Pairs:
                     f"got {name} {numbers.dtype} {numbers.shape}."
                 )
             if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(documents):
-                raise ValueError(f"a pair names a document outside 0..{len(documents) - 1}.")
+                wrong = int(np.argmax((numbers < 0) | (numbers >= len(documents))))
+                raise ValueError(
+                    f"pair {wrong} names a document outside 0..{len(documents) - 1}: its {name} "
+                    f"is {numbers[wrong]}."
+                )
         if self.targets.dtype != np.uint8:
             raise ValueError(f"targets must be uint8; got {self.targets.dtype}.")
 

@@ -74,6 +74,9 @@ class LabelledDataset(Dataset):
                 f"{longest}."
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_unchanged": None}  # a pickled one holds copies, not files
+
     @property
     def vocab_size(self) -> int | None:
         return len(self.vocabulary) or None

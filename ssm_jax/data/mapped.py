@@ -64,7 +64,11 @@ class MappedFile:
             raise ValueError(f"{self.path.name} says {dtype} {shape}, which are not {size:,} bytes")
         if by_columns:
             raise ValueError(f"{self.path.name} is stored by columns, not by rows")
-        return np.asarray(np.memmap(self._file, dtype, "r", start, shape))
+        try:
+            return np.asarray(np.memmap(self._file, dtype, "r", start, shape))
+        except OSError as error:  # some network file systems map nothing
+            error.filename = str(self.path)
+            raise
 
 
 def _instead(path: Path) -> str:

@@ -110,7 +110,7 @@ def read_release(
         )
     counts = [f"{notes[k]:,} {k}" for k in ("empty", "missing", "unlisted") if notes[k]]
     if counts:
-        print(f"{release.path}: skipped {' and '.join(counts)} images", file=sys.stderr)
+        print(f"{shown(release.path)}: skipped {' and '.join(counts)} images", file=sys.stderr)
     shape = len(there), size * size
     with stage(f"decoding pathfinder{size}", len(there), "images") as advance:
         blocks = _decoded([images[name] for name in there], size, advance)

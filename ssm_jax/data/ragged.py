@@ -42,8 +42,13 @@ class Ragged:
                 f"offsets must run from 0 to {self.tokens.size}; "
                 f"they run from {self.offsets[0]} to {self.offsets[-1]}."
             )
-        if (np.diff(self.offsets) < 0).any():
-            raise ValueError("offsets must not decrease.")
+        steps = np.diff(self.offsets)
+        if (steps < 0).any():
+            row = int(np.argmax(steps < 0))
+            raise ValueError(
+                f"offsets must not decrease; those of row {row} are {self.offsets[row]} and "
+                f"{self.offsets[row + 1]}."
+            )
 
     @classmethod
     def from_rows(cls, rows: Iterable[tuple[bytes, int]]) -> Ragged:

@@ -18,6 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 DEPTH = 4  # folders between the given one and the one looked for, that included
 _MOST_LINKS = 1_000  # to folders, followed in one
+_DEEPEST = 50  # folders in each other
 _REPORT_EVERY = 1 << 20  # bytes; a redrawn bar costs more than a small member
 _BUFFER = 1 << 16  # bytes
 
@@ -129,7 +130,8 @@ def files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntr
     nothing comes as if it were a file.
 
     Raises:
-      ValueError: for more than 1,000 links to folders; they may be a maze.
+      ValueError: for more than 1,000 links to folders, which may be a maze, or 50 folders in each
+        other.
     """
     return _files_below(folder, name, frozenset(), itertools.count(1))
 
@@ -139,6 +141,8 @@ def _files_below(
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     at = os.stat(folder)
     inner = above | {(at.st_dev, at.st_ino)}
+    if len(inner) > _DEEPEST:
+        raise ValueError(f"{shown(folder)} is more than {_DEEPEST} folders deep.")
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:

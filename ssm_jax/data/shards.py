@@ -28,7 +28,6 @@ import subprocess
 import sys
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -67,11 +66,15 @@ def _generator(spec: Spec) -> ModuleType:
 
 def _load(spec: Spec, folder: Path, shard: int) -> dict[str, np.ndarray] | None:
     """A finished shard, or None if there is none or it is damaged."""
+    path = folder / f"{shard:06d}.npz"
     try:
-        with np.load(folder / f"{shard:06d}.npz", allow_pickle=False) as file:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # np.load compares no checksum of a cut array
+                return None
+        with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         _generator(spec).check_arrays(spec, shard, arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # what an archive of chance bytes raises is documented nowhere
         return None
     return arrays
 

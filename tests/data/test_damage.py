@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import threading
 import time
@@ -319,6 +320,13 @@ class TestWhileOpen:
         data.check_unchanged()
         after = data.gather("train", np.arange(170))
         assert all((after[key] == before[key]).all() for key in before)
+
+    def test_a_pickled_data_set_holds_copies(self, folder):
+        data = open_dataset(folder, 64)
+        copy = pickle.loads(pickle.dumps(data))
+        copy.check_unchanged()
+        assert copy.fingerprint == data.fingerprint
+        assert (copy.gather("val", [3])["inputs"] == data.gather("val", [3])["inputs"]).all()
 
     @pytest.mark.parametrize("damage", [zeroed, set_back])
     def test_no_number_is_made_of_files_that_are_written_to(self, folder, damage):

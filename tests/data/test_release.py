@@ -249,6 +249,13 @@ def test_a_maze_of_links_is_left(tmp_path):
         read(tmp_path)
 
 
+def test_folders_that_are_too_deep_are_left(tmp_path):
+    unpack(tmp_path)
+    (tmp_path / "box" / "/".join("x" * 60)).mkdir(parents=True)
+    with pytest.raises(ValueError, match="is more than 50 folders deep"):
+        read(tmp_path)
+
+
 def test_of_two_folders_the_nearer_one_is_read_and_of_two_as_near_none(tmp_path):
     unpack(tmp_path / "x/y")
     unpack(tmp_path / "far/far/far", {"box/b/9.txt": b"far"})

@@ -98,3 +98,22 @@ def test_a_worker_loads_neither_jax_nor_the_data_libraries():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("damage", ["bit", "header", "encrypted"])
+def test_no_damage_of_a_shard_gets_into_the_data_or_stops_them(tmp_path, damage):
+    """A header that says too long a header cuts the array, and a cut one has no checksum read."""
+    arrays = shards.finish(SHORT, tmp_path, 0)
+    path = tmp_path / "000000.npz"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x93NUMPY\x01\x00v\x00")
+    if damage == "header":
+        data[at + 8] = ord("V")
+    if damage in ("header", "bit"):
+        data[at + 1_000] ^= 1
+    else:
+        data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    assert shards._load(SHORT, tmp_path, 0) is None
+    again = shards.finish(SHORT, tmp_path, 0)
+    assert all((again[name] == arrays[name]).all() for name in arrays)
