@@ -137,12 +137,22 @@ def _prefetched(length: int, make: Callable[[int], Batch]) -> Iterator[Batch]:
     return iter(source.to_iter_dataset(options))
 
 
+def _gathered(dataset: Dataset, split: str, indices_B: np.ndarray, length: int) -> Batch:
+    """A batch of data that are still what they were when they were opened."""
+    batch = dataset.gather(split, indices_B, length)
+    dataset.check_unchanged()
+    return batch
+
+
 def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -> Iterator[Batch]:
-    """The endless training batches from number `start_step` on; see `Dataset.gather`."""
+    """The endless training batches from number `start_step` on; see `Dataset.gather`.
+
+    A batch that is gathered after the data were written to is a ValueError.
+    """
     order.batch(start_step)  # refuse here, not in Grain's thread
 
     def make(index: int) -> Batch:
-        return dataset.gather(split, *order.batch(start_step + index))
+        return _gathered(dataset, split, *order.batch(start_step + index))
 
     return _prefetched(sys.maxsize, make)
 
@@ -169,7 +179,7 @@ def eval_batches(
         positions = np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.int64)
         indices_B = order_n[np.minimum(positions, n - 1)]
         length = padded_lengths[int(bucket_n[indices_B].max())]
-        batch = dataset.gather(split, indices_B, length)
+        batch = _gathered(dataset, split, indices_B, length)
         return {**batch, "mask": (positions < n).astype(np.float32)}
 
     return _prefetched(-(-n // batch_size), make)

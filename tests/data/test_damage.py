@@ -17,7 +17,7 @@ from ssm_jax.data import manifest as manifests
 from ssm_jax.data import mapped, store
 from ssm_jax.data.catalog import open_data
 from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.loader import eval_batches
+from ssm_jax.data.loader import Order, eval_batches, train_batches
 from ssm_jax.data.recipe import Place, prepare
 
 OPTIONS = data_options.options(
@@ -336,6 +336,19 @@ class TestWhileOpen:
         damage(folder)
         with pytest.raises(ValueError, match=r"s.npy has changed since it was written"):
             eval_batches(data, "val", 25, (64,))
+
+    def test_no_batch_is_made_of_them(self, folder):
+        """Up to a few are ahead, gathered before."""
+        data = open_dataset(folder, 64)
+        order = Order(data.lengths("train"), 25, 0, (64,))
+        whole = [data.gather("train", *order.batch(step))["targets"] for step in range(12)]
+        batches = train_batches(data, "train", order, 0)
+        next(batches)
+        time.sleep(0.02)
+        zeroed(folder)
+        with pytest.raises(ValueError, match=r"targets.npy has changed since it was written"):
+            for step, batch in zip(range(1, 12), batches, strict=False):
+                np.testing.assert_array_equal(batch["targets"], whole[step])
 
     def test_a_touch_is_no_change(self, folder):
         data = open_dataset(folder, 64)
