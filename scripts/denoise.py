@@ -8,7 +8,8 @@ Each setting and seed is a run of scripts/train.py in a folder of its own; a fin
 trained again, so the command can be stopped and given again. At the end: images.png (outputs for
 striped images), gains.png (the operators against frequency), table.md and results.json.
 
-Exit codes: 0 finished, 2 wrong input, 75 stopped on request (the same command goes on).
+Exit codes: 0 finished, 2 wrong input, 74 the storage failed or is full, 75 stopped on request (the
+same command goes on).
 """
 
 from __future__ import annotations

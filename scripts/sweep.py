@@ -3,11 +3,12 @@
     python scripts/sweep.py --config=configs/ablation/image.py:reduced --folder=runs/ablation
 
 The file defines sweep() beside get_config(): a list of {option: value}. Each cell and seed is a run
-of its own in the folder; one that diverges is marked and the next begins. The same command goes on
-where it was stopped, and several such commands may share a folder. At the end the folder has
-sweep.md, sweep.csv, sweep.json and, for one or two options, sweep.png.
+of its own in the folder; one that diverges or fails is marked and the next begins. The same command
+goes on where it was stopped, and several such commands may share a folder. At the end the folder
+has sweep.md, sweep.csv, sweep.json and, for one or two options, sweep.png.
 
-Exit codes: 0 finished, 2 wrong input, 75 stopped on request (the same command goes on).
+Exit codes: 0 finished, 1 a run cannot be restored, 2 wrong input, 74 the storage failed or is full,
+75 stopped on request (the same command goes on).
 """
 
 from __future__ import annotations
@@ -121,8 +122,12 @@ def main(argv: list[str]) -> int:
         if not finished:
             print("stopped; the same command goes on.", file=sys.stderr)
             return 75
-    report(runs, command, argv)
-    return 0
+    failed = [
+        run["name"] for run in report(runs, command, argv)["runs"] if run["status"] == "failed"
+    ]
+    for name in failed:
+        print(f"error: {name} failed; look into its log.txt.", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python scripts/train.py --config=configs/lra/listops.py --workdir=runs/listops
 
-Exit codes: 0 finished, 1 diverged, 2 wrong input, 75 stopped on request (the same command goes on).
+Exit codes: 0 finished, 1 diverged, 2 wrong input, 74 the storage failed or is full (what was saved
+is kept), 75 stopped on request (the same command goes on).
 """
 
 from __future__ import annotations

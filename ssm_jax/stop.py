@@ -6,6 +6,7 @@ connection). All mean one thing: save, and exit with EXIT_STOPPED; the same comm
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -51,12 +52,19 @@ def catch_signals() -> None:
     _own_process = True
     for number in SIGNALS:
         _catch(number, _leave)
+    atexit.register(_ignore)  # the first to be registered is the last to be called
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     # No exception: an import or a finalizer that it passes through may swallow or print it.
     _tell(f"{signal.Signals(number).name}: stopped; the same command goes on.\n")
     os._exit(EXIT_STOPPED)
+
+
+def _ignore() -> None:
+    # Python gives all handlers up before it is gone; a signal would then change the exit code.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def settle(code: int) -> None:

@@ -196,8 +196,9 @@ def test_a_value_left_out_is_refused(asked, experiment, capsys):
 
 
 def test_integers_are_read_exactly(experiment):
-    assert load(experiment, "--config.seed=90071992547409931").cfg.seed == 90071992547409931
-    assert load(experiment, "--config.seed=1e17").cfg.seed == 10**17
+    steps = 90071992547409931
+    assert load(experiment, f"--config.train.steps={steps}").cfg.train.steps == steps
+    assert load(experiment, "--config.train.steps=1e17").cfg.train.steps == 10**17
 
 
 def test_tuples_are_read_with_and_without_brackets():

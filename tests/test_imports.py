@@ -29,12 +29,15 @@ MAY_IMPORT = {
         "sweep", "train", "tasks", "data", "models", "analysis", "config", "cli", "options", "stop",
         "jax", "numpy", "flax", "rich", "ml_collections",
     },
-    "analysis": {"kernels", "models", "jax", "numpy", "flax", "matplotlib", "scipy"},
+    "analysis": {"kernels", "models", "places", "jax", "numpy", "flax", "matplotlib", "scipy"},
     "bench": {
         "layers", "kernels", "init", "models", "train", "data", "config",
         "jax", "numpy", "flax", "ml_collections",
     },
-    "sweep": {"train", "analysis", "config", "config_check", "stop", "jax", "ml_collections"},
+    "sweep": {
+        "train", "analysis", "config", "config_check", "config_file", "stop",
+        "jax", "ml_collections",
+    },
     "config": {"ml_collections"},
     "arms": {"config", "ml_collections"},
     "config_check": {"config", "ranges", "ml_collections"},

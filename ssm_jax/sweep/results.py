@@ -12,9 +12,10 @@ from typing import Any, Literal
 from ssm_jax.sweep.cells import Run
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
+FAILED = "failed.json"  # of one that cannot be gone on with as it is; the next command tries again
 SHARED = ("data", "examples", "steps", "parameters", "git", "versions", "devices")
 
-Status = Literal["finished", "diverged", "unfinished", "missing"]
+Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Found:
     """What is in the folder of a run.
 
     Attributes:
-      status: missing if nothing is; unfinished if it can go on.
-      document: summary.json of a finished run, the mark of a diverged one, else empty.
+      status: missing if nothing is; unfinished if it can go on; failed if somebody has to look.
+      document: summary.json of a finished run, the mark of a diverged or failed one, else empty.
     """
 
     status: Status
@@ -38,11 +39,12 @@ def read_run(path: Path, digest: str) -> Found:
       digest: of the options that the run is to have, `config.digest`.
 
     Raises:
-      ValueError: it is a run with other options, or its file is damaged.
+      ValueError: it is a run with other options.
     """
     statuses: tuple[tuple[str, Status], ...] = (
         ("summary.json", "finished"),
         (DIVERGED, "diverged"),
+        (FAILED, "failed"),
     )
     for name, status in statuses:
         if status == "finished" and not (path / "DONE").exists():
@@ -53,9 +55,8 @@ def read_run(path: Path, digest: str) -> Found:
             document = json.loads((path / name).read_text(encoding="utf-8"))
             found = document["config_digest"]
         except (ValueError, KeyError, TypeError):
-            raise ValueError(
-                f"{path / name} is damaged; delete the folder to run this cell again."
-            ) from None
+            fault = f"{path / name} is damaged; delete the folder to run this cell again."
+            return Found("failed", {"error": fault})
         if found != digest:
             raise ValueError(
                 f"{path} holds a run with other options (config {found}, this sweep asks for "
@@ -126,11 +127,18 @@ def document_of(
                 "values": values,
                 "diverged": [r.seed for r in same if found[r.name].status == "diverged"],
                 "missing": [
-                    r.seed for r in same if found[r.name].status in ("missing", "unfinished")
+                    r.seed
+                    for r in same
+                    if found[r.name].status in ("missing", "unfinished", "failed")
                 ],
             }
         )
     shared, remarks = _shared(list(finished.values()))
+    remarks += [
+        f"{name} failed: {' '.join(f.document['error'].split())}"
+        for name, f in found.items()
+        if f.status == "failed"
+    ]
     return {
         **about,
         "metric": metric,

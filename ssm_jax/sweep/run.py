@@ -12,15 +12,17 @@ import jax
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax.config_file import ours
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep.cells import Run
-from ssm_jax.sweep.results import DIVERGED, read_run
+from ssm_jax.sweep.results import DIVERGED, FAILED, Status, read_run
 from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.loop import train_and_evaluate
+from ssm_jax.train.meta import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.train.workdir import WorkdirBusy, write_json_atomic
 
-Outcome = Literal["finished", "diverged", "stopped", "busy"]
+Outcome = Literal["finished", "diverged", "failed", "stopped", "busy"]
 
 
 def run_sweep(
@@ -33,8 +35,8 @@ def run_sweep(
 ) -> bool:
     """Run what is not yet done, one after the other.
 
-    A run that diverges is marked and the next one begins. One that another process is in the midst
-    of is left to it, so that several processes can share a sweep.
+    A run that diverges, or cannot be restored, is marked and the next one begins. One that another
+    process is in the midst of is left to it, so that several processes can share a sweep.
 
     Args:
       runs: of the sweep.
@@ -61,7 +63,9 @@ def run_sweep(
                 done += 1
                 continue
             start = time.monotonic()
-            outcome = run_one(run_cfg, path, build=build, command=command(run))
+            outcome: Outcome | Status = run_one(run_cfg, path, build=build, command=command(run))
+            if outcome == "finished":
+                outcome = read_run(path, config_lib.digest(run_cfg)).status
             seconds = time.monotonic() - start
             say(f"[{number} of {len(runs)}] {run.name}: {outcome} after {seconds:.0f} s")
             if outcome == "stopped":
@@ -91,6 +95,7 @@ def run_one(
     """Train one run, or go on with it; what it says goes to log.txt in its folder."""
     experiment = build(cfg)
     path.mkdir(parents=True, exist_ok=True)
+    (path / FAILED).unlink(missing_ok=True)
     with (path / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         try:
             code = train_and_evaluate(experiment, path, argv=command)
@@ -100,6 +105,13 @@ def run_one(
             return "diverged"
         except WorkdirBusy:
             return "busy"
+        except (CheckpointError, ValueError) as error:
+            if isinstance(error, (ConfigMismatch, SaveError)) or not ours(error):
+                raise  # the folder of another sweep, a full disk, or a bug
+            say(f"error: {error}")
+            mark = {"error": str(error), "config_digest": config_lib.digest(cfg)}
+            write_json_atomic(path / FAILED, mark)
+            return "failed"
         finally:
             jax.clear_caches()  # the next run compiles its own programs
     return "stopped" if code == EXIT_STOPPED else "finished"

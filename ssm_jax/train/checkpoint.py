@@ -23,6 +23,7 @@ from ssm_jax.train.meta import (
     CheckpointError,
     ConfigMismatch,
     Meta,
+    SaveError,
     StateMismatch,
     refuse_other_run,
 )
@@ -170,7 +171,7 @@ class CheckpointStore:
             raise ValueError(f"step {step} is already saved in {self.directory}.")
         if final:
             if not self.wait():
-                raise CheckpointError(self._failure)
+                raise SaveError(self._failure)
             if jax.process_index() == 0:
                 path = self.directory / str(step)
                 saved, described = step_folder.read_meta(path)
@@ -250,7 +251,7 @@ class CheckpointStore:
           CheckpointError: the last save failed.
         """
         if not self.wait():
-            raise CheckpointError(self._failure)
+            raise SaveError(self._failure)
 
     def _failed(self, meta: Meta, arrays: Arrays, error: Exception) -> None:
         self._failures_in_a_row += 1
@@ -260,7 +261,7 @@ class CheckpointStore:
         self._shelf.remove_temporary()  # or a full disk stays full
         if self._failures_in_a_row > FAILURES_ALLOWED:
             newest = max(self.steps(), default=None)
-            raise CheckpointError(
+            raise SaveError(
                 f"{self._failures_in_a_row} saves in a row failed, so the run stops; the newest "
                 f"checkpoint is {'none' if newest is None else f'of step {newest}'}. "
                 f"Last failure: {self._failure}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ssm_jax.stop import EXIT_STORAGE
 from ssm_jax.train.stamps import is_count
 
 _FORMAT = 1  # of the document; raise it when a field changes its meaning
@@ -19,6 +20,12 @@ _FORMAT = 1  # of the document; raise it when a field changes its meaning
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written, or is not what was written."""
+
+
+class SaveError(CheckpointError):
+    """A checkpoint could not be written: the storage failed or is full."""
+
+    exit_code = EXIT_STORAGE
 
 
 class ConfigMismatch(ValueError):  # noqa: N818 - it reads as what happened

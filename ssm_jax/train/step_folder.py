@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 import re
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -212,6 +213,7 @@ def _do_without() -> None:
 
 def _context() -> ocp.v1.Context:
     logging.getLogger("absl").addFilter(_not_from_orbax)
+    sys.excepthook = functools.partial(_unless_too_late, sys.excepthook)
     context = ocp.v1.Context()
     # By name, or Orbax takes the document for a tree of arrays: 9 files for 49 bytes.
     registry = ocp.v1.handlers.local_registry()
@@ -236,6 +238,13 @@ def _reading() -> ocp.v1.Context:
     context.multiprocessing.primary_host = jax.process_index()
     context.multiprocessing.active_processes = {jax.process_index()}
     return context
+
+
+def _unless_too_late(hook: Callable[..., Any], kind: Any, error: Any, trace: Any) -> None:
+    # When a save has failed, TensorStore's threads still answer to the loop that was closed, and
+    # print a traceback each.
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        hook(kind, error, trace)
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:

@@ -20,6 +20,7 @@ from ssm_jax.analysis.figures.curves import curves_figure
 from ssm_jax.analysis.figures.diagnostics import poles_figure, variation_figure
 from ssm_jax.analysis.figures.layers import beta_figure, eigenvalues_figure, response_figure
 from ssm_jax.analysis.spectra import LayerView
+from ssm_jax.places import naming
 
 __all__ = [
     "beta_figure",
@@ -89,6 +90,10 @@ def save(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically; its folder is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    # Without the Software entry the same numbers give the same bytes.
-    figure.savefig(part, format="png", dpi=130, metadata={"Software": None})
-    os.replace(part, path)
+    try:
+        with naming(path):
+            # Without the Software entry the same numbers give the same bytes.
+            figure.savefig(part, format="png", dpi=130, metadata={"Software": None})
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
