@@ -133,7 +133,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
         if of_stdout and error.errno == errno.EPIPE:  # `script.py --help | head` has read enough
             code = EXIT_GONE
         else:
-            storage = stop.begun() and not (of_stdout or ours(error))
+            check = ours(error) and error.errno is None
+            storage = stop.begun() and not (of_stdout or check)
             code = stop.EXIT_STORAGE if storage else 2
             _error(os_fault(error))
     except Exception as error:

@@ -60,6 +60,8 @@ def check_writable(path: Path, kind: Literal["file", "folder"]) -> None:
             if there.is_symlink():
                 raise FileNotFoundError(errno.ENOENT, "the link leads to nothing", path) from None
             there = there.parent
+        except OSError as error:
+            refuse(error.errno or errno.EIO, path)
         else:
             break
     if there == path.absolute():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ssm_jax import cli, config, options
+from ssm_jax.options import Flag
 
 FLAGS = (cli.WORKDIR, cli.WANDB, cli.DRY_RUN)
 CONFIG = """
@@ -197,8 +198,8 @@ def test_a_value_left_out_is_refused(asked, experiment, capsys):
 
 def test_integers_are_read_exactly(experiment):
     steps = 90071992547409931
-    assert load(experiment, f"--config.train.steps={steps}").cfg.train.steps == steps
-    assert load(experiment, "--config.train.steps=1e17").cfg.train.steps == 10**17
+    assert load(experiment, f"--config.train.eval_every={steps}").cfg.train.eval_every == steps
+    assert load(experiment, "--config.train.eval_every=1e17").cfg.train.eval_every == 10**17
 
 
 def test_tuples_are_read_with_and_without_brackets():
@@ -375,9 +376,10 @@ def test_help_names_the_arguments_without_dashes(capsys):
 
 
 SCRIPT = """
-import sys
+import errno, os, resource, sys
 from pathlib import Path
-from ssm_jax import cli, config
+from ssm_jax import cli, config, stop
+from ssm_jax.train.workdir import WorkdirLost
 import numpy as np
 
 def main(argv):
@@ -389,6 +391,19 @@ def main(argv):
         case "numpy": np.ones(2) + np.ones(3)
         case "int": int("x")
         case "file": Path("no/such/file").read_text()
+        case "folder": np.load(".")
+        case "long": open("x" * 300)
+        case "round": os.symlink("round", "round"); np.load("round")
+        case "link": os.symlink("nowhere", "link"); Path("link").mkdir(exist_ok=True)
+        case "files":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+            kept = [open("script.py") for _ in range(30)]
+        case "stale": raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/mnt/x")
+        case "storage": stop.begin(); raise OSError(errno.EIO, os.strerror(errno.EIO), "/mnt/x")
+        case "check": stop.begin(); raise FileNotFoundError("no data.")
+        case "lost": raise WorkdirLost("it was deleted.")
+        case "print": print("± 日本 \\udcff")
+        case "warn": print("± " * 9999, file=sys.stderr)
         case "nan": raise FloatingPointError("loss is nan at step 3.")
         case "busy": raise RuntimeError("in use.")
         case "key": return {}["absent"]
@@ -409,6 +424,15 @@ cli.run_main(main)
         ("ours", 2, 2),
         ("package", 2, 1),
         ("file", 2, 1),
+        ("folder", 2, 1),
+        ("long", 2, 1),
+        ("round", 2, 1),
+        ("link", 2, 1),
+        ("files", 2, 1),
+        ("stale", 2, 1),
+        ("storage", 74, 1),
+        ("check", 2, 1),
+        ("lost", 74, 1),
         ("nan", 1, 1),
         ("busy", 1, 1),
         ("stop", 130, 1),
@@ -466,3 +490,72 @@ def test_a_platform_that_is_not_there_is_one_line_and_code_2(platform):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: JAX_PLATFORMS={platform}: JAX cannot start on it (")
     assert "Traceback" not in done.stderr and line.endswith("unset it, or set it to cpu.")
+
+
+@pytest.mark.parametrize(
+    ("case", "redirected", "code", "said"),
+    [
+        ("print", ">/dev/full", 2, "error: standard output: No space left on device; make room"),
+        ("print", ">&-", 2, "error: standard output: Bad file descriptor; it is closed"),
+        ("none", ">&-", 0, ""),
+        ("none", "<&- >&- 2>&-", 0, ""),
+        ("warn", "2>/dev/full", 0, ""),
+        ("warn", "2>&-", 0, ""),
+        ("ours", "2>&-", 2, ""),
+    ],
+)
+def test_closed_and_full_streams(case, redirected, code, said):
+    """An error of stdout is one line; stderr is for people, and stops nothing."""
+    Path("script.py").write_text(SCRIPT)
+    command = ["bash", "-c", f"{sys.executable} script.py {case} {redirected}"]
+    env = {"PYTHONPATH": str(Path(config.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == code and done.stderr.startswith(said), done.stderr
+    assert len(done.stderr.splitlines()) == bool(said)
+
+
+@pytest.mark.parametrize(
+    "variable", ["PYTHONIOENCODING=ascii", "LC_ALL=C", "LC_ALL=C PYTHONUTF8=0"]
+)
+def test_every_text_fits_every_terminal(variable):
+    Path("script.py").write_text(SCRIPT)
+    env = {"PYTHONPATH": str(Path(config.__file__).parents[1]), "PYTHONCOERCECLOCALE": "0"}
+    env |= dict(word.split("=") for word in variable.split())
+    done = subprocess.run([sys.executable, "script.py", "print"], capture_output=True, env=env)
+    assert done.returncode == 0 and done.stderr == b""
+    assert done.stdout in ("± 日本 \\udcff\n".encode(), b"\\xb1 \\u65e5\\u672c \\udcff\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["a:b.py", "[x].py", "x y.py", "a:small.py", "back\\slash.py", "ü.py", "*.py", "-x.py"]
+)
+def test_a_config_file_may_have_any_name(name, capsys):
+    Path(name).write_text(CONFIG)
+    assert load(f"--config={name}:small").cfg.model.depth == 3
+    assert load(f"--config={name}").cfg.train.epochs == 40.0
+    Path("folder:1").mkdir()
+    Path("folder:1", name).write_text(CONFIG)
+    assert load(f"--config={Path('folder:1', name).absolute()}:small").cfg.model.depth == 3
+    assert "none:such.py" in fault(capsys, "--config=none:such.py")
+
+
+def test_addresses_are_refused_in_every_path(experiment, capsys, monkeypatch):
+    for argv in ([experiment, "--workdir=gs://b/run"], ["--config=s3://b/c.py:small"]):
+        assert "mount it" in fault(capsys, *argv)
+    flags = (Flag("out", "a file", kind=Path, writes="file"), cli.DATA_DIR)
+    runs = Flag("runs", "folders", kind=Path)
+    monkeypatch.setenv("SSM_JAX_DATA_DIR", "gs://data")
+    for argv in (["--out=gs://b/x"], ["gs://b/x"], ["a"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.load_flags(argv, flags=flags, about="", words=runs)
+        assert capsys.readouterr().err.count("gs://") == 2
+    assert cli.load_flags(["a", "--data_dir=d"], flags=flags, about="", words=runs)["out"] is None
+
+
+def test_outputs_are_tried_before_any_work(capsys):
+    flags = (Flag("out", "a file", kind=Path, writes="file"),)
+    for text, said in (("configs", "Is a directory; give a file."), ("x" * 300, "too long")):
+        with pytest.raises(SystemExit, match="2"):
+            cli.load_flags([f"--out={text}"], flags=flags, about="")
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: --out: {text}: ") and said in line

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ssm_jax import config as config_lib
 from ssm_jax.sweep.cells import Run, runs_of
-from ssm_jax.sweep.results import read_run
+from ssm_jax.sweep.results import look_at
 from ssm_jax.sweep.run import run_sweep, share_compiled
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.record import published
@@ -99,7 +99,7 @@ def run_cells(
     finished = []
     for run in runs:
         path, own = place.folder / run.name, run.config(cfg)
-        status = read_run(path, config_lib.digest(own)).status
+        status = look_at(path, config_lib.digest(own)).status
         if status != "finished":
             raise ValueError(
                 f"{path} is {status}, and the study shows all of its runs; look into its log.txt."

@@ -31,6 +31,18 @@ class Found:
     document: Mapping[str, Any]
 
 
+class DamagedResult(ValueError):  # noqa: N818 - it reads as what happened
+    """The result of one run cannot be read; the others can."""
+
+
+def look_at(path: Path, digest: str) -> Found:
+    """As `read_run`; a run whose result is damaged has failed."""
+    try:
+        return read_run(path, digest)
+    except DamagedResult as error:
+        return Found("failed", {"error": str(error)})
+
+
 def read_run(path: Path, digest: str) -> Found:
     """What is in the folder of a run.
 
@@ -39,6 +51,7 @@ def read_run(path: Path, digest: str) -> Found:
       digest: of the options that the run is to have, `config.digest`.
 
     Raises:
+      DamagedResult: its file is damaged.
       ValueError: it is a run with other options.
     """
     statuses: tuple[tuple[str, Status], ...] = (
@@ -55,8 +68,9 @@ def read_run(path: Path, digest: str) -> Found:
             document = json.loads((path / name).read_text(encoding="utf-8"))
             found = document["config_digest"]
         except (ValueError, KeyError, TypeError):
-            fault = f"{path / name} is damaged; delete the folder to run this cell again."
-            return Found("failed", {"error": fault})
+            raise DamagedResult(
+                f"{path / name} is damaged; delete the folder to run this cell again."
+            ) from None
         if found != digest:
             raise ValueError(
                 f"{path} holds a run with other options (config {found}, this sweep asks for "
@@ -99,7 +113,7 @@ def document_of(
     Raises:
       ValueError: the metric is not among those of the runs; or as `read_run`.
     """
-    found = {run.name: read_run(folder / run.name, digest(run)) for run in runs}
+    found = {run.name: look_at(folder / run.name, digest(run)) for run in runs}
     finished = {name: f.document for name, f in found.items() if f.status == "finished"}
     for name, summary in finished.items():
         if metric not in summary["test"]:

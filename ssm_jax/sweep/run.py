@@ -15,7 +15,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.config_file import ours
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep.cells import Run
-from ssm_jax.sweep.results import DIVERGED, FAILED, Status, read_run
+from ssm_jax.sweep.results import DIVERGED, FAILED, Status, look_at
 from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.loop import train_and_evaluate
@@ -58,14 +58,14 @@ def run_sweep(
             if stop.requested:
                 return False
             path, run_cfg = folder / run.name, run.config(cfg)
-            found = read_run(path, config_lib.digest(run_cfg))
+            found = look_at(path, config_lib.digest(run_cfg))
             if found.status in ("finished", "diverged"):
                 done += 1
                 continue
             start = time.monotonic()
             outcome: Outcome | Status = run_one(run_cfg, path, build=build, command=command(run))
             if outcome == "finished":
-                outcome = read_run(path, config_lib.digest(run_cfg)).status
+                outcome = look_at(path, config_lib.digest(run_cfg)).status
             seconds = time.monotonic() - start
             say(f"[{number} of {len(runs)}] {run.name}: {outcome} after {seconds:.0f} s")
             if outcome == "stopped":

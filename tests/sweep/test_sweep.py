@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 from ssm_jax import config as config_lib
 from ssm_jax.config_file import load_config, load_sweep
 from ssm_jax.sweep.cells import runs_of
-from ssm_jax.sweep.results import document_of, read_run
+from ssm_jax.sweep.results import document_of, look_at, read_run
 from ssm_jax.sweep.run import run_sweep
 from ssm_jax.train.experiment import Experiment, build
+from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
@@ -97,11 +99,28 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, 
         assert sweep.run() is True
     assert sweep.statuses() == ["finished", "diverged", "unfinished", "diverged"]
 
+    steps = sweep.folder / third / "checkpoints"  # damaged: it is marked, and the others run
+    kept = shutil.copytree(steps, tmp_path / "kept")
+    for file in [file for file in steps.rglob("*") if file.is_file()]:
+        file.write_bytes(b"")
+    shutil.rmtree(sweep.folder / sweep.runs[3].name)
+    assert sweep.run() is True
+    assert sweep.statuses() == ["finished", "diverged", "failed", "diverged"]
+    document = sweep.document()
+    assert [cell["missing"] for cell in document["cells"]] == [[], [], [0], []]
+    assert f"{third} failed: no checkpoint in {steps} can be restored" in document["remarks"][-1]
+    shutil.rmtree(steps)
+    kept.rename(steps)
+
     sweep.built.clear()
     assert sweep.run() is True
     assert sweep.built == [third], "what is done is not opened again"
     assert sweep.statuses() == ["finished", "diverged", "finished", "diverged"]
     assert "going on from step" in (sweep.folder / third / "log.txt").read_text()
+
+    for name in (first, third):  # log.every is more than the 4 steps
+        log = read_metrics(sweep.folder / name / "metrics.jsonl", "train")
+        assert [row["step"] for row in log] == [4]
 
     document = sweep.document()
     assert document["options"] == {"model.beta.init": [0.0, 0.5], "model.alpha": [1.0, 1e39]}
@@ -164,3 +183,4 @@ def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "summary.json").write_text('{"config_digest": "ab"')
     with pytest.raises(ValueError, match=r"summary\.json is damaged"):
         read_run(tmp_path, "ab")
+    assert look_at(tmp_path, "ab").status == "failed", "the other cells run"

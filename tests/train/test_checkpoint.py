@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import gc
 import importlib.util
 import logging
 import math
@@ -554,3 +557,45 @@ def test_saving_and_restoring_say_nothing(tmp_path, caplog, capfd, recwarn):
     assert [record.getMessage() for record in caplog.records] == ["others are still heard"]
     assert capfd.readouterr() == ("", "")
     assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize("name", ["[test]", "back\\slash", "*", "a?", "gs:", "\udcff", "new\nline"])
+def test_a_folder_of_any_name_keeps_its_steps(name, tmp_path):
+    """Orbax and TensorStore read names as patterns and as addresses."""
+    for other in ("t", "aa", "x"):  # what the patterns would find
+        (tmp_path / other).mkdir()
+    state = {"a": jnp.arange(5.0), "b": {"c": jnp.ones((2, 2))}}
+    before = os.listdir("/proc/self/fd")
+    with open_store(tmp_path / name / "checkpoints", best_metric=None) as store:
+        store.save(1, state)
+        store.save(2, state, final=True)
+    with open_store(tmp_path / name / "checkpoints", best_metric=None) as store:
+        restored, meta_of = store.restore_newest(state)
+    assert meta_of.step == 2 and np.array_equal(restored["a"], state["a"])
+    assert step_folder.list_steps(tmp_path / name / "checkpoints") == [1, 2]
+    del store
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == len(before), "no descriptor is left open"
+
+
+def test_without_a_way_round_a_name_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_folder.os.path, "isdir", lambda path: False)
+    with pytest.raises(ValueError, match=r"choose a name without \* \? \[ \] : "):
+        open_store(tmp_path / "[a]")
+
+
+@pytest.mark.parametrize("lacking", ["locks", "sync of folders"])
+def test_file_systems_without_locks_and_syncs_keep_steps_too(lacking, tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    module, name = (fcntl, "lockf") if lacking == "locks" else (step_folder.os, "fsync")
+    context = step_folder.tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
+    monkeypatch.setattr(step_folder.tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT", dict(context))
+    monkeypatch.setattr(module, name, unsupported)
+    state = {"a": jnp.arange(5.0)}
+    with open_store(tmp_path / "run", best_metric=None) as store:
+        store.save(1, state, final=True)
+        assert np.array_equal(store.restore_newest(state)[0]["a"], state["a"])
+    changed = step_folder.tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
+    assert changed["file_io_sync"] is False and changed["file_io_locking"] == {"mode": "lockfile"}

@@ -258,6 +258,32 @@ def test_online_falls_back_to_offline_with_one_warning(tmp_path, monkeypatch, ca
     assert wandb.calls[5] == ("log", ({"train/loss": 1.0},), {"step": 1})
 
 
+def test_the_environment_of_wandb_wins_over_our_defaults_and_an_option_over_it(
+    tmp_path, monkeypatch
+):
+    wandb = Broken()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    defaults = {"dir", "id", "resume", "name", "project"}
+    for name in ("DIR", "RUN_ID", "RESUME", "NAME", "PROJECT", "CONSOLE"):
+        monkeypatch.setenv(f"WANDB_{name}", "mine")
+    for name in ("TAGS", "NOTES", "ENTITY", "RUN_GROUP", "JOB_TYPE"):  # which wandb reads by itself
+        monkeypatch.setenv(f"WANDB_{name}", "mine")
+    start("offline", tmp_path)
+    (_, _, settings), (_, _, given) = wandb.calls[:2]
+    assert "console" not in settings and settings["quiet"] is True
+    assert given.keys() == {"mode", "config", "settings"} and given["mode"] == "offline"
+    assert (tmp_path / "wandb_id").read_text() == "mine", "a restart without it goes on with it"
+    monkeypatch.delenv("WANDB_RUN_ID")
+    monkeypatch.delenv("WANDB_PROJECT")
+    start("offline", tmp_path)
+    given = wandb.calls[3][2]
+    assert (given["id"], given["project"]) == ("mine", "ssm_jax")
+    assert given.keys() & defaults == {"id", "project"}
+    for text, mode in (("offline", "offline"), ("dryrun", "offline"), ("", "disabled")):
+        monkeypatch.setenv("WANDB_MODE", text)
+        assert logs.default_wandb() == mode
+
+
 def test_an_unknown_wandb_mode_is_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown wandb mode 'on'; choose one of disabled"):
         start("on", tmp_path)

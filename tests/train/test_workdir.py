@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from ssm_jax.train.workdir import StopRequest, Workdir, WorkdirBusy, write_json_atomic
+from ssm_jax import lock as lock_lib
+from ssm_jax import stop as stop_lib
+from ssm_jax.train.workdir import (
+    StopRequest,
+    Workdir,
+    WorkdirBusy,
+    WorkdirLost,
+    write_json_atomic,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 HOLD = """
@@ -34,13 +46,14 @@ with Workdir(sys.argv[1]):
 """
 
 
-def start(script, directory):
+def start(script, directory, **pipes):
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(directory)],
         cwd=REPOSITORY,
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        **pipes,
     )
     return process, process.stdout.readline().strip()
 
@@ -87,6 +100,194 @@ def test_one_process_cannot_enter_a_folder_twice(tmp_path):
         pass
 
 
+def test_a_lock_that_cannot_be_written_leaves_no_descriptor(tmp_path, monkeypatch):
+    """A stale number in `_held` would have the next fork close another's file."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(lock_lib.os, "pwrite", full)
+    with pytest.raises(OSError, match=f"{tmp_path}/LOCK") as caught, Workdir(tmp_path):
+        pass
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert not lock_lib._held and os.listdir("/proc/self/fd") == before
+    with Workdir(tmp_path):
+        assert len(lock_lib._held) == 1
+
+
+def test_only_a_finished_run_can_be_entered_where_nothing_can_be_written(tmp_path, monkeypatch):
+    with Workdir(tmp_path) as workdir:
+        pass
+
+    def read_only(self):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.path))
+
+    monkeypatch.setattr(lock_lib.Lock, "acquire", read_only)
+    with pytest.raises(OSError, match="Read-only"), workdir:
+        pass
+    workdir.mark_done({})
+    with workdir:
+        workdir.confirm()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_a_run_whose_folder_is_lost_is_told_so(how, tmp_path):
+    path = tmp_path / "run"
+    with Workdir(path) as workdir:
+        workdir.confirm()
+        if how == "moved":
+            path.rename(tmp_path / "elsewhere")
+        else:
+            shutil.rmtree(path)
+        if how == "replaced":
+            path.mkdir()
+            (path / "LOCK").touch()
+        with pytest.raises(WorkdirLost, match="deleted, moved or taken over"):
+            workdir.confirm()
+        assert path.exists() == (how == "replaced")
+
+
+@pytest.fixture
+def no_flock(monkeypatch):
+    """A file system that has no locks."""
+
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock_lib.fcntl, "flock", flock)
+    monkeypatch.setattr(lock_lib, "BEAT_S", 0.02)
+
+
+def lease(folder, number, **content):
+    """A lease of a process of another host, or of what `content` says."""
+    other = {"host": "elsewhere", "pid": 1, "since": "2020", "boot": "", "namespace": ""}
+    path = folder / f"LOCK.lease-{number}"
+    path.write_text(json.dumps(other | {"beat": 0} | content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EOPNOTSUPP", "EINVAL"])
+def test_without_locks_a_lease_keeps_the_second_writer_out(
+    name, tmp_path, no_flock, monkeypatch, capsys
+):
+    number = getattr(errno, name)
+
+    def flock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock_lib.fcntl, "flock", flock)
+    with Workdir(tmp_path) as workdir:
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{tmp_path}: this file system has no locks ({os.strerror(number)})" in line
+        with pytest.raises(WorkdirBusy, match=f"process {os.getpid()} on"), Workdir(tmp_path):
+            pass
+        path, text = tmp_path / "LOCK.lease-1", (tmp_path / "LOCK.lease-1").read_text()
+        for _ in range(200):
+            if path.read_text() != text:
+                break
+            time.sleep(0.01)
+        assert json.loads(path.read_text())["beat"] > 0
+        workdir.confirm()
+    with Workdir(tmp_path):
+        assert (tmp_path / "LOCK.lease-2").exists() and not path.exists()
+
+
+def test_another_error_of_the_lock_is_no_reason_to_do_without(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(lock_lib.fcntl, "flock", flock)
+    with pytest.raises(OSError, match="LOCK"), Workdir(tmp_path):
+        pass
+    assert not list(tmp_path.glob("LOCK.lease*"))
+
+
+@pytest.mark.parametrize("started", ["", "1"], ids=["ended", "number used again"])
+def test_the_lease_of_a_dead_process_of_this_host_is_taken_over_at_once(
+    started, tmp_path, no_flock, monkeypatch
+):
+    monkeypatch.setattr(lock_lib, "BEAT_S", 1e6)  # whoever waited would wait for ever
+    pid = os.getpid()
+    if not started:
+        process = subprocess.Popen(["true"])
+        pid, started = process.pid, "12"
+        process.wait()
+    lease(tmp_path, 4, **lock_lib._this_place(), pid=pid, started=started)
+    with Workdir(tmp_path):
+        assert [path.name for path in tmp_path.glob("LOCK.lease*")] == ["LOCK.lease-5"]
+
+
+def test_the_lease_of_another_host_is_taken_over_after_missed_beats(tmp_path, no_flock, capsys):
+    lease(tmp_path, 4)
+    start = time.monotonic()
+    with Workdir(tmp_path):
+        assert time.monotonic() - start >= lock_lib.BEAT_S * lock_lib.LOST_BEATS
+        assert [path.name for path in tmp_path.glob("LOCK.lease*")] == ["LOCK.lease-5"]
+    assert "process 1 on elsewhere since 2020; waiting" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flock", [True, False])
+def test_the_lease_of_a_living_process_of_another_host_is_kept(flock, tmp_path, request):
+    """Also by a host on which the same file system does have locks."""
+    if not flock:
+        request.getfixturevalue("no_flock")
+    lock_lib_beat, lock_lib.BEAT_S = lock_lib.BEAT_S, 0.2
+    try:
+        path = lease(tmp_path, 4)
+        writer = threading.Timer(0.1, lambda: lease(tmp_path, 4, beat=1))
+        writer.start()
+        with pytest.raises(WorkdirBusy, match="process 1 on elsewhere"), Workdir(tmp_path):
+            pass
+        writer.join()
+        assert json.loads(path.read_text())["beat"] == 1
+    finally:
+        lock_lib.BEAT_S = lock_lib_beat
+
+
+def test_of_many_that_take_over_one_wins(tmp_path, no_flock, monkeypatch):
+    monkeypatch.setattr(lock_lib, "BEAT_S", 0.05)
+    lease(tmp_path, 4)
+    won, refused = [], []
+
+    def contend():
+        candidate = lock_lib._Lease(tmp_path / "LOCK")
+        try:
+            candidate.take("no locks")
+            won.append(candidate)
+        except lock_lib.Held:
+            refused.append(candidate)
+
+    threads = [threading.Thread(target=contend) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 11)
+    assert won[0].valid()
+    won[0].release()
+
+
+WITHOUT_LOCKS = (
+    """
+import errno, fcntl, sys
+from ssm_jax import lock
+def flock(*_): raise OSError(errno.ENOSYS, "no")
+fcntl.flock, lock.BEAT_S = flock, 0.02
+"""
+    + HOLD
+)
+
+
+def test_a_process_that_has_lost_its_lease_ends(tmp_path):
+    process, _ = start(WITHOUT_LOCKS, tmp_path, stderr=subprocess.PIPE)
+    lease(tmp_path, 2)
+    assert process.wait(20) == 74
+    _, err = process.communicate()
+    assert "LOCK.lease-1 was lost to another" in err and "Traceback" not in err
+
+
 def test_a_run_is_done_when_it_says_so(tmp_path):
     with Workdir(tmp_path / "a" / "b") as workdir:
         assert not workdir.done
@@ -105,14 +306,55 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_signals_only_set_a_flag_and_the_old_handlers_return():
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")):
+@pytest.mark.parametrize("number", stop_lib.SIGNALS)
+def test_signals_only_set_a_flag_and_the_old_handlers_return(number):
+    before = [signal.getsignal(n) for n in stop_lib.SIGNALS]
+    with StopRequest() as stop:
+        assert not stop.poll(0) and stop.requested is None
+        os.kill(os.getpid(), number)
+        assert stop.poll(1) and stop.requested == number.name
+    assert [signal.getsignal(n) for n in stop_lib.SIGNALS] == before
+
+
+def test_a_lost_connection_stops_nothing_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
         with StopRequest() as stop:
-            assert not stop.poll(0) and stop.requested is None
-            os.kill(os.getpid(), number)
-            assert stop.poll(1) and stop.requested == name
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.poll(0)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+BEFORE = """
+import atexit, os, sys
+from ssm_jax import stop
+number, when = int(sys.argv[1]), sys.argv[2]
+if when == "end":
+    atexit.register(os.kill, os.getpid(), number)
+stop.catch_signals()
+if when == "start":
+    os.kill(os.getpid(), number)
+stop.settle(7)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("number", stop_lib.SIGNALS)
+@pytest.mark.parametrize(("when", "code"), [("start", 75), ("end", 7)])
+def test_a_signal_before_and_after_a_run_leaves_no_traceback(number, when, code):
+    command = [sys.executable, "-c", BEFORE, str(int(number)), when]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "")
+    said = f"{number.name}: stopped; the same command goes on.\n"
+    assert done.stderr == (said if when == "start" else "")
+
+
+@pytest.mark.parametrize("name", ["train", "sweep", "denoise", "waves"])
+def test_commands_that_train_catch_signals_before_their_imports(name):
+    text = (REPOSITORY / f"scripts/{name}.py").read_text()
+    assert text.index("stop.catch_signals()") < text.index("from ssm_jax import cli")
 
 
 def test_the_second_interrupt_stops_at_once():

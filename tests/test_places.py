@@ -1,0 +1,99 @@
+"""Paths that people give are taken as they are, or refused at once with what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from ssm_jax import places
+from ssm_jax.options import convert
+from ssm_jax.places import check_writable, local_path, naming, os_fault
+
+NAMES = (
+    "[test]", "exp [v2] a", "back\\slash", "with space", "'q'", '"q"', "100%", "ü日本", "-dash",
+    "new\nline", "dot.", "a:b", "*", "?", "{a,b}", "#h", "$HOME", "a=b,c", "gs:", "~", "\udcff",
+    "x" * 255,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_legal_name_is_taken_as_it_is(name, tmp_path):
+    assert convert(f"{tmp_path}/{name}/a", Path) == tmp_path / name / "a"
+    (tmp_path / name).mkdir()
+    check_writable(tmp_path / name / "run", "folder")
+
+
+@pytest.mark.parametrize("text", ["gs://b/x", "s3://b", "file:///tmp/x", "HTTPS://h/x", "a+b://x"])
+def test_addresses_are_no_paths(text):
+    with pytest.raises(ValueError, match=r"mount it|give the path, /tmp/x"):
+        local_path(text)
+
+
+def test_a_leading_tilde_is_a_home_and_any_other_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert local_path("~/runs") == Path("/home/me/runs")
+    for text in ("./~x", "~nobody-of-this-name"):
+        path = local_path(text)
+        assert path == tmp_path / text.removeprefix("./")
+        assert local_path(path) == path, "nobody downstream expands it again"
+
+
+def refused(path: Path, kind) -> int | None:
+    with pytest.raises(OSError) as caught:
+        check_writable(path, kind)
+    line = os_fault(caught.value)
+    assert str(path)[:100] in line and "\n" not in line
+    return caught.value.errno
+
+
+def test_what_cannot_be_written_is_refused_with_its_path(tmp_path, monkeypatch):
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.touch()
+    folder.mkdir()
+    (tmp_path / "to folder").symlink_to(folder)
+    (tmp_path / "to file").symlink_to(file)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for path in (folder, folder / "a/b", tmp_path / "to folder", tmp_path / "to folder/a"):
+        check_writable(path, "folder")
+    for path in (file, folder / "a", tmp_path / "to file", folder / "a/b.json"):
+        check_writable(path, "file")
+    assert refused(file, "folder") == errno.ENOTDIR
+    assert refused(folder, "file") == errno.EISDIR
+    assert refused(file / "a", "file") == errno.ENOTDIR
+    assert refused(tmp_path / "dangling", "folder") == errno.ENOENT
+    assert refused(tmp_path / "round", "folder") == errno.ELOOP
+    assert refused(tmp_path / ("a" * 256), "folder") == errno.ENAMETOOLONG
+    assert refused(tmp_path / ("a/" * 1950), "folder") == errno.ENAMETOOLONG
+    assert refused(Path("/dev/null"), "file") == errno.EINVAL
+    monkeypatch.setattr(places.os, "access", lambda *_: False)
+    assert refused(folder / "a", "file") == errno.EACCES
+
+
+def test_read_only_and_full_places_are_told_apart(tmp_path, monkeypatch):
+    room = os.statvfs(tmp_path)
+    values = {"f_blocks": room.f_blocks, "f_bfree": room.f_bfree, "f_flag": os.ST_RDONLY}
+    monkeypatch.setattr(places.os, "access", lambda *_: False)
+    monkeypatch.setattr(places.os, "statvfs", lambda _: type("Room", (), values))
+    assert refused(tmp_path, "folder") == errno.EROFS
+    monkeypatch.setattr(places.os, "access", lambda *_: True)
+    values["f_bfree"] = 0
+    assert refused(tmp_path, "folder") == errno.ENOSPC
+
+
+def test_an_error_of_the_system_is_one_line_with_path_and_advice():
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError), naming(Path("/a/b")):
+        raise error
+    assert os_fault(error) == (
+        "/a/b: No space left on device; make room there, or choose another place."
+    )
+    numpy_error = OSError("4096 requested and 0 written")
+    with pytest.raises(OSError), naming(Path("/a/b.npz")):
+        raise numpy_error
+    assert os_fault(numpy_error) == "/a/b.npz: 4096 requested and 0 written"
+    assert os_fault(FileNotFoundError("no data; prepare them.")) == "no data; prepare them."
