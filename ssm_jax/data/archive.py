@@ -287,7 +287,7 @@ def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
         return zipfile.ZipFile(index)
     except TooLargeError as error:
         raise ValueError(f"{shown(path)} {error}; {_GET}") from None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{shown(path)} is no whole zip archive ({shown(error)}); {_GET}"
         ) from None

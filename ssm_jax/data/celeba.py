@@ -36,7 +36,7 @@ class CelebA:
     def __init__(self, path: Path, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         """Args:
           path: img_align_celeba.zip, or the folder unpacked from it; beside it, or in it, is
-            list_eval_partition.txt or .csv.
+            list_eval_partition.txt or, where that is not there, .csv.
           size: (H, W) to which an image is stretched.
           counts: images of each split that are used, evenly spread; 0: all.
 
@@ -126,7 +126,14 @@ class CelebA:
             ):
                 data = file.read(LIMITS.largest + 1)
             whole = decoded(data, "JPEG", "RGB", (_LARGEST_SIDE,) * 2, at_most=True)
-        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            RuntimeError,
+            zlib.error,
+            zipfile.BadZipFile,
+        ) as error:
             raise ValueError(
                 f"{shown(place)} of {shown(self._path)} is damaged ({shown(error)}); get it again."
             ) from None

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data.examples import Made, check_values
-from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, read_manifest
+from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, is_sealed, read_manifest
 from ssm_jax.data.progress import printable, stage
 from ssm_jax.data.shards import cpu_count
-from ssm_jax.data.store import locked, write_store
+from ssm_jax.data.store import locked, stores_of, write_store
 
 SOURCES = ("official", "generated", "sample", "fashion_mnist", "stand_in")
 
@@ -195,9 +195,10 @@ def check_name(folder: Path) -> None:
 def _sound(folder: Path) -> dict[str, Any] | None:
     """The manifest of a store, or None for one of an older format or a damaged one."""
     try:
-        return read_manifest(folder)
+        manifest = read_manifest(folder)
     except (ValueError, OSError):
         return None
+    return manifest if is_sealed(manifest) else None
 
 
 def find(recipe: Recipe, data_dir: Path) -> Path:
@@ -212,8 +213,10 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
     if folder.is_dir():
         return folder
     if not recipe.at_once:
+        damaged = [f.name for f in stores_of(data_dir, recipe.task) if _sound(f) is None]
+        beside = f" (and {', '.join(damaged)} cannot be read)" if damaged else ""
         raise FileNotFoundError(
-            f"no {recipe.source} {recipe.task} data at {folder}; run: {recipe.asked}"
+            f"no {recipe.source} {recipe.task} data at {folder}{beside}; run: {recipe.asked}"
         )
     return prepare(recipe, data_dir)
 

@@ -184,13 +184,21 @@ def a_zipped_image_of_bzip2(p):
     return path, reader
 
 
-def an_encrypted_image(p):
+def flagged(p, flag):
     path, reader = zipped(p, THREE, b"x")
     data = bytearray(path.read_bytes())
     for at in (m.start() for m in re.finditer(b"PK\x01\x02", bytes(data))):
-        data[at + 8] |= 1
+        data[at + 8] |= flag
     path.write_bytes(data)
     return path, reader
+
+
+def an_encrypted_image(p):
+    return flagged(p, 1)
+
+
+def a_patched_image(p):
+    return flagged(p, 32)
 
 
 def a_jpeg_of_3_600_megapixels(p):

@@ -34,6 +34,7 @@ ONE_OF = {
     "which is not there": "a_dangling_link",
     "Bad CRC-32": "a_zipped_image_that_lies",
     "encrypted, or packed by": "a_zipped_image_of_bzip2 an_encrypted_image",
+    "patched data": "a_patched_image",
     "is there twice": "an_image_twice",
     "not a whole JPEG": "names_that_leave_and_write",
     "index of more than": "an_index_of_a_million",

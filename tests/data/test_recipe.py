@@ -182,6 +182,13 @@ class TestFoundAgain:
         (damaged / "manifest.json").write_text('{"format": 1}')
         (tmp_path / "small" / "official-0").mkdir()
         assert find(self.wanted(), tmp_path) == folder
+        text = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").write_text(text.replace('"n": 12', '"n": 13'))
+        for parameters in ({"n": 12}, {"n": 13}):
+            with pytest.raises(
+                FileNotFoundError, match=r"\(and official-\w+, official-\w+ cannot be read\); run"
+            ):
+                find(self.wanted(parameters=parameters), tmp_path)
 
 
 def test_a_wrong_target_is_an_error_with_split_and_row(tmp_path, monkeypatch):
