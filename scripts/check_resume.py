@@ -196,8 +196,6 @@ def main(argv: list[str]) -> int:
         cli.fail("--folder is missing; give a new folder, such as --folder=runs/check.")
     if values["what"] == "damage":
         result = check_damage(cfg, values["data_dir"], folder, argv)
-        for case in result["cases"]:
-            print(f"{case['when']:10} {case['file']:40} {case['damage']:16} {case['outcome']}")
         told = "; ".join(f"{n} {outcome}" for outcome, n in result["outcomes"].items())
         told = f"{len(result['cases'])} cases: {told}."
     else:

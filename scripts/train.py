@@ -2,6 +2,12 @@
 
     python scripts/train.py --config=configs/lra/listops.py --workdir=runs/listops
 
+The same command goes on where a run was stopped. It passes over damaged checkpoints, makes a lost
+record again and tests a run with a damaged result again, each with a warning. If the best
+checkpoint is lost, it tests the next best, and the summary says so. It stops at a log or
+diagnostics that are not what the run has written, and at a log without checkpoints: give
+--accept_log to go on with what there is, or --fresh to start anew; both keep the old files.
+
 Exit codes: 0 finished, 1 diverged, 2 wrong input, 74 the storage failed or is full (what was saved
 is kept), 75 stopped on request (the same command goes on).
 """

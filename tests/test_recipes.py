@@ -44,6 +44,19 @@ def test_small_listops_killed_twelve_times_is_equal_to_the_bit(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_spoilt_in_every_way_ends_in_its_result_or_in_a_line_with_a_way_on(tmp_path):
+    subprocess.run(
+        [
+            sys.executable, "scripts/check_resume.py", "--config=tests/train/tiny.py",
+            "--what=damage", "--config.log.diagnostics=true", "--config.log.gradient=false",
+            f"--data_dir={tmp_path / 'data'}", f"--folder={tmp_path / 'spoilt'}",
+        ],
+        cwd=ROOT,
+        check=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
 def test_quickstart_shows_the_bias_strengthened_weakened_and_reversed_in_three_minutes(tmp_path):
     start = time.monotonic()
     subprocess.run(

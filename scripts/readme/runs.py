@@ -115,5 +115,6 @@ def resume() -> str:
             f"[file]({path})",
         )
         for path, result in load("resume/*.json").items()
+        if "kills" in result
     ]
     return table(("config", "steps", "interruptions", "by", "compared", "to the bit", ""), rows)

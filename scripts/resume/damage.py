@@ -106,7 +106,7 @@ OF_FOLDERS: dict[str, Damage] = {
     "a file": _as_file,
     "a dangling link": _as_link,
 }
-WITHIN_CHECKPOINTS = ("deleted", "emptied", "halved", "flipped", "another run's")
+WITHIN_CHECKPOINTS = ("deleted", "halved", "flipped", "another run's")
 
 
 def damage_matrix(
@@ -116,7 +116,7 @@ def damage_matrix(
     *,
     only: Callable[[str, str, str], bool] = lambda when, what, how: True,
 ) -> dict[str, Any]:
-    """Spoil a run in every way, and see what the same command makes of it.
+    """Spoil a run in every way, and see what the same command makes of it; prints case by case.
 
     Args:
       experiment: small; better one that keeps its compiled steps.
@@ -139,26 +139,28 @@ def damage_matrix(
         "done": (reference, folder / "other"),
     }
     cases = []
+    path = folder / "spoilt"
+
+    def note(when: str, name: str, how: str, outcome: str, said: str) -> None:
+        print(f"{when:9} {name:60.60} {how:16} {outcome}", flush=True)
+        found = (when, name, how, outcome, said.replace(str(path), "RUN"))
+        cases.append(dict(zip(COLUMNS, found, strict=True)))
+
     for when, (source, foreign) in moments.items():
         for name, how, damage in _damages(source):
-            if not only(when, name, how):
-                continue
-            path = folder / "spoilt"
-            shutil.rmtree(path, ignore_errors=True)
-            shutil.copytree(source, path, symlinks=True)
-            damage(path / name, foreign / name)
-            outcome, said = _outcome(experiment, path, reference)
-            cases.append([when, name, how, outcome, said.replace(str(path), "RUN")])
+            if only(when, name, how):
+                shutil.rmtree(path, ignore_errors=True)
+                shutil.copytree(source, path, symlinks=True)
+                damage(path / name, foreign / name)
+                note(when, name, how, *_outcome(experiment, path, reference))
     for name, number in _refused(experiment):
         how = f"write {number}"
         if only("disk full", name, how):
-            path = folder / "spoilt"
             shutil.rmtree(path, ignore_errors=True)
-            outcome, said = _starved(experiment, path, reference, name, number)
-            cases.append(["disk full", name, how, outcome, said.replace(str(path), "RUN")])
-    counted = Counter(case[3] for case in cases)
+            note("disk full", name, how, *starved(experiment, path, reference, name, number))
+    counted = Counter(case["outcome"] for case in cases)
     return {
-        "cases": [dict(zip(COLUMNS, case, strict=True)) for case in cases],
+        "cases": cases,
         "outcomes": dict(sorted(counted.items())),
         "right": not any(outcome.startswith("WRONG") for outcome in counted),
     }
@@ -167,7 +169,7 @@ def damage_matrix(
 def _damages(source: Path) -> Iterator[tuple[str, str, Damage]]:
     """Names below the run's folder, kinds of damage, and what does it."""
     files = [name for name in ALWAYS if (source / name).exists()]
-    files += [str(p.relative_to(source)) for p in sorted(source.glob("diagnostics/*.npz"))]
+    files += [str(p.relative_to(source)) for p in sorted(source.glob("diagnostics/*.npz"))][:2]
     files += [str(p.relative_to(source)) for p in sorted(source.glob("figures/*"))][:1]
     for name in files:
         for how, damage in OF_FILES.items():
@@ -229,12 +231,15 @@ def _outcome(experiment: Experiment, path: Path, reference: Path) -> tuple[str, 
             return f"WRONG: {type(error).__name__} for a developer", line
         if _contents(path) != before:
             return "WRONG: refused, and something has changed", line
-        for way in ("accept_log", "fresh"):
+        for way in ("accept_log", "fresh", "moving away what it names"):
+            flags = {way: True} if way in ("accept_log", "fresh") else {}
             with contextlib.suppress(Exception):
-                _train(experiment, path, **{way: True})
-                kept = _lost(before, path)
-                if not kept and (result := _result(path, reference, way != "accept_log")) in EQUAL:
-                    return f"refused; --{way} leads to {result}", line
+                if not flags and isinstance(error, OSError) and error.filename:
+                    Path(error.filename).rename(path / "moved")
+                _train(experiment, path, **flags)
+                result = _result(path, reference, way != "accept_log")
+                if result in EQUAL and not _lost(before, path):
+                    return f"refused; {'--' if flags else ''}{way} leads to {result}", line
         return "WRONG: refused without a way on", line
     warnings = [line for line in said.getvalue().splitlines() if line.startswith("warning: ")]
     told = warnings[-1] if warnings else ""
@@ -334,7 +339,7 @@ def _refused(experiment: Experiment) -> Iterator[tuple[str, int]]:
         yield "figures", 1
 
 
-def _starved(
+def starved(
     experiment: Experiment, path: Path, reference: Path, name: str, number: int
 ) -> tuple[str, str]:
     """What comes of a run whose n-th write of a file finds the disk full, and then has room."""

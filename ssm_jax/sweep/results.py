@@ -107,7 +107,7 @@ def document_of(
         than two) over the seeds that finished, their "n", "values" by seed, and the seeds that
         "diverged", or are "missing";
       "runs": of each its name, cell, seed, status, all test metrics, and config digest;
-      "remarks": a line each on what the runs do not share;
+      "remarks": a line each on what the runs do not share, and on lost best checkpoints;
       and what all runs share: SHARED, as the first has it.
 
     Raises:
@@ -152,6 +152,12 @@ def document_of(
         f"{name} failed: {' '.join(f.document['error'].split())}"
         for name, f in found.items()
         if f.status == "failed"
+    ]
+    remarks += [
+        f"{name}: the best checkpoint, of step {summary['best_lost']['step']:,}, was lost; the "
+        f"next best, of step {summary['best']['step']:,}, is tested."
+        for name, summary in finished.items()
+        if "best_lost" in summary
     ]
     return {
         **about,

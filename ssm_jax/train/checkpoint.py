@@ -25,6 +25,7 @@ from ssm_jax.train.meta import (
     Meta,
     SaveError,
     StateMismatch,
+    other_run,
     refuse_other_run,
 )
 from ssm_jax.train.shelf import Shelf
@@ -87,10 +88,16 @@ class CheckpointStore:
         self.directory = Path(directory).absolute()
         self.broken: list[tuple[int, str]] = []
         self._best_metric = best_metric
-        self._shelf = Shelf(self.directory, keep=keep, metric=best_metric, mode=best_mode)
         # As it will read back: tuples are lists.
         self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
         self._data_fingerprint = data_fingerprint
+        self._shelf = Shelf(
+            self.directory,
+            keep=keep,
+            metric=best_metric,
+            mode=best_mode,
+            ours=lambda meta: not other_run(meta, self._identity, data_fingerprint),
+        )
         self._accept = accept
         self._pending: tuple[Meta, Any, Arrays] | None = None
         self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed

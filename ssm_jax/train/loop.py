@@ -22,7 +22,7 @@ from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.train.means import PerLength, evaluation_step, split_means
 from ssm_jax.train.meta import CheckpointError, Meta
-from ssm_jax.train.reopen import Opened, best_of
+from ssm_jax.train.reopen import UNUSABLE, Opened, best_of
 from ssm_jax.train.result import below_reference, draw, mark_done, summary_of, write_summary
 from ssm_jax.train.state import TrainState
 from ssm_jax.train.workdir import Workdir
@@ -214,10 +214,11 @@ class _Run:
 
         try:
             opened = best_of(best["step"], self.store.ranked_steps(), restore)
-        except CheckpointError as error:
+        except UNUSABLE as error:
+            reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"the checkpoint of step {best['step']}, which has the best evaluation, is lost "
-                f"({error}), and no other one can be tested; bring one back, or start anew with "
+                f"({reason}), and no other one can be tested; bring one back, or start anew with "
                 "--fresh."
             ) from error
         opened.warn()

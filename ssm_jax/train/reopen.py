@@ -16,7 +16,14 @@ from ssm_jax.train import experiment as experiment_lib
 from ssm_jax.train import step_folder
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import warn
-from ssm_jax.train.meta import CheckpointError, ConfigMismatch, Meta, checksum, other_run
+from ssm_jax.train.meta import (
+    CheckpointError,
+    ConfigMismatch,
+    Meta,
+    StateMismatch,
+    checksum,
+    other_run,
+)
 from ssm_jax.train.shelf import Shelf
 from ssm_jax.train.state import TrainState
 
@@ -25,6 +32,9 @@ PROVENANCE = (
     "seed", "config_digest", "setup_digest", "data", "git", "versions", "devices", "command",
     "started",
 )  # fmt: skip
+
+# Why a checkpoint that is there is not the one that was saved: it is damaged, or another run's
+UNUSABLE = (CheckpointError, ConfigMismatch, StateMismatch)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -226,17 +236,18 @@ def best_of(best: int, ranked: Sequence[int], restore: Callable[[int], TrainStat
     Args:
       best: the step with the best evaluation.
       ranked: the steps that were evaluated and are on the disk, the best first.
-      restore: the state of a step; raises CheckpointError for a damaged one.
+      restore: the state of a step; raises an error of UNUSABLE for one that is damaged or another
+        run's.
 
     Raises:
-      CheckpointError: there is none; says why `best` is not restored.
+      CheckpointError, ConfigMismatch, StateMismatch: there is none; says why not `best`.
     """
-    first: CheckpointError | None = None
+    first: Exception | None = None
     lost: dict[str, Any] | None = None
     for step in (best, *(step for step in ranked if step != best)):
         try:
             state = restore(step)
-        except CheckpointError as error:
+        except UNUSABLE as error:
             if first is None:
                 first, lost = error, {"step": best, "reason": " ".join(str(error).split())}
             continue

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -33,15 +34,23 @@ class Shelf:
       keep: newest steps kept, >= 1; the best one is kept besides.
       metric: the metric that names the best step; None: no step is best.
       mode: whether a larger or a smaller value is better.
+      ours: whether a checkpoint is of this run; another's is never the best.
     """
 
     def __init__(
-        self, directory: Path, *, keep: int, metric: str | None, mode: Literal["max", "min"]
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        metric: str | None,
+        mode: Literal["max", "min"],
+        ours: Callable[[Meta], bool] = lambda meta: True,
     ) -> None:
         self._directory = directory
         self._keep = keep
         self._metric = metric
         self._mode = mode
+        self._ours = ours
         self._metas: dict[int, Meta | None] = {}  # by step; None: unreadable
 
     def steps(self) -> list[int]:
@@ -66,7 +75,7 @@ class Shelf:
                 except (CheckpointError, StateMismatch):
                     self._metas[step] = None
             meta = self._metas[step]
-            if meta is None or self._metric is None or not meta.evaluated:
+            if meta is None or self._metric is None or not (meta.evaluated and self._ours(meta)):
                 continue
             value = meta.metrics.get(self._metric, math.nan)
             if math.isfinite(value):

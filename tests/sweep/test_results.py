@@ -56,6 +56,19 @@ def test_what_the_runs_do_not_share_is_remarked(tmp_path):
     assert document["git"]["commit"] == "abc"
 
 
+def test_a_lost_best_checkpoint_is_remarked(tmp_path):
+    runs = runs_of(CELLS, (0,))
+    for run in runs:
+        finished(tmp_path / run.name, 0.5)
+    summary = tmp_path / runs[1].name / "summary.json"
+    lost = {"best": {"step": 40}, "best_lost": {"step": 20}}
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | lost))
+    assert read(tmp_path, runs)["remarks"] == [
+        "alpha=3,seed=0: the best checkpoint, of step 20, was lost; the next best, of step 40, is "
+        "tested."
+    ]
+
+
 def test_a_run_without_its_mark_of_the_end_goes_on(tmp_path):
     """The figures are drawn after summary.json is written."""
     runs = runs_of(CELLS[:1], (0,))

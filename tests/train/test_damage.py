@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -87,7 +88,17 @@ def test_best_step_that_was_never_saved_gives_way_to_the_next_best(
     assert capsys.readouterr().err.count("the checkpoint of step 20") == 1
 
 
-@pytest.mark.parametrize("fate", ["deleted", "flipped", "another step"])
+def copy_of_another_run(step: Path, path: Path) -> None:
+    """A sound checkpoint of step 20 whose options are not the run's, and whose metric is better."""
+    meta, described = step_folder.read_meta(step)
+    metrics = {**meta.metrics, "accuracy": 1.0}
+    other = dataclasses.replace(
+        meta, step=20, identity={**meta.identity, "seed": 9}, metrics=metrics
+    )
+    step_folder.write(path, step_folder.read_arrays(step, described), other).result()
+
+
+@pytest.mark.parametrize("fate", ["deleted", "flipped", "another step", "another run"])
 def test_best_step_that_is_lost_gives_way_to_the_next_best_and_all_say_so(
     experiment, data_dir, trained, capsys, fate
 ):
@@ -99,6 +110,8 @@ def test_best_step_that_is_lost_gives_way_to_the_next_best_and_all_say_so(
         shutil.rmtree(best)
     if fate == "another step":
         shutil.copytree(trained / "checkpoints/56", best)
+    if fate == "another run":
+        copy_of_another_run(trained / "checkpoints/60", best)
     assert loop.train_and_evaluate(experiment, trained) == loop.EXIT_DONE
     rows = {row["step"]: row for row in read_metrics(trained / "metrics.jsonl", "val")}
     summary = summary_of(trained)
@@ -376,3 +389,22 @@ def test_another_result_in_the_place_of_the_summary_is_kept(experiment, trained,
     kept = (trained / "summary.json.old").read_bytes()
     assert kept == (reference / "summary.json").read_bytes()
     assert "summary.json.old" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("metrics.jsonl", 7), ("timing.jsonl", 3), (".npz", 2), ("record.json", 2), ("DONE", 1)],
+)
+def test_a_full_disk_stops_with_what_was_saved_and_the_same_command_goes_on(
+    experiment, reference, tmp_path, monkeypatch, name, number
+):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
+    from resume.damage import starved
+
+    outcome, line = starved(experiment, tmp_path / "run", reference, name, number)
+    if name == "record.json":  # that a step is saved can be noted at the next save
+        assert outcome == "survived, the same result"
+    else:
+        assert outcome == "stopped, then the same result" and "No space left" in line
+    assert_same_run(tmp_path / "run", reference)
+    assert restart.read_record(tmp_path / "run/record.json")["saved"] == 7
