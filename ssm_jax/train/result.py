@@ -114,7 +114,7 @@ def result_stands(
       ConfigMismatch: the result is of other options or data.
       CheckpointError: the summary is damaged, and the run cannot be tested again.
     """
-    faults, path = stamps.faults(workdir.path, files), workdir.summary
+    faults, path = stamps.faults(workdir.path, files, finished=True), workdir.summary
     fault = faults.pop(path.name, None)
     if faults:
         warn(f"{stamps.told(workdir.path, faults)}, says DONE; the result does not depend on it.")

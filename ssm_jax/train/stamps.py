@@ -10,7 +10,7 @@ from typing import Any
 
 Stamps = Mapping[str, Mapping[str, Any]]  # by name within the run's folder
 
-LOGS = ("metrics.jsonl", "timing.jsonl")  # they grow, so what follows the stamp is no fault
+LOGS = ("metrics.jsonl", "timing.jsonl")  # they grow after a checkpoint's stamp
 
 
 def new_hash(content: bytes = b"") -> hashlib.blake2b:
@@ -44,10 +44,17 @@ def _is_arrays(name: str) -> bool:
     return folder == "diagnostics" and file.removesuffix(".npz").isdecimal()
 
 
-def faults(folder: Path, stamps: Stamps) -> dict[str, str]:
-    """The files that are not as their stamps say: how they differ, by name."""
+def faults(folder: Path, stamps: Stamps, *, finished: bool = False) -> dict[str, str]:
+    """The files that are not as their stamps say: how they differ, by name.
+
+    Args:
+      folder: of the run.
+      stamps: of a checkpoint, or of DONE.
+      finished: whether the run has come to its end, so that its logs have not grown since.
+    """
     found = {
-        name: fault(folder / name, stamp, whole=name not in LOGS) for name, stamp in stamps.items()
+        name: fault(folder / name, stamp, whole=finished or name not in LOGS)
+        for name, stamp in stamps.items()
     }
     return {name: what for name, what in found.items() if what is not None}
 

@@ -366,7 +366,7 @@ def test_a_finished_run_says_what_of_it_is_damaged_and_keeps_its_result(
     path = Path(shutil.copytree(reference, tmp_path / "run"))
     shutil.rmtree(path / "checkpoints")  # to save room
     (path / "timing.jsonl").unlink()
-    halved(path / "metrics.jsonl")
+    doubled(path / "metrics.jsonl")
     before = snapshot(path)
     assert loop.train_and_evaluate(experiment, path) == loop.EXIT_DONE
     [told] = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
