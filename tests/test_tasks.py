@@ -3,6 +3,8 @@
 import inspect
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -17,7 +19,12 @@ from ssm_jax.layers.filter import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
 from ssm_jax.layers.s4d import INPUT_NORMS
 from ssm_jax.models.classifier import ACTIVATIONS
-from ssm_jax.tasks.classification import OUTER_OPTIONS, build_classifier, layer_arguments
+from ssm_jax.tasks.classification import (
+    OUTER_OPTIONS,
+    build_classifier,
+    classification_sums,
+    layer_arguments,
+)
 
 # What each layer needs besides the defaults
 LAYER = {
@@ -136,3 +143,16 @@ def test_the_choices_of_a_config_are_those_of_the_program():
         with pytest.raises(ValueError, match=rf"choose one of {', '.join(values)}\.") as refused:
             config_check.check(cfg)
         assert f"model.{key}='?' is not known" in str(refused.value)
+
+
+def test_a_target_that_is_no_class_is_named_or_not_a_number():
+    """Refused where it is known; NaN where it is traced, also -1, which is no index from the end."""
+    logits = jnp.zeros((3, 4))
+    right = classification_sums(logits, {"targets": np.array([0, 3, 1])})
+    np.testing.assert_allclose(right["loss"], 3 * np.log(4), rtol=1e-6)
+    for wrong in (4, -1, 250):
+        batch = {"targets": np.array([0, wrong, 1])}
+        message = rf"the target at example 1 must be in 0\.\.3, got {wrong}"
+        with pytest.raises(ValueError, match=message):
+            classification_sums(logits, batch)
+        assert np.isnan(jax.jit(lambda batch: classification_sums(logits, batch)["loss"])(batch))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssm_jax import ranges
 from ssm_jax.init.hippo import Eigenbasis, legs_normal
 from ssm_jax.init.ptd import legs_ptd
 
@@ -77,7 +78,12 @@ def dfout(
 
     Returns:
       log lambda_SN, complex128.
+
+    Raises:
+      ValueError: unless 0 < xi_min <= xi_max < infinity.
     """
+    if not 0 < xi_min <= xi_max < np.inf:
+        raise ValueError(f"dfout: needs 0 < xi_min <= xi_max, got {xi_min=}, {xi_max=}.")
     n, s = np.arange(d_state)[None, :], np.arange(n_sets)[:, None]
     part_S = np.random.default_rng(seed).permutation((np.arange(n_sets) + 0.5) / n_sets)
     xi_S = np.exp(np.log(xi_min) + part_S * np.log(xi_max / xi_min))
@@ -187,15 +193,10 @@ def initial_modes(
     Raises:
       ValueError: for a value out of its set.
     """
-    if init not in INITS:
+    if not isinstance(init, str) or init not in INITS:
         raise ValueError(f"unknown init {init!r}; choose one of {', '.join(INITS)}.")
-    for name, size in (("d_state", d_state), ("n_sets", n_sets)):
-        if size < 1:
-            raise ValueError(f"{init}: {name} must be at least 1, got {size}.")
-    if not 0 < alpha < np.inf:
-        raise ValueError(f"{init}: alpha must be positive and finite, got {alpha}.")
-    if not 0 <= alpha_real < np.inf:
-        raise ValueError(f"{init}: alpha_real must be at least 0 and finite, got {alpha_real}.")
+    scales = {"alpha": alpha, "alpha_real": alpha_real}
+    ranges.check(init, d_state=d_state, n_sets=n_sets, **scales, seed=seed)
     build, discrete, clamped = INITS[init]
     if discrete and alpha > 1:
         raise ValueError(

@@ -18,14 +18,21 @@ def given_modes(A: ArrayLike, d_state: int, *, n_sets: int = 1, discrete: bool =
       discrete: see Modes.
 
     Raises:
-      ValueError: for another shape.
+      ValueError: for another shape, or what is no finite number.
     """
-    A = np.asarray(A, np.complex128)
+    try:
+        A = np.asarray(A, np.complex128)
+    except TypeError:
+        raise ValueError(
+            f"given eigenvalues must be numbers of the shape {(d_state,)}, got {A!r}."
+        ) from None
     if A.shape not in ((d_state,), (n_sets, d_state)):
         raise ValueError(
             f"given eigenvalues must have the shape (d_state,) = {(d_state,)} or "
             f"(n_sets, d_state) = {(n_sets, d_state)}, got {A.shape}."
         )
+    if not np.isfinite(A).all():
+        raise ValueError(f"given eigenvalues must be finite, got {A[~np.isfinite(A)][0]}.")
     A_SN = np.array(np.broadcast_to(A, (n_sets, d_state)))
     return Modes(A_SN, np.ones_like(A_SN), discrete)
 

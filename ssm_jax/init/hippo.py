@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssm_jax import ranges
+
 
 class Nplr(NamedTuple):
     """The kept half of A = V diag(Lambda) V^* - P P^T, for a real A of order 2N. Complex128.
@@ -39,7 +41,7 @@ class Eigenbasis(NamedTuple):
 
 
 def _check_order(name: str, order: int) -> None:
-    if order < 2 or order % 2:
+    if not ranges.SIZE.holds(order) or order % 2:
         raise ValueError(f"{name}: the real order must be even and at least 2, got {order}.")
 
 
@@ -52,7 +54,7 @@ def legs(order: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: if order < 1.
     """
-    if order < 1:
+    if not ranges.SIZE.holds(order):
         raise ValueError(f"legs: the order must be at least 1, got {order}.")
     n = np.arange(order)
     B_N = np.sqrt(2 * n + 1.0)

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ssm_jax import ranges
+
 
 def log_uniform(key: Array, shape: tuple[int, ...], low: float, high: float) -> Array:
     """Draws whose logarithm is uniform in [log low, log high], float32.
 
     Raises:
-      ValueError: unless 0 < low <= high.
+      ValueError: unless 0 < low <= high < infinity.
     """
-    if not 0 < low <= high:
+    if not (ranges.POSITIVE.holds(low) and ranges.POSITIVE.holds(high) and low <= high):
         raise ValueError(f"log_uniform: needs 0 < low <= high, got low={low}, high={high}.")
     u = jax.random.uniform(key, shape, jnp.float32)
     return jnp.exp(u * (math.log(high) - math.log(low)) + math.log(low))

@@ -22,7 +22,7 @@ class BatchNorm(nnx.Module):
 
     In training with the batch's own mean and biased variance; in evaluation with running ones. The
     running variance is the unbiased one, times n / (n - 1), which Flax's BatchNorm does not keep
-    (OC-16). Padded steps count (OC-15) unless lengths are given.
+    (OC-16). Steps of a sequence without a real step never count.
     """
 
     def __init__(self, num_features: int, *, momentum: float = 0.1):
@@ -34,14 +34,22 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros((num_features,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
 
-    def __call__(self, x_BLH: Array, lengths_B: ArrayLike | None = None, *, train: bool) -> Array:
+    def __call__(
+        self,
+        x_BLH: Array,
+        lengths_B: ArrayLike | None = None,
+        *,
+        train: bool,
+        padding: bool = False,
+    ) -> Array:
         """Normalize, by the rule of types of `inputs.py`.
 
         Args:
           x_BLH: real features.
-          lengths_B: how many steps of each sequence count, see `checked_lengths`; None: all. Where
-            none does in the whole batch, the running statistics stay what they are.
+          lengths_B: real steps of each sequence, see `checked_lengths`; None: all. Where there is
+            none in the whole batch, the running statistics stay what they are.
           train: by the statistics of the batch, and update the running ones.
+          padding: padded steps count, too, in sequences that have a real one (OC-15).
         """
         x_BLH = checked_input("BatchNorm", x_BLH, "(B, L, H)", self.scale.shape[0])
         B, L, _ = x_BLH.shape
@@ -53,22 +61,32 @@ class BatchNorm(nnx.Module):
         if not train or B == 0:
             y_BLH = _affine(z_BLH, running_mean_H, running_var_H, scale_H, bias_H)
             return y_BLH.astype(returned_in(x_BLH, dtype))
-        m: float | Array = self.momentum
+        n: int | Array = B * L
         if lengths_B is None:
-            n = B * L
             unbias: float | Array = n / max(n - 1, 1)
             y_BLH, mean_H, var_H = _normalized(z_BLH, scale_H, bias_H)
         else:
-            counts_BL1 = real_steps(lengths_B, L)[:, :, None]
-            steps = jnp.sum(lengths_B).astype(dtype)
-            m = jnp.where(steps > 0, jnp.asarray(m, dtype), jnp.zeros((), dtype))
-            unbias = steps / jnp.maximum(steps - 1, 1)
-            y_BLH, mean_H, var_H = _normalized_within(
-                z_BLH, counts_BL1, jnp.maximum(steps, 1), scale_H, bias_H
-            )
+            if padding:
+                present_B = lengths_B > 0
+                n = jnp.sum(present_B).astype(dtype) * L
+                y_BLH, mean_H, var_H = _normalized(z_BLH, scale_H, bias_H, present_B)
+            else:
+                counts_BL1 = real_steps(lengths_B, L)[:, :, None]
+                n = jnp.sum(lengths_B).astype(dtype)
+                y_BLH, mean_H, var_H = _normalized_within(
+                    z_BLH, counts_BL1, jnp.maximum(n, 1), scale_H, bias_H
+                )
+            unbias = n / jnp.maximum(n - 1, 1)
         mean_H, var_H = jax.lax.stop_gradient((mean_H, var_H))
-        self.mean[...] = ((1 - m) * running_mean_H + m * mean_H).astype(kept[2].dtype)
-        self.var[...] = ((1 - m) * running_var_H + m * (var_H * unbias)).astype(kept[3].dtype)
+        m = self.momentum
+        for variable, old_H, new_H in (
+            (self.mean, running_mean_H, mean_H),
+            (self.var, running_var_H, var_H * unbias),
+        ):
+            moved_H = (1 - m) * old_H + m * new_H
+            if lengths_B is not None:
+                moved_H = jnp.where(n > 0, moved_H, old_H)
+            variable[...] = moved_H.astype(variable[...].dtype)
         return y_BLH.astype(returned_in(x_BLH, dtype))
 
 
@@ -89,29 +107,30 @@ def _normalized_within(
 
 
 @jax.custom_jvp
-def _normalized(x_BLH: Array, scale_H: Array, bias_H: Array) -> tuple[Array, Array, Array]:
-    """y, and the batch's mean and biased variance.
+def _normalized(
+    x_BLH: Array, scale_H: Array, bias_H: Array, present_B: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """y, and the mean and biased variance of the sequences that are present; None: all.
 
     With the derivative in closed form. It is its own transpose but for the factor, so a gradient
     reads 3 arrays of the size of x; the one that JAX derives reads 7.
     """
-    mean_H = jnp.mean(x_BLH, axis=(0, 1))
-    var_H = jnp.mean(jnp.square(x_BLH - mean_H[None, None, :]), axis=(0, 1))
+    mean_H = _mean(x_BLH, present_B)
+    var_H = _mean(jnp.square(x_BLH - mean_H[None, None, :]), present_B)
     return _affine(x_BLH, mean_H, var_H, scale_H, bias_H), mean_H, var_H
 
 
 @_normalized.defjvp
 def _normalized_jvp(primals, tangents):
     """With x_hat = (x - mean) / sigma: dy = scale / sigma (dx - mean dx - x_hat mean(dx x_hat))."""
-    x_BLH, scale_H, _ = primals
-    dx_BLH, dscale_H, dbias_H = tangents
+    x_BLH, scale_H, _, present_B = primals
+    dx_BLH, dscale_H, dbias_H, _ = tangents
     y_BLH, mean_H, var_H = _normalized(*primals)
     inverse_H = jax.lax.rsqrt(var_H + EPSILON)
     centered_BLH = x_BLH - mean_H[None, None, :]
-    n = x_BLH.shape[0] * x_BLH.shape[1]
     factor_H = scale_H * inverse_H
-    shift_H = jnp.sum(dx_BLH, axis=(0, 1)) / n
-    half_H = jnp.sum(dx_BLH * centered_BLH, axis=(0, 1)) / n  # half of the variance's
+    shift_H = _mean(dx_BLH, present_B)
+    half_H = _mean(dx_BLH * centered_BLH, present_B)  # half of the variance's
     by_centered_H = inverse_H * dscale_H - factor_H * inverse_H**2 * half_H
     by_constant_H = dbias_H - factor_H * shift_H
     dy_BLH = (
@@ -122,17 +141,35 @@ def _normalized_jvp(primals, tangents):
     return (y_BLH, mean_H, var_H), (materialize(dy_BLH, scale_H[0]), shift_H, 2 * half_H)
 
 
+def _mean(x_BLH: Array, present_B: Array | None) -> Array:
+    """Over the steps of the sequences that are present; the same bits if all are."""
+    B, L, _ = x_BLH.shape
+    if present_B is None:
+        return jnp.sum(x_BLH, axis=(0, 1)) / (B * L)
+    sum_H = jnp.sum(jnp.where(present_B[:, None, None], x_BLH, jnp.zeros_like(x_BLH)), axis=(0, 1))
+    share = B / jnp.maximum(jnp.sum(present_B), 1).astype(x_BLH.dtype)
+    return sum_H / (B * L) * share
+
+
 class LayerNorm(nnx.Module):
-    """Normalizes each step over its channels; `lengths_B` and `train` make no difference."""
+    """Normalizes each step over its channels; only `x_BLH` makes a difference."""
 
     def __init__(self, num_features: int):
         ranges.check("LayerNorm", num_features=num_features)
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
 
-    def __call__(self, x_BLH: Array, lengths_B: ArrayLike | None = None, *, train: bool) -> Array:
+    def __call__(
+        self,
+        x_BLH: Array,
+        lengths_B: ArrayLike | None = None,
+        *,
+        train: bool,
+        padding: bool = False,
+    ) -> Array:
+        """Normalize, by the rule of types of `inputs.py`."""
         x_BLH = checked_input("LayerNorm", x_BLH, "(B, L, H)", self.scale.shape[0])
-        del lengths_B, train
+        del lengths_B, train, padding
         dtype = computed_in(x_BLH, self.scale[...], self.bias[...])
         scale_H, bias_H = self.scale[...].astype(dtype), self.bias[...].astype(dtype)
         z_BLH = x_BLH.astype(dtype)

@@ -115,7 +115,8 @@ class Block(nnx.Module):
           ssm: maps (u_BLH, lengths_B, key=, horizon=) to y_BLH; it brings the dropout before the
             GELU.
           norm, norm_momentum: see make_norm.
-          norm_padding: padded steps count in the statistics of a batch.
+          norm_padding: padded steps count in the statistics of a batch, but for sequences that have
+            no real step.
           prenorm: norm before the layer, or after the residual sum.
           gate: a key of GATES.
           dropout, tie_dropout: after the GELU and on the residual branch.
@@ -165,9 +166,12 @@ class Block(nnx.Module):
         dtype = computed_in(x_BLH, self.norm.scale[...])
         x_BLH = x_BLH.astype(returned_in(x_BLH, dtype))
         ssm_key, gelu_key, branch_key = split_or_none(key, 3)
-        counted_B = None if self.norm_padding else lengths_B
+
+        def normed(z: Array) -> Array:
+            return self.norm(z, lengths_B, train=train, padding=self.norm_padding)
+
         u = x_BLH.astype(dtype)
-        u = self.norm(u, counted_B, train=train) if self.prenorm else u
+        u = normed(u) if self.prenorm else u
         y = self.ssm(u, lengths_B, key=ssm_key, horizon=horizon).astype(x_BLH.dtype)
 
         def drop(g: Array) -> Array:
@@ -177,7 +181,7 @@ class Block(nnx.Module):
         y = x_BLH + dropout(y, self.dropout, branch_key, tied=self.tie_dropout)
         if self.prenorm:
             return y
-        return self.norm(y.astype(dtype), counted_B, train=train).astype(x_BLH.dtype)
+        return normed(y.astype(dtype)).astype(x_BLH.dtype)
 
 
 def apply_blocks(

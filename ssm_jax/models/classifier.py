@@ -212,7 +212,7 @@ class SequenceClassifier(nnx.Module):
             )
             x_BLH = x_BLH.astype(dtype)
             if self.norm is not None:
-                x_BLH = self.norm(x_BLH, None if self.norm_padding else lengths_B, train=train)
+                x_BLH = self.norm(x_BLH, lengths_B, train=train, padding=self.norm_padding)
             logits_BK = self.decoder(self.joined(pool(x_BLH, lengths_B, self.pool)))
             return logits_BK.astype(returned_in(inputs, dtype))
 

@@ -24,3 +24,9 @@ def test_another_shape_is_refused(shape):
     message = r"\(d_state,\) = \(3,\) or \(n_sets, d_state\) = \(2, 3\), got"
     with pytest.raises(ValueError, match=message):
         given_modes(np.zeros(shape), 3, n_sets=2)
+
+
+def test_numbers_that_are_none_are_refused():
+    for wrong in (None, [np.nan, -1.0], [-1.0, 1j * np.inf]):
+        with pytest.raises(ValueError, match="given eigenvalues must be"):
+            given_modes(wrong, 2)

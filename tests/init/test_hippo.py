@@ -120,3 +120,10 @@ def test_order_that_is_no_number_of_pairs_is_refused(function, order):
 def test_legs_of_no_order_is_refused():
     with pytest.raises(ValueError, match="order must be at least 1, got 0"):
         legs(0)
+
+
+@pytest.mark.parametrize("order", [2.5, 4.0, True, float("nan")])
+@pytest.mark.parametrize("function", [legs, legs_nplr, fout_nplr])
+def test_order_that_is_no_integer_is_refused(function, order):
+    with pytest.raises(ValueError, match="order must be"):
+        function(order)

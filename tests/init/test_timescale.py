@@ -24,7 +24,9 @@ def test_log_uniform_of_one_point_is_that_point():
     np.testing.assert_allclose(draws, 0.01, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (0.2, 0.1)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (0.2, 0.1), (1.0, np.inf), (np.nan, 1.0)]
+)
 def test_log_uniform_refuses_a_range_that_is_none(low, high):
     with pytest.raises(ValueError, match="needs 0 < low <= high"):
         log_uniform(jax.random.key(0), (5,), low, high)

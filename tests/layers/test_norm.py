@@ -141,3 +141,56 @@ def test_norms_are_made_by_name():
 def test_running_statistics_are_no_parameters():
     assert set(numbers(BatchNorm(3), nnx.Param)) == {"scale", "bias"}
     assert set(numbers(BatchNorm(3), nnx.BatchStat)) == {"mean", "var"}
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_sequences_without_a_step_leave_no_trace_in_the_statistics(padding):
+    """Output, statistics and gradient are those without them; of such alone nothing moves."""
+    x, w = features(3, 5, 4), RNG.normal(size=(3, 5, 4)).astype(np.float32)
+
+    def objective(x, lengths, w):
+        norm = BatchNorm(4)
+        y = norm(x, lengths, train=True, padding=padding)
+        return jnp.sum(y * w), (y, norm.mean[...], norm.var[...])
+
+    gradient = jax.grad(objective, has_aux=True)
+    weight = w.copy()
+    weight[1] = 0
+    slope, (y, mean, var) = gradient(x, np.array([3, 0, 5]), weight)
+    rest = [0, 2]
+    exact_slope, (exact, exact_mean, exact_var) = gradient(x[rest], np.array([3, 5]), w[rest])
+    np.testing.assert_allclose(y[np.array(rest)], exact, atol=1e-6)
+    np.testing.assert_allclose(mean, exact_mean, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(var, exact_var, rtol=1e-5)
+    np.testing.assert_allclose(slope[np.array(rest)], exact_slope, atol=1e-5)
+    assert (np.asarray(slope)[1] == 0).all()
+    norm = with_affine(BatchNorm(4))
+    before = numbers(norm)
+    assert np.isfinite(norm(x, np.zeros(3, int), train=True, padding=padding)).all()
+    for name in ("mean", "var"):
+        np.testing.assert_array_equal(numbers(norm)[name], before[name])
+
+
+def test_with_all_sequences_present_the_statistics_keep_their_bits():
+    x = features(3, 5, 4)
+    plain, told = BatchNorm(4), BatchNorm(4)
+    lengths = np.array([1, 5, 2])
+    np.testing.assert_array_equal(plain(x, train=True), told(x, lengths, train=True, padding=True))
+    np.testing.assert_array_equal(plain.mean[...], told.mean[...])
+    np.testing.assert_array_equal(plain.var[...], told.var[...])
+
+
+@pytest.mark.parametrize("kind", [BatchNorm, LayerNorm])
+def test_norms_keep_the_type_of_their_input_and_refuse_what_does_not_fit(kind):
+    norm = kind(3)
+    for dtype, out in ((jnp.bfloat16, jnp.bfloat16), (jnp.int32, jnp.float32)):
+        assert norm(jnp.ones((2, 4, 3), dtype), train=True).dtype == out
+    for wrong in (jnp.ones((4, 3)), jnp.ones((2, 0, 3)), jnp.ones((2, 4, 1))):
+        with pytest.raises(ValueError, match=f"^{kind.__name__}: the input must be"):
+            norm(wrong, train=True)
+    for value in (0, 1.5, True):
+        with pytest.raises(ValueError, match="num_features must be"):
+            kind(value)
+    for value in (-0.1, 1.1, np.nan):
+        with pytest.raises(ValueError, match="BatchNorm: momentum must be at least 0 and at most"):
+            BatchNorm(3, momentum=value)

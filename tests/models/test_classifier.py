@@ -284,3 +284,96 @@ def test_unknown_argument_of_the_layer_is_refused():
 def test_unknown_pool_mode_is_refused():
     with pytest.raises(ValueError, match="unknown pool 'max'"):
         pool(jnp.zeros((1, 2, 3)), None, "max")
+
+
+@pytest.mark.parametrize("mode", POOLS)
+def test_pool_of_no_steps_is_zero(mode):
+    x = np.full((2, 4, 3), np.nan, np.float32)
+    x[1] = 1
+    found = pool(x, np.array([0, 4]), mode)
+    assert (found[0] == 0).all() and (found[1] == (4 if mode == "sum" else 1)).all()
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_a_sequence_without_a_step_gives_finite_logits_and_leaves_the_others_alone(padding):
+    model = classifier(pool="mean", norm_padding=padding)
+    graphdef, params, stats = split(model)
+
+    @jax.jit
+    def train(ids, lengths):
+        one = nnx.merge(graphdef, params, stats)
+        logits = one(ids, lengths, train=True)
+        return logits, split(one)[2]
+
+    lengths = np.array([5, 0, 7], np.int32)
+    logits, moved = train(tokens(), lengths)
+    assert np.isfinite(logits).all()
+    other = tokens()
+    other[1] = 0  # what stands in its padding makes no difference
+    again, moved_again = train(other, lengths)
+    np.testing.assert_array_equal(logits, again)
+    for one, two in zip(jax.tree.leaves(moved), jax.tree.leaves(moved_again), strict=True):
+        assert np.isfinite(one).all()
+        np.testing.assert_array_equal(one, two)
+    _, unmoved = train(tokens(), np.zeros(3, np.int32))
+    for one, two in zip(jax.tree.leaves(unmoved), jax.tree.leaves(stats), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_tokens_outside_the_vocabulary_are_named_or_not_a_number():
+    model = classifier()
+    for wrong, place in ((VOCAB, (1, 3)), (-1, (2, 0)), (300, (0, 11))):
+        ids = tokens().astype(np.int64)
+        ids[place] = wrong
+        message = rf"token at example {place[0]}, step {place[1]} must be in 0\.\.6, got {wrong}"
+        with pytest.raises(ValueError, match=f"^SequenceClassifier: the {message}"):
+            model(ids)
+    graphdef, params, stats = split(model)
+    ids[0, 11], ids[1, 3] = 0, -1  # traced: a row of NaN for the one that is left, and no other
+    found = run(
+        _logits, params, stats, ids.astype(np.int32), LENGTHS, graphdef=graphdef, train=False
+    )
+    assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "lengths", "error", "message"),
+    [
+        (np.zeros((3, 4)), None, TypeError, "each token must be an integer, got float64"),
+        (np.zeros((3, 0), int), None, ValueError, r"tokens must be \(B, L\) with L >= 1"),
+        (np.zeros(4, int), None, ValueError, r"tokens must be \(B, L\)"),
+        (np.zeros((3, 4), int), [1, 2], ValueError, "lengths must have the shape"),
+        (np.zeros((3, 4), int), [1, 2, 5], ValueError, "lengths must be in 0..4"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(inputs, lengths, error, message):
+    with pytest.raises(error, match=f"^SequenceClassifier: {message}"):
+        classifier()(inputs, lengths)
+
+
+def test_pairs_and_their_lengths_have_two_sequences():
+    model = PairClassifier(
+        n_classes=K, vocab_size=VOCAB, d_model=4, depth=1, ssm={"d_state": 3}, rngs=nnx.Rngs(0)
+    )
+    with pytest.raises(ValueError, match=r"^PairClassifier: tokens must be \(B, 2, L\)"):
+        model(np.zeros((3, 4), int))
+    with pytest.raises(ValueError, match=r"lengths must have the shape \(3, 2\)"):
+        model(np.zeros((3, 2, 4), int), [1, 2, 3])
+    with pytest.raises(ValueError, match="token at example 1, sequence 0, step 2 must be in"):
+        model(np.where(np.arange(24).reshape(3, 2, 4) == 10, VOCAB, 0))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[(key, 0) for key in ("n_classes", "vocab_size", "d_model", "depth")],
+        ("depth", 1.5),
+        ("dropout", 1.0),
+        ("norm_momentum", np.nan),
+        ("prenorm", "yes"),
+    ],
+)
+def test_options_out_of_range_are_refused(key, value):
+    options = {"n_classes": 2, "vocab_size": 3, "d_model": 4, "depth": 1, key: value}
+    with pytest.raises(ValueError, match=f"^SequenceClassifier: {key} must be"):
+        SequenceClassifier(**options, rngs=nnx.Rngs(0))

@@ -64,3 +64,15 @@ def test_the_filter_is_fixed_and_nothing_is_skipped():
     assert set(params["ssm"]) == {"A_re_raw", "A_im", "dt_raw", "C_ri"}
     assert set(params["mix"]) == {"kernel", "bias"}
     assert jnp.array_equal(model(beta=0.5).ssm.beta[...], jnp.full(3, 0.5))
+
+
+def test_what_does_not_fit_is_refused_and_types_are_kept():
+    denoiser = model()
+    for wrong in (np.zeros((8, 3)), np.zeros((1, 0, 3)), np.zeros((1, 8, 1))):
+        with pytest.raises(ValueError, match=r"^Denoiser: the input must be \(B, L, 3\)"):
+            denoiser(wrong)
+    found = jax.eval_shape(denoiser, jax.ShapeDtypeStruct((1, 8, 3), jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    for key, value in (("width", 0), ("alpha", np.nan), ("d_state", 0), ("dt_min", 0.0)):
+        with pytest.raises(ValueError, match=f"^Denoiser: {key} must be"):
+            Denoiser(**{"width": 4, "d_state": 2, key: value}, rngs=nnx.Rngs(0))

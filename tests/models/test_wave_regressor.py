@@ -131,3 +131,29 @@ def test_gains_are_real_parts_of_complex_filters(unsymmetric):
         spectrum = np.fft.fft(np.fft.ifft(factor).real).real
         found = circular_gain(jnp.asarray([-40.0]), k, n, unsymmetric=unsymmetric)[0]
         np.testing.assert_allclose(found, spectrum, rtol=1e-5)
+
+
+def test_what_does_not_fit_is_refused_and_types_are_kept():
+    regressor = WaveRegressor(waves=(1, 2), length=16, rngs=nnx.Rngs(0))
+    for wrong in (np.zeros(2), np.zeros((3, 1)), np.zeros((3, 1, 2))):
+        with pytest.raises(ValueError, match=r"^WaveRegressor: the input must be \(B, F\)"):
+            regressor(wrong)
+    found = jax.eval_shape(regressor, jax.ShapeDtypeStruct((3, 2), jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    for waves in ((), (0,), (8,), (1.5,)):
+        with pytest.raises(ValueError, match="waves must be integers of at least 1 and below half"):
+            WaveRegressor(waves=waves, length=16, rngs=nnx.Rngs(0))
+    for key, value in (("length", 0), ("channels", 0), ("alpha", 0.0), ("legacy_unsymmetric", 1)):
+        with pytest.raises(ValueError, match=f"^WaveRegressor: {key} must be"):
+            WaveRegressor(**{"waves": (1,), "length": 16, key: value}, rngs=nnx.Rngs(0))
+
+
+def test_float64_amplitudes_are_computed_in_float64():
+    """With float32 parameters too: as with the same ones in float64."""
+    with jax.enable_x64(True):
+        regressor = WaveRegressor(waves=(1, 3), length=16, beta=0.5, rngs=nnx.Rngs(0))
+        graphdef, state = nnx.split(regressor)
+        wide = nnx.merge(graphdef, jax.tree.map(lambda x: x.astype(jnp.float64), state))
+        a = np.random.default_rng(0).normal(size=(2, 2))
+        assert wide(a).dtype == jnp.float64
+        np.testing.assert_allclose(jax.jit(regressor)(a), jax.jit(wide)(a), rtol=1e-13)
