@@ -146,7 +146,7 @@ def test_the_choices_of_a_config_are_those_of_the_program():
 
 
 def test_a_target_that_is_no_class_is_named_or_not_a_number():
-    """Refused where it is known; NaN where it is traced, also -1, which is no index from the end."""
+    """Refused where it is known; NaN where it is traced, also -1: no index from the end."""
     logits = jnp.zeros((3, 4))
     right = classification_sums(logits, {"targets": np.array([0, 3, 1])})
     np.testing.assert_allclose(right["loss"], 3 * np.log(4), rtol=1e-6)
