@@ -191,7 +191,7 @@ class _Run:
         if experiment.cfg.figures:
             for figure in draw(experiment, self.workdir, state):
                 say(f"figure: {figure}")
-        mark_done(self.workdir, test, self._stamps())
+        mark_done(experiment, self.workdir, test, self._stamps())
         self.sink.write("test", experiment.total_steps, test)
         beside = ", ".join(
             f"{name.replace('_', ' ')} {value:.4f}"

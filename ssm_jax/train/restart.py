@@ -105,7 +105,7 @@ def find(
       ConfigMismatch, StateMismatch, CheckpointError: see `CheckpointStore.restore_newest`.
       RunDamaged: what is there would be lost, or is not the run's.
     """
-    files = read_done(workdir)
+    files, not_done = read_done(experiment, workdir)
     unreadable: CheckpointError | None = None
     restored: tuple[TrainState, Meta] | None = None
     try:
@@ -127,6 +127,9 @@ def find(
     state, meta = restored
     held = _check_files(workdir, meta, accept_log=accept_log)
     check_record(experiment, workdir, argv, meta.step)
+    if not_done is not None:
+        aside = rename_aside(workdir.path / "DONE", "damaged")
+        warn(f"{aside.with_name('DONE')} {not_done} and is now {aside.name}.")
     lost = meta.best is not None and meta.best["step"] not in checkpoints.steps()
     if meta.best is not None and lost and meta.step < experiment.total_steps:
         warn(

@@ -66,36 +66,40 @@ def write_summary(workdir: Workdir, summary: Mapping[str, Any]) -> None:
     write_bytes_atomic(path, text)
 
 
-def mark_done(workdir: Workdir, test: Mapping[str, float], files: stamps.Stamps) -> None:
+def mark_done(
+    experiment: Experiment, workdir: Workdir, test: Mapping[str, float], files: stamps.Stamps
+) -> None:
     """Declare the run finished.
 
     Args:
-      workdir: its summary is written.
+      experiment, workdir: of the run; its summary is written.
       test: means over the test split.
       files: stamps of log and diagnostics.
     """
     summary = stamps.stamp_of(workdir.summary.read_bytes())
-    workdir.mark_done({"test": dict(test), "files": {**files, workdir.summary.name: summary}})
+    digest = config_lib.digest(experiment.cfg)
+    files = {**files, workdir.summary.name: summary}
+    workdir.mark_done({"test": dict(test), "config_digest": digest, "files": files})
 
 
-def read_done(workdir: Workdir) -> stamps.Stamps | None:
-    """The stamps in DONE, or None if the run has not come to its end; a damaged one is renamed.
+def read_done(experiment: Experiment, workdir: Workdir) -> tuple[stamps.Stamps | None, str | None]:
+    """What DONE says: the stamps of a finished run, and what is wrong with it; None for neither.
 
     Older versions wrote no stamps.
     """
     path = workdir.path / "DONE"
     if not os.path.lexists(path):
-        return None
+        return None, None
+    digest = config_lib.digest(experiment.cfg)
     try:
         document = json.loads(path.read_bytes())
         files = document.get("files", {})
-        if isinstance(document["test"], dict) and stamps.are_stamps(files):
-            return files
+        sound = isinstance(document["test"], dict) and stamps.are_stamps(files)
+        if sound and document.get("config_digest", digest) == digest:
+            return files, None
+        return None, "is that of another run" if sound else "is damaged"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    aside = rename_aside(path, "damaged")
-    warn(f"{path} is damaged and is now {aside.name}; the run goes on to its end once more.")
-    return None
+        return None, "is damaged"
 
 
 def result_stands(

@@ -15,7 +15,7 @@ from tiny import assert_same_run, tiny_experiment
 from ssm_jax.train import loop, restart, step_folder
 from ssm_jax.train.evaluate import evaluate_run
 from ssm_jax.train.logs import read_metrics
-from ssm_jax.train.meta import CheckpointError, ConfigMismatch
+from ssm_jax.train.meta import CheckpointError
 from ssm_jax.train.step_folder import list_steps
 from ssm_jax.train.workdir import StopRequest
 
@@ -194,6 +194,10 @@ def halved(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def of_another_run(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config_digest": "0" * 12}))
+
+
 @pytest.mark.parametrize(
     ("name", "spoil"),
     [
@@ -345,6 +349,7 @@ def test_a_finished_run_with_a_damaged_result_is_tested_again(
             ("summary.json", flip_a_bit),
             ("summary.json", Path.unlink),
             ("DONE", halved),
+            ("DONE", of_another_run),
             ("DONE", Path.unlink),
         ]
     ):
@@ -371,7 +376,7 @@ def test_a_finished_run_says_what_of_it_is_damaged_and_keeps_its_result(
     assert loop.train_and_evaluate(experiment, path) == loop.EXIT_DONE
     [told] = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert "metrics.jsonl has" in told and "(and 1 more files)" in told
-    with pytest.raises(ConfigMismatch, match="other options or data"):
+    with pytest.raises(restart.RunDamaged, match=r"its record\.json is that of another run"):
         loop.train_and_evaluate(tiny_experiment(data_dir, seed=1), path)
     (path / "summary.json").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint to test again"):
