@@ -168,7 +168,9 @@ def _ended(main: Callable[[list[str]], int | None]) -> int:
     try:
         code = main(sys.argv[1:]) or 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
+        if isinstance(end.code, str):
+            _error(end.code)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     sys.stdout.flush()
     return code
 

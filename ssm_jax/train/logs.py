@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from ssm_jax.places import naming
 from ssm_jax.train.stamps import fault, new_hash
 
 # JSON has no word for these; as strings they keep their difference, which null would lose.
@@ -119,14 +120,22 @@ class MetricsLog:
         return {"bytes": self._bytes, "hash": self._hash.hexdigest()}
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk: they outlive a power cut."""
-        os.fsync(self._file.fileno())
+        """Wait until all lines are on the disk: they outlive a power cut.
+
+        Raises:
+          OSError: the disk fails, or the file was deleted meanwhile.
+        """
+        with naming(self.path):
+            os.fsync(self._file.fileno())
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise OSError(errno.ENOENT, "it was deleted while the run went on; bring it back")
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
         if not self._file.closed:
             try:
-                self.flush()
+                with naming(self.path):
+                    os.fsync(self._file.fileno())
             finally:
                 self._file.close()
 

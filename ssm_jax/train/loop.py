@@ -287,6 +287,7 @@ class _Run:
         arrays = self.diagnostics.of(state, gradient=log.gradient)
         row = numbers_of(arrays)
         if row:
+            self.workdir.confirm()
             stamp = write_arrays(self.workdir.diagnostics, step, arrays)
             self.arrays[f"{self.workdir.diagnostics.name}/{step}.npz"] = stamp
             self.log.write("diagnostics", step, row)
