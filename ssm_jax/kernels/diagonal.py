@@ -25,6 +25,7 @@ from ssm_jax.kernels.linear_map import linear_map
 from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.multiplier import power_parts
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.types import in_one_type
 
 
 def block_length(length: int) -> int:
@@ -32,6 +33,7 @@ def block_length(length: int) -> int:
     return 1 << math.ceil(math.log2(max(length, 1)) / 2)
 
 
+@in_one_type
 def s4d_kernel(
     A_HN: Array, C_HN: Array, dt_H: Array, length: int, discretization: str = "zoh"
 ) -> Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels.phase import Phase, phase_of_bilinear, phase_of_product, wrapped
+from ssm_jax.kernels.types import in_one_type
 
 DISCRETIZATIONS = ("zoh", "bilinear", "none")
 
@@ -68,6 +69,7 @@ def _bilinear_exponent(A: Array, dt: Array) -> tuple[Array, Phase]:
 _EXPONENT = {"zoh": _zoh_exponent, "bilinear": _bilinear_exponent, "none": _zoh_exponent}
 
 
+@in_one_type
 def exponent(A: Array, dt: Array, discretization: str) -> tuple[Array, Phase]:
     """z with A_bar^l = e^{z l}, and the phase of Im z, which is exact where z itself is rounded.
 
@@ -93,6 +95,7 @@ def complex_expm1(x: Array, y: Array) -> Array:
     return real + 1j * (jnp.exp(x) * jnp.sin(y))
 
 
+@in_one_type
 def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
     """Zero-order hold of diagonal modes; right also at A = 0, where A_bar = 1 and gain = dt.
 
@@ -116,6 +119,7 @@ def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
     return z_minus_1 + 1, dt * jnp.where(small, series, z_minus_1 / away)
 
 
+@in_one_type
 def discretize_bilinear(A: Array, dt: Array) -> tuple[Array, Array]:
     """Bilinear (Tustin) rule for diagonal modes; Re A <= 0 stays in the closed unit disc.
 
@@ -130,6 +134,7 @@ def discretize_bilinear(A: Array, dt: Array) -> tuple[Array, Array]:
     return (1 + half) / (1 - half), dt / (1 - half)
 
 
+@in_one_type
 def discretize_none(A: Array, dt: Array) -> tuple[Array, Array]:
     """Modes that are discrete already: A_bar = e^A and gain = 1 at dt = 1.
 

@@ -25,8 +25,10 @@ from jax import Array
 from ssm_jax.kernels.diagonal import block_length
 from ssm_jax.kernels.discretize import discretize_bilinear
 from ssm_jax.kernels.dplr_block import block_starts, dplr_block, outputs_by_state, rows
+from ssm_jax.kernels.types import in_one_type
 
 
+@in_one_type
 def dplr_kernel(
     A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array, length: int
 ) -> Array:
@@ -77,6 +79,7 @@ def check_shapes(name, A_HN, P_HN, B_HN, C_HN, dt_H) -> None:
         )
 
 
+@in_one_type
 def dplr_step(
     x_BHN: Array,
     u_BH: Array,

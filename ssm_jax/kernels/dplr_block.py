@@ -138,9 +138,9 @@ def block_starts(move: Move, x0_HB2N: Array, added_QHB2N: Array) -> Array:
     """
 
     def difference(x_QHB2N: Array) -> Array:
-        _, H, B, N2 = x_QHB2N.shape
-        before_HX2N = jnp.moveaxis(x_QHB2N[:-1], 0, 1).reshape(H, -1, N2)
-        moved_QHB2N = jnp.moveaxis(_moved(move, before_HX2N).reshape(H, -1, B, N2), 1, 0)
+        Q, H, B, N2 = x_QHB2N[:-1].shape
+        before_HX2N = jnp.moveaxis(x_QHB2N[:-1], 0, 1).reshape(H, Q * B, N2)
+        moved_QHB2N = jnp.moveaxis(_moved(move, before_HX2N).reshape(H, Q, B, N2), 1, 0)
         return x_QHB2N - jnp.pad(moved_QHB2N, ((1, 0), (0, 0), (0, 0), (0, 0)))
 
     def along(function, start_HB2N, added_QHB2N, reverse):

@@ -24,9 +24,11 @@ from ssm_jax.kernels.dplr import check_shapes
 from ssm_jax.kernels.dplr_block import block_starts, dplr_block, outputs_by_state, rows
 from ssm_jax.kernels.padding import checked_lengths
 from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
+from ssm_jax.kernels.types import in_one_type
 
 
 @on_any_mesh("BLH", "BHN")
+@in_one_type
 def dplr_recurrence(
     u_BLH: Array,
     A_HN: Array,
@@ -109,6 +111,7 @@ def dplr_recurrence(
 
 
 @on_any_mesh("BLH")
+@in_one_type
 def dplr_anticausal(
     u_BLH: Array, A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array
 ) -> Array:

@@ -20,6 +20,7 @@ from jax import Array
 from ssm_jax.kernels.half_spectra import first_samples, half_spectra, halves_of_gain
 from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
+from ssm_jax.kernels.types import in_one_type
 
 METHODS = ("auto", "whole", "halves")
 
@@ -27,6 +28,7 @@ Spectra = tuple[Array, ...]  # one array of bins, or two
 
 
 @on_any_mesh("BLH")
+@in_one_type
 def fft_conv(
     u_BLH: Array,
     k_HL: Array,

@@ -16,6 +16,7 @@ from jax import Array
 
 from ssm_jax.kernels.discretize import DISCRETIZE, complex_expm1, discretize_zoh, exponent, value_of
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
+from ssm_jax.kernels.types import in_one_type
 
 BETA_UNITS = ("lra", "hz_1e4", "denoise", "rad")
 PER_SAMPLE = ("lra", "denoise", "rad")  # units whose |s| a longer step makes larger
@@ -78,6 +79,7 @@ def _frequency(n_fft: int, unit: str) -> np.ndarray:
     return np.arange(n_fft // 2 + 1) * per_bin
 
 
+@in_one_type
 def sobolev_gain(
     beta_H: Array, n_fft: int, unit: str = "lra", step_scale: float | Array = 1.0
 ) -> Array:
@@ -93,10 +95,12 @@ def sobolev_gain(
       step_scale: positive scalar, see `sobolev_frequency`; here it may be traced.
     """
     s_F = jnp.asarray(_frequency(n_fft, unit), beta_H.dtype)
-    log_base_F = jnp.log1p(s_F / step_scale if unit in PER_SAMPLE else s_F)
+    scale = jnp.asarray(step_scale, beta_H.dtype)
+    log_base_F = jnp.log1p(s_F / scale if unit in PER_SAMPLE else s_F)
     return jnp.exp(beta_H[:, None] * log_base_F[None, :])
 
 
+@in_one_type
 def circular_gain(beta_H: Array, bins_F: np.ndarray, n: int, *, unsymmetric: bool = False) -> Array:
     """gain_HF = (1 + min(k, n - k) / 10,000)^beta_h on bins k of a complex FFT of n samples.
 
@@ -121,6 +125,7 @@ def circular_gain(beta_H: Array, bins_F: np.ndarray, n: int, *, unsymmetric: boo
     return power(np.minimum(bins_F, other_F))
 
 
+@in_one_type
 def transfer_function(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:
     """G_h(i omega) of H diagonal SSMs with B = 1, the conjugate modes included.
 
@@ -137,6 +142,7 @@ def transfer_function(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:
     return jnp.sum(C_H1N / (s_HF1 - A_H1N) + C_H1N.conj() / (s_HF1 - A_H1N.conj()), axis=-1)
 
 
+@in_one_type
 def discrete_transfer_function(
     A_HN: Array,
     C_HN: Array,

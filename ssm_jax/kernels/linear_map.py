@@ -40,7 +40,9 @@ def linear_map(
     def on_leaves(function, tree):
         def flat(residual_leaves: Arrays, leaves: Arrays) -> Arrays:
             residuals = jax.tree.unflatten(residual_tree, residual_leaves)
-            return jax.tree.leaves(function(residuals, jax.tree.unflatten(tree, leaves)))
+            # A transpose runs after the kernel, and so outside of its setting (types.py).
+            with jax.numpy_dtype_promotion("standard"):
+                return jax.tree.leaves(function(residuals, jax.tree.unflatten(tree, leaves)))
 
         return flat
 

@@ -17,6 +17,7 @@ from ssm_jax.kernels.multiplier import power
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts
 from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
+from ssm_jax.kernels.types import in_one_type
 
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 
@@ -34,6 +35,7 @@ def read_out(x_BL2N: Array, C_HN: Array) -> Array:
 
 
 @on_any_mesh("BLH")
+@in_one_type
 def mimo_scan(
     u_BLH: Array,
     z_N: Array,
@@ -68,6 +70,7 @@ def mimo_scan(
 
 
 @on_any_mesh("BLH")
+@in_one_type
 def mimo_conv(
     u_BLH: Array,
     z_N: Array,

@@ -41,9 +41,11 @@ from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.padding import checked_lengths
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
+from ssm_jax.kernels.types import in_one_type
 
 
 @on_any_mesh("BLH", "BHN")
+@in_one_type
 def s4d_recurrence(
     u_BLH: Array,
     A_HN: Array,
@@ -121,6 +123,7 @@ def s4d_recurrence(
 
 
 @on_any_mesh("BLH")
+@in_one_type
 def s4d_anticausal(
     u_BLH: Array, A_HN: Array, C_HN: Array, dt_H: Array, *, discretization: str = "zoh"
 ) -> Array:

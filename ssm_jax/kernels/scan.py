@@ -29,6 +29,7 @@ from ssm_jax.kernels.multiplier import (
 )
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
+from ssm_jax.kernels.types import in_one_type
 
 METHODS = ("auto", "chunked", "associative")
 
@@ -40,6 +41,7 @@ _BLOCKS = 8
 
 
 @on_any_mesh("BLN")
+@in_one_type
 def diagonal_scan(
     z_N: Array,
     phase_N: Phase,

@@ -24,6 +24,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from ssm_jax.kernels.types import in_one_type
+
 
 class Sensitivity(NamedTuple):
     """Derivatives by the real parts x and the imaginary parts y of the poles, (H, F, N) each."""
@@ -32,6 +34,7 @@ class Sensitivity(NamedTuple):
     by_y_HFN: Array
 
 
+@in_one_type
 def pole_sensitivity(
     A_HN: Array, C_HN: Array, omega_HF: Array, beta_H: Array | None = None
 ) -> Sensitivity:
@@ -55,6 +58,7 @@ def pole_sensitivity(
     return _filtered(slope_HFN.real, -slope_HFN.imag, omega_HF, beta_H)
 
 
+@in_one_type
 def pair_sensitivity(
     A_HN: Array, C_HN: Array, omega_HF: Array, beta_H: Array | None = None
 ) -> Sensitivity:

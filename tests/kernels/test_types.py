@@ -1,0 +1,100 @@
+"""Kernels take numbers of any type, compute in float32 at least, and return the input's type."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm_jax.kernels import (
+    diagonal_scan,
+    dplr_recurrence,
+    dplr_step,
+    fft_conv,
+    s4d_recurrence,
+    sobolev_gain,
+)
+from ssm_jax.kernels.discretize import exponent
+from ssm_jax.kernels.mimo import mimo_scan
+
+H, N = 1, 2
+A = np.array([[-0.3 + 2j, -0.5 - 1j]])
+C = np.array([[1.0 - 0.5j, 0.3 + 1j]])
+DT = np.array([0.25])
+
+
+def mimo(u, A, C, dt):
+    z, phase = exponent(A[0], dt, "zoh")
+    return mimo_scan(u, z, phase, jnp.swapaxes(C, 0, 1), C[None])
+
+
+def scan(u, A, C, dt):
+    z, phase = exponent(A[0], dt, "bilinear")
+    return diagonal_scan(z, phase, u * jnp.ones((N,), u.dtype)[None, None])
+
+
+KERNELS = {
+    "s4d_recurrence": lambda u, A, C, dt: s4d_recurrence(u, A, C, dt),
+    "dplr_recurrence": lambda u, A, C, dt: dplr_recurrence(u, A, C, C, C, dt),
+    "dplr_step": lambda u, A, C, dt: dplr_step(jnp.zeros_like(A)[None], u[:, 0], A, C, C, C, dt),
+    "fft_conv": lambda u, A, C, dt: fft_conv(u, jnp.ones(u.shape[:0:-1], u.dtype)),
+    "mimo_scan": mimo,
+    "diagonal_scan": scan,
+    "sobolev_gain": lambda u, A, C, dt: sobolev_gain(u[0, 0], 4),
+}
+
+
+def inputs(real):
+    kind = np.complex128 if real == np.float64 else np.complex64
+    return [jnp.asarray(x, kind if np.iscomplexobj(x) else real) for x in (A, C, DT)]
+
+
+@pytest.mark.unoptimized
+@pytest.mark.parametrize("name", KERNELS)
+def test_any_input_type_is_computed_in_float32_and_returned_in_its_own(name):
+    """At L = 3, in JAX's strictest setting; the gradient has the input's type too."""
+    kernel, parameters = KERNELS[name], inputs(np.float32)
+    u = np.array([1.0, -2.0, 3.0]).reshape(1, 3, 1)
+    exact = jax.tree.leaves(kernel(jnp.asarray(u, np.float32), *parameters))
+    with jax.numpy_dtype_promotion("strict"):
+        for kind in (jnp.float16, jnp.bfloat16, jnp.int32):
+            found = jax.tree.leaves(kernel(jnp.asarray(u, kind), *parameters))
+            for f, e in zip(found, exact, strict=True):
+                real = kind if jnp.issubdtype(kind, jnp.floating) else jnp.float32
+                assert f.dtype == (jnp.complex64 if jnp.iscomplexobj(e) else real)
+                np.testing.assert_allclose(f.astype(e.dtype), e, rtol=1e-2, atol=1e-6)
+
+        def total(u):
+            leaves = jax.tree.leaves(kernel(u, *parameters))
+            return sum(jnp.sum(jnp.abs(y).astype(jnp.float32)) for y in leaves)
+
+        assert jax.grad(total)(jnp.asarray(u, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_an_input_of_64_bits_makes_all_of_64_bits(name):
+    """Parameters of float32 count as exact numbers then."""
+    kernel = KERNELS[name]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        u = jnp.asarray([1.0, -2.0, 3.0], jnp.float64).reshape(1, 3, 1)
+        narrow = inputs(np.float32)
+        wide = [x.astype(jnp.complex128 if jnp.iscomplexobj(x) else u.dtype) for x in narrow]
+        pairs = zip(*(jax.tree.leaves(kernel(u, *p)) for p in (narrow, wide)), strict=True)
+        for found, exact in pairs:
+            assert found.dtype in (jnp.float64, jnp.complex128)
+            # z itself comes in float32 where `exponent` was called with float32
+            rtol = 1e-6 if name in ("mimo_scan", "diagonal_scan") else 1e-14
+            np.testing.assert_allclose(found, exact, rtol=rtol, atol=1e-14)
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_recurrences_run_without_jit_and_without_a_batch(length):
+    parameters = inputs(np.float32)
+    u = np.arange(length, dtype=np.float32).reshape(1, length, 1)
+    for name in ("s4d_recurrence", "dplr_recurrence", "mimo_scan"):
+        compiled = jax.tree.leaves(jax.jit(KERNELS[name])(u, *parameters))
+        with jax.disable_jit():
+            plain = jax.tree.leaves(KERNELS[name](jnp.asarray(u), *parameters))
+        for p, c in zip(plain, compiled, strict=True):
+            np.testing.assert_allclose(p, c, rtol=1e-5, atol=1e-6)
+        nothing = jax.tree.leaves(KERNELS[name](jnp.asarray(u[:0]), *parameters))
+        assert [y.shape for y in nothing] == [(0, *y.shape[1:]) for y in compiled]
