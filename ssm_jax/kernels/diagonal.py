@@ -40,7 +40,7 @@ def s4d_kernel(
     """Impulse response of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l.
 
     B = 1 is folded into C. Dot products run at full float32 precision on every backend.
-    Differentiable in A, C and dt in reverse mode, also where Re A = 0 and where A = 0.
+    Differentiable in A, C and dt to any order, also where Re A = 0 and where A = 0.
 
     Args:
       A_HN: complex eigenvalues in rad per unit of time, Re A <= 0; the N conjugates are implied.

@@ -35,7 +35,7 @@ def dplr_kernel(
     """Impulse response of H DPLR SSMs, k_h[l] = C A_bar^l B_bar, under the bilinear rule.
 
     C, B and P stand for vectors of 2N entries, the conjugates of the N stored ones being implied in
-    all of them. Differentiable in all arguments, in reverse mode.
+    all of them. Differentiable in all arguments, in both modes and to any order.
 
     Args:
       A_HN: Lambda, the diagonal part: complex, in rad per unit of time, Re A <= 0.

@@ -53,8 +53,8 @@ def diagonal_scan(
 ) -> Array:
     """All states x_l = A_bar x_{l-1} + v_l of N modes.
 
-    Differentiable in z, v and x0, in reverse mode. The backward pass is the reverse recurrence and
-    keeps x alone. Methods:
+    Differentiable in z, v and x0, in both modes and to any order. The backward pass is the reverse
+    recurrence and keeps x alone. Methods:
 
     chunked: l = (c Q + q) T + r. Loops over the T steps of a block, for Q blocks side by side: once
       for what each block adds to the state, once for the states. The chunks c follow one another.
