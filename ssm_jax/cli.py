@@ -144,8 +144,9 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
             raise
         code = 2 if fault or isinstance(error, ValueError) else getattr(error, "exit_code", 1)
         _error(fault or (str(error) if code == 2 else one_line(error)))
-    stop.settle(code)
-    raise SystemExit(code)
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    stop.end(code)
 
 
 def missing_platform() -> str | None:

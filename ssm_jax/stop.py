@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: saved on request, the same command goes on; schedulers requeue
 EXIT_STORAGE = 74  # EX_IOERR: the storage failed or is full; what was saved is kept
@@ -21,6 +21,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal
 
 _own_process = False  # whether this process is a command of ours, to be ended by a handler
 _begun = False
+_stuck = False  # whether threads would be waited for at the end for ever
 
 
 def begin() -> None:
@@ -65,6 +66,20 @@ def _ignore() -> None:
     # Python gives all handlers up before it is gone; a signal would then change the exit code.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def leave_threads() -> None:
+    """Note that threads are left that never end: the process will not wait for them."""
+    global _stuck
+    _stuck = True
+
+
+def end(code: int) -> NoReturn:
+    """End the process, whose streams are flushed, with this code, whatever signals come now."""
+    settle(code)
+    if _stuck:
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def settle(code: int) -> None:

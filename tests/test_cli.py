@@ -376,7 +376,7 @@ def test_help_names_the_arguments_without_dashes(capsys):
 
 
 SCRIPT = """
-import errno, os, resource, sys
+import errno, os, resource, sys, threading
 from pathlib import Path
 from ssm_jax import cli, config, stop
 from ssm_jax.train.workdir import WorkdirLost
@@ -402,6 +402,11 @@ def main(argv):
         case "storage": stop.begin(); raise OSError(errno.EIO, os.strerror(errno.EIO), "/mnt/x")
         case "check": stop.begin(); raise FileNotFoundError("no data.")
         case "lost": raise WorkdirLost("it was deleted.")
+        case "stuck":
+            stop.leave_threads()
+            threading.Thread(target=threading.Event().wait).start()
+            print("done")
+            return 3
         case "print": print("± 日本 \\udcff")
         case "warn": print("± " * 9999, file=sys.stderr)
         case "nan": raise FloatingPointError("loss is nan at step 3.")
@@ -433,6 +438,7 @@ cli.run_main(main)
         ("storage", 74, 1),
         ("check", 2, 1),
         ("lost", 74, 1),
+        ("stuck", 3, 0),
         ("nan", 1, 1),
         ("busy", 1, 1),
         ("stop", 130, 1),

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ssm_jax.stop import leave_threads
 from ssm_jax.train import leaves, step_folder
 from ssm_jax.train.meta import (
     CheckpointError,
@@ -262,6 +263,7 @@ class CheckpointStore:
 
     def _failed(self, meta: Meta, arrays: Arrays, error: Exception) -> None:
         self._failures_in_a_row += 1
+        leave_threads()  # those of Orbax may wait for ever for a folder that could not be made
         if _is_best(meta):
             self._owed = (meta, arrays)
         self._failure = f"the checkpoint of step {meta.step} was not written: {_reason(error)}"
