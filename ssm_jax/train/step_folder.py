@@ -213,7 +213,7 @@ def _do_without() -> None:
 
 def _context() -> ocp.v1.Context:
     logging.getLogger("absl").addFilter(_not_from_orbax)
-    sys.excepthook = functools.partial(_unless_too_late, sys.excepthook)
+    sys.unraisablehook = functools.partial(_unless_too_late, sys.unraisablehook)
     context = ocp.v1.Context()
     # By name, or Orbax takes the document for a tree of arrays: 9 files for 49 bytes.
     registry = ocp.v1.handlers.local_registry()
@@ -240,11 +240,11 @@ def _reading() -> ocp.v1.Context:
     return context
 
 
-def _unless_too_late(hook: Callable[..., Any], kind: Any, error: Any, trace: Any) -> None:
+def _unless_too_late(hook: Callable[[Any], Any], found: Any) -> None:
     # When a save has failed, TensorStore's threads still answer to the loop that was closed, and
     # print a traceback each.
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        hook(kind, error, trace)
+    if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
+        hook(found)
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -576,6 +577,16 @@ def test_a_folder_of_any_name_keeps_its_steps(name, tmp_path):
     del store
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == len(before), "no descriptor is left open"
+
+
+def test_late_answers_to_a_failed_save_are_not_printed(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    step_folder._context()
+    for text in ("Event loop is closed", "a bug"):
+        error = RuntimeError(text)
+        sys.unraisablehook(types.SimpleNamespace(exc_type=RuntimeError, exc_value=error))
+    assert [str(found.exc_value) for found in told] == ["a bug"]
 
 
 def test_without_a_way_round_a_name_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
