@@ -25,14 +25,21 @@ from ssm_jax.kernels.linear_map import linear_map
 from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.multiplier import power_parts
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.sharding import on_any_mesh
 from ssm_jax.kernels.types import in_one_type
 
 
 def block_length(length: int) -> int:
-    """T: the power of two next above sqrt(length); the optimum is flat from half to twice that."""
+    """T: the power of two next above sqrt(length); the optimum is flat from half to twice that.
+
+    64 for a length that stays a symbol, as it may in `jax.export`.
+    """
+    if jax.export.is_symbolic_dim(length):
+        return 64
     return 1 << math.ceil(math.log2(max(length, 1)) / 2)
 
 
+@on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
 @in_one_type
 def s4d_kernel(
     A_HN: Array, C_HN: Array, dt_H: Array, length: int, discretization: str = "zoh"

@@ -25,9 +25,11 @@ from jax import Array
 from ssm_jax.kernels.diagonal import block_length
 from ssm_jax.kernels.discretize import discretize_bilinear
 from ssm_jax.kernels.dplr_block import block_starts, dplr_block, outputs_by_state, rows
+from ssm_jax.kernels.sharding import on_any_mesh
 from ssm_jax.kernels.types import in_one_type
 
 
+@on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
 @in_one_type
 def dplr_kernel(
     A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array, length: int

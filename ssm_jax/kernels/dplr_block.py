@@ -145,7 +145,7 @@ def block_starts(move: Move, x0_HB2N: Array, added_QHB2N: Array) -> Array:
 
     def along(function, start_HB2N, added_QHB2N, reverse):
         """start, then function(x) + added for each q."""
-        if not len(added_QHB2N):  # no step, which a scan under jax.disable_jit refuses
+        if added_QHB2N.shape[0] == 0:  # no step, which a scan under jax.disable_jit refuses
             return start_HB2N[None]
 
         def advance(x_HB2N, added_HB2N):

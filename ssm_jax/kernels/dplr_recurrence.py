@@ -5,6 +5,7 @@ All work but Q = L / T products of the state with A_bar^T is parallel over the b
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -75,7 +76,8 @@ def dplr_recurrence(
     lengths_B = checked_lengths("dplr_recurrence", lengths_B, (B,), L)
     lengths_B = jnp.full((B,), L, jnp.int32) if lengths_B is None else lengths_B
     T = block_length(L)
-    Q = -(-L // T)
+    # Of a symbolic length JAX has to know that there are a block and another.
+    Q = L // T + 2 if jax.export.is_symbolic_dim(L) else -(-L // T)
     block = dplr_block(A_HN, P_HN, B_HN, C_HN[None], dt_H, T)
     # An impulse at a later step does what one at the first does, later.
     w_by_u_HTT, y_by_u_HTT = toeplitz(block.w_by_u_HT), toeplitz(block.y_by_u_CHT[0])
@@ -120,4 +122,4 @@ def dplr_anticausal(
     Arguments as in `dplr_recurrence`; the state after the last step is zero.
     """
     y_BLH, _ = dplr_recurrence(u_BLH[:, ::-1], A_HN, P_HN, B_HN, C_HN, dt_H)
-    return jnp.pad(y_BLH[:, -2::-1], ((0, 0), (0, 1), (0, 0)))
+    return jnp.pad(y_BLH[:, ::-1][:, 1:], ((0, 0), (0, 1), (0, 0)))

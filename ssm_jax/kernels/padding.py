@@ -60,7 +60,9 @@ def clipped(array: Array, low: int, high: int) -> Array:
     info = jnp.iinfo(array.dtype)
     if info.min < low:
         array = jnp.maximum(array, jnp.asarray(low, array.dtype))
-    if info.max > high:
+    if jax.export.is_symbolic_dim(high):
+        array = jnp.minimum(array.astype(jnp.int32), jnp.asarray(high, jnp.int32))
+    elif info.max > high:
         array = jnp.minimum(array, jnp.asarray(high, array.dtype))
     return array.astype(jnp.int32)
 

@@ -132,7 +132,7 @@ def s4d_anticausal(
     Arguments as in `s4d_recurrence`; the state after the last step is zero.
     """
     y_BLH, _ = s4d_recurrence(u_BLH[:, ::-1], A_HN, C_HN, dt_H, discretization=discretization)
-    return jnp.pad(y_BLH[:, -2::-1], ((0, 0), (0, 1), (0, 0)))
+    return jnp.pad(y_BLH[:, ::-1][:, 1:], ((0, 0), (0, 1), (0, 0)))
 
 
 def _block_starts(x0: Pair, added: Pair, z_HN: Array, phase_HN: Phase, T: int) -> Pair:

@@ -105,7 +105,8 @@ def scan_parts(
             f"diagonal_scan: unknown method {method!r}; choose one of {', '.join(METHODS)}."
         )
     if method == "auto":
-        method = "chunked" if jax.default_backend() == "cpu" else "associative"
+        symbolic = jax.export.is_symbolic_dim(v_BL2N.shape[1])  # halving needs a known length
+        method = "chunked" if symbolic or jax.default_backend() == "cpu" else "associative"
     if x0_B2N is None:
         x0_B2N = jnp.zeros_like(v_BL2N[:, 0])
     return _scan(reverse, method, *vary_alike(z_N, phase_N, v_BL2N, x0_B2N))
@@ -175,10 +176,11 @@ def _chunked(
     A: Multiplier, v_BL2N: Array, x0_B2N: Array, reverse: bool, w_BL2N: Array | None
 ) -> Result:
     B, L, _, N = v_BL2N.shape
-    T = min(_BLOCK, 1 << math.ceil(math.log2(L)))
+    symbolic = jax.export.is_symbolic_dim(L)
+    T = _BLOCK if symbolic else min(_BLOCK, 1 << math.ceil(math.log2(L)))
     blocks = -(-L // T)
     n_chunks = -(-blocks // _BLOCKS)
-    Q = -(-blocks // n_chunks)
+    Q = _BLOCKS if symbolic else -(-blocks // n_chunks)
     padding = n_chunks * Q * T - L  # on the side where the scan ends
     before, after = (padding, 0) if reverse else (0, padding)
     last = 0 if reverse else -1

@@ -60,7 +60,7 @@ def per_device(function: Callable[..., Array], u: Array, *of_channels: Array) ->
     return on_each(u, *of_channels)
 
 
-def on_any_mesh(*outputs: str | Callable[[Any], str]) -> Callable[[Call], Call]:
+def on_any_mesh(*outputs: str | Callable[[dict[str, Any]], str]) -> Callable[[Call], Call]:
     """A decorator: arrays may be split over mesh axes that are Explicit.
 
     The function runs as if the axes were Auto, so that it need not say how each of its reshapes
@@ -68,8 +68,7 @@ def on_any_mesh(*outputs: str | Callable[[Any], str]) -> Callable[[Call], Call]:
 
     Args:
       outputs: axes of the result, as "BLH", or of each of several results; or a function that
-        gives them of the first argument, which is a module. They are split as those of the
-        arguments.
+        gives them of the arguments by name. They are split as those of the arguments.
 
     Raises:
       ValueError: from the function, if the axis L of an argument is known to be split.
@@ -80,7 +79,8 @@ def on_any_mesh(*outputs: str | Callable[[Any], str]) -> Callable[[Call], Call]:
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            axes = dict(_axes(function, (*zip(names, args, strict=False), *kwargs.items())))
+            named = dict(zip(names, args, strict=False)) | kwargs
+            axes = dict(_axes(function, tuple(named.items())))
             leaves, tree = jax.tree.flatten((args, kwargs))
             arrays = [leaf for leaf in leaves if isinstance(leaf, Array)]
             mesh = next((m for m in map(_mesh, arrays) if m.explicit_axes), None)
@@ -100,10 +100,14 @@ def on_any_mesh(*outputs: str | Callable[[Any], str]) -> Callable[[Call], Call]:
 
             out = tuple(
                 NamedSharding(mesh, PartitionSpec(*(axes.get(letter) for letter in letters)))
-                for letters in (o if isinstance(o, str) else o(args[0]) for o in outputs)
+                for letters in (o if isinstance(o, str) else o(named) for o in outputs)
             )
             out_sharding = out if len(out) > 1 else out[0]
-            return jax.sharding.auto_axes(with_auto_axes, out_sharding=out_sharding)(*arrays)
+            explicit = mesh.explicit_axes
+            in_auto = jax.sharding.auto_axes(
+                with_auto_axes, axes=explicit, out_sharding=out_sharding
+            )
+            return in_auto(*arrays)
 
         return call  # type: ignore[return-value]
 

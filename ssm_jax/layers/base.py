@@ -116,8 +116,8 @@ class StateSpaceLayer(nnx.Module):
           y_BLH, in the float type of the input.
 
         Raises:
-          ValueError: for a shape, length or scale that does not fit, an unknown mode or a horizon
-            below L.
+          ValueError: for a shape, length or scale that does not fit, an unknown mode, a horizon
+            below L, or a symbolic length in mode="conv".
           TypeError: for complex input, or lengths that are no integers.
           NoStateForm: for mode="scan" with a filter.
         """
@@ -133,6 +133,12 @@ class StateSpaceLayer(nnx.Module):
         key = checked_key(self.NAME, key)
         if mode == "scan":
             self._require_state_form(WHOLE_SEQUENCE)
+        elif jax.export.is_symbolic_dim(n):
+            raise ValueError(
+                f"{self.NAME}: mode='conv' needs a length that is a number, got {n}: JAX has no "
+                "FFT of a symbolic length. Export one program for each length (the batch may be "
+                "symbolic), or a layer without a filter with mode='scan'."
+            )
         with jax.numpy_dtype_promotion("standard"):
             layer, dtype = in_type(self, u_BLH)
             scale = self._checked_scale(step_scale, dtype)
@@ -157,7 +163,7 @@ class StateSpaceLayer(nnx.Module):
         kind = complex_of(computed_in(jnp.zeros((), dtype)))
         return jnp.zeros((operator.index(batch_size), *self.state_shape()), kind)
 
-    @on_any_mesh(lambda layer: layer.STATE, "BLH")
+    @on_any_mesh(lambda named: named["self"].STATE, "BLH")
     def prefill(
         self,
         u_BLH: Array,
@@ -191,7 +197,7 @@ class StateSpaceLayer(nnx.Module):
             state = state if given is None else state.astype(_kept(given, dtype))
             return state, y_BLH.astype(returned_in(u_BLH, dtype))
 
-    @on_any_mesh(lambda layer: layer.STATE, "BH")
+    @on_any_mesh(lambda named: named["self"].STATE, "BH")
     def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
         """One step, without dropout: (state, y_BH), as `jax.lax.scan` wants it.
 
