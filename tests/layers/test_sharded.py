@@ -181,11 +181,12 @@ def main() -> None:
             single[key] = jax.device_get(jax.jit(whole(objective))(params, u, lengths))
         found = {"error": None, "all": error(result, single[key])}
         y = jax.tree.leaves((result[0] if differentiated else result)[1])[-1]
-        wanted = (spec[0], spec[2]) if y.ndim == 2 else spec
+        over_b, over_l, over_h = (*spec, *(None,) * (3 - len(spec)))
+        wanted = (over_b, over_h) if y.ndim == 2 else (over_b, over_l, over_h)
         found["kept"] = y.sharding.is_equivalent_to(
             NamedSharding(mesh, PartitionSpec(*wanted)), y.ndim
         )
-        if (form, kind, split) == ("filtered", "Explicit", "both"):
+        if (form, kind, split, where) == ("filtered", "Explicit", "both", "jit"):
             gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", program.as_text())
             sizes = [math.prod(map(int, shape.split(","))) for shape in gathered]
             found["gathers"] = sum(size >= u.size for size in sizes)
