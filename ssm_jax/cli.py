@@ -254,5 +254,7 @@ def _check_writable(values: Mapping[str, Any], flags: Sequence[Flag]) -> None:
         if flag.writes and values[flag.name] is not None:
             try:
                 check_writable(values[flag.name], flag.writes)
+            except IsADirectoryError:
+                fail(f"--{flag.name}={values[flag.name]} is a folder; give a file.")
             except OSError as error:
                 fail(f"--{flag.name}: {os_fault(error)}")

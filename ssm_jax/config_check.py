@@ -7,7 +7,7 @@ import math
 from ml_collections import ConfigDict
 
 from ssm_jax.config import default, flatten
-from ssm_jax.ranges import RANGES, Range
+from ssm_jax.ranges import LARGEST, RANGES, Range
 
 # What each layer can start with
 DISCRETE_INITS = ("dfout", "ring")
@@ -52,6 +52,8 @@ def _in_range(key: str, allowed: Range):
         if allowed.holds(value):
             return None
         bounds = str(allowed).removesuffix(" and finite").replace("positive", "greater than 0")
+        if isinstance(value, float) and abs(value) > LARGEST:
+            bounds = "a finite number of float32"
         return f"{key}={value!r} is out of range; it must be {bounds}."
 
     return test

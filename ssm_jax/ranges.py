@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)  # below it float32 arithmetic has only 0
 
 
