@@ -10,6 +10,8 @@ import atexit
 import contextlib
 import os
 import signal
+import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -66,6 +68,26 @@ def _ignore() -> None:
     # Python gives all handlers up before it is gone; a signal would then change the exit code.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def interrupt_afterwards() -> Iterator[None]:
+    """Have a Ctrl-C wait for the end of the block, and take the place of what it raises.
+
+    For calls of libraries that make another error of a KeyboardInterrupt.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # a handler of ours raises nothing
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if came:
+            raise KeyboardInterrupt
 
 
 def leave_threads() -> None:

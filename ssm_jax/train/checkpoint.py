@@ -198,6 +198,8 @@ class CheckpointStore:
         self._shelf.make_way(meta.step)
         try:
             response = step_folder.write(path, arrays, meta)
+        except SaveError:  # no later save could do better
+            raise
         # A full disk may show here or in the background, as one of many types.
         except Exception as error:
             self._failed(meta, arrays, error)

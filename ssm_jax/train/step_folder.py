@@ -25,11 +25,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from ssm_jax.lock import UNSUPPORTED
+from ssm_jax.stop import interrupt_afterwards
 from ssm_jax.train import leaves
-from ssm_jax.train.meta import CheckpointError, Meta, StateMismatch, seal, unseal
+from ssm_jax.train.meta import CheckpointError, Meta, SaveError, StateMismatch, seal, unseal
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is not yet complete
 
@@ -178,7 +178,8 @@ def _load(path: Path, items: dict[str, Any]) -> dict[str, Any]:
     descriptor = None
     try:
         alias, descriptor = _plain(path)
-        with _reading():
+        # Orbax would call a folder damaged that it was kept from reading by Ctrl-C.
+        with interrupt_afterwards(), _reading():
             return ocp.v1.load_checkpointables(alias, items)
     # Of a damaged folder Orbax raises at least seven types, a bare Exception among them.
     except Exception as error:
@@ -207,7 +208,16 @@ def _locks_and_syncs(folder: Path) -> bool:
 def _do_without() -> None:
     # Orbax has no option for it. A save is in a folder of its own until it is complete, so a lock
     # in it keeps nobody out; after a power cut the checksums tell what did not reach the disk.
-    context = tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
+    try:
+        from orbax.checkpoint._src.serialization import tensorstore_utils
+
+        context: dict[str, Any] = tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
+    except (ImportError, AttributeError) as error:  # a private place
+        raise SaveError(
+            f"this file system cannot lock files or sync folders, and Orbax {ocp.__version__} "
+            "cannot do without; choose another --workdir, or the version of Orbax in "
+            "pyproject.toml."
+        ) from error
     context.update(file_io_sync=False, file_io_locking={"mode": "lockfile"})
 
 

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,9 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from ssm_jax.train import checkpoint, meta, step_folder
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, ConfigMismatch, StateMismatch
+from ssm_jax.train.meta import SaveError
 
 REPOSITORY = Path(__file__).parents[2]
 SAVER = Path(__file__).with_name("saver.py")
@@ -579,6 +582,27 @@ def test_a_folder_of_any_name_keeps_its_steps(name, tmp_path):
     assert not [link for link in links if link.startswith(str(tmp_path))], "left open"
 
 
+def test_ctrl_c_while_a_step_is_read_is_no_damage(tmp_path, monkeypatch):
+    """Orbax makes an error of its own of a KeyboardInterrupt."""
+
+    def interrupted(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.01)
+        except BaseException as error:
+            raise ValueError("incompatible handler") from error
+        raise ValueError("incompatible handler")
+
+    monkeypatch.setattr(step_folder.ocp.v1, "load_checkpointables", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            step_folder._load(tmp_path / "1", {})
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_late_answers_to_a_failed_save_are_not_printed(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
@@ -601,12 +625,16 @@ def test_file_systems_without_locks_and_syncs_keep_steps_too(lacking, tmp_path, 
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     module, name = (fcntl, "lockf") if lacking == "locks" else (step_folder.os, "fsync")
-    context = step_folder.tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
-    monkeypatch.setattr(step_folder.tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT", dict(context))
+    context = tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
+    monkeypatch.setattr(tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT", dict(context))
     monkeypatch.setattr(module, name, unsupported)
     state = {"a": jnp.arange(5.0)}
     with open_store(tmp_path / "run", best_metric=None) as store:
         store.save(1, state, final=True)
         assert np.array_equal(store.restore_newest(state)[0]["a"], state["a"])
-    changed = step_folder.tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
+    changed = tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
     assert changed["file_io_sync"] is False and changed["file_io_locking"] == {"mode": "lockfile"}
+    monkeypatch.delattr(tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT")  # another Orbax
+    refused = pytest.raises(SaveError, match=r"cannot lock files or sync folders, and Orbax")
+    with open_store(tmp_path / "other", best_metric=None) as store, refused:
+        store.save(1, state)
