@@ -30,11 +30,10 @@ from ssm_jax.config_check import seed_fault
 from ssm_jax.data.catalog import CATALOG, command_of
 from ssm_jax.data.describe import facts_of, table_of
 from ssm_jax.data.manifest import DamagedError
-from ssm_jax.data.progress import printable
 from ssm_jax.data.recipe import Place, check_name, prepare
 from ssm_jax.data.shards import cpu_count
 from ssm_jax.data.store import stores_of, unfinished, verify_store
-from ssm_jax.places import check_writable, local_path, os_fault
+from ssm_jax.places import check_writable, local_path, os_fault, printable
 
 TRUTH = {"true": True, "false": False}
 

@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ssm_jax.places import parse_json
 from ssm_jax.stop import EXIT_STORAGE
 
 BEAT_S = 10.0
@@ -302,7 +303,7 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 LONGEST = 3800  # bytes of a path; 4,095 is Linux's limit, and a run has folders in its folder
 
@@ -34,6 +35,25 @@ def local_path(text: str | Path) -> Path:
     path = Path(os.path.expanduser(text))
     # What still begins with ~ is a name, such as ./~x: nobody downstream may expand it.
     return path.absolute() if str(path).startswith("~") else path
+
+
+def printable(text: str) -> str:
+    """A text of others for a line of ours: control, bidi and other unseen characters escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The document in a text that may be damaged.
+
+    Raises:
+      ValueError: it is no JSON, or is nested deeper than any that a program writes.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def check_writable(path: Path, kind: Literal["file", "folder"]) -> None:
@@ -98,7 +118,7 @@ ADVICE = {
     errno.ENOSPC: "make room there, or choose another place",
     errno.EDQUOT: "your quota is used up; make room there, or choose another place",
     errno.EFBIG: "the file system or a limit (ulimit -f) takes no file of this size",
-    errno.EROFS: "choose a place that can be written, with --out, --folder or --workdir",
+    errno.EROFS: "it can only be read here; choose a place that can be written",
     errno.EACCES: "ask for the permission, or choose another place",
     errno.EPERM: "ask for the permission, or choose another place",
     errno.ENOENT: "check the path",
@@ -122,7 +142,7 @@ ADVICE = {
 
 def os_fault(error: OSError) -> str:
     """What an error of the system says, with the path and what to do, in one line."""
-    where = error.filename
+    where = error.filename2 or error.filename  # of a rename it is the name that was wanted
     what = error.strerror or " ".join(str(arg) for arg in error.args) or type(error).__name__
     if where is None and error.errno is None:
         return what  # a check of ours, in words

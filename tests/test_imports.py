@@ -18,7 +18,10 @@ MAY_IMPORT = {
     "init": {"ranges", "user_cache", "jax", "numpy"},
     "layers": {"kernels", "init", "ranges", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "ranges", "jax", "numpy", "flax"},
-    "data": {"lock", "user_cache", "numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba"},
+    "data": {
+        "lock", "places", "user_cache",
+        "numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba",
+    },
     "tasks": {"models", "layers", "data", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "config_check", "analysis", "layers", "kernels",
@@ -27,7 +30,7 @@ MAY_IMPORT = {
     },
     "studies": {
         "sweep", "train", "tasks", "data", "models", "analysis", "config", "cli", "options", "stop",
-        "jax", "numpy", "flax", "rich", "ml_collections",
+        "places", "jax", "numpy", "flax", "rich", "ml_collections",
     },
     "analysis": {"kernels", "models", "places", "jax", "numpy", "flax", "matplotlib", "scipy"},
     "bench": {
@@ -36,7 +39,7 @@ MAY_IMPORT = {
     },
     "sweep": {
         "train", "analysis", "config", "config_check", "config_file", "stop",
-        "jax", "ml_collections",
+        "places", "jax", "ml_collections",
     },
     "config": {"ml_collections"},
     "arms": {"config", "ml_collections"},
@@ -49,7 +52,7 @@ MAY_IMPORT = {
     },
     "user_cache": set(),
     "places": set(),
-    "lock": {"stop"},
+    "lock": {"places", "stop"},
     "stop": {"jax"},
     "ranges": {"numpy"},
     "dims": set(),

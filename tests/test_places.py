@@ -10,7 +10,7 @@ import pytest
 
 from ssm_jax import places
 from ssm_jax.options import convert
-from ssm_jax.places import check_writable, local_path, naming, os_fault
+from ssm_jax.places import check_writable, local_path, naming, os_fault, parse_json
 
 NAMES = (
     "[test]", "exp [v2] a", "back\\slash", "with space", "'q'", '"q"', "100%", "ü日本", "-dash",
@@ -96,4 +96,12 @@ def test_an_error_of_the_system_is_one_line_with_path_and_advice():
     with pytest.raises(OSError), naming(Path("/a/b.npz")):
         raise numpy_error
     assert os_fault(numpy_error) == "/a/b.npz: 4096 requested and 0 written"
+    renamed = OSError(errno.EISDIR, os.strerror(errno.EISDIR), "/a/.b.1.tmp", None, "/a/b")
+    assert os_fault(renamed) == "/a/b: Is a directory; give a file."
     assert os_fault(FileNotFoundError("no data; prepare them.")) == "no data; prepare them."
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, b'{"a":' * 100_000, "{", b"\xff", "9" * 5000])
+def test_a_damaged_document_of_any_kind_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        parse_json(text)

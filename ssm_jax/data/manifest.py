@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_jax.data.examples import KINDS
-from ssm_jax.data.progress import printable
+from ssm_jax.places import parse_json, printable
 
 FORMAT = 2  # of the folder; raise it when an older reader would misread it
 MANIFEST = "manifest.json"
@@ -60,7 +60,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if len(data) > _LARGEST:
         raise DamagedError(folder, f"{path} has more than {_LARGEST:,} bytes")
     try:
-        manifest = json.loads(data)
+        manifest = parse_json(data)
     except (ValueError, RecursionError) as error:
         raise DamagedError(folder, f"{path} is damaged ({error})") from None
     if not isinstance(manifest, dict):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.data.progress import printable
+from ssm_jax.places import printable
 
 
 class MappedFile:

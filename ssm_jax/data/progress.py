@@ -7,14 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ssm_jax.places import printable
+
 _LINE_EVERY = 5.0  # seconds between lines where there is no terminal
-
-
-def printable(text: str) -> str:
-    """A text of others for a line of ours: control, bidi and other unseen characters escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 @contextmanager

@@ -26,9 +26,10 @@ import numpy as np
 
 from ssm_jax.data.examples import Made, check_values
 from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, is_sealed, read_manifest
-from ssm_jax.data.progress import printable, stage
+from ssm_jax.data.progress import stage
 from ssm_jax.data.shards import cpu_count
 from ssm_jax.data.store import locked, stores_of, write_store
+from ssm_jax.places import printable
 
 SOURCES = ("official", "generated", "sample", "fashion_mnist", "stand_in")
 
@@ -233,8 +234,13 @@ def prepare(recipe: Recipe, data_dir: Path) -> Path:
     folder = recipe.folder(data_dir)
     _refuse_other(data_dir, folder)
     work = folder.with_name(f".{folder.name}.work")
-    if folder.is_dir() and not work.exists():
+    if folder.is_dir() and (not work.exists() or not os.access(folder.parent, os.W_OK)):
         return folder  # also from a disk that can only be read
+    if not _is_utf8(data_dir.absolute()):
+        raise ValueError(
+            f"TensorFlow Datasets cannot write to {data_dir}, whose name is no UTF-8; prepare the "
+            "data in a folder with another name, and rename that if need be."
+        )
     try:
         return _prepare(recipe, data_dir, folder, work)
     except OSError as error:
@@ -246,6 +252,14 @@ def prepare(recipe: Recipe, data_dir: Path) -> Path:
             "again: it goes on from there.",
             str(folder),
         ) from None
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_other(data_dir: Path, folder: Path) -> None:

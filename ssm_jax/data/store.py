@@ -40,8 +40,8 @@ from ssm_jax.data.manifest import (
     sha256_of_all,
 )
 from ssm_jax.data.mapped import MappedFile
-from ssm_jax.data.progress import printable
 from ssm_jax.lock import Held, Lock, sync
+from ssm_jax.places import printable
 from ssm_jax.user_cache import user_cache
 
 _NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # see recipe.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssm_jax import config as config_lib
+from ssm_jax.places import parse_json
 from ssm_jax.sweep.cells import Run, runs_of
 from ssm_jax.sweep.results import look_at
 from ssm_jax.sweep.run import run_sweep, share_compiled
@@ -61,7 +61,7 @@ class Finished:
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
-        return json.loads(Workdir(self.path).summary.read_text())
+        return parse_json(Workdir(self.path).summary.read_text())
 
     @functools.cached_property
     def experiment(self) -> Experiment:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ssm_jax.places import parse_json
 from ssm_jax.sweep.cells import Run
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
@@ -65,7 +66,7 @@ def read_run(path: Path, digest: str) -> Found:
         if not (path / name).exists():
             continue
         try:
-            document = json.loads((path / name).read_text(encoding="utf-8"))
+            document = parse_json((path / name).read_text(encoding="utf-8"))
             found = document["config_digest"]
         except (ValueError, KeyError, TypeError):
             raise DamagedResult(

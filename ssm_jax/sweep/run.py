@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config_file import ours
+from ssm_jax.places import os_fault
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep.cells import Run
 from ssm_jax.sweep.results import DIVERGED, FAILED, Status, look_at
@@ -75,6 +76,10 @@ def run_sweep(
     return True
 
 
+# A file where a folder of the run is to be, or the reverse
+MISPLACED = (FileExistsError, IsADirectoryError, NotADirectoryError)
+
+
 def share_compiled(folder: Path) -> None:
     """Keep compiled programs in the folder of a sweep, unless they are kept elsewhere already.
 
@@ -105,11 +110,14 @@ def run_one(
             return "diverged"
         except WorkdirBusy:
             return "busy"
-        except (CheckpointError, ValueError) as error:
-            if isinstance(error, (ConfigMismatch, SaveError)) or not ours(error):
+        except (CheckpointError, ValueError, *MISPLACED) as error:
+            if isinstance(error, (ConfigMismatch, SaveError)) or not (
+                isinstance(error, OSError) or ours(error)
+            ):
                 raise  # the folder of another sweep, a full disk, or a bug
-            say(f"error: {error}")
-            mark = {"error": str(error), "config_digest": config_lib.digest(cfg)}
+            told = os_fault(error) if isinstance(error, OSError) else str(error)
+            say(f"error: {told}")
+            mark = {"error": told, "config_digest": config_lib.digest(cfg)}
             write_json_atomic(path / FAILED, mark)
             return "failed"
         finally:

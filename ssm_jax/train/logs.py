@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ssm_jax.places import naming
+from ssm_jax.places import naming, parse_json, printable
 from ssm_jax.train.stamps import fault, new_hash
 
 # JSON has no word for these; as strings they keep their difference, which null would lose.
@@ -23,7 +23,7 @@ NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 def warn(message: str) -> None:
     """Print one line to stderr: something a person may want to mend, though the run goes on."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(f"warning: {printable(message)}", file=sys.stderr, flush=True)
 
 
 class MetricsLog:
@@ -212,7 +212,7 @@ def _rows(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
 def _row(line: bytes) -> dict[str, Any] | None:
     """A whole line of metrics as read, or None."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         whole = line.endswith(b"\n") and type(row["step"]) is int and type(row["kind"]) is str
     except (ValueError, KeyError, TypeError):
         return None

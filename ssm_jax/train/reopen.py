@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_jax import config as config_lib
+from ssm_jax.places import parse_json
 from ssm_jax.train import experiment as experiment_lib
 from ssm_jax.train import step_folder
 from ssm_jax.train.experiment import Experiment
@@ -52,7 +53,7 @@ def read_record(path: Path) -> dict[str, Any]:
             f"{path.parent} holds no run, as it has no {path.name}; give the --workdir of one."
         )
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         lacking = [key for key in (*PROVENANCE, "config") if key not in record]
     except (ValueError, TypeError):
         raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 from flax import nnx
 
 from ssm_jax import config as config_lib
+from ssm_jax.places import parse_json
 from ssm_jax.train import stamps
 from ssm_jax.train.experiment import Experiment, setup_digest
 from ssm_jax.train.logs import read_metrics, warn
@@ -38,7 +39,7 @@ def summary_of(
       lost: {"step", "value", "reason"} of a better one whose checkpoint is lost or damaged.
     """
     cfg, dataset = experiment.cfg, experiment.dataset
-    record = json.loads(workdir.record.read_text())
+    record = parse_json(workdir.record.read_text())
     return {
         "name": cfg.name,
         "task": cfg.task,
@@ -59,11 +60,15 @@ def summary_of(
 
 def write_summary(workdir: Workdir, summary: Mapping[str, Any]) -> None:
     """Write the summary; one that is there with another result is renamed, with a warning."""
-    path, text = workdir.summary, (json.dumps(summary, indent=2) + "\n").encode()
+    text = (json.dumps(summary, indent=2) + "\n").encode()
+    _make_way(workdir.summary, text)
+    write_bytes_atomic(workdir.summary, text)
+
+
+def _make_way(path: Path, text: bytes) -> None:
     if os.path.lexists(path) and stamps.fault(path, stamps.stamp_of(text), whole=True) is not None:
         aside = rename_aside(path, "old")
         warn(f"{path} had something else in it, which is now {aside.name}.")
-    write_bytes_atomic(path, text)
 
 
 def mark_done(
@@ -79,7 +84,9 @@ def mark_done(
     summary = stamps.stamp_of(workdir.summary.read_bytes())
     digest = config_lib.digest(experiment.cfg)
     files = {**files, workdir.summary.name: summary}
-    workdir.mark_done({"test": dict(test), "config_digest": digest, "files": files})
+    document = {"test": dict(test), "config_digest": digest, "files": files}
+    _make_way(workdir.path / "DONE", (json.dumps(document, indent=2) + "\n").encode())
+    workdir.mark_done(document)
 
 
 def read_done(experiment: Experiment, workdir: Workdir) -> tuple[stamps.Stamps | None, str | None]:
@@ -92,7 +99,7 @@ def read_done(experiment: Experiment, workdir: Workdir) -> tuple[stamps.Stamps |
         return None, None
     digest = config_lib.digest(experiment.cfg)
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         files = document.get("files", {})
         sound = isinstance(document["test"], dict) and stamps.are_stamps(files)
         if sound and document.get("config_digest", digest) == digest:
@@ -125,7 +132,7 @@ def result_stands(
     found = ("", "")
     if fault is None:
         try:
-            summary = json.loads(path.read_bytes())
+            summary = parse_json(path.read_bytes())
             found = (summary["config_digest"], summary["data"]["fingerprint"])
         except (OSError, ValueError, KeyError, TypeError):
             fault = "is missing or damaged"

@@ -108,6 +108,28 @@ def test_what_is_there_is_not_made_again(tmp_path):
     assert folder_bytes(folder) == before
 
 
+def test_what_is_there_needs_no_disk_that_can_be_written_to(tmp_path, monkeypatch):
+    folder = prepare(recipe_for(made_of("tokens")), tmp_path)
+    (folder.parent / f".{folder.name}.work").mkdir()
+    before = sorted(folder.parent.rglob("*"))
+    monkeypatch.setattr("ssm_jax.data.recipe.os.access", lambda *_: False)
+    monkeypatch.setattr("ssm_jax.data.recipe.locked", lambda _: pytest.fail("locked"))
+    assert prepare(recipe_for(made_of("tokens")), tmp_path) == folder
+    assert sorted(folder.parent.rglob("*")) == before
+
+
+def test_a_name_that_is_no_utf_8_is_refused_before_anything_is_made(tmp_path):
+    """ArrayRecord's writer takes none; what is prepared can be read under any name."""
+    odd = tmp_path / "caf\udce9"
+    recipe = recipe_for(made_of("tokens"), make=lambda work: pytest.fail("made"))
+    with pytest.raises(ValueError, match=r"whose name is no UTF-8; prepare the data in"):
+        prepare(recipe, odd)
+    assert not odd.exists()
+    prepare(recipe_for(made_of("tokens")), tmp_path / "plain")
+    (tmp_path / "plain").rename(odd)
+    assert store.open_store(find(recipe, odd))[0]["source"] == "generated"
+
+
 def test_only_what_is_made_at_once_is_made_without_being_asked(tmp_path):
     assert find(recipe_for(made_of("images")), tmp_path / "a").is_dir()
     recipe = recipe_for(made_of("images"), at_once=False, command="python a.py --b='c d'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.config_file import load_config, load_sweep
 from ssm_jax.sweep.cells import runs_of
 from ssm_jax.sweep.results import document_of, look_at, read_run
-from ssm_jax.sweep.run import run_sweep
+from ssm_jax.sweep.run import run_one, run_sweep
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.workdir import Workdir
@@ -176,6 +177,30 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, argument, words):
     done = run_script(tmp_path, argument, code=2)
     assert done.stderr.count("\n") == 1 and words in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_place_of_a_folder_stops_one_run_and_a_full_disk_all(tmp_path, monkeypatch):
+    cfg = config_lib.default()
+    raised = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    def train(experiment, path, argv):
+        (path / "checkpoints").write_text("")
+        (path / "checkpoints").mkdir()
+
+    def stopped(experiment, path, argv):
+        raise raised
+
+    monkeypatch.setattr("ssm_jax.sweep.run.jax.clear_caches", lambda: None)
+    monkeypatch.setattr("ssm_jax.sweep.run.train_and_evaluate", train)
+    assert run_one(cfg, tmp_path, build=lambda cfg: None, command=[]) == "failed"
+    assert look_at(tmp_path, config_lib.digest(cfg)).status == "failed"
+    assert "checkpoints: File exists; choose another name, or move away" in (
+        (tmp_path / "log.txt").read_text()
+    )
+    monkeypatch.setattr("ssm_jax.sweep.run.train_and_evaluate", stopped)
+    with pytest.raises(OSError) as caught:
+        run_one(cfg, tmp_path, build=lambda cfg: None, command=[])
+    assert caught.value is raised
 
 
 def test_a_damaged_result_is_named(tmp_path):

@@ -394,6 +394,16 @@ def test_another_result_in_the_place_of_the_summary_is_kept(experiment, trained,
     assert "summary.json.old" in capsys.readouterr().err
 
 
+def test_a_test_result_that_only_done_has_is_kept(experiment, reference, tmp_path, capsys):
+    path = Path(shutil.copytree(reference, tmp_path / "run"))
+    (path / "summary.json").unlink()
+    shutil.rmtree(path / "checkpoints/20")
+    assert loop.train_and_evaluate(experiment, path) == loop.EXIT_DONE
+    assert summary_of(path)["best_lost"]["step"] == 20
+    assert (path / "DONE.old").read_bytes() == (reference / "DONE").read_bytes()
+    assert "DONE.old" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "number"),
     [("metrics.jsonl", 7), (".npz", 2), ("record.json", 2), ("DONE", 1)],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssm_jax.analysis.report.result import Result, get, make_result, shown
+from ssm_jax.places import parse_json
 
 
 class Found(NamedTuple):
@@ -82,7 +82,7 @@ def _search(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown(path)} is no whole JSON file ({error})") from error
     except OSError as error:
@@ -132,7 +132,7 @@ def _progress(metrics: Path) -> tuple[int, float | None]:
     step, best = 0, None
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             step = max(step, int(row["step"]))
             accuracy = row.get("accuracy") if row["kind"] != "train" else None
         except (ValueError, KeyError, TypeError, AttributeError):
