@@ -24,7 +24,7 @@ from ssm_jax import stop
 from ssm_jax.config_check import check
 from ssm_jax.config_file import load_config, one_line, ours
 from ssm_jax.options import Flag, parse, print_config, print_help
-from ssm_jax.places import check_writable, local_path, os_fault
+from ssm_jax.places import check_writable, local_path, os_fault, printable
 
 WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
 DATA_DIR = Flag("data_dir", "folder of prepared data", default=Path("data"), kind=Path)
@@ -104,9 +104,12 @@ def fail(message: str) -> NoReturn:
 
 
 def _error(message: str) -> None:
+    for word in sys.argv:  # a name with a line break in it is no new line
+        name = word.partition("=")[2] if word.startswith("-") else word
+        if len(name.splitlines()) > 1:
+            message = message.replace(name, printable(name))
     for line in message.splitlines():
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-        print(f"error: {shown}", file=sys.stderr)
+        print(f"error: {printable(line)}", file=sys.stderr)
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
@@ -169,6 +172,8 @@ def _ended(main: Callable[[list[str]], int | None]) -> int:
     try:
         code = main(sys.argv[1:]) or 0
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich ends the process with code 1 then
+            raise end.__context__ from None
         if isinstance(end.code, str):
             _error(end.code)
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
