@@ -4,10 +4,10 @@
     python scripts/check_resume.py --config=tests/train/tiny.py --folder=runs/spoilt --what=damage
 
 Trains twice in subprocesses: once undisturbed, and once stopped at `--kills` moments spread over
-the run (SIGKILL twice as often as SIGTERM or Ctrl-C) and started again by the same command. Then
-compares every line of metrics.jsonl, every leaf of the last checkpoint, and the test result, to
-the bit. --what=damage spoils each file of a run in turn, and lets each of its writes find the disk
-full, instead (resume/damage.py); choose a run of seconds for it.
+the run (half of them SIGKILL, the others SIGTERM, Ctrl-C, SIGUSR1, SIGHUP) and started again by the
+same command. Then compares every line of metrics.jsonl, every leaf of the last checkpoint, and the
+test result, to the bit. --what=damage spoils each file of a run in turn, and lets each of its
+writes find the disk full, instead (resume/damage.py); choose a run of seconds for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from ml_collections import ConfigDict
 from ssm_jax import cli
 from ssm_jax.options import Flag
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
+SIGNALS = (
+    signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1,
+    signal.SIGKILL, signal.SIGHUP,
+)  # fmt: skip
 TRAIN = Path(__file__).with_name("train.py")
 
 
