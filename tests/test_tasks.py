@@ -150,6 +150,9 @@ def test_a_target_that_is_no_class_is_named_or_not_a_number():
     logits = jnp.zeros((3, 4))
     right = classification_sums(logits, {"targets": np.array([0, 3, 1])})
     np.testing.assert_allclose(right["loss"], 3 * np.log(4), rtol=1e-6)
+    with jax.numpy_dtype_promotion("strict"):
+        short = classification_sums(logits, {"targets": np.array([0, 3, 1], np.uint8)})
+    assert short == right
     for wrong in (4, -1, 250):
         batch = {"targets": np.array([0, wrong, 1])}
         message = rf"the target at example 1 must be in 0\.\.3, got {wrong}"

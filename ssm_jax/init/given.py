@@ -22,7 +22,7 @@ def given_modes(A: ArrayLike, d_state: int, *, n_sets: int = 1, discrete: bool =
     """
     try:
         A = np.asarray(A, np.complex128)
-    except TypeError:
+    except (TypeError, ValueError):
         raise ValueError(
             f"given eigenvalues must be numbers of the shape {(d_state,)}, got {A!r}."
         ) from None

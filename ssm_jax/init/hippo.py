@@ -40,7 +40,8 @@ class Eigenbasis(NamedTuple):
     V_inv: np.ndarray  # (N, 2N): the first N rows of W^-1
 
 
-def _check_order(name: str, order: int) -> None:
+def check_order(name: str, order: int) -> None:
+    """Refuse what is no even integer of at least 2."""
     if not ranges.SIZE.holds(order) or order % 2:
         raise ValueError(f"{name}: the real order must be even and at least 2, got {order}.")
 
@@ -76,7 +77,7 @@ def legs_nplr(order: int) -> Nplr:
     Raises:
       ValueError: if order is odd or less than 2.
     """
-    _check_order("legs_nplr", order)
+    check_order("legs_nplr", order)
     _, B = legs(order)
     P = B / np.sqrt(2)  # sqrt(n + 1/2)
     upper = np.triu(np.outer(P, P), 1)
@@ -108,7 +109,7 @@ def fout(order: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: if order is odd or less than 2.
     """
-    _check_order("fout", order)
+    check_order("fout", order)
     frequency = 2 * np.pi * np.arange(order // 2)
     cos, sin = np.arange(0, order, 2), np.arange(1, order, 2)
     p = np.zeros(order)
@@ -129,7 +130,7 @@ def fout_nplr(order: int) -> Nplr:
     Raises:
       ValueError: if order is odd or less than 2.
     """
-    _check_order("fout_nplr", order)
+    check_order("fout_nplr", order)
     _, B = fout(order)
     n = np.arange(order // 2)
     V = np.zeros((order, order // 2), complex)

@@ -13,14 +13,14 @@ orders.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.init.hippo import Eigenbasis, legs
+from ssm_jax import ranges
+from ssm_jax.init.hippo import Eigenbasis, check_order, legs
 from ssm_jax.init.ptd_search import solve
 from ssm_jax.user_cache import user_cache
 
@@ -56,9 +56,8 @@ def legs_ptd(order: int, gamma: float = GAMMA) -> Eigenbasis:
     Raises:
       ValueError: if order is odd or less than 2, or gamma is not positive.
     """
-    if order < 2 or order % 2:
-        raise ValueError(f"legs_ptd: the real order must be even and at least 2, got {order}.")
-    if not 0 < gamma < math.inf:
+    check_order("legs_ptd", order)
+    if not ranges.POSITIVE.holds(gamma):
         raise ValueError(f"legs_ptd: gamma must be positive and finite, got {gamma}.")
     return _solved_once(order, float(gamma))
 

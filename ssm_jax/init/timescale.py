@@ -18,7 +18,10 @@ def log_uniform(key: Array, shape: tuple[int, ...], low: float, high: float) -> 
       ValueError: unless 0 < low <= high < infinity.
     """
     if not (ranges.POSITIVE.holds(low) and ranges.POSITIVE.holds(high) and low <= high):
-        raise ValueError(f"log_uniform: needs 0 < low <= high, got low={low}, high={high}.")
+        raise ValueError(
+            f"log_uniform: needs 0 < low <= high, got low={low}, high={high}; "
+            "of a layer they are dt_min and dt_max."
+        )
     u = jax.random.uniform(key, shape, jnp.float32)
     return jnp.exp(u * (math.log(high) - math.log(low)) + math.log(low))
 

@@ -25,6 +25,7 @@ from ssm_jax.kernels.linear_map import linear_map
 from ssm_jax.kernels.materialize import materialize
 from ssm_jax.kernels.multiplier import power_parts
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.ruled import Ruled
 from ssm_jax.kernels.sharding import on_any_mesh
 from ssm_jax.kernels.types import in_one_type
 
@@ -80,7 +81,7 @@ def s4d_kernel(
     return k_CHL.reshape(*C_HN.shape[:-2], H, length)
 
 
-@jax.custom_jvp
+@Ruled
 def powers(z_HN: Array, phase_HN: Phase, steps_T: Array) -> Array:
     """[Re e^{zl}, Im e^{zl}] for the int32 steps l, as (H, T, 2N); differentiable as its parts.
 
@@ -133,7 +134,7 @@ def _factors(z_HN: Array, phase_HN: Phase, steps: Steps) -> tuple[tuple[Array, A
     return starts, powers(z_HN, phase_HN, inner_T)
 
 
-@jax.custom_jvp
+@Ruled
 def _sum_of_powers_blocks(w_CHN: Array, z_HN: Array, phase_HN: Phase, steps: Steps) -> Array:
     starts, inner_HT2N = _factors(z_HN, phase_HN, steps)
     return _product(_weighted(w_CHN, *starts), inner_HT2N)  # (H, C Q, T)

@@ -13,11 +13,11 @@ a number of samples: 1, unless the same modes shall run at another sampling rate
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels.phase import Phase, phase_of_bilinear, phase_of_product, wrapped
+from ssm_jax.kernels.ruled import Ruled
 from ssm_jax.kernels.types import in_one_type
 
 DISCRETIZATIONS = ("zoh", "bilinear", "none")
@@ -28,7 +28,7 @@ _SERIES_BELOW = 0.1
 _SERIES_TERMS = 8  # the remainder is below 0.1^8 / 9! = 3e-14
 
 
-@jax.custom_jvp
+@Ruled
 def value_of(value: Array, carrier: Array) -> Array:
     """`value`, differentiated as if it were `carrier`: an angle with and without whole turns."""
     return value

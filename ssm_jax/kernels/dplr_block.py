@@ -20,6 +20,7 @@ from ssm_jax.kernels.blockwise import (
 from ssm_jax.kernels.diagonal import powers
 from ssm_jax.kernels.discretize import discretize_bilinear, exponent
 from ssm_jax.kernels.materialize import materialize
+from ssm_jax.kernels.ruled import Ruled
 
 
 class Move(NamedTuple):
@@ -104,7 +105,7 @@ def rows(a: Array, matrix_HIJ: Array) -> Array:
     return flat.reshape(*a.shape[:-1], matrix_HIJ.shape[-1])
 
 
-@jax.custom_jvp
+@Ruled
 def reciprocal(f_HT: Array) -> Array:
     """g with f * g = 1, 0, 0, ... by Newton's method, which doubles the known terms of g.
 

@@ -9,13 +9,13 @@ the three programs of the official code (OC-9, OC-19, OC-23), so its unit is nam
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ssm_jax.kernels.discretize import DISCRETIZE, complex_expm1, discretize_zoh, exponent, value_of
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
+from ssm_jax.kernels.ruled import Ruled
 from ssm_jax.kernels.types import in_one_type
 
 BETA_UNITS = ("lra", "hz_1e4", "denoise", "rad")
@@ -215,7 +215,7 @@ def _geometric_sum(x: Array, y: Array, phase: Phase, length: int | None) -> Arra
     return jnp.where(near, length * above / below, whole / jnp.where(near, 1.0, last))
 
 
-@jax.custom_jvp
+@Ruled
 def _expm1(x: Array, y: Array) -> Array:
     """e^{x + iy} - 1."""
     return complex_expm1(x, y)

@@ -25,9 +25,10 @@ from ssm_jax.kernels.phase import (
     multiply,
     wrapped,
 )
+from ssm_jax.kernels.ruled import Ruled
 
 
-@jax.custom_jvp
+@Ruled
 def power_parts(z: Array, phase: Phase, steps: Array) -> tuple[Array, Array]:
     """Re and Im of e^{zl}, by the exact phase of Im z, for the int32 steps l; broadcasts.
 

@@ -28,7 +28,7 @@ def checked_lengths(
     """
     if lengths is None:
         return None
-    array = _as_array(lengths)
+    array = _as_array(owner, lengths)
     if array.shape != shape:
         raise ValueError(f"{owner}: lengths must have the shape {shape}, got {array.shape}.")
     if not jnp.issubdtype(array.dtype, jnp.integer) and array.size:
@@ -80,10 +80,13 @@ def without_padding(u_BLH: Array, lengths_B: Array | None) -> Array:
     return jnp.where(real_BL1, u_BLH, jnp.zeros_like(u_BLH))
 
 
-def _as_array(lengths: ArrayLike) -> Array | np.ndarray:
+def _as_array(owner: str, lengths: ArrayLike) -> Array | np.ndarray:
     """Lists stay in NumPy, where int64 is no warning, unless a number in them is traced."""
     if isinstance(lengths, Array | np.ndarray):
         return lengths
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(lengths)):
         return jnp.asarray(lengths)
-    return np.asarray(lengths)
+    try:
+        return np.asarray(lengths)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{owner}: lengths must be one array of integers: {error}") from None

@@ -28,6 +28,7 @@ from ssm_jax.kernels.multiplier import (
     times,
 )
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.ruled import Ruled
 from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
 from ssm_jax.kernels.types import in_one_type
 
@@ -246,7 +247,7 @@ def _chunked(
 _METHODS: dict[str, Method] = {"chunked": _chunked, "associative": _associative}
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(Ruled, static=2)
 def _scan(
     reverse: bool, method: str, z_N: Array, phase_N: Phase, v_BL2N: Array, x0_B2N: Array
 ) -> Array:
@@ -282,7 +283,7 @@ def _backward(reverse, method, residuals, g_BL2N):
     return _backward_scan(reverse, method, *residuals, g_BL2N)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(Ruled, static=2)
 def _backward_scan(reverse, method, z_N, phase_N, x_BL2N, x0_B2N, g_BL2N):
     """With G = d/dRe + i d/dIm of the loss: G_v,l = g_l + conj(A_bar) G_v,l+1.
 

@@ -157,11 +157,11 @@ def _axes(function: Callable, arguments: tuple[tuple[str, Any], ...]) -> Iterato
         spec = (*sharding.spec, *(None,) * (x.ndim - len(sharding.spec)))
         for letter, axes in zip(reversed(letters), reversed(spec), strict=False):
             if letter == "L" and axes:
-                owner = arguments[0][1] if arguments[0][0] == "self" else None
+                owner = arguments[0][1].NAME if arguments[0][0] == "self" else function.__name__
                 raise ValueError(
-                    f"{function.__name__ if owner is None else type(owner).__name__}: the sequence "
-                    f"axis of {name} {x.shape} is split over the mesh axis {axes!r}, and each step "
-                    "needs the ones before it; split the batch or the channels."
+                    f"{owner}: the sequence axis of {name} {x.shape} is split over the mesh axis "
+                    f"{axes!r}, and each step needs the ones before it; split the batch or the "
+                    "channels."
                 )
             if axes:
                 yield letter, axes

@@ -30,10 +30,11 @@ from ssm_jax.init.timescale import DT_TRANSFORMS
 from ssm_jax.kernels.frequency import BETA_UNITS
 from ssm_jax.kernels.padding import checked_lengths, known_values, without_padding
 from ssm_jax.kernels.sharding import on_any_mesh
+from ssm_jax.kernels.types import complex_of
 from ssm_jax.layers.dropout import checked_key
 from ssm_jax.layers.dropout import dropout as apply_dropout
 from ssm_jax.layers.filter import WHOLE_SEQUENCE, filter_exponent, require_state_form
-from ssm_jax.layers.inputs import checked_input, complex_of, computed_in, in_type, returned_in
+from ssm_jax.layers.inputs import checked_input, computed_in, in_type, returned_in
 
 MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
 
@@ -124,10 +125,7 @@ class StateSpaceLayer(nnx.Module):
         u_BLH = checked_input(self.NAME, u_BLH, "(B, L, H)", self.D.shape[0])
         L = u_BLH.shape[1]
         mode = self.default_mode() if mode is None else mode
-        if mode not in MODES:
-            raise ValueError(
-                f"{self.NAME}: unknown mode {mode!r}; choose one of {', '.join(MODES)}."
-            )
+        ranges.check_choice(self.NAME, "mode", mode, MODES)
         n = self._checked_horizon(horizon, L)
         lengths_B = checked_lengths(self.NAME, lengths_B, u_BLH.shape[:1], L)
         key = checked_key(self.NAME, key)
@@ -158,10 +156,11 @@ class StateSpaceLayer(nnx.Module):
           dtype: of the inputs, whose complex type it gets; by default that of JAX's floats, so that
             a `jax.lax.scan` of `step` goes in 64 bits where they are enabled.
         """
-        if isinstance(batch_size, bool) or operator.index(batch_size) < 0:
-            raise ValueError(f"{self.NAME}: batch_size must be at least 0, got {batch_size}.")
+        B = self._checked_integer("batch_size", batch_size)
+        if B < 0:
+            raise ValueError(f"{self.NAME}: batch_size must be at least 0, got {B}.")
         kind = complex_of(computed_in(jnp.zeros((), dtype)))
-        return jnp.zeros((operator.index(batch_size), *self.state_shape()), kind)
+        return jnp.zeros((B, *self.state_shape()), kind)
 
     @on_any_mesh(lambda named: named["self"].STATE, "BLH")
     def prefill(
@@ -230,7 +229,14 @@ class StateSpaceLayer(nnx.Module):
         )
 
     def _checked_state(self, state: ArrayLike, batch: int) -> Array:
-        state, shape = jnp.asarray(state), (batch, *self.state_shape())
+        shape = (batch, *self.state_shape())
+        try:
+            state = jnp.asarray(state)
+        except (TypeError, ValueError):
+            kind = type(state).__name__
+            raise TypeError(
+                f"{self.NAME}: the state must be an array {shape}, got {kind}."
+            ) from None
         if state.shape != shape:
             raise ValueError(f"{self.NAME}: the state must be {shape}, got {state.shape}.")
         return state
@@ -238,13 +244,19 @@ class StateSpaceLayer(nnx.Module):
     def _checked_horizon(self, horizon: int | None, length: int) -> int:
         if horizon is None:
             return length
-        if isinstance(horizon, bool) or not hasattr(horizon, "__index__"):
-            raise TypeError(f"{self.NAME}: horizon must be an integer, got {horizon!r}.")
-        if (n := operator.index(horizon)) < length:
+        if (n := self._checked_integer("horizon", horizon)) < length:
             raise ValueError(
                 f"{self.NAME}: horizon={n} must be at least the input's length {length}."
             )
         return n
+
+    def _checked_integer(self, what: str, value: Any) -> int:
+        try:
+            if not isinstance(value, bool):
+                return operator.index(value)
+        except TypeError:  # also of an array of one integer
+            pass
+        raise TypeError(f"{self.NAME}: {what} must be an integer, got {value!r}.")
 
     def _checked_scale(self, step_scale: Scale, dtype: Any) -> Scale:
         """A scale as a Python number where it is known, else in the type that is computed in."""

@@ -1,8 +1,6 @@
-"""What layers, norms and models take: arrays of their axes, ids, and one rule of types.
+"""What layers, norms and models take: arrays of their axes, ids, and the types of both.
 
-What is computed in is float64 where the input or a parameter is of 64 bits, else float32. So
-bfloat16, float16, integers and booleans are computed in float32. What is returned has the float
-type of the input; of integers and booleans that which was computed in.
+The rule of types is that of `kernels/types.py`, where the parameters count as arguments.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
+from ssm_jax.kernels import types
 from ssm_jax.kernels.padding import clipped, known_values
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -37,7 +36,8 @@ def checked_input(owner: str, x: ArrayLike, axes: str, channels: int) -> Array:
     try:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{owner}: the input must be an array of numbers: {error}") from None
+        first = str(error).splitlines()[0]
+        raise TypeError(f"{owner}: the input must be an array of numbers: {first}") from None
     if not jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.kind not in "iub":
         raise TypeError(f"{owner}: the input must be real, got {x.dtype}.")
     names = axes.strip("()").split(", ")
@@ -82,20 +82,13 @@ def checked_ids(owner: str, what: str, ids: ArrayLike, n: int, axes: tuple[str, 
 
 
 def computed_in(*arrays: Array | None) -> jnp.dtype:
-    """The type to compute with these arrays in: float64 if one is of 64 bits, else float32."""
-    wide = (jnp.float64, jnp.complex128)
-    is_wide = any(x is not None and x.dtype in wide for x in arrays)
-    return jnp.dtype(jnp.float64 if is_wide else jnp.float32)
+    """The type to compute with these arrays in."""
+    return types.computed_in(*(x.dtype for x in arrays if x is not None))
 
 
 def returned_in(x: Array, computed: Any) -> jnp.dtype:
     """The type of what is made of the input x."""
-    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(computed)
-
-
-def complex_of(dtype: Any) -> jnp.dtype:
-    """complex64 of float32, complex128 of float64."""
-    return jnp.dtype(jnp.complex128 if dtype == jnp.float64 else jnp.complex64)
+    return types.returned_in(x.dtype, computed)
 
 
 def in_type(module: Module, *inputs: Array | None) -> tuple[Module, jnp.dtype]:
@@ -105,13 +98,13 @@ def in_type(module: Module, *inputs: Array | None) -> tuple[Module, jnp.dtype]:
     """
     numbers = jax.tree.leaves(nnx.state(module))
     dtype = computed_in(*inputs, *numbers)
-    types = {jnp.floating: dtype, jnp.complexfloating: complex_of(dtype)}
+    kinds = {jnp.floating: dtype, jnp.complexfloating: types.complex_of(dtype)}
 
     def cast(x: Array) -> Array:
-        kind = next((t for t in types if jnp.issubdtype(x.dtype, t)), None)
-        return x if kind is None else x.astype(types[kind])
+        kind = next((t for t in kinds if jnp.issubdtype(x.dtype, t)), None)
+        return x if kind is None else x.astype(kinds[kind])
 
-    if all(x.dtype in types.values() or not jnp.issubdtype(x.dtype, jnp.inexact) for x in numbers):
+    if all(x.dtype in kinds.values() or not jnp.issubdtype(x.dtype, jnp.inexact) for x in numbers):
         return module, dtype
     graphdef, variables = nnx.split(module)
     return nnx.merge(graphdef, jax.tree.map(cast, variables)), dtype

@@ -182,8 +182,7 @@ class LayerNorm(nnx.Module):
 
 def make_norm(kind: str, num_features: int, momentum: float = 0.1) -> BatchNorm | LayerNorm:
     """The norm named `kind`, "batch" or "layer"; only the first has a momentum."""
-    if kind not in NORMS:
-        raise ValueError(f"unknown norm {kind!r}; choose one of {', '.join(NORMS)}.")
+    ranges.check_choice("make_norm", "norm", kind, NORMS)
     return (
         BatchNorm(num_features, momentum=momentum) if kind == "batch" else LayerNorm(num_features)
     )

@@ -83,7 +83,7 @@ class S4(StateSpaceLayer):
           ValueError: for a value out of its set, or an init that the real_transform cannot take.
         """
         ranges.check_choice("S4", "init", init, tuple(NPLR_INITS))
-        if discretization != "bilinear":
+        if not isinstance(discretization, str) or discretization != "bilinear":
             raise ValueError(
                 f"S4: discretization must be 'bilinear', got {discretization!r}: for a matrix of "
                 "this kind only that rule has a closed form. S4D takes the others."

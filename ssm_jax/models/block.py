@@ -125,8 +125,7 @@ class Block(nnx.Module):
         Raises:
           ValueError: for an unknown norm or gate, or a value out of range.
         """
-        if gate not in GATES:
-            raise ValueError(f"unknown gate {gate!r}; choose one of {', '.join(GATES)}.")
+        ranges.check_choice("Block", "gate", gate, tuple(GATES))
         flags = {"norm_padding": norm_padding, "prenorm": prenorm, "tie_dropout": tie_dropout}
         ranges.check("Block", d_model=d_model, dropout=dropout, **flags)
         self.norm = make_norm(norm, d_model, norm_momentum)

@@ -35,8 +35,7 @@ def pool(x_BLH: Array, lengths_B: ArrayLike | None, mode: str) -> Array:
     Raises:
       ValueError: for another mode, or lengths that do not fit.
     """
-    if mode not in POOLS:
-        raise ValueError(f"unknown pool {mode!r}; choose one of {', '.join(POOLS)}.")
+    ranges.check_choice("pool", "pool", mode, POOLS)
     B, L, _ = x_BLH.shape
     lengths_B = checked_lengths("pool", lengths_B, (B,), L)
     if lengths_B is None:
@@ -124,14 +123,12 @@ class SequenceClassifier(nnx.Module):
             raise ValueError(
                 f"give vocab_size or d_input, got vocab_size={vocab_size}, d_input={d_input}."
             )
-        if pool not in POOLS:
-            raise ValueError(f"unknown pool {pool!r}; choose one of {', '.join(POOLS)}.")
-        if layer not in LAYERS:
-            raise ValueError(f"unknown layer {layer!r}; choose one of {', '.join(LAYERS)}.")
-        if activations not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown activations {activations!r}; choose one of {', '.join(ACTIVATIONS)}."
-            )
+        for what, value, allowed in (
+            ("pool", pool, POOLS),
+            ("layer", layer, tuple(LAYERS)),
+            ("activations", activations, ACTIVATIONS),
+        ):
+            ranges.check_choice(type(self).__name__, what, value, allowed)
         self.encoder: nnx.Embed | nnx.Linear
         if vocab_size is not None:
             normal = jax.nn.initializers.normal(1.0)

@@ -66,12 +66,17 @@ class WaveRegressor(nnx.Module):
         sizes = {"length": length, "channels": channels, "d_state": d_state}
         knobs["legacy_unsymmetric"] = legacy_unsymmetric
         ranges.check("WaveRegressor", **sizes, **knobs)
-        self.waves = tuple(waves)
-        if not self.waves or not all(ranges.SIZE.holds(w) and 2 * w < length for w in self.waves):
+        given = np.asarray(waves).tolist()
+        if (
+            not isinstance(given, list)
+            or not given
+            or not all(ranges.SIZE.holds(w) and 2 * w < length for w in given)
+        ):
             raise ValueError(
                 "WaveRegressor: waves must be integers of at least 1 and below half the length "
-                f"{length}, got {self.waves}."
+                f"{length}, got {waves!r}."
             )
+        self.waves = tuple(given)
         self.length = length
         self.legacy_unsymmetric = legacy_unsymmetric
         self.encoder = linear(1, channels, rngs)
@@ -108,13 +113,15 @@ class WaveRegressor(nnx.Module):
         gain_HF = circular_gain(
             self.ssm.beta[...], periods, self.length, unsymmetric=self.legacy_unsymmetric
         )
-        return K_HF * gain_HF + self.ssm.D[...][:, None]
+        with jax.numpy_dtype_promotion("standard"):  # complex plus real
+            return K_HF * gain_HF + self.ssm.D[...][:, None]
 
     def __call__(self, amplitudes_BF: ArrayLike) -> Array:
         """Estimates (B, waves) of the amplitudes (B, waves) of the waves in a signal."""
         inputs = checked_input("WaveRegressor", amplitudes_BF, "(B, F)", len(self.waves))
         model, dtype = in_type(self, inputs)
-        return model._estimates(inputs.astype(dtype)).astype(returned_in(inputs, dtype))
+        with jax.numpy_dtype_promotion("standard"):
+            return model._estimates(inputs.astype(dtype)).astype(returned_in(inputs, dtype))
 
     def _estimates(self, amplitudes_BF: Array) -> Array:
         W_H, b_H = self.encoder.kernel[...][0], self.encoder.bias

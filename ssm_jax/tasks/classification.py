@@ -103,7 +103,8 @@ def predict(model: nnx.Module, batch: Batch, horizon: int | None) -> dict[str, A
 def classification_sums(logits_BK: Array, batch: Batch) -> Sums:
     """Sums over the real examples of a batch: cross-entropy in nats, right answers, examples."""
     loss_B = cross_entropy(logits_BK, batch["targets"])
-    correct_B = (jnp.argmax(logits_BK, axis=-1) == batch["targets"]).astype(jnp.float32)
+    targets_B = jnp.asarray(batch["targets"]).astype(jnp.int32)
+    correct_B = (jnp.argmax(logits_BK, axis=-1) == targets_B).astype(jnp.float32)
     mask_B = batch.get("mask", jnp.ones_like(loss_B))
     return {
         "loss": jnp.sum(loss_B * mask_B),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from ssm_jax import config as config_lib
+from ssm_jax.data.dataset import Dataset
+from ssm_jax.data.labelled import LabelledDataset
+from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.state import TrainState
@@ -30,7 +35,8 @@ def diverged(
     """
     cfg = experiment.cfg
     indices_B, length = experiment.order.batch(step - 1)
-    batch = experiment.place_batch(experiment.dataset.gather("train", indices_B, length))
+    rows = experiment.dataset.gather("train", indices_B, length)
+    batch = experiment.place_batch(rows)
     leaves = non_finite_leaves(experiment.gradient(), state, experiment.key, batch)
     last = f"step {last_finite[0]}, {last_finite[1]:.4g}" if last_finite else "none"
     saved = f"the state before that step and a report are in {workdir.crash}"
@@ -46,6 +52,7 @@ def diverged(
             crash.save(step - 1, state, final=True)
     except (CheckpointError, OSError) as error:  # must not hide why the run stops
         saved = f"the state before that step could not be saved ({error})"
+    outside = id_outside(experiment.dataset, rows)
     report = {
         "step": step,
         "loss": repr(values["loss"]),
@@ -53,6 +60,7 @@ def diverged(
         "last_finite_loss": last,
         "non_finite": leaves,
         "examples": [int(i) for i in indices_B],
+        "outside": outside,
     }
     try:
         write_json_atomic(workdir.crash / "report.json", report)
@@ -62,4 +70,19 @@ def diverged(
     return FloatingPointError(
         f"loss {values['loss']:.4g} or its gradient is not finite at step {step} "
         f"(last finite loss: {last}); not finite: {shown}; {saved}."
+        + (f" In its batch, {outside}" if outside else "")
     )
+
+
+def id_outside(dataset: Dataset, batch: Mapping[str, np.ndarray]) -> str:
+    """Which token or target of a batch is the first that there is not; "" if there is none."""
+    if not isinstance(dataset, LabelledDataset):
+        return ""
+    axes = ("example", "sequence", "step") if dataset.paired else ("example", "step")
+    try:
+        checked_ids(dataset.name, "target", batch["targets"], dataset.n_classes, axes[:1])
+        if dataset.vocab_size is not None:
+            checked_ids(dataset.name, "token", batch["inputs"], dataset.vocab_size, axes)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""

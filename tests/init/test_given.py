@@ -27,6 +27,6 @@ def test_another_shape_is_refused(shape):
 
 
 def test_numbers_that_are_none_are_refused():
-    for wrong in (None, [np.nan, -1.0], [-1.0, 1j * np.inf]):
+    for wrong in (None, b"x", [np.nan, -1.0], [-1.0, 1j * np.inf]):
         with pytest.raises(ValueError, match="given eigenvalues must"):
             given_modes(wrong, 2)

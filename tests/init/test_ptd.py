@@ -235,7 +235,7 @@ def test_without_xdg_cache_home_the_file_is_in_the_home_folder(monkeypatch, tmp_
         assert (home / ".cache/ssm_jax/ptd_2_300.0_v1.f64").is_file()
 
 
-@pytest.mark.parametrize("order", [0, 1, 7])
+@pytest.mark.parametrize("order", [0, 1, 7, 2.5, None])
 def test_order_that_is_no_number_of_pairs_is_refused(order):
     with pytest.raises(ValueError, match=f"must be even and at least 2, got {order}"):
         legs_ptd(order)

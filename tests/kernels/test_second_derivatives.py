@@ -140,6 +140,21 @@ def test_hessians_of_kernels_are_differences_of_gradients(name):
         )
 
 
+@pytest.mark.parametrize("name", ["discretize_zoh", "s4d_kernel", "scan_chunked"])
+def test_hessians_within_a_scan_are_differences_of_gradients(name):
+    """As of the blocks of a network. JAX differentiates anew what a scan keeps of a gradient."""
+    kernel = KERNELS[name]
+    names = kernel.__code__.co_varnames[: kernel.__code__.co_argcount]
+    function = of_reals(kernel, names)
+
+    def in_scan(values):
+        once = jax.tree.map(lambda x: x[None], values)
+        return jax.lax.scan(lambda none, x: (none, function(x)), None, once)[1]
+
+    with jax.enable_x64(True):
+        check(in_scan, point(names))
+
+
 def float64(module):
     state = nnx.state(module)
     nnx.update(module, jax.tree.map(lambda x: x.astype(jnp.float64), state))

@@ -98,3 +98,9 @@ def test_recurrences_run_without_jit_and_without_a_batch(length):
             np.testing.assert_allclose(p, c, rtol=1e-5, atol=1e-6)
         nothing = jax.tree.leaves(KERNELS[name](jnp.asarray(u[:0]), *parameters))
         assert [y.shape for y in nothing] == [(0, *y.shape[1:]) for y in compiled]
+
+
+def test_a_phase_keeps_its_ticks_whatever_the_types_are():
+    for A_N in (A[0].astype(np.complex64), A[0].real.astype(np.float32)):
+        z, phase = exponent(A_N, DT.astype(np.float32), "zoh")
+        assert phase.ticks.dtype == jnp.int32 and z.real.dtype == jnp.float32

@@ -264,3 +264,19 @@ def test_options_of_one_layer_out_of_range_are_refused(name, key, value):
 def test_a_dropout_just_below_one_and_numpy_numbers_are_taken(name):
     options = {"d_state": np.int64(2), "dropout": 0.999, "alpha": np.float32(1), "beta": None}
     assert LAYERS[name](np.int32(H), **options, rngs=nnx.Rngs(0)).dropout == 0.999
+
+
+@each_layer
+def test_what_is_no_mode_integer_or_state_is_one_line_with_the_name(name):
+    layer, u = causal(name), jnp.zeros((B, L, H))
+    for call in (
+        lambda: layer(u, mode=np.array([1, 2])),
+        lambda: layer(u, horizon=np.array([5])),
+        lambda: layer(np.full(u.shape, "x", object)),
+        lambda: layer(u, [[1], [2, 3], [1]]),
+        lambda: layer.initial_state(1.5),
+        lambda: layer.initial_state(np.array([2])),
+        lambda: layer.step(None, u[:, 0]),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{layer.NAME}: [^\\n]*$"):
+            call()

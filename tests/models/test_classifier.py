@@ -267,6 +267,10 @@ def test_embedding_starts_as_a_standard_normal_and_blocks_start_apart():
             "unknown activations 'float16'; choose one of float32, bfloat16",
         ),
         ({"vocab_size": 3, "norm": "group"}, "unknown norm 'group'"),
+        *[
+            ({"vocab_size": 3, key: np.array([1, 2])}, f"unknown {key} array")
+            for key in ("norm", "gate", "pool", "layer", "activations")
+        ],
     ],
 )
 def test_arguments_that_contradict_are_refused(options, message):

@@ -138,9 +138,10 @@ def test_what_does_not_fit_is_refused_and_types_are_kept():
     for wrong in (np.zeros(2), np.zeros((3, 1)), np.zeros((3, 1, 2))):
         with pytest.raises(ValueError, match=r"^WaveRegressor: the input must be \(B, F\)"):
             regressor(wrong)
-    found = jax.eval_shape(regressor, jax.ShapeDtypeStruct((3, 2), jnp.bfloat16))
+    with jax.numpy_dtype_promotion("strict"):
+        found = jax.eval_shape(regressor, jax.ShapeDtypeStruct((3, 2), jnp.bfloat16))
     assert found.dtype == jnp.bfloat16
-    for waves in ((), (0,), (8,), (1.5,)):
+    for waves in ((), (0,), (8,), (1.5,), 3, None):
         with pytest.raises(ValueError, match="waves must be integers of at least 1 and below half"):
             WaveRegressor(waves=waves, length=16, rngs=nnx.Rngs(0))
     for key, value in (("length", 0), ("channels", 0), ("alpha", 0.0), ("legacy_unsymmetric", 1)):

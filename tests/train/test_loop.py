@@ -12,6 +12,7 @@ from tiny import assert_same_run, tiny_config, tiny_experiment
 
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import ConfigMismatch
+from ssm_jax.train.crash import id_outside
 from ssm_jax.train.experiment import CompiledOnce, Experiment, setup_digest
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.state import TrainState
@@ -204,7 +205,11 @@ def test_divergence_stops_the_run_with_step_leaf_and_state(data_dir, tmp_path):
     assert report["non_finite"][0] in str(error.value)
     assert any(name.startswith("grad/") or name == "loss" for name in report["non_finite"])
     assert f"step {report['step'] - 1}," in report["last_finite_loss"]
-    assert len(report["examples"]) == 8
+    assert len(report["examples"]) == 8 and report["outside"] == ""
+    rows = experiment.dataset.gather("train", np.arange(2), experiment.dataset.padded_length)
+    wrong = {**rows, "targets": rows["targets"] + np.array([0, 99])}
+    named = id_outside(experiment.dataset, wrong)
+    assert "the target at example 1 must be in" in named
     step, arrays = newest_crash(tmp_path / "run/crash")
     assert step == report["step"] - 1
     assert int(arrays["step"]) == step
