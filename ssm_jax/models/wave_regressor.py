@@ -99,21 +99,21 @@ class WaveRegressor(nnx.Module):
 
     def responses(self) -> Array:
         """K g + D at 0 and at the waves, complex (H, 1 + waves)."""
-        periods = np.array([0, *self.waves])
-        H = self.ssm.D[...].shape[0]
-        omega_F = jnp.asarray(2 * np.pi * periods / self.length, self.ssm.D[...].dtype)
-        K_HF = discrete_transfer_function(
-            self.ssm.eigenvalues(),
-            self.ssm.readout()[0],
-            self.ssm.step_sizes(),
-            jnp.broadcast_to(omega_F, (H, periods.size)),
-            self.ssm.discretization,
-            self.length,
-        )
-        gain_HF = circular_gain(
-            self.ssm.beta[...], periods, self.length, unsymmetric=self.legacy_unsymmetric
-        )
-        with jax.numpy_dtype_promotion("standard"):  # complex plus real
+        with jax.numpy_dtype_promotion("standard"):
+            periods = np.array([0, *self.waves])
+            H = self.ssm.D[...].shape[0]
+            omega_F = jnp.asarray(2 * np.pi * periods / self.length, self.ssm.D[...].dtype)
+            K_HF = discrete_transfer_function(
+                self.ssm.eigenvalues(),
+                self.ssm.readout()[0],
+                self.ssm.step_sizes(),
+                jnp.broadcast_to(omega_F, (H, periods.size)),
+                self.ssm.discretization,
+                self.length,
+            )
+            gain_HF = circular_gain(
+                self.ssm.beta[...], periods, self.length, unsymmetric=self.legacy_unsymmetric
+            )
             return K_HF * gain_HF + self.ssm.D[...][:, None]
 
     def __call__(self, amplitudes_BF: ArrayLike) -> Array:

@@ -93,7 +93,8 @@ def make_train_step(
         (loss, (metrics, stats)), grads = gradient(state, key, batch)
         grad_norm = optax.tree.norm(grads)
         ok = state.ok & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # Optax has powers of floats by counts
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         moved = TrainState(state.step + 1, ok, params, stats, opt_state)
         stayed = TrainState(state.step, ok, state.params, state.stats, state.opt_state)

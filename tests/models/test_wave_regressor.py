@@ -140,6 +140,7 @@ def test_what_does_not_fit_is_refused_and_types_are_kept():
             regressor(wrong)
     with jax.numpy_dtype_promotion("strict"):
         found = jax.eval_shape(regressor, jax.ShapeDtypeStruct((3, 2), jnp.bfloat16))
+        jax.eval_shape(regressor.responses)
     assert found.dtype == jnp.bfloat16
     for waves in ((), (0,), (8,), (1.5,), 3, None):
         with pytest.raises(ValueError, match="waves must be integers of at least 1 and below half"):

@@ -190,3 +190,12 @@ def test_evaluation_sums_over_the_real_examples_without_dropout():
     padded = {**examples, "targets": np.where(examples["mask"] > 0, examples["targets"], 0)}
     again = run(evaluate, state.params, state.stats, padded)
     assert again["loss"] == sums["loss"]
+
+
+def test_a_step_runs_under_the_strict_promotion_of_types():
+    """Optax itself takes powers of floats by integers."""
+    graphdef, tx, state = setting()
+    with jax.numpy_dtype_promotion("strict"):
+        step = make_train_step(graphdef, train_sums, tx, accumulate=2)
+        after, _ = jax.eval_shape(step, state, KEY, batch())
+    assert after.step.dtype == state.step.dtype
