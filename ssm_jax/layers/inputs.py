@@ -91,6 +91,12 @@ def returned_in(x: Array, computed: Any) -> jnp.dtype:
     return types.returned_in(x.dtype, computed)
 
 
+def as_complex(re: Array, im: Array) -> Array:
+    """re + i im in the complex type to compute in, whatever the setting of promotion is."""
+    dtype = computed_in(re, im)
+    return jax.lax.complex(re.astype(dtype), im.astype(dtype))
+
+
 def in_type(module: Module, *inputs: Array | None) -> tuple[Module, jnp.dtype]:
     """A module whose numbers are of the type to compute with these inputs in, and that type.
 

@@ -16,6 +16,7 @@ from ssm_jax.kernels import fft_conv, sobolev_gain
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
 from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.layers.base import Scale, StateSpaceLayer
+from ssm_jax.layers.inputs import as_complex
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 
@@ -133,7 +134,7 @@ class S4(StateSpaceLayer):
         Lambda is not the spectrum of A: that of LegS is real.
         """
         A_re_SN = REAL_TRANSFORMS[self.real_transform].forward(self.A_re_raw[...])
-        return self._of_channels(A_re_SN + 1j * self.A_im[...]), self._of_channels(
+        return self._of_channels(as_complex(A_re_SN, self.A_im[...])), self._of_channels(
             _complex(self.P_ri[...])
         )
 
@@ -191,4 +192,4 @@ class S4(StateSpaceLayer):
 
 
 def _complex(x_ri: Array) -> Array:
-    return x_ri[..., 0] + 1j * x_ri[..., 1]
+    return as_complex(x_ri[..., 0], x_ri[..., 1])

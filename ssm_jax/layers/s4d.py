@@ -18,6 +18,7 @@ from ssm_jax.kernels.multiplier import lacking
 from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.filter import Knob
+from ssm_jax.layers.inputs import as_complex
 
 INPUT_NORMS = ("none", "lru")
 
@@ -155,7 +156,7 @@ class S4D(StateSpaceLayer):
     def eigenvalues(self) -> Array:
         """A_HN, complex, in rad per unit of time; per sample if the discretization is "none"."""
         A_re_SN = REAL_TRANSFORMS[self.real_transform].forward(self.A_re_raw[...])
-        A_SN = A_re_SN + 1j * self.A_im[...]
+        A_SN = as_complex(A_re_SN, self.A_im[...])
         return jnp.tile(A_SN, (self.D.shape[0] // A_SN.shape[0], 1))
 
     def step_sizes(self) -> Array:
@@ -166,7 +167,7 @@ class S4D(StateSpaceLayer):
 
     def readout(self) -> Array:
         """C_CHN, complex: forward, then reverse if bidirectional; B and input_norm are in it."""
-        C_CHN = self.C_ri[..., 0] + 1j * self.C_ri[..., 1]
+        C_CHN = as_complex(self.C_ri[..., 0], self.C_ri[..., 1])
         if self.input_norm == "none":
             return C_CHN
         one_minus_square_HN = -jnp.expm1(2 * self.eigenvalues().real)

@@ -20,6 +20,7 @@ from ssm_jax.kernels.multiplier import from_parts, in_parts, lacking
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
+from ssm_jax.layers.inputs import as_complex
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 
@@ -174,7 +175,7 @@ class S5(StateSpaceLayer):
         A_re_N = REAL_TRANSFORMS[self.real_transform].forward(self.A_re_raw[...])
         if self.clip_eigs:
             A_re_N = jnp.minimum(A_re_N, -SLOWEST_DECAY)
-        return A_re_N + 1j * self.A_im[...]
+        return as_complex(A_re_N, self.A_im[...])
 
     def step_sizes(self) -> Array:
         """dt_N, in units of time per sample; 1 if the discretization is "none"."""
@@ -184,14 +185,14 @@ class S5(StateSpaceLayer):
 
     def input_matrix(self) -> Array:
         """B_NH, complex, of the continuous system."""
-        return self.B_ri[..., 0] + 1j * self.B_ri[..., 1]
+        return as_complex(self.B_ri[..., 0], self.B_ri[..., 1])
 
     def readout(self) -> Array:
         """C_CHN of y = Re C x, complex: forward, then reverse if bidirectional.
 
         With conj_sym it is twice the parameter: the conjugate modes add as much again.
         """
-        C_CHN = self.C_ri[..., 0] + 1j * self.C_ri[..., 1]
+        C_CHN = as_complex(self.C_ri[..., 0], self.C_ri[..., 1])
         return 2 * C_CHN if self.conj_sym else C_CHN
 
     def default_mode(self) -> str:

@@ -81,6 +81,16 @@ def test_other_types_are_computed_in_float32_and_keep_their_float_type(name):
 
 
 @each_layer
+def test_the_system_of_a_layer_can_be_read_in_any_setting_of_promotion(name):
+    layer = causal(name)
+    read = ("eigenvalues", "state_matrix", "input_vector", "input_matrix", "readout", "step_sizes")
+    methods = [getattr(layer, method) for method in read if hasattr(layer, method)]
+    with jax.numpy_dtype_promotion("strict"):
+        found = jax.tree.leaves([method() for method in methods])
+    assert {x.dtype for x in found} == {jnp.dtype(jnp.complex64), jnp.dtype(jnp.float32)}
+
+
+@each_layer
 @pytest.mark.filterwarnings("error")
 def test_lengths_mean_the_same_in_every_use_of_a_layer(name):
     """Beyond L is L, below 0 is 0, where they are not known: as uint8 and negative numbers too."""
