@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": measured.memory,
     "buckets": measured.buckets,
     "resume": runs.resume,
+    "damage": runs.damage,
     "kernel_accuracy": measured.kernel_accuracy,
     "layer_accuracy": measured.layer_accuracy,
     "bench_layers": measured.bench_layers,

@@ -113,7 +113,9 @@ class Lock:
         with contextlib.suppress(OSError):  # the text is for people
             os.ftruncate(self.descriptor, 0)
         _held.discard(self)
-        os.close(self.descriptor)
+        # Where the file system is gone this fails too; the error that told so is the one to show.
+        with contextlib.suppress(OSError):
+            os.close(self.descriptor)
         self.descriptor = -1
         if self._lease is not None:
             self._lease.release()

@@ -118,3 +118,34 @@ def resume() -> str:
         if "kills" in result
     ]
     return table(("config", "steps", "interruptions", "by", "compared", "to the bit", ""), rows)
+
+
+DAMAGE = {  # how outcomes of scripts/resume/damage.py begin, and their column
+    "the same result": "the same result",
+    "the next best": "the next best, said",
+    "refused": "refused, and the way on works",
+    "stopped": "stopped, then the same result",
+    "survived": "survived, the same result",
+}
+
+
+def damage() -> str:
+    rows = []
+    for path, result in load("resume/*.json").items():
+        if "outcomes" not in result:
+            continue
+        counts = [
+            sum(count for outcome, count in result["outcomes"].items() if outcome.startswith(head))
+            for head in DAMAGE
+        ]
+        total = len(result["cases"])
+        wrong = total - sum(counts)
+        rows.append(
+            (
+                result["config"],
+                *map(str, (total, *counts, wrong)),
+                commit_of(result),
+                f"[file]({path})",
+            )
+        )
+    return table(("config", "cases", *DAMAGE.values(), "wrong", "commit", ""), rows)

@@ -117,6 +117,24 @@ def test_a_lock_that_cannot_be_written_leaves_no_descriptor(tmp_path, monkeypatc
         assert len(lock_lib._held) == 1
 
 
+def test_a_file_system_that_goes_away_is_told_of_by_the_folder(tmp_path, monkeypatch):
+    """As when the server of a network mount dies: closing the lock fails as well."""
+    gone = errno.ENOTCONN
+    close = os.close
+
+    def failing(descriptor):
+        close(descriptor)
+        raise OSError(gone, os.strerror(gone))
+
+    with pytest.raises(OSError, match="not connected") as raised, Workdir(tmp_path):
+        monkeypatch.setattr(lock_lib.os, "close", failing)
+        raise OSError(gone, os.strerror(gone))
+    monkeypatch.undo()
+    assert raised.value.filename == str(tmp_path)
+    with Workdir(tmp_path):
+        pass
+
+
 def test_only_a_finished_run_can_be_entered_where_nothing_can_be_written(tmp_path, monkeypatch):
     with Workdir(tmp_path) as workdir:
         pass
