@@ -223,6 +223,7 @@ def _do_without() -> None:
 
 def _context() -> ocp.v1.Context:
     logging.getLogger("absl").addFilter(_not_from_orbax)
+    logging.getLogger("asyncio").addFilter(_not_from_tensorstore)
     sys.unraisablehook = functools.partial(_unless_too_late, sys.unraisablehook)
     context = ocp.v1.Context()
     # By name, or Orbax takes the document for a tree of arrays: 9 files for 49 bytes.
@@ -260,3 +261,10 @@ def _unless_too_late(hook: Callable[[Any], Any], found: Any) -> None:
 def _not_from_orbax(record: logging.LogRecord) -> bool:
     # A save logs about 20 lines. What matters of an error comes as an exception too.
     return "orbax" not in Path(record.pathname).parts
+
+
+def _not_from_tensorstore(record: logging.LogRecord) -> bool:
+    # Of a damaged folder TensorStore fails to read many leaves. Orbax raises the first error, and
+    # asyncio prints a traceback for each of the others.
+    error = record.exc_info[1] if record.exc_info else None
+    return '" driver: ' not in str(error)

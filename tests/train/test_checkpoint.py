@@ -613,6 +613,14 @@ def test_late_answers_to_a_failed_save_are_not_printed(tmp_path, monkeypatch):
     assert [str(found.exc_value) for found in told] == ["a bug"]
 
 
+def test_leaves_that_tensorstore_cannot_read_are_not_printed_one_by_one(caplog):
+    """Of a damaged folder asyncio printed a hundred tracebacks beside the one line."""
+    step_folder._context()
+    for text in ('NOT_FOUND: Error opening "cast" driver: Error opening "zarr3" driver', "a bug"):
+        logging.getLogger("asyncio").error("never retrieved", exc_info=ValueError(text))
+    assert [str(record.exc_info[1]) for record in caplog.records] == ["a bug"]
+
+
 def test_without_a_way_round_a_name_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(step_folder.os.path, "isdir", lambda path: False)
     with pytest.raises(ValueError, match=r"choose a name without \* \? \[ \] : "):
