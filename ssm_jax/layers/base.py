@@ -15,6 +15,7 @@ The filter, and which layers have a state form: see `filter.py`.
 from __future__ import annotations
 
 import operator
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import jax
@@ -284,27 +285,27 @@ class StateSpaceLayer(nnx.Module):
         """The mode of a call that names none."""
         return "conv"
 
+    @abstractmethod
     def state_shape(self) -> tuple[int, ...]:
         """Of the state of one sequence."""
-        raise NotImplementedError
 
+    @abstractmethod
     def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
         """y_BLH with the filter and D, as if padded to this many steps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scan(self, v_BLH: Array, scale: Scale) -> Array:
         """y_BLH without filter and D, of a layer that may look ahead."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run_from(
         self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
     ) -> tuple[Array, Array]:
         """y_BLH without D, and the state after lengths_B steps; None: zero, and L."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
         """The state after one step, and y_BH without D."""
-        raise NotImplementedError
 
 
 def _kept(state: Array, dtype: Any) -> Any:

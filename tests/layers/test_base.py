@@ -9,6 +9,7 @@ from flax import nnx
 from ssm_jax.kernels import dplr_recurrence, s4d_recurrence
 from ssm_jax.kernels.padding import checked_lengths, real_steps
 from ssm_jax.layers import LAYERS
+from ssm_jax.layers.base import StateSpaceLayer
 
 B, L, H = 3, 3, 2
 each_layer = pytest.mark.parametrize("name", LAYERS)
@@ -290,3 +291,11 @@ def test_what_is_no_mode_integer_or_state_is_one_line_with_the_name(name):
     ):
         with pytest.raises((TypeError, ValueError), match=f"^{layer.NAME}: [^\\n]*$"):
             call()
+
+
+def test_a_layer_that_lacks_a_form_cannot_be_made_and_the_error_names_it():
+    class Half(StateSpaceLayer):
+        NAME = "Half"
+
+    with pytest.raises(TypeError, match="advance, convolve, run_from, scan, state_shape"):
+        Half()
