@@ -6,7 +6,7 @@ Kernel: the reference sums the N modes tap by tap, l = 0..L-1, from the same flo
 taken as exact numbers; 16 channels, 64 modes, LRA initialization; and the denoising model of
 arXiv:2410.02035 (3 channels, dt = 1e-4, Im A spaced by 490.52 rad). max: largest error over the
 largest tap. rms: root mean square of the error over that of the kernel. Layers: rms over the
-outputs, against a loop over the steps (ssm_jax/bench/accuracy.py).
+outputs, against a loop over the steps (benchmarks/accuracy.py).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax import cli
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
 
 ALPHAS = (0.1, 1.0, 3.0, 10.0)
 LENGTHS = (64, 257, 2048, 16384)
@@ -80,7 +80,7 @@ def errors(system: tuple[np.ndarray, np.ndarray, np.ndarray], length: int) -> di
 def main(argv: list[str]) -> int:
     flags = (Flag("out", "file for the result", kind=Path, writes="file"),)
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
-    from ssm_jax.bench.accuracy import OPTIONS, WAYS, layer_errors
+    from benchmarks.accuracy import OPTIONS, WAYS, layer_errors
     from ssm_jax.train.record import run_record
     from ssm_jax.train.workdir import write_json_atomic
 

@@ -16,9 +16,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ssm_jax import cli
-from ssm_jax.data.recipe import default_data_dir
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.data.prepare import default_data_dir
 
 
 def main(argv: list[str]) -> int:
@@ -38,8 +38,8 @@ def main(argv: list[str]) -> int:
     if len(values["checkpoint"]) > 1:
         cli.fail(f"give one checkpoint, got {len(values['checkpoint'])}.")
 
-    from ssm_jax.train.analyze import analyze  # after the options: JAX takes a second
-    from ssm_jax.train.analyze_tables import print_analysis
+    from ssm_jax.train.runs.analyze import analyze  # after the options: JAX takes a second
+    from ssm_jax.train.runs.tables import print_analysis
 
     result, paths = analyze(
         Path(values["checkpoint"][0]),

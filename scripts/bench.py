@@ -27,10 +27,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from ssm_jax import cli
-from ssm_jax.data.recipe import default_data_dir
-from ssm_jax.heap import keep_freed_memory
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.data.prepare import default_data_dir
 
 WHAT = ("layers", "steps", "kernels", "memory", "buckets")
 LRA = Path(__file__).parents[1] / "configs/lra"
@@ -84,8 +83,8 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from ssm_jax.bench import buckets, forms, kernels, layers, steps
-    from ssm_jax.bench.measure import in_fresh_process
+    from benchmarks import buckets, forms, kernels, layers, steps
+    from benchmarks.measure import in_fresh_process
 
     kinds = _words(values["kinds"])
     lengths = [int(word) for word in _words(values["lengths"])]
@@ -99,6 +98,8 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
                 yield in_fresh_process(steps.planned_memory, cfg)
     elif cfg is not None and values["what"] == "buckets":
         arguments = cfg, values["data_dir"], values["rounds"]
+        from ssm_jax.kernels.cpu import keep_freed_memory
+
         yield in_fresh_process(buckets.measure_buckets, *arguments, first=keep_freed_memory)
     elif cfg is not None:
         yield in_fresh_process(steps.measure_step, cfg, values["rounds"], first=keep_freed_memory)
@@ -146,9 +147,9 @@ def check(values: dict[str, Any]) -> None:
     Raises:
       ValueError: what was asked, and what there is.
     """
-    from ssm_jax.arms import ARMS
-    from ssm_jax.bench.steps import CPU_BATCHES
+    from benchmarks.steps import CPU_BATCHES
     from ssm_jax.layers import LAYERS
+    from ssm_jax.lra.variants import ARMS
 
     for name, known in (("kinds", LAYERS), ("tasks", CPU_BATCHES), ("arms", ARMS)):
         unknown = [word for word in _words(values[name]) if word not in known]

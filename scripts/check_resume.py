@@ -24,8 +24,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssm_jax import cli
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
 
 SIGNALS = (
     signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1,
@@ -81,7 +81,7 @@ def interrupt_at(
 
 def newest_leaves(workdir: Path) -> tuple[int, dict[str, Any]]:
     """The newest checkpoint's step, and its leaves' shapes, dtypes and verified checksums."""
-    from ssm_jax.train import step_folder
+    from ssm_jax.train.checkpoint import io as step_folder
 
     step = step_folder.list_steps(workdir / "checkpoints")[-1]
     path = (workdir / "checkpoints" / str(step)).absolute()

@@ -21,10 +21,9 @@ from ssm_jax import stop
 if __name__ == "__main__":
     stop.catch_signals()  # the imports take a moment
 
-from ssm_jax import cli
-from ssm_jax.heap import keep_freed_memory
-from ssm_jax.options import Flag
-from ssm_jax.studies.command import load
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.stories.cells import load
 
 GRID = Flag("grid", "all settings of the paper instead of four", False, bool)
 
@@ -35,9 +34,13 @@ def main(argv: list[str]) -> int:
         with cfg.unlocked():
             cfg.data.source = "official"
 
+    from ssm_jax.kernels.cpu import keep_freed_memory
+
     keep_freed_memory()
-    from ssm_jax.studies import denoise  # after the options: importing JAX takes a second
-    from ssm_jax.studies.cells import Place
+    from ssm_jax.stories.cells import Place
+    from ssm_jax.stories.denoise import (
+        run as denoise,  # after the options: importing JAX takes a second
+    )
 
     place = Place(
         folder=values["folder"],

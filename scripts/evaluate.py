@@ -14,9 +14,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ssm_jax import cli
-from ssm_jax.data.recipe import default_data_dir
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.data.prepare import default_data_dir
 
 
 def main(argv: list[str]) -> int:
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
     if out is not None and (out.suffix != ".json" or out.name in ("record.json", "summary.json")):
         cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
 
-    from ssm_jax.train.evaluate import evaluate_run  # after the options: JAX takes a second
-    from ssm_jax.train.evaluation_tables import print_evaluation
+    from ssm_jax.train.runs.evaluate import evaluate_run  # after the options: JAX takes a second
+    from ssm_jax.train.runs.tables import print_evaluation
     from ssm_jax.train.workdir import write_json_atomic
 
     result = evaluate_run(

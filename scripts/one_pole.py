@@ -2,7 +2,7 @@
 
     python scripts/one_pole.py --out=results/theory/one_pole.json
 
-The pole is -0.5 + i with residue 1 + i; see ssm_jax/analysis/one_pole.py for the three targets.
+The pole is -0.5 + i with residue 1 + i; see ssm_jax/stories/one_pole.py for the three targets.
 Beside the JSON file a figure of the same name is written. Some seconds on a CPU.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax import cli
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
 
 BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 DISTANCES = np.geomspace(1e2, 1e4, 13)
@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
     if out.suffix != ".json":
         cli.fail(f"--out={out} does not fit: it must be a .json.")
 
-    from ssm_jax.analysis import one_pole  # after the options: importing JAX takes a second
-    from ssm_jax.analysis.figures import save
-    from ssm_jax.analysis.figures.one_pole import one_pole_figure
+    from ssm_jax.plots import save
+    from ssm_jax.stories import one_pole  # after the options: importing JAX takes a second
+    from ssm_jax.stories.one_pole import one_pole_figure
     from ssm_jax.train.record import run_record
     from ssm_jax.train.workdir import write_json_atomic
 

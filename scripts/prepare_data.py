@@ -25,15 +25,15 @@ from typing import Any, NoReturn, get_type_hints
 # on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ssm_jax import cli
-from ssm_jax.config_check import seed_fault
-from ssm_jax.data.catalog import CATALOG, command_of
+from ssm_jax.config import cli
+from ssm_jax.config.check import seed_fault
 from ssm_jax.data.describe import facts_of, table_of
 from ssm_jax.data.manifest import DamagedError
-from ssm_jax.data.recipe import Place, check_name, prepare
-from ssm_jax.data.shards import cpu_count
+from ssm_jax.data.prepare import Place, check_name, prepare
 from ssm_jax.data.store import stores_of, unfinished, verify_store
-from ssm_jax.places import check_writable, local_path, os_fault, printable
+from ssm_jax.data.workers import cpu_count
+from ssm_jax.files import check_writable, local_path, os_fault, printable
+from ssm_jax.lra.catalog import CATALOG, command_of
 
 TRUTH = {"true": True, "false": False}
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ssm_jax import cli
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
 from ssm_jax.train.workdir import write_text_atomic
 
 ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
@@ -31,7 +31,7 @@ FLAGS = (
 
 def main(argv: list[str]) -> int:
     values = cli.load_flags(argv, flags=FLAGS, about=__doc__ or "", words=RUNS)
-    from ssm_jax.analysis.report import FORMATS, collect, tabulate  # after the options: they wait
+    from ssm_jax.lra.report import FORMATS, collect, tabulate  # after the options: they wait
 
     out = values["out"]
     table = tabulate(*collect(values["runs"]))

@@ -22,10 +22,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from ssm_jax import cli
 from ssm_jax import config as config_lib
-from ssm_jax.data.recipe import Place, default_data_dir
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.data.prepare import Place, default_data_dir
 
 FLAGS = (
     Flag("file", "array of your own, .npy, in the place of the task's data", kind=Path),
@@ -130,8 +130,8 @@ def main(argv: list[str]) -> int:
     model = cfg.model
     y_N, dt = modes_of(model), (model.dt_min, model.dt_max)
 
+    from ssm_jax.analysis import choose as knobs
     from ssm_jax.analysis import input_spectrum as spectra
-    from ssm_jax.analysis import knobs
     from ssm_jax.train.record import run_record
     from ssm_jax.train.workdir import write_json_atomic
 
@@ -174,7 +174,7 @@ def main(argv: list[str]) -> int:
     }
     show(result)
     if values["figure"] is not None:
-        from ssm_jax.analysis.figures.spectrum import draw_spectrum
+        from ssm_jax.plots.spectrum import draw_spectrum
 
         shown = {1.0: "", float(max(alphas)): "", start: "start"}
         draw_spectrum(

@@ -23,12 +23,11 @@ from ssm_jax import stop
 if __name__ == "__main__":
     stop.catch_signals()  # the imports take a moment
 
-from ssm_jax import cli
 from ssm_jax import config as config_lib
-from ssm_jax.config_file import load_sweep
-from ssm_jax.data.recipe import default_data_dir
-from ssm_jax.heap import keep_freed_memory
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.config.load import load_sweep
+from ssm_jax.data.prepare import default_data_dir
 from ssm_jax.sweep.cells import Run, runs_of
 
 FLAGS = (
@@ -59,8 +58,8 @@ def runs_asked(command: cli.Command) -> list[Run]:
 
 def report(runs: list[Run], command: cli.Command, argv: list[str]) -> dict[str, Any]:
     """Write the tables and the figure into the folder; the document that they show."""
-    from ssm_jax.analysis.figures.heatmap import draw_sweep
-    from ssm_jax.analysis.sweep_table import caption, to_csv, to_markdown
+    from ssm_jax.plots.heatmap import draw_sweep
+    from ssm_jax.sweep.cells import caption, to_csv, to_markdown
     from ssm_jax.sweep.results import document_of
     from ssm_jax.tasks import TASKS
     from ssm_jax.train.record import published
@@ -102,6 +101,8 @@ def main(argv: list[str]) -> int:
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     if not values["report_only"]:
+        from ssm_jax.kernels.cpu import keep_freed_memory
+
         keep_freed_memory()
         from ssm_jax.sweep.run import run_sweep, share_compiled  # JAX takes a second
         from ssm_jax.train import experiment as experiment_lib

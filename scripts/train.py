@@ -22,11 +22,10 @@ from ssm_jax import stop
 if __name__ == "__main__":
     stop.catch_signals()  # the imports take a moment
 
-from ssm_jax import cli
-from ssm_jax.data.recipe import default_data_dir
-from ssm_jax.heap import keep_freed_memory
-from ssm_jax.options import Flag
-from ssm_jax.places import check_writable
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.data.prepare import default_data_dir
+from ssm_jax.files import check_writable
 from ssm_jax.train.logs import default_wandb
 from ssm_jax.train.workdir import Workdir
 
@@ -57,15 +56,15 @@ def main(argv: list[str]) -> int:
     if not values["dry_run"] and not Workdir(values["workdir"]).done:
         check_writable(values["workdir"], "folder")
 
+    from ssm_jax.kernels.cpu import keep_freed_memory
+
     keep_freed_memory()
-    from ssm_jax.train import (
-        experiment as experiment_lib,  # after the options: importing JAX takes a second
-    )
+    from ssm_jax.train import experiment as experiment_lib
     from ssm_jax.train.loop import train_and_evaluate
 
     experiment = experiment_lib.build(cfg, data_dir=values["data_dir"], files=values["from"])
     if values["dry_run"]:
-        from ssm_jax.train.dry_run import print_plan
+        from ssm_jax.train.console import print_plan
 
         print_plan(experiment)
         return 0

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from readme import ablation, bias, measured, runs
 from readme.common import ROOT
 
-from ssm_jax import cli
-from ssm_jax.options import Flag
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
 
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {

@@ -20,16 +20,19 @@ from ssm_jax import stop
 if __name__ == "__main__":
     stop.catch_signals()  # the imports take a moment
 
-from ssm_jax import cli
-from ssm_jax.heap import keep_freed_memory
-from ssm_jax.studies.command import load
+from ssm_jax.config import cli
+from ssm_jax.stories.cells import load
 
 
 def main(argv: list[str]) -> int:
     cfg, values, overrides = load(argv, "waves", about=__doc__ or "")
+    from ssm_jax.kernels.cpu import keep_freed_memory
+
     keep_freed_memory()
-    from ssm_jax.studies import waves  # after the options: importing JAX takes a second
-    from ssm_jax.studies.cells import Place
+    from ssm_jax.stories.cells import Place
+    from ssm_jax.stories.waves import (
+        run as waves,  # after the options: importing JAX takes a second
+    )
 
     place = Place(
         folder=values["folder"],

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ssm_jax import cli, config, options
-from ssm_jax.options import Flag
+from ssm_jax import config
+from ssm_jax.config import argv as options
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
 
 FLAGS = (cli.WORKDIR, cli.WANDB, cli.DRY_RUN)
 CONFIG = """

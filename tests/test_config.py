@@ -3,7 +3,8 @@
 import pytest
 from ml_collections import ConfigDict
 
-from ssm_jax import config, config_check
+from ssm_jax import config
+from ssm_jax.config import check as config_check
 from ssm_jax.tasks import TASKS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssm_jax.config_file import load_config, load_sweep
+from ssm_jax.config.load import load_config, load_sweep
 
 FILE = """
 import numpy as np

@@ -15,87 +15,65 @@ FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
 # A part is a folder of ssm_jax, or a file beside them. Python's own modules are free to all.
 MAY_IMPORT = {
     "kernels": {"jax", "numpy"},
-    "init": {"ranges", "user_cache", "jax", "numpy"},
+    "init": {"ranges", "files", "jax", "numpy"},
     "layers": {"kernels", "init", "ranges", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "ranges", "jax", "numpy", "flax"},
-    "data": {
-        "lock", "places", "user_cache",
-        "numpy", "rich", "grain", "tensorflow_datasets", "PIL", "numba",
+    "data": {"files", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
+    "lra": {
+        "data", "files", "progress", "config", "ml_collections", "numpy", "PIL", "numba", "scipy",
     },
-    "tasks": {"models", "layers", "data", "jax", "flax", "optax"},
+    "tasks": {"models", "layers", "data", "lra", "stories", "jax", "flax", "optax"},
     "train": {
-        "tasks", "data", "config", "config_check", "analysis", "layers", "kernels",
-        "lock", "places", "stop",
+        "tasks", "data", "config", "analysis", "plots", "layers", "kernels",
+        "files", "stop",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
-    "studies": {
-        "sweep", "train", "tasks", "data", "models", "analysis", "config", "cli", "options", "stop",
-        "places", "jax", "numpy", "flax", "rich", "ml_collections",
+    "stories": {
+        "sweep", "train", "tasks", "data", "models", "layers", "kernels", "analysis", "plots",
+        "config", "stop", "ranges", "files", "progress",
+        "jax", "numpy", "flax", "PIL", "rich", "ml_collections", "matplotlib",
     },
-    "analysis": {"kernels", "models", "places", "jax", "numpy", "flax", "matplotlib", "scipy"},
-    "bench": {
-        "layers", "kernels", "init", "models", "train", "data", "config",
-        "jax", "numpy", "flax", "ml_collections",
-    },
-    "sweep": {
-        "train", "analysis", "config", "config_check", "config_file", "stop",
-        "places", "jax", "ml_collections",
-    },
-    "config": {"ml_collections"},
-    "arms": {"config", "ml_collections"},
-    "config_check": {"config", "ranges", "ml_collections"},
-    "config_file": {"config", "config_check", "options", "places", "ml_collections"},
-    "options": {"config", "places", "ml_collections"},
-    "cli": {
-        "config", "config_check", "config_file", "options", "places", "stop",
-        "jax", "ml_collections",
-    },
-    "user_cache": set(),
-    "places": set(),
-    "lock": {"places", "stop"},
+    "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
+    "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
+    "sweep": {"train", "config", "stop", "files", "jax", "ml_collections"},
+    "config": {"ranges", "files", "stop", "jax", "ml_collections"},
+    "progress": {"files", "rich"},
+    "files": {"stop"},
     "stop": {"jax"},
     "ranges": {"numpy"},
     "dims": set(),
-    "heap": set(),
     "__init__": set(),
 }  # fmt: skip
 
-FIGURES = (
-    "__init__",
-    "curves",
-    "denoise",
-    "diagnostics",
-    "heatmap",
-    "layers",
-    "one_pole",
-    "panels",
-    "spectrum",
-    "waves",
-)
 ONLY_IN = {
-    "orbax": {"train/step_folder.py"},  # what train/checkpoint.py keeps in a folder of one step
+    "orbax": {"train/checkpoint/io.py"},  # what train/checkpoint keeps in a folder of one step
     "wandb": {"train/logs.py"},
-    "matplotlib": {f"analysis/figures/{name}.py" for name in FIGURES},
+    "matplotlib": {
+        *(f"plots/{name}.py" for name in (
+            "__init__", "heatmap", "layers", "panels", "run", "spectrum",
+        )),
+        "stories/one_pole.py",
+        "stories/denoise/figures.py",
+        "stories/waves/run.py",
+    },
     "grain": {"data/loader.py"},
-    "numba": {"data/pathfinder_core.py"},
+    "numba": {"lra/pathfinder_raster.py"},
     "tensorflow_datasets": {"data/builder.py"},
     "ml_collections": {
-        "arms.py",
-        "config.py",
-        "config_check.py",
-        "config_file.py",
-        "options.py",
-        "cli.py",
+        "config/options.py",
+        "config/check.py",
+        "config/load.py",
+        "config/argv.py",
+        "config/cli.py",
+        "lra/variants.py",
         "train/experiment.py",
-        "studies/cells.py",
-        "studies/denoise.py",
-        "studies/waves.py",
-        "bench/buckets.py",
-        "bench/steps.py",
+        "stories/cells.py",
+        "stories/denoise/run.py",
+        "stories/waves/run.py",
         "sweep/cells.py",
         "sweep/run.py",
     },
-}
+}  # fmt: skip
 
 
 def name_of(file: Path) -> str:
@@ -157,14 +135,14 @@ def test_config_dict_stops_at_the_loop():
         assert "ConfigDict" not in named or name_of(file) in allowed, name_of(file)
 
 
-def test_experiment_files_import_config_and_arms_alone():
+def test_experiment_files_import_config_and_variants_alone():
     files = sorted((ROOT / "configs").rglob("*.py"))
     assert files
     for file in files:
         known = {
             name for name in imports(file) if name.split(".")[0] not in sys.stdlib_module_names
         }
-        assert known <= {"ssm_jax.config", "ssm_jax.arms", "ml_collections"}, file
+        assert known <= {"ssm_jax.config", "ssm_jax.lra", "ml_collections"}, file
 
 
 def modules(part: str, *, but: tuple[str, ...] = ()) -> list[str]:
@@ -172,7 +150,7 @@ def modules(part: str, *, but: tuple[str, ...] = ()) -> list[str]:
     return [
         "ssm_jax." + name.replace("/", ".").removesuffix(".__init__")
         for name in names
-        if name.removeprefix("data/") not in but
+        if name.removeprefix(f"{part}/") not in but
     ]
 
 
@@ -188,7 +166,7 @@ FRESH = {
         {"orbax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
     ),
     "data": (
-        modules("data", but=("loader", "builder")),
+        modules("data", but=("loader", "builder")) + modules("lra", but=("variants",)),
         {"jax", "flax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
     ),
     "builder": (["ssm_jax.data.builder"], {"jax", "flax", "grain", "matplotlib"}),
@@ -198,7 +176,7 @@ FRESH = {
     ),
     "analysis": (modules("analysis"), {"orbax", "grain", "tensorflow_datasets", "ml_collections"}),
     "command_line": (
-        modules("config") + modules("arms") + modules("options") + modules("cli"),
+        [*modules("config"), "ssm_jax.lra.variants"],
         {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "matplotlib"},
     ),
 }

@@ -9,11 +9,13 @@ import jax
 import pytest
 from flax import nnx
 
-from ssm_jax import arms, config, config_check
-from ssm_jax.data.catalog import entry_of
+from ssm_jax import config
+from ssm_jax.config import check as config_check
+from ssm_jax.lra import variants
+from ssm_jax.lra.catalog import entry_of
 from ssm_jax.tasks.classification import build_classifier
 from ssm_jax.train.optim import assign, groups_from
-from ssm_jax.train.state import split
+from ssm_jax.train.step import split
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
@@ -61,7 +63,7 @@ def count(shapes):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize("arm", arms.ARMS)
+@pytest.mark.parametrize("arm", variants.ARMS)
 @pytest.mark.parametrize("task", TASKS)
 def test_an_arm_is_valid_named_and_of_the_published_size(task, arm):
     cfg = experiment(task, arm)
@@ -89,7 +91,7 @@ def test_the_matched_baseline_differs_in_alpha_and_beta_alone(task):
     assert (baseline["model.alpha"], baseline["model.beta.init"]) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("arm", arms.ARMS)
+@pytest.mark.parametrize("arm", variants.ARMS)
 @pytest.mark.parametrize("task", TASKS)
 def test_small_versions_of_an_arm_are_valid_and_say_what_they_are(task, arm):
     for size in ("smoke", "reduced"):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ssm_jax import places
-from ssm_jax.options import convert
-from ssm_jax.places import check_writable, local_path, naming, os_fault, parse_json
+from ssm_jax import files as places
+from ssm_jax.config.argv import convert
+from ssm_jax.files import check_writable, local_path, naming, os_fault, parse_json
 
 NAMES = (
     "[test]", "exp [v2] a", "back\\slash", "with space", "'q'", '"q"', "100%", "ü日本", "-dash",

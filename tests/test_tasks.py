@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 from running import numbers, run
 
-from ssm_jax import config, config_check
+from ssm_jax import config
+from ssm_jax.config import check as config_check
 from ssm_jax.init import DT_TRANSFORMS, INITS, REAL_TRANSFORMS
 from ssm_jax.init.mimo import C_INITS
 from ssm_jax.kernels.discretize import DISCRETIZATIONS

@@ -10,32 +10,32 @@ size: not run.
 --from=PATH trains on the official images.
 """
 
-from ssm_jax import arms
 from ssm_jax import config as config_lib
+from ssm_jax.lra import variants
 
 
 def get_config(arg=""):
-    cfg, arm, size = arms.start(arg, "pathfinder")
+    cfg, arm, size = variants.start(arg, "pathfinder")
     cfg.seed = 3333
     cfg.data.padded_length = 1_024
     if arm == "s4":
-        arms.s4(cfg, d_model=256, d_state=32, n_ssm=256)
+        variants.s4(cfg, d_model=256, d_state=32, n_ssm=256)
         cfg.batch_size = 64
         cfg.train.epochs = 200.0  # 500,000 steps
         config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.004, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 50_000, 500_000
     elif arm == "s5":
-        arms.s5(
+        variants.s5(
             cfg, d_model=192, ssm_size=256, n_blocks=8, C_init="trunc_standard_normal",
             gate="half_glu1", dropout=0.05, norm_momentum=0.1,
         )  # fmt: skip
         cfg.data.mean, cfg.data.std = 0.5, 0.5  # S5 alone centres the pixels
         cfg.batch_size = 64
         cfg.train.epochs = 200.0
-        arms.s5_rates(cfg, lr=0.0045, ssm_lr=0.0009, weight_decay=0.03)
+        variants.s5_rates(cfg, lr=0.0045, ssm_lr=0.0009, weight_decay=0.03)
         cfg.schedule.warmup_steps = 2_500  # one epoch
     else:
-        arms.s4d(cfg, arm, alpha=3.0)
+        variants.s4d(cfg, arm, alpha=3.0)
         cfg.model.d_model = 256
         cfg.batch_size = 50
         cfg.train.epochs = 300.0  # 960,000 steps
@@ -43,13 +43,13 @@ def get_config(arg=""):
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 150_000, 800_000
         cfg.schedule.clamp = False
     if arm in ("s4", "s5"):  # the other arms are then still warming up
-        arms.early(cfg, accuracy=0.90, epoch=20)
-    return arms.finish(cfg, size, reduce)
+        variants.early(cfg, accuracy=0.90, epoch=20)
+    return variants.finish(cfg, size, reduce)
 
 
 def reduce(cfg):
     """For an hour on two CPU cores: fewer images, a smaller model, a short warmup."""
-    arms.shorten(
+    variants.shorten(
         cfg,
         "40,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 8 epochs.",
         batch_size=32,

@@ -10,32 +10,32 @@ In 16 GB of memory: --config.train.accumulate=5 --config.model.remat=true; --dry
 step takes.
 """
 
-from ssm_jax import arms
 from ssm_jax import config as config_lib
+from ssm_jax.lra import variants
 
 
 def get_config(arg=""):
-    cfg, arm, size = arms.start(arg, "pathx")
+    cfg, arm, size = variants.start(arg, "pathx")
     cfg.seed = 3333
     cfg.data.padded_length = 16_384
     if arm == "s4":
-        arms.s4(cfg, d_model=256, d_state=32, n_ssm=256)
+        variants.s4(cfg, d_model=256, d_state=32, n_ssm=256)
         cfg.batch_size = 16
         cfg.train.epochs = 50.0  # 500,000 steps
         config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.001, 0.05))
         cfg.schedule.warmup_steps, cfg.schedule.total_steps = 50_000, 500_000
     elif arm == "s5":
-        arms.s5(
+        variants.s5(
             cfg, d_model=128, ssm_size=256, n_blocks=16, C_init="complex_normal",
             gate="half_glu1", norm_momentum=0.1,
         )  # fmt: skip
         cfg.data.mean, cfg.data.std = 0.5, 0.5  # S5 alone centres the pixels
         cfg.batch_size = 32
         cfg.train.epochs = 75.0
-        arms.s5_rates(cfg, lr=0.0018, ssm_lr=0.0006, weight_decay=0.06, optimizer="BandCdecay")
+        variants.s5_rates(cfg, lr=0.0018, ssm_lr=0.0006, weight_decay=0.06, optimizer="BandCdecay")
         cfg.schedule.warmup_steps = 5_000  # one epoch
     else:
-        arms.s4d(cfg, arm, alpha=5.0)
+        variants.s4d(cfg, arm, alpha=5.0)
         cfg.model.d_model = cfg.model.n_ssm = 128
         cfg.batch_size = 20
         cfg.train.epochs = 150.0  # 1,200,000 steps
@@ -44,13 +44,13 @@ def get_config(arg=""):
         cfg.schedule.clamp = False
     cfg.model.dt_min = 1e-4
     if arm in ("s4", "s5"):  # the other arms are then still warming up
-        arms.early(cfg, accuracy=0.92, epoch=10)
-    return arms.finish(cfg, size, reduce)
+        variants.early(cfg, accuracy=0.92, epoch=10)
+    return variants.finish(cfg, size, reduce)
 
 
 def reduce(cfg):
     """The same images at a quarter of the model, for a GPU of any size."""
-    arms.shorten(
+    variants.shorten(
         cfg,
         "20,000 generated training images (LRA: 160,000), 4 blocks of 64 channels, 10 epochs.",
         batch_size=20,

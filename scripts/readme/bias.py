@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from readme.common import load, table, where
-from ssm_jax.studies import denoise, waves
+from ssm_jax.stories.denoise import run as denoise
+from ssm_jax.stories.waves import run as waves
 
 
 def _one(path: str) -> tuple[str, dict[str, Any]] | None:
@@ -33,7 +34,7 @@ def wave_errors() -> str:
 
 
 def _study(file: str, study: Any, more: str = "") -> str:
-    """The table of a module of ssm_jax.studies."""
+    """The table of a module of ssm_jax.stories."""
     if (found := _one(file)) is None:
         return "Not run.\n"
     path, result = found

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssm_jax.studies.cells import markdown
+from ssm_jax.stories.cells import markdown
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"

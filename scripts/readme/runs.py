@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from readme.common import commit_of, device_of, load, table
-from ssm_jax.analysis.published import ANCHORS, COLUMNS
+from ssm_jax.lra.published import ANCHORS, COLUMNS
 
 
 def listops_small() -> str:

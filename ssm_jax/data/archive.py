@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ssm_jax.places import printable
+from ssm_jax.files import printable
 
 _HEADERS = 1 << 18  # bytes before a member: its header, long names, attributes of PAX
 _ATTRIBUTES = 100  # of PAX that hold for all members that follow

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ssm_jax.data.progress import stage
 from ssm_jax.data.store import locked, sha256_of
+from ssm_jax.progress import stage
 
 _CHUNK = 1 << 18  # bytes; what Ctrl-C can lose
 _SILENCE = 30.0  # seconds that a server may pause within a file

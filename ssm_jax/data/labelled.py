@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssm_jax.data.dataset import Dataset, Provenance
-from ssm_jax.data.examples import Examples, Images, Pairs, Splits, check_values, spread
-from ssm_jax.data.ragged import Ragged
+from ssm_jax.data.examples import Examples, Images, Pairs, Ragged, Splits, check_values, spread
 from ssm_jax.data.store import Store
 from ssm_jax.data.vocabulary import EOS, PAD
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_jax.data.examples import KINDS
-from ssm_jax.places import parse_json, printable
+from ssm_jax.files import parse_json, printable
 
 FORMAT = 2  # of the folder; raise it when an older reader would misread it
 MANIFEST = "manifest.json"

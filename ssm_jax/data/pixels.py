@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ssm_jax.places import printable
+from ssm_jax.files import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from ssm_jax.data.archive import Counted, Limits, OneLine, Tar, shown
-from ssm_jax.data.progress import stage
+from ssm_jax.progress import stage
 
 K = TypeVar("K", bound=Hashable)
 

@@ -1,10 +1,9 @@
 """Where eigenvalues and timescales start, as functions of plain numbers."""
 
-from ssm_jax.init.diagonal import INITS, Modes, initial_modes, s4d_lin
 from ssm_jax.init.hippo import Eigenbasis, Nplr, fout_nplr, legs, legs_normal, legs_nplr
+from ssm_jax.init.modes import INITS, Modes, initial_modes, s4d_lin
 from ssm_jax.init.ptd import legs_ptd
-from ssm_jax.init.real_part import REAL_TRANSFORMS
-from ssm_jax.init.timescale import DT_TRANSFORMS, inverse_softplus, log_uniform
+from ssm_jax.init.transforms import DT_TRANSFORMS, REAL_TRANSFORMS, inverse_softplus, log_uniform
 
 __all__ = [
     "DT_TRANSFORMS",

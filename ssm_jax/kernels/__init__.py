@@ -3,18 +3,22 @@
 from ssm_jax.kernels.diagonal import s4d_kernel
 from ssm_jax.kernels.discretize import discretize_bilinear, discretize_zoh
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
-from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.kernels.fftconv import fft_conv
-from ssm_jax.kernels.frequency import (
+from ssm_jax.kernels.filter import (
     circular_gain,
     discrete_transfer_function,
     sobolev_frequency,
     sobolev_gain,
     transfer_function,
 )
-from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
+from ssm_jax.kernels.recurrence import (
+    dplr_anticausal,
+    dplr_recurrence,
+    s4d_anticausal,
+    s4d_recurrence,
+)
+from ssm_jax.kernels.response import pair_sensitivity, pole_sensitivity
 from ssm_jax.kernels.scan import diagonal_scan
-from ssm_jax.kernels.sensitivity import pair_sensitivity, pole_sensitivity
 
 __all__ = [
     "circular_gain",

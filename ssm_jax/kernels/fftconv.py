@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels.half_spectra import first_samples, half_spectra, halves_of_gain
-from ssm_jax.kernels.materialize import materialize
+from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.cpu import first_samples, half_spectra, halves_of_gain, materialize
 from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
-from ssm_jax.kernels.types import in_one_type
 
 METHODS = ("auto", "whole", "halves")
 

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels.materialize import materialize
-from ssm_jax.kernels.multiplier import power
+from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.cpu import materialize
+from ssm_jax.kernels.discretize import power
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts
 from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
-from ssm_jax.kernels.types import in_one_type
 
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 

@@ -18,19 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels.linear_map import linear_map
-from ssm_jax.kernels.multiplier import (
-    Multiplier,
-    factor,
-    from_parts,
-    in_parts,
-    swapped,
-    times,
-)
+from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.discretize import Multiplier, factor, from_parts, in_parts, swapped, times
 from ssm_jax.kernels.phase import Phase
-from ssm_jax.kernels.ruled import Ruled
+from ssm_jax.kernels.rules import Ruled, linear_map
 from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
-from ssm_jax.kernels.types import in_one_type
 
 METHODS = ("auto", "chunked", "associative")
 

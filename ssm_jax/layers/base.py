@@ -26,16 +26,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax import ranges
-from ssm_jax.init.real_part import REAL_TRANSFORMS
-from ssm_jax.init.timescale import DT_TRANSFORMS
-from ssm_jax.kernels.frequency import BETA_UNITS
-from ssm_jax.kernels.padding import checked_lengths, known_values, without_padding
+from ssm_jax.init.transforms import DT_TRANSFORMS, REAL_TRANSFORMS
+from ssm_jax.kernels.arrays import checked_lengths, complex_of, known_values, without_padding
+from ssm_jax.kernels.filter import BETA_UNITS
 from ssm_jax.kernels.sharding import on_any_mesh
-from ssm_jax.kernels.types import complex_of
-from ssm_jax.layers.dropout import checked_key
-from ssm_jax.layers.dropout import dropout as apply_dropout
 from ssm_jax.layers.filter import WHOLE_SEQUENCE, filter_exponent, require_state_form
-from ssm_jax.layers.inputs import checked_input, computed_in, in_type, returned_in
+from ssm_jax.layers.inputs import checked_input, checked_key, computed_in, in_type, returned_in
+from ssm_jax.layers.inputs import dropout as apply_dropout
 
 MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
 

@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax import ranges
-from ssm_jax.kernels.padding import known_values
+from ssm_jax.kernels.arrays import known_values
 
 WHOLE_SEQUENCE = "mode='scan'"  # the one use of a recurrence that has the future at hand
 

@@ -9,8 +9,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax import ranges
-from ssm_jax.kernels.materialize import materialize
-from ssm_jax.kernels.padding import checked_lengths, real_steps
+from ssm_jax.kernels.arrays import checked_lengths, real_steps
+from ssm_jax.kernels.cpu import materialize
 from ssm_jax.layers.inputs import checked_input, computed_in, returned_in
 
 EPSILON = 1e-5

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.kernels import fft_conv
-from ssm_jax.kernels.padding import checked_lengths, without_padding
+from ssm_jax.kernels.arrays import checked_lengths, without_padding
 from ssm_jax.layers.inputs import computed_in
 from ssm_jax.layers.s4 import S4
 from ssm_jax.layers.s4d import S4D

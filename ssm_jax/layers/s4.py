@@ -11,10 +11,10 @@ from jax import Array
 from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
-from ssm_jax.init.real_part import REAL_TRANSFORMS
+from ssm_jax.init.transforms import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, sobolev_gain
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
-from ssm_jax.kernels.dplr_recurrence import dplr_anticausal, dplr_recurrence
+from ssm_jax.kernels.recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import as_complex
 

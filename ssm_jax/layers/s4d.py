@@ -10,11 +10,10 @@ from jax.typing import ArrayLike
 
 from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
-from ssm_jax.init.given import starting_modes
-from ssm_jax.init.real_part import REAL_TRANSFORMS
+from ssm_jax.init.modes import starting_modes
+from ssm_jax.init.transforms import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, s4d_kernel, sobolev_gain
-from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent
-from ssm_jax.kernels.multiplier import lacking
+from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent, lacking
 from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.filter import Knob

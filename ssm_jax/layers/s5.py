@@ -10,13 +10,19 @@ from jax import Array
 
 from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
-from ssm_jax.init.diagonal import INITS, initial_modes
 from ssm_jax.init.mimo import C_INITS, EIGENBASES, input_matrix, output_matrix, real_basis
-from ssm_jax.init.real_part import REAL_TRANSFORMS
+from ssm_jax.init.modes import INITS, initial_modes
+from ssm_jax.init.transforms import REAL_TRANSFORMS
 from ssm_jax.kernels import sobolev_gain
-from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent
+from ssm_jax.kernels.discretize import (
+    DISCRETIZATIONS,
+    DISCRETIZE,
+    exponent,
+    from_parts,
+    in_parts,
+    lacking,
+)
 from ssm_jax.kernels.mimo import mimo_conv, mimo_scan, read_out, to_modes
-from ssm_jax.kernels.multiplier import from_parts, in_parts, lacking
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer

@@ -13,10 +13,16 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax import ranges
-from ssm_jax.kernels.materialize import materialize
-from ssm_jax.kernels.padding import checked_lengths
-from ssm_jax.layers.dropout import checked_key, dropout, split_or_none
-from ssm_jax.layers.inputs import checked_input, computed_in, returned_in
+from ssm_jax.kernels.arrays import checked_lengths
+from ssm_jax.kernels.cpu import materialize
+from ssm_jax.layers.inputs import (
+    checked_input,
+    checked_key,
+    computed_in,
+    dropout,
+    returned_in,
+    split_or_none,
+)
 from ssm_jax.layers.norm import make_norm
 
 

@@ -13,10 +13,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax import ranges
-from ssm_jax.kernels.padding import checked_lengths, real_steps
+from ssm_jax.kernels.arrays import checked_lengths, real_steps
 from ssm_jax.layers import LAYERS
-from ssm_jax.layers.dropout import checked_key
-from ssm_jax.layers.inputs import checked_ids, checked_input, computed_in, returned_in
+from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key, computed_in, returned_in
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
 

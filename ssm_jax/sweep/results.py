@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssm_jax.places import parse_json
+from ssm_jax.files import parse_json
 from ssm_jax.sweep.cells import Run
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none

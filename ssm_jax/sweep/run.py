@@ -12,15 +12,15 @@ import jax
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
-from ssm_jax.config_file import ours
-from ssm_jax.places import os_fault
+from ssm_jax.config.load import ours
+from ssm_jax.files import os_fault
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep.cells import Run
 from ssm_jax.sweep.results import DIVERGED, FAILED, Status, look_at
+from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.loop import train_and_evaluate
-from ssm_jax.train.meta import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.train.workdir import WorkdirBusy, write_json_atomic
 
 Outcome = Literal["finished", "diverged", "failed", "stopped", "busy"]

@@ -1,10 +1,10 @@
 """What is trained, by name: the Long Range Arena, and what shows a frequency bias."""
 
-from ssm_jax.data.catalog import CATALOG
+from ssm_jax.lra.catalog import CATALOG
+from ssm_jax.stories.denoise.task import DENOISE
+from ssm_jax.stories.waves.task import WAVE_REGRESSION
 from ssm_jax.tasks.classification import classification_of
-from ssm_jax.tasks.denoise import DENOISE
 from ssm_jax.tasks.task import Batch, Sums, Task, mean_metrics, sample_batch
-from ssm_jax.tasks.waves import WAVE_REGRESSION
 
 __all__ = ["TASKS", "Batch", "Sums", "Task", "mean_metrics", "sample_batch"]
 

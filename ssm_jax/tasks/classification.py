@@ -11,9 +11,9 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ssm_jax.data.catalog import open_data
 from ssm_jax.data.labelled import LabelledDataset, steps_of
 from ssm_jax.layers.inputs import checked_ids
+from ssm_jax.lra.catalog import open_data
 from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.tasks.task import Batch, Sums, Task
 

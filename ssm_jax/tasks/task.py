@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.data.dataset import Dataset
-from ssm_jax.data.recipe import Place
+from ssm_jax.data.prepare import Place
 
 # What `Dataset.gather` returns; in evaluation also mask (B,), 1 = a real example
 Batch = Mapping[str, Array]

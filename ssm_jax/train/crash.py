@@ -12,8 +12,7 @@ from ssm_jax.data.labelled import LabelledDataset
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore
 from ssm_jax.train.experiment import Experiment
-from ssm_jax.train.state import TrainState
-from ssm_jax.train.step import non_finite_leaves
+from ssm_jax.train.step import TrainState, non_finite_leaves
 from ssm_jax.train.workdir import Workdir, write_json_atomic
 
 

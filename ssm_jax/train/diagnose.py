@@ -18,15 +18,20 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ssm_jax.analysis.bands import BANDS, band_edges, pole_drift, spectra_per_band
-from ssm_jax.analysis.gradient import gradient_per_band
+from ssm_jax.analysis.bands import (
+    BANDS,
+    band_edges,
+    gradient_per_band,
+    pole_drift,
+    spectra_per_band,
+)
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
 from ssm_jax.layers.probe import Probe, probe, probe_of
 from ssm_jax.tasks import mean_metrics
 from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment, timed_compile
 from ssm_jax.train.stamps import stamp_of
-from ssm_jax.train.state import TrainState
+from ssm_jax.train.step import TrainState
 from ssm_jax.train.workdir import write_bytes_atomic
 
 Arrays = dict[str, np.ndarray]

@@ -18,15 +18,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
-from ssm_jax.config_check import check
+from ssm_jax.config.check import check
 from ssm_jax.data.dataset import Dataset
 from ssm_jax.data.loader import Batch, Order, bucket_lengths, eval_batches, train_batches
-from ssm_jax.data.recipe import Place
+from ssm_jax.data.prepare import Place
 from ssm_jax.kernels.sharding import DATA_AXIS
 from ssm_jax.tasks import TASKS, Task, sample_batch
 from ssm_jax.train.optim import GroupRow, cosine_with_warmup, groups_from, make_optimizer
-from ssm_jax.train.state import TrainState, init_state, split
-from ssm_jax.train.step import make_eval_step, make_gradient, make_train_step
+from ssm_jax.train.step import (
+    TrainState,
+    init_state,
+    make_eval_step,
+    make_gradient,
+    make_train_step,
+    split,
+)
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 

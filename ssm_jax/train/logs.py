@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ssm_jax.places import naming, parse_json, printable
+from ssm_jax.files import naming, parse_json, printable
 from ssm_jax.train.stamps import fault, new_hash
 
 # JSON has no word for these; as strings they keep their difference, which null would lose.

@@ -15,16 +15,16 @@ from ssm_jax import config as config_lib
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.train import restart
 from ssm_jax.train.checkpoint import CheckpointStore
+from ssm_jax.train.checkpoint.manifest import CheckpointError, Meta
 from ssm_jax.train.console import Progress, parameter_table, say
 from ssm_jax.train.crash import diverged
 from ssm_jax.train.diagnose import Diagnostics, cut, numbers_of, write_arrays
+from ssm_jax.train.evaluation import PerLength, evaluation_step, split_means
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
-from ssm_jax.train.means import PerLength, evaluation_step, split_means
-from ssm_jax.train.meta import CheckpointError, Meta
-from ssm_jax.train.reopen import UNUSABLE, Opened, best_of
-from ssm_jax.train.result import below_reference, draw, mark_done, summary_of, write_summary
-from ssm_jax.train.state import TrainState
+from ssm_jax.train.runs.open import UNUSABLE, Opened, best_of
+from ssm_jax.train.runs.result import below_reference, draw, mark_done, summary_of, write_summary
+from ssm_jax.train.step import TrainState
 from ssm_jax.train.workdir import Workdir
 
 EXIT_DONE = 0

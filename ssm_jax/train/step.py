@@ -1,8 +1,12 @@
-"""One update, one evaluation batch, and the search for the leaf that broke, as pure functions."""
+"""All that a run changes from step to step, and nothing else: what a checkpoint holds.
+
+One update, one evaluation batch, and the search for the leaf that broke, as pure functions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,7 +17,44 @@ from jax import Array
 
 from ssm_jax.tasks import Batch, Sums, mean_metrics
 from ssm_jax.train.optim import path_name
-from ssm_jax.train.state import TrainState, split
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """A run between two steps.
+
+    Attributes:
+      step: updates made, int32.
+      ok: no loss or gradient has been non-finite so far, bool.
+      params: trained numbers, nested dicts of arrays.
+      stats: running statistics and fixed knobs, likewise.
+      opt_state: of the optimizer.
+    """
+
+    step: Array
+    ok: Array
+    params: Any
+    stats: Any
+    opt_state: Any
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
+    """(graphdef, params, stats): what is trained and what is not, as pure dicts of arrays."""
+    params, stats = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
+    return nnx.graphdef(model), nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def init_state(params: Any, stats: Any, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        ok=jnp.ones((), jnp.bool_),
+        params=params,
+        stats=stats,
+        opt_state=tx.init(params),
+    )
+
 
 Metrics = dict[str, Array]
 TrainSums = Callable[[Any, Batch, Array | None, int | None], Sums]

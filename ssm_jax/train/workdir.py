@@ -9,8 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ssm_jax.lock import Held, Lock, sync
-from ssm_jax.places import local_path, naming
+from ssm_jax.files import Held, Lock, local_path, naming, sync
 from ssm_jax.stop import EXIT_STORAGE, StopRequest, begin
 
 __all__ = [

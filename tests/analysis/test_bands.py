@@ -19,9 +19,9 @@ from ssm_jax.analysis.bands import (
     taper,
 )
 from ssm_jax.analysis.spectra import view
-from ssm_jax.analysis.variation import discrete_variation_per_band
-from ssm_jax.kernels.frequency import frequency_per_radian
+from ssm_jax.kernels.filter import frequency_per_radian
 from ssm_jax.layers import S4, S4D, S5
+from tests.analysis.exact.variation import discrete_variation_per_band
 
 L = 512
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from ssm_jax.analysis.conditioning import FEATURES, condition_number, gram_matrix
 from ssm_jax.init import s4d_lin
-from ssm_jax.init.diagonal import s4d_inv
+from ssm_jax.init.modes import s4d_inv
+from tests.analysis.exact.conditioning import FEATURES, condition_number, gram_matrix
 
 MODES = np.array([-0.5 + 2j, -0.5 + 3.1j, -1.2 - 0.7j, -0.3, -2 + 1e-4j])
 

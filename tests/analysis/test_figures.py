@@ -9,7 +9,8 @@ import pytest
 from small_model import before_and_after
 
 from ssm_jax.analysis.bands import band_edges, pole_drift
-from ssm_jax.analysis.figures import (
+from ssm_jax.analysis.spectra import mode_angles, quartiles, response_magnitude, share_aliased
+from ssm_jax.plots import (
     beta_figure,
     curves_figure,
     draw_run,
@@ -18,9 +19,8 @@ from ssm_jax.analysis.figures import (
     response_figure,
     variation_figure,
 )
-from ssm_jax.analysis.figures.curves import SMOOTH_FROM, running_mean
-from ssm_jax.analysis.figures.panels import AFTER, BEFORE, Grid
-from ssm_jax.analysis.spectra import mode_angles, quartiles, response_magnitude, share_aliased
+from ssm_jax.plots.panels import AFTER, BEFORE, Grid
+from ssm_jax.plots.run import SMOOTH_FROM, running_mean
 
 LENGTH = 64
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssm_jax.analysis.bands import BANDS, band_bins
-from ssm_jax.analysis.gradient import gradient_per_band, shares
+from ssm_jax.analysis.bands import BANDS, band_bins, gradient_per_band, shares
 from ssm_jax.analysis.spectra import view
-from ssm_jax.kernels.sensitivity import pair_sensitivity
+from ssm_jax.kernels.response import pair_sensitivity
 from ssm_jax.layers import S4, S4D, S5
 from ssm_jax.layers.probe import Probe, probe
 

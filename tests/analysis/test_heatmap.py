@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 from sweep_document import ALPHAS, BETAS, grid, line
 
-from ssm_jax.analysis.figures.heatmap import draw_sweep, heatmap_figure, line_figure, sweep_figure
+from ssm_jax.plots.heatmap import draw_sweep, heatmap_figure, line_figure, sweep_figure
 
 
 def texts(axes) -> dict[tuple[int, int], str]:

@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from ssm_jax.analysis.input_spectrum import (
-    default_segment,
-    fit_power_law,
-    input_spectrum,
-)
+from ssm_jax.analysis.input_spectrum import default_segment, fit_power_law, input_spectrum
 
 LENGTH = 512
 

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from ssm_jax.analysis.figures.spectrum import spectrum_figure
-from ssm_jax.analysis.input_spectrum import SHARES, fit_power_law, input_spectrum
-from ssm_jax.analysis.knobs import (
+from ssm_jax.analysis.choose import (
     gains_at_nyquist,
     mode_density,
     share_beyond,
@@ -13,6 +11,8 @@ from ssm_jax.analysis.knobs import (
     starting_beta,
     window_of,
 )
+from ssm_jax.analysis.input_spectrum import SHARES, fit_power_law, input_spectrum
+from ssm_jax.plots.spectrum import spectrum_figure
 
 N = 16
 Y_N = np.pi * np.arange(N)  # S4D-Lin

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from ssm_jax.analysis import one_pole
-from ssm_jax.analysis.one_pole import Pole
+from ssm_jax.stories import one_pole
+from ssm_jax.stories.one_pole import Pole
 
 POLE = Pole()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssm_jax.analysis.quadrature import Panels, graded_panels, integrate
+from tests.analysis.exact.quadrature import Panels, graded_panels, integrate
 
 
 def panels(owner, total, low, high, anchor=0.0):

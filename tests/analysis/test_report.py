@@ -10,8 +10,8 @@ import fake_runs
 import pytest
 from scipy import stats
 
-from ssm_jax.analysis.published import COLUMNS
-from ssm_jax.analysis.report import collect, tabulate
+from ssm_jax.lra.published import COLUMNS
+from ssm_jax.lra.report import collect, tabulate
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,10 @@ from flax import nnx
 from running import run
 from scipy.integrate import quad
 
-from ssm_jax.analysis.variation import tail_bound, total_variation
 from ssm_jax.init import s4d_lin
-from ssm_jax.kernels.sensitivity import pair_sensitivity
+from ssm_jax.kernels.response import pair_sensitivity
 from ssm_jax.layers import S4D
+from tests.analysis.exact.variation import tail_bound, total_variation
 
 L, H, N = 256, 2, 3  # of the layer
 

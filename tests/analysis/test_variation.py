@@ -10,7 +10,10 @@ import pytest
 from running import run
 from scipy.integrate import quad
 
-from ssm_jax.analysis.variation import (
+from ssm_jax.init import s4d_lin
+from ssm_jax.kernels import transfer_function
+from ssm_jax.kernels.filter import discrete_transfer_function
+from tests.analysis.exact.variation import (
     discrete_pole_variation,
     discrete_total_variation,
     discrete_variation_per_band,
@@ -19,9 +22,6 @@ from ssm_jax.analysis.variation import (
     total_variation,
     variation_per_band,
 )
-from ssm_jax.init import s4d_lin
-from ssm_jax.kernels import transfer_function
-from ssm_jax.kernels.frequency import discrete_transfer_function
 
 INF = np.inf
 

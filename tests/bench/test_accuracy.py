@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssm_jax.bench.accuracy import OPTIONS, WAYS, layer_errors
+from benchmarks.accuracy import OPTIONS, WAYS, layer_errors
 
 
 @pytest.mark.optimized

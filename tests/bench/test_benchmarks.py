@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ssm_jax.bench.buckets import measure_buckets
-from ssm_jax.bench.floor import kernel_flops, layer_seconds
-from ssm_jax.bench.layers import measure_layer
-from ssm_jax.bench.steps import CPU_BATCHES, measure_step, planned_memory, random_data
-from ssm_jax.cli import load_config
+from benchmarks.buckets import measure_buckets
+from benchmarks.floor import kernel_flops, layer_seconds
+from benchmarks.layers import measure_layer
+from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
+from ssm_jax.config.cli import load_config
 
 
 def config(arg="") -> ConfigDict:

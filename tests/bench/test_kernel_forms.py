@@ -2,13 +2,8 @@
 
 import pytest
 
-from ssm_jax.bench.forms import CONVOLUTIONS, DPLR, SCANS, SPECTRA
-from ssm_jax.bench.kernels import (
-    measure_convolution,
-    measure_dplr,
-    measure_scan,
-    measure_spectrum,
-)
+from benchmarks.forms import CONVOLUTIONS, DPLR, SCANS, SPECTRA
+from benchmarks.kernels import measure_convolution, measure_dplr, measure_scan, measure_spectrum
 
 
 @pytest.mark.parametrize("form", SPECTRA)

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from ssm_jax.bench.floor import copy_pass, fft_passes, kernel_fft_passes, matrix_product
-from ssm_jax.bench.measure import (
+from benchmarks.floor import copy_pass, fft_passes, kernel_fft_passes, matrix_product
+from benchmarks.measure import (
     PeakMemory,
     in_fresh_process,
     processor_seconds,

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from small_listops import SMALL, generated
 
-from ssm_jax.data.recipe import prepare
+from ssm_jax.data.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 
-from ssm_jax.data.fashion_mnist import OFFICIAL, IdxFile
+from ssm_jax.lra.image import OFFICIAL, IdxFile
 
 rng = np.random.default_rng(0)
 ARRAYS = {

@@ -4,7 +4,7 @@ import dataclasses
 
 
 def imdb(path):
-    from ssm_jax.data import imdb
+    from ssm_jax.lra import text as imdb
 
     imdb._check_sha256 = lambda *_: None  # as if it were the official archive
     imdb.read_official(path, expected=(path.stat().st_size, ""), expected_rows=1)
@@ -12,7 +12,7 @@ def imdb(path):
 
 def few(path):
     """IMDB with lower limits, as a hundred thousand members take seconds."""
-    from ssm_jax.data import imdb as reader
+    from ssm_jax.lra import text as reader
 
     usual = reader.LIMITS
     reader.LIMITS = dataclasses.replace(usual, members=20_000, files=2_000)
@@ -23,37 +23,37 @@ def few(path):
 
 
 def listops(path):
-    from ssm_jax.data.listops_release import find_release, read_release
+    from ssm_jax.lra.listops import find_release, read_release
 
     read_release(find_release(path))
 
 
 def aan(path):
-    from ssm_jax.data import aan
+    from ssm_jax.lra import retrieval as aan
 
     aan._LONGEST_LINE = 1 << 20
     aan.read_release(aan.find_release(path))
 
 
 def pathfinder(path):
-    from ssm_jax.data.pathfinder_release import find_release, read_release
+    from ssm_jax.lra.pathfinder import find_release, read_release
 
     read_release(find_release(path, 32), 32, expected=1)
 
 
 def celeba(path):
-    from ssm_jax.data.celeba import CelebA
+    from ssm_jax.stories.denoise.celeba import CelebA
 
     CelebA(path, (8, 8), {"train": 0, "val": 0, "test": 0}).pixels("train", 0)
 
 
 def fashion(path):
-    from ssm_jax.data.fashion_mnist import read
+    from ssm_jax.lra.image import read
 
     read(path)
 
 
 def cifar_batch(path):
-    from ssm_jax.data.cifar_pickle import read_batch
+    from ssm_jax.lra.cifar import read_batch
 
     read_batch(path.read_bytes(), 20)

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from ssm_jax.data.examples import Images, Made, Pairs
-from ssm_jax.data.ragged import Ragged
-from ssm_jax.data.recipe import Recipe
+from ssm_jax.data.examples import Images, Made, Pairs, Ragged
+from ssm_jax.data.prepare import Recipe
 
 _rng = np.random.default_rng(0)
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ssm_jax.data import pathfinder_generator
-from ssm_jax.data.pathfinder_generator import COMPRESS, TITLE, check_arrays, shard_arrays
+from ssm_jax.lra import pathfinder_generator
+from ssm_jax.lra.pathfinder_generator import COMPRESS, TITLE, check_arrays, shard_arrays
 
 __all__ = ["COMPRESS", "TITLE", "Spec", "check_arrays", "shard_arrays"]
 

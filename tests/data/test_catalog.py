@@ -8,10 +8,11 @@ import data_options
 import pytest
 from small_listops import SMALL, folder_of
 
-from ssm_jax import config, config_check
-from ssm_jax.data import denoise
-from ssm_jax.data.catalog import CATALOG, SPLITS_OF_COUNTS, open_data, recipe_of
-from ssm_jax.data.recipe import SOURCES, Place, command
+from ssm_jax import config
+from ssm_jax.config import check as config_check
+from ssm_jax.data.prepare import SOURCES, Place, command
+from ssm_jax.lra.catalog import CATALOG, SPLITS_OF_COUNTS, open_data, recipe_of
+from ssm_jax.stories.denoise import data as denoise
 
 # Of every task; in a config they are beside the sections, max_length is padded_length there
 COMMON = {"seed", *SPLITS_OF_COUNTS, "max_length"}

@@ -9,9 +9,9 @@ from small_listops import SMALL, folder_of, generated
 
 from ssm_jax.data.examples import spread
 from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.listops import evaluate
-from ssm_jax.data.recipe import prepare
+from ssm_jax.data.prepare import prepare
 from ssm_jax.data.vocabulary import EOS, PAD
+from ssm_jax.lra.listops_generator import evaluate
 
 
 @pytest.fixture(scope="module")

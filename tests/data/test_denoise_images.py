@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from ssm_jax import config
-from ssm_jax.data.celeba import CelebA
-from ssm_jax.data.denoise import open_denoise
-from ssm_jax.data.photographs import FOLDER, PHOTOGRAPHS, Photographs
-from ssm_jax.data.recipe import Place
+from ssm_jax.data.prepare import Place
+from ssm_jax.stories.denoise.celeba import CelebA
+from ssm_jax.stories.denoise.data import FOLDER, PHOTOGRAPHS, Photographs, open_denoise
 
 NONE = {"train": 0, "val": 0, "test": 0}
 

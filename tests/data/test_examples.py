@@ -7,10 +7,9 @@ import pytest
 from small_examples import EXAMPLES, KIND, SPLITS, made_of, recipe_for
 
 from ssm_jax.data.dataset import Provenance
-from ssm_jax.data.examples import Images, Pairs, consecutive, joined, kind_of, spread
+from ssm_jax.data.examples import Images, Pairs, Ragged, consecutive, joined, kind_of, spread
 from ssm_jax.data.labelled import DATASETS, TokenDataset, open_dataset
-from ssm_jax.data.ragged import Ragged
-from ssm_jax.data.recipe import prepare
+from ssm_jax.data.prepare import prepare
 from ssm_jax.data.store import stores_of
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from fake_fashion_mnist import ARRAYS, FILES, SMALL, lay
 
-from ssm_jax.data import fashion_mnist
-from ssm_jax.data.fashion_mnist import DEBIAN_FOLDER, read
+from ssm_jax.lra import image as fashion_mnist
+from ssm_jax.lra.image import DEBIAN_FOLDER, read
 
 TRAIN = "train-images-idx3-ubyte"
 

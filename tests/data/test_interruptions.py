@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from small_listops import SMALL, arguments_of, folder_bytes, folder_of, generated
 
-from ssm_jax.data import builder, recipe, shards, store
-from ssm_jax.data.listops_generator import Spec
+from ssm_jax.data import builder, store
+from ssm_jax.data import prepare as recipe
+from ssm_jax.data import workers as shards
+from ssm_jax.lra.listops_generator import Spec
 
 
 def test_two_preparations_at_once_are_refused(tmp_path, start_script):

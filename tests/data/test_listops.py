@@ -5,8 +5,8 @@ import random
 import listops_oracle as oracle
 import pytest
 
-from ssm_jax.data import listops
 from ssm_jax.data.vocabulary import EOS, PAD, UNKNOWN
+from ssm_jax.lra import listops_generator as listops
 
 
 def encoded(text: str) -> bytes:

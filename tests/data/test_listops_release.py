@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from fake_listops import COUNTS, pack, release, unpack
 
-from ssm_jax.data.catalog import open_data
 from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.listops import decode
-from ssm_jax.data.listops_generator import Spec
-from ssm_jax.data.listops_release import find_release, read_release
-from ssm_jax.data.make_listops import listops
-from ssm_jax.data.recipe import Place, prepare
+from ssm_jax.data.prepare import Place, prepare
 from ssm_jax.data.store import read_manifest, stores_of, unfinished
+from ssm_jax.lra.catalog import open_data
+from ssm_jax.lra.listops import find_release, listops, read_release
+from ssm_jax.lra.listops_generator import Spec, decode
 
 
 @pytest.fixture(scope="module")

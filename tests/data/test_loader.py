@@ -12,7 +12,7 @@ from small_listops import SMALL, folder_of
 from ssm_jax.data import loader
 from ssm_jax.data.labelled import open_dataset
 from ssm_jax.data.loader import Order, bucket_lengths
-from ssm_jax.data.recipe import prepare
+from ssm_jax.data.prepare import prepare
 
 N, B = 170, 16  # 10 steps in an epoch, 10 examples left over
 BUCKETS = bucket_lengths(64, 3)
@@ -269,7 +269,8 @@ def test_training_does_not_load_tensorflow_datasets_and_a_half_read_loader_lets_
     folder = folder_of(SMALL, small_data_dir)
     code = f"""
 import pathlib, sys
-from ssm_jax.data import catalog, loader
+from ssm_jax.data import loader
+from ssm_jax.lra import catalog
 from ssm_jax.data.labelled import open_dataset
 data = open_dataset(pathlib.Path({str(folder)!r}), 64)
 order = loader.Order(data.lengths("train"), 16, 0, (32, 64))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from fake_cifar import BINARY, CLASSES, COLOURS, PYTHON, ROWS, official, pack, unpack
 
-from ssm_jax.data import cifar
-from ssm_jax.data.catalog import CATALOG, open_data
+from ssm_jax.data.dataset import torch_randperm
 from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.make_image import ImageOptions, image
-from ssm_jax.data.recipe import Place, prepare
-from ssm_jax.data.splits import torch_randperm
+from ssm_jax.data.prepare import Place, prepare
+from ssm_jax.lra import cifar
+from ssm_jax.lra.catalog import CATALOG, open_data
+from ssm_jax.lra.image import ImageOptions, image
 
 TRAIN = 5 * ROWS
 

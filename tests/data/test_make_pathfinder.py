@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 from test_pathfinder_release import ORDER, image, label, official, pack, unpack
 
-from ssm_jax.data.catalog import CATALOG, open_data
+from ssm_jax.data.dataset import torch_randperm
 from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.make_pathfinder import PathfinderOptions
-from ssm_jax.data.pathfinder_generator import Spec
-from ssm_jax.data.pathfinder_shards import generate_images
-from ssm_jax.data.recipe import Place, prepare
-from ssm_jax.data.splits import torch_randperm
+from ssm_jax.data.prepare import Place, prepare
 from ssm_jax.data.store import read_manifest
+from ssm_jax.lra.catalog import CATALOG, open_data
+from ssm_jax.lra.pathfinder import PathfinderOptions
+from ssm_jax.lra.pathfinder_generator import Spec, generate_images
 
 SIZES = {"pathfinder": 32, "pathx": 128}
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from fake_aan import COUNTS, files_of, pack, quoted, rows_of, unpack
 
-from ssm_jax.data.catalog import open_data
 from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.make_retrieval import RetrievalOptions, retrieval
-from ssm_jax.data.recipe import Place, prepare
+from ssm_jax.data.prepare import Place, prepare
 from ssm_jax.data.store import open_store, read_manifest
 from ssm_jax.data.vocabulary import Vocabulary
+from ssm_jax.lra.catalog import open_data
+from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 
 ROWS = rows_of(0)
 

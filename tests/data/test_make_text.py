@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from fake_imdb import EXPECTED, ROWS, files, identity, install_sample, pack, unpack
 
-from ssm_jax.data import imdb
-from ssm_jax.data.catalog import open_data
+from ssm_jax.data.dataset import torch_randperm
 from ssm_jax.data.fetch import RemoteFile
 from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.make_text import TextOptions, text
-from ssm_jax.data.recipe import Place, find, prepare
-from ssm_jax.data.splits import torch_randperm
+from ssm_jax.data.prepare import Place, find, prepare
 from ssm_jax.data.store import read_manifest
+from ssm_jax.lra import text as imdb
+from ssm_jax.lra.catalog import open_data
+from ssm_jax.lra.text import TextOptions, text
 
 
 @pytest.fixture(scope="module")

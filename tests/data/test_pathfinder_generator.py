@@ -9,11 +9,9 @@ import pathfinder_oracle as oracle
 import pytest
 from scipy import stats
 
-from ssm_jax.data import pathfinder_core as core
-from ssm_jax.data.pathfinder_drawing import PATHFINDER32, PATHX
-from ssm_jax.data.pathfinder_generator import Spec, _empty_frames, generate_shard, sketches
-from ssm_jax.data.pathfinder_render import paint_disc
-from ssm_jax.data.pathfinder_stamps import CHANCE, DEGREES, strokes
+from ssm_jax.lra import pathfinder_raster as core
+from ssm_jax.lra.pathfinder_generator import Spec, _empty_frames, generate_shard, sketches
+from ssm_jax.lra.pathfinder_stamps import CHANCE, DEGREES, PATHFINDER32, PATHX, paint_disc, strokes
 
 MARGINS = [(PATHFINDER32, 1), (PATHX, 2), (PATHX, 3)]
 
@@ -262,7 +260,7 @@ def test_a_shard_depends_on_seed_and_number_and_begins_alike_however_long_it_is(
 
 def test_the_words_that_run_out_within_an_image_are_followed_by_fresh_ones(monkeypatch):
     """An image takes about 1,500 words, a block holds 1,024."""
-    monkeypatch.setattr("ssm_jax.data.pathfinder_generator._BLOCK", 512)
+    monkeypatch.setattr("ssm_jax.lra.pathfinder_generator._BLOCK", 512)
     images = list(sketches(Spec(n_images=30), 0))
     assert len({sketch.pixels.tobytes() for sketch in images}) == 30
     assert agrees([sketch.attempts for sketch in images], 319.9)

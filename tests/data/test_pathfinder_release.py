@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssm_jax.data.pathfinder_release import find_release, read_release
+from ssm_jax.lra.pathfinder import find_release, read_release
 
 ROOT = "lra_release/lra_release/"
 LEVEL = "curv_contour_length_14"
@@ -100,7 +100,7 @@ def test_the_order_of_an_archive_does_not_matter(tmp_path, order):
 
 def test_with_a_folder_the_pixels_are_mapped(tmp_path, monkeypatch):
     """And decoded in blocks, here of five images."""
-    monkeypatch.setattr("ssm_jax.data.pathfinder_release._BLOCK", 5)
+    monkeypatch.setattr("ssm_jax.lra.pathfinder._BLOCK", 5)
     path = pack(tmp_path / "t", official())
     in_memory, *_ = read(path)
     mapped, *_ = read(path, folder=tmp_path / "work")

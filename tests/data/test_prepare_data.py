@@ -5,8 +5,8 @@ import shutil
 import pytest
 from small_listops import SMALL, arguments_of, flip, folder_of
 
-from ssm_jax.data.catalog import CATALOG
 from ssm_jax.data.store import stores_of
+from ssm_jax.lra.catalog import CATALOG
 
 COUNTS = ("--n_train=20", "--n_val=10", "--n_test=10")
 STAND_INS = [task for task, entry in CATALOG.items() if "stand_in" in entry.sources]

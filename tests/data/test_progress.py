@@ -3,7 +3,7 @@
 import io
 import sys
 
-from ssm_jax.data import progress
+from ssm_jax import progress
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then_and_one_at_the_end(monkeypatch, capsys):

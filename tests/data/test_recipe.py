@@ -11,11 +11,11 @@ from small_examples import EXAMPLES, SPLITS, made_of, recipe_for
 from small_listops import SMALL, flip, folder_bytes, folder_of, generated
 from test_store import assert_equal_examples
 
-from ssm_jax.data import builder, shards, store
-from ssm_jax.data.examples import Images
-from ssm_jax.data.listops import evaluate
-from ssm_jax.data.ragged import Ragged
-from ssm_jax.data.recipe import Place, default_data_dir, find, prepare
+from ssm_jax.data import builder, store
+from ssm_jax.data.examples import Images, Ragged
+from ssm_jax.data.prepare import Place, default_data_dir, find, prepare
+from ssm_jax.lra import listops, listops_generator
+from ssm_jax.lra.listops_generator import evaluate
 
 
 def tfds_folder(data_dir, folder):
@@ -57,7 +57,7 @@ def test_the_store_holds_what_was_generated(small_data_dir, tmp_path):
     folder = folder_of(SMALL, small_data_dir)
     manifest, examples, splits = store.open_store(folder)
     rows = list(examples.rows())
-    made = shards.generate(SMALL, tmp_path, workers=1, advance=lambda n: None)
+    made = listops_generator.generate(SMALL, tmp_path, workers=1, advance=lambda n: None)
     for split, table in made.items():
         assert [rows[i] for i in splits[split]] == list(table.rows())
         assert all(evaluate(tokens) == target for tokens, target in table.rows())
@@ -79,7 +79,7 @@ def test_nothing_but_the_store_the_lock_and_the_tfds_data_set_remains(small_data
 
 
 def test_the_data_do_not_depend_on_the_workers(tmp_path, small_data_dir, monkeypatch):
-    monkeypatch.setattr(shards, "_IN_PROCESS_TOKENS", 0)
+    monkeypatch.setattr(listops_generator, "_IN_PROCESS_TOKENS", 0)
     folder = prepare(generated(SMALL, tmp_path, workers=2), tmp_path)
     assert folder.name == folder_of(SMALL, small_data_dir).name
     assert folder_bytes(folder) == folder_bytes(folder_of(SMALL, small_data_dir))
@@ -112,8 +112,8 @@ def test_what_is_there_needs_no_disk_that_can_be_written_to(tmp_path, monkeypatc
     folder = prepare(recipe_for(made_of("tokens")), tmp_path)
     (folder.parent / f".{folder.name}.work").mkdir()
     before = sorted(folder.parent.rglob("*"))
-    monkeypatch.setattr("ssm_jax.data.recipe.os.access", lambda *_: False)
-    monkeypatch.setattr("ssm_jax.data.recipe.locked", lambda _: pytest.fail("locked"))
+    monkeypatch.setattr("ssm_jax.data.prepare.os.access", lambda *_: False)
+    monkeypatch.setattr("ssm_jax.data.prepare.locked", lambda _: pytest.fail("locked"))
     assert prepare(recipe_for(made_of("tokens")), tmp_path) == folder
     assert sorted(folder.parent.rglob("*")) == before
 
@@ -214,7 +214,7 @@ class TestFoundAgain:
 
 
 def test_a_wrong_target_is_an_error_with_split_and_row(tmp_path, monkeypatch):
-    generate = shards.generate
+    generate = listops.generate
 
     def spoilt(*args, **options):
         splits = generate(*args, **options)
@@ -222,7 +222,7 @@ def test_a_wrong_target_is_an_error_with_split_and_row(tmp_path, monkeypatch):
         targets[17] = (targets[17] + 1) % 10
         return {**splits, "val": Ragged(splits["val"].tokens, splits["val"].offsets, targets)}
 
-    monkeypatch.setattr(shards, "generate", spoilt)
+    monkeypatch.setattr(listops, "generate", spoilt)
     with pytest.raises(ValueError, match=r"val example 17: the target is \d, but .* value is \d"):
         prepare(generated(SMALL, tmp_path), tmp_path)
     assert not folder_of(SMALL, tmp_path).exists()

@@ -201,7 +201,7 @@ def test_progress_is_told_in_bytes_while_one_file_is_read(tmp_path, monkeypatch,
         return show(title, total, unit)
 
     monkeypatch.setattr(releases, "stage", spy)
-    monkeypatch.setattr("ssm_jax.data.progress._LINE_EVERY", 0.0)
+    monkeypatch.setattr("ssm_jax.progress._LINE_EVERY", 0.0)
     big = {"box/a/big.txt": bytes(3 << 20)}
     path = unpack(tmp_path / "u", big) if where == "folder" else pack(tmp_path / "t", big, "w")
     errors = io.StringIO()

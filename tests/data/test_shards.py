@@ -6,15 +6,16 @@ import sys
 import numpy as np
 import pytest
 
-from ssm_jax.data import listops_generator, shards
-from ssm_jax.data.listops_generator import SHARD_ROWS, Spec
-from ssm_jax.data.ragged import Ragged
+from ssm_jax.data import workers as shards
+from ssm_jax.data.examples import Ragged
+from ssm_jax.lra import listops_generator
+from ssm_jax.lra.listops_generator import SHARD_ROWS, Spec
 
 SHORT = Spec(n_train=2_100, n_val=300, n_test=200, shorter_than=60, longer_than=10)
 
 
 def generate(spec, folder, workers=1):
-    return shards.generate(spec, folder, workers=workers, advance=lambda n: None)
+    return listops_generator.generate(spec, folder, workers=workers, advance=lambda n: None)
 
 
 def assert_same(a, b):
@@ -25,7 +26,7 @@ def assert_same(a, b):
 
 
 def test_the_result_does_not_depend_on_the_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_IN_PROCESS_TOKENS", 0)
+    monkeypatch.setattr(listops_generator, "_IN_PROCESS_TOKENS", 0)
     alone = generate(SHORT, tmp_path / "1")
     assert_same(alone, generate(SHORT, tmp_path / "2", workers=2))
     assert_same(alone, generate(SHORT, tmp_path / "3", workers=3))
@@ -82,16 +83,16 @@ def test_a_worker_that_fails_is_reported_in_one_line(tmp_path):
 
 
 def test_progress_counts_every_expression_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_IN_PROCESS_TOKENS", 0)
+    monkeypatch.setattr(listops_generator, "_IN_PROCESS_TOKENS", 0)
     for expected_drawn in (3, 0):  # a second time all shards are there
         told = []
-        shards.generate(SHORT, tmp_path, workers=2, advance=told.append)
+        listops_generator.generate(SHORT, tmp_path, workers=2, advance=told.append)
         assert sum(told) == 3 * SHARD_ROWS, expected_drawn
 
 
 def test_a_worker_loads_neither_jax_nor_the_data_libraries():
     code = (
-        "import sys, ssm_jax.data.shards;"
+        "import sys, ssm_jax.data.workers;"
         "print([m for m in ('jax', 'grain', 'tensorflow_datasets', 'rich') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from ssm_jax.data import listops_generator, pathfinder_generator, stand_in
+from ssm_jax.data.dataset import held_out, torch_randperm
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.loader import Order
-from ssm_jax.data.splits import held_out, torch_randperm
+from ssm_jax.lra import listops_generator, pathfinder_generator, stand_in
 
 
 def slow_randperm(n, seed):

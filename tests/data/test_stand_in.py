@@ -4,10 +4,10 @@ import data_options
 import numpy as np
 import pytest
 
-from ssm_jax.data import stand_in
-from ssm_jax.data.catalog import CATALOG, open_data
-from ssm_jax.data.recipe import Place
+from ssm_jax.data.prepare import Place
 from ssm_jax.data.store import stores_of
+from ssm_jax.lra import stand_in
+from ssm_jax.lra.catalog import CATALOG, open_data
 
 SIZES = {"n_train": 40, "n_val": 10, "n_test": 20}
 LENGTH = {"text": 64, "retrieval": 64, "image": 1_024}
@@ -58,14 +58,13 @@ def test_each_class_has_its_mark():
     reviews = stand_in.reviews(counts, 0, 1_000)["train"]
     good = [review.split().count("good") > review.split().count("bad") for review, _ in reviews]
     assert np.mean(np.array(good) == [target for _, target in reviews]) > 0.98
-    papers = stand_in.papers(counts, 0, 1_000)
-    pairs = papers.splits["train"]
+    documents, pairs = stand_in.papers(counts, 0, 1_000)
+    first, second, targets = pairs["train"]
     marks = [
-        document.split().count("good") > document.split().count("bad")
-        for document in papers.documents
+        document.split().count("good") > document.split().count("bad") for document in documents
     ]
-    same = np.array(marks)[pairs.first] == np.array(marks)[pairs.second]
-    assert np.mean(same == pairs.targets) > 0.98
+    same = np.array(marks)[first] == np.array(marks)[second]
+    assert np.mean(same == targets) > 0.98
     images, _ = stand_in.images({"train": 100}, 0)
     spectra = np.abs(np.fft.rfft(images.pixels.reshape(100, 32, 32).mean(axis=1)))
     stripes = spectra[:, 1:].argmax(axis=1) + 1

@@ -10,7 +10,7 @@ from small_listops import flip, folder_bytes
 
 from ssm_jax.data import store
 from ssm_jax.data.describe import facts_of, table_of
-from ssm_jax.data.ragged import Ragged
+from ssm_jax.data.examples import Ragged
 
 FILES = {
     "tokens": ("tokens", "offsets", "targets"),

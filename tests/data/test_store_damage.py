@@ -14,11 +14,12 @@ from small_examples import made_of, recipe_for
 from small_listops import SMALL, flip, folder_of, generated
 
 from ssm_jax.data import manifest as manifests
-from ssm_jax.data import mapped, store
-from ssm_jax.data.catalog import open_data
+from ssm_jax.data import store
+from ssm_jax.data import store as mapped
 from ssm_jax.data.labelled import open_dataset
 from ssm_jax.data.loader import Order, eval_batches, train_batches
-from ssm_jax.data.recipe import Place, prepare
+from ssm_jax.data.prepare import Place, prepare
+from ssm_jax.lra.catalog import open_data
 
 OPTIONS = data_options.options(
     seed=3, n_train=170, n_val=50, n_test=30, padded_length=64,
@@ -364,6 +365,6 @@ def test_data_are_opened_and_prepared_from_a_folder_that_can_only_be_read(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(store, "locked", no)
-    monkeypatch.setattr("ssm_jax.data.recipe.locked", no)
+    monkeypatch.setattr("ssm_jax.data.prepare.locked", no)
     assert prepare(generated(SMALL, data_dir), data_dir) == folder
     assert open_data("listops", OPTIONS, Place(data_dir)).size("val") == 50

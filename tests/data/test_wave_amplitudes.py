@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ssm_jax import config
-from ssm_jax.data.recipe import Place
-from ssm_jax.data.waves import WaveDataset, open_waves
+from ssm_jax.data.prepare import Place
+from ssm_jax.stories.waves.task import WaveDataset, open_waves
 
 FEW = {"train": 0, "val": 30, "test": 20}
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from ssm_jax.init import INITS, initial_modes, s4d_lin
-from ssm_jax.init.diagonal import dfout, ring
+from ssm_jax.init.modes import dfout, ring
 from ssm_jax.init.ptd import legs_ptd
 
 CONTINUOUS = ("s4d_lin", "s4d_inv", "s4d_legs", "fout", "ptd")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssm_jax.init.given import given_modes
+from ssm_jax.init.modes import given_modes
 
 A = np.array([-1 + 1j, -2 + 3j, 0.5j])
 

@@ -5,8 +5,7 @@ import pytest
 from scipy.linalg import expm
 
 from ssm_jax.init import legs, legs_normal, legs_ptd
-from ssm_jax.init.ptd import _solved_once
-from ssm_jax.init.ptd_search import _objective, solve
+from ssm_jax.init.ptd import _objective, _solved_once, solve
 
 
 @pytest.fixture(autouse=True)

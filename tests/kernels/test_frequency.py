@@ -11,7 +11,7 @@ from running import run
 from scipy import signal
 
 from ssm_jax.kernels import sobolev_frequency, sobolev_gain, transfer_function
-from ssm_jax.kernels.frequency import BETA_UNITS, discrete_transfer_function
+from ssm_jax.kernels.filter import BETA_UNITS, discrete_transfer_function
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from running import run
 
-from ssm_jax.kernels.materialize import materialize
+from ssm_jax.kernels.cpu import materialize
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 5)).astype(np.float32)

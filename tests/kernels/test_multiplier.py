@@ -6,8 +6,7 @@ import oracles
 import pytest
 from running import run
 
-from ssm_jax.kernels.discretize import DISCRETIZE, exponent
-from ssm_jax.kernels.multiplier import lacking
+from ssm_jax.kernels.discretize import DISCRETIZE, exponent, lacking
 
 
 def _parts(A, dt, rule):

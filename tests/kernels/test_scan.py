@@ -10,8 +10,7 @@ import pytest
 from jax.test_util import check_grads
 from running import run
 
-from ssm_jax.kernels.discretize import exponent
-from ssm_jax.kernels.multiplier import Multiplier, power
+from ssm_jax.kernels.discretize import Multiplier, exponent, power
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import METHODS, diagonal_scan, state_after
 

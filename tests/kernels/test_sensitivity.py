@@ -9,7 +9,7 @@ import pytest
 from running import run
 
 from ssm_jax.kernels import transfer_function
-from ssm_jax.kernels.sensitivity import pair_sensitivity, pole_sensitivity
+from ssm_jax.kernels.response import pair_sensitivity, pole_sensitivity
 
 BETA = np.array([-0.7, 1.3])
 

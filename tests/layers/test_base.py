@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from ssm_jax.kernels import dplr_recurrence, s4d_recurrence
-from ssm_jax.kernels.padding import checked_lengths, real_steps
+from ssm_jax.kernels.arrays import checked_lengths, real_steps
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.base import StateSpaceLayer
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssm_jax.layers.dropout import dropout, split_or_none
+from ssm_jax.layers.inputs import dropout, split_or_none
 
 X = np.random.default_rng(0).normal(size=(8, 50, 100)).astype(np.float32)
 

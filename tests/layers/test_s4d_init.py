@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 from running import numbers, run
 
-from ssm_jax.init.diagonal import INITS, initial_modes
-from ssm_jax.init.real_part import REAL_TRANSFORMS
+from ssm_jax.init.modes import INITS, initial_modes
+from ssm_jax.init.transforms import REAL_TRANSFORMS
 from ssm_jax.layers import S4D
 
 H, N = 6, 4

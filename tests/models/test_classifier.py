@@ -11,12 +11,12 @@ import pytest
 from flax import nnx
 from running import numbers, run
 
-from ssm_jax.layers.dropout import dropout
+from ssm_jax.layers.inputs import dropout
 from ssm_jax.layers.norm import BatchNorm
 from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.models.block import apply_blocks
 from ssm_jax.models.classifier import POOLS, pool
-from ssm_jax.train.state import split
+from ssm_jax.train.step import split
 
 LENGTHS = np.array([5, 12, 1], np.int32)
 VOCAB, K = 7, 3

@@ -10,8 +10,8 @@ from flax import nnx
 from running import run
 from scipy.special import erf
 
-from ssm_jax.kernels.frequency import circular_gain
-from ssm_jax.models import WaveRegressor
+from ssm_jax.kernels.filter import circular_gain
+from ssm_jax.stories.waves.model import WaveRegressor
 
 H, N = 3, 4
 

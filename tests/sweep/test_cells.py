@@ -3,8 +3,7 @@
 import pytest
 
 from ssm_jax import config
-from ssm_jax.analysis.sweep_table import short_names
-from ssm_jax.sweep.cells import runs_of
+from ssm_jax.sweep.cells import runs_of, short_names
 
 CELLS = [{"model.alpha": alpha, "model.beta.init": beta} for alpha in (0.1, 3.0) for beta in (0.5,)]
 

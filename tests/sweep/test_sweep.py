@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ssm_jax import config as config_lib
-from ssm_jax.config_file import load_config, load_sweep
+from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.sweep.cells import runs_of
 from ssm_jax.sweep.results import document_of, look_at, read_run
 from ssm_jax.sweep.run import run_one, run_sweep

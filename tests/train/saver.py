@@ -19,8 +19,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssm_jax.train import step_folder
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore
+from ssm_jax.train.checkpoint import io as step_folder
 
 
 def state_at(step: int) -> dict[str, np.ndarray]:

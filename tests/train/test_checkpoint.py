@@ -26,9 +26,11 @@ import optax
 import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from ssm_jax.train import checkpoint, meta, step_folder
+from ssm_jax.train import checkpoint
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, ConfigMismatch, StateMismatch
-from ssm_jax.train.meta import SaveError
+from ssm_jax.train.checkpoint import io as step_folder
+from ssm_jax.train.checkpoint import manifest as meta
+from ssm_jax.train.checkpoint.manifest import SaveError
 
 REPOSITORY = Path(__file__).parents[2]
 SAVER = Path(__file__).with_name("saver.py")
@@ -322,7 +324,7 @@ def test_a_document_that_no_save_makes_is_refused_though_its_checksum_is_right(c
     else:
         content["meta"] = {**content["meta"], **change}
     with pytest.raises(CheckpointError, match="its meta document is sound but has"):
-        meta.unseal({**content, "crc32": meta.checksum(content)})
+        meta.unseal({**content, "crc32": meta.document_checksum(content)})
 
 
 def test_an_empty_folder_and_two_broken_steps_are_passed_over_loudly(tmp_path, caplog):

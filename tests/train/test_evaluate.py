@@ -18,20 +18,22 @@ from scipy.stats import binomtest, norm
 from tiny import tiny_config, tiny_experiment
 
 from ssm_jax import config as config_lib
-from ssm_jax.cli import load_config
+from ssm_jax.config.cli import load_config
 from ssm_jax.train import loop
-from ssm_jax.train.evaluate import evaluate_run, predict, scores_of
-from ssm_jax.train.evaluation_tables import print_evaluation
+from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.train.logs import read_metrics
-from ssm_jax.train.meta import CheckpointError, ConfigMismatch
-from ssm_jax.train.reopen import choose_step, config_of, read_record, rebuild, restore
-from ssm_jax.train.scores import (
+from ssm_jax.train.runs.evaluate import (
     LENGTH_BINS,
     class_scores,
     confusion_matrix,
+    evaluate_run,
     length_table,
+    predict,
+    scores_of,
     wilson_interval,
 )
+from ssm_jax.train.runs.open import choose_step, config_of, read_record, rebuild, restore
+from ssm_jax.train.runs.tables import print_evaluation
 from ssm_jax.train.workdir import Workdir, write_json_atomic
 
 ROOT = Path(__file__).parents[2]

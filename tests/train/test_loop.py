@@ -12,12 +12,11 @@ from tiny import assert_same_run, tiny_config, tiny_experiment
 
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import ConfigMismatch
+from ssm_jax.train.checkpoint.io import list_steps, read_arrays, read_meta
 from ssm_jax.train.crash import id_outside
 from ssm_jax.train.experiment import CompiledOnce, Experiment, setup_digest
 from ssm_jax.train.logs import read_metrics
-from ssm_jax.train.state import TrainState
-from ssm_jax.train.step import make_train_step
-from ssm_jax.train.step_folder import list_steps, read_arrays, read_meta
+from ssm_jax.train.step import TrainState, make_train_step
 from ssm_jax.train.workdir import StopRequest, Workdir, WorkdirBusy
 
 

@@ -20,7 +20,7 @@ from ssm_jax.train.optim import (
     make_optimizer,
     path_name,
 )
-from ssm_jax.train.state import split
+from ssm_jax.train.step import split
 
 
 def hugging_face(step, warmup, total):

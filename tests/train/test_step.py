@@ -11,15 +11,16 @@ import pytest
 from flax import nnx
 from running import run
 
-from ssm_jax.layers.dropout import dropout
+from ssm_jax.layers.inputs import dropout
 from ssm_jax.layers.norm import BatchNorm
 from ssm_jax.tasks.classification import eval_sums, train_sums
-from ssm_jax.train.state import init_state, split
 from ssm_jax.train.step import (
+    init_state,
     make_eval_step,
     make_gradient,
     make_train_step,
     non_finite_leaves,
+    split,
 )
 
 B, L, H, K = 6, 5, 3, 4

@@ -17,15 +17,9 @@ import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from ssm_jax import lock as lock_lib
+from ssm_jax import files as lock_lib
 from ssm_jax import stop as stop_lib
-from ssm_jax.train.workdir import (
-    StopRequest,
-    Workdir,
-    WorkdirBusy,
-    WorkdirLost,
-    write_json_atomic,
-)
+from ssm_jax.train.workdir import StopRequest, Workdir, WorkdirBusy, WorkdirLost, write_json_atomic
 
 REPOSITORY = Path(__file__).parents[2]
 HOLD = """
@@ -372,7 +366,7 @@ def test_a_signal_before_and_after_a_run_leaves_no_traceback(number, when, code)
 @pytest.mark.parametrize("name", ["train", "sweep", "denoise", "waves"])
 def test_commands_that_train_catch_signals_before_their_imports(name):
     text = (REPOSITORY / f"scripts/{name}.py").read_text()
-    assert text.index("stop.catch_signals()") < text.index("from ssm_jax import cli")
+    assert text.index("stop.catch_signals()") < text.index("from ssm_jax.config import cli")
 
 
 def test_the_second_interrupt_stops_at_once():

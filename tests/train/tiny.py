@@ -8,8 +8,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax.train.checkpoint.io import list_steps, read_arrays, read_meta
 from ssm_jax.train.experiment import Experiment, build
-from ssm_jax.train.step_folder import list_steps, read_arrays, read_meta
 
 
 def tiny_config(**overrides) -> ConfigDict:

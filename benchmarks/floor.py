@@ -1,0 +1,84 @@
+"""What the machine could do at best: the passes that no convolution layer can do without.
+
+The floor of a layer's forward and backward pass is, at the speeds of the same run, all FFTs (of the
+input, the output and their gradients, of the kernel and its gradient), six spectral arrays at the
+speed of a copy, and the three products of the kernel at the speed of a large matrix product.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from benchmarks.measure import Times
+
+FFTS = "fft_floor"
+KERNEL_FFTS = "kernel_ffts"
+COPY = "copy"
+PRODUCT = "product"
+
+_SPECTRAL_ARRAYS = 6  # of the input, output and kernel, and of their gradients
+_PRODUCT_SIZE = 2048
+
+
+def passes(batch: int, length: int, channels: int) -> dict[str, Callable[[], Array]]:
+    """What has to be timed for the floor of a layer."""
+    return {
+        FFTS: fft_passes(batch, length, channels),
+        KERNEL_FFTS: kernel_fft_passes(length, channels),
+        COPY: copy_pass(batch, length, channels),
+        PRODUCT: matrix_product(),
+    }
+
+
+def layer_seconds(times: Times, flops: float) -> list[float]:
+    """The floor of each round, with matrix products of `flops` operations, from `passes` timed."""
+    columns = (times[name] for name in (FFTS, KERNEL_FFTS, COPY, PRODUCT))
+    per_flop = 1 / (2 * _PRODUCT_SIZE**3)
+    return [
+        ffts + kernel_ffts + _SPECTRAL_ARRAYS * copy + flops * per_flop * product
+        for ffts, kernel_ffts, copy, product in zip(*columns, strict=True)
+    ]
+
+
+def kernel_flops(length: int, channels: int, modes: int) -> float:
+    """Of the three products of two kernels (kernels/diagonal.py), forward and backward."""
+    return 3 * 2.0 * channels * 2 * modes * 2 * length
+
+
+def fft_passes(batch: int, length: int, channels: int) -> Callable[[], Array]:
+    """The FFTs of one layer, (batch, channels, 2 length) each: rfft of the input, irfft of the
+    output, rfft of its gradient, irfft of the input's, each waiting for the one before it."""
+    x_BHL = jnp.zeros((batch, channels, 2 * length), jnp.float32)
+
+    @jax.jit
+    def four(x_BHL):
+        y_BHL = jnp.fft.irfft(jnp.fft.rfft(x_BHL), 2 * length)
+        return jnp.fft.irfft(jnp.fft.rfft(y_BHL), 2 * length)
+
+    return functools.partial(four, x_BHL)
+
+
+def kernel_fft_passes(length: int, channels: int) -> Callable[[], Array]:
+    """The rfft of the kernels and the irfft of their gradient, (channels, 2 length)."""
+    k_HL = jnp.zeros((channels, 2 * length), jnp.float32)
+    two = jax.jit(lambda k_HL: jnp.fft.irfft(jnp.fft.rfft(k_HL), 2 * length))
+    return functools.partial(two, k_HL)
+
+
+def copy_pass(batch: int, length: int, channels: int) -> Callable[[], Array]:
+    """Read one spectrum (batch, channels, length + 1) and write another."""
+    X = jnp.zeros((batch, channels, length + 1), jnp.complex64)
+    add = jax.jit(lambda X: X + 1)
+    return functools.partial(add, X)
+
+
+def matrix_product() -> Callable[[], Array]:
+    """A product of two square float32 matrices, large enough for the machine's full speed."""
+    a = jnp.ones((_PRODUCT_SIZE, _PRODUCT_SIZE), jnp.float32)
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST))
+    return functools.partial(product, a, a)

@@ -1,0 +1,135 @@
+"""The whole training step of a config, beside the FFTs and products that it cannot do without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.floor import kernel_flops, layer_seconds, passes
+from benchmarks.measure import PeakMemory, ratio, rounds, summary
+from ssm_jax import config as config_lib
+from ssm_jax.data.dataset import Provenance
+from ssm_jax.data.examples import SPLITS, Images, Pairs, Ragged
+from ssm_jax.data.labelled import ImageDataset, LabelledDataset, PairDataset, TokenDataset
+from ssm_jax.lra.catalog import CATALOG
+from ssm_jax.lra.listops import VOCABULARY
+from ssm_jax.models.block import GATES
+from ssm_jax.train import experiment as experiment_lib
+
+# The batches of the Long Range Arena tasks that two CPU cores step through in seconds; Retrieval's
+# count pairs.
+CPU_BATCHES = {"listops": 8, "text": 4, "retrieval": 4, "image": 4, "pathfinder": 8, "pathx": 1}
+
+
+def random_rows(length: int, n: int) -> Ragged:
+    """n sequences of random tokens that fill `length` with their end of sequence."""
+    rng = np.random.default_rng(0)
+    longest = length - 1
+    return Ragged(
+        rng.integers(3, 18, n * longest, dtype=np.uint8),
+        np.arange(n + 1, dtype=np.int64) * longest,
+        rng.integers(0, 10, n, dtype=np.uint8),
+    )
+
+
+def random_data(cfg: ConfigDict, n: int) -> LabelledDataset:
+    """n random examples of full length in the form of a config's task, in every split."""
+    L, rows = cfg.data.padded_length, random_rows(cfg.data.padded_length, n)
+    source = Provenance("random", "random inputs of full length", "0" * 64)
+    numbers = dict.fromkeys(SPLITS, np.arange(n, dtype=np.int64))
+    form = CATALOG[cfg.task].form
+    if form == "images":
+        pixels = np.random.default_rng(0).integers(0, 256, (n, L), dtype=np.uint8)
+        return ImageDataset(cfg.task, Images(pixels, rows.targets), numbers, L, source)
+    if form == "pairs":
+        order = np.arange(n, dtype=np.int32)
+        pairs = Pairs(rows.tokens, rows.offsets, order, order[::-1].copy(), rows.targets)
+        return PairDataset(cfg.task, pairs, numbers, L, source, vocabulary=VOCABULARY)
+    return TokenDataset(cfg.task, rows, numbers, L, source, vocabulary=VOCABULARY)
+
+
+def on_random_data(cfg: ConfigDict) -> experiment_lib.Experiment:
+    """The experiment of a config on one batch of random data.
+
+    Epochs of one batch are none: training is long enough for any schedule instead.
+    """
+    cfg = cfg.copy_and_resolve_references()
+    cfg.train.epochs, cfg.train.steps = 0.0, 10**7
+    return experiment_lib.assemble(cfg, random_data(cfg, max(cfg.batch_size, 2)))
+
+
+def planned_memory(cfg: ConfigDict) -> dict[str, Any]:
+    """MiB per device that XLA plans for a training step of a config; nothing is computed."""
+    step, compile_s = experiment_lib.timed_compile(on_random_data(cfg).compile_train_step)
+    memory = step.memory_analysis()
+    assert memory is not None, "this backend does not tell"
+    return {
+        "name": cfg.name,
+        "layer": cfg.model.layer,
+        "batch": cfg.batch_size,
+        "length": cfg.data.padded_length,
+        "accumulate": cfg.train.accumulate,
+        "remat": cfg.model.remat,
+        "activations": cfg.model.activations,
+        "arguments_mib": round(memory.argument_size_in_bytes / 2**20, 1),
+        "temporaries_mib": round(memory.temp_size_in_bytes / 2**20, 1),
+        "compile_s": round(compile_s, 2),
+        "config_digest": config_lib.digest(cfg),
+    }
+
+
+def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
+    """n training steps of a config, each waited for.
+
+    Returns:
+      Milliseconds and MiB, the seconds to compile, and the ratio to the floor: for every block that
+      of an S4D layer of its size (floor.py) and the three products of its gate, forward and
+      backward.
+
+    Raises:
+      FloatingPointError: a step was not finite.
+    """
+    B, L, H = cfg.batch_size, cfg.data.padded_length, cfg.model.d_model
+    experiment = on_random_data(cfg)
+    dataset = experiment.dataset
+    assert isinstance(dataset, LabelledDataset)
+    state = experiment.fresh_state()
+    step, compile_s = experiment_lib.timed_compile(experiment.compile_train_step)
+    batch = experiment.place_batch(dataset.gather("train", np.arange(B)))
+    metrics: dict[str, Any] = {}
+
+    def one_step():
+        nonlocal state, metrics
+        state, metrics = step(state, experiment.key, batch)
+        return state, metrics
+
+    with jax.set_mesh(experiment.mesh):
+        with PeakMemory() as memory:
+            jax.block_until_ready(one_step())
+        sequences = B * (2 if dataset.paired else 1)
+        times = rounds({**passes(sequences, L, H), "step": one_step}, n)
+    if not bool(metrics["ok"]):
+        raise FloatingPointError("a step of the benchmark was not finite; its time means nothing.")
+    model = cfg.model
+    gate = 3 * 2.0 * sequences * L * H * GATES[model.gate][1] * H
+    block = layer_seconds(times, kernel_flops(L, H, model.d_state) + gate)
+    times["floor"] = [model.depth * seconds for seconds in block]
+    return {
+        "name": cfg.name,
+        "layer": cfg.model.layer,
+        "batch": B,
+        "length": L,
+        "channels": H,
+        "modes": cfg.model.d_state,
+        "parameters": sum(row.size for row in experiment.rows),
+        "step_ms": summary(times["step"]),
+        "floor_ms": summary(times["floor"]),
+        "over_floor": ratio(times, "step", "floor"),
+        "peak_mib": memory.mib,
+        "compile_s": round(compile_s, 2),
+        "rounds": n,
+        "config_digest": config_lib.digest(cfg),
+    }

@@ -1,0 +1,277 @@
+"""Options as text: reading them, naming the nearest, showing all with their comments."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import math
+import textwrap
+import tokenize
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from difflib import SequenceMatcher
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from ssm_jax import config as config_lib
+from ssm_jax.files import local_path
+
+BOOLS = {"true": True, "yes": True, "on": True, "1": True}
+BOOLS |= {"false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One `--name=value` of a script.
+
+    Attributes:
+      name: without dashes.
+      help: one line for `--help`.
+      default: the value if the flag is not given.
+      kind: str, int, float, bool or Path (expands a leading ~ and may not be empty).
+      choices: if any, the only texts allowed.
+      writes: whether a file or a folder is written there; see `check_writable`.
+    """
+
+    name: str
+    help: str
+    default: Any = None
+    kind: type = str
+    choices: tuple[str, ...] = ()
+    writes: Literal["", "file", "folder"] = ""
+
+
+def parse(
+    argv: Sequence[str],
+    kinds: Mapping[str, type],
+    flags: Sequence[Flag],
+    words: Flag | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The converted values of all known options in argv, and one line per fault.
+
+    Args:
+      argv: the arguments.
+      kinds: type of each option that is no flag, by name.
+      flags: the script's flags.
+      words: what arguments without dashes are, if the script takes any; they become a list.
+    """
+    kinds = {**kinds, **{flag.name: flag.kind for flag in flags}}
+    choices = {flag.name: flag.choices for flag in flags}
+    given: dict[str, Any] = {}
+    faults: list[str] = []
+    queue = deque(argv)
+    while queue:
+        token = queue.popleft()
+        name, equals, text = token.lstrip("-").partition("=")
+        # `format=md` is an option without its dashes, even where a path may stand.
+        if words is not None and not token.startswith("-") and not (equals and name in kinds):
+            try:
+                given.setdefault(words.name, []).append(convert(token, words.kind))
+            except ValueError as error:
+                faults.append(f"{token!r} does not fit: {error}.")
+            continue
+        if not token.startswith("--"):
+            hint = guess(name, kinds, "--", equals + text) if equals else "; see --help."
+            if not equals and ".py" in name and "config" in kinds:
+                hint = f"; did you mean --config={token}?"
+            faults.append(f"stray argument {token!r}: options begin with two dashes{hint}")
+            continue
+        if name not in kinds:
+            positive = name.removeprefix("no")
+            if name.startswith("no") and not equals and kinds.get(positive) is bool:
+                given[positive] = False
+                continue
+            inside = [k for k in kinds if k.startswith(f"{name}.")]
+            if inside:
+                listed = ", ".join(f"--{k}" for k in inside[:6]) + (", ..." if inside[6:] else "")
+                faults.append(f"--{name} is a group of options: {listed}; set one of them.")
+            else:
+                faults.append(f"unknown option --{name}{guess(name, kinds, '--')}")
+            if not equals and queue and not queue[0].startswith("-") and "=" not in queue[0]:
+                queue.popleft()  # its value, which is no fault of its own
+            continue
+        kind = kinds[name]
+        if not equals:
+            following = queue[0] if queue else "--"
+            if kind is bool:
+                text = queue.popleft() if following.lower() in BOOLS else "true"
+            elif following.startswith("--"):
+                example = "|".join(choices.get(name, ())) or kind.__name__.upper()
+                faults.append(f"--{name} has no value; write --{name}={example}.")
+                continue
+            else:
+                text = queue.popleft()
+        try:
+            given[name] = convert(text, kind)
+            if choices.get(name) and text not in choices[name]:
+                raise ValueError(f"it is not one of {', '.join(choices[name])}")
+        except ValueError as error:
+            faults.append(f"--{name}={text} does not fit: {error}.")
+    return given, faults
+
+
+def convert(text: str, kind: type) -> Any:
+    """The value that `text` writes down.
+
+    Args:
+      text: what stands behind the equals sign.
+      kind: bool (true/false, yes/no, on/off, 1/0), int (also 1e3 and 4.0), float (finite), str (as
+        it is), Path, or tuple (1,2,3 with or without brackets).
+
+    Raises:
+      ValueError: what is expected, without a full stop.
+    """
+    if kind is bool:
+        if text.lower() not in BOOLS:
+            raise ValueError("it must be true or false (yes/no, on/off, 1/0)")
+        return BOOLS[text.lower()]
+    if kind is int:
+        try:
+            number = Decimal(text)  # exact, so that 1e17 is the number it says
+        except InvalidOperation:
+            number = Decimal("nan")
+        # The bound comes first: writing 1e999999999 out in digits would take all memory.
+        if not (number.is_finite() and -(2**63) < number < 2**63 and number == int(number)):
+            raise ValueError("it must be a whole number of at most 63 bits")
+        return int(number)
+    if kind is float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError("it must be a finite number")
+        return value
+    if kind is tuple:
+        try:
+            items = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            raise ValueError("it must be values with commas between them, e.g. 1,2,3") from None
+        return tuple(items) if isinstance(items, (tuple, list)) else (items,)
+    if kind is Path:
+        if not text:
+            raise ValueError("the path is empty")
+        return local_path(text)
+    return text
+
+
+def guess(asked: str, names: Iterable[str], dashes: str = "", tail: str = "") -> str:
+    """The end of a message about an unknown name: `; did you mean --config.model.alpha=3?`
+
+    Likeness is that of the whole path or, with a small discount, that of its last word alone
+    (--alpha, --config.lr). Names that tie are all given, six at most.
+
+    Args:
+      asked: the unknown name, without dashes.
+      names: the right ones.
+      dashes: put before each name shown.
+      tail: put behind each name shown.
+    """
+    head, dot, rest = asked.partition(".")
+    # Nearly every name begins with "config.": letters shared there say nothing.
+    configured = bool(dot) and _likeness(head, "config") > 0.7
+    asked = rest if configured else asked
+    scored = []
+    for name in names:
+        bare = name.removeprefix("config.")
+        last = 0.9 * _likeness(asked.rpartition(".")[2], bare.rpartition(".")[2])
+        whole = _likeness(asked, bare)
+        if not configured or bare != name:
+            scored.append((-max(whole, last), -whole, name))
+    scored.sort()
+    if not scored or -scored[0][0] < 0.6:
+        return "; --help lists all."
+    near = [dashes + name + tail for score, _, name in scored if score == scored[0][0]][:8]
+    return f"; did you mean {' or '.join(near)}?"
+
+
+def near_files(asked: str) -> str:
+    """The end of a message about a missing config file: the nearest ones under configs/ here."""
+    found = [str(p) for p in Path("configs").rglob("*.py") if not p.name.startswith("_")]
+    if not found:
+        return "; nor is there a folder configs/ with any, so run from the root of the repository"
+    found.sort(key=lambda p: (-max(_likeness(asked, p), _likeness(asked, Path(p).name)), p))
+    return f"; nearest: {', '.join(found[:3])}"
+
+
+def _likeness(a: str, b: str) -> float:
+    return SequenceMatcher(None, a, b, autojunk=False).ratio()
+
+
+def print_config(cfg: ConfigDict) -> None:
+    """Print every option, sorted, one per line; behind a # the default where it differs."""
+    defaults = config_lib.flatten(config_lib.default())
+    for key, value in config_lib.flatten(cfg).items():
+        mark = "" if value == defaults[key] else f"  # default: {defaults[key]!r}"
+        print(f"{key} = {value!r}{mark}")
+
+
+def print_help(
+    about: str, flags: Sequence[Flag], *, with_config: bool, words: Flag | None = None
+) -> None:
+    """Print what a script does, its flags and, on request, every option of an experiment.
+
+    Args:
+      about: the script's docstring.
+      flags: the script's flags.
+      with_config: whether the script takes a config; its options are shown in the source's order.
+      words: what arguments without dashes are, if the script takes any.
+    """
+    print(about.strip())
+    if words is not None:
+        print(f"\nArguments:\n  {words.name.upper() + ' ...':36}{words.help}")
+    print("\nFlags:")
+    for flag in flags:
+        values = "|".join(flag.choices) or flag.kind.__name__.upper()
+        head = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}={values}"
+        shown = "" if flag.default in (None, False) else f" (default: {flag.default})"
+        print(f"  {head:36}{flag.help}{shown}")
+    if not with_config:
+        return
+    print("\nOptions of the experiment, with their defaults:")
+    defaults = config_lib.flatten(config_lib.default())
+    for pattern, doc in option_docs().items():
+        keys = [key for key in defaults if fnmatchcase(key, pattern)]
+        if doc and not keys:
+            print(f"  [{pattern}] {doc}")
+        for key in keys:
+            print(f"  {f'--config.{key}={defaults[key]}':47} {doc}".rstrip())
+
+
+def option_docs() -> dict[str, str]:
+    """The comment with each assignment in config.default(), by key, where `*` matches any name.
+
+    Read from the source, so that an option is described in one place; in the source's order. A
+    comment behind the assignment counts before one on the line above.
+    """
+    source = textwrap.dedent(inspect.getsource(config_lib.default))
+    behind: dict[int, str] = {}
+    above: dict[int, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            alone = token.line.lstrip().startswith("#")
+            where, line = (above, token.start[0] + 1) if alone else (behind, token.start[0])
+            where[line] = token.string.lstrip("# ")
+    assigned = [
+        (node.lineno, node.targets[0], node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign)
+    ]
+    assigned.sort(key=lambda item: item[0])
+    # cfg.optim.groups[name] = group: what is assigned to group.lr is optim.groups.*.lr.
+    prefix = {"cfg": ""}
+    for _, target, value in assigned:
+        if isinstance(target, ast.Subscript) and isinstance(value, ast.Name):
+            prefix[value.id] = ast.unparse(target.value).removeprefix("cfg.") + ".*."
+    docs = {}
+    for line, target, _ in assigned:
+        if isinstance(target, ast.Attribute):
+            root, _, path = ast.unparse(target).partition(".")
+            docs[prefix[root] + path] = behind.get(line) or above.get(line, "")
+    return docs

@@ -1,0 +1,265 @@
+"""The command line that all scripts share: ml_collections' syntax, with every fault named.
+
+    script.py --config=FILE.py[:ARG] --config.KEY=VALUE ... --FLAG=VALUE ...
+
+Order is free and the last of a repeated option counts. `--key value`, `--flag` and `--noflag` (also
+`--noconfig.key`) work where absl has them. Every fault is one line on stderr; the exit code is 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from ml_collections import ConfigDict
+
+from ssm_jax import config as config_lib
+from ssm_jax import stop
+from ssm_jax.config.argv import Flag, parse, print_config, print_help
+from ssm_jax.config.check import check
+from ssm_jax.config.load import load_config, one_line, ours
+from ssm_jax.files import check_writable, local_path, os_fault, printable
+
+WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
+DATA_DIR = Flag("data_dir", "folder of prepared data", default=Path("data"), kind=Path)
+FROM = Flag("from", "official files: an archive or a folder; sets data.source", kind=Path)
+WANDB = Flag(
+    "wandb", "also log to Weights & Biases", "disabled", choices=("offline", "online", "disabled")
+)
+DRY_RUN = Flag("dry_run", "show shapes, parameters and memory; do not train", False, bool)
+
+HELP = Flag("help", "show this text and end", False, bool)
+PRINT_CONFIG = Flag("print_config", "show every option of the experiment and end", False, bool)
+
+
+class Command(NamedTuple):
+    """A command line: the locked config, the flags and --config by name, the overrides by key."""
+
+    cfg: ConfigDict
+    values: dict[str, Any]
+    overrides: dict[str, Any]
+
+
+EXIT_GONE = 141  # 128 + SIGPIPE, as shells say it
+
+STDOUT = "standard output"
+
+
+class _Stream(io.FileIO):
+    """A standard stream: errors of stdout name it, those of stderr stop nothing."""
+
+    def write(self, content: Any) -> int:
+        try:
+            written: int | None = super().write(content)
+        except OSError as error:
+            if self.fileno() == 1:
+                error.filename = STDOUT
+                raise
+            written = None
+        if written is None and self.fileno() == 1:  # it does not block, and is full
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), STDOUT)
+        return memoryview(content).nbytes if written is None else written
+
+
+def steady_streams() -> None:
+    """Make stdout and stderr fit for every text and every terminal, also where they are closed.
+
+    What their encoding lacks is written as an escape. A closed stderr is as /dev/null: otherwise
+    the next file that is opened would get its number, and the warnings of libraries with it. A
+    closed stdout is an error of whoever writes to it.
+    """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        old = getattr(sys, name)
+        if old is not getattr(sys, f"__{name}__"):
+            continue  # a test's
+        number = 1 if name == "stdout" else 2
+        raw = _Stream(number, "w", closefd=False)
+        if old is not None:
+            with contextlib.suppress(OSError):
+                old.flush()
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=old.encoding if old is not None else "utf-8",
+            errors="backslashreplace",
+            line_buffering=number == 2 or raw.isatty(),
+        )
+        setattr(sys, name, stream)
+
+
+def fail(message: str) -> NoReturn:
+    """End the script with code 2 and one line on stderr for each line of `message`."""
+    _error(message)
+    raise SystemExit(2)
+
+
+def _error(message: str) -> None:
+    for word in sys.argv:  # a name with a line break in it is no new line
+        name = word.partition("=")[2] if word.startswith("-") else word
+        if len(name.splitlines()) > 1:
+            message = message.replace(name, printable(name))
+    for line in message.splitlines():
+        print(f"error: {printable(line)}", file=sys.stderr)
+
+
+def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Run `main(argv)` and exit with its code; an error of the user's is one line and code 2.
+
+    The user's are: a ValueError made by a raise statement of this package or of the script (the
+    checks at the borders), and every OSError, whoever raises it. Once a run has begun, an OSError
+    that is no check of ours has code 74: the storage failed or is full, what was saved is kept. A
+    RuntimeError or FloatingPointError of ours (a workdir in use, a loss that is nan) is one line
+    and code 1, or the error's own `exit_code`. Ctrl-C is code 130, a reader of our output that went
+    away 141. Where JAX cannot start on the platform it was told to, that is one line and code 2.
+    All else, so also a ValueError out of NumPy or JAX, is a bug and keeps its traceback.
+    """
+    steady_streams()
+    try:
+        code = _ended(main)
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        code = stop.EXIT_INTERRUPTED
+    except OSError as error:
+        of_stdout = error.filename == STDOUT
+        if of_stdout:  # what is left in its buffer has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if of_stdout and error.errno == errno.EPIPE:  # `script.py --help | head` has read enough
+            code = EXIT_GONE
+        else:
+            check = ours(error) and error.errno is None
+            storage = stop.begun() and not (of_stdout or check)
+            code = stop.EXIT_STORAGE if storage else 2
+            _error(os_fault(error))
+    except Exception as error:
+        known = isinstance(error, ValueError | RuntimeError | FloatingPointError) and ours(error)
+        fault = None if known else missing_platform()
+        if not (known or fault):
+            raise
+        code = 2 if fault or isinstance(error, ValueError) else getattr(error, "exit_code", 1)
+        _error(fault or (str(error) if code == 2 else one_line(error)))
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    stop.end(code)
+
+
+def missing_platform() -> str | None:
+    """One line, if JAX cannot start on the platforms that its environment names."""
+    asked = [f"{k}={v}" for k in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if (v := os.environ.get(k))]
+    if not asked:
+        return None  # it takes what there is
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # of any kind: without a GPU, cuda is a failed assertion
+        why = one_line(error) if str(error) else "its plugin or its hardware is missing"
+        return f"{' '.join(asked)}: JAX cannot start on it ({why}); unset it, or set it to cpu."
+    return None
+
+
+def _ended(main: Callable[[list[str]], int | None]) -> int:
+    """The code of `main(argv)`, with all that it has printed written out."""
+    try:
+        code = main(sys.argv[1:]) or 0
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich ends the process with code 1 then
+            raise end.__context__ from None
+        if isinstance(end.code, str):
+            _error(end.code)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    sys.stdout.flush()
+    return code
+
+
+def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
+    """Read a command line with a config; `--help` and `--print_config` are answered here.
+
+    Args:
+      argv: the arguments, without the script's name.
+      flags: the script's own flags.
+      about: what the script does, the head of `--help`.
+
+    Raises:
+      SystemExit: code 2 and one line per fault, or code 0 after `--help` and `--print_config`.
+    """
+    flags = (*flags, PRINT_CONFIG, HELP)
+    defaults = config_lib.flatten(config_lib.default())
+    if not {"--help", "-h"}.isdisjoint(argv):
+        print_help(about, (_CONFIG, *flags), with_config=True)
+        raise SystemExit(0)
+    kinds = {"config": str} | {f"config.{k}": type(v) for k, v in defaults.items()}
+    given, faults = parse(argv, kinds, flags)
+    overrides = {k.partition(".")[2]: v for k, v in given.items() if k.startswith("config.")}
+    try:
+        cfg = load_config(given.get("config", "")).lock()
+        if not faults:
+            cfg.update_from_flattened_dict(overrides)
+            check(cfg)
+    except ValueError as error:
+        faults += str(error).splitlines()
+    if faults:
+        fail("\n".join(faults))
+    values = _with_defaults(given, (_CONFIG, *flags))
+    if values.pop("print_config"):
+        print_config(cfg)
+        raise SystemExit(0)
+    _check_writable(values, flags)
+    return Command(cfg, values, overrides)
+
+
+def load_flags(
+    argv: Sequence[str], *, flags: Sequence[Flag], about: str, words: Flag | None = None
+) -> dict[str, Any]:
+    """As `load`, for a script without a config: the value of each flag by name.
+
+    Args:
+      argv, flags, about: as in `load`.
+      words: what arguments without dashes are; their values are a list, of at least one, under this
+        name. None: the script takes no such arguments.
+    """
+    flags = (*flags, HELP)
+    if not {"--help", "-h"}.isdisjoint(argv):
+        print_help(about, flags, with_config=False, words=words)
+        raise SystemExit(0)
+    given, faults = parse(argv, {}, flags, words)
+    if words is not None and not faults and words.name not in given:
+        faults.append(f"no {words.name} given; give {words.help}.")
+    if faults:
+        fail("\n".join(faults))
+    values = _with_defaults(given, flags)
+    _check_writable(values, flags)
+    return values if words is None else {**values, words.name: given[words.name]}
+
+
+_CONFIG = Flag("config", "the experiment: FILE.py, or FILE.py:ARG where the file takes an argument")
+
+
+def _with_defaults(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
+    if "data_dir" not in given and any(flag.name == "data_dir" for flag in flags):
+        usual = os.environ.get("SSM_JAX_DATA_DIR", "")
+        try:
+            local_path(usual)
+        except ValueError as error:
+            fail(f"$SSM_JAX_DATA_DIR={usual} does not fit: {error}.")
+    return {flag.name: given.get(flag.name, flag.default) for flag in flags if flag is not HELP}
+
+
+def _check_writable(values: Mapping[str, Any], flags: Sequence[Flag]) -> None:
+    for flag in flags:
+        if flag.writes and values[flag.name] is not None:
+            try:
+                check_writable(values[flag.name], flag.writes)
+            except IsADirectoryError:
+                fail(f"--{flag.name}={values[flag.name]} is a folder; give a file.")
+            except OSError as error:
+                fail(f"--{flag.name}: {os_fault(error)}")

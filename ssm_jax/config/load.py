@@ -1,0 +1,200 @@
+"""Experiment files: running one, and checking what its `get_config` and `sweep` return."""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import os
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssm_jax import config as config_lib
+from ssm_jax.config.argv import guess, near_files
+from ssm_jax.config.check import check
+from ssm_jax.files import local_path
+
+
+def load_config(spec: str) -> ConfigDict:
+    """The config that `FILE.py[:ARG]` makes: get_config(ARG), or get_config() without a colon.
+
+    The file is run afresh each time and leaves nothing in sys.modules and no compiled copy.
+
+    Raises:
+      ValueError: one line per fault: no such file, a file that fails, an option that is not in
+        default().
+    """
+    asked = f"--config={spec}"
+
+    def get(get_config: Callable[..., Any], arg: str) -> ConfigDict:
+        cfg = get_config(arg) if arg else get_config()
+        if not isinstance(cfg, ConfigDict):
+            raise ValueError(f"get_config returns a {type(cfg).__name__}, not a ConfigDict.")
+        return cfg
+
+    cfg = _call(spec, "get_config", get)
+    known, found = set(config_lib.flatten(config_lib.default())), set(config_lib.flatten(cfg))
+    faults = [f"{asked} sets {k}, which is no option{guess(k, known)}" for k in found - known]
+    faults += [f"{asked} removes the option {k}; set a value in its place." for k in known - found]
+    if faults:
+        raise ValueError("\n".join(sorted(faults)))
+    return cfg
+
+
+def load_sweep(spec: str, cfg: ConfigDict) -> list[dict[str, Any]]:
+    """The cells of the sweep that an experiment file defines beside get_config.
+
+    A cell is a dict of dotted options and their values, such as {"model.alpha": 3.0,
+    "model.beta.init": 0.5}; all cells set the same options. `sweep(arg)` gets what get_config gets
+    if it takes an argument, else it is called without; it returns a list or yields.
+
+    Args:
+      spec: `FILE.py[:ARG]`.
+      cfg: the experiment with what the command line changed; each cell is checked upon it.
+
+    Returns:
+      The cells, each value of the type of its option.
+
+    Raises:
+      ValueError: one line per fault: no function sweep, one that fails or returns something else,
+        options that there are not, values that do not fit or cannot work, cells that are equal.
+    """
+    asked = f"--config={spec}: sweep()"
+
+    def get(sweep: Callable[..., Any], arg: str) -> list[Any]:
+        made = sweep(arg) if inspect.signature(sweep).parameters else sweep()
+        if not isinstance(made, (list, tuple, Iterator)):
+            raise ValueError(f"sweep returns a {type(made).__name__}, not a list of dicts.")
+        return list(made)
+
+    made = _call(spec, "sweep", get)
+    if not made:
+        raise ValueError(f"{asked} returns no cells; give at least one dict of options.")
+    faults: dict[str, int] = {}  # what is wrong, and the first cell in which it is
+    cells: list[dict[str, Any]] = []
+    for number, cell in enumerate(made, start=1):
+        found, typed = _cell_faults(cell, cfg)
+        if not found and cells and cells[0].keys() != typed.keys():
+            found.append(f"sets {_listed(typed)}, and cell 1 sets {_listed(cells[0])}.")
+        if not found and typed in cells:
+            found.append(f"is cell {cells.index(typed) + 1} again: {typed}.")
+        cells.append(typed)
+        for fault in found:
+            faults.setdefault(fault, number)
+    if faults:
+        raise ValueError("\n".join(f"{asked} cell {n}: {fault}" for fault, n in faults.items()))
+    return cells
+
+
+def _listed(cell: Mapping[str, Any]) -> str:
+    return ", ".join(cell) or "nothing"
+
+
+def _cell_faults(cell: Any, cfg: ConfigDict) -> tuple[list[str], dict[str, Any]]:
+    """What is wrong with a cell, and the cell with its values in the types of the options."""
+    if not isinstance(cell, Mapping) or not cell:
+        return [f"it is {cell!r:.60}, not a dict of options."], {}
+    flat = config_lib.flatten(cfg)
+    faults: list[str] = []
+    typed: dict[str, Any] = {}
+    for key, value in cell.items():
+        if key not in flat:
+            faults.append(f"{key!r} is no option{guess(str(key), flat)}")
+            continue
+        if key == "seed":
+            faults.append("seed is no option to sweep; give --seeds=N.")
+            continue
+        kind = type(flat[key])
+        value = value.item() if hasattr(value, "item") else value  # NumPy's numbers
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            faults.append(f"{key}={value!r} is a {type(value).__name__}, not a {kind.__name__}.")
+        typed[key] = value
+    if not faults:
+        changed = cfg.copy_and_resolve_references()
+        changed.update_from_flattened_dict(typed)
+        try:
+            check(changed)
+        except ValueError as error:
+            faults += str(error).splitlines()
+    return faults, typed
+
+
+def _split(spec: str) -> tuple[str, str]:
+    """The file and the argument of `FILE[:ARG]`, where FILE and ARG may have colons too.
+
+    Raises:
+      ValueError: FILE is an address of another machine.
+    """
+    try:
+        local_path(spec)
+    except ValueError as error:
+        raise ValueError(f"--config={spec} does not fit: {error}.") from None
+    parts = os.path.expanduser(spec).split(":")
+    for count in range(len(parts), 0, -1):  # the longest name that there is
+        name = ":".join(parts[:count])
+        if os.path.isfile(name):
+            return name, ":".join(parts[count:])
+    return parts[0], ":".join(parts[1:])
+
+
+def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any]) -> Any:
+    """Run `FILE.py[:ARG]` and return use(its function of this name, ARG).
+
+    Raises:
+      ValueError: in one line: no such file or function, or whatever the file raised, with its line.
+    """
+    asked = f"--config={spec}"
+    if not spec:
+        raise ValueError(f"--config is missing; give --config=FILE.py{near_files('denoise')}.")
+    name, arg = _split(spec)
+    if not Path(name).is_file():
+        raise ValueError(f"{asked}: there is no file {name}{near_files(name)}.")
+    module = types.ModuleType(f"config_file_{len(sys.modules)}")
+    module.__file__ = name
+    # A dataclass in the file looks itself up there while it is made.
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(Path(name).read_bytes(), name, "exec"), module.__dict__)
+        if not callable(getattr(module, function, None)):
+            takes = "" if function == "sweep" else "arg"
+            raise ValueError(f"the file defines no function {function}({takes}).")
+        return use(getattr(module, function), arg)
+    except Exception as error:  # whatever the user's file raises is the user's to read
+        if isinstance(error, ValueError) and ours(error):
+            raise ValueError(f"{asked}: {one_line(error)}") from error
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [0])[-1]
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{asked} fails in line {line}: {what.rstrip('.')}.") from error
+    finally:
+        del sys.modules[module.__name__]
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def ours(error: BaseException) -> bool:
+    """Whether a raise statement of this package or of the script made the error.
+
+    Such errors are checks and speak to the person at the prompt. What Python, NumPy or JAX raise,
+    also from within a line of ours, is a bug.
+    """
+    tb = error.__traceback__
+    assert tb is not None
+    while tb.tb_next:
+        tb = tb.tb_next
+    module = tb.tb_frame.f_globals.get("__name__", "")
+    code = tb.tb_frame.f_code.co_code
+    return (
+        module.partition(".")[0] in ("ssm_jax", "__main__")
+        and code[tb.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    )

@@ -1,0 +1,212 @@
+"""The data sets that there are, and opening one from the `data` section of a config."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.labelled import LabelledDataset, open_dataset
+from ssm_jax.data.manifest import DamagedError, read_manifest
+from ssm_jax.data.prepare import Place, Recipe, find
+from ssm_jax.lra.image import ImageOptions, image
+from ssm_jax.lra.listops import listops
+from ssm_jax.lra.listops_generator import Spec
+from ssm_jax.lra.pathfinder import PathfinderOptions, pathfinder, pathx
+from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
+from ssm_jax.lra.text import TextOptions, text
+
+SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
+_DRAWN = ("seed", *SPLITS_OF_COUNTS)  # options of random data
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set.
+
+    Attributes:
+      about: it in a few words.
+      form: of an example, a key of ssm_jax.data.labelled.DATASETS.
+      options: dataclass of what can be chosen; its defaults are as published.
+      recipe: (options, source, place) -> how it is made.
+      sources: where examples can come from, the usual one first.
+      files: what official files are called.
+      section: of `cfg.data`, which holds the task's own options; "": it has none.
+      reads: sources that read files of the user.
+      unread: options that change nothing about the examples of a source. Where n_train, n_val and
+        n_test are among them, a config chooses so many of the examples that there are.
+    """
+
+    about: str
+    form: str
+    options: type
+    recipe: Callable[[Any, str, Place], Recipe]
+    sources: tuple[str, ...]
+    files: str
+    unread: Mapping[str, tuple[str, ...]]
+    section: str = ""
+    reads: tuple[str, ...] = ("official",)
+
+
+CATALOG: Mapping[str, Entry] = {
+    "listops": Entry(
+        "nested list operations, 10 classes, up to 2,000 tokens",
+        "tokens",
+        Spec,
+        listops,
+        ("generated", "official"),
+        "LRA release: listops-1000/basic_{train,val,test}.tsv",
+        {"generated": (), "official": tuple(f.name for f in dataclasses.fields(Spec))},
+        section="listops",
+    ),
+    "text": Entry(
+        "sentiment of IMDB reviews, 2 classes, up to 4,096 characters",
+        "tokens",
+        TextOptions,
+        text,
+        ("official", "sample", "stand_in"),
+        "aclImdb_v1.tar.gz, or the folder aclImdb",
+        {
+            "official": _DRAWN,
+            "sample": (*_DRAWN, "val_fraction"),
+            "stand_in": ("val_fraction",),
+        },
+        section="text",
+    ),
+    "retrieval": Entry(
+        "citation between two papers (AAN), 2 classes, two texts of up to 4,000 characters",
+        "pairs",
+        RetrievalOptions,
+        retrieval,
+        ("official", "stand_in"),
+        "LRA release: tsv_data/new_aan_pairs.{train,eval,test}.tsv",
+        {"official": _DRAWN, "stand_in": ()},
+    ),
+    "image": Entry(
+        "CIFAR-10 in gray, or Fashion-MNIST, 10 classes, 1,024 pixels",
+        "images",
+        ImageOptions,
+        image,
+        ("official", "fashion_mnist", "stand_in"),
+        "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or their folders; with "
+        "source=fashion_mnist the folder of Fashion-MNIST's four *-ubyte[.gz]",
+        {"official": _DRAWN, "fashion_mnist": _DRAWN, "stand_in": ("n_held_out",)},
+        reads=("official", "fashion_mnist"),
+        section="image",
+    ),
+    "pathfinder": Entry(
+        "whether two ends are on one contour, 2 classes, 1,024 pixels",
+        "images",
+        PathfinderOptions,
+        pathfinder,
+        ("generated", "official"),
+        "LRA release: pathfinder32/curv_contour_length_14",
+        {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")},
+        section="pathfinder",
+    ),
+    "pathx": Entry(
+        "the same at 128 x 128, 16,384 pixels",
+        "images",
+        PathfinderOptions,
+        pathx,
+        ("generated", "official"),
+        "LRA release: pathfinder128/curv_contour_length_14",
+        {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")},
+        section="pathfinder",
+    ),
+}
+
+
+def entry_of(task: str, source: str) -> Entry:
+    """The entry of a task that has examples of a source.
+
+    Raises:
+      ValueError: for a task or source that there is not.
+    """
+    if task not in CATALOG:
+        raise ValueError(f"unknown task {task!r}; choose one of {', '.join(CATALOG)}.")
+    if source not in CATALOG[task].sources:
+        raise ValueError(
+            f"data.source={source!r} is not known to {task}; "
+            f"choose one of {', '.join(CATALOG[task].sources)}."
+        )
+    return CATALOG[task]
+
+
+def recipe_of(task: str, options: Mapping[str, Any], place: Place) -> Recipe:
+    """How the data set that a config describes is made.
+
+    Args:
+      task: a key of CATALOG.
+      options: plain options of `cfg.data`; those of the task are in the section named by its kind.
+      place: folders and processes.
+    """
+    entry = entry_of(task, options["source"])
+    own = options[entry.section] if entry.section else {}
+    known = {**options, **own, "max_length": options["padded_length"]}
+    chosen = {
+        field.name: known[field.name]
+        for field in dataclasses.fields(entry.options)
+        if field.name not in entry.unread[options["source"]]
+        # 0: as many as officially
+        and (field.name not in SPLITS_OF_COUNTS or known[field.name])
+    }
+    return entry.recipe(entry.options(**chosen), options["source"], place)
+
+
+def open_data(task: str, options: Mapping[str, Any], place: Place) -> LabelledDataset:
+    """The data set that a config describes.
+
+    Those that need no files are made if they are not there; all others are opened, and where they
+    are missing the error gives the command that prepares them.
+
+    Raises:
+      FileNotFoundError: if the data are not there and cannot be made at once.
+      ValueError: for options that do not fit together, and for damaged data.
+      BlockingIOError: if another process is preparing the same data.
+    """
+    entry, source = entry_of(task, options["source"]), options["source"]
+    if place.files is not None and source not in entry.reads:
+        raise ValueError(
+            f"{place.files} is only read with data.source={' or '.join(entry.reads)}, and it is "
+            f"{source}; change one of the two."
+        )
+    recipe = recipe_of(task, options, place)
+    counts = {
+        split: options[name]
+        for name, split in SPLITS_OF_COUNTS.items()
+        if name in entry.unread[source]
+    }
+    of_form = {"mean": options["mean"], "std": options["std"]} if entry.form == "images" else {}
+    folder = find(recipe, place.data_dir)
+    try:
+        recipe.check_store(folder)
+        return open_dataset(folder, options["padded_length"], counts=counts, **of_form)
+    except DamagedError as error:
+        raise ValueError(f"{str(error).removesuffix('.')}: {recipe.asked}") from None
+
+
+def command_of(folder: Path, data_dir: Path) -> str:
+    """The command that prepares a store again, as far as its name and its manifest tell."""
+    task, source = folder.parent.name, folder.name.rpartition("-")[0]
+    words = ["python", "scripts/prepare_data.py", "prepare", task, f"--source={source}"]
+    words.append(f"--data_dir={data_dir}")
+    try:
+        parameters = dict(read_manifest(folder)["parameters"])
+    except (ValueError, OSError, KeyError, TypeError):
+        return f"{shlex.join(words)}, with the options and files that it was made with"
+    counts = parameters.get("counts", {})
+    if isinstance(counts, list):
+        counts = dict(zip(SPLITS, counts, strict=False))
+    parameters |= {f"n_{split}": n for split, n in counts.items()}
+    for field in dataclasses.fields(CATALOG[task].options):
+        value = parameters.get(field.name, field.default)
+        if value != field.default:
+            words.append(
+                f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}"
+            )
+    return shlex.join(words) + (" --from=PATH" if source in CATALOG[task].reads else "")

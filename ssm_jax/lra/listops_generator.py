@@ -1,0 +1,359 @@
+"""ListOps of the Long Range Arena: its vocabulary and the value of an expression.
+
+An expression such as `[MAX 4 [SM 7 8 ] 0 ]` is a tree of the operators MIN, MAX, MED (median,
+rounded down) and SM (sum modulo 10) over digits; its value is a digit. Source: Nangia and Bowman,
+arXiv:1804.06028, in the lengths of Tay et al., arXiv:2011.04006.
+
+Token ids: 0 pad, 1 unknown, 2 end of sequence, 3 the closing bracket, 4..13 the digits 0..9,
+14..17 [MAX [MED [MIN [SM. That is the rule of S4's vocabulary, by falling frequency and then by
+name, where tokens that are equally frequent by construction count as equal: brackets are the most
+frequent, then each digit, then each operator. The order is fixed, not counted, so that generated
+and official data share it.
+
+Random ListOps expressions by the procedure of the Long Range Arena.
+
+A tree is grown from the root: a node is a digit with probability 3/4, else an operator with 2 to 10
+operands, and always a digit at depth 10; all choices are uniform. Kept are the trees of 501 to
+1,999 tokens, about one in 12. Source: the generator in the Long Range Arena's code. It sets no
+seed, so its files cannot be made again, only others with the same distribution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssm_jax.data.examples import SPLITS, Ragged
+from ssm_jax.data.workers import fill, finish
+
+CLOSE = 3
+DIGIT = 4  # the id of digit 0
+MAX, MED, MIN, SM = 14, 15, 16, 17
+VOCAB_SIZE = 18
+N_CLASSES = 10
+TOKENS = ("]", *"0123456789", "[MAX", "[MED", "[MIN", "[SM")  # ids 3..17
+_IDS = {token.encode(): CLOSE + i for i, token in enumerate(TOKENS)}
+
+
+def evaluate(tokens: bytes) -> int:
+    """The value of an expression, 0..9, by a stack machine that shares nothing with the generator.
+
+    Args:
+      tokens: ids, without padding and without the end of sequence.
+
+    Raises:
+      ValueError: if the tokens are not one whole expression.
+    """
+    values: list[int] = []
+    calls: list[tuple[int, int]] = []  # (operator, number of values before its operands)
+    for token in tokens:
+        if DIGIT <= token < MAX:
+            values.append(token - DIGIT)
+        elif MAX <= token <= SM:
+            calls.append((token, len(values)))
+        elif token == CLOSE and calls and len(values) > calls[-1][1]:
+            operator, start = calls.pop()
+            args = sorted(values[start:])
+            del values[start:]
+            if operator == MAX:
+                values.append(args[-1])
+            elif operator == MIN:
+                values.append(args[0])
+            elif operator == SM:
+                values.append(sum(args) % 10)
+            else:
+                middle = len(args) // 2
+                odd = len(args) % 2
+                values.append(args[middle] if odd else (args[middle - 1] + args[middle]) // 2)
+        else:
+            raise ValueError(f"token {token} cannot stand where it stands in a ListOps expression.")
+    if calls or len(values) != 1:
+        raise ValueError(
+            f"not one whole ListOps expression: {len(calls)} brackets open, {len(values)} values."
+        )
+    return values[0]
+
+
+def encode(source: bytes) -> bytes:
+    """Ids of an expression as the official files write it, `( ( ( [MAX 3 ) 1 ) ] )`.
+
+    The round brackets only pair an operator with its operands and are dropped.
+
+    Raises:
+      ValueError: if a token is not one of TOKENS.
+    """
+    try:
+        return bytes([_IDS[token] for token in source.translate(None, b"()").split()])
+    except KeyError as error:
+        raise ValueError(
+            f"unknown token {error.args[0]!r}; ListOps has {' '.join(TOKENS)}."
+        ) from None
+
+
+def decode(tokens: bytes) -> str:
+    """The expression as text without round brackets, `[MAX 3 1 ]`."""
+    return " ".join(TOKENS[token - CLOSE] for token in tokens)
+
+
+TITLE = "ListOps"
+COMPRESS = False  # of the files of shards
+GENERATOR_VERSION = 1  # raise it whenever the same specification would give other expressions
+SHARD_ROWS = 1_000  # expressions drawn from one random stream
+# Up to this many tokens (2,000 expressions of full length, 0.7 s) no worker is worth its start.
+_IN_PROCESS_TOKENS = 4_000_000
+# LRA's bounds keep one tree in 12. A specification this much rarer would never finish.
+_MAX_TREES_PER_ROW = 20_000
+# Counter of the Philox streams, so that they share no number with the loader's epoch order.
+_STREAM = 1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to generate. Lengths are in tokens, without the end-of-sequence token.
+
+    Attributes:
+      seed: of all random numbers, 0..2**63-1.
+      n_train, n_val, n_test: distinct expressions in each split, >= 1.
+      shorter_than, longer_than: strict bounds on the length of an expression.
+      max_depth: levels of the tree, the digits of the last level included; >= 2.
+      max_args: operands of one operator, 2..99.
+
+    Raises:
+      ValueError: for values out of range, or bounds that no expression meets.
+    """
+
+    seed: int = 0
+    n_train: int = 96_000
+    n_val: int = 2_000
+    n_test: int = 2_000
+    shorter_than: int = 2_000
+    longer_than: int = 500
+    max_depth: int = 10
+    max_args: int = 10
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "seed": (0, 2**63 - 1),
+            "n_train": (1, 10**8),
+            "n_val": (1, 10**8),
+            "n_test": (1, 10**8),
+            "shorter_than": (2, 10**6),
+            "longer_than": (0, 10**6),
+            "max_depth": (2, 50),
+            "max_args": (2, 99),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(
+                    f"ListOps {name}={value!r} must be a whole number from {low} to {high}."
+                )
+        longest = 1
+        for _ in range(self.max_depth - 1):
+            longest = 2 + self.max_args * longest
+        if self.longer_than + 1 >= self.shorter_than or longest <= self.longer_than:
+            raise ValueError(
+                f"no ListOps expression is longer than {self.longer_than} and shorter than "
+                f"{self.shorter_than} tokens with max_depth={self.max_depth} and "
+                f"max_args={self.max_args} (the longest has {longest}); widen the bounds."
+            )
+
+    def sizes(self) -> dict[str, int]:
+        """Expressions in each split."""
+        return dict(zip(SPLITS, (self.n_train, self.n_val, self.n_test), strict=True))
+
+    def rows(self, shard: int) -> int:
+        """Expressions in a shard."""
+        return SHARD_ROWS
+
+
+class _Draws:
+    """The random numbers of one shard, drawn in blocks.
+
+    `nodes` says of each node above the last level what it is: the id of a digit (probability 3/4)
+    or of an operator; `arity` how many operands it has if it is an operator; `operators` where the
+    operators are in `nodes`; `leaves` are the digits of the last level. Everything is integer
+    arithmetic on Philox words, since NumPy may change the streams of its Generator methods but not
+    those of its bit generators. Rounding 32 bits to at most 4 * 98 outcomes biases them by less
+    than 1e-7.
+    """
+
+    def __init__(self, spec: Spec, shard: int) -> None:
+        self.reach = spec.shorter_than + 1  # no tree takes more numbers than that
+        self.size = max(1 << 16, 32 * self.reach)
+        self._arities = spec.max_args - 1
+        self._bits = np.random.Philox(
+            key=np.array([spec.seed, shard], np.uint64),
+            counter=np.array([0, 0, 0, _STREAM], np.uint64),
+        )
+        self.refill()
+
+    def refill(self) -> None:
+        words = self._bits.random_raw(self.size)
+        low, high = words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)
+        is_operator = high < np.uint64(1 << 30)  # probability 1/4
+        digit = DIGIT + ((low * np.uint64(10)) >> np.uint64(32))
+        form = (low * np.uint64(4 * self._arities)) >> np.uint64(32)
+        kind, arity = np.divmod(form, np.uint64(self._arities))
+        self.nodes = np.where(is_operator, np.uint64(MAX) + kind, digit).astype(np.uint8).tobytes()
+        self.arity = (arity + np.uint64(2)).astype(np.uint8).tobytes()
+        self.operators = [*np.flatnonzero(is_operator).tolist(), self.size]
+        words = self._bits.random_raw(self.size) >> np.uint64(32)
+        leaves = np.uint64(DIGIT) + ((words * np.uint64(10)) >> np.uint64(32))
+        self.leaves = leaves.astype(np.uint8).tobytes()
+        self.node = self.operator = self.leaf = 0  # the next unread of nodes, operators, leaves
+
+
+def _apply(operator: int, args: bytearray) -> int:
+    """The id of an operator's value, from the ids of its operands; ids keep the digits' order."""
+    if operator == MAX:
+        return max(args)
+    if operator == MIN:
+        return min(args)
+    if operator == SM:
+        return DIGIT + (sum(args) - DIGIT * len(args)) % 10
+    ordered = sorted(args)
+    return (ordered[(len(args) - 1) // 2] + ordered[len(args) // 2]) // 2
+
+
+def _grow(draws: _Draws, shorter_than: int, max_depth: int) -> tuple[bytes, int] | None:
+    """One random tree, written from left to right: (tokens, value), or None once it is too long.
+
+    A node above the last level is a digit with probability 3/4; else an operator with 2..max_args
+    operands, all uniform. Nodes of the last level are digits.
+    """
+    if max(draws.node, draws.leaf) + draws.reach > draws.size:
+        draws.refill()
+    nodes, arity, operators = draws.nodes, draws.arity, draws.operators
+    i, p = draws.node, draws.operator
+    if operators[p] != i:  # the root is a digit
+        draws.node += 1
+        return nodes[i : i + 1], nodes[i] - DIGIT
+    tokens = bytearray()
+    above: list[tuple[int, bytearray, int]] = []  # the open operators around this one
+    operator, args, missing = nodes[i], bytearray(), arity[i]
+    length = 2 + missing  # of the finished tree if all that is still missing were digits
+    tokens.append(operator)
+    i, p, depth = i + 1, p + 1, 2  # `depth` of the operands being drawn
+    result = None
+    while length < shorter_than:
+        # A run of digits is one step: 0.36 ms for each kept expression, 1.9 ms node by node.
+        if depth == max_depth:
+            digits = draws.leaves[draws.leaf : draws.leaf + missing]
+            draws.leaf += missing
+        else:
+            digits = nodes[i : min(i + missing, operators[p])]
+            i += len(digits)
+        tokens += digits
+        args += digits
+        missing -= len(digits)
+        if missing:
+            above.append((operator, args, missing - 1))
+            operator, args, missing = nodes[i], bytearray(), arity[i]
+            length += 1 + missing
+            tokens.append(operator)
+            i, p, depth = i + 1, p + 1, depth + 1
+            continue
+        while not missing:
+            tokens.append(CLOSE)
+            value = _apply(operator, args)
+            if not above:
+                result = bytes(tokens), value - DIGIT
+                break
+            operator, args, missing = above.pop()
+            args.append(value)
+            depth -= 1
+        if result:
+            break
+    draws.node, draws.operator = i, p
+    return result
+
+
+def generate_shard(spec: Spec, shard: int) -> Ragged:
+    """The expressions of one shard, a function of `shard` and of `spec` without its split sizes.
+
+    Raises:
+      ValueError: if expressions of the asked length are too rare.
+    """
+    draws = _Draws(spec, shard)
+    rows: list[tuple[bytes, int]] = []
+    budget = _MAX_TREES_PER_ROW * SHARD_ROWS
+    while len(rows) < SHARD_ROWS:
+        tree = _grow(draws, spec.shorter_than, spec.max_depth)
+        if tree and spec.longer_than < len(tree[0]) < spec.shorter_than:
+            rows.append(tree)
+        budget -= 1
+        if not budget:
+            raise ValueError(
+                f"only {len(rows)} of {_MAX_TREES_PER_ROW * SHARD_ROWS:,} random ListOps trees "
+                f"have more than {spec.longer_than} and fewer than {spec.shorter_than} tokens; "
+                "widen the bounds."
+            )
+    return Ragged.from_rows(rows)
+
+
+def shard_arrays(spec: Spec, shard: int) -> dict[str, np.ndarray]:
+    """The arrays of `generate_shard`, by name."""
+    rows = generate_shard(spec, shard)
+    return {"tokens": rows.tokens, "offsets": rows.offsets, "targets": rows.targets}
+
+
+def check_arrays(spec: Spec, shard: int, arrays: dict[str, np.ndarray]) -> None:
+    """See that a shard is whole.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    rows = Ragged(arrays["tokens"], arrays["offsets"], arrays["targets"])
+    if len(rows) != spec.rows(shard):
+        raise ValueError(f"shard {shard} has {len(rows)} expressions, not {spec.rows(shard)}.")
+
+
+def generate(
+    spec: Spec, folder: Path, *, workers: int, advance: Callable[[int], None]
+) -> dict[str, Ragged]:
+    """The distinct ListOps expressions of every split, in the order of generation.
+
+    Shards are taken in the order of their numbers and an expression that has been seen is dropped,
+    so the result depends on `spec` alone, not on the workers nor on interruptions.
+
+    Args:
+      spec: what to generate.
+      folder: where finished shards are and new ones go; made if missing.
+      workers: processes, >= 1.
+      advance: told of every 1,000 expressions that exist.
+
+    Raises:
+      ValueError: if there are not enough distinct expressions.
+    """
+    sizes = spec.sizes()
+    total = sum(sizes.values())
+    seen: set[bytes] = set()
+    rows: list[tuple[bytes, int]] = []
+    alone = _IN_PROCESS_TOKENS // (SHARD_ROWS * spec.shorter_than)
+    first, last = 0, -(-total // SHARD_ROWS)
+    while len(rows) < total:
+        before = len(rows)
+        fill(spec, folder, range(first, last), workers, advance, alone=alone)
+        for k in range(first, last):
+            for tokens, target in Ragged(**finish(spec, folder, k)).rows():
+                digest = hashlib.blake2b(tokens, digest_size=16).digest()
+                if digest not in seen and len(rows) < total:
+                    seen.add(digest)
+                    rows.append((tokens, target))
+        # Where 49 of 50 expressions repeat, the distinct ones are running out.
+        if len(rows) < total and len(rows) - before < (last - first) * SHARD_ROWS // 50:
+            raise ValueError(
+                f"only {len(rows):,} distinct ListOps expressions found, {total:,} are asked for; "
+                "ask for fewer, or for longer ones."
+            )
+        first, last = last, last + -(-(total - len(rows)) // SHARD_ROWS)
+    bounds = np.cumsum([0, *sizes.values()]).tolist()
+    return {
+        split: Ragged.from_rows(rows[start:stop])
+        for split, start, stop in zip(SPLITS, bounds[:-1], bounds[1:], strict=True)
+    }

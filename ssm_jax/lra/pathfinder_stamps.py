@@ -1,0 +1,329 @@
+"""The parameters of Pathfinder images: the hard level of the Long Range Arena, arXiv:2011.04006.
+
+Source: the docstrings of the Long Range Arena's Pathfinder data sets, over the defaults of the
+Pathfinder challenge's program, arXiv:1805.08315.
+
+The strokes of a Pathfinder image, drawn once: a contour is a chain of them.
+
+A stroke is a line from its tail, or from its head back to its tail, drawn twice as fine and halved
+by Pillow's Lanczos filter in bytes, with its mask, the line made fatter by the margin that other
+strokes must keep. A contour's first stroke has one of 360 orientations; every other ends on one of
+the 18 to 49 pixels of a circle. So all strokes are a few hundred stamps.
+
+The procedure is that of the Pathfinder challenge, arXiv:1805.08315, with the parameters of the Long
+Range Arena, arXiv:2011.04006. Coordinates are (y, x) in pixels, angles in radians from x to y.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import atan2, ceil, cos, floor, pi, sin
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Upstream's parameters. Lengths are in pixels.
+
+    Attributes:
+      size: of the square image.
+      stroke_length, thickness: of a line.
+      margins: kept free around a line; one is drawn per image.
+      seed_distance: between the origins of the two contours.
+      marker_radius: of the two discs.
+      contour_length, distractor_length: in strokes.
+      n_distractors: asked for; many do not fit.
+      continuity: the larger, the straighter: the chance of a turn by d is cos(continuity * d)**2.
+      contour_ink, distractor_ink, marker_ink: brightness, in one arbitrary unit.
+    """
+
+    size: int
+    stroke_length: int
+    thickness: float
+    margins: tuple[int, ...]
+    seed_distance: int
+    marker_radius: float
+    contour_length: int
+    distractor_length: int
+    n_distractors: int
+    continuity: float
+    contour_ink: int
+    distractor_ink: int
+    marker_ink: int
+
+    @property
+    def pad(self) -> int:
+        """Pixels around the window that a stamp or a circle of end points may reach."""
+        return 3 * self.stroke_length + 4 * max(self.margins) + 4
+
+
+# Distractors are brighter than contours at 32 px, where upstream forgets the factor 0.75 for them.
+PATHFINDER32 = Drawing(32, 2, 0.5, (1,), 7, 1.5, 14, 4, 5, 1.0, 3, 4, 2)
+PATHX = Drawing(128, 5, 1.5, (2, 3), 20, 3.0, 14, 4, 8, 1.8, 9, 9, 10)
+
+
+DEGREES = 360  # orientations of a first stroke, whole degrees from -180
+CHANCE = 1 << 16  # of going straight on; a turn has a smaller one
+FREE = 76  # masks are bytes; upstream calls a pixel free up to 0.3
+ANTIALIAS = 2  # stamps are drawn that much finer
+
+
+class Strokes(NamedTuple):
+    """The stamps of one margin; first axis of `lines`, `masks`, `grown`, `boxes`, `steps`,
+    `chances`: the 360 first strokes, drawn from the tail, then those that end on the circle, drawn
+    from the head. All integers are int64, bytes are int16 so that sums of two do not overflow.
+
+    Attributes:
+      size, pad: of the image; see `Drawing`.
+      centre: where in a stamp its starting point is, on both axes.
+      margin: see `Drawing`.
+      lines, masks: (n, D, D), 0..255.
+      grown: masks dilated by the margin, (n, D + 2 margin, D + 2 margin).
+      boxes: first and last + 1 row and column of a mask that is not 0 everywhere, (n, 4).
+      heads, pivots: from the tail of a first stroke to its head, and from there to its pivot,
+        float64 (360, 2).
+      steps: from a stroke's pivot to the next one's, float64 (n, 2).
+      targets: from a pivot to the end points on its circle, (C, 2).
+      chances: of these, after a stroke, (n, C), 0..CHANCE.
+      second: from the first contour's tail to the second's, float64 (360, 2).
+      tails: first and last + 1 row and column of where the first contour may start, (360, 4).
+      taps: the pixels, from a stroke's tail, that must be free for it, (360, T, 2).
+      n_taps: how many of them there are, (360,); 0 where upstream never starts.
+      beyond: 1 if pixels outside the image are not free, 0 if nobody looks there.
+    """
+
+    size: int
+    pad: int
+    centre: int
+    margin: int
+    lines: np.ndarray
+    masks: np.ndarray
+    grown: np.ndarray
+    boxes: np.ndarray
+    heads: np.ndarray
+    pivots: np.ndarray
+    steps: np.ndarray
+    targets: np.ndarray
+    chances: np.ndarray
+    second: np.ndarray
+    tails: np.ndarray
+    taps: np.ndarray
+    n_taps: np.ndarray
+    beyond: int
+
+
+def disc(radius: int) -> list[tuple[int, int]]:
+    """Displacements of at most `radius`."""
+    reach = range(-radius, radius + 1)
+    return [(y, x) for y in reach for x in reach if y * y + x * x <= radius * radius]
+
+
+def dilate(image: np.ndarray, radius: int) -> np.ndarray:
+    """Maximum over a disc, on a frame wider by the radius on each side."""
+    height, width = image.shape
+    out = np.zeros((height + 2 * radius, width + 2 * radius), image.dtype)
+    for y, x in disc(radius):
+        view = out[y + radius :, x + radius :][:height, :width]
+        np.maximum(view, image, out=view)
+    return out
+
+
+def shift(angle: float, distance: float) -> tuple[float, float]:
+    """A displacement. Added to a position it is rounded up, and only then: with the rounding errors
+    of upstream's coordinates, 14 + 4 * cos(120 degrees) is 12 and 8 + 4 * cos(120 degrees) is 7."""
+    return distance * sin(angle), distance * cos(angle)
+
+
+def flip(angle: float) -> float:
+    """The opposite direction, from -pi to pi."""
+    return angle + pi if angle < 0 else angle - pi
+
+
+def halve(image: np.ndarray, size: int) -> np.ndarray:
+    """Shrink bytes to (size, size) as Pillow does."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def stamp(drawing: Drawing, margin: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """A stroke from the centre in a direction, and its mask, (D, D) uint8."""
+    from PIL import Image, ImageDraw
+
+    reach = drawing.stroke_length + ceil(drawing.thickness) + margin
+    fine = 2 * reach * ANTIALIAS + 1
+    centre = reach * ANTIALIAS
+    y, x = shift(angle, drawing.stroke_length * ANTIALIAS)
+    canvas = Image.new("L", (fine, fine))
+    ImageDraw.Draw(canvas).line(
+        [(centre, centre), (ceil(centre + x), ceil(centre + y))],
+        fill=255,
+        width=round(drawing.thickness * ANTIALIAS),
+    )
+    line = np.asarray(canvas)
+    wide = margin * ANTIALIAS
+    fat = np.ascontiguousarray(dilate(line, wide)[wide:-wide, wide:-wide])
+    return halve(line, 2 * reach + 1), halve(fat, 2 * reach + 1)
+
+
+def _taps(drawing: Drawing, margin: int, mask: np.ndarray) -> list[tuple[int, int]]:
+    """Where, from its tail, upstream looks whether a first stroke fits.
+
+    Those of its mask's pixels that are 255, cut off at L + margin, all one pixel too far down and
+    to the right.
+    """
+    reach = drawing.stroke_length + margin
+    centre = mask.shape[0] // 2
+    taps = np.argwhere(mask == 255) - centre + 1
+    return [(y, x) for y, x in taps.tolist() if max(abs(y), abs(x)) <= reach]
+
+
+def _misses_a_corner(taps: list[tuple[int, int]]) -> bool:
+    """Whether there is a corner of the image at which all the taps are outside.
+
+    There cv2.dilate leaves -1.8e308, which upstream takes for a full image.
+    """
+    signs = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+    return any(not any(sy * y >= 0 and sx * x >= 0 for y, x in taps) for sy, sx in signs)
+
+
+def _tails(drawing: Drawing, taps: list[tuple[int, int]]) -> list[int]:
+    """Rows and columns of the first contour's tail, such that all taps are in the image's core."""
+    low, high = 2 * drawing.seed_distance, drawing.size - 2 * drawing.seed_distance
+    ends = []
+    for values in zip(*taps, strict=True):
+        ends += [low - min(values), high - max(values)]
+    return ends
+
+
+def _box(mask: np.ndarray) -> list[int]:
+    """Rows and columns of a mask that are not 0 everywhere."""
+    ends = []
+    for axis in (1, 0):
+        used = np.flatnonzero(mask.any(axis)).tolist()
+        ends += [used[0], used[-1] + 1]
+    return ends
+
+
+@functools.cache
+def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
+    """All stamps of one margin (0.1 s).
+
+    Args:
+      drawing: the parameters.
+      margin: one of its margins.
+      upstream: start no contour where upstream cannot; see `_misses_a_corner`. Upstream also looks
+        at those taps only that are inside the image; else all of them must be.
+    """
+    length = drawing.stroke_length
+    radius = length + margin
+    first = [(degree - 180) * pi / 180 for degree in range(DEGREES)]
+    around = [k / radius for k in range(ceil(2 * pi * radius))]
+    targets = sorted({(floor(radius * sin(a)), floor(radius * cos(a))) for a in around})
+    later = [atan2(y, x) for y, x in targets]
+    angles = first + later
+    stamps = [stamp(drawing, margin, a) for a in first]
+    stamps += [stamp(drawing, margin, flip(a)) for a in later]
+    masks = np.array([mask for _, mask in stamps])
+
+    turns = np.abs(np.subtract.outer(angles, later))
+    turns = np.minimum(np.minimum(turns, 2 * pi - turns) * drawing.continuity, pi / 2)
+    taps = [_taps(drawing, margin, mask) for mask in masks[:DEGREES]]
+    tails = [_tails(drawing, t) for t in taps]
+    if upstream:
+        taps = [[] if _misses_a_corner(t) else t for t in taps]
+    padded = np.zeros((DEGREES, max(map(len, taps)), 2), np.int64)
+    for row, t in zip(padded, taps, strict=True):
+        row[: len(t)] = np.array(t).reshape(-1, 2)
+    return Strokes(
+        size=drawing.size,
+        pad=drawing.pad,
+        centre=masks.shape[1] // 2,
+        margin=margin,
+        lines=np.array([line for line, _ in stamps], np.int16),
+        masks=masks.astype(np.int16),
+        grown=np.array([dilate(mask, margin) for mask in masks], np.int16),
+        boxes=np.array([_box(mask) for mask in masks]),
+        heads=np.array([shift(a, length) for a in first]),
+        pivots=np.array([shift(flip(a), radius) for a in first]),
+        steps=np.array([shift(a, length + 2 * margin) for a in angles]),
+        targets=np.array(targets),
+        chances=np.rint(CHANCE * np.cos(turns) ** 2).astype(np.int64),
+        second=np.array([shift(a, drawing.seed_distance) for a in first]),
+        tails=np.array(tails),
+        taps=padded,
+        n_taps=np.array([len(t) for t in taps]),
+        beyond=int(not upstream),
+    )
+
+
+_FILTER = 3  # reach of the Lanczos filter, in pixels
+
+
+@functools.cache
+def _disc_stamps(drawing: Drawing) -> tuple[int, np.ndarray]:
+    """Discs as bytes, cut off and filtered as at the edges of an image.
+
+    Returns:
+      R, and stamps of 2 R + 1 by 2 R + 1 pixels by the distances, 0..2 R, of the disc's centre from
+      the top and from the left.
+    """
+    # A stamp's edges are beyond the reach of a disc in its middle, and beyond what they change.
+    reach = ceil(drawing.marker_radius) + 2 * _FILTER
+    width = 2 * reach + 1
+    fine = np.arange(ANTIALIAS * width)
+    stamps = np.empty((width, width, width, width), np.int32)
+    for y in range(width):
+        for x in range(width):
+            distance = np.add.outer((fine - ANTIALIAS * y) ** 2, (fine - ANTIALIAS * x) ** 2)
+            inside = distance <= (ANTIALIAS * drawing.marker_radius) ** 2
+            stamps[y, x] = halve(255 * inside.astype(np.uint8), width)
+    return reach, stamps
+
+
+def paint_disc(image: np.ndarray, drawing: Drawing, y: int, x: int) -> None:
+    """Lay a disc with its centre at (y, x) over an image (size, size) int32."""
+    reach, stamps = _disc_stamps(drawing)
+    width = 2 * reach + 1
+    # Distance from the stamp's edge: the true one near an edge of the image, else the middle.
+    row, column = (max(min(i, reach), i + width - drawing.size) for i in (y, x))
+    view = image[y - row : y - row + width, x - column : x - column + width]
+    np.maximum(view, stamps[row, column] * drawing.marker_ink, out=view)
+
+
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Stretch whole numbers to 0..255, halves rounded up."""
+    low, high = int(image.min()), int(image.max())
+    return ((510 * (image - low) + (high - low)) // (2 * (high - low))).astype(np.uint8)
+
+
+def render(
+    drawing: Drawing,
+    stamps: Strokes,
+    contours: np.ndarray,
+    distractors: np.ndarray,
+    discs: Sequence[Sequence[int]],
+) -> np.ndarray:
+    """An image, (size, size) uint8.
+
+    Args:
+      drawing: the parameters.
+      stamps: of the image's margin.
+      contours, distractors: (n, strokes, 3): y, x and stamp.
+      discs: (y, x) of each.
+    """
+    pad, width = drawing.pad, 2 * stamps.centre + 1
+    frame = np.zeros((drawing.size + 2 * pad,) * 2, np.int32)
+    for paths, ink in ((contours, drawing.contour_ink), (distractors, drawing.distractor_ink)):
+        for y, x, k in paths.reshape(-1, 3).tolist():
+            top, left = y + pad - stamps.centre, x + pad - stamps.centre
+            view = frame[top : top + width, left : left + width]
+            np.maximum(view, stamps.lines[k] * ink, out=view)
+    image = frame[pad:-pad, pad:-pad].copy()
+    for y, x in discs:
+        paint_disc(image, drawing, y, x)
+    return to_bytes(image)

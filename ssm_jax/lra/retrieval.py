@@ -1,0 +1,355 @@
+"""Pairs of papers, the Retrieval task of the Long Range Arena: does one cite the other?
+
+The texts are those of the ACL Anthology Network (Radev et al. 2013) in the official LRA release. A
+paper is in many pairs, and the files hold its text in each: here it is kept once.
+
+Recipes of Retrieval: whether one of two papers cites the other (AAN).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ssm_jax.data import release as releases
+from ssm_jax.data.archive import Limits, shown
+from ssm_jax.data.examples import Made, Pairs, Ragged, consecutive
+from ssm_jax.data.prepare import Place, Recipe, command, files_missing
+from ssm_jax.data.release import Release
+from ssm_jax.data.vocabulary import SPECIALS, Vocabulary
+from ssm_jax.lra import stand_in
+
+FOLDER = "tsv_data"
+OFFICIAL_ROWS: Mapping[str, int] = {"train": 147_086, "val": 18_090, "test": 17_437}
+_FILES = {split: f"new_aan_pairs.{split}.tsv" for split in ("train", "test")}
+_FILES["val"] = "new_aan_pairs.eval.tsv"
+_SPLITS = {f"{FOLDER}/{name}": split for split, name in _FILES.items()}
+_LABELS = {"0.0": 0, "1.0": 1}
+_COLUMNS = "label, id, id, text, text"
+_LONGEST_LINE = 1 << 24  # bytes; two books
+# Some 180,000 rows of two papers of some 30,000 characters each, read line by line; kept is the
+# text of each of some 20,000 papers.
+LIMITS = Limits(files=3, largest=1 << 36, wanted=1 << 36)
+_MOST_TEXT = 1 << 32  # characters kept
+
+
+@dataclass(frozen=True)
+class PaperPairs:
+    """The rows of a split; the three arrays have one length.
+
+    Attributes:
+      first: int32, number of the first document.
+      second: int32, of the second one.
+      targets: uint8, 1 where one paper cites the other.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Papers:
+    """The task as the release has it.
+
+    Attributes:
+      documents: the different texts of all splits, in the order in which train, val and test name
+        them first. One paper has several if its text is not the same in all rows.
+      splits: "train", "val" and "test".
+      quoting: whether a field that begins with a double quote ends with one, and holds tabs and
+        lines between; else quotes are characters as others are.
+      varying_papers: number of paper ids with more than one text.
+      sha256: of each file, by its name.
+    """
+
+    documents: list[str]
+    splits: dict[str, PaperPairs]
+    quoting: bool
+    varying_papers: int
+    sha256: dict[str, str]
+
+    def occurrences(self, split: str) -> np.ndarray:
+        """How often each document is in a split, int64: the weights of `character_counts`."""
+        pairs = self.splits[split]
+        both = np.concatenate([pairs.first, pairs.second])
+        return np.bincount(both, minlength=len(self.documents))
+
+
+class _MisreadError(ValueError):
+    """The file does not read as it should with this quoting; perhaps with the other."""
+
+
+class _Documents:
+    """Numbers for texts; the texts are compared, so two never share a number."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._size = 0
+        self._numbers: dict[str, list[int]] = {}
+
+    def number(self, paper: str, text: str) -> int:
+        numbers = self._numbers.setdefault(paper, [])
+        for number in numbers:
+            if self.texts[number] == text:
+                return number
+        numbers.append(len(self.texts))
+        self.texts.append(text)
+        self._size += len(text) + 100  # of an empty one, too
+        if self._size > _MOST_TEXT:
+            raise ValueError(
+                f"the papers have more than {_MOST_TEXT:,} characters; get the release again."
+            )
+        return numbers[-1]
+
+    def varying(self) -> int:
+        return sum(len(numbers) > 1 for numbers in self._numbers.values())
+
+
+def find_release(path: Path) -> Release:
+    """Find the pairs at a path the user gave; see `release.find_release`."""
+    return releases.find_release(path, FOLDER, _FILES.values())
+
+
+def read_release(release: Release, *, expected_rows: Mapping[str, int] = OFFICIAL_ROWS) -> Papers:
+    """All pairs, read once; a second time with quoting on if the rows do not fit without.
+
+    Args:
+      release: from `find_release`.
+      expected_rows: rows that each split must have.
+
+    Raises:
+      FileNotFoundError: if the archive lacks a file.
+      ValueError: for a malformed row, naming file and line, or a wrong number of rows, as read in
+        both ways; for text that is not UTF-8; for a damaged archive.
+    """
+    try:
+        return _read(release, expected_rows, quoting=False)
+    except _MisreadError as error:
+        without = error.args[0]
+    try:
+        return _read(release, expected_rows, quoting=True)
+    except _MisreadError as error:
+        raise ValueError(
+            f"{without}; with quoting on, {error.args[0]}; get the release again."
+        ) from None
+
+
+def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) -> Papers:
+    documents = _Documents()
+    splits: dict[str, PaperPairs] = {}
+    hashes: dict[str, str] = {}
+    title = f"reading {release.path}" + " with quoting on" * quoting
+    with closing(releases.members(release, _split_of, title, LIMITS, count=len(_FILES))) as files:
+        for split, where, file in files:
+            digest = hashlib.sha256()
+            expected = expected_rows[split]
+            most = 2 * expected + 100  # more are not even counted
+            lines = _lines(file, where, digest.update)
+            splits[split] = _parse(lines, where, documents, quoting, most)
+            hashes[split] = digest.hexdigest()
+            found = splits[split].targets.size
+            if found != expected:
+                more = " or more" if found == most else ""
+                raise _MisreadError(
+                    f"{where} has {found:,} rows{more}, the official file has {expected:,}"
+                )
+    for split, name in _FILES.items():
+        if split not in splits:
+            raise FileNotFoundError(f"{FOLDER}/{name} is not in the archive {release.path}.")
+    texts, splits = _renumber(documents.texts, {split: splits[split] for split in OFFICIAL_ROWS})
+    return Papers(
+        texts,
+        splits,
+        quoting,
+        documents.varying(),
+        {_FILES[split]: hashes[split] for split in OFFICIAL_ROWS},
+    )
+
+
+def _renumber(
+    texts: list[str], splits: Mapping[str, PaperPairs]
+) -> tuple[list[str], dict[str, PaperPairs]]:
+    """Number the documents as the splits name them, in whatever order the files were read."""
+    named = [np.stack([pairs.first, pairs.second], axis=1).ravel() for pairs in splits.values()]
+    order = np.argsort(np.unique(np.concatenate(named), return_index=True)[1])  # old by new
+    new = np.empty(len(texts), np.int32)
+    new[order] = np.arange(len(texts), dtype=np.int32)
+    renumbered = {s: PaperPairs(new[p.first], new[p.second], p.targets) for s, p in splits.items()}
+    return [texts[old] for old in order], renumbered
+
+
+def _split_of(path: str) -> str | None:
+    """The split whose file is at a path, at whatever depth."""
+    return _SPLITS.get("/".join(path.split("/")[-2:]))
+
+
+def _lines(file: IO[bytes], where: str, update: Callable[[bytes], None]) -> Iterator[str]:
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        update(line)
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"{where} line {number} has {len(line):,} bytes or more.")
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where} line {number} is not UTF-8 ({error}).") from None
+        yield text
+
+
+def _parse(
+    lines: Iterator[str], where: str, documents: _Documents, quoting: bool, most: int
+) -> PaperPairs:
+    first, second, targets = array("i"), array("i"), bytearray()
+    rows = _quoted(lines, where) if quoting else _plain(lines)
+    for number, fields in itertools.islice(rows, most):
+        if len(fields) != 5:
+            raise _MisreadError(
+                f"{where} line {number} has {len(fields)} columns instead of the 5 {_COLUMNS}"
+            )
+        label, id_1, id_2, text_1, text_2 = fields
+        if label not in _LABELS:
+            raise _MisreadError(
+                f"{where} line {number} has the label {label[:20]!r} instead of 0.0 or 1.0"
+            )
+        targets.append(_LABELS[label])
+        first.append(documents.number(id_1, text_1))
+        second.append(documents.number(id_2, text_2))
+    return PaperPairs(
+        np.array(first, np.int32), np.array(second, np.int32), np.frombuffer(targets, np.uint8)
+    )
+
+
+def _plain(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, 1):
+        yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
+
+
+def _quoted(lines: Iterator[str], where: str) -> Iterator[tuple[int, list[str]]]:
+    row = 0  # bytes so far
+
+    def bounded() -> Iterator[str]:
+        nonlocal row
+        for line in lines:
+            row += len(line)
+            if row > _LONGEST_LINE:  # fields on many lines, each with an end
+                raise _MisreadError(f"{where} has a row of {row:,} characters or more")
+            yield line
+
+    reader = csv.reader(bounded(), delimiter="\t")
+    # Texts may be longer than the limit of `csv`, which is one for the whole process.
+    usual = csv.field_size_limit(_LONGEST_LINE)
+    try:
+        for fields in reader:
+            row = 0
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise _MisreadError(f"{where} line {reader.line_num} is malformed ({error})") from None
+    finally:
+        csv.field_size_limit(usual)
+
+
+TASK = "retrieval"
+N_CLASSES = 2  # 1: linked by a citation
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOptions(stand_in.Drawn):
+    """What the examples depend on.
+
+    Attributes:
+      max_length: steps of one document with the end of sequence; documents are cut to fit.
+    """
+
+    max_length: int = 4_000
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise ValueError(f"max_length={self.max_length} must be at least 2.")
+
+
+def retrieval(
+    options: RetrievalOptions,
+    source: str,
+    place: Place,
+    *,
+    expected_rows: Mapping[str, int] = OFFICIAL_ROWS,
+) -> Recipe:
+    """How Retrieval is made.
+
+    Args:
+      options: what is made.
+      source: "official" (the LRA release), or "stand_in" (documents drawn at random on two topics,
+        for tests of the machinery).
+      place: folders; its files are the release, an archive or a folder above tsv_data.
+      expected_rows: of the official files.
+    """
+    parameters: dict[str, Any] = {"max_length": options.max_length}
+    release: Release | None = None
+    stamp: str | None = "" if source == "stand_in" else None
+    if source == "stand_in":
+        parameters |= options.identity()
+    elif place.files is not None:
+        release = find_release(place.files)
+        stamp = release.stamp
+
+    def make(_: Path) -> Made:
+        if source == "stand_in":
+            documents, rows = stand_in.papers(options.counts, options.seed, options.max_length)
+            pairs = {split: PaperPairs(*row) for split, row in rows.items()}
+            papers = Papers(documents, pairs, quoting=False, varying_papers=0, sha256={})
+            detail = f"STAND-IN of random documents, seed {options.seed}; not AAN"
+            return _made(options, papers, detail, {})
+        if release is None:
+            raise files_missing(TASK, f"the LRA release, an archive or a folder above {FOLDER}")
+        papers = read_release(release, expected_rows=expected_rows)
+        quoted = "with" if papers.quoting else "without"
+        detail = (
+            f"official LRA release, read from {shown(release.path.name)} {quoted} quoting; "
+            f"{len(papers.documents):,} texts, {papers.varying_papers:,} papers have several"
+        )
+        return _made(options, papers, detail, {"read": papers.sha256})
+
+    return Recipe(
+        task=TASK,
+        source=source,
+        parameters=parameters,
+        stamp=stamp,
+        make=make,
+        at_once=source == "stand_in" or release is not None,
+        command=command(TASK, source, place, options),
+    )
+
+
+def _made(
+    options: RetrievalOptions, papers: Papers, detail: str, facts: Mapping[str, object]
+) -> Made:
+    """The papers as tokens, in the characters of the training pairs."""
+    vocabulary = Vocabulary.of_characters(
+        papers.documents,
+        min_freq=1,
+        max_length=options.max_length,
+        weights=papers.occurrences("train"),
+    )
+    documents = Ragged.from_arrays(
+        ((vocabulary.encode(text), 0) for text in papers.documents), vocabulary.dtype
+    )
+    parts = list(papers.splits.values())
+    examples = Pairs(
+        documents.tokens,
+        documents.offsets,
+        np.concatenate([p.first for p in parts]),
+        np.concatenate([p.second for p in parts]),
+        np.concatenate([p.targets for p in parts]),
+    )
+    splits = consecutive({split: p.targets.size for split, p in papers.splits.items()})
+    return Made(examples, splits, detail, facts, (*SPECIALS, *vocabulary.tokens), N_CLASSES)

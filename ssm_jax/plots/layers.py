@@ -1,0 +1,193 @@
+"""The layers before and after training: frequency response, eigenvalues, beta."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from ssm_jax.analysis.spectra import (
+    NYQUIST,
+    LayerView,
+    filter_gain,
+    mode_angles,
+    quartiles,
+    response_magnitude,
+    share_aliased,
+)
+from ssm_jax.plots.panels import (
+    AFTER,
+    BEFORE,
+    Grid,
+    empty_figure,
+    legend_below,
+    mark_nyquist,
+    note,
+    plain_log_ticks,
+)
+
+LINES_UP_TO = 300  # modes of one panel whose way is drawn; more hide each other
+NO_LAYERS = "no layer of this model has eigenvalues"
+ANGLE_LIMIT = 1e4  # rad per sample: a diverged dt does not stretch a figure further
+GAIN_LIMITS = (1e-8, 1e8)  # nor does a diverged gain
+NOT_FINITE = "no finite values"
+
+
+def response_figure(
+    before: Sequence[LayerView], after: Sequence[LayerView], length: int, title: str
+) -> Figure:
+    """|G(i omega)| of each layer: median and quartiles of channels and read-outs, with Nyquist."""
+    title = f"{title}: frequency response of each layer, filter included"
+    if not after:
+        return empty_figure(title, NO_LAYERS)
+    grid = Grid(len(after), title)
+    low, high = angle_range([*before, *after], length)
+    omega_F = np.geomspace(low, high, 400)
+    for (axes,), old, new in zip(grid.panels, before, after, strict=True):
+        for layer, colour in ((old, BEFORE), (new, AFTER)):
+            bottom_F, median_F, top_F = quartiles(response_magnitude(layer, omega_F, 2 * length))
+            axes.fill_between(omega_F, bottom_F, top_F, color=colour, alpha=0.25, lw=0)
+            axes.plot(omega_F, median_F, color=colour, lw=1.5)
+        if not np.isfinite(median_F).any():
+            note(axes, NOT_FINITE)
+        axes.set_yscale("log")
+        axes.set_title(new.name)
+        mark_nyquist(axes, low, high)
+    grid.share_limits(0, "y")
+    for (axes,) in grid.panels:
+        bottom, top = np.clip(axes.get_ylim(), *GAIN_LIMITS)
+        axes.set_ylim(bottom, top)
+    grid.label(0, "$\\omega\\,dt$ (rad / sample)", "gain $|G(i\\omega)|$, median")
+    legend_below(grid, Patch(color="0.8", label="band: middle half of the channels"))
+    return grid.figure
+
+
+def eigenvalues_figure(
+    before: Sequence[LayerView], after: Sequence[LayerView], length: int, title: str
+) -> Figure:
+    """Each layer's eigenvalues, and below them what angles per sample its channels make of them.
+
+    Channels that share eigenvalues have a dt each: Nyquist is no line in the plane of a, but it is
+    one for Im a dt.
+    """
+    title = f"{title}: eigenvalues $a$ of each layer"
+    if not after:
+        return empty_figure(title, NO_LAYERS)
+    grid = Grid(len(after), title, heights=(2.6, 1.5))
+    low, high = angle_range([*before, *after], length)
+    edges = np.geomspace(low, high, 41)
+    for (plane, angles), old, new in zip(grid.panels, before, after, strict=True):
+        start, end = distinct_modes(old, new)
+        few = start.size <= LINES_UP_TO
+        if few:
+            way = np.stack([start, end])
+            plane.plot(-way.real, way.imag, color=AFTER, lw=0.7, alpha=0.6)
+        plane.plot(-end.real, end.imag, "o", color=AFTER, ms=3.5 if few else 1.5, mew=0)
+        plane.plot(-start.real, start.imag, "o", color=BEFORE, ms=3.5 if few else 1, mfc="none")
+        if not end.size:
+            note(plane, NOT_FINITE)
+        plane.set_xscale("log")
+        plane.set_title(new.name if new.PB_HN is None else f"{new.name}, diagonal part")
+        angles.stairs(_angle_bars(old, edges), edges, color=BEFORE, alpha=0.5, fill=True)
+        angles.stairs(_angle_bars(new, edges), edges, color=AFTER, lw=1.5)
+        shares = f"{share_aliased(old):.0%} before, {share_aliased(new):.0%} after"
+        angles.set_title(f"beyond Nyquist: {shares}", fontsize=9)
+        mark_nyquist(angles, low, high)
+    grid.share_limits(0, "xy")
+    for plane, _ in grid.panels:
+        # At least a decade: eigenvalues that hardly moved shall look it.
+        slow, fast = plane.get_xlim()
+        half = max(10.0, fast / slow) ** 0.5
+        plane.set_xlim((slow * fast) ** 0.5 / half, (slow * fast) ** 0.5 * half)
+        plain_log_ticks(plane.xaxis)
+    grid.share_limits(1, "y")
+    grid.label(0, "decay rate $-$Re $a$ (1 / unit of time)", "Im $a$ (rad / unit of time)")
+    grid.label(1, "|Im $a$| $dt$ (rad / sample; first bar: all below)", "modes (%)")
+    legend_below(grid)
+    return grid.figure
+
+
+def beta_figure(
+    before: Sequence[LayerView], after: Sequence[LayerView], length: int, title: str
+) -> Figure:
+    """beta of every channel by layer, with median, quartiles and start value.
+
+    The axis at the right says what gain such a beta gives at Nyquist.
+    """
+    title = f"{title}: exponent $\\beta$ of the filter $(1+|s|)^\\beta$"
+    if not after:
+        return empty_figure(title, NO_LAYERS)
+    figure = Figure(figsize=(max(6.5, 1.1 * len(after) + 2.5), 4), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    jitter = np.random.default_rng(0)
+    every = [np.empty(0)]
+    for i, (old, new) in enumerate(zip(before, after, strict=True)):
+        start, end = (layer.beta_H[np.isfinite(layer.beta_H)] for layer in (old, new))
+        every += [start, end]
+        axes.hlines(np.unique(start), i - 0.4, i + 0.4, color=BEFORE, ls="--", lw=1.5)
+        x = i + jitter.uniform(-0.2, 0.2, end.size)
+        axes.plot(x, end, "o", color=AFTER, ms=4, alpha=0.4, mew=0)
+        low, median, high = quartiles(end[:, None])[:, 0]
+        axes.vlines(i + 0.3, low, high, color="black", lw=1.5)
+        axes.plot(i + 0.3, median, "o", color="black", ms=5)
+    values = np.concatenate(every)
+    if values.size:
+        centre, reach = (values.max() + values.min()) / 2, max(0.05, 0.6 * np.ptp(values))
+        axes.set_ylim(centre - reach, centre + reach)
+    else:
+        note(axes, NOT_FINITE)
+    if not any(layer.beta_learned for layer in after):
+        axes.set_title("fixed: $\\beta$ is not learned in this run", fontsize=10)
+    axes.set_xticks(range(len(after)), [layer.name for layer in after])
+    axes.set_xlim(-0.6, len(after) - 0.4)
+    axes.set_ylabel("$\\beta$ of each channel")
+    axes.grid(axis="y", color="0.9")
+    one = replace(after[0], beta_H=np.ones(1))
+    base = filter_gain(one, np.array([NYQUIST]), 2 * length).item()
+    if values.size and np.abs(values).max() * np.log(base) < 300:  # else the gain overflows
+        smallest = np.finfo(np.float64).tiny  # a new axis begins with the limits 0 and 1
+        gain = axes.secondary_yaxis(
+            "right",
+            functions=(
+                lambda beta: base**beta,
+                lambda gain: np.log(np.maximum(gain, smallest)) / np.log(base),
+            ),
+        )
+        gain.set_ylabel(f"gain at Nyquist, {base:.3g}$^\\beta$")
+    legend = [
+        Line2D([], [], color=BEFORE, ls="--", lw=1.5, label="start value"),
+        Line2D([], [], color=AFTER, marker="o", ls="", ms=4, label="channels after training"),
+        Line2D([], [], color="black", marker="o", lw=1.5, ms=5, label="median, quartiles"),
+    ]
+    figure.legend(handles=legend, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def angle_range(layers: Sequence[LayerView], length: int) -> tuple[float, float]:
+    """What angles to draw: one turn in twice the length, to past Nyquist and nearly all modes."""
+    angles = np.concatenate([mode_angles(layer).ravel() for layer in layers])
+    angles = angles[np.isfinite(angles)]
+    # One channel whose dt ran away would move the rest to the left edge.
+    widest = np.quantile(angles, 0.995) if angles.size else 0.0
+    return np.pi / length, float(np.clip(1.3 * widest, 4 * np.pi, ANGLE_LIMIT))
+
+
+def distinct_modes(old: LayerView, new: LayerView) -> tuple[np.ndarray, np.ndarray]:
+    """The finite eigenvalues before and after, once for all channels that share them."""
+    both = np.concatenate([old.A_HN, new.A_HN], axis=1)
+    _, first = np.unique(both, axis=0, return_index=True)
+    start, end = old.A_HN[np.sort(first)].ravel(), new.A_HN[np.sort(first)].ravel()
+    finite = np.isfinite(start) & np.isfinite(end)
+    return start[finite], end[finite]
+
+
+def _angle_bars(layer: LayerView, edges: np.ndarray) -> np.ndarray:
+    """Per cent of the modes in each bar; those outside of the edges are in the outermost."""
+    angle = mode_angles(layer)
+    angle = np.clip(angle[np.isfinite(angle)], edges[0], edges[-1])
+    return 100 * np.histogram(angle, edges)[0] / max(angle.size, 1)

@@ -1,0 +1,1 @@
+"""Image denoising: a frequency bias strengthened, weakened and reversed."""

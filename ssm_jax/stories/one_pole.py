@@ -1,0 +1,215 @@
+"""One pole and a distant target: how the pull on the pole falls with the distance.
+
+The pole a = x + iy with the residue c acts by Re G(i s), G(i s) = c / (i s - a), under the filter
+(1 + |s|)^beta. Three ways to pull at y:
+
+    band      the target differs from the filtered output by eps in a narrow band at s. The loss is
+              half the integral of the squared difference, so its gradient by the output is -eps
+              there, whatever beta is, and by T1 and T2
+
+                  dL/dy = -eps integral over the band of (1 + |s|)^beta K(s) ds,
+
+              which falls as |s - y|^(beta - 2).
+    wish      the target differs by eps before the filter, by eps (1 + |s|)^beta after it: the
+              squared difference carries the filter twice, and the pull falls as
+              |s - y|^(2 beta - 2).
+    arrival   the target is the same pole at y + d, and all frequencies count: for beta = 0
+
+                  L(d) = const - 2 pi |c|^2 |x| 2 / (4 x^2 + d^2),    complex G,
+
+              so the pull at distance d is 8 pi |c|^2 |x| d / (4 x^2 + d^2)^2 and falls as d^-3:
+              target and pole have one phase, and the two slopes of the target's peak pull against
+              each other. The way takes a time that grows as d^4.
+
+Gradients are taken by autodiff, in float64; the formulas are what they are compared with. Source:
+Tuning Frequency Bias of State Space Models, arXiv:2410.02035.
+
+The figure of one pole and a distant target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from matplotlib.figure import Figure
+
+from ssm_jax.kernels.response import pole_sensitivity
+from ssm_jax.plots.panels import BEFORE, plain_log_ticks
+
+GAUSS = 32  # nodes in a band
+
+
+@dataclass(frozen=True)
+class Pole:
+    """x + iy and its residue, per unit of time."""
+
+    x: float = -0.5
+    y: float = 1.0
+    c: complex = 1.0 + 1.0j
+
+
+def output(way: Array, pole: Pole, s_F: np.ndarray, beta: float) -> Array:
+    """(1 + |s|)^beta Re[c / (i s - x - i (y + way))]: the way keeps its digits beside y."""
+    sigma_F = (s_F - pole.y) - way
+    xi, zeta = pole.c.real, pole.c.imag
+    # c / (-x + i sigma) = c (-x - i sigma) / (x^2 + sigma^2)
+    real_F = (-pole.x * xi + zeta * sigma_F) / (pole.x**2 + sigma_F**2)
+    return (1 + np.abs(s_F)) ** beta * real_F
+
+
+def band(centre: float, width: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss and Legendre over a band of frequencies."""
+    node_F, weight_F = np.polynomial.legendre.leggauss(GAUSS)
+    return centre + width / 2 * node_F, width / 2 * weight_F
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What a band at a distance does to the pole.
+
+    Attributes:
+      distance: s - y, rad per unit of time.
+      gradient: dL/dy at the start.
+      formula: the integral of the sensitivity.
+      moved: how far y is after the steps of gradient descent.
+    """
+
+    distance: float
+    gradient: float
+    formula: float
+    moved: float
+
+
+def pull_of_band(
+    pole: Pole,
+    distance: float,
+    beta: float,
+    *,
+    eps: float = 1e-3,
+    wish: bool = False,
+    steps: int = 100,
+    rate: float = 1.0,
+) -> Pull:
+    """Train y towards a target that differs in a band of width 1 at a distance.
+
+    Args:
+      pole: at its start.
+      distance: of the band's centre from y.
+      beta: of the filter.
+      eps: the difference; after the filter, or before it if `wish`.
+      steps, rate: of plain gradient descent.
+    """
+    s_F, weight_F = band(pole.y + distance)
+    with jax.enable_x64(True):
+        filter_F = (1 + np.abs(s_F)) ** beta
+        apart_F = eps * (filter_F if wish else np.ones_like(s_F))
+        target_F = np.asarray(output(jnp.zeros(()), pole, s_F, beta)) + apart_F
+
+        def loss(way: Array) -> Array:
+            return jnp.sum(weight_F * (output(way, pole, s_F, beta) - target_F) ** 2) / 2
+
+        slope = jax.grad(loss)
+        start = jnp.zeros((), jnp.float64)
+        end = jax.lax.fori_loop(0, steps, lambda _, way: way - rate * slope(way), start)
+        K_F = pole_sensitivity(
+            jnp.asarray([[pole.x + 1j * pole.y]]),
+            jnp.asarray([[pole.c]]),
+            jnp.asarray(s_F)[None],
+            jnp.asarray([beta], jnp.float64),
+        ).by_y_HFN[0, :, 0]
+        formula = -float(np.sum(weight_F * apart_F * np.asarray(K_F)))
+        return Pull(distance, float(slope(start)), formula, float(end))
+
+
+def steepness(distances: np.ndarray, values: np.ndarray) -> float:
+    """The exponent p of |values| ~ distance^p, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(distances), np.log(np.abs(values)), 1)[0])
+
+
+# The trapezoid rule is exact to e^(-2 pi |x| / h) for a pole |x| off the axis; beyond the reach is
+# less than a thousandth of the pull at distance 16.
+SPACING, REACH = 0.1, 400.0
+
+
+def arrival_loss(distance: Array, pole: Pole) -> Array:
+    """Half the integral of |G - G_target|^2 over the axis, by quadrature."""
+    s_F = jnp.arange(-REACH, REACH, SPACING)
+    apart_F = abs(pole.c) * (1 / (1j * s_F - pole.x) - 1 / (1j * (s_F - distance) - pole.x))
+    return SPACING * jnp.sum(apart_F.real**2 + apart_F.imag**2) / 2
+
+
+def arrival_formula(distance: float, pole: Pole) -> float:
+    """The pull at a distance, 8 pi |c|^2 |x| d / (4 x^2 + d^2)^2."""
+    x = abs(pole.x)
+    return 8 * np.pi * abs(pole.c) ** 2 * x * distance / (4 * x**2 + distance**2) ** 2
+
+
+def steps_to_halve(distance: float, pole: Pole, rate: float) -> int:
+    """Steps of gradient descent on `arrival_loss` until the pole has gone half of the way."""
+    with jax.enable_x64(True):
+        slope = jax.grad(lambda d: arrival_loss(d, pole))
+
+        def under_way(state: tuple[Array, Array]) -> Array:
+            return state[0] > distance / 2
+
+        def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
+            return state[0] - rate * slope(state[0]), state[1] + 1
+
+        start = jnp.asarray(distance, jnp.float64), jnp.asarray(0)
+        return int(jax.lax.while_loop(under_way, step, start)[1])
+
+
+def time_to_halve(distance: float, pole: Pole) -> float:
+    """The same for infinitely small steps, times the rate: the integral of 1 / pull, in closed
+    form."""
+    x = abs(pole.x)
+
+    def primitive(u: float) -> float:
+        return 16 * x**4 * np.log(u) + 4 * x**2 * u**2 + u**4 / 4
+
+    scale = 8 * np.pi * abs(pole.c) ** 2 * x
+    return (primitive(distance) - primitive(distance / 2)) / scale
+
+
+COLOURS = ("#8a4fb0", "#1f6fb4", "0.2", "#2f8f5b", "#d1590a")
+
+
+def one_pole_figure(results: Mapping[str, Any]) -> Figure:
+    """How far a pole moves in a number of steps, and how long it takes to arrive.
+
+    Args:
+      results: of scripts/one_pole.py: "bands" and "arrival".
+    """
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    figure.suptitle("A pole feels its neighbourhood: what a target at a distance does to it")
+    left, right = figure.subplots(1, 2)
+    for row, colour in zip(results["bands"], COLOURS, strict=True):
+        distance = np.array(row["distance"])
+        label = f"beta = {row['beta']:g}: slope {row['slope']:.2f} (law {row['law']:.2f})"
+        left.plot(distance, np.abs(row["moved"]), "o", color=colour, ms=4, label=label)
+        left.plot(distance, np.abs(row["moved_by_formula"]), color=colour, lw=1)
+    left.set_xlabel("distance $|s - y|$ of the band that pulls (rad / unit of time)")
+    left.set_ylabel(f"way of the pole in {results['steps']} steps")
+    left.set_title("points: trained; lines: formula of T1 and T2", fontsize=9)
+    arrival = results["arrival"]
+    distance = np.array(arrival["distance"])
+    right.plot(distance, arrival["steps"], "o", color="#1f6fb4", ms=5, label="trained")
+    right.plot(distance, arrival["steps_by_formula"], color="#1f6fb4", lw=1, label="formula")
+    fourth = arrival["steps"][-1] * (distance / distance[-1]) ** 4
+    right.plot(distance, fourth, color=BEFORE, ls="--", lw=1, label="distance$^4$")
+    right.set_xlabel("distance of the target pole (rad / unit of time)")
+    right.set_ylabel("steps until half of the way is done")
+    right.set_title("the whole spectrum of a pole as target, beta = 0", fontsize=9)
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.grid(color="0.92")
+        axes.legend(frameon=False, fontsize=8)
+    plain_log_ticks(right.xaxis)
+    return figure

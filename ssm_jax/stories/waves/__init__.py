@@ -1,0 +1,1 @@
+"""Waves: which of four frequencies a model learns first."""

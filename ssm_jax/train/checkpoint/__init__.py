@@ -1,0 +1,363 @@
+"""The checkpoints of one run: written in the background, found again after any death.
+
+What is in a step's folder is `step_folder`'s, which folders there are is `shelf`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ssm_jax.stop import leave_threads
+from ssm_jax.train.checkpoint import io as step_folder
+from ssm_jax.train.checkpoint import manifest as leaves
+from ssm_jax.train.checkpoint.io import verify
+from ssm_jax.train.checkpoint.manifest import (
+    CheckpointError,
+    ConfigMismatch,
+    Meta,
+    SaveError,
+    StateMismatch,
+    other_run,
+    refuse_other_run,
+)
+from ssm_jax.train.checkpoint.retention import Shelf
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointStore",
+    "ConfigMismatch",
+    "Meta",
+    "StateMismatch",
+    "verify",
+]
+
+# Failed saves in a row that a run survives, as when a disk is full for a while.
+FAILURES_ALLOWED = 2
+
+Arrays = dict[str, np.ndarray]  # by leaf path
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointStore:
+    """The checkpoints of one run. One writer at a time: hold the run's `Workdir` lock.
+
+    With several JAX processes all make the same calls; process 0 alone renames and deletes.
+
+    Attributes:
+      directory: the folder, absolute; it is made.
+      broken: (step, reason) of the steps that `restore_newest` passed over.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        best_metric: str | None,
+        best_mode: Literal["max", "min"],
+        identity: Mapping[str, Any],
+        data_fingerprint: str,
+        accept: Callable[[Meta], None] = lambda meta: None,
+    ) -> None:
+        """Open the folder and remove what dead saves have left in it.
+
+        Args:
+          directory: the folder.
+          keep: newest steps kept, >= 1; the best one is kept besides.
+          best_metric: the metric that names the best step; None: no step is best.
+          best_mode: whether a larger or a smaller value is better.
+          identity: options that a checkpoint must share to be restored.
+          data_fingerprint: of the data, likewise.
+          accept: raises CheckpointError for a meta with which the caller cannot go on.
+
+        Raises:
+          ValueError: if keep < 1.
+        """
+        if keep < 1:
+            raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
+        self.directory = Path(directory).absolute()
+        self.broken: list[tuple[int, str]] = []
+        self._best_metric = best_metric
+        # As it will read back: tuples are lists.
+        self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
+        self._data_fingerprint = data_fingerprint
+        self._shelf = Shelf(
+            self.directory,
+            keep=keep,
+            metric=best_metric,
+            mode=best_mode,
+            ours=lambda meta: not other_run(meta, self._identity, data_fingerprint),
+        )
+        self._accept = accept
+        self._pending: tuple[Meta, Any, Arrays] | None = None
+        self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed
+        self._failure: str | None = None  # of the last save
+        self._failures_in_a_row = 0
+        step_folder.check_name(self.directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._shelf.remove_temporary()
+
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        # A failed save is in the log; the error on its way out is the one to show.
+        with contextlib.suppress(CheckpointError):
+            self.wait()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        best: dict[str, Any] | None = None,
+        extra: dict[str, Any] | None = None,
+        replace: bool = False,
+        final: bool = False,
+    ) -> None:
+        """Save in the background; the state's buffers may be donated as soon as this returns.
+
+        First waits for the previous save. A save that fails is logged, and the run goes on until
+        more than `FAILURES_ALLOWED` have failed in a row. If it was that of the best step so far
+        (`best`), its state stays in memory and each later save tries it again.
+
+        Args:
+          step: optimizer steps done.
+          state: any tree of arrays.
+          metrics: of an evaluation at this step; None if there was none.
+          best: see `Meta`.
+          extra: see `Meta`.
+          replace: the step may exist, as when a run was stopped before it could evaluate it; its
+            folder is then replaced, and comes back if this save dies.
+          final: wait, read the step back from the disk and check it. A final step that is there
+            already, and not to be replaced, is only checked.
+
+        Raises:
+          CheckpointError: too many saves failed in a row, or the final one did.
+          ValueError: the step exists and is not to be replaced, or an evaluation lacks
+            `best_metric`.
+        """
+        if metrics is not None and self._best_metric not in (None, *metrics):
+            raise ValueError(
+                f"checkpoints are ranked by {self._best_metric!r}, but the evaluation at step "
+                f"{step} has only {', '.join(metrics) or 'no metrics'}."
+            )
+        self.wait()
+        if replace or step not in self.steps():
+            meta = Meta(
+                step=step,
+                identity=self._identity,
+                data_fingerprint=self._data_fingerprint,
+                evaluated=metrics is not None,
+                metrics={name: float(value) for name, value in (metrics or {}).items()},
+                # A copy: a failed save may be written later, when the loop has changed its own.
+                best=copy.deepcopy(best),
+                extra=copy.deepcopy(extra or {}),
+            )
+            self._start(meta, state)
+        elif not final:
+            raise ValueError(f"step {step} is already saved in {self.directory}.")
+        if final:
+            if not self.wait():
+                raise SaveError(self._failure)
+            if jax.process_index() == 0:
+                path = self.directory / str(step)
+                saved, described = step_folder.read_meta(path)
+                self._refuse_other_run(saved)
+                step_folder.read_arrays(path, described)
+
+    def _start(self, meta: Meta, state: Any) -> None:
+        table = leaves.flatten(state)
+        arrays = {path: leaves.host_copy(path, leaf) for path, leaf in table.items()}
+        self._shelf.remove_temporary()
+        if self._owed is not None and (meta.best or {}).get("step") != self._owed[0].step:
+            self._owed = None  # a better one has come
+        self._pay()
+        self._failure = None
+        path = self.directory / str(meta.step)
+        self._shelf.make_way(meta.step)
+        try:
+            response = step_folder.write(path, arrays, meta)
+        except SaveError:  # no later save could do better
+            raise
+        # A full disk may show here or in the background, as one of many types.
+        except Exception as error:
+            self._failed(meta, arrays, error)
+        else:
+            # Only the best is worth a second copy of the state in memory.
+            self._pending = (meta, response, arrays if _is_best(meta) else {})
+
+    def _pay(self) -> None:
+        """Try once more to write the best step, whose save failed."""
+        # Of several processes some may have failed and others not: they would wait for each other.
+        if self._owed is None or jax.process_count() > 1:
+            return
+        meta, arrays = self._owed
+        self._shelf.make_way(meta.step)  # it may be there without its evaluation
+        try:
+            step_folder.write(self.directory / str(meta.step), arrays, meta).result()
+            if meta.step not in self.steps():
+                raise CheckpointError("no error was reported, but it is not on the disk")
+        except Exception as error:  # as in `_start`
+            _log.error("the best step, %d, was again not written: %s.", meta.step, _reason(error))
+            self._shelf.remove_temporary()
+        else:
+            self._owed = None
+            self._shelf.add(meta)
+            self._shelf.remove_temporary()
+            _log.warning("the checkpoint of step %d, the best so far, is written now.", meta.step)
+
+    def wait(self) -> bool:
+        """Wait for the save in flight; then drop the steps no longer kept.
+
+        Returns:
+          Whether the last save succeeded (True if there was none).
+
+        Raises:
+          CheckpointError: too many saves failed in a row.
+        """
+        if self._pending is not None:
+            meta, response, arrays = self._pending
+            try:
+                response.result()
+                if jax.process_index() == 0 and meta.step not in self.steps():
+                    raise CheckpointError("no error was reported, but it is not on the disk")
+            except Exception as error:
+                self._pending = None
+                self._failed(meta, arrays, error)
+            else:
+                self._pending = None
+                self._failures_in_a_row = 0
+                self._shelf.add(meta)
+                self._shelf.remove_temporary()
+                self._shelf.drop_old(meta.step)
+                self._pay()
+        return self._failure is None
+
+    def close(self) -> None:
+        """Wait for the save in flight.
+
+        Raises:
+          CheckpointError: the last save failed.
+        """
+        if not self.wait():
+            raise SaveError(self._failure)
+
+    def _failed(self, meta: Meta, arrays: Arrays, error: Exception) -> None:
+        self._failures_in_a_row += 1
+        leave_threads()  # those of Orbax may wait for ever for a folder that could not be made
+        if _is_best(meta):
+            self._owed = (meta, arrays)
+        self._failure = f"the checkpoint of step {meta.step} was not written: {_reason(error)}"
+        self._shelf.remove_temporary()  # or a full disk stays full
+        if self._failures_in_a_row > FAILURES_ALLOWED:
+            newest = max(self.steps(), default=None)
+            raise SaveError(
+                f"{self._failures_in_a_row} saves in a row failed, so the run stops; the newest "
+                f"checkpoint is {'none' if newest is None else f'of step {newest}'}. "
+                f"Last failure: {self._failure}"
+            ) from error
+        _log.error("%s; the run goes on, and the next save tries again.", self._failure)
+
+    def steps(self) -> list[int]:
+        """The steps on the disk, ascending, sound or not."""
+        return self._shelf.steps()
+
+    def best_step(self) -> int | None:
+        """The step on the disk with the best finite metric, the earliest of equals, or None."""
+        return self._shelf.best_step()
+
+    def ranked_steps(self) -> list[int]:
+        """The steps on the disk that were evaluated with a finite metric, the best first."""
+        return self._shelf.ranked()
+
+    def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
+        """The state saved at a step, bit for bit, in the target's structure and on its devices.
+
+        Args:
+          step: one of `steps()`.
+          target: a tree of arrays or jax.ShapeDtypeStruct; a leaf's `sharding` says where it goes.
+
+        Raises:
+          CheckpointError: the step is broken or not there.
+          ConfigMismatch: it belongs to a run with other options or data.
+          StateMismatch: its leaves are not those of the target.
+        """
+
+        def accept(meta: Meta) -> None:
+            self._refuse_other_run(meta)
+            self._accept(meta)
+
+        return step_folder.restore(self.directory / str(step), target, accept)
+
+    def restore_newest(self, target: Any) -> tuple[Any, Meta] | None:
+        """The newest state that is sound, or None if no step was ever saved.
+
+        Broken steps are reported and, once an older one has proved sound, renamed to
+        `<step>.corrupt`. If none is sound nothing is renamed: the fault may lie with the reader.
+
+        Raises:
+          CheckpointError: there are steps, and all are broken.
+          ConfigMismatch, StateMismatch: see `restore`; nothing is renamed.
+        """
+        self.wait()
+        self.broken = []
+        for step in reversed(self.steps()):
+            found = None
+            reason = "another process cannot read it"
+            try:
+                found = self.restore(step, target)
+            except CheckpointError as error:
+                reason = str(error)
+            if _everywhere(found is not None):
+                for doubtful, _ in self.broken:
+                    self._shelf.set_aside(doubtful)
+                return found
+            _log.warning("passing over the checkpoint of step %d: %s", step, reason)
+            self.broken.append((step, reason))
+        if not self.broken:
+            return None
+        reasons = "\n".join(f"  step {step}: {reason}" for step, reason in self.broken)
+        raise CheckpointError(
+            f"no checkpoint in {self.directory} can be restored:\n{reasons}\n"
+            "To start afresh choose a new --workdir, or move this one away."
+        )
+
+    def _refuse_other_run(self, meta: Meta) -> None:
+        refuse_other_run(meta, self._identity, self._data_fingerprint, self.directory)
+
+
+def _is_best(meta: Meta) -> bool:
+    return meta.best is not None and meta.best.get("step") == meta.step
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+
+
+def _everywhere(ok: bool) -> bool:
+    """Whether all processes say so; they must restore the same step."""
+    if jax.process_count() == 1:
+        return ok
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))

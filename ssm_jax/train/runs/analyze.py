@@ -1,0 +1,120 @@
+"""A checkpoint explained, beside whoever trains it: the run is only read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssm_jax.files import check_writable
+from ssm_jax.train.diagnose import Arrays, Diagnostics, layer_names, numbers_of
+from ssm_jax.train.record import published, run_record
+from ssm_jax.train.runs.open import PROVENANCE, choose_step, open_checkpoint, read_record, rebuild
+from ssm_jax.train.runs.result import draw
+from ssm_jax.train.workdir import Workdir, write_json_atomic
+
+
+def analyze(
+    path: Path,
+    *,
+    out: Path | None = None,
+    gradient: bool = True,
+    data_dir: Path,
+    files: Path | None = None,
+    argv: Sequence[str] = (),
+) -> tuple[dict[str, Any], list[Path]]:
+    """What `diagnose` measures of a checkpoint and of the run's first state.
+
+    Args:
+      path: a run's folder, for its best checkpoint, or the folder of one checkpoint in it.
+      out: where figures and analysis.json go; None: `analysis` in the run's folder.
+      gradient: whether to take the gradient of the first training batch too.
+      data_dir, files: see `experiment.build`.
+      argv: the command, for the result.
+
+    Returns:
+      The result, as analysis.json has it, and the files written.
+
+    Raises:
+      FileNotFoundError, ValueError, CheckpointError: as `evaluate.evaluate_run`.
+    """
+    run, asked = split_path(path)
+    workdir = Workdir(run)
+    folder = workdir.path / "analysis" if out is None else out
+    check_writable(folder, "folder")
+    record = read_record(workdir.record)
+    choose_step(workdir.checkpoints, asked)  # before the data are opened
+    experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
+    opened = open_checkpoint(experiment, workdir.checkpoints, asked)
+    number, state = opened.step, opened.state
+    with jax.set_mesh(experiment.mesh):
+        diagnostics = Diagnostics(experiment)
+        before, after = (
+            diagnostics.of(s, gradient=gradient) for s in (experiment.fresh_state(), state)
+        )
+    if not layer_names(after):
+        raise ValueError(f"the model of {run} has no state space layer to analyze.")
+    now = run_record({}, "", 0, {}, argv)
+    result = published(
+        {
+            "name": experiment.cfg.name,
+            "task": experiment.cfg.task,
+            "notes": experiment.cfg.notes,
+            "step": number,
+            "length": experiment.dataset.padded_length,
+            "band_edges_rad_per_sample": after["edges"].tolist(),
+            "layers": [
+                {"layer": name, "before": _layer(before, name), "after": _layer(after, name)}
+                for name in layer_names(after)
+            ],
+            "all_layers": {"before": numbers_of(before), "after": numbers_of(after)},
+            "run": {key: record[key] for key in PROVENANCE},
+            "analysis": {
+                key: now[key] for key in ("git", "versions", "devices", "command", "started")
+            },
+        }
+    )
+    figures = draw(experiment, workdir, state, folder)
+    write_json_atomic(folder / "analysis.json", result)
+    return result, [*figures, folder / "analysis.json"]
+
+
+def split_path(path: Path) -> tuple[Path, str]:
+    """The run's folder and the step that is asked for: WORKDIR, or WORKDIR/checkpoints/STEP.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path}; give that of a run, or WORKDIR/checkpoints/STEP."
+        )
+    path = path.absolute()
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        return path.parent.parent, path.name
+    return path, "best"
+
+
+def _layer(arrays: Arrays, name: str) -> dict[str, Any]:
+    """The numbers of one layer: medians over channels and directions, drift over all poles."""
+    found: dict[str, Any] = {
+        quantity: np.median(arrays[f"{name}:{quantity}"], axis=(0, 1)).tolist()
+        for quantity in ("variation", "energy")
+    }
+    for quantity in ("drift_im", "drift_re", "drift_spacings", "drift_with_dt"):
+        values = arrays[f"{name}:{quantity}"]
+        values = values[~np.isnan(values)]
+        found[quantity] = (
+            {"median": float(np.median(values)), "max": float(values.max())}
+            if values.size
+            else None
+        )
+    beta_H = arrays[f"{name}:beta"]
+    found["beta"] = [float(f(beta_H)) for f in (np.min, np.median, np.max)]
+    found["aliased"] = float(arrays[f"{name}:aliased"])
+    norms_K = arrays.get(f"{name}:gradient")
+    found["gradient_share"] = None if norms_K is None else (norms_K / norms_K.sum()).tolist()
+    return found

@@ -1,0 +1,177 @@
+"""The denoising task, and the study of what the knobs do to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ssm_jax.config.load import load_config, load_sweep
+from ssm_jax.stories.denoise.figures import Shown, gain_of, gains_figure, judge, response_of
+from ssm_jax.stories.denoise.model import Denoiser
+from ssm_jax.stories.denoise.run import GRID, STORY
+from ssm_jax.stories.denoise.task import DENOISE, Q, eval_sums, stripes, train_sums
+
+ROOT = Path(__file__).parents[2]
+WIDTH, HEIGHT = 32, 64
+L = WIDTH * HEIGHT
+
+
+@nnx.jit
+def applied(model, inputs):
+    return model(inputs)
+
+
+@nnx.jit
+def evaluated(model, batch):
+    return eval_sums(model, batch, None)
+
+
+@nnx.jit
+def trained(model, batch):
+    return train_sums(model, batch, None, None)
+
+
+def denoiser(alpha=156.137, beta=0.0):
+    """As after training: C of a size that lets something through."""
+    model = Denoiser(width=WIDTH, d_state=16, alpha=alpha, beta=beta, rngs=nnx.Rngs(params=3))
+    model.ssm.C_ri[...] = 10 * model.ssm.C_ri[...]
+    return model
+
+
+def images(n=3):
+    rng = np.random.default_rng(0)
+    return {
+        "inputs": jnp.asarray(rng.uniform(-1, 1, (n, L, 3)), jnp.float32),
+        "noise": jnp.asarray(rng.uniform(0, 1, (n, 3)), jnp.float32),
+    }
+
+
+def test_stripes_are_tones_along_columns_and_rows():
+    amplitudes = np.array([0.5, 1.0, 0.0])
+    both = stripes(jnp.asarray(amplitudes[None], jnp.float32), WIDTH, L)
+    for row, column in ((0, 0), (3, 7), (63, 31)):
+        at = row * WIDTH + column
+        np.testing.assert_allclose(both["high"][0, at], np.cos(Q * column) * amplitudes, atol=1e-5)
+        np.testing.assert_allclose(both["low"][0, at], np.cos(Q * row) * amplitudes, atol=1e-4)
+
+
+def test_evaluation_by_a_loop_over_the_examples():
+    model, batch = denoiser(), images()
+    sums = evaluated(model, batch)
+    output = np.asarray(applied(model, batch["inputs"]), float)
+    clean = np.asarray(batch["inputs"], float)
+    loss = np.mean((output - clean) ** 2, axis=(1, 2))
+    np.testing.assert_allclose(sums["loss"], loss.sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums["psnr"], np.sum(10 * np.log10(4 / loss)), rtol=1e-5)
+    for name in ("low", "high"):
+        n = np.asarray(stripes(batch["noise"], WIDTH, L)[name], float)
+        disturbed = np.asarray(applied(model, jnp.asarray(clean + n, jnp.float32)), float)
+        passed = np.sum((disturbed - output) ** 2, (1, 2)) / np.sum(n**2, (1, 2))
+        np.testing.assert_allclose(sums[f"passed_{name}"], passed.sum(), rtol=1e-3)
+        mse = np.mean((disturbed - clean) ** 2, (1, 2))
+        np.testing.assert_allclose(sums[f"mse_{name}"], mse.sum(), rtol=1e-5)
+
+
+def test_masked_examples_do_not_count():
+    model, batch = denoiser(), images()
+    masked = evaluated(model, {**batch, "mask": jnp.asarray([1.0, 0.0, 1.0])})
+    kept = evaluated(model, {name: array[jnp.array([0, 2])] for name, array in batch.items()})
+    for name, value in kept.items():
+        np.testing.assert_allclose(masked[name], value, rtol=1e-5)
+    assert masked["count"] == 2
+
+
+def test_training_sees_no_stripes():
+    model, batch = denoiser(), images()
+    other = {**batch, "noise": 100 * batch["noise"]}
+    sums = [jax.device_get(trained(model, b)) for b in (batch, other)]
+    assert sums[0] == sums[1]
+    assert set(DENOISE.metrics) <= sums[0].keys()
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (156.137, 0.5)])
+def test_what_passes_is_the_square_of_the_response_at_the_tone(alpha, beta):
+    """A long steady tone in one colour: the operator's response gives the energy that leaves.
+
+    The tone begins at the first pixel, so its beginning, some 1 / (3 dt) steps, is no steady state:
+    the image is as long as that many times over, or the modes are damped within it.
+    """
+    model = denoiser(alpha, beta)
+    # Faster damping: 3e4 / dt = 1e-4 per unit of time is e^-3 a step.
+    model.ssm.A_re_raw[...] = jnp.full_like(model.ssm.A_re_raw[...], np.log(3e3))
+    omega = Q
+    t = np.arange(L)
+    tone = np.zeros((1, L, 3), np.float32)
+    tone[0, :, 1] = np.cos(omega * t)
+    still, moving = (np.asarray(applied(model, x), float) for x in (np.zeros_like(tone), tone))
+    moved = (moving - still)[0, 200:-200]
+    energy = np.mean(np.sum(moved**2, axis=1)) / np.mean(tone[0, 200:-200, 1] ** 2)
+    response = response_of(model, np.array([omega]), L)[0]
+    np.testing.assert_allclose(energy, np.sum(np.abs(response[:, 1]) ** 2), rtol=0.02)
+    expected = np.sqrt(np.mean(np.sum(np.abs(response) ** 2, axis=0)))
+    np.testing.assert_allclose(gain_of(model, np.array([omega]), L), [expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.1, 0.2, "reversed"),
+        (0.2, 0.1, "weakened"),
+        (1, 1e-5, "strengthened"),
+        (1, 0.01, "unchanged"),
+    ],
+)
+def test_a_verdict_is_a_comparison_with_the_reference(low, high, word):
+    verdict = judge(low, high, reference=100.0)
+    assert (verdict.word, verdict.bias) == (word, pytest.approx(low / high))
+
+
+def test_the_grid_is_what_the_config_sweeps_and_holds_the_story():
+    cfg = load_config(str(ROOT / "configs/denoise.py"))
+    assert load_sweep(str(ROOT / "configs/denoise.py"), cfg) == list(GRID)
+    assert all(cell in GRID for cell in STORY)
+
+
+def test_marks_are_named_within_the_axes():
+    omega, ones = np.geomspace(1e-3, np.pi, 50), np.ones(50)
+    one = Shown("alpha = 1", "reference", 1.0, 1.0, outputs={}, start_F=ones, end_F=ones)
+    figure = gains_figure(omega, {"low": Q / 128, "high": Q}, [one], "gains")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text().strip() for text in axes.texts] == ["low stripes", "high stripes"]
+    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
+
+
+def test_the_study_trains_its_cells_and_shows_them(tmp_path):
+    """Two seeds of four settings at the smoke size; the second call trains nothing."""
+    command = [
+        sys.executable, "scripts/denoise.py", "--config=configs/denoise.py:smoke", "--seeds=2",
+        f"--folder={tmp_path / 'study'}", "--config.log.diagnostics=false",
+        "--config.train.steps=2", "--config.train.eval_every=2",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    folder = tmp_path / "study"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["cells"][0]["verdict"] == "reference"
+    assert len(results["cells"]) == 4 and set(results["cells"][0]["seeds"]) == {"0", "1"}
+    for cell in results["cells"]:
+        each = [test["passed_high"] for test in cell["seeds"].values()]
+        assert cell["mean"]["passed_high"] == pytest.approx(np.mean(each))
+    assert str(tmp_path) not in json.dumps(results)
+    for name in ("images.png", "gains.png", "table.md"):
+        assert (folder / name).stat().st_size > 100
+    metrics = folder / "alpha=1,beta=0,seed=0/metrics.jsonl"
+    before = metrics.stat().st_mtime_ns
+    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "8 of 8 runs were done before" in again.stderr
+    assert metrics.stat().st_mtime_ns == before
+    assert json.loads((folder / "results.json").read_text()) == results

@@ -1,0 +1,68 @@
+"""The wave task, and the study of the four official settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm_jax.config.load import load_config, load_sweep
+from ssm_jax.stories.waves.run import CELLS
+from ssm_jax.stories.waves.task import regression_sums
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_sums_by_a_loop_over_examples_and_waves():
+    amplitudes = np.random.default_rng(0).uniform(0, 1, (5, 4)).astype(np.float32)
+    estimates = np.random.default_rng(1).uniform(0, 1, (5, 4)).astype(np.float32)
+    mask = np.array([1, 1, 0, 1, 1], np.float32)
+    batch = {"inputs": jnp.asarray(amplitudes), "mask": jnp.asarray(mask)}
+    sums = regression_sums(lambda _: jnp.asarray(estimates), batch)
+    loss, error, each = 0.0, 0.0, np.zeros(4)
+    for b in range(5):
+        for i in range(4):
+            apart = float(mask[b]) * float(estimates[b, i] - amplitudes[b, i])
+            loss += apart**2 / 4
+            error += abs(apart) / 4
+            each[i] += abs(apart)
+    assert sums["loss"] == pytest.approx(loss, rel=1e-5)
+    assert sums["error"] == pytest.approx(error, rel=1e-5)
+    names = ("error_1", "error_16", "error_256", "error_4096")
+    np.testing.assert_allclose([sums[name] for name in names], each, rtol=1e-5)
+    assert sums["count"] == 4
+
+
+def test_the_settings_are_those_that_the_config_sweeps():
+    cfg = load_config(str(ROOT / "configs/waves.py"))
+    by_alpha = sorted(CELLS, key=lambda cell: cell["model.alpha"])
+    swept = load_sweep(str(ROOT / "configs/waves.py"), cfg)
+    assert by_alpha == sorted(swept, key=lambda cell: cell["model.alpha"])
+
+
+def test_the_study_trains_the_four_settings_and_shows_them(tmp_path):
+    folder = tmp_path / "study"
+    command = [
+        sys.executable, "scripts/waves.py", "--config=configs/waves.py:smoke",
+        f"--folder={folder}", "--config.log.diagnostics=false",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    results = json.loads((folder / "results.json").read_text())
+    found = [(cell["setting"], cell["alpha"], cell["beta"]) for cell in results["cells"]]
+    assert found == [
+        ("baseline", 1, 0),
+        ("low", 0.01, -1),
+        ("middle", 10, 0.5),
+        ("high", 100, 1),
+    ]
+    for cell in results["cells"]:
+        name = f"alpha={cell['alpha']:g},beta={cell['beta']:g},seed=0"
+        config = json.loads((folder / name / "record.json").read_text())["config"]
+        assert (config["model.alpha"], config["model.beta.init"]) == (cell["alpha"], cell["beta"])
+    assert (folder / "errors.png").stat().st_size > 1000
+    assert (folder / "table.md").read_text().count("\n") == 6
