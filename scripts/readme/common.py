@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssm_jax.stories.cells import markdown
+from ssm_jax.tables import to_markdown
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -20,7 +20,7 @@ def load(pattern: str) -> dict[str, Any]:
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table, or words that say that there is nothing in it."""
-    return markdown(head, rows) if rows else "Not run.\n"
+    return to_markdown(head, rows) if rows else "Not run.\n"
 
 
 def commit_of(result: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from ssm_jax import config as config_lib
 from ssm_jax.config import cli
@@ -24,6 +23,7 @@ from ssm_jax.files import parse_json
 from ssm_jax.sweep.cells import Run, runs_of
 from ssm_jax.sweep.results import look_at
 from ssm_jax.sweep.run import run_sweep, share_compiled
+from ssm_jax.tables import to_markdown, to_screen
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.record import published
 from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
@@ -154,19 +154,8 @@ def publish(
 ) -> None:
     """Write results.json and table.md, and print the table."""
     write_json_atomic(folder / "results.json", results)
-    write_text_atomic(folder / "table.md", markdown(head, rows))
-    table = Table(title=title, title_justify="left")
-    for name in head:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def markdown(head: Sequence[str], rows: Rows) -> str:
-    """A table in Markdown."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    write_text_atomic(folder / "table.md", to_markdown(head, rows))
+    Console().print(to_screen(head, rows, title=title))
 
 
 def load(argv: Sequence[str], name: str, *, about: str, flags: Sequence[Flag] = ()) -> cli.Command:

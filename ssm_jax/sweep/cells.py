@@ -5,14 +5,13 @@ The runs of a sweep: which there are, and what each is called.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssm_jax import tables
 from ssm_jax.config.check import seed_fault
 
 Document = Mapping[str, Any]  # as ssm_jax.sweep.results.document_of makes it
@@ -67,8 +66,7 @@ def to_markdown(document: Document) -> str:
             [*(shown(cell["options"][key]) for key in options), text]
             for cell, text in zip(document["cells"], texts, strict=True)
         ]
-    rules = ["---"] * len(head)
-    return "".join("| " + " | ".join(line) + " |\n" for line in (head, rules, *lines))
+    return tables.to_markdown(head, lines)
 
 
 def caption(document: Document) -> str:
@@ -131,22 +129,17 @@ def best_cell(document: Document) -> Mapping[str, Any] | None:
 
 def to_csv(document: Document) -> str:
     """A line for each cell: options, mean, standard deviation, and how many runs ended how."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     metric = document["metric"]
-    writer.writerow([*document["options"], metric, f"{metric}_std", "n", "diverged", "missing"])
-    for cell in document["cells"]:
-        writer.writerow(
-            [
-                *(cell["options"][key] for key in document["options"]),
-                "" if cell["mean"] is None else repr(cell["mean"]),
-                "" if cell["std"] is None else repr(cell["std"]),
-                cell["n"],
-                len(cell["diverged"]),
-                len(cell["missing"]),
-            ]
+    head = (*document["options"], metric, f"{metric}_std", "n", "diverged", "missing")
+    rows = (
+        (
+            *(cell["options"][key] for key in document["options"]),
+            *(cell[key] for key in ("mean", "std", "n")),
+            *(len(cell[key]) for key in ("diverged", "missing")),
         )
-    return text.getvalue()
+        for cell in document["cells"]
+    )
+    return tables.to_csv(head, rows)
 
 
 @dataclass(frozen=True)

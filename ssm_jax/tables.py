@@ -1,0 +1,80 @@
+"""Tables: rows of cells, written as Markdown, CSV, LaTeX or for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Columns = Mapping[str, str | Callable[[Any], str]]
+
+
+def cells(columns: Columns, items: Iterable[Any]) -> list[list[str]]:
+    """A row of cells for each item.
+
+    Args:
+      columns: by head, a function of an item, or a format string for items that are mappings, such
+        as "{steps:,}" or "{times[median]:.1f} s".
+      items: what the rows show.
+    """
+    ways = [way.format_map if isinstance(way, str) else way for way in columns.values()]
+    return [[way(item) for way in ways] for item in items]
+
+
+def to_markdown(
+    head: Iterable[str], rows: Iterable[Sequence[str]], rules: Sequence[str] = ()
+) -> str:
+    """A table in GitHub's Markdown; `rules` are the cells under the head, else all are `---`."""
+    names = list(head)
+    lines = (names, rules or ["---"] * len(names), *rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_csv(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table with a line for each row; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()
+
+
+def to_latex(columns: str, rows: Iterable[Sequence[str] | None]) -> str:
+    """A tabular with the rules of booktabs: `columns` are its letters, None is a rule."""
+    lines = ""
+    for row in rows:
+        lines = f"{lines[:-1]} \\midrule\n" if row is None else f"{lines}  {' & '.join(row)} \\\\\n"
+    return (
+        f"\\begin{{tabular}}{{{columns}}}\n  \\toprule\n{lines}  \\bottomrule\n\\end{{tabular}}\n"
+    )
+
+
+def to_screen(
+    head: Iterable[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str | None = None,
+    words: Container[int] = (),
+    no_wrap: bool = False,
+    plain: bool = False,
+) -> Table:
+    """A table for rich's Console, of texts or what else it shows, numbers at the right.
+
+    Args:
+      head, rows, title: what it shows.
+      words: numbers of the columns at the left, which never wrap.
+      no_wrap: whether the others are cut rather than wrapped.
+      plain: whether the line below the head is the only one.
+    """
+    from rich import box, table  # here: whoever writes Markdown needs none of it
+
+    lines = box.SIMPLE_HEAD if plain else box.HEAVY_HEAD
+    made = table.Table(title=title, title_justify="left", box=lines)
+    for i, name in enumerate(head):
+        left = i in words
+        made.add_column(name, justify="left" if left else "right", no_wrap=left or no_wrap)
+    for row in rows:
+        made.add_row(*row)
+    return made
