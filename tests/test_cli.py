@@ -380,7 +380,8 @@ def test_help_names_the_arguments_without_dashes(capsys):
 SCRIPT = """
 import errno, os, resource, sys, threading
 from pathlib import Path
-from ssm_jax import cli, config, stop
+from ssm_jax import config, stop
+from ssm_jax.config import cli
 from ssm_jax.train.workdir import WorkdirLost
 import numpy as np
 
@@ -455,7 +456,7 @@ cli.run_main(main)
 def test_only_a_bug_has_a_traceback(case, code, lines, tmp_path):
     """`lines` is the number of lines on stderr, None for a traceback."""
     Path("script.py").write_text(SCRIPT)
-    root = Path(config.__file__).parents[1]
+    root = Path(config.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "script.py", case],
         capture_output=True,
@@ -472,7 +473,7 @@ def test_only_a_bug_has_a_traceback(case, code, lines, tmp_path):
 @pytest.mark.parametrize("case", ["pipe", "rich"])
 def test_a_reader_that_goes_away_is_no_bug(case):
     Path("script.py").write_text(SCRIPT)
-    env = {"PYTHONPATH": str(Path(config.__file__).parents[1])}
+    env = {"PYTHONPATH": str(Path(config.__file__).parents[2])}
     command = [sys.executable, "script.py", case]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=env, **pipes) as script:
@@ -483,7 +484,7 @@ def test_a_reader_that_goes_away_is_no_bug(case):
 
 PLATFORM = """
 import jax
-from ssm_jax import cli
+from ssm_jax.config import cli
 cli.run_main(lambda argv: print(jax.default_backend()))
 """
 
@@ -520,7 +521,7 @@ def test_closed_and_full_streams(case, redirected, code, said):
     """An error of stdout is one line; stderr is for people, and stops nothing."""
     Path("script.py").write_text(SCRIPT)
     command = ["bash", "-c", f"{sys.executable} script.py {case} {redirected}"]
-    env = {"PYTHONPATH": str(Path(config.__file__).parents[1])}
+    env = {"PYTHONPATH": str(Path(config.__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == code and done.stderr.startswith(said), done.stderr
     assert len(done.stderr.splitlines()) == bool(said)
@@ -531,7 +532,7 @@ def test_closed_and_full_streams(case, redirected, code, said):
 )
 def test_every_text_fits_every_terminal(variable):
     Path("script.py").write_text(SCRIPT)
-    env = {"PYTHONPATH": str(Path(config.__file__).parents[1]), "PYTHONCOERCECLOCALE": "0"}
+    env = {"PYTHONPATH": str(Path(config.__file__).parents[2]), "PYTHONCOERCECLOCALE": "0"}
     env |= dict(word.split("=") for word in variable.split())
     done = subprocess.run([sys.executable, "script.py", "print"], capture_output=True, env=env)
     assert done.returncode == 0 and done.stderr == b""
