@@ -81,8 +81,8 @@ def main(argv: list[str]) -> int:
     flags = (Flag("out", "file for the result", kind=Path, writes="file"),)
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
     from benchmarks.accuracy import OPTIONS, WAYS, layer_errors
+    from ssm_jax.files import write_json
     from ssm_jax.train.record import run_record
-    from ssm_jax.train.workdir import write_json_atomic
 
     cases = [("lra", alpha, length) for alpha in ALPHAS for length in LENGTHS]
     rows: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
         record = run_record({}, "", 0, {}, ["scripts/accuracy.py", *argv])
         kept = {key: record[key] for key in ("command", "git", "versions", "devices", "started")}
         values["out"].parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(values["out"], {"kernel": rows, "layers": layers, **kept})
+        write_json(values["out"], {"kernel": rows, "layers": layers, **kept})
     return 0
 
 

@@ -197,14 +197,14 @@ def main(argv: list[str]) -> int:
         rows.append(row)
     show(rows)
     if values["out"] is not None:
+        from ssm_jax.files import replace_atomically
         from ssm_jax.train.record import run_record
-        from ssm_jax.train.workdir import write_text_atomic
 
         record = run_record({}, "", 0, {}, ["scripts/bench.py", *argv])
         kept = ("command", "git", "versions", "devices", "started")
         values["out"].parent.mkdir(parents=True, exist_ok=True)
         document = {"rows": rows, **{key: record[key] for key in kept}}
-        write_text_atomic(values["out"], json.dumps(document, indent=1) + "\n")
+        replace_atomically(values["out"], json.dumps(document, indent=1) + "\n")
     return 0
 
 

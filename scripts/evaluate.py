@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
     if out is not None and (out.suffix != ".json" or out.name in ("record.json", "summary.json")):
         cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
 
+    from ssm_jax.files import write_json
     from ssm_jax.train.runs.evaluate import evaluate_run  # after the options: JAX takes a second
     from ssm_jax.train.runs.tables import print_evaluation
-    from ssm_jax.train.workdir import write_json_atomic
 
     result = evaluate_run(
         workdir,
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     print_evaluation(result)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(out, result)
+        write_json(out, result)
         print(f"the result is in {out}.")
     return 0
 

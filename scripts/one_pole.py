@@ -37,11 +37,11 @@ def main(argv: list[str]) -> int:
     if out.suffix != ".json":
         cli.fail(f"--out={out} does not fit: it must be a .json.")
 
+    from ssm_jax.files import write_json
     from ssm_jax.plots import save
     from ssm_jax.stories import one_pole  # after the options: importing JAX takes a second
     from ssm_jax.stories.one_pole import one_pole_figure
     from ssm_jax.train.record import run_record
-    from ssm_jax.train.workdir import write_json_atomic
 
     pole = one_pole.Pole()
 
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         **{key: record[key] for key in ("command", "git", "versions", "devices", "started")},
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(out, results)
+    write_json(out, results)
     save(out.with_suffix(".png"), one_pole_figure(results))
     for kind, label in (("bands", "band"), ("wishes", "wish")):
         for found in results[kind]:

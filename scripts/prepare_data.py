@@ -140,13 +140,13 @@ def prepare_task(args: argparse.Namespace) -> str:
 def keep_record(path: Path, facts: dict[str, Any]) -> None:
     """Write what a preparation made, with the command and the code that made it."""
     # Here, because it imports JAX to name the devices.
+    from ssm_jax.files import write_json
     from ssm_jax.train.record import run_record
-    from ssm_jax.train.workdir import write_json_atomic
 
     record = run_record({}, "", 0, {}, ["scripts/prepare_data.py", *sys.argv[1:]])
     kept = {key: record[key] for key in ("started", "command", "git", "versions", "devices")}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(path, {**facts, **kept})
+    write_json(path, {**facts, **kept})
 
 
 def verify_task(args: argparse.Namespace) -> str:

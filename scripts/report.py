@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
-from ssm_jax.train.workdir import write_text_atomic
+from ssm_jax.files import replace_atomically
 
 ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
 RUNS = Flag("runs", "folders of runs, a folder above them, or copies of summary.json", kind=Path)
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(text)
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(out, text)
+        replace_atomically(out, text)
     return 0
 
 

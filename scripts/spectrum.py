@@ -132,8 +132,8 @@ def main(argv: list[str]) -> int:
 
     from ssm_jax.analysis import choose as knobs
     from ssm_jax.analysis import input_spectrum as spectra
+    from ssm_jax.files import write_json
     from ssm_jax.train.record import run_record
-    from ssm_jax.train.workdir import write_json_atomic
 
     vocabulary: int | None = None
     if values["file"] is not None:
@@ -190,7 +190,7 @@ def main(argv: list[str]) -> int:
         record = run_record({}, "", cfg.seed, {}, ["scripts/spectrum.py", *argv])
         kept = {key: record[key] for key in ("command", "git", "versions", "devices", "seed")}
         values["out"].parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(values["out"], {**result, **kept})
+        write_json(values["out"], {**result, **kept})
     return 0
 
 

@@ -58,12 +58,12 @@ def runs_asked(command: cli.Command) -> list[Run]:
 
 def report(runs: list[Run], command: cli.Command, argv: list[str]) -> dict[str, Any]:
     """Write the tables and the figure into the folder; the document that they show."""
+    from ssm_jax.files import replace_atomically, write_json
     from ssm_jax.plots.heatmap import draw_sweep
     from ssm_jax.sweep.cells import caption, to_csv, to_markdown
     from ssm_jax.sweep.results import document_of
     from ssm_jax.tasks import TASKS
     from ssm_jax.train.record import published
-    from ssm_jax.train.workdir import write_json_atomic, write_text_atomic
 
     cfg, values, _ = command
     folder, metrics = values["folder"], TASKS[cfg.task].metrics
@@ -81,10 +81,10 @@ def report(runs: list[Run], command: cli.Command, argv: list[str]) -> dict[str, 
             "command": published(["scripts/sweep.py", *argv]),
         },
     )
-    write_json_atomic(folder / "sweep.json", document)
-    write_text_atomic(folder / "sweep.csv", to_csv(document))
+    write_json(folder / "sweep.json", document)
+    replace_atomically(folder / "sweep.csv", to_csv(document))
     text = to_markdown(document) + f"\n{caption(document)}\n"
-    write_text_atomic(folder / "sweep.md", text)
+    replace_atomically(folder / "sweep.md", text)
     draw_sweep(folder / "sweep.png", document)
     print(text, end="")
     return document

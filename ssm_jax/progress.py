@@ -1,15 +1,143 @@
-"""Progress of a stage on standard error: a bar on a terminal, elsewhere a line every 5 seconds."""
+"""What a person sees of a command at work, on stderr: lines, warnings and progress."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, ClassVar, Self
 
 from ssm_jax.files import printable
 
-_LINE_EVERY = 5.0  # seconds between lines where there is no terminal
+WINDOW_S = 30.0  # rates and ETA are of the last half minute: they follow a change of speed
+_LINE_EVERY = 5.0  # seconds between the lines of a stage
+
+
+def say(text: str) -> None:
+    """Print one line to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Say something that a person may want to mend, though the work goes on."""
+    say(f"warning: {printable(message)}")
+
+
+class Progress:
+    """The progress of training or of an evaluation, from process 0 only.
+
+    On a terminal it is a bar (several at once stand below each other); elsewhere a plain line about
+    every `every_s` seconds and one at the end:
+
+        train 1200/3000  loss 0.8312  accuracy 0.4120  35.2 steps/s  ETA 0:00:51
+
+    The clock of steps/s starts with the first `update`, so it leaves out the compilation.
+
+    Args:
+      task: what is done ("train", "val").
+      total, start: its last step, and its step now.
+      metric: name of what stands beside the loss.
+      unit: what is counted, where it is no steps of a run; see `stage`.
+    """
+
+    # One display for all bars of a process: rich before 14.1 refuses a second.
+    _bars: ClassVar[Any] = None
+
+    def __init__(
+        self,
+        task: str,
+        total: int,
+        *,
+        start: int = 0,
+        every_s: float = 10.0,
+        metric: str = "accuracy",
+        unit: str = "",
+    ):
+        self.task, self.total, self.step, self.unit = task, total, start, unit
+        self._every_s, self._metric = every_s, metric
+        self._loss: float | None = None
+        self._value: float | None = None
+        self._times: deque[tuple[float, int]] = deque(maxlen=4096)
+        self._said = time.monotonic()
+        self._bar: Any = None
+        self._shown = True
+        if not unit:
+            import jax  # here, so that data are prepared without it
+
+            self._shown = jax.process_index() == 0
+
+    def __enter__(self) -> Self:
+        if self._shown and sys.stderr.isatty():
+            # Imported here: 0.1 s that a run without a terminal need not pay.
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bars
+
+            console = Console(stderr=True)
+            if console.is_dumb_terminal:
+                return self
+            if Progress._bars is None:
+                names = ("{task.description}", "{task.fields[text]}")
+                left, right = (TextColumn(name, markup=False) for name in names)  # paths have "["
+                # Two redraws a second: rich's ten take some percent of a core from the training.
+                Progress._bars = Bars(
+                    left, BarColumn(), right, console=console, refresh_per_second=2
+                )
+                Progress._bars.start()
+            kept = {"total": self.total, "completed": self.step, "text": self._text()}
+            self._bar = Progress._bars.add_task(self.task, **kept)
+        return self
+
+    def update(self, step: int, loss: float | None = None, value: float | None = None) -> None:
+        """Say that `step` is done, with its loss and metric; one left out keeps the last."""
+        self.step = step
+        self._loss = self._loss if loss is None else loss
+        self._value = self._value if value is None else value
+        now = time.monotonic()
+        self._times.append((now, step))
+        while len(self._times) > 2 and now - self._times[0][0] > WINDOW_S:
+            self._times.popleft()
+        if self._bar is not None:
+            Progress._bars.update(self._bar, completed=step, text=self._text())
+        elif self._shown and now - self._said >= self._every_s:
+            self._said = now
+            say(f"{self.task} {self._text()}")
+
+    def __exit__(self, *error: object) -> None:
+        if (bars := Progress._bars) is not None and self._bar is not None:
+            bars.refresh()
+            bars.remove_task(self._bar)
+            if not bars.task_ids:
+                bars.stop()
+                Progress._bars = None
+        if self._shown and not self.unit:
+            say(f"{self.task} {self._text()}")
+
+    def steps_per_second(self) -> float | None:
+        """The rate over the last half minute; None before the second `update`."""
+        if len(self._times) < 2:
+            return None
+        (first, start), (last, step) = self._times[0], self._times[-1]
+        return (step - start) / (last - first) if last > first else None
+
+    def _text(self) -> str:
+        counted = f"{self.step:,} of {self.total:,} {self.unit}"
+        if self.unit and self._bar is None:
+            return counted
+        parts = [counted if self.unit else f"{self.step}/{self.total}"]
+        if self._loss is not None:
+            parts.append(f"loss {self._loss:.4f}")
+        if self._value is not None:
+            parts.append(f"{self._metric} {self._value:.4f}")
+        if rate := self.steps_per_second():
+            number = f"{rate:.1f}" if rate >= 10 else f"{rate:.2g}"
+            parts.append(f"{number} {self.unit or 'steps'}/s")
+            if self.step < self.total:
+                parts.append(f"ETA {timedelta(seconds=round((self.total - self.step) / rate))}")
+        return "  ".join(parts)
 
 
 @contextmanager
@@ -24,39 +152,7 @@ def stage(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     Yields:
       A function to call with how many more units are done; what exceeds the total is not shown.
     """
-    start, title = time.perf_counter(), printable(title)
-    if sys.stderr.isatty():
-        # Imported here: 0.1 s that a run without a terminal need not pay.
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}", markup=False),  # a path may hold square brackets
-            BarColumn(),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=total)
-            done = 0
-
-            def show(n: int) -> None:
-                nonlocal done
-                done = min(done + n, total)
-                bar.update(task, completed=done)
-
-            yield show
-    else:
-        done, last = 0, start
-
-        def say(n: int) -> None:
-            nonlocal done, last
-            done = min(done + n, total)
-            now = time.perf_counter()
-            if now - last >= _LINE_EVERY:
-                last = now
-                print(f"{title}: {done:,} of {total:,} {unit}", file=sys.stderr, flush=True)
-
-        yield say
-    seconds = time.perf_counter() - start
-    print(f"{title}: {total:,} {unit} in {seconds:.1f} s", file=sys.stderr, flush=True)
+    start, title = time.monotonic(), printable(title)
+    with Progress(f"{title}:", total, every_s=_LINE_EVERY, unit=unit) as bar:
+        yield lambda n: bar.update(min(bar.step + n, total))
+    say(f"{title}: {total:,} {unit} in {time.monotonic() - start:.1f} s")

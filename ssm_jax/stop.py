@@ -1,7 +1,7 @@
 """How a command ends: its exit codes, and signals to stop before, during and after a run.
 
 Schedulers and people send SIGTERM, Ctrl-C, SIGUSR1, SIGUSR2 (SLURM, submitit) and SIGHUP (a lost
-connection). All mean one thing: save, and exit with EXIT_STOPPED; the same command goes on.
+connection). All mean one thing: save, and exit with EXIT_STOPPED; the same command continues.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any, NoReturn, Self
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL: saved on request, the same command goes on; schedulers requeue
+EXIT_STOPPED = 75  # EX_TEMPFAIL: saved on request, the same command continues; schedulers requeue
 EXIT_STORAGE = 74  # EX_IOERR: the storage failed or is full; what was saved is kept
 EXIT_INTERRUPTED = 130
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 _own_process = False  # whether this process is a command of ours, to be ended by a handler
-_begun = False
-_stuck = False  # whether threads would be waited for at the end for ever
+_begun = False  # whether it has written to a run
+_stuck = False  # whether threads are left that never end
 
 
 def begin() -> None:
@@ -35,6 +35,12 @@ def begin() -> None:
 def begun() -> bool:
     """Whether this process has written to a run."""
     return _begun
+
+
+def leave_threads() -> None:
+    """Note that threads are left that never end: the process will not wait for them."""
+    global _stuck
+    _stuck = True
 
 
 def _catch(number: int, handler: Any) -> Any:
@@ -55,19 +61,15 @@ def catch_signals() -> None:
     _own_process = True
     for number in SIGNALS:
         _catch(number, _leave)
-    atexit.register(_ignore)  # the first to be registered is the last to be called
+    # The first to be registered is the last to be called. Python gives all handlers up before it
+    # is gone; a signal would then change the exit code.
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     # No exception: an import or a finalizer that it passes through may swallow or print it.
     _tell(f"{signal.Signals(number).name}: stopped; the same command goes on.\n")
     os._exit(EXIT_STOPPED)
-
-
-def _ignore() -> None:
-    # Python gives all handlers up before it is gone; a signal would then change the exit code.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -88,12 +90,6 @@ def interrupt_afterwards() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if came:
             raise KeyboardInterrupt
-
-
-def leave_threads() -> None:
-    """Note that threads are left that never end: the process will not wait for them."""
-    global _stuck
-    _stuck = True
 
 
 def end(code: int) -> NoReturn:
@@ -122,10 +118,9 @@ def _tell(text: str) -> None:
 class StopRequest:
     """Turns the signals into a flag that the loop polls, so that it can save and stop.
 
-    A second Ctrl-C stops at once. Enter it in the main thread.
-
-    With several JAX processes it installs nothing: they must all stop at one step, which JAX's own
-    notifier of SIGTERM arranges, and which a Python handler would disable.
+    A second Ctrl-C stops at once. Enter it in the main thread. With several JAX processes it
+    installs nothing: they must all stop at one step, which JAX's own notifier of SIGTERM arranges,
+    and which a Python handler would disable.
 
     Attributes:
       requested: "SIGTERM" or another of SIGNALS once it came, else None.
@@ -137,35 +132,28 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
         self._many = False
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         import jax  # here, so that the rest of this module starts without it
 
         self._many = jax.process_count() > 1
         if not self._many:
-            for number in SIGNALS:
-                self._previous[number] = _catch(number, self._receive)
+            self._previous = {number: _catch(number, self._receive) for number in SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             # None: the old handler was not set from Python; the default is the nearest to it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous.clear()
+        self._previous = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            self._interrupts += 1
-            if self._interrupts > 1:
-                if not _own_process:
-                    raise KeyboardInterrupt
-                # As in `_leave`; whatever is being written is whole or not there.
-                _tell("interrupted.\n")
-                os._exit(EXIT_INTERRUPTED)
+        self._interrupts += number == signal.SIGINT
+        if number == signal.SIGINT and self._interrupts > 1:
+            if not _own_process:
+                raise KeyboardInterrupt
+            # As in `_leave`; whatever is being written is whole or not there.
+            _tell("interrupted.\n")
+            os._exit(EXIT_INTERRUPTED)
         self.requested = signal.Signals(number).name
 
     def poll(self, step: int) -> bool:

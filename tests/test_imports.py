@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "init": {"ranges", "files", "jax", "numpy"},
     "layers": {"kernels", "init", "ranges", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "ranges", "jax", "numpy", "flax"},
-    "data": {"files", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
+    "data": {"files", "lock", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
     "lra": {
         "data", "files", "progress", "tables", "config",
         "ml_collections", "numpy", "PIL", "numba", "scipy",
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "tasks": {"models", "layers", "data", "lra", "stories", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "analysis", "plots", "layers", "kernels",
-        "files", "stop", "tables",
+        "files", "lock", "progress", "stop", "tables",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
     "stories": {
@@ -36,11 +36,12 @@ MAY_IMPORT = {
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
     "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
-    "sweep": {"train", "config", "stop", "files", "tables", "jax", "ml_collections"},
+    "sweep": {"train", "config", "stop", "files", "progress", "tables", "jax", "ml_collections"},
     "config": {"ranges", "files", "stop", "jax", "ml_collections"},
-    "progress": {"files", "rich"},
+    "lock": {"files", "progress", "stop"},
+    "progress": {"files", "rich", "jax"},
     "tables": {"rich"},
-    "files": {"stop"},
+    "files": set(),
     "stop": {"jax"},
     "ranges": {"numpy"},
     "dims": set(),

@@ -21,13 +21,13 @@ from typing import Any
 from unittest import mock
 
 from ssm_jax.config.load import ours
+from ssm_jax.stop import StopRequest
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import io as step_folder
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import MetricsLog
 from ssm_jax.train.runs.open import config_of, open_checkpoint, read_record
 from ssm_jax.train.runs.result import draw
-from ssm_jax.train.workdir import StopRequest
 
 Damage = Callable[[Path, Path], None]  # (what is spoilt, the same of another run)
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssm_jax.data.store import locked, sha256_of
+from ssm_jax.files import move_into_place
 from ssm_jax.progress import stage
 
 _CHUNK = 1 << 18  # bytes; what Ctrl-C can lose
@@ -80,8 +81,7 @@ def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
                 f"the download of {file.name} has sha256 {found}, expected {file.sha256}; it was "
                 f"deleted. Run the same command again, or put the right file into {folder}."
             )
-        # The name alone need not be on the disk yet: should the power fail, .part is whole.
-        os.replace(part, path)
+        move_into_place(part, path)
     return path
 
 

@@ -21,14 +21,13 @@ import math
 import os
 import re
 import shutil
-import tempfile
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -43,7 +42,8 @@ from ssm_jax.data.manifest import (
     seal,
     sha256_of_all,
 )
-from ssm_jax.files import Held, Lock, printable, sync, user_cache
+from ssm_jax.files import move_into_place, printable, replace_atomically, sync, user_cache
+from ssm_jax.lock import Held, Lock
 
 
 class MappedFile:
@@ -126,21 +126,19 @@ def write_mapped(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray
     Raises:
       ValueError: if the blocks are not so many bytes.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        # Written like any file: where the disk is full, writing through a map kills the process.
-        with open(temporary, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
-            for block in blocks:
-                file.write(np.ascontiguousarray(block, np.uint8).data)
-            written = file.tell() - start
+
+    # Written like any file: where the disk is full, writing through a map kills the process.
+    def write(file: BinaryIO) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.uint8).data)
+        written = file.tell() - start
         if written != shape[0] * shape[1]:
             raise ValueError(f"{path} was to have the shape {shape}, but has {written:,} bytes.")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    replace_atomically(path, write)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -189,11 +187,10 @@ def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, 
     try:
         _write_files(temporary, made, header)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary, folder)
+        move_into_place(temporary, folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk has no room for half a store
         raise
-    sync(folder.parent)
 
 
 def _write_files(folder: Path, made: Made, header: Mapping[str, Any]) -> None:
@@ -324,10 +321,7 @@ class Store:
         path, text = place
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-                whole = Path(temporary) / path.name
-                whole.write_bytes(text)
-                os.replace(whole, path)
+            replace_atomically(path, text)
 
     def _place(self) -> tuple[Path, bytes] | None:
         """Where the note is, and what it says; None for a small store, or without a home."""

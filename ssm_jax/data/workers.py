@@ -34,6 +34,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from ssm_jax.files import replace_atomically
+
 
 class Spec(Protocol):
     """What to generate; see the head of this file."""
@@ -76,15 +78,9 @@ def finish(spec: Spec, folder: Path, shard: int) -> dict[str, np.ndarray]:
     if arrays is None:
         generator = _generator(spec)
         arrays = generator.shard_arrays(spec, shard)
-        temporary = folder / f"{shard:06d}.{os.getpid()}.tmp"
-        try:
-            with open(temporary, "wb") as file:
-                (np.savez_compressed if generator.COMPRESS else np.savez)(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, folder / f"{shard:06d}.npz")
-        finally:
-            temporary.unlink(missing_ok=True)  # where the disk is full
+        write = np.savez_compressed if generator.COMPRESS else np.savez
+        path = folder / f"{shard:06d}.npz"
+        replace_atomically(path, lambda file: write(file, **arrays))
     return arrays
 
 

@@ -21,15 +21,13 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ssm_jax import ranges
-from ssm_jax.files import user_cache
+from ssm_jax.files import replace_atomically, user_cache
 from ssm_jax.init.hippo import Eigenbasis, check_order, legs
 
 # The norms are smoothed over singular values within about these shares of the largest: first
@@ -258,9 +256,6 @@ def _write(file: Path, gamma: float, Lambda_N: np.ndarray, V: np.ndarray) -> Non
     parts = ([gamma], Lambda_N.real, Lambda_N.imag, V.real.ravel(), V.imag.ravel(), E.ravel())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            whole = Path(folder) / file.name
-            whole.write_bytes(np.concatenate(parts).astype("<f8").tobytes())
-            os.replace(whole, file)
+        replace_atomically(file, np.concatenate(parts).astype("<f8").tobytes())
     except OSError:
         return

@@ -6,7 +6,6 @@ and no window system is asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ssm_jax.analysis.bands import band_edges
 from ssm_jax.analysis.spectra import LayerView
-from ssm_jax.files import naming
+from ssm_jax.files import replace_atomically
 from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, response_figure
 from ssm_jax.plots.run import curves_figure, poles_figure, variation_figure
 
@@ -88,11 +87,6 @@ def draw_run(
 def save(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically; its folder is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with naming(path):
-            # Without the Software entry the same numbers give the same bytes.
-            figure.savefig(part, format="png", dpi=130, metadata={"Software": None})
-            os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    # Without the Software entry the same numbers give the same bytes.
+    options: dict[str, Any] = {"format": "png", "dpi": 130, "metadata": {"Software": None}}
+    replace_atomically(path, lambda file: figure.savefig(file, **options))

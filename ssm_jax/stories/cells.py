@@ -19,14 +19,14 @@ from ssm_jax import config as config_lib
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.data.prepare import default_data_dir
-from ssm_jax.files import parse_json
+from ssm_jax.files import parse_json, replace_atomically, write_json
 from ssm_jax.sweep.cells import Run, runs_of
 from ssm_jax.sweep.results import look_at
 from ssm_jax.sweep.run import run_sweep, share_compiled
 from ssm_jax.tables import to_markdown, to_screen
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.record import published
-from ssm_jax.train.workdir import Workdir, write_json_atomic, write_text_atomic
+from ssm_jax.train.workdir import Workdir
 
 Rows = Sequence[Sequence[str]]
 Cell = Mapping[str, Any]  # swept options by dotted key, as in `sweep()` of an experiment file
@@ -153,8 +153,8 @@ def publish(
     folder: Path, results: Mapping[str, Any], title: str, head: Sequence[str], rows: Rows
 ) -> None:
     """Write results.json and table.md, and print the table."""
-    write_json_atomic(folder / "results.json", results)
-    write_text_atomic(folder / "table.md", to_markdown(head, rows))
+    write_json(folder / "results.json", results)
+    replace_atomically(folder / "table.md", to_markdown(head, rows))
     Console().print(to_screen(head, rows, title=title))
 
 

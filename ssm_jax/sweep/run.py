@@ -13,15 +13,15 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import ours
-from ssm_jax.files import os_fault
+from ssm_jax.files import os_fault, write_json
+from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep.cells import Run
 from ssm_jax.sweep.results import DIVERGED, FAILED, Status, look_at
 from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
-from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.loop import train_and_evaluate
-from ssm_jax.train.workdir import WorkdirBusy, write_json_atomic
+from ssm_jax.train.workdir import WorkdirBusy
 
 Outcome = Literal["finished", "diverged", "failed", "stopped", "busy"]
 
@@ -106,7 +106,7 @@ def run_one(
             code = train_and_evaluate(experiment, path, argv=command)
         except FloatingPointError as error:
             digest = config_lib.digest(cfg)
-            write_json_atomic(path / DIVERGED, {"error": str(error), "config_digest": digest})
+            write_json(path / DIVERGED, {"error": str(error), "config_digest": digest})
             return "diverged"
         except WorkdirBusy:
             return "busy"
@@ -118,7 +118,7 @@ def run_one(
             told = os_fault(error) if isinstance(error, OSError) else str(error)
             say(f"error: {told}")
             mark = {"error": told, "config_digest": config_lib.digest(cfg)}
-            write_json_atomic(path / FAILED, mark)
+            write_json(path / FAILED, mark)
             return "failed"
         finally:
             jax.clear_caches()  # the next run compiles its own programs

@@ -6,139 +6,14 @@ What a run would be, without training: shapes, parameters, memory.
 from __future__ import annotations
 
 import math
-import sys
-import time
-from collections import deque
 from collections.abc import Iterable
-from datetime import timedelta
-from types import TracebackType
-from typing import ClassVar, Self
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from ssm_jax.train.experiment import Experiment, timed_compile
 from ssm_jax.train.optim import GroupRow, path_name
-
-WINDOW_S = 30.0  # steps/s and ETA are of the last half minute: they follow a change of speed
-
-
-def say(text: str) -> None:
-    """A line for the person who watches, on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-class Progress:
-    """The progress of training or of an evaluation, on stderr, from process 0 only.
-
-    On a terminal it is a bar (several at once stand below each other); elsewhere a plain line about
-    every `every_s` seconds and one at the end:
-
-        train 1200/3000  loss 0.8312  accuracy 0.4120  35.2 steps/s  ETA 0:00:51
-
-    The clock of steps/s starts with the first `update`, so it leaves out the compilation.
-    """
-
-    # One display for all bars of a process: rich before 14.1 refuses a second.
-    _bars: ClassVar[Bars | None] = None
-
-    def __init__(
-        self,
-        task: str,
-        total: int,
-        *,
-        start: int = 0,
-        every_s: float = 10.0,
-        metric: str = "accuracy",
-    ):
-        """Args:
-        task: what is done ("train", "val").
-        total, start: its last step, and its step now.
-        every_s: seconds between lines.
-        metric: name of what stands beside the loss.
-        """
-        self.task, self.total, self.every_s, self.metric = task, total, every_s, metric
-        self._step = start
-        self._loss: float | None = None
-        self._value: float | None = None
-        self._times: deque[tuple[float, int]] = deque()
-        self._told = time.monotonic()
-        self._bar: TaskID | None = None
-        self._shown = jax.process_index() == 0
-
-    def __enter__(self) -> Self:
-        console = Console(stderr=True)
-        if self._shown and sys.stderr.isatty() and not console.is_dumb_terminal:
-            if Progress._bars is None:
-                columns = (
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    TextColumn("{task.fields[text]}"),
-                )
-                # Two redraws a second: rich's ten take some percent of a core from the training.
-                Progress._bars = Bars(*columns, console=console, refresh_per_second=2)
-                Progress._bars.start()
-            self._bar = Progress._bars.add_task(
-                self.task, total=self.total, completed=self._step, text=self._text()
-            )
-        return self
-
-    def update(self, step: int, loss: float | None = None, value: float | None = None) -> None:
-        """Say that `step` is done, with its loss and metric; one left out keeps the last."""
-        self._step = step
-        self._loss = self._loss if loss is None else loss
-        self._value = self._value if value is None else value
-        now = time.monotonic()
-        self._times.append((now, step))
-        while len(self._times) > 2 and now - self._times[0][0] > WINDOW_S:
-            self._times.popleft()
-        if self._bar is not None and Progress._bars is not None:
-            Progress._bars.update(self._bar, completed=step, text=self._text())
-        elif self._shown and now - self._told >= self.every_s:
-            self._print(now)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        bars = Progress._bars
-        if self._bar is not None and bars is not None:
-            bars.remove_task(self._bar)
-            if not bars.task_ids:
-                bars.stop()
-                Progress._bars = None
-        if self._shown:
-            self._print(time.monotonic())
-
-    def steps_per_second(self) -> float | None:
-        """Of the last half minute; None before the second `update`."""
-        if len(self._times) < 2:
-            return None
-        (first, start), (last, step) = self._times[0], self._times[-1]
-        return (step - start) / (last - first) if last > first else None
-
-    def _print(self, now: float) -> None:
-        self._told = now
-        print(f"{self.task} {self._text()}", file=sys.stderr, flush=True)
-
-    def _text(self) -> str:
-        parts = [f"{self._step}/{self.total}"]
-        if self._loss is not None:
-            parts.append(f"loss {self._loss:.4f}")
-        if self._value is not None:
-            parts.append(f"{self.metric} {self._value:.4f}")
-        rate = self.steps_per_second()
-        if rate:
-            parts.append(f"{rate:.1f} steps/s" if rate >= 10 else f"{rate:.2g} steps/s")
-            if self._step < self.total:
-                left = timedelta(seconds=round((self.total - self._step) / rate))
-                parts.append(f"ETA {left}")
-        return "  ".join(parts)
 
 
 def parameter_table(rows: Iterable[GroupRow]) -> Table:

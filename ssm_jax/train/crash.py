@@ -9,11 +9,12 @@ import numpy as np
 from ssm_jax import config as config_lib
 from ssm_jax.data.dataset import Dataset
 from ssm_jax.data.labelled import LabelledDataset
+from ssm_jax.files import write_json
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.step import TrainState, non_finite_leaves
-from ssm_jax.train.workdir import Workdir, write_json_atomic
+from ssm_jax.train.workdir import Workdir
 
 
 def diverged(
@@ -62,7 +63,7 @@ def diverged(
         "outside": outside,
     }
     try:
-        write_json_atomic(workdir.crash / "report.json", report)
+        write_json(workdir.crash / "report.json", report)
     except OSError as error:
         saved = f"what is needed to look into it could not be written ({error})"
     shown = ", ".join(leaves[:4]) + (f" and {len(leaves) - 4} more" if len(leaves) > 4 else "")

@@ -26,13 +26,13 @@ from ssm_jax.analysis.bands import (
     spectra_per_band,
 )
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
+from ssm_jax.files import replace_atomically
 from ssm_jax.layers.probe import Probe, probe, probe_of
+from ssm_jax.progress import say
 from ssm_jax.tasks import mean_metrics
-from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment, timed_compile
 from ssm_jax.train.stamps import stamp_of
 from ssm_jax.train.step import TrainState
-from ssm_jax.train.workdir import write_bytes_atomic
 
 Arrays = dict[str, np.ndarray]
 EXAMPLES = 16  # of the first training batch, whose gradient is taken
@@ -208,7 +208,7 @@ def write_arrays(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> d
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    write_bytes_atomic(folder / f"{step}.npz", buffer.getvalue())
+    replace_atomically(folder / f"{step}.npz", buffer.getvalue())
     return stamp_of(buffer.getvalue())
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from ssm_jax.progress import Progress, say
 from ssm_jax.tasks import mean_metrics
-from ssm_jax.train.console import Progress, say
 from ssm_jax.train.experiment import Experiment, timed_compile
 from ssm_jax.train.step import TrainState
 

@@ -7,23 +7,18 @@ import errno
 import json
 import math
 import os
-import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ssm_jax.files import naming, parse_json, printable
+from ssm_jax.files import naming, parse_json, replace_atomically
+from ssm_jax.progress import warn
 from ssm_jax.train.stamps import fault, new_hash
 
 # JSON has no word for these; as strings they keep their difference, which null would lose.
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-def warn(message: str) -> None:
-    """Print one line to stderr: something a person may want to mend, though the run goes on."""
-    print(f"warning: {printable(message)}", file=sys.stderr, flush=True)
 
 
 class MetricsLog:
@@ -66,12 +61,7 @@ class MetricsLog:
             rows = [(line, row) for line, row in rows if row["step"] <= start_step]
             text = b"".join(line for line, _ in rows)
             if path.exists() and path.read_bytes() != text:
-                part = path.with_name(path.name + ".part")
-                with part.open("wb") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(path)
+                replace_atomically(path, text)
         self._last = rows[-1][1]["step"] if rows else 0
         self._there = {line for line, row in rows if row["step"] == start_step}
         self._bytes, self._hash = len(text), new_hash(text)

@@ -12,11 +12,12 @@ import jax
 from rich.console import Console
 
 from ssm_jax import config as config_lib
+from ssm_jax.progress import Progress, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.train import restart
 from ssm_jax.train.checkpoint import CheckpointStore
 from ssm_jax.train.checkpoint.manifest import CheckpointError, Meta
-from ssm_jax.train.console import Progress, parameter_table, say
+from ssm_jax.train.console import parameter_table
 from ssm_jax.train.crash import diverged
 from ssm_jax.train.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.train.evaluation import PerLength, evaluation_step, split_means

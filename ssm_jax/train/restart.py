@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_jax import config as config_lib
+from ssm_jax.files import replace_atomically, write_json
+from ssm_jax.progress import say, warn
 from ssm_jax.train import stamps
 from ssm_jax.train.checkpoint import CheckpointStore
 from ssm_jax.train.checkpoint.manifest import CheckpointError, Meta, document_checksum, is_number
 from ssm_jax.train.checkpoint.retention import rename_aside
-from ssm_jax.train.console import say
 from ssm_jax.train.experiment import Experiment, setup_digest
-from ssm_jax.train.logs import sound_lines, warn
+from ssm_jax.train.logs import sound_lines
 from ssm_jax.train.record import run_record
 from ssm_jax.train.runs.open import read_record
 from ssm_jax.train.runs.result import read_done, result_stands
 from ssm_jax.train.step import TrainState
-from ssm_jax.train.workdir import Workdir, write_bytes_atomic, write_json_atomic
+from ssm_jax.train.workdir import Workdir
 
 # What a run writes into its folder; LOCK stays there, as does what others put beside it.
 FILES = (
@@ -200,7 +201,7 @@ def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str,
         if os.path.lexists(path):
             renamed = f", and is now {rename_aside(path, 'damaged').name}"
         if lines:
-            write_bytes_atomic(path, lines)
+            replace_atomically(path, lines)
             renamed += f"; {len(lines.splitlines())} of its lines are kept"
         warn(f"{workdir.path / name} {fault}{renamed}.")
     return {name: dict(stamp) for name, stamp in files.items() if name not in faults}
@@ -218,7 +219,7 @@ def _new_record(
 
 def _write_record(workdir: Workdir, record: Mapping[str, Any]) -> None:
     content = json.loads(json.dumps({k: v for k, v in record.items() if k != "crc32"}))
-    write_json_atomic(workdir.record, {**content, "crc32": document_checksum(content)})
+    write_json(workdir.record, {**content, "crc32": document_checksum(content)})
 
 
 def note_saved(workdir: Workdir, step: int) -> bool:

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ssm_jax.files import Held, Lock, local_path, naming, sync
-from ssm_jax.stop import EXIT_STORAGE, StopRequest, begin
-
-__all__ = [
-    "StopRequest",
-    "Workdir",
-    "WorkdirBusy",
-    "WorkdirLost",
-    "write_bytes_atomic",
-    "write_json_atomic",
-    "write_text_atomic",
-]
+from ssm_jax.files import local_path, write_json
+from ssm_jax.lock import Held, Lock
+from ssm_jax.stop import EXIT_STORAGE, begin
 
 
 class WorkdirBusy(RuntimeError):  # noqa: N818 - it reads as what happened
@@ -31,35 +20,6 @@ class WorkdirLost(RuntimeError):  # noqa: N818
     """The folder was deleted or moved, or another process has become its writer."""
 
     exit_code = EXIT_STORAGE
-
-
-def write_json_atomic(path: Path, value: Any) -> None:
-    """Write JSON; see `write_text_atomic`."""
-    write_text_atomic(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write text as UTF-8; see `write_bytes_atomic`."""
-    write_bytes_atomic(path, text.encode(errors="surrogateescape"))
-
-
-def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write a file; it is the old one or the complete new one, even after a power cut.
-
-    Where the path is a link, the file that it leads to is written. An OSError names the path.
-    """
-    with naming(path):
-        path = Path(os.path.realpath(path))
-        temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync(path.parent)  # or the rename itself may be lost
 
 
 class Workdir:
@@ -118,7 +78,7 @@ class Workdir:
 
     def mark_done(self, result: dict[str, Any]) -> None:
         """Declare the run finished: the same command then has nothing left to do."""
-        write_json_atomic(self.path / "DONE", result)
+        write_json(self.path / "DONE", result)
 
     def __enter__(self) -> Workdir:
         """Make the folder and become its writer.

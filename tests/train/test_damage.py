@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from tiny import assert_same_run, tiny_experiment
 
+from ssm_jax.stop import StopRequest
 from ssm_jax.train import loop, restart
 from ssm_jax.train.checkpoint import io as step_folder
 from ssm_jax.train.checkpoint.io import list_steps
 from ssm_jax.train.checkpoint.manifest import CheckpointError
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.runs.evaluate import evaluate_run
-from ssm_jax.train.workdir import StopRequest
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

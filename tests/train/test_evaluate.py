@@ -19,6 +19,7 @@ from tiny import tiny_config, tiny_experiment
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.cli import load_config
+from ssm_jax.files import write_json
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.train.logs import read_metrics
@@ -34,7 +35,7 @@ from ssm_jax.train.runs.evaluate import (
 )
 from ssm_jax.train.runs.open import choose_step, config_of, read_record, rebuild, restore
 from ssm_jax.train.runs.tables import print_evaluation
-from ssm_jax.train.workdir import Workdir, write_json_atomic
+from ssm_jax.train.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/evaluate.py"
@@ -317,7 +318,7 @@ def test_what_is_not_there_is_one_line(copy, tmp_path):
     (copy / "record.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON of a run"):
         read_record(copy / "record.json")
-    write_json_atomic(copy / "record.json", {"config": {}})
+    write_json(copy / "record.json", {"config": {}})
     with pytest.raises(ValueError, match="lacks seed"):
         read_record(copy / "record.json")
 

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from tiny import assert_same_run, tiny_config, tiny_experiment
 
+from ssm_jax.stop import StopRequest
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import ConfigMismatch
 from ssm_jax.train.checkpoint.io import list_steps, read_arrays, read_meta
@@ -17,7 +18,7 @@ from ssm_jax.train.crash import id_outside
 from ssm_jax.train.experiment import CompiledOnce, Experiment, setup_digest
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.step import TrainState, make_train_step
-from ssm_jax.train.workdir import StopRequest, Workdir, WorkdirBusy
+from ssm_jax.train.workdir import Workdir, WorkdirBusy
 
 
 @pytest.fixture

@@ -17,9 +17,11 @@ import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from ssm_jax import files as lock_lib
+from ssm_jax import lock as lock_lib
 from ssm_jax import stop as stop_lib
-from ssm_jax.train.workdir import StopRequest, Workdir, WorkdirBusy, WorkdirLost, write_json_atomic
+from ssm_jax.files import write_json
+from ssm_jax.stop import StopRequest
+from ssm_jax.train.workdir import Workdir, WorkdirBusy, WorkdirLost
 
 REPOSITORY = Path(__file__).parents[2]
 HOLD = """
@@ -311,9 +313,9 @@ def test_a_run_is_done_when_it_says_so(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "summary.json"
-    write_json_atomic(path, {"loss": 1.0})
+    write_json(path, {"loss": 1.0})
     with pytest.raises(TypeError):
-        write_json_atomic(path, {"loss": 2.0, "bad": object()})
+        write_json(path, {"loss": 2.0, "bad": object()})
     assert json.loads(path.read_text()) == {"loss": 1.0}
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 

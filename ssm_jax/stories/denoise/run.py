@@ -13,6 +13,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from ssm_jax.plots import save
+from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.cells import Cell, Finished, Place, cells_of, document, publish, run_cells
 from ssm_jax.stories.denoise.data import DenoiseDataset
@@ -26,7 +27,6 @@ from ssm_jax.stories.denoise.figures import (
 )
 from ssm_jax.stories.denoise.model import Denoiser
 from ssm_jax.stories.denoise.task import Q, stripes
-from ssm_jax.train.console import say
 from ssm_jax.train.loop import EXIT_DONE
 from ssm_jax.train.runs.open import open_checkpoint
 from ssm_jax.train.step import TrainState

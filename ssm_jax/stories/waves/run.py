@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 from ssm_jax.plots import save
 from ssm_jax.plots.panels import BEFORE
+from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.cells import Finished, Place, cells_of, document, publish, run_cells
 from ssm_jax.stories.waves.task import WAVES
-from ssm_jax.train.console import say
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.loop import EXIT_DONE
 from ssm_jax.train.workdir import Workdir

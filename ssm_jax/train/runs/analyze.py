@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssm_jax.files import check_writable
+from ssm_jax.files import check_writable, write_json
 from ssm_jax.train.diagnose import Arrays, Diagnostics, layer_names, numbers_of
 from ssm_jax.train.record import published, run_record
 from ssm_jax.train.runs.open import PROVENANCE, choose_step, open_checkpoint, read_record, rebuild
 from ssm_jax.train.runs.result import draw
-from ssm_jax.train.workdir import Workdir, write_json_atomic
+from ssm_jax.train.workdir import Workdir
 
 
 def analyze(
@@ -78,7 +78,7 @@ def analyze(
         }
     )
     figures = draw(experiment, workdir, state, folder)
-    write_json_atomic(folder / "analysis.json", result)
+    write_json(folder / "analysis.json", result)
     return result, [*figures, folder / "analysis.json"]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ssm_jax.data.labelled import LabelledDataset
-from ssm_jax.train.console import Progress
+from ssm_jax.progress import Progress
 from ssm_jax.train.evaluation import evaluation_step, split_means
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.record import published, run_record

@@ -13,6 +13,7 @@ from typing import Any
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json
+from ssm_jax.progress import warn
 from ssm_jax.train import experiment as experiment_lib
 from ssm_jax.train.checkpoint import io as step_folder
 from ssm_jax.train.checkpoint.manifest import (
@@ -25,7 +26,6 @@ from ssm_jax.train.checkpoint.manifest import (
 )
 from ssm_jax.train.checkpoint.retention import Shelf
 from ssm_jax.train.experiment import Experiment
-from ssm_jax.train.logs import warn
 from ssm_jax.train.step import TrainState
 
 # Where a run's numbers come from, as its record says

@@ -11,15 +11,16 @@ from typing import Any
 from flax import nnx
 
 from ssm_jax import config as config_lib
-from ssm_jax.files import parse_json
+from ssm_jax.files import parse_json, replace_atomically
+from ssm_jax.progress import warn
 from ssm_jax.train import stamps
 from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.train.checkpoint.retention import rename_aside
 from ssm_jax.train.experiment import Experiment, setup_digest
-from ssm_jax.train.logs import read_metrics, warn
+from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.record import published
 from ssm_jax.train.step import TrainState
-from ssm_jax.train.workdir import Workdir, write_bytes_atomic
+from ssm_jax.train.workdir import Workdir
 
 
 def summary_of(
@@ -62,7 +63,7 @@ def write_summary(workdir: Workdir, summary: Mapping[str, Any]) -> None:
     """Write the summary; one that is there with another result is renamed, with a warning."""
     text = (json.dumps(summary, indent=2) + "\n").encode()
     _make_way(workdir.summary, text)
-    write_bytes_atomic(workdir.summary, text)
+    replace_atomically(workdir.summary, text)
 
 
 def _make_way(path: Path, text: bytes) -> None:

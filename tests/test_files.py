@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from ssm_jax import files as places
+from ssm_jax import files
 from ssm_jax.config.argv import convert
-from ssm_jax.files import check_writable, local_path, naming, os_fault, parse_json
+from ssm_jax.files import (
+    check_writable,
+    local_path,
+    naming,
+    os_fault,
+    parse_json,
+    replace_atomically,
+)
 
 NAMES = (
     "[test]", "exp [v2] a", "back\\slash", "with space", "'q'", '"q"', "100%", "ü日本", "-dash",
@@ -70,17 +77,17 @@ def test_what_cannot_be_written_is_refused_with_its_path(tmp_path, monkeypatch):
     assert refused(tmp_path / ("a" * 256), "folder") == errno.ENAMETOOLONG
     assert refused(tmp_path / ("a/" * 1950), "folder") == errno.ENAMETOOLONG
     assert refused(Path("/dev/null"), "file") == errno.EINVAL
-    monkeypatch.setattr(places.os, "access", lambda *_: False)
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
     assert refused(folder / "a", "file") == errno.EACCES
 
 
 def test_read_only_and_full_places_are_told_apart(tmp_path, monkeypatch):
     room = os.statvfs(tmp_path)
     values = {"f_blocks": room.f_blocks, "f_bfree": room.f_bfree, "f_flag": os.ST_RDONLY}
-    monkeypatch.setattr(places.os, "access", lambda *_: False)
-    monkeypatch.setattr(places.os, "statvfs", lambda _: type("Room", (), values))
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
+    monkeypatch.setattr(files.os, "statvfs", lambda _: type("Room", (), values))
     assert refused(tmp_path, "folder") == errno.EROFS
-    monkeypatch.setattr(places.os, "access", lambda *_: True)
+    monkeypatch.setattr(files.os, "access", lambda *_: True)
     values["f_bfree"] = 0
     assert refused(tmp_path, "folder") == errno.ENOSPC
 
@@ -105,3 +112,37 @@ def test_an_error_of_the_system_is_one_line_with_path_and_advice():
 def test_a_damaged_document_of_any_kind_is_a_value_error(text):
     with pytest.raises(ValueError):
         parse_json(text)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Also where it is a link; the content is on the disk before it has the name."""
+    path, link = tmp_path / "a", tmp_path / "link"
+    link.symlink_to(path)
+    done = []
+    replace, fsync = os.replace, os.fsync
+    monkeypatch.setattr(files.os, "fsync", lambda n: done.append("fsync") or fsync(n))
+    monkeypatch.setattr(files.os, "replace", lambda *p: done.append("replace") or replace(*p))
+    for content, expected in (
+        (b"1", b"1"),
+        ("ü\udcff", b"\xc3\xbc\xff"),
+        (lambda file: file.write(b"3"), b"3"),
+    ):
+        replace_atomically(link, content)
+        assert path.read_bytes() == expected and link.is_symlink()
+    assert done == ["fsync", "replace", "fsync"] * 3
+
+    def broken(file):
+        file.write(b"half")
+        raise ValueError
+
+    def full(file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ValueError):
+        replace_atomically(path, broken)
+    with pytest.raises(OSError, match=f"'{path}'"):
+        replace_atomically(path, full)
+    with pytest.raises(FileNotFoundError):
+        replace_atomically(tmp_path / "none/a", b"")
+    assert path.read_bytes() == b"3" and sorted(p.name for p in tmp_path.iterdir()) == ["a", "link"]
