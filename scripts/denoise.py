@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
-from ssm_jax.stories.cells import load
+from ssm_jax.stories.runs import load
 
 GRID = Flag("grid", "all settings of the paper instead of four", False, bool)
 
@@ -37,12 +37,10 @@ def main(argv: list[str]) -> int:
     from ssm_jax.kernels.cpu import keep_freed_memory
 
     keep_freed_memory()
-    from ssm_jax.stories.cells import Place
-    from ssm_jax.stories.denoise import (
-        run as denoise,  # after the options: importing JAX takes a second
-    )
+    from ssm_jax.stories.denoise import run as denoise  # after the options: JAX takes a second
+    from ssm_jax.sweep.runs import Job
 
-    place = Place(
+    job = Job(
         folder=values["folder"],
         data_dir=values["data_dir"],
         files=values["from"],
@@ -50,8 +48,8 @@ def main(argv: list[str]) -> int:
         overrides=overrides,
         argv=["scripts/denoise.py", *argv],
     )
-    cells = denoise.GRID if values["grid"] else denoise.STORY
-    return denoise.run_study(cfg, cells, values["seeds"], place)
+    settings = denoise.GRID if values["grid"] else denoise.STORY
+    return denoise.run_story(cfg, settings, values["seeds"], job)
 
 
 if __name__ == "__main__":

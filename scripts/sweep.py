@@ -28,7 +28,7 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.load import load_sweep
 from ssm_jax.data.prepare import default_data_dir
-from ssm_jax.sweep.cells import Run, runs_of
+from ssm_jax.sweep import Run, runs_of
 
 FLAGS = (
     Flag("folder", "folder of the sweep, with a folder for each run", kind=Path, writes="folder"),
@@ -60,8 +60,7 @@ def report(runs: list[Run], command: cli.Command, argv: list[str]) -> dict[str, 
     """Write the tables and the figure into the folder; the document that they show."""
     from ssm_jax.files import replace_atomically, write_json
     from ssm_jax.plots.heatmap import draw_sweep
-    from ssm_jax.sweep.cells import caption, to_csv, to_markdown
-    from ssm_jax.sweep.results import document_of
+    from ssm_jax.sweep.results import caption, document_of, to_csv, to_markdown
     from ssm_jax.tasks import TASKS
     from ssm_jax.train.record import published
 
@@ -73,7 +72,7 @@ def report(runs: list[Run], command: cli.Command, argv: list[str]) -> dict[str, 
         folder,
         digest=lambda run: config_lib.digest(run.config(cfg)),
         metric=metric,
-        better=metrics.get(metric),
+        metrics=metrics,
         about={
             "name": cfg.name,
             "task": cfg.task,
@@ -104,22 +103,18 @@ def main(argv: list[str]) -> int:
         from ssm_jax.kernels.cpu import keep_freed_memory
 
         keep_freed_memory()
-        from ssm_jax.sweep.run import run_sweep, share_compiled  # JAX takes a second
-        from ssm_jax.train import experiment as experiment_lib
+        from ssm_jax.sweep.runs import Job, run_sweep, share_compiled  # JAX takes a second
 
-        folder.mkdir(parents=True, exist_ok=True)
-        share_compiled(folder)
-        finished = run_sweep(
-            runs,
-            cfg,
-            folder,
-            build=lambda cfg: experiment_lib.build(
-                cfg, data_dir=values["data_dir"], files=values["from"]
-            ),
-            command=lambda run: run.command(
-                values["config"], overrides, (folder / run.name).as_posix()
-            ),
+        job = Job(
+            folder=folder,
+            data_dir=values["data_dir"],
+            files=values["from"],
+            spec=values["config"],
+            overrides=overrides,
+            argv=["scripts/sweep.py", *argv],
         )
+        share_compiled(folder)
+        finished = run_sweep(runs, cfg, job)
         if not finished:
             print("stopped; the same command goes on.", file=sys.stderr)
             return 75

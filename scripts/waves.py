@@ -21,7 +21,7 @@ if __name__ == "__main__":
     stop.catch_signals()  # the imports take a moment
 
 from ssm_jax.config import cli
-from ssm_jax.stories.cells import load
+from ssm_jax.stories.runs import load
 
 
 def main(argv: list[str]) -> int:
@@ -29,12 +29,10 @@ def main(argv: list[str]) -> int:
     from ssm_jax.kernels.cpu import keep_freed_memory
 
     keep_freed_memory()
-    from ssm_jax.stories.cells import Place
-    from ssm_jax.stories.waves import (
-        run as waves,  # after the options: importing JAX takes a second
-    )
+    from ssm_jax.stories.waves import run as waves  # after the options: JAX takes a second
+    from ssm_jax.sweep.runs import Job
 
-    place = Place(
+    job = Job(
         folder=values["folder"],
         data_dir=values["data_dir"],
         files=None,
@@ -42,7 +40,7 @@ def main(argv: list[str]) -> int:
         overrides=overrides,
         argv=["scripts/waves.py", *argv],
     )
-    return waves.run_study(cfg, values["seeds"], place)
+    return waves.run_story(cfg, values["seeds"], job)
 
 
 if __name__ == "__main__":

@@ -70,11 +70,11 @@ ONLY_IN = {
         "config/cli.py",
         "lra/variants.py",
         "train/experiment.py",
-        "stories/cells.py",
+        "stories/runs.py",
         "stories/denoise/run.py",
         "stories/waves/run.py",
-        "sweep/cells.py",
-        "sweep/run.py",
+        "sweep/__init__.py",
+        "sweep/runs.py",
     },
 }  # fmt: skip
 

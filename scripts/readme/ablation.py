@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from readme.common import commit_of, load, table, where
-from ssm_jax.sweep.cells import caption, to_markdown
+from ssm_jax.sweep.results import caption, to_markdown
 
 
 def ablation() -> str:

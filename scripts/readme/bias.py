@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ssm_jax.tasks  # noqa: F401 - before the stories, which it lists
 from readme.common import load, table, where
 from ssm_jax.stories.denoise import run as denoise
 from ssm_jax.stories.waves import run as waves
+from ssm_jax.tables import cells
 
 
 def _one(path: str) -> tuple[str, dict[str, Any]] | None:
@@ -39,7 +41,7 @@ def _study(file: str, study: Any, more: str = "") -> str:
         return "Not run.\n"
     path, result = found
     note = f"\n{result['notes']} {_seeds(result)}{more}\n"
-    return table(study.HEAD, study.rows_of(result)) + note + where(result, path)
+    return table(study.COLUMNS, cells(study.COLUMNS, result["cells"])) + note + where(result, path)
 
 
 def one_pole() -> str:

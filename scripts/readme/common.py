@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def load(pattern: str) -> dict[str, Any]:
     return {str(path.relative_to(ROOT)): json.loads(path.read_text()) for path in paths}
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, or words that say that there is nothing in it."""
     return to_markdown(head, rows) if rows else "Not run.\n"
 

@@ -16,16 +16,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from ssm_jax.plots import save
 from ssm_jax.plots.panels import AFTER, EVALUATION
-from ssm_jax.sweep.cells import (
-    PERCENT,
-    Document,
-    best_cell,
-    is_grid,
-    metric_label,
-    number,
-    short_names,
-    shown,
-)
+from ssm_jax.sweep import short_names, shown
+from ssm_jax.sweep.results import PERCENT, Document, best_cell, is_grid, metric_label, number
 
 HATCH = "xx"
 LOG_FROM = 10.0  # ratio of the largest to the smallest mean from which the colours are logarithmic
@@ -94,7 +86,9 @@ def heatmap_figure(document: Document) -> Figure:
         figure.colorbar(image, ax=axes, label=_metric(document))
     handles = []
     if best is not None:
-        handles.append(Patch(fill=False, edgecolor=EVALUATION, lw=2, label="best mean"))
+        handles.append(
+            Patch(fill=False, edgecolor=EVALUATION, lw=2, label=f"best {document['selected_by']}")
+        )
     if any(cell["diverged"] for cell in places.values()):
         handles.append(Patch(facecolor="white", edgecolor="0.6", hatch=HATCH, label="diverged"))
     if any(not (cell["n"] or cell["diverged"]) for cell in places.values()):

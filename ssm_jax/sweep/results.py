@@ -1,84 +1,58 @@
-"""What came out of a sweep, as a document that JSON can hold."""
+"""The results of a sweep: a document for JSON, read from its folders, and its tables."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from ssm_jax import tables
 from ssm_jax.files import parse_json
-from ssm_jax.sweep.cells import Run
+from ssm_jax.sweep import Run, short_names, shown
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
-FAILED = "failed.json"  # of one that cannot be gone on with as it is; the next command tries again
+FAILED = "failed.json"  # of one that cannot continue as it is; the next command tries again
 SHARED = ("data", "examples", "steps", "parameters", "git", "versions", "devices")
+PERCENT = ("accuracy",)  # metrics from 0 to 1 that are read in per cent
 
 Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
+AnyRun = TypeVar("AnyRun", bound=Run)
+Document = Mapping[str, Any]  # as `document_of` makes it
 
 
-@dataclass(frozen=True)
-class Found:
-    """What is in the folder of a run.
-
-    Attributes:
-      status: missing if nothing is; unfinished if it can go on; failed if somebody has to look.
-      document: summary.json of a finished run, the mark of a diverged or failed one, else empty.
-    """
+class RunStatus(NamedTuple):
+    """An unfinished run can continue; of a failed one somebody has to look at log.txt."""
 
     status: Status
-    document: Mapping[str, Any]
+    document: Mapping[str, Any]  # its summary.json, or the mark of a diverged or failed one
 
 
-class DamagedResult(ValueError):  # noqa: N818 - it reads as what happened
-    """The result of one run cannot be read; the others can."""
-
-
-def look_at(path: Path, digest: str) -> Found:
-    """As `read_run`; a run whose result is damaged has failed."""
-    try:
-        return read_run(path, digest)
-    except DamagedResult as error:
-        return Found("failed", {"error": str(error)})
-
-
-def read_run(path: Path, digest: str) -> Found:
-    """What is in the folder of a run.
-
-    Args:
-      path: the folder.
-      digest: of the options that the run is to have, `config.digest`.
+def status_of(path: Path, digest: str) -> RunStatus:
+    """What is in the folder of a run; one whose result is damaged has failed.
 
     Raises:
-      DamagedResult: its file is damaged.
-      ValueError: it is a run with other options.
+      ValueError: it is a run with options of another digest.
     """
-    statuses: tuple[tuple[str, Status], ...] = (
-        ("summary.json", "finished"),
-        (DIVERGED, "diverged"),
-        (FAILED, "failed"),
-    )
-    for name, status in statuses:
-        if status == "finished" and not (path / "DONE").exists():
-            continue  # it goes on with its figures
-        if not (path / name).exists():
-            continue
-        try:
-            document = parse_json((path / name).read_text(encoding="utf-8"))
-            found = document["config_digest"]
-        except (ValueError, KeyError, TypeError):
-            raise DamagedResult(
-                f"{path / name} is damaged; delete the folder to run this cell again."
-            ) from None
-        if found != digest:
-            raise ValueError(
-                f"{path} holds a run with other options (config {found}, this sweep asks for "
-                f"{digest}); choose another --folder, or give the options it was made with."
-            )
-        return Found(status, document)
-    return Found("unfinished" if (path / "LOCK").exists() else "missing", {})
+    files: dict[str, Status] = {"summary.json": "finished", DIVERGED: "diverged", FAILED: "failed"}
+    if not (path / "DONE").exists():  # its figures are missing
+        del files["summary.json"]
+    file = next((path / name for name in files if (path / name).exists()), None)
+    if file is None:
+        return RunStatus("unfinished" if (path / "LOCK").exists() else "missing", {})
+    try:
+        document = parse_json(file.read_text(encoding="utf-8"))
+        found = document["config_digest"]
+    except (ValueError, KeyError, TypeError):
+        error = f"{file} is damaged; delete the folder to run this cell again."
+        return RunStatus("failed", {"error": error})
+    if found != digest:
+        raise ValueError(
+            f"{path} holds a run with other options (config {found}, this sweep asks for {digest});"
+            " choose another --folder, or give the options it was made with."
+        )
+    return RunStatus(files[file.name], document)
 
 
 def document_of(
@@ -87,89 +61,70 @@ def document_of(
     *,
     digest: Callable[[Run], str],
     metric: str,
-    better: Literal["max", "min"] | None,
+    metrics: Mapping[str, str],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The results of a sweep.
 
     Args:
-      runs: of the sweep.
-      folder: has a folder for each.
+      runs, folder: of the sweep; the folder has one for each run.
       digest: of the options of a run.
       metric: of the test split, by name.
-      better: whether more or less of it is better; None: neither.
+      metrics: of the task, with the "max" or "min" that is best.
       about: what stands at the head of the document: name, task, notes, command.
 
     Returns:
-      `about`, "metric", "better", "split", and
-      "options": {option: its values, in order};
-      "seeds";
+      `about`, "metric", its "better" (None: neither), "split";
+      "selected_by", which chose checkpoints and ranks cells ("val accuracy"), "selected_better";
+      "options": {option: its values, in order}; "seeds";
       "cells": of each its "options", "mean" and "std" (sample standard deviation; None for fewer
-        than two) over the seeds that finished, their "n", "values" by seed, and the seeds that
-        "diverged", or are "missing";
-      "runs": of each its name, cell, seed, status, all test metrics, and config digest;
+        than two) over the "n" seeds that finished, the mean "selected" of what "selected_by" names,
+        "values" by seed, and the seeds that "diverged", or are "missing";
       "remarks": a line each on what the runs do not share, and on lost best checkpoints;
-      and what all runs share: SHARED, as the first has it.
+      what all runs share: SHARED, as the first has it;
+      "runs": of each its name, cell, seed, status, all test metrics, and config digest.
 
     Raises:
-      ValueError: the metric is not among those of the runs; or as `read_run`.
+      ValueError: the metric is not among those of the runs; or as `status_of`.
     """
-    found = {run.name: look_at(folder / run.name, digest(run)) for run in runs}
+    found = {run.name: status_of(folder / run.name, digest(run)) for run in runs}
     finished = {name: f.document for name, f in found.items() if f.status == "finished"}
     for name, summary in finished.items():
         if metric not in summary["test"]:
             raise ValueError(
                 f"{name} has no test metric {metric!r}; choose one of {', '.join(summary['test'])}."
             )
-    seeds = list(dict.fromkeys(run.seed for run in runs))
-    by_cell: dict[str, list[Run]] = {}
-    for run in runs:
-        by_cell.setdefault(json.dumps(run.cell), []).append(run)
-    cells = []
-    for same in by_cell.values():
-        values = {
-            str(run.seed): finished[run.name]["test"][metric]
-            for run in same
-            if run.name in finished
-        }
-        numbers = list(values.values())
-        cells.append(
-            {
-                "options": dict(same[0].cell),
-                "mean": statistics.fmean(numbers) if numbers else None,
-                "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-                "n": len(numbers),
-                "values": values,
-                "diverged": [r.seed for r in same if found[r.name].status == "diverged"],
-                "missing": [
-                    r.seed
-                    for r in same
-                    if found[r.name].status in ("missing", "unfinished", "failed")
-                ],
-            }
-        )
-    shared, remarks = _shared(list(finished.values()))
-    remarks += [
-        f"{name} failed: {' '.join(f.document['error'].split())}"
-        for name, f in found.items()
-        if f.status == "failed"
-    ]
-    remarks += [
-        f"{name}: the best checkpoint, of step {summary['best_lost']['step']:,}, was lost; the "
-        f"next best, of step {summary['best']['step']:,}, is tested."
-        for name, summary in finished.items()
-        if "best_lost" in summary
-    ]
+    shared, remarks = {}, []
+    for key in SHARED:
+        values = [summary[key] for summary in finished.values() if key in summary]
+        different = len({json.dumps(value, sort_keys=True) for value in values})
+        if different:
+            shared[key] = values[0]
+        if different > 1:
+            remarks.append(f"the runs have {different} different {key}; the first run's is shown.")
+    for name, (status, summary) in found.items():
+        if status == "failed":
+            remarks.append(f"{name} failed: {' '.join(summary['error'].split())}")
+    for name, summary in finished.items():
+        if "best_lost" in summary:
+            lost, best = summary["best_lost"]["step"], summary["best"]["step"]
+            remarks.append(
+                f"{name}: the best checkpoint, of step {lost:,}, was lost; the next best, of step "
+                f"{best:,}, is tested."
+            )
+    selected_by = next((summary["selected_by"] for summary in finished.values()), None)
     return {
         **about,
         "metric": metric,
-        "better": better,
+        "better": metrics.get(metric),
         "split": "test",
+        "selected_by": selected_by,
+        "selected_better": selected_by and metrics.get(selected_by.split()[-1]),
         "options": {
             key: list(dict.fromkeys(run.cell[key] for run in runs)) for key in runs[0].cell
         },
-        "seeds": seeds,
-        "cells": cells,
+        "seeds": list(dict.fromkeys(run.seed for run in runs)),
+        "cells": [_cell(same, found, metric) for same in by_cell(runs)],
         "remarks": remarks,
         **shared,
         "runs": [
@@ -186,16 +141,113 @@ def document_of(
     }
 
 
-def _shared(summaries: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """What the runs have in common, and a remark for each thing that differs between them."""
-    shared: dict[str, Any] = {}
-    remarks = []
-    for key in SHARED:
-        values = [summary[key] for summary in summaries if key in summary]
-        if not values:
-            continue
-        shared[key] = values[0]
-        different = len({json.dumps(value, sort_keys=True) for value in values})
-        if different > 1:
-            remarks.append(f"the runs have {different} different {key}; the first run's is shown.")
-    return shared, remarks
+def by_cell(runs: Sequence[AnyRun]) -> list[list[AnyRun]]:
+    """The runs of each cell, in the order of the cells."""
+    groups: dict[str, list[AnyRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(run.cell), []).append(run)
+    return list(groups.values())
+
+
+def _cell(runs: Sequence[Run], found: Mapping[str, RunStatus], metric: str) -> dict[str, Any]:
+    of = {run.seed: found[run.name] for run in runs}
+    done = {str(seed): f.document for seed, f in of.items() if f.status == "finished"}
+    values = {seed: summary["test"][metric] for seed, summary in done.items()}
+    return {
+        "options": dict(runs[0].cell),
+        "mean": statistics.fmean(values.values()) if values else None,
+        "std": statistics.stdev(values.values()) if len(values) > 1 else None,
+        "selected": statistics.fmean(s["best"]["value"] for s in done.values()) if done else None,
+        "n": len(values),
+        "values": values,
+        "diverged": [seed for seed, f in of.items() if f.status == "diverged"],
+        "missing": [s for s, f in of.items() if f.status not in ("finished", "diverged")],
+    }
+
+
+def best_cell(document: Document) -> Mapping[str, Any] | None:
+    """The cell that validation prefers, never the test split; None if its metric has no best."""
+    found = [cell for cell in document["cells"] if cell.get("selected") is not None]
+    if not found or document["selected_better"] is None:
+        return None
+    choose = max if document["selected_better"] == "max" else min
+    return choose(found, key=lambda cell: cell["selected"])
+
+
+def is_grid(document: Document) -> bool:
+    """Whether the cells are every value of one option with every value of another."""
+    sizes = [len(values) for values in document["options"].values()]
+    return len(sizes) == 2 and len(document["cells"]) == sizes[0] * sizes[1]
+
+
+def to_markdown(document: Document) -> str:
+    """A table: of a grid one option down and one across, else a row for each cell."""
+    options, labels = document["options"], short_names(document["options"])
+    best = best_cell(document)
+
+    def text(cell: Mapping[str, Any]) -> str:
+        return f"**{cell_text(document, cell)}**" if cell is best else cell_text(document, cell)
+
+    if not is_grid(document):
+        lines = [[*map(shown, c["options"].values()), text(c)] for c in document["cells"]]
+        return tables.to_markdown([*labels.values(), metric_label(document)], lines)
+    (down, rows), (across, columns) = options.items()
+    found = {(c["options"][down], c["options"][across]): text(c) for c in document["cells"]}
+    lines = [[shown(row), *(found[row, column] for column in columns)] for row in rows]
+    return tables.to_markdown([f"{labels[down]} \\ {labels[across]}", *map(shown, columns)], lines)
+
+
+def caption(document: Document) -> str:
+    """What the numbers of the table are, in a line; and the remarks."""
+    cells = document["cells"]
+    counts = sorted({cell["n"] for cell in cells if cell["n"]}) or [0]
+    seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
+    text = f"{metric_label(document)} on the {document['split']} split: mean of {seeds} seed"
+    text += "" if counts == [1] else "s"
+    if counts[-1] > 1:
+        text += " ± standard deviation over them (their number in brackets)"
+    for what, verb in (("diverged", "diverged and count in no mean"), ("missing", "are missing")):
+        if number := sum(len(cell[what]) for cell in cells):
+            text += f"; {number} of {len(document['runs'])} runs {verb}"
+    if best_cell(document) is not None:
+        text += f"; bold: the best mean {document['selected_by']}"
+    return text + "." + "".join(f" Note: {remark}" for remark in document["remarks"])
+
+
+def metric_label(document: Document) -> str:
+    """The metric with its unit."""
+    metric = document["metric"]
+    return f"{metric.replace('_', ' ')}{' (%)' if metric in PERCENT else ''}"
+
+
+def cell_text(document: Document, cell: Mapping[str, Any]) -> str:
+    """A cell in words: `81.2 ± 0.4 (3)`, with what diverged or is missing."""
+    parts = []
+    if cell["mean"] is not None:
+        spread = "" if cell["std"] is None else f" ± {number(document, cell['std'])} ({cell['n']})"
+        parts.append(number(document, cell["mean"]) + spread)
+    of = len(document["seeds"])
+    for what in ("diverged", "missing"):
+        if n := len(cell[what]):
+            parts.append(what if n == of else f"{n} of {of} {what}")
+    return ", ".join(parts)
+
+
+def number(document: Document, value: float) -> str:
+    """A value of the metric, as a table shows it."""
+    return f"{100 * value:.1f}" if document["metric"] in PERCENT else f"{value:.4g}"
+
+
+def to_csv(document: Document) -> str:
+    """A line for each cell: options, mean, standard deviation, and how many runs ended how."""
+    options, metric = document["options"], document["metric"]
+    rows = (
+        (
+            *(cell["options"][key] for key in options),
+            *(cell[key] for key in ("mean", "std", "n")),
+            *(len(cell[key]) for key in ("diverged", "missing")),
+        )
+        for cell in document["cells"]
+    )
+    head = (*options, metric, f"{metric}_std", "n", "diverged", "missing")
+    return tables.to_csv(head, rows)

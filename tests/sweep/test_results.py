@@ -6,16 +6,18 @@ import json
 
 import pytest
 
-from ssm_jax.sweep.cells import runs_of
-from ssm_jax.sweep.results import DIVERGED, document_of
+from ssm_jax.sweep import runs_of
+from ssm_jax.sweep.results import DIVERGED, best_cell, document_of
 
 CELLS = [{"model.alpha": 1.0}, {"model.alpha": 3.0}]
 
 
-def finished(folder, accuracy, commit="abc"):
+def finished(folder, accuracy, commit="abc", validation=0.5):
     folder.mkdir(parents=True)
     summary = {
         "test": {"accuracy": accuracy, "loss": 1.0},
+        "selected_by": "val accuracy",
+        "best": {"step": 8, "value": validation},
         "git": {"commit": commit, "dirty": False},
         "steps": 10,
         "config_digest": "d",
@@ -26,8 +28,9 @@ def finished(folder, accuracy, commit="abc"):
 
 def read(folder, runs):
     return document_of(
-        runs, folder, digest=lambda run: "d", metric="accuracy", better="max", about={"name": "x"}
-    )
+        runs, folder, digest=lambda run: "d", metric="accuracy",
+        metrics={"accuracy": "max", "loss": "min"}, about={"name": "x"},
+    )  # fmt: skip
 
 
 def test_a_cell_is_the_mean_and_spread_of_its_seeds_that_finished(tmp_path):
@@ -47,6 +50,20 @@ def test_a_cell_is_the_mean_and_spread_of_its_seeds_that_finished(tmp_path):
     assert document["git"]["commit"] == "abc" and document["remarks"] == []
 
 
+def test_validation_names_the_best_cell_and_the_test_split_never(tmp_path):
+    runs = runs_of(CELLS, (0, 1))
+    for run, test, validation in zip(runs, (0.9, 0.1, 0.9, 0.2), (0.3, 0.6, 0.5, 0.4), strict=True):
+        finished(tmp_path / run.name, test, validation=validation)
+    document = read(tmp_path, runs)
+    assert document["selected_by"] == "val accuracy" and document["selected_better"] == "max"
+    assert [cell["selected"] for cell in document["cells"]] == pytest.approx([0.4, 0.5])
+    assert [cell["mean"] for cell in document["cells"]] == pytest.approx([0.9, 0.15])
+    assert best_cell(document) is document["cells"][1]
+    for cell in document["cells"]:  # as documents of older versions have them
+        del cell["selected"]
+    assert best_cell(document) is None
+
+
 def test_what_the_runs_do_not_share_is_remarked(tmp_path):
     runs = runs_of(CELLS, (0,))
     for run, commit in zip(runs, ("abc", "def"), strict=True):
@@ -61,7 +78,7 @@ def test_a_lost_best_checkpoint_is_remarked(tmp_path):
     for run in runs:
         finished(tmp_path / run.name, 0.5)
     summary = tmp_path / runs[1].name / "summary.json"
-    lost = {"best": {"step": 40}, "best_lost": {"step": 20}}
+    lost = {"best": {"step": 40, "value": 0.5}, "best_lost": {"step": 20}}
     summary.write_text(json.dumps(json.loads(summary.read_text()) | lost))
     assert read(tmp_path, runs)["remarks"] == [
         "alpha=3,seed=0: the best checkpoint, of step 20, was lost; the next best, of step 40, is "

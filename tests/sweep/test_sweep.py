@@ -15,10 +15,10 @@ import pytest
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config, load_sweep
-from ssm_jax.sweep.cells import runs_of
-from ssm_jax.sweep.results import document_of, look_at, read_run
-from ssm_jax.sweep.run import run_one, run_sweep
-from ssm_jax.train.experiment import Experiment, build
+from ssm_jax.sweep import Run, runs_of
+from ssm_jax.sweep.results import document_of, status_of
+from ssm_jax.sweep.runs import Job, run_one, run_sweep
+from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.workdir import Workdir
 
@@ -66,25 +66,25 @@ class Sweep:
     def run(self, interrupt: str = "") -> bool:
         """Run it; the run of this name is interrupted."""
         names = {self.digest(run): run.name for run in self.runs}
+        built = self.built
 
-        def build_run(cfg):
-            name = names[config_lib.digest(cfg)]
-            self.built.append(name)
-            experiment = build(cfg, data_dir=self.data_dir)
-            return Interrupted(**vars(experiment)) if name == interrupt else experiment
+        class Watched(Job):
+            def build(self, cfg):
+                name = names[config_lib.digest(cfg)]
+                built.append(name)
+                experiment = super().build(cfg)
+                return Interrupted(**vars(experiment)) if name == interrupt else experiment
 
-        return run_sweep(
-            self.runs, self.cfg, self.folder, build=build_run,
-            command=lambda run: run.command("e.py", {}, run.name),
-        )  # fmt: skip
+        job = Watched(self.folder, self.data_dir, None, "e.py", {}, [])
+        return run_sweep(self.runs, self.cfg, job)
 
     def statuses(self):
-        return [read_run(self.folder / r.name, self.digest(r)).status for r in self.runs]
+        return [status_of(self.folder / r.name, self.digest(r)).status for r in self.runs]
 
     def document(self, metric="accuracy"):
         return document_of(
-            self.runs, self.folder, digest=self.digest, metric=metric, better="max",
-            about={"name": "tiny"},
+            self.runs, self.folder, digest=self.digest, metric=metric,
+            metrics={"accuracy": "max", "loss": "min"}, about={"name": "tiny"},
         )  # fmt: skip
 
 
@@ -130,7 +130,8 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, 
         summary = json.loads((sweep.folder / name / "summary.json").read_text())
         assert cell["mean"] == summary["test"]["accuracy"] == cell["values"]["0"]
         assert (cell["n"], cell["std"]) == (1, None)
-        assert f"--workdir={name}" in summary["command"]
+        assert cell["selected"] == summary["best"]["value"]
+        assert summary["command"][-1].endswith(f"/{name}")
     with pytest.raises(ValueError, match=r"no test metric 'f1'; choose one of .*accuracy"):
         sweep.document(metric="f1")
 
@@ -180,8 +181,13 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, argument, words):
 
 
 def test_a_file_in_the_place_of_a_folder_stops_one_run_and_a_full_disk_all(tmp_path, monkeypatch):
-    cfg = config_lib.default()
-    raised = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+    cfg, run = config_lib.default(), Run({}, 0, "run")
+    path = tmp_path / run.name
+    raised = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    class Unbuilt(Job):
+        def build(self, cfg):
+            return None
 
     def train(experiment, path, argv):
         (path / "checkpoints").write_text("")
@@ -190,22 +196,23 @@ def test_a_file_in_the_place_of_a_folder_stops_one_run_and_a_full_disk_all(tmp_p
     def stopped(experiment, path, argv):
         raise raised
 
-    monkeypatch.setattr("ssm_jax.sweep.run.jax.clear_caches", lambda: None)
-    monkeypatch.setattr("ssm_jax.sweep.run.train_and_evaluate", train)
-    assert run_one(cfg, tmp_path, build=lambda cfg: None, command=[]) == "failed"
-    assert look_at(tmp_path, config_lib.digest(cfg)).status == "failed"
+    job = Unbuilt(tmp_path, tmp_path, None, "e.py", {}, [])
+    monkeypatch.setattr("ssm_jax.sweep.runs.jax.clear_caches", lambda: None)
+    monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", train)
+    assert run_one(run, cfg, job) == "failed"
+    assert status_of(path, config_lib.digest(cfg)).status == "failed"
     assert "checkpoints: File exists; choose another name, or move away" in (
-        (tmp_path / "log.txt").read_text()
+        (path / "log.txt").read_text()
     )
-    monkeypatch.setattr("ssm_jax.sweep.run.train_and_evaluate", stopped)
+    monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", stopped)
     with pytest.raises(OSError) as caught:
-        run_one(cfg, tmp_path, build=lambda cfg: None, command=[])
+        run_one(run, cfg, job)
     assert caught.value is raised
 
 
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "DONE").touch()
     (tmp_path / "summary.json").write_text('{"config_digest": "ab"')
-    with pytest.raises(ValueError, match=r"summary\.json is damaged"):
-        read_run(tmp_path, "ab")
-    assert look_at(tmp_path, "ab").status == "failed", "the other cells run"
+    found = status_of(tmp_path, "ab")
+    assert "summary.json is damaged" in found.document["error"]
+    assert found.status == "failed", "the other cells run"

@@ -6,7 +6,6 @@ Wave regression under the official settings of alpha and beta: figure, table, re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,8 +15,11 @@ from ssm_jax.plots import save
 from ssm_jax.plots.panels import BEFORE
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.stories.cells import Finished, Place, cells_of, document, publish, run_cells
+from ssm_jax.stories.runs import FinishedRun, by_setting, publish, setting, train, with_spread
 from ssm_jax.stories.waves.task import WAVES
+from ssm_jax.sweep.results import by_cell
+from ssm_jax.sweep.runs import Job
+from ssm_jax.tables import Columns
 from ssm_jax.train.logs import read_metrics
 from ssm_jax.train.loop import EXIT_DONE
 from ssm_jax.train.workdir import Workdir
@@ -39,12 +41,12 @@ def waves_figure(
     figure = Figure(figsize=(3.1 * len(errors), 3.9), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
-    for axes, (setting, by_wave) in zip(panels, errors.items(), strict=True):
+    for axes, (name, by_wave) in zip(panels, errors.items(), strict=True):
         for colour, (wave, error_SE) in zip(COLOURS, by_wave.items(), strict=True):
             axes.plot(steps_E, error_SE.T, color=colour, lw=0.5, alpha=0.5)
             axes.plot(steps_E, error_SE.mean(axis=0), color=colour, lw=2, label=f"{wave} rad/s")
         axes.axhline(GUESS, color=BEFORE, ls="--", lw=1, label="guess 1/2")
-        axes.set_title(setting, fontsize=10)
+        axes.set_title(name, fontsize=10)
         axes.set_yscale("log")
         axes.set_xlabel("training step")
         axes.grid(color="0.92")
@@ -55,62 +57,37 @@ def waves_figure(
 
 
 PAIRS = {"baseline": (1.0, 0.0), "low": (0.01, -1.0), "middle": (10.0, 0.5), "high": (100.0, 1.0)}
-CELLS = tuple({"model.alpha": alpha, "model.beta.init": beta} for alpha, beta in PAIRS.values())
-HEAD = ("setting", "alpha", "beta", *(f"{wave:,} rad/s" for wave in WAVES), "mean")
+SETTINGS = tuple(setting(*pair) for pair in PAIRS.values())
+COLUMNS: Columns = {
+    "setting": "{setting}",
+    "alpha": "{alpha:g}",
+    "beta": "{beta:g}",
+    **{f"{wave:,} rad/s": with_spread(f"error_{wave}", "{:.3f}".format) for wave in WAVES},
+    "mean": with_spread("error", "{:.3f}".format),
+}
 
 
-def run_study(cfg: ConfigDict, seeds: int, place: Place) -> int:
-    """Train the four settings and write what they show into the folder.
-
-    Args are those of `run_cells`. Returns the exit code.
-    """
-    runs = run_cells(cfg, CELLS, seeds, place)
+def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
+    """Train the four settings and write what they show into the folder; the exit code."""
+    runs = train(cfg, SETTINGS, seeds, job)
     if runs is None:
         return EXIT_STOPPED
-    results, folder = results_of(runs, cfg.notes, place.argv), place.folder
     title = "Wave regression: what each setting of the knobs learns"
-    save(folder / "errors.png", waves_figure(*histories(runs), title))
-    publish(folder, results, "Mean |error| of the amplitude, test", HEAD, rows_of(results))
-    say(f"figure and table: {folder}/errors.png, table.md, results.json")
+    save(job.folder / "errors.png", waves_figure(*histories(runs), title))
+    names = {pair: name for name, pair in PAIRS.items()}
+    found = [{"setting": names[s["alpha"], s["beta"]], **s} for s in by_setting(runs)]
+    publish(runs, found, COLUMNS, "Mean |error| of the amplitude, test")
+    say(f"figure and table: {job.folder}/errors.png, table.md, results.json")
     return EXIT_DONE
 
 
-def results_of(runs: Sequence[Finished], notes: str, argv: Sequence[str]) -> dict[str, Any]:
-    """The test errors of each setting and seed, and their means."""
-    names = {knobs: name for name, knobs in PAIRS.items()}
-    cells = [{"setting": names[c["alpha"], c["beta"]], **c} for c in cells_of(runs)]
-    return document(runs, cells, notes, argv)
-
-
-def rows_of(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The table, row by row: means over the seeds, and the least and the most of them."""
-    return [
-        (
-            cell["setting"],
-            f"{cell['alpha']:g}",
-            f"{cell['beta']:g}",
-            *(_with_spread(cell, f"error_{wave}") for wave in WAVES),
-            _with_spread(cell, "error"),
-        )
-        for cell in results["cells"]
-    ]
-
-
-def _with_spread(cell: Mapping[str, Any], name: str) -> str:
-    found = [test[name] for test in cell["seeds"].values()]
-    spread = f" ({min(found):.3f} .. {max(found):.3f})" if len(found) > 1 else ""
-    return f"{cell['mean'][name]:.3f}{spread}"
-
-
-def histories(runs: Sequence[Finished]) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
+def histories(runs: Sequence[FinishedRun]) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
     """Steps of the evaluations, and the validation errors (seeds, E) by setting and wave."""
-    logs = {run: read_metrics(Workdir(run.path).metrics, "val") for run in runs}
-    steps_E = np.array([row["step"] for row in logs[runs[0]]])
     errors = {}
-    for (name, (alpha, beta)), cell in zip(PAIRS.items(), CELLS, strict=True):
-        own = [logs[run] for run in runs if run.cell == cell]
+    for (name, (alpha, beta)), same in zip(PAIRS.items(), by_cell(runs), strict=True):
+        logs = [read_metrics(Workdir(run.path).metrics, "val") for run in same]
         errors[f"{name}: alpha = {alpha:g}, beta = {beta:g}"] = {
-            f"{wave:,}": np.array([[row[f"error_{wave}"] for row in log] for log in own])
+            f"{wave:,}": np.array([[row[f"error_{wave}"] for row in log] for log in logs])
             for wave in WAVES
         }
-    return steps_E, errors
+    return np.array([row["step"] for row in logs[0]]), errors

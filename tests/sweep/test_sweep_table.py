@@ -2,7 +2,7 @@
 
 from sweep_document import grid, line
 
-from ssm_jax.sweep.cells import best_cell, caption, to_csv, to_markdown
+from ssm_jax.sweep.results import best_cell, caption, to_csv, to_markdown
 
 
 def test_a_grid_has_one_option_down_and_one_across():
@@ -40,9 +40,12 @@ def test_the_caption_counts_seeds_and_what_is_not_in_the_means():
 
 def test_the_best_cell_follows_the_direction_of_the_metric():
     assert best_cell(grid())["mean"] == 0.81
-    assert best_cell(grid(better="min"))["options"]["model.alpha"] == 10.0
-    assert best_cell(grid(better=None)) is None
-    assert "**" not in to_markdown(grid(better=None))
+    assert best_cell(grid(selected_better="min"))["options"]["model.alpha"] == 10.0
+    assert best_cell(grid(better="min"))["mean"] == 0.81, "the test metric chooses nothing"
+    assert best_cell(grid(selected_better=None)) is None
+    assert "**" not in to_markdown(grid(selected_better=None))
+    assert "; bold: the best mean val accuracy." in caption(grid())
+    assert "bold" not in caption(grid(selected_better=None))
 
 
 def test_a_metric_that_is_no_share_keeps_its_digits():

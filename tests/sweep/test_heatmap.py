@@ -51,7 +51,7 @@ def test_cells_with_diverged_runs_are_hatched_and_the_best_is_framed():
     assert places([box for box in boxes if box.get_hatch()]) == {(2, 0), (2, 1)}
     assert places([box for box in boxes if not box.get_hatch()]) == {(1, 0)}
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["best mean", "diverged", "blank: not run"]
+    assert legend == ["best val accuracy", "diverged", "blank: not run"]
 
 
 @pytest.mark.parametrize(("better", "brightest"), [("max", 81.0), ("min", 30.0)])

@@ -25,6 +25,7 @@ def cell(options: dict[str, Any], ends: list[Any]) -> dict[str, Any]:
         "options": options,
         "mean": statistics.fmean(numbers) if numbers else None,
         "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+        "selected": statistics.fmean(numbers) / 2 if numbers else None,  # on the validation split
         "n": len(numbers),
         "values": values,
         "diverged": [seed for seed, end in enumerate(ends) if end == "diverged"],
@@ -57,6 +58,8 @@ def about(options: dict[str, list[Any]], cells: list[dict[str, Any]]) -> dict[st
         "metric": "accuracy",
         "better": "max",
         "split": "test",
+        "selected_by": "val accuracy",
+        "selected_better": "max",
         "options": options,
         "seeds": [0, 1, 2],
         "cells": cells,

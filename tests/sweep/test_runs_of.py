@@ -1,9 +1,12 @@
 """The runs of a sweep: their order, names, configs and commands."""
 
+from pathlib import Path
+
 import pytest
 
 from ssm_jax import config
-from ssm_jax.sweep.cells import runs_of, short_names
+from ssm_jax.sweep import runs_of, short_names
+from ssm_jax.sweep.runs import Job
 
 CELLS = [{"model.alpha": alpha, "model.beta.init": beta} for alpha in (0.1, 3.0) for beta in (0.5,)]
 
@@ -32,14 +35,15 @@ def test_a_run_is_the_experiment_with_its_cell_and_seed():
 
 def test_the_command_of_a_run_makes_it_by_itself():
     run = runs_of(CELLS, (7,))[0]
-    assert run.command("e.py:x", {"batch_size": 8}, "runs/a") == [
+    job = Job(Path("runs"), Path("data"), None, "e.py:x", {"batch_size": 8}, [])
+    assert job.command(run) == [
         "scripts/train.py",
         "--config=e.py:x",
         "--config.batch_size=8",
         "--config.model.alpha=0.1",
         "--config.model.beta.init=0.5",
         "--config.seed=7",
-        "--workdir=runs/a",
+        "--workdir=runs/alpha=0.1,beta=0.5,seed=7",
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ssm_jax.config.load import load_config, load_sweep
-from ssm_jax.stories.waves.run import CELLS
+from ssm_jax.stories.waves.run import SETTINGS
 from ssm_jax.stories.waves.task import regression_sums
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_sums_by_a_loop_over_examples_and_waves():
 
 def test_the_settings_are_those_that_the_config_sweeps():
     cfg = load_config(str(ROOT / "configs/waves.py"))
-    by_alpha = sorted(CELLS, key=lambda cell: cell["model.alpha"])
+    by_alpha = sorted(SETTINGS, key=lambda cell: cell["model.alpha"])
     swept = load_sweep(str(ROOT / "configs/waves.py"), cfg)
     assert by_alpha == sorted(swept, key=lambda cell: cell["model.alpha"])
 

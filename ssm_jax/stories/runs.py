@@ -1,0 +1,153 @@
+"""The runs of a story: a sweep with a fixed list of cells, reopened to be shown."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from ssm_jax import config as config_lib
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.data.prepare import default_data_dir
+from ssm_jax.files import parse_json, replace_atomically, write_json
+from ssm_jax.sweep import Run, runs_of
+from ssm_jax.sweep.results import by_cell, status_of
+from ssm_jax.sweep.runs import Job, run_sweep, share_compiled
+from ssm_jax.tables import Columns, cells, to_markdown, to_screen
+from ssm_jax.train.experiment import Experiment
+from ssm_jax.train.record import published
+from ssm_jax.train.workdir import Workdir
+
+Setting = Mapping[str, Any]  # options by dotted key, as in `sweep()` of an experiment file
+
+
+def setting(alpha: float, beta: float) -> Setting:
+    """One pair of the two knobs."""
+    return {"model.alpha": alpha, "model.beta.init": beta}
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun(Run):
+    """A run that is done, in the folder `path`."""
+
+    path: Path
+    cfg: ConfigDict
+    job: Job
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any]:
+        return parse_json(Workdir(self.path).summary.read_text())
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        return self.job.build(self.cfg)
+
+
+def train(
+    cfg: ConfigDict, settings: Sequence[Setting], seeds: int, job: Job
+) -> list[FinishedRun] | None:
+    """Train every setting with the seeds from cfg.seed on; finished runs are not trained again.
+
+    Returns:
+      The runs; None if stopped on request: the same command goes on.
+
+    Raises:
+      ValueError: a run diverged, has other options, or is being made by another process.
+    """
+    share_compiled(job.folder)
+    runs = runs_of(settings, range(cfg.seed, cfg.seed + seeds))
+    if not run_sweep(runs, cfg, job):
+        return None
+    finished = []
+    for run in runs:
+        path, own = job.folder / run.name, run.config(cfg)
+        status = status_of(path, config_lib.digest(own)).status
+        if status != "finished":
+            raise ValueError(
+                f"{path} is {status}, and the study shows all of its runs; look into its log.txt."
+            )
+        finished.append(FinishedRun(run.cell, run.seed, run.name, path, own, job))
+    return finished
+
+
+def by_setting(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+    """Of each setting {"alpha", "beta", "mean": test metrics, "seeds": those of each seed}."""
+    found = []
+    for same in by_cell(runs):
+        seeds = {str(run.seed): run.summary["test"] for run in same}
+        mean = {
+            name: float(np.mean([test[name] for test in seeds.values()]))
+            for name in same[0].summary["test"]
+        }
+        alpha, beta = (same[0].cell[key] for key in setting(0, 0))
+        found.append({"alpha": alpha, "beta": beta, "mean": mean, "seeds": seeds})
+    return found
+
+
+def with_spread(metric: str, show: Callable[[float], str]) -> Callable[[Mapping[str, Any]], str]:
+    """A column for cells of `by_setting`: the mean, and the least and most of several seeds."""
+
+    def column(cell: Mapping[str, Any]) -> str:
+        found = [test[metric] for test in cell["seeds"].values()]
+        spread = f" ({show(min(found))} .. {show(max(found))})" if len(found) > 1 else ""
+        return show(cell["mean"][metric]) + spread
+
+    return column
+
+
+def publish(
+    runs: Sequence[FinishedRun], settings: Sequence[Mapping[str, Any]], columns: Columns, title: str
+) -> None:
+    """Write results.json and table.md into the folder of the job, and print the table.
+
+    Args:
+      runs: of the story.
+      settings: what was found, of `by_setting` with more entries.
+      columns: of the table, from such an entry; title: above it on the screen.
+    """
+    job, shared = runs[0].job, ("steps", "data", "git", "versions", "devices")
+    results = {
+        "notes": runs[0].cfg.notes,
+        "cells": settings,
+        "command": list(job.argv),
+        **{key: runs[0].summary[key] for key in shared},
+    }
+    rows = cells(columns, settings)
+    write_json(job.folder / "results.json", published(results))
+    replace_atomically(job.folder / "table.md", to_markdown(columns, rows))
+    Console().print(to_screen(columns, rows, title=title))
+
+
+def load(argv: Sequence[str], name: str, *, about: str, flags: Sequence[Flag] = ()) -> cli.Command:
+    """The options of `scripts/NAME.py`, whose experiment is configs/NAME.py unless told otherwise.
+
+    Args:
+      argv: the arguments.
+      name: of the story, and of its task.
+      about: head of `--help`.
+      flags: besides --folder, --seeds and --data_dir.
+
+    Raises:
+      SystemExit: as `cli.load`; or for a config of another task, or no seed.
+    """
+    usual, folder = f"configs/{name}.py", Path(f"runs/{name}")
+    shared = (
+        Flag("folder", "where the runs and the results are", folder, kind=Path, writes="folder"),
+        Flag("seeds", "runs of each setting, from --config.seed on", 1, int),
+        replace(cli.DATA_DIR, default=default_data_dir()),
+    )
+    if not any(word.startswith("--config=") or word == "--config" for word in argv):
+        argv = [f"--config={usual}", *argv]
+    command = cli.load(argv, flags=(*shared, *flags), about=about)
+    if command.cfg.task != name:
+        cli.fail(f"task={command.cfg.task!r} is not {name}; give a config such as {usual}.")
+    if command.values["seeds"] < 1:
+        cli.fail(f"--seeds={command.values['seeds']} must be at least 1.")
+    return command

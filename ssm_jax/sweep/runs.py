@@ -1,0 +1,137 @@
+"""Making the runs of a sweep, each in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from ml_collections import ConfigDict
+
+from ssm_jax import config as config_lib
+from ssm_jax.config.load import ours
+from ssm_jax.files import os_fault, write_json
+from ssm_jax.progress import say
+from ssm_jax.stop import EXIT_STOPPED, StopRequest
+from ssm_jax.sweep import Run
+from ssm_jax.sweep.results import DIVERGED, FAILED, Status, status_of
+from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
+from ssm_jax.train.experiment import Experiment, build
+from ssm_jax.train.loop import train_and_evaluate
+from ssm_jax.train.workdir import WorkdirBusy
+
+# A file where a folder of the run is to be, or the reverse
+MISPLACED = (FileExistsError, IsADirectoryError, NotADirectoryError)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where the runs of a command are, and what made them.
+
+    Attributes:
+      folder: has a folder for each run, and the results.
+      data_dir, files: see `experiment.build`.
+      spec: FILE.py[:ARG] of the experiment; overrides: what the command changed of it.
+      argv: the command.
+    """
+
+    folder: Path
+    data_dir: Path
+    files: Path | None
+    spec: str
+    overrides: Mapping[str, Any]
+    argv: Sequence[str]
+
+    def build(self, cfg: ConfigDict) -> Experiment:
+        return build(cfg, data_dir=self.data_dir, files=self.files)
+
+    def command(self, run: Run) -> list[str]:
+        """The command that makes a run by itself."""
+        options = {**self.overrides, **run.cell, "seed": run.seed}
+        words = [f"--config.{key}={value}" for key, value in options.items()]
+        workdir = f"--workdir={(self.folder / run.name).as_posix()}"
+        return ["scripts/train.py", f"--config={self.spec}", *words, workdir]
+
+
+def share_compiled(folder: Path) -> None:
+    """Keep compiled programs in the folder of a sweep, unless they are kept elsewhere already.
+
+    Its runs compile the same programs, if no option changes a shape.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
+    """Run what is not yet done, one after the other.
+
+    A run that diverges, or cannot be restored, is marked and the next one begins. Runs locked by
+    another process are skipped, so several processes can share a sweep.
+
+    Args:
+      runs: of the sweep.
+      cfg: the experiment of which they are cells.
+      job: the command; its folder is made.
+
+    Returns:
+      Whether all runs have been seen to; False: stopped by SIGTERM or Ctrl-C, with everything
+      saved.
+
+    Raises:
+      ValueError: a folder holds a run with other options.
+    """
+    done = 0
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with StopRequest() as stop:
+        for number, run in enumerate(runs, start=1):
+            if stop.requested:
+                return False
+            path, digest = job.folder / run.name, config_lib.digest(run.config(cfg))
+            if status_of(path, digest).status in ("finished", "diverged"):
+                done += 1
+                continue
+            start = time.monotonic()
+            outcome = run_one(run, cfg, job)
+            if outcome == "finished":
+                outcome = status_of(path, digest).status
+            seconds = time.monotonic() - start
+            say(f"[{number} of {len(runs)}] {run.name}: {outcome} after {seconds:.0f} s")
+            if outcome == "stopped":
+                return False
+    if done:
+        say(f"{done} of {len(runs)} runs were done before.")
+    return True
+
+
+def run_one(run: Run, cfg: ConfigDict, job: Job) -> Status | Literal["stopped", "busy"]:
+    """Start or continue one run; what it says is added to log.txt in its folder."""
+    cfg, path = run.config(cfg), job.folder / run.name
+    digest = config_lib.digest(cfg)
+    experiment = job.build(cfg)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / FAILED).unlink(missing_ok=True)
+    with (path / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
+        try:
+            code = train_and_evaluate(experiment, path, argv=job.command(run))
+        except FloatingPointError as error:
+            write_json(path / DIVERGED, {"error": str(error), "config_digest": digest})
+            return "diverged"
+        except WorkdirBusy:
+            return "busy"
+        except (CheckpointError, ValueError, *MISPLACED) as error:
+            if isinstance(error, (ConfigMismatch, SaveError)) or not (
+                isinstance(error, OSError) or ours(error)
+            ):
+                raise  # the folder of another sweep, a full disk, or a bug
+            fault = os_fault(error) if isinstance(error, OSError) else str(error)
+            say(f"error: {fault}")
+            write_json(path / FAILED, {"error": fault, "config_digest": digest})
+            return "failed"
+        finally:
+            jax.clear_caches()  # the next run compiles its own programs
+    return "stopped" if code == EXIT_STOPPED else "finished"
