@@ -1,23 +1,134 @@
-"""Options of an experiment: their rows, checks, files and command lines."""
+"""The config of an experiment: a ConfigDict with every option, made from the rows of `options`.
 
-from ssm_jax.config.options import (
-    COSMETIC,
-    default,
-    digest,
-    flatten,
-    identity,
-    parse_arg,
-    rates,
-    smoke,
-)
+An experiment file calls `default()`, changes some values and returns the ConfigDict. It may not add
+a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssm_jax.options import OPTIONS
 
 __all__ = [
-    "COSMETIC",
-    "default",
-    "digest",
-    "flatten",
-    "identity",
-    "parse_arg",
-    "rates",
-    "smoke",
-]
+    "COSMETIC", "default", "digest", "flatten", "identity", "parse_arg", "rates", "smoke",
+]  # fmt: skip
+
+# Options that change what is shown or kept, never a number of the run: they may differ when a run
+# continues.
+COSMETIC = ("name", "notes", "log", "checkpoint", "figures", "reference")
+
+
+def default() -> ConfigDict:
+    """Every option with its default. These reproduce no experiment; `configs/` has those."""
+    tree: dict[str, Any] = {}
+    for key, option in OPTIONS.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = option.default
+    return ConfigDict(tree)
+
+
+def rates(cfg: ConfigDict, **groups: tuple[float, float]) -> None:
+    """Set (learning rate, weight decay) of parameter groups; B and norms not named are as rest."""
+    for name in ("B", "norm"):
+        groups.setdefault(name, groups["rest"])
+    for name, (lr, weight_decay) in groups.items():
+        cfg.optim.groups[name].lr = lr
+        cfg.optim.groups[name].weight_decay = weight_decay
+
+
+def smoke(cfg: ConfigDict) -> ConfigDict:
+    """The same experiment for a few steps of few sequences of its own length, with two blocks.
+
+    Where the data are official files, a stand-in takes their place and says so.
+    """
+    cfg.name += ":smoke"
+    cfg.notes = "Smoke run: a few steps of the same code. Its accuracy means nothing."
+    if cfg.data.source != "generated":
+        cfg.data.source = "stand_in"
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 48, 8, 8
+    cfg.batch_size = 4
+    cfg.model.depth = 2
+    cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 20, 10
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5, 20
+    if cfg.data.padded_length * cfg.model.d_model > 2_048 * 128:
+        cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 2, 6, 3
+        cfg.data.n_val, cfg.data.n_test = 4, 4
+    cfg.checkpoint.every = 5
+    cfg.log.every, cfg.log.gradient = 1, False
+    return cfg
+
+
+def parse_arg(arg: str, **choices: tuple[str, ...]) -> dict[str, str]:
+    """The mini-argument behind a config's colon, `file.py:smoke` or `file.py:arm=s4d,smoke`.
+
+    Args:
+      arg: comma-separated words; a word is `name=value`, or a value that one option alone has.
+      **choices: the allowed values of each option, the first being its default.
+
+    Returns:
+      The value of each option.
+
+    Raises:
+      ValueError: for a word that no option has, or an option given twice.
+    """
+    values = {name: allowed[0] for name, allowed in choices.items()}
+    given: set[str] = set()
+    for word in filter(None, arg.split(",")):
+        name, _, value = word.rpartition("=")
+        names = [n for n, allowed in choices.items() if value in allowed and name in ("", n)]
+        if len(names) != 1:
+            listed = "; ".join(f"{n}: {', '.join(allowed)}" for n, allowed in choices.items())
+            raise ValueError(f"unknown config argument {word!r}; choose from {listed}.")
+        if names[0] in given:
+            raise ValueError(f"config argument {names[0]!r} is given twice in {arg!r}.")
+        given.add(names[0])
+        values[names[0]] = value
+    return values
+
+
+def flatten(cfg: ConfigDict) -> dict[str, Any]:
+    """The leaves of a config by dotted key: {"model.alpha": 3.0, ...}, sorted by key."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, node: ConfigDict) -> None:
+        for key in sorted(node.keys()):
+            value = node[key]
+            if isinstance(value, ConfigDict):
+                visit(f"{prefix}{key}.", value)
+            else:
+                flat[prefix + key] = value
+
+    visit("", cfg)
+    return flat
+
+
+def identity(cfg: ConfigDict) -> dict[str, Any]:
+    """The flat options that name a run's numbers.
+
+    All but the cosmetic ones, and those newer than a run may be that are at their default.
+    """
+    return {
+        key: value
+        for key, value in flatten(cfg).items()
+        if key.split(".")[0] not in COSMETIC and not is_newer(key, value)
+    }
+
+
+def is_newer(key: str, value: Any) -> bool:
+    """Whether an option was added after the first runs, and a value is its default: as before."""
+    option = OPTIONS.get(key)
+    return option is not None and bool(option.since) and value == option.default
+
+
+def digest(cfg: ConfigDict) -> str:
+    """Twelve hex digits that name the numbers of a run: SHA-256 over `identity`."""
+    text = json.dumps(identity(cfg), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import io
 import math
-import textwrap
-import tokenize
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from difflib import SequenceMatcher
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +16,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import local_path
+from ssm_jax.options import OPTIONS, SECTIONS
 
 BOOLS = {"true": True, "yes": True, "on": True, "1": True}
 BOOLS |= {"false": False, "no": False, "off": False, "0": False}
@@ -235,43 +231,10 @@ def print_help(
     if not with_config:
         return
     print("\nOptions of the experiment, with their defaults:")
-    defaults = config_lib.flatten(config_lib.default())
-    for pattern, doc in option_docs().items():
-        keys = [key for key in defaults if fnmatchcase(key, pattern)]
-        if doc and not keys:
-            print(f"  [{pattern}] {doc}")
-        for key in keys:
-            print(f"  {f'--config.{key}={defaults[key]}':47} {doc}".rstrip())
-
-
-def option_docs() -> dict[str, str]:
-    """The comment with each assignment in config.default(), by key, where `*` matches any name.
-
-    Read from the source, so that an option is described in one place; in the source's order. A
-    comment behind the assignment counts before one on the line above.
-    """
-    source = textwrap.dedent(inspect.getsource(config_lib.default))
-    behind: dict[int, str] = {}
-    above: dict[int, str] = {}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            alone = token.line.lstrip().startswith("#")
-            where, line = (above, token.start[0] + 1) if alone else (behind, token.start[0])
-            where[line] = token.string.lstrip("# ")
-    assigned = [
-        (node.lineno, node.targets[0], node.value)
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Assign)
-    ]
-    assigned.sort(key=lambda item: item[0])
-    # cfg.optim.groups[name] = group: what is assigned to group.lr is optim.groups.*.lr.
-    prefix = {"cfg": ""}
-    for _, target, value in assigned:
-        if isinstance(target, ast.Subscript) and isinstance(value, ast.Name):
-            prefix[value.id] = ast.unparse(target.value).removeprefix("cfg.") + ".*."
-    docs = {}
-    for line, target, _ in assigned:
-        if isinstance(target, ast.Attribute):
-            root, _, path = ast.unparse(target).partition(".")
-            docs[prefix[root] + path] = behind.get(line) or above.get(line, "")
-    return docs
+    headed: set[str] = set()
+    for key, option in OPTIONS.items():
+        section = key.rpartition(".")[0]
+        if section in SECTIONS and section not in headed:
+            print(f"  [{section}] {SECTIONS[section]}")
+            headed.add(section)
+        print(f"  {f'--config.{key}={option.default}':47} {option.help}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from ssm_jax.config import default, flatten
-from ssm_jax.ranges import LARGEST, RANGES, Range
+from ssm_jax.options import LARGEST, OPTIONS, SEED, Option
 
 # What each layer can start with
 DISCRETE_INITS = ("dfout", "ring")
@@ -25,120 +25,30 @@ READ = {
 }
 
 
-def _choice(key: str, *allowed: str):
-    def test(cfg: ConfigDict) -> str | None:
-        value = flatten(cfg)[key]
-        if value in allowed:
-            return None
-        return f"{key}={value!r} is not known; choose one of {', '.join(allowed)}."
-
-    return test
-
-
-def _within(key: str, low: float, high: float = float("inf"), *, open_low: bool = False):
-    return _in_range(key, Range(low, high, above=open_low))
-
-
-def _of_constructor(key: str, name: str):
-    """The range that constructors give to an argument of this name."""
-    allowed = RANGES[name]
-    assert isinstance(allowed, Range)
-    return _in_range(key, allowed)
-
-
-def _in_range(key: str, allowed: Range):
-    def test(cfg: ConfigDict) -> str | None:
-        value = flatten(cfg)[key]
-        if allowed.holds(value):
-            return None
-        bounds = str(allowed).removesuffix(" and finite").replace("positive", "greater than 0")
-        if isinstance(value, float) and abs(value) > LARGEST:
-            bounds = "a finite number of float32"
-        return f"{key}={value!r} is out of range; it must be {bounds}."
-
-    return test
-
-
-# JAX keeps the lower 32 bits of a seed, so 2**32 would be seed 0 once more.
-SEEDS = 2**32
-
-
 def seed_fault(key: str, seed: int) -> str | None:
-    """What is wrong with a seed, in a line; None if it is one of 0 .. SEEDS - 1."""
-    if 0 <= seed < SEEDS:
+    """What is wrong with a seed, in a line; None if it is one of SEED."""
+    return _fault(key, seed, Option(0, "", SEED))
+
+
+def _fault(key: str, value: Any, option: Option) -> str | None:
+    """What is wrong with a value of an option, in a line; None if nothing is."""
+    if option.choices and value not in option.choices:
+        return f"{key}={value!r} is not known; choose one of {', '.join(option.choices)}."
+    if option.within is None or option.within.holds(value):
         return None
-    return f"{key}={seed} is out of range; it must be at least 0 and below 2^32 = {SEEDS}."
+    bounds = str(option.within).removesuffix(" and finite").replace("positive", "greater than 0")
+    if option.within == SEED:
+        bounds = f"at least 0 and below 2^32 = {2**32}"
+    elif isinstance(value, float) and abs(value) > LARGEST:
+        bounds = "a finite number of float32"
+    return f"{key}={value!r} is out of range; it must be {bounds}."
 
 
-def _seed(key: str):
-    return lambda cfg: seed_fault(key, flatten(cfg)[key])
-
-
-# Options of `model` with the name and the range of a constructor's argument
-_CONSTRUCTED = (
-    *("depth", "d_model", "d_state", "alpha", "alpha_real", "dt_min", "dt_max"),
-    *("dropout", "norm_momentum"),
-)
-_TESTS = (
-    _choice(
-        "data.source",
-        *("generated", "official", "sample", "fashion_mnist", "photographs", "stand_in"),
-    ),
-    _choice("data.text.vocab", "char", "byte"),
-    _choice("model.layer", *INITS),
-    _choice("model.real_transform", "exp", "softplus", "relu", "clip", "stable", "none"),
-    _choice("model.beta.unit", "lra", "hz_1e4", "denoise", "rad"),
-    _choice("model.dt_transform", "softplus", "exp"),
-    _choice("model.discretization", "zoh", "bilinear", "none"),
-    _choice("model.activations", "float32", "bfloat16"),
-    _choice("model.s4d.input_norm", "none", "lru"),
-    _choice("model.s5.C_init", "lecun_normal", "trunc_standard_normal", "complex_normal"),
-    _choice("model.norm", "batch", "layer"),
-    _choice("model.gate", "glu", "half_glu1", "half_glu2"),
-    _choice("model.pool", "last", "mean", "first", "sum"),
-    _choice("train.select_split", "train", "val"),
-    _seed("seed"),
-    _within("batch_size", 1),
-    _seed("data.seed"),
-    _within("data.n_train", 0),
-    _within("data.n_val", 0),
-    _within("data.n_test", 0),
-    _within("data.padded_length", 2),
-    _within("data.buckets", 1, 8),
-    _within("data.std", 0, open_low=True),
-    _within("data.listops.longer_than", 0),
-    _within("data.listops.max_depth", 2, 10),
-    _within("data.listops.max_args", 2, 10),
-    _within("data.text.min_freq", 1),
-    _within("data.text.val_fraction", 0, 0.5),
-    _within("data.image.n_held_out", 1, 49_999),
-    _within("data.denoise.height", 1),
-    _within("data.denoise.width", 1),
-    _within("data.denoise.amplitude", 0),
-    _within("train.accumulate", 1),
-    _within("reference.epoch", 0),
-    _within("reference.accuracy", 0, 1),
-    _within("reference.margin", 0, 1),
-    *(_of_constructor(f"model.{name}", name) for name in _CONSTRUCTED),
-    _of_constructor("model.beta.init", "beta"),
-    _within("model.n_ssm", 1),
-    _seed("model.init_seed"),
-    _within("model.s5.n_blocks", 1),
-    _within("model.s4.b_clip", 0),
-    _within("train.epochs", 0),
-    _within("train.steps", 0),
-    _within("train.eval_every", 0),
-    _within("train.eval_batch_size", 0),
-    _within("optim.b1", 0, 0.999999),
-    _within("optim.b2", 0, 0.999999),
-    _within("optim.eps", 0, open_low=True),
-    _within("optim.clip_norm", 0),
-    _within("schedule.warmup_steps", 0),
-    _within("schedule.total_steps", 0),
-    _within("checkpoint.every", 1),
-    _within("checkpoint.keep", 1),
-    _within("log.every", 1),
-)
+def range_faults(cfg: ConfigDict) -> list[str]:
+    """A line for each option that is out of its range or choices, choices first."""
+    flat = flatten(cfg)
+    rows = sorted(OPTIONS.items(), key=lambda item: not item[1].choices)
+    return [line for key, row in rows if (line := _fault(key, flat[key], row)) is not None]
 
 
 def _model_faults(model: ConfigDict) -> list[str]:
@@ -146,7 +56,7 @@ def _model_faults(model: ConfigDict) -> list[str]:
     faults: list[str] = []
     layer, init, rule = model.layer, model.init, model.discretization
     if layer not in INITS:
-        return faults
+        return [f"model.layer={layer!r} is not known; choose one of {', '.join(INITS)}."]
     if init not in INITS[layer]:
         return [
             f"model.init={init!r} is not known to model.layer={layer!r}; "
@@ -219,18 +129,7 @@ def check(cfg: ConfigDict) -> None:
     Raises:
       ValueError: one line per fault: what was asked, what is allowed.
     """
-    faults = [fault for test in _TESTS if (fault := test(cfg))]
-    for name, group in cfg.optim.groups.items():
-        for key in ("lr", "weight_decay"):
-            if not 0 <= group[key] < math.inf:
-                faults.append(
-                    f"optim.groups.{name}.{key}={group[key]!r} must be finite and at least 0."
-                )
-        if group.schedule not in ("cosine", "constant"):
-            faults.append(
-                f"optim.groups.{name}.schedule={group.schedule!r} is not known; "
-                "choose one of cosine, constant."
-            )
+    faults = range_faults(cfg)
     data, train = cfg.data, cfg.train
     metrics = METRICS.get(cfg.task, _LABELLED_METRICS)
     if train.select_metric not in metrics:

@@ -1,0 +1,406 @@
+"""Every option of an experiment in one row: default, meaning, unit, range, choices, source.
+
+`config.default`, --help, docs/options.md, the checks of a config and the checks of constructors all
+read these rows. The options of one task are rows of that task (`tasks.Task.options`), and those of
+a layer of your own come from its constructor (`layers.options_of`).
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).tiny)  # below it float32 arithmetic has only 0
+
+
+class Range(NamedTuple):
+    """Finite numbers between two bounds; `str` says which, after "must be"."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False  # low itself is out
+    below: bool = False  # high itself is out
+    whole: bool = False  # integers alone
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is such a number, and finite and inside when rounded to float32."""
+        if isinstance(value, bool | np.bool_ | str | bytes) or np.ndim(value):
+            return False
+        if self.whole and not isinstance(value, numbers.Integral):
+            return False
+        try:
+            with np.errstate(over="ignore", under="ignore"):
+                number, rounded = float(value), float(np.float32(value))
+        except (TypeError, ValueError, OverflowError):
+            return False
+        above = not self.above or rounded >= self.low + _SMALLEST
+        below = not self.below or rounded < self.high
+        return math.isfinite(rounded) and self.low <= number <= self.high and above and below
+
+    def __str__(self) -> str:
+        if self.above and self.low == 0:
+            low = "positive"
+        else:
+            low = f"{'above' if self.above else 'at least'} {self.low:g}"
+        if self.high < math.inf:
+            return f"{low} and {'below' if self.below else 'at most'} {self.high:.10g}"
+        return low if self.whole else f"{low} and finite"
+
+    @property
+    def short(self) -> str:
+        """The same as signs: > 0, >= 1, 0..1."""
+        if self.high < math.inf:
+            high = "2^32-1" if self == SEED else f"{self.high:.10g}"
+            return f"{self.low:g}..{high}"
+        return f"{'>' if self.above else '>='} {self.low:g}"
+
+
+class Option(NamedTuple):
+    """One option of an experiment.
+
+    Attributes:
+      default: its type is the option's: bool, int, float, str or tuple.
+      doc: what it is, without a full stop.
+      within: the numbers it may be; None: all of its type.
+      choices: the words it may be; (): all.
+      unit: of the number.
+      source: where the default is from.
+      argument: what a constructor calls it, where that is not the last part of its key.
+      since: the version that added it. At its default it is not part of what names a run, so that
+        older runs can be read and continued.
+    """
+
+    default: Any
+    doc: str
+    within: Range | None = None
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    source: str = ""
+    argument: str | None = None
+    since: str = ""
+
+    @property
+    def help(self) -> str:
+        """One line: meaning, unit, range or choices, source."""
+        words = " | ".join(self.choices)
+        line = f"{self.doc}: {words}" if words else self.doc
+        unit = f"in {self.unit}" if self.unit else ""
+        line = ", ".join(filter(None, (line, unit, self.within.short if self.within else "")))
+        return f"{line} ({self.source})" if self.source else line
+
+
+SIZE = Range(1, whole=True)
+COUNT = Range(0, whole=True)
+POSITIVE = Range(0, above=True)
+SHARE = Range(0, 1)
+# JAX keeps the lower 32 bits of a seed, so 2**32 would be seed 0 once more.
+SEED = Range(0, 2**32 - 1, whole=True)
+
+
+def _groups() -> dict[str, Option]:
+    """The rows of the parameter groups; every parameter belongs to exactly one."""
+    rows: dict[str, Option] = {}
+    for name, match in {
+        "A": r"/(A_re_raw|A_im|P_ri)$",
+        "A_im": r"$^",
+        "B": r"/B_ri$",
+        "dt": r"/dt_raw$",
+        "beta": r"/beta$",
+        "norm": r"(^|/)norm/(scale|bias)$",
+        "rest": "",
+    }.items():
+        rows |= {
+            f"optim.groups.{name}.match": Option(
+                match, 'regular expression, searched in blocks/0/ssm/C_ri; "": all others'
+            ),
+            f"optim.groups.{name}.optional": Option(
+                name not in ("A", "rest"), "may match nothing (A_im: to divide A)"
+            ),
+            f"optim.groups.{name}.lr": Option(1e-3, "peak learning rate", Range(0)),
+            f"optim.groups.{name}.weight_decay": Option(
+                0.0, "decoupled weight decay (AdamW)", Range(0)
+            ),
+            f"optim.groups.{name}.schedule": Option(
+                "cosine", "with warmup, as schedule.* says", choices=("cosine", "constant")
+            ),
+        }
+    return rows
+
+
+OPTIONS: dict[str, Option] = {
+    "name": Option("unnamed", "shown in logs and results"),
+    "notes": Option("", "what is reduced or not as published; shown, and kept in every result"),
+    "task": Option("listops", "a task: a key of ssm_jax.tasks.TASKS"),
+    "seed": Option(0, "of parameters, dropout and the order of the data", SEED),
+    "batch_size": Option(32, "examples per step over all devices", SIZE),
+    "data.source": Option(
+        "generated",
+        "where the examples come from",
+        choices=("generated", "official", "sample", "fashion_mnist", "photographs", "stand_in"),
+    ),
+    "data.seed": Option(0, "of what is generated; not read for official data", SEED),
+    "data.n_train": Option(
+        0,
+        "training examples, made or used of those there are (evenly spread); 0: all, or as many as "
+        "officially",
+        COUNT,
+    ),
+    "data.n_val": Option(0, "validation examples, likewise", COUNT),
+    "data.n_test": Option(0, "test examples, likewise", COUNT),
+    "data.padded_length": Option(
+        2_048, "L of a batch, with the end-of-sequence token", Range(2), unit="steps", source="LRA"
+    ),
+    "data.buckets": Option(
+        1, "lengths L, L/2, L/4, ... a batch may have; 1: always L", Range(1, 8)
+    ),
+    "data.mean": Option(0.0, "real inputs become (p - mean) / std", unit="units of full white"),
+    "data.std": Option(1.0, "see data.mean", POSITIVE, unit="units of full white"),
+    "data.listops.shorter_than": Option(
+        2_000, "kept are expressions strictly shorter than this", unit="tokens", source="LRA: 2,000"
+    ),
+    "data.listops.longer_than": Option(
+        500, "... and strictly longer than this", COUNT, unit="tokens", source="LRA: 500"
+    ),
+    "data.listops.max_depth": Option(10, "nesting", Range(2, 10), source="LRA: 10"),
+    "data.listops.max_args": Option(10, "operands of one operator", Range(2, 10), source="LRA: 10"),
+    "data.text.vocab": Option("char", "S4's, or LRA's", choices=("char", "byte")),
+    "data.text.min_freq": Option(
+        15, "characters rarer in training are unknown", SIZE, source="S4: 15"
+    ),
+    "data.text.val_fraction": Option(
+        0.0, "of training; 0: val is test, as published", Range(0, 0.5)
+    ),
+    "data.image.n_held_out": Option(
+        5_000, "training images for validation", Range(1, 49_999), source="S4: 5,000"
+    ),
+    "data.pathfinder.upstream": Option(True, "generate with the original's border behaviour"),
+    "data.pathfinder.allow_mismatch": Option(
+        False, "accept official files that are not 200,000 images"
+    ),
+    "data.denoise.height": Option(
+        2_048, "height * width is data.padded_length", SIZE, unit="pixels"
+    ),
+    "data.denoise.width": Option(128, "of an image", SIZE, unit="pixels"),
+    "data.denoise.amplitude": Option(
+        0.5, "of stripes, at most", Range(0), unit="units of full white"
+    ),
+    "model.layer": Option("s4d", "s4d | s5 | s4: a key of ssm_jax.layers.LAYERS"),
+    "model.depth": Option(6, "residual blocks", SIZE),
+    "model.d_model": Option(128, "channels H", SIZE),
+    "model.d_state": Option(
+        64, "complex modes N kept per channel", SIZE, source="OC-1: conjugates come on top"
+    ),
+    "model.n_ssm": Option(
+        1,
+        "distinct sets of eigenvalues, a divisor of d_model; not in s5",
+        SIZE,
+        source="OC-6",
+    ),
+    "model.init": Option(
+        "s4d_lin", "a key of ssm_jax.init.INITS; in s5 also legs; in s4 legs | fout"
+    ),
+    "model.init_seed": Option(0, "of the inits that draw, ring and dfout; not in s4", SEED),
+    "model.alpha": Option(
+        1.0, "factor on Im A at initialization", POSITIVE, source="OC-2: freqscale"
+    ),
+    "model.alpha_real": Option(
+        1.0, "factor on Re A at initialization; 0: modes without damping", Range(0)
+    ),
+    "model.real_transform": Option(
+        "exp",
+        "Re A as a function of the parameter",
+        source="OC-3",
+        choices=("exp", "softplus", "relu", "clip", "stable", "none"),
+    ),
+    "model.beta.learn": Option(
+        True,
+        "learned per channel, or fixed at init",
+        source="OC-10: learned",
+        argument="learn_beta",
+    ),
+    "model.beta.init": Option(0.0, "start value", Range(-4, 4), source="OC-10: 0", argument="beta"),
+    "model.beta.unit": Option(
+        "lra",
+        "of s (kernels/filter.py)",
+        choices=("lra", "hz_1e4", "denoise", "rad"),
+        argument="beta_unit",
+    ),
+    "model.dt_min": Option(
+        1e-3, "dt starts log-uniform in [dt_min, dt_max]", POSITIVE, unit="time units per sample"
+    ),
+    "model.dt_max": Option(1e-1, "see model.dt_min", POSITIVE, unit="time units per sample"),
+    "model.dt_transform": Option(
+        "softplus",
+        "dt as a function of the parameter",
+        source="OC-5: softplus in LRA",
+        choices=("softplus", "exp"),
+    ),
+    "model.discretization": Option(
+        "zoh",
+        "in s4 bilinear; none for ring and dfout, which have no dt",
+        choices=("zoh", "bilinear", "none"),
+    ),
+    "model.bidirectional": Option(
+        True, "a second kernel looks ahead", source="LRA: yes, in all tasks"
+    ),
+    "model.norm": Option("batch", "of a block", choices=("batch", "layer")),
+    "model.norm_momentum": Option(
+        0.1, "weight of a batch in the running statistics", SHARE, source="torch: 0.1"
+    ),
+    "model.norm_padding": Option(
+        True, "padded steps count in the statistics of a batch", source="OC-15: yes"
+    ),
+    "model.prenorm": Option(
+        True, "norm before the layer, and a final norm; or after the residual sum"
+    ),
+    "model.final_norm": Option(
+        True, "with prenorm: a norm after the last block", source="S4: yes; S5: no"
+    ),
+    "model.gate": Option("glu", "S4's, or S5's two", choices=("glu", "half_glu1", "half_glu2")),
+    "model.dropout": Option(0.0, "rate, at the three places of OC-14", Range(0, 1, below=True)),
+    "model.tie_dropout": Option(True, "one mask for all time steps of a channel"),
+    "model.pool": Option(
+        "mean", "over the unpadded steps", choices=("last", "mean", "first", "sum")
+    ),
+    "model.activations": Option(
+        "float32", "of the residual stream, GELU and gate", choices=("float32", "bfloat16")
+    ),
+    "model.remat": Option(
+        False, "compute blocks again in the backward pass: less memory, more time"
+    ),
+    "model.s4d.input_norm": Option(
+        "none", "lru: input times sqrt(1 - |A_bar|^2), for ring and dfout", choices=("none", "lru")
+    ),
+    "model.s5.n_blocks": Option(
+        1, "equal blocks of A at initialization, a divisor of d_state", SIZE
+    ),
+    "model.s5.C_init": Option(
+        "lecun_normal",
+        "draws of C",
+        source="OC-26",
+        choices=("lecun_normal", "trunc_standard_normal", "complex_normal"),
+    ),
+    "model.s5.conj_sym": Option(True, "store half of the conjugate pairs; False: all of them"),
+    "model.s5.clip_eigs": Option(False, "keep Re A at most -1e-4"),
+    "model.s4.b_clip": Option(
+        2.0, "Im B starts within +-b_clip; 0: no clip", Range(0), source="OC-27: 2"
+    ),
+    "model.waves.legacy_unsymmetric": Option(
+        False, "the filter that the official program has", source="OC-19"
+    ),
+    "train.epochs": Option(
+        0.0, "length of training: give epochs or steps, the other stays 0", Range(0)
+    ),
+    "train.steps": Option(0, "length of training", COUNT),
+    "train.accumulate": Option(
+        1, "parts of a batch that are computed in turn, a divisor of batch_size", SIZE
+    ),
+    "train.eval_every": Option(0, "steps between evaluations; 0: at the end of every epoch", COUNT),
+    "train.eval_batch_size": Option(0, "examples; 0: batch_size", COUNT),
+    "train.select_metric": Option(
+        "accuracy", "of an evaluation; names the best one; one of the task"
+    ),
+    "train.select_split": Option(
+        "val", "the test split is read once, at the end", choices=("train", "val")
+    ),
+    "reference.epoch": Option(0.0, "at this epoch ...", Range(0)),
+    "reference.accuracy": Option(0.0, "... the published validation accuracy; 0: none", SHARE),
+    "reference.margin": Option(0.1, "how far below it is far", SHARE),
+    "optim.b1": Option(0.9, "decay of the mean of gradients", Range(0, 0.999999)),
+    "optim.b2": Option(0.999, "decay of the mean of their squares", Range(0, 0.999999)),
+    "optim.eps": Option(1e-8, "added to the root of that", POSITIVE),
+    "optim.clip_norm": Option(0.0, "largest global norm of the gradient; 0: no clipping", Range(0)),
+    **_groups(),
+    "schedule.warmup_steps": Option(0, "linear warmup", COUNT, unit="steps"),
+    "schedule.total_steps": Option(
+        0, "where the cosine reaches 0; 0: the last step of training", COUNT, unit="steps"
+    ),
+    "schedule.clamp": Option(True, "stay at 0 past total_steps; False: rise again, as officially"),
+    "checkpoint.every": Option(1_000, "steps between saves; evaluations save as well", SIZE),
+    "checkpoint.keep": Option(2, "newest checkpoints kept; the best one is kept besides", SIZE),
+    "log.every": Option(50, "steps between lines of metrics.jsonl", SIZE),
+    "log.diagnostics": Option(
+        True, "at every evaluation variation, energy and pole drift by band ..."
+    ),
+    "log.gradient": Option(
+        True, "... and where the poles' gradient comes from: a step more (T1, T2)"
+    ),
+    "figures": Option(True, "draw the figures at the end"),
+}
+
+SECTIONS: Mapping[str, str] = {
+    "data": "the examples",
+    "model": "the network and its layers",
+    "model.beta": "exponent of the Sobolev filter (1 + s)^beta",
+    "train": "length of training, and what chooses the best checkpoint",
+    "reference": "a run far below what was published early on says so",
+    "optim": "AdamW",
+    "optim.groups": "every parameter belongs to exactly one group",
+    "schedule": "factor on the learning rates: linear warmup, then a cosine",
+}
+
+# Arguments of constructors that are no options, or not quite the option of their name
+_ARGUMENTS: dict[str, Any] = {
+    **dict.fromkeys(("n_classes", "vocab_size", "d_input", "n_sets", "order", "width"), SIZE),
+    **dict.fromkeys(("length", "channels", "num_features"), SIZE),
+    "seed": SEED,
+    "momentum": SHARE,
+    "b_clip": POSITIVE,
+    **dict.fromkeys(("skip", "legacy_unsymmetric"), bool),
+}
+OPTIONAL = ("beta", "learn_beta", "b_clip", "vocab_size", "d_input")  # None: there is none
+
+
+def _allowed(row: Option) -> Any:
+    return row.within or row.choices or type(row.default)
+
+
+_ALLOWED = {
+    row.argument or key.rpartition(".")[2]: _allowed(row)
+    for key, row in OPTIONS.items()
+    if key.startswith("model.")
+} | _ARGUMENTS
+
+
+def check(owner: str, **values: Any) -> None:
+    """Pass arguments that are in the range, or among the choices, of their name.
+
+    Raises:
+      ValueError: for the first other one: the owner, the name, what it must be, and what it is.
+    """
+    for name, value in values.items():
+        allowed = _ALLOWED[name]
+        if value is None and name in OPTIONAL:
+            continue
+        if isinstance(allowed, Range):
+            if not allowed.holds(value):
+                kind = "an integer, " if allowed.whole and not _is_integer(value) else ""
+                raise ValueError(f"{owner}: {name} must be {kind}{allowed}, got {value!r}.")
+        elif isinstance(allowed, tuple):
+            check_choice(owner, name, value, allowed)
+        elif allowed is bool and not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{owner}: {name} must be True or False, got {value!r}.")
+
+
+def check_choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Pass a member of a set of words.
+
+    Raises:
+      ValueError: for another value.
+    """
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{owner}: unknown {name} {value!r}; choose one of {', '.join(allowed)}.")
+
+
+def divides(part: Any, whole: int) -> bool:
+    """Whether a value is a positive integer without remainder in another."""
+    return SIZE.holds(part) and whole % part == 0
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
