@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import ssm_jax.tasks  # noqa: F401 - before the stories, which it lists
 from readme.common import load, table, where
 from ssm_jax.stories.denoise import run as denoise
 from ssm_jax.stories.waves import run as waves
