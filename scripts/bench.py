@@ -29,6 +29,7 @@ from rich.table import Table
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.load import load_config
 from ssm_jax.data.prepare import default_data_dir
 
 WHAT = ("layers", "steps", "kernels", "memory", "buckets")
@@ -129,7 +130,7 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
     else:
         for task in _words(values["tasks"]):
             for arm in _words(values["arms"]):
-                cfg = cli.load_config(f"{LRA / task}.py:{arm}")
+                cfg = load_config(f"{LRA / task}.py:{arm}")
                 if not values["official_batch"]:
                     cfg.batch_size = steps.CPU_BATCHES[task]
                 yield in_fresh_process(

@@ -8,11 +8,20 @@ channels, so all that follows are expectations over the channels of a new layer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from ssm_jax.analysis.input_spectrum import InputSpectrum
+from ssm_jax.analysis.input_spectrum import (
+    SHARES,
+    InputSpectrum,
+    PowerLaw,
+    default_segment,
+    fit_power_law,
+    input_spectrum,
+)
 from ssm_jax.kernels.filter import BETA_UNITS, frequency_per_radian
 
 NYQUIST = np.pi
@@ -100,6 +109,52 @@ def dt_quantiles(dt_min: float, dt_max: float, n: int = CHANNELS) -> np.ndarray:
     """The steps of n channels that stand for all: the middles of n equal shares."""
     middles = (np.arange(n) + 0.5) / n
     return dt_min * (dt_max / dt_min) ** middles
+
+
+def recommend(
+    sequences: Sequence[np.ndarray],
+    y_N: np.ndarray,
+    dt: tuple[float, float],
+    *,
+    alphas: Sequence[float],
+    share: float = 0.9,
+    n_tokens: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> tuple[InputSpectrum, PowerLaw, dict[str, Any]]:
+    """Read a starting alpha and beta off the spectrum of some inputs.
+
+    Args:
+      sequences, n_tokens: as in `input_spectrum`; low, high: as in `fit_power_law`.
+      y_N, share: as in `window_of`; dt: (dt_min, dt_max).
+      alphas: candidates that are looked at besides the start.
+
+    Returns:
+      The spectrum, its fit, and all that was found as JSON can hold it.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences])
+    spectrum = input_spectrum(sequences, default_segment(lengths), n_tokens=n_tokens)
+    fit = fit_power_law(spectrum, low, high)
+    alpha, beta = starting_alpha(spectrum, y_N, *dt, share), starting_beta(fit.gamma)
+    candidates = sorted({*map(float, alphas), alpha})
+    return (
+        spectrum,
+        fit,
+        {
+            "inputs": "real" if n_tokens is None else f"one-hot of {n_tokens} tokens",
+            "method": spectrum.method,
+            "sequences": spectrum.sequences,
+            "too_short": spectrum.too_short,
+            "length": float(lengths.mean()),
+            "fit": asdict(fit),
+            "energy_below": {f"{s:g}": spectrum.angle_below_which(s) for s in SHARES},
+            "band": share,
+            "alpha": alpha,
+            "beta": beta,
+            "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
+            "windows": [asdict(window_of(spectrum, y_N, a, *dt, share)) for a in candidates],
+        },
+    )
 
 
 def starting_alpha(

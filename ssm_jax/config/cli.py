@@ -23,11 +23,12 @@ from ssm_jax import config as config_lib
 from ssm_jax import stop
 from ssm_jax.config.argv import Flag, parse, print_config, print_help
 from ssm_jax.config.check import check
-from ssm_jax.config.load import load_config, one_line, ours
+from ssm_jax.config.load import one_line, ours, read_config
 from ssm_jax.files import check_writable, local_path, os_fault, printable
 
 WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
-DATA_DIR = Flag("data_dir", "folder of prepared data", default=Path("data"), kind=Path)
+USUAL_DATA_DIR = Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
+DATA_DIR = Flag("data_dir", "folder of prepared data", default=USUAL_DATA_DIR, kind=Path)
 FROM = Flag("from", "official files: an archive or a folder; sets data.source", kind=Path)
 WANDB = Flag(
     "wandb", "also log to Weights & Biases", "disabled", choices=("offline", "online", "disabled")
@@ -201,7 +202,7 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
     given, faults = parse(argv, kinds, flags)
     overrides = {k.partition(".")[2]: v for k, v in given.items() if k.startswith("config.")}
     try:
-        cfg = load_config(given.get("config", "")).lock()
+        cfg = read_config(given.get("config", "")).lock()
         if not faults:
             cfg.update_from_flattened_dict(overrides)
             check(cfg)
@@ -224,24 +225,24 @@ def load_flags(
 
     Args:
       argv, flags, about: as in `load`.
-      words: what arguments without dashes are; their values are a list, of at least one, under this
-        name. None: the script takes no such arguments.
+      words: what arguments without dashes are; their values are a list under this name, of at
+        least one unless it has a default. None: the script takes no such arguments.
     """
     flags = (*flags, HELP)
     if not {"--help", "-h"}.isdisjoint(argv):
         print_help(about, flags, with_config=False, words=words)
         raise SystemExit(0)
     given, faults = parse(argv, {}, flags, words)
-    if words is not None and not faults and words.name not in given:
+    if words is not None and words.default is None and not faults and words.name not in given:
         faults.append(f"no {words.name} given; give {words.help}.")
     if faults:
         fail("\n".join(faults))
     values = _with_defaults(given, flags)
     _check_writable(values, flags)
-    return values if words is None else {**values, words.name: given[words.name]}
+    return values if words is None else {**values, words.name: given.get(words.name, words.default)}
 
 
-_CONFIG = Flag("config", "the experiment: FILE.py, or FILE.py:ARG where the file takes an argument")
+_CONFIG = Flag("config", "FILE.py or a shipped name (lra/listops), and :ARG where it takes one")
 
 
 def _with_defaults(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,30 @@ from ssm_jax.config.argv import guess, near_files
 from ssm_jax.config.check import check
 from ssm_jax.files import local_path
 
+CONFIGS = Path(__file__).parents[1] / "configs"  # a folder of the wheel; a link in the repository
 
-def load_config(spec: str) -> ConfigDict:
+
+def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """The locked and checked config of an experiment.
+
+    Args:
+      spec: `FILE.py[:ARG]`, or the name of a shipped config, such as "lra/listops:s4d".
+      overrides: values by dotted option, such as {"model.alpha": 3.0}.
+
+    Raises:
+      ValueError: one line per fault: as `read_config`, and options that there are not, or whose
+        values do not fit or cannot work.
+    """
+    cfg = read_config(spec).lock()
+    faults, typed = _typed(overrides or {}, cfg)
+    if faults:
+        raise ValueError("\n".join(faults))
+    cfg.update_from_flattened_dict(typed)
+    check(cfg)
+    return cfg
+
+
+def read_config(spec: str) -> ConfigDict:
     """The config that `FILE.py[:ARG]` makes: get_config(ARG), or get_config() without a colon.
 
     The file is run afresh each time and leaves nothing in sys.modules and no compiled copy.
@@ -99,23 +122,9 @@ def _cell_faults(cell: Any, cfg: ConfigDict) -> tuple[list[str], dict[str, Any]]
     """What is wrong with a cell, and the cell with its values in the types of the options."""
     if not isinstance(cell, Mapping) or not cell:
         return [f"it is {cell!r:.60}, not a dict of options."], {}
-    flat = config_lib.flatten(cfg)
-    faults: list[str] = []
-    typed: dict[str, Any] = {}
-    for key, value in cell.items():
-        if key not in flat:
-            faults.append(f"{key!r} is no option{guess(str(key), flat)}")
-            continue
-        if key == "seed":
-            faults.append("seed is no option to sweep; give --seeds=N.")
-            continue
-        kind = type(flat[key])
-        value = value.item() if hasattr(value, "item") else value  # NumPy's numbers
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            faults.append(f"{key}={value!r} is a {type(value).__name__}, not a {kind.__name__}.")
-        typed[key] = value
+    faults, typed = _typed(cell, cfg)
+    if "seed" in cell:
+        faults.append("seed is no option to sweep; give --seeds=N.")
     if not faults:
         changed = cfg.copy_and_resolve_references()
         changed.update_from_flattened_dict(typed)
@@ -124,6 +133,31 @@ def _cell_faults(cell: Any, cfg: ConfigDict) -> tuple[list[str], dict[str, Any]]
         except ValueError as error:
             faults += str(error).splitlines()
     return faults, typed
+
+
+def _typed(values: Mapping[str, Any], cfg: ConfigDict) -> tuple[list[str], dict[str, Any]]:
+    """What is wrong with some options, and those there are with values of their types."""
+    flat = config_lib.flatten(cfg)
+    faults: list[str] = []
+    typed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in flat:
+            faults.append(f"{key!r} is no option{guess(str(key), flat)}")
+            continue
+        kind = type(flat[key])
+        value = value.item() if hasattr(value, "item") else value  # NumPy's numbers
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            faults.append(f"{key}={value!r} is a {type(value).__name__}, not a {kind.__name__}.")
+        typed[key] = value
+    return faults, typed
+
+
+def shipped() -> dict[str, Path]:
+    """The files of the configs that come with the package, by name: lra/listops."""
+    files = sorted(CONFIGS.rglob("*.py"))
+    return {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in files}
 
 
 def _split(spec: str) -> tuple[str, str]:
@@ -141,7 +175,7 @@ def _split(spec: str) -> tuple[str, str]:
         name = ":".join(parts[:count])
         if os.path.isfile(name):
             return name, ":".join(parts[count:])
-    return parts[0], ":".join(parts[1:])
+    return str(shipped().get(parts[0], parts[0])), ":".join(parts[1:])
 
 
 def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any]) -> Any:
@@ -155,7 +189,10 @@ def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any
         raise ValueError(f"--config is missing; give --config=FILE.py{near_files('denoise')}.")
     name, arg = _split(spec)
     if not Path(name).is_file():
-        raise ValueError(f"{asked}: there is no file {name}{near_files(name)}.")
+        if name.endswith(".py"):
+            raise ValueError(f"{asked}: there is no file {name}{near_files(name)}.")
+        near = ", ".join(get_close_matches(name, shipped(), cutoff=0)) or "none"
+        raise ValueError(f"{asked}: no config that is shipped has this name; nearest: {near}.")
     module = types.ModuleType(f"config_file_{len(sys.modules)}")
     module.__file__ = name
     # A dataclass in the file looks itself up there while it is made.

@@ -177,6 +177,47 @@ def time_to_halve(distance: float, pole: Pole) -> float:
     return (primitive(distance) - primitive(distance / 2)) / scale
 
 
+BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+DISTANCES = np.geomspace(1e2, 1e4, 13)
+WAYS = np.geomspace(2, 16, 7)
+STEPS, RATE = 100, 1.0
+ARRIVAL_RATE = 1e-2
+
+
+def measure() -> dict[str, Any]:
+    """How far the pole moves and how long it takes: "bands", "wishes", "arrival" and "steps"."""
+    pole = Pole()
+
+    def row(beta: float, *, wish: bool) -> dict[str, Any]:
+        pulls = [pull_of_band(pole, d, beta, wish=wish, steps=STEPS, rate=RATE) for d in DISTANCES]
+        moved = np.array([pull.moved for pull in pulls])
+        formula = np.array([pull.formula for pull in pulls])
+        gradient = np.array([pull.gradient for pull in pulls])
+        return {
+            "beta": beta,
+            "law": (2 if wish else 1) * beta - 2,
+            "slope": steepness(DISTANCES, moved),
+            "slope_of_gradient": steepness(DISTANCES, gradient),
+            "worst_gradient_error": float(np.max(np.abs(gradient / formula - 1))),
+            "distance": DISTANCES.tolist(),
+            "moved": moved.tolist(),
+            "moved_by_formula": (-STEPS * RATE * formula).tolist(),
+        }
+
+    steps = [steps_to_halve(d, pole, ARRIVAL_RATE) for d in WAYS]
+    return {
+        "bands": [row(beta, wish=False) for beta in BETAS],
+        "wishes": [row(beta, wish=True) for beta in BETAS],
+        "arrival": {
+            "distance": WAYS.tolist(),
+            "steps": steps,
+            "steps_by_formula": [time_to_halve(d, pole) / ARRIVAL_RATE for d in WAYS],
+            "slope": steepness(WAYS[-4:], np.array(steps[-4:], float)),
+        },
+        "steps": STEPS,
+    }
+
+
 COLOURS = ("#8a4fb0", "#1f6fb4", "0.2", "#2f8f5b", "#d1590a")
 
 
@@ -184,7 +225,7 @@ def one_pole_figure(results: Mapping[str, Any]) -> Figure:
     """How far a pole moves in a number of steps, and how long it takes to arrive.
 
     Args:
-      results: of scripts/one_pole.py: "bands" and "arrival".
+      results: of `measure`.
     """
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     figure.suptitle("A pole feels its neighbourhood: what a target at a distance does to it")

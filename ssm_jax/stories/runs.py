@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,6 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssm_jax import config as config_lib
-from ssm_jax.config import cli
-from ssm_jax.config.argv import Flag
-from ssm_jax.data.prepare import default_data_dir
 from ssm_jax.files import parse_json, replace_atomically, write_json
 from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.results import by_cell, status_of
@@ -123,31 +120,3 @@ def publish(
     write_json(job.folder / "results.json", published(results))
     replace_atomically(job.folder / "table.md", to_markdown(columns, rows))
     Console().print(to_screen(columns, rows, title=title))
-
-
-def load(argv: Sequence[str], name: str, *, about: str, flags: Sequence[Flag] = ()) -> cli.Command:
-    """The options of `scripts/NAME.py`, whose experiment is configs/NAME.py unless told otherwise.
-
-    Args:
-      argv: the arguments.
-      name: of the story, and of its task.
-      about: head of `--help`.
-      flags: besides --folder, --seeds and --data_dir.
-
-    Raises:
-      SystemExit: as `cli.load`; or for a config of another task, or no seed.
-    """
-    usual, folder = f"configs/{name}.py", Path(f"runs/{name}")
-    shared = (
-        Flag("folder", "where the runs and the results are", folder, kind=Path, writes="folder"),
-        Flag("seeds", "runs of each setting, from --config.seed on", 1, int),
-        replace(cli.DATA_DIR, default=default_data_dir()),
-    )
-    if not any(word.startswith("--config=") or word == "--config" for word in argv):
-        argv = [f"--config={usual}", *argv]
-    command = cli.load(argv, flags=(*shared, *flags), about=about)
-    if command.cfg.task != name:
-        cli.fail(f"task={command.cfg.task!r} is not {name}; give a config such as {usual}.")
-    if command.values["seeds"] < 1:
-        cli.fail(f"--seeds={command.values['seeds']} must be at least 1.")
-    return command

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssm_jax import config as config_lib
+from ssm_jax.data.prepare import default_data_dir
+from ssm_jax.files import parse_json
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.train import restart
@@ -21,7 +24,7 @@ from ssm_jax.train.console import parameter_table
 from ssm_jax.train.crash import diverged
 from ssm_jax.train.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.train.evaluation import PerLength, evaluation_step, split_means
-from ssm_jax.train.experiment import Experiment
+from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.train.runs.open import UNUSABLE, Opened, best_of
 from ssm_jax.train.runs.result import below_reference, draw, mark_done, summary_of, write_summary
@@ -102,6 +105,36 @@ def train_and_evaluate(
                 finished = run.train(found.state, start) and run.conclude()
             sink.close()
     return EXIT_DONE if finished else EXIT_STOPPED
+
+
+def run_experiment(
+    cfg: ConfigDict,
+    workdir: str | Path,
+    *,
+    data_dir: Path | None = None,
+    files: Path | None = None,
+    wandb: str = "disabled",
+    argv: Sequence[str] = (),
+    fresh: bool = False,
+    accept_log: bool = False,
+) -> dict[str, Any] | None:
+    """Train the experiment that a config describes in a folder, or continue it there.
+
+    Args:
+      cfg: see `config.load.load_config`.
+      workdir: folder of the run.
+      data_dir: of prepared data; None: $SSM_JAX_DATA_DIR, or ./data.
+      files: official files of the user, an archive or a folder.
+      wandb, argv, fresh, accept_log: as in `train_and_evaluate`, which has the errors too.
+
+    Returns:
+      The run's summary.json; None if it was stopped on request: the same call continues it.
+    """
+    experiment = build(cfg, data_dir=data_dir or default_data_dir(), files=files)
+    code = train_and_evaluate(
+        experiment, Path(workdir), wandb=wandb, argv=argv, fresh=fresh, accept_log=accept_log
+    )
+    return None if code == EXIT_STOPPED else parse_json(Workdir(Path(workdir)).summary.read_text())
 
 
 @dataclass

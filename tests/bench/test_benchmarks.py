@@ -10,7 +10,7 @@ from benchmarks.buckets import measure_buckets
 from benchmarks.floor import kernel_flops, layer_seconds
 from benchmarks.layers import measure_layer
 from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
-from ssm_jax.config.cli import load_config
+from ssm_jax.config.load import load_config
 
 
 def config(arg="") -> ConfigDict:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from small_listops import SMALL, generated
 
+from ssm_jax.commands import data as commands
 from ssm_jax.data.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,25 +45,15 @@ def start_script():
     return start
 
 
-@pytest.fixture(scope="session")
-def script() -> ModuleType:
-    """`scripts/prepare_data.py` as a module."""
-    path = ROOT / "scripts" / "prepare_data.py"
-    spec = importlib.util.spec_from_file_location("prepare_data_script", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def run_script(script, capsys):
+def run_script(capsys):
     """Run it in this process, which saves its start; returns (code, stdout, lines of stderr)."""
 
     def run(*arguments: object) -> tuple[int, str, list[str]]:
         capsys.readouterr()
         try:
-            code = script.main([str(argument) for argument in arguments])
+            words = [str(argument) for argument in arguments]
+            code = commands.prepare(words, ["scripts/prepare_data.py"])
         except SystemExit as ended:
             code = ended.code
         out, err = capsys.readouterr()

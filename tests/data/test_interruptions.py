@@ -125,9 +125,9 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_same_command_goes_on(
             full.setattr(module, name, half)
         code, _, err = run_script(*arguments_of(SMALL, tmp_path))
     assert code == 2
-    assert [line for line in err if "prepare_data.py" in line] == [err[-1]]
+    assert [line for line in err if line.startswith("error: ")] == [err[-1]]
     assert err[-1] == (
-        f"prepare_data.py: {folder}: not prepared (No space left on device); make room, then run "
+        f"error: {folder}: not prepared (No space left on device); make room, then run "
         "the same command again: it goes on from there."
     )
     left = {p.name for p in tmp_path.rglob("*") if not p.name.startswith(".")}

@@ -224,7 +224,7 @@ def test_the_sample_is_split_and_says_that_it_is_no_official_test(sample, tmp_pa
 
 
 def test_the_command_that_an_error_names_prepares_the_sample(
-    sample, tmp_path, monkeypatch, run_script, script
+    sample, tmp_path, monkeypatch, run_script
 ):
     """Word for word, but for the size of the sample."""
     read_sample = imdb.read_sample

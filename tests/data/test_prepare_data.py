@@ -99,8 +99,8 @@ def test_verification_of_nothing_names_the_command(tmp_path, run_script):
         (["verify", "cifar10"], "cifar10"),
         (["verify"], "TASK"),
         (["prepare", "listops", "--n_train=0"], "n_train=0"),
-        (["prepare", "listops", "--n_tran=5"], "--n_tran=5"),
-        (["prepare", "listops", "--seed=x"], "invalid int value: 'x'"),
+        (["prepare", "listops", "--n_tran=5"], "--n_tran; did you mean --n_train?"),
+        (["prepare", "listops", "--seed=x"], "--seed=x does not fit: it must be a whole number"),
         (["prepare", "listops", "--workers=0"], "--workers=0 must be at least 1"),
         (["prepare", "listops", "--workers=-2"], "--workers=-2 must be at least 1"),
         (["prepare", "listops", "--source=sample"], "sample"),
@@ -117,7 +117,10 @@ def test_verification_of_nothing_names_the_command(tmp_path, run_script):
         (["prepare", "image", "--from=/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["prepare", "image", "--n_train=5"], "--n_train changes nothing about --source=official"),
         (["prepare", "image", "--source=stand_in", "--from=x"], "give one of the two"),
-        (["prepare", "pathfinder", "--upstream=maybe"], "'maybe' is neither true nor false"),
+        (
+            ["prepare", "pathfinder", "--upstream=maybe"],
+            "--upstream=maybe does not fit: it must be true or false",
+        ),
         (["prepare", "pathx", "--source=stand_in"], "stand_in"),
     ],
 )

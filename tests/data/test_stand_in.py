@@ -79,9 +79,13 @@ def test_each_class_has_its_mark():
         ("--n_test=-3", "n_test=-3 of a stand-in must be at least 1"),
         ("--seed=-1", "seed=-1 of a stand-in must be at least 0"),
         (
+            "--seed=4294967296",
+            "seed=4294967296 is out of range; it must be at least 0 and below 2^32 = 4294967296",
+        ),
+        (
             "--seed=18446744073709551616",
-            "seed=18446744073709551616 is out of range; it must be at least 0 and below 2^32 = "
-            "4294967296",
+            "--seed=18446744073709551616 does not fit: it must be a whole number of at most 63 "
+            "bits",
         ),
     ],
 )
@@ -89,5 +93,5 @@ def test_counts_and_seeds_out_of_range_are_refused(tmp_path, run_script, task, a
     code, _, err = run_script(
         "prepare", task, "--source=stand_in", f"--data_dir={tmp_path}", argument
     )
-    assert (code, err) == (2, [f"prepare_data.py: {message}."])
+    assert (code, err) == (2, [f"error: {message}."])
     assert not list(tmp_path.glob("*/stand_in-*"))

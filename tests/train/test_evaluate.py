@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import runpy
 import shutil
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from scipy.stats import binomtest, norm
 from tiny import tiny_config, tiny_experiment
 
 from ssm_jax import config as config_lib
-from ssm_jax.config.cli import load_config
+from ssm_jax.commands import runs as commands
+from ssm_jax.config.load import load_config
 from ssm_jax.files import write_json
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch
@@ -38,7 +38,6 @@ from ssm_jax.train.runs.tables import print_evaluation
 from ssm_jax.train.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts/evaluate.py"
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
 SHORT = {
     "model__depth": 1,
@@ -228,7 +227,7 @@ def test_tables_fit_100_columns_and_show_the_numbers(best, capsys):
 def test_script_prints_the_tables_and_writes_the_result(run, best, data_dir, tmp_path, capsys):
     out = tmp_path / "results/a.json"
     argv = [f"--workdir={run}", f"--data_dir={data_dir}", f"--out={out}"]
-    assert runpy.run_path(str(SCRIPT))["main"](argv) == 0
+    assert commands.evaluate(argv, ["scripts/evaluate.py"]) == 0
     written = json.loads(out.read_text())
     assert written.keys() == best.keys()
     assert {**written, "evaluation": None} == {**best, "evaluation": None}
@@ -247,7 +246,7 @@ def test_script_prints_the_tables_and_writes_the_result(run, best, data_dir, tmp
 )
 def test_wrong_arguments_are_one_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(SCRIPT))["main"](arguments)
+        commands.evaluate(arguments)
     assert end.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and words in lines[0]

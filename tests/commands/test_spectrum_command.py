@@ -1,8 +1,7 @@
-"""scripts/spectrum.py: a task's data, a file of one's own, and what it refuses."""
+"""`ssm-jax spectrum`: a task's data, a file of one's own, and what it refuses."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,20 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from ssm_jax.commands import data
+
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/spectrum.py"
 
 
 @pytest.fixture
 def spectrum(monkeypatch):
-    """Runs the script in this process, from the project's folder."""
-    spec = importlib.util.spec_from_file_location("spectrum", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Runs the command in this process, from the project's folder."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "160")
-    return lambda *words: module.main([str(word) for word in words])
+    return lambda *words: data.spectrum([str(word) for word in words])
 
 
 def test_a_file_of_ones_own_is_read_and_drawn(tmp_path, spectrum, capsys):

@@ -1,0 +1,131 @@
+"""The command `ssm-jax`: one command line for all that the package does.
+
+Each command is a function of its arguments and of the words that called it, for the records; its
+docstring is its `--help`. The scripts in scripts/ are doors to the same functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import ssm_jax
+from ssm_jax import stop
+
+# By name, the module of its function and what it does.
+COMMANDS = {
+    "train": ("train", "train one experiment, or continue it"),
+    "evaluate": ("runs", "evaluate a checkpoint of a run on a split"),
+    "analyze": ("runs", "show what the layers of a run do to frequencies"),
+    "sweep": ("train", "train an experiment at every value of some options"),
+    "report": ("runs", "set the results of runs beside the published ones"),
+    "prepare": ("data", "generate, download or read the data of the Long Range Arena"),
+    "spectrum": ("data", "choose alpha and beta from the spectrum of the input"),
+    "denoise": ("stories", "see a frequency bias strengthened, weakened and reversed"),
+    "waves": ("stories", "see which waves a model learns under four settings"),
+    "one-pole": ("stories", "see how far a pole feels a distant target"),
+}
+TRAINING = ("train", "sweep", "denoise", "waves")
+
+
+def main(name: str | None = None) -> NoReturn:
+    """Run a command and end the process with its exit code.
+
+    Args:
+      name: of the command, for a script of its own; None: the first word of the command line.
+    """
+    called, words = [f"scripts/{Path(sys.argv[0]).name}"], 0
+    if name is None:
+        name, words = (sys.argv[1:] or [""])[0], 1
+        called = ["ssm-jax", name]
+    if name in TRAINING:
+        stop.catch_signals()  # the imports take a moment
+    from ssm_jax.config import cli
+
+    def run(argv: list[str]) -> int:
+        if name not in COMMANDS:
+            return _answer(name)
+        module = importlib.import_module(f"ssm_jax.commands.{COMMANDS[name][0]}")
+        code: int = getattr(module, name.replace("-", "_"))(argv[words:], called)
+        return code
+
+    cli.run_main(run)
+
+
+def _answer(word: str) -> int:
+    """Answer a first word that is not the name of a command."""
+    from ssm_jax.config import cli
+    from ssm_jax.config.argv import guess
+
+    if word == "--version":
+        print(f"ssm-jax {ssm_jax.__version__}")
+    elif word in ("--help", "-h", "help"):
+        print("Train state space models and choose their frequency bias.\n\nCommands:")
+        for name, (_, about) in COMMANDS.items():
+            print(f"  ssm-jax {name:12}{about}")
+        print("\nssm-jax COMMAND --help shows what a command takes; --version is that of ssm_jax.")
+    elif not word:
+        cli.fail(f"no command given; choose one of {', '.join(COMMANDS)}.")
+    else:
+        cli.fail(f"unknown command {word!r}{guess(word, COMMANDS)}")
+    return 0
+
+
+def start_jax(*, compiled: bool = True) -> None:
+    """Let this process keep its freed memory, before JAX starts its threads.
+
+    Args:
+      compiled: also keep compiled programs in the user's cache, which saves a tiny run 15 of 20 s
+        at its second start; a program's numbers do not depend on when it was compiled.
+    """
+    from ssm_jax.kernels.cpu import keep_freed_memory
+
+    keep_freed_memory()
+    if compiled:
+        from ssm_jax.files import user_cache
+        from ssm_jax.sweep.runs import share_compiled
+
+        if (folder := user_cache()) is not None and _usable(folder):
+            share_compiled(folder)
+
+
+KEPT_S = 30 * 86_400  # seconds that a compiled program is kept in the user's cache
+
+
+def _usable(folder: Path) -> bool:
+    """Whether a cache can be written; programs compiled a month ago are removed from it."""
+    from ssm_jax.files import check_writable
+
+    try:
+        check_writable(folder, "folder")
+        for file in folder.glob("compiled/*-cache"):
+            if file.stat().st_mtime < time.time() - KEPT_S:
+                file.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def write_result(
+    path: Path, found: Mapping[str, Any], words: Sequence[str], *, seed: int | None = None
+) -> None:
+    """Write what a command found as JSON, with the command and the code that found it.
+
+    Args:
+      path: of the file; its folder is made.
+      found: the result; words: the command.
+      seed: of the experiment; None: the time of the start instead.
+    """
+    # Here, because it imports JAX to name the devices.
+    from ssm_jax.files import write_json
+    from ssm_jax.train.record import run_record
+
+    record = run_record({}, "", seed or 0, {}, words)
+    last = "started" if seed is None else "seed"
+    kept = {key: record[key] for key in ("command", "git", "versions", "devices", last)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**found, **kept})

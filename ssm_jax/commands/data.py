@@ -1,0 +1,358 @@
+"""The commands about data: prepare them, and look at their spectrum."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from inspect import getdoc
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from ssm_jax import config as config_lib
+from ssm_jax.commands import write_result
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag, guess
+from ssm_jax.config.check import seed_fault
+from ssm_jax.data.describe import facts_of, table_of
+from ssm_jax.data.manifest import DamagedError
+from ssm_jax.data.prepare import Place, check_name
+from ssm_jax.data.prepare import prepare as make
+from ssm_jax.data.store import stores_of, unfinished, verify_store
+from ssm_jax.data.workers import cpu_count
+from ssm_jax.files import os_fault, printable
+from ssm_jax.lra.catalog import CATALOG, Entry, command_of
+from ssm_jax.stop import EXIT_INTERRUPTED
+from ssm_jax.tables import Columns, cells, to_screen
+
+VERBS = ("list", "prepare", "verify")
+WORDS = Flag("task", f"{'|'.join(VERBS)} TASK; prepare may be left out")
+
+
+def prepare(argv: list[str], called: Sequence[str] = ("ssm-jax", "prepare")) -> int:
+    """Prepare the data of the Long Range Arena: generate them, or read official files, once.
+
+        ssm-jax prepare list                                     # what there is, and is not
+        ssm-jax prepare pathfinder                               # generated
+        ssm-jax prepare image                                    # downloaded
+        ssm-jax prepare text --source=sample                     # of an installed package
+        ssm-jax prepare retrieval --from=PATH                    # official files
+        ssm-jax prepare verify pathfinder                        # every byte
+
+    An interrupted preparation goes on where it was when the same command is given again. Generated
+    data are never put in the place of official ones: --source says which, and every result repeats
+    it. `ssm-jax prepare TASK --help` shows what can be chosen of a task.
+    """
+    words = [word for word in argv[:2] if not word.startswith("-")]
+    if words and words[0] in CATALOG:
+        words, argv = ["prepare", *words], ["prepare", *argv]
+    verb, task = (*words, "", "")[:2]
+    entry = CATALOG.get(task) if verb == "prepare" else None
+    tasks = CATALOG if entry is None else {task: entry}
+    about = "\n".join(f"  {name:14}{kind.about}" for name, kind in tasks.items())
+    flags = (cli.DATA_DIR,) if entry is None else (cli.DATA_DIR, *_flags_of(entry))
+    values = cli.load_flags(argv, flags=flags, about=f"{getdoc(prepare)}\n\n{about}", words=WORDS)
+    words = values.pop("task")
+    try:
+        match words:
+            case ["list"]:
+                shown = list_tasks(values["data_dir"])
+            case ["verify", task] if task in CATALOG:
+                shown = verify_task(task, values["data_dir"])
+            case ["prepare", task] if entry is not None:
+                shown = prepare_task(task, entry, values, [*called, *argv])
+            case ["prepare" | "verify", *rest]:
+                fault = f"{' '.join(rest)!r} is not one" if rest else "none given"
+                raise ValueError(f"{words[0]} TASK: {fault}; choose from {', '.join(CATALOG)}.")
+            case _:
+                known = (*VERBS, *CATALOG)
+                raise ValueError(f"unknown task {' '.join(words)!r}{guess(words[0], known)}")
+    except (ValueError, OSError) as error:  # also of Python, about the user's files
+        cli.fail(printable(os_fault(error) if isinstance(error, OSError) else str(error)))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(shown)
+    return 0
+
+
+def _flags_of(entry: Entry) -> tuple[Flag, ...]:
+    """What can be chosen of a data set."""
+    usual = f"else {entry.sources[0]}, or official with --from"
+    kinds = get_type_hints(entry.options)
+    return (
+        Flag("source", f"where the examples come from; {usual}", choices=entry.sources),
+        Flag("from", f"official files: {entry.files}", kind=Path),
+        Flag("workers", "processes; else one per core. Changes no number", kind=int),
+        Flag("record", "also write what was made to a JSON file", kind=Path, writes="file"),
+        *(
+            Flag(field.name, f"else {field.default}, as published", kind=kinds[field.name])
+            for field in dataclasses.fields(entry.options)
+        ),
+    )
+
+
+def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequence[str]) -> str:
+    """Make a data set unless it is there; a table of what it holds."""
+    files, data_dir, workers = values["from"], values["data_dir"], values["workers"]
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers={workers} must be at least 1.")
+    source = values["source"] or ("official" if files else entry.sources[0])
+    if files is not None and source not in entry.reads:
+        raise ValueError(
+            f"--from={files} says what to read, --source={source} that nothing is; "
+            "give one of the two."
+        )
+    names = [field.name for field in dataclasses.fields(entry.options)]
+    given = {name: values[name] for name in names if values[name] is not None}
+    for name in entry.unread[source]:
+        if name in given:
+            raise ValueError(
+                f"--{name} changes nothing about --source={source} of {task}; give one of the two."
+            )
+    # The generators take more, but no experiment could name such data.
+    if given.get("seed", 0) > 0 and (fault := seed_fault("seed", given["seed"])) is not None:
+        raise ValueError(fault)
+    start = time.perf_counter()
+    place = Place(data_dir, files, workers or cpu_count())
+    folder = make(entry.recipe(entry.options(**given), source, place), data_dir)
+    verify_store(folder)
+    seconds, facts = time.perf_counter() - start, facts_of(folder, known=True)
+    if (path := values["record"]) is not None:
+        write_result(path, {**facts, "seconds": round(seconds, 1)}, words)
+    return f"{table_of(facts)}\n\n{folder} ready in {seconds:.1f} s"
+
+
+def verify_task(task: str, data_dir: Path) -> str:
+    """Compare every byte of the task's data sets with their manifests; tables of what they hold."""
+    folders = stores_of(data_dir, task)
+    if not folders:
+        raise FileNotFoundError(
+            f"no {task} data in {data_dir}; run: python scripts/prepare_data.py prepare {task} "
+            f"--data_dir={data_dir}"
+        )
+    shown = []
+    for folder in folders:
+        try:
+            verify_store(folder)
+            check_name(folder)
+        except DamagedError as error:
+            again = command_of(folder, data_dir)
+            raise ValueError(f"{str(error).removesuffix('.')}: {again}") from None
+        links = [path for path in (folder, *sorted(folder.iterdir())) if path.is_symlink()]
+        followed = "".join(f"\n{path} is a link to {path.resolve()}" for path in links)
+        shown.append(
+            f"{table_of(facts_of(folder, known=True))}\n\n{folder} is as it was written{followed}"
+        )
+    return "\n\n".join(shown)
+
+
+def list_tasks(data_dir: Path) -> str:
+    """What is prepared, what an interrupted preparation left, and how to get the rest."""
+    lines = []
+    for name, entry in CATALOG.items():
+        lines += [f"{name}: {entry.about}", f"  sources: {', '.join(entry.sources)}"]
+        folders = stores_of(data_dir, name)
+        for folder in folders:
+            try:
+                about = facts_of(folder)["detail"]
+            except (ValueError, OSError) as error:  # a damaged one must not hide the others
+                about = str(error)
+            lines.append(f"  {folder}: {about}")
+        for folder in unfinished(data_dir, name):
+            lines.append(f"  {folder}: unfinished; the command that began it goes on")
+        if not folders:
+            lines.append(
+                f"  not prepared; run: python scripts/prepare_data.py prepare {name} "
+                f"--data_dir={data_dir}"
+            )
+        lines.append(f"  official files: {entry.files}")
+    return "\n".join(lines)
+
+
+SPECTRUM = (
+    Flag("file", "array of your own, .npy, in the place of the task's data", kind=Path),
+    Flag("tokens", "the file holds token ids, (L,) or (n, L)", False, bool),
+    Flag("n", "sequences that are read, evenly spread", 500, int),
+    Flag("alphas", "candidates", (0.1, 0.3, 1.0, 3.0, 10.0), tuple),
+    Flag("band", "share of the energy that the band holds", 0.9, float),
+    Flag("low", "start of the fit, rad per sample; if not given, 2 turns in a segment", kind=float),
+    Flag("high", "end of the fit, rad per sample; if not given, pi / 2", kind=float),
+    Flag("out", "file for the result, JSON", kind=Path, writes="file"),
+    Flag("figure", "file for the figure, PNG", kind=Path, writes="file"),
+    cli.DATA_DIR,
+    cli.FROM,
+)
+
+
+def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -> int:
+    """The power spectrum of a task's input, or of your own data, and a starting alpha and beta.
+
+        ssm-jax spectrum --config=lra/image --config.data.source=fashion_mnist
+        ssm-jax spectrum --file=signals.npy --figure=spectrum.png
+
+    --file is an array (L,), (n, L) or (n, L, channels); with --config too, its layer is that of the
+    experiment, else 64 modes with dt from 0.001 to 0.1. Prints how steeply the power falls, where
+    the energy lies, and for each alpha what the modes of a new S4D layer make of it. These are
+    starting points: confirm them by a sweep (ssm-jax sweep).
+    """
+    given = {word.partition("=")[0] for word in argv}
+    about = getdoc(spectrum) or ""
+    if "--file" in given and "--config" not in given:
+        cfg, values = config_lib.default(), cli.load_flags(argv, flags=SPECTRUM, about=about)
+        cfg.name = values["file"].stem
+    else:
+        cfg, values, _ = cli.load(argv, flags=SPECTRUM, about=about)
+    alphas, share, n = values["alphas"], values["band"], values["n"]
+    if n < 1 or not 0 < share < 1:
+        cli.fail(f"--n={n} must be at least 1, --band={share} between 0 and 1.")
+    if not all(isinstance(alpha, (int, float)) and alpha > 0 for alpha in alphas):
+        cli.fail(f"--alphas={alphas} does not fit: they must be numbers greater than 0.")
+    y_N, dt = _modes_of(cfg.model), (cfg.model.dt_min, cfg.model.dt_max)
+    if (path := values["file"]) is not None:
+        sequences, vocabulary, detail = _from_file(path, values["tokens"], n)
+    else:
+        place = Place(values["data_dir"], values["from"])
+        sequences, vocabulary, detail = _from_task(cfg, place, n)
+    from ssm_jax.analysis.choose import recommend
+
+    found, fit, facts = recommend(
+        sequences,
+        y_N,
+        dt,
+        alphas=alphas,
+        share=share,
+        n_tokens=vocabulary,
+        low=values["low"],
+        high=values["high"],
+    )
+    layer = {"init": cfg.model.init, "d_state": cfg.model.d_state, "dt": list(dt)}
+    result = {"name": cfg.name, "data": detail, "layer": layer, **facts}
+    _show(result)
+    if values["figure"] is not None:
+        from ssm_jax.plots.spectrum import draw_spectrum
+
+        shown = {1.0: "", float(max(alphas)): "", facts["alpha"]: "start"}
+        shown = dict(sorted(shown.items()))
+        draw_spectrum(values["figure"], found, fit, y_N=y_N, dt=dt, alphas=shown, title=cfg.name)
+    if values["out"] is not None:
+        write_result(values["out"], result, [*called, *argv], seed=cfg.seed)
+    return 0
+
+
+def _modes_of(model: ConfigDict) -> np.ndarray:
+    """|Im a| of the modes of a channel at alpha = 1, rad per unit of time.
+
+    Raises:
+      ValueError: another layer than S4D with zero-order hold, whose modes have no angle y dt.
+    """
+    from ssm_jax.init import initial_modes
+
+    if model.layer != "s4d" or model.discretization != "zoh":
+        raise ValueError(
+            f"model.layer={model.layer} with model.discretization={model.discretization} does not "
+            "fit: the modes that are counted are those of s4d with zoh."
+        )
+    return np.abs(initial_modes(model.init, model.d_state, seed=model.init_seed).A_SN[0].imag)
+
+
+Read = tuple[list[np.ndarray], int | None, str]  # sequences, size of the vocabulary, what they are
+
+
+def _spread(size: int, n: int) -> np.ndarray:
+    """The numbers of n examples of so many, evenly spread."""
+    return np.unique(np.linspace(0, size - 1, min(n, size)).astype(int))
+
+
+def _from_file(path: Path, tokens: bool, n: int) -> Read:
+    """The sequences in a .npy file.
+
+    Raises:
+      ValueError: a file that is no such array.
+    """
+    if path.suffix != ".npy":
+        raise ValueError(f"--file={path} does not fit: it must be a .npy of numpy.save.")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"--file={path} is no array that can be read ({error}).") from error
+    array = array[None] if array.ndim == 1 else array
+    if array.ndim not in ((2,) if tokens else (2, 3)) or not array.size:
+        raise ValueError(f"--file={path} has the shape {array.shape}; see --help for those read.")
+    if array.dtype.kind not in ("iu" if tokens else "iufb"):
+        what = "whole" if tokens else "real"
+        raise ValueError(f"--file={path} holds {array.dtype}; it must hold {what} numbers.")
+    chosen = array[_spread(len(array), n)]
+    vocabulary = int(chosen.max()) + 1 if tokens else None
+    return list(chosen), vocabulary, f"{path.name}, {len(array):,} sequences"
+
+
+def _from_task(cfg: ConfigDict, place: Place, n: int) -> Read:
+    """Training sequences of a task.
+
+    Raises:
+      ValueError: a task whose examples are no sequences.
+    """
+    from ssm_jax.tasks import TASKS
+
+    dataset = TASKS[cfg.task].open_data(cfg.data.to_dict(), place)
+    sequences: list[np.ndarray] = []
+    for index in _spread(dataset.size("train"), n):
+        batch = dataset.gather("train", np.array([index]))
+        inputs = batch["inputs"][0]
+        if "lengths" in batch:  # tokens, one row or the two of a pair
+            lengths = np.atleast_1d(batch["lengths"][0])
+            rows = inputs.reshape(len(lengths), -1)
+            sequences += [row[:steps] for row, steps in zip(rows, lengths, strict=True)]
+        elif len(inputs) != dataset.steps_of(batch):
+            raise ValueError(f"the examples of task={cfg.task} are no sequences; give --file.")
+        else:
+            sequences.append(inputs)
+    return sequences, getattr(dataset, "vocab_size", None), dataset.provenance.detail
+
+
+FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is called no power law
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """Print a result."""
+    fit, layer, alpha = result["fit"], result["layer"], result["alpha"]
+    gains = ", ".join(f"{gain:.3g} ({unit})" for unit, gain in result["gain_at_nyquist"].items())
+    below = ", ".join(
+        f"{100 * float(s):g} % below {w:.3g}" for s, w in result["energy_below"].items()
+    )
+    band = f"{100 * result['band']:g} %"
+    left_out = f", {result['too_short']} too short" if result["too_short"] else ""
+    poor = "; no straight line: look at the figure before you use it"
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(
+        f"{result['name']}: {result['data']}\n"
+        f"inputs: {result['inputs']}; {result['sequences']:,} sequences of "
+        f"{result['length']:,.0f} samples on average{left_out}\n"
+        f"method: {result['method']}\n"
+        f"slope: power ~ w^-gamma, gamma = {fit['gamma']:.2f} ± {fit['half_width']:.2f} (95 %, by "
+        f"the residuals) from {fit['low']:.3g} to {fit['high']:.3g} rad per sample"
+        f"{poor if fit['half_width'] > FAR else ''}\n"
+        f"energy: {', '.join(below)} rad per sample (Nyquist 3.14)\n"
+        f"start: beta = gamma / 2 = {result['beta']:.2f}, a third-party rule of thumb; gain at "
+        f"Nyquist by unit of beta: {gains}\n"
+        f"start: alpha = {alpha:.3g}: half of the channels reach past the band that holds {band} "
+        "of the energy"
+    )
+    columns: Columns = {
+        "alpha": lambda w: f"{w['alpha']:.3g}{'*' if w['alpha'] == alpha else ''}",
+        "highest mode, rad per sample": "{lowest:.3g} to {highest:.3g}",
+        "modes beyond Nyquist": "{aliased:.0%}",
+        "channels without": "{clean:.0%}",
+        "energy within reach": "{reached:.0%}",
+        f"modes in the {band} band": f"{{within:.1f}} of {layer['d_state']}",
+    }
+    dt_min, dt_max = layer["dt"]
+    title = f"{layer['init']}, {layer['d_state']} modes, dt {dt_min:g} to {dt_max:g}"
+    Console().print(to_screen(columns, cells(columns, result["windows"]), title=title))
+    console.print("Means over the channels of a new layer; * is the start.")

@@ -1,0 +1,169 @@
+"""The commands that read runs: evaluate, analyze and report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from inspect import getdoc
+from pathlib import Path
+from typing import Any
+
+from ssm_jax.commands import start_jax
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.files import replace_atomically, write_json
+
+RUN = Flag("run", "the folder of a run, or WORKDIR/checkpoints/STEP", default=[], kind=Path)
+SOURCES = (
+    replace(cli.WORKDIR, help="the same as an option: the folder of the run, which is only read"),
+    Flag("step", "checkpoint: best, newest, or a number", "best"),
+    cli.DATA_DIR,
+    replace(cli.FROM, help="official files of the run: an archive or a folder"),
+)
+
+
+def _path_asked(values: Mapping[str, Any]) -> Path:
+    """What a command names by an argument or by --workdir."""
+    paths: list[Path] = [*values["run"], *filter(None, [values["workdir"]])]
+    if not paths:
+        cli.fail("--workdir is missing; give the folder of a run, such as --workdir=runs/a.")
+    if len(paths) > 1:
+        cli.fail(f"give one checkpoint, got {len(paths)}.")
+    if values["step"] != "best" and _is_checkpoint(paths[0]):
+        cli.fail(f"--step={values['step']} and {paths[0]} both name a step; give one of them.")
+    return paths[0]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.absolute().parent.name == "checkpoints" and path.name.isdecimal()
+
+
+def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -> int:
+    """Evaluate a checkpoint of a run on a split; the run may be going on meanwhile.
+
+        ssm-jax evaluate runs/a                                  # best checkpoint, test split
+        ssm-jax evaluate --workdir=runs/a --split=val --step=1200 --out=runs/a/eval_val.json
+
+    Prints accuracy, confusion and accuracy by length; --out has them as JSON, with their
+    provenance.
+
+    Exit codes: 0 done, 1 a damaged checkpoint, 2 wrong input.
+    """
+    flags = (
+        *SOURCES,
+        Flag("split", "examples to evaluate", "test", choices=("train", "val", "test")),
+        Flag("out", "file for the result, JSON", kind=Path, writes="file"),
+    )
+    values = cli.load_flags(argv, flags=flags, about=getdoc(evaluate) or "", words=RUN)
+    workdir, step, out = _path_asked(values), values["step"], values["out"]
+    if _is_checkpoint(workdir):
+        workdir, step = workdir.absolute().parents[1], workdir.name
+    if out is not None and (out.suffix != ".json" or out.name in ("record.json", "summary.json")):
+        cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
+
+    start_jax()
+    from ssm_jax.train.runs.evaluate import evaluate_run
+    from ssm_jax.train.runs.tables import print_evaluation
+
+    result = evaluate_run(
+        workdir,
+        split=values["split"],
+        step=step,
+        data_dir=values["data_dir"],
+        files=values["from"],
+        argv=[*called, *argv],
+    )
+    print_evaluation(result)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, result)
+        print(f"the result is in {out}.")
+    return 0
+
+
+def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> int:
+    """Explain a checkpoint: what its layers do to frequencies, and what training changed.
+
+        ssm-jax analyze runs/a                                   # the best checkpoint
+        ssm-jax analyze runs/a/checkpoints/1200 --out=runs/a_1200
+
+    Prints for each layer: variation and energy of its transfer function by frequency band before
+    and after training, how far the poles moved, beta, and where the poles' gradient comes from.
+    Figures and all numbers (analysis.json) go to --out. The run may be going on meanwhile; nothing
+    else is written.
+
+    Exit codes: 0 done, 1 a damaged checkpoint, 2 wrong input.
+    """
+    about = "folder for figures and numbers; else WORKDIR/analysis"
+    flags = (
+        *SOURCES,
+        Flag("out", about, kind=Path, writes="folder"),
+        Flag("gradient", "take the gradient of one batch of training", True, bool),
+    )
+    values = cli.load_flags(argv, flags=flags, about=getdoc(analyze) or "", words=RUN)
+    path, step = _path_asked(values), values["step"]
+
+    start_jax()
+    from ssm_jax.train.runs.analyze import analyze as analyze_run
+    from ssm_jax.train.runs.open import choose_step
+    from ssm_jax.train.runs.tables import print_analysis
+
+    if step != "best":
+        path = path / "checkpoints" / str(choose_step(path / "checkpoints", step))
+    result, paths = analyze_run(
+        path,
+        out=values["out"],
+        gradient=values["gradient"],
+        data_dir=values["data_dir"],
+        files=values["from"],
+        argv=[*called, *argv],
+    )
+    print_analysis(result)
+    print(*paths, sep="\n")
+    return 0
+
+
+ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
+
+
+def report(argv: list[str], called: Sequence[str] = ("ssm-jax", "report")) -> int:
+    """Print the table of the Long Range Arena: results of runs beside the published numbers.
+
+        ssm-jax report runs/a runs/b                             # folders of runs, or one above
+        ssm-jax report results/lra/*.json --out=lra.html         # copies of summary.json
+
+    What cannot be read is said in a line and left out. Runs that diverged are shown, and are no
+    part of a mean; a seed is counted once; reduced runs and data that are not official have their
+    own rows.
+    """
+    del called
+    about = "what to write; if not given, what the ending of --out says, else md"
+    flags = (
+        Flag("format", about, choices=tuple(ENDINGS.values())),
+        Flag(
+            "out",
+            "file to write, or to replace; if not given, the screen",
+            kind=Path,
+            writes="file",
+        ),
+        Flag("published", "put the published rows below ours", True, bool),
+    )
+    runs = Flag(
+        "runs", "folders of runs, a folder above them, or copies of summary.json", kind=Path
+    )
+    values = cli.load_flags(argv, flags=flags, about=getdoc(report) or "", words=runs)
+    from ssm_jax.lra.report import FORMATS, collect, tabulate
+
+    out = values["out"]
+    table = tabulate(*collect(values["runs"]))
+    name = values["format"] or ENDINGS.get(out.suffix if out else "", "md")
+    text = FORMATS[name](table, published=values["published"])
+    for line in table.remarks:
+        print(f"warning: {line}", file=sys.stderr)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_atomically(out, text)
+    return 0
