@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from ssm_jax.lra.published import COLUMNS
-from ssm_jax.lra.report import collect, tabulate
+from ssm_jax.lra.report import FORMATS, collect, tabulate
 
 
 @pytest.fixture(autouse=True)
@@ -353,3 +353,24 @@ def test_where_the_runs_are_is_not_published(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert [r.path for r in collect([run]).results] == [".../runs/a"]
+
+
+def test_a_run_of_another_task_is_in_a_table_of_its_own(tmp_path):
+    """With what chose its checkpoint: a denoiser has no accuracy."""
+    entries = {"task": "denoise", "selected_by": "val psnr", "data": fake_runs.GENERATED}
+    for seed, psnr in enumerate((20.0, 22.0, 27.0)):
+        test = {"test": {"loss": 0.01, "psnr": psnr}}
+        fake_runs.finished(tmp_path / f"r{seed}", "denoise:flip", seed, 0.0, **entries, **test)
+    fake_runs.finished(tmp_path / "s", "lra/listops:s4d", 0, 0.6)
+    table = table_of(tmp_path)
+    assert len(table.rows) == 1 and not table.repeated
+    [runs] = table.others
+    assert [(run.seed, run.metric, run.value) for run in runs] == [
+        (0, "psnr", 20.0), (1, "psnr", 22.0), (2, "psnr", 27.0),
+    ]  # fmt: skip
+    half = stats.t.ppf(0.975, 2) * stats.sem([20.0, 22.0, 27.0])
+    row = f"| denoise | denoise:flip | psnr | 23 ± {half:.2g} | 0, 1, 2 |"
+    assert row in FORMATS["md"](table).splitlines()
+    assert table.remarks[0] == "r0: denoise:flip is no task of the Long Range Arena."
+    assert all("Other tasks" in FORMATS[form](table) for form in ("md", "latex", "html"))
+    assert FORMATS["csv"](table).count('\nrun,"denoise,flip",denoise,') == 3

@@ -16,7 +16,7 @@ import pytest
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS
 from ssm_jax.lra.report import FORMATS, collect, tabulate
-from ssm_jax.lra.report.pages import latex_escape
+from ssm_jax.lra.report.formats import latex_escape
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('&amp;')</script> | `a``b` *b* _c_ \\x{y} $5 #1 50% ~^ \"q\" [d](e)\u202e"
