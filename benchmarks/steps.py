@@ -11,9 +11,8 @@ from ml_collections import ConfigDict
 from benchmarks.floor import kernel_flops, layer_seconds, passes
 from benchmarks.measure import PeakMemory, ratio, rounds, summary
 from ssm_jax import config as config_lib
-from ssm_jax.data.dataset import Provenance
+from ssm_jax.data.dataset import LabelledDataset, Provenance
 from ssm_jax.data.examples import SPLITS, Images, Pairs, Ragged
-from ssm_jax.data.labelled import ImageDataset, LabelledDataset, PairDataset, TokenDataset
 from ssm_jax.lra.catalog import CATALOG
 from ssm_jax.lra.listops import VOCABULARY
 from ssm_jax.models.block import GATES
@@ -43,12 +42,12 @@ def random_data(cfg: ConfigDict, n: int) -> LabelledDataset:
     form = CATALOG[cfg.task].form
     if form == "images":
         pixels = np.random.default_rng(0).integers(0, 256, (n, L), dtype=np.uint8)
-        return ImageDataset(cfg.task, Images(pixels, rows.targets), numbers, L, source)
+        return LabelledDataset(cfg.task, Images(pixels, rows.targets), numbers, L, source)
     if form == "pairs":
         order = np.arange(n, dtype=np.int32)
         pairs = Pairs(rows.tokens, rows.offsets, order, order[::-1].copy(), rows.targets)
-        return PairDataset(cfg.task, pairs, numbers, L, source, vocabulary=VOCABULARY)
-    return TokenDataset(cfg.task, rows, numbers, L, source, vocabulary=VOCABULARY)
+        return LabelledDataset(cfg.task, pairs, numbers, L, source, vocabulary=VOCABULARY)
+    return LabelledDataset(cfg.task, rows, numbers, L, source, vocabulary=VOCABULARY)
 
 
 def on_random_data(cfg: ConfigDict) -> experiment_lib.Experiment:

@@ -19,12 +19,10 @@ from ssm_jax.commands import write_result
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, guess
 from ssm_jax.config.check import seed_fault
-from ssm_jax.data.describe import facts_of, table_of
-from ssm_jax.data.manifest import DamagedError
-from ssm_jax.data.prepare import Place, check_name
+from ssm_jax.data.manifest import DamagedError, facts_of, table_of
+from ssm_jax.data.prepare import DataPaths, check_name, cpu_count
 from ssm_jax.data.prepare import prepare as make
-from ssm_jax.data.store import stores_of, unfinished, verify_store
-from ssm_jax.data.workers import cpu_count
+from ssm_jax.data.store import Store, stores_of, unfinished, verify_store
 from ssm_jax.files import os_fault, printable
 from ssm_jax.lra.catalog import CATALOG, Entry, command_of
 from ssm_jax.stop import EXIT_INTERRUPTED
@@ -89,6 +87,7 @@ def _flags_of(entry: Entry) -> tuple[Flag, ...]:
         Flag("source", f"where the examples come from; {usual}", choices=entry.sources),
         Flag("from", f"official files: {entry.files}", kind=Path),
         Flag("workers", "processes; else one per core. Changes no number", kind=int),
+        Flag("tfds", "also write a TensorFlow Datasets data set", False, bool),
         Flag("record", "also write what was made to a JSON file", kind=Path, writes="file"),
         *(
             Flag(field.name, f"else {field.default}, as published", kind=kinds[field.name])
@@ -119,10 +118,11 @@ def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequ
     if given.get("seed", 0) > 0 and (fault := seed_fault("seed", given["seed"])) is not None:
         raise ValueError(fault)
     start = time.perf_counter()
-    place = Place(data_dir, files, workers or cpu_count())
-    folder = make(entry.recipe(entry.options(**given), source, place), data_dir)
-    verify_store(folder)
-    seconds, facts = time.perf_counter() - start, facts_of(folder, known=True)
+    place = DataPaths(data_dir, files, workers or cpu_count())
+    recipe = entry.recipe(entry.options(**given), source, place)
+    folder = make(recipe, data_dir, tfds=values["tfds"])
+    store = verify_store(folder)
+    seconds, facts = time.perf_counter() - start, facts_of(store.manifest, store.content)
     if (path := values["record"]) is not None:
         write_result(path, {**facts, "seconds": round(seconds, 1)}, words)
     return f"{table_of(facts)}\n\n{folder} ready in {seconds:.1f} s"
@@ -139,16 +139,15 @@ def verify_task(task: str, data_dir: Path) -> str:
     shown = []
     for folder in folders:
         try:
-            verify_store(folder)
+            store = verify_store(folder)
             check_name(folder)
         except DamagedError as error:
             again = command_of(folder, data_dir)
             raise ValueError(f"{str(error).removesuffix('.')}: {again}") from None
         links = [path for path in (folder, *sorted(folder.iterdir())) if path.is_symlink()]
         followed = "".join(f"\n{path} is a link to {path.resolve()}" for path in links)
-        shown.append(
-            f"{table_of(facts_of(folder, known=True))}\n\n{folder} is as it was written{followed}"
-        )
+        table = table_of(facts_of(store.manifest, store.content))
+        shown.append(f"{table}\n\n{folder} is as it was written{followed}")
     return "\n\n".join(shown)
 
 
@@ -160,7 +159,7 @@ def list_tasks(data_dir: Path) -> str:
         folders = stores_of(data_dir, name)
         for folder in folders:
             try:
-                about = facts_of(folder)["detail"]
+                about = Store(folder).manifest["detail"]
             except (ValueError, OSError) as error:  # a damaged one must not hide the others
                 about = str(error)
             lines.append(f"  {folder}: {about}")
@@ -217,7 +216,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     if (path := values["file"]) is not None:
         sequences, vocabulary, detail = _from_file(path, values["tokens"], n)
     else:
-        place = Place(values["data_dir"], values["from"])
+        place = DataPaths(values["data_dir"], values["from"])
         sequences, vocabulary, detail = _from_task(cfg, place, n)
     from ssm_jax.analysis.choose import recommend
 
@@ -292,7 +291,7 @@ def _from_file(path: Path, tokens: bool, n: int) -> Read:
     return list(chosen), vocabulary, f"{path.name}, {len(array):,} sequences"
 
 
-def _from_task(cfg: ConfigDict, place: Place, n: int) -> Read:
+def _from_task(cfg: ConfigDict, place: DataPaths, n: int) -> Read:
     """Training sequences of a task.
 
     Raises:

@@ -9,14 +9,21 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
+import zlib
 from bz2 import BZ2File
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from ssm_jax.files import printable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _HEADERS = 1 << 18  # bytes before a member: its header, long names, attributes of PAX
 _ATTRIBUTES = 100  # of PAX that hold for all members that follow
@@ -24,7 +31,6 @@ _LARGEST_READ = 1 << 20  # bytes asked for at once
 _RATIO = 100  # unpacked bytes for a packed one; the releases have below 5
 _ALWAYS = 1 << 26  # bytes that a small archive may unpack to, whatever its ratio
 _XZ_MEMORY = 1 << 27  # bytes; xz -9 needs 65 MiB
-_SHOWN = 200  # characters of a name
 _GET = "get the release again."
 
 
@@ -73,31 +79,27 @@ class Counted:
 
 
 def shown(name: object) -> str:
-    """A name that others chose, for a message."""
-    return printable(str(name)[:_SHOWN])
+    """A name that others chose, for a message: printable, and at most 200 characters."""
+    return printable(str(name)[:200])
 
 
 class TooLargeError(ValueError):
     """The text goes on after the name of the archive."""
 
 
-class OneLine:
-    """Turns the errors of a damaged archive into one line; without an archive, none."""
-
-    def __init__(self, archive: Path | None) -> None:
-        self._archive = archive
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._archive is None or not isinstance(error, Exception):
-            return
+@contextmanager
+def one_line(archive: Path | None) -> Iterator[None]:
+    """Turn the errors of a damaged tar archive into one line; None: leave them."""
+    try:
+        yield
+    except Exception as error:
+        if archive is None:
+            raise
         if isinstance(error, TooLargeError):
-            raise ValueError(f"{shown(self._archive)} {error}; {_GET}") from None
+            raise ValueError(f"{shown(archive)} {error}; {_GET}") from None
         # What a header of chance bytes raises in tarfile, gzip and lzma is documented nowhere.
-        text = printable(f"{error}"[:_SHOWN]) or type(error).__name__
-        raise ValueError(f"{shown(self._archive)} is not a whole tar archive ({text}).") from error
+        text = shown(error) or type(error).__name__
+        raise ValueError(f"{shown(archive)} is not a whole tar archive ({text}).") from error
 
 
 class _Xz(io.RawIOBase):
@@ -111,61 +113,50 @@ class _Xz(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while True:
+        data = b""
+        while not data and not self._unpack.eof:
             packed = self._raw.read(1 << 16) if self._unpack.needs_input else b""
-            if self._unpack.eof:
-                return 0
             if self._unpack.needs_input and not packed:
                 raise EOFError("it ends too early")
             data = self._unpack.decompress(packed, len(buffer))
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
+        buffer[: len(data)] = data
+        return len(data)
 
 
-class TarStream:
-    """The file that `tarfile.TarFile` reads: an archive unpacked on the way, only forwards."""
+class _Stream:
+    """The file that `tarfile.TarFile` reads: an archive unpacked on the way, only forwards.
+
+    Attributes:
+      headers: bytes that the headers of a member may still have; None: its content is read.
+    """
 
     def __init__(self, raw: IO[bytes], size: int, limits: Limits) -> None:
-        """Args:
-        raw: the archive, plain or packed by gzip, bzip2 or xz.
-        size: its bytes.
-        limits: of what it holds.
-        """
         head = raw.read(6)
         raw.seek(0)
-        self._plain = False
-        self._file: IO[bytes]
+        self._file = raw
         if head.startswith(b"\x1f\x8b"):
             self._file = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
         elif head.startswith(b"BZh"):
             self._file = BZ2File(raw)
         elif head == b"\xfd7zXZ\x00":
             self._file = io.BufferedReader(_Xz(raw), 1 << 16)
-        else:
-            self._file, self._plain = raw, True
+        self._plain = self._file is raw
         self._most = min(limits.unpacked, max(_RATIO * size, _ALWAYS))
         self._at = 0
-        self._headers: int | None = None  # bytes that they may still have
-
-    def headers(self) -> None:
-        """What is read next are the headers of a member."""
-        self._headers = _HEADERS
-
-    def data(self) -> None:
-        """What is read next is the content of a member."""
-        self._headers = None
+        self.headers: int | None = _HEADERS
 
     def read(self, n: int) -> bytes:
-        if self._headers is not None:
-            self._headers -= n
-        if not 0 <= n <= _LARGEST_READ or (self._headers or 0) < 0:
+        if self.headers is not None:
+            self.headers -= n
+        if not 0 <= n <= _LARGEST_READ or (self.headers or 0) < 0:
             raise TooLargeError(
                 f"has a header of {max(n, _HEADERS):,} bytes at byte {self._at:,}; a member's name "
                 f"and attributes have at most {_HEADERS:,}"
             )
         data = self._file.read(n)
-        self._advance(len(data))
+        self._at += len(data)
+        if not self._plain and self._at > self._most:
+            raise TooLargeError(f"unpacks to more than {self._most:,} bytes")
         return data
 
     def tell(self) -> int:
@@ -178,28 +169,25 @@ class TarStream:
         if self._plain:
             self._file.seek(to)
             self._at = to
-        while self._at < to and (data := self._file.read(min(to - self._at, 1 << 16))):
-            self._advance(len(data))
+        headers, self.headers = self.headers, None
+        while self._at < to and self.read(min(to - self._at, 1 << 16)):
+            pass
+        self.headers = headers
         return self._at
-
-    def _advance(self, n: int) -> None:
-        self._at += n
-        if not self._plain and self._at > self._most:
-            raise TooLargeError(f"unpacks to more than {self._most:,} bytes")
 
 
 class Tar:
-    """A tar archive whose members come one by one."""
+    """A tar archive, plain or packed by gzip, bzip2 or xz, whose members come one by one.
+
+    Raises:
+      ValueError: if it is none.
+    """
 
     def __init__(self, raw: IO[bytes], path: Path, limits: Limits) -> None:
-        """Raises:
-        ValueError: if it is none.
-        """
         self._path, self._limits = path, limits
-        self._stream = TarStream(raw, path.stat().st_size, limits)
+        self._stream = _Stream(raw, path.stat().st_size, limits)
         self._count = 0
-        with OneLine(path):
-            self._stream.headers()
+        with one_line(path):
             # As `tarfile.open(mode="r|*")`, which reads a header of any size.
             self._tar = tarfile.TarFile(fileobj=self._stream, mode="r")  # type: ignore[arg-type]
 
@@ -209,10 +197,10 @@ class Tar:
         Raises:
           ValueError: if the archive is damaged, or larger than its limits.
         """
-        with OneLine(self._path):
-            self._stream.headers()
+        with one_line(self._path):
+            self._stream.headers = _HEADERS
             member = self._tar.next()
-            self._stream.data()
+            self._stream.headers = None
             self._tar.members.clear()  # type: ignore[attr-defined]  # else 1 GB in 1.2 million
             if member is None:
                 self._check_end()
@@ -244,36 +232,20 @@ class Tar:
             raise tarfile.ReadError(f"it stops being one at byte {self._tar.offset:,}")
 
 
-class _Index(io.RawIOBase):
+class _Index(io.FileIO):
     """A zip archive whose index, which `zipfile` reads at once, is bounded."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115
-        self._limits = limits
+    members = 0
 
-    def read(self, n: int = -1) -> bytes:
-        most = 200 * self._limits.members  # an entry is 46 bytes, its name and its attributes
-        data = self._file.read(most + 1 if n < 0 else min(n, most + 1))
-        if len(data) > most or data.count(b"PK\x01\x02") > self._limits.members:
-            raise TooLargeError(f"has an index of more than {self._limits.members:,} members")
+    def read(self, n: int | None = -1) -> bytes:
+        most = 200 * self.members  # an entry is 46 bytes, its name and its attributes
+        data = super().read(most + 1 if n is None or n < 0 else min(n, most + 1))
+        if len(data) > most or data.count(b"PK\x01\x02") > self.members:
+            raise TooLargeError(f"has an index of more than {self.members:,} members")
         return data
 
-    def seek(self, to: int, whence: int = 0) -> int:
-        return self._file.seek(to, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+    def __del__(self) -> None:
+        self.close()
 
 
 def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
@@ -282,7 +254,8 @@ def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
     Raises:
       ValueError: if it is none, or has more members than it may.
     """
-    index = _Index(path, limits)
+    index = _Index(path)
+    index.members = limits.members
     try:
         return zipfile.ZipFile(index)
     except TooLargeError as error:
@@ -294,7 +267,7 @@ def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
 
 
 def check_zipped(member: zipfile.ZipInfo, where: str) -> None:
-    """See that a member is neither encrypted nor packed by a method whose memory has no bound.
+    """Check that a member is neither encrypted nor packed by a method whose memory has no bound.
 
     Raises:
       ValueError: if it is.
@@ -302,3 +275,38 @@ def check_zipped(member: zipfile.ZipInfo, where: str) -> None:
     known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if member.flag_bits & 1 or member.compress_type not in known:
         raise ValueError(f"{where} is encrypted, or packed by a method of its own; {_GET}")
+
+
+def decoded(
+    data: bytes, kind: str, mode: str, size: tuple[int, int], *, at_most: bool = False
+) -> Image:
+    """An image in memory.
+
+    Args:
+      data: its file.
+      kind: "PNG" or "JPEG".
+      mode: what its pixels become, "L" or "RGB".
+      size: (W, H) that it must have; nothing of another size is decoded.
+      at_most: smaller ones are right too.
+
+    Raises:
+      ValueError: if it is none, or of another size; the text goes on after the file's name.
+    """
+    # Imported here: training has no use for it. Not `Image.open`, which warns of large images on
+    # standard error and goes on.
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
+    opener = {"PNG": PngImageFile, "JPEG": JpegImageFile}[kind]
+    try:
+        with opener(io.BytesIO(data)) as image:
+            found = image.size
+            smaller = at_most and found[0] <= size[0] and found[1] <= size[1]
+            if found == size or smaller:
+                return image.convert(mode)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise ValueError(f"is not a whole {kind} image ({printable(str(error))})") from None
+    raise ValueError(
+        "has {} x {} pixels, ".format(*found)
+        + ("expected at most {} x {}" if at_most else "expected {} x {}").format(*size)
+    )

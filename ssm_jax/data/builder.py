@@ -1,6 +1,14 @@
-"""Examples as a TensorFlow Datasets data set, written and read without TensorFlow.
+"""TensorFlow Datasets data sets, written and read without TensorFlow: the format array_record.
 
-Only a preparation imports this module; training reads the arrays of `store.py`.
+Only a preparation imports this module; training reads the arrays of `store.py`. Ours are called
+ssm_jax_TASK/NAME. They have the examples of a store, one for each row of a split, with
+
+    "tokens", or "pixels", or "first" and "second"    a sequence
+    "target"                                          its class
+    "number", "first_number", "second_number"         of the example, or document, in the store
+
+and keep the entries of its manifest in metadata.json. So the store can be made of them again, byte
+by byte. `import ssm_jax.lra.builders` makes them known to `tfds.builder` and `tfds.data_source`.
 """
 
 from __future__ import annotations
@@ -10,88 +18,190 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ssm_jax.data.examples import Made
+from ssm_jax.data.examples import Content, Images, Pairs, Ragged
+from ssm_jax.data.store import fingerprint
+from ssm_jax.progress import stage
+
+REST = "rest"  # the split of the examples that are in none
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-class LongSequences(tfds.core.GeneratorBasedBuilder):
-    """The examples of one task: their features by name, and "target".
+class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """The data set of a task that is in, or to be written to, a folder .../ssm_jax_TASK/NAME/1.0.0.
 
     Args:
-      made: what to write; its splits and feature names are needed to read, too.
-      data_dir: the data set is in its subfolder long_sequences/1.0.0.
+      path: the folder.
+      content: what to write.
+      manifest: what to keep in metadata.json.
     """
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, made: Made, data_dir: Path) -> None:
-        self.advance: Callable[[int], None] = lambda n: None
-        self._made = made
+    def __init__(
+        self, path: Path, content: Content | None = None, manifest: Mapping[str, Any] | None = None
+    ) -> None:
+        self.name = path.parents[1].name
+        self._config = tfds.core.BuilderConfig(name=path.parent.name, version=self.VERSION)
+        self._content, self._manifest = content, manifest
         # tfrecord, the default, fails without TensorFlow, and only after everything is generated.
-        super().__init__(data_dir=str(data_dir), file_format="array_record")
+        super().__init__(data_dir=str(path.parents[2]), file_format="array_record")
+
+    def get_default_builder_config(self) -> tfds.core.BuilderConfig:
+        return self._config
 
     def _info(self) -> tfds.core.DatasetInfo:
-        made = self._made
-        features = {
-            # As bytes: 12,000 rows are written in a second; as integers 2,000.
-            name: tfds.features.Tensor(shape=(None,), dtype=row.dtype.type, encoding="bytes")
-            for name, row in made.examples.features(0).items()
-        }
-        features["target"] = tfds.features.ClassLabel(num_classes=made.n_classes)
         # Shuffling would cost the order in which the examples were read or generated.
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=made.detail,
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
-        )
+        about: dict[str, Any] = {"builder": self, "disable_shuffling": True}
+        if self._content is not None:
+            features = {}
+            for name, value in self._row(0).items():
+                features[name] = tfds.features.Scalar(np.int64)
+                if isinstance(value, np.ndarray):
+                    # As bytes: 12,000 rows are written in a second; as integers 2,000.
+                    features[name] = tfds.features.Tensor(
+                        shape=(None,), dtype=value.dtype.type, encoding="bytes"
+                    )
+            features["target"] = tfds.features.ClassLabel(num_classes=self._content.n_classes)
+            about["features"] = tfds.features.FeaturesDict(features)
+            about["description"] = self._content.detail
+            about["metadata"] = tfds.core.MetadataDict(self._manifest)
+        return tfds.core.DatasetInfo(**about)
+
+    def _row(self, number: int) -> dict[str, Any]:
+        examples = self._content.examples  # type: ignore[union-attr]
+        row = {**examples.features(number), "target": int(examples.targets[number])}
+        if isinstance(examples, Pairs):
+            row["first_number"] = int(examples.first[number])
+            row["second_number"] = int(examples.second[number])
+        return {**row, "number": number}
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        return {split: self._generate_examples(n) for split, n in self._made.splits.items()}
+        content = self._content
+        assert content is not None
+        rest = np.setdiff1d(
+            np.arange(len(content.examples)), np.concatenate(list(content.splits.values()))
+        )
+        splits = {**content.splits, **({REST: rest} if rest.size else {})}
+        return {split: self._generate_examples(numbers) for split, numbers in splits.items()}
 
     def _generate_examples(self, numbers: np.ndarray) -> Iterator[tuple[int, dict]]:
-        examples = self._made.examples
         for position, number in enumerate(numbers.tolist()):
-            target = int(examples.targets[number])
-            yield position, {**examples.features(number), "target": target}
-            if position % 1_000 == 999:
-                self.advance(1_000)
+            yield position, self._row(number)
+            self.advance(1)
+
+    def build(self) -> None:
+        """Write the data set anew. The caller holds a lock on it."""
+        folder, content = Path(self.data_dir), self._content
+        assert content is not None
+        _remove(folder)
+        tfds.disable_progress_bar()
+        total = sum(numbers.size for numbers in content.splits.values())
+        try:
+            with (
+                stage("writing the TFDS data set", total, "examples") as self.advance,
+                contextlib.redirect_stdout(io.StringIO()),  # it prints where it writes, twice
+            ):
+                self.download_and_prepare()
+        except (OSError, RuntimeError) as error:
+            _remove(folder)
+            for number in _FULL:
+                if isinstance(error, RuntimeError) and os.strerror(number) in str(error):
+                    raise OSError(number, os.strerror(number), str(folder)) from None
+            raise
+        shutil.rmtree(Path(self.data_dir_root) / "downloads")  # empty: nothing is downloaded
 
 
-def build(builder: LongSequences, advance: Callable[[int], None]) -> None:
-    """Write the data set anew. The caller holds a lock on it.
+def _remove(folder: Path) -> None:
+    for path in (folder, *folder.parent.glob(f"incomplete.*_{folder.name}")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write(path: Path, content: Content, manifest: Mapping[str, Any]) -> None:
+    """Write a TFDS data set and compare what it gives back.
 
     Args:
-      builder: made with its examples.
-      advance: told of every 1,000 examples that are encoded.
+      path: .../ssm_jax_TASK/NAME/1.0.0; what is there is replaced.
+      content: the examples.
+      manifest: entries of the store's manifest, "sha256" among them.
+
+    Raises:
+      ValueError: if what is read back is not what was written.
     """
-    folder = Path(builder.data_dir)
-    for old in (folder, *folder.parent.glob(f"incomplete.*_{folder.name}")):
-        shutil.rmtree(old, ignore_errors=True)
-    builder.advance = advance
-    tfds.disable_progress_bar()
+    kept = {key: value for key, value in manifest.items() if key != "files"}
+    SequenceBuilder(path, content, kept).build()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints where it writes, twice
-            builder.download_and_prepare()
-    except (OSError, RuntimeError) as error:
-        for half in (folder, *folder.parent.glob(f"incomplete.*_{folder.name}")):
-            shutil.rmtree(half, ignore_errors=True)
-        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            if isinstance(error, RuntimeError) and os.strerror(number) in str(error):
-                raise OSError(number, os.strerror(number), str(folder)) from None
+        read(path)
+    except ValueError:
+        _remove(path)
         raise
-    shutil.rmtree(Path(builder.data_dir_root) / "downloads")  # empty: nothing is downloaded
 
 
-def read(builder: LongSequences, split: str) -> Iterator[dict[str, Any]]:
-    """All examples of a split in order: arrays by name, and "target"."""
-    source = builder.as_data_source(split=split)
+def read(path: Path) -> Content:
+    """The content of one of our data sets, in memory.
+
+    Raises:
+      ValueError: if it is not what was written.
+    """
+    builder = tfds.builder_from_directory(str(path))
+    manifest = builder.info.metadata
+    rows: dict[int, dict[str, Any]] = {}
+    splits = {}
+    total = sum(info.num_examples for info in builder.info.splits.values())
+    with stage("reading the TFDS data set", total, "examples") as advance:
+        for split in builder.info.splits:
+            numbers = []
+            for row in rows_of(builder, split):
+                numbers.append(row["number"])
+                rows[row["number"]] = row
+                advance(1)
+            splits[split] = np.array(numbers, np.int64)
+    splits.pop(REST, None)
+    try:
+        examples = _examples_of(manifest["kind"], rows)
+        vocabulary = tuple(manifest["vocabulary"])
+        content = Content(
+            examples, splits, manifest["detail"], manifest["facts"], vocabulary,
+            manifest["n_classes"],
+        )  # fmt: skip
+        whole = fingerprint(content) == manifest["sha256"]
+    except (KeyError, IndexError, ValueError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is not what was written; delete it and prepare the data again.")
+    return content
+
+
+def _examples_of(kind: str, rows: dict[int, dict[str, Any]]) -> Ragged | Images | Pairs:
+    targets = np.array([rows[number]["target"] for number in range(len(rows))], np.uint8)
+    if kind == "images":
+        pixels = np.empty((len(rows), rows[0]["pixels"].size), np.uint8)
+        for number, image in enumerate(pixels):
+            image[:] = rows.pop(number)["pixels"]  # Path-X has 3.3 GB
+        return Images(pixels, targets)
+    if kind == "tokens":
+        tokens = [rows[number]["tokens"] for number in range(len(rows))]
+        return Ragged.from_rows(zip(tokens, targets.tolist(), strict=True), tokens[0].dtype)
+    texts: dict[int, np.ndarray] = {}
+    sides = np.empty((2, len(rows)), np.int32)
+    for number, row in rows.items():
+        for side, name in enumerate(("first", "second")):
+            sides[side, number] = document = row[f"{name}_number"]
+            if not np.array_equal(texts.setdefault(document, row[name]), row[name]):
+                raise ValueError(f"document {document} is not the same in all pairs")
+    documents = Ragged.from_rows(((texts[i], 0) for i in range(len(texts))), texts[0].dtype)
+    return Pairs(documents.tokens, documents.offsets, sides[0], sides[1], targets)
+
+
+def rows_of(builder: tfds.core.DatasetBuilder, split: str, **options: Any) -> Iterator[dict]:
+    """All examples of a split in order."""
+    source = builder.as_data_source(split=split, **options)
     # 1,000 at a time: 45 us an example, one at a time 80 us.
     for start in range(0, len(source), 1_000):
         yield from source.__getitems__(range(start, min(start + 1_000, len(source))))

@@ -1,18 +1,20 @@
-"""What a data set is: examples in splits, gathered into batches by their numbers.
-
-The random splits that S4 and S5 cut with torch, without torch.
-"""
+"""Data sets: examples in splits, gathered into batches by their numbers."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.examples import SPLITS, Examples, Images, Pairs, Splits, check_values, spread
+from ssm_jax.data.store import Store
+
+Shapes = dict[str, tuple[tuple[int, ...], type]]  # of a batch: shape and type by name
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Dataset(abc.ABC):
         """Steps of a split's examples, int64 (n,)."""
 
     @abc.abstractmethod
-    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    def shapes(self, batch_size: int, length: int) -> Shapes:
         """Shape and type of what `gather` returns, by name."""
 
     @abc.abstractmethod
@@ -96,23 +98,19 @@ class Dataset(abc.ABC):
         """L of a batch."""
 
     def check_unchanged(self) -> None:  # noqa: B027
-        """See that the files that the examples are in are what they were when they were opened.
+        """Check that the files of the examples are what they were when they were opened.
 
         Raises:
           ValueError: if one was written to.
         """
 
     def facts(self, split: str) -> dict[str, float]:
-        """What a result on a split is to be read beside, by name."""
+        """What a result on a split is to be compared with, by name."""
         del split
         return {}
 
     def check(self, split: str, indices: np.ndarray) -> np.ndarray:
-        """The numbers of examples as int64.
-
-        Raises:
-          IndexError, ValueError: as `gather`.
-        """
+        """The numbers of examples as int64; errors as `gather`."""
         indices, n = np.asarray(indices, np.int64), self.size(split)
         if indices.size and not 0 <= indices.min() <= indices.max() < n:
             raise IndexError(
@@ -122,62 +120,191 @@ class Dataset(abc.ABC):
         return indices
 
     def no_split(self, split: str) -> ValueError:
-        """For a split that there is not."""
+        """The error for a split that does not exist."""
         return ValueError(
             f"{self.name} has no split {split!r}; choose one of {', '.join(self.splits)}."
         )
 
 
-# From here on torch draws 64 bits per position: (2**32 - 1) // 20 in its C++ source.
-_TOO_MANY = (2**32 - 1) // 20
+class LabelledDataset(Dataset):
+    """Sequences with a class each, memory-mapped.
 
+    `gather` returns
 
-def torch_randperm(n: int, seed: int) -> np.ndarray:
-    """The permutation `torch.randperm(n, generator=torch.Generator().manual_seed(seed))`, int64.
-
-    Torch draws from the Mersenne Twister MT19937, seeded by its authors' `init_genrand`, and
-    exchanges position i with position i + draw % (n - i) for i = 0 .. n - 2 (Fisher and Yates).
-    0.1 s for 200,000.
-
-    Args:
-      n: how many numbers, 0 .. n - 1.
-      seed: 0 .. 2**32 - 1.
-
-    Raises:
-      ValueError: for an n or a seed outside of what torch's rule above covers.
-    """
-    if not 0 <= n < _TOO_MANY:
-        raise ValueError(
-            f"torch_randperm: n={n:,} must be in 0 .. {_TOO_MANY - 1:,}; beyond, torch draws by "
-            "another rule."
-        )
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-        raise ValueError(f"torch_randperm: seed={seed} must be in 0 .. 2**32 - 1.")
-    # RandomState seeds MT19937 as torch does, newer NumPy generators otherwise; integers over the
-    # whole range of uint32 are the generator's raw output. Its stream is frozen (NEP 19).
-    draws = np.random.RandomState(seed).randint(0, 2**32, size=max(n - 1, 0), dtype=np.uint32)
-    steps = (draws % np.arange(n, 1, -1, dtype=np.uint32)).tolist()
-    order = list(range(n))
-    for i, step in enumerate(steps):
-        order[i], order[i + step] = order[i + step], order[i]
-    return np.array(order, np.int64)
-
-
-def held_out(n: int, n_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions for training and for validation, as S4 and S5 hold out a part of a training set.
+      "inputs": int32 tokens (B, L), or (B, 2, L) of pairs: each with its end of sequence, then
+        padding; or float32 pixels (B, L, 1), (p / 255 - mean) / std;
+      "lengths": int32 (B,), or (B, 2): tokens with the end of sequence; not for images, which have
+        no padding;
+      "targets": int32 (B,).
 
     Args:
-      n: size of the whole, 50,000 for CIFAR-10.
-      n_val: size of the validation part, 5,000 for CIFAR-10.
-      seed: 42 in S4 and S5.
+      name: of the task.
+      examples, splits: the data.
+      padded_length: L of a batch, unless it is asked for shorter.
+      provenance: where the data come from.
+      vocabulary: of the tokens, from id 0; empty for images, or if it is not known.
+      n_classes: K.
+      mean, std: of pixels, in units of full white.
+      unchanged: raises ValueError if the files of the examples have changed.
 
-    Returns:
-      The first n - n_val positions of `torch_randperm` and the others, in its order.
+    Attributes:
+      vocab_size, d_input: ids of a token, or features of a real step; the other one is None.
+      paired: an example is two sequences.
 
     Raises:
-      ValueError: if either part would be empty; see also `torch_randperm`.
+      ValueError: for a token outside the vocabulary, a target outside the classes, or a sequence
+        that is longer than `padded_length`, each with its split and number.
     """
-    if not 0 < n_val < n:
-        raise ValueError(f"held_out: n_val={n_val:,} must be in 1 .. {n - 1:,}, one less than n.")
-    order = torch_randperm(n, seed)
-    return order[: n - n_val], order[n - n_val :]
+
+    def __init__(
+        self,
+        name: str,
+        examples: Examples,
+        splits: Splits,
+        padded_length: int,
+        provenance: Provenance,
+        *,
+        vocabulary: tuple[str, ...] = (),
+        n_classes: int = 10,
+        mean: float = 0.0,
+        std: float = 1.0,
+        unchanged: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(name, padded_length, provenance)
+        self._examples = examples
+        self._splits = {split: np.asarray(numbers) for split, numbers in splits.items()}
+        check_values(examples, self._splits, len(vocabulary), n_classes)
+        self._unchanged = unchanged
+        self.n_classes, self.vocabulary = n_classes, vocabulary
+        self.vocab_size = len(vocabulary) or None
+        self.paired = isinstance(examples, Pairs)
+        self.d_input = 1 if isinstance(examples, Images) else None
+        self.mean, self.std = mean, std
+        self.splits = tuple(splits)
+        for split, numbers in self._splits.items():
+            if not numbers.size:
+                raise ValueError(f"the split {split!r} of {name} has no examples.")
+        lengths = {split: self.lengths(split) for split in splits}
+        split, longest = max(((s, int(n.max())) for s, n in lengths.items()), key=lambda at: at[1])
+        if padded_length < longest:
+            raise ValueError(
+                f"data.padded_length={padded_length} cannot hold the longest {name} sequence, "
+                f"{longest} steps ({split} example {lengths[split].argmax()}); use at least "
+                f"{longest}."
+            )
+        if not (math.isfinite(mean) and 0 < std < math.inf):
+            raise ValueError(
+                f"pixels become (p - mean) / std; mean={mean} must be finite, std={std} finite "
+                "and above 0."
+            )
+        if isinstance(examples, Images) and padded_length != longest:
+            raise ValueError(
+                f"data.padded_length={padded_length} must be the pixels of a {name} "
+                f"image, {longest}: images are not padded."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_unchanged": None}  # a pickled one holds copies, not files
+
+    def numbers(self, split: str) -> np.ndarray:
+        """The numbers of a split's examples in the store, int64 (n,).
+
+        Raises:
+          ValueError: for a split that does not exist.
+        """
+        if split not in self._splits:
+            raise self.no_split(split)
+        return self._splits[split]
+
+    def size(self, split: str) -> int:
+        return self.numbers(split).size
+
+    def targets(self, split: str) -> np.ndarray:
+        """The classes of a split's examples, uint8 (n,)."""
+        return self._examples.targets[self.numbers(split)]
+
+    def majority_rate(self, split: str) -> float:
+        """Share of the most frequent class: the accuracy of a constant guess."""
+        targets = self.targets(split)
+        return float(np.bincount(targets, minlength=self.n_classes).max() / targets.size)
+
+    def check_unchanged(self) -> None:
+        if self._unchanged is not None:
+            self._unchanged()
+
+    def facts(self, split: str) -> dict[str, float]:
+        return {"majority_rate": self.majority_rate(split)}
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Steps of a split's examples with the end of sequence, int64 (n,); of a pair the more."""
+        return self._examples.steps(self.numbers(split))
+
+    def steps_of(self, batch: Mapping[str, Any]) -> int:
+        return steps_of(batch)
+
+    def shapes(self, batch_size: int, length: int) -> Shapes:
+        sequences = (batch_size, 2) if self.paired else (batch_size,)
+        if self.d_input is not None:
+            inputs: Shapes = {"inputs": ((*sequences, length, self.d_input), np.float32)}
+        else:
+            inputs = {
+                "inputs": ((*sequences, length), np.int32),
+                "lengths": (sequences, np.int32),
+            }
+        return {**inputs, "targets": ((batch_size,), np.int32)}
+
+    def gather(
+        self, split: str, indices: np.ndarray, length: int | None = None
+    ) -> dict[str, np.ndarray]:
+        numbers = self.numbers(split)[self.check(split, indices)]
+        batch = self._examples.batch(numbers, self.padded_length if length is None else length)
+        if self.d_input is not None:
+            scale, shift = np.float32(1 / (255 * self.std)), np.float32(self.mean / self.std)
+            batch = {"inputs": (batch["inputs"].astype(np.float32) * scale - shift)[:, :, None]}
+        return {**batch, "targets": self._examples.targets[numbers].astype(np.int32)}
+
+
+def steps_of(batch: Mapping[str, Any]) -> int:
+    """L of a batch of labelled sequences: tokens come with lengths, real inputs with features."""
+    return batch["inputs"].shape[-1 if "lengths" in batch else 1]
+
+
+def open_dataset(
+    folder: Path,
+    padded_length: int,
+    *,
+    counts: Mapping[str, int] | None = None,
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> LabelledDataset:
+    """The data set stored in a folder.
+
+    Args:
+      folder: of a store.
+      padded_length: L of every batch.
+      counts: how many examples of each split are used, evenly spread; 0: all.
+      mean, std: of images; see `LabelledDataset`.
+
+    Raises:
+      FileNotFoundError: if there is no store.
+      ValueError: if it is damaged, does not fit `padded_length`, or has fewer examples.
+    """
+    store = Store(folder)
+    manifest, splits = store.manifest, dict(store.splits)
+    for split, n in (counts or {}).items():
+        try:
+            splits[split] = spread(splits[split], n)
+        except ValueError as error:
+            raise ValueError(f"data.n_{split}={n}: {error}") from None
+    return LabelledDataset(
+        manifest["task"],
+        store.examples,
+        splits,
+        padded_length,
+        Provenance(manifest["source"], manifest["detail"], manifest["sha256"]),
+        vocabulary=tuple(manifest["vocabulary"]),
+        n_classes=manifest["n_classes"],
+        unchanged=store.check_unchanged,
+        mean=mean,
+        std=std,
+    )

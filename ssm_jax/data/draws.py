@@ -1,4 +1,8 @@
-"""Random numbers that stay what they are."""
+"""Random numbers and random splits that no upgrade of NumPy changes.
+
+They are made of raw words of Philox and MT19937: NumPy may change what its Generator methods make
+of these words, but not the words (NEP 19).
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,15 @@ import operator
 
 import numpy as np
 
+# From here on torch draws 64 bits per position: (2**32 - 1) // 20 in its C++ source.
+_TOO_MANY = (2**32 - 1) // 20
 
-def uniform(seed: int, stream: int, n: int) -> np.ndarray:
-    """n numbers in [0, 1) that are a function of the arguments, float64.
 
-    Raw Philox words: what NumPy makes of them in its distributions may change, they may not.
+def philox(seed: int, stream: int, family: int = 0) -> np.random.Philox:
+    """The words of one stream of a seed; another seed, stream or family has others.
 
     Raises:
       ValueError: for a seed that is no whole number from 0 to 2**64 - 1.
-    """
-    raw = np.random.Philox(key=philox_key(seed, stream)).random_raw(n)
-    return (raw >> np.uint64(11)) * 2.0**-53
-
-
-def philox_key(seed: int, stream: int) -> np.ndarray:
-    """The key of a stream of random numbers, uint64 (2,): every seed is another one.
-
-    Raises:
-      ValueError: see `uniform`.
     """
     try:
         whole = operator.index(seed)
@@ -31,4 +26,58 @@ def philox_key(seed: int, stream: int) -> np.ndarray:
         whole = -1
     if not 0 <= whole < 2**64:
         raise ValueError(f"a seed must be a whole number from 0 to 2**64 - 1; got {seed!r}.")
-    return np.array([whole, stream], np.uint64)
+    return np.random.Philox(
+        key=np.array([whole, stream], np.uint64), counter=np.array([0, 0, 0, family], np.uint64)
+    )
+
+
+def uniform(seed: int, stream: int, n: int) -> np.ndarray:
+    """n numbers in [0, 1) that are a function of the arguments, float64; errors as `philox`."""
+    return (philox(seed, stream).random_raw(n) >> np.uint64(11)) * 2.0**-53
+
+
+def torch_randperm(n: int, seed: int) -> np.ndarray:
+    """The permutation `torch.randperm(n, generator=torch.Generator().manual_seed(seed))`, int64.
+
+    Torch draws from the Mersenne Twister MT19937, seeded by its authors' `init_genrand`, and
+    exchanges position i with position i + draw % (n - i) for i = 0 .. n - 2 (Fisher and Yates).
+    0.1 s for 200,000.
+
+    Raises:
+      ValueError: for a seed outside 0 .. 2**32 - 1, or an n for which torch has another rule.
+    """
+    if not 0 <= n < _TOO_MANY:
+        raise ValueError(
+            f"torch_randperm: n={n:,} must be in 0 .. {_TOO_MANY - 1:,}; beyond, torch draws by "
+            "another rule."
+        )
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+        raise ValueError(f"torch_randperm: seed={seed} must be in 0 .. 2**32 - 1.")
+    # RandomState seeds MT19937 as torch does, newer NumPy generators otherwise; integers over the
+    # whole range of uint32 are the generator's raw output.
+    draws = np.random.RandomState(seed).randint(0, 2**32, size=max(n - 1, 0), dtype=np.uint32)
+    steps = (draws % np.arange(n, 1, -1, dtype=np.uint32)).tolist()
+    order = list(range(n))
+    for i, step in enumerate(steps):
+        order[i], order[i + step] = order[i + step], order[i]
+    return np.array(order, np.int64)
+
+
+def held_out(n: int, n_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions for training and for validation, as S4 and S5 hold out a part of a training set.
+
+    Args:
+      n: size of the whole, 50,000 for CIFAR-10.
+      n_val: size of the validation part, 5,000 for CIFAR-10.
+      seed: 42 in S4 and S5.
+
+    Returns:
+      The first n - n_val positions of `torch_randperm` and the others, in its order.
+
+    Raises:
+      ValueError: if either part would be empty; see also `torch_randperm`.
+    """
+    if not 0 < n_val < n:
+        raise ValueError(f"held_out: n_val={n_val:,} must be in 1 .. {n - 1:,}, one less than n.")
+    order = torch_randperm(n, seed)
+    return order[: n - n_val], order[n - n_val :]

@@ -1,7 +1,4 @@
-"""Token sequences of different lengths as three flat arrays.
-
-What a data set is made of: labelled examples in flat arrays, and the numbers in each split.
-"""
+"""Labelled examples in flat arrays, and the numbers of those in each split."""
 
 from __future__ import annotations
 
@@ -11,6 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+SPLITS = ("train", "val", "test")
+PAD, UNKNOWN, EOS = 0, 1, 2  # token ids
+SPECIALS = ("pad", "unknown", "eos")
+Splits = Mapping[str, np.ndarray]  # int64 numbers of the examples in "train", "val" and "test"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,7 @@ class Ragged:
                 f"offsets must run from 0 to {self.tokens.size}; "
                 f"they run from {self.offsets[0]} to {self.offsets[-1]}."
             )
-        steps = np.diff(self.offsets)
-        if (steps < 0).any():
+        if (steps := self.lengths()).size and steps.min() < 0:
             row = int(np.argmax(steps < 0))
             raise ValueError(
                 f"offsets must not decrease; those of row {row} are {self.offsets[row]} and "
@@ -55,61 +56,50 @@ class Ragged:
             )
 
     @classmethod
-    def from_rows(cls, rows: Iterable[tuple[bytes, int]]) -> Ragged:
-        """Lay (tokens, target) rows one after the other."""
-        tokens, lengths, targets = bytearray(), [0], bytearray()
+    def from_rows(
+        cls, rows: Iterable[tuple[bytes | np.ndarray, int]], dtype: DTypeLike = np.uint8
+    ) -> Ragged:
+        """Lay (tokens, target) rows one after the other; tokens are bytes, or an array."""
+        tokens, targets = [np.zeros(0, dtype)], bytearray()
         for row, target in rows:
-            tokens += row
-            lengths.append(len(row))
+            array = np.frombuffer(row, np.uint8) if isinstance(row, bytes) else row
+            tokens.append(array.astype(dtype, copy=False))
             targets.append(target)
-        return cls(
-            np.frombuffer(tokens, np.uint8),
-            np.cumsum(np.array(lengths, np.int64), dtype=np.int64),
-            np.frombuffer(targets, np.uint8),
-        )
+        offsets = np.cumsum([row.size for row in tokens], dtype=np.int64)
+        return cls(np.concatenate(tokens), offsets, np.frombuffer(targets, np.uint8))
 
     def __len__(self) -> int:
         return self.targets.size
 
-    @classmethod
-    def from_arrays(cls, rows: Iterable[tuple[np.ndarray, int]], dtype: DTypeLike) -> Ragged:
-        """As `from_rows`, for tokens that are arrays of a type."""
-        tokens, targets = [], bytearray()
-        for row, target in rows:
-            tokens.append(row.astype(dtype, copy=False))
-            targets.append(target)
-        lengths = np.array([0, *(row.size for row in tokens)], np.int64)
-        return cls(
-            np.concatenate(tokens) if tokens else np.zeros(0, dtype),
-            np.cumsum(lengths, dtype=np.int64),
-            np.frombuffer(targets, np.uint8),
-        )
-
     def row(self, index: int) -> np.ndarray:
         """The tokens of one row, a view."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
-
-    def features(self, index: int) -> dict[str, np.ndarray]:
-        """One row by name: {"tokens": ...}."""
-        return {"tokens": self.row(index)}
 
     def rows(self) -> Iterator[tuple[bytes, int]]:
         """All (tokens, target) rows in order."""
         for index, target in enumerate(self.targets.tolist()):
             yield self.row(index).tobytes(), target
 
-    def steps(self, numbers: np.ndarray) -> np.ndarray:
-        """Steps of some rows with their end of sequence, int64."""
-        return self.lengths()[numbers] + 1
-
     def lengths(self) -> np.ndarray:
         """Tokens per row, int64."""
         return np.diff(self.offsets)
 
+    def steps(self, numbers: np.ndarray) -> np.ndarray:
+        """Steps of some rows with their end of sequence, int64."""
+        return self.lengths()[numbers] + 1
 
-SPLITS = ("train", "val", "test")
-_CHUNK = 1 << 24  # tokens compared at once
-Splits = Mapping[str, np.ndarray]  # int64 numbers of the examples in "train", "val" and "test"
+    def batch(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """Rows with end of sequence and padding: "inputs" int32 (B, L), "lengths" int32 (B,)."""
+        inputs_BL = np.full((numbers.size, length), PAD, np.int32)
+        lengths_B = (self.offsets[numbers + 1] - self.offsets[numbers] + 1).astype(np.int32)
+        for inputs_L, number, steps in zip(inputs_BL, numbers, lengths_B, strict=True):
+            inputs_L[: steps - 1] = self.row(number)
+            inputs_L[steps - 1] = EOS
+        return {"inputs": inputs_BL, "lengths": lengths_B}
+
+    def features(self, index: int) -> dict[str, np.ndarray]:
+        """One row by name: {"tokens": ...}."""
+        return {"tokens": self.row(index)}
 
 
 @dataclass(frozen=True)
@@ -144,6 +134,10 @@ class Images:
         """Pixels of some images, int64."""
         return np.full(numbers.size, self.pixels.shape[1], np.int64)
 
+    def batch(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """Images, "inputs" uint8 (B, L)."""
+        return {"inputs": self.pixels[numbers]}
+
     def features(self, index: int) -> dict[str, np.ndarray]:
         """One image by name: {"pixels": (L,)}."""
         return {"pixels": self.pixels[index]}
@@ -169,7 +163,7 @@ class Pairs:
     targets: np.ndarray
 
     def __post_init__(self) -> None:
-        documents = self.documents
+        n = len(self.documents)
         for name in ("first", "second"):
             numbers = getattr(self, name)
             if numbers.dtype != np.int32 or numbers.shape != self.targets.shape:
@@ -177,10 +171,10 @@ class Pairs:
                     f"{self.targets.size} pairs need as many int32 numbers; "
                     f"got {name} {numbers.dtype} {numbers.shape}."
                 )
-            if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(documents):
-                wrong = int(np.argmax((numbers < 0) | (numbers >= len(documents))))
+            if (outside := (numbers < 0) | (numbers >= n)).any():
+                wrong = int(np.argmax(outside))
                 raise ValueError(
-                    f"pair {wrong} names a document outside 0..{len(documents) - 1}: its {name} "
+                    f"pair {wrong} names a document outside 0..{n - 1}: its {name} "
                     f"is {numbers[wrong]}."
                 )
         if self.targets.dtype != np.uint8:
@@ -199,12 +193,17 @@ class Pairs:
         steps = self.documents.lengths() + 1
         return np.maximum(steps[self.first[numbers]], steps[self.second[numbers]])
 
+    def batch(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """Both documents of some pairs, as of Ragged: "inputs" (B, 2, L) and "lengths" (B, 2)."""
+        first = self.documents.batch(self.first[numbers], length)
+        second = self.documents.batch(self.second[numbers], length)
+        return {name: np.stack([first[name], second[name]], axis=1) for name in first}
+
     def features(self, index: int) -> dict[str, np.ndarray]:
         """One pair by name: {"first": tokens, "second": tokens}."""
-        documents = self.documents
         return {
-            "first": documents.row(int(self.first[index])),
-            "second": documents.row(int(self.second[index])),
+            name: self.documents.row(int(getattr(self, name)[index]))
+            for name in ("first", "second")
         }
 
 
@@ -217,8 +216,28 @@ def kind_of(examples: Examples) -> str:
     return next(name for name, kind in KINDS.items() if isinstance(examples, kind))
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a data set consists of, before it is stored.
+
+    Attributes:
+      examples, splits: the data.
+      detail: where they come from, in a line.
+      facts: what else to keep in the manifest, JSON values, such as hashes of the files read.
+      vocabulary: of tokens, from id 0; empty for images.
+      n_classes: K.
+    """
+
+    examples: Examples
+    splits: Splits
+    detail: str
+    facts: Mapping[str, object]
+    vocabulary: tuple[str, ...]
+    n_classes: int
+
+
 def check_values(examples: Examples, splits: Splits, vocab_size: int, n_classes: int) -> None:
-    """See that every token is of the vocabulary, every target a class, every number an example.
+    """Check that every token is of the vocabulary, every target a class, every number an example.
 
     5 to 30 ms for 100 MB, without a copy.
 
@@ -249,11 +268,7 @@ def check_values(examples: Examples, splits: Splits, vocab_size: int, n_classes:
     tokens, offsets = examples.tokens, examples.offsets
     if not tokens.size or int(tokens.max()) < vocab_size:
         return
-    at = next(
-        start + int(found[0])
-        for start in range(0, tokens.size, _CHUNK)
-        if (found := np.flatnonzero(tokens[start : start + _CHUNK] >= vocab_size)).size
-    )
+    at = int(np.argmax(tokens >= vocab_size))
     row = int(np.searchsorted(offsets, at, side="right")) - 1
     wrong = np.array([row])
     if isinstance(examples, Pairs):
@@ -278,23 +293,20 @@ def _located(splits: Splits, wrong: np.ndarray) -> tuple[str, int]:
 
 def joined(tables: Mapping[str, Ragged]) -> tuple[Ragged, dict[str, np.ndarray]]:
     """The rows of several tables one after the other, and the numbers that each has there."""
-    parts = list(tables.values())
-    lengths = np.concatenate([table.lengths() for table in parts])
-    examples = Ragged(
-        np.concatenate([table.tokens for table in parts]),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        np.concatenate([table.targets for table in parts]),
+    dtype = next(iter(tables.values())).tokens.dtype
+    rows = (
+        (table.row(i), target)
+        for table in tables.values()
+        for i, target in enumerate(table.targets.tolist())
     )
-    return examples, consecutive({name: len(table) for name, table in tables.items()})
+    sizes = {name: len(table) for name, table in tables.items()}
+    return Ragged.from_rows(rows, dtype), consecutive(sizes)
 
 
 def consecutive(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Splits that follow each other: {"train": 0..n-1, "val": n.., ...}."""
-    bounds = np.cumsum([0, *sizes.values()]).tolist()
-    return {
-        name: np.arange(start, stop, dtype=np.int64)
-        for name, start, stop in zip(sizes, bounds[:-1], bounds[1:], strict=True)
-    }
+    stops = np.cumsum([*sizes.values()])
+    return dict(zip(sizes, np.split(np.arange(stops[-1]), stops[:-1]), strict=True))
 
 
 def spread(numbers: np.ndarray, n: int) -> np.ndarray:
@@ -308,23 +320,3 @@ def spread(numbers: np.ndarray, n: int) -> np.ndarray:
     if n > numbers.size:
         raise ValueError(f"there are only {numbers.size:,} examples, {n:,} are asked for.")
     return numbers[np.arange(n, dtype=np.int64) * numbers.size // n]
-
-
-@dataclass(frozen=True)
-class Made:
-    """Examples that have just been read or generated.
-
-    Attributes:
-      examples, splits: the data.
-      detail: where they come from, in a line.
-      facts: what else to keep in the manifest, JSON values, such as hashes of the files read.
-      vocabulary: of tokens, from id 0; empty for images.
-      n_classes: K.
-    """
-
-    examples: Examples
-    splits: Splits
-    detail: str
-    facts: Mapping[str, object]
-    vocabulary: tuple[str, ...]
-    n_classes: int

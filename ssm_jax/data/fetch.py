@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ssm_jax.data.store import locked, sha256_of
+from ssm_jax.data.release import sha256_of
+from ssm_jax.data.store import locked
 from ssm_jax.files import move_into_place
 from ssm_jax.progress import stage
 
 _CHUNK = 1 << 18  # bytes; what Ctrl-C can lose
 _SILENCE = 30.0  # seconds that a server may pause within a file
+_REASONS = (OSError, http.client.HTTPException)  # what a connection that fails raises
 
 
 @dataclass(frozen=True)
@@ -111,24 +113,21 @@ def _download(file: RemoteFile, part: Path, patience: float) -> None:
         with stage(f"downloading {file.name}", file.size, "bytes") as advance:
             advance(have)
             while have < file.size:
+                reason = "the server closed the connection"
                 try:
                     chunk = response.read1(min(_CHUNK, file.size - have))
-                except (OSError, http.client.HTTPException) as error:
-                    raise _broken(url, file, have, _reason(error)) from None
+                except _REASONS as error:
+                    chunk, reason = b"", _reason(error)
                 if not chunk:
-                    raise _broken(url, file, have, "the server closed the connection")
+                    raise ConnectionError(
+                        f"{url} broke off after {have:,} of {file.size:,} bytes ({reason}); run "
+                        "the same command again, it goes on from there."
+                    )
                 out.write(chunk)
                 have += len(chunk)
                 advance(len(chunk))
         out.flush()
         os.fsync(out.fileno())
-
-
-def _broken(url: str, file: RemoteFile, have: int, reason: str) -> ConnectionError:
-    return ConnectionError(
-        f"{url} broke off after {have:,} of {file.size:,} bytes ({reason}); run the same command "
-        "again, it goes on from there."
-    )
 
 
 def _open_any(file: RemoteFile, have: int, folder: Path, patience: float) -> tuple[str, Any]:
@@ -138,7 +137,7 @@ def _open_any(file: RemoteFile, have: int, folder: Path, patience: float) -> tup
     for url in file.urls:
         try:
             response = _open(url, have, deadline)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (*_REASONS, ValueError) as error:
             reasons.append(f"{url} cannot be reached ({_reason(error)})")
             continue
         other = _other_than(file, have, response)
@@ -159,16 +158,14 @@ def _open(url: str, have: int, deadline: float) -> Any:
     addresses tried in turn, or headers that come a byte at a time. It is a daemon: a process that
     gave up does not wait for it.
     """
-    headers = {"User-Agent": "ssm-jax"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    headers = {"User-Agent": "ssm-jax"} | ({"Range": f"bytes={have}-"} if have else {})
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             request = urllib.request.Request(url, headers=headers)
             answers.put(_opener().open(request, timeout=_SILENCE))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (*_REASONS, ValueError) as error:
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
@@ -188,16 +185,9 @@ def _open(url: str, have: int, deadline: float) -> Any:
 def _opener() -> urllib.request.OpenerDirector:
     """As `urllib.request.urlopen`, proxies included, but without ftp:, file: and data:."""
     opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
+    for name in ["Proxy", "Unknown", "HTTP", "HTTPS", "HTTPDefaultError", "HTTPRedirect"]:
+        opener.add_handler(getattr(urllib.request, f"{name}Handler")())
+    opener.add_handler(urllib.request.HTTPErrorProcessor())
     return opener
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssm_jax.data.examples import KINDS
+import numpy as np
+
+from ssm_jax.data.examples import KINDS, Content
 from ssm_jax.files import parse_json, printable
 
 FORMAT = 2  # of the folder; raise it when an older reader would misread it
@@ -32,17 +34,17 @@ def sha256_of_all(files: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256("".join(f["sha256"] for f in files.values()).encode()).hexdigest()
 
 
-def is_sealed(manifest: Mapping[str, Any]) -> bool:
-    """Whether the entries are those that were written, as far as that can be told."""
-    if SEAL in manifest:
-        return manifest[SEAL] == seal(manifest)
-    return manifest.keys() <= _WITHOUT_SEAL
-
-
 def seal(manifest: Mapping[str, Any]) -> str:
     """The sha256 of all entries but SEAL."""
     entries = {key: value for key, value in manifest.items() if key != SEAL}
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def is_sealed(manifest: Mapping[str, Any]) -> bool:
+    """Whether the entries are those that were written, as far as they say."""
+    if SEAL in manifest:
+        return manifest[SEAL] == seal(manifest)
+    return manifest.keys() <= _WITHOUT_SEAL
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DamagedError(folder, f"{path} has more than {_LARGEST:,} bytes")
     try:
         manifest = parse_json(data)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DamagedError(folder, f"{path} is damaged ({error})") from None
     if not isinstance(manifest, dict):
         raise DamagedError(folder, f"{path} is damaged (it holds no entries)")
@@ -73,13 +75,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if name not in manifest or not right(manifest[name]):
             shown = f"{manifest.get(name)!r}"[:60]
             raise DamagedError(folder, f"{path} is damaged (its {name!r} is {shown})")
-    files = [f.name for f in dataclasses.fields(KINDS[manifest["kind"]])]
-    files += [f"split.{name}" for name in manifest["splits"]]
-    if sorted(manifest["files"]) != sorted(f"{name}.npy" for name in files):
+    files = [f"{field.name}.npy" for field in dataclasses.fields(KINDS[manifest["kind"]])]
+    files += [f"split.{name}.npy" for name in manifest["splits"]]
+    if sorted(manifest["files"]) != sorted(files):
         raise DamagedError(
             folder,
             f"{path} is damaged (it lists {', '.join(sorted(manifest['files']))}; examples of the "
-            f"kind {manifest['kind']!r} have {', '.join(f'{name}.npy' for name in files)})",
+            f"kind {manifest['kind']!r} have {', '.join(files)})",
         )
     return manifest
 
@@ -96,6 +98,12 @@ def _is_mapping(value: object, right: Callable[[Any], bool]) -> bool:
     return isinstance(value, dict) and all(map(right, value.values()))
 
 
+def _is_file(value: object) -> bool:
+    return (
+        isinstance(value, dict) and _is_number(value.get("bytes")) and _is_text(value.get("sha256"))
+    )
+
+
 _RIGHT: Mapping[str, Callable[[Any], bool]] = {
     "detail": _is_text,
     "kind": lambda value: _is_text(value) and value in KINDS,
@@ -103,8 +111,50 @@ _RIGHT: Mapping[str, Callable[[Any], bool]] = {
     "vocabulary": lambda value: isinstance(value, list) and all(map(_is_text, value)),
     "splits": lambda value: _is_mapping(value, _is_number),
     "sha256": _is_text,
-    "files": lambda value: _is_mapping(
-        value,
-        lambda f: isinstance(f, dict) and _is_number(f.get("bytes")) and _is_text(f.get("sha256")),
-    ),
+    "files": lambda value: _is_mapping(value, _is_file),
 }
+
+
+def facts_of(manifest: Mapping[str, Any], content: Content) -> dict[str, Any]:
+    """Provenance, sizes, lengths and class balance of a store, as JSON holds them.
+
+    Returns:
+      "task", "source", "detail", "sha256", "bytes"; "token_ids", 0 for images; and for each of
+      "splits": "examples", "steps" (mean, median, most, with the end of sequence), and "classes",
+      how many examples each has.
+    """
+    found = {}
+    for name, numbers in content.splits.items():
+        steps = content.examples.steps(numbers)
+        classes = np.bincount(content.examples.targets[numbers], minlength=content.n_classes)
+        found[name] = {
+            "examples": int(numbers.size),
+            "steps": {
+                "mean": round(float(steps.mean()), 1),
+                "median": float(np.median(steps)),
+                "most": int(steps.max()),
+            },
+            "classes": classes.tolist(),
+        }
+    return {
+        **{key: manifest[key] for key in ("task", "source", "detail", "sha256")},
+        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "token_ids": len(content.vocabulary),
+        "splits": found,
+    }
+
+
+def table_of(facts: Mapping[str, Any]) -> str:
+    """The same in lines: where the data come from, then a row for each split."""
+    about = f"{facts['bytes']:,} bytes; sha256 {facts['sha256']}"
+    if facts["token_ids"]:
+        about += f"; {facts['token_ids']} token ids"
+    head = "split     rows  steps: mean    median    most  share of each class in %"
+    lines = [facts["detail"], about, "", head]
+    for name, split in facts["splits"].items():
+        steps, n = split["steps"], split["examples"]
+        lines.append(
+            f"{name:5} {n:8,} {steps['mean']:12.1f} {steps['median']:9.0f} {steps['most']:7,}  "
+            + " ".join(f"{100 * count / n:.1f}" for count in split["classes"])
+        )
+    return "\n".join(lines)

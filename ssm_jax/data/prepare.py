@@ -1,11 +1,12 @@
-"""From a recipe to a prepared data set: rows -> TFDS data set, read back and compared -> arrays.
+"""From a recipe to a prepared data set.
 
     DATA_DIR/TASK/NAME              the store that training reads; there whole or not at all
     DATA_DIR/TASK/.NAME.work        what an unfinished preparation goes on from
-    DATA_DIR/tfds/TASK-NAME/...     the same data as a TensorFlow Datasets data set
+    DATA_DIR/tfds/ssm_jax_TASK/NAME/1.0.0   the same data for TensorFlow Datasets, if asked for
     DATA_DIR/raw                    downloaded files
 
-NAME is the source and eight digits that name the parameters and the files read.
+NAME is the source and eight digits that name the parameters and the files read. A store that is
+missing is made from the TensorFlow Datasets data set of its name, or, without that, by the recipe.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import Made, check_values
+from ssm_jax.data.examples import Content, check_values
 from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, is_sealed, read_manifest
-from ssm_jax.data.store import locked, stores_of, write_store
-from ssm_jax.data.workers import cpu_count
-from ssm_jax.files import printable
+from ssm_jax.data.store import Store, locked, stores_of, write_store
+from ssm_jax.files import parse_json, printable
 from ssm_jax.progress import stage
 
 SOURCES = ("official", "generated", "sample", "fashion_mnist", "stand_in")
+TFDS_VERSION = "1.0.0"  # of our TFDS data sets; raise it when an older reader would misread them
 
 
 def default_data_dir() -> Path:
@@ -39,8 +41,15 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
 
 
+def cpu_count() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
-class Place:
+class DataPaths:
     """Where data are, and who makes them.
 
     Attributes:
@@ -59,16 +68,16 @@ class Place:
         return self.data_dir / "raw"
 
 
-def command(task: str, source: str, place: Place, options: Any) -> str:
+def command(task: str, source: str, paths: DataPaths, options: Any) -> str:
     """The command that prepares a data set.
 
     Args:
       options: the task's dataclass; what differs from its defaults is named.
     """
     words = ["python", "scripts/prepare_data.py", "prepare", task, f"--source={source}"]
-    words.append(f"--data_dir={place.data_dir}")
-    if place.files is not None:
-        words.append(f"--from={place.files}")
+    words.append(f"--data_dir={paths.data_dir}")
+    if paths.files is not None:
+        words.append(f"--from={paths.files}")
     usual = type(options)()
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
@@ -76,13 +85,6 @@ def command(task: str, source: str, place: Place, options: Any) -> str:
             shown = str(value).lower() if isinstance(value, bool) else value
             words.append(f"--{field.name}={shown}")
     return shlex.join(words)
-
-
-def files_missing(task: str, what: str) -> FileNotFoundError:
-    """For a recipe that cannot be made without files of the user."""
-    return FileNotFoundError(
-        f"the official {task} data cannot be downloaded; give them with --from=PATH ({what})."
-    )
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Recipe:
     source: str
     parameters: Mapping[str, Any]
     stamp: str | None
-    make: Callable[[Path], Made]
+    make: Callable[[Path], Content]
     at_once: bool
     command: str
     check: Callable[[Mapping[str, np.ndarray], int], None] | None = None
@@ -124,11 +126,8 @@ class Recipe:
         """
         if self.stamp is not None:
             return self._named(data_dir, self.stamp)
-        found = {
-            folder: manifest["sha256"]
-            for folder in sorted(data_dir.glob(f"{self.task}/{self.source}-*"))
-            if (manifest := _sound(folder)) and self._is_of(manifest)
-        }
+        known = _stores(data_dir, self.task, self.source)
+        found = {f: manifest["sha256"] for f, manifest in known if self._is_of(manifest)}
         if len(set(found.values())) > 1:
             raise ValueError(
                 f"{data_dir / self.task} holds different {self.source} data "
@@ -148,13 +147,20 @@ class Recipe:
         return made == (self.task, self.source, parameters)
 
     @property
+    def header(self) -> dict[str, Any]:
+        """Entries of the manifest: what was made of what."""
+        stamp = self.download if self.stamp is None else self.stamp
+        made = {"task": self.task, "source": self.source, "parameters": dict(self.parameters)}
+        return {**made, "stamp": stamp}
+
+    @property
     def asked(self) -> str:
         """The command that makes the store, with a place for files that are missing in it."""
         files = " --from=PATH" if self.stamp is None and self.download is None else ""
         return self.command + files
 
     def check_store(self, folder: Path) -> None:
-        """See that the store in a folder was made by this recipe, not another one copied there.
+        """Check that the store in a folder was made by this recipe, not copied there from another.
 
         Raises:
           DamagedError: if it was not.
@@ -176,7 +182,7 @@ def _name(source: str, parameters: Mapping[str, Any], stamp: str) -> str:
 
 
 def check_name(folder: Path) -> None:
-    """See that the name of a store's folder is that of what its manifest says was made.
+    """Check that the name of a store's folder is that of what its manifest says was made.
 
     Raises:
       DamagedError: if it is not: the store, or its manifest, was copied from another folder.
@@ -193,6 +199,22 @@ def check_name(folder: Path) -> None:
         raise DamagedError(folder, f"{folder / MANIFEST} is that of another folder")
 
 
+def tfds_folder(data_dir: Path, folder: Path) -> Path:
+    """Where the TensorFlow Datasets data set of a store is, or would be."""
+    return data_dir / "tfds" / f"ssm_jax_{folder.parent.name}" / folder.name / TFDS_VERSION
+
+
+def _stores(data_dir: Path, task: str, source: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folders of sound stores, and of those that TFDS has, with their manifests."""
+    for folder in sorted(data_dir.glob(f"{task}/{source}-*")):
+        if (manifest := _sound(folder)) is not None:
+            yield folder, manifest
+    for path in sorted(data_dir.glob(f"tfds/ssm_jax_{task}/{source}-*/{TFDS_VERSION}")):
+        folder = data_dir / task / path.parent.name
+        if not folder.is_dir() and (manifest := _of_tfds(path)):
+            yield folder, manifest
+
+
 def _sound(folder: Path) -> dict[str, Any] | None:
     """The manifest of a store, or None for one of an older format or a damaged one."""
     try:
@@ -200,6 +222,15 @@ def _sound(folder: Path) -> dict[str, Any] | None:
     except (ValueError, OSError):
         return None
     return manifest if is_sealed(manifest) else None
+
+
+def _of_tfds(path: Path) -> dict[str, Any]:
+    """What our TFDS data set in a folder keeps of the manifest; nothing if it is not whole."""
+    try:
+        manifest = parse_json((path / "metadata.json").read_bytes())
+    except (ValueError, OSError):
+        return {}
+    return manifest if isinstance(manifest, dict) and "sha256" in manifest else {}
 
 
 def find(recipe: Recipe, data_dir: Path) -> Path:
@@ -213,17 +244,22 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
     _refuse_other(data_dir, folder)
     if folder.is_dir():
         return folder
-    if not recipe.at_once:
+    if not recipe.at_once and not _of_tfds(tfds_folder(data_dir, folder)):
         damaged = [f.name for f in stores_of(data_dir, recipe.task) if _sound(f) is None]
-        beside = f" (and {', '.join(damaged)} cannot be read)" if damaged else ""
+        unread = f" (and {', '.join(damaged)} cannot be read)" if damaged else ""
         raise FileNotFoundError(
-            f"no {recipe.source} {recipe.task} data at {folder}{beside}; run: {recipe.asked}"
+            f"no {recipe.source} {recipe.task} data at {folder}{unread}; run: {recipe.asked}"
         )
     return prepare(recipe, data_dir)
 
 
-def prepare(recipe: Recipe, data_dir: Path) -> Path:
+def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
     """Make the data set unless it is there; an interrupted preparation goes on.
+
+    Args:
+      recipe: of the data set.
+      data_dir: see the head of this file.
+      tfds: make the TensorFlow Datasets data set too.
 
     Returns:
       The folder of the store.
@@ -234,15 +270,16 @@ def prepare(recipe: Recipe, data_dir: Path) -> Path:
     folder = recipe.folder(data_dir)
     _refuse_other(data_dir, folder)
     work = folder.with_name(f".{folder.name}.work")
-    if folder.is_dir() and (not work.exists() or not os.access(folder.parent, os.W_OK)):
+    there = folder.is_dir() and (not tfds or _of_tfds(tfds_folder(data_dir, folder)))
+    if there and (not work.exists() or not os.access(folder.parent, os.W_OK)):
         return folder  # also from a disk that can only be read
-    if not _is_utf8(data_dir.absolute()):
+    if tfds and any("\udc80" <= c <= "\udcff" for c in str(data_dir.absolute())):
         raise ValueError(
             f"TensorFlow Datasets cannot write to {data_dir}, whose name is no UTF-8; prepare the "
             "data in a folder with another name, and rename that if need be."
         )
     try:
-        return _prepare(recipe, data_dir, folder, work)
+        return _prepare(recipe, data_dir, folder, work, tfds)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -254,16 +291,8 @@ def prepare(recipe: Recipe, data_dir: Path) -> Path:
         ) from None
 
 
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _refuse_other(data_dir: Path, folder: Path) -> None:
-    """See that nothing but a folder, or a link to one, is where folders are to be."""
+    """Check that nothing but a folder, or a link to one, is where folders are to be."""
     for path in (data_dir, data_dir / "tfds", folder.parent, folder):
         if path.is_dir():
             continue
@@ -276,54 +305,56 @@ def _refuse_other(data_dir: Path, folder: Path) -> None:
             raise NotADirectoryError(f"{path} is not a folder; move it away.")
 
 
-def _prepare(recipe: Recipe, data_dir: Path, folder: Path, work: Path) -> Path:
-    if recipe.stamp is None and recipe.download is None and not folder.is_dir():
+def _prepare(recipe: Recipe, data_dir: Path, folder: Path, work: Path, tfds: bool) -> Path:
+    path = tfds_folder(data_dir, folder)
+    prepared = _of_tfds(path)
+    if recipe.stamp is None and recipe.download is None and not folder.is_dir() and not prepared:
         recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock
     with locked(folder.with_name(f".{folder.name}.lock")):
         if not folder.is_dir():
-            made = recipe.make(work)
-            check_values(made.examples, made.splits, len(made.vocabulary), made.n_classes)
-            _through_tfds(recipe, made, data_dir / "tfds" / f"{recipe.task}-{folder.name}")
-            header = {
-                "task": recipe.task,
-                "source": recipe.source,
-                "parameters": dict(recipe.parameters),
-                "stamp": recipe.download if recipe.stamp is None else recipe.stamp,
-            }
-            write_store(folder, work / "store", made, header)
+            content = _tfds().read(path) if prepared else recipe.make(work)
+            check_content(content, recipe)
+            stamp = {"stamp": prepared["stamp"]} if prepared else {}
+            write_store(folder, work / "store", content, {**recipe.header, **stamp})
+        if tfds and not prepared:
+            store = Store(folder)
+            _tfds().write(path, store.content, store.manifest)
         # The one before us may have been killed between its store and its last line; a worker that
         # outlived a killed preparation may still be writing a shard we did not need.
         shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
-def _through_tfds(recipe: Recipe, made: Made, data_dir: Path) -> None:
-    """Write the TFDS data set and compare what it gives back, example by example."""
-    # Imported late: 0.4 s, and training must not need it.
-    from ssm_jax.data import builder as tfds
+def _tfds() -> ModuleType:
+    """The module that writes and reads TFDS data sets: 0.4 s, and training must not need it."""
+    from ssm_jax.data import builder
 
-    total = sum(numbers.size for numbers in made.splits.values())
-    data_set = tfds.LongSequences(made, data_dir)
-    with stage("writing the TFDS data set", total, "examples") as advance:
-        tfds.build(data_set, advance)
-    with stage("reading it back and comparing", total, "examples") as advance:
-        for split, numbers in made.splits.items():
-            count = 0
-            for number, row in zip(numbers.tolist(), tfds.read(data_set, split), strict=False):
-                where = f"{data_set.data_dir} {split} example {count}"
-                target = int(row.pop("target"))
-                if target != made.examples.targets[number] or any(
-                    not np.array_equal(row[name], array)
-                    for name, array in made.examples.features(number).items()
-                ):
-                    raise ValueError(f"{where} is not what was written; prepare the data again.")
-                if recipe.check is not None:
-                    try:
-                        recipe.check(row, target)
-                    except ValueError as error:
-                        raise ValueError(f"{where}: {error}") from None
-                count += 1
-                if count % 1_000 == 0:
-                    advance(1_000)
-            if count != numbers.size:
-                raise ValueError(f"{data_set.data_dir} {split} has {count:,} of {numbers.size:,}.")
+    return builder
+
+
+def check_content(content: Content, recipe: Recipe) -> None:
+    """Check every value, and every example as the recipe does.
+
+    Raises:
+      ValueError: for the first that cannot be, with its split and number.
+    """
+    check_values(content.examples, content.splits, len(content.vocabulary), content.n_classes)
+    if recipe.check is None:
+        return
+    total = sum(numbers.size for numbers in content.splits.values())
+    with stage("checking", total, "examples") as advance:
+        for split, numbers in content.splits.items():
+            for position, number in enumerate(numbers.tolist()):
+                target = int(content.examples.targets[number])
+                try:
+                    recipe.check(content.examples.features(number), target)
+                except ValueError as error:
+                    raise ValueError(f"{split} example {position}: {error}") from None
+                advance(1)
+
+
+def files_missing(task: str, what: str) -> FileNotFoundError:
+    """The error of a recipe that cannot be made without files of the user."""
+    return FileNotFoundError(
+        f"the official {task} data cannot be downloaded; give them with --from=PATH ({what})."
+    )

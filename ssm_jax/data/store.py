@@ -1,8 +1,6 @@
-"""Arrays in .npy files: written block by block where memory is too small, mapped when read.
+"""A prepared data set on disk: memory-mapped arrays and a manifest, whole or not there at all.
 
-A prepared data set on disk: memory-mapped arrays and a manifest, whole or not there at all.
-
-FOLDER/manifest.json  FOLDER/{tokens,offsets,targets,...}.npy  FOLDER/split.{train,val,test}.npy
+    FOLDER/manifest.json  FOLDER/{tokens,offsets,targets,...}.npy  FOLDER/split.{train,val,test}.npy
 
 Every byte is compared with the manifest's sha256 when a store is opened. For one of 64 MiB or more
 a note in the user's cache says that these very files were compared, by their device, inode, size
@@ -31,7 +29,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ssm_jax.data.examples import KINDS, Examples, Made, Splits, check_values, kind_of
+from ssm_jax.data.examples import KINDS, Content, Examples, Splits, check_values, kind_of
 from ssm_jax.data.manifest import (
     FORMAT,
     MANIFEST,
@@ -44,6 +42,11 @@ from ssm_jax.data.manifest import (
 )
 from ssm_jax.files import move_into_place, printable, replace_atomically, sync, user_cache
 from ssm_jax.lock import Held, Lock
+
+_NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # see prepare.py
+_NOTED = 1 << 26  # bytes; smaller stores are compared each time, in 0.05 s
+_RACY = 2.0  # seconds; within so many a file can change twice with the same times
+_CHECKS = 1  # raise it whenever a store that was compared is to be compared again
 
 
 class MappedFile:
@@ -113,15 +116,12 @@ def _instead(path: Path) -> str:
 
 
 def write_mapped(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """A .npy file of bytes, there whole or not at all.
+    """Write a .npy file of bytes block by block, whole or not at all; the read-only map of it.
 
     Args:
       path: of the file; what is there is replaced.
       shape: rows and columns in all.
       blocks: uint8, one after the other along the rows.
-
-    Returns:
-      The array, a read-only `np.memmap`.
 
     Raises:
       ValueError: if the blocks are not so many bytes.
@@ -131,27 +131,15 @@ def write_mapped(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray
     def write(file: BinaryIO) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
+        written = -file.tell()
         for block in blocks:
             file.write(np.ascontiguousarray(block, np.uint8).data)
-        written = file.tell() - start
+        written += file.tell()
         if written != shape[0] * shape[1]:
             raise ValueError(f"{path} was to have the shape {shape}, but has {written:,} bytes.")
 
     replace_atomically(path, write)
     return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-_NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # see recipe.py
-_NOTED = 1 << 26  # bytes; smaller stores are compared each time, in 0.05 s
-_RACY = 2.0  # seconds; within so many a file can change twice with the same times
-_CHECKS = 1  # raise it whenever a store that was compared is to be compared again
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file; 0.1 to 0.5 s for 100 MB."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -172,20 +160,20 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, Any]) -> None:
+def write_store(folder: Path, temporary: Path, content: Content, header: Mapping[str, Any]) -> None:
     """Write a store so that `folder` appears at once and whole, even if the power fails.
 
     Args:
       folder: where the store is to be; nothing may be there.
       temporary: a folder on the same disk to write in; what is there is deleted.
-      made: the data.
+      content: the data.
       header: further entries of the manifest, JSON values; the same data and header give the same
         bytes.
     """
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _write_files(temporary, made, header)
+        _write_files(temporary, content, header)
         folder.parent.mkdir(parents=True, exist_ok=True)
         move_into_place(temporary, folder)
     except OSError:
@@ -193,29 +181,47 @@ def write_store(folder: Path, temporary: Path, made: Made, header: Mapping[str, 
         raise
 
 
-def _write_files(folder: Path, made: Made, header: Mapping[str, Any]) -> None:
+def _arrays_of(content: Content) -> dict[str, np.ndarray]:
+    """The arrays of a store, in the order of its files."""
+    examples = content.examples
+    arrays = {f"{f.name}.npy": getattr(examples, f.name) for f in dataclasses.fields(examples)}
+    return arrays | {f"split.{name}.npy": numbers for name, numbers in content.splits.items()}
+
+
+def fingerprint(content: Content) -> str:
+    """The "sha256" of the manifest that a store with this content would have."""
+    files = {}
+    for name, array in _arrays_of(content).items():
+        digest = hashlib.sha256()
+        np.save(SimpleNamespace(write=digest.update), array, allow_pickle=False)
+        files[name] = {"sha256": digest.hexdigest()}
+    return sha256_of_all(files)
+
+
+def entries_of(content: Content, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a manifest without those of the files."""
+    return {
+        **header,
+        "detail": content.detail,
+        "facts": dict(content.facts),
+        "format": FORMAT,
+        "kind": kind_of(content.examples),
+        "n_classes": content.n_classes,
+        "vocabulary": list(content.vocabulary),
+        "splits": {name: len(numbers) for name, numbers in content.splits.items()},
+    }
+
+
+def _write_files(folder: Path, content: Content, header: Mapping[str, Any]) -> None:
     files: dict[str, dict[str, Any]] = {}
-    arrays = {f.name: getattr(made.examples, f.name) for f in dataclasses.fields(made.examples)}
-    arrays |= {f"split.{name}": numbers for name, numbers in made.splits.items()}
-    for name, array in arrays.items():
-        path = folder / f"{name}.npy"
+    for name, array in _arrays_of(content).items():
+        path = folder / name
         with open(path, "wb") as file:
             # Not to the file itself: of a full disk NumPy raises an error without a number.
             np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
         sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    manifest = {
-        **header,
-        "detail": made.detail,
-        "facts": dict(made.facts),
-        "format": FORMAT,
-        "kind": kind_of(made.examples),
-        "n_classes": made.n_classes,
-        "vocabulary": list(made.vocabulary),
-        "splits": {name: len(numbers) for name, numbers in made.splits.items()},
-        "sha256": sha256_of_all(files),
-        "files": files,
-    }
+        files[name] = {"bytes": path.stat().st_size, "sha256": MappedFile(path).sha256()}
+    manifest = {**entries_of(content, header), "sha256": sha256_of_all(files), "files": files}
     path = folder / MANIFEST
     path.write_text(json.dumps({**manifest, SEAL: seal(manifest)}, indent=2) + "\n")
     sync(path)
@@ -223,24 +229,29 @@ def _write_files(folder: Path, made: Made, header: Mapping[str, Any]) -> None:
 
 
 class Store:
-    """A store that is open; see `open_store`.
+    """A store that is open, its arrays memory-mapped and all files checked.
+
+    Links in the place of the folder or of files are followed, and what they lead to is checked.
+
+    Args:
+      folder: of the store.
+      known: the arrays were compared with their sha256 just now.
 
     Attributes:
       manifest, examples, splits: what it holds.
+
+    Raises:
+      FileNotFoundError: if there is no store.
+      DamagedError: if a file is missing, is not what the manifest says, or does not fit.
     """
 
     def __init__(self, folder: Path, *, known: bool = False) -> None:
-        """Args:
-        folder: of the store.
-        known: the arrays were compared with their sha256 just now.
-        """
         self._folder = folder
         self.manifest = manifest = read_manifest(folder)
         self._files: dict[str, MappedFile] = {}
-        kind = KINDS[manifest["kind"]]
         for name, entry in manifest["files"].items():
             try:
-                file = MappedFile(folder / name)
+                file = self._files[name] = MappedFile(folder / name)
             except ValueError as error:
                 raise DamagedError(folder, str(error)) from None
             size = file.identity()[2]
@@ -248,25 +259,22 @@ class Store:
                 raise DamagedError(
                     folder, f"{file.path} has {size:,} bytes, its manifest says {entry['bytes']:,}"
                 )
-            self._files[name] = file
+        kind = KINDS[manifest["kind"]]
         try:
             arrays = {name: file.array() for name, file in self._files.items()}
-            self.examples: Examples = kind(
-                *(arrays[f"{f.name}.npy"] for f in dataclasses.fields(kind))
-            )
+            of_kind = (arrays[f"{field.name}.npy"] for field in dataclasses.fields(kind))
+            self.examples: Examples = kind(*of_kind)
         except ValueError as error:
             raise DamagedError(folder, f"{folder} is damaged ({error})") from None
         self.splits: Splits = {name: arrays[f"split.{name}.npy"] for name in manifest["splits"]}
         for name, numbers in self.splits.items():
-            said = manifest["splits"][name]
+            n, said = len(self.examples), manifest["splits"][name]
             right = numbers.shape == (said,) and numbers.dtype == np.int64
-            if not right or not (
-                0 <= numbers.min(initial=0) <= numbers.max(initial=0) < len(self.examples)
-            ):
+            if not right or not 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < n:
                 raise DamagedError(
                     folder,
                     f"split {name!r} of {folder} has {numbers.size:,} rows, its manifest says "
-                    f"{said:,} of {len(self.examples):,}",
+                    f"{said:,} of {n:,}",
                 )
         for name in ("task", "source"):
             if not isinstance(manifest.get(name), str):
@@ -279,8 +287,17 @@ class Store:
             self._compare(self._files)
             self._note()
 
+    @property
+    def content(self) -> Content:
+        """What was stored."""
+        m = self.manifest
+        vocabulary = tuple(m["vocabulary"])
+        return Content(
+            self.examples, self.splits, m["detail"], m["facts"], vocabulary, m["n_classes"]
+        )
+
     def check_unchanged(self) -> None:
-        """See that the files are still what they were when they were opened, in some 20 us.
+        """Check that the files are still what they were when they were opened, in some 20 us.
 
         The maps stay on the files that were opened, so one that is put in their place changes
         nothing. One that is written to where it lies changes the data at once: this finds it. One
@@ -300,31 +317,8 @@ class Store:
             if not same or file.identity() != self._identities[name]:
                 raise _changed(self._folder, file.path)
 
-    def _noted(self) -> bool:
-        """Whether a note says that these very files were compared."""
-        place = self._place()
-        if place is None:
-            return False
-        path, text = place
-        try:
-            with open(path, "rb") as file:
-                return file.read(len(text) + 1) == text
-        except OSError:
-            return False
-
-    def _note(self) -> None:
-        """Write the note, whole or not at all; a cache that cannot be written is no error."""
-        place = self._place()
-        newest = max(identity[4] for identity in self._identities.values())
-        if place is None or time.time() - newest / 1e9 < _RACY:
-            return
-        path, text = place
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_atomically(path, text)
-
-    def _place(self) -> tuple[Path, bytes] | None:
-        """Where the note is, and what it says; None for a small store, or without a home."""
+    def _note_of_files(self) -> tuple[Path, bytes] | None:
+        """The note's path and text; None for a small store, or without a home."""
         cache = user_cache()
         if cache is None or sum(i[2] for i in self._identities.values()) < _NOTED:
             return None
@@ -335,6 +329,24 @@ class Store:
         text = json.dumps([_CHECKS, compared]).encode()
         return cache / "compared" / hashlib.sha256(text).hexdigest()[:32], text
 
+    def _noted(self) -> bool:
+        """Whether a note says that these very files were compared."""
+        path, text = self._note_of_files() or (Path(), b"")
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            return file.read(len(text) + 1) == text
+        return False
+
+    def _note(self) -> None:
+        """Write the note, whole or not at all; a cache that cannot be written is no error."""
+        note = self._note_of_files()
+        newest = max(identity[4] for identity in self._identities.values())
+        if note is None or time.time() - newest / 1e9 < _RACY:
+            return
+        path, text = note
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_atomically(path, text)
+
 
 def _changed(folder: Path, path: Path) -> DamagedError:
     return DamagedError(
@@ -342,21 +354,7 @@ def _changed(folder: Path, path: Path) -> DamagedError:
     )
 
 
-def open_store(folder: Path) -> tuple[dict[str, Any], Examples, Splits]:
-    """The manifest, the examples and the splits of a store; all files are checked.
-
-    Arrays are memory-mapped. Links in the place of the folder or of files are followed, and what
-    they lead to is checked.
-
-    Raises:
-      FileNotFoundError: if there is no store.
-      DamagedError: if a file is missing, is not what the manifest says, or does not fit.
-    """
-    store = Store(folder)
-    return store.manifest, store.examples, store.splits
-
-
-def verify_store(folder: Path) -> None:
+def verify_store(folder: Path) -> Store:
     """Check every byte of a store against its manifest, and the manifest against the arrays.
 
     Raises:
@@ -366,7 +364,7 @@ def verify_store(folder: Path) -> None:
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():
         path = folder / name
-        if not path.is_file() or sha256_of(path) != entry["sha256"]:
+        if not path.is_file() or MappedFile(path).sha256() != entry["sha256"]:
             raise _changed(folder, path)
     for path in sorted(folder.iterdir()):
         if path.name not in manifest["files"] and path.name != MANIFEST:
@@ -378,6 +376,7 @@ def verify_store(folder: Path) -> None:
         )
     except ValueError as error:
         raise DamagedError(folder, f"{folder} is damaged ({error})") from None
+    return store
 
 
 def stores_of(data_dir: Path, task: str) -> list[Path]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm_jax.data.dataset import LabelledDataset, open_dataset
 from ssm_jax.data.examples import SPLITS
-from ssm_jax.data.labelled import LabelledDataset, open_dataset
 from ssm_jax.data.manifest import DamagedError, read_manifest
-from ssm_jax.data.prepare import Place, Recipe, find
+from ssm_jax.data.prepare import DataPaths, Recipe, find
 from ssm_jax.lra.image import ImageOptions, image
 from ssm_jax.lra.listops import listops
 from ssm_jax.lra.listops_generator import Spec
@@ -30,7 +30,7 @@ class Entry:
 
     Attributes:
       about: it in a few words.
-      form: of an example, a key of ssm_jax.data.labelled.DATASETS.
+      form: of an example, a key of ssm_jax.data.examples.KINDS.
       options: dataclass of what can be chosen; its defaults are as published.
       recipe: (options, source, place) -> how it is made.
       sources: where examples can come from, the usual one first.
@@ -44,7 +44,7 @@ class Entry:
     about: str
     form: str
     options: type
-    recipe: Callable[[Any, str, Place], Recipe]
+    recipe: Callable[[Any, str, DataPaths], Recipe]
     sources: tuple[str, ...]
     files: str
     unread: Mapping[str, tuple[str, ...]]
@@ -137,7 +137,7 @@ def entry_of(task: str, source: str) -> Entry:
     return CATALOG[task]
 
 
-def recipe_of(task: str, options: Mapping[str, Any], place: Place) -> Recipe:
+def recipe_of(task: str, options: Mapping[str, Any], place: DataPaths) -> Recipe:
     """How the data set that a config describes is made.
 
     Args:
@@ -158,7 +158,7 @@ def recipe_of(task: str, options: Mapping[str, Any], place: Place) -> Recipe:
     return entry.recipe(entry.options(**chosen), options["source"], place)
 
 
-def open_data(task: str, options: Mapping[str, Any], place: Place) -> LabelledDataset:
+def open_data(task: str, options: Mapping[str, Any], place: DataPaths) -> LabelledDataset:
     """The data set that a config describes.
 
     Those that need no files are made if they are not there; all others are opened, and where they

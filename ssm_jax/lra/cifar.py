@@ -18,18 +18,26 @@ import pickletools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from ssm_jax.data.archive import Counted, Limits, Tar, shown
 from ssm_jax.data.fetch import RemoteFile
-from ssm_jax.data.pixels import Pixels
-from ssm_jax.data.release import DEPTH, nearest, not_there
-from ssm_jax.data.store import sha256_of
+from ssm_jax.data.release import DEPTH, nearest, not_there, sha256_of
 from ssm_jax.progress import stage
 
 _COLOURS = 3 * 32 * 32
+
+
+class Pixels(NamedTuple):
+    """Grey images and their classes, in the order of the official files."""
+
+    train_pixels: np.ndarray
+    train_targets: np.ndarray
+    test_pixels: np.ndarray
+    test_targets: np.ndarray
+    detail: str
 
 
 class _Kept:

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.dataset import held_out
-from ssm_jax.data.examples import Images, Made
+from ssm_jax.data.draws import held_out
+from ssm_jax.data.examples import Content, Images
 from ssm_jax.data.fetch import fetch
-from ssm_jax.data.pixels import Pixels
-from ssm_jax.data.prepare import Place, Recipe, command
+from ssm_jax.data.prepare import DataPaths, Recipe, command
 from ssm_jax.lra import cifar, stand_in
+from ssm_jax.lra.cifar import Pixels
 from ssm_jax.progress import stage
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -180,7 +180,7 @@ class ImageOptions(stand_in.Drawn):
 def image(
     options: ImageOptions,
     source: str,
-    place: Place,
+    place: DataPaths,
     *,
     official_cifar: cifar.Official = cifar.OFFICIAL,
     official_fashion: Mapping[str, IdxFile] = OFFICIAL,
@@ -201,11 +201,11 @@ def image(
     if source == "official":
         stamp = None if place.files is None else cifar.find(place.files).stamp
 
-    def make(_: Path) -> Made:
+    def make(_: Path) -> Content:
         if source == "stand_in":
             images, splits = stand_in.images(options.counts, options.seed)
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
-            return Made(images, splits, detail, {}, (), N_CLASSES)
+            return Content(images, splits, detail, {}, (), N_CLASSES)
         if source == "official":
             path = place.files or fetch(official_cifar.binary, place.raw)
             parts = cifar.read(path, official_cifar)
@@ -223,7 +223,7 @@ def image(
             np.concatenate([parts.train_pixels, parts.test_pixels]),
             np.concatenate([parts.train_targets, parts.test_targets]),
         )
-        return Made(images, splits, parts.detail, {}, (), N_CLASSES)
+        return Content(images, splits, parts.detail, {}, (), N_CLASSES)
 
     return Recipe(
         task=TASK,

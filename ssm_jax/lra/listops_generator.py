@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.examples import SPLITS, Ragged
-from ssm_jax.data.workers import fill, finish
+from ssm_jax.lra.shards import fill, finish
 
 CLOSE = 3
 DIGIT = 4  # the id of digit 0

@@ -25,11 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssm_jax.data import release as releases
-from ssm_jax.data.archive import Limits, shown
-from ssm_jax.data.dataset import torch_randperm
-from ssm_jax.data.examples import Images, Made
-from ssm_jax.data.pixels import decoded
-from ssm_jax.data.prepare import Place, Recipe, command, files_missing
+from ssm_jax.data.archive import Limits, decoded, shown
+from ssm_jax.data.draws import torch_randperm
+from ssm_jax.data.examples import Content, Images
+from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
 from ssm_jax.data.release import Release
 from ssm_jax.data.store import write_mapped
 from ssm_jax.lra.pathfinder_generator import GENERATOR_VERSION, Spec, generate_images
@@ -214,17 +213,17 @@ class PathfinderOptions:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
 
 
-def pathfinder(options: PathfinderOptions, source: str, place: Place) -> Recipe:
+def pathfinder(options: PathfinderOptions, source: str, place: DataPaths) -> Recipe:
     """How Pathfinder is made; see `_recipe`."""
     return _recipe("pathfinder", options, source, place)
 
 
-def pathx(options: PathfinderOptions, source: str, place: Place) -> Recipe:
+def pathx(options: PathfinderOptions, source: str, place: DataPaths) -> Recipe:
     """How Path-X is made; see `_recipe`."""
     return _recipe("pathx", options, source, place)
 
 
-def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) -> Recipe:
+def _recipe(task: str, options: PathfinderOptions, source: str, place: DataPaths) -> Recipe:
     """How either task is made.
 
     Args:
@@ -253,7 +252,7 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
     elif options.allow_mismatch:
         parameters["allow_mismatch"] = True
 
-    def make(work: Path) -> Made:
+    def make(work: Path) -> Content:
         if source == "generated":
             spec = Spec(
                 seed=options.seed, n_images=sum(counts), size=size, upstream=options.upstream
@@ -267,7 +266,7 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
                 f"generator v{GENERATOR_VERSION}"
                 + ("" if options.upstream else ", without the original's border behaviour")
             )
-            return Made(Images(pixels, targets), split(*counts), detail, {}, (), N_CLASSES)
+            return Content(Images(pixels, targets), split(*counts), detail, {}, (), N_CLASSES)
         if release is None:
             raise files_missing(task, f"the LRA release, an archive or a folder above {folder}")
         pixels, targets, notes = read_release(
@@ -281,7 +280,7 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: Place) ->
         train = n * 8 // 10
         detail = f"official LRA release, read from {shown(release.path.name)}; {n:,} images"
         splits = split(train, n // 10, n - train - n // 10)
-        return Made(Images(pixels, targets), splits, detail, notes, (), N_CLASSES)
+        return Content(Images(pixels, targets), splits, detail, notes, (), N_CLASSES)
 
     return Recipe(
         task=task,

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.store import write_mapped
-from ssm_jax.data.workers import fill, finish
 from ssm_jax.lra.pathfinder_stamps import PATHFINDER32, PATHX, Drawing, dilate, render, strokes
+from ssm_jax.lra.shards import fill, finish
 
 TITLE = "Pathfinder"
 COMPRESS = True  # the files of shards: two thirds of the pixels, and more at 128, are 0

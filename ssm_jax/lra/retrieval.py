@@ -22,11 +22,11 @@ import numpy as np
 
 from ssm_jax.data import release as releases
 from ssm_jax.data.archive import Limits, shown
-from ssm_jax.data.examples import Made, Pairs, Ragged, consecutive
-from ssm_jax.data.prepare import Place, Recipe, command, files_missing
+from ssm_jax.data.examples import Content, Pairs, Ragged, consecutive
+from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
 from ssm_jax.data.release import Release
-from ssm_jax.data.vocabulary import SPECIALS, Vocabulary
 from ssm_jax.lra import stand_in
+from ssm_jax.lra.vocabulary import SPECIALS, Vocabulary
 
 FOLDER = "tsv_data"
 OFFICIAL_ROWS: Mapping[str, int] = {"train": 147_086, "val": 18_090, "test": 17_437}
@@ -280,7 +280,7 @@ class RetrievalOptions(stand_in.Drawn):
 def retrieval(
     options: RetrievalOptions,
     source: str,
-    place: Place,
+    place: DataPaths,
     *,
     expected_rows: Mapping[str, int] = OFFICIAL_ROWS,
 ) -> Recipe:
@@ -302,7 +302,7 @@ def retrieval(
         release = find_release(place.files)
         stamp = release.stamp
 
-    def make(_: Path) -> Made:
+    def make(_: Path) -> Content:
         if source == "stand_in":
             documents, rows = stand_in.papers(options.counts, options.seed, options.max_length)
             pairs = {split: PaperPairs(*row) for split, row in rows.items()}
@@ -332,7 +332,7 @@ def retrieval(
 
 def _made(
     options: RetrievalOptions, papers: Papers, detail: str, facts: Mapping[str, object]
-) -> Made:
+) -> Content:
     """The papers as tokens, in the characters of the training pairs."""
     vocabulary = Vocabulary.of_characters(
         papers.documents,
@@ -340,7 +340,7 @@ def _made(
         max_length=options.max_length,
         weights=papers.occurrences("train"),
     )
-    documents = Ragged.from_arrays(
+    documents = Ragged.from_rows(
         ((vocabulary.encode(text), 0) for text in papers.documents), vocabulary.dtype
     )
     parts = list(papers.splits.values())
@@ -352,4 +352,4 @@ def _made(
         np.concatenate([p.targets for p in parts]),
     )
     splits = consecutive({split: p.targets.size for split, p in papers.splits.items()})
-    return Made(examples, splits, detail, facts, (*SPECIALS, *vocabulary.tokens), N_CLASSES)
+    return Content(examples, splits, detail, facts, (*SPECIALS, *vocabulary.tokens), N_CLASSES)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.draws import philox_key
+from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import Images, consecutive
 
 VERSION = 1  # raise it whenever the same arguments would give other data
@@ -48,7 +48,7 @@ def _stream(counts: Mapping[str, int], seed: int) -> np.random.Generator:
     for name, value, least in (("seed", seed, 0), *((f"n_{s}", n, 1) for s, n in counts.items())):
         if value < least:
             raise ValueError(f"{name}={value} of a stand-in must be at least {least}.")
-    return np.random.Generator(np.random.Philox(key=philox_key(seed, VERSION)))
+    return np.random.Generator(philox(seed, VERSION))
 
 
 def _document(rng: np.random.Generator, word: str, longest: int) -> str:

@@ -23,14 +23,13 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data.archive import Limits
-from ssm_jax.data.dataset import held_out
-from ssm_jax.data.examples import Made, Ragged, joined
+from ssm_jax.data.draws import held_out
+from ssm_jax.data.examples import Content, Ragged, joined
 from ssm_jax.data.fetch import RemoteFile, fetch
-from ssm_jax.data.prepare import Place, Recipe, command
-from ssm_jax.data.release import Release, find_release, members
-from ssm_jax.data.store import sha256_of
-from ssm_jax.data.vocabulary import SPECIALS, Vocabulary
+from ssm_jax.data.prepare import DataPaths, Recipe, command
+from ssm_jax.data.release import Release, find_release, members, sha256_of
 from ssm_jax.lra import stand_in
+from ssm_jax.lra.vocabulary import SPECIALS, Vocabulary
 
 FOLDER = "aclImdb"
 OFFICIAL_BYTES = 84_125_825  # of aclImdb_v1.tar.gz
@@ -251,7 +250,7 @@ class TextOptions(stand_in.Drawn):
 def text(
     options: TextOptions,
     source: str,
-    place: Place,
+    place: DataPaths,
     *,
     archive: RemoteFile = ARCHIVE,
     sample_sha256: str = SAMPLE_SHA256,
@@ -283,7 +282,7 @@ def text(
     if source == "official":
         stamp = None if place.files is None else find_official(place.files).stamp
 
-    def make(_: Path) -> Made:
+    def make(_: Path) -> Content:
         if source == "official":
             path = place.files or fetch(archive, place.raw)
             rows, what = read_official(
@@ -315,7 +314,7 @@ def text(
     )
 
 
-def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
+def _made(options: TextOptions, rows: Rows, detail: str) -> Content:
     """The reviews as tokens, in the vocabulary of the training reviews."""
     n, n_val = len(rows["train"]), round(options.val_fraction * len(rows["train"]))
     train, val = np.arange(n), np.arange(0)
@@ -330,7 +329,7 @@ def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
             max_length=options.max_length,
         )
     tables = {
-        split: Ragged.from_arrays(
+        split: Ragged.from_rows(
             ((vocabulary.encode(review), target) for review, target in reviews), vocabulary.dtype
         )
         for split, reviews in rows.items()
@@ -343,4 +342,4 @@ def _made(options: TextOptions, rows: Rows, detail: str) -> Made:
         else:
             splits = {"train": splits["train"], "val": splits["test"], "test": splits["test"]}
             detail += "; the test reviews are the validation reviews, as in LRA, S4 and S5"
-    return Made(examples, splits, detail, {}, (*SPECIALS, *vocabulary.tokens), N_CLASSES)
+    return Content(examples, splits, detail, {}, (*SPECIALS, *vocabulary.tokens), N_CLASSES)

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ssm_jax.data.labelled import LabelledDataset, steps_of
+from ssm_jax.data.dataset import LabelledDataset, steps_of
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.models import PairClassifier, SequenceClassifier

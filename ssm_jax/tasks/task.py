@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.data.dataset import Dataset
-from ssm_jax.data.prepare import Place
+from ssm_jax.data.prepare import DataPaths
 
 # What `Dataset.gather` returns; in evaluation also mask (B,), 1 = a real example
 Batch = Mapping[str, Array]
@@ -35,7 +35,7 @@ class Task:
         the task has no classes.
     """
 
-    open_data: Callable[[Mapping[str, Any], Place], Dataset]
+    open_data: Callable[[Mapping[str, Any], DataPaths], Dataset]
     build_model: Callable[[Any, Mapping[str, Any], nnx.Rngs], nnx.Module]
     train_sums: Callable[[nnx.Module, Batch, Array | None, int | None], Sums]
     eval_sums: Callable[[nnx.Module, Batch, int | None], Sums]

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssm_jax import config as config_lib
-from ssm_jax.data.dataset import Dataset
-from ssm_jax.data.labelled import LabelledDataset
+from ssm_jax.data.dataset import Dataset, LabelledDataset
 from ssm_jax.files import write_json
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore

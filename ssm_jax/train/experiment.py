@@ -21,7 +21,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.config.check import check
 from ssm_jax.data.dataset import Dataset
 from ssm_jax.data.loader import Batch, Order, bucket_lengths, eval_batches, train_batches
-from ssm_jax.data.prepare import Place
+from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.sharding import DATA_AXIS
 from ssm_jax.tasks import TASKS, Task, sample_batch
 from ssm_jax.train.optim import GroupRow, cosine_with_warmup, groups_from, make_optimizer
@@ -235,7 +235,7 @@ def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Expe
     check(cfg)
     if cfg.task not in TASKS:
         raise ValueError(f"unknown task {cfg.task!r}; choose one of {', '.join(TASKS)}.")
-    dataset = TASKS[cfg.task].open_data(cfg.data.to_dict(), Place(data_dir, files))
+    dataset = TASKS[cfg.task].open_data(cfg.data.to_dict(), DataPaths(data_dir, files))
     return assemble(cfg, dataset)
 
 

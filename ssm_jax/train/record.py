@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 import ssm_jax
-from ssm_jax.data.workers import cpu_count
+from ssm_jax.data.prepare import cpu_count
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 CODE = ("ssm_jax", "configs", "scripts")  # a change here makes a checkout dirty; notes do not

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssm_jax.data.examples import Images, Made, Pairs, Ragged
+from ssm_jax.data.examples import Content, Images, Pairs, Ragged
 from ssm_jax.data.prepare import Recipe
 
 _rng = np.random.default_rng(0)
@@ -13,7 +13,7 @@ def _texts(largest: int, dtype: type) -> Ragged:
     sizes = [0, 20, 1, *_rng.integers(1, 20, 3), 0, *_rng.integers(1, 20, 4), 0]
     rows = [(_rng.integers(3, largest + 1, size).astype(dtype), i % 3)
             for i, size in enumerate(sizes)]  # fmt: skip
-    return Ragged.from_arrays(rows, dtype)
+    return Ragged.from_rows(rows, dtype)
 
 
 _documents = _texts(80, np.uint8)
@@ -32,7 +32,7 @@ EXAMPLES = {
     "pairs": Pairs(
         _documents.tokens,
         _documents.offsets,
-        _rng.integers(0, 12, 12).astype(np.int32),
+        _rng.permutation(12).astype(np.int32),  # every document is in a pair
         _rng.integers(0, 12, 12).astype(np.int32),
         _rng.integers(0, 2, 12).astype(np.uint8),
     ),
@@ -46,13 +46,13 @@ VOCABULARY = {
 }
 
 
-def made_of(name: str) -> Made:
+def made_of(name: str) -> Content:
     """The examples, as a recipe makes them."""
     facts = {"sha256": {"a file": "its hash"}}
-    return Made(EXAMPLES[name], SPLITS, f"small {name}", facts, VOCABULARY[name], 3)
+    return Content(EXAMPLES[name], SPLITS, f"small {name}", facts, VOCABULARY[name], 3)
 
 
-def recipe_for(made: Made, **changes) -> Recipe:
+def recipe_for(made: Content, **changes) -> Recipe:
     """A recipe of a task "small" that makes them."""
     given = {
         "task": "small",

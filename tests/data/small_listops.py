@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from ssm_jax.data.prepare import Place, Recipe
+from ssm_jax.data.prepare import DataPaths, Recipe
 from ssm_jax.lra.listops import listops
 from ssm_jax.lra.listops_generator import Spec
 
@@ -13,7 +13,7 @@ SMALL = Spec(seed=3, n_train=170, n_val=50, n_test=30, shorter_than=60, longer_t
 
 def generated(spec: Spec, data_dir: Path, *, workers: int = 1) -> Recipe:
     """How a specification is made in a data folder."""
-    return listops(spec, "generated", Place(data_dir, workers=workers))
+    return listops(spec, "generated", DataPaths(data_dir, workers=workers))
 
 
 def folder_of(spec: Spec, data_dir: Path) -> Path:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fake_aan import COUNTS, ROOT, files_of, pack, quoted, rows_of, unpack
 
-from ssm_jax.data.vocabulary import Vocabulary, character_counts
 from ssm_jax.lra.retrieval import find_release, read_release
+from ssm_jax.lra.vocabulary import Vocabulary, character_counts
 
 
 def read(path):

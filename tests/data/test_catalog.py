@@ -9,8 +9,10 @@ import pytest
 from small_listops import SMALL, folder_of
 
 from ssm_jax import config
+from ssm_jax.commands.data import WORDS, _flags_of
 from ssm_jax.config import check as config_check
-from ssm_jax.data.prepare import SOURCES, Place, command
+from ssm_jax.config import cli
+from ssm_jax.data.prepare import SOURCES, DataPaths, command
 from ssm_jax.lra.catalog import CATALOG, SPLITS_OF_COUNTS, open_data, recipe_of
 from ssm_jax.stories.denoise import data as denoise
 
@@ -64,7 +66,7 @@ def test_the_choices_of_a_config_are_those_of_the_data():
 
 @pytest.mark.parametrize(("task", "source"), SOURCES_OF)
 def test_an_option_is_another_folder_or_named_as_not_read(task, source, tmp_path):
-    entry, place = CATALOG[task], Place(tmp_path)
+    entry, place = CATALOG[task], DataPaths(tmp_path)
 
     def parameters(**changes):
         recipe = entry.recipe(entry.options(**changes), source, place)
@@ -82,7 +84,7 @@ def test_an_option_is_another_folder_or_named_as_not_read(task, source, tmp_path
 
 @pytest.mark.parametrize(("task", "source"), SOURCES_OF)
 def test_a_config_passes_every_option_on(task, source, tmp_path):
-    place = Place(tmp_path)
+    place = DataPaths(tmp_path)
     entry = CATALOG[task]
     usual = data_options.options(source=source, padded_length=1_500)
     usual = recipe_of(task, usual, place).parameters
@@ -102,10 +104,10 @@ def test_a_config_passes_every_option_on(task, source, tmp_path):
 
 @pytest.mark.parametrize(("task", "source"), SOURCES_OF)
 def test_the_command_of_a_recipe_says_all_that_its_data_depend_on(
-    task, source, tmp_path, script, monkeypatch
+    task, source, tmp_path, run_script, monkeypatch
 ):
     """The command line is read back to the same recipe."""
-    entry, place = CATALOG[task], Place(tmp_path / "a b")
+    entry, place = CATALOG[task], DataPaths(tmp_path / "a b")
     changes = {
         name: changed(name, value)
         for name, value in fields(task).items()
@@ -116,34 +118,37 @@ def test_the_command_of_a_recipe_says_all_that_its_data_depend_on(
     assert words[:2] == ["python", "scripts/prepare_data.py"]
     seen = []
 
-    def stop(found, data_dir):
+    def stop(found, data_dir, *, tfds):
         seen.append((found, data_dir))
         raise ValueError("stop here")
 
-    monkeypatch.setattr(script, "prepare", stop)
-    assert script.main(words[2:]) == 2
+    monkeypatch.setattr("ssm_jax.commands.data.make", stop)
+    assert run_script(*words[2:])[0] == 2
     (found, data_dir), *more = seen
     assert not more and data_dir == place.data_dir
     assert dataclasses.replace(found, make=recipe.make) == recipe
 
 
-def test_a_command_writes_truth_as_it_is_read(script):
+def test_a_command_writes_truth_as_it_is_read():
     @dataclasses.dataclass
     class Options:
         upstream: bool = True
         allow_mismatch: bool = False
 
-    words = shlex.split(command("pathx", "generated", Place(Path("data")), Options(False, True)))
+    words = shlex.split(
+        command("pathx", "generated", DataPaths(Path("data")), Options(False, True))
+    )
     assert words[-2:] == ["--upstream=false", "--allow_mismatch=true"]
-    args = script.parse(words[2:])
-    assert (args.upstream, args.allow_mismatch) == (False, True)
+    flags = (cli.DATA_DIR, *_flags_of(CATALOG["pathx"]))
+    values = cli.load_flags(words[2:], flags=flags, about="", words=WORDS)
+    assert (values["upstream"], values["allow_mismatch"]) == (False, True)
 
 
 @pytest.mark.parametrize("task", CATALOG)
 def test_a_source_that_a_task_has_not_is_refused_with_its_choices(task, tmp_path):
     for source in (set(SOURCES) - set(CATALOG[task].sources)) | {"downloaded"}:
         with pytest.raises(ValueError) as caught:
-            open_data(task, data_options.options(source=source), Place(tmp_path))
+            open_data(task, data_options.options(source=source), DataPaths(tmp_path))
         assert str(caught.value) == (
             f"data.source={source!r} is not known to {task}; "
             f"choose one of {', '.join(CATALOG[task].sources)}."
@@ -153,7 +158,7 @@ def test_a_source_that_a_task_has_not_is_refused_with_its_choices(task, tmp_path
 
 def test_an_unknown_task_is_refused_with_all_there_are(tmp_path):
     with pytest.raises(ValueError, match=f"unknown task 'cifar'; .* {', '.join(CATALOG)}"):
-        open_data("cifar", data_options.options(), Place(tmp_path))
+        open_data("cifar", data_options.options(), DataPaths(tmp_path))
 
 
 @pytest.fixture
@@ -168,13 +173,13 @@ def small():
 
 def test_a_config_opens_what_was_prepared(small, small_data_dir):
     before = sorted(small_data_dir.rglob("*"))
-    data = open_data("listops", small, Place(small_data_dir))
+    data = open_data("listops", small, DataPaths(small_data_dir))
     assert [data.size(s) for s in ("train", "val", "test")] == [170, 50, 30]
     assert sorted(small_data_dir.rglob("*")) == before
 
 
 def test_generated_data_are_made_to_count_at_once(small, tmp_path):
-    data = open_data("listops", {**small, "n_train": 20}, Place(tmp_path))
+    data = open_data("listops", {**small, "n_train": 20}, DataPaths(tmp_path))
     assert [data.size(s) for s in ("train", "val", "test")] == [20, 50, 30]
     assert data.provenance.source == "generated"
     few = dataclasses.replace(SMALL, n_train=20)
@@ -195,7 +200,7 @@ def test_arguments_that_cannot_work_are_refused(
     small, small_data_dir, changes, files, error, message
 ):
     """With generated data at hand: they are never given in the place of official ones."""
-    place = Place(small_data_dir, files and Path(files))
+    place = DataPaths(small_data_dir, files and Path(files))
     with pytest.raises(error, match=message) as caught:
         open_data("listops", {**small, **changes}, place)
     assert "\n" not in str(caught.value)

@@ -7,10 +7,9 @@ import pytest
 from small_examples import EXAMPLES, SPLITS, made_of, recipe_for
 from small_listops import SMALL, folder_of, generated
 
-from ssm_jax.data.examples import spread
-from ssm_jax.data.labelled import open_dataset
+from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.examples import EOS, PAD, spread
 from ssm_jax.data.prepare import prepare
-from ssm_jax.data.vocabulary import EOS, PAD
 from ssm_jax.lra.listops_generator import evaluate
 
 

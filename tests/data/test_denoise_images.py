@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ssm_jax import config
-from ssm_jax.data.prepare import Place
+from ssm_jax.data.prepare import DataPaths
 from ssm_jax.stories.denoise.celeba import CelebA
 from ssm_jax.stories.denoise.data import FOLDER, PHOTOGRAPHS, Photographs, open_denoise
 
@@ -46,7 +46,7 @@ def test_crops_depend_on_the_seed_alone_and_differ():
 
 
 def test_batches_are_rows_of_pixels_and_amplitudes_within_their_bound():
-    dataset = open_denoise(options(), Place(data_dir=None))
+    dataset = open_denoise(options(), DataPaths(data_dir=None))
     batch = dataset.gather("train", np.array([3, 0]))
     pixels = dataset._images.pixels("train", 3)
     np.testing.assert_allclose(batch["inputs"][0, 8 + 5], pixels[1, 5] / 255 * 2 - 1, atol=1e-6)
@@ -54,7 +54,7 @@ def test_batches_are_rows_of_pixels_and_amplitudes_within_their_bound():
     every = dataset.gather("train", np.arange(7))["noise"]
     np.testing.assert_array_equal(every[3], batch["noise"][0])
     assert every.min() >= 0 and 0.5 < every.max() <= 1  # 2 * 0.5
-    doubled = open_denoise(options(**{"denoise.amplitude": 1.0}), Place(data_dir=None))
+    doubled = open_denoise(options(**{"denoise.amplitude": 1.0}), DataPaths(data_dir=None))
     np.testing.assert_allclose(doubled.gather("train", np.arange(7))["noise"], 2 * every)
 
 
@@ -150,6 +150,6 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     ],
 )
 def test_options_that_do_not_fit_are_refused(changes, files, words, tmp_path):
-    place = Place(data_dir=tmp_path, files=None if files is None else tmp_path / files)
+    place = DataPaths(data_dir=tmp_path, files=None if files is None else tmp_path / files)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         open_denoise(options(**changes), place)

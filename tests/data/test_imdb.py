@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from fake_imdb import EXPECTED, ROWS, SAMPLE, files, identity, install_sample, pack, unpack
 
-from ssm_jax.data.vocabulary import Vocabulary
 from ssm_jax.lra import text as imdb
+from ssm_jax.lra.vocabulary import Vocabulary
 
 
 def test_reviews_come_by_class_and_by_number(tmp_path):

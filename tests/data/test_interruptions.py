@@ -11,7 +11,7 @@ from small_listops import SMALL, arguments_of, folder_bytes, folder_of, generate
 
 from ssm_jax.data import builder, store
 from ssm_jax.data import prepare as recipe
-from ssm_jax.data import workers as shards
+from ssm_jax.lra import shards
 from ssm_jax.lra.listops_generator import Spec
 
 
@@ -119,11 +119,12 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_same_command_goes_on(
     folder = folder_of(SMALL, tmp_path)
     with monkeypatch.context() as full:
         if stage == "tfds":
-            full.setattr(builder.LongSequences, "download_and_prepare", half_tfds)
+            full.setattr(builder.SequenceBuilder, "download_and_prepare", half_tfds)
         else:
             module, name = {"shard": (shards.np, "savez"), "store": (store.np, "save")}[stage]
             full.setattr(module, name, half)
-        code, _, err = run_script(*arguments_of(SMALL, tmp_path))
+        tfds = ["--tfds"] if stage == "tfds" else []
+        code, _, err = run_script(*arguments_of(SMALL, tmp_path), *tfds)
     assert code == 2
     assert [line for line in err if line.startswith("error: ")] == [err[-1]]
     assert err[-1] == (
@@ -131,8 +132,10 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_same_command_goes_on(
         "the same command again: it goes on from there."
     )
     left = {p.name for p in tmp_path.rglob("*") if not p.name.startswith(".")}
-    whole = {"listops", "tfds", "shards", "000000.npz", f"listops-{folder.name}", "long_sequences"}
-    assert stage == "store" or left <= whole
-    assert not folder.exists() and "store" not in left
-    recipe.prepare(generated(SMALL, tmp_path), tmp_path)
+    if stage == "tfds":  # the store was whole before
+        assert not list((tmp_path / "tfds/ssm_jax_listops" / folder.name).iterdir())
+    else:
+        assert stage == "store" or left <= {"listops", "shards", "000000.npz"}
+        assert not folder.exists() and "store" not in left
+    recipe.prepare(generated(SMALL, tmp_path), tmp_path, tfds=stage == "tfds")
     assert folder_bytes(folder) == folder_bytes(folder_of(SMALL, small_data_dir))

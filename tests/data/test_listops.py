@@ -5,7 +5,7 @@ import random
 import listops_oracle as oracle
 import pytest
 
-from ssm_jax.data.vocabulary import EOS, PAD, UNKNOWN
+from ssm_jax.data.examples import EOS, PAD, UNKNOWN
 from ssm_jax.lra import listops_generator as listops
 
 

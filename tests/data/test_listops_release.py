@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fake_listops import COUNTS, pack, release, unpack
 
-from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.prepare import Place, prepare
+from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.data.store import read_manifest, stores_of, unfinished
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.listops import find_release, listops, read_release
@@ -59,7 +59,7 @@ def test_an_archive_is_read_in_any_order_without_unpacking(tmp_path, fake, root,
 
 
 def recipe_of(files, data_dir):
-    return listops(Spec(), "official", Place(data_dir, files), expected_rows=COUNTS)
+    return listops(Spec(), "official", DataPaths(data_dir, files), expected_rows=COUNTS)
 
 
 def test_prepared_official_data_open_with_and_without_the_release(tmp_path, fake):
@@ -69,7 +69,7 @@ def test_prepared_official_data_open_with_and_without_the_release(tmp_path, fake
     folder = prepare(recipe_of(tmp_path / "lra", data_dir), data_dir)
     options = data_options.options(source="official", seed=5)
     for path in (tmp_path / "lra", None):
-        data = open_data("listops", options, Place(data_dir, path))
+        data = open_data("listops", options, DataPaths(data_dir, path))
         assert {s: data.size(s) for s in COUNTS} == COUNTS
         assert data.provenance.source == "official"
         assert "official LRA release" in data.provenance.detail
@@ -80,7 +80,7 @@ def test_prepared_official_data_open_with_and_without_the_release(tmp_path, fake
                       for row, end in zip(batch["inputs"], ends, strict=True)]  # fmt: skip
             found = list(zip(map(decode, tokens), batch["targets"].tolist(), strict=True))
             assert found == expected
-    few = open_data("listops", {**options, "n_train": 5}, Place(data_dir))
+    few = open_data("listops", {**options, "n_train": 5}, DataPaths(data_dir))
     assert few.size("train") == 5
     archive = pack(
         tmp_path / "lra.tar.gz", [(f"x/listops-1000/{n}", data) for n, data in files.items()]
@@ -89,7 +89,7 @@ def test_prepared_official_data_open_with_and_without_the_release(tmp_path, fake
     assert other != folder
     opened = [open_dataset(f, 2_048) for f in (folder, other)]
     assert opened[0].fingerprint == opened[1].fingerprint
-    again = open_data("listops", options, Place(data_dir))
+    again = open_data("listops", options, DataPaths(data_dir))
     assert again.fingerprint == opened[0].fingerprint
 
 
@@ -104,7 +104,7 @@ def test_the_hashes_of_the_files_are_kept(tmp_path, fake):
 
 
 def test_without_the_release_and_without_its_data_the_error_says_how_to_give_it(tmp_path):
-    place = Place(tmp_path / "data")
+    place = DataPaths(tmp_path / "data")
     with pytest.raises(FileNotFoundError, match=r"; run: python .* listops .* --from=PATH$"):
         open_data("listops", data_options.options(source="official"), place)
     with pytest.raises(FileNotFoundError, match=r"give them with --from=PATH \(the LRA release"):
@@ -128,7 +128,7 @@ def test_the_official_counts_are_the_default(tmp_path, fake):
     data_dir = tmp_path / "data"
     unpack(tmp_path / "listops-1000", fake[1])
     with pytest.raises(ValueError, match=r"test.tsv has 3 rows, the official file has 2,000"):
-        open_data("listops", data_options.options(source="official"), Place(data_dir, tmp_path))
+        open_data("listops", data_options.options(source="official"), DataPaths(data_dir, tmp_path))
     assert stores_of(data_dir, "listops") == unfinished(data_dir, "listops") == []
 
 

@@ -10,7 +10,7 @@ from small_examples import EXAMPLES, made_of, recipe_for
 from small_listops import SMALL, folder_of
 
 from ssm_jax.data import loader
-from ssm_jax.data.labelled import open_dataset
+from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.loader import Order, bucket_lengths
 from ssm_jax.data.prepare import prepare
 
@@ -271,7 +271,7 @@ def test_training_does_not_load_tensorflow_datasets_and_a_half_read_loader_lets_
 import pathlib, sys
 from ssm_jax.data import loader
 from ssm_jax.lra import catalog
-from ssm_jax.data.labelled import open_dataset
+from ssm_jax.data.dataset import open_dataset
 data = open_dataset(pathlib.Path({str(folder)!r}), 64)
 order = loader.Order(data.lengths("train"), 16, 0, (32, 64))
 batches = loader.train_batches(data, "train", order, 0)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fake_cifar import BINARY, CLASSES, COLOURS, PYTHON, ROWS, official, pack, unpack
 
-from ssm_jax.data.dataset import torch_randperm
-from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.prepare import Place, prepare
+from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.draws import torch_randperm
+from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.lra import cifar
 from ssm_jax.lra.catalog import CATALOG, open_data
 from ssm_jax.lra.image import ImageOptions, image
@@ -28,7 +28,9 @@ def folder(tmp_path_factory):
 def recipe_of(data_dir, path, *, small=None, **options):
     options = {"n_held_out": 30, **options}
     small = small or official(BINARY)
-    return image(ImageOptions(**options), "official", Place(data_dir, path), official_cifar=small)
+    return image(
+        ImageOptions(**options), "official", DataPaths(data_dir, path), official_cifar=small
+    )
 
 
 def test_every_image_is_in_the_split_where_s4_has_it(folder, tmp_path):
@@ -56,15 +58,15 @@ def test_the_mean_and_the_standard_deviation_are_those_of_the_config(folder, tmp
     recipe = recipe_of(tmp_path, folder, n_held_out=5_000 // 500)
     prepare(recipe, tmp_path)
     options = {"source": "official", "padded_length": 1_024, "image__n_held_out": 10}
-    plain = open_data("image", data_options.options(**options), Place(tmp_path))
+    plain = open_data("image", data_options.options(**options), DataPaths(tmp_path))
     scaled = data_options.options(**options, mean=122.6 / 255, std=61 / 255)
-    scaled = open_data("image", scaled, Place(tmp_path))
+    scaled = open_data("image", scaled, DataPaths(tmp_path))
     assert scaled.fingerprint == plain.fingerprint
     one, two = (data.gather("val", np.arange(10))["inputs"] for data in (plain, scaled))
     exact = (one.astype(np.float64) - 122.6 / 255) / (61 / 255)
     np.testing.assert_allclose(two, exact, rtol=0, atol=2e-6)
     few = data_options.options(**options, n_train=7, n_val=3)
-    few = open_data("image", few, Place(tmp_path))
+    few = open_data("image", few, DataPaths(tmp_path))
     assert [few.size(s) for s in ("train", "val", "test")] == [7, 3, 20]
 
 
@@ -89,7 +91,7 @@ def test_a_downloaded_archive_is_found_in_its_folder(tmp_path):
 def test_fashion_mnist_is_padded_to_32_pixels(tmp_path):
     files = fashion.lay(tmp_path / "files", fashion.FILES)
     options = ImageOptions(n_held_out=2)
-    place = Place(tmp_path, files)
+    place = DataPaths(tmp_path, files)
     recipe = image(options, "fashion_mnist", place, official_fashion=fashion.SMALL)
     data = open_dataset(prepare(recipe, tmp_path), 1_024)
     assert [data.size(s) for s in ("train", "val", "test")] == [5, 2, 3]
@@ -103,7 +105,7 @@ def test_fashion_mnist_is_padded_to_32_pixels(tmp_path):
 
 def test_every_option_that_changes_the_examples_is_another_folder(tmp_path):
     folders = [
-        image(ImageOptions(**changes), source, Place(tmp_path)).folder(tmp_path)
+        image(ImageOptions(**changes), source, DataPaths(tmp_path)).folder(tmp_path)
         for source, changes in (
             ("official", {}),
             ("fashion_mnist", {}),

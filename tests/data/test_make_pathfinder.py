@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from test_pathfinder_release import ORDER, image, label, official, pack, unpack
 
-from ssm_jax.data.dataset import torch_randperm
-from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.prepare import Place, prepare
+from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.draws import torch_randperm
+from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.data.store import read_manifest
 from ssm_jax.lra.catalog import CATALOG, open_data
 from ssm_jax.lra.pathfinder import PathfinderOptions
@@ -43,7 +43,7 @@ def test_generated_images_are_split_as_s4_splits_them(tmp_path, task, sizes):
     size = SIZES[task]
     counts = dict(zip(("n_train", "n_val", "n_test"), sizes, strict=True))
     options = data_options.options(padded_length=size**2, seed=5, **counts)
-    data = open_data(task, options, Place(tmp_path, workers=1))
+    data = open_data(task, options, DataPaths(tmp_path, workers=1))
     spec = Spec(seed=5, n_images=sum(sizes), size=size)
     pixels, targets = generate_images(spec, tmp_path / "s", workers=1, advance=lambda n: None)
     assert_split(data, pixels, targets, sizes)
@@ -63,7 +63,7 @@ def test_official_images_are_split_eight_to_one_to_one(tmp_path, task):
     for n, path in enumerate(
         (unpack(tmp_path / "lra", files), pack(tmp_path / "lra_release.gz", files))
     ):
-        recipe = recipe_of(task, "official", Place(tmp_path, path), allow_mismatch=True)
+        recipe = recipe_of(task, "official", DataPaths(tmp_path, path), allow_mismatch=True)
         folder = prepare(recipe, tmp_path / str(n))
         data = open_dataset(folder, size**2)
         assert_split(data, pixels, targets, (9, 1, 2))
@@ -76,16 +76,16 @@ def test_official_images_are_split_eight_to_one_to_one(tmp_path, task):
 
 
 def test_another_number_of_official_images_is_refused_unless_allowed(tmp_path):
-    place = Place(tmp_path / "data", unpack(tmp_path / "lra", official()))
+    place = DataPaths(tmp_path / "data", unpack(tmp_path / "lra", official()))
     options = {"source": "official", "padded_length": 1_024}
     with pytest.raises(ValueError, match=r"has 12 images .* release has 200,000"):
         open_data("pathfinder", data_options.options(**options), place)
     allowed = data_options.options(**options, pathfinder__allow_mismatch=True, n_train=4)
     for files in (place.files, None):
-        data = open_data("pathfinder", allowed, Place(place.data_dir, files))
+        data = open_data("pathfinder", allowed, DataPaths(place.data_dir, files))
         assert [data.size(s) for s in ("train", "val", "test")] == [4, 1, 2]
     with pytest.raises(FileNotFoundError, match=r"prepare pathfinder .* --from=PATH$"):
-        open_data("pathfinder", data_options.options(**options), Place(place.data_dir))
+        open_data("pathfinder", data_options.options(**options), DataPaths(place.data_dir))
 
 
 @pytest.mark.parametrize("name", ["n_train", "n_val", "n_test"])

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from fake_aan import COUNTS, files_of, pack, quoted, rows_of, unpack
 
-from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.prepare import Place, prepare
-from ssm_jax.data.store import open_store, read_manifest
-from ssm_jax.data.vocabulary import Vocabulary
+from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.prepare import DataPaths, prepare
+from ssm_jax.data.store import Store, read_manifest
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
+from ssm_jax.lra.vocabulary import Vocabulary
 
 ROWS = rows_of(0)
 
 
 def official(data_dir, path, max_length=60):
     options = RetrievalOptions(max_length=max_length)
-    return retrieval(options, "official", Place(data_dir, path), expected_rows=COUNTS)
+    return retrieval(options, "official", DataPaths(data_dir, path), expected_rows=COUNTS)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def data_dir(release, tmp_path_factory):
 
 def test_batches_spell_the_rows_of_the_release(data_dir):
     options = data_options.options(source="official", padded_length=60)
-    data = open_data("retrieval", options, Place(data_dir))
+    data = open_data("retrieval", options, DataPaths(data_dir))
     assert (data.name, data.n_classes, data.paired) == ("retrieval", 2, True)
     for split, rows in ROWS.items():
         batch = data.gather(split, np.arange(data.size(split)))
@@ -53,7 +53,8 @@ def test_batches_spell_the_rows_of_the_release(data_dir):
 
 
 def test_a_text_is_stored_once(release, data_dir):
-    manifest, pairs, _ = open_store(official(data_dir, release).folder(data_dir))
+    opened = Store(official(data_dir, release).folder(data_dir))
+    manifest, pairs = opened.manifest, opened.examples
     texts = {text for rows in ROWS.values() for row in rows for text in row[3:]}
     assert len(pairs.documents) == len(texts) == 12
     assert manifest["detail"].endswith("without quoting; 12 texts, 0 papers have several")
@@ -93,7 +94,7 @@ def test_a_release_is_another_folder_by_its_files_and_by_what_is_made_of_it(tmp_
         for files, length in itertools.product((release, path), (60, 61))
     }
     for changes in ({}, {"max_length": 61}, {"seed": 1}, {"n_val": 9}):
-        recipe = retrieval(RetrievalOptions(**changes), "stand_in", Place(tmp_path))
+        recipe = retrieval(RetrievalOptions(**changes), "stand_in", DataPaths(tmp_path))
         folders.add(recipe.folder(tmp_path))
     assert len(folders) == 8
 
@@ -104,25 +105,25 @@ def test_two_different_releases_are_refused_unless_one_is_named(tmp_path):
         unpack(tmp_path / str(seed), files_of(rows_of(seed)))
         prepare(official(tmp_path, tmp_path / str(seed)), tmp_path)
     with pytest.raises(ValueError, match="holds different official data"):
-        open_data("retrieval", options, Place(tmp_path))
+        open_data("retrieval", options, DataPaths(tmp_path))
     found = {
-        open_data("retrieval", options, Place(tmp_path, tmp_path / str(seed))).fingerprint
+        open_data("retrieval", options, DataPaths(tmp_path, tmp_path / str(seed))).fingerprint
         for seed in (1, 2)
     }
     assert len(found) == 2
     longer = data_options.options(source="official", padded_length=61)
     with pytest.raises(FileNotFoundError, match=r"--max_length=61 --from=PATH$"):
-        open_data("retrieval", longer, Place(tmp_path))
+        open_data("retrieval", longer, DataPaths(tmp_path))
 
 
 def test_the_official_counts_are_the_default(tmp_path, release):
-    recipe = retrieval(RetrievalOptions(), "official", Place(tmp_path, release))
+    recipe = retrieval(RetrievalOptions(), "official", DataPaths(tmp_path, release))
     with pytest.raises(ValueError, match=r"eval.tsv has 8 rows, the official file has 18,090"):
         prepare(recipe, tmp_path)
 
 
 def test_without_files_the_error_says_which(tmp_path):
-    recipe = retrieval(RetrievalOptions(), "official", Place(tmp_path / "data"))
+    recipe = retrieval(RetrievalOptions(), "official", DataPaths(tmp_path / "data"))
     with pytest.raises(FileNotFoundError, match=r"--from=PATH \(the LRA release, .*tsv_data"):
         prepare(recipe, tmp_path / "data")
     assert not (tmp_path / "data").exists()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fake_imdb import EXPECTED, ROWS, files, identity, install_sample, pack, unpack
 
-from ssm_jax.data.dataset import torch_randperm
+from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.draws import torch_randperm
 from ssm_jax.data.fetch import RemoteFile
-from ssm_jax.data.labelled import open_dataset
-from ssm_jax.data.prepare import Place, find, prepare
+from ssm_jax.data.prepare import DataPaths, find, prepare
 from ssm_jax.data.store import read_manifest
 from ssm_jax.lra import text as imdb
 from ssm_jax.lra.catalog import open_data
@@ -37,7 +37,7 @@ def prepared(folder, tmp_path_factory):
 
 def official(data_dir, path, **options):
     options = {"max_length": 100, "min_freq": 1, **options}
-    return text(TextOptions(**options), "official", Place(data_dir, path), expected_rows=ROWS)
+    return text(TextOptions(**options), "official", DataPaths(data_dir, path), expected_rows=ROWS)
 
 
 def spelled(data, split):
@@ -126,7 +126,7 @@ def test_the_archive_gives_what_its_folder_gives(folder, prepared, tmp_path):
         recipe = text(
             TextOptions(max_length=100, min_freq=1),
             "official",
-            Place(tmp_path / "data", given),
+            DataPaths(tmp_path / "data", given),
             archive=archive,
             expected_rows=ROWS,
         )
@@ -136,7 +136,7 @@ def test_the_archive_gives_what_its_folder_gives(folder, prepared, tmp_path):
 
 
 def test_another_number_of_reviews_is_refused(folder, tmp_path):
-    recipe = text(TextOptions(), "official", Place(tmp_path, folder))
+    recipe = text(TextOptions(), "official", DataPaths(tmp_path, folder))
     with pytest.raises(ValueError, match="has 12 reviews, the official one has 12,500"):
         prepare(recipe, tmp_path)
 
@@ -150,7 +150,7 @@ def test_every_option_that_changes_the_examples_is_another_folder(tmp_path):
                      {"n_train": 401}, {"n_val": 101}, {"n_test": 101}),
     }  # fmt: skip
     folders = {
-        (source, *change.items()): text(TextOptions(**change), source, Place(tmp_path)).folder(
+        (source, *change.items()): text(TextOptions(**change), source, DataPaths(tmp_path)).folder(
             tmp_path
         )
         for source, each in changes.items()
@@ -158,7 +158,9 @@ def test_every_option_that_changes_the_examples_is_another_folder(tmp_path):
     }
     assert len(set(folders.values())) == len(folders)
     byte = [
-        text(TextOptions(vocab="byte", min_freq=n), "official", Place(tmp_path)).folder(tmp_path)
+        text(TextOptions(vocab="byte", min_freq=n), "official", DataPaths(tmp_path)).folder(
+            tmp_path
+        )
         for n in (1, 15)
     ]
     assert byte[0] == byte[1]  # bytes have no rare ones
@@ -167,7 +169,7 @@ def test_every_option_that_changes_the_examples_is_another_folder(tmp_path):
 def test_prepared_reviews_are_found_again_without_their_files(folder, tmp_path):
     made = prepare(official(tmp_path, folder, min_freq=15), tmp_path)
     options = data_options.options(source="official", padded_length=100, seed=7, n_test=3)
-    data = open_data("text", options, Place(tmp_path))
+    data = open_data("text", options, DataPaths(tmp_path))
     assert data.provenance.sha256 == read_manifest(made)["sha256"]
     assert [data.size(s) for s in ("train", "val", "test")] == [24, 24, 3]
     assert set(data.targets("test")) == {0, 1}  # spread over the file, which is sorted by class
@@ -175,12 +177,12 @@ def test_prepared_reviews_are_found_again_without_their_files(folder, tmp_path):
 
 def test_unprepared_reviews_are_not_made_in_passing_and_never_stood_in_for(tmp_path, run_script):
     stand_in = data_options.options(source="stand_in", padded_length=100)
-    assert open_data("text", stand_in, Place(tmp_path)).provenance.source == "stand_in"
+    assert open_data("text", stand_in, DataPaths(tmp_path)).provenance.source == "stand_in"
     before = sorted(tmp_path.rglob("*"))
     for source in ("official", "sample"):
         options = data_options.options(source=source, padded_length=100, text__min_freq=3)
         with pytest.raises(FileNotFoundError) as caught:
-            open_data("text", options, Place(tmp_path))
+            open_data("text", options, DataPaths(tmp_path))
         assert str(caught.value).endswith(
             f"run: python scripts/prepare_data.py prepare text --source={source} "
             f"--data_dir={tmp_path} --min_freq=3 --max_length=100"
@@ -205,7 +207,7 @@ def test_the_sample_is_split_and_says_that_it_is_no_official_test(sample, tmp_pa
     recipe = text(
         TextOptions(max_length=30, min_freq=1),
         "sample",
-        Place(tmp_path),
+        DataPaths(tmp_path),
         sample_sha256=sample,
         expected_rows=30,
     )
@@ -232,7 +234,7 @@ def test_the_command_that_an_error_names_prepares_the_sample(
         imdb, "read_sample", lambda **_: read_sample(expected_sha256=sample, expected_rows=30)
     )
     options = data_options.options(source="sample", padded_length=30, text__min_freq=2)
-    place = Place(tmp_path / "data")
+    place = DataPaths(tmp_path / "data")
     with pytest.raises(FileNotFoundError) as caught:
         open_data("text", options, place)
     command = str(caught.value).partition("run: python scripts/prepare_data.py ")[2]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from small_pathfinder import Spec
 
-from ssm_jax.data import workers as shards
-from ssm_jax.lra import pathfinder_generator
+from ssm_jax.lra import pathfinder_generator, shards
 from ssm_jax.lra.pathfinder_generator import generate_images, generate_shard
 
 SHORT = Spec(seed=2, n_images=24)
@@ -121,7 +120,7 @@ def test_a_worker_that_fails_is_reported_in_one_line(tmp_path):
 
 def test_a_worker_starts_with_numpy_alone():
     code = (
-        "import sys, ssm_jax.data.workers, ssm_jax.lra.pathfinder_generator;"
+        "import sys, ssm_jax.lra.shards, ssm_jax.lra.pathfinder_generator;"
         "heavy = ('jax', 'grain', 'tensorflow_datasets', 'rich', 'numba', 'PIL', 'scipy');"
         "print([m for m in heavy if m in sys.modules])"
     )

@@ -1,7 +1,9 @@
 """From a recipe to a store: by way of a TFDS data set, whole or not at all, and found again."""
 
 import dataclasses
+import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,9 @@ from test_store import assert_equal_examples
 
 from ssm_jax.data import builder, store
 from ssm_jax.data.examples import Images, Ragged
-from ssm_jax.data.prepare import Place, default_data_dir, find, prepare
+from ssm_jax.data.prepare import DataPaths, default_data_dir, find, prepare, tfds_folder
 from ssm_jax.lra import listops, listops_generator
 from ssm_jax.lra.listops_generator import evaluate
-
-
-def tfds_folder(data_dir, folder):
-    return data_dir / "tfds" / f"{folder.parent.name}-{folder.name}" / "long_sequences/1.0.0"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -27,7 +25,8 @@ def test_examples_of_every_kind_reach_the_store(tmp_path, name):
     recipe = recipe_for(made_of(name))
     folder = prepare(recipe, tmp_path)
     assert folder == recipe.folder(tmp_path) == find(recipe, tmp_path)
-    manifest, examples, splits = store.open_store(folder)
+    opened = store.Store(folder)
+    manifest, examples, splits = opened.manifest, opened.examples, opened.splits
     assert_equal_examples(examples, EXAMPLES[name])
     for split, numbers in SPLITS.items():
         np.testing.assert_array_equal(splits[split], numbers)
@@ -36,14 +35,19 @@ def test_examples_of_every_kind_reach_the_store(tmp_path, name):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_tfds_data_set_is_readable_by_tfds_alone(tmp_path, name):
-    folder = prepare(recipe_for(made_of(name)), tmp_path)
-    alone = tfds.builder_from_directory(tfds_folder(tmp_path, folder))
+    folder = prepare(recipe_for(made_of(name)), tmp_path, tfds=True)
+    alone = tfds.builder(f"ssm_jax_small/{folder.name}", data_dir=tmp_path / "tfds")
+    assert Path(alone.data_dir) == tfds_folder(tmp_path, folder)
     examples = EXAMPLES[name]
-    for split, numbers in SPLITS.items():
+    for split, numbers in {**SPLITS, "rest": [3]}.items():
         source = alone.as_data_source(split=split)
         assert len(source) == len(numbers) == alone.info.splits[split].num_examples
         for row, number in zip(source, numbers, strict=True):
             assert row.pop("target") == examples.targets[number]
+            assert row.pop("number") == number
+            if name == "pairs":
+                documents = row.pop("first_number"), row.pop("second_number")
+                assert documents == (examples.first[number], examples.second[number])
             expected = examples.features(number)
             assert row.keys() == expected.keys()
             for key, array in expected.items():
@@ -55,7 +59,8 @@ def test_the_tfds_data_set_is_readable_by_tfds_alone(tmp_path, name):
 
 def test_the_store_holds_what_was_generated(small_data_dir, tmp_path):
     folder = folder_of(SMALL, small_data_dir)
-    manifest, examples, splits = store.open_store(folder)
+    opened = store.Store(folder)
+    manifest, examples, splits = opened.manifest, opened.examples, opened.splits
     rows = list(examples.rows())
     made = listops_generator.generate(SMALL, tmp_path, workers=1, advance=lambda n: None)
     for split, table in made.items():
@@ -69,13 +74,70 @@ def test_the_store_holds_what_was_generated(small_data_dir, tmp_path):
     store.verify_store(folder)
 
 
-def test_nothing_but_the_store_the_lock_and_the_tfds_data_set_remains(small_data_dir):
+def test_nothing_but_the_store_and_the_lock_remains(small_data_dir):
     folder = folder_of(SMALL, small_data_dir)
-    assert {p.name for p in small_data_dir.iterdir()} == {"listops", "tfds"}
+    assert {p.name for p in small_data_dir.iterdir()} == {"listops"}
     assert {p.name for p in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
-    files = [p for p in (small_data_dir / "tfds").rglob("*") if p.is_file()]
-    assert {p.parent for p in files} == {tfds_folder(small_data_dir, folder)}
-    assert len(files) == 5
+
+
+class TestThroughTfds:
+    """The TFDS data set is written if it is asked for, and the store is made of it again."""
+
+    @pytest.mark.parametrize("name", EXAMPLES)
+    def test_a_store_that_is_deleted_is_made_again_without_the_files_that_were_read(
+        self, tmp_path, name
+    ):
+        official = {"source": "official", "at_once": False}
+        folder = prepare(recipe_for(made_of(name), stamp="a", **official), tmp_path, tfds=True)
+        files = [p for p in (tmp_path / "tfds").rglob("*") if p.is_file()]
+        assert {p.parent for p in files} == {tfds_folder(tmp_path, folder)}
+        assert len(files) == 4 + 3  # a file for each split, and three of what they are
+        before = folder_bytes(folder)
+        shutil.rmtree(folder)
+        gone = recipe_for(
+            made_of(name), stamp=None, make=lambda work: pytest.fail("made"), **official
+        )
+        assert find(gone, tmp_path) == prepare(gone, tmp_path, tfds=True) == folder
+        assert folder_bytes(folder) == before
+        shutil.rmtree(tmp_path / "tfds")
+        assert find(gone, tmp_path) == folder
+
+    def test_of_a_store_that_is_there_it_is_written_without_making_anything(self, tmp_path):
+        folder = prepare(recipe_for(made_of("tokens")), tmp_path)
+        recipe = recipe_for(made_of("tokens"), make=lambda work: pytest.fail("made again"))
+        before = folder_bytes(folder)
+        assert prepare(recipe, tmp_path, tfds=True) == folder
+        written = {p: p.stat().st_mtime_ns for p in (tmp_path / "tfds").rglob("*")}
+        assert len(written) == 3 + 7
+        prepare(recipe, tmp_path, tfds=True)
+        assert written == {p: p.stat().st_mtime_ns for p in (tmp_path / "tfds").rglob("*")}
+        assert folder_bytes(folder) == before
+
+    def test_one_that_is_not_whole_is_no_data_set_and_is_written_anew(self, tmp_path):
+        recipe = recipe_for(made_of("tokens"), at_once=False)
+        folder = prepare(recipe, tmp_path, tfds=True)
+        (tfds_folder(tmp_path, folder) / "metadata.json").write_text("{")
+        shutil.rmtree(folder)
+        with pytest.raises(FileNotFoundError, match="no generated small data at"):
+            find(recipe, tmp_path)
+        assert prepare(recipe, tmp_path, tfds=True) == folder
+        assert builder.read(tfds_folder(tmp_path, folder)).detail == "small tokens"
+
+    @pytest.mark.parametrize("key", ["vocabulary", "sha256", "n_classes", "kind"])
+    def test_one_that_was_changed_is_an_error(self, tmp_path, key):
+        recipe = recipe_for(made_of("tokens"))
+        folder = prepare(recipe, tmp_path, tfds=True)
+        path = tfds_folder(tmp_path, folder) / "metadata.json"
+        manifest = json.loads(path.read_text())
+        if key == "sha256":
+            path.write_text(json.dumps({**manifest, key: "0" * 64}))
+        else:
+            del manifest[key]
+            path.write_text(json.dumps(manifest))
+        shutil.rmtree(folder)
+        with pytest.raises(ValueError, match=r"1.0.0 is not what was written; delete it and pre"):
+            find(recipe, tmp_path)
+        assert not folder.exists()
 
 
 def test_the_data_do_not_depend_on_the_workers(tmp_path, small_data_dir, monkeypatch):
@@ -123,11 +185,11 @@ def test_a_name_that_is_no_utf_8_is_refused_before_anything_is_made(tmp_path):
     odd = tmp_path / "caf\udce9"
     recipe = recipe_for(made_of("tokens"), make=lambda work: pytest.fail("made"))
     with pytest.raises(ValueError, match=r"whose name is no UTF-8; prepare the data in"):
-        prepare(recipe, odd)
+        prepare(recipe, odd, tfds=True)
     assert not odd.exists()
     prepare(recipe_for(made_of("tokens")), tmp_path / "plain")
     (tmp_path / "plain").rename(odd)
-    assert store.open_store(find(recipe, odd))[0]["source"] == "generated"
+    assert store.Store(find(recipe, odd)).manifest["source"] == "generated"
 
 
 def test_only_what_is_made_at_once_is_made_without_being_asked(tmp_path):
@@ -230,7 +292,7 @@ def test_a_wrong_target_is_an_error_with_split_and_row(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["tokens", "images", "pairs"])
 def test_a_tfds_data_set_that_gives_back_something_else_is_an_error(tmp_path, monkeypatch, name):
-    read = builder.read
+    rows_of = builder.rows_of
     key = next(iter(EXAMPLES[name].features(0)))
 
     def spoil(row):
@@ -239,29 +301,27 @@ def test_a_tfds_data_set_that_gives_back_something_else_is_an_error(tmp_path, mo
         return row
 
     def changed(data_set, split):
-        for i, row in enumerate(read(data_set, split)):
+        for i, row in enumerate(rows_of(data_set, split)):
             yield spoil(row) if (split, i) == ("val", 2) else row
 
-    monkeypatch.setattr(builder, "read", changed)
-    with pytest.raises(ValueError, match=r"val example 2 is not what was written"):
-        prepare(recipe_for(made_of(name)), tmp_path)
-    monkeypatch.setattr(builder, "read", lambda d, s: list(read(d, s))[: 3 if s == "val" else 5])
-    with pytest.raises(ValueError, match=r"train has 5 of 6"):
-        prepare(recipe_for(made_of(name)), tmp_path)
-    assert store.stores_of(tmp_path, "small") == []
+    def short(data_set, split):
+        yield from list(rows_of(data_set, split))[:5]
+
+    for given in (changed, short):
+        monkeypatch.setattr(builder, "rows_of", given)
+        with pytest.raises(ValueError, match=r"1\.0\.0 is not what was written; delete it"):
+            prepare(recipe_for(made_of(name)), tmp_path, tfds=True)
+        assert not (tmp_path / "tfds").exists() or not list((tmp_path / "tfds").rglob("*.json"))
 
 
 def test_the_builder_rewrites_what_a_killed_writer_left(tmp_path):
-    made = made_of("tokens")
-    leftover = tmp_path / "long_sequences" / "incomplete.ABCDEF_1.0.0"
+    recipe = recipe_for(made_of("tokens"))
+    folder = tfds_folder(tmp_path, recipe.folder(tmp_path))
+    leftover = folder.with_name("incomplete.ABCDEF_1.0.0")
     leftover.mkdir(parents=True)
-    data_set = builder.LongSequences(made, tmp_path)
-    told = []
-    builder.build(data_set, told.append)
-    assert not leftover.exists()
-    found = [row["target"] for row in builder.read(data_set, "train")]
-    assert found == made.examples.targets[made.splits["train"]].tolist()
-    assert [p.name for p in tmp_path.iterdir()] == ["long_sequences"]
+    prepare(recipe, tmp_path, tfds=True)
+    assert [p.name for p in folder.parent.iterdir()] == ["1.0.0"]
+    assert [p.name for p in (tmp_path / "tfds").iterdir()] == ["ssm_jax_small"]
 
 
 def test_the_command_of_a_recipe_run_word_for_word_makes_its_data(
@@ -295,4 +355,4 @@ def test_the_data_folder_can_be_set_by_the_environment(monkeypatch, tmp_path):
     assert str(default_data_dir()) == "data"
     monkeypatch.setenv("SSM_JAX_DATA_DIR", str(tmp_path))
     assert default_data_dir() == tmp_path
-    assert Place(tmp_path).raw == tmp_path / "raw"
+    assert DataPaths(tmp_path).raw == tmp_path / "raw"

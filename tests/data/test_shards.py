@@ -6,9 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from ssm_jax.data import workers as shards
 from ssm_jax.data.examples import Ragged
-from ssm_jax.lra import listops_generator
+from ssm_jax.lra import listops_generator, shards
 from ssm_jax.lra.listops_generator import SHARD_ROWS, Spec
 
 SHORT = Spec(n_train=2_100, n_val=300, n_test=200, shorter_than=60, longer_than=10)
@@ -92,7 +91,7 @@ def test_progress_counts_every_expression_once(tmp_path, monkeypatch):
 
 def test_a_worker_loads_neither_jax_nor_the_data_libraries():
     code = (
-        "import sys, ssm_jax.data.workers;"
+        "import sys, ssm_jax.lra.shards;"
         "print([m for m in ('jax', 'grain', 'tensorflow_datasets', 'rich') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -5,8 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from ssm_jax.data.dataset import held_out, torch_randperm
-from ssm_jax.data.draws import uniform
+from ssm_jax.data.draws import held_out, torch_randperm, uniform
 from ssm_jax.data.loader import Order
 from ssm_jax.lra import listops_generator, pathfinder_generator, stand_in
 

@@ -4,7 +4,7 @@ import data_options
 import numpy as np
 import pytest
 
-from ssm_jax.data.prepare import Place
+from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.store import stores_of
 from ssm_jax.lra import stand_in
 from ssm_jax.lra.catalog import CATALOG, open_data
@@ -16,7 +16,7 @@ TASKS = [task for task, entry in CATALOG.items() if "stand_in" in entry.sources]
 
 def open_it(task, data_dir, **changes):
     changes = {"source": "stand_in", "padded_length": LENGTH[task], **SIZES, **changes}
-    return open_data(task, data_options.options(**changes), Place(data_dir))
+    return open_data(task, data_options.options(**changes), DataPaths(data_dir))
 
 
 def test_the_tasks_of_files_have_stand_ins():

@@ -9,8 +9,8 @@ from small_examples import EXAMPLES, KIND, SPLITS, VOCABULARY, made_of
 from small_listops import flip, folder_bytes
 
 from ssm_jax.data import store
-from ssm_jax.data.describe import facts_of, table_of
 from ssm_jax.data.examples import Ragged
+from ssm_jax.data.manifest import facts_of, table_of
 
 FILES = {
     "tokens": ("tokens", "offsets", "targets"),
@@ -43,7 +43,8 @@ def assert_equal_examples(a, b):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_what_is_written_is_read(tmp_path, name):
     folder = write(tmp_path / "a", name)
-    manifest, examples, splits = store.open_store(folder)
+    opened = store.Store(folder)
+    manifest, examples, splits = opened.manifest, opened.examples, opened.splits
     assert_equal_examples(examples, EXAMPLES[name])
     assert splits.keys() == SPLITS.keys()
     for split, numbers in SPLITS.items():
@@ -62,7 +63,7 @@ def test_what_is_written_is_read(tmp_path, name):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_arrays_are_mapped_and_not_loaded(tmp_path, name):
-    _, examples, _ = store.open_store(write(tmp_path / "a", name))
+    examples = store.Store(write(tmp_path / "a", name)).examples
     for file in FILES[name]:
         assert isinstance(getattr(examples, file).base, np.memmap)
 
@@ -108,10 +109,10 @@ def test_every_truncated_or_missing_array_is_named_with_both_sizes(tmp_path, nam
         with pytest.raises(
             ValueError, match=rf"{file}.npy has {size - 1} bytes.* says {size}; delete .* again"
         ):
-            store.open_store(folder)
+            store.Store(folder)
         path.unlink()
         with pytest.raises(ValueError, match=rf"{file}.npy has 0 bytes.*prepare it again"):
-            store.open_store(folder)
+            store.Store(folder)
         with pytest.raises(ValueError, match=rf"{file}.npy has changed.*prepare it again"):
             store.verify_store(folder)
 
@@ -146,7 +147,7 @@ def test_arrays_of_the_right_size_that_do_not_fit_are_refused(tmp_path, name, fi
     np.save(path, array(np.load(path)))
     assert path.stat().st_size == size
     with pytest.raises(ValueError, match=rf"{message}.*; delete .* and prepare it again"):
-        store.open_store(folder)
+        store.Store(folder)
 
 
 def test_a_manifest_with_another_row_count_is_refused(folder):
@@ -154,19 +155,19 @@ def test_a_manifest_with_another_row_count_is_refused(folder):
     manifest["splits"]["val"] = 2
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="has 3 rows, its manifest says 2"):
-        store.open_store(folder)
+        store.Store(folder)
 
 
 @pytest.mark.parametrize("text", ["{", '{"format": 99}', '{"format": 1, "splits": {}}'])
 def test_a_damaged_or_foreign_manifest_is_refused(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest.json (is damaged|has format \d+, this .* 2;)"):
-        store.open_store(folder)
+        store.Store(folder)
 
 
 def test_a_folder_without_a_manifest_is_no_store(folder):
     (folder / "manifest.json").unlink()
-    for use in (store.open_store, store.verify_store):
+    for use in (store.Store, store.verify_store):
         with pytest.raises(FileNotFoundError, match=r"manifest.json is missing; delete .* again"):
             use(folder)
 
@@ -178,7 +179,7 @@ def test_pickled_arrays_are_never_loaded(folder):
     manifest["files"][path.name]["bytes"] = path.stat().st_size
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"is damaged .*Python objects"):
-        store.open_store(folder)
+        store.Store(folder)
 
 
 def test_a_description_tells_sizes_steps_and_classes(tmp_path):
@@ -186,7 +187,8 @@ def test_a_description_tells_sizes_steps_and_classes(tmp_path):
     made = made_of("pairs")
     steps = [1 + max(made.examples.documents.row(i).size for i in pair)
              for pair in zip(made.examples.first, made.examples.second, strict=True)]  # fmt: skip
-    lines = table_of(facts_of(write(tmp_path / "a", "pairs"))).splitlines()
+    opened = store.Store(write(tmp_path / "a", "pairs"))
+    lines = table_of(facts_of(opened.manifest, opened.content)).splitlines()
     assert lines[0] == "small pairs"
     assert "81 token ids" in lines[1]
     for line, (split, numbers) in zip(lines[4:], SPLITS.items(), strict=True):

@@ -16,9 +16,9 @@ from small_listops import SMALL, flip, folder_of, generated
 from ssm_jax.data import manifest as manifests
 from ssm_jax.data import store
 from ssm_jax.data import store as mapped
-from ssm_jax.data.labelled import open_dataset
+from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.loader import Order, eval_batches, train_batches
-from ssm_jax.data.prepare import Place, prepare
+from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.lra.catalog import open_data
 
 OPTIONS = data_options.options(
@@ -180,7 +180,7 @@ def test_every_damage_is_refused_when_opened_and_by_verification(
     damage(folder)
     command = "python scripts/prepare_data.py prepare listops --source=generated"
     with pytest.raises(ValueError, match=message) as caught:
-        open_data("listops", OPTIONS, Place(data_dir))
+        open_data("listops", OPTIONS, DataPaths(data_dir))
     code, out, err = run_script("verify", "listops", f"--data_dir={data_dir}")
     assert (code, out, len(err)) == (2, "", 1)
     for line in (str(caught.value), err[0]):
@@ -202,9 +202,9 @@ def test_a_lost_manifest_and_files_that_do_not_belong_are_named(data_dir, folder
 
 def test_a_store_of_an_older_version_is_opened_and_has_its_fingerprint(data_dir, folder):
     """Its manifest has no seal and no stamp."""
-    before = open_data("listops", OPTIONS, Place(data_dir)).fingerprint
+    before = open_data("listops", OPTIONS, DataPaths(data_dir)).fingerprint
     edited(lambda m: [m.pop("entries_sha256"), m.pop("stamp")])(folder)
-    assert open_data("listops", OPTIONS, Place(data_dir)).fingerprint == before
+    assert open_data("listops", OPTIONS, DataPaths(data_dir)).fingerprint == before
 
 
 @pytest.mark.parametrize("what", ["data", "task", "store", "array"])
@@ -214,7 +214,7 @@ def test_links_are_followed(data_dir, folder, run_script, what):
     aside = data_dir.with_name("aside")
     path.rename(aside)
     path.symlink_to(aside)
-    data = open_data("listops", OPTIONS, Place(data_dir))
+    data = open_data("listops", OPTIONS, DataPaths(data_dir))
     assert data.size("train") == 170
     code, out, _ = run_script("verify", "listops", f"--data_dir={data_dir}")
     assert code == 0 and f"{folder} is as it was written" in out
@@ -223,7 +223,7 @@ def test_links_are_followed(data_dir, folder, run_script, what):
     if what != "array":
         (shutil.rmtree if aside.is_dir() else os.unlink)(aside)
         with pytest.raises(FileNotFoundError, match=r"is a link to .*aside, which is not there"):
-            open_data("listops", OPTIONS, Place(data_dir))
+            open_data("listops", OPTIONS, DataPaths(data_dir))
         if what != "data":  # nothing was made in its place
             assert path.is_symlink() and not path.exists()
 
@@ -231,7 +231,7 @@ def test_links_are_followed(data_dir, folder, run_script, what):
 def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
     (tmp_path / "listops").write_text("")
     with pytest.raises(OSError, match=r"listops is not a folder; move it away"):
-        open_data("listops", OPTIONS, Place(tmp_path))
+        open_data("listops", OPTIONS, DataPaths(tmp_path))
 
 
 class TestNotes:
@@ -251,7 +251,7 @@ class TestNotes:
 
     def compares(self, folder):
         self.compared.clear()
-        store.open_store(folder)
+        store.Store(folder)
         return len(self.compared)
 
     def test_once_for_each_state_of_the_files(self, folder):
@@ -264,7 +264,7 @@ class TestNotes:
         assert [self.compares(folder) for _ in range(2)] == [6, 0]
         set_back(folder)
         with pytest.raises(ValueError, match=r"tokens.npy has changed"):
-            store.open_store(folder)
+            store.Store(folder)
         shutil.copy(folder / "offsets.npy", folder / "x")
         (folder / "x").replace(folder / "offsets.npy")
 
@@ -272,7 +272,7 @@ class TestNotes:
         self.compares(folder)
         edited(lambda m: m["files"]["tokens.npy"].update(sha256="0" * 64))(folder)
         with pytest.raises(ValueError, match=r"manifest.json has changed"):
-            store.open_store(folder)
+            store.Store(folder)
 
     def test_not_where_it_cannot_be_written_and_not_for_what_was_just_written(
         self, folder, monkeypatch
@@ -292,7 +292,7 @@ class TestNotes:
         def go():
             try:
                 for _ in range(20):
-                    store.open_store(folder)
+                    store.Store(folder)
                     for note in self.cache.glob("*"):
                         note.unlink(missing_ok=True) if note.is_file() else None
             except Exception as error:
@@ -367,4 +367,4 @@ def test_data_are_opened_and_prepared_from_a_folder_that_can_only_be_read(
     monkeypatch.setattr(store, "locked", no)
     monkeypatch.setattr("ssm_jax.data.prepare.locked", no)
     assert prepare(generated(SMALL, data_dir), data_dir) == folder
-    assert open_data("listops", OPTIONS, Place(data_dir)).size("val") == 50
+    assert open_data("listops", OPTIONS, DataPaths(data_dir)).size("val") == 50

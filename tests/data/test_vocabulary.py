@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssm_jax.data import vocabulary
-from ssm_jax.data.vocabulary import Vocabulary, character_counts
+from ssm_jax.lra.vocabulary import Vocabulary, character_counts
 
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=8)
 
@@ -24,11 +23,9 @@ def slow_tokens(corpus, min_freq, max_length):
 
 
 @settings(max_examples=100, deadline=None)
-@given(texts, st.integers(1, 3), st.integers(2, 20), st.integers(1, 40))
-def test_the_order_is_torchtexts(corpus, min_freq, max_length, chunk):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "_CHUNK", chunk)  # the counts do not depend on it
-        made = Vocabulary.of_characters(corpus, min_freq=min_freq, max_length=max_length)
+@given(texts, st.integers(1, 3), st.integers(2, 20))
+def test_the_order_is_torchtexts(corpus, min_freq, max_length):
+    made = Vocabulary.of_characters(corpus, min_freq=min_freq, max_length=max_length)
     assert made.tokens == slow_tokens(corpus, min_freq, max_length)
     ids = {token: 3 + i for i, token in enumerate(made.tokens)}
     for text in [*corpus, "\U0010ffff unseen", ""]:
@@ -49,9 +46,7 @@ def test_equal_frequencies_are_in_order_of_code_points():
 def test_a_weight_counts_as_that_many_copies(pairs):
     weights = np.array([n for _, n in pairs], np.int64)
     copies = [text for text, n in pairs for _ in range(n)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "_CHUNK", 10)
-        found = character_counts((t for t, _ in pairs), max_length=7, weights=weights)
+    found = character_counts((t for t, _ in pairs), max_length=7, weights=weights)
     assert found == Counter("".join(text[:6] for text in copies))
 
 

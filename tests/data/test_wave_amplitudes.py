@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssm_jax import config
-from ssm_jax.data.prepare import Place
+from ssm_jax.data.prepare import DataPaths
 from ssm_jax.stories.waves.task import WaveDataset, open_waves
 
 FEW = {"train": 0, "val": 30, "test": 20}
@@ -51,4 +51,4 @@ def test_options_that_do_not_fit_are_refused(changes, words):
     cfg.data.padded_length = 12_288
     cfg.data.update(changes)
     with pytest.raises(ValueError, match=words):
-        open_waves(cfg.data.to_dict(), Place(data_dir=None))
+        open_waves(cfg.data.to_dict(), DataPaths(data_dir=None))

@@ -15,7 +15,7 @@ import pytest
 
 import ssm_jax
 from ssm_jax import config
-from ssm_jax.data.workers import cpu_count
+from ssm_jax.data.prepare import cpu_count
 from ssm_jax.train.record import cpu_model, git_state, run_record
 
 ARGV = ["/home/me/code/scripts/train.py", "--config=configs/lra/listops.py:smoke"]

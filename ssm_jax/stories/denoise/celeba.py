@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssm_jax.data.archive import Counted, Limits, check_zipped, open_zip, shown
-from ssm_jax.data.pixels import decoded
+from ssm_jax.data.archive import Counted, Limits, check_zipped, decoded, open_zip, shown
 from ssm_jax.data.release import files_below, not_there
 
 ARCHIVE = "img_align_celeba.zip"

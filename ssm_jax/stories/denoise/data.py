@@ -21,7 +21,7 @@ from PIL import Image
 from ssm_jax.data.dataset import Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import SPLITS
-from ssm_jax.data.prepare import Place
+from ssm_jax.data.prepare import DataPaths
 from ssm_jax.stories.denoise.celeba import ARCHIVE, CelebA
 
 FOLDER = Path(__file__).parent / "photos"  # LICENSES.md there names authors and licences
@@ -171,7 +171,7 @@ class DenoiseDataset(Dataset):
         return batch["inputs"].shape[1]
 
 
-def open_denoise(options: Mapping[str, Any], place: Place) -> DenoiseDataset:
+def open_denoise(options: Mapping[str, Any], place: DataPaths) -> DenoiseDataset:
     """The images that a config asks for.
 
     Args:

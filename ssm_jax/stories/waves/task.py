@@ -25,7 +25,7 @@ from jax import Array
 from ssm_jax.data.dataset import Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import spread
-from ssm_jax.data.prepare import Place
+from ssm_jax.data.prepare import DataPaths
 from ssm_jax.stories.waves.model import WaveRegressor
 from ssm_jax.tasks.task import Batch, Sums, Task
 
@@ -97,7 +97,7 @@ class WaveDataset(Dataset):
         return self.padded_length
 
 
-def open_waves(options: Mapping[str, Any], place: Place) -> WaveDataset:
+def open_waves(options: Mapping[str, Any], place: DataPaths) -> WaveDataset:
     """The amplitudes that a config asks for; no files are read.
 
     Raises:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from scipy.stats import binomtest
 
-from ssm_jax.data.labelled import LabelledDataset
+from ssm_jax.data.dataset import LabelledDataset
 from ssm_jax.progress import Progress
 from ssm_jax.train.evaluation import evaluation_step, split_means
 from ssm_jax.train.experiment import Experiment

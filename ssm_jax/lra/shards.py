@@ -9,7 +9,7 @@ also has
 
 and `spec.rows(shard)` is the number of examples in a shard.
 
-Run as a module this file is a worker: `python -m ssm_jax.data.workers MODULE SPEC FOLDER` reads
+Run as a module this file is a worker: `python -m ssm_jax.lra.shards MODULE SPEC FOLDER` reads
 shard numbers from standard input and answers `done` to each. It imports NumPy and nothing heavier
 than its generator does. A worker is a plain subprocess rather than a multiprocessing one, because
 that would import the caller's main script, and jax with it, once more in every worker.
@@ -44,13 +44,6 @@ class Spec(Protocol):
 
     def rows(self, shard: int) -> int:
         """Examples in a shard."""
-
-
-def cpu_count() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _generator(spec: Spec) -> ModuleType:
@@ -93,7 +86,7 @@ def _run_workers(
     faults: list[str] = []
     package_root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "ssm_jax.data.workers"]
+    command = [sys.executable, "-m", "ssm_jax.lra.shards"]
     command += [type(spec).__module__, json.dumps(dataclasses.asdict(spec)), str(folder)]
 
     def serve(worker: subprocess.Popen[str]) -> None:

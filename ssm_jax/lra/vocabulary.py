@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-PAD, UNKNOWN, EOS = 0, 1, 2
-SPECIALS = ("pad", "unknown", "eos")
-_CODE_POINTS = 0x110000
-_CHUNK = 1 << 20  # characters counted at once
+from ssm_jax.data.examples import SPECIALS, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,11 @@ class Vocabulary:
 
 def character_counts(
     texts: Iterable[str], *, max_length: int, weights: np.ndarray | None = None
-) -> dict[str, int]:
+) -> Counter[str]:
     """How often each character occurs in texts that are cut to `max_length - 1`.
 
     Args:
-      texts: they are gone through once.
+      texts: read once.
       max_length: tokens of a text with its end of sequence.
       weights: integer (texts,), how often each text counts; by default once.
 
@@ -108,41 +106,23 @@ def character_counts(
       ValueError: if texts and weights differ in number.
     """
     _check_length(max_length)
-    totals = np.zeros(_CODE_POINTS, np.int64)
-    start = 0
-    for chunk in _chunks(texts, max_length - 1):
-        codes = _code_points("".join(chunk))
-        stop = start + len(chunk)
+    totals: Counter[str] = Counter()
+    n = 0
+    for n, text in enumerate(texts, 1):
         if weights is None:
-            found = np.bincount(codes)
-        elif stop <= len(weights):
-            each = np.repeat(weights[start:stop], [len(text) for text in chunk])
-            found = np.bincount(codes, each)  # in float64, which holds integers to 2**53
-        else:
+            totals.update(text[: max_length - 1])
+        elif n > len(weights):
             raise ValueError(f"there are more texts than their {len(weights):,} weights.")
-        totals[: found.size] += found.astype(np.int64)
-        start = stop
-    if weights is not None and start != len(weights):
-        raise ValueError(f"there are {start:,} texts and {len(weights):,} weights.")
-    return {chr(code): int(totals[code]) for code in np.flatnonzero(totals)}
-
-
-def _chunks(texts: Iterable[str], longest: int) -> Iterator[list[str]]:
-    """Texts cut to `longest`, some `_CHUNK` characters at a time."""
-    chunk: list[str] = []
-    size = 0
-    for text in texts:
-        chunk.append(text[:longest])
-        size += len(chunk[-1])
-        if size >= _CHUNK:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+        else:
+            weight = int(weights[n - 1])
+            for character, count in Counter(text[: max_length - 1]).items():
+                totals[character] += weight * count
+    if weights is not None and n != len(weights):
+        raise ValueError(f"there are {n:,} texts and {len(weights):,} weights.")
+    return totals
 
 
 def _code_points(text: str) -> np.ndarray:
-    """uint32, one for each character."""
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
