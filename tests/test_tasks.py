@@ -47,7 +47,9 @@ def options(**changes):
 
 
 def build(**changes):
-    dataset = SimpleNamespace(n_classes=10, vocab_size=18, d_input=None, paired=False)
+    dataset = SimpleNamespace(
+        n_classes=10, vocab_size=18, d_input=None, paired=False, padded_length=12
+    )
     return build_classifier(dataset, options(**changes), nnx.Rngs(params=0))
 
 
@@ -57,7 +59,7 @@ def test_every_argument_of_a_layer_is_an_option_and_the_other_way_round(layer):
     given = layer_arguments(layer, {k: v for k, v in chosen.items() if k not in OUTER_OPTIONS})
     parameters = set(inspect.signature(LAYERS[layer].__init__).parameters)
     assert set(given) == parameters - {
-        "self", "d_model", "skip", "dropout", "tie_dropout", "rngs",
+        "self", "d_model", "skip", "dropout", "tie_dropout", "horizon", "rngs",
     }  # fmt: skip
 
 

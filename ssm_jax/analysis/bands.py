@@ -118,7 +118,7 @@ def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> BandSpectra:
     Args:
       layer: see `spectra.layers_of`.
       length: L, steps of a sequence.
-      n_fft: samples of the circle on which the filter lives, see `Dataset.circle`.
+      n_fft: samples of the circle on which the filter lives, see `Experiment.filter_period`.
     """
     shapes = (layer.discretization, length, frequency_per_radian(n_fft, layer.beta_unit))
     arrays = (layer.A_HN, layer.C_CHN, layer.dt_H, layer.beta_H, layer.B_NH, layer.PB_HN)

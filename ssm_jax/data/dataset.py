@@ -88,11 +88,6 @@ class Dataset(abc.ABC):
           ValueError: for a split that does not exist.
         """
 
-    @property
-    def circle(self) -> int:
-        """Samples of the circle on which the filters of the layers live: twice the length."""
-        return 2 * self.padded_length
-
     @abc.abstractmethod
     def steps_of(self, batch: Mapping[str, Any]) -> int:
         """L of a batch."""

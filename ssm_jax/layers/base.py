@@ -61,6 +61,7 @@ class StateSpaceLayer(nnx.Module):
         bidirectional: bool,
         dropout: float,
         tie_dropout: bool,
+        horizon: int | None,
         **checked: Any,
     ) -> None:
         """Keep the options that all layers have; `checked` are others, whose range is looked at.
@@ -83,6 +84,7 @@ class StateSpaceLayer(nnx.Module):
         self.bidirectional = bidirectional
         self.dropout = dropout
         self.tie_dropout = tie_dropout
+        self.horizon = None if horizon is None else self._checked_integer("horizon", horizon)
         self.beta = filter_exponent(self.NAME, d_model, beta, learn_beta)
 
     @on_any_mesh("BLH")
@@ -94,7 +96,6 @@ class StateSpaceLayer(nnx.Module):
         key: Array | None = None,
         mode: str | None = None,
         step_scale: Scale = 1.0,
-        horizon: int | None = None,
     ) -> Array:
         """Apply the layer.
 
@@ -108,8 +109,6 @@ class StateSpaceLayer(nnx.Module):
           step_scale: factor on dt, a positive scalar: 0.5 for a signal sampled twice as densely.
             The filter follows: |s| per sample is divided by it. A factor for each sequence or step
             is refused; `jax.vmap` over the first is one for each sequence.
-          horizon: run as if the input were padded with zeros to this many steps. The filter lives
-            on the circle of twice the padded length, so its outputs depend on it. None: L.
 
         Returns:
           y_BLH, in the float type of the input.
@@ -124,7 +123,9 @@ class StateSpaceLayer(nnx.Module):
         L = u_BLH.shape[1]
         mode = self.default_mode() if mode is None else mode
         ranges.check_choice(self.NAME, "mode", mode, MODES)
-        n = self._checked_horizon(horizon, L)
+        n = L if self.horizon is None else self.horizon
+        if self.horizon is not None and self.horizon < L:
+            raise ValueError(f"{self.NAME}: horizon={n} must be at least the input's length {L}.")
         lengths_B = checked_lengths(self.NAME, lengths_B, u_BLH.shape[:1], L)
         key = checked_key(self.NAME, key)
         if mode == "scan":
@@ -238,15 +239,6 @@ class StateSpaceLayer(nnx.Module):
         if state.shape != shape:
             raise ValueError(f"{self.NAME}: the state must be {shape}, got {state.shape}.")
         return state
-
-    def _checked_horizon(self, horizon: int | None, length: int) -> int:
-        if horizon is None:
-            return length
-        if (n := self._checked_integer("horizon", horizon)) < length:
-            raise ValueError(
-                f"{self.NAME}: horizon={n} must be at least the input's length {length}."
-            )
-        return n
 
     def _checked_integer(self, what: str, value: Any) -> int:
         try:

@@ -29,9 +29,8 @@ def _with_probe(kind: type) -> type:
             lengths_B: Array | None = None,
             *,
             key: Array | None = None,
-            horizon: int | None = None,
         ) -> Array:
-            y_BLH = super().__call__(u_BLH, lengths_B, key=key, horizon=horizon)
+            y_BLH = super().__call__(u_BLH, lengths_B, key=key)
             return y_BLH + _through(self, u_BLH, lengths_B).astype(y_BLH.dtype)
 
     return Probed
@@ -49,7 +48,7 @@ def probe(layer: Any, length: int) -> bool:
 
     Args:
       layer: an S4D or S4, called without `mode` and `step_scale`; to others nothing is done.
-      length: taps: the horizon of the call, or the steps of its input.
+      length: taps: the layer's horizon, or the steps of its input.
     """
     if type(layer) not in PROBED:
         return False

@@ -53,6 +53,7 @@ class S4(StateSpaceLayer):
         bidirectional: bool = True,
         dropout: float = 0.0,
         tie_dropout: bool = True,
+        horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
         """Args:
@@ -78,6 +79,8 @@ class S4(StateSpaceLayer):
           discretization: "bilinear", the one rule under which A_bar is found in closed form.
           bidirectional: add a kernel on the future inputs, with its own C.
           dropout: rate on the output; tie_dropout: one draw for all time steps.
+          horizon: run as if inputs were padded with zeros to this many steps. The filter lives on
+            the circle of twice the padded length, so outputs depend on it. None: an input's length.
           rngs: with a "params" stream.
 
         Raises:
@@ -105,6 +108,7 @@ class S4(StateSpaceLayer):
             bidirectional=bidirectional,
             dropout=dropout,
             tie_dropout=tie_dropout,
+            horizon=horizon,
         )
         if not ranges.divides(n_ssm, d_model):
             raise ValueError(f"S4: n_ssm={n_ssm} must divide d_model={d_model}.")

@@ -60,6 +60,7 @@ class S4D(StateSpaceLayer):
         skip: bool = True,
         dropout: float = 0.0,
         tie_dropout: bool = True,
+        horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
         """Args:
@@ -88,6 +89,8 @@ class S4D(StateSpaceLayer):
             beta.
           skip: D is trained; False: there is none, which a Knob of zeros stands for.
           dropout: rate on the output; tie_dropout: one draw for all time steps.
+          horizon: run as if inputs were padded with zeros to this many steps. The filter lives on
+            the circle of twice the padded length, so outputs depend on it. None: an input's length.
           rngs: with a "params" stream.
 
         Raises:
@@ -116,6 +119,7 @@ class S4D(StateSpaceLayer):
             skip=skip,
             dropout=dropout,
             tie_dropout=tie_dropout,
+            horizon=horizon,
         )
         if not ranges.divides(n_ssm, d_model):
             raise ValueError(f"S4D: n_ssm={n_ssm} must divide d_model={d_model}.")

@@ -68,6 +68,7 @@ class S5(StateSpaceLayer):
         bidirectional: bool = True,
         dropout: float = 0.0,
         tie_dropout: bool = True,
+        horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
         """Args:
@@ -99,6 +100,8 @@ class S5(StateSpaceLayer):
           bidirectional: add the states of a scan from the end, with their own C. Both scans count
             the present input (OC-26).
           dropout: rate on the output; tie_dropout: one draw for all time steps.
+          horizon: run as if inputs were padded with zeros to this many steps. The filter lives on
+            the circle of twice the padded length, so outputs depend on it. None: an input's length.
           rngs: with a "params" stream.
 
         Raises:
@@ -128,6 +131,7 @@ class S5(StateSpaceLayer):
             bidirectional=bidirectional,
             dropout=dropout,
             tie_dropout=tie_dropout,
+            horizon=horizon,
         )
         halves = 1 if conj_sym else 2
         if not (

@@ -118,8 +118,7 @@ class Block(nnx.Module):
     ):
         """Args:
           d_model: channels H.
-          ssm: maps (u_BLH, lengths_B, key=, horizon=) to y_BLH; it brings the dropout before the
-            GELU.
+          ssm: maps (u_BLH, lengths_B, key=) to y_BLH; it brings the dropout before the GELU.
           norm, norm_momentum: see make_norm.
           norm_padding: padded steps count in the statistics of a batch, but for sequences that have
             no real step.
@@ -150,7 +149,6 @@ class Block(nnx.Module):
         *,
         train: bool,
         key: Array | None,
-        horizon: int | None = None,
     ) -> Array:
         """Apply the block.
 
@@ -159,7 +157,6 @@ class Block(nnx.Module):
           lengths_B: number of real steps, see `checked_lengths`; None: all.
           train: the batch norm uses the batch's statistics, and updates the running ones.
           key: of the dropout; None: no dropout.
-          horizon: of the state space layer.
 
         Returns:
           y_BLH.
@@ -177,7 +174,7 @@ class Block(nnx.Module):
 
         u = x_BLH.astype(dtype)
         u = normed(u) if self.prenorm else u
-        y = self.ssm(u, lengths_B, key=ssm_key, horizon=horizon).astype(x_BLH.dtype)
+        y = self.ssm(u, lengths_B, key=ssm_key).astype(x_BLH.dtype)
 
         def drop(g: Array) -> Array:
             return dropout(g, self.dropout, gelu_key, tied=self.tie_dropout)
@@ -196,7 +193,6 @@ def apply_blocks(
     *,
     train: bool,
     key: Array | None,
-    horizon: int | None = None,
     remat: bool = False,
 ) -> Array:
     """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
@@ -215,7 +211,7 @@ def apply_blocks(
     def one_block(x_BLH: Array, variables):
         state, key = variables
         block = nnx.merge(graphdef, state)
-        y_BLH = block(x_BLH, lengths_B, train=train, key=key, horizon=horizon)
+        y_BLH = block(x_BLH, lengths_B, train=train, key=key)
         y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
         return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
 

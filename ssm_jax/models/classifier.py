@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -82,6 +83,7 @@ class SequenceClassifier(nnx.Module):
         activations: str = "float32",
         remat: bool = False,
         ssm: Mapping[str, Any] | None = None,
+        horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
         """Args:
@@ -97,6 +99,8 @@ class SequenceClassifier(nnx.Module):
             gate; parameters, norms, state space layers and the decoder stay in float32.
           remat: in the backward pass compute every block again instead of keeping what it made.
           ssm: further arguments of the layer.
+          horizon: of the layers, where they have one: steps to which inputs count as padded, on
+            which the unit of beta's filter depends; None: those of the input.
           rngs: with a "params" stream.
 
         Raises:
@@ -138,9 +142,13 @@ class SequenceClassifier(nnx.Module):
         drop: dict[str, Any] = {"dropout": dropout, "tie_dropout": tie_dropout}
         normed: dict[str, Any] = {"norm": norm, "norm_momentum": norm_momentum}
         normed["norm_padding"] = norm_padding
+        inner: dict[str, Any] = {**drop, **(ssm or {})}
+        ssm_layer: Any = LAYERS[layer]
+        if "horizon" in inspect.signature(ssm_layer.__init__).parameters:
+            inner["horizon"] = horizon
 
         def block() -> Block:
-            mixer = LAYERS[layer](d_model, **drop, **(ssm or {}), rngs=rngs)
+            mixer = ssm_layer(d_model, **inner, rngs=rngs)
             return Block(d_model, mixer, prenorm=prenorm, gate=gate, **normed, **drop, rngs=rngs)
 
         self.blocks = nnx.List([block() for _ in range(depth)])
@@ -163,7 +171,6 @@ class SequenceClassifier(nnx.Module):
         *,
         train: bool = False,
         key: Array | None = None,
-        horizon: int | None = None,
     ) -> Array:
         """Logits (B, K), by the rule of types of `layers/inputs.py`.
 
@@ -175,8 +182,6 @@ class SequenceClassifier(nnx.Module):
             `checked_lengths`; of a sequence without a step the pool is zero.
           train: normalize with the batch's statistics and update the running ones.
           key: of the dropout; None: no dropout.
-          horizon: run the state space layers as if the input were padded to this many steps, on
-            which the unit of beta's filter depends; None: L.
 
         Raises:
           ValueError: for a shape, a length or a known id that does not fit.
@@ -203,7 +208,6 @@ class SequenceClassifier(nnx.Module):
                 lengths_B,
                 train=train,
                 key=key,
-                horizon=horizon,
                 remat=self.remat and train,
             )
             x_BLH = x_BLH.astype(dtype)

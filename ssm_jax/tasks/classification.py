@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ssm_jax.data.dataset import LabelledDataset, steps_of
+from ssm_jax.data.dataset import LabelledDataset
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.models import PairClassifier, SequenceClassifier
@@ -50,6 +50,7 @@ def build_classifier(
         d_input=dataset.d_input,
         **outer,
         ssm=layer_arguments(outer["layer"], ssm),
+        horizon=dataset.padded_length,
         rngs=rngs,
     )
 
@@ -82,20 +83,20 @@ def classification_of(name: str) -> Task:
     )
 
 
-def train_sums(model: nnx.Module, batch: Batch, key: Array | None, horizon: int | None) -> Sums:
+def train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
     """Cross-entropy in nats and right answers in training."""
-    return classification_sums(logits_of(model, batch, train=True, key=key, horizon=horizon), batch)
+    return classification_sums(logits_of(model, batch, train=True, key=key), batch)
 
 
-def eval_sums(model: nnx.Module, batch: Batch, horizon: int | None) -> Sums:
+def eval_sums(model: nnx.Module, batch: Batch) -> Sums:
     """The same in evaluation."""
-    logits_BK = logits_of(model, batch, train=False, key=None, horizon=horizon)
+    logits_BK = logits_of(model, batch, train=False, key=None)
     return classification_sums(logits_BK, batch)
 
 
-def predict(model: nnx.Module, batch: Batch, horizon: int | None) -> dict[str, Array]:
+def predict(model: nnx.Module, batch: Batch) -> dict[str, Array]:
     """Of each example the predicted class, and the loss in nats."""
-    logits_BK = logits_of(model, batch, train=False, key=None, horizon=horizon)
+    logits_BK = logits_of(model, batch, train=False, key=None)
     loss_B = cross_entropy(logits_BK, batch["targets"])
     return {"predicted": jnp.argmax(logits_BK, axis=-1), "loss": loss_B}
 
@@ -124,10 +125,6 @@ def cross_entropy(logits_BK: Array, targets_B: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits_BK, targets_B)
 
 
-def logits_of(
-    model: Any, batch: Batch, *, train: bool, key: Array | None, horizon: int | None
-) -> Array:
-    """Logits of a batch, whose layers run as on `horizon` steps; None: as many as it has."""
-    if horizon == steps_of(batch):
-        horizon = None
-    return model(batch["inputs"], batch.get("lengths"), train=train, key=key, horizon=horizon)
+def logits_of(model: Any, batch: Batch, *, train: bool, key: Array | None) -> Array:
+    """Logits of a batch."""
+    return model(batch["inputs"], batch.get("lengths"), train=train, key=key)

@@ -26,21 +26,24 @@ class Task:
     Attributes:
       open_data: (options of `cfg.data`, place) -> the data set.
       build_model: (data set, options of `cfg.model`, rngs) -> the model.
-      train_sums: (model, batch, dropout key, horizon) -> sums in training, of which the mean of
-        "loss" is minimized. `horizon`: run as if the batch were padded to this many steps.
-      eval_sums: (model, batch, horizon) -> sums in evaluation; they may hold more than those.
+      train_sums: (model, batch, dropout key) -> sums in training, of which the mean of "loss" is
+        minimized.
+      eval_sums: (model, batch) -> sums in evaluation; they may hold more than those.
       metrics: what can choose the best checkpoint, and whether more or less of it is better; the
         first stands beside the loss wherever a run is shown.
-      predict: (model, batch, horizon) -> {"predicted": class, "loss": nats} of each example; None:
+      predict: (model, batch) -> {"predicted": class, "loss": nats} of each example; None:
         the task has no classes.
+      circular: the model convolves on a circle of L steps in closed form, without calling its
+        layers. Other models pad to 2L steps, on which the filters of their layers then act.
     """
 
     open_data: Callable[[Mapping[str, Any], DataPaths], Dataset]
     build_model: Callable[[Any, Mapping[str, Any], nnx.Rngs], nnx.Module]
-    train_sums: Callable[[nnx.Module, Batch, Array | None, int | None], Sums]
-    eval_sums: Callable[[nnx.Module, Batch, int | None], Sums]
+    train_sums: Callable[[nnx.Module, Batch, Array | None], Sums]
+    eval_sums: Callable[[nnx.Module, Batch], Sums]
     metrics: Mapping[str, Literal["max", "min"]]
-    predict: Callable[[nnx.Module, Batch, int | None], dict[str, Array]] | None = None
+    predict: Callable[[nnx.Module, Batch], dict[str, Array]] | None = None
+    circular: bool = False
 
     @property
     def headline(self) -> str:

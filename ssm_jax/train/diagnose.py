@@ -63,8 +63,7 @@ class Diagnostics:
           state: of the experiment.
           gradient: whether to take it too, which costs a training step of `EXAMPLES` sequences.
         """
-        dataset = self._experiment.dataset
-        length, n_fft = dataset.padded_length, dataset.circle
+        length, n_fft = self._experiment.dataset.padded_length, self._experiment.filter_period
         after = layers_of(_model(self._experiment, state))
         found: Arrays = {"edges": band_edges(length)}
         if self._before is None:  # the first state is its own, not to be made a second time
@@ -101,7 +100,7 @@ class Diagnostics:
         by_taps = program(state.params, state.stats, batch)
         return {
             layer.name: gradient_per_band(
-                layer, by_taps[layer.name], self._experiment.dataset.circle, sets[layer.name]
+                layer, by_taps[layer.name], self._experiment.filter_period, sets[layer.name]
             )
             for layer in layers
             if layer.name in by_taps and layer.name in sets and np.any(by_taps[layer.name])
@@ -113,7 +112,7 @@ class Diagnostics:
         experiment = self._experiment
         dataset, cfg = experiment.dataset, experiment.cfg
         L = dataset.padded_length
-        if dataset.circle != 2 * L:  # no sequences: the waves are amplitudes
+        if experiment.task.circular:
             return None, None
         indices, length = experiment.order.batch(0)
         # At most what a training step has in memory at a time, and a part for every device.
@@ -130,7 +129,7 @@ class Diagnostics:
 
             def loss(probes: Any) -> jax.Array:
                 model = nnx.merge(graphdef, probes, rest)
-                return mean_metrics(experiment.task.train_sums(model, batch, None, L))["loss"]
+                return mean_metrics(experiment.task.train_sums(model, batch, None))["loss"]
 
             layers = dict(modules_of(nnx.merge(graphdef, jax.grad(loss)(probes), rest)))
             return {name: probe_of(layers[name]) for name in names}

@@ -93,6 +93,11 @@ class Experiment:
     def task(self) -> Task:
         return TASKS[self.cfg.task]
 
+    @property
+    def filter_period(self) -> int:
+        """Samples of the circle on which the filters of the layers act."""
+        return self.dataset.padded_length * (1 if self.task.circular else 2)
+
     def fresh_state(self) -> TrainState:
         """The state before the first step, from the config's seed, on all devices."""
         return self._initialize()
@@ -138,16 +143,14 @@ class Experiment:
 
     def gradient(self) -> Callable[..., Any]:
         """See `make_gradient`."""
-        horizon, parts = self.dataset.padded_length, self.cfg.train.accumulate
-        sums = self.task.train_sums
-        return make_gradient(self.graphdef, sums, horizon=horizon, accumulate=parts)
+        sums, parts = self.task.train_sums, self.cfg.train.accumulate
+        return make_gradient(self.graphdef, sums, accumulate=parts)
 
     def compile_train_step(self, length: int | None = None) -> jax.stages.Compiled:
         """The train step for batches of a length, None: the longest; reuses the state's memory."""
-        sums, horizon = self.task.train_sums, self.dataset.padded_length
-        parts = self.cfg.train.accumulate
+        sums, parts = self.task.train_sums, self.cfg.train.accumulate
         step = jax.jit(
-            make_train_step(self.graphdef, sums, self.tx, horizon=horizon, accumulate=parts),
+            make_train_step(self.graphdef, sums, self.tx, accumulate=parts),
             donate_argnums=0,
             out_shardings=(self.replicated, self.replicated),
         )
@@ -158,7 +161,7 @@ class Experiment:
     def compile_eval_step(self, length: int | None = None) -> jax.stages.Compiled:
         """The evaluation of one batch of a length; None: the longest."""
         step = jax.jit(
-            make_eval_step(self.graphdef, self.task.eval_sums, horizon=self.dataset.padded_length),
+            make_eval_step(self.graphdef, self.task.eval_sums),
             out_shardings=self.replicated,
         )
         state = self.abstract_state()

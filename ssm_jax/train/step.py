@@ -57,18 +57,17 @@ def init_state(params: Any, stats: Any, tx: optax.GradientTransformation) -> Tra
 
 
 Metrics = dict[str, Array]
-TrainSums = Callable[[Any, Batch, Array | None, int | None], Sums]
+TrainSums = Callable[[Any, Batch, Array | None], Sums]
 
 
 def make_gradient(
-    graphdef: nnx.GraphDef, sums: TrainSums, *, horizon: int | None = None, accumulate: int = 1
+    graphdef: nnx.GraphDef, sums: TrainSums, *, accumulate: int = 1
 ) -> Callable[[TrainState, Array, Batch], tuple[Any, Any]]:
     """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
     Args:
       graphdef: of the model.
       sums: a task's `train_sums`, whose mean loss is differentiated.
-      horizon: steps that the filters of the layers count, see `Task`.
       accumulate: M parts of a batch that are computed in turn, so that one part's activations are
         in memory at a time. Part m has the examples m, m + M, ..: on several devices every device
         then computes at every part. Batch statistics are of a part.
@@ -77,7 +76,7 @@ def make_gradient(
     def of_part(params: Any, stats: Any, key: Array, batch: Batch):
         def objective(params):
             model = nnx.merge(graphdef, params, stats)
-            metrics = mean_metrics(sums(model, batch, key, horizon))
+            metrics = mean_metrics(sums(model, batch, key))
             return metrics["loss"], (metrics, split(model)[2])
 
         return jax.value_and_grad(objective, has_aux=True)(params)
@@ -117,7 +116,6 @@ def make_train_step(
     sums: TrainSums,
     tx: optax.GradientTransformation,
     *,
-    horizon: int | None = None,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Array, Batch], tuple[TrainState, Metrics]]:
     """(state, key, batch) -> (new state, metrics).
@@ -126,9 +124,9 @@ def make_train_step(
     is not finite, `ok` falls and the state stays what it was before that step, for good: the
     metrics are read one step late, and the steps dispatched meanwhile must not touch it.
 
-    `sums`, `horizon` and `accumulate` are those of `make_gradient`.
+    `sums` and `accumulate` are those of `make_gradient`.
     """
-    gradient = make_gradient(graphdef, sums, horizon=horizon, accumulate=accumulate)
+    gradient = make_gradient(graphdef, sums, accumulate=accumulate)
 
     def train_step(state: TrainState, key: Array, batch: Batch) -> tuple[TrainState, Metrics]:
         (loss, (metrics, stats)), grads = gradient(state, key, batch)
@@ -146,15 +144,12 @@ def make_train_step(
 
 
 def make_eval_step(
-    graphdef: nnx.GraphDef,
-    function: Callable[[Any, Batch, int | None], Metrics],
-    *,
-    horizon: int | None = None,
+    graphdef: nnx.GraphDef, function: Callable[[Any, Batch], Metrics]
 ) -> Callable[[Any, Any, Batch], Metrics]:
     """(params, stats, batch) -> what a task's `eval_sums` or `predict` makes of the batch."""
 
     def eval_step(params: Any, stats: Any, batch: Batch) -> Metrics:
-        return function(nnx.merge(graphdef, params, stats), batch, horizon)
+        return function(nnx.merge(graphdef, params, stats), batch)
 
     return eval_step
 

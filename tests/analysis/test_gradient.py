@@ -17,19 +17,18 @@ from ssm_jax.layers.probe import Probe, probe
 LENGTHS = jnp.array([20, 7, 13])
 
 
-def loss(layer: nnx.Module, horizon: int) -> jax.Array:
+def loss(layer: nnx.Module) -> jax.Array:
     u_BLH = jax.random.normal(jax.random.key(1), (3, 20, 6))
-    return jnp.sum(jnp.tanh(layer(u_BLH, LENGTHS, horizon=horizon)) ** 2)
+    return jnp.sum(jnp.tanh(layer(u_BLH, LENGTHS)) ** 2)
 
 
 def by_taps(layer: nnx.Module, horizon: int) -> jax.Array:
     assert probe(layer, horizon)
-    return gradient(layer, horizon, Probe)["probe"][...]
+    return gradient(layer, Probe)["probe"][...]
 
 
-def gradient(layer: nnx.Module, horizon: int, kind: type[nnx.Variable]):
-    by = nnx.grad(lambda m: loss(m, horizon), argnums=nnx.DiffState(0, kind))
-    return nnx.jit(by)(layer)
+def gradient(layer: nnx.Module, kind: type[nnx.Variable]):
+    return nnx.jit(nnx.grad(loss, argnums=nnx.DiffState(0, kind)))(layer)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +41,10 @@ def gradient(layer: nnx.Module, horizon: int, kind: type[nnx.Variable]):
 )
 def test_parts_of_all_bands_are_the_gradient_that_autodiff_has(kind, options, horizon):
     def made():
-        return kind(6, d_state=4, beta=0.4, **options, rngs=nnx.Rngs(params=0))
+        return kind(6, d_state=4, beta=0.4, horizon=horizon, **options, rngs=nnx.Rngs(params=0))
 
     layer = made()
-    expected = gradient(layer, horizon, nnx.Param)["A_im"][...]
+    expected = gradient(layer, nnx.Param)["A_im"][...]
     parts = gradient_per_band(
         view("x", layer), by_taps(made(), horizon), 2 * horizon, options["n_ssm"]
     )
@@ -84,9 +83,9 @@ def test_a_part_is_the_integral_of_t1_over_its_band():
 
 def test_a_probe_changes_no_number():
     layer = S4D(6, d_state=4, rngs=nnx.Rngs(params=0))
-    before = loss(layer, 20)
+    before = loss(layer)
     assert probe(layer, 20)
-    assert loss(layer, 20) == before
+    assert loss(layer) == before
 
 
 def test_s5_takes_no_probe():

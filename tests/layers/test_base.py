@@ -196,7 +196,7 @@ def test_inputs_that_do_not_fit_are_refused_by_the_name_of_the_layer(name):
         with pytest.raises(ValueError, match=f"^{layer.NAME}: key must be a single key"):
             layer(jnp.zeros((B, L, H)), key=key)
     with pytest.raises(TypeError, match=r"horizon must be an integer, got 4\.0"):
-        layer(jnp.zeros((B, L, H)), horizon=4.0)
+        LAYERS[name](H, horizon=4.0, rngs=nnx.Rngs(0))
 
 
 @each_layer
@@ -282,7 +282,7 @@ def test_what_is_no_mode_integer_or_state_is_one_line_with_the_name(name):
     layer, u = causal(name), jnp.zeros((B, L, H))
     for call in (
         lambda: layer(u, mode=np.array([1, 2])),
-        lambda: layer(u, horizon=np.array([5])),
+        lambda: LAYERS[name](H, horizon=np.array([5]), rngs=nnx.Rngs(0)),
         lambda: layer(np.full(u.shape, "x", object)),
         lambda: layer(u, [[1], [2, 3], [1]]),
         lambda: layer.initial_state(1.5),

@@ -198,11 +198,13 @@ def test_filter_of_a_smooth_signal_does_not_depend_on_the_sampling(unit):
 
 def test_a_short_input_with_a_horizon_is_the_padded_input():
     """With a filter, which without a horizon would act on another circle."""
-    model = S4D(H, d_state=N, beta=0.8, rngs=nnx.Rngs(params=0))
+    model, longer = (
+        S4D(H, d_state=N, beta=0.8, horizon=steps, rngs=nnx.Rngs(params=0)) for steps in (None, 64)
+    )
     u = inputs(64)
     lengths = np.array([17, 11], np.int32)
     padded = call(model, u, lengths)
-    short = call(model, u[:, :17], lengths, horizon=64)
+    short = call(longer, u[:, :17], lengths)
     assert_close(short, padded[:, :17])
     assert np.abs(call(model, u[:, :17], lengths) - short).max() > 1e-3
 
@@ -211,7 +213,7 @@ def test_a_horizon_changes_nothing_without_a_filter():
     model, u = layer(), inputs(17)
     exact = call(model, u)
     for mode in ("conv", "scan"):
-        assert_close(call(model, u, mode=mode, horizon=64), exact)
+        assert_close(call(layer(horizon=64), u, mode=mode), exact)
 
 
 def test_layers_without_a_state_form_say_so():
@@ -233,4 +235,4 @@ def test_modes_and_horizons_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="unknown mode 'fft'; choose one of conv, scan"):
         layer()(inputs(8), mode="fft")
     with pytest.raises(ValueError, match="horizon=7 must be at least the input's length 8"):
-        layer()(inputs(8), horizon=7)
+        layer(horizon=7)(inputs(8))

@@ -149,8 +149,7 @@ class Mixer(nnx.Module):
         self.norm = BatchNorm(4)
         self.out = nnx.Linear(4, 4, rngs=rngs)
 
-    def __call__(self, x_BLH, lengths_B, *, train, key, horizon=None):
-        del horizon
+    def __call__(self, x_BLH, lengths_B, *, train, key):
         y_BLH = dropout(self.norm(x_BLH, train=train), 0.3, key, tied=False)
         y_BLH = y_BLH * lengths_B[:, None, None].astype(jnp.float32) / 12
         return x_BLH + jnp.tanh(self.out(y_BLH))

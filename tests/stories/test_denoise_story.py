@@ -31,12 +31,12 @@ def applied(model, inputs):
 
 @nnx.jit
 def evaluated(model, batch):
-    return eval_sums(model, batch, None)
+    return eval_sums(model, batch)
 
 
 @nnx.jit
 def trained(model, batch):
-    return train_sums(model, batch, None, None)
+    return train_sums(model, batch, None)
 
 
 def denoiser(alpha=156.137, beta=0.0):

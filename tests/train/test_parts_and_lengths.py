@@ -50,7 +50,7 @@ def test_a_shorter_padding_changes_no_gradient(data_dir, layer):
     experiment = tiny_experiment(data_dir, **SAME, **LAYERS[layer])
     indices = short_batch(experiment)
     batches = [experiment.dataset.gather("train", indices, length) for length in (12, 24)]
-    short, long = gradients(experiment, batches, horizon=24)
+    short, long = gradients(experiment, batches)
     assert_close(short, long)
 
 
@@ -58,15 +58,15 @@ def test_padding_that_counts_in_the_norm_does_change_it(data_dir):
     experiment = tiny_experiment(data_dir, **ONE_BLOCK)
     indices = short_batch(experiment)
     batches = [experiment.dataset.gather("train", indices, length) for length in (12, 24)]
-    (short, _), (long, _) = gradients(experiment, batches, horizon=24)
+    (short, _), (long, _) = gradients(experiment, batches)
     assert abs(short[0] - long[0]) > 1e-3
 
 
 def test_parts_of_a_batch_have_the_gradient_of_the_whole(data_dir):
     experiment = tiny_experiment(data_dir, **ONE_BLOCK, model__norm="layer")
     batch = experiment.dataset.gather("train", np.arange(8))
-    (whole,) = gradients(experiment, [batch], horizon=24)
-    (found,) = gradients(experiment, [batch], horizon=24, accumulate=4)
+    (whole,) = gradients(experiment, [batch])
+    (found,) = gradients(experiment, [batch], accumulate=4)
     assert_close(found, whole)
 
 
@@ -74,8 +74,8 @@ def test_batch_statistics_are_of_the_parts_in_turn(data_dir):
     """Part m has the examples m, m + 2, ...: gradient and loss are means over the parts."""
     experiment = tiny_experiment(data_dir, **ONE_BLOCK)
     batch = experiment.dataset.gather("train", np.arange(8))
-    (((loss, (_, stats)), grads),) = gradients(experiment, [batch], horizon=24, accumulate=2)
-    gradient = make_gradient(experiment.graphdef, train_sums, horizon=24)
+    (((loss, (_, stats)), grads),) = gradients(experiment, [batch], accumulate=2)
+    gradient = make_gradient(experiment.graphdef, train_sums)
     state = experiment.fresh_state()
     each = []
     for m in (0, 1):

@@ -34,8 +34,8 @@ class Small(nnx.Module):
         self.out = nnx.Linear(H, K, rngs=nnx.Rngs(params=0))
         self.root = nnx.Param(jnp.full((K,), root, jnp.float32))
 
-    def __call__(self, x_BLH, lengths_B, *, train, key, horizon=None):
-        del lengths_B, horizon
+    def __call__(self, x_BLH, lengths_B, *, train, key):
+        del lengths_B
         x_BLH = self.norm(dropout(x_BLH, 0.5, key, tied=False), train=train)
         return self.out(x_BLH.mean(axis=1)) + jnp.sqrt(self.root[...])[None, :]
 

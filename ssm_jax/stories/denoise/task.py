@@ -63,20 +63,19 @@ def reconstruction_sums(outputs: Array, batch: Batch) -> Sums:
     }
 
 
-def train_sums(model: Any, batch: Batch, key: Array | None, horizon: int | None) -> Sums:
+def train_sums(model: Any, batch: Batch, key: Array | None) -> Sums:
     """The reconstruction of clean images; there is no dropout."""
-    del key, horizon
+    del key
     return reconstruction_sums(model(batch["inputs"]), batch)
 
 
-def eval_sums(model: Any, batch: Batch, horizon: int | None) -> Sums:
+def eval_sums(model: Any, batch: Batch) -> Sums:
     """That, and for either disturbance
 
     mse_NAME: squared error of the output for a disturbed image against the clean image;
     disturbed_NAME: that of the disturbed image itself;
     passed_NAME: energy of what the disturbance adds to the output, over its own.
     """
-    del horizon
     clean = batch["inputs"]
     outputs = model(clean)
     sums = reconstruction_sums(outputs, batch)

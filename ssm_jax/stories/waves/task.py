@@ -72,10 +72,6 @@ class WaveDataset(Dataset):
         detail = f"amplitudes of waves of {', '.join(map(str, WAVES))} rad/s, seed {seed}"
         super().__init__("waves", length, Provenance("generated", detail, digest.hexdigest()))
 
-    @property
-    def circle(self) -> int:
-        return self.padded_length
-
     def size(self, split: str) -> int:
         if split not in self.splits:
             raise self.no_split(split)
@@ -139,15 +135,9 @@ def regression_sums(model: Any, batch: Batch) -> Sums:
     return {**sums, "count": jnp.sum(mask_B)}
 
 
-def train_sums(model: Any, batch: Batch, key: Array | None, horizon: int | None) -> Sums:
+def train_sums(model: Any, batch: Batch, key: Array | None) -> Sums:
     """In training."""
-    del key, horizon
-    return regression_sums(model, batch)
-
-
-def eval_sums(model: Any, batch: Batch, horizon: int | None) -> Sums:
-    """In evaluation: the same."""
-    del horizon
+    del key
     return regression_sums(model, batch)
 
 
@@ -155,6 +145,7 @@ WAVE_REGRESSION = Task(
     open_data=open_waves,
     build_model=build_regressor,
     train_sums=train_sums,
-    eval_sums=eval_sums,
+    eval_sums=regression_sums,
     metrics={"error": "min", "loss": "min"},
+    circular=True,
 )

@@ -176,11 +176,7 @@ def predict(experiment: Experiment, state: TrainState, split: str) -> Prediction
     """What the model makes of every example of a split, where the task has classes."""
     assert experiment.task.predict is not None
     step = jax.jit(
-        make_eval_step(
-            experiment.graphdef,
-            experiment.task.predict,
-            horizon=experiment.dataset.padded_length,
-        ),
+        make_eval_step(experiment.graphdef, experiment.task.predict),
         out_shardings=experiment.replicated,
     )
     total = -(-experiment.dataset.size(split) // experiment.eval_batch_size)

@@ -197,7 +197,7 @@ def draw(
         rows=read_metrics(workdir.metrics),
         before=layers_of(nnx.merge(experiment.graphdef, fresh.params, fresh.stats)),
         after=layers_of(nnx.merge(experiment.graphdef, state.params, state.stats)),
-        length=experiment.dataset.circle // 2,
+        length=experiment.filter_period // 2,
         title=experiment.cfg.name,
         metric=experiment.task.headline,
         edges_E=band_edges(experiment.dataset.padded_length),
