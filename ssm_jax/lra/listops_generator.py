@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.examples import SPLITS, Ragged
-from ssm_jax.lra.shards import fill, finish
+from ssm_jax.lra.shards import Arrays, Sharded, fill, finish
 
 CLOSE = 3
 DIGIT = 4  # the id of digit 0
@@ -99,8 +99,6 @@ def decode(tokens: bytes) -> str:
     return " ".join(TOKENS[token - CLOSE] for token in tokens)
 
 
-TITLE = "ListOps"
-COMPRESS = False  # of the files of shards
 GENERATOR_VERSION = 1  # raise it whenever the same specification would give other expressions
 SHARD_ROWS = 1_000  # expressions drawn from one random stream
 # Up to this many tokens (2,000 expressions of full length, 0.7 s) no worker is worth its start.
@@ -112,7 +110,7 @@ _STREAM = 1
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(Sharded):
     """What to generate. Lengths are in tokens, without the end-of-sequence token.
 
     Attributes:
@@ -125,6 +123,9 @@ class Spec:
     Raises:
       ValueError: for values out of range, or bounds that no expression meets.
     """
+
+    title = "ListOps"
+    compress = False
 
     seed: int = 0
     n_train: int = 96_000
@@ -167,8 +168,16 @@ class Spec:
         return dict(zip(SPLITS, (self.n_train, self.n_val, self.n_test), strict=True))
 
     def rows(self, shard: int) -> int:
-        """Expressions in a shard."""
         return SHARD_ROWS
+
+    def arrays(self, shard: int) -> Arrays:
+        rows = generate_shard(self, shard)
+        return {"tokens": rows.tokens, "offsets": rows.offsets, "targets": rows.targets}
+
+    def check(self, shard: int, arrays: Arrays) -> None:
+        rows = Ragged(arrays["tokens"], arrays["offsets"], arrays["targets"])
+        if len(rows) != self.rows(shard):
+            raise ValueError(f"shard {shard} has {len(rows)} expressions, not {self.rows(shard)}.")
 
 
 class _Draws:
@@ -294,23 +303,6 @@ def generate_shard(spec: Spec, shard: int) -> Ragged:
                 "widen the bounds."
             )
     return Ragged.from_rows(rows)
-
-
-def shard_arrays(spec: Spec, shard: int) -> dict[str, np.ndarray]:
-    """The arrays of `generate_shard`, by name."""
-    rows = generate_shard(spec, shard)
-    return {"tokens": rows.tokens, "offsets": rows.offsets, "targets": rows.targets}
-
-
-def check_arrays(spec: Spec, shard: int, arrays: dict[str, np.ndarray]) -> None:
-    """See that a shard is whole.
-
-    Raises:
-      ValueError: if it is not.
-    """
-    rows = Ragged(arrays["tokens"], arrays["offsets"], arrays["targets"])
-    if len(rows) != spec.rows(shard):
-        raise ValueError(f"shard {shard} has {len(rows)} expressions, not {spec.rows(shard)}.")
 
 
 def generate(

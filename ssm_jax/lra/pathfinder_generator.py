@@ -20,10 +20,8 @@ import numpy as np
 
 from ssm_jax.data.store import write_mapped
 from ssm_jax.lra.pathfinder_stamps import PATHFINDER32, PATHX, Drawing, dilate, render, strokes
-from ssm_jax.lra.shards import fill, finish
+from ssm_jax.lra.shards import Arrays, Sharded, fill, finish
 
-TITLE = "Pathfinder"
-COMPRESS = True  # the files of shards: two thirds of the pixels, and more at 128, are 0
 GENERATOR_VERSION = 1  # raise it whenever the same specification would give other images
 SHARD_ROWS = 1_000  # images drawn from one random stream
 # Counter of the Philox streams, so that they share no number with other users of a seed.
@@ -33,7 +31,7 @@ _DRAWINGS = {drawing.size: drawing for drawing in (PATHFINDER32, PATHX)}
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(Sharded):
     """What to generate.
 
     Attributes:
@@ -47,6 +45,9 @@ class Spec:
     Raises:
       ValueError: for values out of range.
     """
+
+    title = "Pathfinder"
+    compress = True  # two thirds of the pixels, and more at 128, are 0
 
     seed: int = 0
     n_images: int = 200_000
@@ -80,6 +81,16 @@ class Spec:
     def rows(self, shard: int) -> int:
         """Images in a shard; the last one may be short."""
         return min(SHARD_ROWS, self.n_images - shard * SHARD_ROWS)
+
+    def arrays(self, shard: int) -> Arrays:
+        pixels, labels = generate_shard(self, shard)
+        return {"pixels": pixels, "targets": labels}
+
+    def check(self, shard: int, arrays: Arrays) -> None:
+        shapes = {"pixels": (self.rows(shard), self.size**2), "targets": (self.rows(shard),)}
+        for name, shape in shapes.items():
+            if arrays[name].dtype != np.uint8 or arrays[name].shape != shape:
+                raise ValueError(f"{name} of shard {shard} must be bytes of the shape {shape}.")
 
 
 @dataclass(frozen=True)
@@ -197,24 +208,6 @@ def generate_shard(spec: Spec, shard: int) -> tuple[np.ndarray, np.ndarray]:
     for row, sketch in enumerate(sketches(spec, shard)):
         pixels[row], labels[row] = sketch.pixels.ravel(), sketch.label
     return pixels, labels
-
-
-def shard_arrays(spec: Spec, shard: int) -> dict[str, np.ndarray]:
-    """The arrays of `generate_shard`, by name."""
-    pixels, labels = generate_shard(spec, shard)
-    return {"pixels": pixels, "targets": labels}
-
-
-def check_arrays(spec: Spec, shard: int, arrays: dict[str, np.ndarray]) -> None:
-    """See that a shard is whole.
-
-    Raises:
-      ValueError: if it is not.
-    """
-    shapes = {"pixels": (spec.rows(shard), spec.size**2), "targets": (spec.rows(shard),)}
-    for name, shape in shapes.items():
-        if arrays[name].dtype != np.uint8 or arrays[name].shape != shape:
-            raise ValueError(f"{name} of shard {shard} must be bytes of the shape {shape}.")
 
 
 def generate_images(

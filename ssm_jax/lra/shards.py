@@ -1,56 +1,54 @@
-"""Generated data drawn shard by shard over the cores, each shard a file that survives a kill.
-
-A specification is a dataclass of JSON values, `Spec` in the module of its generator. That module
-also has
-
-    TITLE, how the data are called; COMPRESS, whether a shard's file is to be compressed;
-    shard_arrays(spec, shard), what is in the file, by name;
-    check_arrays(spec, shard, arrays), a ValueError if they are not a whole shard;
-
-and `spec.rows(shard)` is the number of examples in a shard.
-
-Run as a module this file is a worker: `python -m ssm_jax.lra.shards MODULE SPEC FOLDER` reads
-shard numbers from standard input and answers `done` to each. It imports NumPy and nothing heavier
-than its generator does. A worker is a plain subprocess rather than a multiprocessing one, because
-that would import the caller's main script, and jax with it, once more in every worker.
-"""
+"""Generated data drawn shard by shard over the cores, each shard a file that survives a kill."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
-import dataclasses
-import importlib
-import json
+import multiprocessing
 import os
-import re
-import subprocess
+import signal
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
 from ssm_jax.files import replace_atomically
 
+Arrays = dict[str, np.ndarray]
 
-class Spec(Protocol):
-    """What to generate; see the head of this file."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+class Sharded(abc.ABC):
+    """What to generate: a specification that can be pickled, in a module that imports no JAX.
 
+    Attributes:
+      title: what the data are called.
+      compress: whether the file of a shard is worth it.
+    """
+
+    title: ClassVar[str]
+    compress: ClassVar[bool]
+
+    @abc.abstractmethod
     def rows(self, shard: int) -> int:
         """Examples in a shard."""
 
+    @abc.abstractmethod
+    def arrays(self, shard: int) -> Arrays:
+        """The examples of a shard, by name: a function of the specification and the number."""
 
-def _generator(spec: Spec) -> ModuleType:
-    return sys.modules[type(spec).__module__]
+    @abc.abstractmethod
+    def check(self, shard: int, arrays: Arrays) -> None:
+        """Refuse arrays that are not a whole shard by a ValueError."""
 
 
-def _load(spec: Spec, folder: Path, shard: int) -> dict[str, np.ndarray] | None:
+def load(spec: Sharded, folder: Path, shard: int) -> Arrays | None:
     """A finished shard, or None if there is none or it is damaged."""
     path = folder / f"{shard:06d}.npz"
     try:
@@ -59,87 +57,24 @@ def _load(spec: Spec, folder: Path, shard: int) -> dict[str, np.ndarray] | None:
                 return None
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        _generator(spec).check_arrays(spec, shard, arrays)
+        spec.check(shard, arrays)
     except Exception:  # what an archive of chance bytes raises is documented nowhere
         return None
     return arrays
 
 
-def finish(spec: Spec, folder: Path, shard: int) -> dict[str, np.ndarray]:
+def finish(spec: Sharded, folder: Path, shard: int) -> Arrays:
     """The arrays of a shard; its file is read if it is whole, else written."""
-    arrays = _load(spec, folder, shard)
+    arrays = load(spec, folder, shard)
     if arrays is None:
-        generator = _generator(spec)
-        arrays = generator.shard_arrays(spec, shard)
-        write = np.savez_compressed if generator.COMPRESS else np.savez
-        path = folder / f"{shard:06d}.npz"
-        replace_atomically(path, lambda file: write(file, **arrays))
+        arrays = spec.arrays(shard)
+        save: Callable[..., None] = np.savez_compressed if spec.compress else np.savez
+        replace_atomically(folder / f"{shard:06d}.npz", lambda file: save(file, **arrays))
     return arrays
 
 
-def _run_workers(
-    spec: Spec, folder: Path, shards: Iterable[int], workers: int, advance: Callable[[int], None]
-) -> None:
-    """Finish the shards in worker processes; each takes the next number when it is free."""
-    numbers = iter(shards)
-    lock = threading.Lock()
-    faults: list[str] = []
-    package_root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "ssm_jax.lra.shards"]
-    command += [type(spec).__module__, json.dumps(dataclasses.asdict(spec)), str(folder)]
-
-    def serve(worker: subprocess.Popen[str]) -> None:
-        assert worker.stdin and worker.stdout and worker.stderr
-        while not faults:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                break
-            with contextlib.suppress(BrokenPipeError):
-                worker.stdin.write(f"{number}\n")
-                worker.stdin.flush()
-            if worker.stdout.readline().strip() != "done":
-                trace = worker.stderr.read().strip().splitlines() or ["it was killed"]
-                faults.append(trace[-1])
-                break
-            with lock:
-                advance(spec.rows(number))
-        with contextlib.suppress(BrokenPipeError):
-            worker.stdin.close()  # its signal to end; the kernel gives it too if we are killed
-
-    # In a session of their own Ctrl-C reaches this process alone.
-    processes = [
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
-        )
-        for _ in range(workers)
-    ]
-    threads = [threading.Thread(target=serve, args=(p,), daemon=True) for p in processes]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
-    if faults:
-        fault = faults[0].removeprefix("ValueError: ")
-        if number := re.match(r"OSError: \[Errno (\d+)\]", fault):
-            raise OSError(int(number[1]), f"a {_generator(spec).TITLE} worker failed: {fault}")
-        raise ValueError(f"a {_generator(spec).TITLE} worker failed: {fault}")
-
-
 def fill(
-    spec: Spec,
+    spec: Sharded,
     folder: Path,
     shards: range,
     workers: int,
@@ -147,11 +82,11 @@ def fill(
     *,
     alone: int = 1,
 ) -> None:
-    """See that all these shards are in the folder, which is made if missing.
+    """Finish all these shards.
 
     Args:
       spec: what to generate.
-      folder: where finished shards are and new ones go.
+      folder: where finished shards are and new ones go; made if missing.
       shards: their numbers.
       workers: processes, >= 1.
       advance: told of every shard's examples once they exist.
@@ -163,26 +98,79 @@ def fill(
     folder.mkdir(parents=True, exist_ok=True)
     missing = []
     for shard in shards:
-        if _load(spec, folder, shard) is None:
+        if load(spec, folder, shard) is None:
             missing.append(shard)
         else:
             advance(spec.rows(shard))
     count = min(workers, len(missing))
     if count > 1 and len(missing) > alone:
-        _run_workers(spec, folder, missing, count, advance)
+        run_workers(spec, folder, missing, count, advance)
     else:
         for shard in missing:
             finish(spec, folder, shard)
             advance(spec.rows(shard))
 
 
-def _work() -> None:
-    generator = importlib.import_module(sys.argv[1])
-    spec, folder = generator.Spec(**json.loads(sys.argv[2])), Path(sys.argv[3])
-    for line in sys.stdin:
-        finish(spec, folder, int(line))
-        print("done", flush=True)
+def run_workers(
+    spec: Sharded, folder: Path, shards: Iterable[int], workers: int, advance: Callable[[int], None]
+) -> None:
+    """Finish the shards in worker processes; each takes the next number when it is free.
+
+    Workers import NumPy and what the specification needs. They end when this process ends, however
+    it ends, and a Ctrl-C reaches this process alone.
+    """
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    pool = ProcessPoolExecutor(workers, context, _watch, (theirs,))
+    try:
+        with _bare_workers():
+            futures = {pool.submit(_finish, spec, folder, shard): shard for shard in shards}
+        theirs.close()
+        for future in as_completed(futures):
+            future.result()
+            advance(spec.rows(futures[future]))
+    except BrokenProcessPool:
+        raise ValueError(f"a {spec.title} worker failed: it was killed") from None
+    except (ValueError, OSError) as error:
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        text = f"a {spec.title} worker failed: {kind}{error}"
+        if type(error) is OSError and error.errno:
+            raise OSError(error.errno, text) from None
+        raise ValueError(text) from None
+    finally:
+        mine.close()  # workers that are still at work end at once
+        pool.shutdown(cancel_futures=True)
 
 
-if __name__ == "__main__":
-    _work()
+def _finish(spec: Sharded, folder: Path, shard: int) -> None:
+    finish(spec, folder, shard)
+
+
+def _watch(parent: Connection) -> None:
+    """End this worker when the other end of a pipe is closed, as it is by a kill -9 too."""
+
+    def wait() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            parent.recv()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _bare_workers() -> Iterator[None]:
+    """Spawn processes that do not import the caller's main script, and that no Ctrl-C reaches.
+
+    That script may import JAX, or, without a guard, do its work once more.
+    """
+    main, names = vars(sys.modules["__main__"]), ("__spec__", "__file__")
+    kept = {name: main[name] for name in names if name in main}
+    main.update(dict.fromkeys(names))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for name in names:
+            del main[name]
+        main.update(kept)

@@ -1,11 +1,8 @@
-"""Pathfinder images in shards of ten, which a worker can import too: it must be on PYTHONPATH."""
+"""Pathfinder images in shards of ten, which a worker can import too."""
 
 from dataclasses import dataclass
 
 from ssm_jax.lra import pathfinder_generator
-from ssm_jax.lra.pathfinder_generator import COMPRESS, TITLE, check_arrays, shard_arrays
-
-__all__ = ["COMPRESS", "TITLE", "Spec", "check_arrays", "shard_arrays"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,8 +39,7 @@ def test_images_are_those_of_the_shards_in_order_and_stay_on_disk(tmp_path):
     assert sorted(p.suffix for p in (tmp_path / "new").iterdir()) == [".npy", *[".npz"] * 3]
 
 
-def test_the_result_does_not_depend_on_the_workers(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+def test_the_result_does_not_depend_on_the_workers(tmp_path):
     alone = generate(tmp_path / "1")
     for workers in (2, 3):
         told = []
@@ -55,7 +53,7 @@ def test_the_result_does_not_depend_on_the_workers(tmp_path, monkeypatch):
 def test_a_worker_draws_the_shards_of_the_generator_itself(tmp_path):
     """The second shard of 1,003 images, 3 of them."""
     spec = pathfinder_generator.Spec(n_images=1_003)
-    shards._run_workers(spec, tmp_path, [1], 1, lambda n: None)
+    shards.run_workers(spec, tmp_path, [1], 1, lambda n: None)
     pixels, labels = generate_shard(spec, 1)
     with np.load(tmp_path / "000001.npz") as arrays:
         np.testing.assert_array_equal(arrays["pixels"], pixels)
@@ -108,14 +106,14 @@ def test_shards_of_fewer_or_other_images_are_drawn_again(tmp_path, drawn):
         ("targets", arrays["targets"][:-1]),
     ):
         with pytest.raises(ValueError, match=f"{part} of shard 0 must be bytes"):
-            pathfinder_generator.check_arrays(SHORT, 0, {**arrays, part: other})
+            SHORT.check(0, {**arrays, part: other})
 
 
 def test_a_worker_that_fails_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     spec = pathfinder_generator.Spec(n_images=1_001)
     with pytest.raises(ValueError, match="a Pathfinder worker failed: NotADirectoryError"):
-        shards._run_workers(spec, tmp_path / "file", [1], 1, lambda n: None)
+        shards.run_workers(spec, tmp_path / "file", [1], 1, lambda n: None)
 
 
 def test_a_worker_starts_with_numpy_alone():
