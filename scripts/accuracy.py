@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
     from benchmarks.accuracy import OPTIONS, WAYS, layer_errors
     from ssm_jax.files import write_json
-    from ssm_jax.train.record import run_record
+    from ssm_jax.train.record import made_by
 
     cases = [("lra", alpha, length) for alpha in ALPHAS for length in LENGTHS]
     rows: list[dict[str, Any]] = []
@@ -99,8 +99,7 @@ def main(argv: list[str]) -> int:
             layers.append(layer_errors(kind, length))
             print("  ".join(f"{k} {v:.1e}" if k in WAYS else f"{v}" for k, v in layers[-1].items()))
     if values["out"] is not None:
-        record = run_record({}, "", 0, {}, ["scripts/accuracy.py", *argv])
-        kept = {key: record[key] for key in ("command", "git", "versions", "devices", "started")}
+        kept = made_by(["scripts/accuracy.py", *argv])
         values["out"].parent.mkdir(parents=True, exist_ok=True)
         write_json(values["out"], {"kernel": rows, "layers": layers, **kept})
     return 0

@@ -199,12 +199,10 @@ def main(argv: list[str]) -> int:
     show(rows)
     if values["out"] is not None:
         from ssm_jax.files import replace_atomically
-        from ssm_jax.train.record import run_record
+        from ssm_jax.train.record import made_by
 
-        record = run_record({}, "", 0, {}, ["scripts/bench.py", *argv])
-        kept = ("command", "git", "versions", "devices", "started")
+        document = {"rows": rows, **made_by(["scripts/bench.py", *argv])}
         values["out"].parent.mkdir(parents=True, exist_ok=True)
-        document = {"rows": rows, **{key: record[key] for key in kept}}
         replace_atomically(values["out"], json.dumps(document, indent=1) + "\n")
     return 0
 

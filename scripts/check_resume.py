@@ -81,12 +81,12 @@ def interrupt_at(
 
 def newest_leaves(workdir: Path) -> tuple[int, dict[str, Any]]:
     """The newest checkpoint's step, and its leaves' shapes, dtypes and verified checksums."""
-    from ssm_jax.train.checkpoint import io as step_folder
+    from ssm_jax.train.checkpoint import io
 
-    step = step_folder.list_steps(workdir / "checkpoints")[-1]
+    step = io.list_steps(workdir / "checkpoints")[-1]
     path = (workdir / "checkpoints" / str(step)).absolute()
-    described = step_folder.read_meta(path)[1]
-    step_folder.read_arrays(path, described)
+    described = io.read_meta(path)[1]
+    io.read_arrays(path, described)
     return step, described
 
 
@@ -168,18 +168,17 @@ def check_damage(cfg: ConfigDict, data_dir: Path, folder: Path, argv: list[str])
     """
     from resume.damage import damage_matrix
 
-    from ssm_jax.train.experiment import CompiledOnce, build
-    from ssm_jax.train.record import run_record
+    from ssm_jax.train.experiment import build
+    from ssm_jax.train.record import made_by
 
     experiments = []
     for seed in (cfg.seed, cfg.seed + 1):
         own = cfg.copy_and_resolve_references()
         own.seed = seed
-        experiments.append(CompiledOnce.of(build(own, data_dir=data_dir)))
+        experiments.append(build(own, data_dir=data_dir))
     start = time.monotonic()
     found = damage_matrix(*experiments, folder / "runs")
-    record = run_record({}, "", cfg.seed, {}, ["scripts/check_resume.py", *argv])
-    kept = {key: record[key] for key in ("command", "git", "versions", "devices", "seed")}
+    kept = {**made_by(["scripts/check_resume.py", *argv]), "seed": cfg.seed}
     return {**found, "seconds": round(time.monotonic() - start, 1), **kept}
 
 

@@ -142,6 +142,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def rename_aside(path: Path, word: str) -> Path:
+    """Rename a file or folder to NAME.word, or NAME.word-1 and so on; its new path."""
+    aside, n = path.with_name(f"{path.name}.{word}"), 1
+    while os.path.lexists(aside):
+        aside, n = path.with_name(f"{path.name}.{word}-{n}"), n + 1
+    return path.rename(aside)
+
+
 def parse_json(text: str | bytes) -> Any:
     """The document in a text that may be damaged.
 

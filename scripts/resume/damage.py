@@ -26,7 +26,8 @@ from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import io as step_folder
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import MetricsLog
-from ssm_jax.train.runs.open import config_of, open_checkpoint, read_record
+from ssm_jax.train.record import config_of, read_record
+from ssm_jax.train.runs.open import open_checkpoint
 from ssm_jax.train.runs.result import draw
 
 Damage = Callable[[Path, Path], None]  # (what is spoilt, the same of another run)

@@ -122,9 +122,9 @@ def write_result(
     """
     # Here, because it imports JAX to name the devices.
     from ssm_jax.files import write_json
-    from ssm_jax.train.record import run_record
+    from ssm_jax.train.record import made_by
 
-    record = run_record({}, "", seed or 0, {}, words)
+    record = {**made_by(words), "seed": seed}
     last = "started" if seed is None else "seed"
     kept = {key: record[key] for key in ("command", "git", "versions", "devices", last)}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,8 +67,8 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
 
     start_jax()
     if values["dry_run"]:
-        from ssm_jax.train.console import print_plan
         from ssm_jax.train.experiment import build
+        from ssm_jax.train.runs.tables import print_plan
 
         print_plan(build(cfg, data_dir=values["data_dir"], files=values["from"]))
         return 0

@@ -31,8 +31,8 @@ from ssm_jax.layers.probe import Probe, probe, probe_of
 from ssm_jax.progress import say
 from ssm_jax.tasks import mean_metrics
 from ssm_jax.train.experiment import Experiment, timed_compile
-from ssm_jax.train.stamps import stamp_of
 from ssm_jax.train.step import TrainState
+from ssm_jax.train.workdir import stamp_of
 
 Arrays = dict[str, np.ndarray]
 EXAMPLES = 16  # of the first training batch, whose gradient is taken

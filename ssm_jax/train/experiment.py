@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +23,17 @@ from ssm_jax.data.dataset import Dataset
 from ssm_jax.data.loader import Batch, Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.sharding import DATA_AXIS
-from ssm_jax.tasks import TASKS, Task, sample_batch
-from ssm_jax.train.optim import GroupRow, cosine_with_warmup, groups_from, make_optimizer
+from ssm_jax.progress import Progress, say
+from ssm_jax.tasks import TASKS, Task, mean_metrics, sample_batch
+from ssm_jax.train.checkpoint.manifest import Identity
+from ssm_jax.train.optim import (
+    GroupRow,
+    Schedule,
+    cosine_with_warmup,
+    groups_from,
+    learning_rates,
+    make_optimizer,
+)
 from ssm_jax.train.step import (
     TrainState,
     init_state,
@@ -43,13 +52,6 @@ def batch_mesh() -> Mesh:
     return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 
 
-def setup_digest(cfg: ConfigDict) -> str:
-    """The config's digest at seed 0: one name for all seeds of an experiment."""
-    cfg = cfg.copy_and_resolve_references()
-    cfg.seed = 0
-    return config_lib.digest(cfg)
-
-
 @dataclass(frozen=True)
 class Experiment:
     """All that `loop.train_and_evaluate` needs, made by `build`; a run changes nothing of it.
@@ -58,7 +60,7 @@ class Experiment:
       cfg: the checked config.
       dataset: opened, memory-mapped.
       graphdef: the model without its numbers.
-      tx: the optimizer; rows: its table of parameter groups.
+      tx: the optimizer; rows: its table of parameter groups; schedule: of their learning rates.
       mesh: the devices.
       padded_lengths: of batches, the longest last.
       order: of the training batches.
@@ -72,6 +74,7 @@ class Experiment:
     graphdef: nnx.GraphDef
     tx: optax.GradientTransformation
     rows: tuple[GroupRow, ...]
+    schedule: Schedule
     mesh: Mesh
     padded_lengths: tuple[int, ...]
     order: Order
@@ -177,6 +180,56 @@ class Experiment:
         """Every example of a split once."""
         return eval_batches(self.dataset, split, self.eval_batch_size, self.padded_lengths)
 
+    def train_step(self, batch: Mapping[str, jax.Array]) -> jax.stages.Compiled:
+        """The train step for a batch; each length of batches is compiled once."""
+        return self._compiled_for(batch, "the training step", self.compile_train_step)
+
+    def eval_step(self, batch: Mapping[str, jax.Array]) -> jax.stages.Compiled:
+        """The evaluation of a batch, likewise."""
+        return self._compiled_for(batch, "the evaluation", self.compile_eval_step)
+
+    def _compiled_for(
+        self, batch: Mapping[str, jax.Array], what: str, compile_step: Callable[[int], Any]
+    ) -> jax.stages.Compiled:
+        length = self.dataset.steps_of(batch)
+        if (what, length) not in self._compiled:
+            step, seconds = timed_compile(lambda: compile_step(length))
+            say(f"compiled {what} for L = {length:,} in {seconds:.1f} s.")
+            self._compiled[what, length] = step
+        return self._compiled[what, length]
+
+    @functools.cached_property
+    def _compiled(self) -> dict[tuple[str, int], jax.stages.Compiled]:
+        return {}
+
+    def means(
+        self, state: TrainState, split: str, stopped: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
+        """The metrics of a state over a whole split; None if `stopped`, asked after every batch."""
+        total = -(-self.dataset.size(split) // self.eval_batch_size)
+        sums: dict[str, float] = {}
+        with Progress(split, total, metric=self.task.headline) as progress:
+            for number, numbered in enumerate(self.eval_batches(split), start=1):
+                batch = self.place_batch(numbered)
+                found = self.eval_step(batch)(state.params, state.stats, batch)
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+                means = mean_metrics(sums)
+                progress.update(number, means["loss"], means[self.task.headline])
+                if stopped():
+                    return None
+        return mean_metrics(sums)
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """The rate "lr/GROUP" of each group with parameters, in the update that makes a step."""
+        return learning_rates(self.rows, self.schedule, step - 1)
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What tells whether a checkpoint is of this experiment."""
+        options = json.loads(json.dumps(config_lib.identity(self.cfg)))  # tuples are lists there
+        return Identity(options, self.dataset.fingerprint)
+
     def describe(self) -> list[str]:
         """What a person should know before it starts, in lines."""
         cfg, data = self.cfg, self.dataset
@@ -192,30 +245,6 @@ class Experiment:
             f"{cfg.train.select_metric} chooses the checkpoint",
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
         ]
-
-
-class CompiledOnce(Experiment):
-    """An experiment that keeps its compiled steps, for many runs of it in one process."""
-
-    @classmethod
-    def of(cls, experiment: Experiment) -> CompiledOnce:
-        """The same experiment."""
-        kept = dataclasses.fields(experiment)
-        return cls(**{field.name: getattr(experiment, field.name) for field in kept})
-
-    @functools.cached_property
-    def _compiled(self) -> dict[tuple[str, int | None], jax.stages.Compiled]:
-        return {}
-
-    def compile_train_step(self, length: int | None = None) -> jax.stages.Compiled:
-        if ("train", length) not in self._compiled:
-            self._compiled["train", length] = super().compile_train_step(length)
-        return self._compiled["train", length]
-
-    def compile_eval_step(self, length: int | None = None) -> jax.stages.Compiled:
-        if ("eval", length) not in self._compiled:
-            self._compiled["eval", length] = super().compile_eval_step(length)
-        return self._compiled["eval", length]
 
 
 def _abstract_model(task: str, dataset: Dataset, options: Mapping[str, Any]) -> nnx.Module:
@@ -265,14 +294,15 @@ def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
     epoch = order.steps_per_epoch
     total_steps = cfg.train.steps or max(1, round(cfg.train.epochs * epoch))
     graphdef, params, _ = split(_abstract_model(cfg.task, dataset, cfg.model.to_dict()))
+    schedule = cosine_with_warmup(
+        cfg.schedule.warmup_steps,
+        cfg.schedule.total_steps or total_steps,
+        clamp=cfg.schedule.clamp,
+    )
     tx, rows = make_optimizer(
         params,
         groups_from(cfg.optim.groups.to_dict()),
-        cosine_with_warmup(
-            cfg.schedule.warmup_steps,
-            cfg.schedule.total_steps or total_steps,
-            clamp=cfg.schedule.clamp,
-        ),
+        schedule,
         b1=cfg.optim.b1,
         b2=cfg.optim.b2,
         eps=cfg.optim.eps,
@@ -285,6 +315,7 @@ def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
         graphdef=graphdef,
         tx=tx,
         rows=tuple(rows),
+        schedule=schedule,
         mesh=mesh,
         padded_lengths=padded_lengths,
         order=order,

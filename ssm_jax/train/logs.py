@@ -1,4 +1,4 @@
-"""What a run writes down about itself: metrics.jsonl, and on request Weights & Biases."""
+"""metrics.jsonl, and on request Weights & Biases: what a run writes down of its numbers by step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from ssm_jax.files import naming, parse_json, replace_atomically
 from ssm_jax.progress import warn
-from ssm_jax.train.stamps import fault, new_hash
+from ssm_jax.train.workdir import new_hash, stamp_fault
 
 # JSON has no word for these; as strings they keep their difference, which null would lose.
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -24,44 +23,41 @@ NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 class MetricsLog:
     """Numbers by step, a file of JSON lines: {"step": 50, "kind": "train", "loss": 1.2}.
 
-    A run that goes on has the very file of a run that was never stopped, if two rules are kept.
-    What depends on the clock belongs in a file of its own (timing.jsonl, also a MetricsLog). And
-    all lines up to step s are written before the checkpoint of step s is: a restart cuts the lines
-    past it and writes them again, but it cannot write those it never had. Work of step s that is
-    done once more after the restart (an evaluation) does not double its line.
+    A resumed run has the very file of a run that was never stopped, if two rules are kept. What
+    depends on the clock belongs in a file of its own (timing.jsonl, also a MetricsLog). And all
+    lines up to step s are written before the checkpoint of step s is: a restart cuts the lines past
+    it and writes them again, but it cannot write those it never had. Work of step s that is done
+    once more after the restart (an evaluation) does not double its line.
 
     Floats have the digits that give the same float64 back; nan, inf and -inf are strings. One
     process writes: process 0.
+
+    Args:
+      path: the file; it is made if missing, its folder is not.
+      start_step: steps already taken, as the restored checkpoint says. Lines of later steps go, as
+        does a last line that was torn. 0 is a fresh start and leaves an empty file.
+      stamp: of the checkpoint: all after it goes, and what is before it must be what was written.
+        None: the checkpoint has none, and the steps of the lines decide.
+
+    Raises:
+      ValueError: a line that is not the last is no JSON, or the stamp does not fit; the file is
+        left as it is.
     """
 
     def __init__(self, path: Path, start_step: int, stamp: Mapping[str, Any] | None = None):
-        """Open the file and cut it back to where a run goes on.
-
-        Args:
-          path: the file; it is made if missing, its folder is not.
-          start_step: steps already taken, as the restored checkpoint says. Lines of later steps go,
-            as does a last line that was torn. 0 is a fresh start and leaves an empty file.
-          stamp: of the checkpoint (`stamp`): all behind it goes, and what is before it must be what
-            was written. None: the checkpoint has none, and the steps of the lines decide.
-
-        Raises:
-          ValueError: a line that is not the last is no JSON, or the stamp does not fit; the file is
-            left as it is.
-        """
         self.path = path
+        content = path.read_bytes() if path.exists() else b""
         if stamp is not None:
-            if (what := fault(path, stamp, whole=False)) is not None:
+            if (what := stamp_fault(path, stamp, whole=False)) is not None:
                 raise ValueError(f"{path} {what}.")
-            text = path.read_bytes()[: stamp["bytes"]] if path.exists() else b""
-            if path.exists() and path.stat().st_size > len(text):
-                os.truncate(path, len(text))
-            rows = _rows(path)
+            text = content[: stamp["bytes"]]
+            rows = _rows(path, text)
         else:
-            rows = _rows(path) if start_step > 0 else []
+            rows = _rows(path, content) if start_step > 0 else []
             rows = [(line, row) for line, row in rows if row["step"] <= start_step]
             text = b"".join(line for line, _ in rows)
-            if path.exists() and path.read_bytes() != text:
-                replace_atomically(path, text)
+        if text != content:
+            replace_atomically(path, text)
         self._last = rows[-1][1]["step"] if rows else 0
         self._there = {line for line, row in rows if row["step"] == start_step}
         self._bytes, self._hash = len(text), new_hash(text)
@@ -110,18 +106,14 @@ class MetricsLog:
         return {"bytes": self._bytes, "hash": self._hash.hexdigest()}
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk: they outlive a power cut.
-
-        Raises:
-          OSError: the disk fails, or the file was deleted meanwhile.
-        """
+        """Wait until all lines are on the disk; OSError if it fails or the file was deleted."""
         with naming(self.path):
             os.fsync(self._file.fileno())
             if os.fstat(self._file.fileno()).st_nlink == 0:
                 raise OSError(errno.ENOENT, "it was deleted while the run went on; bring it back")
 
     def close(self) -> None:
-        """Flush and close; a second call does nothing."""
+        """Wait until all lines are on the disk, and close; a second call does nothing."""
         if not self._file.closed:
             try:
                 with naming(self.path):
@@ -132,26 +124,14 @@ class MetricsLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.close()
-            return
-        with contextlib.suppress(OSError):  # the error on its way out is the one to show
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # An error on its way out is the one to show.
+        with contextlib.suppress(*() if error is None else (OSError,)):
             self.close()
 
 
 def sound_lines(path: Path, step: int) -> bytes:
-    """The lines of a damaged file that can be its own: whole, in order, none twice, none past step.
-
-    Args:
-      path: the file; one that cannot be read has none.
-      step: the last one wanted.
-    """
+    """The lines of a damaged log that can be its own: whole, in order, none twice, up to `step`."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError:
@@ -177,16 +157,16 @@ def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
       ValueError: a line that is not the last is no JSON.
     """
     rows = []
-    for _, row in _rows(path):
+    for _, row in _rows(path, path.read_bytes() if path.exists() else b""):
         if kind in (None, row["kind"]):
             texts = {k for k, v in row.items() if isinstance(v, str) and k != "kind"}
             rows.append(row | {k: NON_FINITE.get(row[k], row[k]) for k in texts})
     return rows
 
 
-def _rows(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """Each whole line of the file, as it stands and as read."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
+    """Each whole line of a log's content, as it stands and as read."""
+    lines = content.splitlines(keepends=True)
     rows = []
     for number, line in enumerate(lines, start=1):
         row = _row(line)
@@ -223,35 +203,33 @@ class WandbSink:
     """Metrics on their way to Weights & Biases, which can neither stop nor delay the run for long.
 
     Made by `open_wandb`. The first exception, of whatever class, is one warning and the end of it.
+    Without a wandb run it swallows everything.
     """
 
     def __init__(self, run: Any):
-        """Args: run: a wandb run, or None for a sink that swallows everything."""
         self._run = run
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
         if self._run is not None:
-            try:
-                self._run.log({f"{kind}/{k}": float(v) for k, v in values.items()}, step=int(step))
-            except Exception as error:  # the sink's promise: no error of wandb's stops a run
-                self._give_up(error)
+            row = {f"{kind}/{name}": float(value) for name, value in values.items()}
+            self._try(self._run.log, row, step=int(step))
 
     def close(self, exit_code: int = 0) -> None:
         """Send what is left, for a minute at most; a second call does nothing."""
         run, self._run = self._run, None
         if run is not None:
-            try:
-                run.finish(exit_code=exit_code)
-            except Exception as error:  # as above
-                self._give_up(error)
+            self._try(run.finish, exit_code=exit_code)
 
-    def _give_up(self, error: Exception) -> None:
-        self._run = None
-        warn(
-            f"wandb failed ({_told(error)}) and gets no more; metrics.jsonl has all metrics, the "
-            "run goes on."
-        )
+    def _try(self, call: Any, *args: Any, **options: Any) -> None:
+        try:
+            call(*args, **options)
+        except Exception as error:  # the sink's promise: no error of wandb's stops a run
+            self._run = None
+            warn(
+                f"wandb failed ({_in_a_line(error)}) and gets no more; metrics.jsonl has all "
+                "metrics, the run goes on."
+            )
 
 
 def default_wandb() -> str:
@@ -277,23 +255,24 @@ def open_wandb(mode: str, *, workdir: Path, config: Mapping[str, Any], run_name:
     Raises:
       ValueError: an unknown mode.
     """
-    if mode not in ("disabled", "offline", "online"):
-        raise ValueError(f"unknown wandb mode {mode!r}; choose one of disabled, offline, online.")
-    if mode == "disabled":
-        return WandbSink(None)
+    attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
+        "disabled": (), "offline": ("offline",), "online": ("online", "offline"),
+    }  # fmt: skip
+    if mode not in attempts:
+        raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
     failed: Exception | None = None
-    attempts: tuple[Literal["online", "offline"], ...] = ("online", "offline")
-    for attempt in attempts if mode == "online" else attempts[1:]:
+    for attempt in attempts[mode]:
         try:
             run = _init(attempt, workdir, config, run_name)
         except Exception as error:  # the sink's promise, as above
             failed = failed or error
             continue
         if failed is not None:
-            warn(f"wandb cannot go online ({_told(failed)}); it logs offline instead.")
+            warn(f"wandb cannot go online ({_in_a_line(failed)}); it logs offline instead.")
         return WandbSink(run)
-    assert failed is not None
-    warn(f"wandb cannot start ({_told(failed)}); metrics.jsonl has all metrics, the run goes on.")
+    if failed is not None:
+        why = _in_a_line(failed)
+        warn(f"wandb cannot start ({why}); metrics.jsonl has all metrics, the run goes on.")
     return WandbSink(None)
 
 
@@ -315,15 +294,14 @@ def _init(
     }
     usual = {"dir": workdir, "resume": "allow", "name": run_name, "project": "ssm_jax"}
     usual["id"] = keeper.read_text().strip()
-    variables = {"id": "WANDB_RUN_ID"}  # the others are called as the arguments are
 
     def unset(values: Mapping[str, Any]) -> dict[str, Any]:
         """Those that wandb's own environment does not set."""
-        return {
-            name: value
-            for name, value in values.items()
-            if not os.environ.get(variables.get(name, f"WANDB_{name.upper()}"))
-        }
+
+        def variable(name: str) -> str:
+            return "WANDB_RUN_ID" if name == "id" else f"WANDB_{name.upper()}"
+
+        return {name: v for name, v in values.items() if not os.environ.get(variable(name))}
 
     try:
         return wandb.init(
@@ -337,6 +315,5 @@ def _init(
         raise
 
 
-def _told(error: Exception) -> str:
-    """An exception in one line of bounded length."""
+def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

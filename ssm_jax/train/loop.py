@@ -18,16 +18,13 @@ from ssm_jax.files import parse_json
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.train import restart
-from ssm_jax.train.checkpoint import CheckpointStore
-from ssm_jax.train.checkpoint.manifest import CheckpointError, Meta
-from ssm_jax.train.console import parameter_table
-from ssm_jax.train.crash import diverged
+from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, Meta
 from ssm_jax.train.diagnose import Diagnostics, cut, numbers_of, write_arrays
-from ssm_jax.train.evaluation import PerLength, evaluation_step, split_means
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.train.runs.open import UNUSABLE, Opened, best_of
-from ssm_jax.train.runs.result import below_reference, draw, mark_done, summary_of, write_summary
+from ssm_jax.train.runs.result import below_reference, diverged, draw, mark_done, write_summary
+from ssm_jax.train.runs.tables import parameter_table
 from ssm_jax.train.step import TrainState
 from ssm_jax.train.workdir import Workdir
 
@@ -45,8 +42,8 @@ def train_and_evaluate(
 ) -> int:
     """Train, evaluate, choose the best checkpoint, and read the test split once.
 
-    Stopped at any moment and called again it goes on from the newest good checkpoint, and every
-    later number is equal to the bit. A finished run is left as it is; one whose result is damaged
+    Stopped at any moment and called again it resumes from the newest good checkpoint, and every
+    later number is equal bit for bit. A finished run is left as it is; one whose result is damaged
     is tested again.
 
     Args:
@@ -55,7 +52,7 @@ def train_and_evaluate(
       wandb: "disabled", "offline" or "online".
       argv: the command, for the record.
       fresh: move what a run has left in the folder to a subfolder, and start anew.
-      accept_log: go on with a log or diagnostics that are not what the run has written; see
+      accept_log: resume with a log or diagnostics that are not what the run has written; see
         `restart.find`.
 
     Returns:
@@ -65,7 +62,7 @@ def train_and_evaluate(
       FloatingPointError: a loss or gradient is not finite.
       WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError, RunDamaged: see those.
     """
-    cfg, dataset = experiment.cfg, experiment.dataset
+    cfg = experiment.cfg
     with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
         if fresh:
             restart.start_anew(workdir)
@@ -74,8 +71,7 @@ def train_and_evaluate(
             keep=cfg.checkpoint.keep,
             best_metric=cfg.train.select_metric,
             best_mode=experiment.task.metrics[cfg.train.select_metric],
-            identity=config_lib.identity(cfg),
-            data_fingerprint=dataset.fingerprint,
+            identity=experiment.identity,
             accept=restart.accept,
         ) as checkpoints:
             found = restart.find(experiment, workdir, checkpoints, argv, accept_log=accept_log)
@@ -85,12 +81,8 @@ def train_and_evaluate(
             for line in experiment.describe():
                 say(line)
             Console(stderr=True).print(parameter_table(experiment.rows))
-            sink = open_wandb(
-                wandb,
-                workdir=workdir.path,
-                config=config_lib.flatten(cfg),
-                run_name=f"{cfg.name}-{workdir.path.name}",
-            )
+            name, options = f"{cfg.name}-{workdir.path.name}", config_lib.flatten(cfg)
+            sink = open_wandb(wandb, workdir=workdir.path, config=options, run_name=name)
             start, stamps = found.step, found.stamps
             with (
                 MetricsLog(workdir.metrics, start, stamps.pop(workdir.metrics.name, None)) as log,
@@ -145,7 +137,7 @@ class _Run:
     workdir: Workdir
     store: CheckpointStore
     log: MetricsLog
-    timing: MetricsLog  # steps per second: depends on the clock, so kept apart from the log
+    timing: MetricsLog  # steps per second: depends on the clock, so kept out of the log
     sink: WandbSink
     stop: StopRequest
     argv: Sequence[str]
@@ -156,17 +148,9 @@ class _Run:
     arrays: dict[str, Any] = field(default_factory=dict)  # stamps of the diagnostics, by name
     noted: bool = False  # whether the record says that a step was saved
     last_finite: tuple[int, float] | None = None  # step, loss
-    eval_step: PerLength = field(init=False)
-    diagnostics: Diagnostics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.eval_step = evaluation_step(self.experiment)
         self.diagnostics = Diagnostics(self.experiment)
-
-    @property
-    def headline(self) -> str:
-        """The metric that stands beside the loss."""
-        return self.experiment.task.headline
 
     def train(self, state: TrainState, start: int) -> bool:
         """Train to the last step; False if stopped before, with everything saved."""
@@ -181,14 +165,12 @@ class _Run:
         if start == 0:
             self.diagnostics.begin(state)
             self._diagnose(state, 0)
-        length_of = experiment.dataset.steps_of
-        train_step = PerLength("the training step", length_of, experiment.compile_train_step)
         batches = experiment.train_batches(start)
         unread: tuple[int, Mapping[str, jax.Array]] | None = None
-        with Progress("train", total, start=start, metric=self.headline) as progress:
+        with Progress("train", total, start=start, metric=experiment.task.headline) as progress:
             for step in range(start + 1, total + 1):
                 batch = experiment.place_batch(next(batches))
-                state, metrics = train_step.of(batch)(state, experiment.key, batch)
+                state, metrics = experiment.train_step(batch)(state, experiment.key, batch)
                 # Metrics of step k are read after step k + 1 is dispatched: no waiting in between.
                 if unread is not None:
                     self._read(*unread, state, progress)
@@ -214,16 +196,15 @@ class _Run:
                 f"no evaluation had a finite {train.select_metric}; there is no checkpoint to test."
             )
         opened, best = self._restore_best(self.best)
-        state = opened.state
-        test = self._means_of(state, "test")
+        test = self._means_of(opened.state, "test")
         if test is None:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
         self.workdir.confirm()
         restart.check_record(experiment, self.workdir, self.argv, experiment.total_steps)
-        write_summary(self.workdir, summary_of(experiment, self.workdir, test, best, opened.lost))
+        write_summary(experiment, self.workdir, test, best, opened.lost)
         if experiment.cfg.figures:
-            for figure in draw(experiment, self.workdir, state):
+            for figure in draw(experiment, self.workdir, opened.state):
                 say(f"figure: {figure}")
         mark_done(experiment, self.workdir, test, self._stamps())
         self.sink.write("test", experiment.total_steps, test)
@@ -231,8 +212,9 @@ class _Run:
             f"{name.replace('_', ' ')} {value:.4f}"
             for name, value in experiment.dataset.facts("test").items()
         )
+        headline = experiment.task.headline
         say(
-            f"test {self.headline} {test[self.headline]:.4f}{f' ({beside})' if beside else ''} at "
+            f"test {headline} {test[headline]:.4f}{f' ({beside})' if beside else ''} at "
             f"step {opened.step:,}, which has the {'next ' if opened.lost else ''}best "
             f"{train.select_split} {train.select_metric}; all results: {self.workdir.summary}"
         )
@@ -269,30 +251,30 @@ class _Run:
     def _read(
         self, step: int, metrics: Mapping[str, jax.Array], state: TrainState, progress: Progress
     ) -> None:
-        """Take in the metrics of a step, which may already be behind the device."""
+        """Take in the metrics of a step, which the device may already have left behind."""
+        experiment = self.experiment
         values = {name: float(value) for name, value in metrics.items()}
         if not values.pop("ok"):
-            raise diverged(self.experiment, self.workdir, step, state, values, self.last_finite)
+            raise diverged(experiment, self.workdir, step, state, values, self.last_finite)
         self.last_finite = (step, values["loss"])
-        progress.update(step, values["loss"], values[self.headline])
+        progress.update(step, values["loss"], values[experiment.task.headline])
         for name, value in {**values, "steps": 1.0}.items():
             self.window[name] = self.window.get(name, 0.0) + value
-        if step % self.experiment.cfg.log.every == 0 or step == self.experiment.total_steps:
+        if step % experiment.cfg.log.every == 0 or step == experiment.total_steps:
             count = self.window.pop("steps")
             means = {name: total / count for name, total in self.window.items()}
             self.window = {}
-            self.log.write("train", step, means)
-            self.sink.write("train", step, means)
+            self._write("train", step, {**means, **experiment.learning_rates(step)})
             if (rate := progress.steps_per_second()) is not None:
                 self.timing.write("train", step, {"steps_per_second": rate})
 
+    def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        self.log.write(kind, step, values)
+        self.sink.write(kind, step, values)
+
     def _means_of(self, state: TrainState, split: str) -> dict[str, float] | None:
         """Means over a split; None if asked to stop meanwhile."""
-
-        def stopped() -> bool:
-            return self.stop.requested is not None
-
-        return split_means(self.experiment, self.eval_step, state, split, stopped)
+        return self.experiment.means(state, split, lambda: self.stop.requested is not None)
 
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate on the selection split and note the result; False if asked to stop meanwhile."""
@@ -307,8 +289,7 @@ class _Run:
         if (warning := below_reference(self.experiment, step, self.found)) is not None:
             say(warning)
         kind = "train_eval" if train.select_split == "train" else train.select_split
-        self.log.write(kind, step, self.found)
-        self.sink.write(kind, step, self.found)
+        self._write(kind, step, self.found)
         self.evaluated_at = step
         self._diagnose(state, step)
         return True
@@ -319,13 +300,11 @@ class _Run:
         if not log.diagnostics:
             return
         arrays = self.diagnostics.of(state, gradient=log.gradient)
-        row = numbers_of(arrays)
-        if row:
+        if row := numbers_of(arrays):
             self.workdir.confirm()
             stamp = write_arrays(self.workdir.diagnostics, step, arrays)
             self.arrays[f"{self.workdir.diagnostics.name}/{step}.npz"] = stamp
-            self.log.write("diagnostics", step, row)
-            self.sink.write("diagnostics", step, row)
+            self._write("diagnostics", step, row)
 
     def _save(
         self, step: int, state: TrainState, *, replace: bool = False, final: bool = False

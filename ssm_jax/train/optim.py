@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax import Array
 
 Params = Any  # nested dicts of arrays
+Schedule = Callable[..., Any]  # (step, xp=jax.numpy) -> factor on a learning rate
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,7 @@ def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[Grou
     return labels, [GroupRow(g, tuple(paths[g.name]), sizes[g.name]) for g in groups]
 
 
-def cosine_with_warmup(
-    warmup_steps: int, total_steps: int, *, clamp: bool
-) -> Callable[[Any], Array]:
+def cosine_with_warmup(warmup_steps: int, total_steps: int, *, clamp: bool) -> Schedule:
     """Factor on a learning rate: a linear rise from 0 to 1, then half a cosine down to 0.
 
     As the official code's `cosine_warmup`, which is Hugging Face's get_cosine_schedule_with_warmup:
@@ -102,22 +101,35 @@ def cosine_with_warmup(
             f"total_steps={total_steps}."
         )
 
-    def factor(step: Any) -> Array:
-        step = jnp.asarray(step, jnp.float32)
-        rise = step / jnp.float32(max(warmup_steps, 1))
-        progress = (step - warmup_steps) / jnp.float32(total_steps - warmup_steps)
+    def factor(step: Any, xp: Any = jnp) -> Any:
+        step = xp.asarray(step, xp.float32)
+        rise = step / xp.float32(max(warmup_steps, 1))
+        progress = (step - warmup_steps) / xp.float32(total_steps - warmup_steps)
         if clamp:
-            progress = jnp.minimum(progress, 1.0)
-        cosine = 0.5 * (1 + jnp.cos(jnp.float32(math.pi) * progress))
-        return jnp.where(step < warmup_steps, rise, cosine)
+            progress = xp.minimum(progress, 1.0)
+        cosine = 0.5 * (1 + xp.cos(xp.float32(math.pi) * progress))
+        return xp.where(step < warmup_steps, rise, cosine)
 
     return factor
+
+
+def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> dict[str, float]:
+    """The rate "lr/GROUP" of each group with parameters, in the update after `count` others.
+
+    In NumPy: a device computes the next step meanwhile, and is not waited for.
+    """
+    factor = float(schedule(count, np))
+    return {
+        f"lr/{group.name}": group.lr * (1.0 if group.schedule == "constant" else factor)
+        for group, paths, _ in rows
+        if paths
+    }
 
 
 def make_optimizer(
     params: Params,
     groups: tuple[Group, ...],
-    schedule: Callable[[Any], Array],
+    schedule: Schedule,
     *,
     b1: float,
     b2: float,

@@ -1,4 +1,4 @@
-"""The record of a run: all that another person needs to know to make its numbers again.
+"""record.json: all that another person needs to know to make a run's numbers again.
 
 It names no machine: no host, no user and no absolute path, so that it can be published as it is.
 """
@@ -18,26 +18,26 @@ from typing import Any
 import jax
 
 import ssm_jax
+from ssm_jax import config as config_lib
 from ssm_jax.data.prepare import cpu_count
+from ssm_jax.files import parse_json
+from ssm_jax.progress import warn
+from ssm_jax.train.workdir import document_checksum
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 CODE = ("ssm_jax", "configs", "scripts")  # a change here makes a checkout dirty; notes do not
 
+# Where a run's numbers come from, as its record says
+PROVENANCE = (
+    "seed", "config_digest", "setup_digest", "data", "git", "versions", "devices", "command",
+    "started",
+)  # fmt: skip
 
-def run_record(
-    config: Mapping[str, Any],
-    digest: str,
-    seed: int,
-    data: Mapping[str, Any],
-    argv: Sequence[str],
-) -> dict[str, Any]:
-    """Everything a run's numbers depend on, as JSON can hold it.
+
+def made_by(argv: Sequence[str]) -> dict[str, Any]:
+    """Where numbers made now come from: "started", "command", "git", "versions" and "devices".
 
     Args:
-      config: every option by dotted key (config.flatten).
-      digest: config.digest of the same.
-      seed: of parameters, dropout and the order of the data.
-      data: fingerprint and provenance of the data, flat or nested.
       argv: the command, sys.argv; of absolute paths only the last part is kept.
     """
     devices = jax.devices()
@@ -45,10 +45,6 @@ def run_record(
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [_short(word) for word in argv],
-        "config": dict(config),  # as it is: the rules of optim.groups only look like paths
-        "config_digest": digest,
-        "seed": seed,
-        "data": published(data),
         "git": {"commit": commit, "dirty": dirty},
         "versions": {
             "python": platform.python_version(),
@@ -64,6 +60,116 @@ def run_record(
             "cpu": cpu_model(),
         },
     }
+
+
+def run_record(cfg: Any, data: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    """Everything a run's numbers depend on, as JSON can hold it.
+
+    Args:
+      cfg: of the run.
+      data: fingerprint and provenance of the data, flat or nested.
+      argv: the command.
+    """
+    return {
+        **made_by(argv),
+        "config": config_lib.flatten(cfg),  # the rules of optim.groups only look like paths
+        "config_digest": config_lib.digest(cfg),
+        "setup_digest": setup_digest(cfg),
+        "seed": cfg.seed,
+        "data": published(data),
+    }
+
+
+def setup_digest(cfg: Any) -> str:
+    """The config's digest at seed 0: one name for all seeds of an experiment."""
+    cfg = cfg.copy_and_resolve_references()
+    cfg.seed = 0
+    return config_lib.digest(cfg)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a run.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it is damaged.
+    """
+    again = "give the command that trained the run once more, which writes it again"
+    if not path.is_file():
+        if (path.parent / "checkpoints").is_dir():
+            raise FileNotFoundError(f"{path} is missing; bring it back, or {again}.")
+        raise FileNotFoundError(
+            f"{path.parent} holds no run, as it has no {path.name}; give the --workdir of one."
+        )
+    try:
+        record = parse_json(path.read_text(encoding="utf-8"))
+        lacking = [key for key in (*PROVENANCE, "config") if key not in record]
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{path} is not JSON of a run; bring the run's own record back, or {again}."
+        ) from None
+    if lacking:
+        raise ValueError(
+            f"{path} lacks {', '.join(lacking)}; evaluate with the version that wrote it."
+        )
+    content = {key: value for key, value in record.items() if key != "crc32"}
+    kinds = (("config", dict), ("data", dict), ("git", dict), ("config_digest", str))
+    if (
+        any(not isinstance(record[key], kind) for key, kind in kinds)
+        or {"fingerprint", "detail"} - record["data"].keys()
+        or "commit" not in record["git"]
+        or record.get("crc32", document_checksum(content)) != document_checksum(content)
+    ):
+        raise ValueError(
+            f"{path} was changed after it was written; bring the run's own record back, or {again}."
+        )
+    return record
+
+
+def config_of(record: Mapping[str, Any], where: Path) -> Any:
+    """The locked config of a run; `where` is the file of its record, for messages.
+
+    Options that this version has and the record lacks get their defaults, and a line says so.
+
+    Raises:
+      ValueError: it has an option that this version lacks, or was changed since.
+    """
+    cfg = config_lib.default()
+    known = config_lib.flatten(cfg)
+    given = {  # JSON has no tuples, and a config has no lists
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in record["config"].items()
+    }
+    faults = [f"{key} is unknown here" for key in sorted(given.keys() - known.keys())]
+    faults += [
+        f"{key}={value!r} is no {type(known[key]).__name__}"
+        for key, value in given.items()
+        if key in known and type(value) is not type(known[key])
+    ]
+    if faults:
+        listed = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
+        commit = record["git"]["commit"]
+        raise ValueError(
+            f"the options in {where} are not those of this version of ssm_jax: {listed}. "
+            f"Evaluate with the version of the run{f', commit {commit}' if commit else ''}."
+        )
+    cfg.update_from_flattened_dict(given)
+    if (digest := config_lib.digest(cfg)) != record["config_digest"]:
+        raise ValueError(
+            f"the options in {where} have been changed: their digest is {digest}, that of the run "
+            f"{record['config_digest']}; bring the run's own record back."
+        )
+    say_new_options(cfg, record, where)
+    return cfg.lock()
+
+
+def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
+    """Say in one line which options of a config its record lacks, as they are newer."""
+    if newer := [key for key in config_lib.flatten(cfg) if key not in record["config"]]:
+        warn(
+            f"{where.parent} was recorded before these options existed; they have their defaults: "
+            f"{', '.join(newer)}."
+        )
 
 
 def cpu_model() -> str | None:

@@ -1,4 +1,4 @@
-"""What a run finds in its folder when it starts: whether it is what the run has left there.
+"""What a run finds in its folder when it starts, and whether it is what the run has left there.
 
 A checkpoint says how long the log was when it was saved, and its hash; so for the arrays of the
 diagnostics. What does not fit stops the run with one line, before anything is changed. Nothing is
@@ -7,32 +7,30 @@ overwritten: files that have to make way are renamed.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ssm_jax import config as config_lib
-from ssm_jax.files import replace_atomically, write_json
+from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.progress import say, warn
-from ssm_jax.train import stamps
-from ssm_jax.train.checkpoint import CheckpointStore
-from ssm_jax.train.checkpoint.manifest import CheckpointError, Meta, document_checksum, is_number
-from ssm_jax.train.checkpoint.retention import rename_aside
-from ssm_jax.train.experiment import Experiment, setup_digest
+from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, ConfigMismatch, Meta
+from ssm_jax.train.checkpoint.manifest import is_number
+from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import sound_lines
-from ssm_jax.train.record import run_record
-from ssm_jax.train.runs.open import read_record
-from ssm_jax.train.runs.result import read_done, result_stands
+from ssm_jax.train.record import read_record, run_record, say_new_options
 from ssm_jax.train.step import TrainState
-from ssm_jax.train.workdir import Workdir
-
-# What a run writes into its folder; LOCK stays there, as does what others put beside it.
-FILES = (
-    "record.json", "metrics.jsonl", "timing.jsonl", "diagnostics", "checkpoints", "crash",
-    "summary.json", "DONE", "figures", "analysis", "wandb", "wandb_id",
-)  # fmt: skip
+from ssm_jax.train.workdir import (
+    FILES,
+    LOGS,
+    Stamps,
+    Workdir,
+    are_stamps,
+    in_a_line,
+    sealed,
+    stamp_faults,
+)
 
 
 class RunDamaged(ValueError):  # noqa: N818 - it reads as what happened
@@ -82,7 +80,7 @@ def accept(meta: Meta) -> None:
         and (not window or window.get("steps", 0) >= 1)
     ):
         raise CheckpointError(f"its meta document is sound but has window={window!r:.60}")
-    if not stamps.are_stamps(files):
+    if not are_stamps(files):
         raise CheckpointError(f"its meta document is sound but has files={files!r:.60}")
 
 
@@ -99,14 +97,14 @@ def find(
     Args:
       experiment, workdir, checkpoints: of the run.
       argv: the command, for the record.
-      accept_log: go on though log or diagnostics are not what the run has written. They are
+      accept_log: resume though log or diagnostics are not what the run has written. They are
         renamed, and of a log the lines that can be its own are kept.
 
     Raises:
       ConfigMismatch, StateMismatch, CheckpointError: see `CheckpointStore.restore_newest`.
       RunDamaged: what is there would be lost, or is not the run's.
     """
-    files, not_done = read_done(experiment, workdir)
+    files, not_done = _read_done(experiment, workdir)
     unreadable: CheckpointError | None = None
     restored: tuple[TrainState, Meta] | None = None
     try:
@@ -115,7 +113,7 @@ def find(
         if files is None:
             raise
         unreadable = error
-    if files is not None and result_stands(experiment, workdir, files, restored is not None):
+    if files is not None and _result_stands(experiment, workdir, files, restored is not None):
         if unreadable is not None:
             warn(" ".join(str(unreadable).split()))
         return None
@@ -123,14 +121,15 @@ def find(
         raise unreadable
     if restored is None:
         _check_beginning(experiment, workdir)
-        _new_record(experiment, workdir, argv)
+        _write_record(workdir, _new_record(experiment, argv))
         return Restart(experiment.fresh_state(), None, {})
     state, meta = restored
     held = _check_files(workdir, meta, accept_log=accept_log)
     check_record(experiment, workdir, argv, meta.step)
+    say_new_options(experiment.cfg, read_record(workdir.record), workdir.record)
     if not_done is not None:
-        aside = rename_aside(workdir.path / "DONE", "damaged")
-        warn(f"{aside.with_name('DONE')} {not_done} and is now {aside.name}.")
+        aside = rename_aside(workdir.done_mark, "damaged")
+        warn(f"{workdir.done_mark} {not_done} and is now {aside.name}.")
     lost = meta.best is not None and meta.best["step"] not in checkpoints.steps()
     if meta.best is not None and lost and meta.step < experiment.total_steps:
         warn(
@@ -139,6 +138,70 @@ def find(
         )
     say(f"going on from step {meta.step:,} of {experiment.total_steps:,}.")
     return Restart(state, meta, held)
+
+
+def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None, str | None]:
+    """What DONE says: the stamps of a finished run, and what is wrong with it; None for neither.
+
+    Older versions wrote no stamps.
+    """
+    if not os.path.lexists(workdir.done_mark):
+        return None, None
+    try:
+        document = parse_json(workdir.done_mark.read_bytes())
+        files = document.get("files", {})
+        sound = isinstance(document["test"], dict) and are_stamps(files)
+        ours = config_lib.digest(experiment.cfg)
+        if sound and document.get("config_digest", ours) == ours:
+            return files, None
+        return None, "is that of another run" if sound else "is damaged"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, "is damaged"
+
+
+def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, testable: bool) -> bool:
+    """Whether the summary of a finished run is sound; if not, it is renamed, with a warning.
+
+    Whatever else is not as the run has left it is said in a warning.
+
+    Args:
+      experiment, workdir: of the run.
+      files: of `_read_done`.
+      testable: whether a checkpoint is left, so that the run can be tested again.
+
+    Raises:
+      ConfigMismatch: the result is of other options or data.
+      CheckpointError: the summary is damaged, and the run cannot be tested again.
+    """
+    faults, path = stamp_faults(workdir.path, files, finished=True), workdir.summary
+    fault = faults.pop(path.name, None)
+    if faults:
+        told = in_a_line(workdir.path, faults)
+        warn(f"{told}, says DONE; the result does not depend on it.")
+    if fault is None:
+        try:
+            summary = parse_json(path.read_bytes())
+            digest, data = summary["config_digest"], summary["data"]["fingerprint"]
+        except (OSError, ValueError, KeyError, TypeError):
+            fault = "is missing or damaged"
+        else:
+            asked = (config_lib.digest(experiment.cfg), experiment.dataset.fingerprint)
+            if (digest, data) != asked:
+                raise ConfigMismatch(
+                    f"{path} is the result of other options or data (config {digest}, data {data}) "
+                    f"than this command's (config {asked[0]}, data {asked[1]}); choose a new "
+                    "--workdir."
+                )
+            return True
+    if not testable:
+        raise CheckpointError(
+            f"{path} {fault}, and there is no checkpoint to test again; bring it back (DONE has "
+            "the test result), or add --fresh to start anew."
+        )
+    if os.path.lexists(path):
+        rename_aside(path, "damaged")
+    warn(f"{path} {fault}; the run is tested again.")
+    return False
 
 
 def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
@@ -150,15 +213,20 @@ def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
     Raises:
       RunDamaged: the folder has a log, diagnostics or a result, and they are not such a run's.
     """
-    names = (*stamps.LOGS, "diagnostics", "summary.json", "DONE")
-    left = [name for name in names if _has(workdir, name)]
+
+    def holds(name: str) -> bool:
+        path = workdir.path / name
+        if path.is_dir():
+            return any(path.iterdir())
+        return os.path.lexists(path) and (path.is_symlink() or path.stat().st_size > 0)
+
+    left = [name for name in (*LOGS, "diagnostics", "summary.json", "DONE") if holds(name)]
     if not left:
         return
     fault = _record_fault(experiment, workdir)
     if fault is None:
-        if read_record(workdir.record).get("saved", 0) is None and not {"summary.json", "DONE"} & {
-            *left
-        }:
+        saved = read_record(workdir.record).get("saved", 0) is not None
+        if not (saved or {"summary.json", "DONE"} & {*left}):
             return
         fault = "does not say that the run ended before its first save"
     raise RunDamaged(
@@ -166,14 +234,6 @@ def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
         "bring the checkpoints back, choose another --workdir, or add --fresh to start anew (all "
         "of it goes to a subfolder)."
     )
-
-
-def _has(workdir: Workdir, name: str) -> bool:
-    """Whether a file, link or folder of this name holds anything."""
-    path = workdir.path / name
-    if path.is_dir():
-        return any(path.iterdir())
-    return os.path.lexists(path) and (path.is_symlink() or path.stat().st_size > 0)
 
 
 def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str, Any]:
@@ -185,16 +245,16 @@ def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str,
     Raises:
       RunDamaged: one line for all that does not fit; nothing is changed.
     """
-    files: stamps.Stamps = meta.extra.get("files", {})
-    faults = stamps.faults(workdir.path, files)
+    files: Stamps = meta.extra.get("files", {})
+    faults = stamp_faults(workdir.path, files)
     if faults and not accept_log:
         raise RunDamaged(
-            f"{stamps.told(workdir.path, faults)}, says the checkpoint of step {meta.step}; bring "
+            f"{in_a_line(workdir.path, faults)}, says the checkpoint of step {meta.step}; bring "
             "it back, or add --accept_log to go on with what there is, or --fresh to start anew."
         )
     for name, fault in faults.items():
         path = workdir.path / name
-        lines = sound_lines(path, meta.step) if name in stamps.LOGS else b""
+        lines = sound_lines(path, meta.step) if name in LOGS else b""
         if not path.parent.is_dir():  # a file in the place of the folder of diagnostics
             path = path.parent
         renamed = ""
@@ -207,19 +267,17 @@ def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str,
     return {name: dict(stamp) for name, stamp in files.items() if name not in faults}
 
 
-def _new_record(
-    experiment: Experiment, workdir: Workdir, argv: Sequence[str], saved: int | None = None
-) -> None:
-    """Write the record of a run; `saved` is a step known to be saved, None if none is yet."""
-    cfg, dataset = experiment.cfg, experiment.dataset
+def _new_record(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any]:
+    dataset = experiment.dataset
     data = {"fingerprint": dataset.fingerprint, **dataset.provenance.as_dict()}
-    record = run_record(config_lib.flatten(cfg), config_lib.digest(cfg), cfg.seed, data, argv)
-    _write_record(workdir, {**record, "setup_digest": setup_digest(cfg), "saved": saved})
+    return run_record(experiment.cfg, data, argv)
 
 
-def _write_record(workdir: Workdir, record: Mapping[str, Any]) -> None:
-    content = json.loads(json.dumps({k: v for k, v in record.items() if k != "crc32"}))
-    write_json(workdir.record, {**content, "crc32": document_checksum(content)})
+def _write_record(workdir: Workdir, record: dict[str, Any], saved: int | None = None) -> None:
+    """Write the record of a run; `saved` is a step known to be saved, None if none is yet."""
+    content = {**record, "saved": saved}
+    content.pop("crc32", None)
+    write_json(workdir.record, sealed(content))
 
 
 def note_saved(workdir: Workdir, step: int) -> bool:
@@ -229,7 +287,7 @@ def note_saved(workdir: Workdir, step: int) -> bool:
       Whether it is written; a full disk is no reason to stop.
     """
     try:
-        _write_record(workdir, {**read_record(workdir.record), "saved": step})
+        _write_record(workdir, read_record(workdir.record), step)
     except (OSError, ValueError) as error:
         warn(f"the first save is not yet noted in {workdir.record}: {error}")
         return False
@@ -252,7 +310,7 @@ def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], 
     renamed = ""
     if os.path.lexists(workdir.record):
         renamed = f"; the old one is now {rename_aside(workdir.record, 'damaged').name}"
-    _new_record(experiment, workdir, argv, saved=step)
+    _write_record(workdir, _new_record(experiment, argv), step)
     warn(f"{workdir.record} {fault}, so it was made again from this command{renamed}.")
 
 
@@ -265,6 +323,5 @@ def _record_fault(experiment: Experiment, workdir: Workdir) -> str | None:
     except (OSError, ValueError):
         return "is damaged"
     ours = (config_lib.digest(experiment.cfg), experiment.dataset.fingerprint)
-    if (record["config_digest"], record["data"]["fingerprint"]) != ours:
-        return "is that of another run"
-    return None
+    same = (record["config_digest"], record["data"]["fingerprint"]) == ours
+    return None if same else "is that of another run"

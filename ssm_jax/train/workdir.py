@@ -1,15 +1,31 @@
-"""The folder of one run: its files, its single writer, its end."""
+"""The folder of one run: its files, its single writer, its end.
+
+A checkpoint and DONE say of the files beside them what length and hash they had: their stamps.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from ssm_jax.files import local_path, write_json
+from ssm_jax.files import local_path
 from ssm_jax.lock import Held, Lock
 from ssm_jax.stop import EXIT_STORAGE, begin
+
+# What a run writes into its folder; LOCK stays there, as does what others put beside it.
+FILES = (
+    "record.json", "metrics.jsonl", "timing.jsonl", "diagnostics", "checkpoints", "crash",
+    "summary.json", "DONE", "figures", "analysis", "wandb", "wandb_id",
+)  # fmt: skip
+LOGS = ("metrics.jsonl", "timing.jsonl")  # they grow after a checkpoint's stamp
+
+Stamps = Mapping[str, Mapping[str, Any]]  # {"bytes", "hash"} by name within the run's folder
 
 
 class WorkdirBusy(RuntimeError):  # noqa: N818 - it reads as what happened
@@ -30,57 +46,32 @@ class Workdir:
 
     Attributes:
       path: the folder, absolute.
+      record, summary, done_mark: what the run is, its result, and that it has come to its end.
+      metrics, timing: its logs; timing has what depends on the clock.
+      diagnostics: arrays of each evaluation; see `diagnose`.
+      checkpoints, figures: folders.
+      crash: where a run that met a non-finite number leaves its last state.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = local_path(path).absolute()
+        self.record = self.path / "record.json"
+        self.summary = self.path / "summary.json"
+        self.done_mark = self.path / "DONE"
+        self.metrics = self.path / "metrics.jsonl"
+        self.timing = self.path / "timing.jsonl"
+        self.diagnostics = self.path / "diagnostics"
+        self.checkpoints = self.path / "checkpoints"
+        self.figures = self.path / "figures"
+        self.crash = self.path / "crash"
         self._lock: Lock | None = None
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def diagnostics(self) -> Path:
-        """Arrays of each evaluation; see `diagnose`."""
-        return self.path / "diagnostics"
-
-    @property
-    def crash(self) -> Path:
-        """Where a run that met a non-finite number leaves its last state."""
-        return self.path / "crash"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def timing(self) -> Path:
-        """What depends on the clock."""
-        return self.path / "timing.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def record(self) -> Path:
-        return self.path / "record.json"
 
     @property
     def done(self) -> bool:
         """Whether the run has come to its end."""
-        return (self.path / "DONE").exists()
+        return self.done_mark.exists()
 
-    def mark_done(self, result: dict[str, Any]) -> None:
-        """Declare the run finished: the same command then has nothing left to do."""
-        write_json(self.path / "DONE", result)
-
-    def __enter__(self) -> Workdir:
+    def __enter__(self) -> Self:
         """Make the folder and become its writer.
 
         A run that is done can be entered where nothing can be written: nothing needs to be.
@@ -105,12 +96,7 @@ class Workdir:
         begin()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(self.path)
         if self._lock is not None:
@@ -128,3 +114,83 @@ class Workdir:
                 f"{self.path} was deleted, moved or taken over while the run went on; nothing more "
                 "is written. Bring it back and give the same command, or choose a new --workdir."
             )
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON document with its checksum."""
+    content = json.loads(json.dumps(content))  # as it will read back: tuples are lists
+    return {**content, "crc32": document_checksum(content)}
+
+
+def document_checksum(content: Mapping[str, Any]) -> int:
+    """CRC-32 of a JSON document, whatever the order of its entries."""
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def new_hash(content: bytes = b"") -> hashlib.blake2b:
+    """The hash of a stamp, to be carried on as a file grows."""
+    return hashlib.blake2b(content, digest_size=8)
+
+
+def stamp_of(content: bytes) -> dict[str, Any]:
+    """The stamp of a file's content."""
+    return {"bytes": len(content), "hash": new_hash(content).hexdigest()}
+
+
+def is_count(value: Any) -> bool:
+    """Whether JSON has read a whole number of at least 0."""
+    return type(value) is int and value >= 0
+
+
+def are_stamps(value: Any) -> bool:
+    """Whether JSON has read stamps of files that a run writes."""
+
+    def known(name: str) -> bool:
+        folder, _, file = name.partition("/")
+        arrays = folder == "diagnostics" and file.removesuffix(".npz").isdecimal()
+        return arrays or name in (*LOGS, "summary.json")
+
+    return isinstance(value, dict) and all(
+        isinstance(stamp, dict)
+        and is_count(stamp.get("bytes"))
+        and isinstance(stamp.get("hash"), str)
+        and known(name)
+        for name, stamp in value.items()
+    )
+
+
+def stamp_faults(folder: Path, stamps: Stamps, *, finished: bool = False) -> dict[str, str]:
+    """The files that are not as their stamps say: how they differ, by name.
+
+    `finished`: the run has come to its end, so that its logs have not grown since.
+    """
+    found = {
+        name: stamp_fault(folder / name, stamp, whole=finished or name not in LOGS)
+        for name, stamp in stamps.items()
+    }
+    return {name: what for name, what in found.items() if what is not None}
+
+
+def stamp_fault(path: Path, stamp: Mapping[str, Any], *, whole: bool) -> str | None:
+    """How a file differs from its stamp, as the end of a sentence; None if it does not.
+
+    `whole`: nothing may follow the bytes that were stamped.
+    """
+    if not os.path.lexists(path):
+        return "is missing" if stamp["bytes"] or whole else None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if len(content) < stamp["bytes"] or (whole and len(content) > stamp["bytes"]):
+        return f"has {len(content)} bytes, and {stamp['bytes']} were written"
+    if stamp_of(content[: stamp["bytes"]])["hash"] != stamp["hash"]:
+        return f"is not what was written: its first {stamp['bytes']} bytes have another hash"
+    return None
+
+
+def in_a_line(folder: Path, faults: Mapping[str, str]) -> str:
+    """The first of some faults, and how many more there are."""
+    name, what = next(iter(faults.items()))
+    more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
+    return f"{folder / name} {what}{more}"

@@ -4,7 +4,7 @@ import pytest
 from tiny import tiny_experiment
 
 from ssm_jax.train import loop
-from ssm_jax.train.experiment import CompiledOnce
+from ssm_jax.train.experiment import Experiment
 
 
 @pytest.fixture(scope="session")
@@ -14,9 +14,9 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def experiment(data_dir) -> CompiledOnce:
+def experiment(data_dir) -> Experiment:
     """60 steps, evaluated at 20, 40 and 60; restarts within a process compile nothing again."""
-    return CompiledOnce.of(tiny_experiment(data_dir, log__diagnostics=True))
+    return tiny_experiment(data_dir, log__diagnostics=True)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore
+from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, Identity
 from ssm_jax.train.checkpoint import io as step_folder
 
 
@@ -36,8 +36,7 @@ def open_store(directory: Path) -> CheckpointStore:
         keep=2,
         best_metric=None,
         best_mode="max",
-        identity={"seed": 0},
-        data_fingerprint="data",
+        identity=Identity({"seed": 0}, "data"),
     )
 
 

@@ -27,10 +27,17 @@ import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from ssm_jax.train import checkpoint
-from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, ConfigMismatch, StateMismatch
+from ssm_jax.train.checkpoint import (
+    CheckpointError,
+    CheckpointStore,
+    ConfigMismatch,
+    Identity,
+    StateMismatch,
+)
 from ssm_jax.train.checkpoint import io as step_folder
 from ssm_jax.train.checkpoint import manifest as meta
 from ssm_jax.train.checkpoint.manifest import SaveError
+from ssm_jax.train.workdir import document_checksum
 
 REPOSITORY = Path(__file__).parents[2]
 SAVER = Path(__file__).with_name("saver.py")
@@ -49,10 +56,13 @@ def open_store(directory, **changes):
         "keep": 2,
         "best_metric": "accuracy",
         "best_mode": "max",
-        "identity": {"model.alpha": 1.0, "model.d_model": 8, "data.shape": (3, 4)},
-        "data_fingerprint": "d1",
     }
-    return CheckpointStore(directory, **{**options, **changes})
+    identity = changes.pop(
+        "identity", {"model.alpha": 1.0, "model.d_model": 8, "data.shape": [3, 4]}
+    )
+    fingerprint = changes.pop("data_fingerprint", "d1")
+    run = Identity(identity, fingerprint)
+    return CheckpointStore(directory, identity=run, **{**options, **changes})
 
 
 def make_state(step):
@@ -324,7 +334,7 @@ def test_a_document_that_no_save_makes_is_refused_though_its_checksum_is_right(c
     else:
         content["meta"] = {**content["meta"], **change}
     with pytest.raises(CheckpointError, match="its meta document is sound but has"):
-        meta.unseal({**content, "crc32": meta.document_checksum(content)})
+        meta.unseal({**content, "crc32": document_checksum(content)})
 
 
 def test_an_empty_folder_and_two_broken_steps_are_passed_over_loudly(tmp_path, caplog):
@@ -415,9 +425,9 @@ def test_the_newest_and_the_best_are_kept_across_restarts(tmp_path, mode, values
             assert step == store.steps()[-1]  # the latest is never the one dropped
     with open_store(tmp_path, best_mode=mode) as store:
         assert store.steps() == kept
-        assert store.best_step() == (kept[0] if len(kept) == 3 else None)
+        assert store.ranked_steps()[:1] == (kept[:1] if len(kept) == 3 else [])
     with open_store(tmp_path, best_metric=None) as store:
-        assert store.best_step() is None
+        assert store.ranked_steps() == []
 
 
 def test_a_smaller_step_than_the_newest_is_saved_and_not_dropped_for_it(tmp_path):
@@ -452,7 +462,7 @@ def test_a_step_is_replaced_or_stays(tmp_path, monkeypatch, fate):
     restored, meta = store.restore_newest(TARGET)
     assert bits(restored) == bits(new if fate == "written" else old)
     assert meta.evaluated == (fate == "written")
-    assert store.best_step() == (1 if fate == "written" else None)
+    assert store.ranked_steps() == ([1] if fate == "written" else [])
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 

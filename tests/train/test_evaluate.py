@@ -23,6 +23,7 @@ from ssm_jax.files import write_json
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.train.logs import read_metrics
+from ssm_jax.train.record import config_of, read_record
 from ssm_jax.train.runs.evaluate import (
     LENGTH_BINS,
     class_scores,
@@ -33,7 +34,7 @@ from ssm_jax.train.runs.evaluate import (
     scores_of,
     wilson_interval,
 )
-from ssm_jax.train.runs.open import choose_step, config_of, read_record, rebuild, restore
+from ssm_jax.train.runs.open import choose_step, rebuild, restore
 from ssm_jax.train.runs.tables import print_evaluation
 from ssm_jax.train.workdir import Workdir
 
@@ -270,7 +271,7 @@ def test_config_comes_back_from_json_as_it_was(name):
     ("change", "words"),
     [
         ({"model.alhpa": 1.0}, "model.alhpa is unknown here"),
-        ({"model.alpha": None}, "model.alpha is missing"),
+        ({"model.d_model": None}, "have been changed"),  # its default is another
         ({"model.alpha": "a"}, "model.alpha='a' is no float"),
         ({"model.d_model": 16}, "have been changed"),
         ({f"model.x{i}": 1 for i in range(7)}, "; and 2 more"),
@@ -282,6 +283,18 @@ def test_options_other_than_this_versions_are_one_line(run, change, words):
     with pytest.raises(ValueError, match=words) as error:
         config_of(record, run / "record.json")
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_option_that_the_record_lacks_has_its_default_and_a_line_says_so(run, capsys):
+    record = read_record(run / "record.json")
+    for key in ("model.alpha", "log.gradient"):
+        del record["config"][key]
+    cfg = config_of(record, run / "record.json")
+    assert (cfg.model.alpha, cfg.log.gradient) == (1.0, True)
+    assert capsys.readouterr().err == (
+        f"warning: {run} was recorded before these options existed; they have their defaults: "
+        "log.gradient, model.alpha.\n"
+    )
 
 
 def test_other_data_than_the_runs_are_refused(run, data_dir):

@@ -14,9 +14,10 @@ from ssm_jax.stop import StopRequest
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import ConfigMismatch
 from ssm_jax.train.checkpoint.io import list_steps, read_arrays, read_meta
-from ssm_jax.train.crash import id_outside
-from ssm_jax.train.experiment import CompiledOnce, Experiment, setup_digest
+from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import read_metrics
+from ssm_jax.train.record import setup_digest
+from ssm_jax.train.runs.result import id_outside
 from ssm_jax.train.step import TrainState, make_train_step
 from ssm_jax.train.workdir import Workdir, WorkdirBusy
 
@@ -169,10 +170,11 @@ def test_test_split_is_read_once_after_training(experiment, tmp_path, monkeypatc
 
 def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path, monkeypatch):
     order = []
-    compile_step, read = CompiledOnce.compile_train_step, loop._Run._read
+    train_step, read = Experiment.train_step, loop._Run._read
+    calls = iter(range(1, 1000))
 
-    def compile_watched(self, length=None):
-        compiled, calls = compile_step(self, length), iter(range(1, 1000))
+    def step_watched(self, batch):
+        compiled = train_step(self, batch)
 
         def step(*arguments):
             order.append(("dispatch", next(calls)))
@@ -184,7 +186,7 @@ def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path
         order.append(("read", step))
         return read(self, step, metrics, state, progress)
 
-    monkeypatch.setattr(CompiledOnce, "compile_train_step", compile_watched)
+    monkeypatch.setattr(Experiment, "train_step", step_watched)
     monkeypatch.setattr(loop._Run, "_read", read_watched)
     loop.train_and_evaluate(experiment, tmp_path / "run")
     position = {event: i for i, event in enumerate(order)}

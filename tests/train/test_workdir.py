@@ -141,7 +141,7 @@ def test_only_a_finished_run_can_be_entered_where_nothing_can_be_written(tmp_pat
     monkeypatch.setattr(lock_lib.Lock, "acquire", read_only)
     with pytest.raises(OSError, match="Read-only"), workdir:
         pass
-    workdir.mark_done({})
+    write_json(workdir.done_mark, {})
     with workdir:
         workdir.confirm()
 
@@ -305,7 +305,7 @@ def test_a_process_that_has_lost_its_lease_ends(tmp_path):
 def test_a_run_is_done_when_it_says_so(tmp_path):
     with Workdir(tmp_path / "a" / "b") as workdir:
         assert not workdir.done
-        workdir.mark_done({"accuracy": 0.5})
+        write_json(workdir.done_mark, {"accuracy": 0.5})
         assert workdir.done
     assert Workdir(tmp_path / "a" / "b").done  # seen without the lock
     assert json.loads((tmp_path / "a" / "b" / "DONE").read_text()) == {"accuracy": 0.5}

@@ -1,43 +1,42 @@
 """The checkpoints of one run: written in the background, found again after any death.
 
-What is in a step's folder is `step_folder`'s, which folders there are is `shelf`'s.
+`io` has the folder of one step, `manifest` what it says of itself, `retention` which steps stay.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from ssm_jax.stop import leave_threads
-from ssm_jax.train.checkpoint import io as step_folder
-from ssm_jax.train.checkpoint import manifest as leaves
+from ssm_jax.train.checkpoint import io
 from ssm_jax.train.checkpoint.io import verify
 from ssm_jax.train.checkpoint.manifest import (
     CheckpointError,
     ConfigMismatch,
+    Identity,
     Meta,
     SaveError,
     StateMismatch,
-    other_run,
-    refuse_other_run,
+    flatten,
 )
-from ssm_jax.train.checkpoint.retention import Shelf
+from ssm_jax.train.checkpoint.retention import Retention
 
 __all__ = [
     "CheckpointError",
     "CheckpointStore",
     "ConfigMismatch",
+    "Identity",
     "Meta",
+    "SaveError",
     "StateMismatch",
     "verify",
 ]
@@ -55,8 +54,15 @@ class CheckpointStore:
 
     With several JAX processes all make the same calls; process 0 alone renames and deletes.
 
+    Args:
+      directory: the folder; it is made, and what dead saves have left in it goes.
+      keep: newest steps kept, >= 1; the best one is kept besides.
+      best_metric: the metric that names the best step; None: no step is best.
+      best_mode: whether a larger or a smaller value is better.
+      identity: of the run.
+      accept: raises CheckpointError for a meta from which the caller cannot resume.
+
     Attributes:
-      directory: the folder, absolute; it is made.
       broken: (step, reason) of the steps that `restore_newest` passed over.
     """
 
@@ -67,57 +73,33 @@ class CheckpointStore:
         keep: int,
         best_metric: str | None,
         best_mode: Literal["max", "min"],
-        identity: Mapping[str, Any],
-        data_fingerprint: str,
+        identity: Identity,
         accept: Callable[[Meta], None] = lambda meta: None,
     ) -> None:
-        """Open the folder and remove what dead saves have left in it.
-
-        Args:
-          directory: the folder.
-          keep: newest steps kept, >= 1; the best one is kept besides.
-          best_metric: the metric that names the best step; None: no step is best.
-          best_mode: whether a larger or a smaller value is better.
-          identity: options that a checkpoint must share to be restored.
-          data_fingerprint: of the data, likewise.
-          accept: raises CheckpointError for a meta with which the caller cannot go on.
-
-        Raises:
-          ValueError: if keep < 1.
-        """
         if keep < 1:
             raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
         self.directory = Path(directory).absolute()
         self.broken: list[tuple[int, str]] = []
-        self._best_metric = best_metric
-        # As it will read back: tuples are lists.
-        self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
-        self._data_fingerprint = data_fingerprint
-        self._shelf = Shelf(
+        self._best_metric, self._identity, self._accept = best_metric, identity, accept
+        self._kept = Retention(
             self.directory,
             keep=keep,
             metric=best_metric,
             mode=best_mode,
-            ours=lambda meta: not other_run(meta, self._identity, data_fingerprint),
+            ours=lambda meta: not identity.differences(meta),
         )
-        self._accept = accept
         self._pending: tuple[Meta, Any, Arrays] | None = None
         self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed
         self._failure: str | None = None  # of the last save
         self._failures_in_a_row = 0
-        step_folder.check_name(self.directory)
+        io.check_name(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._shelf.remove_temporary()
+        self._kept.remove_temporary()
 
-    def __enter__(self) -> CheckpointStore:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
             return
@@ -138,7 +120,7 @@ class CheckpointStore:
     ) -> None:
         """Save in the background; the state's buffers may be donated as soon as this returns.
 
-        First waits for the previous save. A save that fails is logged, and the run goes on until
+        First waits for the previous save. A save that fails is logged, and the run continues until
         more than `FAILURES_ALLOWED` have failed in a row. If it was that of the best step so far
         (`best`), its state stays in memory and each later save tries it again.
 
@@ -146,8 +128,7 @@ class CheckpointStore:
           step: optimizer steps done.
           state: any tree of arrays.
           metrics: of an evaluation at this step; None if there was none.
-          best: see `Meta`.
-          extra: see `Meta`.
+          best, extra: see `Meta`.
           replace: the step may exist, as when a run was stopped before it could evaluate it; its
             folder is then replaced, and comes back if this save dies.
           final: wait, read the step back from the disk and check it. A final step that is there
@@ -167,8 +148,8 @@ class CheckpointStore:
         if replace or step not in self.steps():
             meta = Meta(
                 step=step,
-                identity=self._identity,
-                data_fingerprint=self._data_fingerprint,
+                identity=dict(self._identity.options),
+                data_fingerprint=self._identity.data_fingerprint,
                 evaluated=metrics is not None,
                 metrics={name: float(value) for name, value in (metrics or {}).items()},
                 # A copy: a failed save may be written later, when the loop has changed its own.
@@ -179,26 +160,23 @@ class CheckpointStore:
         elif not final:
             raise ValueError(f"step {step} is already saved in {self.directory}.")
         if final:
-            if not self.wait():
-                raise SaveError(self._failure)
+            self.close()
             if jax.process_index() == 0:
                 path = self.directory / str(step)
-                saved, described = step_folder.read_meta(path)
-                self._refuse_other_run(saved)
-                step_folder.read_arrays(path, described)
+                saved, described = io.read_meta(path)
+                self._identity.refuse_other(saved, self.directory)
+                io.read_arrays(path, described)
 
     def _start(self, meta: Meta, state: Any) -> None:
-        table = leaves.flatten(state)
-        arrays = {path: leaves.host_copy(path, leaf) for path, leaf in table.items()}
-        self._shelf.remove_temporary()
+        arrays = {path: io.host_copy(path, leaf) for path, leaf in flatten(state).items()}
+        self._kept.remove_temporary()
         if self._owed is not None and (meta.best or {}).get("step") != self._owed[0].step:
             self._owed = None  # a better one has come
         self._pay()
         self._failure = None
-        path = self.directory / str(meta.step)
-        self._shelf.make_way(meta.step)
+        self._kept.make_way(meta.step)
         try:
-            response = step_folder.write(path, arrays, meta)
+            response = io.write(self.directory / str(meta.step), arrays, meta)
         except SaveError:  # no later save could do better
             raise
         # A full disk may show here or in the background, as one of many types.
@@ -214,19 +192,23 @@ class CheckpointStore:
         if self._owed is None or jax.process_count() > 1:
             return
         meta, arrays = self._owed
-        self._shelf.make_way(meta.step)  # it may be there without its evaluation
+        self._kept.make_way(meta.step)  # it may be there without its evaluation
         try:
-            step_folder.write(self.directory / str(meta.step), arrays, meta).result()
-            if meta.step not in self.steps():
-                raise CheckpointError("no error was reported, but it is not on the disk")
+            io.write(self.directory / str(meta.step), arrays, meta).result()
+            self._written(meta)
         except Exception as error:  # as in `_start`
             _log.error("the best step, %d, was again not written: %s.", meta.step, _reason(error))
-            self._shelf.remove_temporary()
+            self._kept.remove_temporary()
         else:
             self._owed = None
-            self._shelf.add(meta)
-            self._shelf.remove_temporary()
             _log.warning("the checkpoint of step %d, the best so far, is written now.", meta.step)
+
+    def _written(self, meta: Meta) -> None:
+        """Note a step that was just written, if it was."""
+        if jax.process_index() == 0 and meta.step not in self.steps():
+            raise CheckpointError("no error was reported, but it is not on the disk")
+        self._kept.add(meta)
+        self._kept.remove_temporary()
 
     def wait(self) -> bool:
         """Wait for the save in flight; then drop the steps no longer kept.
@@ -241,26 +223,19 @@ class CheckpointStore:
             meta, response, arrays = self._pending
             try:
                 response.result()
-                if jax.process_index() == 0 and meta.step not in self.steps():
-                    raise CheckpointError("no error was reported, but it is not on the disk")
+                self._written(meta)
             except Exception as error:
                 self._pending = None
                 self._failed(meta, arrays, error)
             else:
                 self._pending = None
                 self._failures_in_a_row = 0
-                self._shelf.add(meta)
-                self._shelf.remove_temporary()
-                self._shelf.drop_old(meta.step)
+                self._kept.drop_old(meta.step)
                 self._pay()
         return self._failure is None
 
     def close(self) -> None:
-        """Wait for the save in flight.
-
-        Raises:
-          CheckpointError: the last save failed.
-        """
+        """Wait for the save in flight; raise CheckpointError if it failed."""
         if not self.wait():
             raise SaveError(self._failure)
 
@@ -270,7 +245,7 @@ class CheckpointStore:
         if _is_best(meta):
             self._owed = (meta, arrays)
         self._failure = f"the checkpoint of step {meta.step} was not written: {_reason(error)}"
-        self._shelf.remove_temporary()  # or a full disk stays full
+        self._kept.remove_temporary()  # or a full disk stays full
         if self._failures_in_a_row > FAILURES_ALLOWED:
             newest = max(self.steps(), default=None)
             raise SaveError(
@@ -282,15 +257,11 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """The steps on the disk, ascending, sound or not."""
-        return self._shelf.steps()
-
-    def best_step(self) -> int | None:
-        """The step on the disk with the best finite metric, the earliest of equals, or None."""
-        return self._shelf.best_step()
+        return self._kept.steps()
 
     def ranked_steps(self) -> list[int]:
         """The steps on the disk that were evaluated with a finite metric, the best first."""
-        return self._shelf.ranked()
+        return self._kept.ranked()
 
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
         """The state saved at a step, bit for bit, in the target's structure and on its devices.
@@ -306,10 +277,10 @@ class CheckpointStore:
         """
 
         def accept(meta: Meta) -> None:
-            self._refuse_other_run(meta)
+            self._identity.refuse_other(meta, self.directory)
             self._accept(meta)
 
-        return step_folder.restore(self.directory / str(step), target, accept)
+        return io.restore(self.directory / str(step), target, accept)
 
     def restore_newest(self, target: Any) -> tuple[Any, Meta] | None:
         """The newest state that is sound, or None if no step was ever saved.
@@ -332,7 +303,7 @@ class CheckpointStore:
                 reason = str(error)
             if _everywhere(found is not None):
                 for doubtful, _ in self.broken:
-                    self._shelf.set_aside(doubtful)
+                    self._kept.set_aside(doubtful)
                 return found
             _log.warning("passing over the checkpoint of step %d: %s", step, reason)
             self.broken.append((step, reason))
@@ -344,16 +315,13 @@ class CheckpointStore:
             "To start afresh choose a new --workdir, or move this one away."
         )
 
-    def _refuse_other_run(self, meta: Meta) -> None:
-        refuse_other_run(meta, self._identity, self._data_fingerprint, self.directory)
-
 
 def _is_best(meta: Meta) -> bool:
     return meta.best is not None and meta.best.get("step") == meta.step
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+    return io.reason(error) or type(error).__name__
 
 
 def _everywhere(ok: bool) -> bool:

@@ -1,15 +1,16 @@
 """The folder of one saved step: written atomically in the background, read back and checked.
 
 The only module that knows Orbax. A folder has two items: `state`, a flat table of arrays by path,
-and `meta`, a JSON document with the checksum of each array and of itself. Orbax alone returns wrong
-values after a bit flip in array data, without an error.
+and `meta`, the document of `manifest`, with the checksum of each array and of itself. Orbax alone
+returns wrong values after a bit flip in array data, without an error.
 
-Uses the free functions of `orbax.checkpoint.v1`. Orbax's Checkpointer remembers a list of steps
-besides: by default it skips a save while another is running, and it lists a step whose save failed.
+Uses the free functions of `orbax.checkpoint.v1`. Orbax's Checkpointer also remembers a list of
+steps: by default it skips a save while another is running, and it lists a step whose save failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import logging
@@ -18,7 +19,7 @@ import re
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,47 +29,12 @@ import orbax.checkpoint as ocp
 
 from ssm_jax.files import UNSUPPORTED
 from ssm_jax.stop import interrupt_afterwards
-from ssm_jax.train.checkpoint import manifest as leaves
-from ssm_jax.train.checkpoint.manifest import (
-    CheckpointError,
-    Meta,
-    SaveError,
-    StateMismatch,
-    seal,
-    unseal,
-)
+from ssm_jax.train.checkpoint import manifest
+from ssm_jax.train.checkpoint.manifest import CheckpointError, Meta, SaveError, StateMismatch
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is not yet complete
 
-
-def write(path: Path, arrays: dict[str, np.ndarray], meta: Meta) -> ocp.v1.AsyncResponse[None]:
-    """Start to write a step's folder; it gets its name when it is complete.
-
-    Args:
-      path: the folder, absolute; must not exist.
-      arrays: by leaf path; copied before this returns.
-      meta: what the run says of them.
-
-    Returns:
-      A response whose `result()` waits for the end and raises what went wrong.
-    """
-    versions = {"jax": jax.__version__, "orbax": ocp.__version__}
-    document = seal(meta, leaves.describe(arrays), versions)
-    # Orbax refuses arrays without elements; their shape and dtype say all there is.
-    stored = {name: array for name, array in arrays.items() if array.size}
-    if not _locks_and_syncs(path.parent):
-        _do_without()
-    alias, descriptor = _plain(path)
-    with _writing():
-        try:
-            response = ocp.v1.save_checkpointables_async(alias, {"state": stored, "meta": document})
-        except BaseException:
-            if descriptor is not None:
-                os.close(descriptor)
-            raise
-    if descriptor is not None:
-        weakref.finalize(response, os.close, descriptor)
-    return response
+Described = dict[str, dict[str, Any]]
 
 
 def list_steps(directory: Path) -> list[int]:
@@ -80,8 +46,50 @@ def list_steps(directory: Path) -> list[int]:
     )
 
 
-def read_meta(path: Path) -> tuple[Meta, dict[str, dict[str, Any]]]:
-    """What the run said of a step, and the described leaves (see `leaves.describe`).
+def host_copy(path: str, leaf: Any) -> np.ndarray:
+    """A copy of a leaf's values in this process's memory, bit for bit.
+
+    A copy, not a view: a NumPy view of a CPU array keeps its buffer alive, so that the next train
+    step cannot reuse the donated buffer and allocates a second state (seen with jax 0.10).
+
+    Raises:
+      ValueError: if part of the leaf lives on another host only.
+    """
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        raise ValueError(
+            f"cannot save {path}: it is sharded over several hosts ({leaf.sharding}); "
+            "replicate the state over hosts, and shard over the devices of one host only."
+        )
+    return np.array(leaf, order="C")
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.AsyncResponse[None]:
+    """Start to write a step's folder; it gets its name when it is complete.
+
+    Args:
+      path: the folder, absolute; must not exist.
+      arrays: by leaf path; copied before this returns.
+      meta: what the run says of them.
+
+    Returns:
+      A response whose `result()` waits for the end and raises what went wrong.
+    """
+    versions = {"jax": jax.__version__, "orbax": ocp.__version__}
+    document = manifest.seal(meta, manifest.describe(arrays), versions)
+    # Orbax refuses arrays without elements; their shape and dtype say all there is.
+    stored = {name: array for name, array in arrays.items() if array.size}
+    if not _locks_and_syncs(path.parent):
+        _do_without()
+    with contextlib.ExitStack() as open_until:
+        alias = open_until.enter_context(_plain(path))
+        with _writing():
+            response = ocp.v1.save_checkpointables_async(alias, {"state": stored, "meta": document})
+        weakref.finalize(response, open_until.pop_all().close)
+    return response
+
+
+def read_meta(path: Path) -> tuple[Meta, Described]:
+    """What the run said of a step, and its described leaves.
 
     Raises:
       CheckpointError: the folder is damaged, or holds another step than its name says.
@@ -89,22 +97,25 @@ def read_meta(path: Path) -> tuple[Meta, dict[str, dict[str, Any]]]:
     """
     if not path.is_dir():
         raise CheckpointError("its folder is not there")
-    meta, described = unseal(_load(path, {"meta": None})["meta"])
+    meta, described = manifest.unseal(_load(path, {"meta": None})["meta"])
     if path.name != str(meta.step):
         raise CheckpointError(f"it holds step {meta.step}, as if copied")
     return meta, described
 
 
-def read_arrays(path: Path, described: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, described: Described) -> dict[str, np.ndarray]:
     """The arrays of a step in host memory, each as it was described.
 
     Raises:
       CheckpointError: the folder is damaged; names the leaf if one is wrong.
     """
-    arrays = leaves.empty_like(described)
+    arrays = {
+        name: np.empty(tuple(leaf["shape"]), np.dtype(leaf["dtype"]))
+        for name, leaf in described.items()
+    }
     stored = {name: array for name, array in arrays.items() if array.size}
     arrays.update(_load(path, {"state": stored})["state"])
-    if found := leaves.faults(arrays, described):
+    if found := manifest.faults(arrays, described):
         more = f" (and {len(found) - 1} more leaves)" if len(found) > 1 else ""
         raise CheckpointError(f"{found[0]}{more}")
     return arrays
@@ -122,10 +133,10 @@ def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[An
       CheckpointError: the folder is damaged or not there.
       StateMismatch: its leaves are not those of the target.
     """
-    table = leaves.flatten(target)
+    table = manifest.flatten(target)
     meta, described = read_meta(path)
     accept(meta)
-    if lines := leaves.differences(described, table):
+    if lines := manifest.differences(described, table):
         if len(lines) > 10:
             lines[10:] = [f"and {len(lines) - 10} more"]
         listed = "\n  ".join(lines)
@@ -134,8 +145,16 @@ def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[An
             "Choose a new --workdir, or run the code that wrote it."
         )
     arrays = read_arrays(path, described)
-    placed = {name: leaves.place(arrays[name], leaf) for name, leaf in table.items()}
-    return leaves.unflatten(target, placed), meta
+    leaves = [_place(arrays[name], leaf) for name, leaf in table.items()]
+    return jax.tree.unflatten(jax.tree.structure(target), leaves), meta
+
+
+def _place(array: np.ndarray, target: Any) -> jax.Array:
+    sharding = getattr(target, "sharding", None)
+    if sharding is None:
+        return jax.device_put(array)
+    # Unlike device_put this needs no collective when the sharding spans hosts.
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def verify(directory: Path) -> list[tuple[int, bool, str]]:
@@ -149,6 +168,11 @@ def verify(directory: Path) -> list[tuple[int, bool, str]]:
         except (CheckpointError, StateMismatch) as error:
             report.append((step, False, str(error)))
     return report
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, of bounded length; Orbax's errors have many."""
+    return str(error).strip().split("\n")[0][:300]
 
 
 def check_name(directory: Path) -> None:
@@ -168,33 +192,33 @@ def _is_plain(path: Path) -> bool:
     return re.search(r"[*?\[\]\\:]", str(path)) is None and str(path).isprintable()
 
 
-def _plain(path: Path) -> tuple[Path, int | None]:
-    """A path to the same place that Orbax can take, and the descriptor it rests on, to be closed.
+@contextlib.contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """A path to the same place that Orbax can take.
 
     Orbax and TensorStore read names as patterns ("[a]", "*") and as addresses ("gs:"), drop
     backslashes, and refuse what is no UTF-8.
     """
     if _is_plain(path):
-        return path, None
+        yield path
+        return
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    return Path(f"/proc/self/fd/{descriptor}") / path.name, descriptor
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}") / path.name
+    finally:
+        os.close(descriptor)
 
 
 def _load(path: Path, items: dict[str, Any]) -> dict[str, Any]:
     jax.devices()  # JAX without a device is no damage of the folder
-    descriptor = None
     try:
-        alias, descriptor = _plain(path)
         # Orbax would call a folder damaged that it was kept from reading by Ctrl-C.
-        with interrupt_afterwards(), _reading():
+        with _plain(path) as alias, interrupt_afterwards(), _reading():
             return ocp.v1.load_checkpointables(alias, items)
     # Of a damaged folder Orbax raises at least seven types, a bare Exception among them.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise CheckpointError(f"cannot be read ({type(error).__name__}: {reason})") from error
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        why = f"{type(error).__name__}: {reason(error)}"
+        raise CheckpointError(f"cannot be read ({why})") from error
 
 
 @functools.cache

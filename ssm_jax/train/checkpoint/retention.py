@@ -1,7 +1,7 @@
-"""The steps of a run as folders: which there are, which is best, and which have to go.
+"""Retention: list a run's saved steps, rank them by their metric, delete the rest.
 
-All is read from the disk, never from memory: a folder named by a plain number is a complete save,
-see `step_folder`. With several JAX processes process 0 alone renames and deletes.
+All is read from the disk, never from memory: a folder named by a plain number is a complete save.
+With several JAX processes process 0 alone renames and deletes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from typing import Literal
 
 import jax
 
-from ssm_jax.train.checkpoint import io as step_folder
+from ssm_jax.files import rename_aside
+from ssm_jax.train.checkpoint import io
 from ssm_jax.train.checkpoint.manifest import CheckpointError, Meta, StateMismatch
 
-_DROPPED = f"{step_folder.TEMPORARY}-dropped"  # suffix of a step on its way out
-_REPLACED = f"{step_folder.TEMPORARY}-replaced"  # of a step whose replacement is being written
+_DROPPED = f"{io.TEMPORARY}-dropped"  # suffix of a step on its way out
+_REPLACED = f"{io.TEMPORARY}-replaced"  # of a step whose replacement is being written
 
 _log = logging.getLogger(__name__)
 
 
-class Shelf:
+class Retention:
     """The complete steps in a folder.
 
     Args:
@@ -46,24 +47,17 @@ class Shelf:
         mode: Literal["max", "min"],
         ours: Callable[[Meta], bool] = lambda meta: True,
     ) -> None:
-        self._directory = directory
-        self._keep = keep
-        self._metric = metric
-        self._mode = mode
-        self._ours = ours
+        self._directory, self._keep, self._ours = directory, keep, ours
+        self._metric, self._sign = metric, -1 if mode == "max" else 1
         self._metas: dict[int, Meta | None] = {}  # by step; None: unreadable
 
     def steps(self) -> list[int]:
         """The steps on the disk, ascending, sound or not."""
-        return step_folder.list_steps(self._directory)
+        return io.list_steps(self._directory)
 
     def add(self, meta: Meta) -> None:
         """Note what is said of a step that has just been written."""
         self._metas[meta.step] = meta
-
-    def best_step(self) -> int | None:
-        """The step on the disk with the best finite metric, the earliest of equals, or None."""
-        return next(iter(self.ranked()), None)
 
     def ranked(self) -> list[int]:
         """The steps on the disk that were evaluated with a finite metric, the best first."""
@@ -71,7 +65,7 @@ class Shelf:
         for step in self.steps():
             if step not in self._metas:
                 try:
-                    self._metas[step] = step_folder.read_meta(self._directory / str(step))[0]
+                    self._metas[step] = io.read_meta(self._directory / str(step))[0]
                 except (CheckpointError, StateMismatch):
                     self._metas[step] = None
             meta = self._metas[step]
@@ -79,13 +73,13 @@ class Shelf:
                 continue
             value = meta.metrics.get(self._metric, math.nan)
             if math.isfinite(value):
-                ranks.append((-value if self._mode == "max" else value, step))
+                ranks.append((self._sign * value, step))
         return [step for _, step in sorted(ranks)]
 
     def drop_old(self, written: int) -> None:
         """Delete all but the newest `keep` steps, the best, and the one just written."""
         steps = self.steps()
-        for step in set(steps) - {*steps[-self._keep :], self.best_step(), written}:
+        for step in set(steps) - {*steps[-self._keep :], *self.ranked()[:1], written}:
             if jax.process_index() == 0:
                 # Renamed first: a death in the middle must not leave half a step under its name.
                 doomed = self._directory / f"{step}{_DROPPED}"
@@ -112,20 +106,12 @@ class Shelf:
     def remove_temporary(self) -> None:
         """Remove what dead saves have left; a step that one was to replace comes back."""
         if jax.process_index() == 0:
-            for path in self._directory.glob(f"*{step_folder.TEMPORARY}*"):
+            for path in self._directory.glob(f"*{io.TEMPORARY}*"):
                 original = self._directory / path.name.removesuffix(_REPLACED)
                 if original != path and not os.path.lexists(original):
                     path.rename(original)
                 else:
                     _remove(path)
-
-
-def rename_aside(path: Path, word: str) -> Path:
-    """Rename a file or folder to NAME.word, or NAME.word-1 and so on; its new path."""
-    aside, n = path.with_name(f"{path.name}.{word}"), 1
-    while os.path.lexists(aside):
-        aside, n = path.with_name(f"{path.name}.{word}-{n}"), n + 1
-    return path.rename(aside)
 
 
 def _remove(path: Path) -> None:

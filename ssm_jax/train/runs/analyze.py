@@ -1,4 +1,7 @@
-"""A checkpoint explained, beside whoever trains it: the run is only read."""
+"""Explain a checkpoint of a run: what its layers do to frequencies, and what training changed.
+
+The run is only read, so this is safe while it is still being trained.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import numpy as np
 
 from ssm_jax.files import check_writable, write_json
 from ssm_jax.train.diagnose import Arrays, Diagnostics, layer_names, numbers_of
-from ssm_jax.train.record import published, run_record
-from ssm_jax.train.runs.open import PROVENANCE, choose_step, open_checkpoint, read_record, rebuild
+from ssm_jax.train.record import PROVENANCE, made_by, published
+from ssm_jax.train.runs.open import open_run
 from ssm_jax.train.runs.result import draw
 from ssm_jax.train.workdir import Workdir
 
@@ -39,31 +42,26 @@ def analyze(
       The result, as analysis.json has it, and the files written.
 
     Raises:
-      FileNotFoundError, ValueError, CheckpointError: as `evaluate.evaluate_run`.
+      FileNotFoundError, ValueError, CheckpointError: see `open.open_run`.
     """
     run, asked = split_path(path)
-    workdir = Workdir(run)
-    folder = workdir.path / "analysis" if out is None else out
+    folder = run / "analysis" if out is None else out
     check_writable(folder, "folder")
-    record = read_record(workdir.record)
-    choose_step(workdir.checkpoints, asked)  # before the data are opened
-    experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
-    opened = open_checkpoint(experiment, workdir.checkpoints, asked)
-    number, state = opened.step, opened.state
+    record, experiment, opened = open_run(run, asked, data_dir=data_dir, files=files)
     with jax.set_mesh(experiment.mesh):
         diagnostics = Diagnostics(experiment)
         before, after = (
-            diagnostics.of(s, gradient=gradient) for s in (experiment.fresh_state(), state)
+            diagnostics.of(state, gradient=gradient)
+            for state in (experiment.fresh_state(), opened.state)
         )
     if not layer_names(after):
         raise ValueError(f"the model of {run} has no state space layer to analyze.")
-    now = run_record({}, "", 0, {}, argv)
     result = published(
         {
             "name": experiment.cfg.name,
             "task": experiment.cfg.task,
             "notes": experiment.cfg.notes,
-            "step": number,
+            "step": opened.step,
             "length": experiment.dataset.padded_length,
             "band_edges_rad_per_sample": after["edges"].tolist(),
             "layers": [
@@ -72,12 +70,10 @@ def analyze(
             ],
             "all_layers": {"before": numbers_of(before), "after": numbers_of(after)},
             "run": {key: record[key] for key in PROVENANCE},
-            "analysis": {
-                key: now[key] for key in ("git", "versions", "devices", "command", "started")
-            },
+            "analysis": made_by(argv),
         }
     )
-    figures = draw(experiment, workdir, state, folder)
+    figures = draw(experiment, Workdir(run), opened.state, folder)
     write_json(folder / "analysis.json", result)
     return result, [*figures, folder / "analysis.json"]
 
@@ -107,11 +103,9 @@ def _layer(arrays: Arrays, name: str) -> dict[str, Any]:
     for quantity in ("drift_im", "drift_re", "drift_spacings", "drift_with_dt"):
         values = arrays[f"{name}:{quantity}"]
         values = values[~np.isnan(values)]
-        found[quantity] = (
-            {"median": float(np.median(values)), "max": float(values.max())}
-            if values.size
-            else None
-        )
+        found[quantity] = None
+        if values.size:
+            found[quantity] = {"median": float(np.median(values)), "max": float(values.max())}
     beta_H = arrays[f"{name}:beta"]
     found["beta"] = [float(f(beta_H)) for f in (np.min, np.median, np.max)]
     found["aliased"] = float(arrays[f"{name}:aliased"])

@@ -1,6 +1,6 @@
-"""What predictions are worth: who is taken for whom, how sure that is, and at which lengths.
+"""Evaluate a checkpoint of a run on a split: confusion, Wilson intervals, accuracy by length.
 
-Evaluate a checkpoint of a run on a split, beside whoever trains it: the run is only read.
+The run is only read, so this is safe while it is still being trained.
 """
 
 from __future__ import annotations
@@ -16,83 +16,12 @@ from scipy.stats import binomtest
 
 from ssm_jax.data.dataset import LabelledDataset
 from ssm_jax.progress import Progress
-from ssm_jax.train.evaluation import evaluation_step, split_means
 from ssm_jax.train.experiment import Experiment
-from ssm_jax.train.record import published, run_record
-from ssm_jax.train.runs.open import PROVENANCE, choose_step, open_checkpoint, read_record, rebuild
+from ssm_jax.train.record import PROVENANCE, made_by, published
+from ssm_jax.train.runs.open import open_run
 from ssm_jax.train.step import TrainState, make_eval_step
-from ssm_jax.train.workdir import Workdir
 
 LENGTH_BINS = 8  # of 2,000 test expressions 250 each, whose accuracy is known to 6 %
-
-
-def wilson_interval(right: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a rate of which `right` in `n` were seen, n >= 1.
-
-    Holds its level near 0 and 1 too, where p +- 2 sqrt(p (1 - p) / n) has no width.
-    Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
-    """
-    found = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
-
-
-def confusion_matrix(targets_n: np.ndarray, predicted_n: np.ndarray, n_classes: int) -> np.ndarray:
-    """How many examples of class i (row) were taken for class j (column), int64 (K, K)."""
-    cells_n = targets_n.astype(np.int64) * n_classes + predicted_n
-    return np.bincount(cells_n, minlength=n_classes**2).reshape(n_classes, n_classes)
-
-
-def class_scores(confusion_KK: np.ndarray) -> list[dict[str, Any]]:
-    """Of each class its support, precision and recall; None for a rate of nothing."""
-    rows = []
-    for label, right in enumerate(confusion_KK.diagonal().tolist()):
-        support, predicted = int(confusion_KK[label].sum()), int(confusion_KK[:, label].sum())
-        rows.append(
-            {
-                "class": label,
-                "support": support,
-                "predicted": predicted,
-                "precision": right / predicted if predicted else None,
-                "recall": right / support if support else None,
-            }
-        )
-    return rows
-
-
-def length_table(
-    lengths_n: np.ndarray, right_n: np.ndarray, bins: int = LENGTH_BINS
-) -> list[dict[str, Any]]:
-    """Accuracy by length: {"lo", "hi", "n", "accuracy", "interval_95"}, from short to long.
-
-    The bins end at the quantiles of the lengths, so that they hold about as many examples each.
-    Equal lengths share a bin; there are fewer bins where there are few different lengths.
-
-    Args:
-      lengths_n: steps of each example.
-      right_n: whether it was predicted right.
-      bins: at most so many.
-    """
-    ends = np.quantile(lengths_n, np.arange(1, bins + 1) / bins, method="inverted_cdf")
-    ends = np.unique(ends)
-    bin_n = np.searchsorted(ends, lengths_n)
-    rows = []
-    for number in range(ends.size):
-        inside_n = bin_n == number
-        n, right = int(inside_n.sum()), int(right_n[inside_n].sum())
-        rows.append(
-            {
-                "lo": int(lengths_n[inside_n].min()),
-                "hi": int(lengths_n[inside_n].max()),
-                "n": n,
-                "accuracy": right / n,
-                "interval_95": list(wilson_interval(right, n)),
-            }
-        )
-    return rows
-
-
-# What of the record of the evaluation itself goes into a result
-OF_EVALUATION = ("git", "versions", "devices", "command", "started")
 
 
 def evaluate_run(
@@ -109,27 +38,18 @@ def evaluate_run(
     Args:
       path: the run's folder; nothing is written there.
       split: "train", "val" or "test".
-      step: see `reopen.choose_step`.
+      step: see `open.choose_step`.
       data_dir, files: see `experiment.build`.
       argv: the command, for the result.
 
     Raises:
-      FileNotFoundError: there is no run, no checkpoint, or no data.
-      ValueError: the record is not of this version, the data are not the run's, there is no such
-        step.
-      CheckpointError: the checkpoint is damaged.
+      FileNotFoundError, ValueError, CheckpointError: see `open.open_run`.
     """
-    workdir = Workdir(path)
-    record = read_record(workdir.record)
-    choose_step(workdir.checkpoints, step)  # before the data are opened
-    experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
-    opened = open_checkpoint(experiment, workdir.checkpoints, step)
+    record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)
     cfg = experiment.cfg
     best = f"best {cfg.train.select_split} {cfg.train.select_metric}"
     if opened.lost is not None:
         best = f"next best after step {opened.lost['step']:,}, which is lost; by {best[5:]}"
-    chosen = {"best": best, "newest": "newest"}.get(step, "as asked")
-    now = run_record({}, "", 0, {}, argv)
     return published(
         {
             "name": cfg.name,
@@ -137,13 +57,22 @@ def evaluate_run(
             "notes": cfg.notes,
             "split": split,
             "step": opened.step,
-            "chosen_as": chosen,
+            "chosen_as": {"best": best, "newest": "newest"}.get(step, "as asked"),
             **_found(experiment, opened.state, split),
             **experiment.dataset.facts(split),
             "run": {key: record[key] for key in PROVENANCE},
-            "evaluation": {key: now[key] for key in OF_EVALUATION},
+            "evaluation": made_by(argv),
         }
     )
+
+
+def _found(experiment: Experiment, state: TrainState, split: str) -> dict[str, Any]:
+    """What is counted of classes, or the means of the metrics of a task that has none."""
+    if isinstance(experiment.dataset, LabelledDataset):
+        return scores_of(predict(experiment, state, split), experiment.dataset.n_classes)
+    with jax.set_mesh(experiment.mesh):
+        means = experiment.means(state, split)
+    return {"examples": experiment.dataset.size(split), "metrics": means}
 
 
 @dataclass(frozen=True)
@@ -160,16 +89,6 @@ class Predictions:
     predicted: np.ndarray
     loss: np.ndarray
     lengths: np.ndarray | None
-
-
-def _found(experiment: Experiment, state: TrainState, split: str) -> dict[str, Any]:
-    """What is counted of classes, or the means of the metrics of a task that has none."""
-    if isinstance(experiment.dataset, LabelledDataset):
-        predictions = predict(experiment, state, split)
-        return scores_of(predictions, experiment.dataset.n_classes)
-    with jax.set_mesh(experiment.mesh):
-        means = split_means(experiment, evaluation_step(experiment), state, split)
-    return {"examples": experiment.dataset.size(split), "metrics": means}
 
 
 def predict(experiment: Experiment, state: TrainState, split: str) -> Predictions:
@@ -199,14 +118,14 @@ def predict(experiment: Experiment, state: TrainState, split: str) -> Prediction
 
 
 def scores_of(predictions: Predictions, n_classes: int) -> dict[str, Any]:
-    """All that is counted in a result; see `scores`."""
+    """All that is counted in a result."""
     right_n = predictions.predicted == predictions.targets
     n, right = right_n.size, int(right_n.sum())
     confusion_KK = confusion_matrix(predictions.targets, predictions.predicted, n_classes)
     scores: dict[str, Any] = {
         "examples": n,
         "accuracy": right / n,
-        "accuracy_interval_95": list(wilson_interval(right, n)),
+        "accuracy_interval_95": wilson_interval(right, n),
         "loss": float(predictions.loss.mean(dtype=np.float64)),
         "confusion": confusion_KK.tolist(),
         "classes": class_scores(confusion_KK),
@@ -214,3 +133,66 @@ def scores_of(predictions: Predictions, n_classes: int) -> dict[str, Any]:
     if predictions.lengths is not None:
         scores["lengths"] = length_table(predictions.lengths, right_n)
     return scores
+
+
+def wilson_interval(right: int, n: int) -> list[float]:
+    """The 95 % interval of a rate of which `right` in `n` were seen, n >= 1.
+
+    Holds its level near 0 and 1 too, where p +- 2 sqrt(p (1 - p) / n) has no width.
+    Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
+    """
+    found = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return [float(found.low), float(found.high)]
+
+
+def confusion_matrix(targets_n: np.ndarray, predicted_n: np.ndarray, n_classes: int) -> np.ndarray:
+    """How many examples of class i (row) were taken for class j (column), int64 (K, K)."""
+    cells_n = targets_n.astype(np.int64) * n_classes + predicted_n
+    return np.bincount(cells_n, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def class_scores(confusion_KK: np.ndarray) -> list[dict[str, Any]]:
+    """Support, precision and recall of each class; None for a rate of nothing."""
+    supports, named = confusion_KK.sum(axis=1).tolist(), confusion_KK.sum(axis=0).tolist()
+    return [
+        {
+            "class": label,
+            "support": supports[label],
+            "predicted": named[label],
+            "precision": right / named[label] if named[label] else None,
+            "recall": right / supports[label] if supports[label] else None,
+        }
+        for label, right in enumerate(confusion_KK.diagonal().tolist())
+    ]
+
+
+def length_table(
+    lengths_n: np.ndarray, right_n: np.ndarray, bins: int = LENGTH_BINS
+) -> list[dict[str, Any]]:
+    """Accuracy by length: {"lo", "hi", "n", "accuracy", "interval_95"}, from short to long.
+
+    The bins end at the quantiles of the lengths, so that they hold about as many examples each.
+    Equal lengths share a bin; there are fewer bins where there are few different lengths.
+
+    Args:
+      lengths_n: steps of each example.
+      right_n: whether it was predicted right.
+      bins: at most so many.
+    """
+    ends = np.quantile(lengths_n, np.arange(1, bins + 1) / bins, method="inverted_cdf")
+    ends = np.unique(ends)
+    bin_n = np.searchsorted(ends, lengths_n)
+    rows = []
+    for number in range(ends.size):
+        lengths, rights = lengths_n[bin_n == number], right_n[bin_n == number]
+        n, right = rights.size, int(rights.sum())
+        rows.append(
+            {
+                "lo": int(lengths.min()),
+                "hi": int(lengths.max()),
+                "n": n,
+                "accuracy": right / n,
+                "interval_95": wilson_interval(right, n),
+            }
+        )
+    return rows

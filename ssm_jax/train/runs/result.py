@@ -1,4 +1,4 @@
-"""What a finished run writes down: its summary and its figures."""
+"""What a run writes at its end: its summary and its figures, or what its divergence left."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from ssm_jax import config as config_lib
-from ssm_jax.files import parse_json, replace_atomically
+from ssm_jax.data.dataset import Dataset, LabelledDataset
+from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
+from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.progress import warn
-from ssm_jax.train import stamps
-from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch
-from ssm_jax.train.checkpoint.retention import rename_aside
-from ssm_jax.train.experiment import Experiment, setup_digest
+from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore
+from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import read_metrics
-from ssm_jax.train.record import published
-from ssm_jax.train.step import TrainState
-from ssm_jax.train.workdir import Workdir
+from ssm_jax.train.record import published, setup_digest
+from ssm_jax.train.step import TrainState, non_finite_leaves
+from ssm_jax.train.workdir import Stamps, Workdir, stamp_fault, stamp_of
 
 
-def summary_of(
+def write_summary(
     experiment: Experiment,
     workdir: Workdir,
     test: Mapping[str, float],
     best: Mapping[str, Any],
     lost: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The result, with all that is needed to read it: what was reduced, the data, the code.
+) -> None:
+    """Write the result, with all that is needed to read it: what was reduced, the data, the code.
 
     Args:
-      experiment: of the run.
-      workdir: holds its record.
+      experiment, workdir: of the run; its record is written.
       test: means over the test split, of the best checkpoint.
       best: {"step", "value"} of the evaluation that chose it.
       lost: {"step", "value", "reason"} of a better one whose checkpoint is lost or damaged.
     """
     cfg, dataset = experiment.cfg, experiment.dataset
     record = parse_json(workdir.record.read_text())
-    return {
+    summary = {
         "name": cfg.name,
         "task": cfg.task,
         "notes": cfg.notes,
@@ -57,104 +57,31 @@ def summary_of(
         "config_digest": config_lib.digest(cfg),
         "setup_digest": setup_digest(cfg),
     }
-
-
-def write_summary(workdir: Workdir, summary: Mapping[str, Any]) -> None:
-    """Write the summary; one that is there with another result is renamed, with a warning."""
-    text = (json.dumps(summary, indent=2) + "\n").encode()
-    _make_way(workdir.summary, text)
-    replace_atomically(workdir.summary, text)
-
-
-def _make_way(path: Path, text: bytes) -> None:
-    if os.path.lexists(path) and stamps.fault(path, stamps.stamp_of(text), whole=True) is not None:
-        aside = rename_aside(path, "old")
-        warn(f"{path} had something else in it, which is now {aside.name}.")
+    _write(workdir.summary, summary)
 
 
 def mark_done(
-    experiment: Experiment, workdir: Workdir, test: Mapping[str, float], files: stamps.Stamps
+    experiment: Experiment, workdir: Workdir, test: Mapping[str, float], files: Stamps
 ) -> None:
-    """Declare the run finished.
+    """Declare the run finished: the same command then has nothing left to do.
 
     Args:
       experiment, workdir: of the run; its summary is written.
       test: means over the test split.
       files: stamps of log and diagnostics.
     """
-    summary = stamps.stamp_of(workdir.summary.read_bytes())
+    stamps = {**files, workdir.summary.name: stamp_of(workdir.summary.read_bytes())}
     digest = config_lib.digest(experiment.cfg)
-    files = {**files, workdir.summary.name: summary}
-    document = {"test": dict(test), "config_digest": digest, "files": files}
-    _make_way(workdir.path / "DONE", (json.dumps(document, indent=2) + "\n").encode())
-    workdir.mark_done(document)
+    _write(workdir.done_mark, {"test": dict(test), "config_digest": digest, "files": stamps})
 
 
-def read_done(experiment: Experiment, workdir: Workdir) -> tuple[stamps.Stamps | None, str | None]:
-    """What DONE says: the stamps of a finished run, and what is wrong with it; None for neither.
-
-    Older versions wrote no stamps.
-    """
-    path = workdir.path / "DONE"
-    if not os.path.lexists(path):
-        return None, None
-    digest = config_lib.digest(experiment.cfg)
-    try:
-        document = parse_json(path.read_bytes())
-        files = document.get("files", {})
-        sound = isinstance(document["test"], dict) and stamps.are_stamps(files)
-        if sound and document.get("config_digest", digest) == digest:
-            return files, None
-        return None, "is that of another run" if sound else "is damaged"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, "is damaged"
-
-
-def result_stands(
-    experiment: Experiment, workdir: Workdir, files: stamps.Stamps, testable: bool
-) -> bool:
-    """Whether the summary of a finished run is sound; if not, it is renamed, with a warning.
-
-    Whatever else is not as the run has left it is said in a warning.
-
-    Args:
-      experiment, workdir: of the run.
-      files: of `read_done`.
-      testable: whether a checkpoint is left, so that the run can be tested again.
-
-    Raises:
-      ConfigMismatch: the result is of other options or data.
-      CheckpointError: the summary is damaged, and the run cannot be tested again.
-    """
-    faults, path = stamps.faults(workdir.path, files, finished=True), workdir.summary
-    fault = faults.pop(path.name, None)
-    if faults:
-        warn(f"{stamps.told(workdir.path, faults)}, says DONE; the result does not depend on it.")
-    found = ("", "")
-    if fault is None:
-        try:
-            summary = parse_json(path.read_bytes())
-            found = (summary["config_digest"], summary["data"]["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError):
-            fault = "is missing or damaged"
-    if fault is None:
-        asked = (config_lib.digest(experiment.cfg), experiment.dataset.fingerprint)
-        if found != asked:
-            raise ConfigMismatch(
-                f"{path} is the result of other options or data (config {found[0]}, data "
-                f"{found[1]}) than this command's (config {asked[0]}, data {asked[1]}); choose a "
-                "new --workdir."
-            )
-        return True
-    if not testable:
-        raise CheckpointError(
-            f"{path} {fault}, and there is no checkpoint to test again; bring it back (DONE has "
-            "the test result), or add --fresh to start anew."
-        )
-    if os.path.lexists(path):
-        rename_aside(path, "damaged")
-    warn(f"{path} {fault}; the run is tested again.")
-    return False
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document; one that is there with another content is renamed, with a warning."""
+    text = (json.dumps(document, indent=2) + "\n").encode()
+    if os.path.lexists(path) and stamp_fault(path, stamp_of(text), whole=True) is not None:
+        aside = rename_aside(path, "old")
+        warn(f"{path} had something else in it, which is now {aside.name}.")
+    replace_atomically(path, text)
 
 
 def below_reference(experiment: Experiment, step: int, found: Mapping[str, float]) -> str | None:
@@ -202,3 +129,68 @@ def draw(
         metric=experiment.task.headline,
         edges_E=band_edges(experiment.dataset.padded_length),
     )
+
+
+def diverged(
+    experiment: Experiment,
+    workdir: Workdir,
+    step: int,
+    state: TrainState,
+    values: Mapping[str, float],
+    last_finite: tuple[int, float] | None,
+) -> FloatingPointError:
+    """Find what is not finite, save what is needed to look into it, and return the error to raise.
+
+    Args:
+      experiment, workdir: of the run.
+      step: the step whose loss or gradient is not finite.
+      state: the one before that step; the train step has kept it.
+      values: the metrics of that step.
+      last_finite: the step before and its loss; None if there was none in this process.
+    """
+    indices_B, length = experiment.order.batch(step - 1)
+    rows = experiment.dataset.gather("train", indices_B, length)
+    batch = experiment.place_batch(rows)
+    leaves = non_finite_leaves(experiment.gradient(), state, experiment.key, batch)
+    last = f"step {last_finite[0]}, {last_finite[1]:.4g}" if last_finite else "none"
+    outside = id_outside(experiment.dataset, rows)
+    report = {
+        "step": step,
+        "loss": repr(values["loss"]),
+        "grad_norm": repr(values["grad_norm"]),
+        "last_finite_loss": last,
+        "non_finite": leaves,
+        "examples": [int(i) for i in indices_B],
+        "outside": outside,
+    }
+    saved = f"the state before that step and a report are in {workdir.crash}"
+    options: dict[str, Any] = {"keep": 1, "best_metric": None, "best_mode": "max"}
+    try:  # what goes wrong must not hide why the run stops
+        with CheckpointStore(workdir.crash, identity=experiment.identity, **options) as crash:
+            crash.save(step - 1, state, final=True)
+    except (CheckpointError, OSError) as error:
+        saved = f"the state before that step could not be saved ({error})"
+    try:
+        write_json(workdir.crash / "report.json", report)
+    except OSError as error:
+        saved = f"what is needed to look into it could not be written ({error})"
+    shown = ", ".join(leaves[:4]) + (f" and {len(leaves) - 4} more" if len(leaves) > 4 else "")
+    return FloatingPointError(
+        f"loss {values['loss']:.4g} or its gradient is not finite at step {step} "
+        f"(last finite loss: {last}); not finite: {shown}; {saved}."
+        + (f" In its batch, {outside}" if outside else "")
+    )
+
+
+def id_outside(dataset: Dataset, batch: Mapping[str, np.ndarray]) -> str:
+    """The first token or target of a batch that the data set does not have; "" if all are sound."""
+    if not isinstance(dataset, LabelledDataset):
+        return ""
+    axes = ("example", "sequence", "step") if dataset.paired else ("example", "step")
+    try:
+        checked_ids(dataset.name, "target", batch["targets"], dataset.n_classes, axes[:1])
+        if dataset.vocab_size is not None:
+            checked_ids(dataset.name, "token", batch["inputs"], dataset.vocab_size, axes)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""

@@ -1,29 +1,92 @@
-"""The result of an evaluation as a person reads it.
-
-The result of `analyze` as a person reads it.
-"""
+"""The tables that a person reads: the plan of a run, an evaluation, an analysis."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ssm_jax.tables import to_screen
+from ssm_jax.train.checkpoint.manifest import flatten
+from ssm_jax.train.experiment import Experiment, timed_compile
+from ssm_jax.train.optim import GroupRow
+
 WIDTH = 100  # where the output is no terminal: ten classes fit
+MIB = 2**20
+
+
+def parameter_table(rows: Iterable[GroupRow]) -> Table:
+    """The parameter groups and their sum."""
+    rows = list(rows)
+    head = ("group", "tensors", "parameters", "learning rate", "weight decay", "schedule")
+    table = to_screen(
+        head,
+        [
+            (g.name, f"{len(paths)}", f"{size:,}", f"{g.lr:g}", f"{g.weight_decay:g}", g.schedule)
+            for g, paths, size in rows
+        ],
+        title="Parameters",
+        words={0, 5},
+    )
+    table.add_section()
+    tensors, size = sum(len(row.paths) for row in rows), sum(row.size for row in rows)
+    table.add_row("all", f"{tensors}", f"{size:,}", "", "", "")
+    return table
+
+
+def print_plan(experiment: Experiment) -> None:
+    """Print what a run would be: shapes, parameter groups, memory of the compiled step."""
+    state = experiment.abstract_state()
+    arrays = {f"batch/{name}": x for name, x in experiment.abstract_batch().items()}
+    leaves = flatten(state.params)
+    repeated = len({name.split("/")[1] for name in leaves if name.startswith("blocks/")}) - 1
+    rows = [
+        (name, str(leaf.shape), leaf.dtype.name)
+        for name, leaf in (arrays | leaves).items()
+        if not name.startswith("blocks/") or name.startswith("blocks/0/")
+    ]
+    if repeated > 0:
+        rows.append((f"blocks/1..{repeated}", "as blocks/0", ""))
+
+    def mib(tree: Any) -> str:
+        sizes = (math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        return f"{sum(sizes) / MIB:,.1f} MiB"
+
+    step, seconds = timed_compile(experiment.compile_train_step)
+    lines = [
+        f"state: {mib(state)}, of which parameters {mib(state.params)}",
+        f"training step: compiled in {seconds:.1f} s for {experiment.mesh.size} device(s)",
+    ]
+    if (memory := step.memory_analysis()) is not None:  # some backends do not tell
+        lines.append(
+            f"memory per device as XLA plans it: arguments "
+            f"{memory.argument_size_in_bytes / MIB:,.1f} MiB, temporaries "
+            f"{memory.temp_size_in_bytes / MIB:,.1f} MiB"
+        )
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    shapes = to_screen(("array", "shape", "dtype"), rows, title="Shapes", words={0, 1, 2})
+    for shown in (*experiment.describe(), shapes, parameter_table(experiment.rows), *lines):
+        console.print(shown)
+
+
+def _console() -> Console:
+    # Notes and the origin of data may hold brackets, which are no markup.
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)
 
 
 def print_evaluation(result: Mapping[str, Any]) -> None:
     """Print a result of `evaluate.evaluate_run` to stdout."""
-    width = None if sys.stdout.isatty() else WIDTH
-    # Notes and the origin of data may hold brackets, which are no markup.
-    console = Console(width=width, markup=False, highlight=False, emoji=False)
-    # Titles apart: rich would fold them to the width of their tables.
+    console = _console()
+    # Titles stand alone: rich would fold them to the width of their tables.
     console.print(f"{result['name']}: {result['split']} split, step {result['step']:,}")
     console.print(_summary(result))
     if "confusion" not in result:
@@ -32,12 +95,21 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
     console.print(_confusion(result))
     if "lengths" in result:
         console.print("Accuracy by length (steps with the end of sequence)")
-        console.print(_lengths(result["lengths"]))
+        rows = [
+            (
+                f"{row['lo']:,} - {row['hi']:,}" if row["lo"] < row["hi"] else f"{row['lo']:,}",
+                f"{row['n']:,}",
+                f"{row['accuracy']:.4f}",
+                _interval(row["interval_95"]),
+            )
+            for row in result["lengths"]
+        ]
+        head = ("length", "examples", "accuracy", "95 % interval")
+        console.print(to_screen(head, rows, no_wrap=True, plain=True))
 
 
 def _summary(result: Mapping[str, Any]) -> Table:
-    table = _table()
-    table.show_header = False
+    table = Table(box=box.SIMPLE_HEAD, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     run, now = result["run"], result["evaluation"]
@@ -68,46 +140,33 @@ def _summary(result: Mapping[str, Any]) -> Table:
 def _confusion(result: Mapping[str, Any]) -> Table:
     """Rows are true classes; a cell has the percent of its row above the count."""
     classes = result["classes"]
-    table = _table()
-    table.add_column("true", justify="right", style="bold", no_wrap=True)
-    for entry in classes:
-        table.add_column(f"{entry['class']}", justify="right", no_wrap=True)
-    table.add_column("all", justify="right", no_wrap=True)
-    for entry, counts in zip(classes, result["confusion"], strict=True):
-        cells = [_cell(count, entry["support"]) for count in counts]
-        cells[entry["class"]].stylize("bold")
-        table.add_row(f"{entry['class']}", *cells, f"\n{entry['support']:,}")
-    table.add_section()
-    predicted = [f"{entry['predicted']:,}" for entry in classes]
-    table.add_row("all", *predicted, f"{result['examples']:,}")
-    for name in ("precision", "recall"):
-        table.add_row(name, *(_percent(entry[name]) for entry in classes), "")
-    return table
 
+    def cell(count: int, support: int, right: bool) -> Text:
+        # Zeros are left out: where a model errs shows then at a glance.
+        text = f"{100 * count / support:.1f}\n{count:,}" if count else "\n"
+        return Text(text, style="bold" if right else "")
 
-def _lengths(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table()
-    for name in ("length", "examples", "accuracy", "95 % interval"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        span = f"{row['lo']:,} - {row['hi']:,}" if row["lo"] < row["hi"] else f"{row['lo']:,}"
-        table.add_row(
-            span, f"{row['n']:,}", f"{row['accuracy']:.4f}", _interval(row["interval_95"])
+    rows = [
+        (
+            Text(f"{true['class']}", style="bold"),
+            *(
+                cell(count, true["support"], named["class"] == true["class"])
+                for count, named in zip(counts, classes, strict=True)
+            ),
+            f"\n{true['support']:,}",
         )
+        for true, counts in zip(classes, result["confusion"], strict=True)
+    ]
+    head = ("true", *(f"{entry['class']}" for entry in classes), "all")
+    table = to_screen(head, rows, no_wrap=True, plain=True)
+    table.add_section()
+    named = [f"{entry['predicted']:,}" for entry in classes]
+    table.add_row(Text("all", style="bold"), *named, f"{result['examples']:,}")
+    for name in ("precision", "recall"):
+        rates = (entry[name] for entry in classes)
+        cells = ("-" if rate is None else f"{100 * rate:.1f}" for rate in rates)
+        table.add_row(Text(name, style="bold"), *cells, "")
     return table
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-
-
-def _cell(count: int, support: int) -> Text:
-    # Zeros are left out: where a model errs shows then at a glance.
-    return Text(f"{100 * count / support:.1f}\n{count:,}" if count else "\n")
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.1f}"
 
 
 def _interval(bounds: Sequence[float]) -> str:
@@ -122,38 +181,51 @@ def _code(git: Mapping[str, Any]) -> str:
 
 def print_analysis(result: Mapping[str, Any]) -> None:
     """Print a result of `analyze.analyze` to stdout."""
-    width = None if sys.stdout.isatty() else WIDTH
-    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    console = _console()
     edges = result["band_edges_rad_per_sample"]
     bands = [f"{low:.3g}-{high:.3g}" for low, high in itertools.pairwise(edges)]
-    console.print(f"{result['name']}: step {result['step']:,}, L = {result['length']:,}")
     layers = result["layers"]
+
+    def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        console.print(title)
+        console.print(to_screen(("layer", *columns), rows, words={0}, plain=True))
+
+    def change(layer: Mapping[str, Any], quantity: str, form: str) -> list[str]:
+        """Of each band, before > after."""
+        after = layer["after"][quantity]
+        before = layer["before"][quantity] or [None] * len(after)
+        pairs = zip(before, after, strict=True)
+        return [f"{'-' if a is None else format(a, form)} > {b:{form}}" for a, b in pairs]
+
+    console.print(f"{result['name']}: step {result['step']:,}, L = {result['length']:,}")
     for quantity, title in (
         ("variation", "Total variation of the transfer function, median of the channels"),
         ("energy", "Energy, median of the channels"),
     ):
-        console.print(f"{title}, before > after, by band in rad per sample")
-        rows = [
-            [f"{a:.3g} > {b:.3g}" for a, b in zip(*_both(layer, quantity), strict=True)]
-            for layer in layers
-        ]
-        console.print(_table_analyze_tables(layers, bands, rows))
-    console.print("Poles: |change of Im a| and of Re a, times the first dt; median / max")
-    names = ("Im a dt, rad", "Re a dt", "Im a, spacings", "with dt, rad", "aliased")
-    rows = []
-    for layer in layers:
-        after = layer["after"]
-        drifts = ("drift_im", "drift_re", "drift_spacings", "drift_with_dt")
-        cells = [_pair(after[quantity]) for quantity in drifts]
-        share = " > ".join(f"{layer[when]['aliased']:.1%}" for when in ("before", "after"))
-        rows.append([*cells, share])
-    console.print(_table_analyze_tables(layers, names, rows))
-    console.print("Filter: beta of the channels, least / median / most")
+        rows = [(layer["layer"], *change(layer, quantity, ".3g")) for layer in layers]
+        table(f"{title}, before > after, by band in rad per sample", bands, rows)
+    drifts = {
+        "drift_im": "Im a dt, rad",
+        "drift_re": "Re a dt",
+        "drift_spacings": "Im a, spacings",
+        "drift_with_dt": "with dt, rad",
+    }
     rows = [
-        [" / ".join(f"{b:.3g}" for b in layer[when]["beta"]) for when in ("before", "after")]
+        (
+            layer["layer"],
+            *(_pair(layer["after"][quantity]) for quantity in drifts),
+            " > ".join(f"{layer[when]['aliased']:.1%}" for when in ("before", "after")),
+        )
         for layer in layers
     ]
-    console.print(_table_analyze_tables(layers, ("before", "after"), rows))
+    title = "Poles: |change of Im a| and of Re a, times the first dt; median / max"
+    table(title, (*drifts.values(), "aliased"), rows)
+    ends = ("before", "after")
+    rows = [
+        (layer["layer"], *(" / ".join(f"{b:.3g}" for b in layer[when]["beta"]) for when in ends))
+        for layer in layers
+    ]
+    table("Filter: beta of the channels, least / median / most", ends, rows)
     taken = [layer for layer in layers if layer["after"]["gradient_share"] is not None]
     if not taken:
         console.print(
@@ -161,36 +233,10 @@ def print_analysis(result: Mapping[str, Any]) -> None:
             "S4 that the model calls."
         )
         return
-    console.print("Gradient by Im a: share of each band, first training batch, before > after")
-    rows = [
-        [
-            f"{'-' if a is None else f'{a:.1%}'} > {b:.1%}"
-            for a, b in zip(
-                layer["before"]["gradient_share"] or [None] * len(bands),
-                layer["after"]["gradient_share"],
-                strict=True,
-            )
-        ]
-        for layer in taken
-    ]
-    console.print(_table_analyze_tables(taken, bands, rows))
-
-
-def _both(layer: Mapping[str, Any], quantity: str) -> tuple[list[float], list[float]]:
-    return layer["before"][quantity], layer["after"][quantity]
+    rows = [(layer["layer"], *change(layer, "gradient_share", ".1%")) for layer in taken]
+    title = "Gradient by Im a: share of each band, first training batch, before > after"
+    table(title, bands, rows)
 
 
 def _pair(drift: Mapping[str, float] | None) -> str:
     return "-" if drift is None else f"{drift['median']:.2g} / {drift['max']:.2g}"
-
-
-def _table_analyze_tables(
-    layers: Sequence[Mapping[str, Any]], columns: Sequence[str], rows: Sequence[Sequence[str]]
-) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("layer", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for layer, row in zip(layers, rows, strict=True):
-        table.add_row(layer["layer"], *row)
-    return table

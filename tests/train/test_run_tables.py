@@ -1,11 +1,11 @@
-"""The table of the parameters."""
+"""The tables of a run that a person reads."""
 
 import re
 
 from rich.console import Console
 
-from ssm_jax.train.console import parameter_table
 from ssm_jax.train.optim import Group, GroupRow
+from ssm_jax.train.runs.tables import parameter_table
 
 
 def test_the_parameter_table_has_a_line_per_group_and_their_sum():
