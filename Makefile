@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: quickstart listops test lint slow lock clean
 
 quickstart: $(INSTALLED)
-	@rm -rf runs/quickstart
+	@if [ -e runs/quickstart/results.json ]; then rm -r runs/quickstart; fi
 	$(PY) scripts/denoise.py --folder=runs/quickstart
 
 listops: $(INSTALLED)

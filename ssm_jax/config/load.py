@@ -160,6 +160,12 @@ def shipped() -> dict[str, Path]:
     return {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in files}
 
 
+def _near(name: str) -> str:
+    """The end of a message about a missing file: the nearest here, or the shipped names."""
+    line = near_files(name)
+    return line if "nearest" in line else f"{line}; or name one of {', '.join(shipped())}"
+
+
 def _split(spec: str) -> tuple[str, str]:
     """The file and the argument of `FILE[:ARG]`, where FILE and ARG may have colons too.
 
@@ -186,11 +192,11 @@ def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any
     """
     asked = f"--config={spec}"
     if not spec:
-        raise ValueError(f"--config is missing; give --config=FILE.py{near_files('denoise')}.")
+        raise ValueError(f"--config is missing; give --config=FILE.py{_near('denoise')}.")
     name, arg = _split(spec)
     if not Path(name).is_file():
         if name.endswith(".py"):
-            raise ValueError(f"{asked}: there is no file {name}{near_files(name)}.")
+            raise ValueError(f"{asked}: there is no file {name}{_near(name)}.")
         near = ", ".join(get_close_matches(name, shipped(), cutoff=0)) or "none"
         raise ValueError(f"{asked}: no config that is shipped has this name; nearest: {near}.")
     module = types.ModuleType(f"config_file_{len(sys.modules)}")
