@@ -7,6 +7,7 @@ a layer of your own come from its constructor (`layers.options_of`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Mapping
@@ -94,6 +95,18 @@ class Option(NamedTuple):
         return f"{line} ({self.source})" if self.source else line
 
 
+def setting(default: Any, doc: str, *args: Any, **kwargs: Any) -> Any:
+    """A field of a dataclass that is an option too; the arguments are those of its row."""
+    row = Option(default, doc, *args, **kwargs)
+    return dataclasses.field(default=default, metadata={"option": row})
+
+
+def options_of(kind: Any, section: str) -> dict[str, Option]:
+    """The rows of the fields of a dataclass that are options, by key in a section."""
+    rows = {f.name: f.metadata["option"] for f in dataclasses.fields(kind) if f.metadata}
+    return {f"{section}.{name}": row for name, row in rows.items()}
+
+
 SIZE = Range(1, whole=True)
 COUNT = Range(0, whole=True)
 POSITIVE = Range(0, above=True)
@@ -138,11 +151,7 @@ OPTIONS: dict[str, Option] = {
     "task": Option("listops", "a task: a key of ssm_jax.tasks.TASKS"),
     "seed": Option(0, "of parameters, dropout and the order of the data", SEED),
     "batch_size": Option(32, "examples per step over all devices", SIZE),
-    "data.source": Option(
-        "generated",
-        "where the examples come from",
-        choices=("generated", "official", "sample", "fashion_mnist", "photographs", "stand_in"),
-    ),
+    "data.source": Option("generated", "where the examples come from; each task has its own"),
     "data.seed": Option(0, "of what is generated; not read for official data", SEED),
     "data.n_train": Option(
         0,
@@ -160,35 +169,6 @@ OPTIONS: dict[str, Option] = {
     ),
     "data.mean": Option(0.0, "real inputs become (p - mean) / std", unit="units of full white"),
     "data.std": Option(1.0, "see data.mean", POSITIVE, unit="units of full white"),
-    "data.listops.shorter_than": Option(
-        2_000, "kept are expressions strictly shorter than this", unit="tokens", source="LRA: 2,000"
-    ),
-    "data.listops.longer_than": Option(
-        500, "... and strictly longer than this", COUNT, unit="tokens", source="LRA: 500"
-    ),
-    "data.listops.max_depth": Option(10, "nesting", Range(2, 10), source="LRA: 10"),
-    "data.listops.max_args": Option(10, "operands of one operator", Range(2, 10), source="LRA: 10"),
-    "data.text.vocab": Option("char", "S4's, or LRA's", choices=("char", "byte")),
-    "data.text.min_freq": Option(
-        15, "characters rarer in training are unknown", SIZE, source="S4: 15"
-    ),
-    "data.text.val_fraction": Option(
-        0.0, "of training; 0: val is test, as published", Range(0, 0.5)
-    ),
-    "data.image.n_held_out": Option(
-        5_000, "training images for validation", Range(1, 49_999), source="S4: 5,000"
-    ),
-    "data.pathfinder.upstream": Option(True, "generate with the original's border behaviour"),
-    "data.pathfinder.allow_mismatch": Option(
-        False, "accept official files that are not 200,000 images"
-    ),
-    "data.denoise.height": Option(
-        2_048, "height * width is data.padded_length", SIZE, unit="pixels"
-    ),
-    "data.denoise.width": Option(128, "of an image", SIZE, unit="pixels"),
-    "data.denoise.amplitude": Option(
-        0.5, "of stripes, at most", Range(0), unit="units of full white"
-    ),
     "model.layer": Option("s4d", "s4d | s5 | s4: a key of ssm_jax.layers.LAYERS"),
     "model.depth": Option(6, "residual blocks", SIZE),
     "model.d_model": Option(128, "channels H", SIZE),
@@ -289,9 +269,6 @@ OPTIONS: dict[str, Option] = {
     "model.s5.clip_eigs": Option(False, "keep Re A at most -1e-4"),
     "model.s4.b_clip": Option(
         2.0, "Im B starts within +-b_clip; 0: no clip", Range(0), source="OC-27: 2"
-    ),
-    "model.waves.legacy_unsymmetric": Option(
-        False, "the filter that the official program has", source="OC-19"
     ),
     "train.epochs": Option(
         0.0, "length of training: give epochs or steps, the other stays 0", Range(0)

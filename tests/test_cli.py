@@ -11,7 +11,6 @@ from ssm_jax import config
 from ssm_jax.config import argv as options
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
-from ssm_jax.options import OPTIONS
 
 FLAGS = (cli.WORKDIR, cli.WANDB, cli.DRY_RUN)
 CONFIG = """
@@ -321,7 +320,7 @@ def test_help_shows_every_flag_and_option_with_its_comment(capsys):
         )
     assert "factor on Im A at initialization, > 0 (OC-2: freqscale)" in text
     assert "[model.beta] exponent of the Sobolev filter" in text
-    for key, option in OPTIONS.items():
+    for key, option in config.rows().items():
         (line,) = [line for line in text.splitlines() if f"--config.{key}=" in line]
         assert line.endswith(f" {option.help}") and option.doc in line and option.source in line
 

@@ -5,8 +5,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config
 from ssm_jax.config import check as config_check
-from ssm_jax.options import OPTIONS
-from ssm_jax.tasks import TASKS
+from ssm_jax.tasks import TASKS, find_task
 
 
 def valid() -> ConfigDict:
@@ -124,12 +123,13 @@ def test_a_seed_that_jax_would_cut_is_refused(key):
 
 def test_every_rule_can_fail():
     """Each option with a range or choices has a wrong value above; groups have the rules of A."""
-    ruled = {key for key, row in OPTIONS.items() if row.within or row.choices}
+    rows = config.rows()
+    ruled = {key for key, row in rows.items() if row.within or row.choices}
     assert not config_check.range_faults(valid())
     groups = {key for key in ruled if key.startswith("optim.groups.")}
     assert ruled - groups <= set(WRONG)
     for key in ruled:
-        wrong = WRONG.get(key, -1.0 if OPTIONS[key].within else "?")
+        wrong = WRONG.get(key, -1.0 if rows[key].within else "?")
         (fault,) = config_check.range_faults(changed(key, wrong))
         assert fault.startswith(f"{key}={wrong!r} ")
 
@@ -273,9 +273,32 @@ def test_a_value_of_two_options_needs_its_name():
 
 
 def test_what_may_choose_a_checkpoint_is_what_the_task_counts():
-    for name, task in TASKS.items():
-        metrics = config_check.METRICS.get(name, ("accuracy", "loss"))
-        assert tuple(task.metrics) == metrics, name
+    for name in TASKS:
+        cfg = changed("train.select_metric", "f1")
+        cfg.task = name
+        with pytest.raises(ValueError) as refused:
+            config_check.check(cfg)
+        metrics = {"denoise": "psnr, loss", "waves": "error, loss"}.get(name, "accuracy, loss")
+        assert f"'f1' is not known to task={name!r}; choose one of {metrics}." in str(refused.value)
+        assert ", ".join(find_task(name).metrics) == metrics
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value", "owner"),
+    [
+        ("text", "data.listops.max_depth", 5, "task listops"),
+        ("listops", "data.pathfinder.upstream", False, "tasks pathfinder and pathx"),
+        ("listops", "model.waves.legacy_unsymmetric", True, "task waves"),
+    ],
+)
+def test_an_option_of_another_task_is_refused(task, key, value, owner):
+    cfg = changed(key, value)
+    cfg.task, cfg.data.source = task, find_task(task).sources[0]
+    with pytest.raises(ValueError) as refused:
+        config_check.check(cfg)
+    assert str(refused.value) == (
+        f"{key} has no effect in task {task!r}; it is an option of the {owner}."
+    )
 
 
 def test_a_metric_of_another_task_is_refused():
@@ -286,6 +309,7 @@ def test_a_metric_of_another_task_is_refused():
 def test_an_option_that_a_tasks_model_does_not_read_is_refused():
     cfg = valid()
     cfg.task, cfg.train.select_metric = "denoise", "psnr"
+    cfg.data.source = "photographs"
     config_check.check(cfg)
     cfg.model.depth = 2
     with pytest.raises(ValueError, match="depth=2 is not read with task='denoise'"):

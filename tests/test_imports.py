@@ -20,10 +20,10 @@ MAY_IMPORT = {
     "models": {"layers", "kernels", "ranges", "jax", "numpy", "flax"},
     "data": {"files", "lock", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
     "lra": {
-        "data", "files", "progress", "tables", "config",
+        "tasks", "options", "data", "files", "progress", "tables", "config",
         "ml_collections", "numpy", "PIL", "numba", "scipy",
     },
-    "tasks": {"models", "layers", "data", "lra", "stories", "jax", "flax", "optax"},
+    "tasks": {"models", "layers", "data", "options", "jax", "flax", "optax"},
     "train": {
         "tasks", "data", "config", "analysis", "plots", "layers", "kernels",
         "files", "lock", "progress", "stop", "tables",
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     },
     "stories": {
         "sweep", "train", "tasks", "data", "models", "layers", "kernels", "analysis", "plots",
-        "config", "stop", "ranges", "files", "progress", "tables",
+        "config", "stop", "options", "ranges", "files", "progress", "tables",
         "jax", "numpy", "flax", "PIL", "rich", "ml_collections", "matplotlib",
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
@@ -41,7 +41,7 @@ MAY_IMPORT = {
         "sweep", "stories", "train", "tasks", "lra", "data", "init", "kernels", "analysis", "plots",
         "config", "stop", "files", "tables", "numpy", "rich", "ml_collections",
     },
-    "config": {"options", "files", "stop", "jax", "ml_collections"},
+    "config": {"options", "tasks", "files", "stop", "jax", "ml_collections"},
     "lock": {"files", "progress", "stop"},
     "progress": {"files", "rich", "jax"},
     "tables": {"rich"},
@@ -183,6 +183,20 @@ FRESH = {
     "training": (
         modules("tasks") + modules("train") + ["ssm_jax.data.loader"],
         {"tensorflow_datasets", "matplotlib"},
+    ),
+    "tasks": (  # which are asked for their options and metrics before JAX is needed
+        [
+            "ssm_jax.tasks",
+            *(
+                f"ssm_jax.{name}"
+                for name in (
+                    "lra.catalog",
+                    "stories.denoise",
+                    "stories.waves",
+                )
+            ),
+        ],
+        {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "matplotlib"},
     ),
     "analysis": (modules("analysis"), {"orbax", "grain", "tensorflow_datasets", "ml_collections"}),
     "command_line": (

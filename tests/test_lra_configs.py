@@ -52,6 +52,7 @@ def parameters(cfg):
         d_input=None if vocab_size else 1,
         n_classes=n_classes,
         paired=cfg.task == "retrieval",
+        padded_length=cfg.data.padded_length,
     )
     options = cfg.model.to_dict()
     return nnx.eval_shape(

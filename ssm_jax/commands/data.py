@@ -297,9 +297,9 @@ def _from_task(cfg: ConfigDict, place: DataPaths, n: int) -> Read:
     Raises:
       ValueError: a task whose examples are no sequences.
     """
-    from ssm_jax.tasks import TASKS
+    from ssm_jax.tasks import find_task
 
-    dataset = TASKS[cfg.task].open_data(cfg.data.to_dict(), place)
+    dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), place)
     sequences: list[np.ndarray] = []
     for index in _spread(dataset.size("train"), n):
         batch = dataset.gather("train", np.array([index]))

@@ -170,11 +170,11 @@ def _report(runs: list[Run], command: cli.Command, words: list[str]) -> dict[str
     from ssm_jax.files import replace_atomically, write_json
     from ssm_jax.plots.heatmap import draw_sweep
     from ssm_jax.sweep.results import caption, document_of, to_csv, to_markdown
-    from ssm_jax.tasks import TASKS
+    from ssm_jax.tasks import find_task
     from ssm_jax.train.record import published
 
     cfg, values, _ = command
-    folder, task = values["folder"], TASKS[cfg.task]
+    folder, task = values["folder"], find_task(cfg.task)
     metric = values["metric"] or task.headline
     document = document_of(
         runs,

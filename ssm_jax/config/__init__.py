@@ -12,10 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssm_jax.options import OPTIONS
+from ssm_jax.options import OPTIONS, Option
+from ssm_jax.tasks import TASKS, find_task
 
 __all__ = [
-    "COSMETIC", "default", "digest", "flatten", "identity", "parse_arg", "rates", "smoke",
+    "COSMETIC", "default", "digest", "flatten", "identity", "parse_arg", "rates", "rows", "smoke",
 ]  # fmt: skip
 
 # Options that change what is shown or kept, never a number of the run: they may differ when a run
@@ -23,10 +24,15 @@ __all__ = [
 COSMETIC = ("name", "notes", "log", "checkpoint", "figures", "reference")
 
 
+def rows() -> dict[str, Option]:
+    """The row of every option by key: those that all experiments share, then each task's own."""
+    return OPTIONS | {key: row for name in TASKS for key, row in find_task(name).options.items()}
+
+
 def default() -> ConfigDict:
     """Every option with its default. These reproduce no experiment; `configs/` has those."""
     tree: dict[str, Any] = {}
-    for key, option in OPTIONS.items():
+    for key, option in rows().items():
         *sections, name = key.split(".")
         node = tree
         for section in sections:

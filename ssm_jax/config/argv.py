@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import local_path
-from ssm_jax.options import OPTIONS, SECTIONS
+from ssm_jax.options import SECTIONS
 
 BOOLS = {"true": True, "yes": True, "on": True, "1": True}
 BOOLS |= {"false": False, "no": False, "off": False, "0": False}
@@ -232,7 +232,7 @@ def print_help(
         return
     print("\nOptions of the experiment, with their defaults:")
     headed: set[str] = set()
-    for key, option in OPTIONS.items():
+    for key, option in config_lib.rows().items():
         section = key.rpartition(".")[0]
         if section in SECTIONS and section not in headed:
             print(f"  [{section}] {SECTIONS[section]}")

@@ -6,8 +6,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssm_jax.config import default, flatten
-from ssm_jax.options import LARGEST, OPTIONS, SEED, Option
+from ssm_jax.config import default, flatten, rows
+from ssm_jax.options import LARGEST, SEED, Option
+from ssm_jax.tasks import TASKS, Task, find_task
 
 # What each layer can start with
 DISCRETE_INITS = ("dfout", "ring")
@@ -15,9 +16,6 @@ _S4D_INITS = ("s4d_lin", "s4d_inv", "s4d_legs", "fout", "ptd", *DISCRETE_INITS)
 INITS = {"s4d": _S4D_INITS, "s5": ("legs", *_S4D_INITS), "s4": ("legs", "fout")}
 
 
-# What can choose the best checkpoint, by task; in all others accuracy and loss
-METRICS = {"denoise": ("psnr", "loss"), "waves": ("error", "loss")}
-_LABELLED_METRICS = ("accuracy", "loss")
 # Options of `model` that a task reads; one that is not here reads them all
 READ = {
     "denoise": ("d_state", "alpha", "beta.", "dt_min", "dt_max"),
@@ -47,8 +45,8 @@ def _fault(key: str, value: Any, option: Option) -> str | None:
 def range_faults(cfg: ConfigDict) -> list[str]:
     """A line for each option that is out of its range or choices, choices first."""
     flat = flatten(cfg)
-    rows = sorted(OPTIONS.items(), key=lambda item: not item[1].choices)
-    return [line for key, row in rows if (line := _fault(key, flat[key], row)) is not None]
+    ordered = sorted(rows().items(), key=lambda item: not item[1].choices)
+    return [line for key, row in ordered if (line := _fault(key, flat[key], row)) is not None]
 
 
 def _model_faults(model: ConfigDict) -> list[str]:
@@ -103,7 +101,6 @@ def _model_faults(model: ConfigDict) -> list[str]:
     if rule == "none":
         unread["dt_"] = "model.discretization='none'"
     standard = flatten(default().model)
-    unread["waves."] = "this task"
     for key, value in flatten(model).items():
         reason = next((why for start, why in unread.items() if key.startswith(start)), None)
         if reason and value != standard[key]:
@@ -113,7 +110,7 @@ def _model_faults(model: ConfigDict) -> list[str]:
     return faults
 
 
-def _task_faults(task: str, model: ConfigDict) -> list[str]:
+def _network_faults(task: str, model: ConfigDict) -> list[str]:
     """Options of the model that were set and that the task's own model does not read."""
     standard = flatten(default().model)
     return [
@@ -123,6 +120,31 @@ def _task_faults(task: str, model: ConfigDict) -> list[str]:
     ]
 
 
+def _task_faults(cfg: ConfigDict, task: Task) -> list[str]:
+    """What the task of a config does not know, and options of other tasks that were set."""
+    faults = []
+    data, metric, flat = cfg.data, cfg.train.select_metric, flatten(cfg)
+    if task.sources and data.source not in task.sources:
+        faults.append(
+            f"data.source={data.source!r} is not known to {cfg.task}; "
+            f"choose one of {', '.join(task.sources)}."
+        )
+    if metric not in task.metrics:
+        faults.append(
+            f"train.select_metric={metric!r} is not known to task={cfg.task!r}; "
+            f"choose one of {', '.join(task.metrics)}."
+        )
+    owners: dict[str, list[str]] = {}
+    for name in TASKS:
+        for key, row in find_task(name).options.items():
+            if key not in task.options and flat[key] != row.default:
+                owners.setdefault(key, []).append(name)
+    for key, names in owners.items():
+        tasks = f"task{'s' if names[1:] else ''} {' and '.join(names)}"
+        faults.append(f"{key} has no effect in task {cfg.task!r}; it is an option of the {tasks}.")
+    return [*faults, *task.faults(data.to_dict())]
+
+
 def check(cfg: ConfigDict) -> None:
     """Refuse values and combinations that cannot work.
 
@@ -130,14 +152,17 @@ def check(cfg: ConfigDict) -> None:
       ValueError: one line per fault: what was asked, what is allowed.
     """
     faults = range_faults(cfg)
-    data, train = cfg.data, cfg.train
-    metrics = METRICS.get(cfg.task, _LABELLED_METRICS)
-    if train.select_metric not in metrics:
-        faults.append(
-            f"train.select_metric={train.select_metric!r} is not known to task={cfg.task!r}; "
-            f"choose one of {', '.join(metrics)}."
-        )
-    faults += _task_faults(cfg.task, cfg.model) if cfg.task in READ else _model_faults(cfg.model)
+    train = cfg.train
+    try:
+        task = find_task(cfg.task)
+    except ValueError as error:
+        faults.append(str(error))
+    else:
+        faults += _task_faults(cfg, task)
+    if cfg.task in READ:
+        faults += _network_faults(cfg.task, cfg.model)
+    else:
+        faults += _model_faults(cfg.model)
     if (train.epochs > 0) == (train.steps > 0):
         faults.append(
             f"give train.epochs or train.steps, and leave the other at 0; "
@@ -147,18 +172,6 @@ def check(cfg: ConfigDict) -> None:
         faults.append(
             f"batch_size={cfg.batch_size} does not split into train.accumulate={train.accumulate} "
             "equal parts; use a multiple of it."
-        )
-    listops = data.listops
-    if listops.longer_than + 1 >= listops.shorter_than:
-        faults.append(
-            f"no expression is longer than {listops.longer_than} and shorter than "
-            f"{listops.shorter_than} tokens; raise data.listops.shorter_than."
-        )
-    generated = cfg.task == "listops" and data.source == "generated"
-    if generated and listops.shorter_than > data.padded_length:
-        faults.append(
-            f"data.padded_length={data.padded_length} cannot hold {listops.shorter_than - 1} "
-            f"tokens and the end of sequence; use at least {listops.shorter_than}."
         )
     if cfg.schedule.total_steps and cfg.schedule.warmup_steps >= cfg.schedule.total_steps:
         faults.append(

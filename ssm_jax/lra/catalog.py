@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from ssm_jax.lra.listops_generator import Spec
 from ssm_jax.lra.pathfinder import PathfinderOptions, pathfinder, pathx
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.text import TextOptions, text
+from ssm_jax.options import options_of
+from ssm_jax.tasks.task import Task, classification
 
 SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
 _DRAWN = ("seed", *SPLITS_OF_COUNTS)  # options of random data
@@ -188,6 +191,33 @@ def open_data(task: str, options: Mapping[str, Any], place: DataPaths) -> Labell
         return open_dataset(folder, options["padded_length"], counts=counts, **of_form)
     except DamagedError as error:
         raise ValueError(f"{str(error).removesuffix('.')}: {recipe.asked}") from None
+
+
+def _listops_faults(data: Mapping[str, Any]) -> Iterator[str]:
+    longer, shorter = data["listops"]["longer_than"], data["listops"]["shorter_than"]
+    if longer + 1 >= shorter:
+        yield (
+            f"no expression is longer than {longer} and shorter than {shorter} tokens; raise "
+            "data.listops.shorter_than."
+        )
+    if data["source"] == "generated" and shorter > data["padded_length"]:
+        yield (
+            f"data.padded_length={data['padded_length']} cannot hold {shorter - 1} tokens and the "
+            f"end of sequence; use at least {shorter}."
+        )
+
+
+def _task(name: str) -> Task:
+    entry = CATALOG[name]
+    return classification(
+        functools.partial(open_data, name),
+        options=options_of(entry.options, f"data.{entry.section}"),
+        sources=entry.sources,
+        **({"faults": _listops_faults} if name == "listops" else {}),
+    )
+
+
+LISTOPS, TEXT, RETRIEVAL, IMAGE, PATHFINDER, PATHX = map(_task, CATALOG)
 
 
 def command_of(folder: Path, data_dir: Path) -> str:

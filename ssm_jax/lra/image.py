@@ -25,6 +25,7 @@ from ssm_jax.data.fetch import fetch
 from ssm_jax.data.prepare import DataPaths, Recipe, command
 from ssm_jax.lra import cifar, stand_in
 from ssm_jax.lra.cifar import Pixels
+from ssm_jax.options import Range, setting
 from ssm_jax.progress import stage
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -170,7 +171,9 @@ class ImageOptions(stand_in.Drawn):
         S4, whose 5,000 they are).
     """
 
-    n_held_out: int = 5_000
+    n_held_out: int = setting(
+        5_000, "training images for validation", Range(1, 49_999), source="S4: 5,000"
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_held_out < 50_000:

@@ -29,6 +29,7 @@ import numpy as np
 
 from ssm_jax.data.examples import SPLITS, Ragged
 from ssm_jax.lra.shards import Arrays, Sharded, fill, finish
+from ssm_jax.options import COUNT, Range, setting
 
 CLOSE = 3
 DIGIT = 4  # the id of digit 0
@@ -116,7 +117,7 @@ class Spec(Sharded):
     Attributes:
       seed: of all random numbers, 0..2**63-1.
       n_train, n_val, n_test: distinct expressions in each split, >= 1.
-      shorter_than, longer_than: strict bounds on the length of an expression.
+      shorter_than, longer_than: bounds on the length of an expression.
       max_depth: levels of the tree, the digits of the last level included; >= 2.
       max_args: operands of one operator, 2..99.
 
@@ -131,10 +132,12 @@ class Spec(Sharded):
     n_train: int = 96_000
     n_val: int = 2_000
     n_test: int = 2_000
-    shorter_than: int = 2_000
-    longer_than: int = 500
-    max_depth: int = 10
-    max_args: int = 10
+    shorter_than: int = setting(
+        2_000, "expressions kept are strictly shorter", unit="tokens", source="LRA: 2,000"
+    )
+    longer_than: int = setting(500, "... and longer", COUNT, unit="tokens", source="LRA: 500")
+    max_depth: int = setting(10, "nesting", Range(2, 10), source="LRA: 10")
+    max_args: int = setting(10, "operands of one operator", Range(2, 10), source="LRA: 10")
 
     def __post_init__(self) -> None:
         bounds = {

@@ -32,6 +32,7 @@ from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
 from ssm_jax.data.release import Release
 from ssm_jax.data.store import write_mapped
 from ssm_jax.lra.pathfinder_generator import GENERATOR_VERSION, Spec, generate_images
+from ssm_jax.options import setting
 from ssm_jax.progress import stage
 
 OFFICIAL_ROWS = 200_000
@@ -204,8 +205,8 @@ class PathfinderOptions:
     n_train: int = 160_000
     n_val: int = 20_000
     n_test: int = 20_000
-    upstream: bool = True
-    allow_mismatch: bool = False
+    upstream: bool = setting(True, "generate with the original's border behaviour")
+    allow_mismatch: bool = setting(False, "accept official files that are not 200,000 images")
 
     def __post_init__(self) -> None:
         for name in ("n_train", "n_val", "n_test"):

@@ -30,6 +30,7 @@ from ssm_jax.data.prepare import DataPaths, Recipe, command
 from ssm_jax.data.release import Release, find_release, members, sha256_of
 from ssm_jax.lra import stand_in
 from ssm_jax.lra.vocabulary import SPECIALS, Vocabulary
+from ssm_jax.options import SIZE, Range, setting
 
 FOLDER = "aclImdb"
 OFFICIAL_BYTES = 84_125_825  # of aclImdb_v1.tar.gz
@@ -230,10 +231,10 @@ class TextOptions(stand_in.Drawn):
       ValueError: for values out of range.
     """
 
-    vocab: str = "char"
-    min_freq: int = 15
+    vocab: str = setting("char", "of S4, or of LRA", choices=VOCABS)
+    min_freq: int = setting(15, "characters rarer in training are unknown", SIZE, source="S4: 15")
     max_length: int = 4_096
-    val_fraction: float = 0.0
+    val_fraction: float = setting(0.0, "of training; 0: val is test, as published", Range(0, 0.5))
 
     def __post_init__(self) -> None:
         if self.vocab not in VOCABS:

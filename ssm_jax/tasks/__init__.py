@@ -1,40 +1,43 @@
 """What is trained, by name: the Long Range Arena, and what shows a frequency bias."""
 
-import functools
-import importlib
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
 
-from ssm_jax.lra.catalog import CATALOG
-from ssm_jax.tasks.classification import classification_of
-from ssm_jax.tasks.task import Batch, Sums, Task, mean_metrics, sample_batch
+from ssm_jax.options import Option
+from ssm_jax.tasks.task import (
+    Batch,
+    Lazy,
+    Sums,
+    Task,
+    classification,
+    imported,
+    mean_metrics,
+)
 
-__all__ = ["TASKS", "Batch", "Sums", "Task", "mean_metrics", "sample_batch"]
+__all__ = [
+    "TASKS", "Batch", "Lazy", "Option", "Sums", "Task", "classification", "find_task",
+    "mean_metrics",
+]  # fmt: skip
 
-STORIES = {
-    "denoise": "ssm_jax.stories.denoise.task:DENOISE",
-    "waves": "ssm_jax.stories.waves.task:WAVE_REGRESSION",
+# Where a task is, "module:name"; imported when it is asked for, and then without JAX.
+TASKS: dict[str, str | Task] = {
+    "listops": "ssm_jax.lra.catalog:LISTOPS",
+    "text": "ssm_jax.lra.catalog:TEXT",
+    "retrieval": "ssm_jax.lra.catalog:RETRIEVAL",
+    "image": "ssm_jax.lra.catalog:IMAGE",
+    "pathfinder": "ssm_jax.lra.catalog:PATHFINDER",
+    "pathx": "ssm_jax.lra.catalog:PATHX",
+    "denoise": "ssm_jax.stories.denoise:DENOISE",
+    "waves": "ssm_jax.stories.waves:WAVES",
 }
 
 
-@functools.cache
-def _task(name: str) -> Task:
-    if name in CATALOG:
-        return classification_of(name)
-    module, _, attribute = STORIES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+def find_task(name: str) -> Task:
+    """The task of a name.
 
-
-class _Tasks(Mapping[str, Task]):
-    """Those of the stories are imported on use: a story imports this package."""
-
-    def __getitem__(self, name: str) -> Task:
-        return _task(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter((*CATALOG, *STORIES))
-
-    def __len__(self) -> int:
-        return len(CATALOG) + len(STORIES)
-
-
-TASKS: Mapping[str, Task] = _Tasks()
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}.")
+    found = TASKS[name]
+    return found if isinstance(found, Task) else imported(found)

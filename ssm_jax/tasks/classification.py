@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +12,8 @@ from jax import Array
 
 from ssm_jax.data.dataset import LabelledDataset
 from ssm_jax.layers.inputs import checked_ids
-from ssm_jax.lra.catalog import open_data
 from ssm_jax.models import PairClassifier, SequenceClassifier
-from ssm_jax.tasks.task import Batch, Sums, Task
+from ssm_jax.tasks.task import Batch, Sums
 
 # Options of `cfg.model` about the network around the layers
 OUTER_OPTIONS = (
@@ -69,18 +67,6 @@ def layer_arguments(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if layer == "s5" and not beta["learn"] and beta["init"] == 0:
         shared["beta"] = None  # then it runs as a scan, as published
     return {**shared, **own}
-
-
-def classification_of(name: str) -> Task:
-    """The task of a data set of the catalog."""
-    return Task(
-        open_data=functools.partial(open_data, name),
-        build_model=build_classifier,
-        train_sums=train_sums,
-        eval_sums=eval_sums,
-        metrics={"accuracy": "max", "loss": "min"},
-        predict=predict,
-    )
 
 
 def train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:

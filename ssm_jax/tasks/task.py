@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-import jax
-from flax import nnx
-from jax import Array
+from ssm_jax.options import Option
 
-from ssm_jax.data.dataset import Dataset
-from ssm_jax.data.prepare import DataPaths
+if TYPE_CHECKING:
+    from flax import nnx
+    from jax import Array
+
+    from ssm_jax.data.dataset import Dataset
+    from ssm_jax.data.prepare import DataPaths
 
 # What `Dataset.gather` returns; in evaluation also mask (B,), 1 = a real example
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Any]
 # "loss", "count" and the metrics of a task, each summed over the real examples of a batch
-Sums = dict[str, Array]
+Sums = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,12 @@ class Task:
         the task has no classes.
       circular: the model convolves on a circle of L steps in closed form, without calling its
         layers. Other models pad to 2L steps, on which the filters of their layers then act.
+      options: rows of the options that this task alone reads, by dotted key, such as
+        "data.series.noise".
+      sources: the values of data.source that `open_data` knows; (): it does not read it.
+      network: what `build_model` gives the options of `cfg.model` to. Those that are no argument of
+        it, nor of the layer if "layer" is one, have no effect and are refused. None: all are read.
+      faults: (options of `cfg.data`) -> lines about those that do not go together.
     """
 
     open_data: Callable[[Mapping[str, Any], DataPaths], Dataset]
@@ -44,6 +55,10 @@ class Task:
     metrics: Mapping[str, Literal["max", "min"]]
     predict: Callable[[nnx.Module, Batch], dict[str, Array]] | None = None
     circular: bool = False
+    options: Mapping[str, Option] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    network: Callable[..., Any] | None = None
+    faults: Callable[[Mapping[str, Any]], Iterable[str]] = lambda data: ()
 
     @property
     def headline(self) -> str:
@@ -51,12 +66,55 @@ class Task:
         return next(iter(self.metrics))
 
 
+class Lazy:
+    """A function or class of another module, "module:name", imported when it is first used.
+
+    So a task can be asked for its options and metrics before JAX is imported.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    @functools.cached_property
+    def target(self) -> Callable[..., Any]:
+        return imported(self.where)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.target(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.target)
+
+
+def imported(where: str) -> Any:
+    """What "module:name" names."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def classification(
+    open_data: Callable[[Mapping[str, Any], DataPaths], Dataset], **about: Any
+) -> Task:
+    """A task of labelled sequences, with the network of the Long Range Arena.
+
+    Args:
+      open_data: see Task; the data set has `n_classes`, `vocab_size`, `d_input` and `paired`.
+      **about: further attributes of Task.
+    """
+    module = "ssm_jax.tasks.classification"
+    return Task(
+        open_data=open_data,
+        build_model=Lazy(f"{module}:build_classifier"),
+        train_sums=Lazy(f"{module}:train_sums"),
+        eval_sums=Lazy(f"{module}:eval_sums"),
+        predict=Lazy(f"{module}:predict"),
+        metrics={"accuracy": "max", "loss": "min"},
+        network=Lazy("ssm_jax.models:SequenceClassifier"),
+        **about,
+    )
+
+
 def mean_metrics(sums: Mapping[str, Any]) -> dict[str, Any]:
     """Sums over examples to means, without "count"."""
     return {name: total / sums["count"] for name, total in sums.items() if name != "count"}
-
-
-def sample_batch(dataset: Dataset, batch_size: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a training batch."""
-    shapes = dataset.shapes(batch_size, length)
-    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}

@@ -24,7 +24,7 @@ from ssm_jax.data.loader import Batch, Order, bucket_lengths, eval_batches, trai
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.sharding import DATA_AXIS
 from ssm_jax.progress import Progress, say
-from ssm_jax.tasks import TASKS, Task, mean_metrics, sample_batch
+from ssm_jax.tasks import Task, find_task, mean_metrics
 from ssm_jax.train.checkpoint.manifest import Identity
 from ssm_jax.train.optim import (
     GroupRow,
@@ -94,7 +94,7 @@ class Experiment:
 
     @property
     def task(self) -> Task:
-        return TASKS[self.cfg.task]
+        return find_task(self.cfg.task)
 
     @property
     def filter_period(self) -> int:
@@ -129,7 +129,8 @@ class Experiment:
     def abstract_batch(self, length: int | None = None, *, evaluation: bool = False) -> Shapes:
         """Shapes, dtypes and placement of a batch of sequences of a length; None: the longest."""
         size = self.eval_batch_size if evaluation else self.cfg.batch_size
-        batch = sample_batch(self.dataset, size, length or self.dataset.padded_length)
+        shapes = self.dataset.shapes(size, length or self.dataset.padded_length)
+        batch = {name: jax.ShapeDtypeStruct(*described) for name, described in shapes.items()}
         if evaluation:
             batch["mask"] = jax.ShapeDtypeStruct((size,), np.float32)
         return self._placed(batch, self.batch_sharding)
@@ -248,7 +249,7 @@ class Experiment:
 
 
 def _abstract_model(task: str, dataset: Dataset, options: Mapping[str, Any]) -> nnx.Module:
-    build_model = TASKS[task].build_model
+    build_model = find_task(task).build_model
     return nnx.eval_shape(lambda: build_model(dataset, options, nnx.Rngs(params=jax.random.key(0))))
 
 
@@ -265,9 +266,7 @@ def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Expe
       FileNotFoundError: data that are not there and cannot be made.
     """
     check(cfg)
-    if cfg.task not in TASKS:
-        raise ValueError(f"unknown task {cfg.task!r}; choose one of {', '.join(TASKS)}.")
-    dataset = TASKS[cfg.task].open_data(cfg.data.to_dict(), DataPaths(data_dir, files))
+    dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), DataPaths(data_dir, files))
     return assemble(cfg, dataset)
 
 

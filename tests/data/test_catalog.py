@@ -14,7 +14,7 @@ from ssm_jax.config import check as config_check
 from ssm_jax.config import cli
 from ssm_jax.data.prepare import SOURCES, DataPaths, command
 from ssm_jax.lra.catalog import CATALOG, SPLITS_OF_COUNTS, open_data, recipe_of
-from ssm_jax.stories.denoise import data as denoise
+from ssm_jax.stories.denoise import DENOISE
 
 # Of every task; in a config they are beside the sections, max_length is padded_length there
 COMMON = {"seed", *SPLITS_OF_COUNTS, "max_length"}
@@ -50,11 +50,11 @@ def test_every_section_is_that_of_a_task():
 
 
 def test_the_choices_of_a_config_are_those_of_the_data():
-    for key, choices in (
-        ("data.source", {*SOURCES, *denoise.SOURCES}),
-        ("data.text.vocab", ("char", "byte")),
-    ):
+    wanted = [("data.source", task, entry.sources) for task, entry in CATALOG.items()]
+    wanted += [("data.source", "denoise", DENOISE.sources), ("data.source", "waves", ["generated"])]
+    for key, task, choices in [*wanted, ("data.text.vocab", "text", ("char", "byte"))]:
         cfg = config.default()
+        cfg.task = task
         cfg.update_from_flattened_dict({key: "?"})
         with pytest.raises(ValueError, match=key) as caught:
             config_check.check(cfg)

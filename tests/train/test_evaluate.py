@@ -156,6 +156,7 @@ def test_buckets_change_the_order_of_the_examples_but_no_count(untrained):
 def test_length_of_a_pair_is_the_longer_of_the_two(data_dir):
     experiment = tiny_experiment(
         data_dir, task="retrieval", data__source="stand_in", data__padded_length=64,
+        data__listops__longer_than=500, data__listops__shorter_than=2_000,
         data__n_train=16, data__n_val=8, data__n_test=10, data__buckets=2,
         model__depth=1, model__d_model=2, model__d_state=1,
     )  # fmt: skip

@@ -22,6 +22,7 @@ from ssm_jax.data.dataset import Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.prepare import DataPaths
+from ssm_jax.stories.denoise import DENOISE
 from ssm_jax.stories.denoise.celeba import ARCHIVE, CelebA
 
 FOLDER = Path(__file__).parent / "photos"  # LICENSES.md there names authors and licences
@@ -92,7 +93,6 @@ def _crop(
     return pixels[:, ::-1] if flip < 0.5 else pixels
 
 
-SOURCES = ("photographs", "official")
 _NOISE_STREAM = 1 << 32  # past the streams of the crops
 
 
@@ -184,9 +184,10 @@ def open_denoise(options: Mapping[str, Any], place: DataPaths) -> DenoiseDataset
     """
     own, source, seed = options["denoise"], options["source"], options["seed"]
     size = own["height"], own["width"]
-    if source not in SOURCES:
+    if source not in DENOISE.sources:
         raise ValueError(
-            f"data.source={source!r} is not known to denoise; choose one of {', '.join(SOURCES)}."
+            f"data.source={source!r} is not known to denoise; "
+            f"choose one of {', '.join(DENOISE.sources)}."
         )
     if options["padded_length"] != size[0] * size[1]:
         raise ValueError(

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ssm_jax.stories.denoise.data import DenoiseDataset, open_denoise
+from ssm_jax.stories.denoise.data import DenoiseDataset
 from ssm_jax.stories.denoise.model import Denoiser
-from ssm_jax.tasks.task import Batch, Sums, Task
+from ssm_jax.tasks.task import Batch, Sums
 
 Q = 2.99433  # rad per pixel
 PEAK = 2.0  # from black to white
@@ -92,12 +92,3 @@ def eval_sums(model: Any, batch: Batch) -> Sums:
 
 def _mean_square(x_BL3: Array) -> Array:
     return jnp.mean(x_BL3 * x_BL3, axis=(1, 2))
-
-
-DENOISE = Task(
-    open_data=open_denoise,
-    build_model=build_denoiser,
-    train_sums=train_sums,
-    eval_sums=eval_sums,
-    metrics={"psnr": "max", "loss": "min"},
-)

@@ -27,7 +27,7 @@ from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import spread
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.stories.waves.model import WaveRegressor
-from ssm_jax.tasks.task import Batch, Sums, Task
+from ssm_jax.tasks.task import Batch, Sums
 
 WAVES = (1, 16, 256, 4096)  # rad/s, and periods in a sequence
 LEVELS = np.arange(1, 11) / 10  # of each amplitude in training
@@ -139,13 +139,3 @@ def train_sums(model: Any, batch: Batch, key: Array | None) -> Sums:
     """In training."""
     del key
     return regression_sums(model, batch)
-
-
-WAVE_REGRESSION = Task(
-    open_data=open_waves,
-    build_model=build_regressor,
-    train_sums=train_sums,
-    eval_sums=regression_sums,
-    metrics={"error": "min", "loss": "min"},
-    circular=True,
-)
