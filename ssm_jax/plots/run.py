@@ -1,7 +1,4 @@
-"""The loss and a metric over training.
-
-What the diagnostics of a run say: bands against step, and how far the poles went.
-"""
+"""A run over its steps: loss, metric and learning rates, and what its diagnostics say."""
 
 from __future__ import annotations
 
@@ -28,6 +25,9 @@ from ssm_jax.plots.panels import (
 )
 
 SMOOTH_FROM = 200  # logged training steps; fewer are a readable line
+COLOURS = ("#1f6fb4", "#2f8f5b", "#d1590a", "#8a4fb0")  # from the lowest band to the highest
+RATE_COLOURS = ("#8a4fb0", "#2f8f5b", "#b8860b", "0.4")  # none that is a split's
+RATE = "lr/"  # before the name of a group, in the rows of training
 LABELS = {"accuracy": "accuracy (share correct)"}  # of metrics whose name does not say enough
 
 
@@ -36,14 +36,18 @@ def curves_figure(
 ) -> Figure:
     """The loss and a metric against step: training as logged, its running mean, and evaluations.
 
-    A cross at the foot marks a step whose value is not finite.
+    A cross at the foot marks a step whose value is not finite. A third panel has the learning rate
+    of each parameter group, where the run has logged them.
     """
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    rates = sorted({name for row in rows for name in row if name.startswith(RATE)})
+    figure = Figure(figsize=(13 if rates else 10, 3.8), layout="constrained")
     figure.suptitle(f"{title}: training")
+    ratios = (5, 5, 3) if rates else (1, 1)
+    panels = figure.subplots(1, len(ratios), width_ratios=ratios)
     kinds = sorted({row["kind"] for row in rows}, key=lambda kind: (kind != "train", kind))
     loss = "loss (cross-entropy, nats)" if metric == "accuracy" else "loss"
     labels = {"loss": loss, metric: LABELS.get(metric, metric)}
-    for axes, name in zip(figure.subplots(1, 2), labels, strict=True):
+    for axes, name in zip(panels, labels, strict=False):
         shown = np.empty(0)
         for kind in kinds:
             points = [(r["step"], r[name]) for r in rows if r["kind"] == kind and name in r]
@@ -70,17 +74,36 @@ def curves_figure(
         if name != "accuracy" and shown.size and 0 < 10 * shown.min() < shown.max():
             axes.set_yscale("log")
             plain_log_ticks(axes.yaxis)
+        axes.set_ylabel(labels[name])
+    if rates:
+        _rates_panel(panels[2], rows, rates)
+    for axes, ratio in zip(panels, ratios, strict=True):
         axes.set_xlim(left=0)
         axes.set_xlabel("training step")
-        axes.set_ylabel(labels[name])
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(3 if ratio == 3 else 5, integer=True))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.grid(color="0.9")
         if axes.lines:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="upper right" if ratio == 3 else "best")
         else:
             note(axes, "no metrics yet")
     return figure
+
+
+def _rates_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], rates: Sequence[str]) -> None:
+    """A line for each course of a learning rate, with the groups that share it."""
+    groups: dict[tuple[tuple[int, float], ...], list[str]] = {}
+    for name in rates:
+        course = tuple((row["step"], row[name]) for row in rows if name in row)
+        groups.setdefault(course, []).append(name.removeprefix(RATE))
+    highest = sorted(groups, key=lambda course: -max(rate for _, rate in course))
+    for course, colour in zip(highest, itertools.cycle(RATE_COLOURS), strict=False):
+        step, rate = np.array(course, np.float64).T
+        style = ".-" if step.size < SMOOTH_FROM else "-"
+        axes.plot(step, rate, style, color=colour, ms=4, lw=1.5, label=", ".join(groups[course]))
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(0, axes.get_ylim()[1] * (1.05 + 0.1 * len(groups)))  # room for the legend
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -89,7 +112,6 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, ones, "same") / np.convolve(np.ones(values.size), ones, "same")
 
 
-COLOURS = ("#1f6fb4", "#2f8f5b", "#d1590a", "#8a4fb0")  # from the lowest band to the highest
 ARROWS = 24  # poles of a layer whose way is an arrow: those that went farthest
 DOTS_UP_TO = 4_000  # poles that are drawn; of more, evenly chosen ones
 

@@ -138,6 +138,18 @@ def test_curves_are_the_rows():
             np.testing.assert_array_equal(drawn.get_ydata(), [row[name] for row in chosen])
 
 
+def test_learning_rates_have_a_panel_with_a_line_for_each_course():
+    rows = metric_rows(20)
+    for i, row in enumerate(row for row in rows if row["kind"] == "train"):
+        if i >= 5:  # an older version, which logged none, began the run
+            row.update({"lr/A": 1e-3, "lr/norm": i * 1e-3, "lr/rest": i * 1e-3})
+    panel = curves_figure(rows, "run").axes[2]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("training step", "learning rate")
+    assert [drawn.get_label() for drawn in panel.lines] == ["norm, rest", "A"]
+    np.testing.assert_array_equal(line(panel, "A").get_ydata(), np.full(15, 1e-3))
+    np.testing.assert_array_equal(line(panel, "norm, rest").get_xdata(), np.arange(60, 210, 10))
+
+
 def test_many_training_points_get_a_running_mean():
     axes = curves_figure(metric_rows(SMOOTH_FROM), "run").axes[0]
     raw = np.asarray(line(axes, "train").get_ydata())

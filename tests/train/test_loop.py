@@ -145,6 +145,17 @@ def test_result_is_the_test_score_of_the_checkpoint_with_the_best_validation_sco
         assert found["loss"] == pytest.approx(by_hand["loss"], rel=1e-5)
 
 
+def test_every_line_of_training_has_the_rates_of_its_update(experiment, reference):
+    rows = read_metrics(reference / "metrics.jsonl", "train")
+    groups = {row.group.name: row.group for row in experiment.rows if row.paths}
+    assert {"A", "dt", "rest"} <= groups.keys()
+    for row in rows:
+        assert {name for name in row if name.startswith("lr/")} == {f"lr/{g}" for g in groups}
+        for name, group in groups.items():
+            factor = float(experiment.schedule(row["step"] - 1))
+            assert row[f"lr/{name}"] == pytest.approx(group.lr * factor, rel=1e-5)
+
+
 def test_one_digest_names_all_seeds_of_an_experiment(reference):
     """The config's digest has the seed in it, so it cannot tell that two runs are repetitions."""
     digests = {setup_digest(tiny_config(seed=seed)) for seed in (0, 1, 2222)}

@@ -17,6 +17,7 @@ from ssm_jax.train.optim import (
     assign,
     cosine_with_warmup,
     groups_from,
+    learning_rates,
     make_optimizer,
     path_name,
 )
@@ -195,6 +196,18 @@ def test_first_update_after_a_warmup_starts_moves_only_constant_groups():
     updates, _ = run(tx.update, jax.tree.map(np.ones_like, start), run(tx.init, start), start)
     moved = {name: bool(np.any(u != 0)) for name, u in updates["layer"].items()}
     assert moved == {"A": False, "dt": True, "kernel": False, "bias": False}
+
+
+def test_rates_that_are_logged_are_those_of_each_group_that_has_parameters():
+    beta = Group("beta", r"/beta$", lr=0.1, weight_decay=0.0, schedule="cosine", optional=True)
+    _, rows = assign(params(), (A, DT, beta, REST))
+    for count in range(9):
+        factor = hugging_face(count, 2, 6) if count < 6 else 0.0
+        found = learning_rates(rows, cosine_with_warmup(2, 6, clamp=True), count)
+        assert found.keys() == {"lr/A", "lr/dt", "lr/rest"}
+        assert found["lr/dt"] == DT.lr and DT.schedule == "constant"
+        for group in (A, REST):
+            assert found[f"lr/{group.name}"] == pytest.approx(group.lr * factor, abs=1e-7)
 
 
 def test_path_name_joins_keys_and_indices_by_slashes():
