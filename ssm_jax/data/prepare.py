@@ -28,11 +28,12 @@ import numpy as np
 
 from ssm_jax.data.examples import Content, check_values
 from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, is_sealed, read_manifest
+from ssm_jax.data.release import Release, find_tfds
 from ssm_jax.data.store import Store, locked, stores_of, write_store
 from ssm_jax.files import parse_json, printable
 from ssm_jax.progress import stage
 
-SOURCES = ("official", "generated", "sample", "fashion_mnist", "stand_in")
+SOURCES = ("official", "generated", "sample", "fashion_mnist", "stand_in", "tfds")
 TFDS_VERSION = "1.0.0"  # of our TFDS data sets; raise it when an older reader would misread them
 
 
@@ -66,6 +67,17 @@ class DataPaths:
     def raw(self) -> Path:
         """The folder of downloaded files."""
         return self.data_dir / "raw"
+
+    def find_tfds(self, name: str, config: str = "") -> Release | None:
+        """A data set that the user has prepared with TensorFlow Datasets, or None.
+
+        It is in `files`, or else in data_dir/tfds, $TFDS_DATA_DIR or ~/tensorflow_datasets; see
+        `release.find_tfds`.
+        """
+        usual = [self.data_dir / "tfds", Path("~/tensorflow_datasets").expanduser()]
+        if folder := os.environ.get("TFDS_DATA_DIR"):
+            usual.insert(1, Path(folder))
+        return find_tfds(name, config, usual if self.files is None else [self.files])
 
 
 def command(task: str, source: str, paths: DataPaths, options: Any) -> str:
@@ -351,6 +363,25 @@ def check_content(content: Content, recipe: Recipe) -> None:
                 except ValueError as error:
                     raise ValueError(f"{split} example {position}: {error}") from None
                 advance(1)
+
+
+UNOFFICIAL = "; NOT of the official number of examples"  # the end of a detail
+
+
+def found_in_tfds(found: Release | None, asked: str) -> Release:
+    """What `DataPaths.find_tfds` found.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    if found is not None:
+        return found
+    raise FileNotFoundError(
+        f"{asked} is in no folder of TensorFlow Datasets (data_dir/tfds, $TFDS_DATA_DIR, "
+        "~/tensorflow_datasets); prepare it, where TensorFlow is installed, with "
+        f"tfds.builder({asked!r}, file_format='array_record').download_and_prepare(), or give its "
+        "folder with --from=PATH."
+    )
 
 
 def files_missing(task: str, what: str) -> FileNotFoundError:

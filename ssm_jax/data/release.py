@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from ssm_jax.data.archive import Counted, Limits, Tar, one_line, shown
+from ssm_jax.files import parse_json
 from ssm_jax.progress import stage
 
 K = TypeVar("K", bound=Hashable)
@@ -85,6 +87,44 @@ def stamp_of(folder: Path, files: Iterable[str], what: str) -> str:
         return f"files {' '.join(map(str, sizes))}"
     sizes = [e.stat().st_size for _, e in files_below(folder, folder.name) if e.is_file()]
     return f"{len(sizes)} files of {sum(sizes)}"
+
+
+def find_tfds(name: str, config: str, folders: Iterable[Path]) -> Release | None:
+    """Find a prepared TensorFlow Datasets data set, of which no TensorFlow is needed to read it.
+
+    Args:
+      name, config: as in `tfds.builder(f"{name}/{config}")`; config may be empty.
+      folders: where to look, one after the other: TFDS data folders, or the data set's own.
+
+    Returns:
+      The folder of its newest version, whose stamp has the version and sizes; None: there is none.
+
+    Raises:
+      ValueError: if it is not in the format array_record; the line says how to prepare it so.
+    """
+    for folder in folders:
+        found = {}
+        for above in ((), ("*",), (config, "*"), (name, config, "*")):
+            for path in folder.glob("/".join([*filter(None, above), "dataset_info.json"])):
+                with contextlib.suppress(ValueError, OSError):
+                    info = parse_json(path.read_bytes())
+                    if (info["name"], info.get("configName", "")) == (name, config):
+                        version = tuple(map(int, info["version"].split(".")))
+                        found[version] = path.parent, info
+        if not found:
+            continue
+        path, info = found[max(found)]
+        formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())]
+        if "array_record" not in formats:
+            asked = f"{name}/{config}".rstrip("/")
+            raise ValueError(
+                f"{shown(path)} is in the format {shown(formats[0])}, which only TensorFlow reads; "
+                f"prepare it again: tfds.builder({asked!r}, file_format='array_record')"
+                ".download_and_prepare()."
+            )
+        sizes = [f"{s['name']} {s.get('numBytes')}" for s in info.get("splits", ())]
+        return Release(path, False, f"tfds {info['version']} {' '.join(sizes)}")
+    return None
 
 
 def not_there(path: Path, remedy: str) -> FileNotFoundError:

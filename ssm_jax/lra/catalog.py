@@ -71,14 +71,16 @@ CATALOG: Mapping[str, Entry] = {
         "tokens",
         TextOptions,
         text,
-        ("official", "sample", "stand_in"),
+        ("official", "sample", "tfds", "stand_in"),
         "aclImdb_v1.tar.gz, or the folder aclImdb",
         {
             "official": _DRAWN,
             "sample": (*_DRAWN, "val_fraction"),
+            "tfds": _DRAWN,
             "stand_in": ("val_fraction",),
         },
         section="text",
+        reads=("official", "tfds"),
     ),
     "retrieval": Entry(
         "citation between two papers (AAN), 2 classes, two texts of up to 4,000 characters",
@@ -94,11 +96,16 @@ CATALOG: Mapping[str, Entry] = {
         "images",
         ImageOptions,
         image,
-        ("official", "fashion_mnist", "stand_in"),
+        ("official", "fashion_mnist", "tfds", "stand_in"),
         "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or their folders; with "
         "source=fashion_mnist the folder of Fashion-MNIST's four *-ubyte[.gz]",
-        {"official": _DRAWN, "fashion_mnist": _DRAWN, "stand_in": ("n_held_out",)},
-        reads=("official", "fashion_mnist"),
+        {
+            "official": _DRAWN,
+            "fashion_mnist": _DRAWN,
+            "tfds": _DRAWN,
+            "stand_in": ("n_held_out",),
+        },
+        reads=("official", "fashion_mnist", "tfds"),
         section="image",
     ),
     "pathfinder": Entry(

@@ -1,12 +1,9 @@
-"""A batch of CIFAR-10's Python version: a pickle, of which nothing is executed.
+"""CIFAR-10 in gray, the Image task of LRA: an official archive, or a folder unpacked from it.
 
-Each is the dictionary {"batch_label", "labels", "data", "filenames"} as Python 2 pickled it; "data"
-is a NumPy array uint8 (10000, 3072), for each image its red, green and blue values.
-
-CIFAR-10 in grey, the Image task of LRA: from an official archive, or a folder unpacked from it.
-
-The binary version is a row of records: the class, then 1024 red, green and blue values. The Python
-version is read as described in `cifar_pickle`. Nothing is unpacked.
+The binary version is a row of records: the class, then 1024 red, green and blue values. A batch of
+the Python version is the dictionary {"batch_label", "labels", "data", "filenames"} as Python 2
+pickled it; "data" is a NumPy array uint8 (10000, 3072). Nothing of a pickle is executed, and
+nothing is unpacked to the disk.
 """
 
 from __future__ import annotations
@@ -15,108 +12,20 @@ import hashlib
 import io
 import pickle
 import pickletools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import tarfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ssm_jax.data.archive import Counted, Limits, Tar, shown
+from ssm_jax.data.archive import decoded
 from ssm_jax.data.fetch import RemoteFile
-from ssm_jax.data.release import DEPTH, nearest, not_there, sha256_of
+from ssm_jax.data.prepare import UNOFFICIAL
+from ssm_jax.data.release import DEPTH, Release, nearest, not_there, sha256_of, stamp_of
+from ssm_jax.files import printable
 from ssm_jax.progress import stage
-
-_COLOURS = 3 * 32 * 32
-
-
-class Pixels(NamedTuple):
-    """Grey images and their classes, in the order of the official files."""
-
-    train_pixels: np.ndarray
-    train_targets: np.ndarray
-    test_pixels: np.ndarray
-    test_targets: np.ndarray
-    detail: str
-
-
-class _Kept:
-    """Stands for an array, its type and what makes it: keeps what they are given, does nothing."""
-
-    def __init__(self, *args: object) -> None:
-        self.args = args
-        self.state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the three names in a pickled array, and lets none of them be what it names."""
-
-    _NAMES = frozenset(
-        {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._NAMES:
-            raise pickle.UnpicklingError(f"names {module}.{name}"[:80])
-        return _Kept
-
-
-def read_batch(data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Colours uint8 (rows, 3072) and classes uint8 (rows,) of a batch.
-
-    Args:
-      data: the pickle.
-      rows: images that it must hold.
-
-    Raises:
-      ValueError: if it is no such batch; the text goes on after the name of the file.
-    """
-    try:
-        if not data:
-            raise EOFError("it is empty")
-        # The C unpickler makes room for all numbers below the one that it is to remember.
-        for code, argument, _ in pickletools.genops(data):
-            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-                raise pickle.UnpicklingError(f"remembers object {argument}")
-        batch = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # the documentation does not say which ones a bad pickle raises
-        raise ValueError(f"is no pickle of plain data ({_words(error)})") from None
-    if not isinstance(batch, dict):
-        raise ValueError(f"is a pickle of a {type(batch).__name__}, not of a dictionary")
-    return _colours(batch.get(b"data"), rows), _classes(batch.get(b"labels"), rows)
-
-
-def _words(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _colours(array: object, rows: int) -> np.ndarray:
-    # What ndarray.__reduce__ gives as state: version, shape, type, column-major or not, content.
-    match array.state if isinstance(array, _Kept) else None:
-        case (1, shape, _Kept(args=(b"u1", *_)), False, bytes(raw)) if (
-            shape == (rows, _COLOURS) and len(raw) == rows * _COLOURS
-        ):
-            return np.frombuffer(raw, np.uint8).reshape(rows, _COLOURS)
-    raise ValueError(f"has no data that are a uint8 array ({rows}, {_COLOURS})")
-
-
-def _classes(labels: object, rows: int) -> np.ndarray:
-    if (
-        isinstance(labels, list)
-        and len(labels) == rows
-        and all(type(label) is int and 0 <= label < 256 for label in labels)
-    ):
-        return np.array(labels, np.uint8)
-    raise ValueError(f"has no labels that are a list of {rows} small whole numbers")
-
 
 BINARY = RemoteFile(
     "cifar-10-binary.tar.gz",
@@ -130,7 +39,7 @@ PYTHON = RemoteFile(
     170_498_071,
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
 )
-# Of the files of the Python version, as published with torchvision.
+# Of the files of the Python version, as published with torchvision; the test batch last.
 _MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -139,16 +48,32 @@ _MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-_BATCHES = tuple(_MD5)  # the test batch last
-# What a folder of CIFAR-10 holds, and the suffix of its batches; None: an archive
-_SIGNS = {BINARY.name: None, PYTHON.name: None, f"{_BATCHES[0]}.bin": ".bin", _BATCHES[0]: ""}
-# Six batches of 31 MB, and three small files
-LIMITS = Limits(members=100, files=6, largest=1 << 25, wanted=1 << 28, unpacked=1 << 28)
+_BATCHES = tuple(_MD5)
+_COLOURS = 3 * 32 * 32
 _CLASSES = 10
+_LARGEST = 1 << 28  # bytes of an archive
 _WANTED = (
     f"{BINARY.name} (sha256 {BINARY.sha256}), or the folder cifar-10-batches-bin unpacked from it, "
     "or a folder above either"
 )
+
+
+class Pixels(NamedTuple):
+    """Gray images and their classes, in the order of the official files.
+
+    Attributes:
+      train_pixels: uint8 (n, L), the rows of each image one after the other.
+      train_targets: uint8 (n,), the class of each image.
+      test_pixels: uint8 (m, L).
+      test_targets: uint8 (m,).
+      detail: one line, what was read and its sha256.
+    """
+
+    train_pixels: np.ndarray
+    train_targets: np.ndarray
+    test_pixels: np.ndarray
+    test_targets: np.ndarray
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -156,8 +81,7 @@ class Official:
     """What official files must be; tests imitate them in small.
 
     Attributes:
-      binary: the archive of the binary version.
-      python: the archive of the Python version.
+      binary, python: the archives of the two versions.
       rows: images in each of the six batches.
       md5: of each batch of the Python version.
     """
@@ -171,22 +95,7 @@ class Official:
 OFFICIAL = Official()
 
 
-@dataclass(frozen=True)
-class Found:
-    """Where CIFAR-10 is.
-
-    Attributes:
-      path: an archive, or the folder that holds the six batches.
-      suffix: of the batches in a folder, `.bin` in the binary version; None for an archive.
-      stamp: sizes in bytes; tells two sources apart without reading them.
-    """
-
-    path: Path
-    suffix: str | None
-    stamp: str
-
-
-def find(path: Path) -> Found:
+def find(path: Path) -> Release:
     """Find CIFAR-10 at a path the user gave; in a folder, an archive is preferred to batches.
 
     Args:
@@ -196,29 +105,26 @@ def find(path: Path) -> Found:
       FileNotFoundError: if it, or one of the six batches, is not there.
     """
     if path.is_file():
-        return Found(path, None, f"archive {path.stat().st_size}")
+        return Release(path, True, f"archive {path.stat().st_size}")
     if not path.is_dir():
         raise not_there(path, f"give {_WANTED}.")
-    folder = nearest(path, lambda below: any((below / s).is_file() for s in _SIGNS), "CIFAR-10s")
-    for sign, suffix in _SIGNS.items() if folder else ():
-        assert folder is not None
-        if (folder / sign).is_file():
-            return find(folder / sign) if suffix is None else _unpacked(folder, suffix)
-    raise FileNotFoundError(
-        f"no CIFAR-10 in {path}, nor in the {DEPTH} levels below it; give {_WANTED}."
-    )
-
-
-def _unpacked(folder: Path, suffix: str) -> Found:
-    for name in _BATCHES:
-        if not (folder / f"{name}{suffix}").is_file():
-            raise FileNotFoundError(f"{name}{suffix} is not in {folder}; unpack CIFAR-10 again.")
-    sizes = [str((folder / f"{name}{suffix}").stat().st_size) for name in _BATCHES]
-    return Found(folder, suffix, f"files{suffix} {' '.join(sizes)}")
+    signs = (BINARY.name, PYTHON.name, f"{_BATCHES[0]}.bin", _BATCHES[0])
+    folder = nearest(path, lambda below: any((below / s).is_file() for s in signs), "CIFAR-10s")
+    if folder is None:
+        raise FileNotFoundError(
+            f"no CIFAR-10 in {path}, nor in the {DEPTH} levels below it; give {_WANTED}."
+        )
+    sign = next(sign for sign in signs if (folder / sign).is_file())
+    if sign in signs[:2]:
+        return find(folder / sign)
+    suffix = PurePosixPath(sign).suffix
+    names = [f"{name}{suffix}" for name in _BATCHES]
+    sizes = stamp_of(folder, names, "CIFAR-10").removeprefix("files")
+    return Release(folder, False, f"files{suffix}{sizes}")
 
 
 def read(path: Path, official: Official = OFFICIAL) -> Pixels:
-    """All images of CIFAR-10 in grey, L = 1024; batches 1 to 5 in order are the training set.
+    """All images of CIFAR-10 in gray, L = 1024; batches 1 to 5 in order are the training set.
 
     Args:
       path: see `find`.
@@ -229,81 +135,93 @@ def read(path: Path, official: Official = OFFICIAL) -> Pixels:
       ValueError: if what is there is not CIFAR-10.
     """
     found = find(path)
+    archive = _known_archive(found.path, official) if found.is_archive else None
+    binary = archive == official.binary if archive else found.stamp.startswith("files.bin")
+    suffix = ".bin" if binary else ""
+    files = _in_archive(found.path) if archive else _in_folder(found.path, suffix)
     digest = hashlib.sha256()
-    archive, suffix = None, found.suffix
-    if suffix is None:
-        archive, suffix = _known_archive(found.path, official)
-    paths = [found.path] if archive else [found.path / f"{name}{suffix}" for name in _BATCHES]
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    with stage(f"reading {found.path}", sum(p.stat().st_size for p in paths), "bytes") as advance:
-        for name, file in _in_archive(paths[0], advance) if archive else _in_folder(paths, advance):
+    with stage(f"reading {found.path}", len(_BATCHES), "batches") as advance:
+        for name, file in files:
             # A record of the Python version is the longer one, by its file name and small change.
             data = file.read(official.rows * (_COLOURS + 100) + 10_000)
             digest.update(data)
             try:
-                batches[name] = _batch(data, official.rows, official.md5[name], suffix)
+                batches[name] = _batch(data, official.rows, official.md5[name], binary)
             except ValueError as error:
                 raise ValueError(f"{found.path}: {name}{suffix} {error}; get it again.") from None
+            advance(1)
     if missing := [name for name in _BATCHES if name not in batches]:
         raise FileNotFoundError(f"{missing[0]}{suffix} is not in the archive {found.path}.")
-    train = [batches[name] for name in _BATCHES[:-1]]
-    pixels, targets = (np.concatenate(parts) for parts in zip(*train, strict=True))
-    for what, classes in (("training", targets), ("test", batches[_BATCHES[-1]][1])):
+    parts = zip(*(batches[name] for name in _BATCHES[:-1]), strict=True)
+    pixels, targets = (np.concatenate(part) for part in parts)
+    test_pixels, test_targets = batches[_BATCHES[-1]]
+    for what, classes in (("training", targets), ("test", test_targets)):
         counts = np.bincount(classes, minlength=_CLASSES)
         if (counts != classes.size // _CLASSES).any():
             raise ValueError(
                 f"{found.path}: the classes of the {classes.size:,} {what} images have "
                 f"{', '.join(map(str, counts))} images, those of CIFAR-10 are of one size."
             )
+    detail = f"six batches of its {'binary' if binary else 'Python'} version, sha256 "
+    detail = f"CIFAR-10, {detail}{digest.hexdigest()}"
     if archive:
         detail = f"official CIFAR-10, {archive.name}, sha256 {archive.sha256}"
-    else:
-        version = "binary" if suffix else "Python"
-        detail = f"CIFAR-10, six batches of its {version} version, sha256 {digest.hexdigest()}"
-    return Pixels(pixels, targets, *batches[_BATCHES[-1]], detail)
+    return Pixels(pixels, targets, test_pixels, test_targets, detail)
 
 
-def _known_archive(path: Path, official: Official) -> tuple[RemoteFile, str]:
-    """Which archive a file is, whatever its name, and the suffix of the batches in it."""
-    if path.stat().st_size > LIMITS.unpacked:
+def read_tfds(path: Path, official: Official = OFFICIAL) -> Pixels:
+    """As `read`, of the data set cifar10 of TensorFlow Datasets, in the official order."""
+    from ssm_jax.data.builder import rows_of
+
+    def part(split: str) -> tuple[np.ndarray, np.ndarray]:
+        # Their ids count in the official order.
+        rows = sorted(rows_of(path, split, raw=("image",)), key=lambda row: row["id"])
+        images = [np.asarray(decoded(row["image"], "PNG", "RGB", (32, 32))) for row in rows]
+        colours = np.stack(images).transpose(0, 3, 1, 2).reshape(len(rows), -1)
+        return gray(colours), np.array([row["label"] for row in rows], np.uint8)
+
+    train, test = part("train"), part("test")
+    sizes = train[1].size, test[1].size
+    other = "" if sizes == (5 * official.rows, official.rows) else UNOFFICIAL
+    detail = f"CIFAR-10 as TensorFlow Datasets has it, version {path.name}{other}"
+    return Pixels(*train, *test, detail)
+
+
+def _known_archive(path: Path, official: Official) -> RemoteFile:
+    """The official archive that a file is, whatever its name."""
+    if path.stat().st_size > _LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for {_WANTED}.")
     sha256 = sha256_of(path)
-    for archive, suffix in ((official.binary, ".bin"), (official.python, "")):
+    binary, python = official.binary, official.python
+    for archive in (binary, python):
         if sha256 == archive.sha256:
-            return archive, suffix
+            return archive
     raise ValueError(
-        f"{path} has sha256 {sha256}, that is neither {official.binary.name} (sha256 "
-        f"{official.binary.sha256}) nor {official.python.name} (sha256 {official.python.sha256}); "
-        "get one of them."
+        f"{path} has sha256 {sha256}, that is neither {binary.name} (sha256 {binary.sha256}) nor "
+        f"{python.name} (sha256 {python.sha256}); get one of them."
     )
 
 
-def _in_archive(path: Path, advance: Callable[[int], None]) -> Iterator[tuple[str, IO[bytes]]]:
-    """The six batches as they come by, each with its name without suffix."""
-    with open(path, "rb") as raw:
-        archive, counted, seen = Tar(raw, path, LIMITS), Counted(LIMITS), 0
-        while (member := archive.next()) is not None:
+def _in_archive(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """The batches in an archive whose sha256 is known, each with its name without suffix."""
+    with tarfile.open(path) as archive:
+        for member in archive:
             name = PurePosixPath(member.name).name.removesuffix(".bin")
-            if name in _BATCHES and member.isreg():
-                where = f"{shown(path)}:{shown(member.name)}"
-                counted.add(where, member.size)
-                yield name, archive.open(member, where)
-                advance(raw.tell() - seen)
-                seen = raw.tell()
+            file = archive.extractfile(member) if member.isreg() else None
+            if name in _BATCHES and file is not None:
+                yield name, file
 
 
-def _in_folder(
-    paths: Iterable[Path], advance: Callable[[int], None]
-) -> Iterator[tuple[str, IO[bytes]]]:
-    for path in paths:
-        with open(path, "rb") as file:
-            yield path.name.removesuffix(".bin"), file
-            advance(file.tell())
+def _in_folder(folder: Path, suffix: str) -> Iterator[tuple[str, IO[bytes]]]:
+    for name in _BATCHES:
+        with open(folder / f"{name}{suffix}", "rb") as file:
+            yield name, file
 
 
-def _batch(data: bytes, rows: int, md5: str, suffix: str) -> tuple[np.ndarray, np.ndarray]:
-    """Grey pixels (rows, 1024) and classes of a batch; errors go on after the file's name."""
-    if suffix:
+def _batch(data: bytes, rows: int, md5: str, binary: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Gray pixels (rows, 1024) and classes of a batch; errors go on after the file's name."""
+    if binary:
         if len(data) != rows * (1 + _COLOURS):
             raise ValueError(
                 f"is not {rows:,} records of {1 + _COLOURS:,} bytes, {rows * (1 + _COLOURS):,} in "
@@ -318,11 +236,11 @@ def _batch(data: bytes, rows: int, md5: str, suffix: str) -> tuple[np.ndarray, n
         colours, targets = read_batch(data, rows)
     if targets.max() >= _CLASSES:
         raise ValueError(f"has an image of class {targets.max()}, the last one is {_CLASSES - 1}")
-    return grey(colours), targets
+    return gray(colours), targets
 
 
-def grey(colours: np.ndarray) -> np.ndarray:
-    """Luma of planes of red, green and blue, bit for bit as Pillow's `convert("L")`.
+def gray(colours: np.ndarray) -> np.ndarray:
+    """Luma of planes of red, green and blue, as Pillow's `convert("L")` in every bit.
 
     Args:
       colours: uint8 (n, 3 L).
@@ -332,3 +250,60 @@ def grey(colours: np.ndarray) -> np.ndarray:
     """
     red, green, blue = np.split(colours.astype(np.uint32), 3, axis=1)
     return ((19_595 * red + 38_470 * green + 7_471 * blue + 32_768) >> 16).astype(np.uint8)
+
+
+class _Kept:
+    """Stands for an array, its type and what makes it: keeps what they are given, does nothing."""
+
+    state: object = None
+
+    def __init__(self, *args: object) -> None:
+        self.args = args
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the three names in a pickled array, and lets none of them be what it names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
+        if f"{module}.{name}" not in known:
+            raise pickle.UnpicklingError(f"names {module}.{name}"[:80])
+        return _Kept
+
+
+def read_batch(data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Colours uint8 (rows, 3072) and classes uint8 (rows,) of a pickled batch.
+
+    Raises:
+      ValueError: if it is no such batch; the text goes on after the name of the file.
+    """
+    try:
+        if not data:
+            raise EOFError("it is empty")
+        # The C unpickler makes room for all numbers below the one that it is to remember.
+        for code, argument, _ in pickletools.genops(data):
+            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+                raise pickle.UnpicklingError(f"remembers object {argument}")
+        batch = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+    except Exception as error:  # the documentation does not say which ones a bad pickle raises
+        text = printable(f"{type(error).__name__}: {error}".removesuffix(": "))
+        raise ValueError(f"is no pickle of plain data ({text})") from None
+    if not isinstance(batch, dict):
+        raise ValueError(f"is a pickle of a {type(batch).__name__}, not of a dictionary")
+    # What ndarray.__reduce__ gives as state: version, shape, type, column-major or not, content.
+    match getattr(batch.get(b"data"), "state", None):
+        case (1, shape, _Kept(args=(b"u1", *_)), False, bytes(raw)) if (
+            shape == (rows, _COLOURS) and len(raw) == rows * _COLOURS
+        ):
+            colours = np.frombuffer(raw, np.uint8).reshape(rows, _COLOURS)
+        case _:
+            raise ValueError(f"has no data that are a uint8 array ({rows}, {_COLOURS})")
+    match batch.get(b"labels"):
+        case list(labels) if len(labels) == rows and all(
+            type(label) is int and 0 <= label < 256 for label in labels
+        ):
+            return colours, np.array(labels, np.uint8)
+    raise ValueError(f"has no labels that are a list of {rows} small whole numbers")

@@ -48,7 +48,7 @@ def test_grey_is_that_of_pillow_in_every_bit():
     corners = np.stack(np.meshgrid(*[[0, 1, 127, 128, 254, 255]] * 3), -1).reshape(-1, 3)
     noise = np.random.default_rng(1).integers(0, 256, size=(200_000, 3))
     planes = np.concatenate([corners, noise]).astype(np.uint8).T.reshape(1, -1)
-    np.testing.assert_array_equal(cifar.grey(planes), pillow_grey(planes))
+    np.testing.assert_array_equal(cifar.gray(planes), pillow_grey(planes))
 
 
 @pytest.mark.parametrize("form", FORMS)

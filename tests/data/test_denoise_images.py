@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 
+import fake_tfds
 import numpy as np
 import pytest
 from PIL import Image
@@ -153,3 +154,39 @@ def test_options_that_do_not_fit_are_refused(changes, files, words, tmp_path):
     place = DataPaths(data_dir=tmp_path, files=None if files is None else tmp_path / files)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         open_denoise(options(**changes), place)
+
+
+class TestPreparedWithTfds:
+    """The data set celeb_a of TensorFlow Datasets in small: image i has the colour 12 i."""
+
+    @pytest.fixture
+    def place(self, tmp_path):
+        fake_tfds.write(fake_tfds.CelebA, tmp_path / "tfds")
+        return DataPaths(data_dir=tmp_path)
+
+    def test_its_images_are_cropped_and_stretched_as_those_of_the_archive(self, place, tmp_path):
+        none = {"n_train": 0, "n_val": 0, "n_test": 0}
+        dataset = open_denoise(options(source="tfds", **none), place)
+        assert [dataset.size(split) for split in dataset.splits] == [6, 2, 2]
+        assert dataset.provenance.source == "tfds"
+        assert dataset.provenance.detail == (
+            "CelebA as TensorFlow Datasets has it, middle 178 pixels stretched to 16 x 8; "
+            "NOT of the official number of images"
+        )
+        for split, colours in {"train": range(6), "val": (6, 7), "test": (8, 9)}.items():
+            inputs = dataset.gather(split, np.arange(dataset.size(split)))["inputs"]
+            found = np.rint((inputs + 1) * 127.5)
+            assert (found.min(axis=(1, 2)) == found.max(axis=(1, 2))).all()
+            assert sorted(found[:, 0, 0]) == [12 * i for i in colours]  # in TFDS's order
+        few = open_denoise(options(source="tfds", n_train=2, n_val=1, n_test=1), place)
+        assert few.size("train") == 2 and few.fingerprint != dataset.fingerprint
+
+    def test_more_than_there_are_are_refused(self, place):
+        with pytest.raises(ValueError, match=r"data.n_train=7: there are 6 train images"):
+            open_denoise(options(source="tfds"), place)
+
+    def test_without_it_the_line_says_what_to_do(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+        with pytest.raises(FileNotFoundError, match=r"celeb_a is in no folder of TensorFlow Data"):
+            open_denoise(options(source="tfds"), DataPaths(data_dir=tmp_path))

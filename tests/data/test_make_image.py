@@ -37,7 +37,7 @@ def test_every_image_is_in_the_split_where_s4_has_it(folder, tmp_path):
     """The training images in the order of torch's permutation, the last 30 for validation."""
     data_dir = tmp_path
     data = open_dataset(prepare(recipe_of(data_dir, folder), data_dir), 1_024)
-    gray = np.concatenate([cifar.grey(colours) for colours in COLOURS])
+    gray = np.concatenate([cifar.gray(colours) for colours in COLOURS])
     order = torch_randperm(TRAIN, 42)
     expected = {
         "train": order[:70],

@@ -300,12 +300,12 @@ def test_a_tfds_data_set_that_gives_back_something_else_is_an_error(tmp_path, mo
         row[key] = np.append(row[key], row[key].dtype.type(3))
         return row
 
-    def changed(data_set, split):
-        for i, row in enumerate(rows_of(data_set, split)):
+    def changed(path, split):
+        for i, row in enumerate(rows_of(path, split)):
             yield spoil(row) if (split, i) == ("val", 2) else row
 
-    def short(data_set, split):
-        yield from list(rows_of(data_set, split))[:5]
+    def short(path, split):
+        yield from list(rows_of(path, split))[:5]
 
     for given in (changed, short):
         monkeypatch.setattr(builder, "rows_of", given)

@@ -19,6 +19,6 @@ DENOISE = Task(
             0.5, "of stripes, at most", Range(0), unit="units of full white"
         ),
     },
-    sources=("photographs", "official"),
+    sources=("photographs", "official", "tfds"),
     network=Lazy(f"{_HERE}.model:Denoiser"),
 )

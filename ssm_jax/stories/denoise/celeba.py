@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ssm_jax.data.archive import Counted, Limits, check_zipped, decoded, open_zip, shown
-from ssm_jax.data.release import files_below, not_there
+from ssm_jax.data.release import Release, files_below, not_there
 
 ARCHIVE = "img_align_celeba.zip"
 PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
@@ -26,6 +26,7 @@ OFFICIAL = {"train": 162_770, "val": 19_867, "test": 19_962}
 LIMITS = Limits(members=400_000, files=400_000, largest=1 << 20)
 _LARGEST_SIDE = 1_024  # pixels; those of the archive are 178 x 218
 _LARGEST_PARTITION = 1 << 24  # bytes; the official one has 3 MB
+UNOFFICIAL = "; NOT of the official number of images"
 CROP = 178  # the middle square of an image of 178 x 218 pixels
 
 
@@ -44,7 +45,7 @@ class CelebA:
           ValueError: the partition cannot be read, names images that are not there, or has fewer
             than are asked for.
         """
-        self._size = size
+        self.shape = size
         self._path = path
         self._archive: zipfile.ZipFile | None = None
         partition = _partition_beside(path)
@@ -62,12 +63,7 @@ class CelebA:
         official = {split: len(names) for split, names in self._names.items()} == OFFICIAL
         for split, n in counts.items():
             names = self._names[split]
-            if n > len(names):
-                raise ValueError(
-                    f"data.n_{split}={n}: there are {len(names):,} {split} images; ask for fewer."
-                )
-            if n:
-                self._names[split] = [names[i * len(names) // n] for i in range(n)]
+            self._names[split] = [names[i] for i in _chosen(split, len(names), n)]
         listed = "".join(
             f"{split} {name} {bytes_of[name][1]}\n"
             for split, names in self._names.items()
@@ -75,9 +71,7 @@ class CelebA:
         )
         self._place = {name: place for name, (place, _) in bytes_of.items()}
         self.sha256 = hashlib.sha256(f"{size}\n{listed}".encode()).hexdigest()
-        self.detail = f"CelebA, middle {CROP} pixels stretched to {size[0]} x {size[1]}" + (
-            "" if official else "; NOT of the official number of images"
-        )
+        self.detail = f"CelebA, {_crop_of(size)}{'' if official else UNOFFICIAL}"
 
     def _index(self, path: Path) -> dict[str, tuple[str, int]]:
         """Of each image the place in the archive or folder and the bytes of its file, by name."""
@@ -136,10 +130,66 @@ class CelebA:
             raise ValueError(
                 f"{shown(place)} of {shown(self._path)} is damaged ({shown(error)}); get it again."
             ) from None
-        left, top = round((whole.width - CROP) / 2), round((whole.height - CROP) / 2)
-        box = (left, top, left + CROP, top + CROP)
-        height, width = self._size
-        return np.asarray(whole.crop(box).resize((width, height), Image.Resampling.BILINEAR))
+        return _cropped(whole, self.shape)
+
+
+class PreparedCelebA:
+    """The data set celeb_a of TensorFlow Datasets, prepared by the user; see `CelebA`."""
+
+    def __init__(self, release: Release, size: tuple[int, int], counts: Mapping[str, int]) -> None:
+        """Args:
+        release: where it is.
+        size, counts: see `CelebA`.
+        """
+        from ssm_jax.data.builder import open_split
+
+        names = {"train": "train", "val": "validation", "test": "test"}
+        self.shape = size
+        self._images = {
+            split: open_split(release.path, name, raw=("image",)) for split, name in names.items()
+        }
+        found = {split: len(images) for split, images in self._images.items()}
+        self._chosen = {split: _chosen(split, found[split], n) for split, n in counts.items()}
+        identity = f"{size}\n{release.stamp}\n{dict(counts)}"
+        self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
+        self.detail = f"CelebA as TensorFlow Datasets has it, {_crop_of(size)}" + (
+            "" if found == OFFICIAL else UNOFFICIAL
+        )
+
+    def size(self, split: str) -> int:
+        return len(self._chosen[split])
+
+    def pixels(self, split: str, index: int) -> np.ndarray:
+        """An image, uint8 (H, W, 3).
+
+        Raises:
+          ValueError: it is damaged.
+        """
+        number = self._chosen[split][index]
+        try:
+            data = self._images[split][number]["image"]
+            whole = decoded(data, "JPEG", "RGB", (_LARGEST_SIDE,) * 2, at_most=True)
+        except ValueError as error:
+            raise ValueError(f"{split} image {number} {error}; get it again.") from None
+        return _cropped(whole, self.shape)
+
+
+def _crop_of(size: tuple[int, int]) -> str:
+    return f"middle {CROP} pixels stretched to {size[0]} x {size[1]}"
+
+
+def _cropped(whole: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """The middle square of an image, resized as torchvision does it, uint8 (H, W, 3)."""
+    left, top = round((whole.width - CROP) / 2), round((whole.height - CROP) / 2)
+    box = (left, top, left + CROP, top + CROP)
+    return np.asarray(whole.crop(box).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _chosen(split: str, there: int, n: int) -> Sequence[int]:
+    """The numbers of n images, evenly spread; 0: all that are there."""
+    if n > there:
+        raise ValueError(f"data.n_{split}={n}: there are {there:,} {split} images; ask for fewer.")
+    return [i * there // n for i in range(n)] if n else range(there)
 
 
 def _partition_beside(path: Path) -> Path:

@@ -21,9 +21,9 @@ from PIL import Image
 from ssm_jax.data.dataset import Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import SPLITS
-from ssm_jax.data.prepare import DataPaths
+from ssm_jax.data.prepare import DataPaths, found_in_tfds
 from ssm_jax.stories.denoise import DENOISE
-from ssm_jax.stories.denoise.celeba import ARCHIVE, CelebA
+from ssm_jax.stories.denoise.celeba import ARCHIVE, CelebA, PreparedCelebA
 
 FOLDER = Path(__file__).parent / "photos"  # LICENSES.md there names authors and licences
 PHOTOGRAPHS: Mapping[str, tuple[str, ...]] = {
@@ -176,7 +176,7 @@ def open_denoise(options: Mapping[str, Any], place: DataPaths) -> DenoiseDataset
 
     Args:
       options: of `cfg.data`.
-      place: its files are CelebA's, for source "official".
+      place: its files are CelebA's, for the sources "official" and "tfds".
 
     Raises:
       ValueError: for another source, or a padded_length that is not height * width.
@@ -202,6 +202,8 @@ def open_denoise(options: Mapping[str, Any], place: DataPaths) -> DenoiseDataset
                 "change one of the two."
             )
         images: ImageSource = Photographs(size, counts, seed)
+    elif source == "tfds":
+        images = PreparedCelebA(found_in_tfds(place.find_tfds("celeb_a"), "celeb_a"), size, counts)
     else:
         images = CelebA(_files(place.files), size, counts)
     return DenoiseDataset(images, size, source=source, amplitude=own["amplitude"], seed=seed)
