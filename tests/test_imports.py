@@ -176,10 +176,13 @@ FRESH = {
         {"orbax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
     ),
     "data": (
-        modules("data", but=("loader", "builder")) + modules("lra", but=("variants",)),
+        modules("data", but=("loader", "builder")) + modules("lra", but=("variants", "builders")),
         {"jax", "flax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
     ),
-    "builder": (["ssm_jax.data.builder"], {"jax", "flax", "grain", "matplotlib"}),
+    "builder": (
+        ["ssm_jax.data.builder", "ssm_jax.lra.builders"],
+        {"jax", "flax", "grain", "matplotlib"},
+    ),
     "training": (
         modules("tasks") + modules("train") + ["ssm_jax.data.loader"],
         {"tensorflow_datasets", "matplotlib"},

@@ -211,9 +211,9 @@ def check_name(folder: Path) -> None:
         raise DamagedError(folder, f"{folder / MANIFEST} is that of another folder")
 
 
-def tfds_folder(data_dir: Path, folder: Path) -> Path:
-    """Where the TensorFlow Datasets data set of a store is, or would be."""
-    return data_dir / "tfds" / f"ssm_jax_{folder.parent.name}" / folder.name / TFDS_VERSION
+def tfds_folder(root: Path, folder: Path) -> Path:
+    """Where the TensorFlow Datasets data set of a store is in DATA_DIR/tfds, or would be."""
+    return root / f"ssm_jax_{folder.parent.name}" / folder.name / TFDS_VERSION
 
 
 def _stores(data_dir: Path, task: str, source: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -256,7 +256,7 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
     _refuse_other(data_dir, folder)
     if folder.is_dir():
         return folder
-    if not recipe.at_once and not _of_tfds(tfds_folder(data_dir, folder)):
+    if not recipe.at_once and not _of_tfds(tfds_folder(data_dir / "tfds", folder)):
         damaged = [f.name for f in stores_of(data_dir, recipe.task) if _sound(f) is None]
         unread = f" (and {', '.join(damaged)} cannot be read)" if damaged else ""
         raise FileNotFoundError(
@@ -282,7 +282,7 @@ def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
     folder = recipe.folder(data_dir)
     _refuse_other(data_dir, folder)
     work = folder.with_name(f".{folder.name}.work")
-    there = folder.is_dir() and (not tfds or _of_tfds(tfds_folder(data_dir, folder)))
+    there = folder.is_dir() and (not tfds or _of_tfds(tfds_folder(data_dir / "tfds", folder)))
     if there and (not work.exists() or not os.access(folder.parent, os.W_OK)):
         return folder  # also from a disk that can only be read
     if tfds and any("\udc80" <= c <= "\udcff" for c in str(data_dir.absolute())):
@@ -318,7 +318,7 @@ def _refuse_other(data_dir: Path, folder: Path) -> None:
 
 
 def _prepare(recipe: Recipe, data_dir: Path, folder: Path, work: Path, tfds: bool) -> Path:
-    path = tfds_folder(data_dir, folder)
+    path = tfds_folder(data_dir / "tfds", folder)
     prepared = _of_tfds(path)
     if recipe.stamp is None and recipe.download is None and not folder.is_dir() and not prepared:
         recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock

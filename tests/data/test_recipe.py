@@ -37,7 +37,7 @@ def test_examples_of_every_kind_reach_the_store(tmp_path, name):
 def test_the_tfds_data_set_is_readable_by_tfds_alone(tmp_path, name):
     folder = prepare(recipe_for(made_of(name)), tmp_path, tfds=True)
     alone = tfds.builder(f"ssm_jax_small/{folder.name}", data_dir=tmp_path / "tfds")
-    assert Path(alone.data_dir) == tfds_folder(tmp_path, folder)
+    assert Path(alone.data_dir) == tfds_folder(tmp_path / "tfds", folder)
     examples = EXAMPLES[name]
     for split, numbers in {**SPLITS, "rest": [3]}.items():
         source = alone.as_data_source(split=split)
@@ -90,7 +90,7 @@ class TestThroughTfds:
         official = {"source": "official", "at_once": False}
         folder = prepare(recipe_for(made_of(name), stamp="a", **official), tmp_path, tfds=True)
         files = [p for p in (tmp_path / "tfds").rglob("*") if p.is_file()]
-        assert {p.parent for p in files} == {tfds_folder(tmp_path, folder)}
+        assert {p.parent for p in files} == {tfds_folder(tmp_path / "tfds", folder)}
         assert len(files) == 4 + 3  # a file for each split, and three of what they are
         before = folder_bytes(folder)
         shutil.rmtree(folder)
@@ -116,18 +116,18 @@ class TestThroughTfds:
     def test_one_that_is_not_whole_is_no_data_set_and_is_written_anew(self, tmp_path):
         recipe = recipe_for(made_of("tokens"), at_once=False)
         folder = prepare(recipe, tmp_path, tfds=True)
-        (tfds_folder(tmp_path, folder) / "metadata.json").write_text("{")
+        (tfds_folder(tmp_path / "tfds", folder) / "metadata.json").write_text("{")
         shutil.rmtree(folder)
         with pytest.raises(FileNotFoundError, match="no generated small data at"):
             find(recipe, tmp_path)
         assert prepare(recipe, tmp_path, tfds=True) == folder
-        assert builder.read(tfds_folder(tmp_path, folder)).detail == "small tokens"
+        assert builder.read(tfds_folder(tmp_path / "tfds", folder)).detail == "small tokens"
 
     @pytest.mark.parametrize("key", ["vocabulary", "sha256", "n_classes", "kind"])
     def test_one_that_was_changed_is_an_error(self, tmp_path, key):
         recipe = recipe_for(made_of("tokens"))
         folder = prepare(recipe, tmp_path, tfds=True)
-        path = tfds_folder(tmp_path, folder) / "metadata.json"
+        path = tfds_folder(tmp_path / "tfds", folder) / "metadata.json"
         manifest = json.loads(path.read_text())
         if key == "sha256":
             path.write_text(json.dumps({**manifest, key: "0" * 64}))
@@ -316,7 +316,7 @@ def test_a_tfds_data_set_that_gives_back_something_else_is_an_error(tmp_path, mo
 
 def test_the_builder_rewrites_what_a_killed_writer_left(tmp_path):
     recipe = recipe_for(made_of("tokens"))
-    folder = tfds_folder(tmp_path, recipe.folder(tmp_path))
+    folder = tfds_folder(tmp_path / "tfds", recipe.folder(tmp_path))
     leftover = folder.with_name("incomplete.ABCDEF_1.0.0")
     leftover.mkdir(parents=True)
     prepare(recipe, tmp_path, tfds=True)
