@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "sweep": {"train", "config", "stop", "files", "progress", "tables", "jax", "ml_collections"},
     "commands": {
         "sweep", "stories", "train", "tasks", "lra", "data", "init", "kernels", "analysis", "plots",
-        "config", "stop", "files", "tables", "numpy", "rich", "ml_collections",
+        "config", "stop", "files", "tables", "jax", "numpy", "rich", "ml_collections",
     },
     "config": {"options", "tasks", "files", "stop", "jax", "ml_collections"},
     "lock": {"files", "progress", "stop"},

@@ -8,7 +8,7 @@ channels, so all that follows are expectations over the channels of a new layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -154,6 +154,32 @@ def recommend(
             "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
             "windows": [asdict(window_of(spectrum, y_N, a, *dt, share)) for a in candidates],
         },
+    )
+
+
+FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is called no power law
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Lines for a person about what `recommend` found."""
+    fit, too_short = found["fit"], found["too_short"]
+    below = [
+        f"{100 * float(share):g} % below {w:.3g}" for share, w in found["energy_below"].items()
+    ]
+    gains = [f"{gain:.3g} ({unit})" for unit, gain in found["gain_at_nyquist"].items()]
+    poor = "; no straight line: look at the figure before you use it"
+    return (
+        f"inputs: {found['inputs']}; {found['sequences']:,} sequences of {found['length']:,.0f} "
+        f"samples on average{f', {too_short} too short' if too_short else ''}\n"
+        f"method: {found['method']}\n"
+        f"slope: power ~ w^-gamma, gamma = {fit['gamma']:.2f} ± {fit['half_width']:.2f} (95 %, by "
+        f"the residuals) from {fit['low']:.3g} to {fit['high']:.3g} rad per sample"
+        f"{poor if fit['half_width'] > FAR else ''}\n"
+        f"energy: {', '.join(below)} rad per sample (Nyquist 3.14)\n"
+        f"start: beta = gamma / 2 = {found['beta']:.2f}, a third-party rule of thumb; gain at "
+        f"Nyquist by unit of beta: {', '.join(gains)}\n"
+        f"start: alpha = {found['alpha']:.3g}: half of the channels reach past the band that holds "
+        f"{100 * found['band']:g} % of the energy"
     )
 
 

@@ -6,6 +6,7 @@ docstring is its `--help`. The scripts in scripts/ are doors to the same functio
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import time
@@ -63,7 +64,7 @@ def _answer(word: str) -> int:
 
     if word == "--version":
         print(f"ssm-jax {ssm_jax.__version__}")
-    elif word in ("--help", "-h", "help"):
+    elif word in ("--help", "-h"):
         print("Train state space models and choose their frequency bias.\n\nCommands:")
         for name, (_, about) in COMMANDS.items():
             print(f"  ssm-jax {name:12}{about}")
@@ -75,57 +76,41 @@ def _answer(word: str) -> int:
     return 0
 
 
-def start_jax(*, compiled: bool = True) -> None:
-    """Let this process keep its freed memory, before JAX starts its threads.
+KEPT_S = 30 * 86_400  # seconds that a compiled program is kept
+
+
+def start_jax(cache: Path | None = None) -> None:
+    """Let this process keep its freed memory and, in a folder, the programs that it compiles.
+
+    These save a tiny run 15 of 20 s at its second start; a program's numbers do not depend on when
+    it was compiled. They go elsewhere if JAX is told so, and nowhere if that cannot be written.
 
     Args:
-      compiled: also keep compiled programs in the user's cache, which saves a tiny run 15 of 20 s
-        at its second start; a program's numbers do not depend on when it was compiled.
+      cache: the folder; None: the user's cache.
     """
+    from ssm_jax.files import check_writable, user_cache
     from ssm_jax.kernels.cpu import keep_freed_memory
 
-    keep_freed_memory()
-    if compiled:
-        from ssm_jax.files import user_cache
-        from ssm_jax.sweep.runs import share_compiled
+    keep_freed_memory()  # before JAX starts its threads
+    import jax
 
-        if (folder := user_cache()) is not None and _usable(folder):
-            share_compiled(folder)
-
-
-KEPT_S = 30 * 86_400  # seconds that a compiled program is kept in the user's cache
-
-
-def _usable(folder: Path) -> bool:
-    """Whether a cache can be written; programs compiled a month ago are removed from it."""
-    from ssm_jax.files import check_writable
-
-    try:
+    cache = cache or user_cache()
+    if cache is None or jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    folder = cache.absolute() / "compiled"
+    with contextlib.suppress(OSError):
         check_writable(folder, "folder")
-        for file in folder.glob("compiled/*-cache"):
+        for file in folder.glob("*-cache"):
             if file.stat().st_mtime < time.time() - KEPT_S:
                 file.unlink(missing_ok=True)
-    except OSError:
-        return False
-    return True
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def write_result(
-    path: Path, found: Mapping[str, Any], words: Sequence[str], *, seed: int | None = None
-) -> None:
-    """Write what a command found as JSON, with the command and the code that found it.
-
-    Args:
-      path: of the file; its folder is made.
-      found: the result; words: the command.
-      seed: of the experiment; None: the time of the start instead.
-    """
-    # Here, because it imports JAX to name the devices.
+def write_result(path: Path, found: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Write what a command found as JSON, with where it comes from; `words` are the command."""
     from ssm_jax.files import write_json
-    from ssm_jax.train.record import made_by
+    from ssm_jax.train.record import made_by  # it imports JAX, to name the devices
 
-    record = {**made_by(words), "seed": seed}
-    last = "started" if seed is None else "seed"
-    kept = {key: record[key] for key in ("command", "git", "versions", "devices", last)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**found, **kept})
+    write_json(path, {**found, **made_by(words)})

@@ -6,7 +6,6 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from inspect import getdoc
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,11 +21,13 @@ from ssm_jax.config.check import seed_fault
 from ssm_jax.data.manifest import DamagedError, facts_of, table_of
 from ssm_jax.data.prepare import DataPaths, check_name, cpu_count
 from ssm_jax.data.prepare import prepare as make
+from ssm_jax.data.sequences import read_sequences, sequences_of
 from ssm_jax.data.store import Store, stores_of, unfinished, verify_store
 from ssm_jax.files import os_fault, printable
 from ssm_jax.lra.catalog import CATALOG, Entry, command_of
 from ssm_jax.stop import EXIT_INTERRUPTED
 from ssm_jax.tables import Columns, cells, to_screen
+from ssm_jax.tasks import find_task
 
 VERBS = ("list", "prepare", "verify")
 WORDS = Flag("task", f"{'|'.join(VERBS)} TASK; prepare may be left out")
@@ -49,27 +50,24 @@ def prepare(argv: list[str], called: Sequence[str] = ("ssm-jax", "prepare")) -> 
     words = [word for word in argv[:2] if not word.startswith("-")]
     if words and words[0] in CATALOG:
         words, argv = ["prepare", *words], ["prepare", *argv]
-    verb, task = (*words, "", "")[:2]
-    entry = CATALOG.get(task) if verb == "prepare" else None
-    tasks = CATALOG if entry is None else {task: entry}
-    about = "\n".join(f"  {name:14}{kind.about}" for name, kind in tasks.items())
-    flags = (cli.DATA_DIR,) if entry is None else (cli.DATA_DIR, *_flags_of(entry))
-    values = cli.load_flags(argv, flags=flags, about=f"{getdoc(prepare)}\n\n{about}", words=WORDS)
-    words = values.pop("task")
+    entry = CATALOG.get(words[1]) if len(words) == 2 and words[0] == "prepare" else None
+    about = "\n".join(f"    {name:14}{kind.about}" for name, kind in CATALOG.items())
+    flags = (cli.DATA_DIR, *(_flags_of(entry) if entry else ()))
+    values = cli.load_flags(argv, flags=flags, about=f"{prepare.__doc__}\n{about}", words=WORDS)
+    data_dir = values["data_dir"]
     try:
-        match words:
+        match values["task"]:
             case ["list"]:
-                shown = list_tasks(values["data_dir"])
+                shown = list_tasks(data_dir)
             case ["verify", task] if task in CATALOG:
-                shown = verify_task(task, values["data_dir"])
-            case ["prepare", task] if entry is not None:
+                shown = verify_task(task, data_dir)
+            case ["prepare", task] if entry:
                 shown = prepare_task(task, entry, values, [*called, *argv])
-            case ["prepare" | "verify", *rest]:
-                fault = f"{' '.join(rest)!r} is not one" if rest else "none given"
-                raise ValueError(f"{words[0]} TASK: {fault}; choose from {', '.join(CATALOG)}.")
-            case _:
-                known = (*VERBS, *CATALOG)
-                raise ValueError(f"unknown task {' '.join(words)!r}{guess(words[0], known)}")
+            case ["prepare" | "verify" as verb, *rest]:
+                wrong = f"unknown {' '.join(rest)!r}" if rest else "no TASK given"
+                raise ValueError(f"{verb} TASK: {wrong}; choose from {', '.join(CATALOG)}.")
+            case [word, *_]:
+                raise ValueError(f"unknown task {word!r}{guess(word, (*VERBS, *CATALOG))}")
     except (ValueError, OSError) as error:  # also of Python, about the user's files
         cli.fail(printable(os_fault(error) if isinstance(error, OSError) else str(error)))
     except KeyboardInterrupt:
@@ -201,7 +199,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     starting points: confirm them by a sweep (ssm-jax sweep).
     """
     given = {word.partition("=")[0] for word in argv}
-    about = getdoc(spectrum) or ""
+    about = spectrum.__doc__
     if "--file" in given and "--config" not in given:
         cfg, values = config_lib.default(), cli.load_flags(argv, flags=SPECTRUM, about=about)
         cfg.name = values["file"].stem
@@ -214,10 +212,11 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         cli.fail(f"--alphas={alphas} does not fit: they must be numbers greater than 0.")
     y_N, dt = _modes_of(cfg.model), (cfg.model.dt_min, cfg.model.dt_max)
     if (path := values["file"]) is not None:
-        sequences, vocabulary, detail = _from_file(path, values["tokens"], n)
+        read = read_sequences(path, n, tokens=values["tokens"])
     else:
         place = DataPaths(values["data_dir"], values["from"])
-        sequences, vocabulary, detail = _from_task(cfg, place, n)
+        read = sequences_of(find_task(cfg.task).open_data(cfg.data.to_dict(), place), n)
+    sequences, vocabulary, detail = read
     from ssm_jax.analysis.choose import recommend
 
     found, fit, facts = recommend(
@@ -231,8 +230,8 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         high=values["high"],
     )
     layer = {"init": cfg.model.init, "d_state": cfg.model.d_state, "dt": list(dt)}
-    result = {"name": cfg.name, "data": detail, "layer": layer, **facts}
-    _show(result)
+    result = {"name": cfg.name, "seed": cfg.seed, "data": detail, "layer": layer, **facts}
+    _print(result)
     if values["figure"] is not None:
         from ssm_jax.plots.spectrum import draw_spectrum
 
@@ -240,7 +239,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         shown = dict(sorted(shown.items()))
         draw_spectrum(values["figure"], found, fit, y_N=y_N, dt=dt, alphas=shown, title=cfg.name)
     if values["out"] is not None:
-        write_result(values["out"], result, [*called, *argv], seed=cfg.seed)
+        write_result(values["out"], result, [*called, *argv])
     return 0
 
 
@@ -260,91 +259,14 @@ def _modes_of(model: ConfigDict) -> np.ndarray:
     return np.abs(initial_modes(model.init, model.d_state, seed=model.init_seed).A_SN[0].imag)
 
 
-Read = tuple[list[np.ndarray], int | None, str]  # sequences, size of the vocabulary, what they are
+def _print(found: Mapping[str, Any]) -> None:
+    from ssm_jax.analysis.choose import describe
 
-
-def _spread(size: int, n: int) -> np.ndarray:
-    """The numbers of n examples of so many, evenly spread."""
-    return np.unique(np.linspace(0, size - 1, min(n, size)).astype(int))
-
-
-def _from_file(path: Path, tokens: bool, n: int) -> Read:
-    """The sequences in a .npy file.
-
-    Raises:
-      ValueError: a file that is no such array.
-    """
-    if path.suffix != ".npy":
-        raise ValueError(f"--file={path} does not fit: it must be a .npy of numpy.save.")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"--file={path} is no array that can be read ({error}).") from error
-    array = array[None] if array.ndim == 1 else array
-    if array.ndim not in ((2,) if tokens else (2, 3)) or not array.size:
-        raise ValueError(f"--file={path} has the shape {array.shape}; see --help for those read.")
-    if array.dtype.kind not in ("iu" if tokens else "iufb"):
-        what = "whole" if tokens else "real"
-        raise ValueError(f"--file={path} holds {array.dtype}; it must hold {what} numbers.")
-    chosen = array[_spread(len(array), n)]
-    vocabulary = int(chosen.max()) + 1 if tokens else None
-    return list(chosen), vocabulary, f"{path.name}, {len(array):,} sequences"
-
-
-def _from_task(cfg: ConfigDict, place: DataPaths, n: int) -> Read:
-    """Training sequences of a task.
-
-    Raises:
-      ValueError: a task whose examples are no sequences.
-    """
-    from ssm_jax.tasks import find_task
-
-    dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), place)
-    sequences: list[np.ndarray] = []
-    for index in _spread(dataset.size("train"), n):
-        batch = dataset.gather("train", np.array([index]))
-        inputs = batch["inputs"][0]
-        if "lengths" in batch:  # tokens, one row or the two of a pair
-            lengths = np.atleast_1d(batch["lengths"][0])
-            rows = inputs.reshape(len(lengths), -1)
-            sequences += [row[:steps] for row, steps in zip(rows, lengths, strict=True)]
-        elif len(inputs) != dataset.steps_of(batch):
-            raise ValueError(f"the examples of task={cfg.task} are no sequences; give --file.")
-        else:
-            sequences.append(inputs)
-    return sequences, getattr(dataset, "vocab_size", None), dataset.provenance.detail
-
-
-FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is called no power law
-
-
-def _show(result: Mapping[str, Any]) -> None:
-    """Print a result."""
-    fit, layer, alpha = result["fit"], result["layer"], result["alpha"]
-    gains = ", ".join(f"{gain:.3g} ({unit})" for unit, gain in result["gain_at_nyquist"].items())
-    below = ", ".join(
-        f"{100 * float(s):g} % below {w:.3g}" for s, w in result["energy_below"].items()
-    )
-    band = f"{100 * result['band']:g} %"
-    left_out = f", {result['too_short']} too short" if result["too_short"] else ""
-    poor = "; no straight line: look at the figure before you use it"
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(
-        f"{result['name']}: {result['data']}\n"
-        f"inputs: {result['inputs']}; {result['sequences']:,} sequences of "
-        f"{result['length']:,.0f} samples on average{left_out}\n"
-        f"method: {result['method']}\n"
-        f"slope: power ~ w^-gamma, gamma = {fit['gamma']:.2f} ± {fit['half_width']:.2f} (95 %, by "
-        f"the residuals) from {fit['low']:.3g} to {fit['high']:.3g} rad per sample"
-        f"{poor if fit['half_width'] > FAR else ''}\n"
-        f"energy: {', '.join(below)} rad per sample (Nyquist 3.14)\n"
-        f"start: beta = gamma / 2 = {result['beta']:.2f}, a third-party rule of thumb; gain at "
-        f"Nyquist by unit of beta: {gains}\n"
-        f"start: alpha = {alpha:.3g}: half of the channels reach past the band that holds {band} "
-        "of the energy"
-    )
+    console.print(f"{found['name']}: {found['data']}\n{describe(found)}")
+    layer, band = found["layer"], f"{100 * found['band']:g} %"
     columns: Columns = {
-        "alpha": lambda w: f"{w['alpha']:.3g}{'*' if w['alpha'] == alpha else ''}",
+        "alpha": lambda w: f"{w['alpha']:.3g}{'*' if w['alpha'] == found['alpha'] else ''}",
         "highest mode, rad per sample": "{lowest:.3g} to {highest:.3g}",
         "modes beyond Nyquist": "{aliased:.0%}",
         "channels without": "{clean:.0%}",
@@ -353,5 +275,5 @@ def _show(result: Mapping[str, Any]) -> None:
     }
     dt_min, dt_max = layer["dt"]
     title = f"{layer['init']}, {layer['d_state']} modes, dt {dt_min:g} to {dt_max:g}"
-    Console().print(to_screen(columns, cells(columns, result["windows"]), title=title))
+    Console().print(to_screen(columns, cells(columns, found["windows"]), title=title))
     console.print("Means over the channels of a new layer; * is the start.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,19 @@ SOURCES = (
 )
 
 
-def _path_asked(values: Mapping[str, Any]) -> Path:
-    """What a command names by an argument or by --workdir."""
+def _checkpoint_asked(values: Mapping[str, Any]) -> tuple[Path, str]:
+    """The folder of a run and a step, from an argument or --workdir, and --step."""
     paths: list[Path] = [*values["run"], *filter(None, [values["workdir"]])]
     if not paths:
         cli.fail("--workdir is missing; give the folder of a run, such as --workdir=runs/a.")
     if len(paths) > 1:
         cli.fail(f"give one checkpoint, got {len(paths)}.")
-    if values["step"] != "best" and _is_checkpoint(paths[0]):
-        cli.fail(f"--step={values['step']} and {paths[0]} both name a step; give one of them.")
-    return paths[0]
-
-
-def _is_checkpoint(path: Path) -> bool:
-    return path.absolute().parent.name == "checkpoints" and path.name.isdecimal()
+    path, step = paths[0].absolute(), values["step"]
+    if path.parent.name != "checkpoints" or not path.name.isdecimal():
+        return paths[0], step
+    if step != "best":
+        cli.fail(f"--step={step} and {paths[0]} both name a step; give one of them.")
+    return path.parents[1], path.name
 
 
 def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -> int:
@@ -45,20 +43,15 @@ def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -
         ssm-jax evaluate runs/a                                  # best checkpoint, test split
         ssm-jax evaluate --workdir=runs/a --split=val --step=1200 --out=runs/a/eval_val.json
 
-    Prints accuracy, confusion and accuracy by length; --out has them as JSON, with their
-    provenance.
-
-    Exit codes: 0 done, 1 a damaged checkpoint, 2 wrong input.
+    Prints accuracy, confusion and accuracy by length; --out has them as JSON, with provenance.
     """
     flags = (
         *SOURCES,
         Flag("split", "examples to evaluate", "test", choices=("train", "val", "test")),
         Flag("out", "file for the result, JSON", kind=Path, writes="file"),
     )
-    values = cli.load_flags(argv, flags=flags, about=getdoc(evaluate) or "", words=RUN)
-    workdir, step, out = _path_asked(values), values["step"], values["out"]
-    if _is_checkpoint(workdir):
-        workdir, step = workdir.absolute().parents[1], workdir.name
+    values = cli.load_flags(argv, flags=flags, about=evaluate.__doc__, words=RUN)
+    (workdir, step), out = _checkpoint_asked(values), values["out"]
     if out is not None and (out.suffix != ".json" or out.name in ("record.json", "summary.json")):
         cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
 
@@ -92,8 +85,6 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
     and after training, how far the poles moved, beta, and where the poles' gradient comes from.
     Figures and all numbers (analysis.json) go to --out. The run may be going on meanwhile; nothing
     else is written.
-
-    Exit codes: 0 done, 1 a damaged checkpoint, 2 wrong input.
     """
     about = "folder for figures and numbers; else WORKDIR/analysis"
     flags = (
@@ -101,18 +92,16 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
         Flag("out", about, kind=Path, writes="folder"),
         Flag("gradient", "take the gradient of one batch of training", True, bool),
     )
-    values = cli.load_flags(argv, flags=flags, about=getdoc(analyze) or "", words=RUN)
-    path, step = _path_asked(values), values["step"]
+    values = cli.load_flags(argv, flags=flags, about=analyze.__doc__, words=RUN)
+    workdir, step = _checkpoint_asked(values)
 
     start_jax()
     from ssm_jax.train.runs.analyze import analyze as analyze_run
-    from ssm_jax.train.runs.open import choose_step
     from ssm_jax.train.runs.tables import print_analysis
 
-    if step != "best":
-        path = path / "checkpoints" / str(choose_step(path / "checkpoints", step))
     result, paths = analyze_run(
-        path,
+        workdir,
+        step=step,
         out=values["out"],
         gradient=values["gradient"],
         data_dir=values["data_dir"],
@@ -152,7 +141,7 @@ def report(argv: list[str], called: Sequence[str] = ("ssm-jax", "report")) -> in
     runs = Flag(
         "runs", "folders of runs, a folder above them, or copies of summary.json", kind=Path
     )
-    values = cli.load_flags(argv, flags=flags, about=getdoc(report) or "", words=runs)
+    values = cli.load_flags(argv, flags=flags, about=report.__doc__, words=runs)
     from ssm_jax.lra.report import FORMATS, collect, tabulate
 
     out = values["out"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import getdoc
 from pathlib import Path
 
 from ssm_jax.commands import start_jax, write_result
@@ -15,23 +14,20 @@ from ssm_jax.config.argv import Flag
 def denoise(argv: list[str], called: Sequence[str] = ("ssm-jax", "denoise")) -> int:
     """See a frequency bias strengthened, weakened and reversed: train denoisers, show what passes.
 
-        ssm-jax denoise                       # four settings of the knobs: two minutes
+        ssm-jax denoise                       # four settings of the knobs: a few minutes
         ssm-jax denoise --grid                # all 20 settings of the paper
         ssm-jax denoise --config=denoise:full --from=img_align_celeba.zip
 
     Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
     trained again, so the command can be stopped and given again. At the end: images.png (outputs
     for striped images), gains.png (the operators against frequency), table.md and results.json.
-
-    Exit codes: 0 finished, 2 wrong input, 74 the storage failed or is full, 75 stopped on request
-    (the same command goes on).
     """
     grid = Flag("grid", "all settings of the paper instead of four", False, bool)
-    command = _load("denoise", argv, getdoc(denoise), grid, cli.FROM)
+    command = _load("denoise", argv, denoise.__doc__, grid, cli.FROM)
     cfg, values, _ = command
     if values["from"] is not None:
         cfg.data.source = "official"
-    start_jax(compiled=False)
+    start_jax(values["folder"])
     job = job_of(command, [*called, *argv])
     from ssm_jax.stories.denoise import run
 
@@ -48,12 +44,9 @@ def waves(argv: list[str], called: Sequence[str] = ("ssm-jax", "waves")) -> int:
     Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
     trained again, so the command can be stopped and given again. At the end: errors.png (error of
     each wave over training), table.md and results.json.
-
-    Exit codes: 0 finished, 2 wrong input, 74 the storage failed or is full, 75 stopped on request
-    (the same command goes on).
     """
-    command = _load("waves", argv, getdoc(waves))
-    start_jax(compiled=False)
+    command = _load("waves", argv, waves.__doc__)
+    start_jax(command.values["folder"])
     job = job_of(command, [*called, *argv])
     from ssm_jax.stories.waves import run
 
@@ -75,7 +68,7 @@ def _load(name: str, argv: Sequence[str], about: str | None, *more: Flag) -> cli
     )
     if not any(word.partition("=")[0] == "--config" for word in argv):
         argv = [f"--config={name}", *argv]
-    command = cli.load(argv, flags=flags, about=about or "")
+    command = cli.load(argv, flags=flags, about=about)
     if command.cfg.task != name:
         cli.fail(f"task={command.cfg.task!r} is not {name}; give a config such as {usual}.")
     if command.values["seeds"] < 1:
@@ -93,7 +86,7 @@ def one_pole(argv: list[str], called: Sequence[str] = ("ssm-jax", "one-pole")) -
     """
     usual = Path("runs/one_pole.json")
     flags = (Flag("out", "file for the results, JSON", usual, kind=Path, writes="file"),)
-    out = cli.load_flags(argv, flags=flags, about=getdoc(one_pole) or "")["out"]
+    out = cli.load_flags(argv, flags=flags, about=one_pole.__doc__)["out"]
     if out.suffix != ".json":
         cli.fail(f"--out={out} does not fit: it must be a .json.")
     from ssm_jax.plots import save

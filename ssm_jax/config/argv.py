@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -208,18 +209,23 @@ def print_config(cfg: ConfigDict) -> None:
         print(f"{key} = {value!r}{mark}")
 
 
+EXIT_CODES = """\
+Exit codes: 0 finished, 1 a run diverged or a checkpoint is damaged, 2 wrong input, 74 the storage
+failed or is full (what was saved is kept), 75 stopped on request (the same command goes on)."""
+
+
 def print_help(
-    about: str, flags: Sequence[Flag], *, with_config: bool, words: Flag | None = None
+    about: str | None, flags: Sequence[Flag], *, with_config: bool, words: Flag | None = None
 ) -> None:
     """Print what a script does, its flags and, on request, every option of an experiment.
 
     Args:
-      about: the script's docstring.
+      about: the docstring of a script or of its function.
       flags: the script's flags.
       with_config: whether the script takes a config; its options are shown in the source's order.
       words: what arguments without dashes are, if the script takes any.
     """
-    print(about.strip())
+    print(f"{inspect.cleandoc(about or '')}\n\n{EXIT_CODES}")
     if words is not None:
         print(f"\nArguments:\n  {words.name.upper() + ' ...':36}{words.help}")
     print("\nFlags:")

@@ -182,7 +182,7 @@ def _ended(main: Callable[[list[str]], int | None]) -> int:
     return code
 
 
-def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
+def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Command:
     """Read a command line with a config; `--help` and `--print_config` are answered here.
 
     Args:
@@ -219,7 +219,7 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str) -> Command:
 
 
 def load_flags(
-    argv: Sequence[str], *, flags: Sequence[Flag], about: str, words: Flag | None = None
+    argv: Sequence[str], *, flags: Sequence[Flag], about: str | None, words: Flag | None = None
 ) -> dict[str, Any]:
     """As `load`, for a script without a config: the value of each flag by name.
 

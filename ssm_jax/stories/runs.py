@@ -16,7 +16,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json, replace_atomically, write_json
 from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.results import by_cell, status_of
-from ssm_jax.sweep.runs import Job, run_sweep, share_compiled
+from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.record import published
@@ -58,7 +58,6 @@ def train(
     Raises:
       ValueError: a run diverged, has other options, or is being made by another process.
     """
-    share_compiled(job.folder)
     runs = runs_of(settings, range(cfg.seed, cfg.seed + seeds))
     if not run_sweep(runs, cfg, job):
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from ssm_jax import tables
-from ssm_jax.files import parse_json
+from ssm_jax.files import parse_json, replace_atomically, write_json
 from ssm_jax.sweep import Run, short_names, shown
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
@@ -139,6 +139,15 @@ def document_of(
             for run in runs
         ],
     }
+
+
+def write_results(folder: Path, document: Document) -> str:
+    """Write sweep.json, sweep.csv and sweep.md into the folder of a sweep; the text of the last."""
+    text = to_markdown(document) + f"\n{caption(document)}\n"
+    write_json(folder / "sweep.json", document)
+    replace_atomically(folder / "sweep.csv", to_csv(document))
+    replace_atomically(folder / "sweep.md", text)
+    return text
 
 
 def by_cell(runs: Sequence[AnyRun]) -> list[list[AnyRun]]:

@@ -57,16 +57,6 @@ class Job:
         return ["scripts/train.py", f"--config={self.spec}", *words, workdir]
 
 
-def share_compiled(folder: Path) -> None:
-    """Keep compiled programs in the folder of a sweep, unless they are kept elsewhere already.
-
-    Its runs compile the same programs, if no option changes a shape.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
 def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
     """Run what is not yet done, one after the other.
 

@@ -23,6 +23,7 @@ from ssm_jax.train.workdir import Workdir
 def analyze(
     path: Path,
     *,
+    step: str = "best",
     out: Path | None = None,
     gradient: bool = True,
     data_dir: Path,
@@ -32,7 +33,7 @@ def analyze(
     """What `diagnose` measures of a checkpoint and of the run's first state.
 
     Args:
-      path: a run's folder, for its best checkpoint, or the folder of one checkpoint in it.
+      path, step: the run's folder, and its checkpoint; see `open.choose_step`.
       out: where figures and analysis.json go; None: `analysis` in the run's folder.
       gradient: whether to take the gradient of the first training batch too.
       data_dir, files: see `experiment.build`.
@@ -44,10 +45,9 @@ def analyze(
     Raises:
       FileNotFoundError, ValueError, CheckpointError: see `open.open_run`.
     """
-    run, asked = split_path(path)
-    folder = run / "analysis" if out is None else out
+    folder = path / "analysis" if out is None else out
     check_writable(folder, "folder")
-    record, experiment, opened = open_run(run, asked, data_dir=data_dir, files=files)
+    record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)
     with jax.set_mesh(experiment.mesh):
         diagnostics = Diagnostics(experiment)
         before, after = (
@@ -55,7 +55,7 @@ def analyze(
             for state in (experiment.fresh_state(), opened.state)
         )
     if not layer_names(after):
-        raise ValueError(f"the model of {run} has no state space layer to analyze.")
+        raise ValueError(f"the model of {path} has no state space layer to analyze.")
     result = published(
         {
             "name": experiment.cfg.name,
@@ -73,25 +73,9 @@ def analyze(
             "analysis": made_by(argv),
         }
     )
-    figures = draw(experiment, Workdir(run), opened.state, folder)
+    figures = draw(experiment, Workdir(path), opened.state, folder)
     write_json(folder / "analysis.json", result)
     return result, [*figures, folder / "analysis.json"]
-
-
-def split_path(path: Path) -> tuple[Path, str]:
-    """The run's folder and the step that is asked for: WORKDIR, or WORKDIR/checkpoints/STEP.
-
-    Raises:
-      FileNotFoundError: there is no such folder.
-    """
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {path}; give that of a run, or WORKDIR/checkpoints/STEP."
-        )
-    path = path.absolute()
-    if path.parent.name == "checkpoints" and path.name.isdecimal():
-        return path.parent.parent, path.name
-    return path, "best"
 
 
 def _layer(arrays: Arrays, name: str) -> dict[str, Any]:
