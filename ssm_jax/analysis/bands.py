@@ -1,35 +1,21 @@
-"""A layer band by band: total variation and energy of its transfer function, and pole drift.
+"""A layer by frequency band: total variation, energy, pole drift, and the poles' gradient.
 
-The transfer function is the spectrum of the kernel times the filter's gain, without D, one per
-channel and direction, as far as sequences of L steps tell it:
+The transfer function of a channel and direction is the spectrum of its kernel times the filter's
+gain, without D, as far as sequences of L steps tell it:
 
     K_h(w) = (1 + |s|)^beta_h sum_{l < L} t[l] k_h[l] e^{-i w l},    0 <= w <= pi rad per sample.
 
-The taper t is 1 up to L / 2 and then falls to 0 as a squared cosine. A kernel that has decayed by
-L / 2 has the endless sum that `variation` integrates. A slower mode has a peak some 2 pi / L wide
-in the place of its own; cut off sharply it would ripple at all frequencies and hide there what the
-other modes do. S4 and S4D have one input per
-channel. A channel of S5 answers to H inputs: as in `spectra.response_magnitude` it has the root of
-the sum of the squared answers, here estimated without bias by its answers to `INPUTS` fixed random
-vectors of signs.
-
-From what frequencies the gradient comes that moves the poles.
-
-With g[t] = dL/d kappa[t], the loss's gradient by the taps of a channel's filtered two-sided kernel
-on the circle of n = 2L (`layers.probe`), and kappa^ = gain K^ its spectrum, Parseval's theorem
-makes the gradient by the imaginary part of a pole a sum over frequencies, the sampled form of T1
-and T2 of "Tuning Frequency Bias of State Space Models" (arXiv:2410.02035):
-
-    dL/dy_n = 1/n sum_k Re[ conj(g^(w_k)) gain(w_k) dK^(w_k)/dy_n ],    w_k = 2 pi k / n.
-
-Its terms in a band are that band's part of the gradient, and all parts together are the gradient
-to rounding, as autodiff has it. dK^/dy is taken by autodiff of the kernel itself.
+The taper t is 1 up to L / 2 and then falls to 0 as a squared cosine: cut off sharply, a slow mode
+would ripple at all frequencies. A channel of S5 answers to H inputs: it has the root of the sum of
+the squared answers (`spectra.response_magnitude`), estimated without bias by its answers to
+`INPUTS` fixed random vectors of signs.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -49,10 +35,7 @@ OVERSAMPLING = 4
 
 
 class BandSpectra(NamedTuple):
-    """Total variation V, and the integral of |K|^2 over a band; of each direction, (C, H, BANDS).
-
-    V has the unit of K, the energy that of K^2 times rad per sample.
-    """
+    """Of each direction, channel and band: V in the unit of K, the integral of |K|^2 over w."""
 
     variation_CHK: np.ndarray
     energy_CHK: np.ndarray
@@ -73,21 +56,14 @@ def band_edges(length: int) -> np.ndarray:
     return np.pi * band_bins(length) / length
 
 
-def kernel_taps(layer: LayerView, length: int, A_HN: np.ndarray | Array | None = None) -> Array:
+def kernel_taps(layer: LayerView, length: int) -> Array:
     """The first L taps of each kernel without filter and D, (P, C, H, L).
 
-    Args:
-      layer: see `spectra.layers_of`.
-      length: L.
-      A_HN: in the place of the layer's own eigenvalues; may be traced.
-
-    Returns:
-      P is 1 for layers of one input per channel, else INPUTS.
+    P is 1 for layers of one input per channel, else INPUTS.
     """
-    A_HN = jnp.asarray(layer.A_HN if A_HN is None else A_HN)
-    C_CHN, dt_H = jnp.asarray(layer.C_CHN), jnp.asarray(layer.dt_H)
+    A_HN, C_CHN, dt_H = map(jnp.asarray, (layer.A_HN, layer.C_CHN, layer.dt_H))
     if layer.PB_HN is not None:
-        P_HN, B_HN = (jnp.asarray(x) for x in layer.PB_HN)
+        P_HN, B_HN = map(jnp.asarray, layer.PB_HN)
         return dplr_kernel(A_HN, P_HN, B_HN, C_CHN, dt_H, length)[None]
     if layer.B_NH is None:
         return s4d_kernel(A_HN, C_CHN, dt_H, length, layer.discretization)[None]
@@ -113,26 +89,21 @@ def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> BandSpectra:
     V is the sum of |K(w') - K(w)| over neighbouring nodes, 4 L panels up to Nyquist, corrected by
     the sum over every second node (Richardson): an error of fourth order in the distance. The
     energy is a sum over the same nodes: exact over all bands together, where there is no filter.
-    Computed in float32, as the layers themselves.
-
-    Args:
-      layer: see `spectra.layers_of`.
-      length: L, steps of a sequence.
-      n_fft: samples of the circle on which the filter lives, see `Experiment.filter_period`.
+    Computed in float32, as the layers themselves, for sequences of L steps; n_fft is the number of
+    samples of the circle on which the filter lives, see `Experiment.filter_period`.
     """
-    shapes = (layer.discretization, length, frequency_per_radian(n_fft, layer.beta_unit))
-    arrays = (layer.A_HN, layer.C_CHN, layer.dt_H, layer.beta_H, layer.B_NH, layer.PB_HN)
-    return BandSpectra(*(np.asarray(x) for x in _spectra_per_band(*arrays, *shapes)))
+    per_radian = frequency_per_radian(n_fft, layer.beta_unit)
+    found = _spectra_per_band(replace(layer, name=""), length, per_radian)  # one program for all
+    return BandSpectra(*map(np.asarray, found))
 
 
-@functools.partial(jax.jit, static_argnums=(6, 7, 8))
-def _spectra_per_band(A_HN, C_CHN, dt_H, beta_H, B_NH, PB_HN, discretization, length, per_radian):
-    layer = LayerView("", A_HN, C_CHN, dt_H, beta_H, "", False, beta_H, discretization, B_NH, PB_HN)
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _spectra_per_band(layer: LayerView, length: int, per_radian: float) -> tuple[Array, Array]:
     taps = kernel_taps(layer, length)
     nodes = OVERSAMPLING * length  # panels up to Nyquist
     omega_F = np.pi * np.arange(nodes + 1) / nodes
     log_base_F = np.log1p(per_radian * omega_F).astype(np.float32)
-    gain_HF = jnp.exp(beta_H[:, None] * log_base_F[None, :])
+    gain_HF = jnp.exp(layer.beta_H[:, None] * log_base_F[None, :])
     K = jnp.fft.rfft(taps * taper(length)[None, None, None], 2 * nodes) * gain_HF[None, None]
     power_CHF = _mean_of_squares(K)
     chord = jnp.sqrt(_mean_of_squares(K[..., 1:] - K[..., :-1]))
@@ -159,7 +130,7 @@ class Drift(NamedTuple):
     im: |Im a dt - Im a0 dt|, re: |Re a dt - Re a0 dt|, both with the dt of the reference, in rad
       and nepers per sample: what moving a alone does.
     in_spacings: |Im a - Im a0| over the distance of Im a0 to that of the nearest other pole of the
-      same channel; nan where there is none, or at no distance.
+      same channel, in S5 of all channels; nan where there is none, or at no distance.
     with_dt: |Im a dt - Im a0 dt0|: a change of dt moves all poles of a channel together.
     """
 
@@ -170,37 +141,40 @@ class Drift(NamedTuple):
 
 
 def pole_drift(before: LayerView, after: LayerView) -> Drift:
-    """Of the eigenvalues of a layer, in S4 of their diagonal part, between two states.
-
-    In S5 all modes are one system, so neighbours are looked for among all of them.
-    """
+    """Of the eigenvalues of a layer, in S4 of their diagonal part, between two states."""
     with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
-        dt_H1 = before.dt_H[:, None].astype(np.float64)
-        old, new = (layer.A_HN.astype(np.complex128) for layer in (before, after))
+        dt_H1, new_dt_H1 = (v.dt_H[:, None].astype(np.float64) for v in (before, after))
+        old, new = (v.A_HN.astype(np.complex128) for v in (before, after))
         moved = np.abs(new.imag - old.imag)
         rows = old.imag.T if before.B_NH is not None else old.imag
         apart = np.abs(rows[:, :, None] - rows[:, None, :])
         apart[:, np.arange(rows.shape[1]), np.arange(rows.shape[1])] = np.inf
         spacing = apart.min(axis=2)
         spacing = np.where((spacing > 0) & np.isfinite(spacing), spacing, np.nan)
-        spacing = spacing.T if before.B_NH is not None else spacing
-        new_angle = new.imag * after.dt_H[:, None].astype(np.float64)
         return Drift(
             im=moved * dt_H1,
             re=np.abs(new.real - old.real) * dt_H1,
-            in_spacings=moved / spacing,
-            with_dt=np.abs(new_angle - old.imag * dt_H1),
+            in_spacings=moved / (spacing.T if before.B_NH is not None else spacing),
+            with_dt=np.abs(new.imag * new_dt_H1 - old.imag * dt_H1),
         )
 
 
 def gradient_per_band(
     layer: LayerView, by_taps_2HL: Array, n_fft: int, n_sets: int | None = None
 ) -> np.ndarray:
-    """The parts of the gradient by Im A, (BANDS, S, N), of the bands of `bands.band_edges`.
+    """The parts of the gradient by Im A, (BANDS, S, N), that come from each of the bands.
+
+    With g[t] = dL/d kappa[t], the gradient of a loss by the taps of a channel's filtered two-sided
+    kernel on the circle of n = 2L, Parseval's theorem makes the gradient by Im a_n = y_n a sum over
+    frequencies, the sampled form of T1 and T2 of arXiv:2410.02035:
+
+        dL/dy_n = 1/n sum_k Re[ conj(g^(w_k)) gain(w_k) dK^(w_k)/dy_n ],    w_k = 2 pi k / n.
+
+    The terms in a band are its part; all parts together are autodiff's gradient, to rounding.
 
     Args:
       layer: an S4D or S4.
-      by_taps_2HL: gradient of a loss by the taps of the filtered kernel, forward and reverse.
+      by_taps_2HL: g, forward and reverse (`layers.probe`).
       n_fft: samples of the circle on which the filter lives: 2L.
       n_sets: S; channel h has the eigenvalues of set h mod S. None: each channel has its own.
 
@@ -213,22 +187,19 @@ def gradient_per_band(
             f"gradient_per_band: {layer.name} must have one input per channel and a circle of "
             f"{2 * length}; got {n_fft}."
         )
-    arrays = (layer.A_HN, layer.C_CHN, layer.dt_H, layer.beta_H, layer.PB_HN)
-    parts_KHN = _gradient_per_band(*arrays, by_taps_2HL, layer.discretization, layer.beta_unit)
+    parts_KHN = _gradient_per_band(replace(layer, name=""), by_taps_2HL)
     K, H, N = parts_KHN.shape
     sets = H if n_sets is None else n_sets
     return np.asarray(parts_KHN, np.float64).reshape(K, H // sets, sets, N).sum(axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=(6, 7))
-def _gradient_per_band(A_HN, C_CHN, dt_H, beta_H, PB_HN, by_taps_2HL, discretization, unit):
-    layer = LayerView(
-        "", A_HN, C_CHN, dt_H, beta_H, unit, False, beta_H, discretization, None, PB_HN
-    )
+@jax.jit
+def _gradient_per_band(layer: LayerView, by_taps_2HL: Array) -> Array:
     L = by_taps_2HL.shape[-1]
     # On the circle the reverse tap j stands at -(1 + j).
     circle_HT = jnp.concatenate([by_taps_2HL[0], by_taps_2HL[1, :, ::-1]], axis=-1)
-    by_spectrum_HF = jnp.fft.rfft(circle_HT) * sobolev_gain(beta_H, 2 * L, unit)
+    gain_HF = sobolev_gain(jnp.asarray(layer.beta_H), 2 * L, layer.beta_unit)
+    by_spectrum_HF = jnp.fft.rfft(circle_HT) * gain_HF
     bin_F, cuts = np.arange(L + 1), band_bins(L)
     band_F = np.maximum(np.searchsorted(cuts, bin_F) - 1, 0)  # (low, high]; bin 0 is in the first
     mask_KF = (band_F[None, :] == np.arange(len(cuts) - 1)[:, None]).astype(np.float32)
@@ -236,10 +207,10 @@ def _gradient_per_band(A_HN, C_CHN, dt_H, beta_H, PB_HN, by_taps_2HL, discretiza
     parts_KCHL = jnp.stack([parts_KHT[..., :L], parts_KHT[..., : L - 1 : -1]], axis=1)
 
     def taps(A_im_HN: Array) -> Array:
-        return kernel_taps(layer, L, jnp.real(A_HN) + 1j * A_im_HN)[0]
+        return kernel_taps(replace(layer, A_HN=layer.A_HN.real + 1j * A_im_HN), L)[0]
 
-    _, pull = jax.vjp(taps, jnp.imag(A_HN))
-    return jax.vmap(lambda part: pull(part[: C_CHN.shape[0]])[0])(parts_KCHL)
+    _, pull = jax.vjp(taps, layer.A_HN.imag)
+    return jax.vmap(lambda part: pull(part[: layer.C_CHN.shape[0]])[0])(parts_KCHL)
 
 
 def shares(parts_KSN: np.ndarray) -> np.ndarray:

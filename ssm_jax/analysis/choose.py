@@ -137,24 +137,21 @@ def recommend(
     fit = fit_power_law(spectrum, low, high)
     alpha, beta = starting_alpha(spectrum, y_N, *dt, share), starting_beta(fit.gamma)
     candidates = sorted({*map(float, alphas), alpha})
-    return (
-        spectrum,
-        fit,
-        {
-            "inputs": "real" if n_tokens is None else f"one-hot of {n_tokens} tokens",
-            "method": spectrum.method,
-            "sequences": spectrum.sequences,
-            "too_short": spectrum.too_short,
-            "length": float(lengths.mean()),
-            "fit": asdict(fit),
-            "energy_below": {f"{s:g}": spectrum.angle_below_which(s) for s in SHARES},
-            "band": share,
-            "alpha": alpha,
-            "beta": beta,
-            "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
-            "windows": [asdict(window_of(spectrum, y_N, a, *dt, share)) for a in candidates],
-        },
-    )
+    found = {
+        "inputs": "real" if n_tokens is None else f"one-hot of {n_tokens} tokens",
+        "method": spectrum.method,
+        "sequences": spectrum.sequences,
+        "too_short": spectrum.too_short,
+        "length": float(lengths.mean()),
+        "fit": asdict(fit),
+        "energy_below": {f"{s:g}": spectrum.angle_below_which(s) for s in SHARES},
+        "band": share,
+        "alpha": alpha,
+        "beta": beta,
+        "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
+        "windows": [asdict(window_of(spectrum, y_N, a, *dt, share)) for a in candidates],
+    }
+    return spectrum, fit, found
 
 
 FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is called no power law

@@ -45,27 +45,27 @@ class InputSpectrum:
             "half, the mean of each taken off"
         )
 
-    def energy_below(self, omega: np.ndarray) -> np.ndarray:
-        """The share of the energy between 0 and each angle, 0..1; the angle 0 has none."""
+    def _cumulated(self) -> tuple[np.ndarray, np.ndarray]:
+        """Angles between the bins, and the share of the energy below each; the bin 0 has none."""
         edges = np.append(self.omega_F[:-1] + np.diff(self.omega_F) / 2, np.pi)
         energy = np.cumsum(np.append(0.0, self.power_F[1:] * np.diff(edges)))
-        return np.interp(omega, edges, energy / energy[-1])
+        return edges, energy / energy[-1]
+
+    def energy_below(self, omega: np.ndarray) -> np.ndarray:
+        """The share of the energy between 0 and each angle, 0..1."""
+        return np.interp(omega, *self._cumulated())
 
     def angle_below_which(self, share: float) -> float:
         """The angle below which a share of the energy lies."""
-        edges = np.append(self.omega_F[:-1] + np.diff(self.omega_F) / 2, np.pi)
-        below = self.energy_below(edges)
+        edges, below = self._cumulated()
         return float(np.interp(share, below, edges))
 
 
 def default_segment(lengths: np.ndarray) -> int:
     """Samples of a segment: the whole sequence where there are many, else a part of it.
 
-    With 16 sequences and more it is the length that 90 % of them have. With fewer, half of a
-    segment being shared with the next, it is so short that there are 16 in all.
-
-    Args:
-      lengths: of the sequences, int (n,).
+    With 16 sequences of `lengths` and more it is the length that 90 % of them have. With fewer,
+    half of a segment being shared with the next, it is so short that there are 16 in all.
 
     Raises:
       ValueError: no sequence, or none of 64 samples.
@@ -127,14 +127,10 @@ def input_spectrum(
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """A fit P(w) = scale w^-gamma.
+    """A fit P(w) = scale w^-gamma from low to high, in rad per sample.
 
-    Attributes:
-      gamma: the slope.
-      half_width: half of its 95 % interval. It tells how far the spectrum is from a straight line,
-        not how far another sample of the data may be.
-      scale: P at 1 rad per sample.
-      low, high: the range of the fit, rad per sample.
+    half_width, half of the 95 % interval of gamma, tells how far the spectrum is from a straight
+    line, not how far another sample of the data may be.
     """
 
     gamma: float
@@ -149,12 +145,9 @@ def fit_power_law(
 ) -> PowerLaw:
     """A straight line through log P against log w, P being the mean of each octave.
 
-    Without the octaves the upper half of the bins would have half of the say.
-
-    Args:
-      spectrum: to be fitted.
-      low: from here on; None: two turns in a segment, as far as the window spreads the mean.
-      high: up to here; None: half of Nyquist, pi/2. Above, a sampled spectrum levels off.
+    Without the octaves the upper half of the bins would have half of the say. The fit goes from
+    `low`, None: two turns in a segment, as far as the window spreads the mean, to `high`, None:
+    half of Nyquist, since above a sampled spectrum levels off.
 
     Raises:
       ValueError: fewer than three octaves with power in the range.
@@ -177,10 +170,5 @@ def fit_power_law(
     free = groups.size - 2
     residual = np.sum((y - slope * x - intercept) ** 2) / free
     error = math.sqrt(residual / np.sum((x - x.mean()) ** 2))
-    return PowerLaw(
-        gamma=-float(slope),
-        half_width=float(stdtrit(free, 0.975)) * error,
-        scale=float(np.exp(intercept)),
-        low=float(low),
-        high=float(high),
-    )
+    half_width = float(stdtrit(free, 0.975)) * error
+    return PowerLaw(-float(slope), half_width, float(np.exp(intercept)), float(low), float(high))

@@ -1,4 +1,4 @@
-r"""The frequency side of a model's state space layers, as NumPy arrays.
+"""The frequency side of a model's state space layers, as NumPy arrays.
 
 Frequencies are angles per sample, w = s dt in radians: what a channel does at the frequency s of
 its own time, it does to a tone of angle w. Sampling ends at Nyquist, w = pi. A mode beyond it is
@@ -7,60 +7,22 @@ aliased: it answers to the angle folded into 0..pi.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from jax import Array
 
 from ssm_jax.kernels import sobolev_frequency, transfer_function
 
 NYQUIST = np.pi
 
 
-@runtime_checkable
-class Layer(Protocol):
-    """What is read of every layer."""
-
-    D: nnx.Variable
-    beta: nnx.Variable
-    beta_unit: str
-
-    def readout(self) -> Array: ...
-
-    def step_sizes(self) -> Array: ...
-
-
-@runtime_checkable
-class DiagonalLayer(Layer, Protocol):
-    """S4D and S5."""
-
-    discretization: str
-
-    def eigenvalues(self) -> Array: ...
-
-
-@runtime_checkable
-class MimoLayer(DiagonalLayer, Protocol):
-    """S5."""
-
-    def input_matrix(self) -> Array: ...
-
-
-@runtime_checkable
-class LowRankLayer(Layer, Protocol):
-    """S4, whose discretization is bilinear."""
-
-    def state_matrix(self) -> tuple[Array, Array]: ...
-
-    def input_vector(self) -> Array: ...
-
-
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LayerView:
-    """The numbers of one layer. R counts what has a step of its own: channels, in S5 modes.
+    """The numbers of one layer, a pytree. R counts what has a step: channels, in S5 modes.
 
     name: its path in the model, such as blocks/0/ssm.
     A_HN: complex eigenvalues (R, N) in rad per unit of time, in S5 (R, 1); the conjugates are
@@ -75,15 +37,15 @@ class LayerView:
     PB_HN: complex P and B of S4, where A = diag(A_HN) - P P^*.
     """
 
-    name: str
+    name: str = field(metadata={"static": True})
     A_HN: np.ndarray
     C_CHN: np.ndarray
     dt_H: np.ndarray
     beta_H: np.ndarray
-    beta_unit: str
-    beta_learned: bool
+    beta_unit: str = field(metadata={"static": True})
+    beta_learned: bool = field(metadata={"static": True})
     D_H: np.ndarray
-    discretization: str
+    discretization: str = field(metadata={"static": True})
     B_NH: np.ndarray | None = None
     PB_HN: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -93,28 +55,23 @@ def layers_of(model: nnx.Module) -> list[LayerView]:
     return [view(name, module) for name, module in modules_of(model)]
 
 
-def modules_of(model: nnx.Module) -> list[tuple[str, DiagonalLayer | LowRankLayer]]:
+def modules_of(model: nnx.Module) -> list[tuple[str, Any]]:
     """The state space layers anywhere in a model, with their paths; blocks in their order."""
-    found = [
-        (path, module)
-        for path, module in nnx.iter_modules(model)
-        if isinstance(module, DiagonalLayer | LowRankLayer)
-    ]
+    found = [(path, m) for path, m in nnx.iter_modules(model) if hasattr(m, "readout")]
     # A path holds names and the numbers of list elements, which do not compare with each other.
     found.sort(key=lambda pair: [(str(type(part)), part) for part in pair[0]])
     return [("/".join(map(str, path)), module) for path, module in found]
 
 
-def view(name: str, layer: DiagonalLayer | LowRankLayer) -> LayerView:
-    """The numbers of a layer."""
+def view(name: str, layer: Any) -> LayerView:
+    """The numbers of an S4D, S4 or S5."""
     B_NH = PB_HN = None
-    if isinstance(layer, LowRankLayer):
+    if hasattr(layer, "state_matrix"):  # S4
         A_HN, P_HN = (np.asarray(a) for a in layer.state_matrix())
         PB_HN = P_HN, np.asarray(layer.input_vector())
-        discretization = "bilinear"
     else:
-        A_HN, discretization = np.asarray(layer.eigenvalues()), layer.discretization
-        if isinstance(layer, MimoLayer):
+        A_HN = np.asarray(layer.eigenvalues())
+        if hasattr(layer, "input_matrix"):  # S5
             A_HN, B_NH = A_HN[:, None], np.asarray(layer.input_matrix())
     return LayerView(
         name=name,
@@ -125,7 +82,7 @@ def view(name: str, layer: DiagonalLayer | LowRankLayer) -> LayerView:
         beta_unit=layer.beta_unit,
         beta_learned=isinstance(layer.beta, nnx.Param),
         D_H=np.asarray(layer.D[...]),
-        discretization=discretization,
+        discretization="bilinear" if PB_HN is not None else layer.discretization,
         B_NH=B_NH,
         PB_HN=PB_HN,
     )
@@ -166,11 +123,11 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
       n_fft: as in `filter_gain`.
     """
     omega_F = np.asarray(omega_F, np.float64)
+    s_F = omega_F
     if layer.discretization == "bilinear":
         omega_F = np.where(omega_F < NYQUIST, omega_F, np.nan)
-        s_HF = 2 * np.tan(omega_F / 2)[None, :] / layer.dt_H[:, None]
-    else:
-        s_HF = omega_F[None, :] / layer.dt_H[:, None]
+        s_F = 2 * np.tan(omega_F / 2)
+    s_HF = s_F[None, :] / layer.dt_H[:, None]
     weight_HN = np.ones_like(layer.A_HN)
     if layer.discretization == "none":
         A_HN = np.where(layer.A_HN == 0, 1, layer.A_HN)
@@ -199,9 +156,7 @@ def _root_of_squares(
 ) -> np.ndarray:
     """The norms (H, F) of the rows of C (s - A)^-1 B, the conjugate modes included."""
     assert layer.B_NH is not None
-    both_A = np.concatenate([layer.A_HN, layer.A_HN.conj()])
-    weight = np.concatenate([weight_N1, weight_N1.conj()])
-    B = np.concatenate([layer.B_NH, layer.B_NH.conj()])
+    both_A, weight, B = (np.concatenate([x, x.conj()]) for x in (layer.A_HN, weight_N1, layer.B_NH))
     C = np.concatenate([C_HN, C_HN.conj()], axis=1) / 2
     answers_F = weight / (1j * np.concatenate([s_NF, s_NF]) - both_A)
     rows = [np.linalg.norm((C * answer[None, :]) @ B, axis=1) for answer in answers_F.T]
