@@ -58,7 +58,7 @@ ONLY_IN = {
     "wandb": {"train/logs.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
-            "__init__", "heatmap", "layers", "panels", "run", "spectrum",
+            "__init__", "layers", "panels", "run", "spectrum", "sweep",
         )),
         "stories/one_pole.py",
         "stories/denoise/figures.py",

@@ -233,11 +233,12 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     result = {"name": cfg.name, "seed": cfg.seed, "data": detail, "layer": layer, **facts}
     _print(result)
     if values["figure"] is not None:
-        from ssm_jax.plots.spectrum import draw_spectrum
+        from ssm_jax.plots import save
+        from ssm_jax.plots.spectrum import spectrum_figure
 
         shown = {1.0: "", float(max(alphas)): "", facts["alpha"]: "start"}
         shown = dict(sorted(shown.items()))
-        draw_spectrum(values["figure"], found, fit, y_N=y_N, dt=dt, alphas=shown, title=cfg.name)
+        save(values["figure"], spectrum_figure, found, fit, y_N, dt, shown, cfg.name)
     if values["out"] is not None:
         write_result(values["out"], result, [*called, *argv])
     return 0

@@ -94,7 +94,7 @@ def one_pole(argv: list[str], called: Sequence[str] = ("ssm-jax", "one-pole")) -
 
     results = measure()
     write_result(out, results, [*called, *argv])
-    save(out.with_suffix(".png"), one_pole_figure(results))
+    save(out.with_suffix(".png"), one_pole_figure, results)
     for kind, label in (("bands", "band"), ("wishes", "wish")):
         for found in results[kind]:
             print(

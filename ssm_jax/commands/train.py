@@ -118,7 +118,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
         if not run_sweep(runs, cfg, job_of(command, [*called, *argv])):
             print("stopped; the same command goes on.", file=sys.stderr)
             return EXIT_STOPPED
-    from ssm_jax.plots.heatmap import draw_sweep
+    from ssm_jax.plots.sweep import draw_sweep
     from ssm_jax.sweep.results import document_of, write_results
     from ssm_jax.train.record import published
 

@@ -1,4 +1,4 @@
-"""The layers before and after training: frequency response, eigenvalues, beta."""
+"""The layers before and after training: frequency response, eigenvalues, beta, poles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ssm_jax.analysis.bands import pole_drift
 from ssm_jax.analysis.spectra import (
     NYQUIST,
     LayerView,
@@ -22,7 +23,7 @@ from ssm_jax.analysis.spectra import (
 from ssm_jax.plots.panels import (
     AFTER,
     BEFORE,
-    Grid,
+    LayerPanels,
     empty_figure,
     legend_below,
     mark_nyquist,
@@ -30,21 +31,23 @@ from ssm_jax.plots.panels import (
     plain_log_ticks,
 )
 
+Layers = Sequence[LayerView]
+
 LINES_UP_TO = 300  # modes of one panel whose way is drawn; more hide each other
+ARROWS = 24  # poles of a layer whose way is an arrow: those that went farthest
+DOTS_UP_TO = 4_000  # poles that are drawn; of more, evenly chosen ones
 NO_LAYERS = "no layer of this model has eigenvalues"
 ANGLE_LIMIT = 1e4  # rad per sample: a diverged dt does not stretch a figure further
 GAIN_LIMITS = (1e-8, 1e8)  # nor does a diverged gain
 NOT_FINITE = "no finite values"
 
 
-def response_figure(
-    before: Sequence[LayerView], after: Sequence[LayerView], length: int, title: str
-) -> Figure:
+def response_figure(before: Layers, after: Layers, length: int, title: str) -> Figure:
     """|G(i omega)| of each layer: median and quartiles of channels and read-outs, with Nyquist."""
     title = f"{title}: frequency response of each layer, filter included"
     if not after:
         return empty_figure(title, NO_LAYERS)
-    grid = Grid(len(after), title)
+    grid = LayerPanels(len(after), title)
     low, high = angle_range([*before, *after], length)
     omega_F = np.geomspace(low, high, 400)
     for (axes,), old, new in zip(grid.panels, before, after, strict=True):
@@ -62,13 +65,11 @@ def response_figure(
         bottom, top = np.clip(axes.get_ylim(), *GAIN_LIMITS)
         axes.set_ylim(bottom, top)
     grid.label(0, "$\\omega\\,dt$ (rad / sample)", "gain $|G(i\\omega)|$, median")
-    legend_below(grid, Patch(color="0.8", label="band: middle half of the channels"))
+    grid.legend(Patch(color="0.8", label="band: middle half of the channels"))
     return grid.figure
 
 
-def eigenvalues_figure(
-    before: Sequence[LayerView], after: Sequence[LayerView], length: int, title: str
-) -> Figure:
+def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -> Figure:
     """Each layer's eigenvalues, and below them what angles per sample its channels make of them.
 
     Channels that share eigenvalues have a dt each: Nyquist is no line in the plane of a, but it is
@@ -77,7 +78,7 @@ def eigenvalues_figure(
     title = f"{title}: eigenvalues $a$ of each layer"
     if not after:
         return empty_figure(title, NO_LAYERS)
-    grid = Grid(len(after), title, heights=(2.6, 1.5))
+    grid = LayerPanels(len(after), title, heights=(2.6, 1.5))
     low, high = angle_range([*before, *after], length)
     edges = np.geomspace(low, high, 41)
     for (plane, angles), old, new in zip(grid.panels, before, after, strict=True):
@@ -91,7 +92,7 @@ def eigenvalues_figure(
         if not end.size:
             note(plane, NOT_FINITE)
         plane.set_xscale("log")
-        plane.set_title(new.name if new.PB_HN is None else f"{new.name}, diagonal part")
+        plane.set_title(_name(new))
         angles.stairs(_angle_bars(old, edges), edges, color=BEFORE, alpha=0.5, fill=True)
         angles.stairs(_angle_bars(new, edges), edges, color=AFTER, lw=1.5)
         shares = f"{share_aliased(old):.0%} before, {share_aliased(new):.0%} after"
@@ -107,13 +108,11 @@ def eigenvalues_figure(
     grid.share_limits(1, "y")
     grid.label(0, "decay rate $-$Re $a$ (1 / unit of time)", "Im $a$ (rad / unit of time)")
     grid.label(1, "|Im $a$| $dt$ (rad / sample; first bar: all below)", "modes (%)")
-    legend_below(grid)
+    grid.legend()
     return grid.figure
 
 
-def beta_figure(
-    before: Sequence[LayerView], after: Sequence[LayerView], length: int, title: str
-) -> Figure:
+def beta_figure(before: Layers, after: Layers, length: int, title: str) -> Figure:
     """beta of every channel by layer, with median, quartiles and start value.
 
     The axis at the right says what gain such a beta gives at Nyquist.
@@ -164,11 +163,60 @@ def beta_figure(
         Line2D([], [], color=AFTER, marker="o", ls="", ms=4, label="channels after training"),
         Line2D([], [], color="black", marker="o", lw=1.5, ms=5, label="median, quartiles"),
     ]
-    figure.legend(handles=legend, loc="outside lower center", ncols=3, frameon=False)
+    legend_below(figure, legend)
     return figure
 
 
-def angle_range(layers: Sequence[LayerView], length: int) -> tuple[float, float]:
+def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
+    """The poles of each layer per sample, with an arrow for each of those that went farthest.
+
+    A pole stands at -Re a dt and |Im a| dt of its channel, both with the dt of the start: an arrow
+    is what training did to a, without what it did to dt. The numbers are `bands.pole_drift`'s.
+    """
+    title = f"{title}: poles before training, and where they went"
+    if not after:
+        return empty_figure(title, NO_LAYERS)
+    grid = LayerPanels(len(after), title, heights=(3.0,))
+    for (axes,), old, new in zip(grid.panels, before, after, strict=True):
+        drift, dt_H1 = pole_drift(old, new), old.dt_H[:, None]
+        with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
+            start, end = (layer.A_HN * dt_H1 for layer in (old, new))
+        good = np.isfinite(start) & np.isfinite(end) & (start.real < 0) & (end.real < 0)
+        start, end, moved = start[good], end[good], drift.im[good]
+        axes.set_title(_name(new), fontsize=10)
+        axes.set_xscale("log")
+        if not start.size:
+            note(axes, NOT_FINITE)
+            continue
+        some = np.unique(np.linspace(0, start.size - 1, min(start.size, DOTS_UP_TO)).astype(int))
+        for poles, colour, size in ((start, BEFORE, 5), (end, AFTER, 2.5)):
+            x, y = -poles[some].real, np.abs(poles[some].imag)
+            axes.plot(x, y, "o", color=colour, ms=size, mew=0, alpha=0.6)
+        for i in np.argsort(-moved, kind="stable")[:ARROWS]:
+            tip, tail = (-end[i].real, abs(end[i].imag)), (-start[i].real, abs(start[i].imag))
+            way = {"arrowstyle": "->", "color": "black", "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", xy=tip, xytext=tail, arrowprops=way)
+        apart = drift.in_spacings[np.isfinite(drift.in_spacings)]
+        lines = [f"|$\\Delta$ Im $a$| dt: median {np.median(moved):.2g}, max {moved.max():.2g} rad"]
+        if apart.size:
+            lines += [f"in spacings: median {np.median(apart):.2g}, max {apart.max():.2g}"]
+        axes.text(0.02, 0.98, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7)
+    grid.share_limits(0, "xy")
+    for (axes,) in grid.panels:
+        axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the numbers
+        plain_log_ticks(axes.xaxis)
+        axes.tick_params(axis="x", labelsize=7, rotation=45)
+    grid.label(0, "$-$Re $a\\;dt$ (nepers / sample)", "|Im $a$| $dt$ (rad / sample)")
+    arrow = Line2D([], [], color="black", marker=">", lw=0.8, ms=4, label=f"{ARROWS} farthest")
+    grid.legend(arrow, nyquist=False)
+    return grid.figure
+
+
+def _name(layer: LayerView) -> str:
+    return layer.name if layer.PB_HN is None else f"{layer.name}, diagonal part"
+
+
+def angle_range(layers: Layers, length: int) -> tuple[float, float]:
     """What angles to draw: one turn in twice the length, to past Nyquist and nearly all modes."""
     angles = np.concatenate([mode_angles(layer).ravel() for layer in layers])
     angles = angles[np.isfinite(angles)]

@@ -1,15 +1,18 @@
-"""What the figures share: colours, the grid of one panel per layer, the Nyquist line."""
+"""What the figures share: colours, one panel per layer, axes, legends, the Nyquist line."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ssm_jax.analysis.spectra import NYQUIST
 
@@ -19,34 +22,28 @@ BEYOND = "#fdecea"  # the ground beyond Nyquist
 ABREAST = 4  # panels in a row
 
 
-class Grid:
+class LayerPanels:
     """A figure with one column of `len(heights)` panels per layer, at most four layers abreast.
 
-    panels[i][j] is panel j of layer i.
+    panels[i][j] is panel j of layer i; heights are in inches.
     """
 
     def __init__(self, n_layers: int, title: str, heights: tuple[float, ...] = (2.6,)):
-        """Args: heights: of the panels of one layer, in inches."""
-        lines = math.ceil(n_layers / ABREAST)
-        self.columns = math.ceil(n_layers / lines)
-        width = {1: 6.5, 2: 4.6}.get(self.columns, 3.4)
-        self.figure = Figure(
-            figsize=(width * self.columns, lines * (sum(heights) + 0.35 * len(heights)) + 1),
-            layout="constrained",
-        )
+        lines, k = math.ceil(n_layers / ABREAST), len(heights)
+        self.columns = columns = math.ceil(n_layers / lines)
+        width = {1: 6.5, 2: 4.6}.get(columns, 3.4) * columns
+        height = lines * (sum(heights) + 0.35 * k) + 1
+        self.figure = Figure(figsize=(width, height), layout="constrained")
         self.figure.suptitle(title)
-        shape = (lines * len(heights), self.columns)
         ratios = list(heights) * lines
-        every = self.figure.subplots(*shape, squeeze=False, height_ratios=ratios)
-        self.panels: list[list[Axes]] = []
-        for i in range(lines * self.columns):
-            top, column = i // self.columns * len(heights), i % self.columns
-            stack = [every[top + j, column] for j in range(len(heights))]
-            if i < n_layers:
-                self.panels.append(stack)
-            else:
-                for axes in stack:
-                    axes.remove()
+        every = self.figure.subplots(lines * k, columns, squeeze=False, height_ratios=ratios)
+        stacks = [
+            [every[i // columns * k + j, i % columns] for j in range(k)]
+            for i in range(lines * columns)
+        ]
+        self.panels: list[list[Axes]] = stacks[:n_layers]
+        for axes in itertools.chain(*stacks[n_layers:]):
+            axes.remove()
 
     def share_limits(self, j: int, which: str) -> None:
         """Give panel j of every layer the widest limits of all; `which` is "x", "y" or "xy"."""
@@ -68,6 +65,25 @@ class Grid:
             else:
                 stack[j].tick_params(labelleft=False)
 
+    def legend(self, *more: Artist, nyquist: bool = True) -> None:
+        """Before, after, what else there is, and Nyquist, once for all panels."""
+        handles: list[Artist] = [
+            Line2D([], [], color=BEFORE, lw=1.5, label="before training"),
+            Line2D([], [], color=AFTER, lw=1.5, label="after"),
+            *more,
+        ]
+        if nyquist:
+            label = "Nyquist, $\\pi$ rad per sample"
+            handles.append(Line2D([], [], color="0.15", ls="--", lw=1, label=label))
+            handles.append(Patch(color=BEYOND, label="beyond it: aliased"))
+        legend_below(self.figure, handles, 0 if self.columns > 2 else (len(handles) + 1) // 2)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], columns: int = 0) -> None:
+    """One legend under all panels, in one row unless a number of columns is given."""
+    columns = columns or len(handles)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
 
 def mark_nyquist(axes: Axes, low: float, high: float) -> None:
     """A line at pi on a logarithmic axis of angles from low to high, and a tint beyond it."""
@@ -77,24 +93,26 @@ def mark_nyquist(axes: Axes, low: float, high: float) -> None:
     axes.set_xlim(low, high)
 
 
-def legend_below(grid: Grid, *more: Line2D | Patch) -> None:
-    """Before, after, Nyquist and what else there is, once for all panels."""
-    handles = [
-        Line2D([], [], color=BEFORE, lw=1.5, label="before training"),
-        Line2D([], [], color=AFTER, lw=1.5, label="after"),
-        *more,
-        Line2D([], [], color="0.15", ls="--", lw=1, label="Nyquist, $\\pi$ rad per sample"),
-        Patch(color=BEYOND, label="beyond it: aliased"),
-    ]
-    columns = len(handles) if grid.columns > 2 else (len(handles) + 1) // 2
-    grid.figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
-
-
 def plain_log_ticks(axis: Axis) -> None:
     """Ticks 1, 2, 5, 10 on a logarithmic axis of few decades, as plain numbers."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def log_ticks(axes: Axes) -> None:
+    """Plain ticks where a logarithmic y axis has at most two decades; 6 x 10^0 is hard to read."""
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log" and high <= 100 * low:
+        plain_log_ticks(axes.yaxis)
+
+
+def step_axis(axes: Axes, ticks: int = 5) -> None:
+    """Training steps along x, and a grid."""
+    axes.set_xlabel("training step")
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.grid(color="0.9")
 
 
 def note(axes: Axes, text: str) -> None:

@@ -10,17 +10,10 @@ from small_model import before_and_after
 
 from ssm_jax.analysis.bands import band_edges, pole_drift
 from ssm_jax.analysis.spectra import mode_angles, quartiles, response_magnitude, share_aliased
-from ssm_jax.plots import (
-    beta_figure,
-    curves_figure,
-    draw_run,
-    eigenvalues_figure,
-    poles_figure,
-    response_figure,
-    variation_figure,
-)
-from ssm_jax.plots.panels import AFTER, BEFORE, Grid
-from ssm_jax.plots.run import SMOOTH_FROM, running_mean
+from ssm_jax.plots import draw_run
+from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
+from ssm_jax.plots.panels import AFTER, BEFORE, LayerPanels
+from ssm_jax.plots.run import SMOOTH_FROM, curves_figure, running_mean, variation_figure
 
 LENGTH = 64
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -70,13 +63,24 @@ def test_a_run_is_drawn_into_its_files_and_nothing_else(tmp_path, layers):
     ]
     options = {"before": before, "after": after, "length": LENGTH, "title": "run"}
     for _ in range(2):  # the second time over the first
-        paths = draw_run(folder, rows=metric_rows(10), **options)
+        paths = draw_run(folder, rows=[*metric_rows(10), *diagnostics_rows()], **options)
         assert paths == [folder / name for name in names]
         assert sorted(p.name for p in folder.iterdir()) == sorted(names)
         for path in paths:
             assert path.read_bytes().startswith(PNG)
             pixels = matplotlib.image.imread(path)
             assert pixels.shape[1] > 600 and np.ptp(pixels) == 1
+
+
+def test_what_did_not_change_is_not_drawn(tmp_path):
+    """A fixed beta, poles that stand still, a run without diagnostics; nor is an older figure."""
+    before, _ = before_and_after(learn_beta=False)
+    (tmp_path / "beta.png").touch()
+    paths = draw_run(
+        tmp_path, rows=metric_rows(10), before=before, after=before, length=LENGTH, title="run"
+    )
+    assert [path.stem for path in paths] == ["curves", "response", "eigenvalues"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,18 @@ def test_curves_are_the_rows():
             chosen = [row for row in rows if row["kind"] == kind]
             np.testing.assert_array_equal(drawn.get_xdata(), [row["step"] for row in chosen])
             np.testing.assert_array_equal(drawn.get_ydata(), [row[name] for row in chosen])
+
+
+def test_the_checkpoint_is_marked_and_a_lone_training_step_is_seen():
+    rows = metric_rows(5)[:1] + metric_rows(5)[-1:]
+    for axes in curves_figure(rows, "run", marked=50).axes[:1]:
+        assert set(line(axes, "checkpoint of step 50").get_xdata()) == {50}
+        assert line(axes, "train: one logged step").get_markersize() >= 8
+
+
+def test_a_ratio_has_its_unit():
+    rows = [{"step": 1, "kind": "val", "loss": 1.0, "psnr": 20.0}]
+    assert curves_figure(rows, "run", "psnr").axes[1].get_ylabel() == "psnr (dB)"
 
 
 def test_learning_rates_have_a_panel_with_a_line_for_each_course():
@@ -299,7 +315,7 @@ def test_a_model_without_such_layers_gets_figures_that_say_so():
     [(1, 1, 1), (2, 1, 2), (4, 1, 4), (5, 2, 3), (6, 2, 3), (7, 2, 4), (8, 2, 4), (12, 3, 4)],
 )
 def test_layers_are_set_at_most_four_abreast(layers, lines, columns):
-    grid = Grid(layers, "run", heights=(2.0, 1.0))
+    grid = LayerPanels(layers, "run", heights=(2.0, 1.0))
     assert len(grid.figure.axes) == 2 * layers
     places = [stack[0].get_subplotspec() for stack in grid.panels]
     assert [place.get_gridspec().get_geometry() for place in places] == [
@@ -328,6 +344,27 @@ def test_bands_are_the_rows_of_the_diagnostics():
             np.testing.assert_array_equal(drawn.get_xdata(), [0, 20, 40])
     assert sorted(drawn.get_ydata()[1] for drawn in figure.axes[2].lines) == [0.1, 0.2, 0.5, 1.0]
     assert "no diagnostics" in texts(variation_figure([], band_edges(LENGTH), "run").axes[0])
+
+
+def test_panels_of_what_the_run_does_not_have_are_left_out():
+    frozen = [
+        {name: 0.0 if name.startswith("drift") else value for name, value in row.items()}
+        for row in diagnostics_rows()
+    ]
+    assert len(variation_figure(frozen, band_edges(LENGTH), "run").axes) == 2
+    bare = [
+        {name: value for name, value in row.items() if not name.startswith("gradient")}
+        for row in frozen
+    ]
+    (axes,) = variation_figure(bare, band_edges(LENGTH), "run").axes
+    assert axes.get_ylabel().startswith("total variation")
+
+
+def test_legends_stand_below_their_panels():
+    figure = variation_figure(diagnostics_rows(), band_edges(LENGTH), "run")
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_legend().get_window_extent().y1 < axes.bbox.y0
 
 
 def test_poles_have_arrows_and_the_numbers_of_their_drift(layers):

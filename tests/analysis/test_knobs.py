@@ -97,7 +97,7 @@ def test_the_gain_of_a_beta_at_nyquist_depends_on_its_unit():
 def test_the_figure_shows_the_spectrum_its_fit_and_the_modes(flat):
     fit = fit_power_law(flat)
     alphas = {1.0: "", 5.0: "start"}
-    figure = spectrum_figure(flat, fit, y_N=Y_N, dt=DT, alphas=alphas, title="noise")
+    figure = spectrum_figure(flat, fit, Y_N, DT, alphas, "noise")
     power, modes = figure.axes
     np.testing.assert_array_equal(power.lines[0].get_ydata(), flat.power_F[1:])
     line = power.lines[1]
@@ -111,4 +111,5 @@ def test_the_figure_shows_the_spectrum_its_fit_and_the_modes(flat):
     shares = [window_of(flat, Y_N, alpha, *DT).aliased for alpha in alphas]
     for label, share in zip(labels, shares, strict=True):
         assert label.endswith(f"{100 * share:.0f} % beyond Nyquist")
+    assert power.get_xlim()[1] < 1.2 * np.pi < modes.get_xlim()[1], "there is no power beyond pi"
     assert "(start)" in labels[1] and "(" not in labels[0]

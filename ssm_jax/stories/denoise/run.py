@@ -120,10 +120,10 @@ def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folde
         )
     pictures = {name: picture(x) for name, x in inputs.items()}
     title = "Outputs of a linear SSM trained to return clean images"
-    save(folder / "images.png", images_figure(picture(batch["inputs"]), pictures, shown, title))
+    save(folder / "images.png", images_figure, picture(batch["inputs"]), pictures, shown, title)
     marks = {"low": Q / dataset.width, "high": Q}
     title = "What the trained operators do to each frequency"
-    save(folder / "gains.png", gains_figure(omega_F, marks, shown, title))
+    save(folder / "gains.png", gains_figure, omega_F, marks, shown, title)
 
 
 @nnx.jit

@@ -73,7 +73,7 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
     if runs is None:
         return EXIT_STOPPED
     title = "Wave regression: what each setting of the knobs learns"
-    save(job.folder / "errors.png", waves_figure(*histories(runs), title))
+    save(job.folder / "errors.png", waves_figure, *histories(runs), title)
     names = {pair: name for name, pair in PAIRS.items()}
     found = [{"setting": names[s["alpha"], s["beta"]], **s} for s in by_setting(runs)]
     publish(runs, found, COLUMNS, "Mean |error| of the amplitude, test")

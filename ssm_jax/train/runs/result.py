@@ -127,6 +127,7 @@ def draw(
         length=experiment.filter_period // 2,
         title=experiment.cfg.name,
         metric=experiment.task.headline,
+        step=int(state.step),
         edges_E=band_edges(experiment.dataset.padded_length),
     )
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import matplotlib.style
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from ssm_jax.plots import save
-from ssm_jax.plots.panels import AFTER, EVALUATION
+from ssm_jax.plots.panels import AFTER, EVALUATION, legend_below
 from ssm_jax.sweep import short_names, shown
 from ssm_jax.sweep.results import PERCENT, Document, best_cell, is_grid, metric_label, number
 
@@ -23,20 +23,13 @@ HATCH = "xx"
 LOG_FROM = 10.0  # ratio of the largest to the smallest mean from which the colours are logarithmic
 
 
-def sweep_figure(document: Document) -> Figure | None:
-    """The figure of a sweep; None if it is neither over one option nor a grid over two."""
-    if len(document["options"]) == 1:
-        return line_figure(document)
-    return heatmap_figure(document) if is_grid(document) else None
-
-
 def draw_sweep(path: Path, document: Document) -> bool:
-    """Write the figure of a sweep as PNG, atomically; whether there is one."""
-    with matplotlib.style.context("default"):  # whatever this person's matplotlibrc says
-        figure = sweep_figure(document)
-        if figure is not None:
-            save(path, figure)
-    return figure is not None
+    """Write the figure of a sweep over one option or a whole grid of two; whether there is one."""
+    single = len(document["options"]) == 1
+    if single or is_grid(document):
+        save(path, line_figure if single else heatmap_figure, document)
+        return True
+    return False
 
 
 def heatmap_figure(document: Document) -> Figure:
@@ -53,17 +46,17 @@ def heatmap_figure(document: Document) -> Figure:
     figure.suptitle(_title(document))
     axes = figure.subplots()
     means = np.full((len(rows), len(columns)), np.nan)
-    places = {}
+    cells = {}
     for cell in document["cells"]:
-        place = rows.index(cell["options"][up]), columns.index(cell["options"][across])
-        places[place] = cell
+        at = rows.index(cell["options"][up]), columns.index(cell["options"][across])
+        cells[at] = cell
         if cell["mean"] is not None:
-            means[place] = _scale(document) * cell["mean"]
+            means[at] = _scale(document) * cell["mean"]
     colours, norm = _colours(document, means)
     shades = np.ma.masked_invalid(means)
     image = axes.imshow(shades, cmap=colours, norm=norm, origin="lower", aspect="auto")
     best = best_cell(document)
-    for (i, j), cell in places.items():
+    for (i, j), cell in cells.items():
         dark = np.isfinite(means[i, j]) and not _is_light(colours(norm(means[i, j])))
         text = axes.text(j, i, _annotation(document, cell), ha="center", va="center", fontsize=9)
         text.set_color("white" if dark else "black")
@@ -84,19 +77,17 @@ def heatmap_figure(document: Document) -> Figure:
     axes.spines[:].set_visible(False)
     if np.isfinite(means).any():
         figure.colorbar(image, ax=axes, label=_metric(document))
-    handles = []
+    handles: list[Artist] = []
     if best is not None:
         handles.append(
             Patch(fill=False, edgecolor=EVALUATION, lw=2, label=f"best {document['selected_by']}")
         )
-    if any(cell["diverged"] for cell in places.values()):
+    if any(cell["diverged"] for cell in cells.values()):
         handles.append(Patch(facecolor="white", edgecolor="0.6", hatch=HATCH, label="diverged"))
-    if any(not (cell["n"] or cell["diverged"]) for cell in places.values()):
+    if any(not (cell["n"] or cell["diverged"]) for cell in cells.values()):
         handles.append(Patch(facecolor="white", edgecolor="0.8", label="blank: not run"))
     if handles:
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
-        )
+        legend_below(figure, handles)
     return figure
 
 
@@ -109,13 +100,13 @@ def line_figure(document: Document) -> Figure:
     """
     ((option, values),) = document["options"].items()
     numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    place = {value: value if numeric else i for i, value in enumerate(values)}
-    cells = sorted(document["cells"], key=lambda cell: place[cell["options"][option]])
+    at = {value: value if numeric else i for i, value in enumerate(values)}
+    cells = sorted(document["cells"], key=lambda cell: at[cell["options"][option]])
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     figure.suptitle(_title(document))
     axes = figure.subplots()
     scale = _scale(document)
-    x = np.array([place[cell["options"][option]] for cell in cells], np.float64)
+    x = np.array([at[cell["options"][option]] for cell in cells], np.float64)
     mean = scale * np.array([np.nan if c["mean"] is None else c["mean"] for c in cells])
     spread = scale * np.array([c["std"] or 0.0 for c in cells])
     for position, cell in zip(x, cells, strict=True):
@@ -132,13 +123,13 @@ def line_figure(document: Document) -> Figure:
     axes.set_xlabel(_axis(option, short_names([option])))
     axes.set_ylabel(_metric(document))
     axes.grid(color="0.9")
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=AFTER, marker="o", lw=1.5, label="mean ± standard deviation"),
         Line2D([], [], color=AFTER, marker="o", ls="", ms=4, alpha=0.4, label="each run"),
     ]
     if any(cell["diverged"] for cell in cells):
         handles.append(Line2D([], [], color="red", marker="x", ls="", label="diverged"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    legend_below(figure, handles)
     return figure
 
 
