@@ -1,1 +1,1 @@
-"""Speed and memory of layers and of training steps, beside what the machine could do at best."""
+"""Speed and memory of layers and of training steps, next to what the machine could do at best."""

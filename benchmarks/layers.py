@@ -1,7 +1,8 @@
-"""Forward and backward of one layer, beside the FFTs that it cannot do without."""
+"""Forward and backward of one layer, next to the FFTs that it cannot do without."""
 
 from __future__ import annotations
 
+import inspect
 import time
 from typing import Any
 
@@ -17,10 +18,12 @@ from ssm_jax.layers import LAYERS
 def measure_layer(
     layer: str, batch: int, length: int, channels: int, modes: int, n: int
 ) -> dict[str, Any]:
-    """One two-sided layer with a learned filter: output, and gradients of input and parameters.
+    """One layer as its constructor makes it: output, and gradients of input and parameters.
+
+    S4D and S4 are two-sided and learn a filter; S5 is two-sided and has none, as published.
 
     Args:
-      layer: a key of LAYERS; S5 has no filter here, as published.
+      layer: a key of LAYERS.
       batch, length, channels, modes: B, L, H and N.
       n: rounds to time.
 
@@ -29,10 +32,9 @@ def measure_layer(
       the time of all cores together. `over_fft` is to the FFTs of the inputs, the outputs and their
       gradients alone, `over_floor` to the whole floor of an S4D layer of this size (floor.py).
     """
-    options = {"beta": None if layer == "s5" else 0.0}
-    module = LAYERS[layer](
-        channels, d_state=modes, bidirectional=True, **options, rngs=nnx.Rngs(params=0)
-    )
+    taken = inspect.signature(LAYERS[layer]).parameters
+    size = {"d_state": modes} if "d_state" in taken else {}
+    module = LAYERS[layer](channels, **size, rngs=nnx.Rngs(params=0))
     graphdef, *states = nnx.split(module, nnx.Param, ...)
     params, rest = (nnx.to_pure_dict(state) for state in states)
     u_BLH, dy_BLH = jax.random.normal(jax.random.key(0), (2, batch, length, channels), jnp.float32)

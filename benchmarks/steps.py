@@ -1,4 +1,4 @@
-"""The whole training step of a config, beside the FFTs and products that it cannot do without."""
+"""The whole training step of a config, next to the FFTs and products that it cannot do without."""
 
 from __future__ import annotations
 

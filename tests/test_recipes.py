@@ -35,7 +35,7 @@ def test_small_listops_is_twice_as_good_as_the_majority_class_in_three_minutes(s
 def test_small_listops_killed_twelve_times_is_equal_to_the_bit(tmp_path):
     subprocess.run(
         [
-            sys.executable, "scripts/check_resume.py", CONFIG, "--kills=12",
+            sys.executable, "-m", "benchmarks.resume", CONFIG, "--kills=12",
             f"--data_dir={tmp_path / 'data'}", f"--folder={tmp_path / 'check'}",
         ],
         cwd=ROOT,
@@ -47,7 +47,7 @@ def test_small_listops_killed_twelve_times_is_equal_to_the_bit(tmp_path):
 def test_a_run_spoilt_in_every_way_ends_in_its_result_or_in_a_line_with_a_way_on(tmp_path):
     subprocess.run(
         [
-            sys.executable, "scripts/check_resume.py", "--config=tests/train/tiny.py",
+            sys.executable, "-m", "benchmarks.resume", "--config=tests/train/tiny.py",
             "--what=damage", "--config.log.diagnostics=true", "--config.log.gradient=false",
             f"--data_dir={tmp_path / 'data'}", f"--folder={tmp_path / 'spoilt'}",
         ],

@@ -12,14 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+BENCHMARKS = ("benchmarks", "benchmarks.accuracy", "benchmarks.resume")  # python -m
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
 TINY = "tests/train/tiny.py"
 
 
 def script(name: str, *arguments: str, code: int = 0, timeout: float = 300, **env: str):
-    """Run a script of the project in the project's folder; its exit code must be `code`."""
+    """Run a script or benchmark in the project's folder; its exit code must be `code`."""
+    program = ("-m", name) if name in BENCHMARKS else (f"scripts/{name}",)
     done = subprocess.run(
-        [sys.executable, f"scripts/{name}", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "120", **env},
         capture_output=True,
@@ -35,7 +37,7 @@ def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, *BENCHMARKS])
 def test_script_starts(name):
     assert "--" in script(name, "--help").stdout
 
@@ -84,7 +86,7 @@ def test_wrong_input_is_one_line_and_code_2(arguments, words, tmp_path):
     [("--tasks=cifar", "listops, text"), ("--arms=s6", "s4d_ft, s4d, s4, s5")],
 )
 def test_a_benchmark_of_what_there_is_not_is_one_line_and_code_2(argument, choice):
-    done = script("bench.py", "--what=steps", argument, code=2)
+    done = script("benchmarks", "--what=steps", argument, code=2)
     assert done.stderr.startswith(f"error: {argument}: choose from {choice}")
     assert done.stderr.count("\n") == 1
 
@@ -142,7 +144,7 @@ def test_wandb_offline_gets_the_metrics(data_dir, tmp_path):
 def test_run_killed_again_and_again_is_equal_to_the_bit(data_dir, tmp_path):
     """SIGKILL, SIGTERM, SIGKILL at moments spread over a run with dropout and saves in flight."""
     done = script(
-        "check_resume.py", f"--config={TINY}", f"--folder={tmp_path / 'check'}", "--kills=3",
+        "benchmarks.resume", f"--config={TINY}", f"--folder={tmp_path / 'check'}", "--kills=3",
         f"--data_dir={data_dir}",
     )  # fmt: skip
     result = json.loads((tmp_path / "check/result.json").read_text())

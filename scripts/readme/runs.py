@@ -120,7 +120,7 @@ def resume() -> str:
     return table(("config", "steps", "interruptions", "by", "compared", "to the bit", ""), rows)
 
 
-DAMAGE = {  # how outcomes of scripts/resume/damage.py begin, and their column
+DAMAGE = {  # how outcomes of benchmarks/damage.py begin, and their column
     "the same result": "the same result",
     "the next best": "the next best, said",
     "refused": "refused, and the way on works",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tiny import assert_same_run, tiny_experiment
 
+from benchmarks.damage import starved
 from ssm_jax.stop import StopRequest
 from ssm_jax.train import loop, restart
 from ssm_jax.train.checkpoint import io as step_folder
@@ -411,11 +412,8 @@ def test_a_test_result_that_only_done_has_is_kept(experiment, reference, tmp_pat
     [("metrics.jsonl", 7), (".npz", 2), ("record.json", 2), ("DONE", 1)],
 )
 def test_a_full_disk_stops_with_what_was_saved_and_the_same_command_goes_on(
-    experiment, reference, tmp_path, monkeypatch, name, number
+    experiment, reference, tmp_path, name, number
 ):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
-    from resume.damage import starved
-
     outcome, line = starved(experiment, tmp_path / "run", reference, name, number)
     if name == "record.json":  # that a step is saved can be noted at the next save
         assert outcome == "survived, the same result"

@@ -11,13 +11,14 @@ from benchmarks.floor import kernel_flops, layer_seconds
 from benchmarks.layers import measure_layer
 from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
 from ssm_jax.config.load import load_config
+from ssm_jax.layers import LAYERS
 
 
 def config(arg="") -> ConfigDict:
     return load_config("configs/lra/listops.py" + arg)
 
 
-@pytest.mark.parametrize("kind", ["s4d", "s4", "s5"])
+@pytest.mark.parametrize("kind", LAYERS)
 def test_a_layer_is_measured_beside_its_floors(kind):
     row = measure_layer(kind, batch=2, length=64, channels=8, modes=4, n=3)
     assert (row["layer"], row["length"], row["rounds"]) == (kind, 64, 3)

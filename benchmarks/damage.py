@@ -282,7 +282,7 @@ def _result(path: Path, reference: Path, whole: bool) -> str:
 
 
 def _contents(path: Path) -> dict[str, bytes | str]:
-    """All files and links below a folder, apart from what every start writes."""
+    """All files and links below a folder, except what every start writes."""
     return {
         str(p.relative_to(path)): os.readlink(p) if p.is_symlink() else p.read_bytes()
         for p in path.rglob("*")
@@ -293,7 +293,7 @@ def _contents(path: Path) -> dict[str, bytes | str]:
 def _lost(before: dict[str, bytes | str], path: Path) -> list[str]:
     """Files of before that are nowhere below the folder now.
 
-    Checkpoints come and go, and a log is cut behind the checkpoint that the run goes on from.
+    Checkpoints come and go, and a log is cut after the checkpoint that the run continues from.
     """
     now = _contents(path)
     there = set(now.values())

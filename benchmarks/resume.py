@@ -1,13 +1,13 @@
 """Show that a run that is killed again and again ends in the very numbers of one that is not.
 
-    python scripts/check_resume.py --config=configs/listops_small.py --folder=runs/check --kills=12
-    python scripts/check_resume.py --config=tests/train/tiny.py --folder=runs/spoilt --what=damage
+    python -m benchmarks.resume --config=configs/listops_small.py --folder=runs/check --kills=12
+    python -m benchmarks.resume --config=tests/train/tiny.py --folder=runs/spoilt --what=damage
 
 Trains twice in subprocesses: once undisturbed, and once stopped at `--kills` moments spread over
 the run (half of them SIGKILL, the others SIGTERM, Ctrl-C, SIGUSR1, SIGHUP) and started again by the
 same command. Then compares every line of metrics.jsonl, every leaf of the last checkpoint, and the
 test result, to the bit. --what=damage spoils each file of a run in turn, and lets each of its
-writes find the disk full, instead (resume/damage.py); choose a run of seconds for it.
+writes find the disk full, instead (damage.py); choose a run of seconds for it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ SIGNALS = (
     signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1,
     signal.SIGKILL, signal.SIGHUP,
 )  # fmt: skip
-TRAIN = Path(__file__).with_name("train.py")
+TRAIN = Path(__file__).parents[1] / "scripts/train.py"
 
 
 def train_command(options: list[str], workdir: Path) -> list[str]:
-    """The command that starts the run, and goes on with it."""
+    """The command that starts the run, and continues it."""
     return [sys.executable, str(TRAIN), *options, f"--workdir={workdir}"]
 
 
@@ -166,8 +166,7 @@ def check_damage(cfg: ConfigDict, data_dir: Path, folder: Path, argv: list[str])
       folder: gets the runs and must be new.
       argv: the command, for the result.
     """
-    from resume.damage import damage_matrix
-
+    from benchmarks.damage import damage_matrix
     from ssm_jax.train.experiment import build
     from ssm_jax.train.record import made_by
 
@@ -178,7 +177,7 @@ def check_damage(cfg: ConfigDict, data_dir: Path, folder: Path, argv: list[str])
         experiments.append(build(own, data_dir=data_dir))
     start = time.monotonic()
     found = damage_matrix(*experiments, folder / "runs")
-    kept = {**made_by(["scripts/check_resume.py", *argv]), "seed": cfg.seed}
+    kept = {**made_by(["python", "-m", "benchmarks.resume", *argv]), "seed": cfg.seed}
     return {**found, "seconds": round(time.monotonic() - start, 1), **kept}
 
 
@@ -190,7 +189,7 @@ def main(argv: list[str]) -> int:
         Flag("seed", "of the moments of interruption", 0, int),
         cli.DATA_DIR,
     )
-    # A shell starts background jobs deaf to Ctrl-C, and their children would inherit that.
+    # A shell starts background jobs that ignore Ctrl-C, and their children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     cfg, values, _ = cli.load(argv, flags=flags, about=__doc__ or "")
     folder = values["folder"]

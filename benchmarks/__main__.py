@@ -1,17 +1,17 @@
-"""Time layers and training steps, beside what the machine could do at best.
+"""Time layers and training steps, next to what the machine could do at best.
 
-    python scripts/bench.py                                      # one layer, every kind and length
-    python scripts/bench.py --what=steps                         # a step of each LRA config
-    python scripts/bench.py --what=kernels                       # other ways to the same kernel
-    python scripts/bench.py --config=configs/lra/listops.py      # a step of your config
-    python scripts/bench.py --what=memory --config=configs/lra/pathx.py       # by options
-    python scripts/bench.py --what=buckets --config=configs/lra/text.py --config.data.buckets=4
+    python -m benchmarks                                      # one layer, every kind and length
+    python -m benchmarks --what=steps                         # a step of each LRA config
+    python -m benchmarks --what=kernels                       # other ways to the same kernel
+    python -m benchmarks --config=configs/lra/listops.py      # a step of your config
+    python -m benchmarks --what=memory --config=configs/lra/pathx.py       # by options
+    python -m benchmarks --what=buckets --config=configs/lra/text.py --config.data.buckets=4
 
 The batches are random inputs of full length, so no data are needed, except for buckets. Each
 measurement has a process of its own, in which the floor (the FFTs, memory passes and matrix
 products that cannot be left out) takes turns with what is measured. Peak memory is what one call
-adds to the process, or to the accelerator. All run as in scripts/train.py, in a process that keeps
-its freed memory.
+adds to the process, or to the accelerator. All run as in training, in a process that keeps its
+freed memory. Run it from the root of the repository.
 """
 
 from __future__ import annotations
@@ -84,58 +84,72 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from benchmarks import buckets, forms, kernels, layers, steps
+    from benchmarks import buckets, layers, steps
     from benchmarks.measure import in_fresh_process
+    from ssm_jax.kernels.cpu import keep_freed_memory
 
-    kinds = _words(values["kinds"])
-    lengths = [int(word) for word in _words(values["lengths"])]
-    if cfg is None and values["what"] in ("memory", "buckets"):
-        raise ValueError(f"--what={values['what']} needs a --config.")
-    if cfg is not None and values["what"] == "memory":
+    what, n = values["what"], values["rounds"]
+    if cfg is None and what in ("memory", "buckets"):
+        raise ValueError(f"--what={what} needs a --config.")
+    if cfg is not None and what == "memory":
         for parts in (1, values["parts"]):
             for remat in (False, True):
                 with cfg.unlocked():
                     cfg.train.accumulate, cfg.model.remat = parts, remat
                 yield in_fresh_process(steps.planned_memory, cfg)
-    elif cfg is not None and values["what"] == "buckets":
-        arguments = cfg, values["data_dir"], values["rounds"]
-        from ssm_jax.kernels.cpu import keep_freed_memory
-
-        yield in_fresh_process(buckets.measure_buckets, *arguments, first=keep_freed_memory)
+        return
+    calls: Iterator[tuple[Any, ...]]  # a function and its arguments
+    if cfg is not None and what == "buckets":
+        calls = iter([(buckets.measure_buckets, cfg, values["data_dir"], n)])
     elif cfg is not None:
-        yield in_fresh_process(steps.measure_step, cfg, values["rounds"], first=keep_freed_memory)
-    elif values["what"] == "kernels":
-        modes, alpha, n = values["modes"], values["alpha"], values["rounds"]
-        for length in lengths:
-            shape = (length, values["channels"], modes, alpha, n)
-            convolved = (length, values["batch"], values["channels"], n)
-            scanned = (length, values["batch"], modes, alpha, n)
-            for measure, known, arguments in (
-                (kernels.measure_spectrum, forms.SPECTRA, shape),
-                (kernels.measure_dplr, forms.DPLR, shape),
-                (kernels.measure_convolution, forms.CONVOLUTIONS, convolved),
-                (kernels.measure_scan, forms.SCANS, scanned),
-            ):
-                if measure is kernels.measure_convolution and length % 2:
-                    continue  # halves of a spectrum need an even length
-                for form in known:
-                    yield in_fresh_process(measure, form, *arguments, first=keep_freed_memory)
-    elif values["what"] == "layers":
-        for kind in kinds:
-            for length in lengths:
-                shape = (values["batch"], length, values["channels"], values["modes"])
-                yield in_fresh_process(
-                    layers.measure_layer, kind, *shape, values["rounds"], first=keep_freed_memory
-                )
+        calls = iter([(steps.measure_step, cfg, n)])
+    elif what == "kernels":
+        calls = _of_kernels(values)
+    elif what == "layers":
+        B, H, N = (values[name] for name in ("batch", "channels", "modes"))
+        calls = (
+            (layers.measure_layer, kind, B, L, H, N, n)
+            for kind in _words(values["kinds"])
+            for L in _lengths(values)
+        )
     else:
-        for task in _words(values["tasks"]):
-            for arm in _words(values["arms"]):
-                cfg = load_config(f"{LRA / task}.py:{arm}")
-                if not values["official_batch"]:
-                    cfg.batch_size = steps.CPU_BATCHES[task]
-                yield in_fresh_process(
-                    steps.measure_step, cfg, values["rounds"], first=keep_freed_memory
-                )
+        calls = ((steps.measure_step, cfg, n) for cfg in _lra_configs(values))
+    for function, *arguments in calls:
+        yield in_fresh_process(function, *arguments, first=keep_freed_memory)
+
+
+def _of_kernels(values: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    from benchmarks import forms, kernels
+
+    modes, alpha, n = values["modes"], values["alpha"], values["rounds"]
+    for length in _lengths(values):
+        shape = (length, values["channels"], modes, alpha, n)
+        for measure, known, arguments in (
+            (kernels.measure_spectrum, forms.SPECTRA, shape),
+            (kernels.measure_dplr, forms.DPLR, shape),
+            (
+                kernels.measure_convolution,
+                {} if length % 2 else forms.CONVOLUTIONS,  # halves need an even length
+                (length, values["batch"], values["channels"], n),
+            ),
+            (kernels.measure_scan, forms.SCANS, (length, values["batch"], modes, alpha, n)),
+        ):
+            yield from ((measure, form, *arguments) for form in known)
+
+
+def _lra_configs(values: dict[str, Any]) -> Iterator[ConfigDict]:
+    from benchmarks.steps import CPU_BATCHES
+
+    for task in _words(values["tasks"]):
+        for arm in _words(values["arms"]):
+            cfg = load_config(f"{LRA / task}.py:{arm}")
+            if not values["official_batch"]:
+                cfg.batch_size = CPU_BATCHES[task]
+            yield cfg
+
+
+def _lengths(values: dict[str, Any]) -> list[int]:
+    return [int(word) for word in _words(values["lengths"])]
 
 
 def _words(text: str) -> list[str]:
@@ -201,7 +215,7 @@ def main(argv: list[str]) -> int:
         from ssm_jax.files import replace_atomically
         from ssm_jax.train.record import made_by
 
-        document = {"rows": rows, **made_by(["scripts/bench.py", *argv])}
+        document = {"rows": rows, **made_by(["python", "-m", "benchmarks", *argv])}
         values["out"].parent.mkdir(parents=True, exist_ok=True)
         replace_atomically(values["out"], json.dumps(document, indent=1) + "\n")
     return 0
