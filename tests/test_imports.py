@@ -76,7 +76,6 @@ ONLY_IN = {
         "lra/variants.py",
         "train/experiment.py",
         "train/loop.py",
-        "commands/data.py",
         "stories/runs.py",
         "stories/denoise/run.py",
         "stories/waves/run.py",

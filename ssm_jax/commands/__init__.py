@@ -10,9 +10,8 @@ import contextlib
 import importlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import ssm_jax
 from ssm_jax import stop
@@ -26,9 +25,9 @@ COMMANDS = {
     "report": ("runs", "set the results of runs beside the published ones"),
     "prepare": ("data", "generate, download or read the data of the Long Range Arena"),
     "spectrum": ("data", "choose alpha and beta from the spectrum of the input"),
-    "denoise": ("stories", "see a frequency bias strengthened, weakened and reversed"),
-    "waves": ("stories", "see which waves a model learns under four settings"),
-    "one-pole": ("stories", "see how far a pole feels a distant target"),
+    "denoise": ("train", "see a frequency bias strengthened, weakened and reversed"),
+    "waves": ("train", "see which waves a model learns under four settings"),
+    "one-pole": ("train", "see how far a pole feels a distant target"),
 }
 TRAINING = ("train", "sweep", "denoise", "waves")
 
@@ -69,10 +68,9 @@ def _answer(word: str) -> int:
         for name, (_, about) in COMMANDS.items():
             print(f"  ssm-jax {name:12}{about}")
         print("\nssm-jax COMMAND --help shows what a command takes; --version is that of ssm_jax.")
-    elif not word:
-        cli.fail(f"no command given; choose one of {', '.join(COMMANDS)}.")
     else:
-        cli.fail(f"unknown command {word!r}{guess(word, COMMANDS)}")
+        none = f"no command given; choose one of {', '.join(COMMANDS)}."
+        cli.fail(f"unknown command {word!r}{guess(word, COMMANDS)}" if word else none)
     return 0
 
 
@@ -82,11 +80,8 @@ KEPT_S = 30 * 86_400  # seconds that a compiled program is kept
 def start_jax(cache: Path | None = None) -> None:
     """Let this process keep its freed memory and, in a folder, the programs that it compiles.
 
-    These save a tiny run 15 of 20 s at its second start; a program's numbers do not depend on when
-    it was compiled. They go elsewhere if JAX is told so, and nowhere if that cannot be written.
-
-    Args:
-      cache: the folder; None: the user's cache.
+    These save a tiny run 15 of 20 s at its second start and change no number. None: in the user's
+    cache. They go elsewhere if JAX is told so, and nowhere if the folder cannot be written.
     """
     from ssm_jax.files import check_writable, user_cache
     from ssm_jax.kernels.cpu import keep_freed_memory
@@ -105,12 +100,3 @@ def start_jax(cache: Path | None = None) -> None:
                 file.unlink(missing_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def write_result(path: Path, found: Mapping[str, Any], words: Sequence[str]) -> None:
-    """Write what a command found as JSON, with where it comes from; `words` are the command."""
-    from ssm_jax.files import write_json
-    from ssm_jax.train.record import made_by  # it imports JAX, to name the devices
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**found, **made_by(words)})

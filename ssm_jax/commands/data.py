@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssm_jax import config as config_lib
-from ssm_jax.commands import write_result
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, guess
 from ssm_jax.config.check import seed_fault
@@ -107,11 +105,10 @@ def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequ
         )
     names = [field.name for field in dataclasses.fields(entry.options)]
     given = {name: values[name] for name in names if values[name] is not None}
-    for name in entry.unread[source]:
-        if name in given:
-            raise ValueError(
-                f"--{name} changes nothing about --source={source} of {task}; give one of the two."
-            )
+    if unread := [name for name in entry.unread[source] if name in given]:
+        raise ValueError(
+            f"--{unread[0]} changes nothing about --source={source} of {task}; give one of the two."
+        )
     # The generators take more, but no experiment could name such data.
     if given.get("seed", 0) > 0 and (fault := seed_fault("seed", given["seed"])) is not None:
         raise ValueError(fault)
@@ -122,6 +119,8 @@ def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequ
     store = verify_store(folder)
     seconds, facts = time.perf_counter() - start, facts_of(store.manifest, store.content)
     if (path := values["record"]) is not None:
+        from ssm_jax.train.record import write_result  # it imports JAX, to name the devices
+
         write_result(path, {**facts, "seconds": round(seconds, 1)}, words)
     return f"{table_of(facts)}\n\n{folder} ready in {seconds:.1f} s"
 
@@ -130,10 +129,7 @@ def verify_task(task: str, data_dir: Path) -> str:
     """Compare every byte of the task's data sets with their manifests; tables of what they hold."""
     folders = stores_of(data_dir, task)
     if not folders:
-        raise FileNotFoundError(
-            f"no {task} data in {data_dir}; run: python scripts/prepare_data.py prepare {task} "
-            f"--data_dir={data_dir}"
-        )
+        raise FileNotFoundError(f"no {task} data in {data_dir}; {_again(task, data_dir)}")
     shown = []
     for folder in folders:
         try:
@@ -164,12 +160,13 @@ def list_tasks(data_dir: Path) -> str:
         for folder in unfinished(data_dir, name):
             lines.append(f"  {folder}: unfinished; the command that began it goes on")
         if not folders:
-            lines.append(
-                f"  not prepared; run: python scripts/prepare_data.py prepare {name} "
-                f"--data_dir={data_dir}"
-            )
+            lines.append(f"  not prepared; {_again(name, data_dir)}")
         lines.append(f"  official files: {entry.files}")
     return "\n".join(lines)
+
+
+def _again(task: str, data_dir: Path) -> str:
+    return f"run: python scripts/prepare_data.py prepare {task} --data_dir={data_dir}"
 
 
 SPECTRUM = (
@@ -210,7 +207,12 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         cli.fail(f"--n={n} must be at least 1, --band={share} between 0 and 1.")
     if not all(isinstance(alpha, (int, float)) and alpha > 0 for alpha in alphas):
         cli.fail(f"--alphas={alphas} does not fit: they must be numbers greater than 0.")
-    y_N, dt = _modes_of(cfg.model), (cfg.model.dt_min, cfg.model.dt_max)
+    model = cfg.model
+    if model.layer != "s4d" or model.discretization != "zoh":
+        raise ValueError(
+            f"model.layer={model.layer} with model.discretization={model.discretization} does not "
+            "fit: the modes that are counted are those of s4d with zoh."
+        )
     if (path := values["file"]) is not None:
         read = read_sequences(path, n, tokens=values["tokens"])
     else:
@@ -218,46 +220,28 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         read = sequences_of(find_task(cfg.task).open_data(cfg.data.to_dict(), place), n)
     sequences, vocabulary, detail = read
     from ssm_jax.analysis.choose import recommend
+    from ssm_jax.init import initial_modes
 
+    modes = initial_modes(model.init, model.d_state, seed=model.init_seed)
+    y_N, dt = np.abs(modes.A_SN[0].imag), (model.dt_min, model.dt_max)
+    low, high = values["low"], values["high"]
     found, fit, facts = recommend(
-        sequences,
-        y_N,
-        dt,
-        alphas=alphas,
-        share=share,
-        n_tokens=vocabulary,
-        low=values["low"],
-        high=values["high"],
+        sequences, y_N, dt, alphas=alphas, share=share, n_tokens=vocabulary, low=low, high=high
     )
-    layer = {"init": cfg.model.init, "d_state": cfg.model.d_state, "dt": list(dt)}
+    layer = {"init": model.init, "d_state": model.d_state, "dt": list(dt)}
     result = {"name": cfg.name, "seed": cfg.seed, "data": detail, "layer": layer, **facts}
     _print(result)
     if values["figure"] is not None:
         from ssm_jax.plots import save
         from ssm_jax.plots.spectrum import spectrum_figure
 
-        shown = {1.0: "", float(max(alphas)): "", facts["alpha"]: "start"}
-        shown = dict(sorted(shown.items()))
+        shown = dict(sorted({1.0: "", float(max(alphas)): "", facts["alpha"]: "start"}.items()))
         save(values["figure"], spectrum_figure, found, fit, y_N, dt, shown, cfg.name)
     if values["out"] is not None:
+        from ssm_jax.train.record import write_result
+
         write_result(values["out"], result, [*called, *argv])
     return 0
-
-
-def _modes_of(model: ConfigDict) -> np.ndarray:
-    """|Im a| of the modes of a channel at alpha = 1, rad per unit of time.
-
-    Raises:
-      ValueError: another layer than S4D with zero-order hold, whose modes have no angle y dt.
-    """
-    from ssm_jax.init import initial_modes
-
-    if model.layer != "s4d" or model.discretization != "zoh":
-        raise ValueError(
-            f"model.layer={model.layer} with model.discretization={model.discretization} does not "
-            "fit: the modes that are counted are those of s4d with zoh."
-        )
-    return np.abs(initial_modes(model.init, model.d_state, seed=model.init_seed).A_SN[0].imag)
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -22,9 +22,9 @@ SOURCES = (
 )
 
 
-def _checkpoint_asked(values: Mapping[str, Any]) -> tuple[Path, str]:
+def _asked(values: Mapping[str, Any]) -> tuple[Path, str]:
     """The folder of a run and a step, from an argument or --workdir, and --step."""
-    paths: list[Path] = [*values["run"], *filter(None, [values["workdir"]])]
+    paths = [*values["run"], *filter(None, [values["workdir"]])]
     if not paths:
         cli.fail("--workdir is missing; give the folder of a run, such as --workdir=runs/a.")
     if len(paths) > 1:
@@ -51,7 +51,7 @@ def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -
         Flag("out", "file for the result, JSON", kind=Path, writes="file"),
     )
     values = cli.load_flags(argv, flags=flags, about=evaluate.__doc__, words=RUN)
-    (workdir, step), out = _checkpoint_asked(values), values["out"]
+    (workdir, step), out = _asked(values), values["out"]
     if out is not None and (out.suffix != ".json" or out.name in ("record.json", "summary.json")):
         cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
 
@@ -93,7 +93,7 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
         Flag("gradient", "take the gradient of one batch of training", True, bool),
     )
     values = cli.load_flags(argv, flags=flags, about=analyze.__doc__, words=RUN)
-    workdir, step = _checkpoint_asked(values)
+    workdir, step = _asked(values)
 
     start_jax()
     from ssm_jax.train.runs.analyze import analyze as analyze_run
@@ -126,22 +126,15 @@ def report(argv: list[str], called: Sequence[str] = ("ssm-jax", "report")) -> in
     part of a mean; a seed is counted once; reduced runs and data that are not official have their
     own rows.
     """
-    del called
     about = "what to write; if not given, what the ending of --out says, else md"
     flags = (
         Flag("format", about, choices=tuple(ENDINGS.values())),
-        Flag(
-            "out",
-            "file to write, or to replace; if not given, the screen",
-            kind=Path,
-            writes="file",
-        ),
+        Flag("out", "file to write or to replace; else the screen", kind=Path, writes="file"),
         Flag("published", "put the published rows below ours", True, bool),
     )
-    runs = Flag(
-        "runs", "folders of runs, a folder above them, or copies of summary.json", kind=Path
-    )
-    values = cli.load_flags(argv, flags=flags, about=report.__doc__, words=runs)
+    about = "folders of runs, a folder above them, or copies of summary.json"
+    words = Flag("runs", about, kind=Path)
+    values = cli.load_flags(argv, flags=flags, about=report.__doc__, words=words)
     from ssm_jax.lra.report import FORMATS, collect, tabulate
 
     out = values["out"]

@@ -1,4 +1,4 @@
-"""The commands that train an experiment: one run of it, or a sweep."""
+"""The commands that train: an experiment, a sweep of it, and stories about frequency bias."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     """Train one experiment, or go on with it.
 
         ssm-jax train --config=lra/listops --workdir=runs/listops
-        ssm-jax train --config=lra/listops:s5 --workdir=runs/s5 --config.model.alpha=3
-        ssm-jax train --config=my/experiment.py --workdir=runs/mine --dry_run
+        ssm-jax train --config=my/experiment.py:small --workdir=runs/a --config.model.alpha=3
 
     The same command goes on where a run was stopped. It passes over damaged checkpoints, makes a
     lost record again and tests a run with a damaged result again, each with a warning. If the best
@@ -112,10 +111,10 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     if not values["report_only"]:
-        start_jax(folder)
+        job = _start(command, [*called, *argv])
         from ssm_jax.sweep.runs import run_sweep
 
-        if not run_sweep(runs, cfg, job_of(command, [*called, *argv])):
+        if not run_sweep(runs, cfg, job):
             print("stopped; the same command goes on.", file=sys.stderr)
             return EXIT_STOPPED
     from ssm_jax.plots.sweep import draw_sweep
@@ -141,10 +140,95 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     return 1 if failed else 0
 
 
-def job_of(command: cli.Command, words: Sequence[str]) -> Job:
-    """Where the runs of a command are, and what made them."""
+def _start(command: cli.Command, words: Sequence[str]) -> Job:
+    """Start JAX for the runs of a command; where they are, and what made them."""
+    _, values, overrides = command
+    start_jax(values["folder"])
     from ssm_jax.sweep.runs import Job
 
-    _, values, overrides = command
     where = values["folder"], values["data_dir"], values.get("from")
     return Job(*where, values["config"], overrides, words)
+
+
+def denoise(argv: list[str], called: Sequence[str] = ("ssm-jax", "denoise")) -> int:
+    """See a frequency bias strengthened, weakened and reversed: train denoisers, show what passes.
+
+        ssm-jax denoise                       # four settings of the knobs: a few minutes
+        ssm-jax denoise --grid                # all 20 settings of the paper
+        ssm-jax denoise --config=denoise:full --from=img_align_celeba.zip
+
+    Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
+    trained again, so the command can be stopped and given again. At the end: images.png (outputs
+    for striped images), gains.png (the operators against frequency), table.md and results.json.
+    """
+    grid = Flag("grid", "all settings of the paper instead of four", False, bool)
+    command = _load("denoise", argv, denoise.__doc__, grid, cli.FROM)
+    cfg, values, _ = command
+    if values["from"] is not None:
+        cfg.data.source = "official"
+    job = _start(command, [*called, *argv])
+    from ssm_jax.stories.denoise import run
+
+    settings = run.GRID if values["grid"] else run.STORY
+    return run.run_story(cfg, settings, values["seeds"], job)
+
+
+def waves(argv: list[str], called: Sequence[str] = ("ssm-jax", "waves")) -> int:
+    """Show which waves a state space model learns, under four settings of alpha and beta.
+
+        ssm-jax waves                         # minutes on two CPU cores
+        ssm-jax waves --config=waves:full     # the official size, for a GPU
+
+    Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
+    trained again, so the command can be stopped and given again. At the end: errors.png (error of
+    each wave over training), table.md and results.json.
+    """
+    command = _load("waves", argv, waves.__doc__)
+    job = _start(command, [*called, *argv])
+    from ssm_jax.stories.waves import run
+
+    return run.run_story(command.cfg, command.values["seeds"], job)
+
+
+def _load(name: str, argv: Sequence[str], about: str | None, *more: Flag) -> cli.Command:
+    """The options of a story, whose experiment is its shipped config unless another is given."""
+    usual = Path(f"runs/{name}")
+    flags = (
+        Flag("folder", "where the runs and the results are", usual, kind=Path, writes="folder"),
+        Flag("seeds", "runs of each setting, from --config.seed on", 1, int),
+        cli.DATA_DIR,
+        *more,
+    )
+    if not any(word.partition("=")[0] == "--config" for word in argv):
+        argv = [f"--config={name}", *argv]
+    command = cli.load(argv, flags=flags, about=about)
+    task, seeds = command.cfg.task, command.values["seeds"]
+    if task != name:
+        cli.fail(f"task={task!r} is not {name}; give a config such as configs/{name}.py.")
+    if seeds < 1:
+        cli.fail(f"--seeds={seeds} must be at least 1.")
+    return command
+
+
+def one_pole(argv: list[str], called: Sequence[str] = ("ssm-jax", "one-pole")) -> int:
+    """Train one pole towards a target at a distance: the |s - y|^-2 law, and what beta does.
+
+        ssm-jax one-pole --out=results/theory/one_pole.json
+
+    The pole is -0.5 + i with residue 1 + i; see ssm_jax/stories/one_pole.py for the three targets.
+    Beside the JSON file a figure of the same name is written. Some seconds on a CPU.
+    """
+    usual = Path("runs/one_pole.json")
+    to = Flag("out", "file for the results, JSON", usual, kind=Path, writes="file")
+    out = cli.load_flags(argv, flags=(to,), about=one_pole.__doc__)["out"]
+    if out.suffix != ".json":
+        cli.fail(f"--out={out} does not fit: it must be a .json.")
+    from ssm_jax.plots import save
+    from ssm_jax.stories.one_pole import describe, measure, one_pole_figure
+    from ssm_jax.train.record import write_result
+
+    results = measure()
+    write_result(out, results, [*called, *argv])
+    save(out.with_suffix(".png"), one_pole_figure, results)
+    print(f"{describe(results)}; {out}, {out.with_suffix('.png')}")
+    return 0

@@ -218,6 +218,17 @@ def measure() -> dict[str, Any]:
     }
 
 
+def describe(results: Mapping[str, Any]) -> str:
+    """Lines for a person about what `measure` found."""
+    lines = [
+        f"{label} beta {found['beta']:4}: slope {found['slope']:.3f}, law {found['law']:.1f}; "
+        f"gradient within {found['worst_gradient_error']:.0e}"
+        for kind, label in (("bands", "band"), ("wishes", "wish"))
+        for found in results[kind]
+    ]
+    return "\n".join([*lines, f"arrival: slope {results['arrival']['slope']:.3f}"])
+
+
 COLOURS = ("#8a4fb0", "#1f6fb4", "0.2", "#2f8f5b", "#d1590a")
 
 

@@ -20,7 +20,7 @@ import jax
 import ssm_jax
 from ssm_jax import config as config_lib
 from ssm_jax.data.prepare import cpu_count
-from ssm_jax.files import parse_json
+from ssm_jax.files import parse_json, write_json
 from ssm_jax.progress import warn
 from ssm_jax.train.workdir import document_checksum
 
@@ -60,6 +60,12 @@ def made_by(argv: Sequence[str]) -> dict[str, Any]:
             "cpu": cpu_model(),
         },
     }
+
+
+def write_result(path: Path, found: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """Write what a command found as JSON, with where it comes from; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**found, **made_by(argv)})
 
 
 def run_record(cfg: Any, data: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:

@@ -17,9 +17,11 @@ import pytest
 
 import ssm_jax
 from ssm_jax import kernels
-from ssm_jax.commands import COMMANDS, data, runs, stories, train
+from ssm_jax.commands import COMMANDS, data, runs, train
 from ssm_jax.config import digest
 from ssm_jax.config.load import load_config, shipped
+from ssm_jax.stop import EXIT_STOPPED
+from ssm_jax.train import loop
 
 ROOT = Path(__file__).parents[2]
 DOORS = {"prepare": "prepare_data", "one-pole": "one_pole"}
@@ -67,13 +69,13 @@ HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "matpl
 def test_every_command_has_a_function_a_door_and_a_line():
     shown = run(MAIN, "--help").splitlines()
     for name, (module, about) in COMMANDS.items():
-        function = getattr({"train": train, "runs": runs, "data": data, "stories": stories}[module],
-                           name.replace("-", "_"))  # fmt: skip
+        modules = {"train": train, "runs": runs, "data": data}
+        function = getattr(modules[module], name.replace("-", "_"))
         assert f"ssm-jax {name}" in function.__doc__
         assert f"  ssm-jax {name:12}{about}" in shown
         door = (ROOT / f"scripts/{DOORS.get(name, name)}.py").read_text()
         assert f'main("{name}")' in door and len(door.splitlines()) <= 8
-    assert len(list((ROOT / "scripts").glob("*.py"))) == len(COMMANDS) + 4
+    assert len(list((ROOT / "scripts").glob("*.py"))) == len(COMMANDS) + 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -111,6 +113,52 @@ def test_a_shipped_config_has_a_name_anywhere(tmp_path, monkeypatch):
     Path("lra/listops").write_text("get_config = None")
     with pytest.raises(ValueError, match="defines no function get_config"):
         load_config("lra/listops")  # a file here comes first
+
+
+def test_an_experiment_is_run_from_python(tmp_path, monkeypatch):
+    few = {"train.steps": 8, "train.eval_every": 4, "model.depth": 1}
+    cfg = ssm_jax.load_config(str(ROOT / "tests/train/tiny.py"), few)
+    summary = ssm_jax.run_experiment(cfg, tmp_path / "a", data_dir=tmp_path)
+    assert summary == json.loads((tmp_path / "a/summary.json").read_text())
+    assert summary["steps"] == 8 and 0 <= summary["test"]["accuracy"] <= 1
+    assert ssm_jax.run_experiment(cfg, tmp_path / "a", data_dir=tmp_path) == summary
+    monkeypatch.setattr(loop, "train_and_evaluate", lambda *_, **__: EXIT_STOPPED)
+    assert ssm_jax.run_experiment(cfg, tmp_path / "a", data_dir=tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["runs/a"], (Path("runs/a"), "best")),
+        (["--workdir=runs/a", "--step=newest"], (Path("runs/a"), "newest")),
+        (["runs/a", "--step=7"], (Path("runs/a"), "7")),
+        (["/r/a/checkpoints/7"], (Path("/r/a"), "7")),
+        (["--workdir=/r/a/checkpoints/7"], (Path("/r/a"), "7")),
+        ([], "--workdir is missing; give the folder of a run, such as --workdir=runs/a."),
+        (["a", "--workdir=b"], "give one checkpoint, got 2."),
+        (["a", "b"], "give one checkpoint, got 2."),
+        (["a/checkpoints/7", "--step=8"], "--step=8 and a/checkpoints/7 both name a step"),
+    ],
+)
+def test_evaluate_and_analyze_take_a_run_alike(arguments, asked, monkeypatch, capsys):
+    found = []
+
+    def note(path: Path, *, step: str, **_: object) -> tuple[dict, list]:
+        found.append((path, step))
+        return {}, []
+
+    monkeypatch.setattr(runs, "start_jax", lambda: None)
+    for what in ("analyze.analyze", "evaluate.evaluate_run"):
+        monkeypatch.setattr(f"ssm_jax.train.runs.{what}", note)
+    for what in ("print_analysis", "print_evaluation"):
+        monkeypatch.setattr(f"ssm_jax.train.runs.tables.{what}", lambda _: None)
+    for command in (runs.evaluate, runs.analyze):
+        if isinstance(asked, tuple):
+            assert command(arguments) == 0 and found.pop() == asked
+            continue
+        with pytest.raises(SystemExit, match="2"):
+            command(arguments)
+        assert capsys.readouterr().err.startswith(f"error: {asked}")
 
 
 def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
