@@ -15,9 +15,9 @@ FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
 # A part is a folder of ssm_jax, or a file beside them. Python's own modules are free to all.
 MAY_IMPORT = {
     "kernels": {"jax", "numpy"},
-    "init": {"ranges", "files", "jax", "numpy"},
-    "layers": {"kernels", "init", "ranges", "jax", "numpy", "flax"},
-    "models": {"layers", "kernels", "ranges", "jax", "numpy", "flax"},
+    "init": {"options", "files", "jax", "numpy", "scipy"},
+    "layers": {"kernels", "init", "options", "jax", "numpy", "flax"},
+    "models": {"layers", "kernels", "options", "jax", "numpy", "flax"},
     "data": {"files", "lock", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
     "lra": {
         "tasks", "options", "data", "files", "progress", "tables", "config",
@@ -30,8 +30,8 @@ MAY_IMPORT = {
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
     "stories": {
-        "sweep", "train", "tasks", "data", "models", "layers", "kernels", "analysis", "plots",
-        "config", "stop", "options", "ranges", "files", "progress", "tables",
+        "sweep", "train", "tasks", "data", "models", "layers", "init", "kernels", "analysis",
+        "plots", "config", "stop", "options", "files", "progress", "tables",
         "jax", "numpy", "flax", "PIL", "rich", "ml_collections", "matplotlib",
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
@@ -48,7 +48,6 @@ MAY_IMPORT = {
     "files": set(),
     "stop": {"jax"},
     "options": {"numpy"},
-    "ranges": {"options"},
     "dims": set(),
     "__init__": {"config", "init", "kernels", "layers", "models", "train"},  # on use
 }  # fmt: skip

@@ -4,6 +4,8 @@ A HiPPO matrix is a normal matrix less a matrix of rank one, A = V diag(Lambda) 
 unitary (S4, arXiv:2111.00396). S4 keeps both parts; S4D and S5 keep the normal part alone
 (arXiv:2206.11893). Its eigenvalues come in conjugate pairs: of a real order 2N the N with
 Im Lambda >= 0 are kept, in ascending order of Im Lambda, and the conjugates are implied.
+
+All functions raise ValueError for an order below 1, or where pairs are kept, one that is odd.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssm_jax import ranges
+from ssm_jax.options import SIZE
 
 
 class Nplr(NamedTuple):
@@ -41,8 +43,7 @@ class Eigenbasis(NamedTuple):
 
 
 def check_order(name: str, order: int) -> None:
-    """Refuse what is no even integer of at least 2."""
-    if not ranges.SIZE.holds(order) or order % 2:
+    if not SIZE.holds(order) or order % 2:
         raise ValueError(f"{name}: the real order must be even and at least 2, got {order}.")
 
 
@@ -51,11 +52,8 @@ def legs(order: int) -> tuple[np.ndarray, np.ndarray]:
 
     A_nk = -sqrt((2n+1)(2k+1)) below the diagonal, -(n+1) on it and 0 above; B_n = sqrt(2n+1).
     The sign is that of a stable system. Source: HiPPO, arXiv:2008.07669; S4, arXiv:2111.00396.
-
-    Raises:
-      ValueError: if order < 1.
     """
-    if not ranges.SIZE.holds(order):
+    if not SIZE.holds(order):
         raise ValueError(f"legs: the order must be at least 1, got {order}.")
     n = np.arange(order)
     B_N = np.sqrt(2 * n + 1.0)
@@ -73,9 +71,6 @@ def legs_nplr(order: int) -> Nplr:
     An eigenvector is fixed up to its phase, on which B_N and P_N depend. Here the first component
     of every column of V is real and positive. It is the phase that LAPACK gives, up to a sign, so
     that the official clip of Im B to +-2 acts here as it does there (OC-27).
-
-    Raises:
-      ValueError: if order is odd or less than 2.
     """
     check_order("legs_nplr", order)
     _, B = legs(order)
@@ -88,11 +83,7 @@ def legs_nplr(order: int) -> Nplr:
 
 
 def legs_normal(order: int) -> Eigenbasis:
-    """The normal part of HiPPO-LegS, that is without P P^T, and B (S4D-LegS, S5).
-
-    Raises:
-      ValueError: if order is odd or less than 2.
-    """
+    """The normal part of HiPPO-LegS, that is without P P^T, and B (S4D-LegS, S5)."""
     Lambda_N, _, B_N, V = legs_nplr(order)
     return Eigenbasis(Lambda_N, B_N, V, V.conj().T)
 
@@ -105,9 +96,6 @@ def fout(order: int) -> tuple[np.ndarray, np.ndarray]:
     end of the window, u(t - 1), is replaced by what the series says of it, which at the jump is
     the mean of u(t) and u(t - 1). So A = D - 2 p p^T and B = 2 p with p = p(0), and D turns each
     cosine into its sine. Source: How to Train Your HiPPO, arXiv:2206.12037.
-
-    Raises:
-      ValueError: if order is odd or less than 2.
     """
     check_order("fout", order)
     frequency = 2 * np.pi * np.arange(order // 2)
@@ -126,9 +114,6 @@ def fout_nplr(order: int) -> Nplr:
 
     In closed form; in every column of V the component of the cosine is real and positive.
     Lambda_0 = 0 stands twice: state 1 is its other half, and the two are not coupled.
-
-    Raises:
-      ValueError: if order is odd or less than 2.
     """
     check_order("fout_nplr", order)
     _, B = fout(order)

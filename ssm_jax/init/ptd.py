@@ -1,11 +1,4 @@
-"""The search of `legs_ptd`: W and Lambda that minimize cond(W) + gamma ||E|| / ||A||.
-
-The unknowns are W and Lambda in the real form of conjugate pairs: with T = sqrt(2) [Re V, Im V],
-W = [V, conj V] is T times a unitary matrix, and W diag(Lambda) W^-1 = T D T^-1, where D holds
-Re Lambda and Im Lambda on three diagonals. Re Lambda = -e^r and Im Lambda = e^q, so that the
-system is stable and its eigenvalues are pairs whatever the search does.
-
-Perturb, then diagonalize: HiPPO-LegS plus a small matrix whose eigenvectors are usable.
+"""Perturb-then-diagonalize: HiPPO-LegS plus a small matrix whose eigenvectors are usable.
 
 The eigenvectors of HiPPO-LegS itself have a condition number above 4^order, beyond all digits of
 float64 at order 26. S4D and S5 give up the part of rank one, which is about as large as what is
@@ -19,26 +12,79 @@ orders.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ssm_jax import ranges
 from ssm_jax.files import replace_atomically, user_cache
 from ssm_jax.init.hippo import Eigenbasis, check_order, legs
+from ssm_jax.options import POSITIVE
+
+GAMMA = 300.0
 
 # The norms are smoothed over singular values within about these shares of the largest: first
 # coarsely, then finely, for at most so many steps each. The last 1 % of the objective is not worth
 # more.
 _WIDTHS = (0.1, 0.02)
 _STEPS = 400
+_VERSION = 2  # in the name of a file on disk: to be raised when the solution changes
+
+
+def legs_ptd(order: int, gamma: float = GAMMA) -> Eigenbasis:
+    """Eigenvalues and eigenvectors of HiPPO-LegS plus a small perturbation, and B in their basis.
+
+    Solved once, in about 1 s at order 64 and 5 s at 128 on one core, and kept in memory and in the
+    user's cache directory ($XDG_CACHE_HOME or ~/.cache), where that can be written. The objective
+    has many minima of almost one value, so that two machines may find two solutions that differ in
+    more than rounding.
+
+    The responses (i w - A)^-1 B of the perturbed system differ from those of HiPPO-LegS by up to
+    0.5 to 0.9 of the largest, at orders 16 to 128. Those of `legs_normal` have peaks that differ by
+    1.3 times the order; PTD has no such peaks.
+
+    The eigenvalues are in ascending order of Im Lambda. The columns of V are scaled such that the
+    singular values of W have the geometric mean 1, and turned such that their first components are
+    real and positive, as in `legs_normal`. All callers get the same read-only arrays.
+
+    Args:
+      order: real order 2N, even.
+      gamma: weight of the perturbation. At 300, cond(W) is 9 and ||E|| / ||A|| is 0.024; at 30, 3.4
+        and 0.086; at 3000, 25 and 0.007 (orders 16 to 128). `legs_normal` has 1 and 0.8.
+
+    Raises:
+      ValueError: if order is odd or less than 2, or gamma is not positive.
+    """
+    check_order("legs_ptd", order)
+    if not POSITIVE.holds(gamma):
+        raise ValueError(f"legs_ptd: gamma must be positive and finite, got {gamma}.")
+    return _solved_once(order, float(gamma))
+
+
+@functools.cache
+def _solved_once(order: int, gamma: float) -> Eigenbasis:
+    folder = user_cache()
+    file = folder and folder / f"ptd_{order}_{gamma!r}_v{_VERSION}.npz"
+    found = file and _read(file)
+    if not found:
+        found = solve(order, gamma)
+        if file:
+            _write(file, *found)
+    Lambda_N, V = found
+    V_inv = np.linalg.inv(np.hstack([V, V.conj()]))[: order // 2]
+    basis = Eigenbasis(Lambda_N, V_inv @ legs(order)[1], V, V_inv)
+    for array in basis:
+        array.flags.writeable = False
+    return basis
 
 
 def solve(order: int, gamma: float) -> tuple[np.ndarray, np.ndarray]:
     """(Lambda_N, V) of a local minimum."""
+    from scipy.optimize import minimize  # half a second to import, and of use here alone
+
     A, B = legs(order)
     N, weight = order // 2, gamma / float(np.linalg.norm(A, 2))
     # The start: the best share of the part of rank one that makes A normal. It gives
@@ -55,16 +101,17 @@ def solve(order: int, gamma: float) -> tuple[np.ndarray, np.ndarray]:
             best, Lambda_N, V = value, eigenvalues[kept], W[:, kept]
     T = math.sqrt(2) * np.hstack([V.real, V.imag])
     x = np.concatenate([T.ravel(), np.log(-Lambda_N.real), np.log(Lambda_N.imag)])
+    options = {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-7, "gtol": 0, "maxfun": 30 * _STEPS}
     for width in _WIDTHS:
-        x = _minimize(functools.partial(_objective, A=A, weight=weight, width=width), x)
+        arguments = (A, weight, width)
+        x = minimize(_objective, x, arguments, "L-BFGS-B", jac=True, options=options).x
 
     T, Lambda_N = _unpack(x, order)
     T = T / math.exp(np.log(np.linalg.svd(T, compute_uv=False)).mean())
     V = math.sqrt(0.5) * (T[:, :N] + 1j * T[:, N:])
     ascending = np.argsort(Lambda_N.imag)
     V = V[:, ascending]
-    V = np.ascontiguousarray(V * (np.abs(V[0]) / V[0]))  # the layout it has when read from a file
-    return Lambda_N[ascending], V
+    return Lambda_N[ascending], np.ascontiguousarray(V * (np.abs(V[0]) / V[0]))
 
 
 def _unpack(x: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +133,7 @@ def _objective(
     n = len(A)
     T, Lambda_N = _unpack(x, n)
     if not np.abs(x[n * n :]).max() < 100:  # too far a step: it would overflow
-        return math.inf, np.zeros_like(x)
+        return 1e300, np.zeros_like(x)
     a, b = Lambda_N.real, Lambda_N.imag
     first, second = np.arange(n // 2), np.arange(n // 2, n)
     D = np.zeros((n, n))
@@ -113,149 +160,26 @@ def _objective(
     return cond + weight * size, np.concatenate([d_T.ravel(), a * d_a, b * d_b])
 
 
-def _minimize(
-    function: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray, memory: int = 20
-) -> np.ndarray:
-    """L-BFGS with a line search by bisection for the weak Wolfe conditions."""
-    value, gradient = function(x)
-    pairs: list[tuple[np.ndarray, np.ndarray]] = []  # steps, and how the gradient changed
-    for _ in range(_STEPS):
-        direction = -gradient
-        shares = []
-        for s, y in reversed(pairs):
-            shares.append(s @ direction / (s @ y))
-            direction = direction - shares[-1] * y
-        if pairs:
-            s, y = pairs[-1]
-            direction = direction * (s @ y / (y @ y))
-        else:
-            direction = direction * (0.01 / np.linalg.norm(gradient))
-        for (s, y), share in zip(pairs, reversed(shares), strict=True):
-            direction = direction + (share - y @ direction / (s @ y)) * s
-
-        slope, low, high, length = gradient @ direction, 0.0, math.inf, 1.0
-        for _ in range(30):
-            new_value, new_gradient = function(x + length * direction)
-            if not new_value <= value + 1e-4 * length * slope:
-                high = length
-            elif new_gradient @ direction < 0.9 * slope:
-                low = length
-            else:
-                break
-            length = (low + high) / 2 if high < math.inf else 2 * length
-        if not new_value < value:
-            break
-        s, y = length * direction, new_gradient - gradient
-        gained = value - new_value
-        x, value, gradient = x + s, new_value, new_gradient
-        if gained < 1e-7 * value:
-            break
-        if s @ y > 0:
-            pairs = [*pairs, (s, y)][-memory:]
-    return x
+def _content(Lambda_N: np.ndarray, V: np.ndarray) -> bytes:
+    """Of the file: equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, Lambda_N=Lambda_N, V=V)
+    return buffer.getvalue()
 
 
-GAMMA = 300.0
-
-# Part of the name of a file on disk: to be raised when the solution changes
-_VERSION = 1
-# What a stored solution may miss its equation by, relative to ||A||
-_TOLERANCE = 1e-9
-
-
-def legs_ptd(order: int, gamma: float = GAMMA) -> Eigenbasis:
-    """Eigenvalues and eigenvectors of HiPPO-LegS plus a small perturbation, and B in their basis.
-
-    Solved once, in about 3 s at order 64 and 8 s at 128 on one core, and kept in memory and in
-    the user's cache directory ($XDG_CACHE_HOME or ~/.cache), where that can be written. The
-    objective has many minima of almost one value, so that two machines may find two solutions
-    that differ in more than rounding.
-
-    The responses (i w - A)^-1 B of the perturbed system differ from those of HiPPO-LegS by up to
-    0.5 to 0.9 of the largest, at orders 16 to 128. Those of `legs_normal` have peaks that differ by
-    1.3 times the order: it is these that PTD takes away.
-
-    The eigenvalues are in ascending order of Im Lambda. The columns of V are scaled such that the
-    singular values of W have the geometric mean 1, and turned such that their first components are
-    real and positive, as in `legs_normal`.
-
-    Args:
-      order: real order 2N, even.
-      gamma: weight of the perturbation. At 300, cond(W) is 9 and ||E|| / ||A|| is 0.024; at 30, 3.4
-        and 0.086; at 3000, 25 and 0.007 (orders 16 to 128). `legs_normal` has 1 and 0.8.
-
-    Raises:
-      ValueError: if order is odd or less than 2, or gamma is not positive.
-    """
-    check_order("legs_ptd", order)
-    if not ranges.POSITIVE.holds(gamma):
-        raise ValueError(f"legs_ptd: gamma must be positive and finite, got {gamma}.")
-    return _solved_once(order, float(gamma))
-
-
-@functools.cache
-def _solved_once(order: int, gamma: float) -> Eigenbasis:
-    file = _cache_file(order, gamma)
-    found = None if file is None else _read(file, order, gamma)
-    if found is None:
-        found = solve(order, gamma)
-        if file is not None:
-            _write(file, gamma, *found)
-    Lambda_N, V = found
-    V_inv = _inverse(V)
-    basis = Eigenbasis(Lambda_N, V_inv @ legs(order)[1], V, V_inv)
-    for array in basis:
-        array.flags.writeable = False  # all callers get the same arrays
-    return basis
-
-
-def _inverse(V: np.ndarray) -> np.ndarray:
-    """The first N rows of [V, conj V]^-1."""
-    return np.linalg.inv(np.hstack([V, V.conj()]))[: V.shape[1]]
-
-
-def _matrix(Lambda_N: np.ndarray, V: np.ndarray) -> np.ndarray:
-    """A + E = W diag(Lambda) W^-1, real."""
-    return 2 * ((V * Lambda_N) @ _inverse(V)).real
-
-
-# The file: float64 numbers, little-endian: gamma, Re and Im of Lambda_N, Re and Im of V, and E.
-
-
-def _cache_file(order: int, gamma: float) -> Path | None:
-    folder = user_cache()
-    return None if folder is None else folder / f"ptd_{order}_{gamma!r}_v{_VERSION}.f64"
-
-
-def _read(file: Path, order: int, gamma: float) -> tuple[np.ndarray, np.ndarray] | None:
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """(Lambda_N, V) of a stored solution; None where there is none, or one that is damaged."""
     try:
         content = file.read_bytes()
-    except OSError:
+        with np.load(io.BytesIO(content)) as arrays:
+            found = arrays["Lambda_N"], arrays["V"]
+    except Exception:  # of the system, of the archive, of an array in it
         return None
-    N = order // 2
-    ends = np.cumsum([1, N, N, order * N, order * N, order * order])
-    if len(content) != 8 * ends[-1]:
-        return None
-    numbers = np.frombuffer(content, "<f8").astype(np.float64)
-    head, re, im, V_re, V_im, E = np.split(numbers, ends[:-1])
-    Lambda_N, V = re + 1j * im, (V_re + 1j * V_im).reshape(order, N)
-    A, _ = legs(order)
-    if head[0] != gamma or not (np.isfinite(numbers).all() and (re < 0).all() and (im > 0).all()):
-        return None
-    try:
-        missed = np.abs(A + E.reshape(order, order) - _matrix(Lambda_N, V)).max()
-    except np.linalg.LinAlgError:
-        return None
-    return (Lambda_N, V) if missed < _TOLERANCE * np.abs(A).max() else None
+    return found if _content(*found) == content else None
 
 
-def _write(file: Path, gamma: float, Lambda_N: np.ndarray, V: np.ndarray) -> None:
+def _write(file: Path, Lambda_N: np.ndarray, V: np.ndarray) -> None:
     """Complete or not at all; a folder that cannot be written is no error."""
-    E = _matrix(Lambda_N, V) - legs(len(V))[0]
-    parts = ([gamma], Lambda_N.real, Lambda_N.imag, V.real.ravel(), V.imag.ravel(), E.ravel())
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(file, np.concatenate(parts).astype("<f8").tobytes())
-    except OSError:
-        return
+        replace_atomically(file, _content(Lambda_N, V))

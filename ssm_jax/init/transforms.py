@@ -1,7 +1,4 @@
-"""How the real parts of the eigenvalues, which must not be positive, are stored and trained.
-
-Step sizes dt at initialization.
-"""
+"""How real parts and step sizes are stored as trainable numbers, and where step sizes start."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax import ranges
+from ssm_jax.options import POSITIVE
 
 # The b of StableSSM's -1 / (w^2 + b), as in its code: |Re A| stays below 1 / b = 10.
 STABLE_B = 0.1
@@ -34,42 +31,22 @@ class RealTransform(NamedTuple):
 def _checked(name: str, re: np.ndarray, *, zero: bool, low: float = -np.inf) -> np.ndarray:
     """re in float64 if it is at most 0, below it unless `zero`, and above `low`."""
     re = np.asarray(re, np.float64)
+    wrong = None
     if not (np.isfinite(re) & (re <= 0)).all():
-        raise ValueError(
-            f"real_transform {name!r}: Re A must start finite and at most 0, got {re.max():.6g}."
-        )
-    if not zero and not (re < 0).all():
-        raise ValueError(
-            f"real_transform {name!r}: cannot represent Re A = 0; use 'relu', 'clip' or 'none'."
-        )
-    if not (re > low).all():
-        raise ValueError(
-            f"real_transform {name!r}: Re A must start above {low:g}, got {re.min():.6g}; "
-            "use 'exp' or a smaller alpha_real."
-        )
+        wrong = f"Re A must start finite and at most 0, got {re.max():.6g}."
+    elif not zero and not (re < 0).all():
+        wrong = "cannot represent Re A = 0; use 'relu', 'clip' or 'none'."
+    elif not (re > low).all():
+        wrong = f"Re A must start above {low:g}, got {re.min():.6g}; use 'exp' or a smaller "
+        wrong += "alpha_real."
+    if wrong:
+        raise ValueError(f"real_transform {name!r}: {wrong}")
     return re
-
-
-def _exp_inverse(re: np.ndarray) -> np.ndarray:
-    return np.log(-_checked("exp", re, zero=False))
 
 
 def _softplus_inverse(re: np.ndarray) -> np.ndarray:
     y = -_checked("softplus", re, zero=False)
     return y + np.log(-np.expm1(-y))
-
-
-def _relu(raw: Array) -> Array:
-    # Not jax.nn.relu: its derivative at 0 is 0, and what starts at Re A = 0 would stay there.
-    return jnp.where(raw >= 0, -raw, jnp.zeros_like(raw))
-
-
-def _clip(raw: Array) -> Array:
-    return raw + jax.lax.stop_gradient(jnp.minimum(raw, 0) - raw)
-
-
-def _stable(raw: Array) -> Array:
-    return -1 / (raw**2 + STABLE_B)
 
 
 def _stable_inverse(re: np.ndarray) -> np.ndarray:
@@ -78,18 +55,27 @@ def _stable_inverse(re: np.ndarray) -> np.ndarray:
 
 REAL_TRANSFORMS: dict[str, RealTransform] = {
     # -e^raw, as the official code has it (OC-3)
-    "exp": RealTransform(lambda raw: -jnp.exp(raw), _exp_inverse),
+    "exp": RealTransform(
+        lambda raw: -jnp.exp(raw), lambda re: np.log(-_checked("exp", re, zero=False))
+    ),
     # -log(1 + e^raw)
     "softplus": RealTransform(lambda raw: -jax.nn.softplus(raw), _softplus_inverse),
-    # -max(raw, 0), derivative -1 where raw >= 0, 0 included: a mode that starts at Re A = 0 can
-    # leave it. One that training has pushed to raw < 0 is undamped and stays so.
-    "relu": RealTransform(_relu, lambda re: -_checked("relu", re, zero=True)),
+    # -max(raw, 0), derivative -1 where raw >= 0, 0 included (that of jax.nn.relu at 0 is 0): a mode
+    # that starts at Re A = 0 can leave it. One that training has pushed to raw < 0 is undamped and
+    # stays so.
+    "relu": RealTransform(
+        lambda raw: jnp.where(raw >= 0, -raw, jnp.zeros_like(raw)),
+        lambda re: -_checked("relu", re, zero=True),
+    ),
     # min(raw, 0), derivative 1 everywhere (straight through): no mode is ever stuck at 0. While raw
     # is positive Re A is 0, and moves again when the gradient has brought raw back.
-    "clip": RealTransform(_clip, lambda re: _checked("clip", re, zero=True)),
+    "clip": RealTransform(
+        lambda raw: raw + jax.lax.stop_gradient(jnp.minimum(raw, 0) - raw),
+        lambda re: _checked("clip", re, zero=True),
+    ),
     # -1 / (raw^2 + b), in (-1 / b, 0): StableSSM, arXiv:2311.14495. Its derivative is 0 at raw = 0,
     # that is at Re A = -1 / b, where it can therefore not start.
-    "stable": RealTransform(_stable, _stable_inverse),
+    "stable": RealTransform(lambda raw: -1 / (raw**2 + STABLE_B), _stable_inverse),
     # raw itself: training may make Re A positive, and the mode unstable
     "none": RealTransform(lambda raw: raw, lambda re: _checked("none", re, zero=True)),
 }
@@ -101,7 +87,7 @@ def log_uniform(key: Array, shape: tuple[int, ...], low: float, high: float) -> 
     Raises:
       ValueError: unless 0 < low <= high < infinity.
     """
-    if not (ranges.POSITIVE.holds(low) and ranges.POSITIVE.holds(high) and low <= high):
+    if not (POSITIVE.holds(low) and POSITIVE.holds(high) and low <= high):
         raise ValueError(
             f"log_uniform: needs 0 < low <= high, got low={low}, high={high}; "
             "of a layer they are dt_min and dt_max."

@@ -25,7 +25,6 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax import ranges
 from ssm_jax.init.transforms import DT_TRANSFORMS, REAL_TRANSFORMS
 from ssm_jax.kernels.arrays import checked_lengths, complex_of, known_values, without_padding
 from ssm_jax.kernels.filter import BETA_UNITS
@@ -33,6 +32,7 @@ from ssm_jax.kernels.sharding import on_any_mesh
 from ssm_jax.layers.filter import WHOLE_SEQUENCE, filter_exponent, require_state_form
 from ssm_jax.layers.inputs import checked_input, checked_key, computed_in, in_type, returned_in
 from ssm_jax.layers.inputs import dropout as apply_dropout
+from ssm_jax.options import POSITIVE, check, check_choice
 
 MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
 
@@ -74,9 +74,9 @@ class StateSpaceLayer(nnx.Module):
             ("dt_transform", dt_transform, tuple(DT_TRANSFORMS)),
             ("real_transform", real_transform, tuple(REAL_TRANSFORMS)),
         ):
-            ranges.check_choice(self.NAME, name, value, allowed)
+            check_choice(self.NAME, name, value, allowed)
         flags = {"bidirectional": bidirectional, "tie_dropout": tie_dropout}
-        ranges.check(self.NAME, d_model=d_model, dropout=dropout, **flags, **checked)
+        check(self.NAME, d_model=d_model, dropout=dropout, **flags, **checked)
         self.real_transform = real_transform
         self.filtered = beta is not None
         self.beta_unit = beta_unit
@@ -122,7 +122,7 @@ class StateSpaceLayer(nnx.Module):
         u_BLH = checked_input(self.NAME, u_BLH, "(B, L, H)", self.D.shape[0])
         L = u_BLH.shape[1]
         mode = self.default_mode() if mode is None else mode
-        ranges.check_choice(self.NAME, "mode", mode, MODES)
+        check_choice(self.NAME, "mode", mode, MODES)
         n = L if self.horizon is None else self.horizon
         if self.horizon is not None and self.horizon < L:
             raise ValueError(f"{self.NAME}: horizon={n} must be at least the input's length {L}.")
@@ -261,7 +261,7 @@ class StateSpaceLayer(nnx.Module):
         known = known_values(scale)
         if known is None:
             return jnp.asarray(scale, dtype)
-        if not ranges.POSITIVE.holds(float(known)):
+        if not POSITIVE.holds(float(known)):
             raise ValueError(
                 f"{self.NAME}: step_scale must be positive and finite, got {float(known):g}."
             )

@@ -13,8 +13,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax import ranges
 from ssm_jax.kernels.arrays import known_values
+from ssm_jax.options import check
 
 WHOLE_SEQUENCE = "mode='scan'"  # the one use of a recurrence that has the future at hand
 
@@ -41,7 +41,7 @@ def filter_exponent(
     Raises:
       ValueError: if a filter shall be learned that there is not; for a start out of range.
     """
-    ranges.check(layer, learn_beta=learn_beta)
+    check(layer, learn_beta=learn_beta)
     if beta is None and learn_beta:
         raise ValueError(
             f"{layer}: learn_beta=True needs a filter, and beta=None means none; "
@@ -55,7 +55,7 @@ def filter_exponent(
         )
     known = known_values(start)
     for value in () if known is None else np.ravel(known).tolist():
-        ranges.check(layer, beta=value)
+        check(layer, beta=value)
     kind = Knob if beta is None or learn_beta is False else nnx.Param
     return kind(jnp.full((channels,), start, jnp.float32))
 

@@ -8,10 +8,10 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax import ranges
 from ssm_jax.kernels.arrays import checked_lengths, real_steps
 from ssm_jax.kernels.cpu import materialize
 from ssm_jax.layers.inputs import checked_input, computed_in, returned_in
+from ssm_jax.options import check, check_choice
 
 EPSILON = 1e-5
 NORMS = ("batch", "layer")
@@ -27,7 +27,7 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, num_features: int, *, momentum: float = 0.1):
         """momentum: weight of the new statistics in the running ones, 0..1 (Flax's is 1 - m)."""
-        ranges.check("BatchNorm", num_features=num_features, momentum=momentum)
+        check("BatchNorm", num_features=num_features, momentum=momentum)
         self.momentum = momentum
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
@@ -155,7 +155,7 @@ class LayerNorm(nnx.Module):
     """Normalizes each step over its channels; only `x_BLH` makes a difference."""
 
     def __init__(self, num_features: int):
-        ranges.check("LayerNorm", num_features=num_features)
+        check("LayerNorm", num_features=num_features)
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
 
@@ -182,7 +182,7 @@ class LayerNorm(nnx.Module):
 
 def make_norm(kind: str, num_features: int, momentum: float = 0.1) -> BatchNorm | LayerNorm:
     """The norm named `kind`, "batch" or "layer"; only the first has a momentum."""
-    ranges.check_choice("make_norm", "norm", kind, NORMS)
+    check_choice("make_norm", "norm", kind, NORMS)
     return (
         BatchNorm(num_features, momentum=momentum) if kind == "batch" else LayerNorm(num_features)
     )

@@ -8,15 +8,16 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
+from ssm_jax.init.modes import initial_modes
 from ssm_jax.init.transforms import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, sobolev_gain
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
 from ssm_jax.kernels.recurrence import dplr_anticausal, dplr_recurrence
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import as_complex
+from ssm_jax.options import check_choice, divides
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 
@@ -86,7 +87,7 @@ class S4(StateSpaceLayer):
         Raises:
           ValueError: for a value out of its set, or an init that the real_transform cannot take.
         """
-        ranges.check_choice("S4", "init", init, tuple(NPLR_INITS))
+        check_choice("S4", "init", init, tuple(NPLR_INITS))
         if not isinstance(discretization, str) or discretization != "bilinear":
             raise ValueError(
                 f"S4: discretization must be 'bilinear', got {discretization!r}: for a matrix of "
@@ -110,20 +111,21 @@ class S4(StateSpaceLayer):
             tie_dropout=tie_dropout,
             horizon=horizon,
         )
-        if not ranges.divides(n_ssm, d_model):
+        if not divides(n_ssm, d_model):
             raise ValueError(f"S4: n_ssm={n_ssm} must divide d_model={d_model}.")
         H, N, C = d_model, d_state, 2 if bidirectional else 1
 
         Lambda_N, P_N, B_N, _ = NPLR_INITS[init](2 * N)
         if b_clip is not None:
             B_N = B_N.real + 1j * np.clip(B_N.imag, -b_clip, b_clip)
-        A_re_raw_N = REAL_TRANSFORMS[real_transform].inverse(alpha_real * Lambda_N.real)
+        modes = initial_modes(Lambda_N, N, n_sets=n_ssm, alpha=alpha, alpha_real=alpha_real)
+        A_re_raw_SN = REAL_TRANSFORMS[real_transform].inverse(modes.A_SN.real)
 
         def param(of_set: np.ndarray) -> nnx.Param:
             return nnx.Param(jnp.asarray(np.stack([of_set] * n_ssm), jnp.float32))
 
-        self.A_re_raw = param(A_re_raw_N)
-        self.A_im = param(alpha * Lambda_N.imag)
+        self.A_re_raw = nnx.Param(jnp.asarray(A_re_raw_SN, jnp.float32))
+        self.A_im = nnx.Param(jnp.asarray(modes.A_SN.imag, jnp.float32))
         self.P_ri = param(np.stack([P_N.real, P_N.imag], axis=-1))
         self.B_ri = param(np.stack([B_N.real, B_N.imag], axis=-1))
         dt_H = log_uniform(rngs.params(), (H,), dt_min, dt_max)

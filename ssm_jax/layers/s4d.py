@@ -8,9 +8,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
-from ssm_jax.init.modes import starting_modes
+from ssm_jax.init.modes import initial_modes
 from ssm_jax.init.transforms import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, s4d_kernel, sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent, lacking
@@ -18,6 +17,7 @@ from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.filter import Knob
 from ssm_jax.layers.inputs import as_complex
+from ssm_jax.options import check_choice, divides
 
 INPUT_NORMS = ("none", "lru")
 
@@ -101,7 +101,7 @@ class S4D(StateSpaceLayer):
             ("discretization", discretization, DISCRETIZATIONS),
             ("input_norm", input_norm, INPUT_NORMS),
         ):
-            ranges.check_choice("S4D", name, value, allowed)
+            check_choice("S4D", name, value, allowed)
         self.set_options(
             d_model=d_model,
             d_state=d_state,
@@ -121,7 +121,7 @@ class S4D(StateSpaceLayer):
             tie_dropout=tie_dropout,
             horizon=horizon,
         )
-        if not ranges.divides(n_ssm, d_model):
+        if not divides(n_ssm, d_model):
             raise ValueError(f"S4D: n_ssm={n_ssm} must divide d_model={d_model}.")
         if input_norm == "lru" and discretization != "none":
             raise ValueError(
@@ -132,8 +132,12 @@ class S4D(StateSpaceLayer):
         self.input_norm = input_norm
         self.discretization = discretization
 
-        modes = starting_modes(
-            "S4D",
+        if not isinstance(init, str) and not alpha == alpha_real == 1:
+            raise ValueError(
+                f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
+                "scale the given eigenvalues instead."
+            )
+        modes = initial_modes(
             init,
             N,
             n_sets=n_ssm,
@@ -141,6 +145,7 @@ class S4D(StateSpaceLayer):
             alpha=alpha,
             alpha_real=alpha_real,
             discretization=discretization,
+            owner="S4D",
         )
         A_re_raw = REAL_TRANSFORMS[real_transform].inverse(modes.A_SN.real)
         self.A_re_raw = nnx.Param(jnp.asarray(A_re_raw, jnp.float32))

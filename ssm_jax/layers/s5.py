@@ -8,7 +8,6 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ssm_jax import ranges
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.mimo import C_INITS, EIGENBASES, input_matrix, output_matrix, real_basis
 from ssm_jax.init.modes import INITS, initial_modes
@@ -27,6 +26,7 @@ from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import as_complex
+from ssm_jax.options import SIZE, check_choice, divides
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 
@@ -113,7 +113,7 @@ class S5(StateSpaceLayer):
             ("C_init", C_init, C_INITS),
             ("discretization", discretization, DISCRETIZATIONS),
         ):
-            ranges.check_choice("S5", name, value, allowed)
+            check_choice("S5", name, value, allowed)
         self.set_options(
             d_model=d_model,
             init_seed=init_seed,
@@ -135,9 +135,7 @@ class S5(StateSpaceLayer):
         )
         halves = 1 if conj_sym else 2
         if not (
-            ranges.SIZE.holds(d_state)
-            and ranges.SIZE.holds(n_blocks)
-            and ranges.divides(halves * n_blocks, d_state)
+            SIZE.holds(d_state) and SIZE.holds(n_blocks) and divides(halves * n_blocks, d_state)
         ):
             raise ValueError(
                 f"S5: d_state={d_state} must be a positive multiple of {halves} n_blocks with "
@@ -149,20 +147,16 @@ class S5(StateSpaceLayer):
         self.discretization = discretization
 
         # The part of a block that is half of its conjugate pairs, in a real basis of its order.
-        A_JN, _, discrete = initial_modes(
+        A_JN = initial_modes(
             "s4d_legs" if init == "legs" else init,
             N // (halves * J),
             n_sets=J,
             alpha=alpha,
             alpha_real=alpha_real,
             seed=init_seed,
-        )
-        if discrete != (discretization == "none"):
-            given, use = ("sample", "") if discrete else ("unit of time", "one other than ")
-            raise ValueError(
-                f"S5: init {init!r} gives eigenvalues per {given}, which "
-                f"discretization={discretization!r} cannot take; use {use}'none'."
-            )
+            discretization=discretization,
+            owner="S5",
+        ).A_SN
         V, V_inv = real_basis(init, A_JN.shape[1])
         if not conj_sym:
             A_JN = np.concatenate([A_JN, A_JN.conj()], axis=1)

@@ -12,7 +12,6 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax import ranges
 from ssm_jax.kernels.arrays import checked_lengths
 from ssm_jax.kernels.cpu import materialize
 from ssm_jax.layers.inputs import (
@@ -24,6 +23,7 @@ from ssm_jax.layers.inputs import (
     split_or_none,
 )
 from ssm_jax.layers.norm import make_norm
+from ssm_jax.options import check, check_choice
 
 
 def torch_uniform(fan_in: int) -> Callable:
@@ -130,9 +130,9 @@ class Block(nnx.Module):
         Raises:
           ValueError: for an unknown norm or gate, or a value out of range.
         """
-        ranges.check_choice("Block", "gate", gate, tuple(GATES))
+        check_choice("Block", "gate", gate, tuple(GATES))
         flags = {"norm_padding": norm_padding, "prenorm": prenorm, "tie_dropout": tie_dropout}
-        ranges.check("Block", d_model=d_model, dropout=dropout, **flags)
+        check("Block", d_model=d_model, dropout=dropout, **flags)
         self.norm = make_norm(norm, d_model, norm_momentum)
         self.norm_padding = norm_padding
         self.ssm = ssm

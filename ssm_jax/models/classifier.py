@@ -13,12 +13,12 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax import ranges
 from ssm_jax.kernels.arrays import checked_lengths, real_steps
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key, computed_in, returned_in
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
+from ssm_jax.options import check, check_choice
 
 POOLS = ("last", "mean", "first", "sum")
 ACTIVATIONS = ("float32", "bfloat16")
@@ -35,7 +35,7 @@ def pool(x_BLH: Array, lengths_B: ArrayLike | None, mode: str) -> Array:
     Raises:
       ValueError: for another mode, or lengths that do not fit.
     """
-    ranges.check_choice("pool", "pool", mode, POOLS)
+    check_choice("pool", "pool", mode, POOLS)
     B, L, _ = x_BLH.shape
     lengths_B = checked_lengths("pool", lengths_B, (B,), L)
     if lengths_B is None:
@@ -107,7 +107,7 @@ class SequenceClassifier(nnx.Module):
           ValueError: unless exactly one of vocab_size and d_input is given; for an unknown layer,
             pool or type, or a value out of range.
         """
-        ranges.check(
+        check(
             type(self).__name__,
             n_classes=n_classes,
             vocab_size=vocab_size,
@@ -131,7 +131,7 @@ class SequenceClassifier(nnx.Module):
             ("layer", layer, tuple(LAYERS)),
             ("activations", activations, ACTIVATIONS),
         ):
-            ranges.check_choice(type(self).__name__, what, value, allowed)
+            check_choice(type(self).__name__, what, value, allowed)
         self.encoder: nnx.Embed | nnx.Linear
         if vocab_size is not None:
             normal = jax.nn.initializers.normal(1.0)

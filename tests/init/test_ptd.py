@@ -179,12 +179,20 @@ def test_solution_is_kept_in_memory_and_cannot_be_changed(forgotten, monkeypatch
 
 def test_solution_read_from_the_file_is_the_one_that_was_found(forgotten, monkeypatch, folder):
     found = legs_ptd(8)
-    assert [file.name for file in folder.iterdir()] == ["ptd_8_300.0_v1.f64"]
+    assert [file.name for file in folder.iterdir()] == ["ptd_8_300.0_v2.npz"]
     _solved_once.cache_clear()
     orders = count_solutions(monkeypatch)
     for before, after in zip(found, legs_ptd(8), strict=True):
         np.testing.assert_array_equal(before, after)
     assert orders == []
+
+
+def replaced(content, array, entry):
+    """The content of a file, with another value in an array."""
+    other = array.copy()
+    other.flat[entry] = 3.0
+    assert content.count(array.tobytes()) == 1
+    return content.replace(array.tobytes(), other.tobytes())
 
 
 @pytest.mark.parametrize(
@@ -194,12 +202,12 @@ def test_solution_read_from_the_file_is_the_one_that_was_found(forgotten, monkey
         lambda content: content[:-8],
         lambda content: content + b"12345678",
         lambda content: b"\0" * len(content),
-        lambda content: b"\xff" * len(content),  # NaN
-        lambda content: content[:8] + b"\0" * 8 + content[16:],  # Re Lambda_0
-        lambda content: content[:-8] + np.float64(3.0).tobytes(),  # the last of E
-        lambda content: np.float64(30.0).tobytes() + content[8:],  # of another gamma
+        lambda content: b"\xff" * len(content),
+        lambda content: replaced(content, legs_ptd(4).Lambda_N, 0),
+        lambda content: replaced(content, legs_ptd(4).V, -1),
+        lambda content: np.float64(30.0).tobytes() + content[8:],
     ],
-    ids=["empty", "short", "long", "zeros", "nan", "eigenvalue", "perturbation", "gamma"],
+    ids=["empty", "short", "long", "zeros", "ones", "eigenvalue", "eigenvector", "start"],
 )
 def test_damaged_file_is_solved_again_and_replaced(forgotten, monkeypatch, folder, damage):
     found = legs_ptd(4)
@@ -231,7 +239,7 @@ def test_without_xdg_cache_home_the_file_is_in_the_home_folder(monkeypatch, tmp_
         home = tmp_path / f"home of {value!r}"
         monkeypatch.setenv("HOME", str(home))
         legs_ptd(2)
-        assert (home / ".cache/ssm_jax/ptd_2_300.0_v1.f64").is_file()
+        assert (home / ".cache/ssm_jax/ptd_2_300.0_v2.npz").is_file()
 
 
 @pytest.mark.parametrize("order", [0, 1, 7, 2.5, None])

@@ -7,10 +7,11 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax import ranges
+from ssm_jax.init import initial_modes
 from ssm_jax.layers import S4D
 from ssm_jax.layers.inputs import checked_input, in_type, returned_in
 from ssm_jax.models.block import linear
+from ssm_jax.options import check
 
 CHANNELS = 3
 
@@ -53,14 +54,15 @@ class Denoiser(nnx.Module):
           ValueError: for a value out of its range.
         """
         numbers = {"alpha": alpha, "beta": beta, "dt_min": dt_min, "dt_max": dt_max}
-        ranges.check("Denoiser", width=width, d_state=d_state, learn_beta=learn_beta, **numbers)
+        check("Denoiser", width=width, d_state=d_state, learn_beta=learn_beta, **numbers)
         self.width = width
-        A_im_N = alpha * np.pi * np.arange(d_state)
-        A_re_N = np.where(np.arange(d_state) == 0, -np.exp(-5.0), -3.0)
+        n = np.arange(d_state)
+        start_N = np.where(n == 0, -np.exp(-5.0), -3.0) + 1j * np.pi * n
+        A_SN = initial_modes(start_N, d_state, alpha=alpha).A_SN
         self.ssm = S4D(
             CHANNELS,
             d_state=d_state,
-            init=A_re_N + 1j * A_im_N,
+            init=A_SN,
             beta=beta,
             learn_beta=learn_beta,
             beta_unit=beta_unit,
@@ -71,8 +73,8 @@ class Denoiser(nnx.Module):
             skip=False,
             rngs=rngs,
         )
-        scale_N = (A_im_N / 1000).astype(np.float32)
-        self.ssm.C_ri[...] = self.ssm.C_ri[...] * scale_N[None, None, :, None]
+        scale_SN = (A_SN.imag / 1000).astype(np.float32)
+        self.ssm.C_ri[...] = self.ssm.C_ri[...] * scale_SN[None, :, :, None]
         self.mix = linear(CHANNELS, CHANNELS, rngs)
 
     def __call__(self, inputs: ArrayLike) -> Array:

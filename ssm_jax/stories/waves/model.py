@@ -12,11 +12,12 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax import ranges
+from ssm_jax.init import initial_modes
 from ssm_jax.kernels.filter import circular_gain, discrete_transfer_function
 from ssm_jax.layers import S4D
 from ssm_jax.layers.inputs import checked_input, in_type, returned_in
 from ssm_jax.models.block import gelu, linear
+from ssm_jax.options import SIZE, check
 
 CHUNK = 1_024  # time steps that are in memory at once
 
@@ -65,12 +66,12 @@ class WaveRegressor(nnx.Module):
         knobs = {"alpha": alpha, "beta": beta, "learn_beta": learn_beta}
         sizes = {"length": length, "channels": channels, "d_state": d_state}
         knobs["legacy_unsymmetric"] = legacy_unsymmetric
-        ranges.check("WaveRegressor", **sizes, **knobs)
+        check("WaveRegressor", **sizes, **knobs)
         given = np.asarray(waves).tolist()
         if (
             not isinstance(given, list)
             or not given
-            or not all(ranges.SIZE.holds(w) and 2 * w < length for w in given)
+            or not all(SIZE.holds(w) and 2 * w < length for w in given)
         ):
             raise ValueError(
                 "WaveRegressor: waves must be integers of at least 1 and below half the length "
@@ -81,11 +82,12 @@ class WaveRegressor(nnx.Module):
         self.legacy_unsymmetric = legacy_unsymmetric
         self.encoder = linear(1, channels, rngs)
         dt = 2 * math.pi / length
+        start_N = -0.5 + 1j * np.pi * (1.3 + np.arange(d_state))
         self.ssm = S4D(
             channels,
             d_state=d_state,
             n_ssm=channels,
-            init=-0.5 + 1j * alpha * np.pi * (1.3 + np.arange(d_state)),
+            init=initial_modes(start_N, d_state, n_sets=channels, alpha=alpha).A_SN,
             beta=beta,
             learn_beta=learn_beta,
             beta_unit="hz_1e4",

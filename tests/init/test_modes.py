@@ -1,4 +1,4 @@
-"""Initial eigenvalues against closed forms, dense eigenvalues and their distributions."""
+"""Initial eigenvalues against closed forms, dense eigenvalues and distributions; given ones."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from ssm_jax.init.ptd import legs_ptd
 
 CONTINUOUS = ("s4d_lin", "s4d_inv", "s4d_legs", "fout", "ptd")
 DISCRETE = ("dfout", "ring")
+GIVEN = np.array([-1 + 1j, -2 + 3j, 0.5j])
 
 
 @pytest.fixture(autouse=True)
@@ -187,3 +188,28 @@ def test_ring_outside_the_unit_disc_is_refused(bounds):
 def test_values_out_of_range_are_refused(init, options, message):
     with pytest.raises(ValueError, match=message):
         initial_modes(init, **{"d_state": 4, **options})
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_given_eigenvalues_are_kept_with_b_of_one(discrete):
+    rule = "none" if discrete else "zoh"
+    modes = initial_modes(GIVEN, 3, n_sets=2, discretization=rule)
+    np.testing.assert_array_equal(modes.A_SN, [GIVEN, GIVEN])
+    np.testing.assert_array_equal(modes.B_SN, np.ones((2, 3)))
+    assert modes.discrete is discrete and modes.A_SN.dtype == np.complex128
+    own = np.stack([GIVEN, 2 * GIVEN])
+    np.testing.assert_array_equal(initial_modes(own, 3, n_sets=2).A_SN, own)
+    np.testing.assert_array_equal(initial_modes([-1, -2], 2).A_SN, [[-1, -2]])
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (1, 3), (3, 2), (2, 3, 1)])
+def test_another_shape_is_refused(shape):
+    message = r"\(d_state,\) = \(3,\) or \(n_sets, d_state\) = \(2, 3\), got"
+    with pytest.raises(ValueError, match=message):
+        initial_modes(np.zeros(shape), 3, n_sets=2)
+
+
+def test_numbers_that_are_none_are_refused():
+    for wrong in (None, b"x", [np.nan, -1.0], [-1.0, 1j * np.inf]):
+        with pytest.raises(ValueError, match="given eigenvalues must"):
+            initial_modes(wrong, 2)
