@@ -10,59 +10,6 @@ steps. The filter is the symmetric one that the paper means; --config.model.wave
 gives the one that the official program has in effect (OC-19).
 """
 
-from ssm_jax import config as config_lib
+from ssm_jax.stories.waves import get_config, sweep
 
-PAIRS = {"baseline": (1.0, 0.0), "high": (100.0, 1.0), "low": (0.01, -1.0), "middle": (10.0, 0.5)}
-
-
-def get_config(arg=""):
-    chosen = config_lib.parse_arg(arg, pair=tuple(PAIRS), size=("reduced", "full", "smoke"))
-    cfg = config_lib.default()
-    cfg.name, cfg.task = f"waves:{chosen['pair']}", "waves"
-    cfg.batch_size = 64
-    cfg.data.padded_length = 62_832
-    cfg.model.d_model, cfg.model.d_state = 16, 4
-    cfg.model.alpha, cfg.model.beta.init = PAIRS[chosen["pair"]]
-    cfg.model.beta.learn = False
-    cfg.train.epochs = 100.0
-    cfg.train.eval_batch_size = 500
-    cfg.train.select_metric = "loss"
-    groups = cfg.optim.groups
-    groups.A.match, groups.A_im.match = r"/A_re_raw$", r"/A_im$"
-    config_lib.rates(cfg, A=(0.001, 0.0), A_im=(0.1, 0.0), dt=(0.0, 0.0), rest=(0.001, 0.0))
-    if chosen["size"] != "full":
-        reduce(cfg)
-    if chosen["size"] == "smoke":
-        smoke(cfg)
-    return cfg
-
-
-def reduce(cfg):
-    cfg.name += ":reduced"
-    cfg.notes = (
-        "Reduced: 12,288 samples per sequence (published: 62,832), 2,000 steps of 32 at rates 7.8 "
-        "times as high (15,600 of 64), 2,000 test examples (10,000)."
-    )
-    cfg.batch_size = 32
-    cfg.data.padded_length = 12_288
-    cfg.data.n_val, cfg.data.n_test = 500, 2_000
-    cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 2_000, 100
-    # Rate times steps as published: an Im A that always moves one way gets 780 rad/s far.
-    config_lib.rates(cfg, A=(0.0078, 0.0), A_im=(0.78, 0.0), dt=(0.0, 0.0), rest=(0.0078, 0.0))
-    cfg.checkpoint.every, cfg.log.every = 500, 20
-
-
-def smoke(cfg):
-    cfg.name = cfg.name.replace(":reduced", ":smoke")
-    cfg.notes = "Smoke run: a few steps of the same code. Its numbers mean nothing."
-    cfg.data.padded_length = 8_200
-    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 40, 8, 8
-    cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 4, 6, 3
-    cfg.train.eval_batch_size = 0
-    cfg.checkpoint.every, cfg.log.every, cfg.log.gradient = 3, 1, False
-    cfg.figures = False
-
-
-def sweep():
-    """The four settings of the official script, as options over `get_config()`."""
-    return [{"model.alpha": alpha, "model.beta.init": beta} for alpha, beta in PAIRS.values()]
+__all__ = ["get_config", "sweep"]

@@ -27,7 +27,7 @@ TASKS: dict[str, str | Task] = {
     "pathfinder": "ssm_jax.lra.catalog:PATHFINDER",
     "pathx": "ssm_jax.lra.catalog:PATHX",
     "denoise": "ssm_jax.stories.denoise:DENOISE",
-    "waves": "ssm_jax.stories.waves:WAVES",
+    "waves": "ssm_jax.stories.waves:WAVE_REGRESSION",
 }
 
 

@@ -1,5 +1,13 @@
-"""Image denoising: a frequency bias strengthened, weakened and reversed."""
+"""Image denoising: a frequency bias strengthened, weakened and reversed.
 
+A linear state space autoencoder is trained on clean images. Which stripes it lets through depends
+on alpha, the distance of the frequencies Im a, and on beta. Source: arXiv:2410.02035.
+"""
+
+import math
+import re
+
+from ssm_jax import config as config_lib
 from ssm_jax.options import SIZE, Option, Range
 from ssm_jax.tasks.task import Lazy, Task
 
@@ -22,3 +30,68 @@ DENOISE = Task(
     sources=("photographs", "official", "tfds"),
     network=Lazy(f"{_HERE}.model:Denoiser"),
 )
+
+SPACING = {"enhance": math.pi / 3, "raw": math.pi, "middle": 10 * math.pi, "flip": 490.52}
+BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+
+def get_config(arg=""):
+    chosen = config_lib.parse_arg(
+        arg, spacing=("raw", "enhance", "middle", "flip"), size=("reduced", "full", "smoke")
+    )
+    cfg = config_lib.default()
+    cfg.task = "denoise"
+    # A name says what the argument says: cells of a sweep have another alpha.
+    cfg.name = ":".join(["denoise"] + [w for w in re.split("[,=]", arg) if w in SPACING])
+    cfg.batch_size = 32
+    cfg.data.source = "official"
+    cfg.data.padded_length = 2_048 * 128
+    cfg.model.d_state = 64
+    cfg.model.alpha = SPACING[chosen["spacing"]] / math.pi
+    cfg.model.beta.learn, cfg.model.beta.unit = False, "denoise"
+    cfg.model.dt_min = cfg.model.dt_max = 1e-4
+    cfg.train.epochs = 20.0  # 101,720 steps
+    cfg.train.select_metric = "loss"
+    config_lib.rates(cfg, A=(0.0, 0.0), dt=(0.0, 0.0), rest=(0.001, 0.0))  # OC-21: A is frozen
+    cfg.schedule.total_steps = 21 * 5_086  # the cosine ends at epoch 21
+    if chosen["size"] != "full":
+        reduce(cfg)
+    if chosen["size"] == "smoke":
+        smoke(cfg)
+    return cfg
+
+
+def reduce(cfg):
+    cfg.name += ":reduced"
+    cfg.notes = (
+        "Reduced: 96 crops of 256 x 128 pixels from three photographs (published: 162,770 images "
+        "of CelebA, 2,048 x 128), 300 steps of 8."
+    )
+    cfg.batch_size = 8
+    cfg.data.source = "photographs"
+    cfg.data.denoise.height = 256
+    cfg.data.padded_length = 256 * 128
+    cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 300, 100
+    config_lib.rates(cfg, A=(0.0, 0.0), dt=(0.0, 0.0), rest=(0.01, 0.0))
+    cfg.schedule.total_steps = 0
+    cfg.checkpoint.every, cfg.log.every = 100, 10
+
+
+def smoke(cfg):
+    cfg.name = cfg.name.replace(":reduced", ":smoke")
+    cfg.notes = "Smoke run: a few steps of the same code. Its numbers mean nothing."
+    cfg.data.denoise.height = 16
+    cfg.data.padded_length = 16 * 128
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 8, 4, 4
+    cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 4, 6, 3
+    cfg.checkpoint.every, cfg.log.every, cfg.log.gradient = 3, 1, False
+    cfg.figures = False
+
+
+def sweep():
+    """The official grid of spacing and beta, as options over `get_config()`."""
+    return [
+        {"model.alpha": spacing / math.pi, "model.beta.init": beta}
+        for spacing in SPACING.values()
+        for beta in BETAS
+    ]

@@ -1,29 +1,30 @@
-"""Image denoising under different alpha and beta: figures, table, results."""
+"""Train denoisers under different alpha and beta, and show what they do to each frequency."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from ml_collections import ConfigDict
 
+from ssm_jax.analysis.spectra import NYQUIST, filter_gain, layers_of
+from ssm_jax.kernels.filter import discrete_transfer_function
 from ssm_jax.plots import save
+from ssm_jax.plots.panels import BEFORE
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
+from ssm_jax.stories.denoise import sweep
 from ssm_jax.stories.denoise.data import DenoiseDataset
-from ssm_jax.stories.denoise.figures import (
-    Shown,
-    gain_of,
-    gains_figure,
-    images_figure,
-    judge,
-    share,
-)
 from ssm_jax.stories.denoise.model import Denoiser
 from ssm_jax.stories.denoise.task import Q, stripes
 from ssm_jax.stories.runs import (
@@ -42,25 +43,16 @@ from ssm_jax.train.runs.open import open_checkpoint
 from ssm_jax.train.step import TrainState
 from ssm_jax.train.workdir import Workdir
 
-ALPHAS = (1 / 3, 1.0, 10.0, 490.52 / math.pi)  # the official Enhance, Raw, Middle and Flip
-BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
-
-
 REFERENCE = setting(1.0, 0.0)
 # What makes the bias of the reference stronger, weaker, and turns it round
-STORY = (REFERENCE, setting(1.0, -1.0), setting(10.0, 1.0), setting(ALPHAS[3], 0.0))
-GRID = tuple(setting(alpha, beta) for alpha in ALPHAS for beta in BETAS)
-COLUMNS: Columns = {
-    "alpha": "{alpha:.4g}",
-    "beta": "{beta:g}",
-    "low stripes pass": with_spread("passed_low", share),
-    "high stripes pass": with_spread("passed_high", share),
-    "low / high": "{bias:.3g}",
-    "bias": "{verdict}",
-}
+STORY = (REFERENCE, setting(1.0, -1.0), setting(10.0, 1.0), setting(490.52 / math.pi, 0.0))
+GRID = tuple(sweep())
+FACTOR = 2.0  # a bias within this factor of the reference counts as equal to it
 # Of the stripes in the pictures, in units of full white; the published 5 and 3 hide the image.
 PICTURE_AMPLITUDE = 0.6
 PICTURE = 0  # number of the test image shown
+COLOURS = ("0.2", "#1f6fb4", "#2f8f5b", "#d1590a", "#8a4fb0", "#b08c1f")
+FLOOR = 1e-6  # gains below are drawn there
 
 
 def run_story(cfg: ConfigDict, settings: Sequence[Setting], seeds: int, job: Job) -> int:
@@ -72,27 +64,119 @@ def run_story(cfg: ConfigDict, settings: Sequence[Setting], seeds: int, job: Job
     if runs is None:
         return EXIT_STOPPED
     found = by_setting(runs)
-    reference = next(s for s in found if setting(s["alpha"], s["beta"]) == REFERENCE)
-    usual = reference["mean"]["passed_low"] / reference["mean"]["passed_high"]
-    for one in found:
-        verdict = judge(one["mean"]["passed_low"], one["mean"]["passed_high"], usual)
-        one["bias"] = verdict.bias
-        one["verdict"] = "reference" if one is reference else verdict.word
+    passed = [(one["mean"]["passed_low"], one["mean"]["passed_high"]) for one in found]
+    known = [setting(one["alpha"], one["beta"]) for one in found]
+    low, high = passed[known.index(REFERENCE)]
+    for one, knobs, shares in zip(found, known, passed, strict=True):
+        one["bias"], one["verdict"] = shares[0] / shares[1], judge(*shares, low / high)
+        if knobs == REFERENCE:
+            one["verdict"] = "reference"
     _draw([run for run in runs if run.seed == cfg.seed and run.cell in STORY], found, job.folder)
     publish(runs, found, COLUMNS, "Energy of the stripes that passes, test images")
     say(f"figures and table: {job.folder}/images.png, gains.png, table.md, results.json")
     return EXIT_DONE
 
 
+def judge(low: float, high: float, reference: float) -> str:
+    """What a model does to the bias of the reference, alpha = 1 and beta = 0.
+
+    The bias is the share of the energy of low stripes that passes over that of high ones:
+    "reversed" below 1; else "weakened" or "strengthened" if it differs by more than FACTOR; else
+    "unchanged".
+    """
+    bias = low / high
+    if bias < 1:
+        return "reversed"
+    if bias < reference / FACTOR:
+        return "weakened"
+    return "strengthened" if bias > reference * FACTOR else "unchanged"
+
+
+def share(value: float) -> str:
+    """A share of energy in percent with two digits, a small one as a power of ten."""
+    if value >= 0.995:
+        return f"{100 * value:.0f} %"
+    return f"{100 * value:.2g} %" if value >= 1e-4 else f"{100 * value:.0e} %"
+
+
+COLUMNS: Columns = {
+    "alpha": "{alpha:.4g}",
+    "beta": "{beta:g}",
+    "low stripes pass": with_spread("passed_low", share),
+    "high stripes pass": with_spread("passed_high", share),
+    "low / high": "{bias:.3g}",
+    "bias": "{verdict}",
+}
+
+_transfer_function = jax.jit(
+    discrete_transfer_function, static_argnames=("discretization", "length")
+)
+
+
+def response_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray:
+    """W K^(beta)(omega): complex (F, 3, 3), from the colours of the input to those of the output.
+
+    K is the spectrum of the kernel's first `length` taps, as the convolution has it, and the
+    filter's gain is that of a transform of twice the length.
+
+    Args:
+      model: its bias b answers to no frequency and is left out.
+      omega_F: radians per sample, 0..pi.
+      length: L of the images.
+    """
+    layer = model.ssm
+    (view,) = layers_of(model)
+    omega_HF = jnp.broadcast_to(jnp.asarray(omega_F, jnp.float32), (len(view.dt_H), len(omega_F)))
+    K_HF = _transfer_function(
+        layer.eigenvalues(),
+        layer.readout()[0],
+        layer.step_sizes(),
+        omega_HF,
+        discretization=layer.discretization,
+        length=length,
+    )
+    filtered_HF = np.asarray(K_HF) * filter_gain(view, omega_F, 2 * length)
+    kernel = model.mix.kernel
+    assert isinstance(kernel, nnx.Param)
+    return np.einsum("hf,hg->fgh", filtered_HF, np.asarray(kernel[...]))
+
+
+def gain_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray:
+    """Root mean square gain over the colours, (F,): a tone of equal, independent amplitudes in all
+    colours leaves with this factor."""
+    response_F33 = response_of(model, omega_F, length)
+    return np.sqrt(np.mean(np.sum(np.abs(response_F33) ** 2, axis=1), axis=1))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A trained model as the figures show it.
+
+    Attributes:
+      name: of the setting, such as "alpha = 1, beta = 0"; word: what it did to the bias.
+      passed: by disturbance, the share of its energy that passes.
+      outputs: by disturbance, (H, W, 3) in 0..1, values beyond are cut.
+      start_F, end_F: gain at the angles of the figure, before and after training.
+    """
+
+    name: str
+    word: str
+    passed: Mapping[str, float]
+    outputs: Mapping[str, np.ndarray]
+    start_F: np.ndarray
+    end_F: np.ndarray
+
+
 def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """images.png and gains.png, of runs of one seed."""
     dataset = runs[0].experiment.dataset
     assert isinstance(dataset, DenoiseDataset)
+    length = dataset.padded_length
     batch = dataset.gather("test", np.array([PICTURE]))
     noise_13 = 2 * PICTURE_AMPLITUDE * batch["noise"] / np.abs(batch["noise"]).max()
     inputs = {
         name: batch["inputs"] + np.asarray(noise)
-        for name, noise in stripes(noise_13, dataset.width, dataset.padded_length).items()
+        for name, noise in stripes(noise_13, dataset.width, length).items()
     }
 
     def picture(sequence_1L3: Any) -> np.ndarray:
@@ -100,36 +184,99 @@ def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folde
         return (np.asarray(sequence_1L3).reshape(dataset.height, dataset.width, 3) + 1) / 2
 
     omega_F = np.geomspace(1e-3, np.pi, 1500)
-    by_knobs = {(cell["alpha"], cell["beta"]): cell for cell in found}
+    by_knobs = {(one["alpha"], one["beta"]): one for one in found}
     shown = []
     for run in runs:
-        cell = by_knobs[run.cell["model.alpha"], run.cell["model.beta.init"]]
-        checkpoints = Workdir(run.path).checkpoints
-        best = open_checkpoint(run.experiment, checkpoints, "best").state
+        one = by_knobs[run.cell["model.alpha"], run.cell["model.beta.init"]]
+        best = open_checkpoint(run.experiment, Workdir(run.path).checkpoints, "best").state
         model, start = _model(run, best), _model(run, run.experiment.fresh_state())
         shown.append(
             Shown(
-                name=f"alpha = {cell['alpha']:.3g}, beta = {cell['beta']:g}",
-                word=cell["verdict"],
-                low=cell["mean"]["passed_low"],
-                high=cell["mean"]["passed_high"],
+                name=f"alpha = {one['alpha']:.3g}, beta = {one['beta']:g}",
+                word=one["verdict"],
+                passed={name: one["mean"][f"passed_{name}"] for name in inputs},
                 outputs={name: picture(_output(model, x)) for name, x in inputs.items()},
-                start_F=gain_of(start, omega_F, dataset.padded_length),
-                end_F=gain_of(model, omega_F, dataset.padded_length),
+                start_F=gain_of(start, omega_F, length),
+                end_F=gain_of(model, omega_F, length),
             )
         )
     pictures = {name: picture(x) for name, x in inputs.items()}
-    title = "Outputs of a linear SSM trained to return clean images"
-    save(folder / "images.png", images_figure, picture(batch["inputs"]), pictures, shown, title)
-    marks = {"low": Q / dataset.width, "high": Q}
-    title = "What the trained operators do to each frequency"
-    save(folder / "gains.png", gains_figure, omega_F, marks, shown, title)
+    save(folder / "images.png", images_figure, picture(batch["inputs"]), pictures, shown)
+    save(folder / "gains.png", gains_figure, omega_F, {"low": Q / dataset.width, "high": Q}, shown)
 
 
 @nnx.jit
-def _output(model: Denoiser, sequence_1L3: Array) -> Array:
+def _output(model: Denoiser, sequence_1L3: jax.Array) -> jax.Array:
     return model(sequence_1L3)
 
 
 def _model(run: FinishedRun, state: TrainState) -> Denoiser:
     return nnx.merge(run.experiment.graphdef, state.params, state.stats)
+
+
+def images_figure(
+    clean: np.ndarray, disturbed: Mapping[str, np.ndarray], shown: Sequence[Shown]
+) -> Figure:
+    """A row for each disturbance: the clean image, the disturbed one, and every model's output.
+
+    Args:
+      clean: (H, W, 3) in 0..1.
+      disturbed: by disturbance, "low" and "high".
+      shown: the models.
+    """
+    figure = Figure(figsize=(1.9 * (2 + len(shown)), 4.6), layout="constrained")
+    figure.suptitle("Outputs of a linear SSM trained to return clean images")
+    grid = figure.subplots(2, 2 + len(shown))
+    for row, (axes_of_row, (name, noisy)) in enumerate(zip(grid, disturbed.items(), strict=True)):
+        _picture(axes_of_row[0], clean, "clean")
+        _picture(axes_of_row[1], noisy, f"{name}-frequency stripes")
+        for axes, model in zip(axes_of_row[2:], shown, strict=True):
+            text = f"{model.name}\n{share(model.passed[name])} of the stripes pass"
+            _picture(axes, model.outputs[name], text if row else f"{model.word}\n{text}")
+    return figure
+
+
+def _picture(axes: Axes, pixels: np.ndarray, title: str) -> None:
+    axes.imshow(np.clip(pixels, 0, 1), aspect=pixels.shape[1] / pixels.shape[0])
+    axes.set_title(title, fontsize=8)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def gains_figure(omega_F: np.ndarray, marks: Mapping[str, float], shown: Sequence[Shown]) -> Figure:
+    """The gain of each operator against the angle per sample, before and after training.
+
+    Args:
+      omega_F: radians per sample.
+      marks: the angle of each disturbance, by name.
+      shown: the models.
+    """
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    figure.suptitle("What the trained operators do to each frequency")
+    axes = figure.subplots()
+    for model, colour in zip(shown, COLOURS, strict=False):
+        axes.plot(omega_F, np.maximum(model.start_F, FLOOR), color=colour, ls=":", lw=1)
+        label = f"{model.name}: {model.word}"
+        axes.plot(omega_F, np.maximum(model.end_F, FLOOR), color=colour, lw=1.6, label=label)
+    middle = np.sqrt(omega_F[0] * omega_F[-1])
+    for name, omega in marks.items():
+        axes.axvline(omega, color="black", lw=0.8, ls="--")
+        side, at = "left" if omega < middle else "right", (omega, 1)
+        where: dict[str, Any] = {
+            "xycoords": ("data", "axes fraction"),
+            "ha": side,
+            "va": "top",
+            "fontsize": 8,
+        }
+        axes.annotate(f" {name} stripes ", at, **where)
+    axes.axvline(NYQUIST, color="red", lw=0.8)
+    axes.axhline(1, color=BEFORE, lw=0.6)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("angle (rad / sample); red: Nyquist")
+    axes.set_ylabel("gain of the trained operator, rms of the colours")
+    axes.grid(color="0.92")
+    handles, _ = axes.get_legend_handles_labels()
+    handles.append(Line2D([], [], color="0.4", ls=":", lw=1, label="dotted: before training"))
+    axes.legend(handles=handles, frameon=False, fontsize=8, loc="lower left")
+    return figure

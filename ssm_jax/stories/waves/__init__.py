@@ -1,10 +1,16 @@
-"""Waves: which of four frequencies a model learns first."""
+"""Waves of 1, 16, 256 and 4,096 rad/s in one signal: which of them a model learns to measure.
 
+Source: Figure 1 of arXiv:2410.02035 and its tuned version.
+"""
+
+import re
+
+from ssm_jax import config as config_lib
 from ssm_jax.options import Option
 from ssm_jax.tasks.task import Lazy, Task
 
 _HERE = "ssm_jax.stories.waves"
-WAVES = Task(
+WAVE_REGRESSION = Task(
     open_data=Lazy(f"{_HERE}.task:open_waves"),
     build_model=Lazy(f"{_HERE}.task:build_regressor"),
     train_sums=Lazy(f"{_HERE}.task:train_sums"),
@@ -19,3 +25,60 @@ WAVES = Task(
     circular=True,
     network=Lazy(f"{_HERE}.model:WaveRegressor"),
 )
+
+PAIRS = {"baseline": (1.0, 0.0), "low": (0.01, -1.0), "middle": (10.0, 0.5), "high": (100.0, 1.0)}
+
+
+def get_config(arg=""):
+    chosen = config_lib.parse_arg(arg, pair=tuple(PAIRS), size=("reduced", "full", "smoke"))
+    cfg = config_lib.default()
+    cfg.task = "waves"
+    # A name says what the argument says: cells of a sweep have another pair.
+    cfg.name = ":".join(["waves"] + [w for w in re.split("[,=]", arg) if w in PAIRS])
+    cfg.batch_size = 64
+    cfg.data.padded_length = 62_832
+    cfg.model.d_model, cfg.model.d_state = 16, 4
+    cfg.model.alpha, cfg.model.beta.init = PAIRS[chosen["pair"]]
+    cfg.model.beta.learn = False
+    cfg.train.epochs = 100.0
+    cfg.train.eval_batch_size = 500
+    cfg.train.select_metric = "loss"
+    groups = cfg.optim.groups
+    groups.A.match, groups.A_im.match = r"/A_re_raw$", r"/A_im$"
+    config_lib.rates(cfg, A=(0.001, 0.0), A_im=(0.1, 0.0), dt=(0.0, 0.0), rest=(0.001, 0.0))
+    if chosen["size"] != "full":
+        reduce(cfg)
+    if chosen["size"] == "smoke":
+        smoke(cfg)
+    return cfg
+
+
+def reduce(cfg):
+    cfg.name += ":reduced"
+    cfg.notes = (
+        "Reduced: 12,288 samples per sequence (published: 62,832), 2,000 steps of 32 at rates 7.8 "
+        "times as high (15,600 of 64), 2,000 test examples (10,000)."
+    )
+    cfg.batch_size = 32
+    cfg.data.padded_length = 12_288
+    cfg.data.n_val, cfg.data.n_test = 500, 2_000
+    cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 2_000, 100
+    # Rate times steps as published: an Im A that always moves one way gets 780 rad/s far.
+    config_lib.rates(cfg, A=(0.0078, 0.0), A_im=(0.78, 0.0), dt=(0.0, 0.0), rest=(0.0078, 0.0))
+    cfg.checkpoint.every, cfg.log.every = 500, 20
+
+
+def smoke(cfg):
+    cfg.name = cfg.name.replace(":reduced", ":smoke")
+    cfg.notes = "Smoke run: a few steps of the same code. Its numbers mean nothing."
+    cfg.data.padded_length = 8_200
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 40, 8, 8
+    cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 4, 6, 3
+    cfg.train.eval_batch_size = 0
+    cfg.checkpoint.every, cfg.log.every, cfg.log.gradient = 3, 1, False
+    cfg.figures = False
+
+
+def sweep():
+    """The four settings of the official script, as options over `get_config()`."""
+    return [{"model.alpha": alpha, "model.beta.init": beta} for alpha, beta in PAIRS.values()]

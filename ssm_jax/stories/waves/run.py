@@ -16,6 +16,7 @@ from ssm_jax.plots.panels import BEFORE
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.runs import FinishedRun, by_setting, publish, setting, train, with_spread
+from ssm_jax.stories.waves import PAIRS
 from ssm_jax.stories.waves.task import WAVES
 from ssm_jax.sweep.results import by_cell
 from ssm_jax.sweep.runs import Job
@@ -56,7 +57,6 @@ def waves_figure(
     return figure
 
 
-PAIRS = {"baseline": (1.0, 0.0), "low": (0.01, -1.0), "middle": (10.0, 0.5), "high": (100.0, 1.0)}
 SETTINGS = tuple(setting(*pair) for pair in PAIRS.values())
 COLUMNS: Columns = {
     "setting": "{setting}",
