@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssm_jax.data.examples import Content, Images, Pairs, Ragged
+from ssm_jax.data.manifest import content_of
 from ssm_jax.data.store import fingerprint
 from ssm_jax.progress import stage
 
@@ -164,12 +165,7 @@ def read(path: Path) -> Content:
             splits[split] = np.array(numbers, np.int64)
     splits.pop(REST, None)
     try:
-        examples = _examples_of(manifest["kind"], rows)
-        vocabulary = tuple(manifest["vocabulary"])
-        content = Content(
-            examples, splits, manifest["detail"], manifest["facts"], vocabulary,
-            manifest["n_classes"],
-        )  # fmt: skip
+        content = content_of(_examples_of(manifest["kind"], rows), splits, manifest)
         whole = fingerprint(content) == manifest["sha256"]
     except (KeyError, IndexError, ValueError):
         whole = False

@@ -19,13 +19,7 @@ Shapes = dict[str, tuple[tuple[int, ...], type]]  # of a batch: shape and type b
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the data come from.
-
-    Attributes:
-      source: one of ssm_jax.data.prepare.SOURCES.
-      detail: the same in a line for a person.
-      sha256: over the stored arrays.
-    """
+    """Where data come from: one of `prepare.SOURCES`, a line about it, a hash of the arrays."""
 
     source: str
     detail: str
@@ -93,11 +87,7 @@ class Dataset(abc.ABC):
         """L of a batch."""
 
     def check_unchanged(self) -> None:  # noqa: B027
-        """Check that the files of the examples are what they were when they were opened.
-
-        Raises:
-          ValueError: if one was written to.
-        """
+        """Raise a ValueError if a file of the examples was written to since it was opened."""
 
     def facts(self, split: str) -> dict[str, float]:
         """What a result on a split is to be compared with, by name."""
@@ -133,10 +123,8 @@ class LabelledDataset(Dataset):
       "targets": int32 (B,).
 
     Args:
-      name: of the task.
+      name, padded_length, provenance: see `Dataset`.
       examples, splits: the data.
-      padded_length: L of a batch, unless it is asked for shorter.
-      provenance: where the data come from.
       vocabulary: of the tokens, from id 0; empty for images, or if it is not known.
       n_classes: K.
       mean, std: of pixels, in units of full white.
@@ -169,44 +157,41 @@ class LabelledDataset(Dataset):
         self._examples = examples
         self._splits = {split: np.asarray(numbers) for split, numbers in splits.items()}
         check_values(examples, self._splits, len(vocabulary), n_classes)
+        self.splits = tuple(splits)
         self._unchanged = unchanged
         self.n_classes, self.vocabulary = n_classes, vocabulary
         self.vocab_size = len(vocabulary) or None
         self.paired = isinstance(examples, Pairs)
         self.d_input = 1 if isinstance(examples, Images) else None
         self.mean, self.std = mean, std
-        self.splits = tuple(splits)
+        longest, where = 0, ""
         for split, numbers in self._splits.items():
             if not numbers.size:
                 raise ValueError(f"the split {split!r} of {name} has no examples.")
-        lengths = {split: self.lengths(split) for split in splits}
-        split, longest = max(((s, int(n.max())) for s, n in lengths.items()), key=lambda at: at[1])
+            lengths = self.lengths(split)
+            if lengths.max() > longest:
+                longest, where = int(lengths.max()), f"{split} example {lengths.argmax()}"
         if padded_length < longest:
             raise ValueError(
                 f"data.padded_length={padded_length} cannot hold the longest {name} sequence, "
-                f"{longest} steps ({split} example {lengths[split].argmax()}); use at least "
-                f"{longest}."
+                f"{longest} steps ({where}); use at least {longest}."
             )
         if not (math.isfinite(mean) and 0 < std < math.inf):
             raise ValueError(
                 f"pixels become (p - mean) / std; mean={mean} must be finite, std={std} finite "
                 "and above 0."
             )
-        if isinstance(examples, Images) and padded_length != longest:
+        if self.d_input and padded_length != longest:
             raise ValueError(
-                f"data.padded_length={padded_length} must be the pixels of a {name} "
-                f"image, {longest}: images are not padded."
+                f"data.padded_length={padded_length} must be the pixels of a {name} image, "
+                f"{longest}: images are not padded."
             )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_unchanged": None}  # a pickled one holds copies, not files
 
     def numbers(self, split: str) -> np.ndarray:
-        """The numbers of a split's examples in the store, int64 (n,).
-
-        Raises:
-          ValueError: for a split that does not exist.
-        """
+        """The numbers of a split's examples in the store, int64 (n,)."""
         if split not in self._splits:
             raise self.no_split(split)
         return self._splits[split]
@@ -218,50 +203,39 @@ class LabelledDataset(Dataset):
         """The classes of a split's examples, uint8 (n,)."""
         return self._examples.targets[self.numbers(split)]
 
-    def majority_rate(self, split: str) -> float:
-        """Share of the most frequent class: the accuracy of a constant guess."""
+    def facts(self, split: str) -> dict[str, float]:
+        """ "majority_rate": the accuracy of a constant guess."""
         targets = self.targets(split)
-        return float(np.bincount(targets, minlength=self.n_classes).max() / targets.size)
+        return {"majority_rate": float(np.bincount(targets).max() / targets.size)}
 
     def check_unchanged(self) -> None:
         if self._unchanged is not None:
             self._unchanged()
-
-    def facts(self, split: str) -> dict[str, float]:
-        return {"majority_rate": self.majority_rate(split)}
 
     def lengths(self, split: str) -> np.ndarray:
         """Steps of a split's examples with the end of sequence, int64 (n,); of a pair the more."""
         return self._examples.steps(self.numbers(split))
 
     def steps_of(self, batch: Mapping[str, Any]) -> int:
-        return steps_of(batch)
+        return batch["inputs"].shape[1 if self.d_input else -1]
 
     def shapes(self, batch_size: int, length: int) -> Shapes:
         sequences = (batch_size, 2) if self.paired else (batch_size,)
-        if self.d_input is not None:
-            inputs: Shapes = {"inputs": ((*sequences, length, self.d_input), np.float32)}
-        else:
-            inputs = {
-                "inputs": ((*sequences, length), np.int32),
-                "lengths": (sequences, np.int32),
-            }
-        return {**inputs, "targets": ((batch_size,), np.int32)}
+        targets: Shapes = {"targets": ((batch_size,), np.int32)}
+        if self.d_input:
+            return {"inputs": ((batch_size, length, 1), np.float32), **targets}
+        inputs = ((*sequences, length), np.int32)
+        return {"inputs": inputs, "lengths": (sequences, np.int32), **targets}
 
     def gather(
         self, split: str, indices: np.ndarray, length: int | None = None
     ) -> dict[str, np.ndarray]:
         numbers = self.numbers(split)[self.check(split, indices)]
         batch = self._examples.batch(numbers, self.padded_length if length is None else length)
-        if self.d_input is not None:
+        if self.d_input:
             scale, shift = np.float32(1 / (255 * self.std)), np.float32(self.mean / self.std)
             batch = {"inputs": (batch["inputs"].astype(np.float32) * scale - shift)[:, :, None]}
         return {**batch, "targets": self._examples.targets[numbers].astype(np.int32)}
-
-
-def steps_of(batch: Mapping[str, Any]) -> int:
-    """L of a batch of labelled sequences: tokens come with lengths, real inputs with features."""
-    return batch["inputs"].shape[-1 if "lengths" in batch else 1]
 
 
 def open_dataset(
@@ -299,7 +273,7 @@ def open_dataset(
         Provenance(manifest["source"], manifest["detail"], manifest["sha256"]),
         vocabulary=tuple(manifest["vocabulary"]),
         n_classes=manifest["n_classes"],
-        unchanged=store.check_unchanged,
         mean=mean,
         std=std,
+        unchanged=store.check_unchanged,
     )

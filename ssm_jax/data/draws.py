@@ -26,9 +26,8 @@ def philox(seed: int, stream: int, family: int = 0) -> np.random.Philox:
         whole = -1
     if not 0 <= whole < 2**64:
         raise ValueError(f"a seed must be a whole number from 0 to 2**64 - 1; got {seed!r}.")
-    return np.random.Philox(
-        key=np.array([whole, stream], np.uint64), counter=np.array([0, 0, 0, family], np.uint64)
-    )
+    key, counter = np.array([whole, stream], np.uint64), np.array([0, 0, 0, family], np.uint64)
+    return np.random.Philox(key=key, counter=counter)
 
 
 def uniform(seed: int, stream: int, n: int) -> np.ndarray:
@@ -64,15 +63,9 @@ def torch_randperm(n: int, seed: int) -> np.ndarray:
 
 
 def held_out(n: int, n_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions for training and for validation, as S4 and S5 hold out a part of a training set.
+    """The first n - n_val positions of `torch_randperm(n, seed)`, and the others, in its order.
 
-    Args:
-      n: size of the whole, 50,000 for CIFAR-10.
-      n_val: size of the validation part, 5,000 for CIFAR-10.
-      seed: 42 in S4 and S5.
-
-    Returns:
-      The first n - n_val positions of `torch_randperm` and the others, in its order.
+    So S4 and S5 hold out a part of a training set: of CIFAR-10 5,000 of 50,000, with seed 42.
 
     Raises:
       ValueError: if either part would be empty; see also `torch_randperm`.

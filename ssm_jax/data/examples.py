@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -28,6 +29,7 @@ class Ragged:
       ValueError: if the arrays do not fit together.
     """
 
+    kind: ClassVar = "tokens"
     tokens: np.ndarray
     offsets: np.ndarray
     targets: np.ndarray
@@ -38,21 +40,19 @@ class Ragged:
             raise ValueError(f"ragged arrays must be uint8 or 16, int64, uint8; got {dtypes}.")
         if any(a.ndim != 1 for a in (self.tokens, self.offsets, self.targets)):
             raise ValueError("ragged arrays must have one axis each.")
-        if self.offsets.size != self.targets.size + 1:
+        n, ends = self.targets.size, self.offsets
+        if ends.size != n + 1:
+            raise ValueError(f"{n} targets need {n + 1} offsets; got {ends.size}.")
+        if ends[0] != 0 or ends[-1] != self.tokens.size:
             raise ValueError(
-                f"{self.targets.size} targets need {self.targets.size + 1} offsets; "
-                f"got {self.offsets.size}."
+                f"offsets must run from 0 to {self.tokens.size}; they run from {ends[0]} to "
+                f"{ends[-1]}."
             )
-        if self.offsets[0] != 0 or self.offsets[-1] != self.tokens.size:
+        if (falls := self.lengths() < 0).any():
+            row = int(np.argmax(falls))
             raise ValueError(
-                f"offsets must run from 0 to {self.tokens.size}; "
-                f"they run from {self.offsets[0]} to {self.offsets[-1]}."
-            )
-        if (steps := self.lengths()).size and steps.min() < 0:
-            row = int(np.argmax(steps < 0))
-            raise ValueError(
-                f"offsets must not decrease; those of row {row} are {self.offsets[row]} and "
-                f"{self.offsets[row + 1]}."
+                f"offsets must not decrease; those of row {row} are {ends[row]} and "
+                f"{ends[row + 1]}."
             )
 
     @classmethod
@@ -114,17 +114,17 @@ class Images:
       ValueError: if the arrays do not fit together.
     """
 
+    kind: ClassVar = "images"
     pixels: np.ndarray
     targets: np.ndarray
 
     def __post_init__(self) -> None:
-        if (self.pixels.dtype, self.targets.dtype) != (np.uint8, np.uint8):
+        pixels, targets = self.pixels, self.targets
+        if (pixels.dtype, targets.dtype) != (np.uint8, np.uint8):
+            raise ValueError(f"images must be uint8; got {pixels.dtype} and {targets.dtype}.")
+        if pixels.ndim != 2 or targets.shape != pixels.shape[:1]:
             raise ValueError(
-                f"images must be uint8; got {self.pixels.dtype} and {self.targets.dtype}."
-            )
-        if self.pixels.ndim != 2 or self.targets.shape != self.pixels.shape[:1]:
-            raise ValueError(
-                f"images (n, L) need targets (n,); got {self.pixels.shape}, {self.targets.shape}."
+                f"images (n, L) need targets (n,); got {pixels.shape}, {targets.shape}."
             )
 
     def __len__(self) -> int:
@@ -156,6 +156,7 @@ class Pairs:
       ValueError: if the arrays do not fit together.
     """
 
+    kind: ClassVar = "pairs"
     tokens: np.ndarray
     offsets: np.ndarray
     first: np.ndarray
@@ -163,12 +164,12 @@ class Pairs:
     targets: np.ndarray
 
     def __post_init__(self) -> None:
-        n = len(self.documents)
+        n, pairs = len(self.documents), self.targets.size
         for name in ("first", "second"):
             numbers = getattr(self, name)
             if numbers.dtype != np.int32 or numbers.shape != self.targets.shape:
                 raise ValueError(
-                    f"{self.targets.size} pairs need as many int32 numbers; "
+                    f"{pairs} pairs need as many int32 numbers; "
                     f"got {name} {numbers.dtype} {numbers.shape}."
                 )
             if (outside := (numbers < 0) | (numbers >= n)).any():
@@ -201,19 +202,12 @@ class Pairs:
 
     def features(self, index: int) -> dict[str, np.ndarray]:
         """One pair by name: {"first": tokens, "second": tokens}."""
-        return {
-            name: self.documents.row(int(getattr(self, name)[index]))
-            for name in ("first", "second")
-        }
+        first, second = int(self.first[index]), int(self.second[index])
+        return {"first": self.documents.row(first), "second": self.documents.row(second)}
 
 
 Examples = Ragged | Images | Pairs
-KINDS: dict[str, type] = {"tokens": Ragged, "images": Images, "pairs": Pairs}
-
-
-def kind_of(examples: Examples) -> str:
-    """The key of KINDS."""
-    return next(name for name, kind in KINDS.items() if isinstance(examples, kind))
+KINDS: dict[str, type] = {kind.kind: kind for kind in (Ragged, Images, Pairs)}
 
 
 @dataclass(frozen=True)

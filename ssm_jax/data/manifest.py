@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import KINDS, Content
+from ssm_jax.data.examples import KINDS, Content, Examples, Splits
 from ssm_jax.files import parse_json, printable
 
 FORMAT = 2  # of the folder; raise it when an older reader would misread it
@@ -45,6 +45,26 @@ def is_sealed(manifest: Mapping[str, Any]) -> bool:
     if SEAL in manifest:
         return manifest[SEAL] == seal(manifest)
     return manifest.keys() <= _WITHOUT_SEAL
+
+
+def entries_of(content: Content, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a manifest without those of the files."""
+    return {
+        **header,
+        "detail": content.detail,
+        "facts": dict(content.facts),
+        "format": FORMAT,
+        "kind": content.examples.kind,
+        "n_classes": content.n_classes,
+        "vocabulary": list(content.vocabulary),
+        "splits": {name: len(numbers) for name, numbers in content.splits.items()},
+    }
+
+
+def content_of(examples: Examples, splits: Splits, manifest: Mapping[str, Any]) -> Content:
+    """What a manifest is of."""
+    vocabulary, n_classes = tuple(manifest["vocabulary"]), manifest["n_classes"]
+    return Content(examples, splits, manifest["detail"], manifest["facts"], vocabulary, n_classes)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -94,14 +114,9 @@ def _is_number(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _is_mapping(value: object, right: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and all(map(right, value.values()))
-
-
 def _is_file(value: object) -> bool:
-    return (
-        isinstance(value, dict) and _is_number(value.get("bytes")) and _is_text(value.get("sha256"))
-    )
+    entry = value if isinstance(value, dict) else {}
+    return _is_number(entry.get("bytes")) and _is_text(entry.get("sha256"))
 
 
 _RIGHT: Mapping[str, Callable[[Any], bool]] = {
@@ -109,9 +124,9 @@ _RIGHT: Mapping[str, Callable[[Any], bool]] = {
     "kind": lambda value: _is_text(value) and value in KINDS,
     "n_classes": lambda value: _is_number(value) and 1 <= value <= 256,
     "vocabulary": lambda value: isinstance(value, list) and all(map(_is_text, value)),
-    "splits": lambda value: _is_mapping(value, _is_number),
+    "splits": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "sha256": _is_text,
-    "files": lambda value: _is_mapping(value, _is_file),
+    "files": lambda value: isinstance(value, dict) and all(map(_is_file, value.values())),
 }
 
 
@@ -126,14 +141,11 @@ def facts_of(manifest: Mapping[str, Any], content: Content) -> dict[str, Any]:
     found = {}
     for name, numbers in content.splits.items():
         steps = content.examples.steps(numbers)
+        mean, median = round(float(steps.mean()), 1), float(np.median(steps))
         classes = np.bincount(content.examples.targets[numbers], minlength=content.n_classes)
         found[name] = {
             "examples": int(numbers.size),
-            "steps": {
-                "mean": round(float(steps.mean()), 1),
-                "median": float(np.median(steps)),
-                "most": int(steps.max()),
-            },
+            "steps": {"mean": mean, "median": median, "most": int(steps.max())},
             "classes": classes.tolist(),
         }
     return {

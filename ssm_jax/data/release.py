@@ -7,7 +7,7 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,6 +253,47 @@ def members(
             seen.add(key)
             with file:
                 yield key, where, file
+
+
+def tables(
+    release: Release, folder: str, names: Mapping[str, str], title: str, limits: Limits
+) -> Generator[tuple[str, str, IO[bytes]], None, None]:
+    """Go once through the files of a release that are a split each, as `members` does.
+
+    Args:
+      release: from `find_release`.
+      folder: that holds the files.
+      names: of the files, by split.
+      title, limits: see `members`.
+
+    Yields:
+      The split; where the file is; and the open file.
+
+    Raises:
+      FileNotFoundError: at the end, if an archive lacks one.
+    """
+    splits = {f"{folder}/{name}": split for split, name in names.items()}
+    missing = dict(names)
+    # 7 GB of other tasks may follow.
+    wanted = members(
+        release,
+        lambda path: splits.get("/".join(path.split("/")[-2:])),
+        title,
+        limits,
+        count=len(names),
+    )
+    with closing(wanted) as files:
+        for split, where, file in files:
+            del missing[split]
+            yield split, where, file
+    for name in missing.values():
+        raise FileNotFoundError(f"{folder}/{name} is not in the archive {release.path}.")
+
+
+def wrong_rows(where: str, found: int, expected: int, most: int) -> str:
+    """What to say of a table with another number of rows than the official one."""
+    more = " or more" if found == most else ""
+    return f"{where} has {found:,} rows{more}, the official file has {expected:,}"
 
 
 def _from_folder(

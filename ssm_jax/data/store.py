@@ -21,26 +21,34 @@ import re
 import shutil
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import KINDS, Content, Examples, Splits, check_values, kind_of
+from ssm_jax.data.examples import KINDS, Content, Examples, Splits, check_values
 from ssm_jax.data.manifest import (
-    FORMAT,
     MANIFEST,
     SEAL,
     DamagedError,
+    content_of,
+    entries_of,
     is_sealed,
     read_manifest,
     seal,
     sha256_of_all,
 )
-from ssm_jax.files import move_into_place, printable, replace_atomically, sync, user_cache
+from ssm_jax.files import (
+    move_into_place,
+    naming,
+    printable,
+    replace_atomically,
+    sync,
+    user_cache,
+)
 from ssm_jax.lock import Held, Lock
 
 _NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # see prepare.py
@@ -50,18 +58,21 @@ _CHECKS = 1  # raise it whenever a store that was compared is to be compared aga
 
 
 class MappedFile:
-    """The .npy file at a path, open: what it holds, whatever is put at the path later.
+    """The .npy file at a path, or that a link leads to, open: whatever is put at the path later.
 
-    A link is followed: all that is said here is of the file it leads to.
+    Raises:
+      OSError: if it cannot be opened.
+      ValueError: if it is no file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises:
-        OSError: if it cannot be opened.
-        ValueError: if it is no file.
-        """
         if not path.is_file():  # opening a named pipe would wait for its writer
-            raise ValueError(f"{path} has 0 bytes to read: it {_instead(path)}")
+            what = "is no regular file" if path.exists() else "is missing"
+            if path.is_symlink() and not path.exists():
+                what = f"is a link to {printable(os.readlink(path))}, which is not there"
+            raise ValueError(
+                f"{path} has 0 bytes to read: it {'is a folder' if path.is_dir() else what}"
+            )
         self.path = path
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
@@ -86,60 +97,22 @@ class MappedFile:
           ValueError: if the header is damaged, or the file is longer or shorter than it says.
         """
         self._file.seek(0)
+        name = self.path.name
         try:
             if np.lib.format.read_magic(self._file) != (1, 0):  # others have headers of any size
                 raise ValueError("another version of the format")
             shape, by_columns, dtype = np.lib.format.read_array_header_1_0(self._file)
         except Exception as error:  # what a header of chance bytes raises is documented nowhere
-            raise ValueError(f"the header of {self.path.name} cannot be read: {error}") from None
+            raise ValueError(f"the header of {name} cannot be read: {error}") from None
         if dtype.hasobject:
-            raise ValueError(f"{self.path.name} holds Python objects")
+            raise ValueError(f"{name} holds Python objects")
         start, size = self._file.tell(), self.identity()[2]
         if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != size:
-            raise ValueError(f"{self.path.name} says {dtype} {shape}, which are not {size:,} bytes")
+            raise ValueError(f"{name} says {dtype} {shape}, which are not {size:,} bytes")
         if by_columns:
-            raise ValueError(f"{self.path.name} is stored by columns, not by rows")
-        try:
+            raise ValueError(f"{name} is stored by columns, not by rows")
+        with naming(self.path):  # some network file systems map nothing
             return np.asarray(np.memmap(self._file, dtype, "r", start, shape))
-        except OSError as error:  # some network file systems map nothing
-            error.filename = str(self.path)
-            raise
-
-
-def _instead(path: Path) -> str:
-    """What is at a path where a file should be."""
-    if path.is_symlink() and not path.exists():
-        return f"is a link to {printable(os.readlink(path))}, which is not there"
-    if path.is_dir():
-        return "is a folder"
-    return "is no regular file" if path.exists() else "is missing"
-
-
-def write_mapped(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """Write a .npy file of bytes block by block, whole or not at all; the read-only map of it.
-
-    Args:
-      path: of the file; what is there is replaced.
-      shape: rows and columns in all.
-      blocks: uint8, one after the other along the rows.
-
-    Raises:
-      ValueError: if the blocks are not so many bytes.
-    """
-
-    # Written like any file: where the disk is full, writing through a map kills the process.
-    def write(file: BinaryIO) -> None:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        written = -file.tell()
-        for block in blocks:
-            file.write(np.ascontiguousarray(block, np.uint8).data)
-        written += file.tell()
-        if written != shape[0] * shape[1]:
-            raise ValueError(f"{path} was to have the shape {shape}, but has {written:,} bytes.")
-
-    replace_atomically(path, write)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 @contextmanager
@@ -163,12 +136,13 @@ def locked(path: Path) -> Iterator[None]:
 def write_store(folder: Path, temporary: Path, content: Content, header: Mapping[str, Any]) -> None:
     """Write a store so that `folder` appears at once and whole, even if the power fails.
 
+    The same content and header give the same bytes.
+
     Args:
       folder: where the store is to be; nothing may be there.
       temporary: a folder on the same disk to write in; what is there is deleted.
       content: the data.
-      header: further entries of the manifest, JSON values; the same data and header give the same
-        bytes.
+      header: further entries of the manifest, JSON values.
     """
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -196,20 +170,6 @@ def fingerprint(content: Content) -> str:
         np.save(SimpleNamespace(write=digest.update), array, allow_pickle=False)
         files[name] = {"sha256": digest.hexdigest()}
     return sha256_of_all(files)
-
-
-def entries_of(content: Content, header: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a manifest without those of the files."""
-    return {
-        **header,
-        "detail": content.detail,
-        "facts": dict(content.facts),
-        "format": FORMAT,
-        "kind": kind_of(content.examples),
-        "n_classes": content.n_classes,
-        "vocabulary": list(content.vocabulary),
-        "splits": {name: len(numbers) for name, numbers in content.splits.items()},
-    }
 
 
 def _write_files(folder: Path, content: Content, header: Mapping[str, Any]) -> None:
@@ -283,18 +243,13 @@ class Store:
             raise DamagedError(folder, f"{folder / MANIFEST} has changed since it was written")
         manifest["detail"] = printable(manifest["detail"])  # once an archive's name, say
         self._identities = {name: file.identity() for name, file in self._files.items()}
-        if not known and not self._noted():
-            self._compare(self._files)
-            self._note()
+        if not known:
+            self._compare_once()
 
     @property
     def content(self) -> Content:
         """What was stored."""
-        m = self.manifest
-        vocabulary = tuple(m["vocabulary"])
-        return Content(
-            self.examples, self.splits, m["detail"], m["facts"], vocabulary, m["n_classes"]
-        )
+        return content_of(self.examples, self.splits, self.manifest)
 
     def check_unchanged(self) -> None:
         """Check that the files are still what they were when they were opened, in some 20 us.
@@ -317,35 +272,25 @@ class Store:
             if not same or file.identity() != self._identities[name]:
                 raise _changed(self._folder, file.path)
 
-    def _note_of_files(self) -> tuple[Path, bytes] | None:
-        """The note's path and text; None for a small store, or without a home."""
-        cache = user_cache()
-        if cache is None or sum(i[2] for i in self._identities.values()) < _NOTED:
-            return None
+    def _compare_once(self) -> None:
+        """Compare all files, unless a note says that these very files were compared."""
         compared = {
             name: (*self._identities[name], entry["sha256"])
             for name, entry in self.manifest["files"].items()
         }
         text = json.dumps([_CHECKS, compared]).encode()
-        return cache / "compared" / hashlib.sha256(text).hexdigest()[:32], text
-
-    def _noted(self) -> bool:
-        """Whether a note says that these very files were compared."""
-        path, text = self._note_of_files() or (Path(), b"")
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            return file.read(len(text) + 1) == text
-        return False
-
-    def _note(self) -> None:
-        """Write the note, whole or not at all; a cache that cannot be written is no error."""
-        note = self._note_of_files()
-        newest = max(identity[4] for identity in self._identities.values())
-        if note is None or time.time() - newest / 1e9 < _RACY:
-            return
-        path, text = note
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_atomically(path, text)
+        cache = user_cache()
+        if cache is None or sum(i[2] for i in self._identities.values()) < _NOTED:
+            return self._compare(self._files)
+        note = cache / "compared" / hashlib.sha256(text).hexdigest()[:32]
+        with contextlib.suppress(OSError), open(note, "rb") as file:
+            if file.read(len(text) + 1) == text:
+                return
+        self._compare(self._files)
+        if time.time() - max(i[4] for i in self._identities.values()) / 1e9 >= _RACY:
+            with contextlib.suppress(OSError):  # a cache that cannot be written is no error
+                note.parent.mkdir(parents=True, exist_ok=True)
+                replace_atomically(note, text)
 
 
 def _changed(folder: Path, path: Path) -> DamagedError:

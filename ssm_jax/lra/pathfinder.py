@@ -30,8 +30,8 @@ from ssm_jax.data.draws import torch_randperm
 from ssm_jax.data.examples import Content, Images
 from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
 from ssm_jax.data.release import Release
-from ssm_jax.data.store import write_mapped
 from ssm_jax.lra.pathfinder_generator import GENERATOR_VERSION, Spec, generate_images
+from ssm_jax.lra.shards import write_mapped
 from ssm_jax.options import setting
 from ssm_jax.progress import stage
 

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.data.store import write_mapped
 from ssm_jax.lra.pathfinder_stamps import PATHFINDER32, PATHX, Drawing, dilate, render, strokes
-from ssm_jax.lra.shards import Arrays, Sharded, fill, finish
+from ssm_jax.lra.shards import Arrays, Sharded, fill, finish, write_mapped
 
 GENERATOR_VERSION = 1  # raise it whenever the same specification would give other images
 SHARD_ROWS = 1_000  # images drawn from one random stream

@@ -1,9 +1,8 @@
-"""Pairs of papers, the Retrieval task of the Long Range Arena: does one cite the other?
+"""Retrieval: does one of two papers cite the other?
 
-The texts are those of the ACL Anthology Network (Radev et al. 2013) in the official LRA release. A
-paper is in many pairs, and the files hold its text in each: here it is kept once.
-
-Recipes of Retrieval: whether one of two papers cites the other (AAN).
+The texts are those of the ACL Anthology Network (Radev et al. 2013) in the official release of the
+Long Range Arena. A paper is in many pairs, and the files hold its text in each: here it is kept
+once.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ import numpy as np
 
 from ssm_jax.data import release as releases
 from ssm_jax.data.archive import Limits, shown
-from ssm_jax.data.examples import Content, Pairs, Ragged, consecutive
+from ssm_jax.data.examples import SPECIALS, Content, Pairs, Ragged, consecutive
 from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
-from ssm_jax.data.release import Release
+from ssm_jax.data.release import Release, tables, wrong_rows
 from ssm_jax.lra import stand_in
-from ssm_jax.lra.vocabulary import SPECIALS, Vocabulary
+from ssm_jax.lra.vocabulary import Vocabulary
 
+TASK = "retrieval"
+N_CLASSES = 2  # 1: linked by a citation
 FOLDER = "tsv_data"
 OFFICIAL_ROWS: Mapping[str, int] = {"train": 147_086, "val": 18_090, "test": 17_437}
-_FILES = {split: f"new_aan_pairs.{split}.tsv" for split in ("train", "test")}
-_FILES["val"] = "new_aan_pairs.eval.tsv"
-_SPLITS = {f"{FOLDER}/{name}": split for split, name in _FILES.items()}
+# In the order that the names of stores are made with
+_FILES = {s: f"new_aan_pairs.{s.replace('val', 'eval')}.tsv" for s in ("train", "test", "val")}
 _LABELS = {"0.0": 0, "1.0": 1}
-_COLUMNS = "label, id, id, text, text"
 _LONGEST_LINE = 1 << 24  # bytes; two books
 # Some 180,000 rows of two papers of some 30,000 characters each, read line by line; kept is the
 # text of each of some 20,000 papers.
@@ -42,15 +41,24 @@ LIMITS = Limits(files=3, largest=1 << 36, wanted=1 << 36)
 _MOST_TEXT = 1 << 32  # characters kept
 
 
-@dataclass(frozen=True)
-class PaperPairs:
-    """The rows of a split; the three arrays have one length.
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOptions(stand_in.Drawn):
+    """What the examples depend on.
 
     Attributes:
-      first: int32, number of the first document.
-      second: int32, of the second one.
-      targets: uint8, 1 where one paper cites the other.
+      max_length: steps of one document with the end of sequence; documents are cut to fit.
     """
+
+    max_length: int = 4_000
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise ValueError(f"max_length={self.max_length} must be at least 2.")
+
+
+@dataclass(frozen=True)
+class PaperPairs:
+    """The rows of a split: int32 numbers of both documents; uint8 1 where one cites the other."""
 
     first: np.ndarray
     second: np.ndarray
@@ -145,34 +153,22 @@ def read_release(release: Release, *, expected_rows: Mapping[str, int] = OFFICIA
 
 def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) -> Papers:
     documents = _Documents()
-    splits: dict[str, PaperPairs] = {}
+    found: dict[str, PaperPairs] = {}
     hashes: dict[str, str] = {}
     title = f"reading {release.path}" + " with quoting on" * quoting
-    with closing(releases.members(release, _split_of, title, LIMITS, count=len(_FILES))) as files:
+    with closing(tables(release, FOLDER, _FILES, title, LIMITS)) as files:
         for split, where, file in files:
-            digest = hashlib.sha256()
-            expected = expected_rows[split]
+            digest, expected = hashlib.sha256(), expected_rows[split]
             most = 2 * expected + 100  # more are not even counted
             lines = _lines(file, where, digest.update)
-            splits[split] = _parse(lines, where, documents, quoting, most)
+            rows = _quoted(lines, where) if quoting else _plain(lines)
+            found[split] = pairs = _parse(itertools.islice(rows, most), where, documents)
             hashes[split] = digest.hexdigest()
-            found = splits[split].targets.size
-            if found != expected:
-                more = " or more" if found == most else ""
-                raise _MisreadError(
-                    f"{where} has {found:,} rows{more}, the official file has {expected:,}"
-                )
-    for split, name in _FILES.items():
-        if split not in splits:
-            raise FileNotFoundError(f"{FOLDER}/{name} is not in the archive {release.path}.")
-    texts, splits = _renumber(documents.texts, {split: splits[split] for split in OFFICIAL_ROWS})
-    return Papers(
-        texts,
-        splits,
-        quoting,
-        documents.varying(),
-        {_FILES[split]: hashes[split] for split in OFFICIAL_ROWS},
-    )
+            if pairs.targets.size != expected:
+                raise _MisreadError(wrong_rows(where, pairs.targets.size, expected, most))
+    texts, splits = _renumber(documents.texts, {s: found[s] for s in OFFICIAL_ROWS})
+    sha256 = {_FILES[split]: hashes[split] for split in OFFICIAL_ROWS}
+    return Papers(texts, splits, quoting, documents.varying(), sha256)
 
 
 def _renumber(
@@ -187,34 +183,27 @@ def _renumber(
     return [texts[old] for old in order], renumbered
 
 
-def _split_of(path: str) -> str | None:
-    """The split whose file is at a path, at whatever depth."""
-    return _SPLITS.get("/".join(path.split("/")[-2:]))
-
-
 def _lines(file: IO[bytes], where: str, update: Callable[[bytes], None]) -> Iterator[str]:
-    number = 0
-    while line := file.readline(_LONGEST_LINE):
-        number += 1
+    for number in itertools.count(1):
+        line = file.readline(_LONGEST_LINE)
+        if not line:
+            return
         update(line)
         if len(line) == _LONGEST_LINE:
             raise ValueError(f"{where} line {number} has {len(line):,} bytes or more.")
         try:
-            text = line.decode()
+            yield line.decode()
         except UnicodeDecodeError as error:
             raise ValueError(f"{where} line {number} is not UTF-8 ({error}).") from None
-        yield text
 
 
-def _parse(
-    lines: Iterator[str], where: str, documents: _Documents, quoting: bool, most: int
-) -> PaperPairs:
+def _parse(rows: Iterator[tuple[int, list[str]]], where: str, documents: _Documents) -> PaperPairs:
     first, second, targets = array("i"), array("i"), bytearray()
-    rows = _quoted(lines, where) if quoting else _plain(lines)
-    for number, fields in itertools.islice(rows, most):
+    for number, fields in rows:
         if len(fields) != 5:
             raise _MisreadError(
-                f"{where} line {number} has {len(fields)} columns instead of the 5 {_COLUMNS}"
+                f"{where} line {number} has {len(fields)} columns instead of the 5 label, id, id, "
+                "text, text"
             )
         label, id_1, id_2, text_1, text_2 = fields
         if label not in _LABELS:
@@ -258,29 +247,10 @@ def _quoted(lines: Iterator[str], where: str) -> Iterator[tuple[int, list[str]]]
         csv.field_size_limit(usual)
 
 
-TASK = "retrieval"
-N_CLASSES = 2  # 1: linked by a citation
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalOptions(stand_in.Drawn):
-    """What the examples depend on.
-
-    Attributes:
-      max_length: steps of one document with the end of sequence; documents are cut to fit.
-    """
-
-    max_length: int = 4_000
-
-    def __post_init__(self) -> None:
-        if self.max_length < 2:
-            raise ValueError(f"max_length={self.max_length} must be at least 2.")
-
-
 def retrieval(
     options: RetrievalOptions,
     source: str,
-    place: DataPaths,
+    paths: DataPaths,
     *,
     expected_rows: Mapping[str, int] = OFFICIAL_ROWS,
 ) -> Recipe:
@@ -290,25 +260,22 @@ def retrieval(
       options: what is made.
       source: "official" (the LRA release), or "stand_in" (documents drawn at random on two topics,
         for tests of the machinery).
-      place: folders; its files are the release, an archive or a folder above tsv_data.
+      paths: folders; its files are the release, an archive or a folder above tsv_data.
       expected_rows: of the official files.
     """
+    drawn = source == "stand_in"
     parameters: dict[str, Any] = {"max_length": options.max_length}
-    release: Release | None = None
-    stamp: str | None = "" if source == "stand_in" else None
-    if source == "stand_in":
+    if drawn:
         parameters |= options.identity()
-    elif place.files is not None:
-        release = find_release(place.files)
-        stamp = release.stamp
+    release = None if drawn or paths.files is None else find_release(paths.files)
 
     def make(_: Path) -> Content:
-        if source == "stand_in":
+        if drawn:
             documents, rows = stand_in.papers(options.counts, options.seed, options.max_length)
             pairs = {split: PaperPairs(*row) for split, row in rows.items()}
             papers = Papers(documents, pairs, quoting=False, varying_papers=0, sha256={})
             detail = f"STAND-IN of random documents, seed {options.seed}; not AAN"
-            return _made(options, papers, detail, {})
+            return _content(options, papers, detail, {})
         if release is None:
             raise files_missing(TASK, f"the LRA release, an archive or a folder above {FOLDER}")
         papers = read_release(release, expected_rows=expected_rows)
@@ -317,20 +284,20 @@ def retrieval(
             f"official LRA release, read from {shown(release.path.name)} {quoted} quoting; "
             f"{len(papers.documents):,} texts, {papers.varying_papers:,} papers have several"
         )
-        return _made(options, papers, detail, {"read": papers.sha256})
+        return _content(options, papers, detail, {"read": papers.sha256})
 
     return Recipe(
         task=TASK,
         source=source,
         parameters=parameters,
-        stamp=stamp,
+        stamp="" if drawn else release.stamp if release else None,
         make=make,
-        at_once=source == "stand_in" or release is not None,
-        command=command(TASK, source, place, options),
+        at_once=drawn or release is not None,
+        command=command(TASK, source, paths, options),
     )
 
 
-def _made(
+def _content(
     options: RetrievalOptions, papers: Papers, detail: str, facts: Mapping[str, object]
 ) -> Content:
     """The papers as tokens, in the characters of the training pairs."""
@@ -340,16 +307,9 @@ def _made(
         max_length=options.max_length,
         weights=papers.occurrences("train"),
     )
-    documents = Ragged.from_rows(
-        ((vocabulary.encode(text), 0) for text in papers.documents), vocabulary.dtype
-    )
-    parts = list(papers.splits.values())
-    examples = Pairs(
-        documents.tokens,
-        documents.offsets,
-        np.concatenate([p.first for p in parts]),
-        np.concatenate([p.second for p in parts]),
-        np.concatenate([p.targets for p in parts]),
-    )
+    encoded = ((vocabulary.encode(text), 0) for text in papers.documents)
+    documents = Ragged.from_rows(encoded, vocabulary.dtype)
+    parts = zip(*((p.first, p.second, p.targets) for p in papers.splits.values()), strict=True)
+    examples = Pairs(documents.tokens, documents.offsets, *map(np.concatenate, parts))
     splits = consecutive({split: p.targets.size for split, p in papers.splits.items()})
     return Content(examples, splits, detail, facts, (*SPECIALS, *vocabulary.tokens), N_CLASSES)

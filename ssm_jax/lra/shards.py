@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
@@ -109,6 +109,28 @@ def fill(
         for shard in missing:
             finish(spec, folder, shard)
             advance(spec.rows(shard))
+
+
+def write_mapped(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Write a .npy file of uint8 in blocks of rows, whole or not at all; the read-only map of it.
+
+    Raises:
+      ValueError: if the blocks are not so many bytes.
+    """
+
+    # Written like any file: where the disk is full, writing through a map kills the process.
+    def write(file: BinaryIO) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        written = -file.tell()
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.uint8).data)
+        written += file.tell()
+        if written != shape[0] * shape[1]:
+            raise ValueError(f"{path} was to have the shape {shape}, but has {written:,} bytes.")
+
+    replace_atomically(path, write)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def run_workers(

@@ -130,7 +130,7 @@ def test_sizes_classes_and_majority(data):
     assert (data.name, data.vocab_size, data.n_classes) == ("listops", 18, 10)
     targets = data.gather("val", np.arange(50))["targets"]
     np.testing.assert_array_equal(data.targets("val"), targets)
-    assert data.majority_rate("val") == max(np.mean(targets == k) for k in range(10))
+    assert data.facts("val")["majority_rate"] == max(np.mean(targets == k) for k in range(10))
 
 
 @pytest.mark.parametrize("index", [-1, 50])

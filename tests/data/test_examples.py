@@ -7,13 +7,13 @@ import pytest
 from small_examples import EXAMPLES, KIND, SPLITS, made_of, recipe_for
 
 from ssm_jax.data.dataset import LabelledDataset, Provenance, open_dataset
-from ssm_jax.data.examples import Images, Pairs, Ragged, consecutive, joined, kind_of, spread
+from ssm_jax.data.examples import Images, Pairs, Ragged, consecutive, joined, spread
 from ssm_jax.data.prepare import prepare
 from ssm_jax.data.store import stores_of
 
 
 def test_every_kind_has_its_name():
-    assert {name: kind_of(examples) for name, examples in EXAMPLES.items()} == KIND
+    assert {name: examples.kind for name, examples in EXAMPLES.items()} == KIND
 
 
 def test_joined_tables_keep_their_rows():

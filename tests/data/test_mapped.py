@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssm_jax.data.store import write_mapped
+from ssm_jax.lra.shards import write_mapped
 
 
 def test_the_file_is_the_blocks_one_after_the_other(tmp_path):
