@@ -2,8 +2,7 @@
 
 Numbers go to metrics.jsonl as kind "diagnostics", arrays to diagnostics/STEP.npz in the run's
 folder. Both are functions of the state alone, so they are the same bytes after an interruption; the
-poles' first places come from the seed. What they are is in `analysis.bands` and
-`analysis.gradient`.
+poles' first places come from the seed. What they are is in `analysis.bands`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from ssm_jax.analysis.bands import (
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
 from ssm_jax.files import replace_atomically
 from ssm_jax.layers.probe import Probe, probe, probe_of
-from ssm_jax.progress import say
 from ssm_jax.tasks import mean_metrics
 from ssm_jax.train.experiment import Experiment, timed_compile
 from ssm_jax.train.step import TrainState
@@ -42,13 +40,12 @@ class Diagnostics:
     """What is measured of a state; compiled programs and the first state are kept between calls."""
 
     def __init__(self, experiment: Experiment):
-        """Nothing is computed before it is asked for."""
         self._experiment = experiment
         self._before: list[LayerView] | None = None
 
     def begin(self, state: TrainState) -> None:
-        """Take the run's first state, where it is at hand; else it is computed when needed."""
-        self._before = layers_of(_model(self._experiment, state))
+        """Take the run's first state; without it, it is computed when it is needed."""
+        self._before = layers_of(self._experiment.model(state))
 
     def of(self, state: TrainState, *, gradient: bool = True) -> Arrays:
         """Arrays by "layer:quantity".
@@ -57,18 +54,16 @@ class Diagnostics:
         drift_spacings, drift_with_dt: (R, N) of `bands.pole_drift` against the run's first state.
         beta: (H,). aliased: share of the modes beyond Nyquist. gradient: (BANDS,), norms of the
         parts of the gradient by Im A, of the first training examples without dropout; for S4D and
-        S4, where the model calls them and A is trained. edges: of the bands, in rad per sample.
-
-        Args:
-          state: of the experiment.
-          gradient: whether to take it too, which costs a training step of `EXAMPLES` sequences.
+        S4, where the model calls them and A is trained; it costs a training step of `EXAMPLES`
+        sequences. edges: of the bands, in rad per sample.
         """
-        length, n_fft = self._experiment.dataset.padded_length, self._experiment.filter_period
-        after = layers_of(_model(self._experiment, state))
+        experiment = self._experiment
+        length, n_fft = experiment.dataset.padded_length, experiment.filter_period
+        after = layers_of(experiment.model(state))
         found: Arrays = {"edges": band_edges(length)}
-        if self._before is None:  # the first state is its own, not to be made a second time
-            first = after if int(state.step) == 0 else layers_of(_fresh(self._experiment))
-            self._before = first
+        if self._before is None:
+            fresh = int(state.step) > 0
+            self._before = layers_of(experiment.model(experiment.fresh_state())) if fresh else after
         parts = self._gradients(state, after) if gradient else {}
         for old, new in zip(self._before, after, strict=True):
             spectra, drift = spectra_per_band(new, length, n_fft), pole_drift(old, new)
@@ -94,7 +89,7 @@ class Diagnostics:
             return {}
         sets = {
             name: variable.shape[0]
-            for name, module in modules_of(_model(self._experiment, state))
+            for name, module in modules_of(self._experiment.model(state))
             if isinstance(variable := getattr(module, "A_im", None), nnx.Param)
         }
         by_taps = program(state.params, state.stats, batch)
@@ -135,23 +130,10 @@ class Diagnostics:
             return {name: probe_of(layers[name]) for name in names}
 
         state = experiment.abstract_state()
-        compiled, seconds = timed_compile(
-            lambda: (
-                jax.jit(by_taps, out_shardings=experiment.replicated)
-                .lower(state.params, state.stats, batch)
-                .compile()
-            )
-        )
-        say(f"compiled the diagnostics in {seconds:.1f} s.")
-        return compiled, batch
-
-
-def _fresh(experiment: Experiment) -> nnx.Module:
-    return _model(experiment, experiment.fresh_state())
-
-
-def _model(experiment: Experiment, state: TrainState) -> nnx.Module:
-    return nnx.merge(experiment.graphdef, state.params, state.stats)
+        shapes = (state.params, state.stats, batch)
+        return timed_compile(lambda: experiment.compile(by_taps, *shapes), "the diagnostics")[
+            0
+        ], batch
 
 
 def layer_names(arrays: Arrays) -> list[str]:
@@ -178,35 +160,33 @@ def numbers_of(arrays: Arrays) -> dict[str, float]:
 
     row: dict[str, float] = {}
     for quantity in ("variation", "energy"):
-        per_band = every(quantity).reshape(-1, BANDS)
-        row |= {f"{quantity}_{k + 1}": float(np.median(per_band[:, k])) for k in range(BANDS)}
+        medians_K = np.median(every(quantity).reshape(-1, BANDS), axis=0)
+        row |= {f"{quantity}_{k}": value for k, value in enumerate(medians_K.tolist(), start=1)}
     norms = [arrays[f"{name}:gradient"] for name in names if f"{name}:gradient" in arrays]
     if norms:
-        mean = np.mean([norm / norm.sum() for norm in norms], axis=0)
-        row |= {f"gradient_share_{k + 1}": float(mean[k]) for k in range(BANDS)}
+        shares_K = np.mean([norm / norm.sum() for norm in norms], axis=0)
+        row |= {f"gradient_share_{k}": value for k, value in enumerate(shares_K.tolist(), start=1)}
     for quantity in ("drift_im", "drift_re", "drift_spacings"):
         values = every(quantity)
         if quantity == "drift_spacings":  # a pole alone has no neighbour
             values = values[~np.isnan(values)]
         if values.size:
-            row |= {f"{quantity}_median": float(np.median(values))}
-            row |= {f"{quantity}_max": float(np.max(values))}
+            row[f"{quantity}_median"] = float(np.median(values))
+            row[f"{quantity}_max"] = float(np.max(values))
     beta = every("beta")
     row |= {"beta_min": float(beta.min()), "beta_median": float(np.median(beta))}
     row |= {"beta_max": float(beta.max()), "aliased": float(np.mean(every("aliased")))}
     for quantity in ("drift_im", "beta"):
-        row |= {
-            f"{quantity}_median/{name}": float(np.median(arrays[f"{name}:{quantity}"]))
-            for name in names
-        }
+        for name in names:
+            median = float(np.median(arrays[f"{name}:{quantity}"]))
+            row[f"{quantity}_median/{name}"] = median
     return row
 
 
 def write_arrays(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Write folder/STEP.npz, atomically, and return its stamp; equal arrays give equal bytes."""
     folder.mkdir(exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer := io.BytesIO(), allow_pickle=False, **arrays)
     replace_atomically(folder / f"{step}.npz", buffer.getvalue())
     return stamp_of(buffer.getvalue())
 
@@ -216,12 +196,12 @@ def read_arrays(folder: Path) -> dict[int, Arrays]:
     found = {}
     for step in _steps(folder):
         with np.load(folder / f"{step}.npz", allow_pickle=False) as file:
-            found[step] = {key: file[key] for key in file.files}
+            found[step] = dict(file)
     return found
 
 
 def cut(folder: Path, start_step: int) -> None:
-    """Remove what is past the step that a run goes on from, as `MetricsLog` does with its lines."""
+    """Remove what is past the step from which a run resumes, as `MetricsLog` does."""
     for step in _steps(folder):
         if step > start_step or start_step == 0:
             (folder / f"{step}.npz").unlink()

@@ -31,7 +31,6 @@ from ssm_jax.train.optim import (
     Schedule,
     cosine_with_warmup,
     groups_from,
-    learning_rates,
     make_optimizer,
 )
 from ssm_jax.train.step import (
@@ -101,15 +100,13 @@ class Experiment:
         """Samples of the circle on which the filters of the layers act."""
         return self.dataset.padded_length * (1 if self.task.circular else 2)
 
-    def fresh_state(self) -> TrainState:
-        """The state before the first step, from the config's seed, on all devices."""
-        return self._initialize()
-
     @functools.cached_property
-    def _initialize(self) -> Callable[[], TrainState]:
-        """Compiled once: a run draws its figures beside the state that it began with."""
-        build_model = self.task.build_model
-        options = self.cfg.model.to_dict()
+    def fresh_state(self) -> Callable[[], TrainState]:
+        """() -> the state before the first step, from the config's seed, on all devices.
+
+        Compiled once: a run draws its figures beside the state that it began with.
+        """
+        build_model, options = self.task.build_model, self.cfg.model.to_dict()
 
         def init() -> TrainState:
             key = jax.random.fold_in(jax.random.key(self.cfg.seed), 0)
@@ -120,11 +117,11 @@ class Experiment:
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and placement of the state."""
-        options = self.cfg.model.to_dict()
-        model = _abstract_model(self.cfg.task, self.dataset, options)
-        _, params, stats = split(model)
-        state = jax.eval_shape(lambda p, s: init_state(p, s, self.tx), params, stats)
-        return self._placed(state, self.replicated)
+        return self._placed(jax.eval_shape(self.fresh_state), self.replicated)
+
+    def model(self, state: TrainState) -> Any:
+        """The model with the numbers of a state."""
+        return nnx.merge(self.graphdef, state.params, state.stats)
 
     def abstract_batch(self, length: int | None = None, *, evaluation: bool = False) -> Shapes:
         """Shapes, dtypes and placement of a batch of sequences of a length; None: the longest."""
@@ -152,26 +149,22 @@ class Experiment:
 
     def compile_train_step(self, length: int | None = None) -> jax.stages.Compiled:
         """The train step for batches of a length, None: the longest; reuses the state's memory."""
-        sums, parts = self.task.train_sums, self.cfg.train.accumulate
-        step = jax.jit(
-            make_train_step(self.graphdef, sums, self.tx, accumulate=parts),
-            donate_argnums=0,
-            out_shardings=(self.replicated, self.replicated),
-        )
+        step = make_train_step(self.gradient(), self.tx)
         key = jax.ShapeDtypeStruct(self.key.shape, self.key.dtype, sharding=self.replicated)
-        with jax.set_mesh(self.mesh):
-            return step.lower(self.abstract_state(), key, self.abstract_batch(length)).compile()
+        batch = self.abstract_batch(length)
+        return self.compile(step, self.abstract_state(), key, batch, donate_argnums=0)
 
     def compile_eval_step(self, length: int | None = None) -> jax.stages.Compiled:
         """The evaluation of one batch of a length; None: the longest."""
-        step = jax.jit(
-            make_eval_step(self.graphdef, self.task.eval_sums),
-            out_shardings=self.replicated,
-        )
-        state = self.abstract_state()
+        step, state = make_eval_step(self.graphdef, self.task.eval_sums), self.abstract_state()
         batch = self.abstract_batch(length, evaluation=True)
+        return self.compile(step, state.params, state.stats, batch)
+
+    def compile(self, function: Callable[..., Any], *shapes: Any, **options: Any) -> Any:
+        """A function compiled for arguments of these shapes; `options` are those of jax.jit."""
+        step = jax.jit(function, out_shardings=self.replicated, **options)
         with jax.set_mesh(self.mesh):
-            return step.lower(state.params, state.stats, batch).compile()
+            return step.lower(*shapes).compile()
 
     def train_batches(self, start: int) -> Iterator[Batch]:
         """The endless training batches from number `start` on."""
@@ -194,8 +187,7 @@ class Experiment:
     ) -> jax.stages.Compiled:
         length = self.dataset.steps_of(batch)
         if (what, length) not in self._compiled:
-            step, seconds = timed_compile(lambda: compile_step(length))
-            say(f"compiled {what} for L = {length:,} in {seconds:.1f} s.")
+            step, _ = timed_compile(lambda: compile_step(length), f"{what} for L = {length:,}")
             self._compiled[what, length] = step
         return self._compiled[what, length]
 
@@ -221,10 +213,6 @@ class Experiment:
                     return None
         return mean_metrics(sums)
 
-    def learning_rates(self, step: int) -> dict[str, float]:
-        """The rate "lr/GROUP" of each group with parameters, in the update that makes a step."""
-        return learning_rates(self.rows, self.schedule, step - 1)
-
     @functools.cached_property
     def identity(self) -> Identity:
         """What tells whether a checkpoint is of this experiment."""
@@ -248,11 +236,6 @@ class Experiment:
         ]
 
 
-def _abstract_model(task: str, dataset: Dataset, options: Mapping[str, Any]) -> nnx.Module:
-    build_model = find_task(task).build_model
-    return nnx.eval_shape(lambda: build_model(dataset, options, nnx.Rngs(params=jax.random.key(0))))
-
-
 def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Experiment:
     """Check a config, open (or prepare) its data, and assemble the experiment.
 
@@ -271,7 +254,7 @@ def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Expe
 
 
 def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
-    """Model and optimizer for a config and its opened data, without computing anything.
+    """Model and optimizer for a checked config and its opened data; nothing is computed.
 
     Raises:
       ValueError: a batch that does not split over the devices, or parameters without a group.
@@ -292,21 +275,15 @@ def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
     order = Order(dataset.lengths("train"), cfg.batch_size, cfg.seed, padded_lengths)
     epoch = order.steps_per_epoch
     total_steps = cfg.train.steps or max(1, round(cfg.train.epochs * epoch))
-    graphdef, params, _ = split(_abstract_model(cfg.task, dataset, cfg.model.to_dict()))
-    schedule = cosine_with_warmup(
-        cfg.schedule.warmup_steps,
-        cfg.schedule.total_steps or total_steps,
-        clamp=cfg.schedule.clamp,
+    build_model, options = find_task(cfg.task).build_model, cfg.model.to_dict()
+    graphdef, params, _ = split(
+        nnx.eval_shape(lambda: build_model(dataset, options, nnx.Rngs(params=jax.random.key(0))))
     )
-    tx, rows = make_optimizer(
-        params,
-        groups_from(cfg.optim.groups.to_dict()),
-        schedule,
-        b1=cfg.optim.b1,
-        b2=cfg.optim.b2,
-        eps=cfg.optim.eps,
-        clip_norm=cfg.optim.clip_norm,
-    )
+    last = cfg.schedule.total_steps or total_steps
+    schedule = cosine_with_warmup(cfg.schedule.warmup_steps, last, clamp=cfg.schedule.clamp)
+    optim = cfg.optim.to_dict()
+    groups = groups_from(optim.pop("groups"))
+    tx, rows = make_optimizer(params, groups, schedule, **optim)
     eval_batch_size = cfg.train.eval_batch_size or cfg.batch_size
     return Experiment(
         cfg=cfg,
@@ -328,7 +305,11 @@ def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
     )
 
 
-def timed_compile(compile_step) -> tuple[jax.stages.Compiled, float]:
-    """A compiled step, and the seconds that took."""
+def timed_compile(compile_step: Callable[[], Any], what: str = "") -> tuple[Any, float]:
+    """A compiled step and the seconds that took, also in a line if it says what was compiled."""
     start = time.perf_counter()
-    return compile_step(), time.perf_counter() - start
+    step = compile_step()
+    seconds = time.perf_counter() - start
+    if what:
+        say(f"compiled {what} in {seconds:.1f} s.")
+    return step, seconds

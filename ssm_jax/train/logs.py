@@ -70,7 +70,7 @@ class MetricsLog:
         Args:
           kind: what was measured: "train", or the split of an evaluation.
           step: steps taken when it was measured.
-          values: numbers by name, in the order they shall have.
+          values: numbers by name.
 
         Raises:
           ValueError: the step is before that of the last line, or a name is "step" or "kind".

@@ -18,11 +18,12 @@ from ssm_jax.files import parse_json
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.train import restart
-from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, Meta
+from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore
 from ssm_jax.train.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.logs import MetricsLog, WandbSink, open_wandb
-from ssm_jax.train.runs.open import UNUSABLE, Opened, best_of
+from ssm_jax.train.optim import learning_rates
+from ssm_jax.train.runs.open import UNUSABLE, best_of
 from ssm_jax.train.runs.result import below_reference, diverged, draw, mark_done, write_summary
 from ssm_jax.train.runs.tables import parameter_table
 from ssm_jax.train.step import TrainState
@@ -52,8 +53,7 @@ def train_and_evaluate(
       wandb: "disabled", "offline" or "online".
       argv: the command, for the record.
       fresh: move what a run has left in the folder to a subfolder, and start anew.
-      accept_log: resume with a log or diagnostics that are not what the run has written; see
-        `restart.find`.
+      accept_log: see `restart.find`.
 
     Returns:
       EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
@@ -83,14 +83,15 @@ def train_and_evaluate(
             Console(stderr=True).print(parameter_table(experiment.rows))
             name, options = f"{cfg.name}-{workdir.path.name}", config_lib.flatten(cfg)
             sink = open_wandb(wandb, workdir=workdir.path, config=options, run_name=name)
-            start, stamps = found.step, found.stamps
+            meta, stamps = found.meta, found.stamps
+            start = 0 if meta is None else meta.step
             with (
                 MetricsLog(workdir.metrics, start, stamps.pop(workdir.metrics.name, None)) as log,
                 MetricsLog(workdir.timing, start, stamps.pop(workdir.timing.name, None)) as timing,
             ):
                 cut(workdir.diagnostics, start)
                 run = _Run(experiment, workdir, checkpoints, log, timing, sink, stop, argv)
-                if (meta := found.meta) is not None:
+                if meta is not None:
                     run.best, run.window = meta.best, dict(meta.extra["window"])
                     run.evaluated_at = start if meta.evaluated else 0
                     run.arrays, run.noted = stamps, True
@@ -195,14 +196,31 @@ class _Run:
             raise FloatingPointError(
                 f"no evaluation had a finite {train.select_metric}; there is no checkpoint to test."
             )
-        opened, best = self._restore_best(self.best)
+        target = experiment.abstract_state()
+        try:
+            opened = best_of(
+                self.best["step"],
+                self.store.ranked_steps(),
+                lambda step: self.store.restore(step, target),
+            )
+        except UNUSABLE as error:
+            raise CheckpointError(
+                f"the checkpoint of step {self.best['step']}, which has the best evaluation, is "
+                f"lost ({' '.join(str(error).split())}), and no other one can be tested; bring one "
+                "back, or start anew with --fresh."
+            ) from error
+        opened.warn()
+        step, best, lost = opened.meta.step, self.best, None
+        if opened.lost is not None:
+            best = {"step": step, "value": opened.meta.metrics[train.select_metric]}
+            lost = {**opened.lost, "value": self.best["value"]}
         test = self._means_of(opened.state, "test")
         if test is None:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
         self.workdir.confirm()
         restart.check_record(experiment, self.workdir, self.argv, experiment.total_steps)
-        write_summary(experiment, self.workdir, test, best, opened.lost)
+        write_summary(experiment, self.workdir, test, best, lost)
         if experiment.cfg.figures:
             for figure in draw(experiment, self.workdir, opened.state):
                 say(f"figure: {figure}")
@@ -215,34 +233,10 @@ class _Run:
         headline = experiment.task.headline
         say(
             f"test {headline} {test[headline]:.4f}{f' ({beside})' if beside else ''} at "
-            f"step {opened.step:,}, which has the {'next ' if opened.lost else ''}best "
+            f"step {step:,}, which has the {'next ' if lost else ''}best "
             f"{train.select_split} {train.select_metric}; all results: {self.workdir.summary}"
         )
         return True
-
-    def _restore_best(self, best: dict[str, Any]) -> tuple[Opened, dict[str, Any]]:
-        """The best checkpoint that is sound, and its {"step", "value"}."""
-        metas: dict[int, Meta] = {}
-
-        def restore(step: int) -> TrainState:
-            state, metas[step] = self.store.restore(step, self.experiment.abstract_state())
-            return state
-
-        try:
-            opened = best_of(best["step"], self.store.ranked_steps(), restore)
-        except UNUSABLE as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(
-                f"the checkpoint of step {best['step']}, which has the best evaluation, is lost "
-                f"({reason}), and no other one can be tested; bring one back, or start anew with "
-                "--fresh."
-            ) from error
-        opened.warn()
-        if opened.lost is None:
-            return opened, best
-        opened.lost["value"] = best["value"]
-        value = metas[opened.step].metrics[self.experiment.cfg.train.select_metric]
-        return opened, {"step": opened.step, "value": value}
 
     def _due(self, step: int) -> bool:
         """Whether an evaluation belongs to this step."""
@@ -264,7 +258,8 @@ class _Run:
             count = self.window.pop("steps")
             means = {name: total / count for name, total in self.window.items()}
             self.window = {}
-            self._write("train", step, {**means, **experiment.learning_rates(step)})
+            rates = learning_rates(experiment.rows, experiment.schedule, step - 1)
+            self._write("train", step, {**means, **rates})
             if (rate := progress.steps_per_second()) is not None:
                 self.timing.write("train", step, {"steps_per_second": rate})
 

@@ -19,10 +19,7 @@ Schedule = Callable[..., Any]  # (step, xp=jax.numpy) -> factor on a learning ra
 
 @dataclass(frozen=True)
 class Group:
-    """Some parameters, and how they are trained.
-
-    They are those whose path matches `match`, or with "" those that no other group matches.
-    """
+    """The parameters whose path matches `match`, or with "" those that no other group matches."""
 
     name: str
     match: str
@@ -138,12 +135,8 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, list[GroupRow]]:
     """AdamW by groups, and the table of groups.
 
-    Args:
-      params: a tree of arrays or shapes.
-      groups: see Group.
-      schedule: factor on the learning rates of the groups whose schedule is "cosine".
-      b1, b2, eps: of Adam.
-      clip_norm: largest global norm of the gradient, over all groups; 0: no clipping.
+    `params` is a tree of arrays or shapes; `schedule` is for the groups whose schedule is "cosine";
+    `clip_norm` is the largest global norm of the gradient, over all groups, and 0 no clipping.
     """
     labels, rows = assign(params, groups)
 

@@ -69,13 +69,7 @@ def write_result(path: Path, found: Mapping[str, Any], argv: Sequence[str]) -> N
 
 
 def run_record(cfg: Any, data: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
-    """Everything a run's numbers depend on, as JSON can hold it.
-
-    Args:
-      cfg: of the run.
-      data: fingerprint and provenance of the data, flat or nested.
-      argv: the command.
-    """
+    """Everything a run's numbers depend on, as JSON can hold it; `data` are what names its data."""
     return {
         **made_by(argv),
         "config": config_lib.flatten(cfg),  # the rules of optim.groups only look like paths
@@ -94,12 +88,7 @@ def setup_digest(cfg: Any) -> str:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of a run.
-
-    Raises:
-      FileNotFoundError: there is none.
-      ValueError: it is damaged.
-    """
+    """The record of a run; FileNotFoundError if there is none, ValueError if it is damaged."""
     again = "give the command that trained the run once more, which writes it again"
     if not path.is_file():
         if (path.parent / "checkpoints").is_dir():
@@ -118,13 +107,12 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} lacks {', '.join(lacking)}; evaluate with the version that wrote it."
         )
-    content = {key: value for key, value in record.items() if key != "crc32"}
-    kinds = (("config", dict), ("data", dict), ("git", dict), ("config_digest", str))
+    kinds = {"config": dict, "data": dict, "git": dict, "config_digest": str}
     if (
-        any(not isinstance(record[key], kind) for key, kind in kinds)
+        any(not isinstance(record[key], kind) for key, kind in kinds.items())
         or {"fingerprint", "detail"} - record["data"].keys()
         or "commit" not in record["git"]
-        or record.get("crc32", document_checksum(content)) != document_checksum(content)
+        or record.get("crc32", document_checksum(record)) != document_checksum(record)
     ):
         raise ValueError(
             f"{path} was changed after it was written; bring the run's own record back, or {again}."
@@ -192,11 +180,10 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
     An installed package inside somebody else's checkout (a .venv there) is none: git must know the
     file ssm_jax/__init__.py.
     """
-    if _git(root, "ls-files", "--error-unmatch", "ssm_jax/__init__.py") is None:
-        return None, None
+    known = _git(root, "ls-files", "--error-unmatch", "ssm_jax/__init__.py")
     commit = _git(root, "rev-parse", "HEAD")
     changes = _git(root, "status", "--porcelain", "--", *CODE)
-    if commit is None or changes is None:
+    if known is None or commit is None or changes is None:
         return None, None
     return commit.strip(), bool(changes.strip())
 

@@ -39,22 +39,14 @@ class RunDamaged(ValueError):  # noqa: N818 - it reads as what happened
 
 @dataclass(frozen=True)
 class Restart:
-    """Where a run begins.
+    """Where a run begins: its state, the meta of its checkpoint, and stamps of its files that hold.
 
-    Attributes:
-      state: of the run.
-      meta: of the checkpoint; None: a fresh start.
-      stamps: of log and diagnostics, as far as they hold.
+    `meta` is None for a fresh start.
     """
 
     state: TrainState
     meta: Meta | None
     stamps: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        """Steps done."""
-        return 0 if self.meta is None else self.meta.step
 
 
 def start_anew(workdir: Workdir) -> None:
@@ -74,11 +66,8 @@ def start_anew(workdir: Workdir) -> None:
 def accept(meta: Meta) -> None:
     """Raise CheckpointError for an `extra` that the loop never writes."""
     window, files = meta.extra.get("window"), meta.extra.get("files", {})
-    if not (
-        isinstance(window, dict)
-        and all(map(is_number, window.values()))
-        and (not window or window.get("steps", 0) >= 1)
-    ):
+    sound = isinstance(window, dict) and all(map(is_number, window.values()))
+    if not sound or (window and window.get("steps", 0) < 1):
         raise CheckpointError(f"its meta document is sound but has window={window!r:.60}")
     if not are_stamps(files):
         raise CheckpointError(f"its meta document is sound but has files={files!r:.60}")
@@ -94,15 +83,9 @@ def find(
 ) -> Restart | None:
     """Where the run begins, with its record written or mended; None if it is finished.
 
-    Args:
-      experiment, workdir, checkpoints: of the run.
-      argv: the command, for the record.
-      accept_log: resume though log or diagnostics are not what the run has written. They are
-        renamed, and of a log the lines that can be its own are kept.
-
-    Raises:
-      ConfigMismatch, StateMismatch, CheckpointError: see `CheckpointStore.restore_newest`.
-      RunDamaged: what is there would be lost, or is not the run's.
+    `accept_log`: resume though log or diagnostics are not what the run has written. They are
+    renamed, and of a log the lines that can be its own are kept. Raises RunDamaged where something
+    would be lost, or is not the run's; else as `CheckpointStore.restore_newest`.
     """
     files, not_done = _read_done(experiment, workdir)
     unreadable: CheckpointError | None = None
@@ -110,8 +93,6 @@ def find(
     try:
         restored = checkpoints.restore_newest(experiment.abstract_state())
     except CheckpointError as error:
-        if files is None:
-            raise
         unreadable = error
     if files is not None and _result_stands(experiment, workdir, files, restored is not None):
         if unreadable is not None:
@@ -141,20 +122,17 @@ def find(
 
 
 def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None, str | None]:
-    """What DONE says: the stamps of a finished run, and what is wrong with it; None for neither.
-
-    Older versions wrote no stamps.
-    """
+    """The stamps in DONE, which older versions had not, and what is wrong with it."""
     if not os.path.lexists(workdir.done_mark):
         return None, None
     try:
         document = parse_json(workdir.done_mark.read_bytes())
-        files = document.get("files", {})
-        sound = isinstance(document["test"], dict) and are_stamps(files)
-        ours = config_lib.digest(experiment.cfg)
-        if sound and document.get("config_digest", ours) == ours:
-            return files, None
-        return None, "is that of another run" if sound else "is damaged"
+        files, ours = document.get("files", {}), config_lib.digest(experiment.cfg)
+        if not (isinstance(document["test"], dict) and are_stamps(files)):
+            return None, "is damaged"
+        if document.get("config_digest", ours) != ours:
+            return None, "is that of another run"
+        return files, None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, "is damaged"
 
@@ -162,16 +140,8 @@ def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None,
 def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, testable: bool) -> bool:
     """Whether the summary of a finished run is sound; if not, it is renamed, with a warning.
 
-    Whatever else is not as the run has left it is said in a warning.
-
-    Args:
-      experiment, workdir: of the run.
-      files: of `_read_done`.
-      testable: whether a checkpoint is left, so that the run can be tested again.
-
-    Raises:
-      ConfigMismatch: the result is of other options or data.
-      CheckpointError: the summary is damaged, and the run cannot be tested again.
+    Whatever else is not as the run has left it is said in a warning. `testable`: a checkpoint is
+    left, so that the run can be tested again.
     """
     faults, path = stamp_faults(workdir.path, files, finished=True), workdir.summary
     fault = faults.pop(path.name, None)
@@ -181,16 +151,16 @@ def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, test
     if fault is None:
         try:
             summary = parse_json(path.read_bytes())
-            digest, data = summary["config_digest"], summary["data"]["fingerprint"]
+            found = (summary["config_digest"], summary["data"]["fingerprint"])
         except (OSError, ValueError, KeyError, TypeError):
             fault = "is missing or damaged"
         else:
-            asked = (config_lib.digest(experiment.cfg), experiment.dataset.fingerprint)
-            if (digest, data) != asked:
+            asked = _names(experiment)
+            if found != asked:
                 raise ConfigMismatch(
-                    f"{path} is the result of other options or data (config {digest}, data {data}) "
-                    f"than this command's (config {asked[0]}, data {asked[1]}); choose a new "
-                    "--workdir."
+                    f"{path} is the result of other options or data (config {found[0]}, data "
+                    f"{found[1]}) than this command's (config {asked[0]}, data {asked[1]}); choose "
+                    "a new --workdir."
                 )
             return True
     if not testable:
@@ -204,14 +174,16 @@ def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, test
     return False
 
 
+def _names(experiment: Experiment) -> tuple[str, str]:
+    """What names the options and the data of a run in its documents."""
+    return config_lib.digest(experiment.cfg), experiment.dataset.fingerprint
+
+
 def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
     """See that a run without any checkpoint would not write over the log of another one.
 
     A run that was ended before its first save begins again without a word: its record says that
     nothing was saved, and the same options make the same lines.
-
-    Raises:
-      RunDamaged: the folder has a log, diagnostics or a result, and they are not such a run's.
     """
 
     def holds(name: str) -> bool:
@@ -237,14 +209,7 @@ def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
 
 
 def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str, Any]:
-    """Compare log and diagnostics with what the checkpoint says of them.
-
-    Returns:
-      The stamps that hold; none for a checkpoint of an older version.
-
-    Raises:
-      RunDamaged: one line for all that does not fit; nothing is changed.
-    """
+    """The stamps of log and diagnostics that hold; a checkpoint of an older version has none."""
     files: Stamps = meta.extra.get("files", {})
     faults = stamp_faults(workdir.path, files)
     if faults and not accept_log:
@@ -275,16 +240,13 @@ def _new_record(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any]:
 
 def _write_record(workdir: Workdir, record: dict[str, Any], saved: int | None = None) -> None:
     """Write the record of a run; `saved` is a step known to be saved, None if none is yet."""
-    content = {**record, "saved": saved}
-    content.pop("crc32", None)
-    write_json(workdir.record, sealed(content))
+    write_json(workdir.record, sealed({**record, "saved": saved}))
 
 
 def note_saved(workdir: Workdir, step: int) -> bool:
     """Note in the record that a step is saved: a log is then worth a checkpoint.
 
-    Returns:
-      Whether it is written; a full disk is no reason to stop.
+    Returns whether it is written; a full disk is no reason to stop.
     """
     try:
         _write_record(workdir, read_record(workdir.record), step)
@@ -297,10 +259,7 @@ def note_saved(workdir: Workdir, step: int) -> bool:
 def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], step: int) -> None:
     """Make the record again, with a warning, if it is missing, damaged or another run's.
 
-    Args:
-      experiment, workdir: of the run.
-      argv: the command.
-      step: that is saved, and is of this experiment.
+    `step` is saved, and is of this experiment.
     """
     fault = _record_fault(experiment, workdir)
     if fault is None:
@@ -322,6 +281,5 @@ def _record_fault(experiment: Experiment, workdir: Workdir) -> str | None:
         record = read_record(workdir.record)
     except (OSError, ValueError):
         return "is damaged"
-    ours = (config_lib.digest(experiment.cfg), experiment.dataset.fingerprint)
-    same = (record["config_digest"], record["data"]["fingerprint"]) == ours
+    same = (record["config_digest"], record["data"]["fingerprint"]) == _names(experiment)
     return None if same else "is that of another run"

@@ -1,7 +1,4 @@
-"""All that a run changes from step to step, and nothing else: what a checkpoint holds.
-
-One update, one evaluation batch, and the search for the leaf that broke, as pure functions.
-"""
+"""The state of a run, and as pure functions: one update, one evaluation, the leaf that broke."""
 
 from __future__ import annotations
 
@@ -58,11 +55,10 @@ def init_state(params: Any, stats: Any, tx: optax.GradientTransformation) -> Tra
 
 Metrics = dict[str, Array]
 TrainSums = Callable[[Any, Batch, Array | None], Sums]
+Gradient = Callable[[TrainState, Array, Batch], tuple[Any, Any]]
 
 
-def make_gradient(
-    graphdef: nnx.GraphDef, sums: TrainSums, *, accumulate: int = 1
-) -> Callable[[TrainState, Array, Batch], tuple[Any, Any]]:
+def make_gradient(graphdef: nnx.GraphDef, sums: TrainSums, *, accumulate: int = 1) -> Gradient:
     """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
     Args:
@@ -92,7 +88,10 @@ def make_gradient(
             (_, (metrics, stats)), grads = of_part(state.params, stats, part_key, part)
             return (stats, jax.tree.map(jnp.add, total, (metrics, grads))), None
 
-        parts = {name: _in_parts(array, accumulate) for name, array in batch.items()}
+        parts = {
+            name: jnp.swapaxes(x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]), 0, 1)
+            for name, x in batch.items()
+        }
         keys = jax.random.split(dropout_key, accumulate)
         (_, (metrics, _)), grads = jax.eval_shape(
             of_part, state.params, state.stats, keys[0], {n: a[0] for n, a in parts.items()}
@@ -105,28 +104,15 @@ def make_gradient(
     return gradient
 
 
-def _in_parts(array: Array, parts: int) -> Array:
-    """(B, ...) as (parts, B / parts, ...), where part m has the rows m, m + parts, ...."""
-    rows = array.reshape(array.shape[0] // parts, parts, *array.shape[1:])
-    return jnp.swapaxes(rows, 0, 1)
-
-
 def make_train_step(
-    graphdef: nnx.GraphDef,
-    sums: TrainSums,
-    tx: optax.GradientTransformation,
-    *,
-    accumulate: int = 1,
+    gradient: Gradient, tx: optax.GradientTransformation
 ) -> Callable[[TrainState, Array, Batch], tuple[TrainState, Metrics]]:
-    """(state, key, batch) -> (new state, metrics).
+    """(state, key, batch) -> (new state, metrics), with a gradient of `make_gradient`.
 
     Metrics: the means of the sums and grad_norm before the update, and ok. When a loss or gradient
     is not finite, `ok` falls and the state stays what it was before that step, for good: the
     metrics are read one step late, and the steps dispatched meanwhile must not touch it.
-
-    `sums` and `accumulate` are those of `make_gradient`.
     """
-    gradient = make_gradient(graphdef, sums, accumulate=accumulate)
 
     def train_step(state: TrainState, key: Array, batch: Batch) -> tuple[TrainState, Metrics]:
         (loss, (metrics, stats)), grads = gradient(state, key, batch)
@@ -154,20 +140,12 @@ def make_eval_step(
     return eval_step
 
 
-def non_finite_leaves(
-    gradient: Callable[[TrainState, Array, Batch], tuple[Any, Any]],
-    state: TrainState,
-    key: Array,
-    batch: Batch,
-) -> list[str]:
-    """Names of what is not finite in a step from `state`: loss, params/..., grad/....
-
-    `gradient` is from `make_gradient`.
-    """
+def non_finite_leaves(gradient: Gradient, state: TrainState, key: Array, batch: Batch) -> list[str]:
+    """Names of what is not finite in a step from `state`: loss, params/..., grad/...."""
     (loss, _), grads = jax.jit(gradient)(state, key, batch)
     found = [] if jnp.isfinite(loss) else ["loss"]
-    for prefix, tree in (("params", state.params), ("grad", grads)):
+    for tree in ({"params": state.params}, {"grad": grads}):
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if not bool(jnp.all(jnp.isfinite(leaf))):
-                found.append(f"{prefix}/{path_name(path)}")
+                found.append(path_name(path))
     return found

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,12 +73,9 @@ class Workdir:
         return self.done_mark.exists()
 
     def __enter__(self) -> Self:
-        """Make the folder and become its writer.
+        """Make the folder and become its writer, unless a living process is (WorkdirBusy).
 
         A run that is done can be entered where nothing can be written: nothing needs to be.
-
-        Raises:
-          WorkdirBusy: if a living process is; its one line names that process.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = Lock(self.path / "LOCK")
@@ -104,11 +102,7 @@ class Workdir:
             self._lock = None
 
     def confirm(self) -> None:
-        """See that this process still is the folder's writer; to be called before a save.
-
-        Raises:
-          WorkdirLost: the folder is not there any more, or another process has taken it over.
-        """
+        """See, before a save, that this process still is the folder's writer (else WorkdirLost)."""
         if self._lock is not None and not self._lock.valid():
             raise WorkdirLost(
                 f"{self.path} was deleted, moved or taken over while the run went on; nothing more "
@@ -122,8 +116,9 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "crc32": document_checksum(content)}
 
 
-def document_checksum(content: Mapping[str, Any]) -> int:
-    """CRC-32 of a JSON document, whatever the order of its entries."""
+def document_checksum(document: Mapping[str, Any]) -> int:
+    """CRC-32 of a JSON document without its own "crc32", whatever the order of its entries."""
+    content = {key: value for key, value in document.items() if key != "crc32"}
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
@@ -144,17 +139,11 @@ def is_count(value: Any) -> bool:
 
 def are_stamps(value: Any) -> bool:
     """Whether JSON has read stamps of files that a run writes."""
-
-    def known(name: str) -> bool:
-        folder, _, file = name.partition("/")
-        arrays = folder == "diagnostics" and file.removesuffix(".npz").isdecimal()
-        return arrays or name in (*LOGS, "summary.json")
-
     return isinstance(value, dict) and all(
         isinstance(stamp, dict)
         and is_count(stamp.get("bytes"))
         and isinstance(stamp.get("hash"), str)
-        and known(name)
+        and (name in (*LOGS, "summary.json") or re.fullmatch(r"diagnostics/\d+(\.npz)?", name))
         for name, stamp in value.items()
     )
 
@@ -176,16 +165,17 @@ def stamp_fault(path: Path, stamp: Mapping[str, Any], *, whole: bool) -> str | N
 
     `whole`: nothing may follow the bytes that were stamped.
     """
+    size = stamp["bytes"]
     if not os.path.lexists(path):
-        return "is missing" if stamp["bytes"] or whole else None
+        return "is missing" if size or whole else None
     try:
         content = path.read_bytes()
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    if len(content) < stamp["bytes"] or (whole and len(content) > stamp["bytes"]):
-        return f"has {len(content)} bytes, and {stamp['bytes']} were written"
-    if stamp_of(content[: stamp["bytes"]])["hash"] != stamp["hash"]:
-        return f"is not what was written: its first {stamp['bytes']} bytes have another hash"
+    if len(content) < size or (whole and len(content) > size):
+        return f"has {len(content)} bytes, and {size} were written"
+    if stamp_of(content[:size])["hash"] != stamp["hash"]:
+        return f"is not what was written: its first {size} bytes have another hash"
     return None
 
 

@@ -70,7 +70,7 @@ def reopened(run, data_dir):
     """(experiment, state of the best checkpoint)."""
     experiment = rebuild(read_record(run / "record.json"), run / "record.json", data_dir=data_dir)
     step = choose_step(run / "checkpoints", "best")
-    return experiment, restore(experiment, run / "checkpoints", step)
+    return experiment, restore(experiment, run / "checkpoints", step).state
 
 
 @pytest.fixture(scope="module")

@@ -249,7 +249,7 @@ def test_train_step_compiles_once_over_steps_and_knobs(data_dir):
         for a, b in ((1.0, 0.0), (3.0, -0.5))
     )
     assert one.graphdef == other.graphdef
-    step = jax.jit(make_train_step(one.graphdef, one.task.train_sums, one.tx))
+    step = jax.jit(make_train_step(one.gradient(), one.tx))
     for experiment in (one, other):
         state = experiment.fresh_state()
         for k in range(3):

@@ -51,7 +51,7 @@ def setting(root=1.0):
 @functools.cache
 def one_step():
     graphdef, tx, _ = setting()
-    return make_train_step(graphdef, train_sums, tx)
+    return make_train_step(make_gradient(graphdef, train_sums), tx)
 
 
 def batch(seed=0, value=None):
@@ -172,7 +172,7 @@ def test_dropout_depends_on_key_and_step_alone():
 def test_the_step_compiles_once():
     """Its output has the types of its input, the weak ones included."""
     graphdef, tx, state = setting()
-    step = jax.jit(make_train_step(graphdef, train_sums, tx))
+    step = jax.jit(make_train_step(make_gradient(graphdef, train_sums), tx))
     for seed in range(3):
         state, _ = step(state, KEY, batch(seed))
     assert step._cache_size() == 1
@@ -197,6 +197,6 @@ def test_a_step_runs_under_the_strict_promotion_of_types():
     """Optax itself takes powers of floats by integers."""
     graphdef, tx, state = setting()
     with jax.numpy_dtype_promotion("strict"):
-        step = make_train_step(graphdef, train_sums, tx, accumulate=2)
+        step = make_train_step(make_gradient(graphdef, train_sums, accumulate=2), tx)
         after, _ = jax.eval_shape(step, state, KEY, batch())
     assert after.step.dtype == state.step.dtype

@@ -18,7 +18,6 @@ from jax.experimental import multihost_utils
 
 from ssm_jax.stop import leave_threads
 from ssm_jax.train.checkpoint import io
-from ssm_jax.train.checkpoint.io import verify
 from ssm_jax.train.checkpoint.manifest import (
     CheckpointError,
     ConfigMismatch,
@@ -38,7 +37,6 @@ __all__ = [
     "Meta",
     "SaveError",
     "StateMismatch",
-    "verify",
 ]
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
@@ -125,19 +123,13 @@ class CheckpointStore:
         (`best`), its state stays in memory and each later save tries it again.
 
         Args:
-          step: optimizer steps done.
+          step, best, extra: see `Meta`.
           state: any tree of arrays.
           metrics: of an evaluation at this step; None if there was none.
-          best, extra: see `Meta`.
           replace: the step may exist, as when a run was stopped before it could evaluate it; its
             folder is then replaced, and comes back if this save dies.
           final: wait, read the step back from the disk and check it. A final step that is there
             already, and not to be replaced, is only checked.
-
-        Raises:
-          CheckpointError: too many saves failed in a row, or the final one did.
-          ValueError: the step exists and is not to be replaced, or an evaluation lacks
-            `best_metric`.
         """
         if metrics is not None and self._best_metric not in (None, *metrics):
             raise ValueError(
@@ -208,17 +200,9 @@ class CheckpointStore:
         if jax.process_index() == 0 and meta.step not in self.steps():
             raise CheckpointError("no error was reported, but it is not on the disk")
         self._kept.add(meta)
-        self._kept.remove_temporary()
 
     def wait(self) -> bool:
-        """Wait for the save in flight; then drop the steps no longer kept.
-
-        Returns:
-          Whether the last save succeeded (True if there was none).
-
-        Raises:
-          CheckpointError: too many saves failed in a row.
-        """
+        """Wait for the save in flight, then drop the steps no longer kept; whether it succeeded."""
         if self._pending is not None:
             meta, response, arrays = self._pending
             try:
@@ -264,11 +248,7 @@ class CheckpointStore:
         return self._kept.ranked()
 
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
-        """The state saved at a step, bit for bit, in the target's structure and on its devices.
-
-        Args:
-          step: one of `steps()`.
-          target: a tree of arrays or jax.ShapeDtypeStruct; a leaf's `sharding` says where it goes.
+        """The state saved at a step, bit for bit; see `io.restore` for the target.
 
         Raises:
           CheckpointError: the step is broken or not there.

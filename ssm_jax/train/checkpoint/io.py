@@ -51,9 +51,6 @@ def host_copy(path: str, leaf: Any) -> np.ndarray:
 
     A copy, not a view: a NumPy view of a CPU array keeps its buffer alive, so that the next train
     step cannot reuse the donated buffer and allocates a second state (seen with jax 0.10).
-
-    Raises:
-      ValueError: if part of the leaf lives on another host only.
     """
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         raise ValueError(
@@ -64,15 +61,10 @@ def host_copy(path: str, leaf: Any) -> np.ndarray:
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.AsyncResponse[None]:
-    """Start to write a step's folder; it gets its name when it is complete.
+    """Start to write a step's folder, which must not exist; it gets its name when it is complete.
 
-    Args:
-      path: the folder, absolute; must not exist.
-      arrays: by leaf path; copied before this returns.
-      meta: what the run says of them.
-
-    Returns:
-      A response whose `result()` waits for the end and raises what went wrong.
+    The arrays, by leaf path, are copied before this returns. `result()` of the response waits for
+    the end and raises what went wrong.
     """
     versions = {"jax": jax.__version__, "orbax": ocp.__version__}
     document = manifest.seal(meta, manifest.describe(arrays), versions)
@@ -89,12 +81,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.As
 
 
 def read_meta(path: Path) -> tuple[Meta, Described]:
-    """What the run said of a step, and its described leaves.
-
-    Raises:
-      CheckpointError: the folder is damaged, or holds another step than its name says.
-      StateMismatch: another version of this program wrote it in another format.
-    """
+    """What the run said of a step, and its described leaves; raises as `manifest.unseal`."""
     if not path.is_dir():
         raise CheckpointError("its folder is not there")
     meta, described = manifest.unseal(_load(path, {"meta": None})["meta"])
@@ -104,11 +91,7 @@ def read_meta(path: Path) -> tuple[Meta, Described]:
 
 
 def read_arrays(path: Path, described: Described) -> dict[str, np.ndarray]:
-    """The arrays of a step in host memory, each as it was described.
-
-    Raises:
-      CheckpointError: the folder is damaged; names the leaf if one is wrong.
-    """
+    """The arrays of a step in host memory; CheckpointError names one that is not as described."""
     arrays = {
         name: np.empty(tuple(leaf["shape"]), np.dtype(leaf["dtype"]))
         for name, leaf in described.items()
@@ -128,10 +111,6 @@ def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[An
       path: the folder, absolute.
       target: a tree of arrays or jax.ShapeDtypeStruct; a leaf's `sharding` says where it goes.
       accept: is shown the meta before any array is read, and raises if it is not what is wanted.
-
-    Raises:
-      CheckpointError: the folder is damaged or not there.
-      StateMismatch: its leaves are not those of the target.
     """
     table = manifest.flatten(target)
     meta, described = read_meta(path)
@@ -157,30 +136,13 @@ def _place(array: np.ndarray, target: Any) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def verify(directory: Path) -> list[tuple[int, bool, str]]:
-    """Read every step in a folder: (step, whether it is sound, why not); changes nothing."""
-    report = []
-    for step in list_steps(directory):
-        path = Path(directory).absolute() / str(step)
-        try:
-            read_arrays(path, read_meta(path)[1])
-            report.append((step, True, ""))
-        except (CheckpointError, StateMismatch) as error:
-            report.append((step, False, str(error)))
-    return report
-
-
 def reason(error: BaseException) -> str:
     """The first line of an error, of bounded length; Orbax's errors have many."""
     return str(error).strip().split("\n")[0][:300]
 
 
 def check_name(directory: Path) -> None:
-    """Refuse a folder whose name Orbax cannot take, where there is no way round.
-
-    Raises:
-      ValueError: the characters to leave out.
-    """
+    """Refuse a folder whose name Orbax cannot take, where there is no way round."""
     if not _is_plain(directory) and not os.path.isdir("/proc/self/fd"):
         raise ValueError(
             f"checkpoints cannot be kept in {directory}: choose a name without * ? [ ] : \\ and "

@@ -50,8 +50,7 @@ class Meta:
       step: optimizer steps done.
       identity: the flat options that the run's numbers depend on.
       data_fingerprint: changes if and only if the data change.
-      evaluated: whether the state was evaluated at this step.
-      metrics: results of that evaluation, empty if there was none.
+      evaluated: whether the state was evaluated at this step; metrics: with what result.
       best: the loop's own note of the best evaluation so far, {"step": ..., "value": ...}, or None.
       extra: whatever else the loop needs to resume.
     """
@@ -67,12 +66,7 @@ class Meta:
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """The run that a checkpoint must belong to.
-
-    Attributes:
-      options: the flat options that its numbers depend on, as JSON reads them back.
-      data_fingerprint: of its data.
-    """
+    """The options, as JSON reads them back, and the data of the run a checkpoint must belong to."""
 
     options: Mapping[str, Any]
     data_fingerprint: str
@@ -85,11 +79,8 @@ class Identity:
             ours = self.options.get(key, "not an option")
             if theirs != ours:
                 lines.append(f"{key}: checkpoint {theirs}, this run {ours}")
-        if meta.data_fingerprint != self.data_fingerprint:
-            lines.append(
-                f"data: checkpoint {meta.data_fingerprint}, this run {self.data_fingerprint}"
-            )
-        return lines
+        theirs, ours = meta.data_fingerprint, self.data_fingerprint
+        return lines + [f"data: checkpoint {theirs}, this run {ours}"] * (theirs != ours)
 
     def refuse_other(self, meta: Meta, where: object) -> None:
         """Raise ConfigMismatch, with a line per difference, for a checkpoint of another run."""
@@ -134,7 +125,7 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def faults(arrays: Mapping[str, np.ndarray], described: Leaves) -> list[str]:
-    """The leaves that are not what was promised, one line each; empty if all are."""
+    """The leaves that are not what was promised, one line each."""
     found = []
     for path, leaf in described.items():
         if (array := arrays.get(path)) is None:
@@ -147,23 +138,20 @@ def faults(arrays: Mapping[str, np.ndarray], described: Leaves) -> list[str]:
 
 
 def differences(described: Leaves, target: Mapping[str, Any]) -> list[str]:
-    """How the leaves of a checkpoint differ from those a program expects, one line each.
+    """How the leaves of a checkpoint differ from those a program expects, one line each."""
 
-    Args:
-      described: of the checkpoint.
-      target: path -> array or jax.ShapeDtypeStruct or number (of the program).
-    """
-    lines = []
-    for path in dict.fromkeys((*described, *target)):
-        stored = _kind(described[path]) if path in described else "nothing"
-        expected = "nothing"
-        if path in target:
-            leaf = target[path]
-            dtype = np.dtype(leaf.dtype) if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-            expected = f"{dtype.name}{np.shape(leaf)}"
-        if stored != expected:
-            lines.append(f"{path}: checkpoint has {stored}, this program expects {expected}")
-    return lines
+    def kind(leaf: Any) -> str:
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        return f"{dtype.name}{np.shape(leaf)}"
+
+    stored = {path: _kind(leaf) for path, leaf in described.items()}
+    expected = {path: kind(leaf) for path, leaf in target.items()}
+    return [
+        f"{path}: checkpoint has {stored.get(path, 'nothing')}, this program expects "
+        f"{expected.get(path, 'nothing')}"
+        for path in stored | expected
+        if stored.get(path) != expected.get(path)
+    ]
 
 
 def _kind(leaf: Mapping[str, Any]) -> str:
@@ -172,14 +160,15 @@ def _kind(leaf: Mapping[str, Any]) -> str:
 
 def seal(meta: Meta, described: Leaves, versions: Mapping[str, str]) -> dict[str, Any]:
     """The JSON document of a checkpoint; `versions` are of the libraries that write."""
-    content = {
-        "format": _FORMAT,
-        "meta": dataclasses.asdict(meta),
-        "leaves": dict(described),
-        "versions": dict(versions),
-        "saved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    return sealed(content)
+    return sealed(
+        {
+            "format": _FORMAT,
+            "meta": dataclasses.asdict(meta),
+            "leaves": dict(described),
+            "versions": dict(versions),
+            "saved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+    )
 
 
 def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
@@ -191,17 +180,18 @@ def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
     """
     if not isinstance(document, dict) or "crc32" not in document:
         raise CheckpointError("its meta document is incomplete")
-    content = {key: value for key, value in document.items() if key != "crc32"}
-    if document_checksum(content) != document["crc32"]:
+    if document_checksum(document) != document["crc32"]:
         raise CheckpointError("the checksum of its meta document differs")
-    if content.get("format") != _FORMAT:
+    if document.get("format") != _FORMAT:
         raise StateMismatch(
-            f"the checkpoint has format {content.get('format')}, this program reads {_FORMAT}; "
+            f"the checkpoint has format {document.get('format')}, this program reads {_FORMAT}; "
             "use the version of ssm_jax that wrote it."
         )
-    if fault := _fault(content.get("meta"), content.get("leaves")):
+    meta: Any = document.get("meta")
+    leaves: Any = document.get("leaves")
+    if fault := _fault(meta, leaves):
         raise CheckpointError(f"its meta document is sound but has {fault}")
-    return Meta(**content["meta"]), content["leaves"]
+    return Meta(**meta), leaves
 
 
 def is_number(value: Any) -> bool:
@@ -243,15 +233,11 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
 
 
 def _fault(meta: Any, leaves: Any) -> str | None:
-    """What in a document no `seal` of this format makes, though its checksum is right; or None."""
+    """What in a document no `seal` of this format makes, though its checksum is right."""
     if not isinstance(meta, dict) or meta.keys() != _SOUND.keys():
         return "other fields than a checkpoint's"
-    for name, sound in _SOUND.items():
-        if not sound(meta[name]):
-            return f"{name}={meta[name]!r:.60}"
     if not isinstance(leaves, dict):
         return "no table of leaves"
-    for path, leaf in leaves.items():
-        if not _is_leaf(leaf):
-            return f"the leaf {path}: {leaf!r:.60}"
-    return None
+    wrong = [f"{name}={meta[name]!r:.60}" for name, good in _SOUND.items() if not good(meta[name])]
+    wrong += [f"the leaf {p}: {leaf!r:.60}" for p, leaf in leaves.items() if not _is_leaf(leaf)]
+    return wrong[0] if wrong else None

@@ -28,14 +28,9 @@ _log = logging.getLogger(__name__)
 
 
 class Retention:
-    """The complete steps in a folder.
+    """The complete steps in a folder; the arguments are those of `CheckpointStore`.
 
-    Args:
-      directory: the folder, absolute.
-      keep: newest steps kept, >= 1; the best one is kept besides.
-      metric: the metric that names the best step; None: no step is best.
-      mode: whether a larger or a smaller value is better.
-      ours: whether a checkpoint is of this run; another's is never the best.
+    `ours` says whether a checkpoint is of this run; another's is never the best.
     """
 
     def __init__(
@@ -56,8 +51,9 @@ class Retention:
         return io.list_steps(self._directory)
 
     def add(self, meta: Meta) -> None:
-        """Note what is said of a step that has just been written."""
+        """Note a step that has just been written, and remove what older saves have left."""
         self._metas[meta.step] = meta
+        self.remove_temporary()
 
     def ranked(self) -> list[int]:
         """The steps on the disk that were evaluated with a finite metric, the best first."""

@@ -36,14 +36,11 @@ def analyze(
       path, step: the run's folder, and its checkpoint; see `open.choose_step`.
       out: where figures and analysis.json go; None: `analysis` in the run's folder.
       gradient: whether to take the gradient of the first training batch too.
-      data_dir, files: see `experiment.build`.
+      data_dir, files: see `experiment.build`; for the errors, `open.open_run`.
       argv: the command, for the result.
 
     Returns:
       The result, as analysis.json has it, and the files written.
-
-    Raises:
-      FileNotFoundError, ValueError, CheckpointError: see `open.open_run`.
     """
     folder = path / "analysis" if out is None else out
     check_writable(folder, "folder")
@@ -61,7 +58,7 @@ def analyze(
             "name": experiment.cfg.name,
             "task": experiment.cfg.task,
             "notes": experiment.cfg.notes,
-            "step": opened.step,
+            "step": opened.meta.step,
             "length": experiment.dataset.padded_length,
             "band_edges_rad_per_sample": after["edges"].tolist(),
             "layers": [

@@ -38,12 +38,9 @@ def evaluate_run(
     Args:
       path: the run's folder; nothing is written there.
       split: "train", "val" or "test".
-      step: see `open.choose_step`.
+      step: see `open.choose_step`; for the errors too, `open.open_run`.
       data_dir, files: see `experiment.build`.
       argv: the command, for the result.
-
-    Raises:
-      FileNotFoundError, ValueError, CheckpointError: see `open.open_run`.
     """
     record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)
     cfg = experiment.cfg
@@ -56,7 +53,7 @@ def evaluate_run(
             "task": cfg.task,
             "notes": cfg.notes,
             "split": split,
-            "step": opened.step,
+            "step": opened.meta.step,
             "chosen_as": {"best": best, "newest": "newest"}.get(step, "as asked"),
             **_found(experiment, opened.state, split),
             **experiment.dataset.facts(split),
@@ -77,18 +74,12 @@ def _found(experiment: Experiment, state: TrainState, split: str) -> dict[str, A
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of each example of a split, in the order of `Experiment.eval_batches`, (n,) each.
+    """Of each example of a split, in the order of `Experiment.eval_batches`, (n,) each."""
 
-    Attributes:
-      targets, predicted: classes, 0..K-1.
-      loss: in nats.
-      lengths: steps with the end of sequence, of a pair the more; None: none is padded.
-    """
-
-    targets: np.ndarray
+    targets: np.ndarray  # classes, 0..K-1
     predicted: np.ndarray
-    loss: np.ndarray
-    lengths: np.ndarray | None
+    loss: np.ndarray  # in nats
+    lengths: np.ndarray | None  # with the end of sequence, of a pair the more; None: none is padded
 
 
 def predict(experiment: Experiment, state: TrainState, split: str) -> Predictions:
@@ -171,13 +162,8 @@ def length_table(
 ) -> list[dict[str, Any]]:
     """Accuracy by length: {"lo", "hi", "n", "accuracy", "interval_95"}, from short to long.
 
-    The bins end at the quantiles of the lengths, so that they hold about as many examples each.
-    Equal lengths share a bin; there are fewer bins where there are few different lengths.
-
-    Args:
-      lengths_n: steps of each example.
-      right_n: whether it was predicted right.
-      bins: at most so many.
+    At most so many bins, which end at the quantiles of the lengths, so that they hold about as many
+    examples each. Equal lengths share a bin.
     """
     ends = np.quantile(lengths_n, np.arange(1, bins + 1) / bins, method="inverted_cdf")
     ends = np.unique(ends)

@@ -27,15 +27,12 @@ UNUSABLE = (CheckpointError, ConfigMismatch, StateMismatch)
 class Opened:
     """A checkpoint as it was found.
 
-    Attributes:
-      step: of the checkpoint.
-      state: saved there.
-      lost: {"step", "reason"} of the best one, where it is lost or damaged and this is the next
-        best; else None.
+    `lost` has the "step" and "reason" of the best one, where it is lost or damaged and this is the
+    next best.
     """
 
-    step: int
     state: TrainState
+    meta: Meta
     lost: dict[str, Any] | None = None
 
     def warn(self) -> None:
@@ -43,20 +40,15 @@ class Opened:
         if self.lost is not None:
             warn(
                 f"the checkpoint of step {self.lost['step']}, which has the best evaluation, is "
-                f"lost ({self.lost['reason']}); that of step {self.step}, the next best, takes "
-                "its place."
+                f"lost ({self.lost['reason']}); that of step {self.meta.step}, the next best, "
+                "takes its place."
             )
 
 
 def open_run(
     path: Path, asked: str, *, data_dir: Path, files: Path | None = None
 ) -> tuple[Mapping[str, Any], Experiment, Opened]:
-    """The record, the experiment and a checkpoint of a run.
-
-    Args:
-      path: the run's folder; nothing is written there.
-      asked: see `choose_step`.
-      data_dir, files: see `experiment.build`.
+    """The record, the experiment and a checkpoint of a run, in whose folder nothing is written.
 
     Raises:
       FileNotFoundError: there is no run, no checkpoint, or no data.
@@ -74,15 +66,7 @@ def open_run(
 def rebuild(
     record: Mapping[str, Any], where: Path, *, data_dir: Path, files: Path | None = None
 ) -> Experiment:
-    """The experiment of a run.
-
-    Args:
-      record, where: from `read_record`, and its file.
-      data_dir, files: see `experiment.build`.
-
-    Raises:
-      ValueError: other options or other data than the run's; else as `experiment.build`.
-    """
+    """The experiment of a run, from its record, which is the file `where`."""
     experiment = experiment_lib.build(config_of(record, where), data_dir=data_dir, files=files)
     dataset, data = experiment.dataset, record["data"]
     if dataset.fingerprint != data["fingerprint"]:
@@ -136,75 +120,66 @@ def choose_step(checkpoints: Path, asked: str) -> int:
 def open_checkpoint(experiment: Experiment, checkpoints: Path, asked: str) -> Opened:
     """The checkpoint that is asked for; the next best with a warning, where the best is lost.
 
-    Args:
-      experiment: of the run.
-      checkpoints, asked: as for `choose_step`.
-
     Raises:
       ConfigMismatch, StateMismatch: it is not of this experiment; else as `choose_step`.
       CheckpointError: the checkpoint is damaged, and so is every one that could stand in for it.
     """
     while True:
-        number = choose_step(checkpoints, asked)
-        if asked != "best":
-            return Opened(number, restore(experiment, checkpoints, number))
-        metric = experiment.cfg.train.select_metric
-        mode = experiment.task.metrics[metric]
-        ranked = Retention(checkpoints, keep=1, metric=metric, mode=mode).ranked()
-        try:
-            opened = best_of(number, ranked, lambda s: _restored(experiment, checkpoints, s))
-        except CheckpointError as error:
-            raise _damaged(checkpoints, number, error) from error
+        number, ranked = choose_step(checkpoints, asked), list[int]()
+        if asked == "best":
+            metric = experiment.cfg.train.select_metric
+            mode = experiment.task.metrics[metric]
+            ranked = Retention(checkpoints, keep=1, metric=metric, mode=mode).ranked()
+        opened = restore(experiment, checkpoints, number, ranked)
         # A run that is being trained drops its best step when it has found a better one.
         if opened.lost is None or choose_step(checkpoints, asked) == number:
             opened.warn()
             return opened
 
 
-def best_of(best: int, ranked: Sequence[int], restore: Callable[[int], TrainState]) -> Opened:
+def restore(
+    experiment: Experiment, checkpoints: Path, step: int, ranked: Sequence[int] = ()
+) -> Opened:
+    """The checkpoint of a step, or the first of `ranked` that is sound; as `open_checkpoint`."""
+
+    def restore_step(step: int) -> tuple[TrainState, Meta]:
+        def accept(meta: Meta) -> None:
+            if lines := experiment.identity.differences(meta):
+                raise ConfigMismatch(
+                    f"the checkpoint of step {step} in {checkpoints} is not of the run that the "
+                    f"record beside it describes: {'; '.join(lines)}."
+                )
+
+        return io.restore(checkpoints / str(step), experiment.abstract_state(), accept)
+
+    try:
+        return best_of(step, ranked, restore_step)
+    except CheckpointError as error:
+        raise _damaged(checkpoints, step, error) from error
+
+
+def best_of(
+    best: int, ranked: Sequence[int], restore: Callable[[int], tuple[TrainState, Meta]]
+) -> Opened:
     """The best step that can be restored.
 
     Args:
       best: the step with the best evaluation.
       ranked: the steps that were evaluated and are on the disk, the best first.
-      restore: the state of a step; raises an error of UNUSABLE for one that is damaged or another
-        run's.
-
-    Raises:
-      CheckpointError, ConfigMismatch, StateMismatch: there is none; says why not `best`.
+      restore: raises an error of UNUSABLE for a step that is damaged or another run's; that of
+        `best` is raised where no step is sound.
     """
     first: Exception | None = None
     for step in dict.fromkeys((best, *ranked)):
         try:
-            state = restore(step)
+            state, meta = restore(step)
         except UNUSABLE as error:
             first = first or error
             continue
         reason = " ".join(str(first).split())
-        return Opened(step, state, None if first is None else {"step": best, "reason": reason})
+        return Opened(state, meta, None if first is None else {"step": best, "reason": reason})
     assert first is not None
     raise first
-
-
-def restore(experiment: Experiment, checkpoints: Path, step: int) -> TrainState:
-    """The state saved at a step; raises as `open_checkpoint`."""
-    try:
-        return _restored(experiment, checkpoints, step)
-    except CheckpointError as error:
-        raise _damaged(checkpoints, step, error) from error
-
-
-def _restored(experiment: Experiment, checkpoints: Path, step: int) -> TrainState:
-    def accept(meta: Meta) -> None:
-        if lines := experiment.identity.differences(meta):
-            raise ConfigMismatch(
-                f"the checkpoint of step {step} in {checkpoints} is not of the run that the record "
-                f"beside it describes: {'; '.join(lines)}."
-            )
-
-    state: TrainState
-    state, _ = io.restore(checkpoints / str(step), experiment.abstract_state(), accept)
-    return state
 
 
 def _damaged(checkpoints: Path, step: int, error: CheckpointError) -> CheckpointError:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from ssm_jax import config as config_lib
 from ssm_jax.data.dataset import Dataset, LabelledDataset
@@ -33,11 +32,8 @@ def write_summary(
 ) -> None:
     """Write the result, with all that is needed to read it: what was reduced, the data, the code.
 
-    Args:
-      experiment, workdir: of the run; its record is written.
-      test: means over the test split, of the best checkpoint.
-      best: {"step", "value"} of the evaluation that chose it.
-      lost: {"step", "value", "reason"} of a better one whose checkpoint is lost or damaged.
+    `best` has the "step" and "value" of the evaluation that chose the checkpoint, `lost` also the
+    "reason" of a better one that is lost.
     """
     cfg, dataset = experiment.cfg, experiment.dataset
     record = parse_json(workdir.record.read_text())
@@ -63,13 +59,7 @@ def write_summary(
 def mark_done(
     experiment: Experiment, workdir: Workdir, test: Mapping[str, float], files: Stamps
 ) -> None:
-    """Declare the run finished: the same command then has nothing left to do.
-
-    Args:
-      experiment, workdir: of the run; its summary is written.
-      test: means over the test split.
-      files: stamps of log and diagnostics.
-    """
+    """Declare the run finished, whose summary is written; `files` are the stamps of its logs."""
     stamps = {**files, workdir.summary.name: stamp_of(workdir.summary.read_bytes())}
     digest = config_lib.digest(experiment.cfg)
     _write(workdir.done_mark, {"test": dict(test), "config_digest": digest, "files": stamps})
@@ -85,13 +75,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def below_reference(experiment: Experiment, step: int, found: Mapping[str, float]) -> str | None:
-    """A warning if an evaluation is far below what was published for so many epochs; else None.
-
-    Args:
-      experiment: its `cfg.reference` has the published point.
-      step: optimizer steps done.
-      found: the means of the evaluation on the selection split.
-    """
+    """A warning if an evaluation is far below `cfg.reference`, published for so many epochs."""
     reference, epoch = experiment.cfg.reference, step / experiment.steps_per_epoch
     bound = reference.accuracy - reference.margin
     if reference.accuracy == 0 or epoch < reference.epoch or found["accuracy"] >= bound:
@@ -106,24 +90,17 @@ def below_reference(experiment: Experiment, step: int, found: Mapping[str, float
 def draw(
     experiment: Experiment, workdir: Workdir, state: TrainState, folder: Path | None = None
 ) -> list[Path]:
-    """Draw the figures of a run: its curves, and its first state against `state`.
-
-    Args:
-      experiment, workdir: of the run.
-      state: of the same experiment.
-      folder: where; None: the run's own folder of figures.
-    """
+    """Draw the figures of a run: its curves, and its first state against `state`; their paths."""
     # Here, because matplotlib takes half a second to import and most processes draw nothing.
     from ssm_jax.analysis.bands import band_edges
     from ssm_jax.analysis.spectra import layers_of
     from ssm_jax.plots import draw_run
 
-    fresh = experiment.fresh_state()
     return draw_run(
         folder or workdir.figures,
         rows=read_metrics(workdir.metrics),
-        before=layers_of(nnx.merge(experiment.graphdef, fresh.params, fresh.stats)),
-        after=layers_of(nnx.merge(experiment.graphdef, state.params, state.stats)),
+        before=layers_of(experiment.model(experiment.fresh_state())),
+        after=layers_of(experiment.model(state)),
         length=experiment.filter_period // 2,
         title=experiment.cfg.name,
         metric=experiment.task.headline,
@@ -142,12 +119,8 @@ def diverged(
 ) -> FloatingPointError:
     """Find what is not finite, save what is needed to look into it, and return the error to raise.
 
-    Args:
-      experiment, workdir: of the run.
-      step: the step whose loss or gradient is not finite.
-      state: the one before that step; the train step has kept it.
-      values: the metrics of that step.
-      last_finite: the step before and its loss; None if there was none in this process.
+    `step` has the `values` that are not finite; `state` is that before it, which the train step has
+    kept; `last_finite` the step before and its loss, if there was one in this process.
     """
     indices_B, length = experiment.order.batch(step - 1)
     rows = experiment.dataset.gather("train", indices_B, length)

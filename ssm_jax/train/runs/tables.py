@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ssm_jax.tables import to_screen
+from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.train.checkpoint.manifest import flatten
 from ssm_jax.train.experiment import Experiment, timed_compile
 from ssm_jax.train.optim import GroupRow
@@ -88,30 +88,29 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
     console = _console()
     # Titles stand alone: rich would fold them to the width of their tables.
     console.print(f"{result['name']}: {result['split']} split, step {result['step']:,}")
-    console.print(_summary(result))
-    if "confusion" not in result:
-        return
-    console.print("Confusion: rows true, columns predicted; percent of the row, and examples")
-    console.print(_confusion(result))
+    summary = Table(box=box.SIMPLE_HEAD, show_header=False)
+    summary.add_column(style="dim", no_wrap=True)
+    summary.add_column(overflow="fold")
+    for name, text in _summary(result).items():
+        if text:
+            summary.add_row(name, text)
+    console.print(summary)
+    if "confusion" in result:
+        console.print("Confusion: rows true, columns predicted; percent of the row, and examples")
+        console.print(_confusion(result))
     if "lengths" in result:
         console.print("Accuracy by length (steps with the end of sequence)")
-        rows = [
-            (
-                f"{row['lo']:,} - {row['hi']:,}" if row["lo"] < row["hi"] else f"{row['lo']:,}",
-                f"{row['n']:,}",
-                f"{row['accuracy']:.4f}",
-                _interval(row["interval_95"]),
-            )
-            for row in result["lengths"]
-        ]
-        head = ("length", "examples", "accuracy", "95 % interval")
-        console.print(to_screen(head, rows, no_wrap=True, plain=True))
+        columns: Columns = {
+            "length": lambda row: " - ".join(f"{n:,}" for n in sorted({row["lo"], row["hi"]})),
+            "examples": "{n:,}",
+            "accuracy": "{accuracy:.4f}",
+            "95 % interval": lambda row: _interval(row["interval_95"]),
+        }
+        rows = cells(columns, result["lengths"])
+        console.print(to_screen(columns, rows, no_wrap=True, plain=True))
 
 
-def _summary(result: Mapping[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+def _summary(result: Mapping[str, Any]) -> dict[str, str]:
     run, now = result["run"], result["evaluation"]
     if "accuracy" in result:
         interval = _interval(result["accuracy_interval_95"])
@@ -122,7 +121,7 @@ def _summary(result: Mapping[str, Any]) -> Table:
         }
     else:
         found = {name: f"{value:.4g}" for name, value in result["metrics"].items()}
-    rows = {
+    return {
         **found,
         "examples": f"{result['examples']:,}",
         "checkpoint": f"step {result['step']:,} ({result['chosen_as']})",
@@ -131,41 +130,28 @@ def _summary(result: Mapping[str, Any]) -> Table:
         "evaluated by": f"code {_code(now['git'])}, {now['devices']['kind']}",
         "notes": result["notes"],
     }
-    for name, text in rows.items():
-        if text:
-            table.add_row(name, text)
-    return table
 
 
 def _confusion(result: Mapping[str, Any]) -> Table:
     """Rows are true classes; a cell has the percent of its row above the count."""
     classes = result["classes"]
-
-    def cell(count: int, support: int, right: bool) -> Text:
-        # Zeros are left out: where a model errs shows then at a glance.
-        text = f"{100 * count / support:.1f}\n{count:,}" if count else "\n"
-        return Text(text, style="bold" if right else "")
-
-    rows = [
-        (
-            Text(f"{true['class']}", style="bold"),
-            *(
-                cell(count, true["support"], named["class"] == true["class"])
-                for count, named in zip(counts, classes, strict=True)
-            ),
-            f"\n{true['support']:,}",
-        )
-        for true, counts in zip(classes, result["confusion"], strict=True)
-    ]
     head = ("true", *(f"{entry['class']}" for entry in classes), "all")
-    table = to_screen(head, rows, no_wrap=True, plain=True)
+    table = to_screen(head, (), no_wrap=True, plain=True)
+    for entry, counts in zip(classes, result["confusion"], strict=True):
+        # Zeros are left out: where a model errs shows then at a glance.
+        row = [
+            Text(f"{100 * count / entry['support']:.1f}\n{count:,}" if count else "\n")
+            for count in counts
+        ]
+        row[entry["class"]].stylize("bold")
+        table.add_row(Text(f"{entry['class']}", "bold"), *row, f"\n{entry['support']:,}")
     table.add_section()
-    named = [f"{entry['predicted']:,}" for entry in classes]
-    table.add_row(Text("all", style="bold"), *named, f"{result['examples']:,}")
+    named = (f"{entry['predicted']:,}" for entry in classes)
+    table.add_row(Text("all", "bold"), *named, f"{result['examples']:,}")
     for name in ("precision", "recall"):
         rates = (entry[name] for entry in classes)
-        cells = ("-" if rate is None else f"{100 * rate:.1f}" for rate in rates)
-        table.add_row(Text(name, style="bold"), *cells, "")
+        shown = ("-" if rate is None else f"{100 * rate:.1f}" for rate in rates)
+        table.add_row(Text(name, "bold"), *shown, "")
     return table
 
 
@@ -181,61 +167,48 @@ def _code(git: Mapping[str, Any]) -> str:
 
 def print_analysis(result: Mapping[str, Any]) -> None:
     """Print a result of `analyze.analyze` to stdout."""
-    console = _console()
+    console, layers, ends = _console(), result["layers"], ("before", "after")
     edges = result["band_edges_rad_per_sample"]
     bands = [f"{low:.3g}-{high:.3g}" for low, high in itertools.pairwise(edges)]
-    layers = result["layers"]
 
-    def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    def table(title: str, head: Sequence[str], row: Any, entries: Any = layers) -> None:
         console.print(title)
-        console.print(to_screen(("layer", *columns), rows, words={0}, plain=True))
-
-    def change(layer: Mapping[str, Any], quantity: str, form: str) -> list[str]:
-        """Of each band, before > after."""
-        after = layer["after"][quantity]
-        before = layer["before"][quantity] or [None] * len(after)
-        pairs = zip(before, after, strict=True)
-        return [f"{'-' if a is None else format(a, form)} > {b:{form}}" for a, b in pairs]
+        rows = [(entry["layer"], *row(entry)) for entry in entries]
+        console.print(to_screen(("layer", *head), rows, words={0}, plain=True))
 
     console.print(f"{result['name']}: step {result['step']:,}, L = {result['length']:,}")
-    for quantity, title in (
-        ("variation", "Total variation of the transfer function, median of the channels"),
-        ("energy", "Energy, median of the channels"),
-    ):
-        rows = [(layer["layer"], *change(layer, quantity, ".3g")) for layer in layers]
-        table(f"{title}, before > after, by band in rad per sample", bands, rows)
-    drifts = {
-        "drift_im": "Im a dt, rad",
-        "drift_re": "Re a dt",
-        "drift_spacings": "Im a, spacings",
-        "drift_with_dt": "with dt, rad",
-    }
-    rows = [
-        (
-            layer["layer"],
-            *(_pair(layer["after"][quantity]) for quantity in drifts),
-            " > ".join(f"{layer[when]['aliased']:.1%}" for when in ("before", "after")),
-        )
-        for layer in layers
-    ]
-    title = "Poles: |change of Im a| and of Re a, times the first dt; median / max"
-    table(title, (*drifts.values(), "aliased"), rows)
-    ends = ("before", "after")
-    rows = [
-        (layer["layer"], *(" / ".join(f"{b:.3g}" for b in layer[when]["beta"]) for when in ends))
-        for layer in layers
-    ]
-    table("Filter: beta of the channels, least / median / most", ends, rows)
-    taken = [layer for layer in layers if layer["after"]["gradient_share"] is not None]
+    what = "median of the channels, before > after, by band in rad per sample"
+    title = f"Total variation of the transfer function, {what}"
+    table(title, bands, lambda entry: _changes(entry, "variation", ".3g"))
+    table(f"Energy, {what}", bands, lambda entry: _changes(entry, "energy", ".3g"))
+    drifts = ("drift_im", "drift_re", "drift_spacings", "drift_with_dt")
+    table(
+        "Poles: |change of Im a| and of Re a, times the first dt; median / max",
+        ("Im a dt, rad", "Re a dt", "Im a, spacings", "with dt, rad", "aliased"),
+        lambda entry: (
+            *(_pair(entry["after"][quantity]) for quantity in drifts),
+            " > ".join(f"{entry[end]['aliased']:.1%}" for end in ends),
+        ),
+    )
+    title = "Filter: beta of the channels, least / median / most"
+    table(title, ends, lambda e: (" / ".join(f"{b:.3g}" for b in e[end]["beta"]) for end in ends))
+    taken = [entry for entry in layers if entry["after"]["gradient_share"] is not None]
     if not taken:
         console.print(
             "Gradient: not taken; either --nogradient, fixed poles, or layers other than S4D and "
             "S4 that the model calls."
         )
         return
-    rows = [(layer["layer"], *change(layer, "gradient_share", ".1%")) for layer in taken]
     title = "Gradient by Im a: share of each band, first training batch, before > after"
-    table(title, bands, rows)
+    table(title, bands, lambda entry: _changes(entry, "gradient_share", ".1%"), taken)
+
+
+def _changes(entry: Mapping[str, Any], quantity: str, form: str) -> list[str]:
+    """Of each band, before > after."""
+    after = entry["after"][quantity]
+    before = entry["before"][quantity] or [None] * len(after)
+    pairs = zip(before, after, strict=True)
+    return [f"{'-' if a is None else format(a, form)} > {b:{form}}" for a, b in pairs]
 
 
 def _pair(drift: Mapping[str, float] | None) -> str:
