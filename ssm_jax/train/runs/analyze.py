@@ -42,6 +42,10 @@ def analyze(
     Returns:
       The result, as analysis.json has it, and the files written.
     """
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path}; give that of a run, or WORKDIR/checkpoints/STEP."
+        )
     folder = path / "analysis" if out is None else out
     check_writable(folder, "folder")
     record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)
