@@ -1,8 +1,11 @@
-"""Write the tables of README.md and docs/ from results/.
+"""Write the tables of README.md and docs/ from results/, and stamp the figures in results/.
 
-    python scripts/update_readme.py            # --check only says whether they are up to date
+    python scripts/update_readme.py            # --check only says whether all is up to date
+    python scripts/update_readme.py --accept=waves/errors.png
 
-Each table stands between `<!-- results:NAME -->` and `<!-- end -->`.
+Each table stands between `<!-- results:NAME -->` and `<!-- end -->`. A figure that is older than
+its numbers, or than the function that draws it, is an error: draw it again, or --accept it where it
+would look the same.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import ablation, bias, measured, runs
+from readme import bias, figures, measured
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -19,14 +22,14 @@ from ssm_jax.config.argv import Flag
 
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
-    "listops_small": runs.listops_small,
-    "activations": runs.activations,
-    "lra": runs.lra,
-    "data": runs.data,
+    "listops_small": measured.listops_small,
+    "activations": measured.activations,
+    "lra": measured.lra,
+    "data": measured.data,
     "memory": measured.memory,
     "buckets": measured.buckets,
-    "resume": runs.resume,
-    "damage": runs.damage,
+    "resume": measured.resume,
+    "damage": measured.damage,
     "kernel_accuracy": measured.kernel_accuracy,
     "layer_accuracy": measured.layer_accuracy,
     "bench_layers": measured.bench_layers,
@@ -37,9 +40,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "waves": bias.wave_errors,
     "one_pole": bias.one_pole,
     "claims": bias.claims,
-    "ablation": ablation.ablation,
-    "spectrum": ablation.spectrum,
-    "windows": ablation.windows,
+    "ablation": measured.ablation,
+    "spectrum": measured.spectrum,
+    "windows": measured.windows,
 }
 
 
@@ -49,22 +52,27 @@ def filled(text: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    flags = (Flag("check", "change nothing; exit 1 if a table is out of date", False, bool),)
+    flags = (
+        Flag("check", "change nothing; exit 1 if a table or figure is out of date", False, bool),
+        Flag("accept", "figure in results/ to stamp, though it was not drawn again"),
+    )
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
-    stale = 0
+    faults = []
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text()
         new = filled(text)
         if page.parent != ROOT:  # the tables' links begin at the project's folder
             new = BLOCK.sub(lambda block: block[0].replace("](results/", "](../results/"), new)
-        if new == text:
-            continue
-        if values["check"]:
-            print(f"{page.name} is out of date; run scripts/update_readme.py", file=sys.stderr)
-            stale = 1
-        else:
+        if new != text and values["check"]:
+            faults.append(f"{page.name} is out of date; run scripts/update_readme.py")
+        elif new != text:
             page.write_text(new)
-    return stale
+    if values["accept"] is not None:
+        figures.accept(values["accept"])
+    faults += figures.check(stamp=not values["check"])
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -1,94 +1,77 @@
-"""Tables of what shows a frequency bias: denoising, waves, one pole."""
+"""Tables of what shows a frequency bias: denoising, waves, one pole, and the four claims."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from readme.common import load, table, where
-from ssm_jax.stories.denoise import run as denoise
-from ssm_jax.stories.waves import run as waves
-from ssm_jax.tables import cells
-
-
-def _one(path: str) -> tuple[str, dict[str, Any]] | None:
-    return next(iter(load(path).items()), None)
-
-
-def _seeds(result: dict[str, Any]) -> str:
-    seeds = list(result["cells"][0]["seeds"])
-    if len(seeds) == 1:
-        return f"Seed {seeds[0]}."
-    return f"Means over the seeds {', '.join(seeds)}, with the least and the most."
+from readme.common import Result, load, table, where
+from ssm_jax.stories.denoise.run import COLUMNS as DENOISE
+from ssm_jax.stories.waves.run import COLUMNS as WAVES
+from ssm_jax.tables import Columns, to_markdown
 
 
 def denoise_story() -> str:
-    return _study("denoise/story.json", denoise)
+    return _story("denoise/story.json", DENOISE)
 
 
 def denoise_grid() -> str:
-    return _study("denoise/grid.json", denoise)
+    return _story("denoise/grid.json", DENOISE)
 
 
 def wave_errors() -> str:
-    return _study("waves/waves.json", waves, " The guess 1/2 errs by 0.25.")
+    return _story("waves/waves.json", WAVES, " The guess 1/2 errs by 0.25.")
 
 
-def _study(file: str, study: Any, more: str = "") -> str:
-    """The table of a module of ssm_jax.stories."""
-    if (found := _one(file)) is None:
-        return "Not run.\n"
-    path, result = found
-    note = f"\n{result['notes']} {_seeds(result)}{more}\n"
-    return table(study.COLUMNS, cells(study.COLUMNS, result["cells"])) + note + where(result, path)
+def _story(file: str, columns: Columns, more: str = "") -> str:
+    """The table of a story, with what is reduced, the seeds, and where it was measured."""
+    tables = []
+    for result in load(file):
+        seeds = list(result["cells"][0]["seeds"])
+        text = f"Means over the seeds {', '.join(seeds)}, with the least and the most."
+        text = f"Seed {seeds[0]}." if len(seeds) == 1 else text
+        note = f"\n{result['notes']} {text}{more}\n"
+        tables.append(table(columns, result["cells"]) + note + where(result))
+    return "\n".join(tables) or "Not run.\n"
 
 
 def one_pole() -> str:
-    if (found := _one("theory/one_pole.json")) is None:
-        return "Not run.\n"
-    path, result = found
-    wishes = {row["beta"]: row for row in result["wishes"]}
-    rows = [
-        (
-            f"{row['beta']:g}",
-            f"{row['slope']:.3f}",
-            f"{row['law']:g}",
-            f"{wishes[row['beta']]['slope']:.3f}",
-            f"{wishes[row['beta']]['law']:g}",
-            f"{row['worst_gradient_error']:.0e}",
+    columns: Columns = {
+        "beta": "{beta:g}",
+        "band: exponent measured": "{slope:.3f}",
+        "beta - 2": "{law:g}",
+        "difference before the filter: measured": "{wish[slope]:.3f}",
+        "2 beta - 2": "{wish[law]:g}",
+        "gradient against the formula, relative": "{worst_gradient_error:.0e}",
+    }
+    tables = []
+    for result in load("theory/one_pole.json"):
+        wishes = {row["beta"]: row for row in result["wishes"]}
+        rows = [{**row, "wish": wishes[row["beta"]]} for row in result["bands"]]
+        arrival = result["arrival"]
+        pairs = zip(arrival["steps"], arrival["steps_by_formula"], strict=True)
+        worst = max(abs(steps / formula - 1) for steps, formula in pairs)
+        note = (
+            f"\nA whole pole as target, at distances {arrival['distance'][0]:g} to "
+            f"{arrival['distance'][-1]:g}: the steps until half of the way is done are within "
+            f"{worst:.1%} of the formula; their exponent at the far end is {arrival['slope']:.2f} "
+            "(law: 4).\n"
         )
-        for row in result["bands"]
-    ]
-    head = (
-        "beta", "band: exponent measured", "beta - 2", "difference before the filter: measured",
-        "2 beta - 2", "gradient against the formula, relative",
-    )  # fmt: skip
-    arrival = result["arrival"]
-    worst = max(
-        abs(steps / formula - 1)
-        for steps, formula in zip(arrival["steps"], arrival["steps_by_formula"], strict=True)
-    )
-    note = (
-        f"\nA whole pole as target, at distances {arrival['distance'][0]:g} to "
-        f"{arrival['distance'][-1]:g}: the steps until half of the way is done are within "
-        f"{worst:.1%} of the formula; their exponent at the far end is {arrival['slope']:.2f} "
-        "(law: 4).\n"
-    )
-    return table(head, rows) + note + where(result, path)
+        tables.append(table(columns, rows) + note + where(result))
+    return "\n".join(tables) or "Not run.\n"
 
 
 def claims() -> str:
     """The four claims of the paper, each with what was measured here."""
-    names = ("denoise/grid", "denoise/story", "waves/waves", "diagnostics/listops_small")
-    files = [_one(f"{name}.json") for name in (*names, "theory/one_pole")]
-    if None in files:
+    files = (
+        "denoise/grid", "denoise/story", "waves/waves", "diagnostics/listops_small",
+        "theory/one_pole",
+    )  # fmt: skip
+    results = [result for file in files for result in load(f"{file}.json")]
+    if len(results) < len(files):
         return "Not run.\n"
-    grid, story, wave, run, pole = (file[1] for file in files if file is not None)
-    of_grid, of_story, of_wave, of_run, of_pole = (
-        f"[file]({file[0]})" for file in files if file is not None
-    )
+    grid, story, wave, run, pole = results
 
-    def cell(result: dict[str, Any], alpha: float, beta: float) -> dict[str, Any]:
+    def cell(result: Result, alpha: float, beta: float) -> Result:
         near = [c for c in result["cells"] if abs(c["alpha"] - alpha) < 0.01 * alpha]
         return next(c for c in near if c["beta"] == beta)
 
@@ -107,7 +90,7 @@ def claims() -> str:
             f"Waves, alpha = 1, beta = 0: errors {errors(1, 0, 1, 16)} at 1 and 16 rad/s, "
             f"{errors(1, 0, 256, 4096)} at 256 and 4,096. Denoising: of low stripes "
             f"{cell(story, 1, 0)['bias']:,.0f} times as much passes as of high ones",
-            f"supports: {of_wave}, {of_story}",
+            f"supports: {wave['file']}, {story['file']}",
         ),
         (
             "Training does not move it",
@@ -115,14 +98,14 @@ def claims() -> str:
             f"{max(d['max'] for d in drift):.1%} of the distance to its neighbour, half of those "
             f"of any layer by less than {max(d['median'] for d in drift):.1%}. One pole: the pull "
             f"falls with the power {pole['bands'][2]['slope']:.2f} of the distance (law: -2)",
-            f"supports: {of_run}, {of_pole}",
+            f"supports: {run['file']}, {pole['file']}",
         ),
         (
             "alpha moves it",
             f"Waves, alpha = 100, beta = 1: errors {errors(100, 1, 1, 4096)} at 1 and 4,096 rad/s: "
             f"reversed. Denoising, beta = 0, low / high: {bias(1, 0)} at alpha = 1, {bias(10, 0)} "
             f"at 10, {bias(flip, 0)} at 156; but {bias(1 / 3, 0)} at 1/3, hardly a change",
-            f"supports: {of_wave}, {of_grid}",
+            f"supports: {wave['file']}, {grid['file']}",
         ),
         (
             "beta moves it",
@@ -131,7 +114,7 @@ def claims() -> str:
             + ". One pole, exponents of the pull at the same beta: "
             + ", ".join(f"{row['slope']:.2f}" for row in pole["bands"])
             + " (law: beta - 2)",
-            f"supports: {of_grid}, {of_pole}",
+            f"supports: {grid['file']}, {pole['file']}",
         ),
     ]
-    return table(("claim", "measured here", "verdict, results"), rows)
+    return to_markdown(("claim", "measured here", "verdict, results"), rows)

@@ -1,48 +1,48 @@
-"""Reading results, and the shape of a table."""
+"""Reading results, and the tables of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ssm_jax.tables import to_markdown
+from ssm_jax.lra.report.results import device_of
+from ssm_jax.tables import Columns, cells, to_markdown
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 
-
-def load(pattern: str) -> dict[str, Any]:
-    """The JSON documents that match, by path relative to the project, in order."""
-    paths = sorted(RESULTS.glob(pattern))
-    return {str(path.relative_to(ROOT)): json.loads(path.read_text()) for path in paths}
+Result = dict[str, Any]
 
 
-def table(head: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, or words that say that there is nothing in it."""
-    return to_markdown(head, rows) if rows else "Not run.\n"
+def load(pattern: str) -> list[Result]:
+    """The JSON documents that match, in the order of their paths.
+
+    Each with its "file" as a link, its "device", and its "commit", marked if the code differed.
+    """
+    found = []
+    for path in sorted(RESULTS.glob(pattern)):
+        result = json.loads(path.read_text())
+        git = result.get("git", {})
+        commit = (git.get("commit") or "none")[:9] + (" + changes" if git.get("dirty") else "")
+        about = {"commit": commit, "device": device_of(result.get("devices", {}))}
+        found.append({**result, **about, "file": f"[file]({path.relative_to(ROOT)})"})
+    return found
 
 
-def commit_of(result: dict[str, Any]) -> str:
-    """The commit, marked if the code differed from it."""
-    commit = (result["git"]["commit"] or "none")[:9]
-    return commit + (" + changes" if result["git"]["dirty"] else "")
+def table(columns: Columns, items: Iterable[Result]) -> str:
+    """A Markdown table with a row for each item, or words that say that there is none."""
+    rows = cells(columns, items)
+    return to_markdown(columns, rows) if rows else "Not run.\n"
 
 
-def device_of(result: dict[str, Any]) -> str:
-    """What it ran on."""
-    devices = result["devices"]
-    if devices["platform"] == "cpu":
-        model = f" ({devices['cpu']})" if devices.get("cpu") else ""
-        return f"{devices['cpu_cores']} CPU cores{model}"
-    return f"{devices['count']} x {devices['kind']}"
-
-
-def milliseconds(times: dict[str, float]) -> str:
-    return f"{times['median']:,.0f} ({times['min']:,.0f})"
-
-
-def where(result: dict[str, Any], path: str) -> str:
+def where(result: Result) -> str:
     """Device, commit and file of a table's rows, as a line under it."""
-    return f"\n{device_of(result)}, commit {commit_of(result)}, [file]({path}).\n"
+    return "\n{device}, commit {commit}, {file}.\n".format_map(result)
+
+
+def per_file(pattern: str, columns: Columns, rows: str = "rows") -> str:
+    """A table for each file that matches: its rows in the columns, and where they were measured."""
+    tables = [table(columns, result[rows]) + where(result) for result in load(pattern)]
+    return "\n".join(tables) or "Not run.\n"

@@ -1,105 +1,260 @@
-"""Tables of errors, times and memory."""
+"""Tables of runs, of their data, and of errors, times and memory: columns of results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from readme.common import load, milliseconds, table, where
-
-WAYS = ("conv", "scan", "prefill", "step")
-Row = dict[str, Any]
+from readme.common import Result, load, per_file, table, where
+from ssm_jax.lra.published import ANCHORS, COLUMNS
+from ssm_jax.sweep.results import caption, to_markdown
+from ssm_jax.tables import Columns
 
 
-def per_file(pattern: str, columns: dict[str, Callable[[Row], str]], rows: str = "rows") -> str:
-    """A table for each file that matches: its rows in the columns, and where they were measured."""
-    tables = [
-        table(
-            tuple(columns),
-            [tuple(cell(row) for cell in columns.values()) for row in result[rows]],
-        )
-        + where(result, path)
-        for path, result in load(pattern).items()
-    ]
+def listops_small() -> str:
+    columns: Columns = {
+        "seed": "{seed}",
+        "test accuracy": "{test[accuracy]:.1%}",
+        "majority class": "{majority_rate:.1%}",
+        "steps": "{steps:,}",
+        "device": "{device}",
+        "commit": "{commit}",
+        "": "{file}",
+    }
+    results = load("listops_small/seed*.json")
+    notes = sorted({result["notes"] for result in results})
+    return "\n".join(notes) + "\n\n" + table(columns, results)
+
+
+def activations() -> str:
+    """The same runs with activations in half precision."""
+    full = {result["seed"]: result["test"] for result in load("listops_small/seed*.json")}
+    columns: Columns = {
+        "seed": "{seed}",
+        "float32": "{full[accuracy]:.1%}",
+        "bfloat16": "{test[accuracy]:.1%}",
+        "commit": "{commit}",
+        "": "{file}",
+    }
+    half = load("activations/bfloat16_seed*.json")
+    return table(columns, [{**result, "full": full[result["seed"]]} for result in half])
+
+
+def lra() -> str:
+    """Runs of the Long Range Arena in its order; what each reduces is under the table."""
+    tuned = next(anchor.scores for anchor in ANCHORS if anchor.model.startswith("S4D-FT"))
+    columns: Columns = {
+        "task": lambda result: COLUMNS[result["task"]],
+        "arm": lambda result: result["name"].split(":")[1],
+        "data": "{data[source]}",
+        "test accuracy, reduced": "{test[accuracy]:.1%}",
+        "majority class": "{majority_rate:.1%}",
+        "steps": "{steps:,}",
+        "published, full size (S4D-FT)": lambda result: f"{tuned[result['task']].mean} %",
+        "device": "{device}",
+        "commit": "{commit}",
+        "": "{file}",
+    }
+    order = list(COLUMNS)
+    results = sorted(load("lra/*_reduced.json"), key=lambda result: order.index(result["task"]))
+    notes = [f"* {COLUMNS[result['task']]}: {result['notes']}\n" for result in results]
+    return table(columns, results) + "\n" + "".join(dict.fromkeys(notes))
+
+
+def data() -> str:
+    """One row for each prepared data set."""
+
+    def shares(result: Result) -> str:
+        train = result["splits"]["train"]
+        parts = [100 * n / train["examples"] for n in train["classes"]]
+        return f"{min(parts):.1f} to {max(parts):.1f} %"
+
+    def steps(result: Result) -> str:
+        splits = result["splits"]
+        most = max(split["steps"]["most"] for split in splits.values())
+        return f"{splits['train']['steps']['mean']:,.0f} / {most:,}"
+
+    columns: Columns = {
+        "task": "{task}",
+        "source": "{source}",
+        "train / val / test": lambda result: " / ".join(
+            f"{split['examples']:,}" for split in result["splits"].values()
+        ),
+        "steps: mean / most": steps,
+        "token ids": lambda result: str(result["token_ids"] or "-"),
+        "shares of the classes": shares,
+        "size": lambda result: f"{result['bytes'] / 1e6:,.0f} MB",
+        "prepared in": "{seconds:,.0f} s",
+        "commit": "{commit}",
+        "": "{file}",
+    }
+    return table(columns, load("data/*.json"))
+
+
+def resume() -> str:
+    def compared(result: Result) -> str:
+        leaves = f" and {result['leaves']} leaves" if result["leaves"] else ""
+        return f"{result['metrics_lines']} lines{leaves}"
+
+    columns: Columns = {
+        "config": "{config}",
+        "steps": "{steps:,}",
+        "interruptions": "{kills}",
+        "by": lambda result: ", ".join(f"{n} {name}" for name, n in result["signals"].items()),
+        "compared": compared,
+        "to the bit": lambda result: "equal" if result["equal"] else "NOT equal",
+        "": "{file}",
+    }
+    return table(columns, [result for result in load("resume/*.json") if "kills" in result])
+
+
+DAMAGE = {  # how outcomes of benchmarks/damage.py begin, and their column
+    "the same result": "the same result",
+    "the next best": "the next best, said",
+    "refused": "refused, and the way on works",
+    "stopped": "stopped, then the same result",
+    "survived": "survived, the same result",
+}
+
+
+def damage() -> str:
+    def count(result: Result, start: str) -> int:
+        return sum(n for outcome, n in result["outcomes"].items() if outcome.startswith(start))
+
+    def wrong(result: Result) -> str:
+        return str(len(result["cases"]) - sum(count(result, start) for start in DAMAGE))
+
+    columns: Columns = {
+        "config": "{config}",
+        "cases": lambda result: str(len(result["cases"])),
+        **{
+            head: lambda result, start=start: str(count(result, start))
+            for start, head in DAMAGE.items()
+        },
+        "wrong": wrong,
+        "commit": "{commit}",
+        "": "{file}",
+    }
+    return table(columns, [result for result in load("resume/*.json") if "outcomes" in result])
+
+
+def ablation() -> str:
+    """A table for each sweep, with what is reduced and where it was measured."""
+    tables = []
+    for result in load("ablation/*.json"):
+        notes = f"\n{result['notes']}" if result["notes"] else ""
+        foot = f"\n{caption(result)}{notes}\n{where(result)}"
+        tables.append(f"`{result['name']}`\n\n{to_markdown(result)}{foot}")
     return "\n".join(tables) or "Not run.\n"
 
 
-MEMORY: dict[str, Callable[[Row], str]] = {"memory": lambda row: f"{row['peak_mib']:,} MiB"}
-LENGTH: dict[str, Callable[[Row], str]] = {"L": lambda row: f"{row['length']:,}"}
-COMPILE: dict[str, Callable[[Row], str]] = {"compile": lambda row: f"{row['compile_s']:.1f} s"}
-OVER_FLOOR: dict[str, Callable[[Row], str]] = {"x floor": lambda row: f"{row['over_floor']:.2f}"}
+def spectrum() -> str:
+    """One row for each spectrum: slope, bands of energy, and the starting alpha and beta."""
+
+    def start(result: Result) -> Result:
+        window = next(w for w in result["windows"] if w["alpha"] == result["alpha"])
+        return {**result, "start": window, "task": result["name"].split(":")[0]}
+
+    columns: Columns = {
+        "task": "{task}",
+        "inputs": "{inputs}",
+        "gamma": "{fit[gamma]:.2f} ± {fit[half_width]:.2f}",
+        "50 / 90 / 99 % of the energy below, rad per sample": lambda result: " / ".join(
+            f"{result['energy_below'][share]:.2f}" for share in ("0.5", "0.9", "0.99")
+        ),
+        "beta": "{beta:.2f}",
+        "alpha": "{alpha:.2g}",
+        "modes beyond Nyquist": "{start[aliased]:.0%} of {layer[d_state]}",
+        "energy within reach": "{start[reached]:.0%}",
+        "commit": "{commit}",
+        "": "{file}",
+    }
+    return table(columns, map(start, load("spectrum/*.json")))
+
+
+def windows() -> str:
+    """For each spectrum and alpha, what the modes of a new layer see of it."""
+    rows = [
+        {
+            **window,
+            "task": result["name"].split(":")[0],
+            "mark": " (start)" if window["alpha"] == result["alpha"] else "",
+            **{key: result[key] for key in ("layer", "file")},
+        }
+        for result in load("spectrum/*.json")
+        for window in result["windows"]
+    ]
+    columns: Columns = {
+        "task": "{task}",
+        "alpha": "{alpha:.3g}{mark}",
+        "highest mode, rad per sample": "{lowest:.3g} to {highest:.3g}",
+        "modes beyond Nyquist": "{aliased:.0%}",
+        "channels without such": "{clean:.0%}",
+        "energy within reach": "{reached:.0%}",
+        "modes in the 90 % band": "{within:.1f} of {layer[d_state]}",
+        "": "{file}",
+    }
+    return table(columns, rows)
 
 
 def kernel_accuracy() -> str:
     """Largest errors by alpha and length; the denoising model has a column of its own length."""
     tables = []
-    for path, result in load("accuracy.json").items():
+    for result in load("accuracy.json"):
         lengths = sorted({row["length"] for row in result["kernel"]})
-        by_alpha: dict[float, dict[int, float]] = {}
-        for row in result["kernel"]:
-            by_alpha.setdefault(row["alpha"], {})[row["length"]] = row["max"]
-        rows = [
-            (f"{alpha:.4g}", *(f"{e[n]:.1e}" if n in e else "" for n in lengths))
-            for alpha, e in sorted(by_alpha.items())
-        ]
-        head = ("alpha", *(f"L = {length:,}" for length in lengths))
-        tables.append(table(head, rows) + where(result, path))
+        errors = {(row["alpha"], row["length"]): row["max"] for row in result["kernel"]}
+        columns: Columns = {
+            "alpha": lambda alpha: f"{alpha:.4g}",
+            **{
+                f"L = {n:,}": lambda alpha, n=n, errors=errors: (
+                    f"{errors[alpha, n]:.1e}" if (alpha, n) in errors else ""
+                )
+                for n in lengths
+            },
+        }
+        tables.append(table(columns, sorted({alpha for alpha, _ in errors})) + where(result))
     return "\n".join(tables) or "Not run.\n"
 
 
+LENGTH: Columns = {"L": "{length:,}"}
+OVER_FLOOR: Columns = {"x floor": "{over_floor:.2f}"}
+MEMORY: Columns = {"memory": "{peak_mib:,} MiB"}
+COMPILE: Columns = {"compile": "{compile_s:.1f} s"}
+
+
 def layer_accuracy() -> str:
-    ways = {way: lambda row, way=way: f"{row[way]:.1e}" for way in WAYS}
-    columns = {"layer": lambda row: row["layer"], **LENGTH, **ways}
-    return per_file("accuracy.json", columns, rows="layers")
+    ways = {way: f"{{{way}:.1e}}" for way in ("conv", "scan", "prefill", "step")}
+    return per_file("accuracy.json", {"layer": "{layer}", **LENGTH, **ways}, rows="layers")
+
+
+def _times(head: str, key: str) -> Columns:
+    return {head: f"{{{key}[median]:,.0f}} ({{{key}[min]:,.0f}})"}
 
 
 def bench_layers() -> str:
-    columns = {
-        "layer": lambda row: row["layer"],
-        **LENGTH,
-        "forward + backward, ms": lambda row: milliseconds(row["layer_ms"]),
-        "x FFT floor": lambda row: f"{row['over_fft']:.2f}",
-        **OVER_FLOOR,
-        **MEMORY,
-        **COMPILE,
-    }
+    times = _times("forward + backward, ms", "layer_ms")
+    floors = {"x FFT floor": "{over_fft:.2f}", **OVER_FLOOR}
+    columns = {"layer": "{layer}", **LENGTH, **times, **floors, **MEMORY, **COMPILE}
     return per_file("bench/layers_*.json", columns)
 
 
 def bench_steps() -> str:
-    columns = {
-        "model": lambda row: row["name"],
-        "layer": lambda row: row["layer"],
-        "B": lambda row: str(row["batch"]),
-        **LENGTH,
-        "H": lambda row: str(row["channels"]),
-        "step, ms": lambda row: milliseconds(row["step_ms"]),
-        **OVER_FLOOR,
-        **MEMORY,
-        **COMPILE,
-    }
+    model = {"model": "{name}", "layer": "{layer}", "B": "{batch}", **LENGTH, "H": "{channels}"}
+    columns = {**model, **_times("step, ms", "step_ms"), **OVER_FLOOR, **MEMORY, **COMPILE}
     return per_file("bench/steps_*.json", columns)
 
 
 def bench_kernels() -> str:
-    columns = {
-        "kernel": lambda row: row["kernel"],
-        "form": lambda row: row["form"],
-        **LENGTH,
-        "forward + backward, ms": lambda row: milliseconds(row["call_ms"]),
-        **MEMORY,
-        "rms error": lambda row: f"{row['rms_error']:.1e}",
-    }
+    times = _times("forward + backward, ms", "call_ms")
+    kernel = {"kernel": "{kernel}", "form": "{form}", **LENGTH}
+    columns = {**kernel, **times, **MEMORY, "rms error": "{rms_error:.1e}"}
     return per_file("bench/kernels_*.json", columns)
 
 
 def memory() -> str:
-    columns: dict[str, Callable[[Row], str]] = {
-        "config": lambda row: row["name"],
-        "parts": lambda row: str(row["accumulate"]),
+    columns: Columns = {
+        "config": "{name}",
+        "parts": "{accumulate}",
         "blocks again": lambda row: "yes" if row["remat"] else "no",
-        "temporaries": lambda row: f"{row['temporaries_mib']:,.0f} MiB",
-        "arguments": lambda row: f"{row['arguments_mib']:,.0f} MiB",
+        "temporaries": "{temporaries_mib:,.0f} MiB",
+        "arguments": "{arguments_mib:,.0f} MiB",
     }
     return per_file("bench/memory_*.json", columns)
 
@@ -107,18 +262,18 @@ def memory() -> str:
 def buckets() -> str:
     """Batches and step times by length, and an epoch with and without."""
 
-    def by_length(row: Row) -> str:
+    def by_length(row: Result) -> str:
         return "; ".join(
             f"L = {int(length):,}: {row['batches'][length]:,} x {times['median']:,.0f}"
             for length, times in row["step_ms"].items()
         )
 
-    columns: dict[str, Callable[[Row], str]] = {
-        "config": lambda row: row["name"],
-        "B": lambda row: str(row["batch"]),
+    columns: Columns = {
+        "config": "{name}",
+        "B": "{batch}",
         "batches x ms a step": by_length,
-        "epoch": lambda row: f"{row['epoch_s']:,.0f} s",
-        "at one length": lambda row: f"{row['plain_epoch_s']:,.0f} s",
-        "speed-up": lambda row: f"{row['speed_up']:.2f}",
+        "epoch": "{epoch_s:,.0f} s",
+        "at one length": "{plain_epoch_s:,.0f} s",
+        "speed-up": "{speed_up:.2f}",
     }
     return per_file("bench/buckets_*.json", columns)
