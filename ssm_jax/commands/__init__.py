@@ -80,8 +80,8 @@ KEPT_S = 30 * 86_400  # seconds that a compiled program is kept
 def start_jax(cache: Path | None = None) -> None:
     """Let this process keep its freed memory and, in a folder, the programs that it compiles.
 
-    These save a tiny run 15 of 20 s at its second start and change no number. None: in the user's
-    cache. They go elsewhere if JAX is told so, and nowhere if the folder cannot be written.
+    These save a tiny run 8 of 12 s of computing at its second start and change no number. None: in
+    the user's cache. They go elsewhere if JAX is told so, and nowhere if that cannot be written.
     """
     from ssm_jax.files import check_writable, user_cache
     from ssm_jax.kernels.cpu import keep_freed_memory

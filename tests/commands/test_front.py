@@ -186,6 +186,7 @@ def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """The wheel of this checkout."""
+    pytest.importorskip("pip")
     copy = tmp_path_factory.mktemp("wheel")
     for name in ("ssm_jax", "configs", "benchmarks", "tests"):
         ignore = shutil.ignore_patterns("__pycache__")
