@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ssm_jax.analysis.choose import mode_density
 from ssm_jax.analysis.input_spectrum import SHARES, InputSpectrum, PowerLaw
-from ssm_jax.plots.panels import AFTER, BEFORE, EVALUATION, mark_nyquist
+from ssm_jax.plots.panels import AFTER, BEFORE, EVALUATION, log_ticks, mark_nyquist
 
 COLOURS = (BEFORE, AFTER, EVALUATION)
 
@@ -50,6 +50,7 @@ def spectrum_figure(
     power.set_title(f"energy (grey lines): {below} rad / sample", fontsize=9)
     power.set_yscale("log")
     power.set_ylim(power_F[power_F > 0].min() / 2, power_F.max() * 3)
+    log_ticks(power)
     power.set_ylabel("power per rad / sample")
     edges = np.geomspace(low, high, 61)
     for (alpha, word), colour in zip(alphas.items(), COLOURS, strict=False):
