@@ -230,6 +230,24 @@ def test_values_are_checked_after_the_overrides(experiment, capsys):
     assert lines[0].startswith("model.pool='man'") and lines[1].startswith("model.depth=0")
 
 
+def test_notes_say_what_the_command_changes(tmp_path):
+    """They name numbers of the file, such as its steps."""
+    file = tmp_path / "configs/reduced.py"
+    file.write_text(
+        CONFIG.replace(
+            "cfg.train.epochs =", "cfg.notes = 'Reduced: 40 epochs.'\n    cfg.train.epochs ="
+        )
+    )
+    spec = f"--config={file}"
+    changes = ("--config.train.epochs=3", "--config.model.alpha=2", "--config.seed=1")
+    same = ("--config.train.epochs=40", "--config.log.every=7")
+    assert load(spec, *changes).cfg.notes == (
+        "Reduced: 40 epochs. Changed by the command: model.alpha=2.0, train.epochs=3.0."
+    )
+    assert load(spec, *same).cfg.notes == "Reduced: 40 epochs."
+    assert load(spec, *changes, "--config.notes=mine").cfg.notes == "mine"
+
+
 def test_a_missing_config_file_lists_the_nearest(capsys):
     line = fault(capsys, "--config=configs/listops.py:small")
     assert "there is no file configs/listops.py" in line

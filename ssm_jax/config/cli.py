@@ -204,6 +204,7 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
     try:
         cfg = read_config(given.get("config", "")).lock()
         if not faults:
+            _note(cfg, overrides)
             cfg.update_from_flattened_dict(overrides)
             check(cfg)
     except ValueError as error:
@@ -216,6 +217,18 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
         raise SystemExit(0)
     _check_writable(values, flags)
     return Command(cfg, values, overrides)
+
+
+def _note(cfg: ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Add what a command changes to the notes of an experiment, which say numbers of its file."""
+    before, cosmetic = config_lib.flatten(cfg), (*config_lib.COSMETIC, "seed")
+    changed = [
+        f"{key}={value}"
+        for key, value in sorted(overrides.items())
+        if before[key] != value and key.split(".")[0] not in cosmetic and key != "data.source"
+    ]
+    if cfg.notes and changed:
+        cfg.notes += f" Changed by the command: {', '.join(changed)}."
 
 
 def load_flags(
