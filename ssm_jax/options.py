@@ -8,9 +8,10 @@ a layer of your own come from its constructor (`layers.options_of`).
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +73,7 @@ class Option(NamedTuple):
       unit: of the number.
       source: where the default is from.
       argument: what a constructor calls it, where that is not the last part of its key.
+      absent: the value that is None to a constructor.
       since: the version that added it. At its default it is not part of what names a run, so that
         older runs can be read and continued.
     """
@@ -83,6 +85,7 @@ class Option(NamedTuple):
     unit: str = ""
     source: str = ""
     argument: str | None = None
+    absent: Any = None
     since: str = ""
 
     @property
@@ -197,6 +200,11 @@ OPTIONS: dict[str, Option] = {
         source="OC-3",
         choices=("exp", "softplus", "relu", "clip", "stable", "none"),
     ),
+    "model.beta.filter": Option(
+        True,
+        "False: no filter, so that a causal layer can be run step by step, also under jit",
+        since="0.2",
+    ),
     "model.beta.learn": Option(
         True,
         "learned per channel, or fixed at init",
@@ -268,7 +276,7 @@ OPTIONS: dict[str, Option] = {
     "model.s5.conj_sym": Option(True, "store half of the conjugate pairs; False: all of them"),
     "model.s5.clip_eigs": Option(False, "keep Re A at most -1e-4"),
     "model.s4.b_clip": Option(
-        2.0, "Im B starts within +-b_clip; 0: no clip", Range(0), source="OC-27: 2"
+        2.0, "Im B starts within +-b_clip; 0: no clip", Range(0), source="OC-27: 2", absent=0.0
     ),
     "train.epochs": Option(
         0.0, "length of training: give epochs or steps, the other stays 0", Range(0)
@@ -288,6 +296,12 @@ OPTIONS: dict[str, Option] = {
     "reference.epoch": Option(0.0, "at this epoch ...", Range(0)),
     "reference.accuracy": Option(0.0, "... the published validation accuracy; 0: none", SHARE),
     "reference.margin": Option(0.1, "how far below it is far", SHARE),
+    "optim.lr": Option(
+        0.0,
+        "rate of the group rest, all others scaled with their ratio kept; 0: as the groups say",
+        Range(0),
+        since="0.2",
+    ),
     "optim.b1": Option(0.9, "decay of the mean of gradients", Range(0, 0.999999)),
     "optim.b2": Option(0.999, "decay of the mean of their squares", Range(0, 0.999999)),
     "optim.eps": Option(1e-8, "added to the root of that", POSITIVE),
@@ -337,11 +351,59 @@ def _allowed(row: Option) -> Any:
     return row.within or row.choices or type(row.default)
 
 
+def argument(key: str) -> str:
+    """What constructors call an option."""
+    return OPTIONS[key].argument or key.rpartition(".")[2]
+
+
 _ALLOWED = {
-    row.argument or key.rpartition(".")[2]: _allowed(row)
-    for key, row in OPTIONS.items()
-    if key.startswith("model.")
+    argument(key): _allowed(row) for key, row in OPTIONS.items() if key.startswith("model.")
 } | _ARGUMENTS
+
+# The options of `cfg.model` that are in no layer's or task's own section, by argument.
+SHARED = {
+    argument(key): key.removeprefix("model.")
+    for key, row in OPTIONS.items()
+    if key.startswith("model.") and (key.count(".") == 1 or row.argument)
+}
+
+
+def parameters_of(constructor: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a constructor by name; Flax hides those of a class behind its metaclass."""
+    function: Any = constructor
+    if isinstance(constructor, type):
+        function = constructor.__init__  # type: ignore[misc]
+    found = dict(inspect.signature(function).parameters)
+    found.pop("self", None)
+    return found
+
+
+def arguments_of(
+    constructor: Callable[..., Any], options: Mapping[str, Any], section: str = ""
+) -> dict[str, Any]:
+    """Those arguments of a constructor that are options of an experiment.
+
+    Args:
+      constructor: its parameters say which it takes: shared ones, and those of a section.
+      options: of `cfg.model`, a plain dict.
+      section: of it that holds the constructor's own options.
+    """
+    parameters = parameters_of(constructor)
+    found = {}
+    for name in parameters:
+        if name in options.get(section, {}):
+            value, row = options[section][name], OPTIONS.get(f"model.{section}.{name}")
+            found[name] = None if row is not None and value == row.absent else value
+        elif name in SHARED:
+            head, _, rest = SHARED[name].partition(".")
+            found[name] = options[head][rest] if rest else options[head]
+    if "beta" in found:
+        beta = options["beta"]
+        # Where a layer has no filter by default, a fixed beta of 0 is none either.
+        idle = not beta["learn"] and beta["init"] == 0 and parameters["beta"].default is None
+        if idle or not beta["filter"]:
+            found |= {"beta": None} | ({"learn_beta": False} if "learn_beta" in found else {})
+    return found
 
 
 def check(owner: str, **values: Any) -> None:

@@ -71,6 +71,7 @@ WRONG = {
     "train.steps": -1,
     "train.eval_every": -1,
     "train.eval_batch_size": -1,
+    "optim.lr": -1.0,
     "optim.b1": 1.0,
     "optim.b2": 1.0,
     "optim.eps": 0.0,
@@ -187,6 +188,7 @@ def test_options_that_go_together_pass(values):
         ({"model.layer": "s5", "model.n_ssm": 2}, "model.n_ssm=2 is not read with"),
         ({"model.init_seed": 3}, "model.init_seed=3 is not read with model.init='s4d_lin'"),
         ({**RING, "model.dt_min": 0.01}, "not read with model.discretization='none'; leave it at"),
+        ({"model.beta.filter": False, "model.beta.init": 0.5}, "leave one of the two as it is"),
         ({"train.epochs": 2.0}, "got epochs=2.0, steps=100"),
         (
             {"data.listops.longer_than": 1999},
@@ -211,6 +213,52 @@ def test_all_faults_are_told_at_once():
     with pytest.raises(ValueError) as refused:
         config_check.check(cfg)
     assert len(str(refused.value).splitlines()) == 3
+
+
+def rated(**groups) -> ConfigDict:
+    cfg = valid()
+    config.rates(cfg, **{name: (lr, 0.0) for name, lr in groups.items()})
+    return cfg
+
+
+def test_one_learning_rate_scales_those_of_all_groups():
+    cfg = rated(A=0.001, dt=0.0, beta=0.01, rest=0.004)
+    config.override(cfg, {"optim.lr": 0.002, "optim.groups.beta.lr": 0.03})
+    rates = {name: group.lr for name, group in cfg.optim.groups.items()}
+    assert rates == {
+        "A": 0.0005, "A_im": 0.0005, "B": 0.002, "norm": 0.002, "dt": 0.0, "beta": 0.03,
+        "rest": 0.002,
+    }  # fmt: skip
+    config.scale_rates(cfg)
+    assert rates == {name: group.lr for name, group in cfg.optim.groups.items()}, "it is applied"
+    config.override(cfg, {"model.alpha": 2.0, "optim.groups.rest.lr": 1.0})
+    assert (cfg.optim.groups.A.lr, cfg.optim.groups.rest.lr) == (0.0005, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rest", "values", "expected"),
+    [
+        (0.0, {"optim.lr": 1.0}, "by that of rest, which is 0"),
+        (0.1, {"optim.lr": 1.0, "optim.groups.rest.lr": 0.5}, "are one rate; give one of them"),
+        (0.1, {"model.beta.filter": False, "model.beta.learn": True}, "leave one of the two out"),
+    ],
+)
+def test_overrides_that_contradict_each_other_are_refused(rest, values, expected):
+    with pytest.raises(ValueError, match=expected) as refused:
+        config.override(rated(rest=rest), values)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("given", [(), ("model.beta.learn",)])
+def test_a_learned_beta_that_a_config_has_by_default_is_none_without_a_filter(given):
+    cfg = valid()
+    if given:
+        with pytest.raises(ValueError, match="needs a filter"):
+            config.override(cfg, {"model.beta.filter": False}, given)
+        return
+    config.override(cfg, {"model.beta.filter": False})
+    config_check.check(cfg)
+    assert cfg.model.beta.learn
 
 
 def test_flatten_has_every_leaf_by_its_path():

@@ -41,7 +41,9 @@ MAY_IMPORT = {
         "sweep", "stories", "train", "tasks", "lra", "data", "init", "kernels", "analysis", "plots",
         "config", "stop", "files", "tables", "jax", "numpy", "rich", "ml_collections",
     },
-    "config": {"options", "tasks", "files", "stop", "jax", "ml_collections"},
+    "config": {
+        "options", "tasks", "layers", "models", "init", "files", "stop", "jax", "ml_collections",
+    },
     "lock": {"files", "progress", "stop"},
     "progress": {"files", "rich", "jax"},
     "tables": {"rich"},

@@ -1,6 +1,5 @@
 """From the options of a config to a model: each layer, and each of its options."""
 
-import inspect
 from types import SimpleNamespace
 
 import jax
@@ -20,8 +19,8 @@ from ssm_jax.layers.filter import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
 from ssm_jax.layers.s4d import INPUT_NORMS
 from ssm_jax.models.classifier import ACTIVATIONS
+from ssm_jax.options import parameters_of
 from ssm_jax.tasks.classification import (
-    OUTER_OPTIONS,
     build_classifier,
     classification_sums,
     layer_arguments,
@@ -56,11 +55,8 @@ def build(**changes):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_argument_of_a_layer_is_an_option_and_the_other_way_round(layer):
     chosen = options(**LAYER[layer])
-    given = layer_arguments(layer, {k: v for k, v in chosen.items() if k not in OUTER_OPTIONS})
-    parameters = set(inspect.signature(LAYERS[layer].__init__).parameters)
-    assert set(given) == parameters - {
-        "self", "d_model", "skip", "dropout", "tie_dropout", "horizon", "rngs",
-    }  # fmt: skip
+    parameters = set(parameters_of(LAYERS[layer]))
+    assert set(layer_arguments(chosen)) == parameters - {"d_model", "skip", "horizon", "rngs"}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -103,6 +99,24 @@ def test_beta_is_learned_fixed_or_in_s5_absent(layer):
         assert ssm.filtered == (layer != "s5" or learn or init != 0)
 
 
+@pytest.mark.parametrize("layer", LAYER)
+def test_without_a_filter_a_causal_layer_runs_step_by_step_also_compiled(layer):
+    """The parameters are arguments of the program, so that no value of beta is known in it."""
+    ssm = build(**LAYER[layer], **{"beta.filter": False, "bidirectional": False}).blocks[0].ssm
+    assert not ssm.filtered and type(ssm.beta) is Knob
+    graphdef, state = nnx.split(ssm)
+
+    def step(state, x, u_BH):
+        return nnx.merge(graphdef, state).step(x, u_BH)
+
+    u_BLH = np.random.default_rng(0).normal(size=(2, 5, 6)).astype(np.float32)
+    x, outputs = ssm.initial_state(2), []
+    for n in range(5):
+        x, y_BH = jax.jit(step)(state, x, u_BLH[:, n])
+        outputs.append(y_BH)
+    np.testing.assert_allclose(np.stack(outputs, axis=1), ssm(u_BLH), rtol=2e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("start", "changes", "parameter"),
     [
@@ -125,14 +139,15 @@ def test_no_clip_is_none_and_not_zero():
 
 
 def test_the_choices_of_a_config_are_those_of_the_program():
-    discrete = {name for name, init in INITS.items() if init.discrete}
-    assert set(config_check.DISCRETE_INITS) == discrete
-    assert {layer: set(names) for layer, names in config_check.INITS.items()} == {
+    assert {name: set(layer.INITS) for name, layer in LAYERS.items()} == {
         "s4d": set(INITS),
         "s5": {"legs", *INITS},
         "s4": set(NPLR_INITS),
     }
-    assert set(config_check.INITS) == set(LAYERS)
+    for layer, kind in LAYERS.items():
+        with pytest.raises(ValueError, match="init='\\?' is not known") as refused:
+            options(layer=layer, init="?")
+        assert str(refused.value).endswith(f"choose one of {', '.join(kind.INITS)}.")
     for key, values in (
         ("real_transform", REAL_TRANSFORMS),
         ("dt_transform", DT_TRANSFORMS),

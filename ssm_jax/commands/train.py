@@ -102,12 +102,12 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     folder, seeds = values["folder"], values["seeds"]
     if folder is None:
         cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
-    cells = load_sweep(values["config"], cfg)
+    cells = load_sweep(values["config"], cfg, overrides)
     if both := [key for key in cells[0] if key in overrides]:
         raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
     if seeds < 1:
         raise ValueError(f"--seeds={seeds} must be at least 1.")
-    runs = runs_of(cells, range(cfg.seed, cfg.seed + seeds))
+    runs = runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     if not values["report_only"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,7 +17,8 @@ from ssm_jax.options import OPTIONS, Option
 from ssm_jax.tasks import TASKS, find_task
 
 __all__ = [
-    "COSMETIC", "default", "digest", "flatten", "identity", "parse_arg", "rates", "rows", "smoke",
+    "COSMETIC", "default", "digest", "flatten", "identity", "override", "parse_arg", "rates",
+    "rows", "scale_rates", "smoke",
 ]  # fmt: skip
 
 # Options that change what is shown or kept, never a number of the run: they may differ when a run
@@ -39,6 +41,58 @@ def default() -> ConfigDict:
             node = node.setdefault(section, {})
         node[name] = option.default
     return ConfigDict(tree)
+
+
+def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] = ()) -> None:
+    """Change options of a config by dotted key; optim.lr is applied to the parameter groups.
+
+    Args:
+      cfg: changed.
+      values: of the options' types.
+      keep: options that were given before; like those of `values`, optim.lr does not scale them.
+
+    Raises:
+      ValueError: optim.lr, where the rate of the group rest is 0 or is given as well, or a learned
+        beta without a filter.
+    """
+    cfg.update_from_flattened_dict(values)
+    given = {*values, *keep}
+    beta = cfg.model.beta
+    if beta.learn and not beta.filter and "model.beta.learn" in given:
+        raise ValueError(
+            "model.beta.learn=True needs a filter, and model.beta.filter=False means none; leave "
+            "one of the two out."
+        )
+    if values.get("optim.lr"):
+        scale_rates(cfg, given)
+
+
+def scale_rates(cfg: ConfigDict, keep: Collection[str] = ()) -> None:
+    """Set the learning rate of the group rest to optim.lr, and scale the others by its ratio.
+
+    Once it is applied, applying it again changes nothing.
+
+    Args:
+      cfg: changed.
+      keep: options such as optim.groups.A.lr that stay.
+
+    Raises:
+      ValueError: see `override`.
+    """
+    lr, groups = cfg.optim.lr, cfg.optim.groups
+    usual = groups.rest.lr
+    if usual != lr and "optim.groups.rest.lr" in keep:
+        raise ValueError(
+            f"optim.lr={lr} and optim.groups.rest.lr={usual} are one rate; give one of them."
+        )
+    if usual == 0 < lr:
+        raise ValueError(
+            f"optim.lr={lr} scales the rates of the groups by that of rest, which is 0; set "
+            "optim.groups.*.lr instead."
+        )
+    for name, group in groups.items():
+        if f"optim.groups.{name}.lr" not in keep:
+            group.lr = lr if group.lr == usual else group.lr * (lr / usual)
 
 
 def rates(cfg: ConfigDict, **groups: tuple[float, float]) -> None:

@@ -1,31 +1,48 @@
-"""What the options of an experiment may be, and what may go together."""
+"""Checks of a config: values, combinations, and options that have no effect."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssm_jax.config import default, flatten, rows
-from ssm_jax.options import LARGEST, SEED, Option
+from ssm_jax.config import flatten, rows
+from ssm_jax.options import LARGEST, SEED, SHARED, Option, parameters_of
 from ssm_jax.tasks import TASKS, Task, find_task
 
-# What each layer can start with
-DISCRETE_INITS = ("dfout", "ring")
-_S4D_INITS = ("s4d_lin", "s4d_inv", "s4d_legs", "fout", "ptd", *DISCRETE_INITS)
-INITS = {"s4d": _S4D_INITS, "s5": ("legs", *_S4D_INITS), "s4": ("legs", "fout")}
 
+def check(cfg: ConfigDict) -> None:
+    """Refuse values and combinations that cannot work.
 
-# Options of `model` that a task reads; one that is not here reads them all
-READ = {
-    "denoise": ("d_state", "alpha", "beta.", "dt_min", "dt_max"),
-    "waves": ("d_model", "d_state", "alpha", "beta.init", "beta.learn", "waves."),
-}
+    What the model reads is known from the signatures of its classes, whose modules import JAX; so
+    it is looked at last, if all else is right.
+
+    Raises:
+      ValueError: one line per fault: what was asked, what is allowed.
+    """
+    faults = [*range_faults(cfg), *_combination_faults(cfg)]
+    try:
+        task = find_task(cfg.task)
+    except ValueError as error:  # there is none of this name
+        faults.append(str(error))
+    else:
+        faults += _task_faults(cfg, task)
+        faults = faults or [*_model_faults(cfg, task)]
+    if faults:
+        raise ValueError("\n".join(faults))
 
 
 def seed_fault(key: str, seed: int) -> str | None:
     """What is wrong with a seed, in a line; None if it is one of SEED."""
     return _fault(key, seed, Option(0, "", SEED))
+
+
+def range_faults(cfg: ConfigDict) -> list[str]:
+    """A line for each option that is out of its range or choices, choices first."""
+    flat = flatten(cfg)
+    ordered = sorted(rows().items(), key=lambda item: not item[1].choices)
+    return [line for key, row in ordered if (line := _fault(key, flat[key], row)) is not None]
 
 
 def _fault(key: str, value: Any, option: Option) -> str | None:
@@ -42,95 +59,48 @@ def _fault(key: str, value: Any, option: Option) -> str | None:
     return f"{key}={value!r} is out of range; it must be {bounds}."
 
 
-def range_faults(cfg: ConfigDict) -> list[str]:
-    """A line for each option that is out of its range or choices, choices first."""
-    flat = flatten(cfg)
-    ordered = sorted(rows().items(), key=lambda item: not item[1].choices)
-    return [line for key, row in ordered if (line := _fault(key, flat[key], row)) is not None]
-
-
-def _model_faults(model: ConfigDict) -> list[str]:
-    """What the layer of a model cannot do, and options it does not read that were set."""
-    faults: list[str] = []
-    layer, init, rule = model.layer, model.init, model.discretization
-    if layer not in INITS:
-        return [f"model.layer={layer!r} is not known; choose one of {', '.join(INITS)}."]
-    if init not in INITS[layer]:
-        return [
-            f"model.init={init!r} is not known to model.layer={layer!r}; "
-            f"choose one of {', '.join(INITS[layer])}."
-        ]
-    discrete = init in DISCRETE_INITS
-    if layer == "s4" and rule != "bilinear":
-        faults.append(f"model.layer='s4' needs model.discretization=bilinear, got {rule!r}.")
-    elif discrete != (rule == "none"):
-        given, use = ("sample", "none") if discrete else ("unit of time", "zoh or bilinear")
-        faults.append(
-            f"model.init={init!r} gives eigenvalues per {given}, "
-            f"which model.discretization={rule!r} cannot take; use {use}."
+def _combination_faults(cfg: ConfigDict) -> Iterator[str]:
+    """What does not go together, whatever the task and the layer."""
+    model, train, schedule = cfg.model, cfg.train, cfg.schedule
+    if (train.epochs > 0) == (train.steps > 0):
+        yield (
+            f"give train.epochs or train.steps, and leave the other at 0; "
+            f"got epochs={train.epochs}, steps={train.steps}."
         )
-    if discrete and model.alpha > 1:
-        faults.append(f"model.alpha={model.alpha} must be at most 1 with model.init={init!r}.")
-    undamped = model.alpha_real == 0 or (layer == "s4" and init == "fout")
-    if undamped and model.real_transform in ("exp", "softplus", "stable"):
-        faults.append(
-            f"model.real_transform={model.real_transform!r} cannot represent Re A = 0; "
-            "use relu, clip or none."
+    if train.accumulate > 0 and cfg.batch_size % train.accumulate:
+        yield (
+            f"batch_size={cfg.batch_size} does not split into train.accumulate={train.accumulate} "
+            "equal parts; use a multiple of it."
         )
-    if layer == "s4d" and model.s4d.input_norm == "lru" and rule != "none":
-        faults.append("model.s4d.input_norm=lru needs model.discretization=none.")
-    if layer != "s5" and model.n_ssm > 0 and model.d_model % model.n_ssm:
-        faults.append(
+    if schedule.total_steps and schedule.warmup_steps >= schedule.total_steps:
+        yield (
+            f"schedule.warmup_steps={schedule.warmup_steps} must be below "
+            f"schedule.total_steps={schedule.total_steps}."
+        )
+    if model.n_ssm > 0 and model.d_model % model.n_ssm:
+        yield (
             f"model.n_ssm={model.n_ssm} must divide model.d_model={model.d_model}, "
             "because channel h uses set h mod n_ssm."
         )
-    blocks = max(model.s5.n_blocks, 1) * (1 if model.s5.conj_sym else 2)
-    if layer == "s5" and model.d_state % blocks:
-        faults.append(
-            f"model.d_state={model.d_state} must be a multiple of {blocks}, that is of "
-            f"model.s5.n_blocks{'' if model.s5.conj_sym else ' times 2, as conj_sym is off'}."
-        )
     if model.dt_min > model.dt_max:
-        faults.append(f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}.")
-
-    unread = {f"{other}.": f"model.layer={layer!r}" for other in INITS if other != layer}
-    if layer == "s5":
-        unread["n_ssm"] = "model.layer='s5'"
-    if not discrete:
-        unread["init_seed"] = f"model.init={init!r}"
-    if rule == "none":
-        unread["dt_"] = "model.discretization='none'"
-    standard = flatten(default().model)
-    for key, value in flatten(model).items():
-        reason = next((why for start, why in unread.items() if key.startswith(start)), None)
-        if reason and value != standard[key]:
-            faults.append(
-                f"model.{key}={value!r} is not read with {reason}; leave it at {standard[key]!r}."
-            )
-    return faults
+        yield f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}."
+    if model.beta.init and not model.beta.filter:
+        yield (
+            f"model.beta.init={model.beta.init} is of a filter, and model.beta.filter=False means "
+            "none; leave one of the two as it is by default."
+        )
 
 
-def _network_faults(task: str, model: ConfigDict) -> list[str]:
-    """Options of the model that were set and that the task's own model does not read."""
-    standard = flatten(default().model)
-    return [
-        f"model.{key}={value!r} is not read with task={task!r}; leave it at {standard[key]!r}."
-        for key, value in flatten(model).items()
-        if not key.startswith(READ[task]) and value != standard[key]
-    ]
-
-
-def _task_faults(cfg: ConfigDict, task: Task) -> list[str]:
+def _task_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
     """What the task of a config does not know, and options of other tasks that were set."""
-    faults = []
-    data, metric, flat = cfg.data, cfg.train.select_metric, flatten(cfg)
-    if task.sources and data.source not in task.sources:
-        faults.append(
-            f"data.source={data.source!r} is not known to {cfg.task}; "
+    metric, source, flat = cfg.train.select_metric, cfg.data.source, flatten(cfg)
+    if task.sources and source not in task.sources:
+        yield (
+            f"data.source={source!r} is not known to {cfg.task}; "
             f"choose one of {', '.join(task.sources)}."
         )
     if metric not in task.metrics:
-        faults.append(
+        yield (
             f"train.select_metric={metric!r} is not known to task={cfg.task!r}; "
             f"choose one of {', '.join(task.metrics)}."
         )
@@ -141,42 +111,104 @@ def _task_faults(cfg: ConfigDict, task: Task) -> list[str]:
                 owners.setdefault(key, []).append(name)
     for key, names in owners.items():
         tasks = f"task{'s' if names[1:] else ''} {' and '.join(names)}"
-        faults.append(f"{key} has no effect in task {cfg.task!r}; it is an option of the {tasks}.")
-    return [*faults, *task.faults(data.to_dict())]
+        yield f"{key} has no effect in task {cfg.task!r}; it is an option of the {tasks}."
+    yield from task.faults(cfg.data.to_dict())
 
 
-def check(cfg: ConfigDict) -> None:
-    """Refuse values and combinations that cannot work.
+def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
+    """What the layer of a config cannot do, and options of the model that were set for nothing."""
+    from ssm_jax.layers import LAYERS, find_layer
+    from ssm_jax.models import SequenceClassifier
 
-    Raises:
-      ValueError: one line per fault: what was asked, what is allowed.
+    model = cfg.model
+    network = parameters_of(task.network or SequenceClassifier)
+    takes: Collection[str] = ()
+    if "layer" in network:
+        try:
+            layer = find_layer(model.layer)
+        except ValueError:
+            known = ", ".join(LAYERS)
+            yield f"model.layer={model.layer!r} is not known; choose one of {known}."
+            return
+        takes, inits = parameters_of(layer), getattr(layer, "INITS", ())
+        if "init" in takes and inits and model.init not in inits:
+            yield (
+                f"model.init={model.init!r} is not known to model.layer={model.layer!r}; "
+                f"choose one of {', '.join(inits)}."
+            )
+            return
+        yield from _layer_faults(model, layer, takes)
+    yield from _unread(cfg, task, network, takes)
+
+
+def _layer_faults(model: ConfigDict, layer: Any, takes: Collection[str]) -> Iterator[str]:
+    """What does not go together in a layer.
+
+    Args:
+      model: of the config.
+      layer: its class, which may say RULES (of discretization), UNDAMPED (inits with Re A = 0) and
+        `faults` of its own.
+      takes: names of its arguments.
     """
-    faults = range_faults(cfg)
-    train = cfg.train
-    try:
-        task = find_task(cfg.task)
-    except ValueError as error:
-        faults.append(str(error))
-    else:
-        faults += _task_faults(cfg, task)
-    if cfg.task in READ:
-        faults += _network_faults(cfg.task, cfg.model)
-    else:
-        faults += _model_faults(cfg.model)
-    if (train.epochs > 0) == (train.steps > 0):
-        faults.append(
-            f"give train.epochs or train.steps, and leave the other at 0; "
-            f"got epochs={train.epochs}, steps={train.steps}."
+    init, rule = model.init, model.discretization
+    discrete = "init" in takes and _is_discrete(init)
+    rules = getattr(layer, "RULES", (rule,))
+    if rule not in rules:
+        yield (
+            f"model.layer={model.layer!r} needs model.discretization={' or '.join(rules)}, "
+            f"got {rule!r}."
         )
-    if train.accumulate > 0 and cfg.batch_size % train.accumulate:
-        faults.append(
-            f"batch_size={cfg.batch_size} does not split into train.accumulate={train.accumulate} "
-            "equal parts; use a multiple of it."
+    elif "discretization" in takes and discrete != (rule == "none"):
+        given, use = ("sample", "none") if discrete else ("unit of time", "zoh or bilinear")
+        yield (
+            f"model.init={init!r} gives eigenvalues per {given}, "
+            f"which model.discretization={rule!r} cannot take; use {use}."
         )
-    if cfg.schedule.total_steps and cfg.schedule.warmup_steps >= cfg.schedule.total_steps:
-        faults.append(
-            f"schedule.warmup_steps={cfg.schedule.warmup_steps} must be below "
-            f"schedule.total_steps={cfg.schedule.total_steps}."
+    if discrete and model.alpha > 1:
+        yield f"model.alpha={model.alpha} must be at most 1 with model.init={init!r}."
+    undamped = model.alpha_real == 0 or init in getattr(layer, "UNDAMPED", ())
+    damping = model.real_transform in ("exp", "softplus", "stable")
+    if undamped and damping and "real_transform" in takes:
+        yield (
+            f"model.real_transform={model.real_transform!r} cannot represent Re A = 0; "
+            "use relu, clip or none."
         )
-    if faults:
-        raise ValueError("\n".join(faults))
+    if hasattr(layer, "faults"):
+        yield from layer.faults(model.to_dict())
+
+
+def _unread(
+    cfg: ConfigDict, task: Task, network: Collection[str], takes: Collection[str]
+) -> Iterator[str]:
+    """Options of the model that were set, and that neither its network nor its layer takes."""
+    from ssm_jax.layers import section_of
+
+    model, flat = cfg.model, flatten(cfg)
+    section, why = "", f"task={cfg.task!r}"
+    unless: dict[str, str] = {}
+    if "layer" in network:
+        section, why = section_of(model.layer), f"model.layer={model.layer!r}"
+        if not _is_discrete(model.init):
+            unless["init_seed"] = f"model.init={model.init!r}"
+        if model.discretization == "none":
+            step = ("dt_min", "dt_max", "dt_transform")
+            unless |= dict.fromkeys(step, "model.discretization='none'")
+    argument = {f"model.{key}": name for name, key in SHARED.items()}
+    argument["model.beta.filter"] = "beta"
+    for key, row in rows().items():
+        if not key.startswith("model.") or flat[key] == row.default or key in task.options:
+            continue
+        name = argument.get(key, "")
+        read = name in network or name in takes or key.startswith(f"model.{section}.")
+        if not read or name in unless:
+            yield (
+                f"{key}={flat[key]!r} is not read with {unless.get(name, why) if read else why}; "
+                f"leave it at {row.default!r}."
+            )
+
+
+def _is_discrete(init: str) -> bool:
+    """Whether an init gives eigenvalues per sample."""
+    from ssm_jax.init import INITS
+
+    return init in INITS and INITS[init].discrete

@@ -205,7 +205,7 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
         cfg = read_config(given.get("config", "")).lock()
         if not faults:
             _note(cfg, overrides)
-            cfg.update_from_flattened_dict(overrides)
+            config_lib.override(cfg, overrides)
             check(cfg)
     except ValueError as error:
         faults += str(error).splitlines()

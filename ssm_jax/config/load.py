@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
     faults, typed = _typed(overrides or {}, cfg)
     if faults:
         raise ValueError("\n".join(faults))
-    cfg.update_from_flattened_dict(typed)
+    config_lib.override(cfg, typed)
     check(cfg)
     return cfg
 
@@ -66,10 +66,12 @@ def read_config(spec: str) -> ConfigDict:
     faults += [f"{asked} removes the option {k}; set a value in its place." for k in known - found]
     if faults:
         raise ValueError("\n".join(sorted(faults)))
+    if cfg.optim.lr:
+        config_lib.scale_rates(cfg)
     return cfg
 
 
-def load_sweep(spec: str, cfg: ConfigDict) -> list[dict[str, Any]]:
+def load_sweep(spec: str, cfg: ConfigDict, given: Collection[str] = ()) -> list[dict[str, Any]]:
     """The cells of the sweep that an experiment file defines beside get_config.
 
     A cell is a dict of dotted options and their values, such as {"model.alpha": 3.0,
@@ -79,6 +81,7 @@ def load_sweep(spec: str, cfg: ConfigDict) -> list[dict[str, Any]]:
     Args:
       spec: `FILE.py[:ARG]`.
       cfg: the experiment with what the command line changed; each cell is checked upon it.
+      given: the options that the command line changed.
 
     Returns:
       The cells, each value of the type of its option.
@@ -101,7 +104,7 @@ def load_sweep(spec: str, cfg: ConfigDict) -> list[dict[str, Any]]:
     faults: dict[str, int] = {}  # what is wrong, and the first cell in which it is
     cells: list[dict[str, Any]] = []
     for number, cell in enumerate(made, start=1):
-        found, typed = _cell_faults(cell, cfg)
+        found, typed = _cell_faults(cell, cfg, given)
         if not found and cells and cells[0].keys() != typed.keys():
             found.append(f"sets {_listed(typed)}, and cell 1 sets {_listed(cells[0])}.")
         if not found and typed in cells:
@@ -118,7 +121,9 @@ def _listed(cell: Mapping[str, Any]) -> str:
     return ", ".join(cell) or "nothing"
 
 
-def _cell_faults(cell: Any, cfg: ConfigDict) -> tuple[list[str], dict[str, Any]]:
+def _cell_faults(
+    cell: Any, cfg: ConfigDict, given: Collection[str]
+) -> tuple[list[str], dict[str, Any]]:
     """What is wrong with a cell, and the cell with its values in the types of the options."""
     if not isinstance(cell, Mapping) or not cell:
         return [f"it is {cell!r:.60}, not a dict of options."], {}
@@ -127,8 +132,8 @@ def _cell_faults(cell: Any, cfg: ConfigDict) -> tuple[list[str], dict[str, Any]]
         faults.append("seed is no option to sweep; give --seeds=N.")
     if not faults:
         changed = cfg.copy_and_resolve_references()
-        changed.update_from_flattened_dict(typed)
         try:
+            config_lib.override(changed, typed, given)
             check(changed)
         except ValueError as error:
             faults += str(error).splitlines()

@@ -32,6 +32,9 @@ class S4(StateSpaceLayer):
     """
 
     NAME = "S4"
+    INITS = tuple(NPLR_INITS)
+    UNDAMPED = ("fout",)
+    RULES = ("bilinear",)
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class S4(StateSpaceLayer):
         Raises:
           ValueError: for a value out of its set, or an init that the real_transform cannot take.
         """
-        check_choice("S4", "init", init, tuple(NPLR_INITS))
+        check_choice("S4", "init", init, self.INITS)
         if not isinstance(discretization, str) or discretization != "bilinear":
             raise ValueError(
                 f"S4: discretization must be 'bilinear', got {discretization!r}: for a matrix of "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.init import DT_TRANSFORMS, log_uniform
-from ssm_jax.init.modes import initial_modes
+from ssm_jax.init.modes import INITS, initial_modes
 from ssm_jax.init.transforms import REAL_TRANSFORMS
 from ssm_jax.kernels import fft_conv, s4d_kernel, sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZATIONS, DISCRETIZE, exponent, lacking
@@ -36,6 +39,13 @@ class S4D(StateSpaceLayer):
     """
 
     NAME = "S4D"
+    INITS = tuple(INITS)
+
+    @staticmethod
+    def faults(options: Mapping[str, Any]) -> Iterator[str]:
+        """Lines about options of `cfg.model` that do not go together."""
+        if options["s4d"]["input_norm"] == "lru" and options["discretization"] != "none":
+            yield "model.s4d.input_norm=lru needs model.discretization=none."
 
     def __init__(
         self,

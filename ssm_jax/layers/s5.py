@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +45,20 @@ class S5(StateSpaceLayer):
     """
 
     NAME = "S5"
+    INITS = tuple({**EIGENBASES, **INITS})
+
+    @staticmethod
+    def faults(options: Mapping[str, Any]) -> Iterator[str]:
+        """See `S4D.faults`."""
+        own = options["s5"]
+        blocks = own["n_blocks"] * (1 if own["conj_sym"] else 2)
+        if options["d_state"] % blocks:
+            twice = "" if own["conj_sym"] else " times 2, as conj_sym is off"
+            yield (
+                f"model.d_state={options['d_state']} must be a multiple of {blocks}, that is of "
+                f"model.s5.n_blocks{twice}."
+            )
+
     STATE = "BN"
 
     def __init__(
@@ -109,7 +126,7 @@ class S5(StateSpaceLayer):
             real_transform cannot take.
         """
         for name, value, allowed in (
-            ("init", init, tuple({**EIGENBASES, **INITS})),
+            ("init", init, self.INITS),
             ("C_init", C_init, C_INITS),
             ("discretization", discretization, DISCRETIZATIONS),
         ):

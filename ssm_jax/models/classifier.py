@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,11 +13,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths, real_steps
-from ssm_jax.layers import LAYERS
+from ssm_jax.layers import find_layer
 from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key, computed_in, returned_in
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
-from ssm_jax.options import check, check_choice
+from ssm_jax.options import check, check_choice, parameters_of
 
 POOLS = ("last", "mean", "first", "sum")
 ACTIVATIONS = ("float32", "bfloat16")
@@ -128,7 +127,6 @@ class SequenceClassifier(nnx.Module):
             )
         for what, value, allowed in (
             ("pool", pool, POOLS),
-            ("layer", layer, tuple(LAYERS)),
             ("activations", activations, ACTIVATIONS),
         ):
             check_choice(type(self).__name__, what, value, allowed)
@@ -142,13 +140,13 @@ class SequenceClassifier(nnx.Module):
         drop: dict[str, Any] = {"dropout": dropout, "tie_dropout": tie_dropout}
         normed: dict[str, Any] = {"norm": norm, "norm_momentum": norm_momentum}
         normed["norm_padding"] = norm_padding
-        inner: dict[str, Any] = {**drop, **(ssm or {})}
-        ssm_layer: Any = LAYERS[layer]
-        if "horizon" in inspect.signature(ssm_layer.__init__).parameters:
-            inner["horizon"] = horizon
+        make_layer = find_layer(layer)
+        takes = parameters_of(make_layer)
+        inner = {k: v for k, v in {**drop, "horizon": horizon}.items() if k in takes}
+        inner |= ssm or {}
 
         def block() -> Block:
-            mixer = ssm_layer(d_model, **inner, rngs=rngs)
+            mixer = make_layer(d_model, **inner, rngs=rngs)
             return Block(d_model, mixer, prenorm=prenorm, gate=gate, **normed, **drop, rngs=rngs)
 
         self.blocks = nnx.List([block() for _ in range(depth)])

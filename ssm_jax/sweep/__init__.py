@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssm_jax import config as config_lib
 from ssm_jax.config.check import seed_fault
 
 # Sections that say nothing in the name of an option
@@ -22,21 +23,25 @@ class Run:
       cell: the swept options by dotted key.
       seed: of the run.
       name: its folder in that of the sweep: `alpha=3,beta=0.5,seed=0`.
+      given: options that the command of the sweep sets, see `config.override`.
     """
 
     cell: Mapping[str, Any]
     seed: int
     name: str
+    given: tuple[str, ...] = field(default=(), kw_only=True)
 
     def config(self, cfg: ConfigDict) -> ConfigDict:
         """The experiment of this run, from that of the sweep."""
         cfg = cfg.copy_and_resolve_references()
-        cfg.update_from_flattened_dict({**self.cell, "seed": self.seed})
+        config_lib.override(cfg, {**self.cell, "seed": self.seed}, self.given)
         return cfg
 
 
-def runs_of(cells: Sequence[Mapping[str, Any]], seeds: Iterable[int]) -> list[Run]:
-    """Every cell with every seed, all cells of the first seed first.
+def runs_of(
+    cells: Sequence[Mapping[str, Any]], seeds: Iterable[int], given: Iterable[str] = ()
+) -> list[Run]:
+    """Every cell with every seed, all cells of the first seed first; `given` as in `Run`.
 
     Raises:
       ValueError: for two cells that would have one name, or a seed that JAX would cut.
@@ -54,7 +59,9 @@ def runs_of(cells: Sequence[Mapping[str, Any]], seeds: Iterable[int]) -> list[Ru
             raise ValueError(f"the cells {names[name]} and {cell} would both be called {name}.")
         names[name] = cell
     return [
-        Run(cell, seed, f"{name},seed={seed}") for seed in seeds for name, cell in names.items()
+        Run(cell, seed, f"{name},seed={seed}", given=tuple(given))
+        for seed in seeds
+        for name, cell in names.items()
     ]
 
 

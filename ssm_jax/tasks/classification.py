@@ -11,62 +11,35 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.data.dataset import LabelledDataset
+from ssm_jax.layers import find_layer, section_of
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.models import PairClassifier, SequenceClassifier
+from ssm_jax.options import arguments_of
 from ssm_jax.tasks.task import Batch, Sums
-
-# Options of `cfg.model` about the network around the layers
-OUTER_OPTIONS = (
-    "d_model",
-    "depth",
-    "norm",
-    "norm_momentum",
-    "norm_padding",
-    "prenorm",
-    "final_norm",
-    "gate",
-    "dropout",
-    "tie_dropout",
-    "pool",
-    "activations",
-    "remat",
-    "layer",
-)
-NOT_IN = {"s4d": (), "s5": ("n_ssm",), "s4": ("init_seed",)}  # shared options a layer lacks
 
 
 def build_classifier(
     dataset: LabelledDataset, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> SequenceClassifier:
     """The LRA classifier for sequences of tokens or of real numbers, or for pairs of sequences."""
-    ssm = dict(options)
-    outer = {key: ssm.pop(key) for key in OUTER_OPTIONS}
     classifier = PairClassifier if dataset.paired else SequenceClassifier
     return classifier(
         n_classes=dataset.n_classes,
         vocab_size=dataset.vocab_size,
         d_input=dataset.d_input,
-        **outer,
-        ssm=layer_arguments(outer["layer"], ssm),
+        **arguments_of(classifier, options),
+        ssm=layer_arguments(options),
         horizon=dataset.padded_length,
         rngs=rngs,
     )
 
 
-def layer_arguments(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a layer's constructor in the options of `cfg.model` that are about it."""
-    others = (*NOT_IN, "waves")  # sections of `cfg.model` that are not about every layer
-    shared = {key: value for key, value in options.items() if key not in others}
-    beta = shared.pop("beta")
-    shared.update(beta=beta["init"], learn_beta=beta["learn"], beta_unit=beta["unit"])
-    for key in NOT_IN[layer]:
-        del shared[key]
-    own = dict(options[layer])
-    if layer == "s4":
-        own["b_clip"] = own["b_clip"] or None
-    if layer == "s5" and not beta["learn"] and beta["init"] == 0:
-        shared["beta"] = None  # then it runs as a scan, as published
-    return {**shared, **own}
+def layer_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the layer of `cfg.model` that are among its options, but for d_model."""
+    layer = options["layer"]
+    found = arguments_of(find_layer(layer), options, section_of(layer))
+    del found["d_model"]
+    return found
 
 
 def train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:

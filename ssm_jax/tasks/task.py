@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssm_jax.options import Option
+from ssm_jax.options import Option, parameters_of
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -84,7 +84,7 @@ class Lazy:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.target)
+        return inspect.Signature([*parameters_of(self.target).values()])
 
 
 def imported(where: str) -> Any:

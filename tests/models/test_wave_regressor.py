@@ -18,7 +18,7 @@ H, N = 3, 4
 
 def model(length, waves, seed=0, **options):
     regressor = WaveRegressor(
-        waves=waves, length=length, channels=H, d_state=N, rngs=nnx.Rngs(params=seed), **options
+        waves=waves, length=length, d_model=H, d_state=N, rngs=nnx.Rngs(params=seed), **options
     )
     rng = np.random.default_rng(seed)  # the channels' modes apart, as after training
     for variable, size in ((regressor.ssm.A_im, 5.0), (regressor.ssm.A_re_raw, 0.5)):
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_refused_and_types_are_kept():
     for waves in ((), (0,), (8,), (1.5,), 3, None):
         with pytest.raises(ValueError, match="waves must be integers of at least 1 and below half"):
             WaveRegressor(waves=waves, length=16, rngs=nnx.Rngs(0))
-    for key, value in (("length", 0), ("channels", 0), ("alpha", 0.0), ("legacy_unsymmetric", 1)):
+    for key, value in (("length", 0), ("d_model", 0), ("alpha", 0.0), ("legacy_unsymmetric", 1)):
         with pytest.raises(ValueError, match=f"^WaveRegressor: {key} must be"):
             WaveRegressor(**{"waves": (1,), "length": 16, key: value}, rngs=nnx.Rngs(0))
 

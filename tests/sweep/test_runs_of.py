@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ssm_jax import config
+from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.sweep import runs_of, short_names
 from ssm_jax.sweep.runs import Job
 
@@ -45,6 +46,38 @@ def test_the_command_of_a_run_makes_it_by_itself():
         "--config.seed=7",
         "--workdir=runs/alpha=0.1,beta=0.5,seed=7",
     ]
+
+
+def test_a_swept_rate_scales_what_the_command_line_did_not_give(tmp_path):
+    """And the command of a run makes the same run."""
+    path = tmp_path / "e.py"
+    path.write_text(
+        "from ssm_jax import config\n"
+        "def get_config():\n"
+        "    cfg = config.default()\n"
+        "    cfg.train.steps = 1\n"
+        "    config.rates(cfg, A=(0.001, 0.0), dt=(0.004, 0.0), rest=(0.008, 0.0))\n"
+        "    return cfg\n"
+        "def sweep():\n"
+        "    return [{'optim.lr': 0.016}, {'optim.lr': 0.002}]\n"
+    )
+    overrides = {"optim.groups.A.lr": 0.5}
+    cfg = load_config(str(path), overrides)
+    job = Job(tmp_path, tmp_path, None, str(path), overrides, [])
+    for run, factor in zip(
+        runs_of(load_sweep(str(path), cfg, overrides), (0,), overrides), (2.0, 0.25), strict=True
+    ):
+        own = run.config(cfg)
+        groups = own.optim.groups
+        assert [groups[g].lr for g in ("A", "dt", "rest", "norm")] == [
+            0.5, 0.004 * factor, 0.008 * factor, 0.008 * factor,
+        ]  # fmt: skip
+        words = [word.removeprefix("--config.").split("=") for word in job.command(run)[2:-1]]
+        values = {key: type(config.flatten(cfg)[key])(value) for key, value in words}
+        assert config.flatten(load_config(str(path), values)) == config.flatten(own)
+    overrides = {"optim.groups.rest.lr": 0.1}
+    with pytest.raises(ValueError, match=r"optim\.groups\.rest\.lr=0\.1 are one rate"):
+        load_sweep(str(path), load_config(str(path), overrides), overrides)
 
 
 def test_options_that_would_share_a_name_keep_theirs():

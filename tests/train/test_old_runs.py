@@ -43,7 +43,8 @@ WHOLE = {
     ("train", 300): 2.124589922428131, ("val", 300): 2.256580352783203,
 }  # fmt: skip
 TEST_LOSS = 2.4504008293151855
-NEWER = "schedule.newer"
+ADDED = "schedule.newer"
+NEWER = f"model.beta.filter, optim.lr, {ADDED}"
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def old(request, tmp_path) -> Path:
 def newer(monkeypatch):
     """An option that this version has and the old runs have not."""
     option = OPTIONS["schedule.warmup_steps"]._replace(default=7, since="9.9")
-    monkeypatch.setitem(OPTIONS, NEWER, option)
+    monkeypatch.setitem(OPTIONS, ADDED, option)
 
 
 def resume(path: Path, data_dir: Path, **changes) -> int:
@@ -111,8 +112,8 @@ def test_an_old_run_that_was_killed_resumes_to_the_numbers_of_one_that_was_not(
 
 @pytest.mark.parametrize("old", ["half"], indirect=True)
 def test_a_newer_option_that_is_not_at_its_default_is_another_run(old, data_dir, newer):
-    with pytest.raises(ConfigMismatch, match=f"{NEWER}: checkpoint not an option, this run 8"):
-        resume(old, data_dir, **{NEWER: 8})
+    with pytest.raises(ConfigMismatch, match=f"{ADDED}: checkpoint not an option, this run 8"):
+        resume(old, data_dir, **{ADDED: 8})
 
 
 @pytest.mark.parametrize("old", ["finished"], indirect=True)

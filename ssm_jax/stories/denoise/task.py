@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ssm_jax.options import arguments_of
 from ssm_jax.stories.denoise.data import DenoiseDataset
 from ssm_jax.stories.denoise.model import Denoiser
 from ssm_jax.tasks.task import Batch, Sums
@@ -27,15 +28,7 @@ PEAK = 2.0  # from black to white
 
 def build_denoiser(dataset: DenoiseDataset, options: Mapping[str, Any], rngs: nnx.Rngs) -> Denoiser:
     """The model for images of the data set's width."""
-    beta = options["beta"]
-    return Denoiser(
-        width=dataset.width,
-        beta=beta["init"],
-        learn_beta=beta["learn"],
-        beta_unit=beta["unit"],
-        **{name: options[name] for name in ("d_state", "alpha", "dt_min", "dt_max")},
-        rngs=rngs,
-    )
+    return Denoiser(width=dataset.width, **arguments_of(Denoiser, options), rngs=rngs)
 
 
 def stripes(noise_B3: Array, width: int, length: int) -> dict[str, Array]:

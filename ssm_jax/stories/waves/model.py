@@ -41,7 +41,7 @@ class WaveRegressor(nnx.Module):
         *,
         waves: Sequence[int],
         length: int,
-        channels: int = 16,
+        d_model: int = 16,
         d_state: int = 4,
         alpha: float = 1.0,
         beta: float = 0.0,
@@ -53,7 +53,7 @@ class WaveRegressor(nnx.Module):
         waves: whole periods of each wave in a sequence, below length / 2; of 2 pi seconds, so
           these are rad/s too.
         length: L, samples of a sequence; dt = 2 pi / L.
-        channels: H.
+        d_model: channels H.
         d_state: modes N of each channel, conjugates not counted.
         alpha: factor on the frequencies of the modes.
         beta, learn_beta: of the filter, whose |s| is the frequency in rad/s over 10,000.
@@ -64,7 +64,7 @@ class WaveRegressor(nnx.Module):
           ValueError: for a value out of its range.
         """
         knobs = {"alpha": alpha, "beta": beta, "learn_beta": learn_beta}
-        sizes = {"length": length, "channels": channels, "d_state": d_state}
+        sizes = {"length": length, "d_model": d_model, "d_state": d_state}
         knobs["legacy_unsymmetric"] = legacy_unsymmetric
         check("WaveRegressor", **sizes, **knobs)
         given = np.asarray(waves).tolist()
@@ -80,14 +80,14 @@ class WaveRegressor(nnx.Module):
         self.waves = tuple(given)
         self.length = length
         self.legacy_unsymmetric = legacy_unsymmetric
-        self.encoder = linear(1, channels, rngs)
+        self.encoder = linear(1, d_model, rngs)
         dt = 2 * math.pi / length
         start_N = -0.5 + 1j * np.pi * (1.3 + np.arange(d_state))
         self.ssm = S4D(
-            channels,
+            d_model,
             d_state=d_state,
-            n_ssm=channels,
-            init=initial_modes(start_N, d_state, n_sets=channels, alpha=alpha).A_SN,
+            n_ssm=d_model,
+            init=initial_modes(start_N, d_state, n_sets=d_model, alpha=alpha).A_SN,
             beta=beta,
             learn_beta=learn_beta,
             beta_unit="hz_1e4",
@@ -97,7 +97,7 @@ class WaveRegressor(nnx.Module):
             bidirectional=False,
             rngs=rngs,
         )
-        self.decoder = linear(channels, len(self.waves), rngs)
+        self.decoder = linear(d_model, len(self.waves), rngs)
 
     def responses(self) -> Array:
         """K g + D at 0 and at the waves, complex (H, 1 + waves)."""

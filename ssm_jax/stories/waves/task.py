@@ -26,6 +26,7 @@ from ssm_jax.data.dataset import Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import spread
 from ssm_jax.data.prepare import DataPaths
+from ssm_jax.options import arguments_of
 from ssm_jax.stories.waves.model import WaveRegressor
 from ssm_jax.tasks.task import Batch, Sums
 
@@ -109,18 +110,8 @@ def build_regressor(
     dataset: WaveDataset, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> WaveRegressor:
     """The model for sequences of the data set's length."""
-    beta = options["beta"]
-    return WaveRegressor(
-        waves=WAVES,
-        length=dataset.padded_length,
-        channels=options["d_model"],
-        d_state=options["d_state"],
-        alpha=options["alpha"],
-        beta=beta["init"],
-        learn_beta=beta["learn"],
-        legacy_unsymmetric=options["waves"]["legacy_unsymmetric"],
-        rngs=rngs,
-    )
+    own = arguments_of(WaveRegressor, options, "waves")
+    return WaveRegressor(waves=WAVES, length=dataset.padded_length, **own, rngs=rngs)
 
 
 def regression_sums(model: Any, batch: Batch) -> Sums:
