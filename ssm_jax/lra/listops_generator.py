@@ -1,32 +1,26 @@
-"""ListOps of the Long Range Arena: its vocabulary and the value of an expression.
+"""Random ListOps expressions by the procedure of the Long Range Arena, and their values.
 
 An expression such as `[MAX 4 [SM 7 8 ] 0 ]` is a tree of the operators MIN, MAX, MED (median,
 rounded down) and SM (sum modulo 10) over digits; its value is a digit. Source: Nangia and Bowman,
-arXiv:1804.06028, in the lengths of Tay et al., arXiv:2011.04006.
+arXiv:1804.06028, in the lengths of Tay et al., arXiv:2011.04006. LRA's generator sets no seed: its
+files cannot be made again, only others with the same distribution.
 
 Token ids: 0 pad, 1 unknown, 2 end of sequence, 3 the closing bracket, 4..13 the digits 0..9,
-14..17 [MAX [MED [MIN [SM. That is the rule of S4's vocabulary, by falling frequency and then by
-name, where tokens that are equally frequent by construction count as equal: brackets are the most
-frequent, then each digit, then each operator. The order is fixed, not counted, so that generated
-and official data share it.
-
-Random ListOps expressions by the procedure of the Long Range Arena.
-
-A tree is grown from the root: a node is a digit with probability 3/4, else an operator with 2 to 10
-operands, and always a digit at depth 10; all choices are uniform. Kept are the trees of 501 to
-1,999 tokens, about one in 12. Source: the generator in the Long Range Arena's code. It sets no
-seed, so its files cannot be made again, only others with the same distribution.
+14..17 [MAX [MED [MIN [SM: the rule of S4's vocabulary, by falling frequency and then by name, if
+tokens that are equally frequent by construction count as equal. It is fixed, not counted, so that
+generated and official data share it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import SPLITS, Ragged
 from ssm_jax.lra.shards import Arrays, Sharded, fill, finish
 from ssm_jax.options import COUNT, Range, setting
@@ -59,17 +53,13 @@ def evaluate(tokens: bytes) -> int:
         elif token == CLOSE and calls and len(values) > calls[-1][1]:
             operator, start = calls.pop()
             args = sorted(values[start:])
-            del values[start:]
-            if operator == MAX:
-                values.append(args[-1])
-            elif operator == MIN:
-                values.append(args[0])
-            elif operator == SM:
-                values.append(sum(args) % 10)
-            else:
-                middle = len(args) // 2
-                odd = len(args) % 2
-                values.append(args[middle] if odd else (args[middle - 1] + args[middle]) // 2)
+            value = args[0] if operator == MIN else args[-1]
+            if operator == SM:
+                value = sum(args) % 10
+            elif operator == MED:
+                middle, odd = divmod(len(args), 2)
+                value = args[middle] if odd else (args[middle - 1] + args[middle]) // 2
+            values[start:] = [value]
         else:
             raise ValueError(f"token {token} cannot stand where it stands in a ListOps expression.")
     if calls or len(values) != 1:
@@ -106,8 +96,7 @@ SHARD_ROWS = 1_000  # expressions drawn from one random stream
 _IN_PROCESS_TOKENS = 4_000_000
 # LRA's bounds keep one tree in 12. A specification this much rarer would never finish.
 _MAX_TREES_PER_ROW = 20_000
-# Counter of the Philox streams, so that they share no number with the loader's epoch order.
-_STREAM = 1
+_FAMILY = 1  # of the random streams, so that they share no number with the loader's epoch order
 
 
 @dataclass(frozen=True)
@@ -140,17 +129,9 @@ class Spec(Sharded):
     max_args: int = setting(10, "operands of one operator", Range(2, 10), source="LRA: 10")
 
     def __post_init__(self) -> None:
-        bounds = {
-            "seed": (0, 2**63 - 1),
-            "n_train": (1, 10**8),
-            "n_val": (1, 10**8),
-            "n_test": (1, 10**8),
-            "shorter_than": (2, 10**6),
-            "longer_than": (0, 10**6),
-            "max_depth": (2, 50),
-            "max_args": (2, 99),
-        }
-        for name, (low, high) in bounds.items():
+        bounds = {"seed": (0, 2**63 - 1), "shorter_than": (2, 10**6), "longer_than": (0, 10**6)}
+        bounds |= {"max_depth": (2, 50), "max_args": (2, 99)}
+        for name, (low, high) in (*bounds.items(), *((f"n_{s}", (1, 10**8)) for s in SPLITS)):
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(
@@ -188,20 +169,15 @@ class _Draws:
 
     `nodes` says of each node above the last level what it is: the id of a digit (probability 3/4)
     or of an operator; `arity` how many operands it has if it is an operator; `operators` where the
-    operators are in `nodes`; `leaves` are the digits of the last level. Everything is integer
-    arithmetic on Philox words, since NumPy may change the streams of its Generator methods but not
-    those of its bit generators. Rounding 32 bits to at most 4 * 98 outcomes biases them by less
-    than 1e-7.
+    operators are in `nodes`; `leaves` are the digits of the last level. Rounding 32 bits to at most
+    4 * 98 outcomes biases them by less than 1e-7.
     """
 
     def __init__(self, spec: Spec, shard: int) -> None:
         self.reach = spec.shorter_than + 1  # no tree takes more numbers than that
         self.size = max(1 << 16, 32 * self.reach)
         self._arities = spec.max_args - 1
-        self._bits = np.random.Philox(
-            key=np.array([spec.seed, shard], np.uint64),
-            counter=np.array([0, 0, 0, _STREAM], np.uint64),
-        )
+        self._bits = philox(spec.seed, shard, _FAMILY)
         self.refill()
 
     def refill(self) -> None:
@@ -235,8 +211,8 @@ def _apply(operator: int, args: bytearray) -> int:
 def _grow(draws: _Draws, shorter_than: int, max_depth: int) -> tuple[bytes, int] | None:
     """One random tree, written from left to right: (tokens, value), or None once it is too long.
 
-    A node above the last level is a digit with probability 3/4; else an operator with 2..max_args
-    operands, all uniform. Nodes of the last level are digits.
+    A node above the last level, at depth 10, is a digit with probability 3/4; else an operator with
+    2..max_args operands, all uniform. Kept are the trees of 501 to 1,999 tokens, one in 12.
     """
     if max(draws.node, draws.leaf) + draws.reach > draws.size:
         draws.refill()
@@ -325,10 +301,8 @@ def generate(
     Raises:
       ValueError: if there are not enough distinct expressions.
     """
-    sizes = spec.sizes()
-    total = sum(sizes.values())
-    seen: set[bytes] = set()
-    rows: list[tuple[bytes, int]] = []
+    total = sum(spec.sizes().values())
+    rows: dict[bytes, int] = {}
     alone = _IN_PROCESS_TOKENS // (SHARD_ROWS * spec.shorter_than)
     first, last = 0, -(-total // SHARD_ROWS)
     while len(rows) < total:
@@ -336,10 +310,8 @@ def generate(
         fill(spec, folder, range(first, last), workers, advance, alone=alone)
         for k in range(first, last):
             for tokens, target in Ragged(**finish(spec, folder, k)).rows():
-                digest = hashlib.blake2b(tokens, digest_size=16).digest()
-                if digest not in seen and len(rows) < total:
-                    seen.add(digest)
-                    rows.append((tokens, target))
+                if len(rows) < total:
+                    rows[tokens] = target
         # Where 49 of 50 expressions repeat, the distinct ones are running out.
         if len(rows) < total and len(rows) - before < (last - first) * SHARD_ROWS // 50:
             raise ValueError(
@@ -347,8 +319,5 @@ def generate(
                 "ask for fewer, or for longer ones."
             )
         first, last = last, last + -(-(total - len(rows)) // SHARD_ROWS)
-    bounds = np.cumsum([0, *sizes.values()]).tolist()
-    return {
-        split: Ragged.from_rows(rows[start:stop])
-        for split, start, stop in zip(SPLITS, bounds[:-1], bounds[1:], strict=True)
-    }
+    found = iter(rows.items())
+    return {s: Ragged.from_rows(itertools.islice(found, n)) for s, n in spec.sizes().items()}

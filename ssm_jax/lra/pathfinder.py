@@ -1,4 +1,4 @@
-"""Pathfinder and Path-X in the official Long Range Arena release: the hard level alone.
+"""Pathfinder (32 x 32) and Path-X (128 x 128): generated, or the official LRA release's hard level.
 
     pathfinder{32,128}/curv_contour_length_14/imgs/<k>/sample_<i>.png
     pathfinder{32,128}/curv_contour_length_14/metadata/<k>.npy
@@ -6,13 +6,12 @@
 Despite their names the metadata are text, one line per image: `imgs/0 sample_0.png 0 1 1.0 14 ...`,
 where the fourth word is the label. The lines of the files by their numbers are the order of the
 images, which the split of S4 and S5 counts by.
-
-Recipes of Pathfinder (32 x 32) and Path-X (128 x 128): generated, or the official files.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import re
@@ -27,7 +26,7 @@ import numpy as np
 from ssm_jax.data import release as releases
 from ssm_jax.data.archive import Limits, decoded, shown
 from ssm_jax.data.draws import torch_randperm
-from ssm_jax.data.examples import Content, Images
+from ssm_jax.data.examples import SPLITS, Content, Images
 from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
 from ssm_jax.data.release import Release
 from ssm_jax.lra.pathfinder_generator import GENERATOR_VERSION, Spec, generate_images
@@ -35,6 +34,8 @@ from ssm_jax.lra.shards import write_mapped
 from ssm_jax.options import setting
 from ssm_jax.progress import stage
 
+SIZES = {"pathfinder": 32, "pathx": 128}
+N_CLASSES = 2  # 1: the two marked ends are on one contour
 OFFICIAL_ROWS = 200_000
 LEVEL = "curv_contour_length_14"
 _LABELS = {b"0": 0, b"1": 1}
@@ -43,6 +44,31 @@ _BLOCK = 1_000  # images decoded at a time
 # the release has three levels of four sizes, and the other tasks.
 LIMITS = Limits(files=250_000, largest=1 << 20, wanted=1 << 30)
 _MOST_LISTED = 1_000_000  # images in all metadata
+
+
+@dataclasses.dataclass(frozen=True)
+class PathfinderOptions:
+    """What the examples depend on.
+
+    Attributes:
+      seed: of the generator, 0..2**63-1.
+      n_train, n_val, n_test: images to generate; the official files are split 8 : 1 : 1.
+      upstream: generate with the border behaviour of the original program, which is part of the
+        published task's clutter.
+      allow_mismatch: accept official files that are not 200,000 images; the split is then another.
+    """
+
+    seed: int = 0
+    n_train: int = 160_000
+    n_val: int = 20_000
+    n_test: int = 20_000
+    upstream: bool = setting(True, "generate with the original's border behaviour")
+    allow_mismatch: bool = setting(False, "accept official files that are not 200,000 images")
+
+    def __post_init__(self) -> None:
+        for name in ("n_train", "n_val", "n_test"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
 
 
 class _File(NamedTuple):
@@ -89,46 +115,32 @@ def read_release(
         raise FileNotFoundError(
             f"pathfinder{size}/{LEVEL}/metadata is not in {release.path}; get the release again."
         )
-    listed: dict[str, int] = {}
-    digest = hashlib.sha256()
-    for _, file in sorted(metadata.items()):
-        digest.update(file.data)
-        for name, label in _parse(file):
-            if name in listed:
-                raise ValueError(f"{file.where} lists {shown(name)} twice; get the release again.")
-            listed[name] = label
-            if len(listed) > _MOST_LISTED:
-                raise ValueError(
-                    f"{file.where} and those before it list more than {_MOST_LISTED:,} images; "
-                    "get the release again."
-                )
-    there = [name for name in listed if name in images and images[name].data]
+    listed, sha256 = _listed([file for _, file in sorted(metadata.items())])
+    present = [name for name in listed if name in images and images[name].data]
     notes: dict[str, Any] = {
         "empty": sum(name in images and not images[name].data for name in listed),
         "missing": sum(name not in images for name in listed),
         "unlisted": sum(name not in listed for name in images),
-        "sha256": digest.hexdigest(),
+        "sha256": sha256,
     }
-    if len(there) != expected and not allow_mismatch:
+    if len(present) != expected and not allow_mismatch:
         raise ValueError(
-            f"{release.path} has {len(there):,} images of pathfinder{size}/{LEVEL}, the official "
+            f"{release.path} has {len(present):,} images of pathfinder{size}/{LEVEL}, the official "
             f"release has {expected:,} ({notes['empty']} are empty, {notes['missing']} missing); "
             "get it again, or allow the mismatch, which makes another split."
         )
     counts = [f"{notes[k]:,} {k}" for k in ("empty", "missing", "unlisted") if notes[k]]
     if counts:
         print(f"{shown(release.path)}: skipped {' and '.join(counts)} images", file=sys.stderr)
-    shape = len(there), size * size
-    with stage(f"decoding pathfinder{size}", len(there), "images") as advance:
-        blocks = _decoded([images[name] for name in there], size, advance)
+    shape = len(present), size * size
+    with stage(f"decoding pathfinder{size}", len(present), "images") as advance:
+        blocks = _decoded([images[name] for name in present], size, advance)
         if folder is None:
-            pixels = np.empty(shape, np.uint8)
-            for number, block in enumerate(blocks):
-                pixels[number * _BLOCK :][: len(block)] = block
+            pixels = np.concatenate([np.empty((0, size * size), np.uint8), *blocks])
         else:
             folder.mkdir(parents=True, exist_ok=True)
             pixels = write_mapped(folder / "pixels.npy", shape, blocks)
-    return pixels, np.array([listed[name] for name in there], np.uint8), notes
+    return pixels, np.array([listed[name] for name in present], np.uint8), notes
 
 
 def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int, _File]]:
@@ -143,8 +155,7 @@ def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int
         match = pattern.fullmatch(path)
         return match[1] if match else None
 
-    title = f"reading {release.path}"
-    with closing(releases.members(release, wanted, title, LIMITS)) as files:
+    with closing(releases.members(release, wanted, f"reading {release.path}", LIMITS)) as files:
         for name, where, file in files:
             if name.startswith("imgs/"):
                 images[name] = _File(where, file.read())
@@ -153,18 +164,31 @@ def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int
     return images, metadata
 
 
-def _parse(file: _File) -> Iterator[tuple[str, int]]:
-    """Name and label of every image in a metadata file."""
-    for number, line in enumerate(io.BytesIO(file.data), 1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) < 4 or words[3] not in _LABELS:
-            raise ValueError(
-                f"{file.where} line {number}: expected FOLDER FILE NUMBER LABEL and more words "
-                f"with a label 0 or 1, got {line[:60]!r}."
-            )
-        yield b"/".join(words[:2]).decode("ascii", "replace"), _LABELS[words[3]]
+def _listed(metadata: list[_File]) -> tuple[dict[str, int], str]:
+    """The labels of the images that metadata list, by name, and the sha256 of all metadata."""
+    labels: dict[str, int] = {}
+    digest = hashlib.sha256()
+    for where, data in metadata:
+        digest.update(data)
+        for number, line in enumerate(io.BytesIO(data), 1):
+            words = line.split()
+            if not words:
+                continue
+            if len(words) < 4 or words[3] not in _LABELS:
+                raise ValueError(
+                    f"{where} line {number}: expected FOLDER FILE NUMBER LABEL and more words "
+                    f"with a label 0 or 1, got {line[:60]!r}."
+                )
+            name = b"/".join(words[:2]).decode("ascii", "replace")
+            if name in labels:
+                raise ValueError(f"{where} lists {shown(name)} twice; get the release again.")
+            labels[name] = _LABELS[words[3]]
+            if len(labels) > _MOST_LISTED:
+                raise ValueError(
+                    f"{where} and those before it list more than {_MOST_LISTED:,} images; "
+                    "get the release again."
+                )
+    return labels, digest.hexdigest()
 
 
 def _decoded(
@@ -184,66 +208,21 @@ def _pixels(file: _File, size: int) -> np.ndarray:
         raise ValueError(f"{file.where} {error}; get the release again.") from None
 
 
-N_CLASSES = 2  # 1: the two marked ends are on one contour
-OFFICIAL = 200_000
-SIZES = {"pathfinder": 32, "pathx": 128}
-
-
-@dataclasses.dataclass(frozen=True)
-class PathfinderOptions:
-    """What the examples depend on.
-
-    Attributes:
-      seed: of the generator, 0..2**63-1.
-      n_train, n_val, n_test: images to generate; the official files are split 8 : 1 : 1.
-      upstream: generate with the border behaviour of the original program, which is part of the
-        published task's clutter.
-      allow_mismatch: accept official files that are not 200,000 images; the split is then another.
-    """
-
-    seed: int = 0
-    n_train: int = 160_000
-    n_val: int = 20_000
-    n_test: int = 20_000
-    upstream: bool = setting(True, "generate with the original's border behaviour")
-    allow_mismatch: bool = setting(False, "accept official files that are not 200,000 images")
-
-    def __post_init__(self) -> None:
-        for name in ("n_train", "n_val", "n_test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-
-
-def pathfinder(options: PathfinderOptions, source: str, place: DataPaths) -> Recipe:
-    """How Pathfinder is made; see `_recipe`."""
-    return _recipe("pathfinder", options, source, place)
-
-
-def pathx(options: PathfinderOptions, source: str, place: DataPaths) -> Recipe:
-    """How Path-X is made; see `_recipe`."""
-    return _recipe("pathx", options, source, place)
-
-
-def _recipe(task: str, options: PathfinderOptions, source: str, place: DataPaths) -> Recipe:
-    """How either task is made.
+def _recipe(task: str, options: PathfinderOptions, source: str, paths: DataPaths) -> Recipe:
+    """How Pathfinder or Path-X is made.
 
     Args:
       task: a key of SIZES.
       options: what is made.
       source: "generated", or "official" (the LRA release).
-      place: folders and processes; its files are the release, an archive or a folder above
+      paths: folders and processes; its files are the release, an archive or a folder above
         pathfinder32 or pathfinder128.
     """
-    size = SIZES[task]
-    folder = f"pathfinder{size}"
-    release: Release | None = None
-    stamp: str | None = "" if source == "generated" else None
-    if source == "official" and place.files is not None:
-        release = find_release(place.files, size)
-        stamp = release.stamp
-    parameters: dict[str, Any] = {"size": size}
+    size, official = SIZES[task], source == "official"
+    release = find_release(paths.files, size) if official and paths.files is not None else None
     counts = (options.n_train, options.n_val, options.n_test)
-    if source == "generated":
+    parameters: dict[str, Any] = {"size": size}
+    if not official:
         parameters |= {
             "counts": counts,
             "seed": options.seed,
@@ -254,48 +233,45 @@ def _recipe(task: str, options: PathfinderOptions, source: str, place: DataPaths
         parameters["allow_mismatch"] = True
 
     def make(work: Path) -> Content:
-        if source == "generated":
-            spec = Spec(
-                seed=options.seed, n_images=sum(counts), size=size, upstream=options.upstream
-            )
+        if not official:
+            spec = Spec(options.seed, sum(counts), size, options.upstream)
             with stage(f"generating {task}", spec.n_images, "images") as advance:
                 pixels, targets = generate_images(
-                    spec, work / "shards", workers=place.workers, advance=advance
+                    spec, work / "shards", workers=paths.workers, advance=advance
                 )
             detail = (
                 f"generated by the Pathfinder procedure, {size} x {size}, seed {options.seed}, "
                 f"generator v{GENERATOR_VERSION}"
                 + ("" if options.upstream else ", without the original's border behaviour")
             )
-            return Content(Images(pixels, targets), split(*counts), detail, {}, (), N_CLASSES)
+            return Content(Images(pixels, targets), _split(counts), detail, {}, (), N_CLASSES)
         if release is None:
-            raise files_missing(task, f"the LRA release, an archive or a folder above {folder}")
-        pixels, targets, notes = read_release(
-            release,
-            size,
-            expected=OFFICIAL,
-            allow_mismatch=options.allow_mismatch,
-            folder=work,
-        )
+            what = f"the LRA release, an archive or a folder above pathfinder{size}"
+            raise files_missing(task, what)
+        allow = options.allow_mismatch
+        pixels, targets, notes = read_release(release, size, allow_mismatch=allow, folder=work)
         n = targets.size
         train = n * 8 // 10
         detail = f"official LRA release, read from {shown(release.path.name)}; {n:,} images"
-        splits = split(train, n // 10, n - train - n // 10)
+        splits = _split((train, n // 10, n - train - n // 10))
         return Content(Images(pixels, targets), splits, detail, notes, (), N_CLASSES)
 
     return Recipe(
         task=task,
         source=source,
         parameters=parameters,
-        stamp=stamp,
+        stamp=release.stamp if release else None if official else "",
         make=make,
-        at_once=source == "generated" or release is not None,
-        command=command(task, source, place, options),
+        at_once=not official or release is not None,
+        command=command(task, source, paths, options),
     )
 
 
-def split(n_train: int, n_val: int, n_test: int) -> dict[str, np.ndarray]:
+pathfinder = functools.partial(_recipe, "pathfinder")
+pathx = functools.partial(_recipe, "pathx")
+
+
+def _split(counts: tuple[int, int, int]) -> dict[str, np.ndarray]:
     """S4's split: a random order (seed 42) cut in three."""
-    order = torch_randperm(n_train + n_val + n_test, 42).astype(np.int64)
-    train, val, test = np.split(order, [n_train, n_train + n_val])
-    return {"train": train, "val": val, "test": test}
+    order = torch_randperm(sum(counts), 42)
+    return dict(zip(SPLITS, np.split(order, np.cumsum(counts)[:-1]), strict=True))

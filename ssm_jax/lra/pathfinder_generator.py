@@ -5,8 +5,6 @@ Two dashed contours wind through an image; a disc marks an end of one, another d
 the same contour (label 1) or the far end of the other one (label 0). Shorter dashed distractors
 fill the rest. Upstream sets no seed, so its files cannot be made again, only others with the same
 distribution.
-
-All images of a Pathfinder specification, drawn over the cores into one file.
 """
 
 from __future__ import annotations
@@ -15,16 +13,17 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from ssm_jax.data.draws import philox
 from ssm_jax.lra.pathfinder_stamps import PATHFINDER32, PATHX, Drawing, dilate, render, strokes
 from ssm_jax.lra.shards import Arrays, Sharded, fill, finish, write_mapped
 
 GENERATOR_VERSION = 1  # raise it whenever the same specification would give other images
 SHARD_ROWS = 1_000  # images drawn from one random stream
-# Counter of the Philox streams, so that they share no number with other users of a seed.
-_STREAM = 2
+_FAMILY = 2  # of the random streams, so that they share no number with other users of a seed
 _BLOCK = 1 << 15  # words of 64 bits drawn at once
 _DRAWINGS = {drawing.size: drawing for drawing in (PATHFINDER32, PATHX)}
 
@@ -68,11 +67,6 @@ class Spec(Sharded):
             raise ValueError(f"Pathfinder upstream={self.upstream!r} must be true or false.")
 
     @property
-    def drawing(self) -> Drawing:
-        """The parameters of the images."""
-        return _DRAWINGS[self.size]
-
-    @property
     def n_shards(self) -> int:
         """Shards that hold all images."""
         return -(-self.n_images // SHARD_ROWS)
@@ -92,8 +86,7 @@ class Spec(Sharded):
                 raise ValueError(f"{name} of shard {shard} must be bytes of the shape {shape}.")
 
 
-@dataclass(frozen=True)
-class Sketch:
+class Sketch(NamedTuple):
     """One image and how it came about.
 
     Attributes:
@@ -116,16 +109,10 @@ class Sketch:
 
 
 class _Words:
-    """The random numbers of one shard.
-
-    Words of Philox alone, since NumPy may change the streams of its Generator methods but not those
-    of its bit generators. Rounding 32 bits to n outcomes biases them by n / 2**32.
-    """
+    """The random numbers of one shard; rounding 32 bits to n outcomes biases them by n / 2**32."""
 
     def __init__(self, seed: int, shard: int) -> None:
-        self._bits = np.random.Philox(
-            key=np.array([seed, shard], np.uint64), counter=np.array([0, 0, 0, _STREAM], np.uint64)
-        )
+        self._bits = philox(seed, shard, _FAMILY)
         self.refill()
 
     def refill(self) -> None:
@@ -165,14 +152,13 @@ def sketches(
     from ssm_jax.lra.pathfinder_raster import compiled
 
     draw = draw or compiled()
-    drawing, words = spec.drawing, _Words(spec.seed, shard)
+    drawing, words = _DRAWINGS[spec.size], _Words(spec.seed, shard)
     for _ in range(spec.rows(shard)):
         label = words.below(2)
         margin = drawing.margins[words.below(len(drawing.margins))]
-        stamps = strokes(drawing, margin, spec.upstream)
+        stamps, empty = strokes(drawing, margin, spec.upstream), _empty_frames(drawing, margin)
         contours = np.zeros((2, drawing.contour_length, 3), np.int64)
         distractors = np.zeros((drawing.n_distractors, drawing.distractor_length, 3), np.int64)
-        empty = _empty_frames(drawing, margin)
         attempts, placed = 0, -1
         while placed < 0:
             words.next, more, placed = draw(
@@ -202,11 +188,9 @@ def generate_shard(spec: Spec, shard: int) -> tuple[np.ndarray, np.ndarray]:
             f"Pathfinder shard {shard} does not exist; {spec.n_images:,} images are shards 0 to "
             f"{spec.n_shards - 1}."
         )
-    pixels = np.empty((spec.rows(shard), spec.size**2), np.uint8)
-    labels = np.empty(len(pixels), np.uint8)
-    for row, sketch in enumerate(sketches(spec, shard)):
-        pixels[row], labels[row] = sketch.pixels.ravel(), sketch.label
-    return pixels, labels
+    drawn = [(sketch.pixels.ravel(), sketch.label) for sketch in sketches(spec, shard)]
+    pixels, labels = zip(*drawn, strict=True)
+    return np.stack(pixels), np.array(labels, np.uint8)
 
 
 def generate_images(

@@ -1,8 +1,11 @@
 """The inner loop of the Pathfinder generator: one image, from random numbers and stamps.
 
 With numba the same code is compiled; its numbers are whole or are rounded at once, so the images
-are the same to the bit. `y`, `x` are pixels of the image, which may lie outside it by up to `pad`;
-arrays called frames have that many more pixels on each side.
+are the same in every bit. `y`, `x` are pixels of the image, which may lie outside it by up to
+`pad`; arrays called frames have that many more pixels on each side: the mask of what is occupied,
+and the mask dilated. `i` is the first unread random word; a stroke is (y, x, stamp), a pivot the
+centre of the circle on which the next stroke ends, and a path the strokes of some contours,
+(contours, strokes, 3).
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def _below(words: Array, i: int, n: int) -> int:
 
 @compilable
 def _add(frames: Array, s: Strokes, stroke: Array) -> None:
-    """Mark a stroke (y, x, stamp) as occupied."""
+    """Mark a stroke as occupied."""
     k = stroke[2]
     y, x = stroke[0] + s.pad - s.centre, stroke[1] + s.pad - s.centre
     top, bottom, left, right = s.boxes[k, 0], s.boxes[k, 1], s.boxes[k, 2], s.boxes[k, 3]
@@ -59,7 +62,7 @@ def _add(frames: Array, s: Strokes, stroke: Array) -> None:
 
 @compilable
 def next_pivot(s: Strokes, pivot: Array, k: int) -> tuple[int, int]:
-    """The centre of the circle on which the stroke after stamp `k` ends."""
+    """The pivot after stamp `k`."""
     return ceil(pivot[0] + s.steps[k, 0]), ceil(pivot[1] + s.steps[k, 1])
 
 
@@ -74,11 +77,7 @@ def chances(s: Strokes, grown: Array, y: int, x: int, k: int) -> Array:
 def _extend(
     words: Array, i: int, s: Strokes, frames: Array, pivot: Array, before: Array, stroke: Array
 ) -> tuple[int, bool]:
-    """Choose the stroke after the stroke `before`, and move the pivot to it.
-
-    Returns:
-      The next unread word, and whether there is such a stroke.
-    """
+    """Choose the stroke after the stroke `before`, and move the pivot to it, if there is one."""
     y, x = next_pivot(s, pivot, before[2])
     edges = np.cumsum(chances(s, frames[1], y, x, before[2]))
     if edges[-1] < _DEAD_END:
@@ -95,6 +94,23 @@ def _extend(
             pivot[0], pivot[1] = y, x
             return i, True
     return i, False
+
+
+@compilable
+def _grow(
+    words: Array, i: int, s: Strokes, frames: Array, pivots: Array, path: Array
+) -> tuple[int, bool]:
+    """Choose the strokes after the first of each contour, in turn, if they all fit."""
+    for step in range(1, path.shape[1]):
+        for c in range(path.shape[0]):
+            before = path[c, step - 1]
+            i, found = _extend(words, i, s, frames, pivots[c], before, path[c, step])
+            if not found:
+                return i, False
+            # A stroke is in nobody's way before the next one of its contour is there.
+            _add(frames, s, before)
+    _add(frames, s, path[-1, -1])  # upstream forgets that of the other contour
+    return i, True
 
 
 @compilable
@@ -119,38 +135,19 @@ def _begin_two(words: Array, i: int, s: Strokes, pivots: Array, path: Array) -> 
         place = _below(words, i + 1, (bottom - top) * (right - left))
         i += 2
         y, x = top + place // (right - left), left + place % (right - left)
-        if _begin(s, y, x, o, pivots[0], path[0, 0]):
-            found = True
+        found = _begin(s, y, x, o, pivots[0], path[0, 0])
+        if found:
             break
     if not found:
         return i, False
     for _ in range(_TRIES):
-        o = _below(words, i, DEGREES)
-        around = _below(words, i + 1, DEGREES)
+        o, around = _below(words, i, DEGREES), _below(words, i + 1, DEGREES)
         i += 2
         y = round(path[0, 0, 0] + s.second[around, 0])
         x = round(path[0, 0, 1] + s.second[around, 1])
         if _begin(s, y, x, o, pivots[1], path[1, 0]):
             return i, True
     return i, False
-
-
-@compilable
-def _contours(words: Array, i: int, s: Strokes, frames: Array, path: Array) -> tuple[int, bool]:
-    """One attempt at the two contours, stroke by stroke in turn, on empty frames."""
-    pivots = np.zeros((2, 2), np.int64)
-    i, found = _begin_two(words, i, s, pivots, path)
-    for step in range(1, path.shape[1] if found else 0):
-        for c in range(2):
-            before = path[c, step - 1]
-            i, found = _extend(words, i, s, frames, pivots[c], before, path[c, step])
-            if not found:
-                return i, False
-            # A stroke is in nobody's way before the next one of its contour is there.
-            _add(frames, s, before)
-    if found:
-        _add(frames, s, path[1, -1])  # upstream forgets the last one of the first contour
-    return i, found
 
 
 @compilable
@@ -186,21 +183,6 @@ def _begin_distractor(
     return i, False
 
 
-@compilable
-def _distractor(words: Array, i: int, s: Strokes, frames: Array, path: Array) -> tuple[int, bool]:
-    """One attempt at a distractor; the frames keep what it marked even where it fails."""
-    pivot = np.zeros(2, np.int64)
-    i, found = _begin_distractor(words, i, s, frames[0], pivot, path[0])
-    for step in range(1, len(path) if found else 0):
-        i, found = _extend(words, i, s, frames, pivot, path[step - 1], path[step])
-        if not found:
-            break
-        _add(frames, s, path[step - 1])
-    if found:
-        _add(frames, s, path[-1])
-    return i, found
-
-
 def draw_image(
     words: Array, i: int, s: Strokes, empty: Array, contours: Array, distractors: Array
 ) -> tuple[int, int, int]:
@@ -210,9 +192,9 @@ def draw_image(
       words: random words of 32 bits, int64.
       i: the first unread of them.
       s: the stamps.
-      empty: the two frames, (2, size + 2 pad, size + 2 pad) int16, in which the image's margin and
-        nothing else is occupied: the mask, and the mask dilated.
-      contours: written, (2, strokes, 3): y, x and stamp of each.
+      empty: the frames of an image of which only the margin is occupied, (2, size + 2 pad, size +
+        2 pad) int16.
+      contours: written, the path of the two contours.
       distractors: written, (n, strokes, 3).
 
     Returns:
@@ -221,21 +203,27 @@ def draw_image(
     """
     enough = 12 + 6 * contours.shape[1]
     enough += _CONTOUR_TRIES * len(distractors) * (6 + 3 * distractors.shape[1])
-    attempts = 0
-    found = False
+    pivots = np.zeros((2, 2), np.int64)
     frames = empty.copy()
+    attempts, found = 0, False
     while not found:
         if i + enough > len(words):
             return i, attempts, -1
         attempts += 1
-        if attempts > 1:
-            frames[:] = empty
-        i, found = _contours(words, i, s, frames, contours)
+        i, found = _begin_two(words, i, s, pivots, contours)
+        if found:
+            i, found = _grow(words, i, s, frames, pivots, contours)
+            if not found:
+                frames[:] = empty
     placed = 0
     for _ in range(len(distractors)):
         for _ in range(_CONTOUR_TRIES):
+            path = distractors[placed : placed + 1]
+            i, found = _begin_distractor(words, i, s, frames[0], pivots[0], path[0, 0])
+            if not found:
+                continue
             trial = frames.copy()
-            i, found = _distractor(words, i, s, trial, distractors[placed])
+            i, found = _grow(words, i, s, trial, pivots, path)
             if found:
                 frames = trial
                 placed += 1

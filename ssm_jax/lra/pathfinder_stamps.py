@@ -1,17 +1,13 @@
-"""The parameters of Pathfinder images: the hard level of the Long Range Arena, arXiv:2011.04006.
-
-Source: the docstrings of the Long Range Arena's Pathfinder data sets, over the defaults of the
-Pathfinder challenge's program, arXiv:1805.08315.
-
-The strokes of a Pathfinder image, drawn once: a contour is a chain of them.
+"""The strokes of a Pathfinder image, drawn once: a contour is a chain of them.
 
 A stroke is a line from its tail, or from its head back to its tail, drawn twice as fine and halved
 by Pillow's Lanczos filter in bytes, with its mask, the line made fatter by the margin that other
 strokes must keep. A contour's first stroke has one of 360 orientations; every other ends on one of
 the 18 to 49 pixels of a circle. So all strokes are a few hundred stamps.
 
-The procedure is that of the Pathfinder challenge, arXiv:1805.08315, with the parameters of the Long
-Range Arena, arXiv:2011.04006. Coordinates are (y, x) in pixels, angles in radians from x to y.
+The procedure is that of the Pathfinder challenge, arXiv:1805.08315; the parameters are those of the
+hard level of the Long Range Arena, arXiv:2011.04006, in the docstrings of its Pathfinder data sets
+over the defaults of that program. Coordinates are (y, x) in pixels, angles in radians from x to y.
 """
 
 from __future__ import annotations
@@ -23,6 +19,12 @@ from math import atan2, ceil, cos, floor, pi, sin
 from typing import NamedTuple
 
 import numpy as np
+
+DEGREES = 360  # orientations of a first stroke, whole degrees from -180
+CHANCE = 1 << 16  # of going straight on; a turn has a smaller one
+FREE = 76  # masks are bytes; upstream calls a pixel free up to 0.3
+ANTIALIAS = 2  # stamps are drawn that much finer
+_FILTER = 3  # reach of the Lanczos filter, in pixels
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,14 @@ PATHFINDER32 = Drawing(32, 2, 0.5, (1,), 7, 1.5, 14, 4, 5, 1.0, 3, 4, 2)
 PATHX = Drawing(128, 5, 1.5, (2, 3), 20, 3.0, 14, 4, 8, 1.8, 9, 9, 10)
 
 
-DEGREES = 360  # orientations of a first stroke, whole degrees from -180
-CHANCE = 1 << 16  # of going straight on; a turn has a smaller one
-FREE = 76  # masks are bytes; upstream calls a pixel free up to 0.3
-ANTIALIAS = 2  # stamps are drawn that much finer
-
-
 class Strokes(NamedTuple):
-    """The stamps of one margin; first axis of `lines`, `masks`, `grown`, `boxes`, `steps`,
-    `chances`: the 360 first strokes, drawn from the tail, then those that end on the circle, drawn
-    from the head. All integers are int64, bytes are int16 so that sums of two do not overflow.
+    """The stamps of one margin: the 360 first strokes, drawn from the tail, then those that end on
+    the circle, drawn from the head. Integers are int64, bytes are int16 so that sums of two do not
+    overflow.
 
     Attributes:
-      size, pad: of the image; see `Drawing`.
+      size, pad, margin: see `Drawing`.
       centre: where in a stamp its starting point is, on both axes.
-      margin: see `Drawing`.
       lines, masks: (n, D, D), 0..255.
       grown: masks dilated by the margin, (n, D + 2 margin, D + 2 margin).
       boxes: first and last + 1 row and column of a mask that is not 0 everywhere, (n, 4).
@@ -116,19 +111,14 @@ class Strokes(NamedTuple):
     beyond: int
 
 
-def disc(radius: int) -> list[tuple[int, int]]:
-    """Displacements of at most `radius`."""
-    reach = range(-radius, radius + 1)
-    return [(y, x) for y in reach for x in reach if y * y + x * x <= radius * radius]
-
-
 def dilate(image: np.ndarray, radius: int) -> np.ndarray:
     """Maximum over a disc, on a frame wider by the radius on each side."""
     height, width = image.shape
     out = np.zeros((height + 2 * radius, width + 2 * radius), image.dtype)
-    for y, x in disc(radius):
-        view = out[y + radius :, x + radius :][:height, :width]
-        np.maximum(view, image, out=view)
+    for y, x in np.ndindex(2 * radius + 1, 2 * radius + 1):
+        if (y - radius) ** 2 + (x - radius) ** 2 <= radius**2:
+            view = out[y : y + height, x : x + width]
+            np.maximum(view, image, out=view)
     return out
 
 
@@ -155,58 +145,40 @@ def stamp(drawing: Drawing, margin: int, angle: float) -> tuple[np.ndarray, np.n
     from PIL import Image, ImageDraw
 
     reach = drawing.stroke_length + ceil(drawing.thickness) + margin
-    fine = 2 * reach * ANTIALIAS + 1
-    centre = reach * ANTIALIAS
+    centre, wide = reach * ANTIALIAS, margin * ANTIALIAS
     y, x = shift(angle, drawing.stroke_length * ANTIALIAS)
-    canvas = Image.new("L", (fine, fine))
-    ImageDraw.Draw(canvas).line(
-        [(centre, centre), (ceil(centre + x), ceil(centre + y))],
-        fill=255,
-        width=round(drawing.thickness * ANTIALIAS),
-    )
+    canvas = Image.new("L", (2 * centre + 1, 2 * centre + 1))
+    ends = [(centre, centre), (ceil(centre + x), ceil(centre + y))]
+    ImageDraw.Draw(canvas).line(ends, fill=255, width=round(drawing.thickness * ANTIALIAS))
     line = np.asarray(canvas)
-    wide = margin * ANTIALIAS
     fat = np.ascontiguousarray(dilate(line, wide)[wide:-wide, wide:-wide])
     return halve(line, 2 * reach + 1), halve(fat, 2 * reach + 1)
 
 
-def _taps(drawing: Drawing, margin: int, mask: np.ndarray) -> list[tuple[int, int]]:
-    """Where, from its tail, upstream looks whether a first stroke fits.
+def _taps(drawing: Drawing, margin: int, mask: np.ndarray) -> np.ndarray:
+    """Where, from its tail, upstream looks whether a first stroke fits, (n, 2).
 
     Those of its mask's pixels that are 255, cut off at L + margin, all one pixel too far down and
     to the right.
     """
-    reach = drawing.stroke_length + margin
-    centre = mask.shape[0] // 2
-    taps = np.argwhere(mask == 255) - centre + 1
-    return [(y, x) for y, x in taps.tolist() if max(abs(y), abs(x)) <= reach]
+    taps = np.argwhere(mask == 255) - mask.shape[0] // 2 + 1
+    return taps[np.abs(taps).max(axis=1) <= drawing.stroke_length + margin]
 
 
-def _misses_a_corner(taps: list[tuple[int, int]]) -> bool:
+def _misses_a_corner(taps: np.ndarray) -> bool:
     """Whether there is a corner of the image at which all the taps are outside.
 
     There cv2.dilate leaves -1.8e308, which upstream takes for a full image.
     """
     signs = ((1, 1), (1, -1), (-1, 1), (-1, -1))
-    return any(not any(sy * y >= 0 and sx * x >= 0 for y, x in taps) for sy, sx in signs)
-
-
-def _tails(drawing: Drawing, taps: list[tuple[int, int]]) -> list[int]:
-    """Rows and columns of the first contour's tail, such that all taps are in the image's core."""
-    low, high = 2 * drawing.seed_distance, drawing.size - 2 * drawing.seed_distance
-    ends = []
-    for values in zip(*taps, strict=True):
-        ends += [low - min(values), high - max(values)]
-    return ends
+    return any(not (taps * sign >= 0).all(axis=1).any() for sign in signs)
 
 
 def _box(mask: np.ndarray) -> list[int]:
     """Rows and columns of a mask that are not 0 everywhere."""
-    ends = []
-    for axis in (1, 0):
-        used = np.flatnonzero(mask.any(axis)).tolist()
-        ends += [used[0], used[-1] + 1]
-    return ends
+    used = np.argwhere(mask)
+    (top, left), (bottom, right) = used.min(0).tolist(), used.max(0).tolist()
+    return [top, bottom + 1, left, right + 1]
 
 
 @functools.cache
@@ -226,19 +198,20 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
     targets = sorted({(floor(radius * sin(a)), floor(radius * cos(a))) for a in around})
     later = [atan2(y, x) for y, x in targets]
     angles = first + later
-    stamps = [stamp(drawing, margin, a) for a in first]
-    stamps += [stamp(drawing, margin, flip(a)) for a in later]
+    stamps = [stamp(drawing, margin, a) for a in (*first, *map(flip, later))]
     masks = np.array([mask for _, mask in stamps])
 
     turns = np.abs(np.subtract.outer(angles, later))
     turns = np.minimum(np.minimum(turns, 2 * pi - turns) * drawing.continuity, pi / 2)
     taps = [_taps(drawing, margin, mask) for mask in masks[:DEGREES]]
-    tails = [_tails(drawing, t) for t in taps]
+    # All taps of the first contour are in the core of the image.
+    low, high = 2 * drawing.seed_distance, drawing.size - 2 * drawing.seed_distance
+    tails = [np.stack([low - t.min(0), high - t.max(0)], axis=1).ravel() for t in taps]
     if upstream:
-        taps = [[] if _misses_a_corner(t) else t for t in taps]
+        taps = [t[:0] if _misses_a_corner(t) else t for t in taps]
     padded = np.zeros((DEGREES, max(map(len, taps)), 2), np.int64)
     for row, t in zip(padded, taps, strict=True):
-        row[: len(t)] = np.array(t).reshape(-1, 2)
+        row[: len(t)] = t
     return Strokes(
         size=drawing.size,
         pad=drawing.pad,
@@ -261,44 +234,24 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
     )
 
 
-_FILTER = 3  # reach of the Lanczos filter, in pixels
-
-
 @functools.cache
-def _disc_stamps(drawing: Drawing) -> tuple[int, np.ndarray]:
-    """Discs as bytes, cut off and filtered as at the edges of an image.
-
-    Returns:
-      R, and stamps of 2 R + 1 by 2 R + 1 pixels by the distances, 0..2 R, of the disc's centre from
-      the top and from the left.
-    """
-    # A stamp's edges are beyond the reach of a disc in its middle, and beyond what they change.
-    reach = ceil(drawing.marker_radius) + 2 * _FILTER
-    width = 2 * reach + 1
+def _disc(drawing: Drawing, width: int, y: int, x: int) -> np.ndarray:
+    """A disc at (y, x) of a square, cut off and filtered as at the edges of an image, in bytes."""
     fine = np.arange(ANTIALIAS * width)
-    stamps = np.empty((width, width, width, width), np.int32)
-    for y in range(width):
-        for x in range(width):
-            distance = np.add.outer((fine - ANTIALIAS * y) ** 2, (fine - ANTIALIAS * x) ** 2)
-            inside = distance <= (ANTIALIAS * drawing.marker_radius) ** 2
-            stamps[y, x] = halve(255 * inside.astype(np.uint8), width)
-    return reach, stamps
+    distance = np.add.outer((fine - ANTIALIAS * y) ** 2, (fine - ANTIALIAS * x) ** 2)
+    inside = distance <= (ANTIALIAS * drawing.marker_radius) ** 2
+    return halve(255 * inside.astype(np.uint8), width).astype(np.int32)
 
 
 def paint_disc(image: np.ndarray, drawing: Drawing, y: int, x: int) -> None:
     """Lay a disc with its centre at (y, x) over an image (size, size) int32."""
-    reach, stamps = _disc_stamps(drawing)
+    # A square's edges are beyond the reach of a disc in its middle, and beyond what they change.
+    reach = ceil(drawing.marker_radius) + 2 * _FILTER
     width = 2 * reach + 1
-    # Distance from the stamp's edge: the true one near an edge of the image, else the middle.
+    # Distance from the square's edge: the true one near an edge of the image, else the middle.
     row, column = (max(min(i, reach), i + width - drawing.size) for i in (y, x))
     view = image[y - row : y - row + width, x - column : x - column + width]
-    np.maximum(view, stamps[row, column] * drawing.marker_ink, out=view)
-
-
-def to_bytes(image: np.ndarray) -> np.ndarray:
-    """Stretch whole numbers to 0..255, halves rounded up."""
-    low, high = int(image.min()), int(image.max())
-    return ((510 * (image - low) + (high - low)) // (2 * (high - low))).astype(np.uint8)
+    np.maximum(view, _disc(drawing, width, row, column) * drawing.marker_ink, out=view)
 
 
 def render(
@@ -326,4 +279,6 @@ def render(
     image = frame[pad:-pad, pad:-pad].copy()
     for y, x in discs:
         paint_disc(image, drawing, y, x)
-    return to_bytes(image)
+    low, high = int(image.min()), int(image.max())
+    # Stretched to 0..255, halves rounded up
+    return ((510 * (image - low) + (high - low)) // (2 * (high - low))).astype(np.uint8)

@@ -135,7 +135,7 @@ def test_workers_import_no_jax_though_the_caller_did_and_do_not_run_its_script(t
     out, err = process.communicate(timeout=120)
     assert (out, err) == ("started\nfinished main\n", "")
     found = traces(tmp_path)
-    assert len(found) == 2 and process.pid not in found and not any(found.values())
+    assert found and process.pid not in found and not any(found.values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
