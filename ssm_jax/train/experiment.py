@@ -53,35 +53,22 @@ def batch_mesh() -> Mesh:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that `loop.train_and_evaluate` needs, made by `build`; a run changes nothing of it.
+    """All that `loop.train_and_evaluate` needs, made by `build`; a run changes nothing of it."""
 
-    Attributes:
-      cfg: the checked config.
-      dataset: opened, memory-mapped.
-      graphdef: the model without its numbers.
-      tx: the optimizer; rows: its table of parameter groups; schedule: of their learning rates.
-      mesh: the devices.
-      padded_lengths: of batches, the longest last.
-      order: of the training batches.
-      steps_per_epoch, total_steps, eval_every: in steps.
-      eval_batch_size: a multiple of the number of devices.
-      key: of the dropout.
-    """
-
-    cfg: ConfigDict
-    dataset: Dataset
-    graphdef: nnx.GraphDef
+    cfg: ConfigDict  # checked
+    dataset: Dataset  # opened, memory-mapped
+    graphdef: nnx.GraphDef  # the model without its numbers
     tx: optax.GradientTransformation
-    rows: tuple[GroupRow, ...]
-    schedule: Schedule
-    mesh: Mesh
-    padded_lengths: tuple[int, ...]
-    order: Order
+    rows: tuple[GroupRow, ...]  # the parameter groups
+    schedule: Schedule  # of their learning rates
+    mesh: Mesh  # the devices
+    padded_lengths: tuple[int, ...]  # of batches, the longest last
+    order: Order  # of the training batches
     steps_per_epoch: int
     total_steps: int
-    eval_every: int
-    eval_batch_size: int
-    key: jax.Array
+    eval_every: int  # in steps
+    eval_batch_size: int  # a multiple of the number of devices
+    key: jax.Array  # of the dropout
 
     @property
     def replicated(self) -> NamedSharding:

@@ -16,8 +16,7 @@ from ssm_jax.files import naming, parse_json, replace_atomically
 from ssm_jax.progress import warn
 from ssm_jax.train.workdir import new_hash, stamp_fault
 
-# JSON has no word for these; as strings they keep their difference, which null would lose.
-NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+NON_FINITE = ("nan", "inf", "-inf")  # strings in JSON, which has no word for them but null
 
 
 class MetricsLog:
@@ -36,12 +35,8 @@ class MetricsLog:
       path: the file; it is made if missing, its folder is not.
       start_step: steps already taken, as the restored checkpoint says. Lines of later steps go, as
         does a last line that was torn. 0 is a fresh start and leaves an empty file.
-      stamp: of the checkpoint: all after it goes, and what is before it must be what was written.
-        None: the checkpoint has none, and the steps of the lines decide.
-
-    Raises:
-      ValueError: a line that is not the last is no JSON, or the stamp does not fit; the file is
-        left as it is.
+      stamp: of the checkpoint, where it has one: all after it goes, and what is before it must be
+        what was written; else the file is left as it is, and a ValueError says so.
     """
 
     def __init__(self, path: Path, start_step: int, stamp: Mapping[str, Any] | None = None):
@@ -69,12 +64,8 @@ class MetricsLog:
 
         Args:
           kind: what was measured: "train", or the split of an evaluation.
-          step: steps taken when it was measured.
-          values: numbers by name.
-
-        Raises:
-          ValueError: the step is before that of the last line, or a name is "step" or "kind".
-          OSError: it cannot be written, as on a full disk; what is before it stays.
+          step: steps taken when it was measured; never less than in the last line.
+          values: numbers by name, of which none is "step" or "kind".
         """
         if step < self._last:
             raise ValueError(
@@ -149,19 +140,15 @@ def sound_lines(path: Path, step: int) -> bytes:
 def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """The lines of a metrics file, in order: {"step": int, "kind": str, name: float, ...}.
 
-    Args:
-      path: the file; a torn last line is passed over, a missing file has no lines.
-      kind: only the lines of this kind.
-
-    Raises:
-      ValueError: a line that is not the last is no JSON.
+    A torn last line is passed over, another that is no JSON is a ValueError, and a missing file has
+    no lines. `kind`: only the lines of this kind.
     """
-    rows = []
-    for _, row in _rows(path, path.read_bytes() if path.exists() else b""):
-        if kind in (None, row["kind"]):
-            texts = {k for k, v in row.items() if isinstance(v, str) and k != "kind"}
-            rows.append(row | {k: NON_FINITE.get(row[k], row[k]) for k in texts})
-    return rows
+    rows = _rows(path, path.read_bytes() if path.exists() else b"")
+    return [
+        {k: float(v) if v in NON_FINITE and k != "kind" else v for k, v in row.items()}
+        for _, row in rows
+        if kind in (None, row["kind"])
+    ]
 
 
 def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
@@ -191,12 +178,8 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 def _plain(value: float) -> int | float | str:
     """A number as JSON has it; NumPy and JAX scalars become Python's without loss."""
-    if isinstance(value, int):
-        return value
-    value = float(value)
-    if math.isfinite(value):
-        return value
-    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    number = value if isinstance(value, int) else float(value)
+    return number if math.isfinite(number) else str(number)
 
 
 class WandbSink:

@@ -19,20 +19,12 @@ from ssm_jax.train.optim import path_name
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """A run between two steps.
+    """A run between two steps."""
 
-    Attributes:
-      step: updates made, int32.
-      ok: no loss or gradient has been non-finite so far, bool.
-      params: trained numbers, nested dicts of arrays.
-      stats: running statistics and fixed knobs, likewise.
-      opt_state: of the optimizer.
-    """
-
-    step: Array
-    ok: Array
-    params: Any
-    stats: Any
+    step: Array  # updates made, int32
+    ok: Array  # no loss or gradient has been non-finite so far, bool
+    params: Any  # trained numbers, nested dicts of arrays
+    stats: Any  # running statistics and fixed knobs, likewise
     opt_state: Any
 
 

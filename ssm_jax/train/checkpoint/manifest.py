@@ -44,24 +44,15 @@ class StateMismatch(ValueError):  # noqa: N818
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """What a run says of a checkpoint; all JSON-able.
+    """What a run says of a checkpoint; all JSON-able."""
 
-    Attributes:
-      step: optimizer steps done.
-      identity: the flat options that the run's numbers depend on.
-      data_fingerprint: changes if and only if the data change.
-      evaluated: whether the state was evaluated at this step; metrics: with what result.
-      best: the loop's own note of the best evaluation so far, {"step": ..., "value": ...}, or None.
-      extra: whatever else the loop needs to resume.
-    """
-
-    step: int
-    identity: dict[str, Any]
-    data_fingerprint: str
-    evaluated: bool
-    metrics: dict[str, float]
-    best: dict[str, Any] | None
-    extra: dict[str, Any]
+    step: int  # optimizer steps done
+    identity: dict[str, Any]  # the flat options that the run's numbers depend on
+    data_fingerprint: str  # changes if and only if the data change
+    evaluated: bool  # whether there was an evaluation at this step
+    metrics: dict[str, float]  # its results
+    best: dict[str, Any] | None  # {"step", "value"} of the best evaluation so far
+    extra: dict[str, Any]  # whatever else the loop needs to resume
 
 
 @dataclasses.dataclass(frozen=True)
