@@ -53,11 +53,10 @@ os.register_at_fork(after_in_child=_close_locks_in_child)
 
 
 class Lock:
-    """The right to be the only one that writes.
+    """The right to be the only one that writes; the lock file's folder must be there.
 
-    Args:
-      path: of the lock file, in a folder that is there. It stays when the lock is released: were it
-        removed, two later processes could lock two files of this name.
+    The file stays when the lock is released: were it removed, two later processes could lock two
+    files of this name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,12 +65,7 @@ class Lock:
         self._lease: _Lease | None = None
 
     def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-          Held: another process has it.
-          OSError: the file cannot be made or written; nothing is held then.
-        """
+        """Take the lock; Held or OSError: another process has it, or the file cannot be written."""
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             with naming(self.path):
@@ -137,10 +131,10 @@ class _Lease:
         return self._stem.with_name(f"{self._stem.name}.lease-{number}")
 
     def _numbers(self) -> list[int]:
+        """Those of the leases, ascending; 0 where there is none."""
         head = f"{self._stem.name}.lease-"
-        names = os.listdir(self._stem.parent)
-        ends = [name.removeprefix(head) for name in names if name.startswith(head)]
-        return sorted(int(end) for end in ends if end.isdecimal())
+        ends = [n.removeprefix(head) for n in os.listdir(self._stem.parent) if n.startswith(head)]
+        return sorted(int(end) for end in ends if end.isdecimal()) or [0]
 
     def _read(self, number: int) -> bytes:
         # Opened anew each time: then network file systems ask their server.
@@ -150,12 +144,10 @@ class _Lease:
 
     def wait_for_holder(self) -> int:
         """The number of the newest lease, once it is certain that nobody holds it; else Held."""
-        number = max(self._numbers(), default=0)
-        if number == 0:
-            return 0
+        number = self._numbers()[-1]
         first = self._read(number)
         holder = _parsed(first)
-        if holder.get("released"):
+        if number == 0 or holder.get("released"):
             return number
         if all(holder.get(key) == value for key, value in _this_place().items()):
             if _is_alive(holder):
@@ -187,7 +179,7 @@ class _Lease:
         except OSError:
             path.unlink(missing_ok=True)
             raise
-        *older, newest = self._numbers() or [0]
+        *older, newest = self._numbers()
         if newest != self._number:
             path.unlink(missing_ok=True)
             raise Held(self._read(newest))
@@ -227,7 +219,7 @@ class _Lease:
 
     def valid(self) -> bool:
         try:
-            return max(self._numbers(), default=0) == self._number
+            return self._numbers()[-1] == self._number
         except OSError:
             return False
 

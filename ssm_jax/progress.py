@@ -39,7 +39,7 @@ class Progress:
     Args:
       task: what is done ("train", "val").
       total, start: its last step, and its step now.
-      metric: name of what stands beside the loss.
+      metric: name of what stands next to the loss.
       unit: what is counted, where it is no steps of a run; see `stage`.
     """
 

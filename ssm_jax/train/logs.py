@@ -232,11 +232,7 @@ def open_wandb(mode: str, *, workdir: Path, config: Mapping[str, Any], run_name:
         workdir/wandb, for `wandb sync`) or "online". Online without a key or a network falls
         back to offline, after half a minute at most and with one warning.
       workdir: the run's folder; keeps the wandb run's id, so that a restart adds to the same run.
-      config: the options by dotted key.
-      run_name: what wandb shows.
-
-    Raises:
-      ValueError: an unknown mode.
+      config, run_name: the options by dotted key, and what wandb shows.
     """
     attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
         "disabled": (), "offline": ("offline",), "online": ("online", "offline"),

@@ -45,18 +45,14 @@ def train_and_evaluate(
 
     Stopped at any moment and called again it resumes from the newest good checkpoint, and every
     later number is equal bit for bit. A finished run is left as it is; one whose result is damaged
-    is tested again.
+    is tested again. Returns EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
 
     Args:
-      experiment: see `experiment.build`.
-      path: the run's folder.
+      experiment, path: what to train, and the run's folder.
       wandb: "disabled", "offline" or "online".
       argv: the command, for the record.
       fresh: move what a run has left in the folder to a subfolder, and start anew.
       accept_log: see `restart.find`.
-
-    Returns:
-      EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
 
     Raises:
       FloatingPointError: a loss or gradient is not finite.
@@ -113,15 +109,9 @@ def run_experiment(
 ) -> dict[str, Any] | None:
     """Train the experiment that a config describes in a folder, or continue it there.
 
-    Args:
-      cfg: see `config.load.load_config`.
-      workdir: folder of the run.
-      data_dir: of prepared data; None: $SSM_JAX_DATA_DIR, or ./data.
-      files: official files of the user, an archive or a folder.
-      wandb, argv, fresh, accept_log: as in `train_and_evaluate`, which has the errors too.
-
-    Returns:
-      The run's summary.json; None if it was stopped on request: the same call continues it.
+    Returns the run's summary.json, or None if it was stopped on request: the same call continues
+    it. `data_dir` is by default $SSM_JAX_DATA_DIR or ./data; `files` see `experiment.build`, and
+    for the other arguments and the errors `train_and_evaluate`.
     """
     experiment = build(cfg, data_dir=data_dir or default_data_dir(), files=files)
     code = train_and_evaluate(

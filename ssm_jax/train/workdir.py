@@ -44,14 +44,6 @@ class Workdir:
 
     Naming its files needs no lock; `with Workdir(path) as workdir:` makes this process its only
     writer. In a run of several processes process 0 alone enters it.
-
-    Attributes:
-      path: the folder, absolute.
-      record, summary, done_mark: what the run is, its result, and that it has come to its end.
-      metrics, timing: its logs; timing has what depends on the clock.
-      diagnostics: arrays of each evaluation; see `diagnose`.
-      checkpoints, figures: folders.
-      crash: where a run that met a non-finite number leaves its last state.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -60,11 +52,11 @@ class Workdir:
         self.summary = self.path / "summary.json"
         self.done_mark = self.path / "DONE"
         self.metrics = self.path / "metrics.jsonl"
-        self.timing = self.path / "timing.jsonl"
-        self.diagnostics = self.path / "diagnostics"
+        self.timing = self.path / "timing.jsonl"  # what depends on the clock
+        self.diagnostics = self.path / "diagnostics"  # arrays of each evaluation
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
-        self.crash = self.path / "crash"
+        self.crash = self.path / "crash"  # the last state of a run that met a non-finite number
         self._lock: Lock | None = None
 
     @property

@@ -30,14 +30,9 @@ from ssm_jax.train.checkpoint.manifest import (
 from ssm_jax.train.checkpoint.retention import Retention
 
 __all__ = [
-    "CheckpointError",
-    "CheckpointStore",
-    "ConfigMismatch",
-    "Identity",
-    "Meta",
-    "SaveError",
+    "CheckpointError", "CheckpointStore", "ConfigMismatch", "Identity", "Meta", "SaveError",
     "StateMismatch",
-]
+]  # fmt: skip
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
 FAILURES_ALLOWED = 2
@@ -59,9 +54,6 @@ class CheckpointStore:
       best_mode: whether a larger or a smaller value is better.
       identity: of the run.
       accept: raises CheckpointError for a meta from which the caller cannot resume.
-
-    Attributes:
-      broken: (step, reason) of the steps that `restore_newest` passed over.
     """
 
     def __init__(
@@ -77,7 +69,7 @@ class CheckpointStore:
         if keep < 1:
             raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
         self.directory = Path(directory).absolute()
-        self.broken: list[tuple[int, str]] = []
+        self.broken: list[tuple[int, str]] = []  # steps that `restore_newest` passed over, and why
         self._best_metric, self._identity, self._accept = best_metric, identity, accept
         self._kept = Retention(
             self.directory,
@@ -248,12 +240,9 @@ class CheckpointStore:
         return self._kept.ranked()
 
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
-        """The state saved at a step, bit for bit; see `io.restore` for the target.
+        """The state saved at a step, bit for bit; see `io.restore` for the target and the errors.
 
-        Raises:
-          CheckpointError: the step is broken or not there.
-          ConfigMismatch: it belongs to a run with other options or data.
-          StateMismatch: its leaves are not those of the target.
+        ConfigMismatch: the step belongs to a run with other options or data.
         """
 
         def accept(meta: Meta) -> None:

@@ -111,6 +111,10 @@ def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[An
       path: the folder, absolute.
       target: a tree of arrays or jax.ShapeDtypeStruct; a leaf's `sharding` says where it goes.
       accept: is shown the meta before any array is read, and raises if it is not what is wanted.
+
+    Raises:
+      CheckpointError: the folder is damaged or not there.
+      StateMismatch: its leaves are not those of the target.
     """
     table = manifest.flatten(target)
     meta, described = read_meta(path)

@@ -32,15 +32,13 @@ def analyze(
 ) -> tuple[dict[str, Any], list[Path]]:
     """What `diagnose` measures of a checkpoint and of the run's first state.
 
+    Returns the result, as analysis.json has it, and the files written.
+
     Args:
-      path, step: the run's folder, and its checkpoint; see `open.choose_step`.
+      path, step, data_dir, files: of the run; for the errors too, see `open.open_run`.
       out: where figures and analysis.json go; None: `analysis` in the run's folder.
       gradient: whether to take the gradient of the first training batch too.
-      data_dir, files: see `experiment.build`; for the errors, `open.open_run`.
       argv: the command, for the result.
-
-    Returns:
-      The result, as analysis.json has it, and the files written.
     """
     if not path.is_dir():
         raise FileNotFoundError(

@@ -36,10 +36,8 @@ def evaluate_run(
     """The result of a checkpoint on a split, as JSON can hold it, with where it comes from.
 
     Args:
-      path: the run's folder; nothing is written there.
+      path, step, data_dir, files: of the run; for the errors too, see `open.open_run`.
       split: "train", "val" or "test".
-      step: see `open.choose_step`; for the errors too, `open.open_run`.
-      data_dir, files: see `experiment.build`.
       argv: the command, for the result.
     """
     record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)

@@ -79,17 +79,10 @@ def rebuild(
 
 
 def choose_step(checkpoints: Path, asked: str) -> int:
-    """The step of the checkpoint that is asked for.
+    """The step that is asked for: "newest", a number, or "best".
 
-    Args:
-      checkpoints: the run's folder of checkpoints.
-      asked: "best" (what the newest checkpoint says of the evaluations up to it, though it be
-        lost), "newest", or a number.
-
-    Raises:
-      FileNotFoundError: there is no checkpoint.
-      ValueError: there is no such checkpoint; the line lists those there are.
-      CheckpointError: the newest one is damaged, and it was to say which is best.
+    Which is best the newest checkpoint says (CheckpointError if it is damaged), though the step be
+    lost. FileNotFoundError or ValueError: there is none, or no such one.
     """
     steps = io.list_steps(checkpoints) if checkpoints.is_dir() else []
     if not steps:
