@@ -205,7 +205,7 @@ _ADVICE = {
 
 
 def os_fault(error: OSError) -> str:
-    """What an error of the system says, with the path and what to do, in one line."""
+    """An error of the system in one line, with the path and what to do."""
     where = error.filename2 or error.filename  # of a rename it is the name that was wanted
     what = error.strerror or " ".join(str(arg) for arg in error.args) or type(error).__name__
     if where is None and error.errno is None:

@@ -118,7 +118,7 @@ class Lock:
 
 
 class _Lease:
-    """What stands in the place of a lock; see the head of this file."""
+    """The substitute for a lock; see the head of this file."""
 
     def __init__(self, path: Path) -> None:
         self._stem = path
@@ -238,7 +238,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _this_place() -> dict[str, str]:
-    """Where a process number means one process: the host, since it was started, and container."""
+    """The scope of a process number: the host, since it was started, and container."""
     boot = namespace = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

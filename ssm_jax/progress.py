@@ -1,4 +1,4 @@
-"""What a person sees of a command at work, on stderr: lines, warnings and progress."""
+"""Lines, warnings and progress for the person who watches a command, on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command ends: its exit codes, and signals to stop before, during and after a run.
+"""The end of a command: its exit codes, and signals to stop before, during and after a run.
 
 Schedulers and people send SIGTERM, Ctrl-C, SIGUSR1, SIGUSR2 (SLURM, submitit) and SIGHUP (a lost
 connection). All mean one thing: save, and exit with EXIT_STOPPED; the same command continues.

@@ -37,7 +37,7 @@ EXAMPLES = 16  # of the first training batch, whose gradient is taken
 
 
 class Diagnostics:
-    """What is measured of a state; compiled programs and the first state are kept between calls."""
+    """Measures states of a run; keeps compiled programs and the first state between calls."""
 
     def __init__(self, experiment: Experiment):
         self._experiment = experiment

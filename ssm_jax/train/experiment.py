@@ -91,7 +91,7 @@ class Experiment:
     def fresh_state(self) -> Callable[[], TrainState]:
         """() -> the state before the first step, from the config's seed, on all devices.
 
-        Compiled once: a run draws its figures beside the state that it began with.
+        Compiled once: the figures of a run also show the state that it began with.
         """
         build_model, options = self.task.build_model, self.cfg.model.to_dict()
 
@@ -202,12 +202,12 @@ class Experiment:
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """What tells whether a checkpoint is of this experiment."""
+        """The identity that a checkpoint of this experiment has."""
         options = json.loads(json.dumps(config_lib.identity(self.cfg)))  # tuples are lists there
         return Identity(options, self.dataset.fingerprint)
 
     def describe(self) -> list[str]:
-        """What a person should know before it starts, in lines."""
+        """The lines that a person should read before it starts."""
         cfg, data = self.cfg, self.dataset
         sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
         return [
@@ -268,9 +268,9 @@ def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
     )
     last = cfg.schedule.total_steps or total_steps
     schedule = cosine_with_warmup(cfg.schedule.warmup_steps, last, clamp=cfg.schedule.clamp)
-    optim = cfg.optim.to_dict()
-    groups = groups_from(optim.pop("groups"))
-    tx, rows = make_optimizer(params, groups, schedule, **optim)
+    groups = groups_from(cfg.optim.groups.to_dict())
+    adam = {name: cfg.optim[name] for name in ("b1", "b2", "eps", "clip_norm")}
+    tx, rows = make_optimizer(params, groups, schedule, **adam)
     eval_batch_size = cfg.train.eval_batch_size or cfg.batch_size
     return Experiment(
         cfg=cfg,

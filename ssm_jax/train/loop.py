@@ -79,7 +79,7 @@ def train_and_evaluate(
             Console(stderr=True).print(parameter_table(experiment.rows))
             name, options = f"{cfg.name}-{workdir.path.name}", config_lib.flatten(cfg)
             sink = open_wandb(wandb, workdir=workdir.path, config=options, run_name=name)
-            meta, stamps = found.meta, found.stamps
+            state, meta, stamps = found
             start = 0 if meta is None else meta.step
             with (
                 MetricsLog(workdir.metrics, start, stamps.pop(workdir.metrics.name, None)) as log,
@@ -91,7 +91,7 @@ def train_and_evaluate(
                     run.best, run.window = meta.best, dict(meta.extra["window"])
                     run.evaluated_at = start if meta.evaluated else 0
                     run.arrays, run.noted = stamps, True
-                finished = run.train(found.state, start) and run.conclude()
+                finished = run.train(state, start) and run.conclude()
             sink.close()
     return EXIT_DONE if finished else EXIT_STOPPED
 

@@ -35,7 +35,7 @@ PROVENANCE = (
 
 
 def made_by(argv: Sequence[str]) -> dict[str, Any]:
-    """Where numbers made now come from: "started", "command", "git", "versions" and "devices".
+    """The origin of numbers made now: "started", "command", "git", "versions" and "devices".
 
     Args:
       argv: the command, sys.argv; of absolute paths only the last part is kept.
@@ -189,7 +189,7 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(root: Path, *words: str) -> str | None:
-    """What git prints, or None if it fails, is missing or hangs."""
+    """Output of git, or None if it fails, is missing or hangs."""
     # GIT_DIR and its kin, set while git runs a hook, would name another repository.
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     command = ["git", "-C", str(root), *words]

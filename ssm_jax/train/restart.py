@@ -1,4 +1,4 @@
-"""What a run finds in its folder when it starts, and whether it is what the run has left there.
+"""The start of a run: find its newest state, and check that its files are what it has left.
 
 A checkpoint says how long the log was when it was saved, and its hash; so for the arrays of the
 diagnostics. What does not fit stops the run with one line, before anything is changed. Nothing is
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ssm_jax import config as config_lib
@@ -37,16 +36,8 @@ class RunDamaged(ValueError):  # noqa: N818 - it reads as what happened
     """Something is not what the run has left in its folder, and nothing was changed."""
 
 
-@dataclass(frozen=True)
-class Restart:
-    """Where a run begins: its state, the meta of its checkpoint, and stamps of its files that hold.
-
-    `meta` is None for a fresh start.
-    """
-
-    state: TrainState
-    meta: Meta | None
-    stamps: dict[str, Any]
+# The state of a run, the meta of its checkpoint (None: a fresh start), stamps of files that hold
+Restart = tuple[TrainState, Meta | None, dict[str, Any]]
 
 
 def start_anew(workdir: Workdir) -> None:
@@ -81,7 +72,7 @@ def find(
     *,
     accept_log: bool,
 ) -> Restart | None:
-    """Where the run begins, with its record written or mended; None if it is finished.
+    """Find where the run begins, and write or mend its record; None if it is finished.
 
     `accept_log`: resume though log or diagnostics are not what the run has written. They are
     renamed, and of a log the lines that can be its own are kept. Raises RunDamaged where something
@@ -103,7 +94,7 @@ def find(
     if restored is None:
         _check_beginning(experiment, workdir)
         _write_record(workdir, _new_record(experiment, argv))
-        return Restart(experiment.fresh_state(), None, {})
+        return experiment.fresh_state(), None, {}
     state, meta = restored
     held = _check_files(workdir, meta, accept_log=accept_log)
     check_record(experiment, workdir, argv, meta.step)
@@ -118,7 +109,7 @@ def find(
             "one comes, the next best that is left will be tested."
         )
     say(f"going on from step {meta.step:,} of {experiment.total_steps:,}.")
-    return Restart(state, meta, held)
+    return state, meta, held
 
 
 def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None, str | None]:
@@ -175,7 +166,7 @@ def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, test
 
 
 def _names(experiment: Experiment) -> tuple[str, str]:
-    """What names the options and the data of a run in its documents."""
+    """The names of the options and the data of a run in its documents."""
     return config_lib.digest(experiment.cfg), experiment.dataset.fingerprint
 
 
@@ -274,7 +265,7 @@ def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], 
 
 
 def _record_fault(experiment: Experiment, workdir: Workdir) -> str | None:
-    """Why the record cannot be that of this run, as the end of a sentence; or None."""
+    """A reason why the record cannot be that of this run, as the end of a sentence, or None."""
     if not os.path.lexists(workdir.record):
         return "is missing"
     try:

@@ -1,6 +1,6 @@
 """The folder of one run: its files, its single writer, its end.
 
-A checkpoint and DONE say of the files beside them what length and hash they had: their stamps.
+A checkpoint and DONE have the length and hash of the files next to them: their stamps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssm_jax.files import local_path
 from ssm_jax.lock import Held, Lock
 from ssm_jax.stop import EXIT_STORAGE, begin
 
-# What a run writes into its folder; LOCK stays there, as does what others put beside it.
+# What a run writes into its folder, besides LOCK
 FILES = (
     "record.json", "metrics.jsonl", "timing.jsonl", "diagnostics", "checkpoints", "crash",
     "summary.json", "DONE", "figures", "analysis", "wandb", "wandb_id",
@@ -153,7 +153,7 @@ def stamp_faults(folder: Path, stamps: Stamps, *, finished: bool = False) -> dic
 
 
 def stamp_fault(path: Path, stamp: Mapping[str, Any], *, whole: bool) -> str | None:
-    """How a file differs from its stamp, as the end of a sentence; None if it does not.
+    """The difference of a file from its stamp, as the end of a sentence, or None.
 
     `whole`: nothing may follow the bytes that were stamped.
     """

@@ -81,7 +81,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.As
 
 
 def read_meta(path: Path) -> tuple[Meta, Described]:
-    """What the run said of a step, and its described leaves; raises as `manifest.unseal`."""
+    """The meta and the described leaves of a step; raises as `manifest.unseal`."""
     if not path.is_dir():
         raise CheckpointError("its folder is not there")
     meta, described = manifest.unseal(_load(path, {"meta": None})["meta"])

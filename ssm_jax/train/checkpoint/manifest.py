@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: a JSON document, sealed with a checksum, beside its arrays.
+"""The manifest of a checkpoint: a JSON document, sealed with a checksum, next to its arrays.
 
 The document has what the run says (`Meta`), and shape, dtype and checksum of each leaf of the state
 by its path, "params/blocks/0/ssm/A_im". Nothing here knows how either is stored.
@@ -44,7 +44,7 @@ class StateMismatch(ValueError):  # noqa: N818
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """What a run says of a checkpoint; all JSON-able."""
+    """The words of a run on a checkpoint; all JSON-able."""
 
     step: int  # optimizer steps done
     identity: dict[str, Any]  # the flat options that the run's numbers depend on
@@ -63,7 +63,7 @@ class Identity:
     data_fingerprint: str
 
     def differences(self, meta: Meta) -> list[str]:
-        """How the run of a checkpoint differs from this one, one line each."""
+        """A line for each difference of the run of a checkpoint from this one."""
         lines = []
         for key in sorted(meta.identity.keys() | self.options.keys()):
             theirs = meta.identity.get(key, "not an option")
@@ -108,7 +108,7 @@ def checksum(path: str, array: np.ndarray) -> int:
 
 
 def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """What a checkpoint promises of each leaf."""
+    """Shape, dtype and checksum of each leaf."""
     return {
         path: {"shape": list(x.shape), "dtype": x.dtype.name, "crc32": checksum(path, x)}
         for path, x in arrays.items()
@@ -129,7 +129,7 @@ def faults(arrays: Mapping[str, np.ndarray], described: Leaves) -> list[str]:
 
 
 def differences(described: Leaves, target: Mapping[str, Any]) -> list[str]:
-    """How the leaves of a checkpoint differ from those a program expects, one line each."""
+    """A line for each leaf of a checkpoint that is not the one a program expects."""
 
     def kind(leaf: Any) -> str:
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
@@ -224,7 +224,7 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
 
 
 def _fault(meta: Any, leaves: Any) -> str | None:
-    """What in a document no `seal` of this format makes, though its checksum is right."""
+    """A part of a document that no `seal` of this format makes, though its checksum is right."""
     if not isinstance(meta, dict) or meta.keys() != _SOUND.keys():
         return "other fields than a checkpoint's"
     if not isinstance(leaves, dict):

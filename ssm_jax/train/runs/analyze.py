@@ -30,7 +30,7 @@ def analyze(
     files: Path | None = None,
     argv: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[Path]]:
-    """What `diagnose` measures of a checkpoint and of the run's first state.
+    """Measure a checkpoint and the run's first state with `diagnose`, and draw them.
 
     Returns the result, as analysis.json has it, and the files written.
 

@@ -62,7 +62,7 @@ def evaluate_run(
 
 
 def _found(experiment: Experiment, state: TrainState, split: str) -> dict[str, Any]:
-    """What is counted of classes, or the means of the metrics of a task that has none."""
+    """Scores of the classes, or the means of the metrics of a task that has none."""
     if isinstance(experiment.dataset, LabelledDataset):
         return scores_of(predict(experiment, state, split), experiment.dataset.n_classes)
     with jax.set_mesh(experiment.mesh):
@@ -72,7 +72,7 @@ def _found(experiment: Experiment, state: TrainState, split: str) -> dict[str, A
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of each example of a split, in the order of `Experiment.eval_batches`, (n,) each."""
+    """Arrays (n,) over the examples of a split, in the order of `Experiment.eval_batches`."""
 
     targets: np.ndarray  # classes, 0..K-1
     predicted: np.ndarray
@@ -81,7 +81,7 @@ class Predictions:
 
 
 def predict(experiment: Experiment, state: TrainState, split: str) -> Predictions:
-    """What the model makes of every example of a split, where the task has classes."""
+    """Predict the class of every example of a split, where the task has classes."""
     assert experiment.task.predict is not None
     step = jax.jit(
         make_eval_step(experiment.graphdef, experiment.task.predict),
@@ -135,7 +135,7 @@ def wilson_interval(right: int, n: int) -> list[float]:
 
 
 def confusion_matrix(targets_n: np.ndarray, predicted_n: np.ndarray, n_classes: int) -> np.ndarray:
-    """How many examples of class i (row) were taken for class j (column), int64 (K, K)."""
+    """Numbers of examples of class i (row) that were taken for class j (column), int64 (K, K)."""
     cells_n = targets_n.astype(np.int64) * n_classes + predicted_n
     return np.bincount(cells_n, minlength=n_classes**2).reshape(n_classes, n_classes)
 

@@ -1,4 +1,4 @@
-"""What a run writes at its end: its summary and its figures, or what its divergence left."""
+"""The end of a run: its summary and figures, or the crash report of one that diverged."""
 
 from __future__ import annotations
 

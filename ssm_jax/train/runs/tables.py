@@ -204,7 +204,7 @@ def print_analysis(result: Mapping[str, Any]) -> None:
 
 
 def _changes(entry: Mapping[str, Any], quantity: str, form: str) -> list[str]:
-    """Of each band, before > after."""
+    """Cells with before > after, one for each band."""
     after = entry["after"][quantity]
     before = entry["before"][quantity] or [None] * len(after)
     pairs = zip(before, after, strict=True)
