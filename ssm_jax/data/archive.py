@@ -61,9 +61,7 @@ class Counted:
         self._files = self._bytes = 0
 
     def add(self, where: str, size: int) -> None:
-        """Raises:
-        ValueError: if the file is too large, or one too many.
-        """
+        """Raise a ValueError if the file is too large, or one too many."""
         limits = self._limits
         if not 0 <= size <= limits.largest:
             raise ValueError(
@@ -179,8 +177,7 @@ class _Stream:
 class Tar:
     """A tar archive, plain or packed by gzip, bzip2 or xz, whose members come one by one.
 
-    Raises:
-      ValueError: if it is none.
+    Whatever is damaged, or larger than its limits, is a ValueError.
     """
 
     def __init__(self, raw: IO[bytes], path: Path, limits: Limits) -> None:
@@ -192,11 +189,7 @@ class Tar:
             self._tar = tarfile.TarFile(fileobj=self._stream, mode="r")  # type: ignore[arg-type]
 
     def next(self) -> tarfile.TarInfo | None:
-        """The next member; None at the end.
-
-        Raises:
-          ValueError: if the archive is damaged, or larger than its limits.
-        """
+        """The next member; None at the end."""
         with one_line(self._path):
             self._stream.headers = _HEADERS
             member = self._tar.next()
@@ -213,11 +206,7 @@ class Tar:
             return member
 
     def open(self, member: tarfile.TarInfo, where: str) -> IO[bytes]:
-        """The content of the member that came last.
-
-        Raises:
-          ValueError: for a link, a device, or a file with holes.
-        """
+        """The content of the member that came last, if it is a file without holes."""
         # A file with holes has a size that no byte of the archive stands for.
         file = self._tar.extractfile(member) if member.isreg() and not member.issparse() else None
         if file is None:
@@ -249,11 +238,7 @@ class _Index(io.FileIO):
 
 
 def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
-    """A zip archive.
-
-    Raises:
-      ValueError: if it is none, or has more members than it may.
-    """
+    """A zip archive; a ValueError if it is none, or has more members than it may."""
     index = _Index(path)
     index.members = limits.members
     try:
@@ -267,11 +252,7 @@ def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
 
 
 def check_zipped(member: zipfile.ZipInfo, where: str) -> None:
-    """Check that a member is neither encrypted nor packed by a method whose memory has no bound.
-
-    Raises:
-      ValueError: if it is.
-    """
+    """Refuse a member that is encrypted, or packed by a method whose memory has no bound."""
     known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if member.flag_bits & 1 or member.compress_type not in known:
         raise ValueError(f"{where} is encrypted, or packed by a method of its own; {_GET}")
@@ -280,14 +261,13 @@ def check_zipped(member: zipfile.ZipInfo, where: str) -> None:
 def decoded(
     data: bytes, kind: str, mode: str, size: tuple[int, int], *, at_most: bool = False
 ) -> Image:
-    """An image in memory.
+    """The image in a file that is in memory.
 
     Args:
-      data: its file.
+      data: the file.
       kind: "PNG" or "JPEG".
       mode: what its pixels become, "L" or "RGB".
-      size: (W, H) that it must have; nothing of another size is decoded.
-      at_most: smaller ones are right too.
+      size: (W, H) that it must have, or has at most; nothing of another size is decoded.
 
     Raises:
       ValueError: if it is none, or of another size; the text goes on after the file's name.
@@ -301,12 +281,9 @@ def decoded(
     try:
         with opener(io.BytesIO(data)) as image:
             found = image.size
-            smaller = at_most and found[0] <= size[0] and found[1] <= size[1]
-            if found == size or smaller:
+            if found == size or (at_most and found[0] <= size[0] and found[1] <= size[1]):
                 return image.convert(mode)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise ValueError(f"is not a whole {kind} image ({printable(str(error))})") from None
-    raise ValueError(
-        "has {} x {} pixels, ".format(*found)
-        + ("expected at most {} x {}" if at_most else "expected {} x {}").format(*size)
-    )
+    most = "at most " if at_most else ""
+    raise ValueError("has {} x {} pixels, expected {}{} x {}".format(*found, most, *size))

@@ -35,13 +35,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """The data set of a task that is in, or to be written to, a folder .../ssm_jax_TASK/NAME/1.0.0.
-
-    Args:
-      path: the folder.
-      content: what to write.
-      manifest: what to keep in metadata.json.
-    """
+    """The data set that is in, or to be written to, a folder .../ssm_jax_TASK/NAME/1.0.0."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -98,7 +92,7 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             self.advance(1)
 
     def build(self) -> None:
-        """Write the data set anew. The caller holds a lock on it."""
+        """Write the data set anew."""
         folder, content = Path(self.data_dir), self._content
         assert content is not None
         _remove(folder)
@@ -125,10 +119,10 @@ def _remove(folder: Path) -> None:
 
 
 def write(path: Path, content: Content, manifest: Mapping[str, Any]) -> None:
-    """Write a TFDS data set and compare what it gives back.
+    """Write a data set in the place of what is there, and compare what it gives back.
 
     Args:
-      path: .../ssm_jax_TASK/NAME/1.0.0; what is there is replaced.
+      path: .../ssm_jax_TASK/NAME/1.0.0, whose caller holds a lock on it.
       content: the examples.
       manifest: entries of the store's manifest, "sha256" among them.
 
@@ -145,11 +139,7 @@ def write(path: Path, content: Content, manifest: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> Content:
-    """The content of one of our data sets, in memory.
-
-    Raises:
-      ValueError: if it is not what was written.
-    """
+    """The content of one of our data sets, in memory; a ValueError if it was changed."""
     info = tfds.builder_from_directory(str(path)).info
     manifest = info.metadata
     rows: dict[int, dict[str, Any]] = {}
@@ -204,10 +194,10 @@ def rows_of(path: Path, split: str, raw: Iterable[str] = ()) -> Iterator[dict[st
 
 
 def open_split(path: Path, split: str, raw: Iterable[str] = ()) -> Any:
-    """The examples of a split, by number: features by name.
+    """The examples of a split of any data set in the format array_record, by number.
 
     Args:
-      path: of any data set in the format array_record, with its version.
+      path: of the data set, with its version.
       split: its name.
       raw: features that are left as they are stored, such as images.
     """

@@ -28,13 +28,10 @@ class RemoteFile:
     """A file of a data set, as its authors publish it.
 
     Attributes:
-      name: its name in a folder here.
+      name: its name in a folder here, no path.
       urls: where it is, http or https; tried in this order.
       size: bytes.
       sha256: 64 hexadecimal digits.
-
-    Raises:
-      ValueError: for a name that is a path, or another kind of URL.
     """
 
     name: str
@@ -54,12 +51,8 @@ def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
     """The path of a file in a folder, downloaded unless it is there.
 
     An interrupted download leaves NAME.part, and the next call goes on from there. A file that is
-    there under its own name is never changed.
-
-    Args:
-      file: what to fetch.
-      folder: where it is or will be.
-      patience: seconds for all of: resolving names, connecting, and the servers' first answers.
+    there under its own name is never changed. `patience` are the seconds for all of: resolving
+    names, connecting, and the servers' first answers.
 
     Raises:
       FileNotFoundError: if no URL can be reached; the line says what to put where.
@@ -137,14 +130,12 @@ def _open_any(file: RemoteFile, have: int, folder: Path, patience: float) -> tup
     for url in file.urls:
         try:
             response = _open(url, have, deadline)
+            if not (other := _other_than(file, have, response)):
+                return url, response
+            response.close()
+            reasons.append(f"{url} answers with {other}")
         except (*_REASONS, ValueError) as error:
             reasons.append(f"{url} cannot be reached ({_reason(error)})")
-            continue
-        other = _other_than(file, have, response)
-        if other is None:
-            return url, response
-        response.close()
-        reasons.append(f"{url} answers with {other}")
     raise FileNotFoundError(
         f"{', '.join(reasons)}; put {file.name} (sha256 {file.sha256}) into {folder} and run the "
         "same command again."
@@ -191,18 +182,16 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _other_than(file: RemoteFile, have: int, response: Any) -> str | None:
+def _other_than(file: RemoteFile, have: int, response: Any) -> str:
     """What the headers announce where it is neither the file nor the part that we asked for."""
     if response.status == http.client.PARTIAL_CONTENT:
-        got = response.headers.get("Content-Range", "")
-        if got == f"bytes {have}-{file.size - 1}/{file.size}":
-            return None
-        return f"another part than bytes {have:,} to {file.size:,}"
+        right = f"bytes {have}-{file.size - 1}/{file.size}"
+        other = f"another part than bytes {have:,} to {file.size:,}"
+        return "" if response.headers.get("Content-Range", "") == right else other
     length = response.headers.get("Content-Length", "")
     # A server need not say the length; whoever says another, a log-in page say, has another file.
-    if length in ("", str(file.size)):
-        return None
-    return f"another file ({length[:20]!r} bytes, expected {file.size:,})"
+    other = f"another file ({length[:20]!r} bytes, expected {file.size:,})"
+    return "" if length in ("", str(file.size)) else other
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ missing is made from the TensorFlow Datasets data set of its name, or, without t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -21,7 +22,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,7 @@ class DataPaths:
         return self.data_dir / "raw"
 
     def find_tfds(self, name: str, config: str = "") -> Release | None:
-        """A data set that the user has prepared with TensorFlow Datasets, or None.
-
-        It is in `files`, or else in data_dir/tfds, $TFDS_DATA_DIR or ~/tensorflow_datasets; see
-        `release.find_tfds`.
-        """
+        """What the user has prepared with TensorFlow Datasets, in the usual folders or `files`."""
         usual = [self.data_dir / "tfds", Path("~/tensorflow_datasets").expanduser()]
         if folder := os.environ.get("TFDS_DATA_DIR"):
             usual.insert(1, Path(folder))
@@ -81,19 +77,14 @@ class DataPaths:
 
 
 def command(task: str, source: str, paths: DataPaths, options: Any) -> str:
-    """The command that prepares a data set.
-
-    Args:
-      options: the task's dataclass; what differs from its defaults is named.
-    """
+    """The command that prepares a data set; of the options it names those that are not usual."""
     words = ["python", "scripts/prepare_data.py", "prepare", task, f"--source={source}"]
     words.append(f"--data_dir={paths.data_dir}")
     if paths.files is not None:
         words.append(f"--from={paths.files}")
-    usual = type(options)()
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if value != getattr(usual, field.name):
+        if value != field.default:
             shown = str(value).lower() if isinstance(value, bool) else value
             words.append(f"--{field.name}={shown}")
     return shlex.join(words)
@@ -129,15 +120,15 @@ class Recipe:
     def folder(self, data_dir: Path) -> Path:
         """Where the store is, or would be.
 
-        Where the recipe does not say which files were read, it is the one of these parameters. Of
-        several that hold the same arrays (of an archive, and of the folder unpacked from it) it is
-        the first by name.
+        Where the recipe does not say which files were read, it is the one of these parameters; of
+        several that hold the same arrays the first by name.
 
         Raises:
           ValueError: if different files were read before, and the recipe does not say which.
         """
-        if self.stamp is not None:
-            return self._named(data_dir, self.stamp)
+        stamp = self.stamp
+        if stamp is not None:
+            return data_dir / self.task / _name(self.source, self.parameters, stamp)
         known = _stores(data_dir, self.task, self.source)
         found = {f: manifest["sha256"] for f, manifest in known if self._is_of(manifest)}
         if len(set(found.values())) > 1:
@@ -146,11 +137,8 @@ class Recipe:
                 f"({', '.join(f.name for f in found)}); give the files of one, or delete others."
             )
         if not found and self.download is not None:
-            return self._named(data_dir, self.download)
+            return dataclasses.replace(self, stamp=self.download).folder(data_dir)
         return next(iter(found), data_dir / self.task / f"{self.source}-*")
-
-    def _named(self, data_dir: Path, stamp: str) -> Path:
-        return data_dir / self.task / _name(self.source, self.parameters, stamp)
 
     def _is_of(self, manifest: Mapping[str, Any]) -> bool:
         """Whether a store with this manifest was made by such a recipe."""
@@ -172,11 +160,7 @@ class Recipe:
         return self.command + files
 
     def check_store(self, folder: Path) -> None:
-        """Check that the store in a folder was made by this recipe, not copied there from another.
-
-        Raises:
-          DamagedError: if it was not.
-        """
+        """Refuse a store that another recipe made, by a DamagedError."""
         manifest = read_manifest(folder)
         if not self._is_of(manifest):
             made = f"{manifest.get('source')} {manifest.get('task')} {manifest.get('parameters')}"
@@ -194,11 +178,7 @@ def _name(source: str, parameters: Mapping[str, Any], stamp: str) -> str:
 
 
 def check_name(folder: Path) -> None:
-    """Check that the name of a store's folder is that of what its manifest says was made.
-
-    Raises:
-      DamagedError: if it is not: the store, or its manifest, was copied from another folder.
-    """
+    """Refuse a store, or its manifest, that was copied from another folder, by a DamagedError."""
     manifest = read_manifest(folder)
     source, stamp = manifest.get("source"), manifest.get("stamp")
     if stamp is None and source != "official":  # an older version, which read no other files
@@ -219,7 +199,7 @@ def tfds_folder(root: Path, folder: Path) -> Path:
 def _stores(data_dir: Path, task: str, source: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Folders of sound stores, and of those that TFDS has, with their manifests."""
     for folder in sorted(data_dir.glob(f"{task}/{source}-*")):
-        if (manifest := _sound(folder)) is not None:
+        if manifest := _sound(folder):
             yield folder, manifest
     for path in sorted(data_dir.glob(f"tfds/ssm_jax_{task}/{source}-*/{TFDS_VERSION}")):
         folder = data_dir / task / path.parent.name
@@ -227,22 +207,21 @@ def _stores(data_dir: Path, task: str, source: str) -> Iterator[tuple[Path, dict
             yield folder, manifest
 
 
-def _sound(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a store, or None for one of an older format or a damaged one."""
-    try:
-        manifest = read_manifest(folder)
-    except (ValueError, OSError):
-        return None
-    return manifest if is_sealed(manifest) else None
+def _sound(folder: Path) -> dict[str, Any]:
+    """The manifest of a store; nothing for one of an older format or a damaged one."""
+    with contextlib.suppress(ValueError, OSError):
+        if is_sealed(manifest := read_manifest(folder)):
+            return manifest
+    return {}
 
 
 def _of_tfds(path: Path) -> dict[str, Any]:
     """What our TFDS data set in a folder keeps of the manifest; nothing if it is not whole."""
-    try:
+    with contextlib.suppress(ValueError, OSError):
         manifest = parse_json((path / "metadata.json").read_bytes())
-    except (ValueError, OSError):
-        return {}
-    return manifest if isinstance(manifest, dict) and "sha256" in manifest else {}
+        if isinstance(manifest, dict) and "sha256" in manifest:
+            return manifest
+    return {}
 
 
 def find(recipe: Recipe, data_dir: Path) -> Path:
@@ -257,7 +236,7 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
     if folder.is_dir():
         return folder
     if not recipe.at_once and not _of_tfds(tfds_folder(data_dir / "tfds", folder)):
-        damaged = [f.name for f in stores_of(data_dir, recipe.task) if _sound(f) is None]
+        damaged = [f.name for f in stores_of(data_dir, recipe.task) if not _sound(f)]
         unread = f" (and {', '.join(damaged)} cannot be read)" if damaged else ""
         raise FileNotFoundError(
             f"no {recipe.source} {recipe.task} data at {folder}{unread}; run: {recipe.asked}"
@@ -323,57 +302,44 @@ def _prepare(recipe: Recipe, data_dir: Path, folder: Path, work: Path, tfds: boo
     if recipe.stamp is None and recipe.download is None and not folder.is_dir() and not prepared:
         recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock
     with locked(folder.with_name(f".{folder.name}.lock")):
+        if prepared or tfds:
+            from ssm_jax.data import builder  # 0.4 s, and training must not need it
         if not folder.is_dir():
-            content = _tfds().read(path) if prepared else recipe.make(work)
+            content = builder.read(path) if prepared else recipe.make(work)
             check_content(content, recipe)
             stamp = {"stamp": prepared["stamp"]} if prepared else {}
             write_store(folder, work / "store", content, {**recipe.header, **stamp})
         if tfds and not prepared:
             store = Store(folder)
-            _tfds().write(path, store.content, store.manifest)
+            builder.write(path, store.content, store.manifest)
         # The one before us may have been killed between its store and its last line; a worker that
         # outlived a killed preparation may still be writing a shard we did not need.
         shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
-def _tfds() -> ModuleType:
-    """The module that writes and reads TFDS data sets: 0.4 s, and training must not need it."""
-    from ssm_jax.data import builder
-
-    return builder
-
-
 def check_content(content: Content, recipe: Recipe) -> None:
-    """Check every value, and every example as the recipe does.
-
-    Raises:
-      ValueError: for the first that cannot be, with its split and number.
-    """
+    """Refuse a value, or an example, that cannot be, with its split and number."""
     check_values(content.examples, content.splits, len(content.vocabulary), content.n_classes)
     if recipe.check is None:
         return
-    total = sum(numbers.size for numbers in content.splits.values())
-    with stage("checking", total, "examples") as advance:
-        for split, numbers in content.splits.items():
-            for position, number in enumerate(numbers.tolist()):
-                target = int(content.examples.targets[number])
-                try:
-                    recipe.check(content.examples.features(number), target)
-                except ValueError as error:
-                    raise ValueError(f"{split} example {position}: {error}") from None
-                advance(1)
+    examples, splits = content.examples, content.splits
+    with stage("checking", sum(map(len, splits.values())), "examples") as advance:
+        for split, position, number in (
+            (split, *at) for split, numbers in splits.items() for at in enumerate(numbers.tolist())
+        ):
+            try:
+                recipe.check(examples.features(number), int(examples.targets[number]))
+            except ValueError as error:
+                raise ValueError(f"{split} example {position}: {error}") from None
+            advance(1)
 
 
 UNOFFICIAL = "; NOT of the official number of examples"  # the end of a detail
 
 
 def found_in_tfds(found: Release | None, asked: str) -> Release:
-    """What `DataPaths.find_tfds` found.
-
-    Raises:
-      FileNotFoundError: if there is none.
-    """
+    """What `DataPaths.find_tfds` found, or a FileNotFoundError that says what to do."""
     if found is not None:
         return found
     raise FileNotFoundError(

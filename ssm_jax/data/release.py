@@ -1,4 +1,4 @@
-"""The official files of a data set: an archive, or a folder somebody unpacked."""
+"""The official files of a data set: an archive, a folder somebody unpacked, or prepared by TFDS."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ssm_jax.files import parse_json
 from ssm_jax.progress import stage
 
 K = TypeVar("K", bound=Hashable)
+Files = Generator[tuple[K, str, IO[bytes]], None, None]
 
 DEPTH = 4  # folders between the given one and the one looked for, that included
 _MOST_LINKS = 1_000  # to folders, followed in one
@@ -33,12 +34,9 @@ def sha256_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Release:
-    """Where a release is.
+    """Where a release is: an archive, or the folder that holds the files.
 
-    Attributes:
-      path: the archive, or the folder that holds the files.
-      is_archive: which of the two.
-      stamp: sizes in bytes; tells two releases apart without reading them.
+    The stamp has sizes in bytes, and tells two releases apart without reading them.
     """
 
     path: Path
@@ -73,11 +71,7 @@ def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
 
 
 def stamp_of(folder: Path, files: Iterable[str], what: str) -> str:
-    """The sizes of files in a folder; without names, the number and the size of all of them.
-
-    Raises:
-      FileNotFoundError: if a file is not there; `what` is what is to be unpacked again.
-    """
+    """The sizes of files in a folder, or of all; if one is missing `what` is to be unpacked."""
     sizes = []
     for name in files:
         if not (folder / name).is_file():
@@ -129,26 +123,17 @@ def find_tfds(name: str, config: str, folders: Iterable[Path]) -> Release | None
 
 def not_there(path: Path, remedy: str) -> FileNotFoundError:
     """The error for a path the user gave at which there is nothing that can be read."""
+    what = "is neither a file nor a folder" if path.exists() else "does not exist"
     if path.is_symlink() and not path.exists():
         what = f"is a link to {shown(os.readlink(path))}, which is not there"
-    else:
-        what = "is neither a file nor a folder" if path.exists() else "does not exist"
     return FileNotFoundError(f"{shown(path)} {what}; {remedy}")
 
 
 def nearest(path: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
     """The folder that fits, of a folder and those at most DEPTH levels below it; links count.
 
-    Args:
-      path: where to begin.
-      fits: asked of all folders of a level, then of the next.
-      what: fits, for messages.
-
-    Returns:
-      The one of the first level that has one, or None.
-
     Raises:
-      ValueError: if a level has two, and they are not links to one.
+      ValueError: if a level has two before one above it has any, and they are not links to one.
     """
     level = [path.absolute()]  # "." has no name
     seen: set[Path] = set()  # a circle of links is gone through once
@@ -167,13 +152,11 @@ def nearest(path: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
         if depth < DEPTH:  # the folders of the last level may hold 200,000 images
             parents = [folder for folder in level if folder.resolve() not in seen]
             seen.update(folder.resolve() for folder in parents)
-            level = [child for parent in parents for child in _folders(parent)]
+            level = []
+            for parent in parents:
+                with os.scandir(parent) as entries:  # tells folders without asking for each
+                    level += sorted(Path(entry.path) for entry in entries if entry.is_dir())
     return None
-
-
-def _folders(parent: Path) -> list[Path]:
-    with os.scandir(parent) as entries:  # tells folders from files without asking for each
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
 
 
 def files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -219,7 +202,7 @@ def members(
     limits: Limits = Limits(),  # noqa: B008
     *,
     count: int | None = None,
-) -> Generator[tuple[K, str, IO[bytes]], None, None]:
+) -> Files[K]:
     """Go once through the files of a release; nothing is unpacked.
 
     Under `contextlib.closing` the archive and the progress bar are closed as soon as the reader
@@ -257,32 +240,20 @@ def members(
 
 def tables(
     release: Release, folder: str, names: Mapping[str, str], title: str, limits: Limits
-) -> Generator[tuple[str, str, IO[bytes]], None, None]:
-    """Go once through the files of a release that are a split each, as `members` does.
-
-    Args:
-      release: from `find_release`.
-      folder: that holds the files.
-      names: of the files, by split.
-      title, limits: see `members`.
-
-    Yields:
-      The split; where the file is; and the open file.
+) -> Files[str]:
+    """As `members`, the files with these names in a folder, each called by its key (a split).
 
     Raises:
       FileNotFoundError: at the end, if an archive lacks one.
     """
     splits = {f"{folder}/{name}": split for split, name in names.items()}
     missing = dict(names)
+
+    def wanted(path: str) -> str | None:
+        return splits.get("/".join(path.split("/")[-2:]))
+
     # 7 GB of other tasks may follow.
-    wanted = members(
-        release,
-        lambda path: splits.get("/".join(path.split("/")[-2:])),
-        title,
-        limits,
-        count=len(names),
-    )
-    with closing(wanted) as files:
+    with closing(members(release, wanted, title, limits, count=len(names))) as files:
         for split, where, file in files:
             del missing[split]
             yield split, where, file
@@ -298,7 +269,7 @@ def wrong_rows(where: str, found: int, expected: int, most: int) -> str:
 
 def _from_folder(
     folder: Path, wanted: Callable[[str], K | None], title: str, limits: Limits, count: int | None
-) -> Generator[tuple[K, str, IO[bytes]], None, None]:
+) -> Files[K]:
     chosen = []
     counted = Counted(limits)
     for name, entry in files_below(folder, folder.name):
@@ -319,7 +290,7 @@ def _from_folder(
 
 def _from_archive(
     path: Path, wanted: Callable[[str], K | None], title: str, limits: Limits, count: int | None
-) -> Generator[tuple[K, str, IO[bytes]], None, None]:
+) -> Files[K]:
     with open(path, "rb") as raw, stage(title, path.stat().st_size, "bytes") as advance:
         counted = Counted(limits)
         found = told = 0
@@ -332,11 +303,10 @@ def _from_archive(
         archive = Tar(raw, path, limits)
         while (member := archive.next()) is not None:
             tell(0)
-            name = member.name
-            key = wanted(name)
-            if key is None or name.startswith("/") or ".." in name.split("/"):
+            key = wanted(member.name)
+            if key is None or member.name.startswith("/") or ".." in member.name.split("/"):
                 continue
-            where = f"{shown(path)}:{shown(name)}"
+            where = f"{shown(path)}:{shown(member.name)}"
             file = archive.open(member, where)
             counted.add(where, member.size)
             found += 1

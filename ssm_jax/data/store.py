@@ -58,12 +58,7 @@ _CHECKS = 1  # raise it whenever a store that was compared is to be compared aga
 
 
 class MappedFile:
-    """The .npy file at a path, or that a link leads to, open: whatever is put at the path later.
-
-    Raises:
-      OSError: if it cannot be opened.
-      ValueError: if it is no file.
-    """
+    """The .npy file at a path, or that a link leads to, open: whatever is put at the path later."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():  # opening a named pipe would wait for its writer
@@ -93,8 +88,7 @@ class MappedFile:
     def array(self) -> np.ndarray:
         """A plain view of the map: indexing a np.memmap costs 1 us more each time.
 
-        Raises:
-          ValueError: if the header is damaged, or the file is longer or shorter than it says.
+        A header that is damaged, or says another size than the file has, is a ValueError.
         """
         self._file.seek(0)
         name = self.path.name
@@ -136,13 +130,8 @@ def locked(path: Path) -> Iterator[None]:
 def write_store(folder: Path, temporary: Path, content: Content, header: Mapping[str, Any]) -> None:
     """Write a store so that `folder` appears at once and whole, even if the power fails.
 
-    The same content and header give the same bytes.
-
-    Args:
-      folder: where the store is to be; nothing may be there.
-      temporary: a folder on the same disk to write in; what is there is deleted.
-      content: the data.
-      header: further entries of the manifest, JSON values.
+    It is written in a temporary folder on the same disk; what is there is deleted. The same content
+    and header, which are further entries of the manifest, give the same bytes.
     """
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -302,9 +291,7 @@ def _changed(folder: Path, path: Path) -> DamagedError:
 def verify_store(folder: Path) -> Store:
     """Check every byte of a store against its manifest, and the manifest against the arrays.
 
-    Raises:
-      FileNotFoundError: if there is no store.
-      DamagedError: if a file has changed, is missing or does not belong there.
+    The errors are those of `Store`, and one for a file that does not belong there.
     """
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from ssm_jax.data.dataset import LabelledDataset, open_dataset
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.manifest import DamagedError, read_manifest
-from ssm_jax.data.prepare import DataPaths, Recipe, find
+from ssm_jax.data.prepare import DataPaths, Recipe, command, find
 from ssm_jax.lra.image import ImageOptions, image
 from ssm_jax.lra.listops import listops
 from ssm_jax.lra.listops_generator import Spec
@@ -230,20 +229,16 @@ LISTOPS, TEXT, RETRIEVAL, IMAGE, PATHFINDER, PATHX = map(_task, CATALOG)
 def command_of(folder: Path, data_dir: Path) -> str:
     """The command that prepares a store again, as far as its name and its manifest tell."""
     task, source = folder.parent.name, folder.name.rpartition("-")[0]
-    words = ["python", "scripts/prepare_data.py", "prepare", task, f"--source={source}"]
-    words.append(f"--data_dir={data_dir}")
+    entry, paths = CATALOG[task], DataPaths(data_dir)
     try:
         parameters = dict(read_manifest(folder)["parameters"])
-    except (ValueError, OSError, KeyError, TypeError):
-        return f"{shlex.join(words)}, with the options and files that it was made with"
-    counts = parameters.get("counts", {})
-    if isinstance(counts, list):
-        counts = dict(zip(SPLITS, counts, strict=False))
-    parameters |= {f"n_{split}": n for split, n in counts.items()}
-    for field in dataclasses.fields(CATALOG[task].options):
-        value = parameters.get(field.name, field.default)
-        if value != field.default:
-            words.append(
-                f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}"
-            )
-    return shlex.join(words) + (" --from=PATH" if source in CATALOG[task].reads else "")
+        counts = parameters.get("counts", {})
+        if isinstance(counts, list):
+            counts = dict(zip(SPLITS, counts, strict=False))
+        parameters |= {f"n_{split}": n for split, n in counts.items()}
+        names = {field.name for field in dataclasses.fields(entry.options)} & parameters.keys()
+        options = entry.options(**{name: parameters[name] for name in names})
+    except (ValueError, OSError, KeyError, TypeError, AttributeError):
+        usual = command(task, source, paths, entry.options())
+        return f"{usual}, with the options and files that it was made with"
+    return command(task, source, paths, options) + " --from=PATH" * (source in entry.reads)

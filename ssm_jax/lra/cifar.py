@@ -59,15 +59,7 @@ _WANTED = (
 
 
 class Pixels(NamedTuple):
-    """Gray images and their classes, in the order of the official files.
-
-    Attributes:
-      train_pixels: uint8 (n, L), the rows of each image one after the other.
-      train_targets: uint8 (n,), the class of each image.
-      test_pixels: uint8 (m, L).
-      test_targets: uint8 (m,).
-      detail: one line, what was read and its sha256.
-    """
+    """Gray images uint8 (n, L) and their classes uint8 (n,), in the order of the official files."""
 
     train_pixels: np.ndarray
     train_targets: np.ndarray
@@ -125,10 +117,6 @@ def find(path: Path) -> Release:
 
 def read(path: Path, official: Official = OFFICIAL) -> Pixels:
     """All images of CIFAR-10 in gray, L = 1024; batches 1 to 5 in order are the training set.
-
-    Args:
-      path: see `find`.
-      official: what the files must be.
 
     Raises:
       FileNotFoundError: see `find`.
@@ -240,14 +228,7 @@ def _batch(data: bytes, rows: int, md5: str, binary: bool) -> tuple[np.ndarray, 
 
 
 def gray(colours: np.ndarray) -> np.ndarray:
-    """Luma of planes of red, green and blue, as Pillow's `convert("L")` in every bit.
-
-    Args:
-      colours: uint8 (n, 3 L).
-
-    Returns:
-      uint8 (n, L).
-    """
+    """Luma (n, L) of red, green and blue planes uint8 (n, 3 L), in every bit as Pillow's mode L."""
     red, green, blue = np.split(colours.astype(np.uint32), 3, axis=1)
     return ((19_595 * red + 38_470 * green + 7_471 * blue + 32_768) >> 16).astype(np.uint8)
 
@@ -277,8 +258,7 @@ class _Unpickler(pickle.Unpickler):
 def read_batch(data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Colours uint8 (rows, 3072) and classes uint8 (rows,) of a pickled batch.
 
-    Raises:
-      ValueError: if it is no such batch; the text goes on after the name of the file.
+    If it is no such batch, the text of the ValueError goes on after the name of the file.
     """
     try:
         if not data:

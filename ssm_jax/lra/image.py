@@ -54,12 +54,7 @@ class ImageOptions(stand_in.Drawn):
 
 @dataclass(frozen=True)
 class IdxFile:
-    """An official file of Fashion-MNIST, unpacked.
-
-    Attributes:
-      shape: of its array of uint8.
-      sha256: of all its bytes.
-    """
+    """An official file of Fashion-MNIST, unpacked: an array of uint8."""
 
     shape: tuple[int, ...]
     sha256: str
@@ -99,12 +94,9 @@ def read(
     pad_to: int = _SIDE,
     official: Mapping[str, IdxFile] = OFFICIAL,
 ) -> Pixels:
-    """All images of Fashion-MNIST.
+    """All images of Fashion-MNIST, from the folder of the four files, each as it is or as .gz.
 
-    Args:
-      folder: of the four files, each as it is or as .gz.
-      pad_to: pixels in a row and in a column, L = pad_to**2; zeros are added on all four sides.
-      official: what the files must be.
+    Zeros are added on all four sides, to pad_to pixels in a row and in a column: L = pad_to**2.
 
     Raises:
       FileNotFoundError: if one is not there; the line says where Debian's package puts them.

@@ -48,10 +48,6 @@ def read_release(
 ) -> tuple[dict[str, Ragged], dict[str, str]]:
     """The rows of every split, and the sha256 of every file.
 
-    Args:
-      release: from `find_release`.
-      expected_rows: rows that each split must have.
-
     Raises:
       FileNotFoundError: if the archive lacks a file.
       ValueError: for a malformed row, naming file and line; for a wrong number of rows; for a

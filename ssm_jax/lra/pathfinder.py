@@ -97,8 +97,7 @@ def read_release(
     Args:
       release: from `find_release`.
       size: 32 for Pathfinder, 128 for Path-X, in pixels.
-      expected: images that there must be.
-      allow_mismatch: take another number of them.
+      expected: images that there must be, unless allow_mismatch.
       folder: where to keep the pixels, in pixels.npy; by default in memory, 3.3 GB for Path-X.
 
     Returns:

@@ -130,10 +130,6 @@ def find_release(path: Path) -> Release:
 def read_release(release: Release, *, expected_rows: Mapping[str, int] = OFFICIAL_ROWS) -> Papers:
     """All pairs, read once; a second time with quoting on if the rows do not fit without.
 
-    Args:
-      release: from `find_release`.
-      expected_rows: rows that each split must have.
-
     Raises:
       FileNotFoundError: if the archive lacks a file.
       ValueError: for a malformed row, naming file and line, or a wrong number of rows, as read in

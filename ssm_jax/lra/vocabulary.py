@@ -19,11 +19,8 @@ class Vocabulary:
 
     Attributes:
       unit: what a token is.
-      tokens: single characters; those of ids 3 and up. A byte is the character of its number.
+      tokens: distinct characters, of ids 3 and up. A byte is the character of its number.
       max_length: tokens of a text with its end of sequence; longer texts are cut.
-
-    Raises:
-      ValueError: if the tokens are not single and distinct, or nothing fits in `max_length`.
     """
 
     unit: Literal["character", "byte"]
@@ -48,11 +45,8 @@ class Vocabulary:
     ) -> Vocabulary:
         """Characters by falling frequency, equal ones by code point: the rule of torchtext.
 
-        Args:
-          texts: of the training split.
-          min_freq: characters that occur less often are unknown; S4 has 15 for IMDB, 1 for AAN.
-          max_length: see the class. Characters beyond it are not counted.
-          weights: see `character_counts`.
+        Characters that occur less than min_freq times in the texts, which are those of the training
+        split, are unknown: S4 has 15 for IMDB, 1 for AAN. See `character_counts`.
         """
         counts = character_counts(texts, max_length=max_length, weights=weights)
         frequent = [(-n, token) for token, n in counts.items() if n >= min_freq]
@@ -97,13 +91,7 @@ def character_counts(
 ) -> Counter[str]:
     """How often each character occurs in texts that are cut to `max_length - 1`.
 
-    Args:
-      texts: read once.
-      max_length: tokens of a text with its end of sequence.
-      weights: integer (texts,), how often each text counts; by default once.
-
-    Raises:
-      ValueError: if texts and weights differ in number.
+    `weights`, integer (texts,), says how often each text counts; by default once.
     """
     _check_length(max_length)
     totals: Counter[str] = Counter()
