@@ -1,37 +1,22 @@
 """One pole and a distant target: how the pull on the pole falls with the distance.
 
-The pole a = x + iy with the residue c acts by Re G(i s), G(i s) = c / (i s - a), under the filter
-(1 + |s|)^beta. Three ways to pull at y:
+The pole a = x + iy acts by Re G(i s), G(i s) = c / (i s - a), under the filter (1 + |s|)^beta. The
+loss is half the integral of the squared difference to a target. Three targets pull at y:
 
-    band      the target differs from the filtered output by eps in a narrow band at s. The loss is
-              half the integral of the squared difference, so its gradient by the output is -eps
-              there, whatever beta is, and by T1 and T2
+    band      differs by eps in a narrow band at s. By T1 and T2 the pull is the integral over it
+              of -eps (1 + |s|)^beta K(s), which falls as |s - y|^(beta - 2).
+    wish      differs by eps before the filter, so the filter acts twice: |s - y|^(2 beta - 2).
+    arrival   the same pole at y + d, at all frequencies, beta = 0: the pull is
+              8 pi |c|^2 |x| d / (4 x^2 + d^2)^2, so the time to arrive grows as d^4.
 
-                  dL/dy = -eps integral over the band of (1 + |s|)^beta K(s) ds,
-
-              which falls as |s - y|^(beta - 2).
-    wish      the target differs by eps before the filter, by eps (1 + |s|)^beta after it: the
-              squared difference carries the filter twice, and the pull falls as
-              |s - y|^(2 beta - 2).
-    arrival   the target is the same pole at y + d, and all frequencies count: for beta = 0
-
-                  L(d) = const - 2 pi |c|^2 |x| 2 / (4 x^2 + d^2),    complex G,
-
-              so the pull at distance d is 8 pi |c|^2 |x| d / (4 x^2 + d^2)^2 and falls as d^-3:
-              target and pole have one phase, and the two slopes of the target's peak pull against
-              each other. The way takes a time that grows as d^4.
-
-Gradients are taken by autodiff, in float64; the formulas are what they are compared with. Source:
-Tuning Frequency Bias of State Space Models, arXiv:2410.02035.
-
-The figure of one pole and a distant target.
+Gradients are autodiff's, in float64, and compared with these formulas. Source: arXiv:2410.02035.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,18 +54,9 @@ def band(centre: float, width: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     return centre + width / 2 * node_F, width / 2 * weight_F
 
 
-@dataclass(frozen=True)
-class Pull:
-    """What a band at a distance does to the pole.
+class Pull(NamedTuple):
+    """dL/dy at the start, the integral of the sensitivity, and how far y moves in training."""
 
-    Attributes:
-      distance: s - y, rad per unit of time.
-      gradient: dL/dy at the start.
-      formula: the integral of the sensitivity.
-      moved: how far y is after the steps of gradient descent.
-    """
-
-    distance: float
     gradient: float
     formula: float
     moved: float
@@ -96,14 +72,10 @@ def pull_of_band(
     steps: int = 100,
     rate: float = 1.0,
 ) -> Pull:
-    """Train y towards a target that differs in a band of width 1 at a distance.
+    """Train y by gradient descent towards a target that differs in a band of width 1.
 
-    Args:
-      pole: at its start.
-      distance: of the band's centre from y.
-      beta: of the filter.
-      eps: the difference; after the filter, or before it if `wish`.
-      steps, rate: of plain gradient descent.
+    The centre of the band is at `distance` from y; it differs by eps after the filter, or before
+    it if `wish`.
     """
     s_F, weight_F = band(pole.y + distance)
     with jax.enable_x64(True):
@@ -124,7 +96,7 @@ def pull_of_band(
             jnp.asarray([beta], jnp.float64),
         ).by_y_HFN[0, :, 0]
         formula = -float(np.sum(weight_F * apart_F * np.asarray(K_F)))
-        return Pull(distance, float(slope(start)), formula, float(end))
+        return Pull(float(slope(start)), formula, float(end))
 
 
 def steepness(distances: np.ndarray, values: np.ndarray) -> float:
@@ -166,8 +138,7 @@ def steps_to_halve(distance: float, pole: Pole, rate: float) -> int:
 
 
 def time_to_halve(distance: float, pole: Pole) -> float:
-    """The same for infinitely small steps, times the rate: the integral of 1 / pull, in closed
-    form."""
+    """The same for infinitely small steps, times the rate: the integral of 1 / pull."""
     x = abs(pole.x)
 
     def primitive(u: float) -> float:
@@ -190,9 +161,7 @@ def measure() -> dict[str, Any]:
 
     def row(beta: float, *, wish: bool) -> dict[str, Any]:
         pulls = [pull_of_band(pole, d, beta, wish=wish, steps=STEPS, rate=RATE) for d in DISTANCES]
-        moved = np.array([pull.moved for pull in pulls])
-        formula = np.array([pull.formula for pull in pulls])
-        gradient = np.array([pull.gradient for pull in pulls])
+        gradient, formula, moved = np.array(pulls).T
         return {
             "beta": beta,
             "law": (2 if wish else 1) * beta - 2,
@@ -233,11 +202,7 @@ COLOURS = ("#8a4fb0", "#1f6fb4", "0.2", "#2f8f5b", "#d1590a")
 
 
 def one_pole_figure(results: Mapping[str, Any]) -> Figure:
-    """How far a pole moves in a number of steps, and how long it takes to arrive.
-
-    Args:
-      results: of `measure`.
-    """
+    """How far a pole moves in a number of steps, and how long it takes to arrive, by `measure`."""
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     figure.suptitle("A pole feels its neighbourhood: what a target at a distance does to it")
     left, right = figure.subplots(1, 2)

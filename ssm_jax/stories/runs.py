@@ -103,10 +103,7 @@ def publish(
 ) -> None:
     """Write results.json and table.md into the folder of the job, and print the table.
 
-    Args:
-      runs: of the story.
-      settings: what was found, of `by_setting` with more entries.
-      columns: of the table, from such an entry; title: above it on the screen.
+    `settings` are what was found, of `by_setting` with more entries; `columns` show one of them.
     """
     job, shared = runs[0].job, ("steps", "data", "git", "versions", "devices")
     results = {

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from running import run
 
-from ssm_jax.stories.denoise.model import Denoiser
+from ssm_jax.stories.denoise.task import Denoiser
 
 N, L = 8, 96
 

@@ -15,7 +15,6 @@ from flax import nnx
 
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.stories.denoise import DENOISE
-from ssm_jax.stories.denoise.model import Denoiser
 from ssm_jax.stories.denoise.run import (
     GRID,
     STORY,
@@ -25,7 +24,7 @@ from ssm_jax.stories.denoise.run import (
     judge,
     response_of,
 )
-from ssm_jax.stories.denoise.task import Q, eval_sums, stripes, train_sums
+from ssm_jax.stories.denoise.task import Denoiser, Q, eval_sums, stripes, train_sums
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT = 32, 64

@@ -28,7 +28,7 @@ DENOISE = Task(
         ),
     },
     sources=("photographs", "official", "tfds"),
-    network=Lazy(f"{_HERE}.model:Denoiser"),
+    network=Lazy(f"{_HERE}.task:Denoiser"),
 )
 
 SPACING = {"enhance": math.pi / 3, "raw": math.pi, "middle": 10 * math.pi, "flip": 490.52}

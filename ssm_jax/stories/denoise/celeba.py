@@ -27,6 +27,7 @@ LIMITS = Limits(members=400_000, files=400_000, largest=1 << 20)
 _LARGEST_SIDE = 1_024  # pixels; those of the archive are 178 x 218
 _LARGEST_PARTITION = 1 << 24  # bytes; the official one has 3 MB
 UNOFFICIAL = "; NOT of the official number of images"
+DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 CROP = 178  # the middle square of an image of 178 x 218 pixels
 
 
@@ -35,15 +36,13 @@ class CelebA:
 
     def __init__(self, path: Path, size: tuple[int, int], counts: Mapping[str, int]) -> None:
         """Args:
-          path: img_align_celeba.zip, or the folder unpacked from it; beside it, or in it, is
+          path: img_align_celeba.zip, or the folder unpacked from it; next to it, or in it, is
             list_eval_partition.txt or, where that is not there, .csv.
           size: (H, W) to which an image is stretched.
           counts: images of each split that are used, evenly spread; 0: all.
 
-        Raises:
-          FileNotFoundError: the images or the partition are not there.
-          ValueError: the partition cannot be read, names images that are not there, or has fewer
-            than are asked for.
+        Raises FileNotFoundError or ValueError for images or a partition that are not there or do
+        not fit each other.
         """
         self.shape = size
         self._path = path
@@ -104,29 +103,13 @@ class CelebA:
         return len(self._names[split])
 
     def pixels(self, split: str, index: int) -> np.ndarray:
-        """An image, uint8 (H, W, 3).
-
-        Raises:
-          ValueError: its file is damaged.
-        """
         place = self._place[self._names[split][index]]
         try:
             # Never more than the index says: a member may unpack to more.
-            with (
-                Path(place).open("rb")
-                if self._archive is None
-                else self._archive.open(place) as file
-            ):
+            with self._archive.open(place) if self._archive else open(place, "rb") as file:
                 data = file.read(LIMITS.largest + 1)
             whole = decoded(data, "JPEG", "RGB", (_LARGEST_SIDE,) * 2, at_most=True)
-        except (
-            OSError,
-            ValueError,
-            EOFError,
-            RuntimeError,
-            zlib.error,
-            zipfile.BadZipFile,
-        ) as error:
+        except DAMAGE as error:
             raise ValueError(
                 f"{shown(place)} of {shown(self._path)} is damaged ({shown(error)}); get it again."
             ) from None
@@ -137,10 +120,6 @@ class PreparedCelebA:
     """The data set celeb_a of TensorFlow Datasets, prepared by the user; see `CelebA`."""
 
     def __init__(self, release: Release, size: tuple[int, int], counts: Mapping[str, int]) -> None:
-        """Args:
-        release: where it is.
-        size, counts: see `CelebA`.
-        """
         from ssm_jax.data.builder import open_split
 
         names = {"train": "train", "val": "validation", "test": "test"}
@@ -160,11 +139,6 @@ class PreparedCelebA:
         return len(self._chosen[split])
 
     def pixels(self, split: str, index: int) -> np.ndarray:
-        """An image, uint8 (H, W, 3).
-
-        Raises:
-          ValueError: it is damaged.
-        """
         number = self._chosen[split][index]
         try:
             data = self._images[split][number]["image"]

@@ -1,11 +1,8 @@
-"""Crops of the photographs that come with the package, for image denoising without a download.
+"""Images as long sequences: crops of the photographs that come with the package, or CelebA.
 
-A crop is a function of the seed, the split and its number. No photograph is in two splits.
-
-Images as long sequences of three channels, and stripes to disturb them with.
-
-Source: image denoising of arXiv:2410.02035: images are flattened row by row, a model is trained to
-return them, and noise is added in evaluation alone.
+A crop is a function of the seed, the split and its number, and no photograph is in two splits.
+Images are flattened row by row; stripes disturb them in evaluation alone. Source: image denoising
+of arXiv:2410.02035.
 """
 
 from __future__ import annotations
@@ -39,38 +36,24 @@ class Photographs:
     """Crops in memory, uint8 (n, H, W, 3) for each split."""
 
     def __init__(self, size: tuple[int, int], counts: Mapping[str, int], seed: int) -> None:
-        """Args:
-        size: (H, W) of a crop; a square part of a photograph is stretched to it.
-        counts: crops of each split; 0: those of COUNTS.
-        seed: of the crops, >= 0.
-        """
-        self._pixels = {
-            split: self._crops(number, split, size, counts[split] or COUNTS[split], seed)
-            for number, split in enumerate(PHOTOGRAPHS)
-        }
+        """Crops of `size` (H, W); `counts` of each split are those of COUNTS where they are 0."""
+        self._pixels: dict[str, np.ndarray] = {}
         digest = hashlib.sha256()
-        for pixels in self._pixels.values():
+        for number, (split, names) in enumerate(PHOTOGRAPHS.items()):
+            photographs, n = [_read(name) for name in names], counts[split] or COUNTS[split]
+            drawn = uniform(seed, number, 4 * n).reshape(n, 4).tolist()
+            crops = [_crop(photographs[i % len(names)], size, *drawn[i]) for i in range(n)]
+            self._pixels[split] = pixels = np.stack(crops)
             digest.update(repr(pixels.shape).encode() + pixels.tobytes())
         self.sha256 = digest.hexdigest()
         self.detail = (
             f"crops of {size[0]} x {size[1]} from photographs in the public domain, seed {seed}"
         )
 
-    @staticmethod
-    def _crops(number: int, split: str, size: tuple[int, int], count: int, seed: int) -> np.ndarray:
-        photographs = [_read(name) for name in PHOTOGRAPHS[split]]
-        drawn_n4 = uniform(seed, number, 4 * count).reshape(count, 4)
-        crops = [
-            _crop(photographs[i % len(photographs)], size, *drawn_n4[i].tolist())
-            for i in range(count)
-        ]
-        return np.stack(crops)
-
     def size(self, split: str) -> int:
         return len(self._pixels[split])
 
     def pixels(self, split: str, index: int) -> np.ndarray:
-        """An image, uint8 (H, W, 3)."""
         return self._pixels[split][index]
 
 
@@ -97,7 +80,7 @@ _NOISE_STREAM = 1 << 32  # past the streams of the crops
 
 
 class ImageSource(Protocol):
-    """Where the images of `DenoiseDataset` are."""
+    """Where the images of `DenoiseDataset` are; pixels are uint8 (H, W, 3)."""
 
     sha256: str
     detail: str
@@ -108,14 +91,11 @@ class ImageSource(Protocol):
 
 
 class DenoiseDataset(Dataset):
-    """Colour images flattened row by row. `gather` returns
+    """Colour images of `size` (height, width), flattened row by row. `gather` returns
 
     "inputs": float32 (B, L, 3) in [-1, 1], L = height * width;
     "noise": float32 (B, 3), amplitudes of stripes by channel, uniform in [0, 2 * amplitude): the
-      unit is that of the inputs, where black to white is 2. A function of the example alone.
-
-    Attributes:
-      height, width: in pixels.
+      unit is that of the inputs, where black to white is 2. A function of the seed and example.
     """
 
     def __init__(
@@ -127,23 +107,14 @@ class DenoiseDataset(Dataset):
         amplitude: float,
         seed: int,
     ) -> None:
-        """Args:
-        images: where they are, all of the size.
-        size: (height, width).
-        source: of the provenance.
-        amplitude: of the stripes, at most, in units of full white.
-        seed: of the amplitudes.
-        """
         self.height, self.width = size
         provenance = Provenance(source, images.detail, images.sha256)
         super().__init__("denoise", self.height * self.width, provenance)
         self._images = images
-        self._noise = {
-            split: (2 * amplitude * uniform(seed, _NOISE_STREAM + i, 3 * images.size(split)))
-            .reshape(-1, 3)
-            .astype(np.float32)
-            for i, split in enumerate(SPLITS)
-        }
+        self._noise = {}
+        for i, split in enumerate(SPLITS):
+            drawn = 2 * amplitude * uniform(seed, _NOISE_STREAM + i, 3 * images.size(split))
+            self._noise[split] = drawn.reshape(-1, 3).astype(np.float32)
 
     def size(self, split: str) -> int:
         if split not in self.splits:
@@ -172,11 +143,7 @@ class DenoiseDataset(Dataset):
 
 
 def open_denoise(options: Mapping[str, Any], place: DataPaths) -> DenoiseDataset:
-    """The images that a config asks for.
-
-    Args:
-      options: of `cfg.data`.
-      place: its files are CelebA's, for the sources "official" and "tfds".
+    """The images that `cfg.data` asks for; files are CelebA's.
 
     Raises:
       ValueError: for another source, or a padded_length that is not height * width.
@@ -205,14 +172,10 @@ def open_denoise(options: Mapping[str, Any], place: DataPaths) -> DenoiseDataset
     elif source == "tfds":
         images = PreparedCelebA(found_in_tfds(place.find_tfds("celeb_a"), "celeb_a"), size, counts)
     else:
-        images = CelebA(_files(place.files), size, counts)
+        if place.files is None:
+            raise FileNotFoundError(
+                f"CelebA cannot be downloaded; give {ARCHIVE} or its folder with --from=PATH, or "
+                "take the photographs of the package with --config.data.source=photographs."
+            )
+        images = CelebA(place.files, size, counts)
     return DenoiseDataset(images, size, source=source, amplitude=own["amplitude"], seed=seed)
-
-
-def _files(path: Path | None) -> Path:
-    if path is None:
-        raise FileNotFoundError(
-            f"CelebA cannot be downloaded; give {ARCHIVE} or its folder with --from=PATH, or take "
-            "the photographs of the package with --config.data.source=photographs."
-        )
-    return path

@@ -25,8 +25,7 @@ from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.denoise import sweep
 from ssm_jax.stories.denoise.data import DenoiseDataset
-from ssm_jax.stories.denoise.model import Denoiser
-from ssm_jax.stories.denoise.task import Q, stripes
+from ssm_jax.stories.denoise.task import Denoiser, Q, stripes
 from ssm_jax.stories.runs import (
     FinishedRun,
     Setting,
@@ -117,12 +116,7 @@ def response_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray
     """W K^(beta)(omega): complex (F, 3, 3), from the colours of the input to those of the output.
 
     K is the spectrum of the kernel's first `length` taps, as the convolution has it, and the
-    filter's gain is that of a transform of twice the length.
-
-    Args:
-      model: its bias b answers to no frequency and is left out.
-      omega_F: radians per sample, 0..pi.
-      length: L of the images.
+    filter's gain is that of a transform of twice the length. The bias b answers to no frequency.
     """
     layer = model.ssm
     (view,) = layers_of(model)
@@ -217,12 +211,9 @@ def _model(run: FinishedRun, state: TrainState) -> Denoiser:
 def images_figure(
     clean: np.ndarray, disturbed: Mapping[str, np.ndarray], shown: Sequence[Shown]
 ) -> Figure:
-    """A row for each disturbance: the clean image, the disturbed one, and every model's output.
+    """A row for each disturbance, by name: the clean image, the disturbed one, every output.
 
-    Args:
-      clean: (H, W, 3) in 0..1.
-      disturbed: by disturbance, "low" and "high".
-      shown: the models.
+    Images are (H, W, 3) in 0..1.
     """
     figure = Figure(figsize=(1.9 * (2 + len(shown)), 4.6), layout="constrained")
     figure.suptitle("Outputs of a linear SSM trained to return clean images")
@@ -246,10 +237,7 @@ def _picture(axes: Axes, pixels: np.ndarray, title: str) -> None:
 def gains_figure(omega_F: np.ndarray, marks: Mapping[str, float], shown: Sequence[Shown]) -> Figure:
     """The gain of each operator against the angle per sample, before and after training.
 
-    Args:
-      omega_F: radians per sample.
-      marks: the angle of each disturbance, by name.
-      shown: the models.
+    `marks` are the angles of the disturbances, by name.
     """
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     figure.suptitle("What the trained operators do to each frequency")

@@ -1,7 +1,7 @@
-r"""Image denoising: trained to return clean images, evaluated on images with stripes.
+r"""Image denoising: a model trained on clean images, evaluated on images with stripes.
 
-    high    a cos(q column): stripes that stand upright; along the flattened rows a tone of q
-    low     a cos(q row):    stripes that lie; along the flattened rows a tone of q / width
+    high    a cos(q column): vertical stripes; along the flattened rows a tone of q
+    low     a cos(q row):    horizontal stripes; along the flattened rows a tone of q / width
 
 with q = 2.99433 rad and an amplitude a for each colour. The names are those of the frequencies of
 the sequence, in rad per sample. Source: denoising.py and show_faces.ipynb of the official code of
@@ -14,31 +14,96 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
-from ssm_jax.options import arguments_of
+from ssm_jax.init import initial_modes
+from ssm_jax.layers import S4D
+from ssm_jax.layers.inputs import checked_input, in_type, returned_in
+from ssm_jax.models.block import linear
+from ssm_jax.options import arguments_of, check
 from ssm_jax.stories.denoise.data import DenoiseDataset
-from ssm_jax.stories.denoise.model import Denoiser
 from ssm_jax.tasks.task import Batch, Sums
 
+CHANNELS = 3
 Q = 2.99433  # rad per pixel
 PEAK = 2.0  # from black to white
 
 
+class Denoiser(nnx.Module):
+    r"""y = W (k^(beta) * u) + b: one causal diagonal SSM per colour, then a 1x1 convolution.
+
+    No activation, no skip: the model is one linear operator with the response W G^(beta)(i s), so
+    what it does to a disturbance is what it does to a tone. Its eigenvalues are
+
+        a_0 = -e^-5,    a_n = -3 + i n alpha pi,    n = 1..N - 1,
+
+    and C starts as |Im a| / 1000 times a complex normal, so that C_0 = 0. Source: denoising.py of
+    the official code (OC-21..OC-23), whose step is dt = 1e-4. There A and dt are frozen: give their
+    parameter groups the rate 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        d_state: int = 64,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        learn_beta: bool = False,
+        beta_unit: str = "denoise",
+        dt_min: float = 1e-4,
+        dt_max: float = 1e-4,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+        width: pixels of a row of the images; says where stripes are.
+        d_state: modes N, conjugates not counted.
+        alpha: distance of the frequencies, in units of pi rad per unit of time; > 0.
+        beta, learn_beta, beta_unit: of the filter, see S4D.
+        dt_min, dt_max: units of time per sample.
+        rngs: with a "params" stream.
+        """
+        numbers = {"alpha": alpha, "beta": beta, "dt_min": dt_min, "dt_max": dt_max}
+        check("Denoiser", width=width, d_state=d_state, learn_beta=learn_beta, **numbers)
+        self.width = width
+        n = np.arange(d_state)
+        start_N = np.where(n == 0, -np.exp(-5.0), -3.0) + 1j * np.pi * n
+        A_SN = initial_modes(start_N, d_state, alpha=alpha).A_SN
+        self.ssm = S4D(
+            CHANNELS,
+            d_state=d_state,
+            init=A_SN,
+            beta=beta,
+            learn_beta=learn_beta,
+            beta_unit=beta_unit,
+            dt_min=dt_min,
+            dt_max=dt_max,
+            dt_transform="exp",
+            bidirectional=False,
+            skip=False,
+            rngs=rngs,
+        )
+        scale_SN = (A_SN.imag / 1000).astype(np.float32)
+        self.ssm.C_ri[...] = self.ssm.C_ri[...] * scale_SN[None, :, :, None]
+        self.mix = linear(CHANNELS, CHANNELS, rngs)
+
+    def __call__(self, inputs: ArrayLike) -> Array:
+        """Images (B, L, 3), flattened row by row, as the model returns them."""
+        u_BL3 = checked_input("Denoiser", inputs, "(B, L, 3)", CHANNELS)
+        model, dtype = in_type(self, u_BL3)
+        y_BL3 = model.mix(model.ssm(u_BL3.astype(dtype)))
+        return y_BL3.astype(returned_in(u_BL3, dtype))
+
+
 def build_denoiser(dataset: DenoiseDataset, options: Mapping[str, Any], rngs: nnx.Rngs) -> Denoiser:
-    """The model for images of the data set's width."""
     return Denoiser(width=dataset.width, **arguments_of(Denoiser, options), rngs=rngs)
 
 
 def stripes(noise_B3: Array, width: int, length: int) -> dict[str, Array]:
-    """The two disturbances, (B, L, 3) each.
-
-    Args:
-      noise_B3: amplitudes by example and colour.
-      width: pixels of a row.
-      length: L, a multiple of the width.
-    """
+    """The two disturbances, (B, L, 3) each, of rows of `width` pixels; L is a multiple of it."""
     row_L, column_L = jnp.divmod(jnp.arange(length), width)
     tones = {"low": jnp.cos(Q * row_L), "high": jnp.cos(Q * column_L)}
     return {name: noise_B3[:, None, :] * tone[None, :, None] for name, tone in tones.items()}
@@ -48,12 +113,8 @@ def reconstruction_sums(outputs: Array, batch: Batch) -> Sums:
     """Squared error per number against the clean images, and the signal-to-noise ratio in dB."""
     loss_B = _mean_square(outputs - batch["inputs"])
     mask_B = batch.get("mask", jnp.ones_like(loss_B))
-    psnr_B = 10 * jnp.log10(PEAK**2 / loss_B)
-    return {
-        "loss": jnp.sum(loss_B * mask_B),
-        "psnr": jnp.sum(psnr_B * mask_B),
-        "count": jnp.sum(mask_B),
-    }
+    psnr = jnp.sum(10 * jnp.log10(PEAK**2 / loss_B) * mask_B)
+    return {"loss": jnp.sum(loss_B * mask_B), "psnr": psnr, "count": jnp.sum(mask_B)}
 
 
 def train_sums(model: Any, batch: Batch, key: Array | None) -> Sums:

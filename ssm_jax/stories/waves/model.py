@@ -1,4 +1,4 @@
-r"""The model of the wave experiment: how much of each wave is in a signal."""
+"""The model of the wave experiment: how much of each wave is in a signal."""
 
 from __future__ import annotations
 
@@ -59,25 +59,18 @@ class WaveRegressor(nnx.Module):
         beta, learn_beta: of the filter, whose |s| is the frequency in rad/s over 10,000.
         legacy_unsymmetric: the gain that the official program has in effect, see `circular_gain`.
         rngs: with a "params" stream.
-
-        Raises:
-          ValueError: for a value out of its range.
         """
         knobs = {"alpha": alpha, "beta": beta, "learn_beta": learn_beta}
         sizes = {"length": length, "d_model": d_model, "d_state": d_state}
-        knobs["legacy_unsymmetric"] = legacy_unsymmetric
-        check("WaveRegressor", **sizes, **knobs)
+        check("WaveRegressor", **sizes, **knobs, legacy_unsymmetric=legacy_unsymmetric)
         given = np.asarray(waves).tolist()
-        if (
-            not isinstance(given, list)
-            or not given
-            or not all(SIZE.holds(w) and 2 * w < length for w in given)
-        ):
+        listed = given if isinstance(given, list) else [0]
+        if not listed or not all(SIZE.holds(w) and 2 * w < length for w in listed):
             raise ValueError(
                 "WaveRegressor: waves must be integers of at least 1 and below half the length "
                 f"{length}, got {waves!r}."
             )
-        self.waves = tuple(given)
+        self.waves = tuple(listed)
         self.length = length
         self.legacy_unsymmetric = legacy_unsymmetric
         self.encoder = linear(1, d_model, rngs)

@@ -1,14 +1,10 @@
-"""Amplitudes of four waves; the waves themselves are made where they are used.
+"""Wave regression: how much of each of four waves is in their sum.
 
     x(t) = sum_i a_i cos(w_i t),    w = 1, 16, 256, 4096 rad/s,    0 <= t < 2 pi
 
-Source: waves_gen.py of the official code of arXiv:2410.02035, which stores the signals, 2.5 GB for
-training and as much for testing. Its step is 1e-4 s, here it is 2 pi / L, which at the official
-L = 62,832 is 2.3e-6 less: so all waves end where they began.
-
-Wave regression: how much of each of four waves is in their sum.
-
-Source: Figure 1 of arXiv:2410.02035 and its tuned version.
+Only the amplitudes are data. The official code (waves_gen.py, arXiv:2410.02035) stores signals,
+2.5 GB for training and as much for testing. Its step is 1e-4 s, here it is 2 pi / L, which at the
+official L = 62,832 is 2.3e-6 less: so all waves end where they began.
 """
 
 from __future__ import annotations
@@ -43,10 +39,9 @@ class WaveDataset(Dataset):
     """
 
     def __init__(self, length: int, counts: Mapping[str, int], seed: int) -> None:
-        """Args:
-          length: L, samples of a sequence; above twice the fastest wave.
-          counts: examples of each split; 0: 10,000. Fewer for training are spread over the grid.
-          seed: of the drawn amplitudes, >= 0.
+        """Of sequences of L = `length` samples; `counts` of 0 are 10,000 examples.
+
+        Fewer for training are spread over the grid.
 
         Raises:
           ValueError: the fastest wave is not below Nyquist, or more than the grid is asked for.
@@ -109,7 +104,6 @@ def open_waves(options: Mapping[str, Any], place: DataPaths) -> WaveDataset:
 def build_regressor(
     dataset: WaveDataset, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> WaveRegressor:
-    """The model for sequences of the data set's length."""
     own = arguments_of(WaveRegressor, options, "waves")
     return WaveRegressor(waves=WAVES, length=dataset.padded_length, **own, rngs=rngs)
 
