@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_listops import SMALL, generated
 
 from ssm_jax.commands import data as commands
 from ssm_jax.data.prepare import prepare
+from tests.data.small_listops import SMALL, generated
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,9 +4,7 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-import data_options
 import pytest
-from small_listops import SMALL, folder_of
 
 from ssm_jax import config
 from ssm_jax.commands.data import WORDS, _flags_of
@@ -15,6 +13,8 @@ from ssm_jax.config import cli
 from ssm_jax.data.prepare import SOURCES, DataPaths, command
 from ssm_jax.lra.catalog import CATALOG, SPLITS_OF_COUNTS, open_data, recipe_of
 from ssm_jax.stories.denoise import DENOISE
+from tests.data import data_options
+from tests.data.small_listops import SMALL, folder_of
 
 # Of every task; in a config they are beside the sections, max_length is padded_length there
 COMMON = {"seed", *SPLITS_OF_COUNTS, "max_length"}

@@ -2,7 +2,6 @@
 
 import itertools
 
-import data_options
 import numpy as np
 import pytest
 from fake_imdb import EXPECTED, ROWS, files, identity, install_sample, pack, unpack
@@ -15,6 +14,7 @@ from ssm_jax.data.store import read_manifest
 from ssm_jax.lra import text as imdb
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.text import TextOptions, text
+from tests.data import data_options
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import itertools
 
-import data_options
 import numpy as np
 import pytest
 from fake_aan import COUNTS, files_of, pack, quoted, rows_of, unpack
@@ -13,6 +12,7 @@ from ssm_jax.data.store import Store, read_manifest
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.vocabulary import Vocabulary
+from tests.data import data_options
 
 ROWS = rows_of(0)
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import data_options
 import numpy as np
 import pytest
 from fake_tfds import CIFAR, COLOURS, REVIEWS, Cifar10, ImdbReviews, write
@@ -16,6 +15,7 @@ from ssm_jax.lra import cifar
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.image import ImageOptions, image
 from ssm_jax.lra.text import TextOptions, text
+from tests.data import data_options
 
 KINDS = {"cifar10": Cifar10, "imdb_reviews": ImdbReviews}
 TASKS = {"cifar10": "image", "imdb_reviews": "text"}

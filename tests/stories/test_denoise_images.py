@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 
-import fake_tfds
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +12,7 @@ from ssm_jax import config
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.stories.denoise.celeba import CelebA
 from ssm_jax.stories.denoise.data import FOLDER, PHOTOGRAPHS, Photographs, open_denoise
+from tests.lra import fake_tfds
 
 NONE = {"train": 0, "val": 0, "test": 0}
 

@@ -1,6 +1,5 @@
 """Pathfinder and Path-X, generated or official: S4's split of all images, each at its place."""
 
-import data_options
 import numpy as np
 import pytest
 from test_pathfinder_release import ORDER, image, label, official, pack, unpack
@@ -12,6 +11,7 @@ from ssm_jax.data.store import read_manifest
 from ssm_jax.lra.catalog import CATALOG, open_data
 from ssm_jax.lra.pathfinder import PathfinderOptions
 from ssm_jax.lra.pathfinder_generator import Spec, generate_images
+from tests.data import data_options
 
 SIZES = {"pathfinder": 32, "pathx": 128}
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import time
 
-import data_options
 import fake_fashion_mnist as fashion
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.lra import cifar
 from ssm_jax.lra.catalog import CATALOG, open_data
 from ssm_jax.lra.image import ImageOptions, image
+from tests.data import data_options
 
 TRAIN = 5 * ROWS
 

@@ -1,6 +1,5 @@
 """Stand-ins: of the right form, the same for the same seed, and never without their label."""
 
-import data_options
 import numpy as np
 import pytest
 
@@ -8,6 +7,7 @@ from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.store import stores_of
 from ssm_jax.lra import stand_in
 from ssm_jax.lra.catalog import CATALOG, open_data
+from tests.data import data_options
 
 SIZES = {"n_train": 40, "n_val": 10, "n_test": 20}
 LENGTH = {"text": 64, "retrieval": 64, "image": 1_024}

@@ -4,7 +4,6 @@ import hashlib
 import random
 import tarfile
 
-import data_options
 import numpy as np
 import pytest
 from fake_listops import COUNTS, pack, release, unpack
@@ -15,6 +14,7 @@ from ssm_jax.data.store import read_manifest, stores_of, unfinished
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.listops import find_release, listops, read_release
 from ssm_jax.lra.listops_generator import Spec, decode
+from tests.data import data_options
 
 
 @pytest.fixture(scope="module")
