@@ -25,14 +25,8 @@ from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.sharding import DATA_AXIS
 from ssm_jax.progress import Progress, say
 from ssm_jax.tasks import Task, find_task, mean_metrics
+from ssm_jax.train import optim
 from ssm_jax.train.checkpoint.manifest import Identity
-from ssm_jax.train.optim import (
-    GroupRow,
-    Schedule,
-    cosine_with_warmup,
-    groups_from,
-    make_optimizer,
-)
 from ssm_jax.train.step import (
     TrainState,
     init_state,
@@ -59,8 +53,8 @@ class Experiment:
     dataset: Dataset  # opened, memory-mapped
     graphdef: nnx.GraphDef  # the model without its numbers
     tx: optax.GradientTransformation
-    rows: tuple[GroupRow, ...]  # the parameter groups
-    schedule: Schedule  # of their learning rates
+    rows: tuple[optim.GroupRow, ...]  # the parameter groups
+    schedule: optim.Schedule  # of their learning rates
     mesh: Mesh  # the devices
     padded_lengths: tuple[int, ...]  # of batches, the longest last
     order: Order  # of the training batches
@@ -267,10 +261,10 @@ def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
         nnx.eval_shape(lambda: build_model(dataset, options, nnx.Rngs(params=jax.random.key(0))))
     )
     last = cfg.schedule.total_steps or total_steps
-    schedule = cosine_with_warmup(cfg.schedule.warmup_steps, last, clamp=cfg.schedule.clamp)
-    groups = groups_from(cfg.optim.groups.to_dict())
+    schedule = optim.cosine_with_warmup(cfg.schedule.warmup_steps, last, clamp=cfg.schedule.clamp)
+    groups = optim.groups_from(cfg.optim.groups.to_dict())
     adam = {name: cfg.optim[name] for name in ("b1", "b2", "eps", "clip_norm")}
-    tx, rows = make_optimizer(params, groups, schedule, **adam)
+    tx, rows = optim.make_optimizer(params, groups, schedule, **adam)
     eval_batch_size = cfg.train.eval_batch_size or cfg.batch_size
     return Experiment(
         cfg=cfg,
