@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ssm_jax.config.load import ours
+from ssm_jax.outside import ours
 from ssm_jax.stop import StopRequest
 from ssm_jax.train import loop
 from ssm_jax.train.checkpoint import io as step_folder

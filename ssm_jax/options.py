@@ -200,23 +200,23 @@ OPTIONS: dict[str, Option] = {
         source="OC-3",
         choices=("exp", "softplus", "relu", "clip", "stable", "none"),
     ),
-    "model.beta.filter": Option(
-        True,
-        "False: no filter, so that a causal layer can be run step by step, also under jit",
-        since="0.2",
-    ),
+    "model.beta.init": Option(0.0, "start value", Range(-4, 4), source="OC-10: 0", argument="beta"),
     "model.beta.learn": Option(
         True,
         "learned per channel, or fixed at init",
         source="OC-10: learned",
         argument="learn_beta",
     ),
-    "model.beta.init": Option(0.0, "start value", Range(-4, 4), source="OC-10: 0", argument="beta"),
     "model.beta.unit": Option(
         "lra",
         "of s (kernels/filter.py)",
         choices=("lra", "hz_1e4", "denoise", "rad"),
         argument="beta_unit",
+    ),
+    "model.beta.filter": Option(
+        True,
+        "False: no filter, so that a causal layer can be run step by step, also under jit",
+        since="0.2",
     ),
     "model.dt_min": Option(
         1e-3, "dt starts log-uniform in [dt_min, dt_max]", POSITIVE, unit="time units per sample"

@@ -16,16 +16,16 @@ FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
 MAY_IMPORT = {
     "kernels": {"jax", "numpy"},
     "init": {"options", "files", "jax", "numpy", "scipy"},
-    "layers": {"kernels", "init", "options", "jax", "numpy", "flax"},
+    "layers": {"kernels", "init", "options", "outside", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "options", "jax", "numpy", "flax"},
     "data": {"files", "lock", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
     "lra": {
         "tasks", "options", "data", "files", "progress", "tables", "config",
         "ml_collections", "numpy", "PIL", "numba", "scipy",
     },
-    "tasks": {"models", "layers", "data", "options", "jax", "flax", "optax"},
+    "tasks": {"models", "layers", "data", "options", "outside", "jax", "flax", "optax"},
     "train": {
-        "tasks", "data", "config", "analysis", "plots", "layers", "kernels",
+        "outside", "tasks", "data", "config", "analysis", "plots", "layers", "kernels",
         "files", "lock", "progress", "stop", "tables",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
@@ -36,13 +36,17 @@ MAY_IMPORT = {
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
     "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
-    "sweep": {"train", "config", "stop", "files", "progress", "tables", "jax", "ml_collections"},
+    "sweep": {
+        "train", "config", "outside", "stop", "files", "progress", "tables",
+        "jax", "ml_collections",
+    },
     "commands": {
         "sweep", "stories", "train", "tasks", "lra", "data", "init", "kernels", "analysis", "plots",
         "config", "stop", "files", "tables", "jax", "numpy", "rich", "ml_collections",
     },
     "config": {
-        "options", "tasks", "layers", "models", "init", "files", "stop", "jax", "ml_collections",
+        "options", "outside", "tasks", "layers", "models", "init", "files", "stop",
+        "jax", "ml_collections",
     },
     "lock": {"files", "progress", "stop"},
     "progress": {"files", "rich", "jax"},
@@ -50,6 +54,7 @@ MAY_IMPORT = {
     "files": set(),
     "stop": {"jax"},
     "options": {"numpy"},
+    "outside": set(),
     "dims": set(),
     "__init__": {"config", "init", "kernels", "layers", "models", "train"},  # on use
 }  # fmt: skip

@@ -6,6 +6,7 @@ a key.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -14,33 +15,91 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssm_jax.options import OPTIONS, Option
+from ssm_jax.outside import Unknown, located
 from ssm_jax.tasks import TASKS, find_task
 
 __all__ = [
-    "COSMETIC", "default", "digest", "flatten", "identity", "override", "parse_arg", "rates",
-    "rows", "scale_rates", "smoke",
+    "CHOSEN", "COSMETIC", "choose", "default", "digest", "flatten", "identity", "override",
+    "parse_arg", "rates", "rows", "scale_rates", "smoke",
 ]  # fmt: skip
 
+CHOSEN = ("task", "model.layer")  # what may bring further options along
 # Options that change what is shown or kept, never a number of the run: they may differ when a run
 # continues.
 COSMETIC = ("name", "notes", "log", "checkpoint", "figures", "reference")
 
 
-def rows() -> dict[str, Option]:
-    """The row of every option by key: those that all experiments share, then each task's own."""
-    return OPTIONS | {key: row for name in TASKS for key, row in find_task(name).options.items()}
+def rows(cfg: ConfigDict | None = None) -> dict[str, Option]:
+    """The row of every option by key: those that all experiments share, then each task's own.
+
+    Args:
+      cfg: with the options that its task and its layer bring along, where these are not built in.
+    """
+    found = OPTIONS | {key: row for name in TASKS for key, row in find_task(name).options.items()}
+    return found if cfg is None else found | _brought(cfg.task, cfg.model.layer)
 
 
-def default() -> ConfigDict:
-    """Every option with its default. These reproduce no experiment; `configs/` has those."""
-    tree: dict[str, Any] = {}
-    for key, option in rows().items():
+def _brought(task: str, layer: str) -> dict[str, Option]:
+    found: dict[str, Option] = {}
+    with contextlib.suppress(Unknown):  # which `check` says
+        found |= {} if task in TASKS else find_task(task).options
+    with contextlib.suppress(Unknown):
+        if not _has_rows(layer):
+            from ssm_jax.layers import layer_options  # imports JAX
+
+            found |= layer_options(layer)
+    return found
+
+
+def _has_rows(layer: str) -> bool:
+    return any(key.startswith(f"model.{layer}.") for key in OPTIONS)
+
+
+def default(task: str = "listops", *, layer: str = "s4d") -> ConfigDict:
+    """Every option with its default. These reproduce no experiment; `configs/` has those.
+
+    Args:
+      task: see `tasks.find_task`. The options of one of your own are among those of the config.
+      layer: see `layers.find_layer`; likewise.
+
+    Raises:
+      ValueError: a task or a layer of your own that cannot be found.
+    """
+    cfg = ConfigDict()
+    _add(cfg, rows())
+    choose(cfg, task, layer)
+    return cfg
+
+
+def choose(cfg: ConfigDict, task: str, layer: str) -> None:
+    """Give a config a task and a layer, with the options that they bring along.
+
+    Raises:
+      ValueError: a task or a layer of your own that cannot be found.
+    """
+    before, task, layer = _brought(cfg.task, cfg.model.layer), located(task), located(layer)
+    brought = _brought(task, layer)
+    with cfg.unlocked():
+        for key in before.keys() - brought.keys():
+            section, _, name = key.rpartition(".")
+            del cfg[section][name]
+        del cfg.task, cfg.model.layer  # they may be of another kind of text
+        cfg.task, cfg.model.layer = task, layer
+        known = flatten(cfg)
+        _add(cfg, {key: row for key, row in brought.items() if key not in known})
+        if not (task in TASKS and _has_rows(layer)):
+            cfg.optim.groups.A.optional = True  # there may be no parameters of these names
+
+
+def _add(cfg: ConfigDict, options: Mapping[str, Option]) -> None:
+    for key, option in options.items():
         *sections, name = key.split(".")
-        node = tree
+        node = cfg
         for section in sections:
-            node = node.setdefault(section, {})
+            if section not in node:
+                node[section] = ConfigDict()
+            node = node[section]
         node[name] = option.default
-    return ConfigDict(tree)
 
 
 def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] = ()) -> None:
@@ -48,14 +107,16 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
 
     Args:
       cfg: changed.
-      values: of the options' types.
+      values: of the options' types; task and model.layer as in `choose`.
       keep: options that were given before; like those of `values`, optim.lr does not scale them.
 
     Raises:
       ValueError: optim.lr, where the rate of the group rest is 0 or is given as well, or a learned
-        beta without a filter.
+        beta without a filter; else as `choose`.
     """
-    cfg.update_from_flattened_dict(values)
+    if not values.keys().isdisjoint(CHOSEN):
+        choose(cfg, values.get("task", cfg.task), values.get("model.layer", cfg.model.layer))
+    cfg.update_from_flattened_dict({k: v for k, v in values.items() if k not in CHOSEN})
     given = {*values, *keep}
     beta = cfg.model.beta
     if beta.learn and not beta.filter and "model.beta.learn" in given:
@@ -184,7 +245,7 @@ def identity(cfg: ConfigDict) -> dict[str, Any]:
 
 def is_newer(key: str, value: Any) -> bool:
     """Whether an option was added after the first runs, and a value is its default: as before."""
-    option = OPTIONS.get(key)
+    option = rows().get(key)
     return option is not None and bool(option.since) and value == option.default
 
 

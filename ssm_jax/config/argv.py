@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import local_path
-from ssm_jax.options import SECTIONS
+from ssm_jax.options import SECTIONS, Option
 
 BOOLS = {"true": True, "yes": True, "on": True, "1": True}
 BOOLS |= {"false": False, "no": False, "off": False, "0": False}
@@ -203,9 +203,10 @@ def _likeness(a: str, b: str) -> float:
 
 def print_config(cfg: ConfigDict) -> None:
     """Print every option, sorted, one per line; behind a # the default where it differs."""
-    defaults = config_lib.flatten(config_lib.default())
+    rows = config_lib.rows(cfg)
     for key, value in config_lib.flatten(cfg).items():
-        mark = "" if value == defaults[key] else f"  # default: {defaults[key]!r}"
+        default = rows[key].default
+        mark = "" if value == default else f"  # default: {default!r}"
         print(f"{key} = {value!r}{mark}")
 
 
@@ -215,14 +216,18 @@ failed or is full (what was saved is kept), 75 stopped on request (the same comm
 
 
 def print_help(
-    about: str | None, flags: Sequence[Flag], *, with_config: bool, words: Flag | None = None
+    about: str | None,
+    flags: Sequence[Flag],
+    rows: Mapping[str, Option] | None = None,
+    *,
+    words: Flag | None = None,
 ) -> None:
     """Print what a script does, its flags and, on request, every option of an experiment.
 
     Args:
       about: the docstring of a script or of its function.
       flags: the script's flags.
-      with_config: whether the script takes a config; its options are shown in the source's order.
+      rows: the options of an experiment, if the script takes one.
       words: what arguments without dashes are, if the script takes any.
     """
     print(f"{inspect.cleandoc(about or '')}\n\n{EXIT_CODES}")
@@ -234,11 +239,11 @@ def print_help(
         head = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}={values}"
         shown = "" if flag.default in (None, False) else f" (default: {flag.default})"
         print(f"  {head:36}{flag.help}{shown}")
-    if not with_config:
+    if rows is None:
         return
     print("\nOptions of the experiment, with their defaults:")
     headed: set[str] = set()
-    for key, option in config_lib.rows().items():
+    for key, option in rows.items():
         section = key.rpartition(".")[0]
         if section in SECTIONS and section not in headed:
             print(f"  [{section}] {SECTIONS[section]}")

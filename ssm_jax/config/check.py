@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax.config import flatten, rows
 from ssm_jax.options import LARGEST, SEED, SHARED, Option, parameters_of
+from ssm_jax.outside import Unknown
 from ssm_jax.tasks import TASKS, Task, find_task
 
 
@@ -41,7 +42,7 @@ def seed_fault(key: str, seed: int) -> str | None:
 def range_faults(cfg: ConfigDict) -> list[str]:
     """A line for each option that is out of its range or choices, choices first."""
     flat = flatten(cfg)
-    ordered = sorted(rows().items(), key=lambda item: not item[1].choices)
+    ordered = sorted(rows(cfg).items(), key=lambda item: not item[1].choices)
     return [line for key, row in ordered if (line := _fault(key, flat[key], row)) is not None]
 
 
@@ -126,7 +127,7 @@ def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
     if "layer" in network:
         try:
             layer = find_layer(model.layer)
-        except ValueError:
+        except Unknown:
             known = ", ".join(LAYERS)
             yield f"model.layer={model.layer!r} is not known; choose one of {known}."
             return
@@ -195,7 +196,7 @@ def _unread(
             unless |= dict.fromkeys(step, "model.discretization='none'")
     argument = {f"model.{key}": name for name, key in SHARED.items()}
     argument["model.beta.filter"] = "beta"
-    for key, row in rows().items():
+    for key, row in rows(cfg).items():
         if not key.startswith("model.") or flat[key] == row.default or key in task.options:
             continue
         name = argument.get(key, "")

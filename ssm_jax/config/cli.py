@@ -23,8 +23,10 @@ from ssm_jax import config as config_lib
 from ssm_jax import stop
 from ssm_jax.config.argv import Flag, parse, print_config, print_help
 from ssm_jax.config.check import check
-from ssm_jax.config.load import one_line, ours, read_config
+from ssm_jax.config.load import beside, read_config
 from ssm_jax.files import check_writable, local_path, os_fault, printable
+from ssm_jax.options import Option
+from ssm_jax.outside import one_line, ours
 
 WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
 USUAL_DATA_DIR = Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
@@ -194,22 +196,29 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
       SystemExit: code 2 and one line per fault, or code 0 after `--help` and `--print_config`.
     """
     flags = (*flags, PRINT_CONFIG, HELP)
-    defaults = config_lib.flatten(config_lib.default())
-    if not {"--help", "-h"}.isdisjoint(argv):
-        print_help(about, (_CONFIG, *flags), with_config=True)
-        raise SystemExit(0)
-    kinds = {"config": str} | {f"config.{k}": type(v) for k, v in defaults.items()}
-    given, faults = parse(argv, kinds, flags)
-    overrides = {k.partition(".")[2]: v for k, v in given.items() if k.startswith("config.")}
+    given, faults = parse(argv, _kinds(config_lib.rows()), flags)
+    cfg = None
     try:
-        cfg = read_config(given.get("config", "")).lock()
+        spec = given.get("config", "")
+        cfg = read_config(spec).lock()
+        before = config_lib.flatten(cfg)
+        names = (given.get(f"config.{key}", before[key]) for key in config_lib.CHOSEN)
+        with beside(spec):
+            config_lib.choose(cfg, *names)  # they may bring options along
+        given, faults = parse(argv, _kinds(config_lib.rows(cfg)), flags)
+        overrides = {k.partition(".")[2]: v for k, v in given.items() if k.startswith("config.")}
+        found = config_lib.flatten(cfg)
+        overrides |= {key: found[key] for key in config_lib.CHOSEN if key in overrides}
         if not faults:
-            _note(cfg, overrides)
+            _note(cfg, before, overrides)
             config_lib.override(cfg, overrides)
             check(cfg)
     except ValueError as error:
         faults += str(error).splitlines()
-    if faults:
+    if not {"--help", "-h"}.isdisjoint(argv):
+        print_help(about, (_CONFIG, *flags), config_lib.rows(cfg))
+        raise SystemExit(0)
+    if cfg is None or faults:
         fail("\n".join(faults))
     values = _with_defaults(given, (_CONFIG, *flags))
     if values.pop("print_config"):
@@ -219,13 +228,17 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
     return Command(cfg, values, overrides)
 
 
-def _note(cfg: ConfigDict, overrides: Mapping[str, Any]) -> None:
+def _kinds(rows: Mapping[str, Option]) -> dict[str, type]:
+    return {"config": str} | {f"config.{key}": type(row.default) for key, row in rows.items()}
+
+
+def _note(cfg: ConfigDict, before: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
     """Add what a command changes to the notes of an experiment, which say numbers of its file."""
-    before, cosmetic = config_lib.flatten(cfg), (*config_lib.COSMETIC, "seed")
+    cosmetic = (*config_lib.COSMETIC, "seed")
     changed = [
         f"{key}={value}"
         for key, value in sorted(overrides.items())
-        if before[key] != value and key.split(".")[0] not in cosmetic and key != "data.source"
+        if before.get(key) != value and key.split(".")[0] not in cosmetic and key != "data.source"
     ]
     if cfg.notes and changed:
         cfg.notes += f" Changed by the command: {', '.join(changed)}."
@@ -243,7 +256,7 @@ def load_flags(
     """
     flags = (*flags, HELP)
     if not {"--help", "-h"}.isdisjoint(argv):
-        print_help(about, flags, with_config=False, words=words)
+        print_help(about, flags, words=words)
         raise SystemExit(0)
     given, faults = parse(argv, {}, flags, words)
     if words is not None and words.default is None and not faults and words.name not in given:

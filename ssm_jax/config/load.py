@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dis
+import contextlib
 import inspect
 import os
-import sys
-import traceback
-import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax import outside
 from ssm_jax.config.argv import guess, near_files
 from ssm_jax.config.check import check
 from ssm_jax.files import local_path
@@ -35,18 +33,25 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
         values do not fit or cannot work.
     """
     cfg = read_config(spec).lock()
-    faults, typed = _typed(overrides or {}, cfg)
+    with beside(spec):
+        faults, _ = _changed(cfg, overrides or {})
     if faults:
         raise ValueError("\n".join(faults))
-    config_lib.override(cfg, typed)
-    check(cfg)
     return cfg
+
+
+@contextlib.contextmanager
+def beside(spec: str) -> Iterator[None]:
+    """Resolve FILE.py:NAME of layers and tasks against the folder of a config first."""
+    with outside.beside(Path(_split(spec)[0])):
+        yield
 
 
 def read_config(spec: str) -> ConfigDict:
     """The config that `FILE.py[:ARG]` makes: get_config(ARG), or get_config() without a colon.
 
-    The file is run afresh each time and leaves nothing in sys.modules and no compiled copy.
+    The file is executed once for each content of it and of what it imports from its folder; it
+    leaves nothing in sys.modules and no compiled copy.
 
     Raises:
       ValueError: one line per fault: no such file, a file that fails, an option that is not in
@@ -58,10 +63,11 @@ def read_config(spec: str) -> ConfigDict:
         cfg = get_config(arg) if arg else get_config()
         if not isinstance(cfg, ConfigDict):
             raise ValueError(f"get_config returns a {type(cfg).__name__}, not a ConfigDict.")
+        config_lib.choose(cfg, cfg.task, cfg.model.layer)
         return cfg
 
     cfg = _call(spec, "get_config", get)
-    known, found = set(config_lib.flatten(config_lib.default())), set(config_lib.flatten(cfg))
+    known, found = set(config_lib.rows(cfg)), set(config_lib.flatten(cfg))
     faults = [f"{asked} sets {k}, which is no option{guess(k, known)}" for k in found - known]
     faults += [f"{asked} removes the option {k}; set a value in its place." for k in known - found]
     if faults:
@@ -127,35 +133,43 @@ def _cell_faults(
     """What is wrong with a cell, and the cell with its values in the types of the options."""
     if not isinstance(cell, Mapping) or not cell:
         return [f"it is {cell!r:.60}, not a dict of options."], {}
-    faults, typed = _typed(cell, cfg)
+    changed = cfg.copy_and_resolve_references()
+    faults, typed = _changed(changed, cell, given)
     if "seed" in cell:
         faults.append("seed is no option to sweep; give --seeds=N.")
-    if not faults:
-        changed = cfg.copy_and_resolve_references()
-        try:
-            config_lib.override(changed, typed, given)
-            check(changed)
-        except ValueError as error:
-            faults += str(error).splitlines()
     return faults, typed
 
 
-def _typed(values: Mapping[str, Any], cfg: ConfigDict) -> tuple[list[str], dict[str, Any]]:
-    """What is wrong with some options, and those there are with values of their types."""
-    flat = config_lib.flatten(cfg)
+def _changed(
+    cfg: ConfigDict, values: Mapping[str, Any], given: Collection[str] = ()
+) -> tuple[list[str], dict[str, Any]]:
+    """Change and check a config: what is wrong, and the values in the types of the options."""
     faults: list[str] = []
     typed: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in flat:
-            faults.append(f"{key!r} is no option{guess(str(key), flat)}")
-            continue
-        kind = type(flat[key])
-        value = value.item() if hasattr(value, "item") else value  # NumPy's numbers
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            faults.append(f"{key}={value!r} is a {type(value).__name__}, not a {kind.__name__}.")
-        typed[key] = value
+    try:
+        named = {key: values[key] for key in config_lib.CHOSEN if key in values}
+        config_lib.override(cfg, {key: str(name) for key, name in named.items()})
+        flat = config_lib.flatten(cfg)
+        for key, value in values.items():
+            if key not in flat:
+                faults.append(f"{key!r} is no option{guess(str(key), flat)}")
+                continue
+            if key in named:
+                typed[key] = flat[key]
+                continue
+            kind = type(flat[key])
+            value = value.item() if hasattr(value, "item") else value  # NumPy's numbers
+            if kind is float and type(value) is int:
+                value = float(value)
+            if type(value) is not kind:
+                what = f"a {type(value).__name__}, not a {kind.__name__}"
+                faults.append(f"{key}={value!r} is {what}.")
+            typed[key] = value
+        if not faults:
+            config_lib.override(cfg, typed, given)
+            check(cfg)
+    except ValueError as error:
+        faults += str(error).splitlines()
     return faults, typed
 
 
@@ -204,45 +218,8 @@ def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any
             raise ValueError(f"{asked}: there is no file {name}{_near(name)}.")
         near = ", ".join(get_close_matches(name, shipped(), cutoff=0)) or "none"
         raise ValueError(f"{asked}: no config that is shipped has this name; nearest: {near}.")
-    module = types.ModuleType(f"config_file_{len(sys.modules)}")
-    module.__file__ = name
-    # A dataclass in the file looks itself up there while it is made.
-    sys.modules[module.__name__] = module
-    try:
-        exec(compile(Path(name).read_bytes(), name, "exec"), module.__dict__)
-        if not callable(getattr(module, function, None)):
+    with outside.running(Path(name), asked) as file:
+        if not callable(getattr(file.module, function, None)):
             takes = "" if function == "sweep" else "arg"
             raise ValueError(f"the file defines no function {function}({takes}).")
-        return use(getattr(module, function), arg)
-    except Exception as error:  # whatever the user's file raises is the user's to read
-        if isinstance(error, ValueError) and ours(error):
-            raise ValueError(f"{asked}: {one_line(error)}") from error
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
-        line = error.lineno if isinstance(error, SyntaxError) else (lines or [0])[-1]
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise ValueError(f"{asked} fails in line {line}: {what.rstrip('.')}.") from error
-    finally:
-        del sys.modules[module.__name__]
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, without its line breaks."""
-    return " ".join(str(error).split())
-
-
-def ours(error: BaseException) -> bool:
-    """Whether a raise statement of this package or of the script made the error.
-
-    Such errors are checks and speak to the person at the prompt. What Python, NumPy or JAX raise,
-    also from within a line of ours, is a bug.
-    """
-    tb = error.__traceback__
-    assert tb is not None
-    while tb.tb_next:
-        tb = tb.tb_next
-    module = tb.tb_frame.f_globals.get("__name__", "")
-    code = tb.tb_frame.f_code.co_code
-    return (
-        module.partition(".")[0] in ("ssm_jax", "__main__")
-        and code[tb.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    )
+        return use(getattr(file.module, function), arg)

@@ -1,26 +1,70 @@
 """Flax NNX modules: parameters, and one call into the kernels."""
 
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from ssm_jax import outside
 from ssm_jax.layers.filter import NoStateForm
 from ssm_jax.layers.s4 import S4
 from ssm_jax.layers.s4d import S4D
 from ssm_jax.layers.s5 import S5
+from ssm_jax.options import OPTIONS, SHARED, Option, parameters_of
 
-LAYERS = {"s4d": S4D, "s4": S4, "s5": S5}
+LAYERS: dict[str, Any] = {"s4d": S4D, "s4": S4, "s5": S5}
 
-__all__ = ["LAYERS", "S4", "S4D", "S5", "NoStateForm", "find_layer", "section_of"]
+__all__ = [
+    "LAYERS", "S4", "S4D", "S5", "NoStateForm", "find_layer", "layer_options", "section_of",
+]  # fmt: skip
 
 
-def find_layer(name: str) -> type:
-    """The layer of a name.
+def find_layer(name: str) -> Any:
+    """The class of a layer.
+
+    Args:
+      name: a key of LAYERS, an entry point of the group ssm_jax.layers, or FILE.py:NAME of a class
+        with `__init__(d_model, *, rngs)` and `__call__(u_BLH, lengths_B=None, *, key=None)`.
 
     Raises:
       ValueError: there is none.
     """
-    if not isinstance(name, str) or name not in LAYERS:
+    if not isinstance(name, str):
         raise ValueError(f"unknown layer {name!r}; choose one of {', '.join(LAYERS)}.")
-    return LAYERS[name]
+    layer = outside.find("layer", name, LAYERS)
+    takes = parameters_of(layer) if isinstance(layer, type) else {}
+    if next(iter(takes), "") != "d_model" or "rngs" not in takes:
+        raise ValueError(f"layer {name}: it must be a class with __init__(d_model, *, rngs).")
+    return layer
 
 
 def section_of(name: str) -> str:
     """The section of `cfg.model` with the options that a layer alone has."""
-    return name
+    return name.rpartition(":")[2]
+
+
+def layer_options(name: str) -> dict[str, Option]:
+    """The rows of the options that a layer alone has, by key.
+
+    They are its keyword arguments that no other option gives, as far as their defaults are numbers,
+    words, truths or tuples; a class attribute OPTIONS may have rows with more than a default.
+
+    Raises:
+      ValueError: there is no such layer, or an argument cannot be an option.
+    """
+    section, layer = f"model.{section_of(name)}", find_layer(name)
+    if section in OPTIONS or section == "model.beta":
+        raise ValueError(f"layer {name}: {section} is an option of all layers; rename the class.")
+    said, rows = dict(getattr(layer, "OPTIONS", {})), {}
+    for argument, parameter in parameters_of(layer).items():
+        default = parameter.default
+        if argument in ("d_model", "rngs", "horizon") or argument in SHARED:
+            continue
+        if default is inspect.Parameter.empty:
+            raise ValueError(f"layer {name}: its argument {argument} needs a default.")
+        if type(default) in (bool, int, float, str, tuple):
+            row = said.pop(argument, Option(default, f"an argument of {layer.__name__}"))
+            rows[f"{section}.{argument}"] = row._replace(default=default)
+    if said:
+        raise ValueError(f"layer {name}: OPTIONS has {next(iter(said))}, which is no argument.")
+    return rows

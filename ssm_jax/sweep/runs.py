@@ -13,8 +13,8 @@ import jax
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
-from ssm_jax.config.load import ours
 from ssm_jax.files import os_fault, write_json
+from ssm_jax.outside import ours
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep import Run

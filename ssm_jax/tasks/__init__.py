@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from ssm_jax.options import Option
-from ssm_jax.tasks.task import (
-    Batch,
-    Lazy,
-    Sums,
-    Task,
-    classification,
-    imported,
-    mean_metrics,
-)
+from ssm_jax import outside
+from ssm_jax.options import OPTIONS, Option
+from ssm_jax.tasks.task import Batch, Lazy, Sums, Task, classification, mean_metrics
 
 __all__ = [
     "TASKS", "Batch", "Lazy", "Option", "Sums", "Task", "classification", "find_task",
@@ -34,10 +27,15 @@ TASKS: dict[str, str | Task] = {
 def find_task(name: str) -> Task:
     """The task of a name.
 
+    Args:
+      name: a key of TASKS, an entry point of the group ssm_jax.tasks, or FILE.py:NAME of a Task.
+
     Raises:
       ValueError: there is none.
     """
-    if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}.")
-    found = TASKS[name]
-    return found if isinstance(found, Task) else imported(found)
+    task = outside.find("task", name, TASKS)
+    if not isinstance(task, Task):
+        raise ValueError(f"task {name}: it is a {type(task).__name__}, not a Task.")
+    if shared := sorted(task.options.keys() & OPTIONS.keys()):
+        raise ValueError(f"task {name}: {shared[0]} is an option of all tasks; rename it.")
+    return task

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssm_jax.options import Option, parameters_of
+from ssm_jax.outside import imported
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -85,12 +85,6 @@ class Lazy:
     @property
     def __signature__(self) -> inspect.Signature:
         return inspect.Signature([*parameters_of(self.target).values()])
-
-
-def imported(where: str) -> Any:
-    """What "module:name" names."""
-    module, _, name = where.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def classification(
