@@ -1,4 +1,4 @@
-"""Archives of others, which may hold anything: read in bounded memory and time, or refused.
+"""Foreign archives, which may hold anything: read in bounded memory and time, or refused.
 
 Nothing is ever unpacked to the disk. Every reader of a release states in `Limits` what its files
 are at most; what has more is refused before it is read.
@@ -39,7 +39,7 @@ class Limits:
     """The largest release that a reader takes.
 
     Attributes:
-      members: of its archive, files of others among them.
+      members: of its archive, those of other data sets included.
       files: that are wanted.
       largest: bytes of one of them.
       wanted: bytes of all of them.
@@ -82,7 +82,7 @@ def shown(name: object) -> str:
 
 
 class TooLargeError(ValueError):
-    """The text goes on after the name of the archive."""
+    """The text continues after the name of the archive."""
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def one_line(archive: Path | None) -> Iterator[None]:
 
 
 class _Xz(io.RawIOBase):
-    """What a .xz file unpacks to; `lzma.LZMAFile` takes all the memory that a file asks for."""
+    """The content of a .xz file; `lzma.LZMAFile` takes all the memory that a file asks for."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
@@ -270,10 +270,10 @@ def decoded(
       size: (W, H) that it must have, or has at most; nothing of another size is decoded.
 
     Raises:
-      ValueError: if it is none, or of another size; the text goes on after the file's name.
+      ValueError: if it is none, or of another size; the text continues after the file's name.
     """
     # Imported here: training has no use for it. Not `Image.open`, which warns of large images on
-    # standard error and goes on.
+    # standard error and continues.
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
 

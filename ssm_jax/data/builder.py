@@ -119,7 +119,7 @@ def _remove(folder: Path) -> None:
 
 
 def write(path: Path, content: Content, manifest: Mapping[str, Any]) -> None:
-    """Write a data set in the place of what is there, and compare what it gives back.
+    """Write a data set anew, and compare what it gives back.
 
     Args:
       path: .../ssm_jax_TASK/NAME/1.0.0, whose caller holds a lock on it.

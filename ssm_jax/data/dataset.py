@@ -19,7 +19,7 @@ Shapes = dict[str, tuple[tuple[int, ...], type]]  # of a batch: shape and type b
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where data come from: one of `prepare.SOURCES`, a line about it, a hash of the arrays."""
+    """The origin of data: one of `prepare.SOURCES`, a line about it, a hash of the arrays."""
 
     source: str
     detail: str
@@ -90,7 +90,7 @@ class Dataset(abc.ABC):
         """Raise a ValueError if a file of the examples was written to since it was opened."""
 
     def facts(self, split: str) -> dict[str, float]:
-        """What a result on a split is to be compared with, by name."""
+        """Numbers to compare a result on a split with, by name."""
         del split
         return {}
 

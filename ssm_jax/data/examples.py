@@ -204,7 +204,7 @@ KINDS: dict[str, type] = {kind.kind: kind for kind in (Ragged, Images, Pairs)}
 
 @dataclass(frozen=True)
 class Content:
-    """What a data set consists of.
+    """The content of a data set.
 
     Attributes:
       examples, splits: the data.

@@ -50,7 +50,7 @@ class RemoteFile:
 def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
     """The path of a file in a folder, downloaded unless it is there.
 
-    An interrupted download leaves NAME.part, and the next call goes on from there. A file that is
+    An interrupted download leaves NAME.part, from which the next call resumes. A file that is
     there under its own name is never changed. `patience` are the seconds for all of: resolving
     names, connecting, and the servers' first answers.
 
@@ -183,7 +183,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _other_than(file: RemoteFile, have: int, response: Any) -> str:
-    """What the headers announce where it is neither the file nor the part that we asked for."""
+    """The file or part that the headers announce, if it is not the one asked for."""
     if response.status == http.client.PARTIAL_CONTENT:
         right = f"bytes {have}-{file.size - 1}/{file.size}"
         other = f"another part than bytes {have:,} to {file.size:,}"

@@ -41,7 +41,7 @@ def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def bucket_lengths(padded_length: int, buckets: int) -> tuple[int, ...]:
-    """So many lengths that batches are padded to: ..., L/4, L/2, L; halves are rounded up."""
+    """The lengths that batches are padded to: ..., L/4, L/2, L; halves are rounded up."""
     lengths = [padded_length]
     while len(lengths) < buckets and lengths[-1] > 1:
         lengths.append(-(-lengths[-1] // 2))
@@ -49,7 +49,7 @@ def bucket_lengths(padded_length: int, buckets: int) -> tuple[int, ...]:
 
 
 class Order:
-    """Which examples training batch k holds, and to what length it is padded.
+    """The examples of training batch k, and the length to which it is padded.
 
     Every epoch is a new permutation of the n examples; the first n // B * B of it are cut into
     batches. With one bucket in that order. With more, examples whose sequences fit the same bucket

@@ -41,7 +41,7 @@ def seal(manifest: Mapping[str, Any]) -> str:
 
 
 def is_sealed(manifest: Mapping[str, Any]) -> bool:
-    """Whether the entries are those that were written, as far as they say."""
+    """True if the entries are those that were written, as far as they say."""
     if SEAL in manifest:
         return manifest[SEAL] == seal(manifest)
     return manifest.keys() <= _WITHOUT_SEAL
@@ -62,7 +62,7 @@ def entries_of(content: Content, header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def content_of(examples: Examples, splits: Splits, manifest: Mapping[str, Any]) -> Content:
-    """What a manifest is of."""
+    """The content that a manifest describes."""
     vocabulary, n_classes = tuple(manifest["vocabulary"]), manifest["n_classes"]
     return Content(examples, splits, manifest["detail"], manifest["facts"], vocabulary, n_classes)
 

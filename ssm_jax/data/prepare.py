@@ -1,7 +1,7 @@
 """From a recipe to a prepared data set.
 
     DATA_DIR/TASK/NAME              the store that training reads; there whole or not at all
-    DATA_DIR/TASK/.NAME.work        what an unfinished preparation goes on from
+    DATA_DIR/TASK/.NAME.work        what an unfinished preparation resumes from
     DATA_DIR/tfds/ssm_jax_TASK/NAME/1.0.0   the same data for TensorFlow Datasets, if asked for
     DATA_DIR/raw                    downloaded files
 
@@ -38,7 +38,7 @@ TFDS_VERSION = "1.0.0"  # of our TFDS data sets; raise it when an older reader w
 
 
 def default_data_dir() -> Path:
-    """Where data are kept unless a command says otherwise: $SSM_JAX_DATA_DIR, or ./data."""
+    """The folder of data unless a command says otherwise: $SSM_JAX_DATA_DIR, or ./data."""
     return Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
 
 
@@ -51,7 +51,7 @@ def cpu_count() -> int:
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Where data are, and who makes them.
+    """The folders of data, and the processes that make them.
 
     Attributes:
       data_dir: see the head of this file.
@@ -69,7 +69,7 @@ class DataPaths:
         return self.data_dir / "raw"
 
     def find_tfds(self, name: str, config: str = "") -> Release | None:
-        """What the user has prepared with TensorFlow Datasets, in the usual folders or `files`."""
+        """A data set prepared with TensorFlow Datasets, in its usual folders or in `files`."""
         usual = [self.data_dir / "tfds", Path("~/tensorflow_datasets").expanduser()]
         if folder := os.environ.get("TFDS_DATA_DIR"):
             usual.insert(1, Path(folder))
@@ -92,7 +92,7 @@ def command(task: str, source: str, paths: DataPaths, options: Any) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the data set of a task is made, or found again.
+    """The way to make the data set of a task, or to find it again.
 
     Attributes:
       task: a key of ssm_jax.lra.catalog.CATALOG.
@@ -118,7 +118,7 @@ class Recipe:
     download: str | None = None
 
     def folder(self, data_dir: Path) -> Path:
-        """Where the store is, or would be.
+        """The folder of the store, whether it is there or not.
 
         Where the recipe does not say which files were read, it is the one of these parameters; of
         several that hold the same arrays the first by name.
@@ -141,7 +141,7 @@ class Recipe:
         return next(iter(found), data_dir / self.task / f"{self.source}-*")
 
     def _is_of(self, manifest: Mapping[str, Any]) -> bool:
-        """Whether a store with this manifest was made by such a recipe."""
+        """True if a store with this manifest was made by such a recipe."""
         parameters = json.loads(json.dumps(dict(self.parameters)))
         made = (manifest.get("task"), manifest.get("source"), manifest.get("parameters"))
         return made == (self.task, self.source, parameters)
@@ -155,7 +155,7 @@ class Recipe:
 
     @property
     def asked(self) -> str:
-        """The command that makes the store, with a place for files that are missing in it."""
+        """The command that makes the store, with --from=PATH where files are missing."""
         files = " --from=PATH" if self.stamp is None and self.download is None else ""
         return self.command + files
 
@@ -192,7 +192,7 @@ def check_name(folder: Path) -> None:
 
 
 def tfds_folder(root: Path, folder: Path) -> Path:
-    """Where the TensorFlow Datasets data set of a store is in DATA_DIR/tfds, or would be."""
+    """The folder of a store's data set in DATA_DIR/tfds, whether it is there or not."""
     return root / f"ssm_jax_{folder.parent.name}" / folder.name / TFDS_VERSION
 
 
@@ -216,7 +216,7 @@ def _sound(folder: Path) -> dict[str, Any]:
 
 
 def _of_tfds(path: Path) -> dict[str, Any]:
-    """What our TFDS data set in a folder keeps of the manifest; nothing if it is not whole."""
+    """The manifest that our TFDS data set in a folder keeps; nothing if it is not whole."""
     with contextlib.suppress(ValueError, OSError):
         manifest = parse_json((path / "metadata.json").read_bytes())
         if isinstance(manifest, dict) and "sha256" in manifest:
@@ -245,7 +245,7 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
 
 
 def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
-    """Make the data set unless it is there; an interrupted preparation goes on.
+    """Make the data set unless it is there; an interrupted preparation resumes.
 
     Args:
       recipe: of the data set.
@@ -339,7 +339,7 @@ UNOFFICIAL = "; NOT of the official number of examples"  # the end of a detail
 
 
 def found_in_tfds(found: Release | None, asked: str) -> Release:
-    """What `DataPaths.find_tfds` found, or a FileNotFoundError that says what to do."""
+    """The data set that `DataPaths.find_tfds` found, or an error that says what to do."""
     if found is not None:
         return found
     raise FileNotFoundError(

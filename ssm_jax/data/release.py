@@ -34,7 +34,7 @@ def sha256_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Release:
-    """Where a release is: an archive, or the folder that holds the files.
+    """An archive, or the folder that holds the files.
 
     The stamp has sizes in bytes, and tells two releases apart without reading them.
     """
@@ -136,7 +136,7 @@ def nearest(path: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
       ValueError: if a level has two before one above it has any, and they are not links to one.
     """
     level = [path.absolute()]  # "." has no name
-    seen: set[Path] = set()  # a circle of links is gone through once
+    seen: set[Path] = set()  # a circle of links is followed once
     for depth in range(DEPTH + 1):
         found: dict[Path, Path] = {}
         for folder in filter(fits, level):
@@ -262,7 +262,7 @@ def tables(
 
 
 def wrong_rows(where: str, found: int, expected: int, most: int) -> str:
-    """What to say of a table with another number of rows than the official one."""
+    """A line about a table with another number of rows than the official one."""
     more = " or more" if found == most else ""
     return f"{where} has {found:,} rows{more}, the official file has {expected:,}"
 

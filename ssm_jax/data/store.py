@@ -81,7 +81,7 @@ class MappedFile:
         return at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns
 
     def sha256(self) -> str:
-        """Of all its bytes; some 0.6 s for each GB."""
+        """The sha256 of all its bytes; some 0.6 s for each GB."""
         self._file.seek(0)
         return hashlib.file_digest(self._file, "sha256").hexdigest()
 
@@ -180,7 +180,7 @@ def _write_files(folder: Path, content: Content, header: Mapping[str, Any]) -> N
 class Store:
     """A store that is open, its arrays memory-mapped and all files checked.
 
-    Links in the place of the folder or of files are followed, and what they lead to is checked.
+    Links to the folder or to files are followed, and what they lead to is checked.
 
     Args:
       folder: of the store.
@@ -237,7 +237,7 @@ class Store:
 
     @property
     def content(self) -> Content:
-        """What was stored."""
+        """The stored content."""
         return content_of(self.examples, self.splits, self.manifest)
 
     def check_unchanged(self) -> None:
@@ -319,5 +319,5 @@ def stores_of(data_dir: Path, task: str) -> list[Path]:
 
 
 def unfinished(data_dir: Path, task: str) -> list[Path]:
-    """What interrupted preparations of a task left."""
+    """The folders that interrupted preparations of a task left."""
     return sorted(data_dir.glob(f"{task}/.*.work"))

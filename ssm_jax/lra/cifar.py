@@ -70,7 +70,7 @@ class Pixels(NamedTuple):
 
 @dataclass(frozen=True)
 class Official:
-    """What official files must be; tests imitate them in small.
+    """The official files; tests imitate them in small.
 
     Attributes:
       binary, python: the archives of the two versions.
@@ -208,7 +208,7 @@ def _in_folder(folder: Path, suffix: str) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _batch(data: bytes, rows: int, md5: str, binary: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Gray pixels (rows, 1024) and classes of a batch; errors go on after the file's name."""
+    """Gray pixels (rows, 1024) and classes of a batch; errors continue after the file's name."""
     if binary:
         if len(data) != rows * (1 + _COLOURS):
             raise ValueError(
@@ -258,7 +258,7 @@ class _Unpickler(pickle.Unpickler):
 def read_batch(data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Colours uint8 (rows, 3072) and classes uint8 (rows,) of a pickled batch.
 
-    If it is no such batch, the text of the ValueError goes on after the name of the file.
+    If it is no such batch, the text of the ValueError continues after the name of the file.
     """
     try:
         if not data:

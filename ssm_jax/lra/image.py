@@ -36,7 +36,7 @@ _SIDE = 28  # pixels
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(stand_in.Drawn):
-    """What the examples depend on.
+    """The options of the examples.
 
     Attributes:
       n_held_out: training images that are for validation: the last of a random order (seed 42, as
@@ -166,10 +166,9 @@ def image(
     official_cifar: cifar.Official = cifar.OFFICIAL,
     official_fashion: Mapping[str, IdxFile] = OFFICIAL,
 ) -> Recipe:
-    """How Image is made.
+    """The recipe of Image.
 
     Args:
-      options: what is made.
       source: "official" (CIFAR-10 in gray, LRA's), "tfds" (the same, as TensorFlow Datasets has
         it), "fashion_mnist" (padded with black to 32 x 32), or "stand_in" (stripes in noise, for
         tests of the machinery).

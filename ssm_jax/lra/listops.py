@@ -112,7 +112,7 @@ def listops(
     *,
     expected_rows: Mapping[str, int] = OFFICIAL_ROWS,
 ) -> Recipe:
-    """How ListOps is made.
+    """The recipe of ListOps.
 
     Args:
       spec: of generated expressions; the official ones do not read it.

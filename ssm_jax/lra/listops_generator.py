@@ -101,7 +101,7 @@ _FAMILY = 1  # of the random streams, so that they share no number with the load
 
 @dataclass(frozen=True)
 class Spec(Sharded):
-    """What to generate. Lengths are in tokens, without the end-of-sequence token.
+    """A specification of expressions. Lengths are in tokens, without the end-of-sequence token.
 
     Attributes:
       seed: of all random numbers, 0..2**63-1.
@@ -293,10 +293,9 @@ def generate(
     so the result depends on `spec` alone, not on the workers nor on interruptions.
 
     Args:
-      spec: what to generate.
       folder: where finished shards are and new ones go; made if missing.
       workers: processes, >= 1.
-      advance: told of every 1,000 expressions that exist.
+      advance: called with the number of expressions of each shard that exists.
 
     Raises:
       ValueError: if there are not enough distinct expressions.

@@ -48,7 +48,7 @@ _MOST_LISTED = 1_000_000  # images in all metadata
 
 @dataclasses.dataclass(frozen=True)
 class PathfinderOptions:
-    """What the examples depend on.
+    """The options of the examples.
 
     Attributes:
       seed: of the generator, 0..2**63-1.
@@ -97,7 +97,7 @@ def read_release(
     Args:
       release: from `find_release`.
       size: 32 for Pathfinder, 128 for Path-X, in pixels.
-      expected: images that there must be, unless allow_mismatch.
+      expected: the number of images, unless allow_mismatch.
       folder: where to keep the pixels, in pixels.npy; by default in memory, 3.3 GB for Path-X.
 
     Returns:
@@ -208,11 +208,10 @@ def _pixels(file: _File, size: int) -> np.ndarray:
 
 
 def _recipe(task: str, options: PathfinderOptions, source: str, paths: DataPaths) -> Recipe:
-    """How Pathfinder or Path-X is made.
+    """The recipe of Pathfinder or Path-X.
 
     Args:
       task: a key of SIZES.
-      options: what is made.
       source: "generated", or "official" (the LRA release).
       paths: folders and processes; its files are the release, an archive or a folder above
         pathfinder32 or pathfinder128.

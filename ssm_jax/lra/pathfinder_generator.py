@@ -30,7 +30,7 @@ _DRAWINGS = {drawing.size: drawing for drawing in (PATHFINDER32, PATHX)}
 
 @dataclass(frozen=True)
 class Spec(Sharded):
-    """What to generate.
+    """A specification of images.
 
     Attributes:
       seed: of all random numbers, 0..2**63-1.
@@ -144,9 +144,8 @@ def sketches(
     """The images of a shard, one by one.
 
     Args:
-      spec: what to generate.
       shard: 0..spec.n_shards - 1.
-      draw: `draw_image` or its compiled form, by default the faster one that there is.
+      draw: `draw_image` or its compiled form, by default the faster one.
     """
     # Imported here: where numba is installed it takes a second.
     from ssm_jax.lra.pathfinder_raster import compiled
@@ -201,10 +200,9 @@ def generate_images(
     The result depends on `spec` alone, not on the workers nor on interruptions.
 
     Args:
-      spec: what to generate.
       folder: where finished shards are and new ones go; made if missing.
       workers: processes, >= 1.
-      advance: told of every shard's images once they exist.
+      advance: called with the number of every shard's images once they exist.
 
     Returns:
       Pixels, (N, size * size) uint8, a read-only map of `folder`/pixels.npy: the 3.3 GB of Path-X

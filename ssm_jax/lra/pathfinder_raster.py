@@ -68,7 +68,7 @@ def next_pivot(s: Strokes, pivot: Array, k: int) -> tuple[int, int]:
 
 @compilable
 def chances(s: Strokes, grown: Array, y: int, x: int, k: int) -> Array:
-    """Of each end point around the pivot (y, x) after stamp `k`, 0..255 CHANCE."""
+    """The chance of each end point around the pivot (y, x) after stamp `k`, 0..255 CHANCE."""
     rows, columns = y + s.pad + s.targets[:, 0], x + s.pad + s.targets[:, 1]
     return s.chances[k] * (255 - grown.ravel()[rows * grown.shape[1] + columns])
 
@@ -152,7 +152,7 @@ def _begin_two(words: Array, i: int, s: Strokes, pivots: Array, path: Array) -> 
 
 @compilable
 def free_places(s: Strokes, mask: Array, o: int) -> Array:
-    """Where a distractor of orientation `o` may start, y * size + x in ascending order."""
+    """The pixels where a distractor of orientation `o` may start, y * size + x ascending."""
     busy = np.full(mask.shape, s.beyond, np.uint8)
     window = busy[s.pad : s.pad + s.size, s.pad : s.pad + s.size]
     window[:] = mask[s.pad : s.pad + s.size, s.pad : s.pad + s.size] > FREE

@@ -156,7 +156,7 @@ def stamp(drawing: Drawing, margin: int, angle: float) -> tuple[np.ndarray, np.n
 
 
 def _taps(drawing: Drawing, margin: int, mask: np.ndarray) -> np.ndarray:
-    """Where, from its tail, upstream looks whether a first stroke fits, (n, 2).
+    """The pixels, from its tail, where upstream looks whether a first stroke fits, (n, 2).
 
     Those of its mask's pixels that are 255, cut off at L + margin, all one pixel too far down and
     to the right.
@@ -166,7 +166,7 @@ def _taps(drawing: Drawing, margin: int, mask: np.ndarray) -> np.ndarray:
 
 
 def _misses_a_corner(taps: np.ndarray) -> bool:
-    """Whether there is a corner of the image at which all the taps are outside.
+    """True if all the taps are outside at some corner of the image.
 
     There cv2.dilate leaves -1.8e308, which upstream takes for a full image.
     """

@@ -43,7 +43,7 @@ _MOST_TEXT = 1 << 32  # characters kept
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(stand_in.Drawn):
-    """What the examples depend on.
+    """The options of the examples.
 
     Attributes:
       max_length: steps of one document with the end of sequence; documents are cut to fit.
@@ -86,7 +86,7 @@ class Papers:
     sha256: dict[str, str]
 
     def occurrences(self, split: str) -> np.ndarray:
-        """How often each document is in a split, int64: the weights of `character_counts`."""
+        """The number of times that each document is in a split, the weights for counting."""
         pairs = self.splits[split]
         both = np.concatenate([pairs.first, pairs.second])
         return np.bincount(both, minlength=len(self.documents))
@@ -250,10 +250,9 @@ def retrieval(
     *,
     expected_rows: Mapping[str, int] = OFFICIAL_ROWS,
 ) -> Recipe:
-    """How Retrieval is made.
+    """The recipe of Retrieval.
 
     Args:
-      options: what is made.
       source: "official" (the LRA release), or "stand_in" (documents drawn at random on two topics,
         for tests of the machinery).
       paths: folders; its files are the release, an archive or a folder above tsv_data.

@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Sharded(abc.ABC):
-    """What to generate: a specification that can be pickled, in a module that imports no JAX.
+    """A specification of generated data: it can be pickled, and its module imports no JAX.
 
     Attributes:
       title: what the data are called.
@@ -85,11 +85,10 @@ def fill(
     """Finish all these shards.
 
     Args:
-      spec: what to generate.
       folder: where finished shards are and new ones go; made if missing.
       shards: their numbers.
       workers: processes, >= 1.
-      advance: told of every shard's examples once they exist.
+      advance: called with the number of every shard's examples once they exist.
       alone: up to so many missing shards are not worth the start of a worker.
 
     Raises:

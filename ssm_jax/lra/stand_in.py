@@ -40,7 +40,7 @@ class Drawn:
         return {"train": self.n_train, "val": self.n_val, "test": self.n_test}
 
     def identity(self) -> dict[str, Any]:
-        """What a stand-in depends on, besides the other options."""
+        """The parameters of a stand-in, besides the other options."""
         return {"counts": self.counts, "seed": self.seed, "version": VERSION}
 
 

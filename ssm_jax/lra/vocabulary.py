@@ -89,7 +89,7 @@ class Vocabulary:
 def character_counts(
     texts: Iterable[str], *, max_length: int, weights: np.ndarray | None = None
 ) -> Counter[str]:
-    """How often each character occurs in texts that are cut to `max_length - 1`.
+    """The number of times that each character occurs in texts that are cut to `max_length - 1`.
 
     `weights`, integer (texts,), says how often each text counts; by default once.
     """
