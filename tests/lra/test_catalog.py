@@ -204,3 +204,26 @@ def test_arguments_that_cannot_work_are_refused(
     with pytest.raises(error, match=message) as caught:
         open_data("listops", {**small, **changes}, place)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "name"),
+    [
+        ("listops", "generated", "generated-73658a98"),
+        ("text", "official", "official-19e97b01"),
+        ("text", "sample", "sample-2ef8759b"),
+        ("text", "stand_in", "stand_in-54c0fee9"),
+        ("retrieval", "stand_in", "stand_in-642eb5fe"),
+        ("image", "official", "official-0df40dbc"),
+        ("image", "fashion_mnist", "fashion_mnist-20a265aa"),
+        ("image", "stand_in", "stand_in-877e28e8"),
+        ("pathfinder", "generated", "generated-ac265d1a"),
+        ("pathx", "generated", "generated-5a0b7986"),
+    ],
+)
+def test_stores_keep_their_names_so_that_those_of_older_versions_are_found(
+    tmp_path, task, source, name
+):
+    entry = CATALOG[task]
+    recipe = entry.recipe(entry.options(), source, DataPaths(tmp_path))
+    assert recipe.folder(tmp_path).name == name
