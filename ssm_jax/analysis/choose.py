@@ -55,14 +55,10 @@ class Window:
 
 
 def share_beyond(y: np.ndarray, bound: float, dt_min: float, dt_max: float) -> np.ndarray:
-    """Of each frequency, the share of the channels in which y dt > bound; exact.
+    """Of each frequency y, at least 0, the share of the channels in which y dt > bound; exact.
 
-    dt > bound / y has the share log(dt_max y / bound) / log(dt_max / dt_min), within 0..1.
-
-    Args:
-      y: frequencies in rad per unit of time, at least 0.
-      bound: an angle in rad per sample, positive.
-      dt_min, dt_max: of the log-uniform steps; equal: all channels have one.
+    dt > bound / y has the share log(dt_max y / bound) / log(dt_max / dt_min), within 0..1; bound is
+    an angle in rad per sample.
     """
     y = np.asarray(y, np.float64)
     if dt_min == dt_max:
@@ -83,11 +79,9 @@ def window_of(
     """What the modes of a new layer see of a spectrum.
 
     Args:
-      spectrum: of the input.
+      spectrum: of the input; share: of its energy that the band holds, 0..1.
       y_N: |Im a| of a channel's modes at alpha = 1, rad per unit of time.
-      alpha: factor on them, positive.
       dt_min, dt_max: steps in units of time per sample, log-uniform over the channels.
-      share: of the energy that the band holds, 0..1.
     """
     y_N = alpha * np.abs(np.asarray(y_N, np.float64))
     band = spectrum.angle_below_which(share)
@@ -212,12 +206,7 @@ def gains_at_nyquist(beta: float, length: int) -> dict[str, float]:
 def mode_density(
     y_N: np.ndarray, alpha: float, dt_min: float, dt_max: float, edges: np.ndarray
 ) -> np.ndarray:
-    """The share of all modes of all channels between each edge and the next; exact.
-
-    Args:
-      y_N, alpha, dt_min, dt_max: as in `window_of`.
-      edges: positive angles, ascending.
-    """
+    """The share of all modes of all channels between each edge, an angle, and the next; exact."""
     y_N = alpha * np.abs(np.asarray(y_N, np.float64))
     beyond = [share_beyond(y_N, edge, dt_min, dt_max).mean() for edge in edges]
     return -np.diff(beyond)

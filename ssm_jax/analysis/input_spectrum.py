@@ -92,8 +92,7 @@ def input_spectrum(
 
     Args:
       sequences: each real (L,) or (L, features), or int (L,) tokens; the lengths may differ.
-      segment: samples of a segment.
-      n_tokens: size of the vocabulary; None: the sequences are real.
+      segment: in samples; n_tokens: size of the vocabulary, None for real sequences.
 
     Raises:
       ValueError: a value that is not finite, no sequence as long as a segment, or sequences that

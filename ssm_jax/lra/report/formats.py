@@ -207,52 +207,33 @@ STYLE = """
   --band: #f3f5f8; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --back: #14171b; --text: #e6e9ed; --soft: #9aa4b0;
   --line: #343b44; --band: #1e232a; --bad: #ff8a80; } }
-* { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem; max-width: 84rem; background: var(--back);
   color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 p, li { max-width: 60rem; overflow-wrap: anywhere; }
-li { margin: .35rem 0; }
-ul, ol { padding-left: 1.3rem; }
-code { font: .85em ui-monospace, monospace; background: var(--band); padding: .1em .3em;
-  border-radius: 3px; overflow-wrap: anywhere; }
+code { font: .85em ui-monospace, monospace; background: var(--band); overflow-wrap: anywhere; }
+li code:nth-of-type(2) { display: block; margin-top: .2rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem;
-  font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .5rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
-thead th { border-bottom: 2px solid var(--text); }
 tbody th { font-weight: normal; min-width: 9rem; }
 tr > th:first-child { position: sticky; left: 0; background: var(--back); }
-td code { white-space: nowrap; }
-li code:nth-of-type(2) { display: block; margin-top: .2rem; }
 tr.group > th:first-child { color: var(--soft); font-weight: 600; background: var(--band); }
 .numbers td, .numbers thead th { text-align: right; white-space: nowrap; }
-.numbers td:last-child, .numbers th:first-child, .numbers thead th:last-child { text-align: left; }
-.numbers td:last-child { color: var(--soft); font-size: .85em; white-space: normal;
-  min-width: 8.5rem; }
-small { display: block; color: var(--soft); line-height: 1.3; white-space: nowrap; }
-tbody th small { white-space: normal; }
+.numbers td:last-child, .numbers th:first-child, .numbers thead th:last-child { text-align: left;
+  white-space: normal; min-width: 8.5rem; }
+small { display: block; color: var(--soft); line-height: 1.3; }
 small.bad { color: var(--bad); }
 @media (max-width: 52rem) {
-  body { padding: 1rem; }
   thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
   table, tbody { display: block; }
-  tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.4rem, 1fr));
-    gap: .3rem .6rem; padding: .7rem 0; border-bottom: 1px solid var(--line); }
-  th, td, .numbers td { border: 0; padding: 0; text-align: left; }
+  tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.4rem, 1fr)); gap: .5rem; }
+  th, td, .numbers td { border: 0; text-align: left; }
   th, .words td { grid-column: 1 / -1; }
-  .numbers td:last-child { grid-column: span 2; font-size: inherit; }
-  td small { white-space: normal; }
-  .group { padding: 0; }
-  .group th { padding: .4rem .6rem; }
   td::before { content: attr(data-column); display: block; color: var(--soft); font-size: .75rem; }
   td:empty { display: none; }
 }
 """
-
-
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

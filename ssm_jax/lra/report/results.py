@@ -85,11 +85,7 @@ class Collection(NamedTuple):
 
 
 def collect(paths: Iterable[Path]) -> Collection:
-    """Read runs.
-
-    Args:
-      paths: each a run's folder, a folder somewhere above runs or copies of their summaries, or a
-        copy of a summary.json.
+    """Read runs: of folders, of folders above them or above copies of summaries, and of copies.
 
     Raises:
       FileNotFoundError: a path that does not exist.

@@ -9,6 +9,7 @@ import re
 
 from ssm_jax import config as config_lib
 from ssm_jax.options import SIZE, Option, Range
+from ssm_jax.stories import smoke
 from ssm_jax.tasks.task import Lazy, Task
 
 _HERE = "ssm_jax.stories.denoise"
@@ -58,6 +59,8 @@ def get_config(arg=""):
         reduce(cfg)
     if chosen["size"] == "smoke":
         smoke(cfg)
+        cfg.data.denoise.height, cfg.data.padded_length = 16, 16 * 128
+        cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 8, 4, 4
     return cfg
 
 
@@ -75,17 +78,6 @@ def reduce(cfg):
     config_lib.rates(cfg, A=(0.0, 0.0), dt=(0.0, 0.0), rest=(0.01, 0.0))
     cfg.schedule.total_steps = 0
     cfg.checkpoint.every, cfg.log.every = 100, 10
-
-
-def smoke(cfg):
-    cfg.name = cfg.name.replace(":reduced", ":smoke")
-    cfg.notes = "Smoke run: a few steps of the same code. Its numbers mean nothing."
-    cfg.data.denoise.height = 16
-    cfg.data.padded_length = 16 * 128
-    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 8, 4, 4
-    cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 4, 6, 3
-    cfg.checkpoint.every, cfg.log.every, cfg.log.gradient = 3, 1, False
-    cfg.figures = False
 
 
 def sweep():

@@ -7,6 +7,7 @@ import re
 
 from ssm_jax import config as config_lib
 from ssm_jax.options import Option
+from ssm_jax.stories import smoke
 from ssm_jax.tasks.task import Lazy, Task
 
 _HERE = "ssm_jax.stories.waves"
@@ -50,6 +51,8 @@ def get_config(arg=""):
         reduce(cfg)
     if chosen["size"] == "smoke":
         smoke(cfg)
+        cfg.data.padded_length, cfg.train.eval_batch_size = 8_200, 0
+        cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 40, 8, 8
     return cfg
 
 
@@ -66,17 +69,6 @@ def reduce(cfg):
     # Rate times steps as published: an Im A that always moves one way gets 780 rad/s far.
     config_lib.rates(cfg, A=(0.0078, 0.0), A_im=(0.78, 0.0), dt=(0.0, 0.0), rest=(0.0078, 0.0))
     cfg.checkpoint.every, cfg.log.every = 500, 20
-
-
-def smoke(cfg):
-    cfg.name = cfg.name.replace(":reduced", ":smoke")
-    cfg.notes = "Smoke run: a few steps of the same code. Its numbers mean nothing."
-    cfg.data.padded_length = 8_200
-    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 40, 8, 8
-    cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 4, 6, 3
-    cfg.train.eval_batch_size = 0
-    cfg.checkpoint.every, cfg.log.every, cfg.log.gradient = 3, 1, False
-    cfg.figures = False
 
 
 def sweep():

@@ -6,7 +6,7 @@ import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
-from small_model import before_and_after
+from tests.analysis.small_model import before_and_after
 
 from ssm_jax.analysis.bands import band_edges, pole_drift
 from ssm_jax.analysis.spectra import mode_angles, quartiles, response_magnitude, share_aliased
