@@ -426,6 +426,12 @@ def check(owner: str, **values: Any) -> None:
             raise ValueError(f"{owner}: {name} must be True or False, got {value!r}.")
 
 
+def check_arguments(owner: str, arguments: Mapping[str, Any], *others: str) -> None:
+    """`check` the arguments of a constructor, its `locals()`, but for those named."""
+    names = _ALLOWED.keys() & arguments.keys() - {*others}
+    check(owner, **{name: arguments[name] for name in arguments if name in names})
+
+
 def check_choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Pass a member of a set of words.
 

@@ -17,8 +17,6 @@ from ssm_jax.kernels.discretize import DISCRETIZATIONS
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.filter import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
-from ssm_jax.layers.s4d import INPUT_NORMS
-from ssm_jax.models.classifier import ACTIVATIONS
 from ssm_jax.options import parameters_of
 from ssm_jax.tasks.classification import (
     build_classifier,
@@ -152,8 +150,8 @@ def test_the_choices_of_a_config_are_those_of_the_program():
         ("real_transform", REAL_TRANSFORMS),
         ("dt_transform", DT_TRANSFORMS),
         ("discretization", DISCRETIZATIONS),
-        ("activations", ACTIVATIONS),
-        ("s4d.input_norm", INPUT_NORMS),
+        ("activations", ("float32", "bfloat16")),
+        ("s4d.input_norm", ("none", "lru")),
         ("s5.C_init", C_INITS),
     ):
         cfg = config.default()

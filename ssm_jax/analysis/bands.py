@@ -174,7 +174,7 @@ def gradient_per_band(
 
     Args:
       layer: an S4D or S4.
-      by_taps_2HL: g, forward and reverse (`layers.probe`).
+      by_taps_2HL: g, forward and reverse (`layers.base.Probe`).
       n_fft: samples of the circle on which the filter lives: 2L.
       n_sets: S; channel h has the eigenvalues of set h mod S. None: each channel has its own.
 

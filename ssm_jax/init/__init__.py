@@ -1,7 +1,7 @@
 """Where eigenvalues and timescales start, as functions of plain numbers."""
 
-from ssm_jax.init.hippo import Eigenbasis, Nplr, fout_nplr, legs, legs_normal, legs_nplr
-from ssm_jax.init.modes import INITS, Modes, initial_modes, s4d_lin
+from ssm_jax.init.hippo import fout_nplr, legs, legs_normal, legs_nplr
+from ssm_jax.init.modes import INITS, initial_modes, s4d_lin
 from ssm_jax.init.ptd import legs_ptd
 from ssm_jax.init.transforms import DT_TRANSFORMS, REAL_TRANSFORMS, inverse_softplus, log_uniform
 
@@ -9,9 +9,6 @@ __all__ = [
     "DT_TRANSFORMS",
     "INITS",
     "REAL_TRANSFORMS",
-    "Eigenbasis",
-    "Modes",
-    "Nplr",
     "fout_nplr",
     "initial_modes",
     "inverse_softplus",

@@ -39,11 +39,7 @@ def real_basis(init: str, n_modes: int) -> tuple[np.ndarray, np.ndarray]:
 def input_matrix(key: Array, V_inv: np.ndarray, n_blocks: int, d_model: int) -> Array:
     """B = V_inv B_0, (N, H, 2), for a real B_0 of (P, H) and variance 1 / P (not 1 / H: OC-26).
 
-    Args:
-      key: of the draw.
-      V_inv: (n, p) of one block; N = n_blocks n and P = n_blocks p.
-      n_blocks: J.
-      d_model: H.
+    V_inv is (n, p), of one block: N = n_blocks n and P = n_blocks p.
     """
     block = V_inv.shape[1]
     B0_JPH = _cut_normal(key, (n_blocks, block, d_model), 1 / (n_blocks * block))
@@ -54,16 +50,11 @@ def input_matrix(key: Array, V_inv: np.ndarray, n_blocks: int, d_model: int) -> 
 def output_matrix(
     key: Array, V: np.ndarray, n_blocks: int, n_sides: int, d_model: int, C_init: str
 ) -> Array:
-    """C = C_0 V, (n_sides, H, N, 2), for a complex C_0 of (H, P).
+    """C = C_0 V, (n_sides, H, N, 2), for a complex C_0 of (H, P); V is (p, n), of one block.
 
-    Args:
-      key: of the draw.
-      V: (p, n) of one block; N = n_blocks n and P = n_blocks p.
-      n_blocks: J.
-      n_sides: matrices: 1, or 2 for a layer that looks both ways.
-      d_model: H.
-      C_init: one of C_INITS. The variance of either part of C_0 is 1 / (P H) for "lecun_normal"
-        and 1 / P for "trunc_standard_normal"; for "complex_normal" C itself is drawn, with 1/2.
+    n_sides is 2 for a layer that looks both ways. With the C_init "lecun_normal" the variance of
+    either part of C_0 is 1 / (P H), with "trunc_standard_normal" 1 / P; with "complex_normal" C
+    itself is drawn, with 1/2.
     """
     block, n_modes = V.shape
     if C_init == "complex_normal":

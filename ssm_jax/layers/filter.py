@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from ssm_jax.kernels.arrays import known_values
 from ssm_jax.options import check
 
-WHOLE_SEQUENCE = "mode='scan'"  # the one use of a recurrence that has the future at hand
+WHOLE_SEQUENCE = "mode='scan'"  # the one recurrence that sees the future
 
 
 class Knob(nnx.Variable):
@@ -30,16 +30,10 @@ class NoStateForm(ValueError):  # noqa: N818 - it names a property, as StopItera
 def filter_exponent(
     layer: str, channels: int, beta: ArrayLike | None, learn_beta: bool | None
 ) -> nnx.Variable:
-    """beta_H at its start value: a Param if it is learned, else a Knob.
-
-    Args:
-      layer: name of the layer, for the message.
-      channels: H.
-      beta: start value, one or one for each channel; None: no filter, for which zeros stand.
-      learn_beta: None: learned if there is a filter.
+    """beta_H at its start value, zeros for None: a Param if it is learned, else a Knob.
 
     Raises:
-      ValueError: if a filter shall be learned that there is not; for a start out of range.
+      ValueError: if a filter that does not exist is to be learned; for a start out of range.
     """
     check(layer, learn_beta=learn_beta)
     if beta is None and learn_beta:
@@ -63,19 +57,10 @@ def filter_exponent(
 def require_state_form(
     layer: str, what: str, *, bidirectional: bool, filtered: bool, beta_H: Array
 ) -> None:
-    """Pass a layer that has the state form that `what` needs.
+    """Raise NoStateForm unless a layer has the form that `what` needs: "step", "prefill" or scan.
 
-    Args:
-      layer: name of the layer, for the message.
-      what: "step", "prefill" or "mode='scan'". The last one sees the whole sequence, so it may
-        look ahead.
-      bidirectional: the layer has a kernel on the future inputs.
-      filtered: the layer was made with a filter. Counts where the values of beta are not known, as
-        under jit with the parameters as arguments.
-      beta_H: exponents of the filter. Known values decide, whatever `filtered` says.
-
-    Raises:
-      NoStateForm: if the layer looks ahead and `what` cannot, or if it has a filter.
+    Known values of beta decide. Where they are not known, as under jit with the parameters as
+    arguments, it counts whether the layer was made with a filter.
     """
     if bidirectional and what != WHOLE_SEQUENCE:
         raise NoStateForm(

@@ -1,12 +1,13 @@
-"""What layers, norms and models take: arrays of their axes, ids, and the types of both.
+"""What layers, norms and models take: arrays of their axes, ids, keys, and the types of both.
 
-The rule of types is that of `kernels/arrays.py`, where the parameters count as arguments.
-
-Dropout as a function: its key comes with the call, so that there is nothing to checkpoint.
+The rule of types is that of `kernels/arrays.py`, where the parameters count as arguments. What
+does not fit raises a TypeError (another kind of value) or a ValueError (another shape or range) in
+the name of its owner.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import Any, TypeVar
 
 import jax
@@ -18,23 +19,13 @@ from jax.typing import ArrayLike
 
 from ssm_jax.kernels import arrays as types
 from ssm_jax.kernels.arrays import clipped, known_values
+from ssm_jax.options import POSITIVE
 
 Module = TypeVar("Module", bound=nnx.Module)
 
 
 def checked_input(owner: str, x: ArrayLike, axes: str, channels: int) -> Array:
-    """A JAX array of real numbers with these axes.
-
-    Args:
-      owner: who asks, for the message.
-      x: floats, integers or booleans.
-      axes: "(B, L, H)"; L is at least 1, and the last one has `channels` entries.
-      channels: H.
-
-    Raises:
-      ValueError: for another shape.
-      TypeError: for complex numbers, or what is no array of numbers.
-    """
+    """A JAX array of floats, integers or booleans with the axes "(B, L, H)", H = channels."""
     try:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:
@@ -53,18 +44,10 @@ def checked_input(owner: str, x: ArrayLike, axes: str, channels: int) -> Array:
 
 
 def checked_ids(owner: str, what: str, ids: ArrayLike, n: int, axes: tuple[str, ...]) -> Array:
-    """Integers in 0..n-1 as int32.
+    """Integers in 0..n-1 of any type as int32; `axes` names theirs: ("example", "step").
 
-    Args:
-      owner, what: who asks, and for what, for the message: "SequenceClassifier", "token".
-      ids: of any integer type. Others than 0..n-1 are refused where they are known; where they are
-        traced they become n, for which a look-up (`jnp.take`) gives NaN.
-      n: how many there are.
-      axes: what the axes are, for the message: ("example", "step").
-
-    Raises:
-      TypeError: if they are no integers.
-      ValueError: for a known one outside: which, and where the first one stands.
+    Others are refused where they are known, with the place of the first. Where they are traced they
+    become n, for which a look-up (`jnp.take`) gives NaN.
     """
     ids = ids if isinstance(ids, Array) else np.asarray(ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
@@ -83,6 +66,55 @@ def checked_ids(owner: str, what: str, ids: ArrayLike, n: int, axes: tuple[str, 
     return jnp.asarray(known.astype(np.int32))
 
 
+def checked_key(owner: str, key: Array | None) -> Array | None:
+    """A single key, typed or raw, or None."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if key is None or (dtype is not None and key.ndim == (0 if typed else 1)):
+        return key
+    shape = type(key).__name__ if dtype is None else f"the shape {key.shape}"
+    raise ValueError(f"{owner}: key must be a single key, as jax.random.key makes it, got {shape}.")
+
+
+def checked_integer(owner: str, what: str, value: Any) -> int:
+    """An integer of any type as Python's."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:  # also of an array of one integer
+        pass
+    raise TypeError(f"{owner}: {what} must be an integer, got {value!r}.")
+
+
+def checked_state(owner: str, state: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """A state as an array of this shape."""
+    try:
+        state = jnp.asarray(state)
+    except (TypeError, ValueError):
+        kind = type(state).__name__
+        raise TypeError(f"{owner}: the state must be an array {shape}, got {kind}.") from None
+    if state.shape != shape:
+        raise ValueError(f"{owner}: the state must be {shape}, got {state.shape}.")
+    return state
+
+
+def checked_scale(owner: str, step_scale: ArrayLike, dtype: Any) -> float | Array:
+    """A scale as a Python number where it is known, else in the type that is computed in."""
+    scale = step_scale if isinstance(step_scale, Array) else np.asarray(step_scale)
+    is_real = any(jnp.issubdtype(scale.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    if scale.shape != () or not is_real:
+        raise ValueError(
+            f"{owner}: step_scale must be one real number, "
+            f"got {scale.dtype} of the shape {scale.shape}."
+        )
+    known = known_values(scale)
+    if known is None:
+        return jnp.asarray(scale, dtype)
+    if not POSITIVE.holds(float(known)):
+        raise ValueError(f"{owner}: step_scale must be positive and finite, got {float(known):g}.")
+    return float(known)
+
+
 def computed_in(*arrays: Array | None) -> jnp.dtype:
     """The type to compute with these arrays in."""
     return types.computed_in(*(x.dtype for x in arrays if x is not None))
@@ -99,10 +131,15 @@ def as_complex(re: Array, im: Array) -> Array:
     return jax.lax.complex(re.astype(dtype), im.astype(dtype))
 
 
+def from_ri(x_ri: Array) -> Array:
+    """The complex numbers whose real and imaginary parts are on the last axis."""
+    return as_complex(x_ri[..., 0], x_ri[..., 1])
+
+
 def in_type(module: Module, *inputs: Array | None) -> tuple[Module, jnp.dtype]:
     """A module whose numbers are of the type to compute with these inputs in, and that type.
 
-    The module itself, where they are already; else a copy, to which the gradient goes through.
+    The module itself, where they are already; else a copy, through which the gradient passes.
     """
     numbers = jax.tree.leaves(nnx.state(module))
     dtype = computed_in(*inputs, *numbers)
@@ -119,33 +156,15 @@ def in_type(module: Module, *inputs: Array | None) -> tuple[Module, jnp.dtype]:
 
 
 def dropout(x_BLH: Array, rate: float, key: Array | None, *, tied: bool) -> Array:
-    """Zero entries with probability `rate` and scale the others by 1 / (1 - rate).
+    """Zero entries with probability `rate` < 1 and scale the others by 1 / (1 - rate).
 
-    Args:
-      x_BLH: any real array of three axes.
-      rate: 0 <= rate < 1.
-      key: None: no dropout, as in evaluation.
-      tied: one draw per sequence and channel, the same for all time steps.
+    Without a key nothing is dropped. Tied: one draw per sequence and channel for all time steps.
     """
     if key is None or rate == 0:
         return x_BLH
     B, L, H = x_BLH.shape
     keep = jax.random.bernoulli(key, 1 - rate, (B, 1 if tied else L, H))
     return jnp.where(keep, x_BLH / (1 - rate), jnp.zeros_like(x_BLH))
-
-
-def checked_key(owner: str, key: Array | None) -> Array | None:
-    """A single key, typed or raw, or None.
-
-    Raises:
-      ValueError: for an array of keys, or what is no key.
-    """
-    dtype = getattr(key, "dtype", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if key is None or (dtype is not None and key.ndim == (0 if typed else 1)):
-        return key
-    shape = type(key).__name__ if dtype is None else f"the shape {key.shape}"
-    raise ValueError(f"{owner}: key must be a single key, as jax.random.key makes it, got {shape}.")
 
 
 def split_or_none(key: Array | None, num: int) -> list[Array | None]:

@@ -56,38 +56,30 @@ class BatchNorm(nnx.Module):
         lengths_B = checked_lengths("BatchNorm", lengths_B, (B,), L)
         kept = self.scale[...], self.bias[...], self.mean[...], self.var[...]
         dtype = computed_in(x_BLH, *kept)
-        scale_H, bias_H, running_mean_H, running_var_H = (a_H.astype(dtype) for a_H in kept)
+        scale_H, bias_H, old_mean_H, old_var_H = (a_H.astype(dtype) for a_H in kept)
         z_BLH = x_BLH.astype(dtype)
         if not train or B == 0:
-            y_BLH = _affine(z_BLH, running_mean_H, running_var_H, scale_H, bias_H)
+            y_BLH = _affine(z_BLH, old_mean_H, old_var_H, scale_H, bias_H)
             return y_BLH.astype(returned_in(x_BLH, dtype))
-        n: int | Array = B * L
+        n: Array | None = None  # steps that count; None: B L
         if lengths_B is None:
-            unbias: float | Array = n / max(n - 1, 1)
             y_BLH, mean_H, var_H = _normalized(z_BLH, scale_H, bias_H)
+        elif padding:
+            n = jnp.sum(lengths_B > 0).astype(dtype) * L
+            y_BLH, mean_H, var_H = _normalized(z_BLH, scale_H, bias_H, lengths_B > 0)
         else:
-            if padding:
-                present_B = lengths_B > 0
-                n = jnp.sum(present_B).astype(dtype) * L
-                y_BLH, mean_H, var_H = _normalized(z_BLH, scale_H, bias_H, present_B)
-            else:
-                counts_BL1 = real_steps(lengths_B, L)[:, :, None]
-                n = jnp.sum(lengths_B).astype(dtype)
-                y_BLH, mean_H, var_H = _normalized_within(
-                    z_BLH, counts_BL1, jnp.maximum(n, 1), scale_H, bias_H
-                )
-            unbias = n / jnp.maximum(n - 1, 1)
+            n = jnp.sum(lengths_B).astype(dtype)
+            y_BLH, mean_H, var_H = _normalized_within(z_BLH, lengths_B, n, scale_H, bias_H)
         mean_H, var_H = jax.lax.stop_gradient((mean_H, var_H))
-        m = self.momentum
-        for variable, old_H, new_H in (
-            (self.mean, running_mean_H, mean_H),
-            (self.var, running_var_H, var_H * unbias),
-        ):
-            moved_H = (1 - m) * old_H + m * new_H
-            if lengths_B is not None:
-                moved_H = jnp.where(n > 0, moved_H, old_H)
-            variable[...] = moved_H.astype(variable[...].dtype)
+        unbias = B * L / max(B * L - 1, 1) if n is None else n / jnp.maximum(n - 1, 1)
+        self._move(self.mean, old_mean_H, mean_H, n)
+        self._move(self.var, old_var_H, var_H * unbias, n)
         return y_BLH.astype(returned_in(x_BLH, dtype))
+
+    def _move(self, variable: nnx.Variable, old_H: Array, new_H: Array, n: Array | None) -> None:
+        moved_H = (1 - self.momentum) * old_H + self.momentum * new_H
+        moved_H = moved_H if n is None else jnp.where(n > 0, moved_H, old_H)
+        variable[...] = moved_H.astype(variable[...].dtype)
 
 
 def _affine(x_BLH: Array, mean_H: Array, var_H: Array, scale_H: Array, bias_H: Array) -> Array:
@@ -96,12 +88,13 @@ def _affine(x_BLH: Array, mean_H: Array, var_H: Array, scale_H: Array, bias_H: A
 
 
 def _normalized_within(
-    x_BLH: Array, counts_BL1: Array, n: Array, scale_H: Array, bias_H: Array
+    x_BLH: Array, lengths_B: Array, n: Array, scale_H: Array, bias_H: Array
 ) -> tuple[Array, Array, Array]:
-    """y, and mean and biased variance over the n steps that count."""
+    """y, and mean and biased variance over the n real steps."""
+    real_BL1, n = real_steps(lengths_B, x_BLH.shape[1])[:, :, None], jnp.maximum(n, 1)
     zero = jnp.zeros_like(x_BLH)
-    mean_H = jnp.sum(jnp.where(counts_BL1, x_BLH, zero), axis=(0, 1)) / n
-    centered_BLH = jnp.where(counts_BL1, x_BLH - mean_H[None, None, :], zero)
+    mean_H = jnp.sum(jnp.where(real_BL1, x_BLH, zero), axis=(0, 1)) / n
+    centered_BLH = jnp.where(real_BL1, x_BLH - mean_H[None, None, :], zero)
     var_H = jnp.sum(jnp.square(centered_BLH), axis=(0, 1)) / n
     return _affine(x_BLH, mean_H, var_H, scale_H, bias_H), mean_H, var_H
 
@@ -171,11 +164,11 @@ class LayerNorm(nnx.Module):
         x_BLH = checked_input("LayerNorm", x_BLH, "(B, L, H)", self.scale.shape[0])
         del lengths_B, train, padding
         dtype = computed_in(x_BLH, self.scale[...], self.bias[...])
-        scale_H, bias_H = self.scale[...].astype(dtype), self.bias[...].astype(dtype)
         z_BLH = x_BLH.astype(dtype)
         mean_BL1 = jnp.mean(z_BLH, axis=-1, keepdims=True)
         var_BL1 = jnp.mean(jnp.square(z_BLH - mean_BL1), axis=-1, keepdims=True)
         normal_BLH = (z_BLH - mean_BL1) * jax.lax.rsqrt(var_BL1 + EPSILON)
+        scale_H, bias_H = self.scale[...].astype(dtype), self.bias[...].astype(dtype)
         y_BLH = normal_BLH * scale_H[None, None, :] + bias_H[None, None, :]
         return y_BLH.astype(returned_in(x_BLH, dtype))
 
@@ -183,6 +176,6 @@ class LayerNorm(nnx.Module):
 def make_norm(kind: str, num_features: int, momentum: float = 0.1) -> BatchNorm | LayerNorm:
     """The norm named `kind`, "batch" or "layer"; only the first has a momentum."""
     check_choice("make_norm", "norm", kind, NORMS)
-    return (
-        BatchNorm(num_features, momentum=momentum) if kind == "batch" else LayerNorm(num_features)
-    )
+    if kind == "layer":
+        return LayerNorm(num_features)
+    return BatchNorm(num_features, momentum=momentum)

@@ -1,6 +1,8 @@
-"""S4: the HiPPO-LegS state matrix whole, diagonal plus low rank, with tuned frequency bias."""
+"""S4: a HiPPO state matrix whole, diagonal plus low rank, with tuned frequency bias."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,27 +10,22 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ssm_jax.init import DT_TRANSFORMS, log_uniform
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
-from ssm_jax.init.modes import initial_modes
-from ssm_jax.init.transforms import REAL_TRANSFORMS
-from ssm_jax.kernels import fft_conv, sobolev_gain
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
 from ssm_jax.kernels.recurrence import dplr_anticausal, dplr_recurrence
-from ssm_jax.layers.base import Scale, StateSpaceLayer
-from ssm_jax.layers.inputs import as_complex
-from ssm_jax.options import check_choice, divides
+from ssm_jax.layers.base import ChannelwiseLayer, Scale
+from ssm_jax.layers.inputs import from_ri
+from ssm_jax.options import check_choice
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 
 
-class S4(StateSpaceLayer):
+class S4(ChannelwiseLayer):
     """y = k^(beta) * u + D u, where A = diag(Lambda) - P P^* (S4, arXiv:2111.00396).
 
     Lambda, P and B are shared by the channels h with equal h mod n_ssm; C, dt, D and the filter are
-    those of `S4D`, and so are the ways to run it: as a convolution, as a scan (mode="scan"), or
-    from a state on (`prefill`, `step`). Unlike in the official code, C is the plain read-out, tied
-    to no length. alpha acts on the initial Im Lambda only.
+    those of `S4D`, and so are the ways to run it. Unlike in the official code, C is the plain
+    read-out, tied to no length. alpha acts on the initial Im Lambda only.
     """
 
     NAME = "S4"
@@ -60,145 +57,63 @@ class S4(StateSpaceLayer):
         horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
-        """Args:
-          d_model: channels H.
-          d_state: complex modes N kept per channel; their conjugates come on top, so the real order
-            is 2N. The official d_state counts both: its 64 is 32 here.
+        """Make a layer. See `StateSpaceLayer` for the other arguments, where A is Lambda.
+
+        Args:
+          d_state: complex modes N of each channel. The official d_state counts their conjugates
+            too: its 64 is 32 here.
           n_ssm: distinct sets of Lambda, P and B; divides d_model.
           init: "legs" or "fout", the HiPPO matrix that Lambda, P and B start as. fout has
             Re Lambda = 0, which the real_transform "exp" cannot take.
           b_clip: Im B starts clipped to +-b_clip, in the basis of Lambda. 2 is the official
             default; the kernel then starts far from that of LegS (OC-27). None: no clip, and the
             layer starts as the HiPPO system itself.
-          alpha, alpha_real: factors on Im Lambda and Re Lambda at initialization.
-          real_transform: Re Lambda as a function of A_re_raw, a key of
-            `init.real_part.REAL_TRANSFORMS`.
-          beta: start value of the filter's exponent, for every channel. None: no filter, and
-            the layer has a state form wherever it is compiled.
-          learn_beta: beta is a parameter, or a Knob that stays. None: a parameter, if there
-            is a filter.
-          beta_unit: the unit of frequency in (1 + |s|)^beta: "lra", "hz_1e4" or "rad".
-          dt_min, dt_max: dt starts log-uniform between them, in units of time per sample.
-          dt_transform: dt = "exp" or "softplus" of the stored parameter.
           discretization: "bilinear", the one rule under which A_bar is found in closed form.
-          bidirectional: add a kernel on the future inputs, with its own C.
-          dropout: rate on the output; tie_dropout: one draw for all time steps.
-          horizon: run as if inputs were padded with zeros to this many steps. The filter lives on
-            the circle of twice the padded length, so outputs depend on it. None: an input's length.
-          rngs: with a "params" stream.
-
-        Raises:
-          ValueError: for a value out of its set, or an init that the real_transform cannot take.
         """
+        arguments = dict(locals())
         check_choice("S4", "init", init, self.INITS)
         if not isinstance(discretization, str) or discretization != "bilinear":
             raise ValueError(
                 f"S4: discretization must be 'bilinear', got {discretization!r}: for a matrix of "
                 "this kind only that rule has a closed form. S4D takes the others."
             )
-        self.set_options(
-            d_model=d_model,
-            d_state=d_state,
-            b_clip=b_clip,
-            alpha=alpha,
-            alpha_real=alpha_real,
-            real_transform=real_transform,
-            beta=beta,
-            learn_beta=learn_beta,
-            beta_unit=beta_unit,
-            dt_min=dt_min,
-            dt_max=dt_max,
-            dt_transform=dt_transform,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            tie_dropout=tie_dropout,
-            horizon=horizon,
-        )
-        if not divides(n_ssm, d_model):
-            raise ValueError(f"S4: n_ssm={n_ssm} must divide d_model={d_model}.")
-        H, N, C = d_model, d_state, 2 if bidirectional else 1
-
-        Lambda_N, P_N, B_N, _ = NPLR_INITS[init](2 * N)
+        self.set_options(arguments)
+        Lambda_N, P_N, B_N, _ = NPLR_INITS[init](2 * d_state)
         if b_clip is not None:
             B_N = B_N.real + 1j * np.clip(B_N.imag, -b_clip, b_clip)
-        modes = initial_modes(Lambda_N, N, n_sets=n_ssm, alpha=alpha, alpha_real=alpha_real)
-        A_re_raw_SN = REAL_TRANSFORMS[real_transform].inverse(modes.A_SN.real)
 
-        def param(of_set: np.ndarray) -> nnx.Param:
-            return nnx.Param(jnp.asarray(np.stack([of_set] * n_ssm), jnp.float32))
+        def of_sets(x_N: np.ndarray) -> nnx.Param:
+            x_SN = np.stack([np.stack([x_N.real, x_N.imag], axis=-1)] * n_ssm)
+            return nnx.Param(jnp.asarray(x_SN, jnp.float32))
 
-        self.A_re_raw = nnx.Param(jnp.asarray(A_re_raw_SN, jnp.float32))
-        self.A_im = nnx.Param(jnp.asarray(modes.A_SN.imag, jnp.float32))
-        self.P_ri = param(np.stack([P_N.real, P_N.imag], axis=-1))
-        self.B_ri = param(np.stack([B_N.real, B_N.imag], axis=-1))
-        dt_H = log_uniform(rngs.params(), (H,), dt_min, dt_max)
-        self.dt_raw = nnx.Param(DT_TRANSFORMS[dt_transform][1](dt_H))
-        C_ri = jax.random.normal(rngs.params(), (C, H, N, 2), jnp.float32)
-        self.C_ri = nnx.Param(C_ri * jnp.sqrt(jnp.float32(0.5)))  # E|C|^2 = 1
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
+        self.P_ri, self.B_ri = of_sets(P_N), of_sets(B_N)
+        modes = self.initial_modes(Lambda_N, d_state, n_ssm, arguments)
+        self.set_system(modes.A_SN, d_model, arguments)
+        self.C_ri = nnx.Param(self.draw_readout(d_state, rngs))
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
 
     def state_matrix(self) -> tuple[Array, Array]:
         """(Lambda_HN, P_HN), complex: A = diag(Lambda) - P P^*, in rad per unit of time.
 
         Lambda is not the spectrum of A: that of LegS is real.
         """
-        A_re_SN = REAL_TRANSFORMS[self.real_transform].forward(self.A_re_raw[...])
-        return self._of_channels(as_complex(A_re_SN, self.A_im[...])), self._of_channels(
-            _complex(self.P_ri[...])
-        )
+        return self.of_channels(self.modes()), self.of_channels(from_ri(self.P_ri[...]))
 
     def input_vector(self) -> Array:
         """B_HN, complex."""
-        return self._of_channels(_complex(self.B_ri[...]))
+        return self.of_channels(from_ri(self.B_ri[...]))
 
     def readout(self) -> Array:
         """C_CHN, complex: forward, then reverse if bidirectional."""
-        return _complex(self.C_ri[...])
+        return from_ri(self.C_ri[...])
 
-    def step_sizes(self) -> Array:
-        """dt_H, in units of time per sample."""
-        return DT_TRANSFORMS[self.dt_transform][0](self.dt_raw[...])
+    def kernels(self) -> tuple[Callable, Callable, Callable]:
+        return dplr_kernel, dplr_recurrence, dplr_anticausal
 
-    def state_shape(self) -> tuple[int, ...]:
-        return self.C_ri.shape[1:3]
-
-    def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
-        system, C_CHN, dt_H = self._system(scale)
-        k_CHL = dplr_kernel(*system, C_CHN, dt_H, steps)
-        return fft_conv(
-            v_BLH,
-            k_CHL[0],
-            reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
-            gain_HF=sobolev_gain(self.beta[...], 2 * steps, self.beta_unit, scale),
-            skip_H=self.D[...],
-        )
-
-    def scan(self, v_BLH: Array, scale: Scale) -> Array:
-        system, C_CHN, dt_H = self._system(scale)
-        y_BLH, _ = dplr_recurrence(v_BLH, *system, C_CHN[0], dt_H)
-        if self.bidirectional:
-            y_BLH += dplr_anticausal(v_BLH, *system, C_CHN[1], dt_H)
-        return y_BLH
-
-    def run_from(
-        self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
-    ) -> tuple[Array, Array]:
-        system, C_CHN, dt_H = self._system(scale)
-        return dplr_recurrence(v_BLH, *system, C_CHN[0], dt_H, state, lengths_B)
-
-    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
-        system, C_CHN, dt_H = self._system(scale)
-        return dplr_step(state, v_BH, *system, C_CHN[0], dt_H)
-
-    def _system(self, scale: Scale) -> tuple[tuple[Array, Array, Array], Array, Array]:
-        """((Lambda, P, B), C, dt)."""
+    def system(self, scale: Scale) -> tuple[tuple[Array, ...], Array, Array]:
         system = (*self.state_matrix(), self.input_vector())
         return system, self.readout(), self.step_sizes() * scale
 
-    def _of_channels(self, of_sets: Array) -> Array:
-        """(S, N) to (H, N): channel h has set h mod S."""
-        return jnp.tile(of_sets, (self.D.shape[0] // of_sets.shape[0], 1))
-
-
-def _complex(x_ri: Array) -> Array:
-    return as_complex(x_ri[..., 0], x_ri[..., 1])
+    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+        (Lambda_HN, P_HN, B_HN), C_CHN, dt_H = self.system(scale)
+        return dplr_step(state, v_BH, Lambda_HN, P_HN, B_HN, C_CHN[0], dt_H)

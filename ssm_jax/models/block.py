@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,22 +22,19 @@ from ssm_jax.layers.inputs import (
     split_or_none,
 )
 from ssm_jax.layers.norm import make_norm
-from ssm_jax.options import check, check_choice
+from ssm_jax.options import check_arguments
 
 
-def torch_uniform(fan_in: int) -> Callable:
-    """PyTorch's default initializer of linear weights and biases: uniform in +-1/sqrt(fan_in)."""
-    bound = fan_in**-0.5
+def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear map of the last axis, initialized as PyTorch's Linear and Conv1d(kernel_size=1).
+
+    Weights and biases are uniform in +-1/sqrt(d_in).
+    """
+    bound = d_in**-0.5
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return init
-
-
-def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """A linear map of the last axis, initialized as PyTorch's Linear and Conv1d(kernel_size=1)."""
-    init = torch_uniform(d_in)
     return nnx.Linear(d_in, d_out, kernel_init=init, bias_init=init, rngs=rngs)
 
 
@@ -68,27 +64,27 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + jax.lax.erf(x * x.dtype.type(math.sqrt(0.5))))
 
 
-def _glu(y_BLH: Array, gate: nnx.Linear, drop: Callable[[Array], Array]) -> Array:
-    return gated_linear(drop(gelu(y_BLH)), gate)
+def _glu(y_BLH: Array, g_BLH: Array, gate: nnx.Linear) -> Array:
+    return gated_linear(g_BLH, gate)
 
 
-def _half_glu1(y_BLH: Array, gate: nnx.Linear, drop: Callable[[Array], Array]) -> Array:
-    y_BLH = drop(gelu(y_BLH))
-    return y_BLH * jax.nn.sigmoid(_linear(y_BLH, gate))
+def _half_glu1(y_BLH: Array, g_BLH: Array, gate: nnx.Linear) -> Array:
+    return g_BLH * _logistic(g_BLH, gate)
 
 
-def _half_glu2(y_BLH: Array, gate: nnx.Linear, drop: Callable[[Array], Array]) -> Array:
-    return y_BLH * jax.nn.sigmoid(_linear(drop(gelu(y_BLH)), gate))
+def _half_glu2(y_BLH: Array, g_BLH: Array, gate: nnx.Linear) -> Array:
+    return y_BLH * _logistic(g_BLH, gate)
 
 
-def _linear(x_BLH: Array, layer: nnx.Linear) -> Array:
-    """W x + b in the type of x."""
+def _logistic(x_BLH: Array, layer: nnx.Linear) -> Array:
+    """sigmoid(W x + b) in the type of x."""
     assert layer.bias is not None
     W_HG, b_G = layer.kernel[...].astype(x_BLH.dtype), layer.bias[...].astype(x_BLH.dtype)
-    return x_BLH @ W_HG + b_G[None, None, :]
+    return jax.nn.sigmoid(x_BLH @ W_HG + b_G[None, None, :])
 
 
-# What follows the state space layer, and how many outputs its linear map has per channel
+# What follows the state space layer's y and g = drop(GELU(y)), and how many outputs per channel its
+# linear map has
 GATES = {"glu": (_glu, 2), "half_glu1": (_half_glu1, 1), "half_glu2": (_half_glu2, 1)}
 
 
@@ -116,7 +112,9 @@ class Block(nnx.Module):
         tie_dropout: bool = True,
         rngs: nnx.Rngs,
     ):
-        """Args:
+        """Make a block, or raise ValueError for an unknown norm or gate, or a value out of range.
+
+        Args:
           d_model: channels H.
           ssm: maps (u_BLH, lengths_B, key=) to y_BLH; it brings the dropout before the GELU.
           norm, norm_momentum: see make_norm.
@@ -126,13 +124,8 @@ class Block(nnx.Module):
           gate: a key of GATES.
           dropout, tie_dropout: after the GELU and on the residual branch.
           rngs: with a "params" stream.
-
-        Raises:
-          ValueError: for an unknown norm or gate, or a value out of range.
         """
-        check_choice("Block", "gate", gate, tuple(GATES))
-        flags = {"norm_padding": norm_padding, "prenorm": prenorm, "tie_dropout": tie_dropout}
-        check("Block", d_model=d_model, dropout=dropout, **flags)
+        check_arguments("Block", locals())
         self.norm = make_norm(norm, d_model, norm_momentum)
         self.norm_padding = norm_padding
         self.ssm = ssm
@@ -143,12 +136,7 @@ class Block(nnx.Module):
         self.tie_dropout = tie_dropout
 
     def __call__(
-        self,
-        x_BLH: Array,
-        lengths_B: ArrayLike | None,
-        *,
-        train: bool,
-        key: Array | None,
+        self, x_BLH: Array, lengths_B: ArrayLike | None, *, train: bool, key: Array | None
     ) -> Array:
         """Apply the block.
 
@@ -157,33 +145,24 @@ class Block(nnx.Module):
           lengths_B: number of real steps, see `checked_lengths`; None: all.
           train: the batch norm uses the batch's statistics, and updates the running ones.
           key: of the dropout; None: no dropout.
-
-        Returns:
-          y_BLH.
         """
         x_BLH = checked_input("Block", x_BLH, "(B, L, H)", self.glu.in_features)
         B, L, _ = x_BLH.shape
         lengths_B = checked_lengths("Block", lengths_B, (B,), L)
-        key = checked_key("Block", key)
         dtype = computed_in(x_BLH, self.norm.scale[...])
         x_BLH = x_BLH.astype(returned_in(x_BLH, dtype))
-        ssm_key, gelu_key, branch_key = split_or_none(key, 3)
+        ssm_key, gelu_key, branch_key = split_or_none(checked_key("Block", key), 3)
 
-        def normed(z: Array) -> Array:
-            return self.norm(z, lengths_B, train=train, padding=self.norm_padding)
+        def normed(z_BLH: Array) -> Array:
+            return self.norm(z_BLH, lengths_B, train=train, padding=self.norm_padding)
 
-        u = x_BLH.astype(dtype)
-        u = normed(u) if self.prenorm else u
-        y = self.ssm(u, lengths_B, key=ssm_key).astype(x_BLH.dtype)
-
-        def drop(g: Array) -> Array:
-            return dropout(g, self.dropout, gelu_key, tied=self.tie_dropout)
-
-        y = GATES[self.gate][0](y, self.glu, drop)
-        y = x_BLH + dropout(y, self.dropout, branch_key, tied=self.tie_dropout)
-        if self.prenorm:
-            return y
-        return normed(y.astype(dtype)).astype(x_BLH.dtype)
+        u_BLH = x_BLH.astype(dtype)
+        u_BLH = normed(u_BLH) if self.prenorm else u_BLH
+        y_BLH = self.ssm(u_BLH, lengths_B, key=ssm_key).astype(x_BLH.dtype)
+        g_BLH = dropout(gelu(y_BLH), self.dropout, gelu_key, tied=self.tie_dropout)
+        y_BLH = GATES[self.gate][0](y_BLH, g_BLH, self.glu)
+        y_BLH = x_BLH + dropout(y_BLH, self.dropout, branch_key, tied=self.tie_dropout)
+        return y_BLH if self.prenorm else normed(y_BLH.astype(dtype)).astype(x_BLH.dtype)
 
 
 def apply_blocks(

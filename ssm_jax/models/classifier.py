@@ -17,22 +17,16 @@ from ssm_jax.layers import find_layer
 from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key, computed_in, returned_in
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
-from ssm_jax.options import check, check_choice, parameters_of
+from ssm_jax.options import check_arguments, check_choice, parameters_of
 
 POOLS = ("last", "mean", "first", "sum")
-ACTIVATIONS = ("float32", "bfloat16")
 
 
 def pool(x_BLH: Array, lengths_B: ArrayLike | None, mode: str) -> Array:
-    """One vector per sequence over its unpadded steps: the last, the mean, the first or the sum.
-
-    Args:
-      x_BLH: features.
-      lengths_B: see `checked_lengths`; None: all steps are real. Of no steps each pool is zero.
-      mode: a member of POOLS.
+    """x_BH of a member of POOLS, over the unpadded steps; of no steps it is zero.
 
     Raises:
-      ValueError: for another mode, or lengths that do not fit.
+      ValueError: for another mode, or lengths that do not fit, see `checked_lengths`.
     """
     check_choice("pool", "pool", mode, POOLS)
     B, L, _ = x_BLH.shape
@@ -85,7 +79,9 @@ class SequenceClassifier(nnx.Module):
         horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
-        """Args:
+        """Make a model, or raise ValueError for a value out of its range or set.
+
+        Args:
           n_classes: K.
           vocab_size: number of token ids; give this, or d_input.
           d_input: features per step of a real input.
@@ -94,42 +90,20 @@ class SequenceClassifier(nnx.Module):
           final_norm: with prenorm, a last norm behind the blocks (S4's code has it, S5's has not).
           pool: a member of POOLS.
           layer: a key of LAYERS.
-          activations: a member of ACTIVATIONS, the type of the residual stream, the GELU and the
+          activations: "float32" or "bfloat16", the type of the residual stream, the GELU and the
             gate; parameters, norms, state space layers and the decoder stay in float32.
           remat: in the backward pass compute every block again instead of keeping what it made.
           ssm: further arguments of the layer.
           horizon: of the layers, where they have one: steps to which inputs count as padded, on
             which the unit of beta's filter depends; None: those of the input.
           rngs: with a "params" stream.
-
-        Raises:
-          ValueError: unless exactly one of vocab_size and d_input is given; for an unknown layer,
-            pool or type, or a value out of range.
         """
-        check(
-            type(self).__name__,
-            n_classes=n_classes,
-            vocab_size=vocab_size,
-            d_input=d_input,
-            d_model=d_model,
-            depth=depth,
-            norm_momentum=norm_momentum,
-            norm_padding=norm_padding,
-            prenorm=prenorm,
-            final_norm=final_norm,
-            dropout=dropout,
-            tie_dropout=tie_dropout,
-            remat=remat,
-        )
+        name = type(self).__name__
+        check_arguments(name, locals())
         if (vocab_size is None) == (d_input is None):
             raise ValueError(
                 f"give vocab_size or d_input, got vocab_size={vocab_size}, d_input={d_input}."
             )
-        for what, value, allowed in (
-            ("pool", pool, POOLS),
-            ("activations", activations, ACTIVATIONS),
-        ):
-            check_choice(type(self).__name__, what, value, allowed)
         self.encoder: nnx.Embed | nnx.Linear
         if vocab_size is not None:
             normal = jax.nn.initializers.normal(1.0)
@@ -138,16 +112,15 @@ class SequenceClassifier(nnx.Module):
             assert d_input is not None
             self.encoder = linear(d_input, d_model, rngs)
         drop: dict[str, Any] = {"dropout": dropout, "tie_dropout": tie_dropout}
-        normed: dict[str, Any] = {"norm": norm, "norm_momentum": norm_momentum}
-        normed["norm_padding"] = norm_padding
-        make_layer = find_layer(layer)
-        takes = parameters_of(make_layer)
+        outer = drop | {"norm": norm, "norm_momentum": norm_momentum, "norm_padding": norm_padding}
+        outer |= {"prenorm": prenorm, "gate": gate}
+        ssm_layer = find_layer(layer)
+        takes = parameters_of(ssm_layer)
         inner = {k: v for k, v in {**drop, "horizon": horizon}.items() if k in takes}
         inner |= ssm or {}
 
         def block() -> Block:
-            mixer = make_layer(d_model, **inner, rngs=rngs)
-            return Block(d_model, mixer, prenorm=prenorm, gate=gate, **normed, **drop, rngs=rngs)
+            return Block(d_model, ssm_layer(d_model, **inner, rngs=rngs), **outer, rngs=rngs)
 
         self.blocks = nnx.List([block() for _ in range(depth)])
         self.norm = make_norm(norm, d_model, norm_momentum) if prenorm and final_norm else None
@@ -156,11 +129,6 @@ class SequenceClassifier(nnx.Module):
         self.pool = pool
         self.activations = activations
         self.remat = remat
-
-    @staticmethod
-    def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-        """From the vector of a sequence to logits."""
-        return linear(d_model, n_classes, rngs)
 
     def __call__(
         self,
@@ -185,40 +153,29 @@ class SequenceClassifier(nnx.Module):
           ValueError: for a shape, a length or a known id that does not fit.
           TypeError: for ids or lengths that are no integers.
         """
-        name = type(self).__name__
+        name, encoder = type(self).__name__, self.encoder
         key = checked_key(name, key)
-        is_real = isinstance(self.encoder, nnx.Linear)
-        inputs = self._checked_reals(inputs) if is_real else self._checked_ids(inputs)
-        steps = inputs.shape[1 if is_real else -1]
-        shape = inputs.shape[: 1 if is_real else -1]
-        inputs, lengths_B = self.in_rows(inputs, checked_lengths(name, lengths, shape, steps))
+        if isinstance(encoder, nnx.Linear):
+            inputs = checked_input(name, inputs, "(B, L, d_input)", encoder.in_features)
+            *shape, steps, _ = inputs.shape
+        else:
+            inputs = self._checked_ids(inputs)
+            *shape, steps = inputs.shape
+        lengths = checked_lengths(name, lengths, tuple(shape), steps)
+        inputs, lengths_B = self.in_rows(inputs, lengths)
         with jax.numpy_dtype_promotion("standard"):
-            parameters = jax.tree.leaves(nnx.state(self))
-            dtype = computed_in(*parameters, inputs)
-            if isinstance(self.encoder, nnx.Linear):
-                x_BLH = self.encoder(inputs.astype(dtype))
+            dtype = computed_in(*jax.tree.leaves(nnx.state(self)), inputs)
+            if isinstance(encoder, nnx.Linear):
+                x_BLH = encoder(inputs.astype(dtype))
             else:
-                x_BLH = jnp.take(self.encoder.embedding[...], inputs, axis=0)
+                x_BLH = jnp.take(encoder.embedding[...], inputs, axis=0)
             x_BLH = x_BLH.astype(dtype if self.activations == "float32" else self.activations)
-            x_BLH = apply_blocks(
-                self.blocks,
-                x_BLH,
-                lengths_B,
-                train=train,
-                key=key,
-                remat=self.remat and train,
-            )
-            x_BLH = x_BLH.astype(dtype)
+            how: dict[str, Any] = {"train": train, "key": key, "remat": self.remat and train}
+            x_BLH = apply_blocks(self.blocks, x_BLH, lengths_B, **how).astype(dtype)
             if self.norm is not None:
                 x_BLH = self.norm(x_BLH, lengths_B, train=train, padding=self.norm_padding)
             logits_BK = self.decoder(self.joined(pool(x_BLH, lengths_B, self.pool)))
             return logits_BK.astype(returned_in(inputs, dtype))
-
-    def _checked_reals(self, inputs: ArrayLike) -> Array:
-        assert isinstance(self.encoder, nnx.Linear)
-        return checked_input(
-            type(self).__name__, inputs, "(B, L, d_input)", self.encoder.in_features
-        )
 
     def _checked_ids(self, inputs: ArrayLike) -> Array:
         assert isinstance(self.encoder, nnx.Embed)
@@ -229,6 +186,11 @@ class SequenceClassifier(nnx.Module):
             expected = "(B, 2, L)" if middle else "(B, L)"
             raise ValueError(f"{name}: tokens must be {expected} with L >= 1, got {ids.shape}.")
         return checked_ids(name, "token", ids, self.encoder.num_embeddings, axes)
+
+    @staticmethod
+    def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
+        """From the vector of a sequence to logits."""
+        return linear(d_model, n_classes, rngs)
 
     def in_rows(self, inputs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
         """Inputs and lengths with every sequence on the batch axis."""

@@ -26,7 +26,7 @@ from ssm_jax.analysis.bands import (
 )
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
 from ssm_jax.files import replace_atomically
-from ssm_jax.layers.probe import Probe, probe, probe_of
+from ssm_jax.layers.base import Probe, add_probe
 from ssm_jax.tasks import mean_metrics
 from ssm_jax.train.experiment import Experiment, timed_compile
 from ssm_jax.train.step import TrainState
@@ -118,7 +118,7 @@ class Diagnostics:
 
         def by_taps(params: Any, stats: Any, batch: Any) -> dict[str, jax.Array]:
             model = nnx.merge(experiment.graphdef, params, stats)
-            names = [name for name, module in modules_of(model) if probe(module, L)]
+            names = [name for name, module in modules_of(model) if add_probe(module, L)]
             graphdef, *parts = nnx.split(model, Probe, ...)
             probes, rest = (nnx.to_pure_dict(part) for part in parts)
 
@@ -127,7 +127,7 @@ class Diagnostics:
                 return mean_metrics(experiment.task.train_sums(model, batch, None))["loss"]
 
             layers = dict(modules_of(nnx.merge(graphdef, jax.grad(loss)(probes), rest)))
-            return {name: probe_of(layers[name]) for name in names}
+            return {name: layers[name].probe[...] for name in names}
 
         state = experiment.abstract_state()
         shapes = (state.params, state.stats, batch)

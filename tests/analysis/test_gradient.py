@@ -12,7 +12,7 @@ from ssm_jax.analysis.bands import BANDS, band_bins, gradient_per_band, shares
 from ssm_jax.analysis.spectra import view
 from ssm_jax.kernels.response import pair_sensitivity
 from ssm_jax.layers import S4, S4D, S5
-from ssm_jax.layers.probe import Probe, probe
+from ssm_jax.layers.base import Probe, add_probe
 
 LENGTHS = jnp.array([20, 7, 13])
 
@@ -23,7 +23,7 @@ def loss(layer: nnx.Module) -> jax.Array:
 
 
 def by_taps(layer: nnx.Module, horizon: int) -> jax.Array:
-    assert probe(layer, horizon)
+    assert add_probe(layer, horizon)
     return gradient(layer, Probe)["probe"][...]
 
 
@@ -84,13 +84,13 @@ def test_a_part_is_the_integral_of_t1_over_its_band():
 def test_a_probe_changes_no_number():
     layer = S4D(6, d_state=4, rngs=nnx.Rngs(params=0))
     before = loss(layer)
-    assert probe(layer, 20)
+    assert add_probe(layer, 20)
     assert loss(layer) == before
 
 
 def test_s5_takes_no_probe():
     layer = S5(6, d_state=4, rngs=nnx.Rngs(params=0))
-    assert not probe(layer, 20)
+    assert not add_probe(layer, 20)
     with pytest.raises(ValueError, match="one input per channel"):
         gradient_per_band(view("x", layer), jnp.zeros((2, 6, 20)), 40)
 

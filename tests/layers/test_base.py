@@ -61,6 +61,15 @@ def test_float64_runs_in_every_way_to_the_accuracy_of_float64(name):
 
 
 @each_layer
+def test_a_causal_layer_without_a_filter_steps_with_its_parameters_as_arguments(name):
+    """beta = 0 is then not known, but that there is no filter is."""
+    graphdef, state = nnx.split(causal(name))
+    found = jax.jit(lambda state, u: ways(nnx.merge(graphdef, state), u))(state, inputs())
+    for way, y in found.items():
+        np.testing.assert_allclose(y, found["scan"], rtol=0, atol=2e-6, err_msg=way)
+
+
+@each_layer
 def test_other_types_are_computed_in_float32_and_keep_their_float_type(name):
     layer = causal(name)
     whole = np.rint(4 * inputs())  # exact in every type
