@@ -249,7 +249,7 @@ def recall(kind: str, text: str, said: Mapping[str, Any], folder: Path) -> str:
                 "which is not installed; install it."
             )
         return text
-    path = folder / said["path"]
+    path = Path(os.path.normpath(folder / said["path"]))
     found = Located(text, path.resolve()) if path.is_file() else located(text)
     assert isinstance(found, Located)
     if not found.path.is_file():

@@ -22,6 +22,7 @@ from ssm_jax.sweep.results import DIVERGED, FAILED, Status, status_of
 from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.train.experiment import Experiment, build
 from ssm_jax.train.loop import train_and_evaluate
+from ssm_jax.train.record import check_sources
 from ssm_jax.train.workdir import WorkdirBusy
 
 # A file where a folder of the run is to be, or the reverse
@@ -81,7 +82,9 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
         for number, run in enumerate(runs, start=1):
             if stop.requested:
                 return False
-            path, digest = job.folder / run.name, config_lib.digest(run.config(cfg))
+            path, own = job.folder / run.name, run.config(cfg)
+            digest = config_lib.digest(own)
+            check_sources(own, path)
             if status_of(path, digest).status in ("finished", "diverged"):
                 done += 1
                 continue

@@ -19,9 +19,12 @@ import jax
 
 import ssm_jax
 from ssm_jax import config as config_lib
+from ssm_jax import outside
 from ssm_jax.data.prepare import cpu_count
 from ssm_jax.files import parse_json, write_json
+from ssm_jax.layers import LAYERS
 from ssm_jax.progress import warn
+from ssm_jax.tasks import TASKS
 from ssm_jax.train.workdir import document_checksum
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -128,8 +131,14 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
     Raises:
       ValueError: it has an option that this version lacks, or was changed since.
     """
-    cfg = config_lib.default()
-    known = config_lib.flatten(cfg)
+    sources = record.get("sources", {})
+    names = [str(record["config"].get(key)) for key in config_lib.CHOSEN]
+    task, layer = (
+        outside.recall(kind, name, sources[name], where.parent) if name in sources else name
+        for kind, name in zip(("task", "layer"), names, strict=True)
+    )
+    cfg = config_lib.default(task, layer=layer)
+    known = config_lib.flatten(cfg) | dict(zip(config_lib.CHOSEN, names, strict=True))
     given = {  # JSON has no tuples, and a config has no lists
         key: tuple(value) if isinstance(value, list) else value
         for key, value in record["config"].items()
@@ -147,7 +156,9 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
             f"the options in {where} are not those of this version of ssm_jax: {listed}. "
             f"Evaluate with the version of the run{f', commit {commit}' if commit else ''}."
         )
-    cfg.update_from_flattened_dict(given)
+    cfg.update_from_flattened_dict(
+        {key: value for key, value in given.items() if key not in config_lib.CHOSEN}
+    )
     if (digest := config_lib.digest(cfg)) != record["config_digest"]:
         raise ValueError(
             f"the options in {where} have been changed: their digest is {digest}, that of the run "
@@ -155,6 +166,31 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
         )
     say_new_options(cfg, record, where)
     return cfg.lock()
+
+
+def sources_of(cfg: Any, folder: Path) -> dict[str, Any]:
+    """Where the task and the layer of a config are from, if they are not built in, by name."""
+    named = (("task", cfg.task, TASKS), ("layer", cfg.model.layer, LAYERS))
+    return {
+        name: outside.describe(kind, name, folder)
+        for kind, name, known in named
+        if name not in known
+    }
+
+
+def check_sources(cfg: Any, folder: Path) -> None:
+    """Refuse to continue the run in a folder with a task or layer that has changed since.
+
+    Raises:
+      ValueError: in one line: which file, and what to do.
+    """
+    try:
+        sources = read_record(folder / "record.json").get("sources", {})
+    except (OSError, ValueError):
+        return  # there is none, or it is made again
+    for kind, name in (("task", cfg.task), ("layer", cfg.model.layer)):
+        if name in sources:
+            outside.check_unchanged(kind, name, sources[name], folder)
 
 
 def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:

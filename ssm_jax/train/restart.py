@@ -18,7 +18,13 @@ from ssm_jax.train.checkpoint import CheckpointError, CheckpointStore, ConfigMis
 from ssm_jax.train.checkpoint.manifest import is_number
 from ssm_jax.train.experiment import Experiment
 from ssm_jax.train.logs import sound_lines
-from ssm_jax.train.record import read_record, run_record, say_new_options
+from ssm_jax.train.record import (
+    check_sources,
+    read_record,
+    run_record,
+    say_new_options,
+    sources_of,
+)
 from ssm_jax.train.step import TrainState
 from ssm_jax.train.workdir import (
     FILES,
@@ -78,6 +84,7 @@ def find(
     renamed, and of a log the lines that can be its own are kept. Raises RunDamaged where something
     would be lost, or is not the run's; else as `CheckpointStore.restore_newest`.
     """
+    check_sources(experiment.cfg, workdir.path)
     files, not_done = _read_done(experiment, workdir)
     unreadable: CheckpointError | None = None
     restored: tuple[TrainState, Meta] | None = None
@@ -93,7 +100,7 @@ def find(
         raise unreadable
     if restored is None:
         _check_beginning(experiment, workdir)
-        _write_record(workdir, _new_record(experiment, argv))
+        _write_record(workdir, _new_record(experiment, workdir, argv))
         return experiment.fresh_state(), None, {}
     state, meta = restored
     held = _check_files(workdir, meta, accept_log=accept_log)
@@ -223,10 +230,12 @@ def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str,
     return {name: dict(stamp) for name, stamp in files.items() if name not in faults}
 
 
-def _new_record(experiment: Experiment, argv: Sequence[str]) -> dict[str, Any]:
+def _new_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str]) -> dict[str, Any]:
     dataset = experiment.dataset
     data = {"fingerprint": dataset.fingerprint, **dataset.provenance.as_dict()}
-    return run_record(experiment.cfg, data, argv)
+    record = run_record(experiment.cfg, data, argv)
+    sources = sources_of(experiment.cfg, workdir.path)
+    return {**record, "sources": sources} if sources else record
 
 
 def _write_record(workdir: Workdir, record: dict[str, Any], saved: int | None = None) -> None:
@@ -260,7 +269,7 @@ def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], 
     renamed = ""
     if os.path.lexists(workdir.record):
         renamed = f"; the old one is now {rename_aside(workdir.record, 'damaged').name}"
-    _write_record(workdir, _new_record(experiment, argv), step)
+    _write_record(workdir, _new_record(experiment, workdir, argv), step)
     warn(f"{workdir.record} {fault}, so it was made again from this command{renamed}.")
 
 

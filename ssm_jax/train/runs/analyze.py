@@ -53,8 +53,6 @@ def analyze(
             diagnostics.of(state, gradient=gradient)
             for state in (experiment.fresh_state(), opened.state)
         )
-    if not layer_names(after):
-        raise ValueError(f"the model of {path} has no state space layer to analyze.")
     result = published(
         {
             "name": experiment.cfg.name,

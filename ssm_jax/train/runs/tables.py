@@ -177,6 +177,9 @@ def print_analysis(result: Mapping[str, Any]) -> None:
         console.print(to_screen(("layer", *head), rows, words={0}, plain=True))
 
     console.print(f"{result['name']}: step {result['step']:,}, L = {result['length']:,}")
+    if not layers:
+        console.print("No layer of this model has eigenvalues, so there is nothing to measure.")
+        return
     what = "median of the channels, before > after, by band in rad per sample"
     title = f"Total variation of the transfer function, {what}"
     table(title, bands, lambda entry: _changes(entry, "variation", ".3g"))
