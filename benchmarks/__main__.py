@@ -164,9 +164,9 @@ def check(values: dict[str, Any]) -> None:
     """
     from benchmarks.steps import CPU_BATCHES
     from ssm_jax.layers import LAYERS
-    from ssm_jax.lra.variants import ARMS
+    from ssm_jax.lra.variants import VARIANTS
 
-    for name, known in (("kinds", LAYERS), ("tasks", CPU_BATCHES), ("arms", ARMS)):
+    for name, known in (("kinds", LAYERS), ("tasks", CPU_BATCHES), ("arms", VARIANTS)):
         unknown = [word for word in _words(values[name]) if word not in known]
         if unknown or not _words(values[name]):
             raise ValueError(f"--{name}={values[name]}: choose from {', '.join(known)}.")

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "models": {"layers", "kernels", "options", "jax", "numpy", "flax"},
     "data": {"files", "lock", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
     "lra": {
-        "tasks", "options", "data", "files", "progress", "tables", "config",
+        "tasks", "layers", "options", "outside", "data", "files", "progress", "tables", "config",
         "ml_collections", "numpy", "PIL", "numba", "scipy",
     },
     "tasks": {"models", "layers", "data", "options", "outside", "jax", "flax", "optax"},

@@ -64,7 +64,7 @@ def count(shapes):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize("arm", variants.ARMS)
+@pytest.mark.parametrize("arm", variants.VARIANTS)
 @pytest.mark.parametrize("task", TASKS)
 def test_an_arm_is_valid_named_and_of_the_published_size(task, arm):
     cfg = experiment(task, arm)
@@ -92,7 +92,7 @@ def test_the_matched_baseline_differs_in_alpha_and_beta_alone(task):
     assert (baseline["model.alpha"], baseline["model.beta.init"]) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("arm", variants.ARMS)
+@pytest.mark.parametrize("arm", variants.VARIANTS)
 @pytest.mark.parametrize("task", TASKS)
 def test_small_versions_of_an_arm_are_valid_and_say_what_they_are(task, arm):
     for size in ("smoke", "reduced"):

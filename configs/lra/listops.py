@@ -17,38 +17,43 @@ from ssm_jax.lra import variants
 
 
 def get_config(arg=""):
-    cfg, arm, size = variants.start(arg, "listops")
+    cfg, variant, size = variants.start(arg, "listops")
     cfg.seed = 2222
     cfg.batch_size = 32
-    if arm == "s4":
-        variants.s4(cfg, d_model=256, d_state=2)
-        cfg.model.prenorm = False
-        cfg.train.epochs = 40.0  # 120,000 steps
-        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
-        cfg.schedule.warmup_steps, cfg.schedule.total_steps = 12_000, 120_000
-    elif arm == "s5":
-        variants.s5(
-            cfg, depth=8, d_model=128, ssm_size=16, n_blocks=8, C_init="lecun_normal",
-            gate="half_glu2",
-        )  # fmt: skip
-        cfg.batch_size = 50
-        cfg.train.epochs = 40.0
-        variants.s5_rates(
-            cfg, lr=0.003, ssm_lr=0.001, weight_decay=0.04, optimizer="BfastandCdecay"
-        )
-        cfg.schedule.warmup_steps = 1_920  # one epoch
-    else:
-        variants.s4d(cfg, arm, alpha=3.0)
-        cfg.model.d_model = 128
-        cfg.model.pool = "last"  # inherited from the imdb pipeline (OC-18)
-        cfg.train.epochs = 160.0  # 480,000 steps
-        config_lib.rates(
-            cfg, A=(0.004, 0.0), dt=(0.008, 0.0), beta=(0.01, 0.0), rest=(0.008, 0.03)
-        )  # C and D too (OC-17)
-        cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 150_000
-        cfg.schedule.clamp = False  # as published: past step 150,000 the rate rises again
+    variants.choose(cfg, variant, s4d_ft=s4d_ft, s4=s4, s5=s5)
     variants.early(cfg, accuracy=0.50, epoch=10)
     return variants.finish(cfg, size, reduce)
+
+
+def s4d_ft(cfg):
+    variants.s4d_ft(cfg, alpha=3.0)
+    cfg.model.d_model = 128
+    cfg.model.pool = "last"  # inherited from the imdb pipeline (OC-18)
+    cfg.train.epochs = 160.0  # 480,000 steps
+    config_lib.rates(
+        cfg, A=(0.004, 0.0), dt=(0.008, 0.0), beta=(0.01, 0.0), rest=(0.008, 0.03)
+    )  # C and D too (OC-17)
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 150_000
+    cfg.schedule.clamp = False  # as published: past step 150,000 the rate rises again
+
+
+def s4(cfg):
+    variants.s4(cfg, d_model=256, d_state=2)
+    cfg.model.prenorm = False
+    cfg.train.epochs = 40.0  # 120,000 steps
+    config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 12_000, 120_000
+
+
+def s5(cfg):
+    variants.s5(
+        cfg, depth=8, d_model=128, ssm_size=16, n_blocks=8, C_init="lecun_normal",
+        gate="half_glu2",
+    )  # fmt: skip
+    cfg.batch_size = 50
+    cfg.train.epochs = 40.0
+    variants.s5_rates(cfg, lr=0.003, ssm_lr=0.001, weight_decay=0.04, optimizer="BfastandCdecay")
+    cfg.schedule.warmup_steps = 1_920  # one epoch
 
 
 def reduce(cfg):

@@ -14,34 +14,41 @@ from ssm_jax.lra import variants
 
 
 def get_config(arg=""):
-    cfg, arm, size = variants.start(arg, "retrieval")
+    cfg, variant, size = variants.start(arg, "retrieval")
     cfg.seed = 3333
     cfg.data.source = "official"
     cfg.data.padded_length = 4_000
     cfg.batch_size = 64
-    if arm == "s4":
-        variants.s4(cfg, d_model=256, d_state=2)
-        cfg.train.epochs = 20.0  # 45,960 steps
-        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
-        cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 50_000
-    elif arm == "s5":
-        variants.s5(
-            cfg, d_model=128, ssm_size=256, n_blocks=16, C_init="trunc_standard_normal",
-            gate="half_glu1",
-        )  # fmt: skip
-        cfg.batch_size = 32
-        cfg.train.epochs = 20.0
-        variants.s5_rates(cfg, lr=0.002, ssm_lr=0.001, weight_decay=0.05, dt_global=True)
-        cfg.schedule.warmup_steps = 4_596  # one epoch
-    else:
-        variants.s4d(cfg, arm, alpha=3.0)
-        cfg.model.d_model = 128
-        cfg.train.epochs = 40.0  # 91,920 steps
-        config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.004, 0.0), beta=(0.01, 0.0), rest=(0.004, 0.03))
-        cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 100_000
-        cfg.schedule.clamp = False
+    variants.choose(cfg, variant, s4d_ft=s4d_ft, s4=s4, s5=s5)
     variants.early(cfg, accuracy=0.80, epoch=10)
     return variants.finish(cfg, size, reduce)
+
+
+def s4d_ft(cfg):
+    variants.s4d_ft(cfg, alpha=3.0)
+    cfg.model.d_model = 128
+    cfg.train.epochs = 40.0  # 91,920 steps
+    config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.004, 0.0), beta=(0.01, 0.0), rest=(0.004, 0.03))
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 100_000
+    cfg.schedule.clamp = False
+
+
+def s4(cfg):
+    variants.s4(cfg, d_model=256, d_state=2)
+    cfg.train.epochs = 20.0  # 45,960 steps
+    config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 50_000
+
+
+def s5(cfg):
+    variants.s5(
+        cfg, d_model=128, ssm_size=256, n_blocks=16, C_init="trunc_standard_normal",
+        gate="half_glu1",
+    )  # fmt: skip
+    cfg.batch_size = 32
+    cfg.train.epochs = 20.0
+    variants.s5_rates(cfg, lr=0.002, ssm_lr=0.001, weight_decay=0.05, dt_global=True)
+    cfg.schedule.warmup_steps = 4_596  # one epoch
 
 
 def reduce(cfg):

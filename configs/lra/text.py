@@ -16,35 +16,42 @@ from ssm_jax.lra import variants
 
 
 def get_config(arg=""):
-    cfg, arm, size = variants.start(arg, "text")
+    cfg, variant, size = variants.start(arg, "text")
     cfg.seed = 3333
     cfg.data.source = "official"
     cfg.data.padded_length = 4_096
-    if arm == "s4":
-        variants.s4(cfg, d_model=256, d_state=2)
-        cfg.batch_size = 16
-        cfg.train.epochs = 32.0  # 50,000 steps
-        config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
-        cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 50_000
-    elif arm == "s5":
-        variants.s5(
-            cfg, d_model=256, ssm_size=192, n_blocks=12, C_init="lecun_normal", gate="half_glu2",
-            dropout=0.1,
-        )  # fmt: skip
-        cfg.batch_size = 50
-        cfg.train.epochs = 35.0  # 17,500 steps
-        variants.s5_rates(cfg, lr=0.004, ssm_lr=0.001, weight_decay=0.07, dt_global=True)
-        cfg.schedule.warmup_steps = 0
-    else:
-        variants.s4d(cfg, arm, alpha=5.0)
-        cfg.model.d_model = 256
-        cfg.batch_size = 32
-        cfg.train.epochs = 200.0  # 156,200 steps
-        config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.01, 0.0), beta=(0.01, 0.0), rest=(0.01, 0.05))
-        cfg.schedule.warmup_steps, cfg.schedule.total_steps = 2_000, 20_000
-        cfg.schedule.clamp = False  # as published: 8.57 half periods
+    variants.choose(cfg, variant, s4d_ft=s4d_ft, s4=s4, s5=s5)
     variants.early(cfg, accuracy=0.80, epoch=10)
     return variants.finish(cfg, size, reduce)
+
+
+def s4d_ft(cfg):
+    variants.s4d_ft(cfg, alpha=5.0)
+    cfg.model.d_model = 256
+    cfg.batch_size = 32
+    cfg.train.epochs = 200.0  # 156,200 steps
+    config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.01, 0.0), beta=(0.01, 0.0), rest=(0.01, 0.05))
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 2_000, 20_000
+    cfg.schedule.clamp = False  # as published: 8.57 half periods
+
+
+def s4(cfg):
+    variants.s4(cfg, d_model=256, d_state=2)
+    cfg.batch_size = 16
+    cfg.train.epochs = 32.0  # 50,000 steps
+    config_lib.rates(cfg, A=(0.001, 0.0), B=(0.001, 0.0), dt=(0.01, 0.0), rest=(0.01, 0.05))
+    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5_000, 50_000
+
+
+def s5(cfg):
+    variants.s5(
+        cfg, d_model=256, ssm_size=192, n_blocks=12, C_init="lecun_normal", gate="half_glu2",
+        dropout=0.1,
+    )  # fmt: skip
+    cfg.batch_size = 50
+    cfg.train.epochs = 35.0  # 17,500 steps
+    variants.s5_rates(cfg, lr=0.004, ssm_lr=0.001, weight_decay=0.07, dt_global=True)
+    cfg.schedule.warmup_steps = 0
 
 
 def reduce(cfg):

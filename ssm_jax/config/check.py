@@ -139,7 +139,10 @@ def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
             )
             return
         yield from _layer_faults(model, layer, takes)
-    yield from _unread(cfg, task, network, takes)
+    flat, standard = flatten(cfg), rows(cfg)
+    for key, why in unread(cfg):
+        usual = standard[key].default
+        yield f"{key}={flat[key]!r} is not read with {why}; leave it at {usual!r}."
 
 
 def _layer_faults(model: ConfigDict, layer: Any, takes: Collection[str]) -> Iterator[str]:
@@ -178,17 +181,19 @@ def _layer_faults(model: ConfigDict, layer: Any, takes: Collection[str]) -> Iter
         yield from layer.faults(model.to_dict())
 
 
-def _unread(
-    cfg: ConfigDict, task: Task, network: Collection[str], takes: Collection[str]
-) -> Iterator[str]:
-    """Options of the model that were set, and that neither its network nor its layer takes."""
-    from ssm_jax.layers import section_of
+def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Options of the model that were set, and why they have no effect: "model.layer='s4d'"."""
+    from ssm_jax.layers import find_layer, section_of  # imports JAX
+    from ssm_jax.models import SequenceClassifier
 
-    model, flat = cfg.model, flatten(cfg)
+    model, flat, task = cfg.model, flatten(cfg), find_task(cfg.task)
+    network = parameters_of(task.network or SequenceClassifier)
+    takes: Collection[str] = ()
     section, why = "", f"task={cfg.task!r}"
     unless: dict[str, str] = {}
     if "layer" in network:
-        section, why = section_of(model.layer), f"model.layer={model.layer!r}"
+        takes, section = parameters_of(find_layer(model.layer)), section_of(model.layer)
+        why = f"model.layer={model.layer!r}"
         if not _is_discrete(model.init):
             unless["init_seed"] = f"model.init={model.init!r}"
         if model.discretization == "none":
@@ -202,10 +207,7 @@ def _unread(
         name = argument.get(key, "")
         read = name in network or name in takes or key.startswith(f"model.{section}.")
         if not read or name in unless:
-            yield (
-                f"{key}={flat[key]!r} is not read with {unless.get(name, why) if read else why}; "
-                f"leave it at {row.default!r}."
-            )
+            yield key, unless.get(name, why) if read else why
 
 
 def _is_discrete(init: str) -> bool:

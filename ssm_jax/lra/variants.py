@@ -1,11 +1,13 @@
-"""What the layers of the Long Range Arena experiments have in common over all tasks.
+"""Network and layers of the Long Range Arena experiments, as far as all tasks share them.
 
-An experiment file chooses an arm and adds what the task itself needs:
+An experiment file has a function for each variant and adds what its task needs:
 
     s4d_ft  S4D with tuned frequency bias: alpha, learned beta (arXiv:2410.02035, official code)
     s4d     the same with alpha = 1 and without filter: what alpha and beta are worth at one budget
     s4      S4 with HiPPO-LegS (arXiv:2111.00396, configuration v4 of the official code)
     s5      S5 (arXiv:2208.04933, official run scripts)
+
+The name of any other layer (see `layers.find_layer`) is a variant as well: that of s4d, with it.
 """
 
 from __future__ import annotations
@@ -16,17 +18,63 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config import rates
+from ssm_jax.config.check import unread
+from ssm_jax.options import parameters_of
+from ssm_jax.outside import Unknown
 
-ARMS = ("s4d_ft", "s4d", "s4", "s5")
+VARIANTS = ("s4d_ft", "s4d", "s4", "s5")
 SIZES = ("full", "smoke", "reduced")
+OWN = ("init", "discretization", "real_transform", "dt_transform")  # a layer knows best
 
 
 def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
-    """The defaults under the name lra/TASK:ARM, and the arm and the size that `arg` asks for."""
-    chosen = config_lib.parse_arg(arg, arm=ARMS, size=SIZES)
-    cfg = config_lib.default()
-    cfg.name, cfg.task = f"lra/{task}:{chosen['arm']}", task
-    return cfg, chosen["arm"], chosen["size"]
+    """The defaults under the name lra/TASK:VARIANT, and the variant and the size of `arg`."""
+    words = [word.removeprefix("variant=") for word in arg.split(",") if word]
+    known = {*VARIANTS, *SIZES, *(f"size={size}" for size in SIZES)}
+    layer = next((word for word in words if word not in known and _is_layer(word)), "")
+    rest = [word for word in words if word != layer]
+    chosen = config_lib.parse_arg(",".join(rest), variant=VARIANTS, size=SIZES)
+    variant = layer or chosen["variant"]
+    cfg = config_lib.default(task)
+    cfg.name = f"lra/{task}:{variant.rpartition(':')[2]}"
+    return cfg, variant, chosen["size"]
+
+
+def _is_layer(word: str) -> bool:
+    from ssm_jax.layers import find_layer  # imports JAX
+
+    try:
+        return find_layer(word) is not None
+    except Unknown:
+        return False
+
+
+def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None]) -> None:
+    """Make a config that of a variant; `tuned` makes it that of s4d_ft, s4 and s5 in its task.
+
+    Raises:
+      ValueError: the task has no such variant.
+    """
+    if variant in tuned:
+        tuned[variant](cfg)
+        return
+    tuned["s4d_ft"](cfg)
+    cfg.model.alpha, cfg.model.beta.learn = 1.0, False
+    if variant not in VARIANTS:
+        _replace_layer(cfg, variant)
+    elif variant != "s4d":
+        raise ValueError(f"the task {cfg.task} has no variant {variant}; choose another.")
+
+
+def _replace_layer(cfg: ConfigDict, layer: str) -> None:
+    """Put another layer into a network, parametrized as its constructor is by default."""
+    from ssm_jax.layers import find_layer  # imports JAX
+
+    config_lib.override(cfg, {"model.layer": layer})
+    takes, rows = parameters_of(find_layer(layer)), config_lib.rows(cfg)
+    own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
+    cfg.update_from_flattened_dict({k: v for k, v in own.items() if isinstance(v, str)})
+    cfg.update_from_flattened_dict({key: rows[key].default for key, _ in unread(cfg)})
 
 
 def finish(cfg: ConfigDict, size: str, reduce: Callable[[ConfigDict], None]) -> ConfigDict:
@@ -40,12 +88,9 @@ def finish(cfg: ConfigDict, size: str, reduce: Callable[[ConfigDict], None]) -> 
 def shorten(
     cfg: ConfigDict, notes: str, *, batch_size: int, epochs: float, warmup_steps: int
 ) -> None:
-    """Four blocks of 64 channels, and a schedule that ends with the training.
+    """Take four blocks of 64 channels, and a schedule that ends with the training.
 
-    Args:
-      cfg: changed.
-      notes: what is reduced, kept in every result.
-      batch_size, epochs, warmup_steps: of the reduced training.
+    `notes`: what is reduced, kept in every result.
     """
     cfg.notes = f"Reduced: {notes} Not comparable with LRA."
     cfg.model.depth, cfg.model.d_model = 4, 64
@@ -56,25 +101,20 @@ def shorten(
     cfg.reference.accuracy = 0.0
 
 
-def s4d(cfg: ConfigDict, arm: str, *, alpha: float) -> None:
-    """Layers of the arms s4d_ft and s4d; 64 conjugate pairs per channel (OC-1)."""
+def s4d_ft(cfg: ConfigDict, *, alpha: float) -> None:
+    """Set what s4d_ft has in all tasks; 64 conjugate pairs per channel (OC-1)."""
     model = cfg.model
     model.layer, model.init = "s4d", "s4d_lin"
     model.depth, model.d_state = 6, 64
-    model.alpha = alpha if arm == "s4d_ft" else 1.0  # freqscale
-    model.beta.learn = arm == "s4d_ft"
-    model.beta.init = 0.0  # OC-10: learned, from 0
+    model.alpha = alpha  # freqscale
+    model.beta.learn, model.beta.init = True, 0.0  # OC-10: learned, from 0
     model.dt_min, model.dt_max = 1e-3, 1e-1
 
 
 def s4(cfg: ConfigDict, *, d_model: int, d_state: int, n_ssm: int = 1) -> None:
-    """Layers of the arm s4: NPLR HiPPO-LegS, bilinear, no filter, mean pooling.
+    """Set what s4 has in all tasks: NPLR HiPPO-LegS, bilinear, no filter, mean pooling.
 
-    Args:
-      cfg: changed.
-      d_model: H.
-      d_state: conjugate pairs, half of the N that S4's configurations give.
-      n_ssm: distinct sets of A, B.
+    `d_state`: conjugate pairs, half of the N that S4's configurations give.
     """
     model = cfg.model
     model.layer, model.init, model.discretization = "s4", "legs", "bilinear"
@@ -96,15 +136,10 @@ def s5(
     dropout: float = 0.0,
     norm_momentum: float = 0.05,
 ) -> None:
-    """Layers of the arm s5: MIMO, HiPPO-N in blocks, ZOH, BatchNorm, half-GLU, mean pooling.
+    """Set what s5 has in all tasks: MIMO, HiPPO-N in blocks, ZOH, BatchNorm, half-GLU, mean pool.
 
-    Args:
-      cfg: changed.
-      d_model: H.
-      ssm_size: P, of which conjugate symmetry stores half.
-      n_blocks: J.
-      C_init, gate, depth, dropout: as the options of the same name.
-      norm_momentum: 1 - bn_momentum of the run scripts, whose default is 0.95.
+    `ssm_size`: P, of which conjugate symmetry stores half; `n_blocks`: J; `norm_momentum`:
+    1 - bn_momentum of the run scripts, whose default is 0.95.
     """
     model = cfg.model
     model.layer, model.init, model.discretization = "s5", "legs", "zoh"
@@ -128,16 +163,10 @@ def s5_rates(
     optimizer: str = "standard",
     dt_global: bool = False,
 ) -> None:
-    """Parameter groups of S5's run scripts: Lambda, dt and norms at ssm_lr without decay.
+    """Set the rates of S5's run scripts: Lambda, dt and norms at ssm_lr without decay, all else lr.
 
-    Args:
-      cfg: changed.
-      lr: of all else, with weight decay.
-      ssm_lr: of the state space parameters.
-      weight_decay: of the groups that have one.
-      optimizer: opt_config: "standard" has B at ssm_lr without decay, "BandCdecay" at ssm_lr with
-        decay, "BfastandCdecay" at lr with decay.
-      dt_global: dt at lr with decay.
+    `optimizer` is opt_config: "standard" has B at ssm_lr without decay, "BandCdecay" at ssm_lr with
+    decay, "BfastandCdecay" at lr with decay; `dt_global`: dt at lr with decay.
     """
     ssm, rest = (ssm_lr, 0.0), (lr, weight_decay)
     B = {"standard": ssm, "BandCdecay": (ssm_lr, weight_decay), "BfastandCdecay": rest}[optimizer]
