@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import bias, figures, measured
+from readme import bias, figures, measured, options
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -43,6 +43,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": measured.ablation,
     "spectrum": measured.spectrum,
     "windows": measured.windows,
+    "options": options.options,
 }
 
 

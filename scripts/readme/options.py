@@ -1,0 +1,60 @@
+"""The page of all options, from their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ssm_jax.layers import LAYERS
+from ssm_jax.models import SequenceClassifier
+from ssm_jax.options import OPTIONS, SECTIONS, Option, argument, parameters_of
+from ssm_jax.tables import Columns, cells, to_markdown
+from ssm_jax.tasks import TASKS, find_task
+
+Row = tuple[str, Option, str]  # key, row, who reads it
+
+COLUMNS: Columns = {
+    "option": lambda row: f"`{row[0]}`",
+    "default": lambda row: f"`{row[1].default!r}`",
+    "meaning": lambda row: row[1].help.replace("|", r"\|"),
+    "read by": lambda row: row[2],
+}
+
+
+def _readers(key: str) -> str:
+    """The layers that take an option of the model; the network alone; or the run."""
+    parts = key.split(".")
+    if parts[0] != "model":
+        return "every run"
+    if len(parts) == 3 and parts[1] in LAYERS:
+        return parts[1]
+    if key in ("model.layer", "model.beta.filter"):
+        return "every layer"
+    name = argument(key)
+    layers = [layer for layer, made in LAYERS.items() if name in parameters_of(made)]
+    if name in parameters_of(SequenceClassifier) or name == "d_model":
+        return "the network"
+    return "every layer" if len(layers) == len(LAYERS) else ", ".join(layers)
+
+
+def _rows() -> Iterator[Row]:
+    for key, row in OPTIONS.items():
+        yield key, row, _readers(key)
+    own: dict[str, tuple[Option, list[str]]] = {}
+    for name in TASKS:
+        for key, row in find_task(name).options.items():
+            own.setdefault(key, (row, []))[1].append(name)
+    for key, (row, names) in own.items():
+        yield key, row, "task " + ", ".join(names)
+
+
+def options() -> str:
+    """A table for each section of the options."""
+    sections: dict[str, list[Row]] = {}
+    for row in _rows():
+        sections.setdefault(row[0].rpartition(".")[0], []).append(row)
+    parts = []
+    for section, rows in sorted(sections.items(), key=lambda item: (item[0].count("."), item[0])):
+        about = f": {SECTIONS[section]}" if section in SECTIONS else ""
+        heading = f"## `{section}`{about}" if section else "## The run"
+        parts.append(f"{heading}\n\n{to_markdown(COLUMNS, cells(COLUMNS, rows))}")
+    return "\n" + "\n".join(parts) + "\n"
