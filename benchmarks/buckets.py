@@ -1,4 +1,4 @@
-"""What several padded lengths of a batch save in an epoch of a data set."""
+"""Time that several padded lengths of a batch save in an epoch of a data set."""
 
 from __future__ import annotations
 

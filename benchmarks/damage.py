@@ -219,7 +219,7 @@ def _stop(experiment: Experiment, path: Path, at: int) -> None:
 
 
 def _outcome(experiment: Experiment, path: Path, reference: Path) -> tuple[str, str]:
-    """What the same command makes of a spoilt run, and the line it says."""
+    """Give a spoilt run the same command: its outcome, and the line it says."""
     if fault := _reading(experiment, path):
         return f"WRONG: {fault}", ""
     before = _contents(path)
@@ -312,7 +312,7 @@ def _lost(before: dict[str, bytes | str], path: Path) -> list[str]:
 
 
 def _reading(experiment: Experiment, path: Path) -> str | None:
-    """What of a spoilt run cannot be read, if that is no line for people."""
+    """Read a spoilt run: the error, if it is no line for people."""
     try:
         record = read_record(path / "record.json")
         config_of(record, path / "record.json")
@@ -344,7 +344,7 @@ def _refused(experiment: Experiment) -> Iterator[tuple[str, int]]:
 def starved(
     experiment: Experiment, path: Path, reference: Path, name: str, number: int
 ) -> tuple[str, str]:
-    """What comes of a run whose n-th write of a file finds the disk full, and then has room."""
+    """Train with a disk that is full at the n-th write of a file and then has room: the outcome."""
     said = io.StringIO()
     line = ""
     with _full_disk(name, number), contextlib.redirect_stderr(said):

@@ -1,4 +1,4 @@
-"""What the machine could do at best: the passes that no convolution layer can do without.
+"""The machine's best: the passes that no convolution layer can do without.
 
 The floor of a layer's forward and backward pass is, at the speeds of the same run, all FFTs (of the
 input, the output and their gradients, of the kernel and its gradient), six spectral arrays at the
@@ -26,7 +26,7 @@ _PRODUCT_SIZE = 2048
 
 
 def passes(batch: int, length: int, channels: int) -> dict[str, Callable[[], Array]]:
-    """What has to be timed for the floor of a layer."""
+    """Passes to time for the floor of a layer, by name."""
     return {
         FFTS: fft_passes(batch, length, channels),
         KERNEL_FFTS: kernel_fft_passes(length, channels),
@@ -46,7 +46,7 @@ def layer_seconds(times: Times, flops: float) -> list[float]:
 
 
 def kernel_flops(length: int, channels: int, modes: int) -> float:
-    """Of the three products of two kernels (kernels/diagonal.py), forward and backward."""
+    """Operations of the three products of two kernels (kernels/diagonal.py), both ways."""
     return 3 * 2.0 * channels * 2 * modes * 2 * length
 
 

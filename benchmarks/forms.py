@@ -21,7 +21,7 @@ Function = Callable[..., Array]
 
 
 def blocked_powers(A_HN: Array, C_CHN: Array, dt_H: Array, length: int) -> Array:
-    """What the layers use, and the FFT that they take of it."""
+    """The form that the layers use, and the FFT that they take of it."""
     return jnp.fft.rfft(s4d_kernel(A_HN, C_CHN, dt_H, length), 2 * length)
 
 
@@ -84,7 +84,7 @@ def two_sided(
 def time_blocks(
     A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, tied_H2N: Array, dt_H: Array, length: int
 ) -> Array:
-    """What the S4 layer uses. It needs no C that is tied to the length."""
+    """The form that the S4 layer uses. It needs no C that is tied to the length."""
     del tied_H2N
     return dplr_kernel(A_HN, P_HN, B_HN, C_HN, dt_H, length)
 

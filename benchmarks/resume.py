@@ -91,7 +91,7 @@ def newest_leaves(workdir: Path) -> tuple[int, dict[str, Any]]:
 
 
 def compare(reference: Path, killed: Path) -> dict[str, Any]:
-    """What is equal to the bit between two finished runs."""
+    """Compare two finished runs bit by bit."""
     lines = [(path / "metrics.jsonl").read_bytes() for path in (reference, killed)]
     tests = [
         json.loads((path / "summary.json").read_text())["test"] for path in (reference, killed)

@@ -13,7 +13,7 @@ from ssm_jax import config
 from ssm_jax.config import check as config_check
 from ssm_jax.init import DT_TRANSFORMS, INITS, REAL_TRANSFORMS
 from ssm_jax.init.mimo import C_INITS
-from ssm_jax.kernels.discretize import DISCRETIZATIONS
+from ssm_jax.kernels.discretize import DISCRETIZE
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.filter import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
@@ -149,7 +149,7 @@ def test_the_choices_of_a_config_are_those_of_the_program():
     for key, values in (
         ("real_transform", REAL_TRANSFORMS),
         ("dt_transform", DT_TRANSFORMS),
-        ("discretization", DISCRETIZATIONS),
+        ("discretization", tuple(DISCRETIZE)),
         ("activations", ("float32", "bfloat16")),
         ("s4d.input_norm", ("none", "lru")),
         ("s5.C_init", C_INITS),

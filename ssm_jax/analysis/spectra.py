@@ -156,9 +156,9 @@ def _root_of_squares(
 ) -> np.ndarray:
     """The norms (H, F) of the rows of C (s - A)^-1 B, the conjugate modes included."""
     assert layer.B_NH is not None
-    both_A, weight, B = (np.concatenate([x, x.conj()]) for x in (layer.A_HN, weight_N1, layer.B_NH))
+    A_2N, weight, B = (np.concatenate([x, x.conj()]) for x in (layer.A_HN, weight_N1, layer.B_NH))
     C = np.concatenate([C_HN, C_HN.conj()], axis=1) / 2
-    answers_F = weight / (1j * np.concatenate([s_NF, s_NF]) - both_A)
+    answers_F = weight / (1j * np.concatenate([s_NF, s_NF]) - A_2N)
     rows = [np.linalg.norm((C * answer[None, :]) @ B, axis=1) for answer in answers_F.T]
     return np.stack(rows, axis=1)
 

@@ -1,10 +1,7 @@
-"""The type that kernels and layers compute in, and the one that they return.
+"""The types that kernels and layers compute in and return; lengths of sequences, and padding.
 
-One rule for all: float64 where an argument has 64 bits, else float32; so 16-bit floats, integers
-and booleans are computed in float32. What is made of an input has the input's float type; of
-integers and booleans that which was computed in.
-
-Lengths of the sequences of a padded batch: what they may be, and which steps are real.
+Computed in float64 where an argument has 64 bits, else in float32: also 16-bit floats, integers and
+booleans. What is made of an input has its float type; of integers and booleans the computed one.
 """
 
 from __future__ import annotations
@@ -28,27 +25,36 @@ COUNTS = ("lengths_B", "bins_F")  # integers that stay integers
 
 
 def in_one_type(function: Call) -> Call:
-    """A decorator: arrays of any types are computed in one, and returned as the rule above says.
+    """A decorator: arrays of any types are computed in one, and returned as said above.
 
-    The input is an argument u, else the first one where that is real. Complex results have the
-    complex type that was computed in.
+    The input is an argument u, else the first one where that is real. Complex results keep the
+    computed type.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
         numbers = {
             name: x
-            for name, x in given.arguments.items()
+            for name, x in bound.arguments.items()
             if isinstance(x, Array | np.ndarray | Phase) and name not in COUNTS
         }
-        types = {name: _type(x) for name, x in numbers.items()}
+        # As JAX arrays: without x64 never of 64 bits.
+        types = {
+            name: jax.dtypes.canonicalize_dtype(x.rest.dtype if isinstance(x, Phase) else x.dtype)
+            for name, x in numbers.items()
+        }
         real = computed_in(*types.values())
-        given.arguments.update({name: _cast(x, real) for name, x in numbers.items()})
+        for name, x in numbers.items():
+            if isinstance(x, Phase):
+                bound.arguments[name] = Phase(x.ticks, jnp.asarray(x.rest, real))
+            else:
+                kind = complex_of(real) if jnp.iscomplexobj(x) else real
+                bound.arguments[name] = jnp.asarray(x, kind)
         # Reals times complex numbers are meant, whatever the user's setting is.
         with jax.numpy_dtype_promotion("standard"):
-            result = function(*given.args, **given.kwargs)
+            result = function(*bound.args, **bound.kwargs)
         of_input = [t for name, t in types.items() if name.startswith("u_")] or [*types.values()]
         returned = returned_in(of_input[0] if of_input else real, real)
         return jax.tree.map(
@@ -64,63 +70,15 @@ def computed_in(*types: Any) -> np.dtype:
     return jnp.dtype(jnp.float64 if is_wide else jnp.float32)
 
 
-def returned_in(given: Any, computed: Any) -> np.dtype:
+def returned_in(type_of_input: Any, computed: Any) -> np.dtype:
     """The float type of what is made of an input of a type."""
-    return jnp.dtype(given if jnp.issubdtype(given, jnp.floating) else computed)
+    floating = jnp.issubdtype(type_of_input, jnp.floating)
+    return jnp.dtype(type_of_input if floating else computed)
 
 
 def complex_of(real: Any) -> np.dtype:
     """complex64 of float32, complex128 of float64."""
     return jnp.dtype(jnp.complex128 if real == jnp.float64 else jnp.complex64)
-
-
-def _type(x: Array | np.ndarray | Phase) -> np.dtype:
-    """Its type as a JAX array: without x64 never one of 64 bits."""
-    return jax.dtypes.canonicalize_dtype(x.rest.dtype if isinstance(x, Phase) else x.dtype)
-
-
-def _cast(x: Any, real: np.dtype) -> Any:
-    """As real or complex numbers of that type."""
-    if isinstance(x, Phase):
-        return Phase(x.ticks, jnp.asarray(x.rest, real))
-    return jnp.asarray(x, complex_of(real) if jnp.iscomplexobj(x) else real)
-
-
-def checked_lengths(
-    owner: str, lengths: ArrayLike | None, shape: tuple[int, ...], length: int
-) -> Array | None:
-    """Lengths as int32 in 0..L, of this shape; None stays None, which means L.
-
-    Args:
-      owner: who asks, for the message.
-      lengths: integers of any type, in a JAX or NumPy array, a list or a tuple. 0 is a sequence
-        without a step. Values outside 0..L are refused where they are known; where they are traced
-        they count as the nearer of 0 and L.
-      shape: what the array must have, (B,).
-      length: L.
-
-    Raises:
-      TypeError: for numbers that are no integers.
-      ValueError: for another shape, or a known value outside 0..L.
-    """
-    if lengths is None:
-        return None
-    array = _as_array(owner, lengths)
-    if array.shape != shape:
-        raise ValueError(f"{owner}: lengths must have the shape {shape}, got {array.shape}.")
-    if not jnp.issubdtype(array.dtype, jnp.integer) and array.size:
-        raise TypeError(f"{owner}: lengths must be integers, got {array.dtype}.")
-    known = known_values(array)
-    if known is not None:
-        wrong = (known < 0) | (known > length)
-        if wrong.any():
-            place = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise ValueError(
-                f"{owner}: lengths must be in 0..{length}, the steps of the input; "
-                f"got {known[place]} for example {', '.join(map(str, place))}."
-            )
-        return jnp.asarray(known.astype(np.int32))
-    return clipped(jnp.asarray(array), 0, length)
 
 
 def known_values(array: ArrayLike) -> np.ndarray | None:
@@ -144,17 +102,39 @@ def clipped(array: Array, low: int, high: int) -> Array:
     return array.astype(jnp.int32)
 
 
-def real_steps(lengths_B: Array, length: int) -> Array:
-    """Boolean (B, L): true where a step is not padding. The lengths are int32, see above."""
-    return jnp.arange(length, dtype=lengths_B.dtype)[None, :] < lengths_B[:, None]
+def checked_lengths(
+    owner: str, lengths: ArrayLike | None, shape: tuple[int, ...], length: int
+) -> Array | None:
+    """Lengths of padded sequences as int32 in 0..L, of this shape; None stays None, which means L.
 
+    Args:
+      owner: who asks, for the message.
+      lengths: integers of any type, in an array, a list or a tuple; 0 is a sequence without a step.
+        Traced values outside 0..L count as the nearer of 0 and L.
+      shape: what the array must have, (B,).
+      length: L.
 
-def without_padding(u_BLH: Array, lengths_B: Array | None) -> Array:
-    """The input with zeros from lengths_B on; whatever stands there, NaN too, cannot leak."""
-    if lengths_B is None:
-        return u_BLH
-    real_BL1 = real_steps(lengths_B, u_BLH.shape[1])[:, :, None]
-    return jnp.where(real_BL1, u_BLH, jnp.zeros_like(u_BLH))
+    Raises:
+      TypeError: for numbers that are no integers.
+      ValueError: for another shape, or a known value outside 0..L.
+    """
+    if lengths is None:
+        return None
+    array = _as_array(owner, lengths)
+    if array.shape != shape:
+        raise ValueError(f"{owner}: lengths must have the shape {shape}, got {array.shape}.")
+    if not jnp.issubdtype(array.dtype, jnp.integer) and array.size:
+        raise TypeError(f"{owner}: lengths must be integers, got {array.dtype}.")
+    known = known_values(array)
+    if known is None:
+        return clipped(jnp.asarray(array), 0, length)
+    wrong = np.argwhere((known < 0) | (known > length))
+    if len(wrong):
+        raise ValueError(
+            f"{owner}: lengths must be in 0..{length}, the steps of the input; "
+            f"got {known[tuple(wrong[0])]} for example {', '.join(map(str, wrong[0]))}."
+        )
+    return jnp.asarray(known.astype(np.int32))
 
 
 def _as_array(owner: str, lengths: ArrayLike) -> Array | np.ndarray:
@@ -167,3 +147,16 @@ def _as_array(owner: str, lengths: ArrayLike) -> Array | np.ndarray:
         return np.asarray(lengths)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{owner}: lengths must be one array of integers: {error}") from None
+
+
+def real_steps(lengths_B: Array, length: int) -> Array:
+    """Boolean (B, L): true where a step is not padding. The lengths are int32, see above."""
+    return jnp.arange(length, dtype=lengths_B.dtype)[None, :] < lengths_B[:, None]
+
+
+def without_padding(u_BLH: Array, lengths_B: Array | None) -> Array:
+    """The input with zeros from lengths_B on; whatever stands there, NaN too, cannot leak."""
+    if lengths_B is None:
+        return u_BLH
+    real_BL1 = real_steps(lengths_B, u_BLH.shape[1])[:, :, None]
+    return jnp.where(real_BL1, u_BLH, jnp.zeros_like(u_BLH))

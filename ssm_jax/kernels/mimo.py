@@ -22,18 +22,6 @@ from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 
 
-def to_modes(u_BLH: Array, B_NH: Array) -> Array:
-    """B u of a real input as v_BL2N: real parts, then imaginary ones."""
-    B_2NH = jnp.stack([B_NH.real, B_NH.imag])
-    return jnp.einsum("blh,cnh->blcn", u_BLH, B_2NH, precision=_FULL)
-
-
-def read_out(x_BL2N: Array, C_HN: Array) -> Array:
-    """Real y_BLH = Re C x, of x as real and imaginary parts."""
-    C_H2N = jnp.stack([C_HN.real, -C_HN.imag], axis=1)
-    return jnp.einsum("blcn,hcn->blh", x_BL2N, C_H2N, precision=_FULL)
-
-
 @on_any_mesh("BLH")
 @in_one_type
 def mimo_scan(
@@ -45,7 +33,7 @@ def mimo_scan(
     *,
     method: str = "auto",
 ) -> Array:
-    """y = Re C x, from a zero state.
+    """y_BLH = Re C x, from a zero state.
 
     Args:
       u_BLH: real input.
@@ -53,9 +41,6 @@ def mimo_scan(
       B_bar_NH: complex input matrix of a step.
       C_CHN: complex read-out: forward, then reverse if C = 2.
       method: of `diagonal_scan`.
-
-    Returns:
-      y_BLH.
 
     Raises:
       ValueError: if a shape does not fit, or the method is unknown.
@@ -88,19 +73,10 @@ def mimo_conv(
 
         x_l = A_bar x_{l-1} + B_bar (u_l - A_bar^L u_{l-L}),
 
-    so this too is a scan, over 2L steps. Only the gain takes FFTs, of the H outputs. With the
-    modes in the frequency domain a gradient takes twice the processor time (350 against 160 ms on
-    two CPU cores: B = 4, L = 2048, H = 128, N = 64).
-
-    Args:
-      gain_HF: real factor on the spectrum of each output channel, on the F = L + 1 bins of a real
-        FFT of length 2L. The others: as in `mimo_scan`.
-
-    Returns:
-      y_BLH.
-
-    Raises:
-      ValueError: if a shape does not fit, or the method is unknown.
+    so this too is a scan, over 2L steps. Only the gain takes FFTs, of the H outputs: with the modes
+    in the frequency domain a gradient takes twice the processor time (350 against 160 ms on two CPU
+    cores: B = 4, L = 2048, H = 128, N = 64). gain_HF is a real factor on the spectrum of each
+    output channel, on the F = L + 1 bins of a real FFT of length 2L.
     """
     _check(u_BLH, z_N, B_bar_NH, C_CHN)
     _, L, H = u_BLH.shape
@@ -112,7 +88,7 @@ def mimo_conv(
     v_BL2N = to_modes(u_BLH, B_bar_NH)
     ending_BL2N = to_modes(u_BLH, -power(z_N, phase_N, L)[:, None] * B_bar_NH)
     v_BL2N, ending_BL2N = materialize((v_BL2N, ending_BL2N), z_N.real[0])
-    steps_BM2N = jnp.concatenate([v_BL2N, ending_BL2N], axis=1)  # M = 2L
+    steps_BM2N = jnp.concatenate([v_BL2N, ending_BL2N], axis=1)
     y_BMH = read_out(scan_parts(z_N, phase_N, steps_BM2N, method=method), C_CHN[0])
     if C_CHN.shape[0] == 2:  # from step L - 1 down to step -L, which on the circle is L
         steps_BM2N = jnp.concatenate([ending_BL2N, v_BL2N], axis=1)
@@ -120,7 +96,24 @@ def mimo_conv(
         # Turned here, and not in the outputs: their sum with the others would be taken while they
         # are transposed for the FFT, and slowly.
         y_BMH += read_out(jnp.concatenate([x_BM2N[:, L:], x_BM2N[:, :L]], axis=1), C_CHN[1])
-    return per_device(_filter, y_BMH, gain_HF)
+
+    def filtered(y_BMH: Array, gain_HF: Array) -> Array:
+        Y_BHF = of_rows(jnp.fft.rfft, jnp.swapaxes(y_BMH, 1, 2), 2 * L) * gain_HF[None]
+        return jnp.swapaxes(of_rows(jnp.fft.irfft, Y_BHF, 2 * L)[..., :L], 1, 2)
+
+    return per_device(filtered, y_BMH, gain_HF)
+
+
+def to_modes(u_BLH: Array, B_NH: Array) -> Array:
+    """B u of a real input as v_BL2N: real parts, then imaginary ones."""
+    B_2NH = jnp.stack([B_NH.real, B_NH.imag])
+    return jnp.einsum("blh,cnh->blcn", u_BLH, B_2NH, precision=_FULL)
+
+
+def read_out(x_BL2N: Array, C_HN: Array) -> Array:
+    """Real y_BLH = Re C x, of x as real and imaginary parts."""
+    C_H2N = jnp.stack([C_HN.real, -C_HN.imag], axis=1)
+    return jnp.einsum("blcn,hcn->blh", x_BL2N, C_H2N, precision=_FULL)
 
 
 def _check(u_BLH: Array, z_N: Array, B_bar_NH: Array, C_CHN: Array) -> None:
@@ -130,10 +123,3 @@ def _check(u_BLH: Array, z_N: Array, B_bar_NH: Array, C_CHN: Array) -> None:
             f"mimo: input {u_BLH.shape} and {N} modes need B {(N, H)} and C (1 or 2, {H}, {N}); "
             f"got B {B_bar_NH.shape}, C {C_CHN.shape}."
         )
-
-
-def _filter(y_BMH: Array, gain_HF: Array) -> Array:
-    """A sequence on a circle, times a gain on its spectrum, cut to the first half."""
-    M = y_BMH.shape[1]
-    Y_BHF = of_rows(jnp.fft.rfft, jnp.swapaxes(y_BMH, 1, 2), M) * gain_HF[None]
-    return jnp.swapaxes(of_rows(jnp.fft.irfft, Y_BHF, M)[..., : M // 2], 1, 2)

@@ -1,14 +1,13 @@
-r"""Angles of powers: e^{i theta l} for theta = dt * y, with an error that does not grow with l.
+r"""Angles of powers, e^{i theta l} for theta = dt y, with an error that does not grow with l.
 
-Only theta mod 2 pi matters at an integer l. Rounding theta to float32 first costs l * |theta| *
-6e-8 rad: at alpha = 10 and l = 2,000 that is the whole accuracy of a kernel. So theta is kept as a
-fixed-point number of turns,
+Only theta mod 2 pi matters at an integer l. Rounding theta to float32 costs l |theta| 6e-8 rad: at
+alpha = 10 and l = 2,000 the whole accuracy of a kernel. So theta is a fixed-point number of turns,
 
     theta / (2 pi) mod 1 = ticks / 2^32 + rest,     ticks: int32,  |rest| <= 2^-32,
 
-and l * ticks, which wraps around modulo 2^32 = one turn by itself, is exact. `dt` and `y` are taken
-as exact float32 numbers; their product and the product with 1/(2 pi) are formed in pieces without
-rounding (Dekker 1971, splitting by a bit mask).
+and l ticks, which wraps around modulo 2^32 = one turn by itself, is exact. dt and y are taken as
+exact float32 numbers. Their product and that with 1/(2 pi) are formed without rounding, as sums of
+two float32 numbers (Dekker 1971, Knuth). Phases have no derivatives; `discretize.exponent` has.
 """
 
 from __future__ import annotations
@@ -21,34 +20,21 @@ import numpy as np
 from jax import Array
 
 TURN = 2.0**32  # ticks in one turn
+DIRECTIONS = 128  # that divide the circle; a power of two, so they are whole numbers of ticks
+TICK_BITS = 25  # 2^25 ticks from one direction to the next
 
-# 1 / (2 pi) as a sum of two float32 numbers: 48 bits
+Double = tuple[Array, Array]  # the unrounded sum of two float32 numbers, the larger first: 48 bits
+
 _INV_2PI = 1 / (2 * np.pi)
-_INV_2PI_HI = np.float32(_INV_2PI)
-_INV_2PI_LO = np.float32(_INV_2PI - np.float64(_INV_2PI_HI))
+_INV_2PI_HIGH = np.float32(_INV_2PI)
+_INV_2PI_LOW = np.float32(_INV_2PI - np.float64(_INV_2PI_HIGH))
 
-_OCTANT = 1 / 8 + 1e-3  # largest |turns| that the polynomials see; the margin is for `rest`
-
-
-def _even_polynomial(function, degree: int) -> tuple[float, ...]:
-    """Coefficients c of function(t) = sum_k c_k t^(2k) on |t| <= _OCTANT.
-
-    By interpolation at Chebyshev nodes, which comes within a factor 2 of the best polynomial.
-    """
-    of_square = np.polynomial.Chebyshev.interpolate(
-        lambda s: function(np.sqrt(s)), degree, domain=[0, _OCTANT**2]
-    )
-    return tuple(float(c) for c in of_square.convert(kind=np.polynomial.Polynomial).coef)
-
-
-_SIN_OVER_T = _even_polynomial(lambda t: 2 * np.pi * np.sinc(2 * t), 3)  # error 3e-9
-_COS = _even_polynomial(lambda t: np.cos(2 * np.pi * t), 4)  # error 2e-10
-
-
-# Directions that divide the circle; a power of two, so that they are whole numbers of ticks
-_DIRECTION_BITS = 7
-DIRECTIONS = 1 << _DIRECTION_BITS
-TICK_BITS = 32 - _DIRECTION_BITS  # ticks from one direction to the next, as a power of two
+# sin(2 pi t) / t and cos(2 pi t) as polynomials in t^2, for |t| <= 1/8 + 1e-3 (the margin is for
+# `rest`). Interpolated at Chebyshev nodes, which comes within a factor 2 of the best polynomial:
+# errors 3e-9 and 2e-10.
+_SIN = (6.283185286541936, -41.34166063528543, 81.59213348746943, -75.3808251455036)
+_COS = (0.9999999999485579, -19.739208640152032, 64.93931233591434, -85.4423944571966,
+        59.20383798391507)  # fmt: skip
 
 
 class Phase(NamedTuple):
@@ -58,125 +44,48 @@ class Phase(NamedTuple):
     rest: Array  # float
 
 
-def _two_product(a: Array, b: Array) -> tuple[Array, Array]:
-    """p + e = a b exactly, for float32 a and b.
-
-    A mask, not arithmetic, splits them in halves, so that no compiler can simplify it away.
-    """
-
-    def split(x: Array) -> tuple[Array, Array]:
-        bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
-        high = jax.lax.bitcast_convert_type(bits, jnp.float32)
-        return high, x - high
-
-    # The barrier keeps the rounded p: fused into p - c, the product would stay unrounded and e be
-    # counted twice.
-    p = jax.lax.optimization_barrier(a * b)
-    (a_hi, a_lo), (b_hi, b_lo) = split(a), split(b)
-    return p, ((a_hi * b_hi - p) + a_hi * b_lo + a_lo * b_hi) + a_lo * b_lo
-
-
-Pair = tuple[Array, Array]  # the unrounded sum of two float32 numbers, the larger first: 48 bits
-
-
-def _two_sum(a: Array, b: Array) -> Pair:
-    """s + e = a + b exactly (Knuth)."""
-    s = a + b
-    part = s - a
-    return s, (a - (s - part)) + (b - part)
-
-
-def _add(a: Pair, b: Pair) -> Pair:
-    s, e = _two_sum(a[0], b[0])
-    return _two_sum(s, e + (a[1] + b[1]))
-
-
-def _times(a: Pair, b: Pair) -> Pair:
-    p, e = _two_product(a[0], b[0])
-    return _two_sum(p, e + (a[0] * b[1] + a[1] * b[0]))
-
-
-def _negative(a: Pair) -> Pair:
-    return -a[0], -a[1]
-
-
-def direction(index: Array) -> tuple[Pair, Pair]:
-    """Cosine and sine of index / DIRECTIONS of a turn, for 0 <= index < DIRECTIONS."""
-    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
-
-    def taken(exact: np.ndarray) -> Pair:
-        high = exact.astype(np.float32)
-        low = (exact - high).astype(np.float32)
-        return jnp.asarray(high)[index], jnp.asarray(low)[index]
-
-    return taken(np.cos(angles)), taken(np.sin(angles))
-
-
-def _to_ticks(turns: Array) -> Phase:
-    """The phase of a number of turns, which may be many."""
-    fraction = turns - jnp.round(turns)  # exact
-    fraction = jnp.where(fraction >= 0.5, fraction - 1, fraction)  # +1/2 has no int32
-    whole = jnp.round(fraction * TURN)
-    whole = jnp.where(whole >= TURN / 2, -TURN / 2, whole)  # float64 may round up to +1/2
-    return Phase(whole.astype(jnp.int32), fraction - whole / TURN)
-
-
 def phase_of_product(dt: Array, y: Array) -> Phase:
-    """The angle dt * y, in rad, as a phase. Not differentiable: `discretize.exponent` is.
+    """The angle dt y as a phase, for y in rad per unit of time; dt and y broadcast.
 
-    Args:
-      dt: real step; broadcasts against y.
-      y: real angular frequency in rad per unit of time. Both float32, or both float64 (then plain
-        arithmetic is used).
+    Both are float32, or both float64, for which plain arithmetic is enough.
     """
     dt, y = jnp.broadcast_arrays(jax.lax.stop_gradient(dt), jax.lax.stop_gradient(y))
     if y.dtype != jnp.float32:
-        return _to_ticks(dt * y * _INV_2PI)
-    return _phase_of_pair(_two_product(dt, y))
-
-
-def _phase_of_pair(angle: Pair) -> Phase:
-    """The phase of an angle in rad."""
-    turns, turns_error = _two_product(angle[0], jnp.full_like(angle[0], _INV_2PI_HI))
-    large = _to_ticks(turns)
-    small = _to_ticks(turns_error + angle[0] * _INV_2PI_LO + angle[1] * _INV_2PI_HI)
-    return Phase(large.ticks + small.ticks, large.rest + small.rest)
+        return _phase_of_turns(dt * y * _INV_2PI)
+    return _phase_of_angle(_product(dt, y))
 
 
 def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
-    """The angle of (1 + h) / (1 - h), h = dt (x + iy) / 2, as a phase. Not differentiable.
+    """The angle of (1 + h) / (1 - h), h = dt (x + iy) / 2, as a phase; types as above.
 
     It is atan2(2 Im h, 1 - |h|^2), which float32 rounds by up to 2e-7 rad: 2e-3 rad after 10,000
-    steps. So the vector is formed in pairs and turned back by the nearest of 128 directions, exact
-    in ticks; the angle that is left is below 0.025 rad, and the only part of its arctangent that is
-    rounded to float32, t^3 / 3, below 5e-6. Error 3e-12 rad.
-
-    Args:
-      dt: real step; broadcasts against x and y.
-      x, y: real and imaginary part of the eigenvalue. All float32, or all float64 (then plain
-        arithmetic is used).
+    steps. Here its error is 3e-12 rad.
     """
     dt, x, y = (jax.lax.stop_gradient(a) for a in (dt, x, y))
     if y.dtype != jnp.float32:
-        h_re, h_im = dt * x / 2, dt * y / 2
-        return _to_ticks(jnp.arctan2(2 * h_im, 1 - h_re**2 - h_im**2) * _INV_2PI)
+        re, im = dt * x / 2, dt * y / 2
+        return _phase_of_turns(jnp.arctan2(2 * im, 1 - re**2 - im**2) * _INV_2PI)
     dt, x, y = jnp.broadcast_arrays(dt, x, y)
-    p, q = _two_product(dt, x / 2), _two_product(dt, y / 2)
-    # Behind the barrier, because XLA adds known constants first: (1 + a) - 1 becomes a.
-    one = jax.lax.optimization_barrier(jnp.ones_like(q[0])), jnp.zeros_like(q[0])
-    sine = 2 * q[0], 2 * q[1]
-    cosine = _add(one, _negative(_add(_times(p, p), _times(q, q))))
+    h_re, h_im = _product(dt, x / 2), _product(dt, y / 2)
+    # Behind a barrier, because XLA adds known constants first: (1 + a) - 1 becomes a.
+    one = jax.lax.optimization_barrier(jnp.ones_like(h_im[0])), jnp.zeros_like(h_im[0])
+    # The vector (cosine, sine) of the angle, times |1 - h|^2.
+    cosine = _subtract(one, _add(_times(h_re, h_re), _times(h_im, h_im)))
+    sine = 2 * h_im[0], 2 * h_im[1]
+    # Turn it back by the nearest direction, which is exact in ticks: 0.025 rad or less are left.
     per_radian = np.float32(DIRECTIONS * _INV_2PI)
     nearest = jnp.round(jnp.arctan2(sine[0], cosine[0]) * per_radian).astype(jnp.int32)
     c, s = direction(nearest & (DIRECTIONS - 1))
-    across = _add(_times(sine, c), _negative(_times(cosine, s)))
+    across = _subtract(_times(sine, c), _times(cosine, s))
     along = _add(_times(cosine, c), _times(sine, s))
     divisor = jnp.where(along[0] == 0, 1.0, along[0])  # h = -1: the vector is 0 and its angle too
+    # The tangent of what is left, as the rounded quotient t and the remainder of the division.
     t = across[0] / divisor
-    left_over = _add(across, _negative(_times((t, jnp.zeros_like(t)), along)))
+    remainder = _subtract(across, _times((t, jnp.zeros_like(t)), along))
+    # arctan t = t - t^3/3 + t^5/5 - ...: all but t is below 5e-6, so float32 is enough for it.
     square = t * t
     cubic = t * square * (1 / 3 - square * (1 / 5 - square / 7))
-    rest = _phase_of_pair((t, left_over[0] / divisor - cubic))
+    rest = _phase_of_angle((t, remainder[0] / divisor - cubic))
     return Phase((nearest << TICK_BITS) + rest.ticks, rest.rest)
 
 
@@ -194,31 +103,96 @@ def wrapped(phase: Phase) -> Array:
 def cos_sin(phase: Phase) -> tuple[Array, Array]:
     """(cos, sin) of a phase. Largest error in float32: 1.2e-7.
 
-    There by short polynomials on the octants beside the nearest quarter turn, which two bits of
-    the ticks name: that rounds once less than jnp.cos and jnp.sin with their range reduction.
+    By short polynomials around the nearest quarter turn: that rounds once less than jnp.cos and
+    jnp.sin with their range reduction.
     """
     dtype = phase.rest.dtype
     if dtype != jnp.float32:
         angle = wrapped(phase)
         return jnp.cos(angle), jnp.sin(angle)
-    quadrant = (phase.ticks + (1 << 29)) >> 30  # -2..1; overflow wraps, as it should
+    # The two upper bits name the nearest quarter turn; overflow wraps, as it should.
+    quadrant = (phase.ticks + (1 << 29)) >> 30  # -2..1
     octant = phase.ticks - (quadrant << 30)
-    t = octant.astype(dtype) * np.float32(1 / TURN) + phase.rest
+    t = octant.astype(dtype) * np.float32(1 / TURN) + phase.rest  # in turns, |t| <= 1/8
     square = t * t
-    sine = t * _horner(_SIN_OVER_T, square)
-    cosine = _horner(_COS, square)
+    sine, cosine = t * _polynomial(_SIN, square), _polynomial(_COS, square)
+    # A quarter turn exchanges the two, and changes a sign.
     odd = (quadrant & 1) == 1
+    cos = jnp.where(odd, sine, cosine)
+    sin = jnp.where(odd, cosine, sine)
     flip_cos = ((quadrant + 1) & 2) != 0
     flip_sin = (quadrant & 2) != 0
-    cos_value = jnp.where(odd, sine, cosine)
-    sin_value = jnp.where(odd, cosine, sine)
-    return (
-        jnp.where(flip_cos, -cos_value, cos_value),
-        jnp.where(flip_sin, -sin_value, sin_value),
-    )
+    return jnp.where(flip_cos, -cos, cos), jnp.where(flip_sin, -sin, sin)
 
 
-def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
+def direction(index: Array) -> tuple[Double, Double]:
+    """Cosine and sine of index / DIRECTIONS of a turn, for 0 <= index < DIRECTIONS."""
+    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+
+    def taken(exact: np.ndarray) -> Double:
+        high = exact.astype(np.float32)
+        low = (exact - high).astype(np.float32)
+        return jnp.asarray(high)[index], jnp.asarray(low)[index]
+
+    return taken(np.cos(angles)), taken(np.sin(angles))
+
+
+def _phase_of_angle(angle: Double) -> Phase:
+    """The phase of an angle in rad."""
+    turns, error = _product(angle[0], jnp.full_like(angle[0], _INV_2PI_HIGH))
+    large = _phase_of_turns(turns)
+    small = _phase_of_turns(error + angle[0] * _INV_2PI_LOW + angle[1] * _INV_2PI_HIGH)
+    return Phase(large.ticks + small.ticks, large.rest + small.rest)
+
+
+def _phase_of_turns(turns: Array) -> Phase:
+    fraction = turns - jnp.round(turns)  # exact
+    fraction = jnp.where(fraction >= 0.5, fraction - 1, fraction)  # +1/2 has no int32
+    whole = jnp.round(fraction * TURN)
+    whole = jnp.where(whole >= TURN / 2, -TURN / 2, whole)  # float64 may round up to +1/2
+    return Phase(whole.astype(jnp.int32), fraction - whole / TURN)
+
+
+def _product(a: Array, b: Array) -> Double:
+    """a b exactly, for float32 a and b (Dekker).
+
+    A mask, not arithmetic, splits them in halves, so that no compiler can simplify it away.
+    """
+
+    def split(x: Array) -> Double:
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
+        high = jax.lax.bitcast_convert_type(bits, jnp.float32)
+        return high, x - high
+
+    # The barrier keeps the rounded p: fused into a difference, the product would stay unrounded and
+    # its error be counted twice.
+    p = jax.lax.optimization_barrier(a * b)
+    (a_hi, a_lo), (b_hi, b_lo) = split(a), split(b)
+    return p, ((a_hi * b_hi - p) + a_hi * b_lo + a_lo * b_hi) + a_lo * b_lo
+
+
+def _sum(a: Array, b: Array) -> Double:
+    """a + b exactly (Knuth)."""
+    s = a + b
+    part = s - a
+    return s, (a - (s - part)) + (b - part)
+
+
+def _add(a: Double, b: Double) -> Double:
+    s, error = _sum(a[0], b[0])
+    return _sum(s, error + (a[1] + b[1]))
+
+
+def _subtract(a: Double, b: Double) -> Double:
+    return _add(a, (-b[0], -b[1]))
+
+
+def _times(a: Double, b: Double) -> Double:
+    p, error = _product(a[0], b[0])
+    return _sum(p, error + (a[0] * b[1] + a[1] * b[0]))
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     total = jnp.full_like(x, coefficients[-1])
     for c in reversed(coefficients[:-1]):
         total = total * x + np.float32(c)

@@ -1,20 +1,14 @@
-r"""What a pole's place does to the transfer function: which frequencies a pole can feel.
+r"""Transfer functions, and the effect of a pole's place on them.
 
-With a = x + iy and a loss that depends on G(i s), the gradient by y is the loss's gradient by
-G(i s), weighed by the derivative of G(i s) and summed over s. That weight falls as |s - y|^-2: a
-pole feels only frequencies near its own, and so a frequency bias persists through training. The
-filter multiplies it by (1 + |s|)^beta, which moves the exponent at high frequencies to beta - 2.
-Source: Tuning Frequency Bias of State Space Models, arXiv:2410.02035.
+    G(s) = sum_n C_n / (s - a_n) + conj(C_n) / (s - conj(a_n)),    s = i omega
 
-Two systems are meant by G:
-
-    one pole    G(i s) = sum_n c_n / (i s - a_n), of which the real part acts. The theory's kernel
-                K_n(s) = d/dy_n Re G(i s); `pole_sensitivity`.
-    pair        each pole with its conjugate, G(i s) = sum_n c_n / (i s - a_n)
-                + conj(c_n) / (i s - conj(a_n)), as the layers have it for real signals;
-                `pair_sensitivity`. G is complex, and both of its parts act.
-
-The real part of the pair's derivative by y is K_n(s) + K_n(-s).
+With a = x + iy the gradient of a loss by y is its gradient by G(i s), weighed by the derivative of
+G(i s) and summed over s. That weight falls as |s - y|^-2: a pole feels only frequencies near its
+own, and a frequency bias persists through training. The filter multiplies it by (1 + |s|)^beta.
+Source: Tuning Frequency Bias of State Space Models, arXiv:2410.02035. The theory has one pole, of
+whose G the real part acts, with the kernel K_n(s) = d/dy_n Re G(i s) (`pole_sensitivity`). Layers
+have pairs, G is complex, and both of its parts act (`pair_sensitivity`): the real part of its
+derivative by y is K_n(s) + K_n(-s).
 """
 
 from __future__ import annotations
@@ -25,6 +19,110 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.discretize import DISCRETIZE, complex_expm1, discretize_zoh, exponent, value_of
+from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
+from ssm_jax.kernels.rules import Ruled
+
+
+@in_one_type
+def transfer_function(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:
+    """Complex G_HF = G_h(i omega) of H diagonal SSMs with B = 1, the conjugate modes included.
+
+    The memory is (H, N, F): bring moderate F.
+
+    Args:
+      A_HN: complex eigenvalues in rad per unit of time; i omega may not be one of them.
+      C_HN: complex read-out.
+      omega_HF: real angular frequencies in rad per unit of time, per channel.
+    """
+    s_HF1 = 1j * omega_HF[:, :, None]
+    A_H1N, C_H1N = A_HN[:, None, :], C_HN[:, None, :]
+    return jnp.sum(C_H1N / (s_HF1 - A_H1N) + C_H1N.conj() / (s_HF1 - A_H1N.conj()), axis=-1)
+
+
+@in_one_type
+def discrete_transfer_function(
+    A_HN: Array,
+    C_HN: Array,
+    dt_H: Array,
+    omega_HF: Array,
+    discretization: str = "zoh",
+    length: int | None = None,
+) -> Array:
+    r"""Complex K_HF, the spectrum sum_l k_h[l] e^{-i omega l} of the kernels of `s4d_kernel`.
+
+    With w = C gain and A_bar = e^z it is a geometric sum for each mode and its conjugate,
+
+        K_h(omega) = sum_n w S(z - i omega) + conj(w) S(conj(z) - i omega),
+        S(d) = 1 / (1 - e^d),    or    (1 - e^{dL}) / (1 - e^d)  for the first L taps.
+
+    The second is what an FFT of a kernel of length L sees (OC-28). Angles are subtracted as exact
+    phases and 1 - e^d is taken without cancellation, so sharp resonances keep their height. In
+    float32 the bins of an FFT are rounded themselves, by up to 1e-7 rad. Differentiable. The memory
+    is (H, N, F): bring moderate F.
+
+    Args:
+      A_HN, C_HN, dt_H, discretization: as in `s4d_kernel`, C without leading axes.
+      omega_HF: real angles in rad per sample, per channel; taken as exact numbers.
+      length: number of taps L, at least 1 and below 2^22; None: all of them, for which no mode with
+        Re A = 0 may stand at an omega.
+
+    Raises:
+      ValueError: if the shapes do not fit, length < 1, or the discretization is unknown.
+    """
+    if not (C_HN.shape == A_HN.shape and dt_H.shape == A_HN.shape[:1] == omega_HF.shape[:1]):
+        raise ValueError(
+            "discrete_transfer_function: A and C are (H, N), dt is (H,) and omega is (H, F); got "
+            f"A {A_HN.shape}, C {C_HN.shape}, dt {dt_H.shape}, omega {omega_HF.shape}."
+        )
+    if length is not None and length < 1:
+        raise ValueError(f"discrete_transfer_function: length must be at least 1, got {length}.")
+    z_HN, phase_HN = exponent(A_HN, dt_H[:, None], discretization)
+    w_HN = C_HN * DISCRETIZE[discretization](A_HN, dt_H[:, None])[1]
+    # All 2N modes: the stored ones, then their conjugates.
+    w_H12N, z_H12N = (jnp.concatenate([a, a.conj()], -1)[:, None, :] for a in (w_HN, z_HN))
+    ticks_H2N, rest_H2N = (jnp.concatenate([a, -a], -1) for a in phase_HN)
+    tone_HF = phase_of_product(jnp.ones_like(omega_HF), omega_HF)
+    angle_HF2N = Phase(  # ticks wrap at one turn, as they should
+        ticks_H2N[:, None, :] - tone_HF.ticks[:, :, None],
+        rest_H2N[:, None, :] - tone_HF.rest[:, :, None],
+    )
+    y_HF2N = z_H12N.imag - omega_HF[:, :, None]
+    return jnp.sum(w_H12N * _geometric_sum(z_H12N.real, y_HF2N, angle_HF2N, length), axis=-1)
+
+
+def _geometric_sum(x: Array, y: Array, phase: Phase, length: int | None) -> Array:
+    """1 + q + ... + q^(L-1) for q = e^{x + iy}, endless for L = None; `phase` is y's."""
+    angle = value_of(wrapped(phase), y)
+    last = _expm1(x, angle)
+    if length is None:
+        return -1 / last
+    whole_angle = value_of(wrapped(multiply(phase, jnp.int32(length))), length * y)
+    whole = _expm1(length * x, whole_angle)
+    # At d = 0 the quotient is 0/0: there it is L phi_1(Ld) / phi_1(d), and phi_1 is the gain of a
+    # unit step.
+    d = x + 1j * angle
+    near = (d.real**2 + d.imag**2) * float(length) ** 2 < 0.01
+    d_near = jnp.where(near, d, 0.0)
+    _, (above, below) = discretize_zoh(jnp.stack([length * d_near, d_near]), jnp.ones((), x.dtype))
+    return jnp.where(near, length * above / below, whole / jnp.where(near, 1.0, last))
+
+
+@Ruled
+def _expm1(x: Array, y: Array) -> Array:
+    """e^{x + iy} - 1."""
+    return complex_expm1(x, y)
+
+
+@_expm1.defjvp
+def _expm1_jvp(primals, tangents):
+    """By e^x. JAX takes expm1 + 1, whose error is large compared with an e^x near 0.
+
+    A mode of the bilinear rule near dt A = -2 has dz/dA = 1 / e^z and so brings that to light.
+    """
+    x, y = primals
+    power = jnp.exp(x) * (jnp.cos(y) + 1j * jnp.sin(y))
+    return _expm1(x, y), power * (tangents[0] + 1j * tangents[1])
 
 
 class Sensitivity(NamedTuple):
@@ -38,7 +136,7 @@ class Sensitivity(NamedTuple):
 def pole_sensitivity(
     A_HN: Array, C_HN: Array, omega_HF: Array, beta_H: Array | None = None
 ) -> Sensitivity:
-    """Derivatives of (1 + |s|)^beta Re[c_n / (i s - a_n)] at s = omega, without the conjugates.
+    """Real derivatives of (1 + |s|)^beta Re[c_n / (i s - a_n)] at s = omega, without conjugates.
 
     by_y is (1 + |s|)^beta K_n(s); with c = xi + i zeta and sigma = s - y
 
@@ -46,13 +144,9 @@ def pole_sensitivity(
         by_x: [xi (x^2 - sigma^2) - 2 zeta x sigma] / (x^2 + sigma^2)^2.
 
     Args:
-      A_HN: complex poles in rad per unit of time; i omega may not be one of them.
-      C_HN: complex residues, that is the read-out for B = 1.
-      omega_HF: real angular frequencies in rad per unit of time, of either sign, per channel.
+      A_HN, C_HN, omega_HF: poles, residues and frequencies of either sign, as in
+        `transfer_function`.
       beta_H: real exponents of the filter, |s| in rad per unit of time; None: no filter.
-
-    Returns:
-      Real arrays.
     """
     slope_HFN = _slope(A_HN, C_HN, omega_HF)
     return _filtered(slope_HFN.real, -slope_HFN.imag, omega_HF, beta_H)
@@ -62,16 +156,10 @@ def pole_sensitivity(
 def pair_sensitivity(
     A_HN: Array, C_HN: Array, omega_HF: Array, beta_H: Array | None = None
 ) -> Sensitivity:
-    """Derivatives of the layers' (1 + |s|)^beta G(i s) at s = omega, the conjugates included.
+    """Complex derivatives of the layers' (1 + |s|)^beta G(i s) at s = omega, conjugates included.
 
     G is `transfer_function`. A loss with derivatives p = dL/dRe G, q = dL/dIm G at the frequencies
-    has the gradient dL/dy_n = sum p Re(by_y) + q Im(by_y).
-
-    Args:
-      A_HN, C_HN, omega_HF, beta_H: as in `pole_sensitivity`.
-
-    Returns:
-      Complex arrays.
+    has the gradient dL/dy_n = sum p Re(by_y) + q Im(by_y). Arguments as in `pole_sensitivity`.
     """
     own = _slope(A_HN, C_HN, omega_HF)
     mirror = _slope(A_HN.conj(), C_HN.conj(), omega_HF)  # by conj(a) = x - iy

@@ -1,38 +1,62 @@
-"""Functions that are differentiated by a rule of their own, whatever they compute, and for ever.
+"""Functions with derivative rules of their own, which hold in both modes, to any order.
 
-An angle without its whole turns is computed from an exact phase, which has no derivative; the rule
-takes that of the rounded angle. `jax.custom_jvp` loses such a rule in a `jax.lax.scan`: of what the
-first derivative keeps there, JAX differentiates the code, and second derivatives are wrong without
-a word. The rule of a primitive stays.
-
-Linear maps that bring their transpose, differentiable in both modes and to any order.
-
-Rules of `jax.custom_jvp` state a derivative as a linear map, and JAX transposes it for the reverse
-mode. What JAX finds is right, but for a kernel it takes twice the time of the transpose by hand, as
-shared factors are computed again, and for a scan it reads all states a second time. A rule of
-`jax.custom_vjp` keeps the transpose by hand, but knows no forward mode. `linear_map` keeps both:
-`jax.custom_derivatives.linear_call` with derivatives by the residuals and with `jax.vmap`.
+`Ruled` is `jax.custom_jvp` for functions whose rule is not the derivative of their code, such as an
+angle from an exact phase. In a `jax.lax.scan` custom_jvp loses the rule: of what the first
+derivative keeps there JAX differentiates the code, and second derivatives are silently wrong. The
+rule of a primitive stays. `linear_map` is a linear map with its transpose, for tangents in such
+rules. The transpose that JAX finds takes twice the time for a kernel, as shared factors are
+computed again, and for a scan it reads all states a second time; `jax.custom_vjp` knows no forward
+mode, and `jax.custom_derivatives.linear_call` no derivatives by the residuals and no `jax.vmap`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 
+def _primitive(name: str, run: Callable, jvp: Callable, batch: Callable) -> Primitive:
+    """A primitive with several results, which is compiled as what `run` computes."""
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_impl(run)
+    primitive.def_abstract_eval(
+        lambda *leaves, **params: jax.make_jaxpr(partial(run, **params))(*leaves).out_avals
+    )
+    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
+    ad.primitive_jvps[primitive] = jvp
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+def _on_leaves(function: Callable, *trees: Any) -> Callable:
+    """`function` of trees as one of lists of their leaves, to a list of leaves."""
+
+    def on_leaves(*lists: list) -> list:
+        # Programs are lowered and transposed after the kernel, and so outside of its setting
+        # (arrays.py).
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.tree.leaves(function(*map(jax.tree.unflatten, trees, lists)))
+
+    return on_leaves
+
+
 class Ruled:
-    """As `jax.custom_jvp`, of positional arguments; the first `static` ones are no arrays."""
+    """As `jax.custom_jvp`, of positional arguments; the first `static` ones are no arrays.
+
+    The result is an array, or a tuple of several.
+    """
 
     def __init__(self, function: Callable, static: int = 0) -> None:
         self.function = function
         self.static = static
-        self.rule: Callable | None = None
+        self.rule: Callable = None  # type: ignore[assignment]
 
     def defjvp(self, rule: Callable) -> Callable:
         """Set the rule: (static ones.., primals, tangents) -> (result, its tangent)."""
@@ -42,69 +66,39 @@ class Ruled:
     def __call__(self, *args: Any) -> Any:
         static, arrays = args[: self.static], args[self.static :]
         leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, arrays))
-        trees: list = []  # of the result, whichever of the two below has run
-
-        def function(*leaves: Array) -> list[Array]:
-            # A program is lowered after the kernel, and so outside of its setting (types.py).
-            with jax.numpy_dtype_promotion("standard"):
-                result = self.function(*static, *jax.tree.unflatten(tree, leaves))
-            trees.append(jax.tree.structure(result))
-            return jax.tree.leaves(result)
-
-        def rule(primals: list[Array], tangents: list[Array]) -> tuple[list, list]:
-            assert self.rule is not None
-            primals, tangents = (jax.tree.unflatten(tree, x) for x in (primals, tangents))
-            with jax.numpy_dtype_promotion("standard"):
-                result, tangent = self.rule(*static, primals, tangents)
-            trees.append(jax.tree.structure(result))
-            return jax.tree.leaves(result), jax.tree.leaves(tangent)
-
-        results = _ruled.bind(*leaves, function=function, rule=rule)
-        return jax.tree.unflatten(trees[-1], results)
+        results = _ruled.bind(
+            *leaves,
+            function=_on_leaves(lambda arrays: self.function(*static, *arrays), tree),
+            rule=_on_leaves(partial(self.rule, *static), tree, tree),
+        )
+        return results[0] if len(results) == 1 else tuple(results)
 
 
-_ruled = Primitive("ruled")
-_ruled.multiple_results = True
+def _run_ruled(*leaves, function, rule):
+    return function(list(leaves))
 
 
-@_ruled.def_impl
-def _run(*leaves, function, rule):
-    del rule
-    return function(*leaves)
-
-
-@_ruled.def_abstract_eval
-def _abstract(*leaves, function, rule):
-    del rule
-    return jax.make_jaxpr(function)(*leaves).out_avals
-
-
-def _jvp(primals, tangents, *, function, rule):
-    del function
+def _jvp_ruled(primals, tangents, *, function, rule):
     known = [
         ad.instantiate_zeros(t) if jnp.issubdtype(p.dtype, jnp.inexact) else None
         for p, t in zip(primals, tangents, strict=True)
     ]
-    return rule(list(primals), known)
+    leaves = rule(list(primals), known)
+    return leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
 
 
-def _batch(leaves, axes, *, function, rule):
-    moving = [jnp.issubdtype(x.dtype, jnp.inexact) for x in leaves]
-    of_tangents = [axis if moves else None for axis, moves in zip(axes, moving, strict=True)]
-    results = _ruled.bind(
-        *leaves,
-        function=jax.vmap(function, tuple(axes)),
-        rule=jax.vmap(rule, (list(axes), of_tangents)),
-    )
+def _batch_ruled(leaves, axes, *, function, rule):
+    axes = list(axes)
+    of_tangents = [
+        axis if jnp.issubdtype(x.dtype, jnp.inexact) else None
+        for x, axis in zip(leaves, axes, strict=True)
+    ]
+    batched = jax.vmap(function, (axes,)), jax.vmap(rule, (axes, of_tangents))
+    results = _ruled.bind(*leaves, function=batched[0], rule=batched[1])
     return results, [0] * len(results)
 
 
-ad.primitive_jvps[_ruled] = _jvp
-batching.primitive_batchers[_ruled] = _batch
-mlir.register_lowering(_ruled, mlir.lower_fun(_run, multiple_results=True))
-
-
-Arrays = list[Array]
+_ruled = _primitive("ruled", _run_ruled, _jvp_ruled, _batch_ruled)
 
 
 def linear_map(
@@ -120,80 +114,50 @@ def linear_map(
       transpose: (residuals, cotangents of the result) -> cotangents of the arguments.
       residuals, arguments: trees of arrays.
     """
-    residual_leaves, residual_tree = jax.tree.flatten(residuals)
+    kept, kept_tree = jax.tree.flatten(residuals)
     leaves, tree = jax.tree.flatten(arguments)
     result_tree = jax.tree.structure(jax.eval_shape(forward, residuals, arguments))
-
-    def on_leaves(function, tree):
-        def flat(residual_leaves: Arrays, leaves: Arrays) -> Arrays:
-            residuals = jax.tree.unflatten(residual_tree, residual_leaves)
-            # A transpose runs after the kernel, and so outside of its setting (types.py).
-            with jax.numpy_dtype_promotion("standard"):
-                return jax.tree.leaves(function(residuals, jax.tree.unflatten(tree, leaves)))
-
-        return flat
-
-    results = _linear_map.bind(
-        *residual_leaves,
+    results = _linear.bind(
+        *kept,
         *leaves,
-        forward=on_leaves(forward, tree),
-        transpose=on_leaves(transpose, result_tree),
-        n=len(residual_leaves),
+        forward=_on_leaves(forward, kept_tree, tree),
+        transpose=_on_leaves(transpose, kept_tree, result_tree),
+        n=len(kept),
     )
     return jax.tree.unflatten(result_tree, results)
 
 
-_linear_map = Primitive("linear_map")  # of n residuals, then arguments
-_linear_map.multiple_results = True
-
-
-@_linear_map.def_impl
-def _run_linear_map(*leaves, forward, transpose, n):
-    del transpose
+def _run_linear(*leaves, forward, transpose, n):  # of n residuals, then arguments
     return forward(list(leaves[:n]), list(leaves[n:]))
 
 
-@_linear_map.def_abstract_eval
-def _abstract_linear_map(*leaves, **params):
-    return jax.make_jaxpr(lambda *leaves: _run_linear_map(*leaves, **params))(*leaves).out_avals
-
-
-def _jvp_linear_map(primals, tangents, *, forward, transpose, n):
-    params = {"forward": forward, "transpose": transpose, "n": n}
-    results = _linear_map.bind(*primals, **params)
-    arguments, argument_tangents = list(primals[n:]), tangents[n:]
-    moving = [i for i in range(n) if not isinstance(tangents[i], ad.Zero)]
+def _jvp_linear(primals, tangents, *, forward, transpose, n):
+    bind = partial(_linear.bind, forward=forward, transpose=transpose, n=n)
     terms = []
-    if not all(isinstance(t, ad.Zero) for t in argument_tangents):
-        known = map(ad.instantiate_zeros, argument_tangents)
-        terms.append(_linear_map.bind(*primals[:n], *known, **params))
+    if not all(isinstance(t, ad.Zero) for t in tangents[n:]):
+        terms.append(bind(*primals[:n], *map(ad.instantiate_zeros, tangents[n:])))
+    moving = [i for i in range(n) if not isinstance(tangents[i], ad.Zero)]
     if moving:
 
         def by_residuals(*moved):
             residuals = list(primals[:n])
             for i, leaf in zip(moving, moved, strict=True):
                 residuals[i] = leaf
-            return forward(residuals, arguments)
+            return forward(residuals, list(primals[n:]))
 
         point, direction = ([leaves[i] for i in moving] for leaves in (primals, tangents))
         terms.append(jax.jvp(by_residuals, point, direction)[1])
-    return results, [sum(term[1:], term[0]) for term in zip(*terms, strict=True)]
+    return bind(*primals), [sum(term[1:], term[0]) for term in zip(*terms, strict=True)]
 
 
-def _transpose(cotangents, *leaves, forward, transpose, n):
-    arguments = leaves[n:]
-    found = _linear_map.bind(
-        *leaves[:n],
-        *map(ad.instantiate_zeros, cotangents),
-        forward=transpose,
-        transpose=forward,
-        n=n,
-    )
-    wanted = map(ad.is_undefined_primal, arguments)
+def _transpose_linear(cotangents, *leaves, forward, transpose, n):
+    known = map(ad.instantiate_zeros, cotangents)
+    found = _linear.bind(*leaves[:n], *known, forward=transpose, transpose=forward, n=n)
+    wanted = map(ad.is_undefined_primal, leaves[n:])
     return [None] * n + [x if w else None for x, w in zip(found, wanted, strict=True)]
 
 
-def _batch_linear_map(leaves, axes, *, forward, transpose, n):
+def _batch_linear(leaves, axes, *, forward, transpose, n):
     """All arguments get the axis: the transpose returns one cotangent for each element of it."""
     size = next(x.shape[axis] for x, axis in zip(leaves, axes, strict=True) if axis is not None)
     batched = [
@@ -201,13 +165,10 @@ def _batch_linear_map(leaves, axes, *, forward, transpose, n):
         for i, (x, axis) in enumerate(zip(leaves, axes, strict=True))
     ]
     in_axes = ([None if axis is None else 0 for axis in axes[:n]], 0)
-    results = _linear_map.bind(
-        *batched, forward=jax.vmap(forward, in_axes), transpose=jax.vmap(transpose, in_axes), n=n
-    )
+    maps = {"forward": jax.vmap(forward, in_axes), "transpose": jax.vmap(transpose, in_axes)}
+    results = _linear.bind(*batched, **maps, n=n)
     return results, [0] * len(results)
 
 
-ad.primitive_jvps[_linear_map] = _jvp_linear_map
-ad.primitive_transposes[_linear_map] = _transpose
-batching.primitive_batchers[_linear_map] = _batch_linear_map
-mlir.register_lowering(_linear_map, mlir.lower_fun(_run_linear_map, multiple_results=True))
+_linear = _primitive("linear_map", _run_linear, _jvp_linear, _batch_linear)
+ad.primitive_transposes[_linear] = _transpose_linear

@@ -1,6 +1,6 @@
 """Arrays that are split over devices: the batch, the channels, or both; never the time.
 
-Where it stands how an array is split, and of what a program can know it:
+A program learns how an array is split from:
 
     jax.shard_map    a device sees its part alone; values vary over the mesh axes (`vary_alike`)
     Explicit axes    the type of an array says how it is split (`on_any_mesh`)
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ DATA_AXIS = "data"  # the mesh axis over which a batch is split
 Call = TypeVar("Call", bound=Callable)
 Axes = str | tuple[str, ...] | None  # of a mesh, that split one axis of an array
 
-# What splits the batch and the channels, where the type of an array does not say it.
+# Mesh axes that split the batch and the channels, where the type of an array does not say it.
 _split: ContextVar[tuple[Axes, Axes]] = ContextVar("split", default=(DATA_AXIS, None))
 
 
@@ -46,12 +46,12 @@ def per_device(function: Callable[..., Array], u: Array, *of_channels: Array) ->
     free = {name: mesh.shape[name] for name in mesh.auto_axes}
 
     def dividing(axes: Axes, size: int) -> Axes:
-        axes = tuple(name for name in _names(axes) if name in free)
-        devices = math.prod(free[name] for name in axes)
-        return axes if devices > 1 and size % devices == 0 else None
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        names = tuple(name for name in names if name in free)
+        devices = math.prod(free[name] for name in names)
+        return names if devices > 1 and size % devices == 0 else None
 
-    batch, channels = _split.get()
-    batch, channels = dividing(batch, u.shape[0]), dividing(channels, u.shape[2])
+    batch, channels = map(dividing, _split.get(), (u.shape[0], u.shape[2]))
     if batch is channels is None:
         return function(u, *of_channels)
     split = PartitionSpec(batch, None, channels)
@@ -80,18 +80,18 @@ def on_any_mesh(*outputs: str | Callable[[dict[str, Any]], str]) -> Callable[[Ca
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             named = dict(zip(names, args, strict=False)) | kwargs
-            axes = dict(_axes(function, tuple(named.items())))
+            axes = _axes_of(function, named)
             leaves, tree = jax.tree.flatten((args, kwargs))
             arrays = [leaf for leaf in leaves if isinstance(leaf, Array)]
-            mesh = next((m for m in map(_mesh, arrays) if m.explicit_axes), None)
+            meshes = (jax.typeof(x).sharding.mesh for x in arrays)
+            mesh = next((mesh for mesh in meshes if mesh.explicit_axes), None)
             if mesh is None:
                 return function(*args, **kwargs)
 
             def with_auto_axes(*arrays: Array) -> Any:
-                given = iter(arrays)
-                args, kwargs = jax.tree.unflatten(
-                    tree, [next(given) if isinstance(leaf, Array) else leaf for leaf in leaves]
-                )
+                new = iter(arrays)
+                replaced = [next(new) if isinstance(leaf, Array) else leaf for leaf in leaves]
+                args, kwargs = jax.tree.unflatten(tree, replaced)
                 token = _split.set((axes.get("B"), axes.get("H")))
                 try:
                     return function(*args, **kwargs)
@@ -99,19 +99,38 @@ def on_any_mesh(*outputs: str | Callable[[dict[str, Any]], str]) -> Callable[[Ca
                     _split.reset(token)
 
             out = tuple(
-                NamedSharding(mesh, PartitionSpec(*(axes.get(letter) for letter in letters)))
+                NamedSharding(mesh, PartitionSpec(*map(axes.get, letters)))
                 for letters in (o if isinstance(o, str) else o(named) for o in outputs)
             )
-            out_sharding = out if len(out) > 1 else out[0]
-            explicit = mesh.explicit_axes
-            in_auto = jax.sharding.auto_axes(
-                with_auto_axes, axes=explicit, out_sharding=out_sharding
-            )
-            return in_auto(*arrays)
+            options = {"axes": mesh.explicit_axes, "out_sharding": out if len(out) > 1 else out[0]}
+            return jax.sharding.auto_axes(with_auto_axes, **options)(*arrays)
 
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def _axes_of(function: Callable, named: dict[str, Any]) -> dict[str, Axes]:
+    """Mesh axes by the letter of the axis of an argument that they split; L may not be split."""
+    found: dict[str, Axes] = {}
+    for name, x in named.items():
+        if not isinstance(x, Array):
+            continue
+        sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
+        if not isinstance(sharding, NamedSharding):
+            continue
+        spec = (*sharding.spec, *(None,) * (x.ndim - len(sharding.spec)))
+        letters = name.rpartition("_")[2]
+        split = {c: axes for c, axes in zip(letters[::-1], spec[::-1], strict=False) if axes}
+        if "L" in split:
+            owner = named["self"].NAME if "self" in named else function.__name__
+            raise ValueError(
+                f"{owner}: the sequence axis of {name} {x.shape} is split over the mesh axis "
+                f"{split['L']!r}, and each step needs the ones before it; split the batch or the "
+                "channels."
+            )
+        found |= split
+    return found
 
 
 def vary_alike(*trees: Any) -> Any:
@@ -135,33 +154,3 @@ def of_rows(fft: Callable[..., Array], x: Array, n: int | None = None) -> Array:
     """
     y = fft(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), n)
     return y.reshape(*x.shape[:-1], y.shape[-1])
-
-
-def _names(axes: Axes) -> tuple[str, ...]:
-    return () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
-
-
-def _mesh(x: Array) -> Any:
-    return jax.typeof(x).sharding.mesh
-
-
-def _axes(function: Callable, arguments: tuple[tuple[str, Any], ...]) -> Iterator[tuple[str, Axes]]:
-    """(letter, what splits that axis) of the arguments that are arrays; L may not be split."""
-    for name, x in arguments:
-        if not isinstance(x, Array):
-            continue
-        sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
-        if not isinstance(sharding, NamedSharding):
-            continue
-        letters = name.rpartition("_")[2]
-        spec = (*sharding.spec, *(None,) * (x.ndim - len(sharding.spec)))
-        for letter, axes in zip(reversed(letters), reversed(spec), strict=False):
-            if letter == "L" and axes:
-                owner = arguments[0][1].NAME if arguments[0][0] == "self" else function.__name__
-                raise ValueError(
-                    f"{owner}: the sequence axis of {name} {x.shape} is split over the mesh axis "
-                    f"{axes!r}, and each step needs the ones before it; split the batch or the "
-                    "channels."
-                )
-            if axes:
-                yield letter, axes

@@ -14,10 +14,10 @@ from jax import Array
 from ssm_jax.init.mimo import EIGENBASES, input_matrix, output_matrix, real_basis
 from ssm_jax.init.modes import INITS
 from ssm_jax.kernels import sobolev_gain
-from ssm_jax.kernels.discretize import DISCRETIZE, exponent, from_parts, in_parts, lacking
+from ssm_jax.kernels.discretize import DISCRETIZE, exponent, lacking
 from ssm_jax.kernels.mimo import mimo_conv, mimo_scan, read_out, to_modes
 from ssm_jax.kernels.phase import Phase
-from ssm_jax.kernels.scan import scan_parts, state_after
+from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
 from ssm_jax.options import SIZE, check_choice, divides

@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths
-from ssm_jax.kernels.cpu import materialize
+from ssm_jax.kernels.cpu import materialize, on_cpu
 from ssm_jax.layers.inputs import (
     checked_input,
     checked_key,
@@ -194,7 +194,7 @@ def apply_blocks(
         y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
         return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
 
-    unroll = jax.default_backend() == "cpu" and not remat
+    unroll = on_cpu() and not remat
     body = jax.checkpoint(one_block, prevent_cse=False) if remat else one_block
     x_BLH, statistics = jax.lax.scan(body, x_BLH, (stacked, keys), unroll=unroll)
     if train:

@@ -12,7 +12,7 @@ from scipy.integrate import quad
 
 from ssm_jax.init import s4d_lin
 from ssm_jax.kernels import transfer_function
-from ssm_jax.kernels.filter import discrete_transfer_function
+from ssm_jax.kernels.response import discrete_transfer_function
 from tests.analysis.exact.variation import (
     discrete_pole_variation,
     discrete_total_variation,

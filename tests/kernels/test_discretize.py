@@ -9,7 +9,7 @@ from running import run
 from scipy.linalg import expm
 
 from ssm_jax.kernels import discretize_bilinear, discretize_zoh
-from ssm_jax.kernels.discretize import discretize_none, exponent
+from ssm_jax.kernels.discretize import DISCRETIZE, discretize_none, exponent, lacking
 
 RULES = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
 
@@ -182,3 +182,35 @@ def test_resampling_passes_finite_differences_in_float64():
 def test_unknown_rule_is_refused_by_name():
     with pytest.raises(ValueError, match="unknown discretization 'euler'; choose one of zoh"):
         exponent(np.complex64([1j]), np.float32([0.1]), "euler")
+
+
+def a_bar_and_rest(A, dt, rule):
+    A_bar, _ = DISCRETIZE[rule](A, dt)
+    return A_bar, lacking(A_bar, *exponent(A, dt, rule))
+
+
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_a_bar_and_what_it_lacks_are_the_multiplier_to_3e_9(rule):
+    """Undamped and damped, slow and beyond one turn; A_bar alone is off by 3e-8 and more."""
+    rng = np.random.default_rng(0)
+    A = -rng.uniform(0, 3, (6, 50)) * (rng.uniform(size=(6, 50)) < 0.7)
+    A = (A + 1j * rng.uniform(-600, 600, A.shape)).astype(np.complex64)
+    dt = np.float32([1e-4, 1e-3, 1e-2, 3e-2, 0.05, 0.1])[:, None]
+    A_bar, rest = (x.astype(complex) for x in run(a_bar_and_rest, A, dt, rule=rule))
+    exact, _ = oracles.discretize(A, dt.astype(float), rule)
+    # a mode that forgets in a few steps has no use for more
+    assert (np.abs(A_bar + rest - exact) < 4e-9 + 3e-7 * (1 - np.abs(exact))).all()
+    slow = np.abs(exact) > 0.99
+    assert np.abs(A_bar - exact)[slow].max() > 3e-8
+
+
+def test_its_derivative_is_left_out_and_finite():
+    A = np.complex64([[-0.5 + 3j, 1e-4j]])
+
+    def total(im):
+        A_bar, rest = a_bar_and_rest(A.real + 1j * im, np.float32([[0.1]]), "zoh")
+        return (A_bar + rest).real.sum()
+
+    found = run(jax.grad(total), A.imag)
+    exact = (0.1j * np.exp(0.1 * A.astype(complex))).real
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-7)

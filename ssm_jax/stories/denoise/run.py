@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from ml_collections import ConfigDict
 
 from ssm_jax.analysis.spectra import NYQUIST, filter_gain, layers_of
-from ssm_jax.kernels.filter import discrete_transfer_function
+from ssm_jax.kernels.response import discrete_transfer_function
 from ssm_jax.plots import save
 from ssm_jax.plots.panels import BEFORE
 from ssm_jax.progress import say

@@ -13,7 +13,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.init import initial_modes
-from ssm_jax.kernels.filter import circular_gain, discrete_transfer_function
+from ssm_jax.kernels.filter import circular_gain
+from ssm_jax.kernels.response import discrete_transfer_function
 from ssm_jax.layers import S4D
 from ssm_jax.layers.inputs import checked_input, in_type, returned_in
 from ssm_jax.models.block import gelu, linear

@@ -144,7 +144,7 @@ def variation_per_band(
       edges_E: ascending, in rad per unit of time, (E,) or (H, E); the outer two may be infinite.
       beta_H: exponents of the filter, (H,) or one for all.
       unit_H: |s| of the filter per rad per unit of time, (H,) or one for all. For a layer
-        dt times `kernels.frequency.frequency_per_radian`.
+        dt times `kernels.filter.frequency_per_radian`.
       conjugates: add each mode's conjugate to G, as the layers do.
       rtol: tolerance relative to the band's V.
 
@@ -180,14 +180,14 @@ def discrete_variation_per_band(
 ) -> np.ndarray:
     """V of the sampled (1 + unit |omega|)^beta K(omega) between neighbouring edges, (H, E - 1).
 
-    K is `kernels.frequency.discrete_transfer_function`, the spectrum of the whole kernel.
+    K is `kernels.response.discrete_transfer_function`, the spectrum of the whole kernel.
 
     Args:
       A_HN, C_HN, beta_H, conjugates, rtol: as in `variation_per_band`.
       dt_H: steps in units of time, positive.
       edges_E: ascending, in rad per sample from -pi to pi, (E,) or (H, E).
       discretization: as in `kernels.s4d_kernel`.
-      unit_H: |s| of the filter per rad per sample: `kernels.frequency.frequency_per_radian`.
+      unit_H: |s| of the filter per rad per sample: `kernels.filter.frequency_per_radian`.
 
     Raises:
       ValueError: as in `variation_per_band`, or for an unknown discretization.

@@ -1,4 +1,8 @@
-"""A wall changes no number, and XLA does not compute across it on a CPU."""
+"""Forms for CPUs: walls that change no number and hold, and freed memory that is kept."""
+
+import platform
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +72,33 @@ def test_what_stands_before_a_wall_is_not_fused_behind_it(columns):
     """Neither for each reader nor for each element of a broadcast."""
     assert fused_with_sine(False, columns), "XLA no longer recomputes: the wall could go"
     assert not fused_with_sine(True, columns)
+
+
+PROGRAM = """
+import resource, sys
+import numpy as np
+from ssm_jax.kernels.cpu import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def touch():
+    np.ones(8 << 20)  # 64 MiB, freed at once
+touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(mode):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_kept_memory_is_not_faulted_in_again():
+    """A page is 4 KiB, or 2 MiB where the system has large ones for all."""
+    assert faults("keep") < 20
+    assert faults("leave") > 4 * 16
