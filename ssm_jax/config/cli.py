@@ -196,6 +196,7 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
       SystemExit: code 2 and one line per fault, or code 0 after `--help` and `--print_config`.
     """
     flags = (*flags, PRINT_CONFIG, HELP)
+    asks_help = not {"--help", "-h"}.isdisjoint(argv)
     given, faults = parse(argv, _kinds(config_lib.rows()), flags)
     cfg = None
     try:
@@ -212,10 +213,11 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
         if not faults:
             _note(cfg, before, overrides)
             config_lib.override(cfg, overrides)
+        if not (faults or asks_help):  # the check imports JAX
             check(cfg)
     except ValueError as error:
         faults += str(error).splitlines()
-    if not {"--help", "-h"}.isdisjoint(argv):
+    if asks_help:
         print_help(about, (_CONFIG, *flags), config_lib.rows(cfg))
         raise SystemExit(0)
     if cfg is None or faults:

@@ -46,7 +46,7 @@ def held(program: str, *arguments: str, code: int = 0) -> set[str]:
 
 def test_the_package_is_imported_at_once_and_its_names_on_use():
     assert not held("import ssm_jax\ndir(ssm_jax)\nssm_jax.__version__") & {"jax", "numpy", "flax"}
-    assert "jax" not in held("import ssm_jax\nssm_jax.load_config('waves')")
+    assert "jax" not in held("from ssm_jax.config.load import read_config\nread_config('waves')")
     assert "flax" not in held("import ssm_jax\nssm_jax.fft_conv")
     for name in ssm_jax.__all__:
         assert getattr(ssm_jax, name).__name__ == name and name in dir(ssm_jax)

@@ -64,10 +64,10 @@ def test_a_killed_generation_goes_on_from_its_finished_shards(
 
 
 def test_killed_at_many_moments_it_ends_in_the_same_bytes(small_data_dir, tmp_path, start_script):
-    """kill -9 after 0.3 s, 0.36 s, ...: in the imports, the shards, the TFDS data, the store."""
+    """kill -9 after 0.1 s, 0.12 s, ...: in the imports, the shards, the store."""
     folder = folder_of(SMALL, tmp_path)
     kills = 0
-    for delay in 0.3 * 1.2 ** np.arange(30):  # until one is long enough
+    for delay in 0.1 * 1.2 ** np.arange(36):  # until one is long enough
         process = start_script(*arguments_of(SMALL, tmp_path))
         try:
             process.wait(timeout=delay)
