@@ -81,8 +81,10 @@ def choose(cfg: ConfigDict, task: str, layer: str) -> None:
     brought = _brought(task, layer)
     with cfg.unlocked():
         for key in before.keys() - brought.keys():
-            section, _, name = key.rpartition(".")
-            del cfg[section][name]
+            above, _, section = key.rpartition(".")[0].rpartition(".")
+            del cfg[above][section][key.rpartition(".")[2]]
+            if not cfg[above][section]:
+                del cfg[above][section]
         del cfg.task, cfg.model.layer  # they may be of another kind of text
         cfg.task, cfg.model.layer = task, layer
         known = flatten(cfg)

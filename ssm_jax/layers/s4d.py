@@ -35,7 +35,7 @@ class S4D(ChannelwiseLayer):
     """
 
     NAME = "S4D"
-    INITS = tuple(INITS)
+    INITS = INITS
 
     @staticmethod
     def faults(options: Mapping[str, Any]) -> Iterator[str]:
