@@ -363,7 +363,7 @@ def test_a_run_without_sources_is_not_asked_for_any(here):
 def test_a_new_init_is_a_function_and_a_row(monkeypatch):
     from ssm_jax.init import INITS
 
-    (text,) = re.findall(r"```python\n# init\n(.*?)```", PAGE, re.DOTALL)
+    (text,) = re.findall(r"```python\n# init:.*?\n(.*?)```", PAGE, re.DOTALL)
     monkeypatch.setattr("ssm_jax.init.modes.INITS", INITS)
     before = dict(INITS)
     try:
