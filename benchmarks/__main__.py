@@ -213,7 +213,7 @@ def main(argv: list[str]) -> int:
     show(rows)
     if values["out"] is not None:
         from ssm_jax.files import replace_atomically
-        from ssm_jax.train.record import made_by
+        from ssm_jax.training.record import made_by
 
         document = {"rows": rows, **made_by(["python", "-m", "benchmarks", *argv])}
         values["out"].parent.mkdir(parents=True, exist_ok=True)

@@ -185,7 +185,7 @@ def main(argv: list[str]) -> int:
     flags = (Flag("out", "file for the result", kind=Path, writes="file"),)
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
     from ssm_jax.files import write_json
-    from ssm_jax.train.record import made_by
+    from ssm_jax.training.record import made_by
 
     cases = [("lra", alpha, length) for alpha in ALPHAS for length in LENGTHS]
     rows: list[dict[str, Any]] = []

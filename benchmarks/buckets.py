@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.measure import rounds, summary
 from ssm_jax import config as config_lib
-from ssm_jax.train import experiment as experiment_lib
+from ssm_jax.training import experiment as experiment_lib
 
 
 def measure_buckets(cfg: ConfigDict, data_dir: Path, n: int) -> dict[str, Any]:

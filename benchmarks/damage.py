@@ -22,13 +22,13 @@ from unittest import mock
 
 from ssm_jax.outside import ours
 from ssm_jax.stop import StopRequest
-from ssm_jax.train import loop
-from ssm_jax.train.checkpoint import io as step_folder
-from ssm_jax.train.experiment import Experiment
-from ssm_jax.train.logs import MetricsLog
-from ssm_jax.train.record import config_of, read_record
-from ssm_jax.train.runs.open import open_checkpoint
-from ssm_jax.train.runs.result import draw
+from ssm_jax.training import loop
+from ssm_jax.training.checkpoint import io as step_folder
+from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.logs import MetricsLog
+from ssm_jax.training.record import config_of, read_record
+from ssm_jax.training.runs.open import open_checkpoint
+from ssm_jax.training.runs.result import draw
 
 Damage = Callable[[Path, Path], None]  # (what is spoilt, the same of another run)
 

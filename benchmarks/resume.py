@@ -1,7 +1,7 @@
 """Show that a run that is killed again and again ends in the very numbers of one that is not.
 
     python -m benchmarks.resume --config=configs/listops_small.py --folder=runs/check --kills=12
-    python -m benchmarks.resume --config=tests/train/tiny.py --folder=runs/spoilt --what=damage
+    python -m benchmarks.resume --config=tests/training/tiny.py --folder=runs/spoilt --what=damage
 
 Trains twice in subprocesses: once undisturbed, and once stopped at `--kills` moments spread over
 the run (half of them SIGKILL, the others SIGTERM, Ctrl-C, SIGUSR1, SIGHUP) and started again by the
@@ -81,7 +81,7 @@ def interrupt_at(
 
 def newest_leaves(workdir: Path) -> tuple[int, dict[str, Any]]:
     """The newest checkpoint's step, and its leaves' shapes, dtypes and verified checksums."""
-    from ssm_jax.train.checkpoint import io
+    from ssm_jax.training.checkpoint import io
 
     step = io.list_steps(workdir / "checkpoints")[-1]
     path = (workdir / "checkpoints" / str(step)).absolute()
@@ -167,8 +167,8 @@ def check_damage(cfg: ConfigDict, data_dir: Path, folder: Path, argv: list[str])
       argv: the command, for the result.
     """
     from benchmarks.damage import damage_matrix
-    from ssm_jax.train.experiment import build
-    from ssm_jax.train.record import made_by
+    from ssm_jax.training.experiment import build
+    from ssm_jax.training.record import made_by
 
     experiments = []
     for seed in (cfg.seed, cfg.seed + 1):

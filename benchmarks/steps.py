@@ -16,7 +16,7 @@ from ssm_jax.data.examples import SPLITS, Images, Pairs, Ragged
 from ssm_jax.lra.catalog import CATALOG
 from ssm_jax.lra.listops import VOCABULARY
 from ssm_jax.models.block import GATES
-from ssm_jax.train import experiment as experiment_lib
+from ssm_jax.training import experiment as experiment_lib
 
 # The batches of the Long Range Arena tasks that two CPU cores step through in seconds; Retrieval's
 # count pairs.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from ssm_jax.layers import S4, S4D, S5
     from ssm_jax.models import SequenceClassifier
-    from ssm_jax.train.loop import run_experiment
+    from ssm_jax.training.loop import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -53,12 +53,12 @@ __all__ = [
     "load_config",
     "pair_sensitivity",
     "pole_sensitivity",
-    "run_experiment",
     "s4d_anticausal",
     "s4d_kernel",
     "s4d_recurrence",
     "sobolev_frequency",
     "sobolev_gain",
+    "train",
     "transfer_function",
 ]
 
@@ -70,7 +70,7 @@ _HOMES = {
     "SequenceClassifier": "models",
     "initial_modes": "init",
     "load_config": "config.load",
-    "run_experiment": "train.loop",
+    "train": "training.loop",
 }
 
 

@@ -400,7 +400,7 @@ import errno, os, resource, sys, threading
 from pathlib import Path
 from ssm_jax import config, stop
 from ssm_jax.config import cli
-from ssm_jax.train.workdir import WorkdirLost
+from ssm_jax.training.workdir import WorkdirLost
 import numpy as np
 
 def main(argv):

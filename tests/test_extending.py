@@ -24,9 +24,9 @@ from ssm_jax.layers import LAYERS, find_layer
 from ssm_jax.sweep import runs_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tasks import find_task
-from ssm_jax.train.experiment import Experiment, build
-from ssm_jax.train.loop import EXIT_DONE, train_and_evaluate
-from ssm_jax.train.record import check_sources, config_of, read_record, sources_of
+from ssm_jax.training.experiment import Experiment, build
+from ssm_jax.training.loop import EXIT_DONE, train_and_evaluate
+from ssm_jax.training.record import check_sources, config_of, read_record, sources_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/extending.md").read_text()

@@ -24,25 +24,25 @@ MAY_IMPORT = {
         "ml_collections", "numpy", "PIL", "numba", "scipy",
     },
     "tasks": {"models", "layers", "data", "options", "outside", "jax", "flax", "optax"},
-    "train": {
+    "training": {
         "outside", "tasks", "data", "config", "analysis", "plots", "layers", "kernels",
         "files", "lock", "progress", "stop", "tables",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
     "stories": {
-        "sweep", "train", "tasks", "data", "models", "layers", "init", "kernels", "analysis",
+        "sweep", "training", "tasks", "data", "models", "layers", "init", "kernels", "analysis",
         "plots", "config", "stop", "options", "files", "progress", "tables",
         "jax", "numpy", "flax", "PIL", "rich", "ml_collections", "matplotlib",
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
     "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
     "sweep": {
-        "train", "config", "outside", "stop", "files", "progress", "tables",
+        "training", "config", "outside", "stop", "files", "progress", "tables",
         "jax", "ml_collections",
     },
     "commands": {
-        "sweep", "stories", "train", "tasks", "lra", "data", "init", "kernels", "analysis", "plots",
-        "config", "stop", "files", "tables", "jax", "numpy", "rich", "ml_collections",
+        "sweep", "stories", "training", "tasks", "lra", "data", "init", "kernels", "analysis",
+        "plots", "config", "stop", "files", "tables", "jax", "numpy", "rich", "ml_collections",
     },
     "config": {
         "options", "outside", "tasks", "layers", "models", "init", "files", "stop",
@@ -56,12 +56,12 @@ MAY_IMPORT = {
     "options": {"numpy"},
     "outside": set(),
     "dims": set(),
-    "__init__": {"config", "init", "kernels", "layers", "models", "train"},  # on use
+    "__init__": {"config", "init", "kernels", "layers", "models", "training"},  # on use
 }  # fmt: skip
 
 ONLY_IN = {
-    "orbax": {"train/checkpoint/io.py"},  # what train/checkpoint keeps in a folder of one step
-    "wandb": {"train/logs.py"},
+    "orbax": {"training/checkpoint/io.py"},  # training/checkpoint keeps one step in a folder
+    "wandb": {"training/logs.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
             "__init__", "layers", "panels", "run", "spectrum", "sweep",
@@ -80,8 +80,8 @@ ONLY_IN = {
         "config/argv.py",
         "config/cli.py",
         "lra/variants.py",
-        "train/experiment.py",
-        "train/loop.py",
+        "training/experiment.py",
+        "training/loop.py",
         "stories/runs.py",
         "stories/denoise/run.py",
         "stories/waves/run.py",
@@ -92,7 +92,7 @@ ONLY_IN = {
 
 
 def name_of(file: Path) -> str:
-    """train/loop.py for a file of the package."""
+    """training/loop.py for a file of the package."""
     return file.relative_to(ROOT / "ssm_jax").as_posix()
 
 
@@ -140,7 +140,7 @@ def test_a_package_is_imported_in_its_place_alone(package):
 
 def test_config_dict_stops_at_the_loop():
     """Layers, kernels, data and the steps take plain arguments, so they work from a notebook."""
-    allowed = {"train/loop.py", *ONLY_IN["ml_collections"]}
+    allowed = {"training/loop.py", *ONLY_IN["ml_collections"]}
     for file in FILES:
         named = {
             node.id if isinstance(node, ast.Name) else node.attr

@@ -47,7 +47,7 @@ def test_small_listops_killed_twelve_times_is_equal_to_the_bit(tmp_path):
 def test_a_run_spoilt_in_every_way_ends_in_its_result_or_in_a_line_with_a_way_on(tmp_path):
     subprocess.run(
         [
-            sys.executable, "-m", "benchmarks.resume", "--config=tests/train/tiny.py",
+            sys.executable, "-m", "benchmarks.resume", "--config=tests/training/tiny.py",
             "--what=damage", "--config.log.diagnostics=true", "--config.log.gradient=false",
             f"--data_dir={tmp_path / 'data'}", f"--folder={tmp_path / 'spoilt'}",
         ],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 BENCHMARKS = ("benchmarks", "benchmarks.accuracy", "benchmarks.resume")  # python -m
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
-TINY = "tests/train/tiny.py"
+TINY = "tests/training/tiny.py"
 
 
 def script(name: str, *arguments: str, code: int = 0, timeout: float = 300, **env: str):

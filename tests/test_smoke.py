@@ -5,8 +5,8 @@ import json
 import pytest
 from test_lra_configs import TASKS, experiment
 
-from ssm_jax.train import loop
-from ssm_jax.train.experiment import build
+from ssm_jax.training import loop
+from ssm_jax.training.experiment import build
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequ
     store = verify_store(folder)
     seconds, facts = time.perf_counter() - start, facts_of(store.manifest, store.content)
     if (path := values["record"]) is not None:
-        from ssm_jax.train.record import write_result  # it imports JAX, to name the devices
+        from ssm_jax.training.record import write_result  # it imports JAX, to name the devices
 
         write_result(path, {**facts, "seconds": round(seconds, 1)}, words)
     return f"{table_of(facts)}\n\n{folder} ready in {seconds:.1f} s"
@@ -238,7 +238,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         shown = dict(sorted({1.0: "", float(max(alphas)): "", facts["alpha"]: "start"}.items()))
         save(values["figure"], spectrum_figure, found, fit, y_N, dt, shown, cfg.name)
     if values["out"] is not None:
-        from ssm_jax.train.record import write_result
+        from ssm_jax.training.record import write_result
 
         write_result(values["out"], result, [*called, *argv])
     return 0

@@ -56,8 +56,8 @@ def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -
         cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
 
     start_jax()
-    from ssm_jax.train.runs.evaluate import evaluate_run
-    from ssm_jax.train.runs.tables import print_evaluation
+    from ssm_jax.training.runs.evaluate import evaluate_run
+    from ssm_jax.training.runs.tables import print_evaluation
 
     result = evaluate_run(
         workdir,
@@ -96,8 +96,8 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
     workdir, step = _asked(values)
 
     start_jax()
-    from ssm_jax.train.runs.analyze import analyze as analyze_run
-    from ssm_jax.train.runs.tables import print_analysis
+    from ssm_jax.training.runs.analyze import analyze as analyze_run
+    from ssm_jax.training.runs.tables import print_analysis
 
     result, paths = analyze_run(
         workdir,

@@ -34,8 +34,8 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     diagnostics that are not what the run has written, and at a log without checkpoints: give
     --accept_log to go on with what there is, or --fresh to start anew; both keep the old files.
     """
-    from ssm_jax.train.logs import default_wandb
-    from ssm_jax.train.workdir import Workdir
+    from ssm_jax.training.logs import default_wandb
+    from ssm_jax.training.workdir import Workdir
 
     fresh = "start anew: what is in --workdir moves to its subfolder old-1; give it once"
     accept = "go on though log or diagnostics are lost or damaged; keep what is sound"
@@ -59,14 +59,14 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
 
     start_jax()
     if values["dry_run"]:
-        from ssm_jax.train.experiment import build
-        from ssm_jax.train.runs.tables import print_plan
+        from ssm_jax.training.experiment import build
+        from ssm_jax.training.runs.tables import print_plan
 
         print_plan(build(cfg, data_dir=values["data_dir"], files=values["from"]))
         return 0
-    from ssm_jax.train.loop import run_experiment
+    from ssm_jax.training import loop
 
-    summary = run_experiment(
+    summary = loop.train(
         cfg,
         workdir,
         data_dir=values["data_dir"],
@@ -119,7 +119,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
             return EXIT_STOPPED
     from ssm_jax.plots.sweep import draw_sweep
     from ssm_jax.sweep.results import document_of, write_results
-    from ssm_jax.train.record import published
+    from ssm_jax.training.record import published
 
     task = find_task(cfg.task)
     about = {key: cfg[key] for key in ("name", "task", "notes")}
@@ -225,7 +225,7 @@ def one_pole(argv: list[str], called: Sequence[str] = ("ssm-jax", "one-pole")) -
         cli.fail(f"--out={out} does not fit: it must be a .json.")
     from ssm_jax.plots import save
     from ssm_jax.stories.one_pole import describe, measure, one_pole_figure
-    from ssm_jax.train.record import write_result
+    from ssm_jax.training.record import write_result
 
     results = measure()
     write_result(out, results, [*called, *argv])

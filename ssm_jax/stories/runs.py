@@ -18,9 +18,9 @@ from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.results import by_cell, status_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
-from ssm_jax.train.experiment import Experiment
-from ssm_jax.train.record import published
-from ssm_jax.train.workdir import Workdir
+from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.record import published
+from ssm_jax.training.workdir import Workdir
 
 Setting = Mapping[str, Any]  # options by dotted key, as in `sweep()` of an experiment file
 

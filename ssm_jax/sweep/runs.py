@@ -19,11 +19,11 @@ from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep import Run
 from ssm_jax.sweep.results import DIVERGED, FAILED, Status, status_of
-from ssm_jax.train.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
-from ssm_jax.train.experiment import Experiment, build
-from ssm_jax.train.loop import train_and_evaluate
-from ssm_jax.train.record import check_sources
-from ssm_jax.train.workdir import WorkdirBusy
+from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
+from ssm_jax.training.experiment import Experiment, build
+from ssm_jax.training.loop import train_and_evaluate
+from ssm_jax.training.record import check_sources
+from ssm_jax.training.workdir import WorkdirBusy
 
 # A file where a folder of the run is to be, or the reverse
 MISPLACED = (FileExistsError, IsADirectoryError, NotADirectoryError)

@@ -21,7 +21,7 @@ from ssm_jax.commands import COMMANDS, data, runs, train
 from ssm_jax.config import digest
 from ssm_jax.config.load import load_config, shipped
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.train import loop
+from ssm_jax.training import loop
 
 ROOT = Path(__file__).parents[2]
 DOORS = {"prepare": "prepare_data", "one-pole": "one_pole"}
@@ -117,13 +117,13 @@ def test_a_shipped_config_has_a_name_anywhere(tmp_path, monkeypatch):
 
 def test_an_experiment_is_run_from_python(tmp_path, monkeypatch):
     few = {"train.steps": 8, "train.eval_every": 4, "model.depth": 1}
-    cfg = ssm_jax.load_config(str(ROOT / "tests/train/tiny.py"), few)
-    summary = ssm_jax.run_experiment(cfg, tmp_path / "a", data_dir=tmp_path)
+    cfg = ssm_jax.load_config(str(ROOT / "tests/training/tiny.py"), few)
+    summary = ssm_jax.train(cfg, tmp_path / "a", data_dir=tmp_path)
     assert summary == json.loads((tmp_path / "a/summary.json").read_text())
     assert summary["steps"] == 8 and 0 <= summary["test"]["accuracy"] <= 1
-    assert ssm_jax.run_experiment(cfg, tmp_path / "a", data_dir=tmp_path) == summary
+    assert ssm_jax.train(cfg, tmp_path / "a", data_dir=tmp_path) == summary
     monkeypatch.setattr(loop, "train_and_evaluate", lambda *_, **__: EXIT_STOPPED)
-    assert ssm_jax.run_experiment(cfg, tmp_path / "a", data_dir=tmp_path) is None
+    assert ssm_jax.train(cfg, tmp_path / "a", data_dir=tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_evaluate_and_analyze_take_a_run_alike(arguments, asked, monkeypatch, ca
 
     monkeypatch.setattr(runs, "start_jax", lambda: None)
     for what in ("analyze.analyze", "evaluate.evaluate_run"):
-        monkeypatch.setattr(f"ssm_jax.train.runs.{what}", note)
+        monkeypatch.setattr(f"ssm_jax.training.runs.{what}", note)
     for what in ("print_analysis", "print_evaluation"):
-        monkeypatch.setattr(f"ssm_jax.train.runs.tables.{what}", lambda _: None)
+        monkeypatch.setattr(f"ssm_jax.training.runs.tables.{what}", lambda _: None)
     for command in (runs.evaluate, runs.analyze):
         if isinstance(asked, tuple):
             assert command(arguments) == 0 and found.pop() == asked
@@ -163,7 +163,7 @@ def test_evaluate_and_analyze_take_a_run_alike(arguments, asked, monkeypatch, ca
 
 def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
     """Unless they are kept elsewhere, or the cache cannot be written; old ones are removed."""
-    arguments = ["train", "--config=tests/train/tiny.py", "--dry_run", f"--data_dir={tmp_path}"]
+    arguments = ["train", "--config=tests/training/tiny.py", "--dry_run", f"--data_dir={tmp_path}"]
     cache, elsewhere = tmp_path / "cache", {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "other")}
     kept = cache / "ssm_jax/compiled"
     kept.mkdir(parents=True)
@@ -240,7 +240,7 @@ assert logits.shape == (2, 3) and bool(jnp.isfinite(logits).all())
 gain = ssm_jax.sobolev_gain(jnp.ones(4), 33)
 assert bool(jnp.isfinite(ssm_jax.fft_conv(u, jnp.ones((4, 33)))).all())
 for name in ssm_jax.__all__:
-    if name not in ("load_config", "run_experiment"):
+    if name not in ("load_config", "train"):
         getattr(ssm_jax, name)
 print(ssm_jax.__file__)
 """

@@ -16,7 +16,7 @@ from ssm_jax.layers.norm import BatchNorm
 from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.models.block import apply_blocks
 from ssm_jax.models.classifier import POOLS, pool
-from ssm_jax.train.step import split
+from ssm_jax.training.step import split
 
 LENGTHS = np.array([5, 12, 1], np.int32)
 VOCAB, K = 7, 3

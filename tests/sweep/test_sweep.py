@@ -18,9 +18,9 @@ from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.results import document_of, status_of
 from ssm_jax.sweep.runs import Job, run_one, run_sweep
-from ssm_jax.train.experiment import Experiment
-from ssm_jax.train.logs import read_metrics
-from ssm_jax.train.workdir import Workdir
+from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(Path(__file__).with_name("tiny_sweep.py"))

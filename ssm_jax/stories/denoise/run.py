@@ -37,10 +37,10 @@ from ssm_jax.stories.runs import (
 )
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
-from ssm_jax.train.loop import EXIT_DONE
-from ssm_jax.train.runs.open import open_checkpoint
-from ssm_jax.train.step import TrainState
-from ssm_jax.train.workdir import Workdir
+from ssm_jax.training.loop import EXIT_DONE
+from ssm_jax.training.runs.open import open_checkpoint
+from ssm_jax.training.step import TrainState
+from ssm_jax.training.workdir import Workdir
 
 REFERENCE = setting(1.0, 0.0)
 # What makes the bias of the reference stronger, weaker, and turns it round

@@ -21,9 +21,9 @@ from ssm_jax.stories.waves.task import WAVES
 from ssm_jax.sweep.results import by_cell
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
-from ssm_jax.train.logs import read_metrics
-from ssm_jax.train.loop import EXIT_DONE
-from ssm_jax.train.workdir import Workdir
+from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.loop import EXIT_DONE
+from ssm_jax.training.workdir import Workdir
 
 COLOURS = ("#1f6fb4", "#2f8f5b", "#d1590a", "#8a4fb0")  # from the slowest to the fastest
 GUESS = 0.25  # error of the constant 1/2 for amplitudes uniform in [0, 1)

@@ -1,0 +1,267 @@
+"""The folder of one saved step: written atomically in the background, read back and checked.
+
+The only module that knows Orbax. A folder has two items: `state`, a flat table of arrays by path,
+and `meta`, the document of `manifest`, with the checksum of each array and of itself. Orbax alone
+returns wrong values after a bit flip in array data, without an error.
+
+Uses the free functions of `orbax.checkpoint.v1`. Orbax's Checkpointer also remembers a list of
+steps: by default it skips a save while another is running, and it lists a step whose save failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+import re
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ssm_jax.files import UNSUPPORTED
+from ssm_jax.stop import interrupt_afterwards
+from ssm_jax.training.checkpoint import manifest
+from ssm_jax.training.checkpoint.manifest import CheckpointError, Meta, SaveError, StateMismatch
+
+TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is not yet complete
+
+Described = dict[str, dict[str, Any]]
+
+
+def list_steps(directory: Path) -> list[int]:
+    """The complete steps in a folder, ascending: its subfolders named by a plain number."""
+    return sorted(
+        int(path.name)
+        for path in Path(directory).iterdir()
+        if path.is_dir() and path.name.isdecimal() and path.name == str(int(path.name))
+    )
+
+
+def host_copy(path: str, leaf: Any) -> np.ndarray:
+    """A copy of a leaf's values in this process's memory, bit for bit.
+
+    A copy, not a view: a NumPy view of a CPU array keeps its buffer alive, so that the next train
+    step cannot reuse the donated buffer and allocates a second state (seen with jax 0.10).
+    """
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        raise ValueError(
+            f"cannot save {path}: it is sharded over several hosts ({leaf.sharding}); "
+            "replicate the state over hosts, and shard over the devices of one host only."
+        )
+    return np.array(leaf, order="C")
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.AsyncResponse[None]:
+    """Start to write a step's folder, which must not exist; it gets its name when it is complete.
+
+    The arrays, by leaf path, are copied before this returns. `result()` of the response waits for
+    the end and raises what went wrong.
+    """
+    versions = {"jax": jax.__version__, "orbax": ocp.__version__}
+    document = manifest.seal(meta, manifest.describe(arrays), versions)
+    # Orbax refuses arrays without elements; their shape and dtype say all there is.
+    stored = {name: array for name, array in arrays.items() if array.size}
+    if not _locks_and_syncs(path.parent):
+        _do_without()
+    with contextlib.ExitStack() as open_until:
+        alias = open_until.enter_context(_plain(path))
+        with _writing():
+            response = ocp.v1.save_checkpointables_async(alias, {"state": stored, "meta": document})
+        weakref.finalize(response, open_until.pop_all().close)
+    return response
+
+
+def read_meta(path: Path) -> tuple[Meta, Described]:
+    """The meta and the described leaves of a step; raises as `manifest.unseal`."""
+    if not path.is_dir():
+        raise CheckpointError("its folder is not there")
+    meta, described = manifest.unseal(_load(path, {"meta": None})["meta"])
+    if path.name != str(meta.step):
+        raise CheckpointError(f"it holds step {meta.step}, as if copied")
+    return meta, described
+
+
+def read_arrays(path: Path, described: Described) -> dict[str, np.ndarray]:
+    """The arrays of a step in host memory; CheckpointError names one that is not as described."""
+    arrays = {
+        name: np.empty(tuple(leaf["shape"]), np.dtype(leaf["dtype"]))
+        for name, leaf in described.items()
+    }
+    stored = {name: array for name, array in arrays.items() if array.size}
+    arrays.update(_load(path, {"state": stored})["state"])
+    if found := manifest.faults(arrays, described):
+        more = f" (and {len(found) - 1} more leaves)" if len(found) > 1 else ""
+        raise CheckpointError(f"{found[0]}{more}")
+    return arrays
+
+
+def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[Any, Meta]:
+    """The state in a step's folder, in the target's structure and on its devices; writes nothing.
+
+    Args:
+      path: the folder, absolute.
+      target: a tree of arrays or jax.ShapeDtypeStruct; a leaf's `sharding` says where it goes.
+      accept: is shown the meta before any array is read, and raises if it is not what is wanted.
+
+    Raises:
+      CheckpointError: the folder is damaged or not there.
+      StateMismatch: its leaves are not those of the target.
+    """
+    table = manifest.flatten(target)
+    meta, described = read_meta(path)
+    accept(meta)
+    if lines := manifest.differences(described, table):
+        if len(lines) > 10:
+            lines[10:] = [f"and {len(lines) - 10} more"]
+        listed = "\n  ".join(lines)
+        raise StateMismatch(
+            f"the state in {path} is not this program's:\n  {listed}\n"
+            "Choose a new --workdir, or run the code that wrote it."
+        )
+    arrays = read_arrays(path, described)
+    leaves = [_place(arrays[name], leaf) for name, leaf in table.items()]
+    return jax.tree.unflatten(jax.tree.structure(target), leaves), meta
+
+
+def _place(array: np.ndarray, target: Any) -> jax.Array:
+    sharding = getattr(target, "sharding", None)
+    if sharding is None:
+        return jax.device_put(array)
+    # Unlike device_put this needs no collective when the sharding spans hosts.
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, of bounded length; Orbax's errors have many."""
+    return str(error).strip().split("\n")[0][:300]
+
+
+def check_name(directory: Path) -> None:
+    """Refuse a folder whose name Orbax cannot take, where there is no way round."""
+    if not _is_plain(directory) and not os.path.isdir("/proc/self/fd"):
+        raise ValueError(
+            f"checkpoints cannot be kept in {directory}: choose a name without * ? [ ] : \\ and "
+            "control characters."
+        )
+
+
+def _is_plain(path: Path) -> bool:
+    return re.search(r"[*?\[\]\\:]", str(path)) is None and str(path).isprintable()
+
+
+@contextlib.contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """A path to the same place that Orbax can take.
+
+    Orbax and TensorStore read names as patterns ("[a]", "*") and as addresses ("gs:"), drop
+    backslashes, and refuse what is no UTF-8.
+    """
+    if _is_plain(path):
+        yield path
+        return
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}") / path.name
+    finally:
+        os.close(descriptor)
+
+
+def _load(path: Path, items: dict[str, Any]) -> dict[str, Any]:
+    jax.devices()  # JAX without a device is no damage of the folder
+    try:
+        # Orbax would call a folder damaged that it was kept from reading by Ctrl-C.
+        with _plain(path) as alias, interrupt_afterwards(), _reading():
+            return ocp.v1.load_checkpointables(alias, items)
+    # Of a damaged folder Orbax raises at least seven types, a bare Exception among them.
+    except Exception as error:
+        why = f"{type(error).__name__}: {reason(error)}"
+        raise CheckpointError(f"cannot be read ({why})") from error
+
+
+@functools.cache
+def _locks_and_syncs(folder: Path) -> bool:
+    """Whether files in a folder can be locked and the folder be synced, as TensorStore does."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in UNSUPPORTED
+    finally:
+        os.close(handle)
+    return True
+
+
+def _do_without() -> None:
+    # Orbax has no option for it. A save is in a folder of its own until it is complete, so a lock
+    # in it keeps nobody out; after a power cut the checksums tell what did not reach the disk.
+    try:
+        from orbax.checkpoint._src.serialization import tensorstore_utils
+
+        context: dict[str, Any] = tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
+    except (ImportError, AttributeError) as error:  # a private place
+        raise SaveError(
+            f"this file system cannot lock files or sync folders, and Orbax {ocp.__version__} "
+            "cannot do without; choose another --workdir, or the version of Orbax in "
+            "pyproject.toml."
+        ) from error
+    context.update(file_io_sync=False, file_io_locking={"mode": "lockfile"})
+
+
+def _context() -> ocp.v1.Context:
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+    logging.getLogger("asyncio").addFilter(_not_from_tensorstore)
+    sys.unraisablehook = functools.partial(_unless_too_late, sys.unraisablehook)
+    context = ocp.v1.Context()
+    # By name, or Orbax takes the document for a tree of arrays: 9 files for 49 bytes.
+    registry = ocp.v1.handlers.local_registry()
+    registry.add(ocp.v1.handlers.JsonHandler, checkpointable_name="meta")
+    context.checkpointables.registry = registry
+    return context
+
+
+@functools.cache
+def _writing() -> ocp.v1.Context:
+    context = _context()
+    # Weights hardly compress (12.9 to 11.9 MB), and a save takes 200 ms of CPU instead of 150.
+    context.array.saving.use_compression = False
+    return context
+
+
+@functools.cache
+def _reading() -> ocp.v1.Context:
+    context = _context()
+    # Each process reads for itself. By default all wait for each other inside a load, and one that
+    # cannot read leaves the others hanging.
+    context.multiprocessing.primary_host = jax.process_index()
+    context.multiprocessing.active_processes = {jax.process_index()}
+    return context
+
+
+def _unless_too_late(hook: Callable[[Any], Any], found: Any) -> None:
+    # When a save has failed, TensorStore's threads still answer to the loop that was closed, and
+    # print a traceback each.
+    if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
+        hook(found)
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    # A save logs about 20 lines. What matters of an error comes as an exception too.
+    return "orbax" not in Path(record.pathname).parts
+
+
+def _not_from_tensorstore(record: logging.LogRecord) -> bool:
+    # Of a damaged folder TensorStore fails to read many leaves. Orbax raises the first error, and
+    # asyncio prints a traceback for each of the others.
+    error = record.exc_info[1] if record.exc_info else None
+    return '" driver: ' not in str(error)

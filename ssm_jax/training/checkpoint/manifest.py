@@ -1,0 +1,234 @@
+"""The manifest of a checkpoint: a JSON document, sealed with a checksum, next to its arrays.
+
+The document has what the run says (`Meta`), and shape, dtype and checksum of each leaf of the state
+by its path, "params/blocks/0/ssm/A_im". Nothing here knows how either is stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssm_jax.stop import EXIT_STORAGE
+from ssm_jax.training.workdir import document_checksum, is_count, sealed
+
+Leaves = Mapping[str, Mapping[str, Any]]  # {"shape", "dtype", "crc32"} by path
+
+_FORMAT = 1  # of the document; raise it when a field changes its meaning
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or is not what was written."""
+
+
+class SaveError(CheckpointError):
+    """A checkpoint could not be written: the storage failed or is full."""
+
+    exit_code = EXIT_STORAGE
+
+
+class ConfigMismatch(ValueError):  # noqa: N818 - it reads as what happened
+    """The checkpoint belongs to a run with other options or other data."""
+
+
+class StateMismatch(ValueError):  # noqa: N818
+    """The checkpoint is sound, but the program's state has other leaves, shapes or dtypes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """The words of a run on a checkpoint; all JSON-able."""
+
+    step: int  # optimizer steps done
+    identity: dict[str, Any]  # the flat options that the run's numbers depend on
+    data_fingerprint: str  # changes if and only if the data change
+    evaluated: bool  # whether there was an evaluation at this step
+    metrics: dict[str, float]  # its results
+    best: dict[str, Any] | None  # {"step", "value"} of the best evaluation so far
+    extra: dict[str, Any]  # whatever else the loop needs to resume
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """The options, as JSON reads them back, and the data of the run a checkpoint must belong to."""
+
+    options: Mapping[str, Any]
+    data_fingerprint: str
+
+    def differences(self, meta: Meta) -> list[str]:
+        """A line for each difference of the run of a checkpoint from this one."""
+        lines = []
+        for key in sorted(meta.identity.keys() | self.options.keys()):
+            theirs = meta.identity.get(key, "not an option")
+            ours = self.options.get(key, "not an option")
+            if theirs != ours:
+                lines.append(f"{key}: checkpoint {theirs}, this run {ours}")
+        theirs, ours = meta.data_fingerprint, self.data_fingerprint
+        return lines + [f"data: checkpoint {theirs}, this run {ours}"] * (theirs != ours)
+
+    def refuse_other(self, meta: Meta, where: object) -> None:
+        """Raise ConfigMismatch, with a line per difference, for a checkpoint of another run."""
+        if lines := self.differences(meta):
+            same_data = meta.data_fingerprint == self.data_fingerprint
+            other = "drop the override" if same_data else "bring the same options and data back"
+            listed = "\n  ".join(lines)
+            raise ConfigMismatch(
+                f"{where} was trained with other options:\n  {listed}\n"
+                f"Choose a new --workdir, or {other}."
+            )
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by path, in the tree's order.
+
+    Raises:
+      ValueError: if two leaves have one path, as {0: a, "0": b} would.
+    """
+    table: dict[str, Any] = {}
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        if path in table:
+            raise ValueError(f"two leaves of the state are both called {path!r}; rename one.")
+        table[path] = leaf
+    return table
+
+
+def checksum(path: str, array: np.ndarray) -> int:
+    """CRC-32 over path, dtype, shape and bytes (about 2 GB/s); shows any burst of up to 32 bits."""
+    header = f"{path} {array.dtype.name} {array.shape}".encode()
+    values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return zlib.crc32(values.data, zlib.crc32(header))
+
+
+def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Shape, dtype and checksum of each leaf."""
+    return {
+        path: {"shape": list(x.shape), "dtype": x.dtype.name, "crc32": checksum(path, x)}
+        for path, x in arrays.items()
+    }
+
+
+def faults(arrays: Mapping[str, np.ndarray], described: Leaves) -> list[str]:
+    """The leaves that are not what was promised, one line each."""
+    found = []
+    for path, leaf in described.items():
+        if (array := arrays.get(path)) is None:
+            found.append(f"{path}: missing")
+        elif (read := f"{array.dtype.name}{array.shape}") != _kind(leaf):
+            found.append(f"{path}: read {read}, saved {_kind(leaf)}")
+        elif checksum(path, array) != leaf["crc32"]:
+            found.append(f"{path}: checksum differs")
+    return found
+
+
+def differences(described: Leaves, target: Mapping[str, Any]) -> list[str]:
+    """A line for each leaf of a checkpoint that is not the one a program expects."""
+
+    def kind(leaf: Any) -> str:
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        return f"{dtype.name}{np.shape(leaf)}"
+
+    stored = {path: _kind(leaf) for path, leaf in described.items()}
+    expected = {path: kind(leaf) for path, leaf in target.items()}
+    return [
+        f"{path}: checkpoint has {stored.get(path, 'nothing')}, this program expects "
+        f"{expected.get(path, 'nothing')}"
+        for path in stored | expected
+        if stored.get(path) != expected.get(path)
+    ]
+
+
+def _kind(leaf: Mapping[str, Any]) -> str:
+    return f"{leaf['dtype']}{tuple(leaf['shape'])}"
+
+
+def seal(meta: Meta, described: Leaves, versions: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON document of a checkpoint; `versions` are of the libraries that write."""
+    return sealed(
+        {
+            "format": _FORMAT,
+            "meta": dataclasses.asdict(meta),
+            "leaves": dict(described),
+            "versions": dict(versions),
+            "saved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+    )
+
+
+def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
+    """The meta and the described leaves of a document.
+
+    Raises:
+      CheckpointError: the document is not as it was sealed.
+      StateMismatch: it is, but by a version of this program that wrote another format.
+    """
+    if not isinstance(document, dict) or "crc32" not in document:
+        raise CheckpointError("its meta document is incomplete")
+    if document_checksum(document) != document["crc32"]:
+        raise CheckpointError("the checksum of its meta document differs")
+    if document.get("format") != _FORMAT:
+        raise StateMismatch(
+            f"the checkpoint has format {document.get('format')}, this program reads {_FORMAT}; "
+            "use the version of ssm_jax that wrote it."
+        )
+    meta: Any = document.get("meta")
+    leaves: Any = document.get("leaves")
+    if fault := _fault(meta, leaves):
+        raise CheckpointError(f"its meta document is sound but has {fault}")
+    return Meta(**meta), leaves
+
+
+def is_number(value: Any) -> bool:
+    """Whether JSON has read a number; true and false are none."""
+    return type(value) in (int, float)
+
+
+def _is_best(best: Any) -> bool:
+    return best is None or (
+        isinstance(best, dict)
+        and is_count(best.get("step"))
+        and is_number(best.get("value"))
+        and math.isfinite(best["value"])
+    )
+
+
+def _is_leaf(leaf: Any) -> bool:
+    try:
+        return bool(
+            leaf.keys() == {"shape", "dtype", "crc32"}
+            and isinstance(leaf["dtype"], str)
+            and np.dtype(leaf["dtype"]).name == leaf["dtype"]
+            and isinstance(leaf["shape"], list)
+            and all(map(is_count, (*leaf["shape"], leaf["crc32"])))
+        )
+    except (AttributeError, TypeError):
+        return False
+
+
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "step": is_count,
+    "identity": lambda value: isinstance(value, dict),
+    "data_fingerprint": lambda value: isinstance(value, str),
+    "evaluated": lambda value: isinstance(value, bool),
+    "metrics": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
+    "best": _is_best,
+    "extra": lambda value: isinstance(value, dict),
+}
+
+
+def _fault(meta: Any, leaves: Any) -> str | None:
+    """A part of a document that no `seal` of this format makes, though its checksum is right."""
+    if not isinstance(meta, dict) or meta.keys() != _SOUND.keys():
+        return "other fields than a checkpoint's"
+    if not isinstance(leaves, dict):
+        return "no table of leaves"
+    wrong = [f"{name}={meta[name]!r:.60}" for name, good in _SOUND.items() if not good(meta[name])]
+    wrong += [f"the leaf {p}: {leaf!r:.60}" for p, leaf in leaves.items() if not _is_leaf(leaf)]
+    return wrong[0] if wrong else None

@@ -1,0 +1,213 @@
+"""Diagnostics of a run at its start and at every evaluation, outside of the training step.
+
+Numbers go to metrics.jsonl as kind "diagnostics", arrays to diagnostics/STEP.npz in the run's
+folder. Both are functions of the state alone, so they are the same bytes after an interruption; the
+poles' first places come from the seed. What they are is in `analysis.bands`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ssm_jax.analysis.bands import (
+    BANDS,
+    band_edges,
+    gradient_per_band,
+    pole_drift,
+    spectra_per_band,
+)
+from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
+from ssm_jax.files import replace_atomically
+from ssm_jax.layers.base import Probe, add_probe
+from ssm_jax.tasks import mean_metrics
+from ssm_jax.training.experiment import Experiment, timed_compile
+from ssm_jax.training.step import TrainState
+from ssm_jax.training.workdir import stamp_of
+
+Arrays = dict[str, np.ndarray]
+EXAMPLES = 16  # of the first training batch, whose gradient is taken
+
+
+class Diagnostics:
+    """Measures states of a run; keeps compiled programs and the first state between calls."""
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+        self._before: list[LayerView] | None = None
+
+    def begin(self, state: TrainState) -> None:
+        """Take the run's first state; without it, it is computed when it is needed."""
+        self._before = layers_of(self._experiment.model(state))
+
+    def of(self, state: TrainState, *, gradient: bool = True) -> Arrays:
+        """Arrays by "layer:quantity".
+
+        variation, energy: (C, H, BANDS) of `bands.spectra_per_band`. drift_im, drift_re,
+        drift_spacings, drift_with_dt: (R, N) of `bands.pole_drift` against the run's first state.
+        beta: (H,). aliased: share of the modes beyond Nyquist. gradient: (BANDS,), norms of the
+        parts of the gradient by Im A, of the first training examples without dropout; for S4D and
+        S4, where the model calls them and A is trained; it costs a training step of `EXAMPLES`
+        sequences. edges: of the bands, in rad per sample.
+        """
+        experiment = self._experiment
+        length, n_fft = experiment.dataset.padded_length, experiment.filter_period
+        after = layers_of(experiment.model(state))
+        found: Arrays = {"edges": band_edges(length)}
+        if self._before is None:
+            fresh = int(state.step) > 0
+            self._before = layers_of(experiment.model(experiment.fresh_state())) if fresh else after
+        parts = self._gradients(state, after) if gradient else {}
+        for old, new in zip(self._before, after, strict=True):
+            spectra, drift = spectra_per_band(new, length, n_fft), pole_drift(old, new)
+            each = {
+                "variation": spectra.variation_CHK,
+                "energy": spectra.energy_CHK,
+                "drift_im": drift.im,
+                "drift_re": drift.re,
+                "drift_spacings": drift.in_spacings,
+                "drift_with_dt": drift.with_dt,
+                "beta": new.beta_H,
+                "aliased": np.float64(share_aliased(new)),
+            }
+            if new.name in parts:
+                each["gradient"] = np.sqrt((parts[new.name] ** 2).sum(axis=(1, 2)))
+            found |= {f"{new.name}:{key}": np.asarray(value) for key, value in each.items()}
+        return found
+
+    def _gradients(self, state: TrainState, layers: list[LayerView]) -> dict[str, np.ndarray]:
+        """Parts (BANDS, S, N) of each layer whose gradient is not zero."""
+        program, batch = self._program
+        if program is None:
+            return {}
+        sets = {
+            name: variable.shape[0]
+            for name, module in modules_of(self._experiment.model(state))
+            if isinstance(variable := getattr(module, "A_im", None), nnx.Param)
+        }
+        by_taps = program(state.params, state.stats, batch)
+        return {
+            layer.name: gradient_per_band(
+                layer, by_taps[layer.name], self._experiment.filter_period, sets[layer.name]
+            )
+            for layer in layers
+            if layer.name in by_taps and layer.name in sets and np.any(by_taps[layer.name])
+        }
+
+    @functools.cached_property
+    def _program(self) -> tuple[Any, Any]:
+        """(params, stats, batch) -> loss's gradient by the taps of each layer; and the batch."""
+        experiment = self._experiment
+        dataset, cfg = experiment.dataset, experiment.cfg
+        L = dataset.padded_length
+        if experiment.task.circular:
+            return None, None
+        indices, length = experiment.order.batch(0)
+        # At most what a training step has in memory at a time, and a part for every device.
+        devices = experiment.mesh.size
+        most = -(-EXAMPLES // devices) * devices
+        indices = indices[: min(most, cfg.batch_size // cfg.train.accumulate)]
+        batch = experiment.place_batch(dataset.gather("train", indices, length))
+
+        def by_taps(params: Any, stats: Any, batch: Any) -> dict[str, jax.Array]:
+            model = nnx.merge(experiment.graphdef, params, stats)
+            names = [name for name, module in modules_of(model) if add_probe(module, L)]
+            graphdef, *parts = nnx.split(model, Probe, ...)
+            probes, rest = (nnx.to_pure_dict(part) for part in parts)
+
+            def loss(probes: Any) -> jax.Array:
+                model = nnx.merge(graphdef, probes, rest)
+                return mean_metrics(experiment.task.train_sums(model, batch, None))["loss"]
+
+            layers = dict(modules_of(nnx.merge(graphdef, jax.grad(loss)(probes), rest)))
+            return {name: layers[name].probe[...] for name in names}
+
+        state = experiment.abstract_state()
+        shapes = (state.params, state.stats, batch)
+        return timed_compile(lambda: experiment.compile(by_taps, *shapes), "the diagnostics")[
+            0
+        ], batch
+
+
+def layer_names(arrays: Arrays) -> list[str]:
+    """The layers in what `Diagnostics.of` gives."""
+    return [key.removesuffix(":beta") for key in arrays if key.endswith(":beta")]
+
+
+def numbers_of(arrays: Arrays) -> dict[str, float]:
+    """A line of the log, from `Diagnostics.of`.
+
+    variation_K, energy_K: medians over the channels and directions of all layers, of band K = 1..;
+    gradient_share_K: mean over the layers. drift_im_median, drift_im_max, drift_re_...: over all
+    poles, in rad and nepers per sample; drift_spacings_...: in distances of neighbouring poles.
+    beta_min, beta_median, beta_max: over all channels. aliased: mean share of modes beyond Nyquist.
+    The median drift and beta of each layer follow, as "drift_im_median/LAYER".
+    """
+    names = layer_names(arrays)
+    if not names:
+        return {}
+
+    def every(quantity: str) -> np.ndarray:
+        rows = [np.ravel(arrays[f"{name}:{quantity}"]) for name in names]
+        return np.concatenate(rows).astype(np.float64)
+
+    row: dict[str, float] = {}
+    for quantity in ("variation", "energy"):
+        medians_K = np.median(every(quantity).reshape(-1, BANDS), axis=0)
+        row |= {f"{quantity}_{k}": value for k, value in enumerate(medians_K.tolist(), start=1)}
+    norms = [arrays[f"{name}:gradient"] for name in names if f"{name}:gradient" in arrays]
+    if norms:
+        shares_K = np.mean([norm / norm.sum() for norm in norms], axis=0)
+        row |= {f"gradient_share_{k}": value for k, value in enumerate(shares_K.tolist(), start=1)}
+    for quantity in ("drift_im", "drift_re", "drift_spacings"):
+        values = every(quantity)
+        if quantity == "drift_spacings":  # a pole alone has no neighbour
+            values = values[~np.isnan(values)]
+        if values.size:
+            row[f"{quantity}_median"] = float(np.median(values))
+            row[f"{quantity}_max"] = float(np.max(values))
+    beta = every("beta")
+    row |= {"beta_min": float(beta.min()), "beta_median": float(np.median(beta))}
+    row |= {"beta_max": float(beta.max()), "aliased": float(np.mean(every("aliased")))}
+    for quantity in ("drift_im", "beta"):
+        for name in names:
+            median = float(np.median(arrays[f"{name}:{quantity}"]))
+            row[f"{quantity}_median/{name}"] = median
+    return row
+
+
+def write_arrays(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Write folder/STEP.npz, atomically, and return its stamp; equal arrays give equal bytes."""
+    folder.mkdir(exist_ok=True)
+    np.savez(buffer := io.BytesIO(), allow_pickle=False, **arrays)
+    replace_atomically(folder / f"{step}.npz", buffer.getvalue())
+    return stamp_of(buffer.getvalue())
+
+
+def read_arrays(folder: Path) -> dict[int, Arrays]:
+    """The arrays of all steps, by step; none where there is no folder."""
+    found = {}
+    for step in _steps(folder):
+        with np.load(folder / f"{step}.npz", allow_pickle=False) as file:
+            found[step] = dict(file)
+    return found
+
+
+def cut(folder: Path, start_step: int) -> None:
+    """Remove what is past the step from which a run resumes, as `MetricsLog` does."""
+    for step in _steps(folder):
+        if step > start_step or start_step == 0:
+            (folder / f"{step}.npz").unlink()
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.stem) for path in folder.glob("*.npz") if path.stem.isdecimal())

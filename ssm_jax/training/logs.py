@@ -1,0 +1,298 @@
+"""metrics.jsonl, and on request Weights & Biases: what a run writes down of its numbers by step."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from ssm_jax.files import naming, parse_json, replace_atomically
+from ssm_jax.progress import warn
+from ssm_jax.training.workdir import new_hash, stamp_fault
+
+NON_FINITE = ("nan", "inf", "-inf")  # strings in JSON, which has no word for them but null
+
+
+class MetricsLog:
+    """Numbers by step, a file of JSON lines: {"step": 50, "kind": "train", "loss": 1.2}.
+
+    A resumed run has the very file of a run that was never stopped, if two rules are kept. What
+    depends on the clock belongs in a file of its own (timing.jsonl, also a MetricsLog). And all
+    lines up to step s are written before the checkpoint of step s is: a restart cuts the lines past
+    it and writes them again, but it cannot write those it never had. Work of step s that is done
+    once more after the restart (an evaluation) does not double its line.
+
+    Floats have the digits that give the same float64 back; nan, inf and -inf are strings. One
+    process writes: process 0.
+
+    Args:
+      path: the file; it is made if missing, its folder is not.
+      start_step: steps already taken, as the restored checkpoint says. Lines of later steps go, as
+        does a last line that was torn. 0 is a fresh start and leaves an empty file.
+      stamp: of the checkpoint, where it has one: all after it goes, and what is before it must be
+        what was written; else the file is left as it is, and a ValueError says so.
+    """
+
+    def __init__(self, path: Path, start_step: int, stamp: Mapping[str, Any] | None = None):
+        self.path = path
+        content = path.read_bytes() if path.exists() else b""
+        if stamp is not None:
+            if (what := stamp_fault(path, stamp, whole=False)) is not None:
+                raise ValueError(f"{path} {what}.")
+            text = content[: stamp["bytes"]]
+            rows = _rows(path, text)
+        else:
+            rows = _rows(path, content) if start_step > 0 else []
+            rows = [(line, row) for line, row in rows if row["step"] <= start_step]
+            text = b"".join(line for line, _ in rows)
+        if text != content:
+            replace_atomically(path, text)
+        self._last = rows[-1][1]["step"] if rows else 0
+        self._there = {line for line, row in rows if row["step"] == start_step}
+        self._bytes, self._hash = len(text), new_hash(text)
+        # Unbuffered: what could not be written must not come once more on closing.
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Append one line and hand it to the operating system: it outlives the process.
+
+        Args:
+          kind: what was measured: "train", or the split of an evaluation.
+          step: steps taken when it was measured; never less than in the last line.
+          values: numbers by name, of which none is "step" or "kind".
+        """
+        if step < self._last:
+            raise ValueError(
+                f"{self.path.name}: step {step} of {kind!r} comes after step {self._last}; steps "
+                "never go back. Restart the run to cut the file to its checkpoint."
+            )
+        taken = {"step", "kind"} & set(values)
+        if taken:
+            raise ValueError(
+                f"{self.path.name}: {taken.pop()!r} is no name for a value; rename it."
+            )
+        self._last = step
+        row = {"step": int(step), "kind": kind} | {k: _plain(v) for k, v in values.items()}
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        if line not in self._there:
+            try:
+                # One write of a whole line: a kill tears the last line at most.
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._bytes)
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            self._bytes += len(line)
+            self._hash.update(line)
+
+    def stamp(self) -> dict[str, Any]:
+        """The length and hash of all lines written: what a checkpoint says of the log before it."""
+        return {"bytes": self._bytes, "hash": self._hash.hexdigest()}
+
+    def flush(self) -> None:
+        """Wait until all lines are on the disk; OSError if it fails or the file was deleted."""
+        with naming(self.path):
+            os.fsync(self._file.fileno())
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise OSError(errno.ENOENT, "it was deleted while the run went on; bring it back")
+
+    def close(self) -> None:
+        """Wait until all lines are on the disk, and close; a second call does nothing."""
+        if not self._file.closed:
+            try:
+                with naming(self.path):
+                    os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # An error on its way out is the one to show.
+        with contextlib.suppress(*() if error is None else (OSError,)):
+            self.close()
+
+
+def sound_lines(path: Path, step: int) -> bytes:
+    """The lines of a damaged log that can be its own: whole, in order, none twice, up to `step`."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError:
+        return b""
+    kept: dict[bytes, None] = {}
+    last = 0
+    for line in lines:
+        row = _row(line)
+        if row is not None and last <= row["step"] <= step:
+            kept[line] = None
+            last = row["step"]
+    return b"".join(kept)
+
+
+def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The lines of a metrics file, in order: {"step": int, "kind": str, name: float, ...}.
+
+    A torn last line is passed over, another that is no JSON is a ValueError, and a missing file has
+    no lines. `kind`: only the lines of this kind.
+    """
+    rows = _rows(path, path.read_bytes() if path.exists() else b"")
+    return [
+        {k: float(v) if v in NON_FINITE and k != "kind" else v for k, v in row.items()}
+        for _, row in rows
+        if kind in (None, row["kind"])
+    ]
+
+
+def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
+    """Each whole line of a log's content, as it stands and as read."""
+    lines = content.splitlines(keepends=True)
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append((line, row))
+        elif number < len(lines):
+            raise ValueError(
+                f"{path}: line {number} of {len(lines)} is no line of metrics; move the file away."
+            )
+    return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A whole line of metrics as read, or None."""
+    try:
+        row = parse_json(line)
+        whole = line.endswith(b"\n") and type(row["step"]) is int and type(row["kind"]) is str
+    except (ValueError, KeyError, TypeError):
+        return None
+    return row if whole else None
+
+
+def _plain(value: float) -> int | float | str:
+    """A number as JSON has it; NumPy and JAX scalars become Python's without loss."""
+    number = value if isinstance(value, int) else float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+class WandbSink:
+    """Metrics on their way to Weights & Biases, which can neither stop nor delay the run for long.
+
+    Made by `open_wandb`. The first exception, of whatever class, is one warning and the end of it.
+    Without a wandb run it swallows everything.
+    """
+
+    def __init__(self, run: Any):
+        self._run = run
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Log each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
+        if self._run is not None:
+            row = {f"{kind}/{name}": float(value) for name, value in values.items()}
+            self._try(self._run.log, row, step=int(step))
+
+    def close(self, exit_code: int = 0) -> None:
+        """Send what is left, for a minute at most; a second call does nothing."""
+        run, self._run = self._run, None
+        if run is not None:
+            self._try(run.finish, exit_code=exit_code)
+
+    def _try(self, call: Any, *args: Any, **options: Any) -> None:
+        try:
+            call(*args, **options)
+        except Exception as error:  # the sink's promise: no error of wandb's stops a run
+            self._run = None
+            warn(
+                f"wandb failed ({_in_a_line(error)}) and gets no more; metrics.jsonl has all "
+                "metrics, the run goes on."
+            )
+
+
+def default_wandb() -> str:
+    """The mode unless a command says otherwise: $WANDB_MODE, or "disabled"."""
+    mode = os.environ.get("WANDB_MODE", "").lower() or "disabled"
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
+
+
+def open_wandb(mode: str, *, workdir: Path, config: Mapping[str, Any], run_name: str) -> WandbSink:
+    """Start a wandb run, or a sink that swallows everything if that cannot be.
+
+    wandb's environment variables (WANDB_PROJECT, WANDB_NAME, WANDB_DIR, WANDB_RUN_ID, ...) win over
+    what is set here.
+
+    Args:
+      mode: "disabled" (wandb is not even imported, which takes 2 s), "offline" (files in
+        workdir/wandb, for `wandb sync`) or "online". Online without a key or a network falls
+        back to offline, after half a minute at most and with one warning.
+      workdir: the run's folder; keeps the wandb run's id, so that a restart adds to the same run.
+      config, run_name: the options by dotted key, and what wandb shows.
+    """
+    attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
+        "disabled": (), "offline": ("offline",), "online": ("online", "offline"),
+    }  # fmt: skip
+    if mode not in attempts:
+        raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
+    failed: Exception | None = None
+    for attempt in attempts[mode]:
+        try:
+            run = _init(attempt, workdir, config, run_name)
+        except Exception as error:  # the sink's promise, as above
+            failed = failed or error
+            continue
+        if failed is not None:
+            warn(f"wandb cannot go online ({_in_a_line(failed)}); it logs offline instead.")
+        return WandbSink(run)
+    if failed is not None:
+        why = _in_a_line(failed)
+        warn(f"wandb cannot start ({why}); metrics.jsonl has all metrics, the run goes on.")
+    return WandbSink(None)
+
+
+def _init(
+    mode: Literal["online", "offline"], workdir: Path, config: Mapping[str, Any], run_name: str
+) -> Any:
+    import wandb
+
+    keeper = workdir / "wandb_id"
+    if not keeper.exists():
+        keeper.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12])
+    settings = {
+        "console": "off",  # else it takes hold of stdout, and with it of the progress bar
+        "quiet": True,
+        "init_timeout": 5,  # measured: 16 s until it gives up; with wandb's own 90 it is 101 s
+        "login_timeout": 15,  # at a terminal it asks for a key
+        "finish_timeout": 60,
+        "finish_timeout_raises": True,
+    }
+    usual = {"dir": workdir, "resume": "allow", "name": run_name, "project": "ssm_jax"}
+    usual["id"] = keeper.read_text().strip()
+
+    def unset(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those that wandb's own environment does not set."""
+
+        def variable(name: str) -> str:
+            return "WANDB_RUN_ID" if name == "id" else f"WANDB_{name.upper()}"
+
+        return {name: v for name, v in values.items() if not os.environ.get(variable(name))}
+
+    try:
+        return wandb.init(
+            mode=mode,
+            config=dict(config),
+            settings=wandb.Settings(**unset(settings)),
+            **unset(usual),
+        )
+    except Exception:
+        wandb.teardown()  # else the id counts as in use, and offline fails as well
+        raise
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,318 @@
+"""One run, from its start or from where it stopped, to its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from ssm_jax import config as config_lib
+from ssm_jax.data.prepare import default_data_dir
+from ssm_jax.files import parse_json
+from ssm_jax.progress import Progress, say
+from ssm_jax.stop import EXIT_STOPPED, StopRequest
+from ssm_jax.training import restart
+from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore
+from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
+from ssm_jax.training.experiment import Experiment, build
+from ssm_jax.training.logs import MetricsLog, WandbSink, open_wandb
+from ssm_jax.training.optim import learning_rates
+from ssm_jax.training.runs.open import UNUSABLE, best_of
+from ssm_jax.training.runs.result import below_reference, diverged, draw, mark_done, write_summary
+from ssm_jax.training.runs.tables import parameter_table
+from ssm_jax.training.step import TrainState
+from ssm_jax.training.workdir import Workdir
+
+EXIT_DONE = 0
+
+
+def train_and_evaluate(
+    experiment: Experiment,
+    path: Path,
+    *,
+    wandb: str = "disabled",
+    argv: Sequence[str] = (),
+    fresh: bool = False,
+    accept_log: bool = False,
+) -> int:
+    """Train, evaluate, choose the best checkpoint, and read the test split once.
+
+    Stopped at any moment and called again it resumes from the newest good checkpoint, and every
+    later number is equal bit for bit. A finished run is left as it is; one whose result is damaged
+    is tested again. Returns EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
+
+    Args:
+      experiment, path: what to train, and the run's folder.
+      wandb: "disabled", "offline" or "online".
+      argv: the command, for the record.
+      fresh: move what a run has left in the folder to a subfolder, and start anew.
+      accept_log: see `restart.find`.
+
+    Raises:
+      FloatingPointError: a loss or gradient is not finite.
+      WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError, RunDamaged: see those.
+    """
+    cfg = experiment.cfg
+    with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
+        if fresh:
+            restart.start_anew(workdir)
+        with CheckpointStore(
+            workdir.checkpoints,
+            keep=cfg.checkpoint.keep,
+            best_metric=cfg.train.select_metric,
+            best_mode=experiment.task.metrics[cfg.train.select_metric],
+            identity=experiment.identity,
+            accept=restart.accept,
+        ) as checkpoints:
+            found = restart.find(experiment, workdir, checkpoints, argv, accept_log=accept_log)
+            if found is None:
+                say(f"{path} is finished; its result is in {workdir.summary.name}.")
+                return EXIT_DONE
+            for line in experiment.describe():
+                say(line)
+            Console(stderr=True).print(parameter_table(experiment.rows))
+            name, options = f"{cfg.name}-{workdir.path.name}", config_lib.flatten(cfg)
+            sink = open_wandb(wandb, workdir=workdir.path, config=options, run_name=name)
+            state, meta, stamps = found
+            start = 0 if meta is None else meta.step
+            with (
+                MetricsLog(workdir.metrics, start, stamps.pop(workdir.metrics.name, None)) as log,
+                MetricsLog(workdir.timing, start, stamps.pop(workdir.timing.name, None)) as timing,
+            ):
+                cut(workdir.diagnostics, start)
+                run = _Run(experiment, workdir, checkpoints, log, timing, sink, stop, argv)
+                if meta is not None:
+                    run.best, run.window = meta.best, dict(meta.extra["window"])
+                    run.evaluated_at = start if meta.evaluated else 0
+                    run.arrays, run.noted = stamps, True
+                finished = run.train(state, start) and run.conclude()
+            sink.close()
+    return EXIT_DONE if finished else EXIT_STOPPED
+
+
+def train(
+    cfg: ConfigDict,
+    workdir: str | Path,
+    *,
+    data_dir: Path | None = None,
+    files: Path | None = None,
+    wandb: str = "disabled",
+    argv: Sequence[str] = (),
+    fresh: bool = False,
+    accept_log: bool = False,
+) -> dict[str, Any] | None:
+    """Train the experiment that a config describes in a folder, or continue it there.
+
+    Returns the run's summary.json, or None if it was stopped on request: the same call continues
+    it. `data_dir` is by default $SSM_JAX_DATA_DIR or ./data; `files` see `experiment.build`, and
+    for the other arguments and the errors `train_and_evaluate`.
+    """
+    experiment = build(cfg, data_dir=data_dir or default_data_dir(), files=files)
+    code = train_and_evaluate(
+        experiment, Path(workdir), wandb=wandb, argv=argv, fresh=fresh, accept_log=accept_log
+    )
+    return None if code == EXIT_STOPPED else parse_json(Workdir(Path(workdir)).summary.read_text())
+
+
+@dataclass
+class _Run:
+    """The files of a run, and what it carries from step to step besides the state."""
+
+    experiment: Experiment
+    workdir: Workdir
+    store: CheckpointStore
+    log: MetricsLog
+    timing: MetricsLog  # steps per second: depends on the clock, so kept out of the log
+    sink: WandbSink
+    stop: StopRequest
+    argv: Sequence[str]
+    best: dict[str, Any] | None = None  # {"step", "value"} of the best evaluation so far
+    evaluated_at: int = 0  # last step that was evaluated, and what was found there
+    found: dict[str, float] | None = None
+    window: dict[str, float] = field(default_factory=dict)  # sums since the last line of the log
+    arrays: dict[str, Any] = field(default_factory=dict)  # stamps of the diagnostics, by name
+    noted: bool = False  # whether the record says that a step was saved
+    last_finite: tuple[int, float] | None = None  # step, loss
+
+    def __post_init__(self) -> None:
+        self.diagnostics = Diagnostics(self.experiment)
+
+    def train(self, state: TrainState, start: int) -> bool:
+        """Train to the last step; False if stopped before, with everything saved."""
+        experiment, cfg, total = self.experiment, self.experiment.cfg, self.experiment.total_steps
+        if start and self._due(start) and self.evaluated_at != start:
+            # Stopped during this evaluation: the step is on the disk without its result.
+            if not self._evaluate(state, start):
+                return False
+            self._save(start, state, replace=True, final=start == total)
+        if start >= total:
+            return True
+        if start == 0:
+            self.diagnostics.begin(state)
+            self._diagnose(state, 0)
+        batches = experiment.train_batches(start)
+        unread: tuple[int, Mapping[str, jax.Array]] | None = None
+        with Progress("train", total, start=start, metric=experiment.task.headline) as progress:
+            for step in range(start + 1, total + 1):
+                batch = experiment.place_batch(next(batches))
+                state, metrics = experiment.train_step(batch)(state, experiment.key, batch)
+                # Metrics of step k are read after step k + 1 is dispatched: no waiting in between.
+                if unread is not None:
+                    self._read(*unread, state, progress)
+                unread = (step, metrics)
+                stopping = self.stop.poll(step)
+                if not (stopping or self._due(step) or step % cfg.checkpoint.every == 0):
+                    continue
+                self._read(*unread, state, progress)
+                unread = None
+                if self._due(step) and not stopping:
+                    stopping = not self._evaluate(state, step)
+                self._save(step, state, final=stopping or step == total)
+                if stopping:
+                    say(f"{self.stop.requested}: saved step {step:,}; the same command goes on.")
+                    return False
+        return True
+
+    def conclude(self) -> bool:
+        """Read the test split once, with the best checkpoint; write the result and the figures."""
+        experiment, train = self.experiment, self.experiment.cfg.train
+        if self.best is None:
+            raise FloatingPointError(
+                f"no evaluation had a finite {train.select_metric}; there is no checkpoint to test."
+            )
+        target = experiment.abstract_state()
+        try:
+            opened = best_of(
+                self.best["step"],
+                self.store.ranked_steps(),
+                lambda step: self.store.restore(step, target),
+            )
+        except UNUSABLE as error:
+            raise CheckpointError(
+                f"the checkpoint of step {self.best['step']}, which has the best evaluation, is "
+                f"lost ({' '.join(str(error).split())}), and no other one can be tested; bring one "
+                "back, or start anew with --fresh."
+            ) from error
+        opened.warn()
+        step, best, lost = opened.meta.step, self.best, None
+        if opened.lost is not None:
+            best = {"step": step, "value": opened.meta.metrics[train.select_metric]}
+            lost = {**opened.lost, "value": self.best["value"]}
+        test = self._means_of(opened.state, "test")
+        if test is None:
+            say(f"{self.stop.requested}: training is complete; the same command evaluates.")
+            return False
+        self.workdir.confirm()
+        restart.check_record(experiment, self.workdir, self.argv, experiment.total_steps)
+        write_summary(experiment, self.workdir, test, best, lost)
+        if experiment.cfg.figures:
+            for figure in draw(experiment, self.workdir, opened.state):
+                say(f"figure: {figure}")
+        mark_done(experiment, self.workdir, test, self._stamps())
+        self.sink.write("test", experiment.total_steps, test)
+        beside = ", ".join(
+            f"{name.replace('_', ' ')} {value:.4f}"
+            for name, value in experiment.dataset.facts("test").items()
+        )
+        headline = experiment.task.headline
+        say(
+            f"test {headline} {test[headline]:.4f}{f' ({beside})' if beside else ''} at "
+            f"step {step:,}, which has the {'next ' if lost else ''}best "
+            f"{train.select_split} {train.select_metric}; all results: {self.workdir.summary}"
+        )
+        return True
+
+    def _due(self, step: int) -> bool:
+        """Whether an evaluation belongs to this step."""
+        return step % self.experiment.eval_every == 0 or step == self.experiment.total_steps
+
+    def _read(
+        self, step: int, metrics: Mapping[str, jax.Array], state: TrainState, progress: Progress
+    ) -> None:
+        """Take in the metrics of a step, which the device may already have left behind."""
+        experiment = self.experiment
+        values = {name: float(value) for name, value in metrics.items()}
+        if not values.pop("ok"):
+            raise diverged(experiment, self.workdir, step, state, values, self.last_finite)
+        self.last_finite = (step, values["loss"])
+        progress.update(step, values["loss"], values[experiment.task.headline])
+        for name, value in {**values, "steps": 1.0}.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+        if step % experiment.cfg.log.every == 0 or step == experiment.total_steps:
+            count = self.window.pop("steps")
+            means = {name: total / count for name, total in self.window.items()}
+            self.window = {}
+            rates = learning_rates(experiment.rows, experiment.schedule, step - 1)
+            self._write("train", step, {**means, **rates})
+            if (rate := progress.steps_per_second()) is not None:
+                self.timing.write("train", step, {"steps_per_second": rate})
+
+    def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        self.log.write(kind, step, values)
+        self.sink.write(kind, step, values)
+
+    def _means_of(self, state: TrainState, split: str) -> dict[str, float] | None:
+        """Means over a split; None if asked to stop meanwhile."""
+        return self.experiment.means(state, split, lambda: self.stop.requested is not None)
+
+    def _evaluate(self, state: TrainState, step: int) -> bool:
+        """Evaluate on the selection split and note the result; False if asked to stop meanwhile."""
+        train = self.experiment.cfg.train
+        self.found = self._means_of(state, train.select_split)
+        if self.found is None:
+            return False
+        value = self.found[train.select_metric]
+        sign = 1 if self.experiment.task.metrics[train.select_metric] == "max" else -1
+        if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
+            self.best = {"step": step, "value": value}
+        if (warning := below_reference(self.experiment, step, self.found)) is not None:
+            say(warning)
+        kind = "train_eval" if train.select_split == "train" else train.select_split
+        self._write(kind, step, self.found)
+        self.evaluated_at = step
+        self._diagnose(state, step)
+        return True
+
+    def _diagnose(self, state: TrainState, step: int) -> None:
+        """Note what has become of the layers, unless it is not wanted."""
+        log = self.experiment.cfg.log
+        if not log.diagnostics:
+            return
+        arrays = self.diagnostics.of(state, gradient=log.gradient)
+        if row := numbers_of(arrays):
+            self.workdir.confirm()
+            stamp = write_arrays(self.workdir.diagnostics, step, arrays)
+            self.arrays[f"{self.workdir.diagnostics.name}/{step}.npz"] = stamp
+            self._write("diagnostics", step, row)
+
+    def _save(
+        self, step: int, state: TrainState, *, replace: bool = False, final: bool = False
+    ) -> None:
+        """Save; in the background unless `final`.
+
+        The log is on the disk first: a restart can cut its lines, it cannot add any.
+        """
+        self.workdir.confirm()
+        self.log.flush()
+        self.timing.flush()
+        self.store.save(
+            step,
+            state,
+            metrics=self.found if self.evaluated_at == step else None,
+            best=self.best,
+            extra={"window": self.window, "files": self._stamps()},
+            replace=replace,
+            final=final,
+        )
+        if not self.noted and (saved := self.store.steps()):
+            self.noted = restart.note_saved(self.workdir, saved[0])
+
+    def _stamps(self) -> dict[str, Any]:
+        """The stamps of all that the run has written so far, by name."""
+        return {**{log.path.name: log.stamp() for log in (self.log, self.timing)}, **self.arrays}

@@ -1,0 +1,265 @@
+"""record.json: all that another person needs to know to make a run's numbers again.
+
+It names no machine: no host, no user and no absolute path, so that it can be published as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import jax
+
+import ssm_jax
+from ssm_jax import config as config_lib
+from ssm_jax import outside
+from ssm_jax.data.prepare import cpu_count
+from ssm_jax.files import parse_json, write_json
+from ssm_jax.layers import LAYERS
+from ssm_jax.progress import warn
+from ssm_jax.tasks import TASKS
+from ssm_jax.training.workdir import document_checksum
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+CODE = ("ssm_jax", "configs", "scripts")  # a change here makes a checkout dirty; notes do not
+
+# Where a run's numbers come from, as its record says
+PROVENANCE = (
+    "seed", "config_digest", "setup_digest", "data", "git", "versions", "devices", "command",
+    "started",
+)  # fmt: skip
+
+
+def made_by(argv: Sequence[str]) -> dict[str, Any]:
+    """The origin of numbers made now: "started", "command", "git", "versions" and "devices".
+
+    Args:
+      argv: the command, sys.argv; of absolute paths only the last part is kept.
+    """
+    devices = jax.devices()
+    commit, dirty = git_state(Path(ssm_jax.__file__).parents[1])
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [_short(word) for word in argv],
+        "git": {"commit": commit, "dirty": dirty},
+        "versions": {
+            "python": platform.python_version(),
+            "ssm_jax": ssm_jax.__version__,
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
+        "devices": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+            "processes": jax.process_count(),
+            "cpu_cores": cpu_count(),
+            "cpu": cpu_model(),
+        },
+    }
+
+
+def write_result(path: Path, found: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """Write what a command found as JSON, with where it comes from; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**found, **made_by(argv)})
+
+
+def run_record(cfg: Any, data: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    """Everything a run's numbers depend on, as JSON can hold it; `data` are what names its data."""
+    return {
+        **made_by(argv),
+        "config": config_lib.flatten(cfg),  # the rules of optim.groups only look like paths
+        "config_digest": config_lib.digest(cfg),
+        "setup_digest": setup_digest(cfg),
+        "seed": cfg.seed,
+        "data": published(data),
+    }
+
+
+def setup_digest(cfg: Any) -> str:
+    """The config's digest at seed 0: one name for all seeds of an experiment."""
+    cfg = cfg.copy_and_resolve_references()
+    cfg.seed = 0
+    return config_lib.digest(cfg)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a run; FileNotFoundError if there is none, ValueError if it is damaged."""
+    again = "give the command that trained the run once more, which writes it again"
+    if not path.is_file():
+        if (path.parent / "checkpoints").is_dir():
+            raise FileNotFoundError(f"{path} is missing; bring it back, or {again}.")
+        raise FileNotFoundError(
+            f"{path.parent} holds no run, as it has no {path.name}; give the --workdir of one."
+        )
+    try:
+        record = parse_json(path.read_text(encoding="utf-8"))
+        lacking = [key for key in (*PROVENANCE, "config") if key not in record]
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{path} is not JSON of a run; bring the run's own record back, or {again}."
+        ) from None
+    if lacking:
+        raise ValueError(
+            f"{path} lacks {', '.join(lacking)}; evaluate with the version that wrote it."
+        )
+    kinds = {"config": dict, "data": dict, "git": dict, "config_digest": str}
+    if (
+        any(not isinstance(record[key], kind) for key, kind in kinds.items())
+        or {"fingerprint", "detail"} - record["data"].keys()
+        or "commit" not in record["git"]
+        or record.get("crc32", document_checksum(record)) != document_checksum(record)
+    ):
+        raise ValueError(
+            f"{path} was changed after it was written; bring the run's own record back, or {again}."
+        )
+    return record
+
+
+def config_of(record: Mapping[str, Any], where: Path) -> Any:
+    """The locked config of a run; `where` is the file of its record, for messages.
+
+    Options that this version has and the record lacks get their defaults, and a line says so.
+
+    Raises:
+      ValueError: it has an option that this version lacks, or was changed since.
+    """
+    sources = record.get("sources", {})
+    names = [str(record["config"].get(key)) for key in config_lib.CHOSEN]
+    task, layer = (
+        outside.recall(kind, name, sources[name], where.parent) if name in sources else name
+        for kind, name in zip(("task", "layer"), names, strict=True)
+    )
+    cfg = config_lib.default(task, layer=layer)
+    known = config_lib.flatten(cfg) | dict(zip(config_lib.CHOSEN, names, strict=True))
+    given = {  # JSON has no tuples, and a config has no lists
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in record["config"].items()
+    }
+    faults = [f"{key} is unknown here" for key in sorted(given.keys() - known.keys())]
+    faults += [
+        f"{key}={value!r} is no {type(known[key]).__name__}"
+        for key, value in given.items()
+        if key in known and type(value) is not type(known[key])
+    ]
+    if faults:
+        listed = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
+        commit = record["git"]["commit"]
+        raise ValueError(
+            f"the options in {where} are not those of this version of ssm_jax: {listed}. "
+            f"Evaluate with the version of the run{f', commit {commit}' if commit else ''}."
+        )
+    cfg.update_from_flattened_dict(
+        {key: value for key, value in given.items() if key not in config_lib.CHOSEN}
+    )
+    if (digest := config_lib.digest(cfg)) != record["config_digest"]:
+        raise ValueError(
+            f"the options in {where} have been changed: their digest is {digest}, that of the run "
+            f"{record['config_digest']}; bring the run's own record back."
+        )
+    say_new_options(cfg, record, where)
+    return cfg.lock()
+
+
+def sources_of(cfg: Any, folder: Path) -> dict[str, Any]:
+    """Where the task and the layer of a config are from, if they are not built in, by name."""
+    named = (("task", cfg.task, TASKS), ("layer", cfg.model.layer, LAYERS))
+    return {
+        name: outside.describe(kind, name, folder)
+        for kind, name, known in named
+        if name not in known
+    }
+
+
+def check_sources(cfg: Any, folder: Path) -> None:
+    """Refuse to continue the run in a folder with a task or layer that has changed since.
+
+    Raises:
+      ValueError: in one line: which file, and what to do.
+    """
+    try:
+        sources = read_record(folder / "record.json").get("sources", {})
+    except (OSError, ValueError):
+        return  # there is none, or it is made again
+    for kind, name in (("task", cfg.task), ("layer", cfg.model.layer)):
+        if name in sources:
+            outside.check_unchanged(kind, name, sources[name], folder)
+
+
+def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
+    """Say in one line which options of a config its record lacks, as they are newer."""
+    if newer := [key for key in config_lib.flatten(cfg) if key not in record["config"]]:
+        warn(
+            f"{where.parent} was recorded before these options existed; they have their defaults: "
+            f"{', '.join(newer)}."
+        )
+
+
+def cpu_model() -> str | None:
+    """The name of the processor, or None where the system does not say: ratios depend on it."""
+    listed = Path("/proc/cpuinfo")
+    text = listed.read_text() if listed.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or None
+
+
+def git_state(root: Path) -> tuple[str | None, bool | None]:
+    """(commit, whether code differs from it) of the checkout at `root`; (None, None) if it is none.
+
+    An installed package inside somebody else's checkout (a .venv there) is none: git must know the
+    file ssm_jax/__init__.py.
+    """
+    known = _git(root, "ls-files", "--error-unmatch", "ssm_jax/__init__.py")
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--", *CODE)
+    if known is None or commit is None or changes is None:
+        return None, None
+    return commit.strip(), bool(changes.strip())
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """Output of git, or None if it fails, is missing or hangs."""
+    # GIT_DIR and its kin, set while git runs a hook, would name another repository.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    command = ["git", "-C", str(root), *words]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=20, check=True, env=env
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def published(value: Any) -> Any:
+    """The value as JSON reads it back, with the absolute paths in its texts shortened."""
+    if isinstance(value, Mapping):
+        return {str(k): published(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [published(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return _short(os.fspath(value))
+    return _PATH.sub(r"\1.../\2", value) if isinstance(value, str) else value
+
+
+# A slash or ~/ that begins a word, the folders, and the last part: "see /home/me/x.tsv" has one,
+# while "3/4" and "https://host/x" have none.
+_PATH = re.compile(r"""(^|[\s"'=(\[{,;])~?/(?:[^\s/"']+/)*([^\s/"']+)/?""")
+
+
+def _short(word: str) -> str:
+    """A word of the command line with the folders of an absolute path left out."""
+    name, equals, text = word.partition("=")
+    if not equals:
+        name, text = "", word
+    for flavour in (PurePosixPath, PureWindowsPath):
+        if flavour(text).is_absolute() or text.startswith("~"):
+            text = f".../{flavour(text).name}"
+    return name + equals + text

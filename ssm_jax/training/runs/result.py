@@ -1,0 +1,170 @@
+"""The end of a run: its summary and figures, or the crash report of one that diverged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssm_jax import config as config_lib
+from ssm_jax.data.dataset import Dataset, LabelledDataset
+from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
+from ssm_jax.layers.inputs import checked_ids
+from ssm_jax.progress import warn
+from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore
+from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.record import published, setup_digest
+from ssm_jax.training.step import TrainState, non_finite_leaves
+from ssm_jax.training.workdir import Stamps, Workdir, stamp_fault, stamp_of
+
+
+def write_summary(
+    experiment: Experiment,
+    workdir: Workdir,
+    test: Mapping[str, float],
+    best: Mapping[str, Any],
+    lost: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the result, with all that is needed to read it: what was reduced, the data, the code.
+
+    `best` has the "step" and "value" of the evaluation that chose the checkpoint, `lost` also the
+    "reason" of a better one that is lost.
+    """
+    cfg, dataset = experiment.cfg, experiment.dataset
+    record = parse_json(workdir.record.read_text())
+    summary = {
+        "name": cfg.name,
+        "task": cfg.task,
+        "notes": cfg.notes,
+        "test": dict(test),
+        "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
+        "best": dict(best),
+        **({} if lost is None else {"best_lost": published(lost)}),
+        "steps": experiment.total_steps,
+        "parameters": sum(row.size for row in experiment.rows),
+        **dataset.facts("test"),
+        "examples": {split: dataset.size(split) for split in ("train", "val", "test")},
+        **{key: record[key] for key in ("seed", "data", "git", "versions", "devices", "command")},
+        "config_digest": config_lib.digest(cfg),
+        "setup_digest": setup_digest(cfg),
+    }
+    _write(workdir.summary, summary)
+
+
+def mark_done(
+    experiment: Experiment, workdir: Workdir, test: Mapping[str, float], files: Stamps
+) -> None:
+    """Declare the run finished, whose summary is written; `files` are the stamps of its logs."""
+    stamps = {**files, workdir.summary.name: stamp_of(workdir.summary.read_bytes())}
+    digest = config_lib.digest(experiment.cfg)
+    _write(workdir.done_mark, {"test": dict(test), "config_digest": digest, "files": stamps})
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document; one that is there with another content is renamed, with a warning."""
+    text = (json.dumps(document, indent=2) + "\n").encode()
+    if os.path.lexists(path) and stamp_fault(path, stamp_of(text), whole=True) is not None:
+        aside = rename_aside(path, "old")
+        warn(f"{path} had something else in it, which is now {aside.name}.")
+    replace_atomically(path, text)
+
+
+def below_reference(experiment: Experiment, step: int, found: Mapping[str, float]) -> str | None:
+    """A warning if an evaluation is far below `cfg.reference`, published for so many epochs."""
+    reference, epoch = experiment.cfg.reference, step / experiment.steps_per_epoch
+    bound = reference.accuracy - reference.margin
+    if reference.accuracy == 0 or epoch < reference.epoch or found["accuracy"] >= bound:
+        return None
+    return (
+        f"WARNING: {experiment.cfg.train.select_split} accuracy {found['accuracy']:.3f} after "
+        f"{epoch:.1f} epochs is far below the published {reference.accuracy:.2f} at epoch "
+        f"{reference.epoch:g}; look at the options, the data and the curves before going on."
+    )
+
+
+def draw(
+    experiment: Experiment, workdir: Workdir, state: TrainState, folder: Path | None = None
+) -> list[Path]:
+    """Draw the figures of a run: its curves, and its first state against `state`; their paths."""
+    # Here, because matplotlib takes half a second to import and most processes draw nothing.
+    from ssm_jax.analysis.bands import band_edges
+    from ssm_jax.analysis.spectra import layers_of
+    from ssm_jax.plots import draw_run
+
+    return draw_run(
+        folder or workdir.figures,
+        rows=read_metrics(workdir.metrics),
+        before=layers_of(experiment.model(experiment.fresh_state())),
+        after=layers_of(experiment.model(state)),
+        length=experiment.filter_period // 2,
+        title=experiment.cfg.name,
+        metric=experiment.task.headline,
+        step=int(state.step),
+        edges_E=band_edges(experiment.dataset.padded_length),
+    )
+
+
+def diverged(
+    experiment: Experiment,
+    workdir: Workdir,
+    step: int,
+    state: TrainState,
+    values: Mapping[str, float],
+    last_finite: tuple[int, float] | None,
+) -> FloatingPointError:
+    """Find what is not finite, save what is needed to look into it, and return the error to raise.
+
+    `step` has the `values` that are not finite; `state` is that before it, which the train step has
+    kept; `last_finite` the step before and its loss, if there was one in this process.
+    """
+    indices_B, length = experiment.order.batch(step - 1)
+    rows = experiment.dataset.gather("train", indices_B, length)
+    batch = experiment.place_batch(rows)
+    leaves = non_finite_leaves(experiment.gradient(), state, experiment.key, batch)
+    last = f"step {last_finite[0]}, {last_finite[1]:.4g}" if last_finite else "none"
+    outside = id_outside(experiment.dataset, rows)
+    report = {
+        "step": step,
+        "loss": repr(values["loss"]),
+        "grad_norm": repr(values["grad_norm"]),
+        "last_finite_loss": last,
+        "non_finite": leaves,
+        "examples": [int(i) for i in indices_B],
+        "outside": outside,
+    }
+    saved = f"the state before that step and a report are in {workdir.crash}"
+    options: dict[str, Any] = {"keep": 1, "best_metric": None, "best_mode": "max"}
+    try:  # what goes wrong must not hide why the run stops
+        with CheckpointStore(workdir.crash, identity=experiment.identity, **options) as crash:
+            crash.save(step - 1, state, final=True)
+    except (CheckpointError, OSError) as error:
+        saved = f"the state before that step could not be saved ({error})"
+    try:
+        write_json(workdir.crash / "report.json", report)
+    except OSError as error:
+        saved = f"what is needed to look into it could not be written ({error})"
+    shown = ", ".join(leaves[:4]) + (f" and {len(leaves) - 4} more" if len(leaves) > 4 else "")
+    return FloatingPointError(
+        f"loss {values['loss']:.4g} or its gradient is not finite at step {step} "
+        f"(last finite loss: {last}); not finite: {shown}; {saved}."
+        + (f" In its batch, {outside}" if outside else "")
+    )
+
+
+def id_outside(dataset: Dataset, batch: Mapping[str, np.ndarray]) -> str:
+    """The first token or target of a batch that the data set does not have; "" if all are sound."""
+    if not isinstance(dataset, LabelledDataset):
+        return ""
+    axes = ("example", "sequence", "step") if dataset.paired else ("example", "step")
+    try:
+        checked_ids(dataset.name, "target", batch["targets"], dataset.n_classes, axes[:1])
+        if dataset.vocab_size is not None:
+            checked_ids(dataset.name, "token", batch["inputs"], dataset.vocab_size, axes)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""

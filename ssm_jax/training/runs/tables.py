@@ -1,0 +1,218 @@
+"""The tables that a person reads: the plan of a run, an evaluation, an analysis."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ssm_jax.tables import Columns, cells, to_screen
+from ssm_jax.training.checkpoint.manifest import flatten
+from ssm_jax.training.experiment import Experiment, timed_compile
+from ssm_jax.training.optim import GroupRow
+
+WIDTH = 100  # where the output is no terminal: ten classes fit
+MIB = 2**20
+
+
+def parameter_table(rows: Iterable[GroupRow]) -> Table:
+    """The parameter groups and their sum."""
+    rows = list(rows)
+    head = ("group", "tensors", "parameters", "learning rate", "weight decay", "schedule")
+    table = to_screen(
+        head,
+        [
+            (g.name, f"{len(paths)}", f"{size:,}", f"{g.lr:g}", f"{g.weight_decay:g}", g.schedule)
+            for g, paths, size in rows
+        ],
+        title="Parameters",
+        words={0, 5},
+    )
+    table.add_section()
+    tensors, size = sum(len(row.paths) for row in rows), sum(row.size for row in rows)
+    table.add_row("all", f"{tensors}", f"{size:,}", "", "", "")
+    return table
+
+
+def print_plan(experiment: Experiment) -> None:
+    """Print what a run would be: shapes, parameter groups, memory of the compiled step."""
+    state = experiment.abstract_state()
+    arrays = {f"batch/{name}": x for name, x in experiment.abstract_batch().items()}
+    leaves = flatten(state.params)
+    repeated = len({name.split("/")[1] for name in leaves if name.startswith("blocks/")}) - 1
+    rows = [
+        (name, str(leaf.shape), leaf.dtype.name)
+        for name, leaf in (arrays | leaves).items()
+        if not name.startswith("blocks/") or name.startswith("blocks/0/")
+    ]
+    if repeated > 0:
+        rows.append((f"blocks/1..{repeated}", "as blocks/0", ""))
+
+    def mib(tree: Any) -> str:
+        sizes = (math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        return f"{sum(sizes) / MIB:,.1f} MiB"
+
+    step, seconds = timed_compile(experiment.compile_train_step)
+    lines = [
+        f"state: {mib(state)}, of which parameters {mib(state.params)}",
+        f"training step: compiled in {seconds:.1f} s for {experiment.mesh.size} device(s)",
+    ]
+    if (memory := step.memory_analysis()) is not None:  # some backends do not tell
+        lines.append(
+            f"memory per device as XLA plans it: arguments "
+            f"{memory.argument_size_in_bytes / MIB:,.1f} MiB, temporaries "
+            f"{memory.temp_size_in_bytes / MIB:,.1f} MiB"
+        )
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    shapes = to_screen(("array", "shape", "dtype"), rows, title="Shapes", words={0, 1, 2})
+    for shown in (*experiment.describe(), shapes, parameter_table(experiment.rows), *lines):
+        console.print(shown)
+
+
+def _console() -> Console:
+    # Notes and the origin of data may hold brackets, which are no markup.
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def print_evaluation(result: Mapping[str, Any]) -> None:
+    """Print a result of `evaluate.evaluate_run` to stdout."""
+    console = _console()
+    # Titles stand alone: rich would fold them to the width of their tables.
+    console.print(f"{result['name']}: {result['split']} split, step {result['step']:,}")
+    summary = Table(box=box.SIMPLE_HEAD, show_header=False)
+    summary.add_column(style="dim", no_wrap=True)
+    summary.add_column(overflow="fold")
+    for name, text in _summary(result).items():
+        if text:
+            summary.add_row(name, text)
+    console.print(summary)
+    if "confusion" in result:
+        console.print("Confusion: rows true, columns predicted; percent of the row, and examples")
+        console.print(_confusion(result))
+    if "lengths" in result:
+        console.print("Accuracy by length (steps with the end of sequence)")
+        columns: Columns = {
+            "length": lambda row: " - ".join(f"{n:,}" for n in sorted({row["lo"], row["hi"]})),
+            "examples": "{n:,}",
+            "accuracy": "{accuracy:.4f}",
+            "95 % interval": lambda row: _interval(row["interval_95"]),
+        }
+        rows = cells(columns, result["lengths"])
+        console.print(to_screen(columns, rows, no_wrap=True, plain=True))
+
+
+def _summary(result: Mapping[str, Any]) -> dict[str, str]:
+    run, now = result["run"], result["evaluation"]
+    if "accuracy" in result:
+        interval = _interval(result["accuracy_interval_95"])
+        found = {
+            "accuracy": f"{result['accuracy']:.4f}, 95 % interval {interval}",
+            "majority class": f"{result['majority_rate']:.4f}",
+            "loss": f"{result['loss']:.4f} nats",
+        }
+    else:
+        found = {name: f"{value:.4g}" for name, value in result["metrics"].items()}
+    return {
+        **found,
+        "examples": f"{result['examples']:,}",
+        "checkpoint": f"step {result['step']:,} ({result['chosen_as']})",
+        "run": f"seed {run['seed']}, config {run['config_digest']}, code {_code(run['git'])}",
+        "data": f"{run['data']['detail']} ({run['data']['fingerprint']})",
+        "evaluated by": f"code {_code(now['git'])}, {now['devices']['kind']}",
+        "notes": result["notes"],
+    }
+
+
+def _confusion(result: Mapping[str, Any]) -> Table:
+    """Rows are true classes; a cell has the percent of its row above the count."""
+    classes = result["classes"]
+    head = ("true", *(f"{entry['class']}" for entry in classes), "all")
+    table = to_screen(head, (), no_wrap=True, plain=True)
+    for entry, counts in zip(classes, result["confusion"], strict=True):
+        # Zeros are left out: where a model errs shows then at a glance.
+        row = [
+            Text(f"{100 * count / entry['support']:.1f}\n{count:,}" if count else "\n")
+            for count in counts
+        ]
+        row[entry["class"]].stylize("bold")
+        table.add_row(Text(f"{entry['class']}", "bold"), *row, f"\n{entry['support']:,}")
+    table.add_section()
+    named = (f"{entry['predicted']:,}" for entry in classes)
+    table.add_row(Text("all", "bold"), *named, f"{result['examples']:,}")
+    for name in ("precision", "recall"):
+        rates = (entry[name] for entry in classes)
+        shown = ("-" if rate is None else f"{100 * rate:.1f}" for rate in rates)
+        table.add_row(Text(name, "bold"), *shown, "")
+    return table
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"[{bounds[0]:.4f}, {bounds[1]:.4f}]"
+
+
+def _code(git: Mapping[str, Any]) -> str:
+    if git["commit"] is None:
+        return "of no commit"
+    return f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}"
+
+
+def print_analysis(result: Mapping[str, Any]) -> None:
+    """Print a result of `analyze.analyze` to stdout."""
+    console, layers, ends = _console(), result["layers"], ("before", "after")
+    edges = result["band_edges_rad_per_sample"]
+    bands = [f"{low:.3g}-{high:.3g}" for low, high in itertools.pairwise(edges)]
+
+    def table(title: str, head: Sequence[str], row: Any, entries: Any = layers) -> None:
+        console.print(title)
+        rows = [(entry["layer"], *row(entry)) for entry in entries]
+        console.print(to_screen(("layer", *head), rows, words={0}, plain=True))
+
+    console.print(f"{result['name']}: step {result['step']:,}, L = {result['length']:,}")
+    if not layers:
+        console.print("No layer of this model has eigenvalues, so there is nothing to measure.")
+        return
+    what = "median of the channels, before > after, by band in rad per sample"
+    title = f"Total variation of the transfer function, {what}"
+    table(title, bands, lambda entry: _changes(entry, "variation", ".3g"))
+    table(f"Energy, {what}", bands, lambda entry: _changes(entry, "energy", ".3g"))
+    drifts = ("drift_im", "drift_re", "drift_spacings", "drift_with_dt")
+    table(
+        "Poles: |change of Im a| and of Re a, times the first dt; median / max",
+        ("Im a dt, rad", "Re a dt", "Im a, spacings", "with dt, rad", "aliased"),
+        lambda entry: (
+            *(_pair(entry["after"][quantity]) for quantity in drifts),
+            " > ".join(f"{entry[end]['aliased']:.1%}" for end in ends),
+        ),
+    )
+    title = "Filter: beta of the channels, least / median / most"
+    table(title, ends, lambda e: (" / ".join(f"{b:.3g}" for b in e[end]["beta"]) for end in ends))
+    taken = [entry for entry in layers if entry["after"]["gradient_share"] is not None]
+    if not taken:
+        console.print(
+            "Gradient: not taken; either --nogradient, fixed poles, or layers other than S4D and "
+            "S4 that the model calls."
+        )
+        return
+    title = "Gradient by Im a: share of each band, first training batch, before > after"
+    table(title, bands, lambda entry: _changes(entry, "gradient_share", ".1%"), taken)
+
+
+def _changes(entry: Mapping[str, Any], quantity: str, form: str) -> list[str]:
+    """Cells with before > after, one for each band."""
+    after = entry["after"][quantity]
+    before = entry["before"][quantity] or [None] * len(after)
+    pairs = zip(before, after, strict=True)
+    return [f"{'-' if a is None else format(a, form)} > {b:{form}}" for a, b in pairs]
+
+
+def _pair(drift: Mapping[str, float] | None) -> str:
+    return "-" if drift is None else f"{drift['median']:.2g} / {drift['max']:.2g}"

@@ -1,0 +1,202 @@
+"""One update: what it moves, what stops it, and what its randomness depends on."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from running import run
+
+from ssm_jax.layers.inputs import dropout
+from ssm_jax.layers.norm import BatchNorm
+from ssm_jax.tasks.classification import eval_sums, train_sums
+from ssm_jax.training.step import (
+    init_state,
+    make_eval_step,
+    make_gradient,
+    make_train_step,
+    non_finite_leaves,
+    split,
+)
+
+B, L, H, K = 6, 5, 3, 4
+
+
+class Small(nnx.Module):
+    """Dropout, batch norm, mean over time, a linear map; and a root, infinitely steep at 0."""
+
+    def __init__(self, root):
+        self.norm = BatchNorm(H)
+        self.out = nnx.Linear(H, K, rngs=nnx.Rngs(params=0))
+        self.root = nnx.Param(jnp.full((K,), root, jnp.float32))
+
+    def __call__(self, x_BLH, lengths_B, *, train, key):
+        del lengths_B
+        x_BLH = self.norm(dropout(x_BLH, 0.5, key, tied=False), train=train)
+        return self.out(x_BLH.mean(axis=1)) + jnp.sqrt(self.root[...])[None, :]
+
+
+@functools.cache
+def setting(root=1.0):
+    """(graphdef, tx, state): Adam with a learning rate at which each update shows."""
+    graphdef, params, stats = split(Small(root))
+    tx = optax.adamw(0.1, weight_decay=0.1)
+    return graphdef, tx, init_state(params, stats, tx)
+
+
+@functools.cache
+def one_step():
+    graphdef, tx, _ = setting()
+    return make_train_step(make_gradient(graphdef, train_sums), tx)
+
+
+def batch(seed=0, value=None):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(B, L, H)).astype(np.float32)
+    if value is not None:
+        x[0] = value  # the whole sequence: dropout may hide a single number
+    return {
+        "inputs": x,
+        "lengths": np.full((B,), L, np.int32),
+        "targets": rng.integers(0, K, B).astype(np.int32),
+    }
+
+
+KEY = jax.random.key(0)
+
+
+def leaves(state):
+    """All of a state but ok, as bytes."""
+    parts = (state.step, state.params, state.stats, state.opt_state)
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(parts)]
+
+
+def test_a_step_moves_parameters_statistics_and_optimizer_and_counts():
+    _, _, state = setting()
+    after, metrics = run(one_step(), state, KEY, batch())
+    assert after.step == 1
+    assert after.ok and metrics["ok"]
+    pairs = zip(leaves(state), leaves(after), strict=True)
+    assert all(before != now for before, now in pairs)
+
+
+def test_metrics_are_of_the_state_before_the_update():
+    """Cross-entropy, accuracy and gradient norm by NumPy from the logits and the gradient."""
+    graphdef, _, state = setting()
+    _, metrics = run(one_step(), state, KEY, batch())
+
+    def logits_of(state, key, batch):
+        model = nnx.merge(graphdef, state.params, state.stats)
+        return model(batch["inputs"], None, train=True, key=jax.random.fold_in(key, state.step))
+
+    z = run(logits_of, state, KEY, batch()).astype(float)
+    targets = batch()["targets"]
+    loss = np.log(np.exp(z).sum(1)) - z[np.arange(B), targets]
+    np.testing.assert_allclose(metrics["loss"], loss.mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["accuracy"], (z.argmax(1) == targets).mean(), rtol=1e-6)
+    _, gradient = run(make_gradient(graphdef, train_sums), state, KEY, batch())
+    square = sum(np.sum(g.astype(float) ** 2) for g in jax.tree.leaves(gradient))
+    np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(square), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_bad_batch_leaves_the_state_to_the_bit_and_ok_falls_for_good(value):
+    _, _, start = setting()
+    state, _ = run(one_step(), start, KEY, batch())
+    broken, metrics = run(one_step(), state, KEY, batch(1, value=value))
+    assert not broken.ok and not metrics["ok"]
+    assert leaves(broken) == leaves(state)
+    after, metrics = run(one_step(), broken, KEY, batch(2))
+    assert not after.ok and not metrics["ok"]
+    assert np.isfinite(metrics["loss"])
+    assert leaves(after) == leaves(state)
+
+
+def test_an_infinite_gradient_under_a_finite_loss_stops_as_well():
+    graphdef, _, state = setting(root=0.0)
+    after, metrics = run(one_step(), state, KEY, batch())
+    assert np.isfinite(metrics["loss"])
+    assert not metrics["ok"]
+    assert leaves(after) == leaves(state)
+    assert non_finite_leaves(make_gradient(graphdef, train_sums), state, KEY, batch()) == [
+        "grad/root"
+    ]
+
+
+def test_non_finite_leaves_names_what_broke():
+    graphdef, _, state = setting()
+    assert non_finite_leaves(make_gradient(graphdef, train_sums), state, KEY, batch()) == []
+    bias = state.params["out"]["bias"].at[1].set(jnp.nan)
+    params = {**state.params, "out": {**state.params["out"], "bias": bias}}
+    broken = dataclasses.replace(state, params=params)
+    found = non_finite_leaves(make_gradient(graphdef, train_sums), broken, KEY, batch())
+    assert found[:2] == ["loss", "params/out/bias"]
+    assert "grad/out/bias" in found
+
+
+def test_dropout_depends_on_key_and_step_alone():
+    """Not on the parameters, the statistics or the moments; so there is nothing to checkpoint."""
+    graphdef, _, state = setting()
+
+    def mask(state, key):
+        """Where the inputs survive: the batch norm's scale has a gradient there."""
+        x = jnp.ones((B, L, H))
+
+        def pooled(x):
+            model = nnx.merge(graphdef, state.params, state.stats)
+            drop = jax.random.fold_in(key, state.step)
+            return jnp.sum(model(x, None, train=False, key=drop))
+
+        return jax.grad(pooled)(x) != 0
+
+    def loss(state, key):
+        return run(one_step(), state, key, batch())[1]["loss"]
+
+    moved, _ = run(one_step(), state, KEY, batch(1))
+    back = dataclasses.replace(moved, step=state.step)
+    np.testing.assert_array_equal(run(mask, back, KEY), run(mask, state, KEY))
+    assert not np.array_equal(run(mask, moved, KEY), run(mask, state, KEY))
+    assert not np.array_equal(run(mask, state, jax.random.key(1)), run(mask, state, KEY))
+
+    again = dataclasses.replace(state, stats=moved.stats, opt_state=moved.opt_state)
+    assert loss(again, KEY) == loss(state, KEY)
+    later = dataclasses.replace(state, step=moved.step)
+    assert loss(later, KEY) != loss(state, KEY)
+    assert loss(state, jax.random.key(1)) != loss(state, KEY)
+
+
+def test_the_step_compiles_once():
+    """Its output has the types of its input, the weak ones included."""
+    graphdef, tx, state = setting()
+    step = jax.jit(make_train_step(make_gradient(graphdef, train_sums), tx))
+    for seed in range(3):
+        state, _ = step(state, KEY, batch(seed))
+    assert step._cache_size() == 1
+
+
+def test_evaluation_sums_over_the_real_examples_without_dropout():
+    graphdef, _, state = setting()
+    examples = {**batch(), "mask": np.float32([1, 1, 0, 1, 0, 0])}
+    evaluate = make_eval_step(graphdef, eval_sums)
+    sums = run(evaluate, state.params, state.stats, examples)
+    assert sums["count"] == 3
+    kept = {name: array[[0, 1, 3]] for name, array in batch().items()}
+    alone = run(evaluate, state.params, state.stats, kept)
+    for name, value in alone.items():
+        np.testing.assert_allclose(sums[name], value, rtol=1e-6)
+    padded = {**examples, "targets": np.where(examples["mask"] > 0, examples["targets"], 0)}
+    again = run(evaluate, state.params, state.stats, padded)
+    assert again["loss"] == sums["loss"]
+
+
+def test_a_step_runs_under_the_strict_promotion_of_types():
+    """Optax itself takes powers of floats by integers."""
+    graphdef, tx, state = setting()
+    with jax.numpy_dtype_promotion("strict"):
+        step = make_train_step(make_gradient(graphdef, train_sums, accumulate=2), tx)
+        after, _ = jax.eval_shape(step, state, KEY, batch())
+    assert after.step.dtype == state.step.dtype
