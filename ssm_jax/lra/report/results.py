@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,59 +22,39 @@ REDUCED = ("smoke", "reduced")  # words of a run's name that say: not the full e
 _NO_SETUP = ("seed", "data.source", "name", "notes", "figures", "log.", "checkpoint.")
 _NEEDED: Any = object()
 
-Status = Literal["finished", "diverged", "unfinished"]
-
 
 @dataclass(frozen=True)
 class Result:
-    """One run.
+    """One run. Texts are "" and numbers None where they are not known."""
 
-    Attributes:
-      path: where it was read, relative to the current folder; else the last two parts.
-      name: of its config: `lra/listops:s4d_ft`.
-      task: a key of COLUMNS; "" for a run of no LRA task, whose task is `other`.
-      arm: what the name says behind the task, without the words of REDUCED.
-      options: overrides of the command that change numbers, `model.alpha=10`, sorted.
-      reduced: whether the name has a word of REDUCED; notes: what is not as published.
-      status: a run diverged if its loss was not finite; unfinished is all else without a result.
-      setup: names the options without the seed: repetitions have the same.
-      source, detail, sha256: provenance of the data, "" where not known, as are texts below.
-      commit: with " + changes" if the code differed from it.
-      majority_rate: test accuracy of a constant guess, 0..1.
-      lost: what became of the best checkpoint, where another one was tested; else "".
-      metric, value: what chose the checkpoint of a run of no LRA task, on the test split.
-      accuracy, loss: on the test split, 0..1 and in nats; None without a result.
-      steps: in all; of the first loss that is not finite; or so far. None where not known.
-      validation: best accuracy on the validation split so far, for an unfinished run.
-    """
-
-    path: str
-    name: str
-    task: str
-    arm: str
-    options: tuple[str, ...]
-    reduced: bool
-    notes: str
-    status: Status
+    path: str  # where it was read, relative to the current folder; else the last two parts
+    name: str  # of its config: `lra/listops:s4d_ft`
+    task: str  # a key of COLUMNS; "" for a run of no LRA task, whose task is `other`
+    other: str
+    arm: str  # what the name says behind the task, without the words of REDUCED
+    options: tuple[str, ...]  # of the command, that change numbers, `model.alpha=10`, sorted
+    reduced: bool  # the name has a word of REDUCED
+    notes: str  # what is not as published
+    # A run diverged if its loss was not finite; unfinished is all else without a result.
+    status: Literal["finished", "diverged", "unfinished"]
     seed: int
-    setup: str
-    source: str
+    setup: str  # names the options without the seed: repetitions have the same
+    source: str  # provenance of the data, as the next two
     detail: str
     sha256: str
-    commit: str
+    commit: str  # with " + changes" if the code differed from it
     device: str
     config_digest: str
     command: tuple[str, ...]
-    majority_rate: float | None
+    majority_rate: float | None  # test accuracy of a constant guess, 0..1
     parameters: int | None
-    lost: str
-    other: str = ""
-    metric: str = ""
-    value: float | None = None
-    accuracy: float | None = None
-    loss: float | None = None
-    steps: int | None = None
-    validation: float | None = None
+    lost: str  # what became of the best checkpoint, where another one was tested
+    metric: str = ""  # what chose the checkpoint of a run of no LRA task
+    value: float | None = None  # of that, on the test split
+    accuracy: float | None = None  # on the test split, 0..1
+    loss: float | None = None  # on the test split, nats
+    steps: int | None = None  # in all; of the first loss that is not finite; or so far
+    validation: float | None = None  # best accuracy so far of an unfinished run
 
 
 class Collection(NamedTuple):
@@ -108,19 +88,18 @@ def collect(paths: Iterable[Path]) -> Collection:
             raise FileNotFoundError(
                 f"{path} does not exist; give folders of runs or copies of summary.json."
             )
-    results: list[Result] = []
-    faults: list[str] = []
+    found = Collection([], [])
     for path in sorted(named):
         try:
             if path.is_dir():
-                results.append(_of_folder(path, faults))
+                found.results.append(_of_folder(path, found.faults))
             else:
                 document = _read(path)
                 if named[path] or {"test", "config_digest"} <= document.entries.keys():
-                    results.append(_of_summary(path, document))
+                    found.results.append(_of_summary(path, document))
         except (OSError, ValueError) as error:
-            faults.append(f"{' '.join(str(error).split())}; left out.")
-    return Collection(results, faults)
+            found.faults.append(f"{' '.join(str(error).split())}; left out.")
+    return found
 
 
 def _is_run(folder: Path) -> bool:
@@ -166,7 +145,7 @@ class _Document(NamedTuple):
 def _read(path: Path) -> _Document:
     try:
         document = parse_json(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{shown(path)} is no whole JSON file ({error})") from error
     except OSError as error:
         raise ValueError(f"{shown(path)} cannot be read ({error.strerror})") from error
@@ -189,7 +168,7 @@ def _of_folder(folder: Path, faults: list[str]) -> Result:
     if not crash.is_dir():
         steps, validation = _progress(folder / "metrics.jsonl")
         return _result(folder, record, "unfinished", steps=steps, validation=validation)
-    step: int | None = None
+    step = None
     try:  # that it diverged is known without the report
         step = _read(crash / "report.json").get("step", int)
     except ValueError as error:
@@ -197,44 +176,45 @@ def _of_folder(folder: Path, faults: list[str]) -> Result:
     return _result(folder, record, "diverged", steps=step)
 
 
+def _progress(metrics: Path) -> tuple[int, float | None]:
+    """The last step in a log, and the best accuracy of its evaluations; a torn end is no fault."""
+    lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
+    last, accuracies = 0, []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = parse_json(line)
+            step, accuracy = int(row["step"]), row.get("accuracy")
+            evaluated = row["kind"] != "train" and isinstance(accuracy, (int, float))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            if number < len(lines):
+                raise ValueError(f"{shown(metrics)}: line {number} is damaged") from None
+            break
+        last = max(last, step)
+        if evaluated and math.isfinite(accuracy):  # nan is written as a string
+            accuracies.append(accuracy)
+    return last, max(accuracies, default=None)
+
+
 def _of_summary(path: Path, document: _Document) -> Result:
-    test = document.part("test")
+    test, is_lra = document.part("test"), _named(document)[0]
     found = {"loss": test.get("loss", float, None), "steps": document.get("steps", int, None)}
-    result = _result(path, document, "finished", **found)
-    if not result.task:
+    if not is_lra:
         metric = document.get("selected_by", str, "accuracy").split()[-1]
-        return replace(result, metric=metric, value=test.get(metric, float))
+        return _result(
+            path, document, "finished", metric=metric, value=test.get(metric, float), **found
+        )
     accuracy = test.get("accuracy", float)
     if not 0 <= accuracy <= 1:
         raise ValueError(
             f"{shown(document.file)}: a test accuracy of {accuracy} is not between 0 and 1"
         )
-    return replace(result, accuracy=accuracy)
+    return _result(path, document, "finished", accuracy=accuracy, **found)
 
 
-def _progress(metrics: Path) -> tuple[int, float | None]:
-    """The last step in a log, and the best accuracy of its evaluations; a torn end is no fault."""
-    lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
-    step, best = 0, None
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = parse_json(line)
-            step = max(step, int(row["step"]))
-            accuracy = row.get("accuracy") if row["kind"] != "train" else None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            if number < len(lines):
-                raise ValueError(f"{shown(metrics)}: line {number} is damaged") from None
-            continue
-        # nan is written as a string
-        if isinstance(accuracy, (int, float)) and math.isfinite(accuracy):
-            best = accuracy if best is None else max(best, accuracy)
-    return step, best
-
-
-def _result(path: Path, document: _Document, status: Status, **found: Any) -> Result:
+def _result(path: Path, document: _Document, status: Any, **found: Any) -> Result:
     """The run at `path`, of which there is a summary, or a record with a name."""
     name, command = document.get("name", str), tuple(map(str, document.get("command", list, [])))
-    task, arm, reduced = _named(name, document.get("task", str, ""))
+    task, arm, reduced = _named(document)
     options, data = _overrides(command), document.part("data", {})
     # Runs of older versions have no such digest: what the command says stands in for it.
     setup = hashlib.sha256(json.dumps([name, options]).encode()).hexdigest()[:12]
@@ -246,7 +226,6 @@ def _result(path: Path, document: _Document, status: Status, **found: Any) -> Re
             f"the best checkpoint, of step {step:,}, was lost; the next best, of step "
             f"{document.part('best').get('step', int):,}, is tested."
         )
-    texts = {key: data.get(key, str, "") for key in ("source", "detail", "sha256")}
     return Result(
         path=shown(path),
         name=name,
@@ -259,6 +238,9 @@ def _result(path: Path, document: _Document, status: Status, **found: Any) -> Re
         status=status,
         seed=document.get("seed", int),
         setup=document.get("setup_digest", str, setup),
+        source=data.get("source", str, ""),
+        detail=data.get("detail", str, ""),
+        sha256=data.get("sha256", str, ""),
         commit=f"{git['commit']}{changes}" if git.get("commit") else "",
         device=device_of(document.part("devices", {}).entries),
         config_digest=document.get("config_digest", str, ""),
@@ -266,26 +248,25 @@ def _result(path: Path, document: _Document, status: Status, **found: Any) -> Re
         majority_rate=document.get("majority_rate", float, None),
         parameters=document.get("parameters", int, None),
         lost=lost or "",
-        **texts,
         **found,
     )
 
 
-def _named(name: str, task: str) -> tuple[str, str, bool]:
+def _named(document: _Document) -> tuple[str, str, bool]:
     """Task, arm and whether it is reduced, from a name such as `lra/listops:s4d_ft:smoke`."""
-    head, *words = (word.strip() for word in re.split("[:,]", name))
-    values = [word.rpartition("=")[2] for word in words]
-    reduced = any(value in REDUCED for value in values)
-    words = [w for w, value in zip(words, values, strict=True) if value and value not in REDUCED]
-    column = _column(head.rpartition("/")[2])
-    if not column:  # a name of its own, such as "quickstart"
-        column, words = _column(task), [head, *words]
-    return column, ",".join(words), reduced
 
+    def column(text: str) -> str:
+        key = re.sub(r"[\W_]", "", text.lower())
+        return key if key in COLUMNS else ""
 
-def _column(text: str) -> str:
-    key = re.sub(r"[\W_]", "", text.lower())
-    return key if key in COLUMNS else ""
+    head, *words = (word.strip() for word in re.split("[:,]", document.get("name", str)))
+    values = {word: word.rpartition("=")[2] for word in words}
+    reduced = any(value in REDUCED for value in values.values())
+    words = [word for word in words if values[word] and values[word] not in REDUCED]
+    task = column(head.rpartition("/")[2])
+    if not task:  # a name of its own, such as "quickstart"
+        task, words = column(document.get("task", str, "")), [head, *words]
+    return task, ",".join(words), reduced
 
 
 def _overrides(command: Iterable[str]) -> tuple[str, ...]:

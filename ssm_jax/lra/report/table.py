@@ -1,13 +1,15 @@
-"""From runs to cells: which runs share one, what is counted, and what is only remarked."""
+"""From runs to cells: which runs share one, what is counted, and what a report says of them."""
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from ssm_jax.lra.published import COLUMNS
+from ssm_jax.lra.published import ANCHORS, COLUMNS, Published
 from ssm_jax.lra.report.results import Result
 
 OFFICIAL = "official"
@@ -15,14 +17,11 @@ OFFICIAL = "official"
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one arm on one task that are repetitions of each other, by seed.
-
-    Those that diverged are no part of the mean; footnotes are numbers in Table.footnotes, from 1.
-    """
+    """The runs of one arm on one task that are repetitions of each other, by seed."""
 
     finished: tuple[Result, ...]
-    diverged: tuple[Result, ...]
-    footnotes: tuple[int, ...]
+    diverged: tuple[Result, ...]  # no part of the mean
+    footnotes: tuple[int, ...]  # numbers in Table.footnotes, from 1
 
     @property
     def runs(self) -> tuple[Result, ...]:
@@ -53,19 +52,12 @@ def half_width(values: list[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm on the tasks.
+    """One arm on the tasks."""
 
-    Attributes:
-      label: the arm, what the commands changed, and what tells two setups of one cell apart.
-      source: of the data of all its cells.
-      marks: why it cannot be compared with the published rows; none if it can.
-      cells: by key of COLUMNS.
-    """
-
-    label: str
-    source: str
-    marks: tuple[str, ...]
-    cells: Mapping[str, Cell]
+    label: str  # the arm, what the commands changed, what tells two setups of one cell apart
+    source: str  # of the data of all its cells
+    marks: tuple[str, ...]  # why it cannot be compared with the published rows; () if it can
+    cells: Mapping[str, Cell]  # by key of COLUMNS
 
     @property
     def name(self) -> str:
@@ -85,36 +77,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All that a report says.
+    """All that a report says."""
 
-    Attributes:
-      rows: comparable ones first.
-      footnotes: what is reduced, where data that are not official come from, and seeds whose best
-        checkpoint was lost.
-      others: the seeds of each setup of a task that is not of the Arena.
-      unfinished: runs without a result, never counted.
-      repeated: runs of a seed that is counted already.
-      remarks: one line each: files that cannot be read, repeated seeds, what else is left out.
-    """
-
-    rows: tuple[Row, ...]
-    footnotes: tuple[str, ...]
-    others: tuple[tuple[Result, ...], ...]
-    unfinished: tuple[Result, ...]
-    repeated: tuple[Result, ...]
-    remarks: tuple[str, ...]
+    rows: tuple[Row, ...]  # comparable ones first
+    footnotes: tuple[str, ...]  # what is reduced, data that are not official, lost checkpoints
+    others: tuple[tuple[Result, ...], ...]  # the seeds of each setup of a task not of the Arena
+    unfinished: tuple[Result, ...]  # runs without a result, never counted
+    repeated: tuple[Result, ...]  # runs of a seed that is counted already
+    remarks: tuple[str, ...]  # files that cannot be read, repeated seeds, what else is left out
 
 
 def tabulate(results: Iterable[Result], faults: Iterable[str] = ()) -> Table:
-    """Sort runs into cells.
+    """Sort runs of `collect`, in any order, into cells; a fault is a remark.
 
     A cell holds repetitions: one task, arm, setup, data and notes, and different seeds. Runs that
     are reduced, that have notes, or whose data are not official are in rows of their own. A task
     with several setups has a row for each, and none of them enters an average.
-
-    Args:
-      results: of `collect`, in any order.
-      faults: one line each.
     """
     remarks = list(faults)
     runs, unfinished, repeated = [], [], []
@@ -138,9 +116,70 @@ def tabulate(results: Iterable[Result], faults: Iterable[str] = ()) -> Table:
             others[run.other, run.name, run.setup, run.sha256, run.metric].append(run)
             remarks.append(f"{run.path}: {run.name} is no task of the Long Range Arena.")
     rows, footnotes = _rows(runs, remarks)
-    by_seed = [tuple(sorted(same, key=lambda run: run.seed)) for _, same in sorted(others.items())]
-    lists = (tuple(unfinished), tuple(repeated))
-    return Table(rows, footnotes, tuple(by_seed), *lists, tuple(remarks))
+    by_seed = tuple(tuple(_by_seed(same)) for _, same in sorted(others.items()))
+    return Table(rows, footnotes, by_seed, tuple(unfinished), tuple(repeated), tuple(remarks))
+
+
+def _by_seed(runs: Iterable[Result]) -> list[Result]:
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def _rows(runs: list[Result], remarks: list[str]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """The rows and the footnotes; tasks with several setups are added to the remarks."""
+    # Of one setup written in two ways (alpha=3, alpha=3.0), one way names the row.
+    options: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    for run in runs:
+        setup = (run.task, run.arm, run.setup)
+        options[setup] = min(options.get(setup, run.options), run.options)
+    arms: dict[tuple, dict[str, dict[tuple, list[Result]]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        mark = "reduced" if run.reduced else "not as published" if run.notes else ""
+        changed = options[run.task, run.arm, run.setup]
+        key = (bool(mark) or run.source != OFFICIAL, run.arm, changed, run.source, mark)
+        arms[key][run.task].setdefault((run.setup, run.sha256, run.notes), []).append(run)
+    footnotes: dict[str, int] = {}
+    rows: list[Row] = []
+    for (_, arm, changed, source, mark), tasks in sorted(arms.items()):
+        label = ", ".join((arm or "default", *changed))
+        data = "" if source == OFFICIAL else f"{source or 'unknown'} data"
+        marks = tuple(filter(None, (data, mark)))
+        ordered = [(task, tasks[task]) for task in COLUMNS if task in tasks]
+        single = {
+            task: _cell(*setups.values(), footnotes) for task, setups in ordered if len(setups) == 1
+        }
+        if single:
+            rows.append(Row(label, source, marks, single))
+        for task, setups in ordered:
+            n = len(setups)
+            if n == 1:
+                continue
+            parts = zip(("options", "data", "notes"), zip(*setups, strict=True), strict=True)
+            differ = " and ".join(name for name, values in parts if len(set(values)) > 1)
+            remarks.append(
+                f"{label} on {COLUMNS[task]} has {n} setups ({differ} differ); each has a row of "
+                "its own, and no average is taken over them."
+            )
+            for i, (setup, same) in enumerate(sorted(setups.items()), start=1):
+                digests = f"setup {setup[0]}, data {setup[1][:8] or 'unknown'}"
+                name = f"{label} [{i} of {n}: {digests}]"
+                rows.append(Row(name, source, marks, {task: _cell(same, footnotes)}))
+    return tuple(rows), tuple(footnotes)
+
+
+def _cell(runs: list[Result], footnotes: dict[str, int]) -> Cell:
+    """A cell, with its footnotes added to those there are."""
+    run = runs[0]
+    notes = [run.notes] if run.notes else []
+    if run.reduced and not run.notes:
+        notes.append("Reduced, as the name of the run says.")
+    if run.source != OFFICIAL:
+        notes.append(f"Data: {(run.detail or run.source or 'of unknown source').rstrip('.')}.")
+    notes += [f"Seed {run.seed}: {run.lost}" for run in runs if run.lost]
+    numbers = tuple(footnotes.setdefault(note, len(footnotes) + 1) for note in notes)
+    finished, diverged = (
+        tuple(run for run in _by_seed(runs) if run.status == s) for s in ("finished", "diverged")
+    )
+    return Cell(finished, diverged, numbers)
 
 
 def percent(value: float) -> str:
@@ -160,64 +199,155 @@ def outcome(run: Result) -> str:
     return f"at step {run.steps or 0:,}, best validation accuracy so far: {best}"
 
 
-def _rows(runs: list[Result], remarks: list[str]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """The rows and the footnotes; tasks with several setups are added to the remarks."""
-    # Of one setup written in two ways (alpha=3, alpha=3.0), one way names the row.
-    options: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for run in runs:
-        setup = (run.task, run.arm, run.setup)
-        options[setup] = min(options.get(setup, run.options), run.options)
-    arms: dict[tuple, dict[str, dict[tuple, list[Result]]]] = defaultdict(dict)
-    for run in runs:
-        mark = "reduced" if run.reduced else "not as published" if run.notes else ""
-        changed = options[run.task, run.arm, run.setup]
-        key = (bool(mark) or run.source != OFFICIAL, run.arm, changed, run.source, mark)
-        setups = arms[key].setdefault(run.task, {})
-        setups.setdefault((run.setup, run.sha256, run.notes), []).append(run)
-    footnotes: dict[str, int] = {}
-    rows: list[Row] = []
-    for (_, arm, changed, source, mark), tasks in sorted(arms.items()):
-        label = ", ".join((arm or "default", *changed))
-        data = "" if source == OFFICIAL else f"{source or 'unknown'} data"
-        marks = tuple(filter(None, (data, mark)))
-        ordered = [(task, tasks[task]) for task in COLUMNS if task in tasks]
-        single = {
-            task: _cell(runs, footnotes)
-            for task, setups in ordered
-            for runs in setups.values()
-            if len(setups) == 1
-        }
-        if single:
-            rows.append(Row(label, source, marks, single))
-        for task, setups in ordered:
-            n = len(setups)
-            if n == 1:
-                continue
-            parts = zip(("options", "data", "notes"), zip(*setups, strict=True), strict=True)
-            differ = " and ".join(name for name, values in parts if len(set(values)) > 1)
-            remarks.append(
-                f"{label} on {COLUMNS[task]} has {n} setups ({differ} differ); each has a row of "
-                "its own, and no average is taken over them."
-            )
-            for i, (setup, runs) in enumerate(sorted(setups.items()), start=1):
-                digests = f"setup {setup[0]}, data {setup[1][:8] or 'unknown'}"
-                name = f"{label} [{i} of {n}: {digests}]"
-                rows.append(Row(name, source, marks, {task: _cell(runs, footnotes)}))
-    return tuple(rows), tuple(footnotes)
+class Span(NamedTuple):
+    """A piece of a line. Small and bad pieces are set off from what is before them."""
+
+    text: str
+    kind: Literal["text", "strong", "code", "small", "bad"] = "text"
 
 
-def _cell(runs: list[Result], footnotes: dict[str, int]) -> Cell:
-    """A cell, with its footnotes added to those there are."""
-    run = runs[0]
-    notes = [run.notes] if run.notes else []
-    if run.reduced and not run.notes:
-        notes.append("Reduced, as the name of the run says.")
-    if run.source != OFFICIAL:
-        notes.append(f"Data: {(run.detail or run.source or 'of unknown source').rstrip('.')}.")
-    notes += [f"Seed {run.seed}: {run.lost}" for run in runs if run.lost]
-    numbers = tuple(footnotes.setdefault(note, len(footnotes) + 1) for note in notes)
-    runs = sorted(runs, key=lambda run: run.seed)
-    finished, diverged = (
-        tuple(run for run in runs if run.status == status) for status in ("finished", "diverged")
+Line = tuple[Span, ...]
+
+
+class Lines(NamedTuple):
+    kind: Literal["heading", "paragraph", "items", "numbered"]
+    lines: list[Line]
+
+
+class Grid(NamedTuple):
+    """A table, whose first column names the row."""
+
+    head: tuple[str, ...]
+    groups: list[tuple[str, list[tuple[Line, ...]]]]  # of rows, with a title each, "" for none
+    numeric: bool  # the columns between the first and the last are numbers
+
+
+def parts_of(table: Table, published: bool) -> Iterator[Lines | Grid]:
+    """All that a report says, in order; the published rows if they are wanted."""
+    cells = [(row.name, COLUMNS[t], cell) for row in table.rows for t, cell in row.cells.items()]
+    yield _text(
+        "Test accuracy in percent: the mean over n seeds ± half of its 95 % interval (Student t). "
+        "Runs that diverged are not in the mean and are always shown. Avg is given where all six "
+        "tasks are there."
     )
-    return Cell(finished, diverged, numbers)
+    if not table.rows:
+        yield _text("No run has a result.")
+    groups = [("These runs", [_our_row(row) for row in table.rows])] if table.rows else []
+    if published:
+        groups.append(("Published", [_published_row(row) for row in ANCHORS]))
+    if groups:
+        yield Grid(("Model", *COLUMNS.values(), "Avg", "Source"), groups, numeric=True)
+    if any(row.marks for row in table.rows):
+        yield _text(
+            "* Not comparable with the published numbers: reduced, not as published, or not on the "
+            "official data."
+        )
+    if table.footnotes:
+        yield Lines("numbered", [_words(note) for note in table.footnotes])
+    if published:
+        yield _text(
+            "Published: standard deviation over seeds in brackets where it is printed; x: fails to "
+            "learn, which counts as 50 in the printed average; -: not printed, or not checked."
+        )
+    if table.others:
+        yield _text("Other tasks", "heading")
+        head = ("Task", "Run", "Test metric", "Mean", "Seeds")
+        yield Grid(head, [("", [_other_row(runs) for runs in table.others])], numeric=False)
+    if table.unfinished:
+        yield _text("Unfinished runs, not counted", "heading")
+        yield Lines("items", [_named(run, outcome(run)) for run in table.unfinished])
+    if table.remarks:
+        yield _text("Remarks", "heading")
+        yield Lines("items", [_words(remark) for remark in table.remarks])
+    if table.rows:
+        yield _text("Seeds", "heading")
+        lines, rows = [], []
+        for name, task, cell in cells:
+            seeds = "; ".join(f"seed {run.seed}: {outcome(run)}" for run in _by_seed(cell.runs))
+            lines.append((Span(f"{name}, {task}", "strong"), Span(f": {seeds}")))
+            run = cell.runs[0]
+            sha256 = (Span(run.sha256[:12], "code"),) if run.sha256 else ()
+            source = _words(run.source or "unknown")
+            rows.append((_words(name), _words(task), source, sha256, _words(run.detail)))
+        yield Lines("items", lines)
+        yield _text("Data", "heading")
+        yield Grid(("Model", "Task", "Source", "sha256", "Detail"), [("", rows)], numeric=False)
+        yield _text("Runs", "heading")
+        yield Lines("items", [_run(run) for _, _, cell in cells for run in cell.runs])
+
+
+def _words(text: str) -> Line:
+    return (Span(text),)
+
+
+def _text(words: str, kind: Literal["heading", "paragraph"] = "paragraph") -> Lines:
+    return Lines(kind, [_words(words)])
+
+
+def _our_row(row: Row) -> tuple[Line, ...]:
+    name = Span(row.label + "*" * bool(row.marks), "strong")
+    average: Line = ()
+    if row.average is not None:
+        bad = (Span(f"{row.n_diverged} diverged", "bad"),) if row.n_diverged else ()
+        average = (Span(percent(row.average), "strong"), *bad)
+    return (
+        (name, *(Span(mark, "small") for mark in row.marks)),
+        *(_shown(row.cells[key]) if key in row.cells else () for key in COLUMNS),
+        average,
+        _words("here, official data" if row.source == OFFICIAL else "here"),
+    )
+
+
+def _shown(cell: Cell) -> Line:
+    spans = [Span("-") if cell.mean is None else Span(percent(cell.mean), "strong")]
+    n, k = len(cell.finished), len(cell.diverged)
+    if cell.half_width is not None:
+        spans.append(Span(f" ± {percent(cell.half_width)}"))
+    if n:
+        spans.append(Span(f"n = {n}", "small"))
+    if cell.footnotes:
+        word = "note" if len(cell.footnotes) == 1 else "notes"
+        spans.append(Span(f"{word} {', '.join(map(str, cell.footnotes))}", "small"))
+    if k:
+        spans.append(Span(f"{k} of {n + k} diverged", "bad"))
+    return tuple(spans)
+
+
+def _published_row(row: Published) -> tuple[Line, ...]:
+    scores = []
+    for key in COLUMNS:
+        value = row.scores.get(key)
+        if value is None:
+            scores.append("x" if key in row.scores else "-")
+        else:
+            scores.append(f"{value.mean}" + (f" ({value.std})" if value.std is not None else ""))
+    return tuple(map(_words, (row.model, *scores, str(row.average), row.source)))
+
+
+def _other_row(runs: tuple[Result, ...]) -> tuple[Line, ...]:
+    run, values = runs[0], [run.value for run in runs if run.value is not None]
+    spread = half_width(values)
+    mean = f"{statistics.fmean(values):.4g}" + (f" ± {spread:.2g}" if spread else "")
+    seeds = ", ".join(str(run.seed) for run in runs)
+    label = ", ".join((run.name, *run.options))
+    return tuple(map(_words, (run.other or "unknown", label, run.metric, mean, seeds)))
+
+
+def _named(run: Result, rest: str) -> Line:
+    return (Span(run.path, "code"), Span(f" {run.name}, seed {run.seed}: {rest}"))
+
+
+def _run(run: Result) -> Line:
+    """All that is needed to make a run again."""
+    known = [outcome(run)]
+    if run.majority_rate is not None:
+        known.append(f"majority class {percent(run.majority_rate)} %")
+    if run.steps is not None and run.status == "finished":
+        known.append(f"{run.steps:,} steps")
+    if run.parameters is not None:
+        known.append(f"{run.parameters:,} parameters")
+    known += [run.device] if run.device else []
+    known += [f"config {run.config_digest}"] if run.config_digest else []
+    known.append(f"commit {run.commit or 'unknown'}")
+    command = (Span(". "), Span(shlex.join(run.command), "code")) if run.command else ()
+    return (*_named(run, ", ".join(known)), *command)
