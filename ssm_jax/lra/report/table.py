@@ -261,12 +261,13 @@ def parts_of(table: Table, published: bool) -> Iterator[Lines | Grid]:
         yield Lines("items", [_words(remark) for remark in table.remarks])
     if table.rows:
         yield _text("Seeds", "heading")
-        lines, rows = [], []
+        lines: list[Line] = []
+        rows: list[tuple[Line, ...]] = []
         for name, task, cell in cells:
             seeds = "; ".join(f"seed {run.seed}: {outcome(run)}" for run in _by_seed(cell.runs))
             lines.append((Span(f"{name}, {task}", "strong"), Span(f": {seeds}")))
             run = cell.runs[0]
-            sha256 = (Span(run.sha256[:12], "code"),) if run.sha256 else ()
+            sha256 = (Span(run.sha256[:12], "code"),) * bool(run.sha256)
             source = _words(run.source or "unknown")
             rows.append((_words(name), _words(task), source, sha256, _words(run.detail)))
         yield Lines("items", lines)
