@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import statistics
 from collections import defaultdict
@@ -144,8 +145,11 @@ def _rows(runs: list[Result], remarks: list[str]) -> tuple[tuple[Row, ...], tupl
         data = "" if source == OFFICIAL else f"{source or 'unknown'} data"
         marks = tuple(filter(None, (data, mark)))
         ordered = [(task, tasks[task]) for task in COLUMNS if task in tasks]
-        alone = [(task, *setups.values()) for task, setups in ordered if len(setups) == 1]
-        single = {task: _cell(same, footnotes) for task, same in alone}
+        single = {
+            task: _cell([*itertools.chain(*setups.values())], footnotes)
+            for task, setups in ordered
+            if len(setups) == 1
+        }
         if single:
             rows.append(Row(label, source, marks, single))
         for task, setups in ordered:
