@@ -64,7 +64,7 @@ ONLY_IN = {
     "wandb": {"training/logs.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
-            "__init__", "layers", "panels", "run", "spectrum", "sweep",
+            "__init__", "layers", "run", "sweep",
         )),
         "stories/one_pole.py",
         "stories/denoise/run.py",

@@ -219,7 +219,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         place = DataPaths(values["data_dir"], values["from"])
         read = sequences_of(find_task(cfg.task).open_data(cfg.data.to_dict(), place), n)
     sequences, vocabulary, detail = read
-    from ssm_jax.analysis.choose import recommend
+    from ssm_jax.analysis.inputs import recommend
     from ssm_jax.init import initial_modes
 
     modes = initial_modes(model.init, model.d_state, seed=model.init_seed)
@@ -233,7 +233,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     _print(result)
     if values["figure"] is not None:
         from ssm_jax.plots import save
-        from ssm_jax.plots.spectrum import spectrum_figure
+        from ssm_jax.plots.layers import spectrum_figure
 
         shown = dict(sorted({1.0: "", float(max(alphas)): "", facts["alpha"]: "start"}.items()))
         save(values["figure"], spectrum_figure, found, fit, y_N, dt, shown, cfg.name)
@@ -245,7 +245,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    from ssm_jax.analysis.choose import describe
+    from ssm_jax.analysis.inputs import describe
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{found['name']}: {found['data']}\n{describe(found)}")

@@ -118,7 +118,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
             print("stopped; the same command goes on.", file=sys.stderr)
             return EXIT_STOPPED
     from ssm_jax.plots.sweep import draw_sweep
-    from ssm_jax.sweep.results import document_of, write_results
+    from ssm_jax.sweep import document_of, write_results
     from ssm_jax.training.record import published
 
     task = find_task(cfg.task)

@@ -1,85 +1,141 @@
 """Figures as PNG: each is a function from data to a Figure, which `save` draws and writes.
 
-No pyplot: nothing is shown, and no window system is asked for.
+Here is what they share: colours, one panel per layer, axes, legends, the Nyquist line. No pyplot:
+nothing is shown, and no window system is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
-import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from ssm_jax.analysis.bands import band_edges
-from ssm_jax.analysis.spectra import LayerView
+from ssm_jax.analysis.spectra import NYQUIST
 from ssm_jax.files import replace_atomically
-from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
-from ssm_jax.plots.run import curves_figure, variation_figure
+
+BEFORE, AFTER = "0.5", "#1f6fb4"  # grey and blue in every figure
+EVALUATION = "#d1590a"
+BEYOND = "#fdecea"  # the ground beyond Nyquist
+ABREAST = 4  # panels in a row
 
 
-def draw_run(
-    folder: Path,
-    *,
-    rows: Sequence[Mapping[str, Any]],
-    before: Sequence[LayerView],
-    after: Sequence[LayerView],
-    length: int,
-    title: str,
-    metric: str = "accuracy",
-    step: int | None = None,
-    edges_E: np.ndarray | None = None,
-) -> list[Path]:
-    """Draw curves, response, eigenvalues, and beta, variation and poles if there is any change.
+class LayerPanels:
+    """A figure with one column of `len(heights)` panels per layer, at most four layers abreast.
 
-    Args:
-      folder: where; made if missing.
-      rows: as `read_metrics` gives them.
-      before, after: the same layers at the start and after training.
-      length: L of the sequences.
-      title: the run's name.
-      metric: what the curves show next to the loss; step: that of `after`, which they mark.
-      edges_E: of the bands of the diagnostics; None: those of this length.
-
-    Returns:
-      The paths of the files.
-
-    Raises:
-      ValueError: if before and after are not the same layers.
+    panels[i][j] is panel j of layer i; heights are in inches.
     """
-    names = [[layer.name for layer in layers] for layers in (before, after)]
-    if names[0] != names[1]:
-        raise ValueError(
-            f"draw_run: before and after must be the same layers, got {names[0]} and {names[1]}."
-        )
-    title = title.replace("$", r"\$")  # a name is no formula
-    edges_E = band_edges(length) if edges_E is None else edges_E
-    layers = (before, after, length, title)
-    figures: dict[str, tuple[Any, ...]] = {
-        "curves": (curves_figure, rows, title, metric, step),
-        "response": (response_figure, *layers),
-        "eigenvalues": (eigenvalues_figure, *layers),
-        "beta": (beta_figure, *layers),
-        "variation": (variation_figure, rows, edges_E, title),
-        "poles": (poles_figure, before, after, title),
-    }
-    pairs = list(zip(before, after, strict=True))
-    drawn = {
-        "beta": any(layer.beta_learned for layer in after),
-        "variation": any(row["kind"] == "diagnostics" for row in rows),
-        "poles": any(not np.array_equal(old.A_HN, new.A_HN) for old, new in pairs),
-    }
-    paths = []
-    for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        if drawn.get(name, True):
-            save(path, *figure)
-            paths.append(path)
-        else:
-            path.unlink(missing_ok=True)
-    return paths
+
+    def __init__(self, n_layers: int, title: str, heights: tuple[float, ...] = (2.6,)):
+        lines, k = math.ceil(n_layers / ABREAST), len(heights)
+        self.columns = columns = math.ceil(n_layers / lines)
+        width = {1: 6.5, 2: 4.6}.get(columns, 3.4) * columns
+        height = lines * (sum(heights) + 0.35 * k) + 1
+        self.figure = Figure(figsize=(width, height), layout="constrained")
+        self.figure.suptitle(title)
+        ratios = list(heights) * lines
+        every = self.figure.subplots(lines * k, columns, squeeze=False, height_ratios=ratios)
+        stacks = [
+            [every[i // columns * k + j, i % columns] for j in range(k)]
+            for i in range(lines * columns)
+        ]
+        self.panels: list[list[Axes]] = stacks[:n_layers]
+        for axes in itertools.chain(*stacks[n_layers:]):
+            axes.remove()
+
+    def share_limits(self, j: int, which: str) -> None:
+        """Give panel j of every layer the widest limits of all; `which` is "x", "y" or "xy"."""
+        for name in which:
+            limits = [getattr(stack[j], f"get_{name}lim")() for stack in self.panels]
+            low, high = min(low for low, _ in limits), max(high for _, high in limits)
+            for stack in self.panels:
+                stack[j].set(**{f"{name}lim": (low, high)})
+
+    def label(self, j: int, x: str, y: str) -> None:
+        """Label panel j: y at the left; x at the foot, or at each if a layer has several."""
+        for i, stack in enumerate(self.panels):
+            if len(stack) > 1 or i + self.columns >= len(self.panels):
+                stack[j].set_xlabel(x)
+            else:
+                stack[j].tick_params(labelbottom=False)
+            if i % self.columns == 0:
+                stack[j].set_ylabel(y)
+            else:
+                stack[j].tick_params(labelleft=False)
+
+    def legend(self, *more: Artist, nyquist: bool = True) -> None:
+        """Before, after, what else there is, and Nyquist, once for all panels."""
+        handles: list[Artist] = [
+            Line2D([], [], color=BEFORE, lw=1.5, label="before training"),
+            Line2D([], [], color=AFTER, lw=1.5, label="after"),
+            *more,
+        ]
+        if nyquist:
+            label = "Nyquist, $\\pi$ rad per sample"
+            handles.append(Line2D([], [], color="0.15", ls="--", lw=1, label=label))
+            handles.append(Patch(color=BEYOND, label="beyond it: aliased"))
+        legend_below(self.figure, handles, 0 if self.columns > 2 else (len(handles) + 1) // 2)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], columns: int = 0) -> None:
+    """One legend under all panels, in one row unless a number of columns is given."""
+    columns = columns or len(handles)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def mark_nyquist(axes: Axes, low: float, high: float) -> None:
+    """A line at pi on a logarithmic axis of angles from low to high, and a tint beyond it."""
+    axes.set_xscale("log")
+    axes.axvspan(NYQUIST, high, color=BEYOND, lw=0, zorder=0)
+    axes.axvline(NYQUIST, color="0.15", ls="--", lw=1)
+    axes.set_xlim(low, high)
+
+
+def plain_log_ticks(axis: Axis) -> None:
+    """Ticks 1, 2, 5, 10 on a logarithmic axis of few decades, as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def log_ticks(axes: Axes) -> None:
+    """Plain ticks where a logarithmic y axis has at most two decades; 6 x 10^0 is hard to read."""
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log" and high <= 100 * low:
+        plain_log_ticks(axes.yaxis)
+
+
+def step_axis(axes: Axes, ticks: int = 5) -> None:
+    """Training steps along x, and a grid."""
+    axes.set_xlabel("training step")
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.grid(color="0.9")
+
+
+def note(axes: Axes, text: str) -> None:
+    """Say in the middle of a panel why there is nothing else."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.3")
+
+
+def empty_figure(title: str, text: str) -> Figure:
+    """A figure that says why it shows nothing."""
+    figure = Figure(figsize=(6.5, 2), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    note(axes, text)
+    return figure
 
 
 def save(path: Path, make: Callable[..., Figure], *args: Any) -> None:

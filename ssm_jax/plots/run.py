@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssm_jax.plots.panels import (
+from ssm_jax.analysis.bands import band_edges
+from ssm_jax.analysis.spectra import LayerView
+from ssm_jax.plots import (
     AFTER,
     BEFORE,
     EVALUATION,
     empty_figure,
     log_ticks,
     note,
+    save,
     step_axis,
 )
+from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
 
 SMOOTH_FROM = 200  # logged training steps; fewer are a readable line
 # Of metrics whose name does not say enough
@@ -28,6 +33,68 @@ RATE_COLOURS = ("#8a4fb0", "#2f8f5b", "#b8860b", "0.4")  # none that is a split'
 COLOURS = ("#1f6fb4", "#2f8f5b", "#d1590a", "#8a4fb0")  # from the lowest band to the highest
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+def draw_run(
+    folder: Path,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    before: Sequence[LayerView],
+    after: Sequence[LayerView],
+    length: int,
+    title: str,
+    metric: str = "accuracy",
+    step: int | None = None,
+    edges_E: np.ndarray | None = None,
+) -> list[Path]:
+    """Draw curves, response, eigenvalues, and beta, variation and poles if there is any change.
+
+    Args:
+      folder: where; made if missing.
+      rows: as `read_metrics` gives them.
+      before, after: the same layers at the start and after training.
+      length: L of the sequences.
+      title: the run's name.
+      metric: what the curves show next to the loss; step: that of `after`, which they mark.
+      edges_E: of the bands of the diagnostics; None: those of this length.
+
+    Returns:
+      The paths of the files.
+
+    Raises:
+      ValueError: if before and after are not the same layers.
+    """
+    names = [[layer.name for layer in layers] for layers in (before, after)]
+    if names[0] != names[1]:
+        raise ValueError(
+            f"draw_run: before and after must be the same layers, got {names[0]} and {names[1]}."
+        )
+    title = title.replace("$", r"\$")  # a name is no formula
+    edges_E = band_edges(length) if edges_E is None else edges_E
+    layers = (before, after, length, title)
+    figures: dict[str, tuple[Any, ...]] = {
+        "curves": (curves_figure, rows, title, metric, step),
+        "response": (response_figure, *layers),
+        "eigenvalues": (eigenvalues_figure, *layers),
+        "beta": (beta_figure, *layers),
+        "variation": (variation_figure, rows, edges_E, title),
+        "poles": (poles_figure, before, after, title),
+    }
+    pairs = list(zip(before, after, strict=True))
+    drawn = {
+        "beta": any(layer.beta_learned for layer in after),
+        "variation": any(row["kind"] == "diagnostics" for row in rows),
+        "poles": any(not np.array_equal(old.A_HN, new.A_HN) for old, new in pairs),
+    }
+    paths = []
+    for name, figure in figures.items():
+        path = folder / f"{name}.png"
+        if drawn.get(name, True):
+            save(path, *figure)
+            paths.append(path)
+        else:
+            path.unlink(missing_ok=True)
+    return paths
 
 
 def curves_figure(

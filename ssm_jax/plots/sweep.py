@@ -14,10 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from ssm_jax.plots import save
-from ssm_jax.plots.panels import AFTER, EVALUATION, legend_below
-from ssm_jax.sweep import short_names, shown
-from ssm_jax.sweep.results import PERCENT, Document, best_cell, is_grid, metric_label, number
+from ssm_jax.plots import AFTER, EVALUATION, legend_below, save
+from ssm_jax.sweep import (
+    PERCENT,
+    Document,
+    best_cell,
+    is_grid,
+    metric_label,
+    number,
+    short_names,
+    shown,
+)
 
 HATCH = "xx"
 LOG_FROM = 10.0  # ratio of the largest to the smallest mean from which the colours are logarithmic

@@ -25,7 +25,7 @@ from jax import Array
 from matplotlib.figure import Figure
 
 from ssm_jax.kernels.response import pole_sensitivity
-from ssm_jax.plots.panels import BEFORE, plain_log_ticks
+from ssm_jax.plots import BEFORE, plain_log_ticks
 
 GAUSS = 32  # nodes in a band
 

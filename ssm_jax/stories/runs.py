@@ -14,8 +14,7 @@ from rich.console import Console
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json, replace_atomically, write_json
-from ssm_jax.sweep import Run, runs_of
-from ssm_jax.sweep.results import by_cell, status_of
+from ssm_jax.sweep import Run, by_cell, runs_of, status_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
 from ssm_jax.training.experiment import Experiment

@@ -1,16 +1,27 @@
-"""Sweeps: one experiment at every value of some options and with several seeds."""
+"""Sweeps: one experiment at every value of some options and with several seeds; and its results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax import tables
 from ssm_jax.config.check import seed_fault
+from ssm_jax.files import parse_json, replace_atomically, write_json
 
+DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
+FAILED = "failed.json"  # of one that cannot continue as it is; the next command tries again
+SHARED = ("data", "examples", "steps", "parameters", "git", "versions", "devices")
+PERCENT = ("accuracy",)  # metrics from 0 to 1 that are read in per cent
+
+Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
 # Sections that say nothing in the name of an option
 SECTIONS = ("model.", "data.", "train.", "optim.groups.", "optim.", "schedule.")
 
@@ -80,3 +91,247 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 def shown(value: Any) -> str:
     """A value in a name or at an axis: 3.0 is 3."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+Document = Mapping[str, Any]  # as `document_of` makes it
+
+
+class RunStatus(NamedTuple):
+    """An unfinished run can continue; of a failed one somebody has to look at log.txt."""
+
+    status: Status
+    document: Mapping[str, Any]  # its summary.json, or the mark of a diverged or failed one
+
+
+def status_of(path: Path, digest: str) -> RunStatus:
+    """What is in the folder of a run; one whose result is damaged has failed.
+
+    Raises:
+      ValueError: it is a run with options of another digest.
+    """
+    files: dict[str, Status] = {"summary.json": "finished", DIVERGED: "diverged", FAILED: "failed"}
+    if not (path / "DONE").exists():  # its figures are missing
+        del files["summary.json"]
+    file = next((path / name for name in files if (path / name).exists()), None)
+    if file is None:
+        return RunStatus("unfinished" if (path / "LOCK").exists() else "missing", {})
+    try:
+        document = parse_json(file.read_text(encoding="utf-8"))
+        found = document["config_digest"]
+    except (ValueError, KeyError, TypeError):
+        error = f"{file} is damaged; delete the folder to run this cell again."
+        return RunStatus("failed", {"error": error})
+    if found != digest:
+        raise ValueError(
+            f"{path} holds a run with other options (config {found}, this sweep asks for {digest});"
+            " choose another --folder, or give the options it was made with."
+        )
+    return RunStatus(files[file.name], document)
+
+
+def document_of(
+    runs: Sequence[Run],
+    folder: Path,
+    *,
+    digest: Callable[[Run], str],
+    metric: str,
+    metrics: Mapping[str, str],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The results of a sweep.
+
+    Args:
+      runs, folder: of the sweep; the folder has one for each run.
+      digest: of the options of a run.
+      metric: of the test split, by name.
+      metrics: of the task, with the "max" or "min" that is best.
+      about: what stands at the head of the document: name, task, notes, command.
+
+    Returns:
+      `about`, "metric", its "better" (None: neither), "split";
+      "selected_by", which chose checkpoints and ranks cells ("val accuracy"), "selected_better";
+      "options": {option: its values, in order}; "seeds";
+      "cells": of each its "options", "mean" and "std" (sample standard deviation; None for fewer
+        than two) over the "n" seeds that finished, the mean "selected" of what "selected_by" names,
+        "values" by seed, and the seeds that "diverged", or are "missing";
+      "remarks": a line each on what the runs do not share, and on lost best checkpoints;
+      what all runs share: SHARED, as the first has it;
+      "runs": of each its name, cell, seed, status, all test metrics, and config digest.
+
+    Raises:
+      ValueError: the metric is not among those of the runs; or as `status_of`.
+    """
+    found = {run.name: status_of(folder / run.name, digest(run)) for run in runs}
+    finished = {name: f.document for name, f in found.items() if f.status == "finished"}
+    for name, summary in finished.items():
+        if metric not in summary["test"]:
+            raise ValueError(
+                f"{name} has no test metric {metric!r}; choose one of {', '.join(summary['test'])}."
+            )
+    shared, remarks = {}, []
+    for key in SHARED:
+        values = [summary[key] for summary in finished.values() if key in summary]
+        different = len({json.dumps(value, sort_keys=True) for value in values})
+        if different:
+            shared[key] = values[0]
+        if different > 1:
+            remarks.append(f"the runs have {different} different {key}; the first run's is shown.")
+    for name, (status, summary) in found.items():
+        if status == "failed":
+            remarks.append(f"{name} failed: {' '.join(summary['error'].split())}")
+    for name, summary in finished.items():
+        if "best_lost" in summary:
+            lost, best = summary["best_lost"]["step"], summary["best"]["step"]
+            remarks.append(
+                f"{name}: the best checkpoint, of step {lost:,}, was lost; the next best, of step "
+                f"{best:,}, is tested."
+            )
+    selected_by = next((summary["selected_by"] for summary in finished.values()), None)
+    return {
+        **about,
+        "metric": metric,
+        "better": metrics.get(metric),
+        "split": "test",
+        "selected_by": selected_by,
+        "selected_better": selected_by and metrics.get(selected_by.split()[-1]),
+        "options": {
+            key: list(dict.fromkeys(run.cell[key] for run in runs)) for key in runs[0].cell
+        },
+        "seeds": list(dict.fromkeys(run.seed for run in runs)),
+        "cells": [_cell(same, found, metric) for same in by_cell(runs)],
+        "remarks": remarks,
+        **shared,
+        "runs": [
+            {
+                "name": run.name,
+                "options": dict(run.cell),
+                "seed": run.seed,
+                "status": found[run.name].status,
+                "test": finished[run.name]["test"] if run.name in finished else None,
+                "config_digest": digest(run),
+            }
+            for run in runs
+        ],
+    }
+
+
+def write_results(folder: Path, document: Document) -> str:
+    """Write sweep.json, sweep.csv and sweep.md into the folder of a sweep; the text of the last."""
+    text = to_markdown(document) + f"\n{caption(document)}\n"
+    write_json(folder / "sweep.json", document)
+    replace_atomically(folder / "sweep.csv", to_csv(document))
+    replace_atomically(folder / "sweep.md", text)
+    return text
+
+
+def by_cell(runs: Sequence[AnyRun]) -> list[list[AnyRun]]:
+    """The runs of each cell, in the order of the cells."""
+    groups: dict[str, list[AnyRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(run.cell), []).append(run)
+    return list(groups.values())
+
+
+def _cell(runs: Sequence[Run], found: Mapping[str, RunStatus], metric: str) -> dict[str, Any]:
+    of = {run.seed: found[run.name] for run in runs}
+    done = {str(seed): f.document for seed, f in of.items() if f.status == "finished"}
+    values = {seed: summary["test"][metric] for seed, summary in done.items()}
+    return {
+        "options": dict(runs[0].cell),
+        "mean": statistics.fmean(values.values()) if values else None,
+        "std": statistics.stdev(values.values()) if len(values) > 1 else None,
+        "selected": statistics.fmean(s["best"]["value"] for s in done.values()) if done else None,
+        "n": len(values),
+        "values": values,
+        "diverged": [seed for seed, f in of.items() if f.status == "diverged"],
+        "missing": [s for s, f in of.items() if f.status not in ("finished", "diverged")],
+    }
+
+
+def best_cell(document: Document) -> Mapping[str, Any] | None:
+    """The cell that validation prefers, never the test split; None if its metric has no best."""
+    found = [cell for cell in document["cells"] if cell.get("selected") is not None]
+    if not found or document["selected_better"] is None:
+        return None
+    choose = max if document["selected_better"] == "max" else min
+    return choose(found, key=lambda cell: cell["selected"])
+
+
+def is_grid(document: Document) -> bool:
+    """Whether the cells are every value of one option with every value of another."""
+    sizes = [len(values) for values in document["options"].values()]
+    return len(sizes) == 2 and len(document["cells"]) == sizes[0] * sizes[1]
+
+
+def to_markdown(document: Document) -> str:
+    """A table: of a grid one option down and one across, else a row for each cell."""
+    options, labels = document["options"], short_names(document["options"])
+    best = best_cell(document)
+
+    def text(cell: Mapping[str, Any]) -> str:
+        return f"**{cell_text(document, cell)}**" if cell is best else cell_text(document, cell)
+
+    if not is_grid(document):
+        lines = [[*map(shown, c["options"].values()), text(c)] for c in document["cells"]]
+        return tables.to_markdown([*labels.values(), metric_label(document)], lines)
+    (down, rows), (across, columns) = options.items()
+    found = {(c["options"][down], c["options"][across]): text(c) for c in document["cells"]}
+    lines = [[shown(row), *(found[row, column] for column in columns)] for row in rows]
+    return tables.to_markdown([f"{labels[down]} \\ {labels[across]}", *map(shown, columns)], lines)
+
+
+def caption(document: Document) -> str:
+    """What the numbers of the table are, in a line; and the remarks."""
+    cells = document["cells"]
+    counts = sorted({cell["n"] for cell in cells if cell["n"]}) or [0]
+    seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
+    text = f"{metric_label(document)} on the {document['split']} split: mean of {seeds} seed"
+    text += "" if counts == [1] else "s"
+    if counts[-1] > 1:
+        text += " ± standard deviation over them (their number in brackets)"
+    for what, verb in (("diverged", "diverged and count in no mean"), ("missing", "are missing")):
+        if number := sum(len(cell[what]) for cell in cells):
+            text += f"; {number} of {len(document['runs'])} runs {verb}"
+    if best_cell(document) is not None:
+        text += f"; bold: the best mean {document['selected_by']}"
+    return text + "." + "".join(f" Note: {remark}" for remark in document["remarks"])
+
+
+def metric_label(document: Document) -> str:
+    """The metric with its unit."""
+    metric = document["metric"]
+    return f"{metric.replace('_', ' ')}{' (%)' if metric in PERCENT else ''}"
+
+
+def cell_text(document: Document, cell: Mapping[str, Any]) -> str:
+    """A cell in words: `81.2 ± 0.4 (3)`, with what diverged or is missing."""
+    parts = []
+    if cell["mean"] is not None:
+        spread = "" if cell["std"] is None else f" ± {number(document, cell['std'])} ({cell['n']})"
+        parts.append(number(document, cell["mean"]) + spread)
+    of = len(document["seeds"])
+    for what in ("diverged", "missing"):
+        if n := len(cell[what]):
+            parts.append(what if n == of else f"{n} of {of} {what}")
+    return ", ".join(parts)
+
+
+def number(document: Document, value: float) -> str:
+    """A value of the metric, as a table shows it."""
+    return f"{100 * value:.1f}" if document["metric"] in PERCENT else f"{value:.4g}"
+
+
+def to_csv(document: Document) -> str:
+    """A line for each cell: options, mean, standard deviation, and how many runs ended how."""
+    options, metric = document["options"], document["metric"]
+    rows = (
+        (
+            *(cell["options"][key] for key in options),
+            *(cell[key] for key in ("mean", "std", "n")),
+            *(len(cell[key]) for key in ("diverged", "missing")),
+        )
+        for cell in document["cells"]
+    )
+    head = (*options, metric, f"{metric}_std", "n", "diverged", "missing")
+    return tables.to_csv(head, rows)

@@ -17,8 +17,7 @@ from ssm_jax.files import os_fault, write_json
 from ssm_jax.outside import ours
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
-from ssm_jax.sweep import Run
-from ssm_jax.sweep.results import DIVERGED, FAILED, Status, status_of
+from ssm_jax.sweep import DIVERGED, FAILED, Run, Status, status_of
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.loop import train_and_evaluate

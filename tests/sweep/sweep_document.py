@@ -1,4 +1,4 @@
-"""A sweep's results with known numbers, as ssm_jax.sweep.results.document_of gives them."""
+"""A sweep's results with known numbers, as ssm_jax.sweep.document_of gives them."""
 
 from __future__ import annotations
 

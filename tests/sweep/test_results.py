@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from ssm_jax.sweep import runs_of
-from ssm_jax.sweep.results import DIVERGED, best_cell, document_of
+from ssm_jax.sweep import DIVERGED, best_cell, document_of, runs_of
 
 CELLS = [{"model.alpha": 1.0}, {"model.alpha": 3.0}]
 

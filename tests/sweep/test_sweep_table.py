@@ -2,7 +2,7 @@
 
 from sweep_document import grid, line
 
-from ssm_jax.sweep.results import best_cell, caption, to_csv, to_markdown
+from ssm_jax.sweep import best_cell, caption, to_csv, to_markdown
 
 
 def test_a_grid_has_one_option_down_and_one_across():

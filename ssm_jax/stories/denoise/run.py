@@ -19,8 +19,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax.analysis.spectra import NYQUIST, filter_gain, layers_of
 from ssm_jax.kernels.response import discrete_transfer_function
-from ssm_jax.plots import save
-from ssm_jax.plots.panels import BEFORE
+from ssm_jax.plots import BEFORE, save
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.denoise import sweep

@@ -11,14 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from ssm_jax.plots import save
-from ssm_jax.plots.panels import BEFORE
+from ssm_jax.plots import BEFORE, save
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.runs import FinishedRun, by_setting, publish, setting, train, with_spread
 from ssm_jax.stories.waves import PAIRS
 from ssm_jax.stories.waves.task import WAVES
-from ssm_jax.sweep.results import by_cell
+from ssm_jax.sweep import by_cell
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
 from ssm_jax.training.logs import read_metrics

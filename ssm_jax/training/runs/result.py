@@ -94,7 +94,7 @@ def draw(
     # Here, because matplotlib takes half a second to import and most processes draw nothing.
     from ssm_jax.analysis.bands import band_edges
     from ssm_jax.analysis.spectra import layers_of
-    from ssm_jax.plots import draw_run
+    from ssm_jax.plots.run import draw_run
 
     return draw_run(
         folder or workdir.figures,
