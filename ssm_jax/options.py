@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LARGEST = float(np.finfo(np.float32).max)
+_BOOLS = (bool, np.bool_)
 _SMALLEST = float(np.finfo(np.float32).tiny)  # below it float32 arithmetic has only 0
 
 
@@ -31,7 +32,7 @@ class Range(NamedTuple):
 
     def holds(self, value: Any) -> bool:
         """Whether a value is such a number, and finite and inside when rounded to float32."""
-        if isinstance(value, bool | np.bool_ | str | bytes) or np.ndim(value):
+        if isinstance(value, (*_BOOLS, str, bytes)) or np.ndim(value):
             return False
         if self.whole and not isinstance(value, numbers.Integral):
             return False
@@ -45,10 +46,8 @@ class Range(NamedTuple):
         return math.isfinite(rounded) and self.low <= number <= self.high and above and below
 
     def __str__(self) -> str:
-        if self.above and self.low == 0:
-            low = "positive"
-        else:
-            low = f"{'above' if self.above else 'at least'} {self.low:g}"
+        bound = f"{'above' if self.above else 'at least'} {self.low:g}"
+        low = "positive" if self.above and self.low == 0 else bound
         if self.high < math.inf:
             return f"{low} and {'below' if self.below else 'at most'} {self.high:.10g}"
         return low if self.whole else f"{low} and finite"
@@ -120,8 +119,7 @@ SEED = Range(0, 2**32 - 1, whole=True)
 
 def _groups() -> dict[str, Option]:
     """The rows of the parameter groups; every parameter belongs to exactly one."""
-    rows: dict[str, Option] = {}
-    for name, match in {
+    matches = {
         "A": r"/(A_re_raw|A_im|P_ri)$",
         "A_im": r"$^",
         "B": r"/B_ri$",
@@ -129,24 +127,27 @@ def _groups() -> dict[str, Option]:
         "beta": r"/beta$",
         "norm": r"(^|/)norm/(scale|bias)$",
         "rest": "",
-    }.items():
-        rows |= {
-            f"optim.groups.{name}.match": Option(
-                match, 'regular expression, searched in blocks/0/ssm/C_ri; "": all others'
-            ),
-            f"optim.groups.{name}.optional": Option(
-                name not in ("A", "rest"), "may match nothing (A_im: to divide A)"
-            ),
-            f"optim.groups.{name}.lr": Option(1e-3, "peak learning rate", Range(0)),
-            f"optim.groups.{name}.weight_decay": Option(
-                0.0, "decoupled weight decay (AdamW)", Range(0)
-            ),
-            f"optim.groups.{name}.schedule": Option(
-                "cosine", "with warmup, as schedule.* says", choices=("cosine", "constant")
-            ),
-        }
+    }
+    about = 'regular expression, searched in blocks/0/ssm/C_ri; "": all others'
+    kinds = ("cosine", "constant")
+    rows: dict[str, Option] = {}
+    for name, match in matches.items():
+        optional = name not in ("A", "rest")
+        for key, row in {
+            "match": Option(match, about),
+            "optional": Option(optional, "may match nothing (A_im: to divide A)"),
+            "lr": Option(1e-3, "peak learning rate", Range(0)),
+            "weight_decay": Option(0.0, "decoupled weight decay (AdamW)", Range(0)),
+            "schedule": Option("cosine", "with warmup, as schedule.* says", choices=kinds),
+        }.items():
+            rows[f"optim.groups.{name}.{key}"] = row
     return rows
 
+
+_TRANSFORMS = ("exp", "softplus", "relu", "clip", "stable", "none")
+_C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
+_DT = "time units per sample"
+_WHITE = "units of full white"
 
 OPTIONS: dict[str, Option] = {
     "name": Option("unnamed", "shown in logs and results"),
@@ -156,22 +157,13 @@ OPTIONS: dict[str, Option] = {
     "batch_size": Option(32, "examples per step over all devices", SIZE),
     "data.source": Option("generated", "where the examples come from; each task has its own"),
     "data.seed": Option(0, "of what is generated; not read for official data", SEED),
-    "data.n_train": Option(
-        0,
-        "training examples, made or used of those there are (evenly spread); 0: all, or as many as "
-        "officially",
-        COUNT,
-    ),
+    "data.n_train": Option(0, "training examples, spread evenly; 0: all, or as published", COUNT),
     "data.n_val": Option(0, "validation examples, likewise", COUNT),
     "data.n_test": Option(0, "test examples, likewise", COUNT),
-    "data.padded_length": Option(
-        2_048, "L of a batch, with the end-of-sequence token", Range(2), unit="steps", source="LRA"
-    ),
-    "data.buckets": Option(
-        1, "lengths L, L/2, L/4, ... a batch may have; 1: always L", Range(1, 8)
-    ),
-    "data.mean": Option(0.0, "real inputs become (p - mean) / std", unit="units of full white"),
-    "data.std": Option(1.0, "see data.mean", POSITIVE, unit="units of full white"),
+    "data.padded_length": Option(2_048, "L of a batch, with the end token", Range(2), unit="steps"),
+    "data.buckets": Option(1, "lengths of a batch: L, L/2, L/4, ...; 1: always L", Range(1, 8)),
+    "data.mean": Option(0.0, "real inputs become (p - mean) / std", unit=_WHITE),
+    "data.std": Option(1.0, "see data.mean", POSITIVE, unit=_WHITE),
     "model.layer": Option("s4d", "s4d | s5 | s4: a key of ssm_jax.layers.LAYERS"),
     "model.depth": Option(6, "residual blocks", SIZE),
     "model.d_model": Option(128, "channels H", SIZE),
@@ -179,10 +171,7 @@ OPTIONS: dict[str, Option] = {
         64, "complex modes N kept per channel", SIZE, source="OC-1: conjugates come on top"
     ),
     "model.n_ssm": Option(
-        1,
-        "distinct sets of eigenvalues, a divisor of d_model; not in s5",
-        SIZE,
-        source="OC-6",
+        1, "distinct sets of eigenvalues, a divisor of d_model; not in s5", SIZE, source="OC-6"
     ),
     "model.init": Option(
         "s4d_lin", "a key of ssm_jax.init.INITS; in s5 also legs; in s4 legs | fout"
@@ -191,116 +180,66 @@ OPTIONS: dict[str, Option] = {
     "model.alpha": Option(
         1.0, "factor on Im A at initialization", POSITIVE, source="OC-2: freqscale"
     ),
-    "model.alpha_real": Option(
-        1.0, "factor on Re A at initialization; 0: modes without damping", Range(0)
-    ),
+    "model.alpha_real": Option(1.0, "factor on Re A at initialization; 0: no damping", Range(0)),
     "model.real_transform": Option(
-        "exp",
-        "Re A as a function of the parameter",
-        source="OC-3",
-        choices=("exp", "softplus", "relu", "clip", "stable", "none"),
+        "exp", "Re A as a function of the parameter", choices=_TRANSFORMS, source="OC-3"
     ),
-    "model.beta.init": Option(0.0, "start value", Range(-4, 4), source="OC-10: 0", argument="beta"),
+    "model.beta.init": Option(0.0, "start value", Range(-4, 4), source="OC-10", argument="beta"),
     "model.beta.learn": Option(
-        True,
-        "learned per channel, or fixed at init",
-        source="OC-10: learned",
-        argument="learn_beta",
+        True, "learned per channel, or fixed", source="OC-10: learned", argument="learn_beta"
     ),
     "model.beta.unit": Option(
-        "lra",
-        "of s (kernels/filter.py)",
-        choices=("lra", "hz_1e4", "denoise", "rad"),
-        argument="beta_unit",
+        "lra", "of s", choices=("lra", "hz_1e4", "denoise", "rad"), argument="beta_unit"
     ),
     "model.beta.filter": Option(
-        True,
-        "False: no filter, so that a causal layer can be run step by step, also under jit",
-        since="0.2",
+        True, "False: no filter; a causal layer can then be stepped under jit", since="0.2"
     ),
-    "model.dt_min": Option(
-        1e-3, "dt starts log-uniform in [dt_min, dt_max]", POSITIVE, unit="time units per sample"
-    ),
-    "model.dt_max": Option(1e-1, "see model.dt_min", POSITIVE, unit="time units per sample"),
+    "model.dt_min": Option(1e-3, "dt starts log-uniform in [dt_min, dt_max]", POSITIVE, unit=_DT),
+    "model.dt_max": Option(1e-1, "see model.dt_min", POSITIVE, unit=_DT),
     "model.dt_transform": Option(
-        "softplus",
-        "dt as a function of the parameter",
-        source="OC-5: softplus in LRA",
-        choices=("softplus", "exp"),
+        "softplus", "dt as a function of the parameter", choices=("softplus", "exp"), source="OC-5"
     ),
     "model.discretization": Option(
         "zoh",
         "in s4 bilinear; none for ring and dfout, which have no dt",
         choices=("zoh", "bilinear", "none"),
     ),
-    "model.bidirectional": Option(
-        True, "a second kernel looks ahead", source="LRA: yes, in all tasks"
-    ),
+    "model.bidirectional": Option(True, "a second kernel looks ahead", source="LRA: in all tasks"),
     "model.norm": Option("batch", "of a block", choices=("batch", "layer")),
-    "model.norm_momentum": Option(
-        0.1, "weight of a batch in the running statistics", SHARE, source="torch: 0.1"
-    ),
-    "model.norm_padding": Option(
-        True, "padded steps count in the statistics of a batch", source="OC-15: yes"
-    ),
-    "model.prenorm": Option(
-        True, "norm before the layer, and a final norm; or after the residual sum"
-    ),
-    "model.final_norm": Option(
-        True, "with prenorm: a norm after the last block", source="S4: yes; S5: no"
-    ),
+    "model.norm_momentum": Option(0.1, "of a batch in the running statistics", SHARE),
+    "model.norm_padding": Option(True, "padded steps count in batch statistics", source="OC-15"),
+    "model.prenorm": Option(True, "norm before the layer, and last; or after the residual sum"),
+    "model.final_norm": Option(True, "with prenorm: a norm last", source="S4: yes; S5: no"),
     "model.gate": Option("glu", "S4's, or S5's two", choices=("glu", "half_glu1", "half_glu2")),
     "model.dropout": Option(0.0, "rate, at the three places of OC-14", Range(0, 1, below=True)),
     "model.tie_dropout": Option(True, "one mask for all time steps of a channel"),
-    "model.pool": Option(
-        "mean", "over the unpadded steps", choices=("last", "mean", "first", "sum")
-    ),
+    "model.pool": Option("mean", "over unpadded steps", choices=("last", "mean", "first", "sum")),
     "model.activations": Option(
         "float32", "of the residual stream, GELU and gate", choices=("float32", "bfloat16")
     ),
-    "model.remat": Option(
-        False, "compute blocks again in the backward pass: less memory, more time"
-    ),
+    "model.remat": Option(False, "compute blocks again in the backward pass, to save memory"),
     "model.s4d.input_norm": Option(
         "none", "lru: input times sqrt(1 - |A_bar|^2), for ring and dfout", choices=("none", "lru")
     ),
-    "model.s5.n_blocks": Option(
-        1, "equal blocks of A at initialization, a divisor of d_state", SIZE
-    ),
-    "model.s5.C_init": Option(
-        "lecun_normal",
-        "draws of C",
-        source="OC-26",
-        choices=("lecun_normal", "trunc_standard_normal", "complex_normal"),
-    ),
+    "model.s5.n_blocks": Option(1, "equal blocks of A at first, a divisor of d_state", SIZE),
+    "model.s5.C_init": Option("lecun_normal", "draws of C", choices=_C_INITS, source="OC-26"),
     "model.s5.conj_sym": Option(True, "store half of the conjugate pairs; False: all of them"),
     "model.s5.clip_eigs": Option(False, "keep Re A at most -1e-4"),
     "model.s4.b_clip": Option(
         2.0, "Im B starts within +-b_clip; 0: no clip", Range(0), source="OC-27: 2", absent=0.0
     ),
-    "train.epochs": Option(
-        0.0, "length of training: give epochs or steps, the other stays 0", Range(0)
-    ),
+    "train.epochs": Option(0.0, "length of training; or give steps, and leave this 0", Range(0)),
     "train.steps": Option(0, "length of training", COUNT),
-    "train.accumulate": Option(
-        1, "parts of a batch that are computed in turn, a divisor of batch_size", SIZE
-    ),
-    "train.eval_every": Option(0, "steps between evaluations; 0: at the end of every epoch", COUNT),
+    "train.accumulate": Option(1, "parts of a batch in turn, a divisor of batch_size", SIZE),
+    "train.eval_every": Option(0, "steps between evaluations; 0: at the end of an epoch", COUNT),
     "train.eval_batch_size": Option(0, "examples; 0: batch_size", COUNT),
-    "train.select_metric": Option(
-        "accuracy", "of an evaluation; names the best one; one of the task"
-    ),
-    "train.select_split": Option(
-        "val", "the test split is read once, at the end", choices=("train", "val")
-    ),
+    "train.select_metric": Option("accuracy", "of the task; it names the best evaluation"),
+    "train.select_split": Option("val", "test is read once, at the end", choices=("train", "val")),
     "reference.epoch": Option(0.0, "at this epoch ...", Range(0)),
     "reference.accuracy": Option(0.0, "... the published validation accuracy; 0: none", SHARE),
     "reference.margin": Option(0.1, "how far below it is far", SHARE),
     "optim.lr": Option(
-        0.0,
-        "rate of the group rest, all others scaled with their ratio kept; 0: as the groups say",
-        Range(0),
-        since="0.2",
+        0.0, "rate of the group rest; others keep their ratio; 0: no change", Range(0), since="0.2"
     ),
     "optim.b1": Option(0.9, "decay of the mean of gradients", Range(0, 0.999999)),
     "optim.b2": Option(0.999, "decay of the mean of their squares", Range(0, 0.999999)),
@@ -308,19 +247,13 @@ OPTIONS: dict[str, Option] = {
     "optim.clip_norm": Option(0.0, "largest global norm of the gradient; 0: no clipping", Range(0)),
     **_groups(),
     "schedule.warmup_steps": Option(0, "linear warmup", COUNT, unit="steps"),
-    "schedule.total_steps": Option(
-        0, "where the cosine reaches 0; 0: the last step of training", COUNT, unit="steps"
-    ),
+    "schedule.total_steps": Option(0, "end of the cosine; 0: of training", COUNT, unit="steps"),
     "schedule.clamp": Option(True, "stay at 0 past total_steps; False: rise again, as officially"),
     "checkpoint.every": Option(1_000, "steps between saves; evaluations save as well", SIZE),
     "checkpoint.keep": Option(2, "newest checkpoints kept; the best one is kept besides", SIZE),
     "log.every": Option(50, "steps between lines of metrics.jsonl", SIZE),
-    "log.diagnostics": Option(
-        True, "at every evaluation variation, energy and pole drift by band ..."
-    ),
-    "log.gradient": Option(
-        True, "... and where the poles' gradient comes from: a step more (T1, T2)"
-    ),
+    "log.diagnostics": Option(True, "at evaluations: variation, energy and pole drift by band ..."),
+    "log.gradient": Option(True, "... and the origin of the poles' gradient: a step more (T1, T2)"),
     "figures": Option(True, "draw the figures at the end"),
 }
 
@@ -347,24 +280,21 @@ _ARGUMENTS: dict[str, Any] = {
 OPTIONAL = ("beta", "learn_beta", "b_clip", "vocab_size", "d_input")  # None: there is none
 
 
-def _allowed(row: Option) -> Any:
-    return row.within or row.choices or type(row.default)
-
-
 def argument(key: str) -> str:
     """What constructors call an option."""
     return OPTIONS[key].argument or key.rpartition(".")[2]
 
 
+_MODEL = {key: row for key, row in OPTIONS.items() if key.startswith("model.")}
 _ALLOWED = {
-    argument(key): _allowed(row) for key, row in OPTIONS.items() if key.startswith("model.")
+    argument(key): row.within or row.choices or type(row.default) for key, row in _MODEL.items()
 } | _ARGUMENTS
 
 # The options of `cfg.model` that are in no layer's or task's own section, by argument.
 SHARED = {
     argument(key): key.removeprefix("model.")
-    for key, row in OPTIONS.items()
-    if key.startswith("model.") and (key.count(".") == 1 or row.argument)
+    for key, row in _MODEL.items()
+    if key.count(".") == 1 or row.argument
 }
 
 
@@ -381,13 +311,7 @@ def parameters_of(constructor: Callable[..., Any]) -> Mapping[str, inspect.Param
 def arguments_of(
     constructor: Callable[..., Any], options: Mapping[str, Any], section: str = ""
 ) -> dict[str, Any]:
-    """Those arguments of a constructor that are options of an experiment.
-
-    Args:
-      constructor: its parameters say which it takes: shared ones, and those of a section.
-      options: of `cfg.model`, a plain dict.
-      section: of it that holds the constructor's own options.
-    """
+    """Those arguments of a constructor that are options of `cfg.model`: shared, or of a section."""
     parameters = parameters_of(constructor)
     found = {}
     for name in parameters:
@@ -407,37 +331,29 @@ def arguments_of(
 
 
 def check(owner: str, **values: Any) -> None:
-    """Pass arguments that are in the range, or among the choices, of their name.
-
-    Raises:
-      ValueError: for the first other one: the owner, the name, what it must be, and what it is.
-    """
+    """Raise ValueError for the first argument outside the range, or the choices, of its name."""
     for name, value in values.items():
         allowed = _ALLOWED[name]
         if value is None and name in OPTIONAL:
             continue
         if isinstance(allowed, Range):
             if not allowed.holds(value):
-                kind = "an integer, " if allowed.whole and not _is_integer(value) else ""
+                whole = isinstance(value, numbers.Integral) and not isinstance(value, _BOOLS)
+                kind = "an integer, " if allowed.whole and not whole else ""
                 raise ValueError(f"{owner}: {name} must be {kind}{allowed}, got {value!r}.")
         elif isinstance(allowed, tuple):
             check_choice(owner, name, value, allowed)
-        elif allowed is bool and not isinstance(value, bool | np.bool_):
+        elif allowed is bool and not isinstance(value, _BOOLS):
             raise ValueError(f"{owner}: {name} must be True or False, got {value!r}.")
 
 
 def check_arguments(owner: str, arguments: Mapping[str, Any], *others: str) -> None:
     """`check` the arguments of a constructor, its `locals()`, but for those named."""
-    names = _ALLOWED.keys() & arguments.keys() - {*others}
-    check(owner, **{name: arguments[name] for name in arguments if name in names})
+    check(owner, **{k: v for k, v in arguments.items() if k in _ALLOWED and k not in others})
 
 
 def check_choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Pass a member of a set of words.
-
-    Raises:
-      ValueError: for another value.
-    """
+    """Raise ValueError for what is not one of some words."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{owner}: unknown {name} {value!r}; choose one of {', '.join(allowed)}.")
 
@@ -445,7 +361,3 @@ def check_choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) ->
 def divides(part: Any, whole: int) -> bool:
     """Whether a value is a positive integer without remainder in another."""
     return SIZE.holds(part) and whole % part == 0
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)

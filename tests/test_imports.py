@@ -37,12 +37,13 @@ MAY_IMPORT = {
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
     "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
     "sweep": {
-        "training", "config", "outside", "stop", "files", "progress", "tables",
+        "training", "config", "options", "outside", "stop", "files", "progress", "tables",
         "jax", "ml_collections",
     },
     "commands": {
         "sweep", "stories", "training", "tasks", "lra", "data", "init", "kernels", "analysis",
-        "plots", "config", "stop", "files", "tables", "jax", "numpy", "rich", "ml_collections",
+        "plots", "config", "options", "stop", "files", "tables",
+        "jax", "numpy", "rich", "ml_collections",
     },
     "config": {
         "options", "outside", "tasks", "layers", "models", "init", "files", "stop",

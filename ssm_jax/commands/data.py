@@ -15,7 +15,7 @@ from rich.console import Console
 from ssm_jax import config as config_lib
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, guess
-from ssm_jax.config.check import seed_fault
+from ssm_jax.config.check import fault_of
 from ssm_jax.data.manifest import DamagedError, facts_of, table_of
 from ssm_jax.data.prepare import DataPaths, check_name, cpu_count
 from ssm_jax.data.prepare import prepare as make
@@ -23,6 +23,7 @@ from ssm_jax.data.sequences import read_sequences, sequences_of
 from ssm_jax.data.store import Store, stores_of, unfinished, verify_store
 from ssm_jax.files import os_fault, printable
 from ssm_jax.lra.catalog import CATALOG, Entry, command_of
+from ssm_jax.options import OPTIONS
 from ssm_jax.stop import EXIT_INTERRUPTED
 from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks import find_task
@@ -110,7 +111,7 @@ def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequ
             f"--{unread[0]} changes nothing about --source={source} of {task}; give one of the two."
         )
     # The generators take more, but no experiment could name such data.
-    if given.get("seed", 0) > 0 and (fault := seed_fault("seed", given["seed"])) is not None:
+    if given.get("seed", 0) > 0 and (fault := fault_of("seed", given["seed"], OPTIONS["seed"])):
         raise ValueError(fault)
     start = time.perf_counter()
     place = DataPaths(data_dir, files, workers or cpu_count())

@@ -32,8 +32,7 @@ COSMETIC = ("name", "notes", "log", "checkpoint", "figures", "reference")
 def rows(cfg: ConfigDict | None = None) -> dict[str, Option]:
     """The row of every option by key: those that all experiments share, then each task's own.
 
-    Args:
-      cfg: with the options that its task and its layer bring along, where these are not built in.
+    With a config also those that its task and its layer bring along, where these are not built in.
     """
     found = OPTIONS | {key: row for name in TASKS for key, row in find_task(name).options.items()}
     return found if cfg is None else found | _brought(cfg.task, cfg.model.layer)
@@ -58,12 +57,8 @@ def _has_rows(layer: str) -> bool:
 def default(task: str = "listops", *, layer: str = "s4d") -> ConfigDict:
     """Every option with its default. These reproduce no experiment; `configs/` has those.
 
-    Args:
-      task: see `tasks.find_task`. The options of one of your own are among those of the config.
-      layer: see `layers.find_layer`; likewise.
-
-    Raises:
-      ValueError: a task or a layer of your own that cannot be found.
+    The options of a task or a layer of your own (`tasks.find_task`, `layers.find_layer`) are among
+    them.
     """
     cfg = ConfigDict()
     _add(cfg, rows())
@@ -72,17 +67,13 @@ def default(task: str = "listops", *, layer: str = "s4d") -> ConfigDict:
 
 
 def choose(cfg: ConfigDict, task: str, layer: str) -> None:
-    """Give a config a task and a layer, with the options that they bring along.
-
-    Raises:
-      ValueError: a task or a layer of your own that cannot be found.
-    """
+    """Give a config a task and a layer, with the options that they bring along."""
     before, task, layer = _brought(cfg.task, cfg.model.layer), located(task), located(layer)
     brought = _brought(task, layer)
     with cfg.unlocked():
         for key in before.keys() - brought.keys():
-            above, _, section = key.rpartition(".")[0].rpartition(".")
-            del cfg[above][section][key.rpartition(".")[2]]
+            above, section, name = key.rsplit(".", 2)
+            del cfg[above][section][name]
             if not cfg[above][section]:
                 del cfg[above][section]
         del cfg.task, cfg.model.layer  # they may be of another kind of text
@@ -107,20 +98,16 @@ def _add(cfg: ConfigDict, options: Mapping[str, Option]) -> None:
 def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] = ()) -> None:
     """Change options of a config by dotted key; optim.lr is applied to the parameter groups.
 
-    Args:
-      cfg: changed.
-      values: of the options' types; task and model.layer as in `choose`.
-      keep: options that were given before; like those of `values`, optim.lr does not scale them.
+    What was given before (`keep`) is, like `values`, not scaled by optim.lr.
 
     Raises:
       ValueError: optim.lr, where the rate of the group rest is 0 or is given as well, or a learned
-        beta without a filter; else as `choose`.
+        beta without a filter; a task or a layer of your own that cannot be found.
     """
     if not values.keys().isdisjoint(CHOSEN):
         choose(cfg, values.get("task", cfg.task), values.get("model.layer", cfg.model.layer))
     cfg.update_from_flattened_dict({k: v for k, v in values.items() if k not in CHOSEN})
-    given = {*values, *keep}
-    beta = cfg.model.beta
+    given, beta = {*values, *keep}, cfg.model.beta
     if beta.learn and not beta.filter and "model.beta.learn" in given:
         raise ValueError(
             "model.beta.learn=True needs a filter, and model.beta.filter=False means none; leave "
@@ -131,16 +118,9 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
 
 
 def scale_rates(cfg: ConfigDict, keep: Collection[str] = ()) -> None:
-    """Set the learning rate of the group rest to optim.lr, and scale the others by its ratio.
+    """Set the rate of the group rest to optim.lr, and scale the others, but those of `keep`.
 
     Once it is applied, applying it again changes nothing.
-
-    Args:
-      cfg: changed.
-      keep: options such as optim.groups.A.lr that stay.
-
-    Raises:
-      ValueError: see `override`.
     """
     lr, groups = cfg.optim.lr, cfg.optim.groups
     usual = groups.rest.lr
@@ -195,12 +175,6 @@ def parse_arg(arg: str, **choices: tuple[str, ...]) -> dict[str, str]:
     Args:
       arg: comma-separated words; a word is `name=value`, or a value that one option alone has.
       **choices: the allowed values of each option, the first being its default.
-
-    Returns:
-      The value of each option.
-
-    Raises:
-      ValueError: for a word that no option has, or an option given twice.
     """
     values = {name: allowed[0] for name, allowed in choices.items()}
     given: set[str] = set()
@@ -220,29 +194,20 @@ def parse_arg(arg: str, **choices: tuple[str, ...]) -> dict[str, str]:
 def flatten(cfg: ConfigDict) -> dict[str, Any]:
     """The leaves of a config by dotted key: {"model.alpha": 3.0, ...}, sorted by key."""
     flat: dict[str, Any] = {}
-
-    def visit(prefix: str, node: ConfigDict) -> None:
-        for key in sorted(node.keys()):
-            value = node[key]
-            if isinstance(value, ConfigDict):
-                visit(f"{prefix}{key}.", value)
-            else:
-                flat[prefix + key] = value
-
-    visit("", cfg)
+    for key in sorted(cfg.keys()):
+        value = cfg[key]
+        if isinstance(value, ConfigDict):
+            flat |= {f"{key}.{name}": leaf for name, leaf in flatten(value).items()}
+        else:
+            flat[key] = value
     return flat
 
 
 def identity(cfg: ConfigDict) -> dict[str, Any]:
-    """The flat options that name a run's numbers.
-
-    All but the cosmetic ones, and those newer than a run may be that are at their default.
-    """
-    return {
-        key: value
-        for key, value in flatten(cfg).items()
-        if key.split(".")[0] not in COSMETIC and not is_newer(key, value)
-    }
+    """The options that name a run's numbers: not cosmetic, nor newer ones at their default."""
+    flat = flatten(cfg)
+    named = (key for key in flat if key.split(".")[0] not in COSMETIC)
+    return {key: flat[key] for key in named if not is_newer(key, flat[key])}
 
 
 def is_newer(key: str, value: Any) -> bool:

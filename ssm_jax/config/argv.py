@@ -25,13 +25,9 @@ BOOLS |= {"false": False, "no": False, "off": False, "0": False}
 
 @dataclass(frozen=True)
 class Flag:
-    """One `--name=value` of a script.
+    """One `--name=value` of a script, its value as `convert` reads it.
 
     Attributes:
-      name: without dashes.
-      help: one line for `--help`.
-      default: the value if the flag is not given.
-      kind: str, int, float, bool or Path (expands a leading ~ and may not be empty).
       choices: if any, the only texts allowed.
       writes: whether a file or a folder is written there; see `check_writable`.
     """
@@ -53,9 +49,7 @@ def parse(
     """The converted values of all known options in argv, and one line per fault.
 
     Args:
-      argv: the arguments.
       kinds: type of each option that is no flag, by name.
-      flags: the script's flags.
       words: what arguments without dashes are, if the script takes any; they become a list.
     """
     kinds = {**kinds, **{flag.name: flag.kind for flag in flags}}
@@ -116,13 +110,9 @@ def parse(
 def convert(text: str, kind: type) -> Any:
     """The value that `text` writes down.
 
-    Args:
-      text: what stands behind the equals sign.
-      kind: bool (true/false, yes/no, on/off, 1/0), int (also 1e3 and 4.0), float (finite), str (as
-        it is), Path, or tuple (1,2,3 with or without brackets).
-
-    Raises:
-      ValueError: what is expected, without a full stop.
+    `kind` is bool (true/false, yes/no, on/off, 1/0), int (also 1e3 and 4.0), float (finite), str
+    (as it is), Path, or tuple (1,2,3 with or without brackets). A ValueError says what is expected,
+    without a full stop.
     """
     if kind is bool:
         if text.lower() not in BOOLS:
@@ -162,23 +152,17 @@ def guess(asked: str, names: Iterable[str], dashes: str = "", tail: str = "") ->
     """The end of a message about an unknown name: `; did you mean --config.model.alpha=3?`
 
     Likeness is that of the whole path or, with a small discount, that of its last word alone
-    (--alpha, --config.lr). Names that tie are all given, six at most.
-
-    Args:
-      asked: the unknown name, without dashes.
-      names: the right ones.
-      dashes: put before each name shown.
-      tail: put behind each name shown.
+    (--alpha, --config.lr). Names that tie are all given, eight at most, between dashes and tail.
     """
     head, dot, rest = asked.partition(".")
     # Nearly every name begins with "config.": letters shared there say nothing.
-    configured = bool(dot) and _likeness(head, "config") > 0.7
+    configured = bool(dot) and likeness(head, "config") > 0.7
     asked = rest if configured else asked
     scored = []
     for name in names:
         bare = name.removeprefix("config.")
-        last = 0.9 * _likeness(asked.rpartition(".")[2], bare.rpartition(".")[2])
-        whole = _likeness(asked, bare)
+        last = 0.9 * likeness(asked.rpartition(".")[2], bare.rpartition(".")[2])
+        whole = likeness(asked, bare)
         if not configured or bare != name:
             scored.append((-max(whole, last), -whole, name))
     scored.sort()
@@ -188,16 +172,7 @@ def guess(asked: str, names: Iterable[str], dashes: str = "", tail: str = "") ->
     return f"; did you mean {' or '.join(near)}?"
 
 
-def near_files(asked: str) -> str:
-    """The end of a message about a missing config file: the nearest ones under configs/ here."""
-    found = [str(p) for p in Path("configs").rglob("*.py") if not p.name.startswith("_")]
-    if not found:
-        return "; nor is there a folder configs/ with any, so run from the root of the repository"
-    found.sort(key=lambda p: (-max(_likeness(asked, p), _likeness(asked, Path(p).name)), p))
-    return f"; nearest: {', '.join(found[:3])}"
-
-
-def _likeness(a: str, b: str) -> float:
+def likeness(a: str, b: str) -> float:
     return SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
@@ -222,14 +197,7 @@ def print_help(
     *,
     words: Flag | None = None,
 ) -> None:
-    """Print what a script does, its flags and, on request, every option of an experiment.
-
-    Args:
-      about: the docstring of a script or of its function.
-      flags: the script's flags.
-      rows: the options of an experiment, if the script takes one.
-      words: what arguments without dashes are, if the script takes any.
-    """
+    """Print what a script does, its arguments and flags, and the options of an experiment."""
     print(f"{inspect.cleandoc(about or '')}\n\n{EXIT_CODES}")
     if words is not None:
         print(f"\nArguments:\n  {words.name.upper() + ' ...':36}{words.help}")

@@ -14,13 +14,10 @@ from ssm_jax.tasks import TASKS, Task, find_task
 
 
 def check(cfg: ConfigDict) -> None:
-    """Refuse values and combinations that cannot work.
+    """Refuse values and combinations that cannot work, with a ValueError of a line per fault.
 
     What the model reads is known from the signatures of its classes, whose modules import JAX; so
     it is looked at last, if all else is right.
-
-    Raises:
-      ValueError: one line per fault: what was asked, what is allowed.
     """
     faults = [*range_faults(cfg), *_combination_faults(cfg)]
     try:
@@ -34,19 +31,14 @@ def check(cfg: ConfigDict) -> None:
         raise ValueError("\n".join(faults))
 
 
-def seed_fault(key: str, seed: int) -> str | None:
-    """What is wrong with a seed, in a line; None if it is one of SEED."""
-    return _fault(key, seed, Option(0, "", SEED))
-
-
 def range_faults(cfg: ConfigDict) -> list[str]:
     """A line for each option that is out of its range or choices, choices first."""
     flat = flatten(cfg)
     ordered = sorted(rows(cfg).items(), key=lambda item: not item[1].choices)
-    return [line for key, row in ordered if (line := _fault(key, flat[key], row)) is not None]
+    return [line for key, row in ordered if (line := fault_of(key, flat[key], row)) is not None]
 
 
-def _fault(key: str, value: Any, option: Option) -> str | None:
+def fault_of(key: str, value: Any, option: Option) -> str | None:
     """What is wrong with a value of an option, in a line; None if nothing is."""
     if option.choices and value not in option.choices:
         return f"{key}={value!r} is not known; choose one of {', '.join(option.choices)}."
@@ -122,9 +114,7 @@ def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
     from ssm_jax.models import SequenceClassifier
 
     model = cfg.model
-    network = parameters_of(task.network or SequenceClassifier)
-    takes: Collection[str] = ()
-    if "layer" in network:
+    if "layer" in parameters_of(task.network or SequenceClassifier):
         try:
             layer = find_layer(model.layer)
         except Unknown:
@@ -146,13 +136,9 @@ def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
 
 
 def _layer_faults(model: ConfigDict, layer: Any, takes: Collection[str]) -> Iterator[str]:
-    """What does not go together in a layer.
+    """What does not go together in a layer, whose constructor takes arguments of some names.
 
-    Args:
-      model: of the config.
-      layer: its class, which may say RULES (of discretization), UNDAMPED (inits with Re A = 0) and
-        `faults` of its own.
-      takes: names of its arguments.
+    Its class may say RULES (of discretization), UNDAMPED (inits with Re A = 0) and `faults`.
     """
     init, rule = model.init, model.discretization
     discrete = "init" in takes and _is_discrete(init)

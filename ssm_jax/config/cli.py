@@ -74,19 +74,17 @@ def steady_streams() -> None:
     """Make stdout and stderr fit for every text and every terminal, also where they are closed.
 
     What their encoding lacks is written as an escape. A closed stderr is as /dev/null: otherwise
-    the next file that is opened would get its number, and the warnings of libraries with it. A
-    closed stdout is an error of whoever writes to it.
+    the next file opened would get its number, and warnings with it. A closed stdout is an error.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, flags)  # gets the lowest number that is free
-    for name in ("stdout", "stderr"):
+    for number, name in ((1, "stdout"), (2, "stderr")):
         old = getattr(sys, name)
         if old is not getattr(sys, f"__{name}__"):
             continue  # a test's
-        number = 1 if name == "stdout" else 2
         raw = _Stream(number, "w", closefd=False)
         if old is not None:
             with contextlib.suppress(OSError):
@@ -185,15 +183,12 @@ def _ended(main: Callable[[list[str]], int | None]) -> int:
 
 
 def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Command:
-    """Read a command line with a config; `--help` and `--print_config` are answered here.
+    """Read a command line with a config; `--help` and `--print_config` end the process here.
 
     Args:
       argv: the arguments, without the script's name.
       flags: the script's own flags.
       about: what the script does, the head of `--help`.
-
-    Raises:
-      SystemExit: code 2 and one line per fault, or code 0 after `--help` and `--print_config`.
     """
     flags = (*flags, PRINT_CONFIG, HELP)
     asks_help = not {"--help", "-h"}.isdisjoint(argv)
@@ -251,10 +246,8 @@ def load_flags(
 ) -> dict[str, Any]:
     """As `load`, for a script without a config: the value of each flag by name.
 
-    Args:
-      argv, flags, about: as in `load`.
-      words: what arguments without dashes are; their values are a list under this name, of at
-        least one unless it has a default. None: the script takes no such arguments.
+    The arguments without dashes are a list under the name of `words`, of at least one unless it has
+    a default; a script without `words` takes none.
     """
     flags = (*flags, HELP)
     if not {"--help", "-h"}.isdisjoint(argv):

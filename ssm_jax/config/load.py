@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax import outside
-from ssm_jax.config.argv import guess, near_files
+from ssm_jax.config.argv import guess, likeness
 from ssm_jax.config.check import check
 from ssm_jax.files import local_path
 
@@ -29,8 +29,7 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
       overrides: values by dotted option, such as {"model.alpha": 3.0}.
 
     Raises:
-      ValueError: one line per fault: as `read_config`, and options that there are not, or whose
-        values do not fit or cannot work.
+      ValueError: one line per fault of the file, of an option's name or of its value.
     """
     cfg = read_config(spec).lock()
     with beside(spec):
@@ -51,11 +50,7 @@ def read_config(spec: str) -> ConfigDict:
     """The config that `FILE.py[:ARG]` makes: get_config(ARG), or get_config() without a colon.
 
     The file is executed once for each content of it and of what it imports from its folder; it
-    leaves nothing in sys.modules and no compiled copy.
-
-    Raises:
-      ValueError: one line per fault: no such file, a file that fails, an option that is not in
-        default().
+    leaves nothing in sys.modules and no compiled copy. Each fault is a line of a ValueError.
     """
     asked = f"--config={spec}"
 
@@ -86,11 +81,8 @@ def load_sweep(spec: str, cfg: ConfigDict, given: Collection[str] = ()) -> list[
 
     Args:
       spec: `FILE.py[:ARG]`.
-      cfg: the experiment with what the command line changed; each cell is checked upon it.
-      given: the options that the command line changed.
-
-    Returns:
-      The cells, each value of the type of its option.
+      cfg: the experiment, upon which each cell is checked.
+      given: the options of it that the command line changed.
 
     Raises:
       ValueError: one line per fault: no function sweep, one that fails or returns something else,
@@ -110,9 +102,15 @@ def load_sweep(spec: str, cfg: ConfigDict, given: Collection[str] = ()) -> list[
     faults: dict[str, int] = {}  # what is wrong, and the first cell in which it is
     cells: list[dict[str, Any]] = []
     for number, cell in enumerate(made, start=1):
-        found, typed = _cell_faults(cell, cfg, given)
+        if isinstance(cell, Mapping) and cell:
+            found, typed = _changed(cfg.copy_and_resolve_references(), cell, given)
+            if "seed" in cell:
+                found.append("seed is no option to sweep; give --seeds=N.")
+        else:
+            found, typed = [f"it is {cell!r:.60}, not a dict of options."], {}
         if not found and cells and cells[0].keys() != typed.keys():
-            found.append(f"sets {_listed(typed)}, and cell 1 sets {_listed(cells[0])}.")
+            listed = [", ".join(each) or "nothing" for each in (typed, cells[0])]
+            found.append("sets {}, and cell 1 sets {}.".format(*listed))
         if not found and typed in cells:
             found.append(f"is cell {cells.index(typed) + 1} again: {typed}.")
         cells.append(typed)
@@ -121,23 +119,6 @@ def load_sweep(spec: str, cfg: ConfigDict, given: Collection[str] = ()) -> list[
     if faults:
         raise ValueError("\n".join(f"{asked} cell {n}: {fault}" for fault, n in faults.items()))
     return cells
-
-
-def _listed(cell: Mapping[str, Any]) -> str:
-    return ", ".join(cell) or "nothing"
-
-
-def _cell_faults(
-    cell: Any, cfg: ConfigDict, given: Collection[str]
-) -> tuple[list[str], dict[str, Any]]:
-    """What is wrong with a cell, and the cell with its values in the types of the options."""
-    if not isinstance(cell, Mapping) or not cell:
-        return [f"it is {cell!r:.60}, not a dict of options."], {}
-    changed = cfg.copy_and_resolve_references()
-    faults, typed = _changed(changed, cell, given)
-    if "seed" in cell:
-        faults.append("seed is no option to sweep; give --seeds=N.")
-    return faults, typed
 
 
 def _changed(
@@ -179,18 +160,18 @@ def shipped() -> dict[str, Path]:
     return {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in files}
 
 
-def _near(name: str) -> str:
-    """The end of a message about a missing file: the nearest here, or the shipped names."""
-    line = near_files(name)
-    return line if "nearest" in line else f"{line}; or name one of {', '.join(shipped())}"
+def _near(asked: str) -> str:
+    """The end of a message about a missing file: the nearest under configs/, or shipped names."""
+    found = [str(p) for p in Path("configs").rglob("*.py") if not p.name.startswith("_")]
+    if not found:
+        none = "; nor is there a folder configs/ with any, so run from the root of the repository"
+        return f"{none}; or name one of {', '.join(shipped())}"
+    found.sort(key=lambda p: (-max(likeness(asked, p), likeness(asked, Path(p).name)), p))
+    return f"; nearest: {', '.join(found[:3])}"
 
 
 def _split(spec: str) -> tuple[str, str]:
-    """The file and the argument of `FILE[:ARG]`, where FILE and ARG may have colons too.
-
-    Raises:
-      ValueError: FILE is an address of another machine.
-    """
+    """The file and the argument of `FILE[:ARG]`, where FILE and ARG may have colons too."""
     try:
         local_path(spec)
     except ValueError as error:
@@ -204,11 +185,7 @@ def _split(spec: str) -> tuple[str, str]:
 
 
 def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any]) -> Any:
-    """Run `FILE.py[:ARG]` and return use(its function of this name, ARG).
-
-    Raises:
-      ValueError: in one line: no such file or function, or whatever the file raised, with its line.
-    """
+    """Run `FILE.py[:ARG]` and return use(its function of this name, ARG)."""
     asked = f"--config={spec}"
     if not spec:
         raise ValueError(f"--config is missing; give --config=FILE.py{_near('denoise')}.")

@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax import tables
-from ssm_jax.config.check import seed_fault
+from ssm_jax.config.check import fault_of
 from ssm_jax.files import parse_json, replace_atomically, write_json
+from ssm_jax.options import OPTIONS
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
 FAILED = "failed.json"  # of one that cannot continue as it is; the next command tries again
@@ -59,7 +60,7 @@ def runs_of(
     """
     seeds = list(seeds)
     for seed in seeds:
-        if (fault := seed_fault("seed", seed)) is not None:
+        if (fault := fault_of("seed", seed, OPTIONS["seed"])) is not None:
             raise ValueError(f"the last of {len(seeds)} seeds: {fault}")
     labels = short_names(cells[0])
     names: dict[str, Mapping[str, Any]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -58,7 +59,9 @@ def test_the_package_is_imported_at_once_and_its_names_on_use():
 def test_editors_see_the_names_too():
     tree = ast.parse(Path(ssm_jax.__file__).read_text())
     (seen,) = (node for node in tree.body if isinstance(node, ast.If))
-    imported = [alias.name for node in seen.body for alias in node.names]
+    imported = [alias.name for node in seen.body for alias in node.names if alias.name != "*"]
+    starred = [node.module for node in seen.body if node.names[0].name == "*"]
+    imported += [name for module in starred for name in importlib.import_module(module).__all__]
     assert sorted(imported) == sorted(ssm_jax.__all__)
 
 
