@@ -191,7 +191,7 @@ FRESH = {
         {"jax", "flax", "grain", "matplotlib"},
     ),
     "training": (
-        modules("tasks") + modules("train") + ["ssm_jax.data.loader"],
+        modules("tasks") + modules("training") + ["ssm_jax.data.loader"],
         {"tensorflow_datasets", "matplotlib"},
     ),
     "tasks": (  # which are asked for their options and metrics before JAX is needed

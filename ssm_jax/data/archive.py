@@ -11,7 +11,6 @@ import io
 import lzma
 import struct
 import tarfile
-import zipfile
 import zlib
 from bz2 import BZ2File
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ _LARGEST_READ = 1 << 20  # bytes asked for at once
 _RATIO = 100  # unpacked bytes for a packed one; the releases have below 5
 _ALWAYS = 1 << 26  # bytes that a small archive may unpack to, whatever its ratio
 _XZ_MEMORY = 1 << 27  # bytes; xz -9 needs 65 MiB
-_GET = "get the release again."
+GET_AGAIN = "get the release again."
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,15 @@ class Counted:
         limits = self._limits
         if not 0 <= size <= limits.largest:
             raise ValueError(
-                f"{where} has {size:,} bytes, such a file has at most {limits.largest:,}; {_GET}"
+                f"{where} has {size:,} bytes, such a file has at most {limits.largest:,}; "
+                f"{GET_AGAIN}"
             )
         self._files += 1
         self._bytes += size
         if self._files > limits.files or self._bytes > limits.wanted:
             raise ValueError(
                 f"with {where} there are {self._files:,} such files of {self._bytes:,} bytes, the "
-                f"release has at most {limits.files:,} of {limits.wanted:,}; {_GET}"
+                f"release has at most {limits.files:,} of {limits.wanted:,}; {GET_AGAIN}"
             )
 
 
@@ -94,7 +94,7 @@ def one_line(archive: Path | None) -> Iterator[None]:
         if archive is None:
             raise
         if isinstance(error, TooLargeError):
-            raise ValueError(f"{shown(archive)} {error}; {_GET}") from None
+            raise ValueError(f"{shown(archive)} {error}; {GET_AGAIN}") from None
         # What a header of chance bytes raises in tarfile, gzip and lzma is documented nowhere.
         text = shown(error) or type(error).__name__
         raise ValueError(f"{shown(archive)} is not a whole tar archive ({text}).") from error
@@ -210,7 +210,7 @@ class Tar:
         # A file with holes has a size that no byte of the archive stands for.
         file = self._tar.extractfile(member) if member.isreg() and not member.issparse() else None
         if file is None:
-            raise ValueError(f"{where} is not a regular file; {_GET}")
+            raise ValueError(f"{where} is not a regular file; {GET_AGAIN}")
         return file
 
     def _check_end(self) -> None:
@@ -219,43 +219,6 @@ class Tar:
         at_end = self._stream.tell() >= self._tar.offset + block
         if not at_end or self._stream.read(block).strip(b"\0"):
             raise tarfile.ReadError(f"it stops being one at byte {self._tar.offset:,}")
-
-
-class _Index(io.FileIO):
-    """A zip archive whose index, which `zipfile` reads at once, is bounded."""
-
-    members = 0
-
-    def read(self, n: int | None = -1) -> bytes:
-        most = 200 * self.members  # an entry is 46 bytes, its name and its attributes
-        data = super().read(most + 1 if n is None or n < 0 else min(n, most + 1))
-        if len(data) > most or data.count(b"PK\x01\x02") > self.members:
-            raise TooLargeError(f"has an index of more than {self.members:,} members")
-        return data
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
-    """A zip archive; a ValueError if it is none, or has more members than it may."""
-    index = _Index(path)
-    index.members = limits.members
-    try:
-        return zipfile.ZipFile(index)
-    except TooLargeError as error:
-        raise ValueError(f"{shown(path)} {error}; {_GET}") from None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{shown(path)} is no whole zip archive ({shown(error)}); {_GET}"
-        ) from None
-
-
-def check_zipped(member: zipfile.ZipInfo, where: str) -> None:
-    """Refuse a member that is encrypted, or packed by a method whose memory has no bound."""
-    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    if member.flag_bits & 1 or member.compress_type not in known:
-        raise ValueError(f"{where} is encrypted, or packed by a method of its own; {_GET}")
 
 
 def decoded(

@@ -14,12 +14,10 @@ import numpy as np
 from ssm_jax.data.examples import SPLITS, Examples, Images, Pairs, Splits, check_values, spread
 from ssm_jax.data.store import Store
 
-Shapes = dict[str, tuple[tuple[int, ...], type]]  # of a batch: shape and type by name
-
 
 @dataclass(frozen=True)
 class Provenance:
-    """The origin of data: one of `prepare.SOURCES`, a line about it, a hash of the arrays."""
+    """The origin of data: a value of data.source, a line about it, a hash of the arrays."""
 
     source: str
     detail: str
@@ -32,7 +30,8 @@ class Provenance:
 class Dataset(abc.ABC):
     """Examples in splits, gathered into batches by their numbers.
 
-    Attributes:
+    The base of data sets whose examples have one length, without padding. Attributes:
+
       name: of the task.
       splits: "train", "val" and "test".
       padded_length: L of a batch, unless it is asked for shorter.
@@ -40,9 +39,7 @@ class Dataset(abc.ABC):
     """
 
     def __init__(self, name: str, padded_length: int, provenance: Provenance) -> None:
-        self.name = name
-        self.padded_length = padded_length
-        self.provenance = provenance
+        self.name, self.padded_length, self.provenance = name, padded_length, provenance
         self.splits: tuple[str, ...] = SPLITS
 
     @property
@@ -55,14 +52,6 @@ class Dataset(abc.ABC):
     def size(self, split: str) -> int:
         """Examples in a split."""
 
-    def lengths(self, split: str) -> np.ndarray:
-        """Steps of a split's examples, int64 (n,); padded_length, if none is padded."""
-        return np.full(self.size(split), self.padded_length, np.int64)
-
-    @abc.abstractmethod
-    def shapes(self, batch_size: int, length: int) -> Shapes:
-        """Shape and type of what `gather` returns, by name."""
-
     @abc.abstractmethod
     def gather(
         self, split: str, indices: np.ndarray, length: int | None = None
@@ -71,7 +60,7 @@ class Dataset(abc.ABC):
 
         Args:
           split: "train", "val" or "test".
-          indices: int (B,).
+          indices: int (B,), which may be empty.
           length: L, at least that of the longest of them; None: padded_length.
 
         Returns:
@@ -82,8 +71,17 @@ class Dataset(abc.ABC):
           ValueError: for a split that does not exist.
         """
 
+    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and type of what `gather` returns, by name."""
+        empty = self.gather(self.splits[0], np.zeros(0, np.int64), length)
+        return {name: ((batch_size, *a.shape[1:]), a.dtype.type) for name, a in empty.items()}
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Steps of a split's examples with their end of sequence, int64 (n,)."""
+        return np.full(self.size(split), self.padded_length, np.int64)
+
     def steps_of(self, batch: Mapping[str, Any]) -> int:
-        """L of a batch: of its inputs, whose second axis it is."""
+        """L of a batch."""
         return batch["inputs"].shape[1]
 
     def check_unchanged(self) -> None:  # noqa: B027
@@ -104,9 +102,11 @@ class Dataset(abc.ABC):
             )
         return indices
 
-    def no_split(self, split: str) -> ValueError:
-        """The error for a split that does not exist."""
-        return ValueError(
+    def of_split(self, by_split: Mapping[str, Any], split: str) -> Any:
+        """What a mapping has for a split; a ValueError for a split that does not exist."""
+        if split in by_split:
+            return by_split[split]
+        raise ValueError(
             f"{self.name} has no split {split!r}; choose one of {', '.join(self.splits)}."
         )
 
@@ -154,11 +154,10 @@ class LabelledDataset(Dataset):
         unchanged: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(name, padded_length, provenance)
-        self._examples = examples
+        self._examples, self._unchanged = examples, unchanged
         self._splits = {split: np.asarray(numbers) for split, numbers in splits.items()}
         check_values(examples, self._splits, len(vocabulary), n_classes)
         self.splits = tuple(splits)
-        self._unchanged = unchanged
         self.n_classes, self.vocabulary = n_classes, vocabulary
         self.vocab_size = len(vocabulary) or None
         self.paired = isinstance(examples, Pairs)
@@ -192,9 +191,7 @@ class LabelledDataset(Dataset):
 
     def numbers(self, split: str) -> np.ndarray:
         """The numbers of a split's examples in the store, int64 (n,)."""
-        if split not in self._splits:
-            raise self.no_split(split)
-        return self._splits[split]
+        return self.of_split(self._splits, split)
 
     def size(self, split: str) -> int:
         return self.numbers(split).size
@@ -213,19 +210,11 @@ class LabelledDataset(Dataset):
             self._unchanged()
 
     def lengths(self, split: str) -> np.ndarray:
-        """Steps of a split's examples with the end of sequence, int64 (n,); of a pair the more."""
+        """As of `Dataset`; of a pair the more."""
         return self._examples.steps(self.numbers(split))
 
     def steps_of(self, batch: Mapping[str, Any]) -> int:
         return batch["inputs"].shape[1 if self.d_input else -1]
-
-    def shapes(self, batch_size: int, length: int) -> Shapes:
-        sequences = (batch_size, 2) if self.paired else (batch_size,)
-        targets: Shapes = {"targets": ((batch_size,), np.int32)}
-        if self.d_input:
-            return {"inputs": ((batch_size, length, 1), np.float32), **targets}
-        inputs = ((*sequences, length), np.int32)
-        return {"inputs": inputs, "lengths": (sequences, np.int32), **targets}
 
     def gather(
         self, split: str, indices: np.ndarray, length: int | None = None
@@ -261,10 +250,7 @@ def open_dataset(
     store = Store(folder)
     manifest, splits = store.manifest, dict(store.splits)
     for split, n in (counts or {}).items():
-        try:
-            splits[split] = spread(splits[split], n)
-        except ValueError as error:
-            raise ValueError(f"data.n_{split}={n}: {error}") from None
+        splits[split] = spread(splits[split], n, split)
     return LabelledDataset(
         manifest["task"],
         store.examples,
@@ -277,3 +263,51 @@ def open_dataset(
         std=std,
         unchanged=store.check_unchanged,
     )
+
+
+# The sequences, the size of their vocabulary (None: they are real), and what they are
+Sequences = tuple[list[np.ndarray], int | None, str]
+
+
+def sequences_of(dataset: Dataset, n: int) -> Sequences:
+    """The inputs of n training examples, evenly spread; a ValueError if they are no sequences."""
+    sequences: list[np.ndarray] = []
+    for index in _evenly(dataset.size("train"), n):
+        batch = dataset.gather("train", np.array([index]))
+        inputs = batch["inputs"][0]
+        if "lengths" in batch:  # tokens, one row or the two of a pair
+            lengths = np.atleast_1d(batch["lengths"][0])
+            rows = inputs.reshape(len(lengths), -1)
+            sequences += [row[:steps] for row, steps in zip(rows, lengths, strict=True)]
+        elif len(inputs) != dataset.steps_of(batch):
+            raise ValueError(f"the examples of task={dataset.name} are no sequences; give --file.")
+        else:
+            sequences.append(inputs)
+    return sequences, getattr(dataset, "vocab_size", None), dataset.provenance.detail
+
+
+def read_sequences(path: Path, n: int, *, tokens: bool = False) -> Sequences:
+    """At most n sequences, evenly spread, of a .npy file (L,), (n, L) or (n, L, channels).
+
+    Ids of `tokens` are (L,) or (n, L). A file that is no such array is a ValueError.
+    """
+    if path.suffix != ".npy":
+        raise ValueError(f"--file={path} does not fit: it must be a .npy of numpy.save.")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"--file={path} is no array that can be read ({error}).") from error
+    array = array[None] if array.ndim == 1 else array
+    if array.ndim not in ((2,) if tokens else (2, 3)) or not array.size:
+        raise ValueError(f"--file={path} has the shape {array.shape}; see --help for those read.")
+    if array.dtype.kind not in ("iu" if tokens else "iufb"):
+        what = "whole" if tokens else "real"
+        raise ValueError(f"--file={path} holds {array.dtype}; it must hold {what} numbers.")
+    chosen = array[_evenly(len(array), n)]
+    vocabulary = int(chosen.max()) + 1 if tokens else None
+    return list(chosen), vocabulary, f"{path.name}, {len(array):,} sequences"
+
+
+def _evenly(size: int, n: int) -> np.ndarray:
+    """n of so many numbers, the first and the last among them; all if there are fewer."""
+    return np.unique(np.linspace(0, size - 1, min(n, size)).astype(int))

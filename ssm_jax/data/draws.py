@@ -15,11 +15,7 @@ _TOO_MANY = (2**32 - 1) // 20
 
 
 def philox(seed: int, stream: int, family: int = 0) -> np.random.Philox:
-    """The words of one stream of a seed; another seed, stream or family has others.
-
-    Raises:
-      ValueError: for a seed that is no whole number from 0 to 2**64 - 1.
-    """
+    """The words of one stream of a seed; another seed, stream or family has others."""
     try:
         whole = operator.index(seed)
     except TypeError:
@@ -31,7 +27,7 @@ def philox(seed: int, stream: int, family: int = 0) -> np.random.Philox:
 
 
 def uniform(seed: int, stream: int, n: int) -> np.ndarray:
-    """n numbers in [0, 1) that are a function of the arguments, float64; errors as `philox`."""
+    """n numbers in [0, 1) that are a function of the arguments, float64."""
     return (philox(seed, stream).random_raw(n) >> np.uint64(11)) * 2.0**-53
 
 
@@ -41,9 +37,6 @@ def torch_randperm(n: int, seed: int) -> np.ndarray:
     Torch draws from the Mersenne Twister MT19937, seeded by its authors' `init_genrand`, and
     exchanges position i with position i + draw % (n - i) for i = 0 .. n - 2 (Fisher and Yates).
     0.1 s for 200,000.
-
-    Raises:
-      ValueError: for a seed outside 0 .. 2**32 - 1, or an n for which torch has another rule.
     """
     if not 0 <= n < _TOO_MANY:
         raise ValueError(
@@ -66,9 +59,6 @@ def held_out(n: int, n_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The first n - n_val positions of `torch_randperm(n, seed)`, and the others, in its order.
 
     So S4 and S5 hold out a part of a training set: of CIFAR-10 5,000 of 50,000, with seed 42.
-
-    Raises:
-      ValueError: if either part would be empty; see also `torch_randperm`.
     """
     if not 0 < n_val < n:
         raise ValueError(f"held_out: n_val={n_val:,} must be in 1 .. {n - 1:,}, one less than n.")

@@ -19,11 +19,7 @@ Batch = dict[str, np.ndarray]
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Whole batches in n examples; what remains is dropped until the next epoch.
-
-    Raises:
-      ValueError: if the examples do not fill one batch.
-    """
+    """Whole batches in n examples; a ValueError if these do not fill one."""
     if not 1 <= batch_size <= n:
         raise ValueError(
             f"batch_size={batch_size} does not fit {n} examples; use a number from 1 to {n}."
@@ -58,12 +54,9 @@ class Order:
 
     Args:
       lengths_n: steps of each example.
-      batch_size: B.
-      seed: of the order, 0 .. 2**64 - 1.
+      batch_size: B; a ValueError if the examples do not fill one batch.
+      seed: 0 .. 2**64 - 1; a ValueError for any other.
       padded_lengths: from `bucket_lengths`.
-
-    Raises:
-      ValueError: if the examples do not fill one batch, or for a seed outside 0 .. 2**64 - 1.
     """
 
     def __init__(
@@ -78,10 +71,7 @@ class Order:
         self._epoch = functools.lru_cache(maxsize=2)(self._batches_of_epoch)
 
     def batch(self, step: int) -> tuple[np.ndarray, int]:
-        """Numbers of the examples in batch `step`, int64 (B,), and its padded length.
-
-        Steps are counted from 0 over all epochs.
-        """
+        """Numbers of the examples, int64 (B,), and padded length; steps count over all epochs."""
         if step < 0:
             raise ValueError(f"the step of a batch must be at least 0; got {step}.")
         epoch, position = divmod(step, self.steps_per_epoch)
@@ -113,7 +103,7 @@ def _prefetched(length: int, make: Callable[[int], Batch]) -> Iterator[Batch]:
 def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -> Iterator[Batch]:
     """The endless training batches from number `start_step` on; see `Dataset.gather`.
 
-    A batch that is gathered after the data were written to is a ValueError.
+    A ValueError if the data were written to after they were opened: no batch is made of them.
     """
     order.batch(start_step)  # refuse here, not in Grain's thread
 
@@ -131,10 +121,7 @@ def eval_batches(
     """Every example of a split once: in order, or with more buckets than one from short to long.
 
     The last batch is filled up with copies of the last example. The extra key "mask", float32 (B,),
-    is 1 for the examples that count and 0 for the copies.
-
-    Raises:
-      ValueError: if the data were written to after they were opened: no number is made of them.
+    is 1 for the examples that count and 0 for the copies. Errors as `train_batches`.
     """
     dataset.check_unchanged()
     n = dataset.size(split)

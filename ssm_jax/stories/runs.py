@@ -14,19 +14,15 @@ from rich.console import Console
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json, replace_atomically, write_json
+from ssm_jax.progress import say
+from ssm_jax.stories import setting
 from ssm_jax.sweep import Run, by_cell, runs_of, status_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
 from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.loop import EXIT_DONE
 from ssm_jax.training.record import published
 from ssm_jax.training.workdir import Workdir
-
-Setting = Mapping[str, Any]  # options by dotted key, as in `sweep()` of an experiment file
-
-
-def setting(alpha: float, beta: float) -> Setting:
-    """One pair of the two knobs."""
-    return {"model.alpha": alpha, "model.beta.init": beta}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +43,12 @@ class FinishedRun(Run):
 
 
 def train(
-    cfg: ConfigDict, settings: Sequence[Setting], seeds: int, job: Job
+    cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int, job: Job
 ) -> list[FinishedRun] | None:
-    """Train every setting with the seeds from cfg.seed on; finished runs are not trained again.
+    """The runs of every setting, with the seeds from cfg.seed on; None if stopped on request.
 
-    Returns:
-      The runs; None if stopped on request: the same command goes on.
-
-    Raises:
-      ValueError: a run diverged, has other options, or is being made by another process.
+    Finished runs are not trained again. A run that diverged, has other options, or is being made by
+    another process is a ValueError.
     """
     runs = runs_of(settings, range(cfg.seed, cfg.seed + seeds))
     if not run_sweep(runs, cfg, job):
@@ -77,10 +70,8 @@ def by_setting(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
     found = []
     for same in by_cell(runs):
         seeds = {str(run.seed): run.summary["test"] for run in same}
-        mean = {
-            name: float(np.mean([test[name] for test in seeds.values()]))
-            for name in same[0].summary["test"]
-        }
+        tests = list(seeds.values())
+        mean = {name: float(np.mean([test[name] for test in tests])) for name in tests[0]}
         alpha, beta = (same[0].cell[key] for key in setting(0, 0))
         found.append({"alpha": alpha, "beta": beta, "mean": mean, "seeds": seeds})
     return found
@@ -98,11 +89,16 @@ def with_spread(metric: str, show: Callable[[float], str]) -> Callable[[Mapping[
 
 
 def publish(
-    runs: Sequence[FinishedRun], settings: Sequence[Mapping[str, Any]], columns: Columns, title: str
-) -> None:
+    runs: Sequence[FinishedRun],
+    settings: Sequence[Mapping[str, Any]],
+    columns: Columns,
+    title: str,
+    *figures: str,
+) -> int:
     """Write results.json and table.md into the folder of the job, and print the table.
 
-    `settings` are what was found, of `by_setting` with more entries; `columns` show one of them.
+    `settings` are what was found, of `by_setting` with more entries; `columns` show one of them;
+    `figures` are the names of those in the folder. Returns the exit code.
     """
     job, shared = runs[0].job, ("steps", "data", "git", "versions", "devices")
     results = {
@@ -115,3 +111,6 @@ def publish(
     write_json(job.folder / "results.json", published(results))
     replace_atomically(job.folder / "table.md", to_markdown(columns, rows))
     Console().print(to_screen(columns, rows, title=title))
+    shown = f"{'figures' if len(figures) > 1 else 'figure'} and table: {job.folder}"
+    say(f"{shown}/{', '.join((*figures, 'table.md', 'results.json'))}")
+    return EXIT_DONE

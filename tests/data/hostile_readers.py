@@ -42,7 +42,7 @@ def pathfinder(path):
 
 
 def celeba(path):
-    from ssm_jax.stories.denoise.celeba import CelebA
+    from ssm_jax.stories.denoise.data import CelebA
 
     CelebA(path, (8, 8), {"train": 0, "val": 0, "test": 0}).pixels("train", 0)
 

@@ -10,8 +10,7 @@ from PIL import Image
 
 from ssm_jax import config
 from ssm_jax.data.prepare import DataPaths
-from ssm_jax.stories.denoise.celeba import CelebA
-from ssm_jax.stories.denoise.data import FOLDER, PHOTOGRAPHS, Photographs, open_denoise
+from ssm_jax.stories.denoise.data import FOLDER, PHOTOGRAPHS, CelebA, Photographs, open_denoise
 from tests.lra import fake_tfds
 
 NONE = {"train": 0, "val": 0, "test": 0}

@@ -11,7 +11,7 @@ from running import run
 from scipy.special import erf
 
 from ssm_jax.kernels.filter import circular_gain
-from ssm_jax.stories.waves.model import WaveRegressor
+from ssm_jax.stories.waves.task import WaveRegressor
 
 H, N = 3, 4
 

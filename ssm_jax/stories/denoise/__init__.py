@@ -9,7 +9,7 @@ import re
 
 from ssm_jax import config as config_lib
 from ssm_jax.options import SIZE, Option, Range
-from ssm_jax.stories import smoke
+from ssm_jax.stories import setting, smoke
 from ssm_jax.tasks.task import Lazy, Task
 
 _HERE = "ssm_jax.stories.denoise"
@@ -58,9 +58,8 @@ def get_config(arg=""):
     if chosen["size"] != "full":
         reduce(cfg)
     if chosen["size"] == "smoke":
-        smoke(cfg)
+        smoke(cfg, 8, 4)
         cfg.data.denoise.height, cfg.data.padded_length = 16, 16 * 128
-        cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 8, 4, 4
     return cfg
 
 
@@ -82,8 +81,4 @@ def reduce(cfg):
 
 def sweep():
     """The official grid of spacing and beta, as options over `get_config()`."""
-    return [
-        {"model.alpha": spacing / math.pi, "model.beta.init": beta}
-        for spacing in SPACING.values()
-        for beta in BETAS
-    ]
+    return [setting(gap / math.pi, beta) for gap in SPACING.values() for beta in BETAS]

@@ -20,25 +20,15 @@ from ml_collections import ConfigDict
 from ssm_jax.analysis.spectra import NYQUIST, filter_gain, layers_of
 from ssm_jax.kernels.response import discrete_transfer_function
 from ssm_jax.plots import BEFORE, save
-from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
+from ssm_jax.stories import setting
 from ssm_jax.stories.denoise import sweep
 from ssm_jax.stories.denoise.data import DenoiseDataset
 from ssm_jax.stories.denoise.task import Denoiser, Q, stripes
-from ssm_jax.stories.runs import (
-    FinishedRun,
-    Setting,
-    by_setting,
-    publish,
-    setting,
-    train,
-    with_spread,
-)
+from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
-from ssm_jax.training.loop import EXIT_DONE
 from ssm_jax.training.runs.open import open_checkpoint
-from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import Workdir
 
 REFERENCE = setting(1.0, 0.0)
@@ -53,11 +43,8 @@ COLOURS = ("0.2", "#1f6fb4", "#2f8f5b", "#d1590a", "#8a4fb0", "#b08c1f")
 FLOOR = 1e-6  # gains below are drawn there
 
 
-def run_story(cfg: ConfigDict, settings: Sequence[Setting], seeds: int, job: Job) -> int:
-    """Train the settings, the reference among them, and write what they show into the folder.
-
-    Returns the exit code.
-    """
+def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int, job: Job) -> int:
+    """Train the settings, the reference among them, and write what they show; the exit code."""
     runs = train(cfg, settings, seeds, job)
     if runs is None:
         return EXIT_STOPPED
@@ -70,9 +57,8 @@ def run_story(cfg: ConfigDict, settings: Sequence[Setting], seeds: int, job: Job
         if knobs == REFERENCE:
             one["verdict"] = "reference"
     _draw([run for run in runs if run.seed == cfg.seed and run.cell in STORY], found, job.folder)
-    publish(runs, found, COLUMNS, "Energy of the stripes that passes, test images")
-    say(f"figures and table: {job.folder}/images.png, gains.png, table.md, results.json")
-    return EXIT_DONE
+    title = "Energy of the stripes that passes, test images"
+    return publish(runs, found, COLUMNS, title, "images.png", "gains.png")
 
 
 def judge(low: float, high: float, reference: float) -> str:
@@ -106,10 +92,6 @@ COLUMNS: Columns = {
     "bias": "{verdict}",
 }
 
-_transfer_function = jax.jit(
-    discrete_transfer_function, static_argnames=("discretization", "length")
-)
-
 
 def response_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray:
     """W K^(beta)(omega): complex (F, 3, 3), from the colours of the input to those of the output.
@@ -120,7 +102,9 @@ def response_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray
     layer = model.ssm
     (view,) = layers_of(model)
     omega_HF = jnp.broadcast_to(jnp.asarray(omega_F, jnp.float32), (len(view.dt_H), len(omega_F)))
-    K_HF = _transfer_function(
+    static = ("discretization", "length")
+    transfer_function = jax.jit(discrete_transfer_function, static_argnames=static)
+    K_HF = transfer_function(
         layer.eigenvalues(),
         layer.readout()[0],
         layer.step_sizes(),
@@ -129,9 +113,7 @@ def response_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray
         length=length,
     )
     filtered_HF = np.asarray(K_HF) * filter_gain(view, omega_F, 2 * length)
-    kernel = model.mix.kernel
-    assert isinstance(kernel, nnx.Param)
-    return np.einsum("hf,hg->fgh", filtered_HF, np.asarray(kernel[...]))
+    return np.einsum("hf,hg->fgh", filtered_HF, np.asarray(model.mix.kernel[...]))
 
 
 def gain_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray:
@@ -143,21 +125,14 @@ def gain_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shown:
-    """A trained model as the figures show it.
+    """A trained model as the figures show it."""
 
-    Attributes:
-      name: of the setting, such as "alpha = 1, beta = 0"; word: what it did to the bias.
-      passed: by disturbance, the share of its energy that passes.
-      outputs: by disturbance, (H, W, 3) in 0..1, values beyond are cut.
-      start_F, end_F: gain at the angles of the figure, before and after training.
-    """
-
-    name: str
-    word: str
-    passed: Mapping[str, float]
-    outputs: Mapping[str, np.ndarray]
-    start_F: np.ndarray
-    end_F: np.ndarray
+    name: str  # of the setting, such as "alpha = 1, beta = 0"
+    word: str  # what it did to the bias
+    passed: Mapping[str, float]  # the share of the energy of a disturbance that passes
+    outputs: Mapping[str, np.ndarray]  # by disturbance, (H, W, 3) in 0..1, values beyond are cut
+    start_F: np.ndarray  # gain at the angles of the figure, before training
+    end_F: np.ndarray  # and after it
 
 
 def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -172,6 +147,10 @@ def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folde
         for name, noise in stripes(noise_13, dataset.width, length).items()
     }
 
+    @nnx.jit
+    def output(model: Denoiser, sequence_1L3: jax.Array) -> jax.Array:
+        return model(sequence_1L3)
+
     def picture(sequence_1L3: Any) -> np.ndarray:
         """(H, W, 3) in 0..1."""
         return (np.asarray(sequence_1L3).reshape(dataset.height, dataset.width, 3) + 1) / 2
@@ -182,13 +161,13 @@ def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folde
     for run in runs:
         one = by_knobs[run.cell["model.alpha"], run.cell["model.beta.init"]]
         best = open_checkpoint(run.experiment, Workdir(run.path).checkpoints, "best").state
-        model, start = _model(run, best), _model(run, run.experiment.fresh_state())
+        start, model = map(run.experiment.model, (run.experiment.fresh_state(), best))
         shown.append(
             Shown(
                 name=f"alpha = {one['alpha']:.3g}, beta = {one['beta']:g}",
                 word=one["verdict"],
                 passed={name: one["mean"][f"passed_{name}"] for name in inputs},
-                outputs={name: picture(_output(model, x)) for name, x in inputs.items()},
+                outputs={name: picture(output(model, x)) for name, x in inputs.items()},
                 start_F=gain_of(start, omega_F, length),
                 end_F=gain_of(model, omega_F, length),
             )
@@ -198,22 +177,10 @@ def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folde
     save(folder / "gains.png", gains_figure, omega_F, {"low": Q / dataset.width, "high": Q}, shown)
 
 
-@nnx.jit
-def _output(model: Denoiser, sequence_1L3: jax.Array) -> jax.Array:
-    return model(sequence_1L3)
-
-
-def _model(run: FinishedRun, state: TrainState) -> Denoiser:
-    return nnx.merge(run.experiment.graphdef, state.params, state.stats)
-
-
 def images_figure(
     clean: np.ndarray, disturbed: Mapping[str, np.ndarray], shown: Sequence[Shown]
 ) -> Figure:
-    """A row for each disturbance, by name: the clean image, the disturbed one, every output.
-
-    Images are (H, W, 3) in 0..1.
-    """
+    """A row for each disturbance: the clean image, the disturbed one, and every output."""
     figure = Figure(figsize=(1.9 * (2 + len(shown)), 4.6), layout="constrained")
     figure.suptitle("Outputs of a linear SSM trained to return clean images")
     grid = figure.subplots(2, 2 + len(shown))
@@ -234,10 +201,7 @@ def _picture(axes: Axes, pixels: np.ndarray, title: str) -> None:
 
 
 def gains_figure(omega_F: np.ndarray, marks: Mapping[str, float], shown: Sequence[Shown]) -> Figure:
-    """The gain of each operator against the angle per sample, before and after training.
-
-    `marks` are the angles of the disturbances, by name.
-    """
+    """The gain of each operator against the angle per sample; `marks` are the disturbances'."""
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     figure.suptitle("What the trained operators do to each frequency")
     axes = figure.subplots()

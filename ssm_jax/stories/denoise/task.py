@@ -118,8 +118,8 @@ def reconstruction_sums(outputs: Array, batch: Batch) -> Sums:
 
 
 def train_sums(model: Any, batch: Batch, key: Array | None) -> Sums:
-    """The reconstruction of clean images; there is no dropout."""
-    del key
+    """The reconstruction of clean images."""
+    del key  # there is no dropout
     return reconstruction_sums(model(batch["inputs"]), batch)
 
 
@@ -135,8 +135,7 @@ def eval_sums(model: Any, batch: Batch) -> Sums:
     sums = reconstruction_sums(outputs, batch)
     mask_B = batch.get("mask", jnp.ones(clean.shape[0]))
     for name, noise in stripes(batch["noise"], model.width, clean.shape[1]).items():
-        disturbed = model(clean + noise)
-        energy_B = _mean_square(noise)
+        disturbed, energy_B = model(clean + noise), _mean_square(noise)
         passed_B = _mean_square(disturbed - outputs) / energy_B
         sums[f"mse_{name}"] = jnp.sum(_mean_square(disturbed - clean) * mask_B)
         sums[f"disturbed_{name}"] = jnp.sum(energy_B * mask_B)

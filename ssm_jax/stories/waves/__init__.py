@@ -7,15 +7,15 @@ import re
 
 from ssm_jax import config as config_lib
 from ssm_jax.options import Option
-from ssm_jax.stories import smoke
+from ssm_jax.stories import setting, smoke
 from ssm_jax.tasks.task import Lazy, Task
 
-_HERE = "ssm_jax.stories.waves"
+_HERE = "ssm_jax.stories.waves.task"
 WAVE_REGRESSION = Task(
-    open_data=Lazy(f"{_HERE}.task:open_waves"),
-    build_model=Lazy(f"{_HERE}.task:build_regressor"),
-    train_sums=Lazy(f"{_HERE}.task:train_sums"),
-    eval_sums=Lazy(f"{_HERE}.task:regression_sums"),
+    open_data=Lazy(f"{_HERE}:open_waves"),
+    build_model=Lazy(f"{_HERE}:build_regressor"),
+    train_sums=Lazy(f"{_HERE}:regression_sums"),
+    eval_sums=Lazy(f"{_HERE}:regression_sums"),
     metrics={"error": "min", "loss": "min"},
     options={
         "model.waves.legacy_unsymmetric": Option(
@@ -24,7 +24,7 @@ WAVE_REGRESSION = Task(
     },
     sources=("generated",),
     circular=True,
-    network=Lazy(f"{_HERE}.model:WaveRegressor"),
+    network=Lazy(f"{_HERE}:WaveRegressor"),
 )
 
 PAIRS = {"baseline": (1.0, 0.0), "low": (0.01, -1.0), "middle": (10.0, 0.5), "high": (100.0, 1.0)}
@@ -50,9 +50,8 @@ def get_config(arg=""):
     if chosen["size"] != "full":
         reduce(cfg)
     if chosen["size"] == "smoke":
-        smoke(cfg)
+        smoke(cfg, 40, 8)
         cfg.data.padded_length, cfg.train.eval_batch_size = 8_200, 0
-        cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 40, 8, 8
     return cfg
 
 
@@ -73,4 +72,4 @@ def reduce(cfg):
 
 def sweep():
     """The four settings of the official script, as options over `get_config()`."""
-    return [{"model.alpha": alpha, "model.beta.init": beta} for alpha, beta in PAIRS.values()]
+    return [setting(*pair) for pair in PAIRS.values()]

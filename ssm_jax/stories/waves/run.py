@@ -1,7 +1,4 @@
-"""The figure of wave regression: which waves a model learns to measure, and when.
-
-Wave regression under the official settings of alpha and beta: figure, table, results.
-"""
+"""Wave regression under the official settings of alpha and beta: figure, table, results."""
 
 from __future__ import annotations
 
@@ -12,16 +9,14 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from ssm_jax.plots import BEFORE, save
-from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.stories.runs import FinishedRun, by_setting, publish, setting, train, with_spread
-from ssm_jax.stories.waves import PAIRS
+from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
+from ssm_jax.stories.waves import PAIRS, sweep
 from ssm_jax.stories.waves.task import WAVES
 from ssm_jax.sweep import by_cell
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.loop import EXIT_DONE
 from ssm_jax.training.workdir import Workdir
 
 COLOURS = ("#1f6fb4", "#2f8f5b", "#d1590a", "#8a4fb0")  # from the slowest to the fastest
@@ -56,7 +51,7 @@ def waves_figure(
     return figure
 
 
-SETTINGS = tuple(setting(*pair) for pair in PAIRS.values())
+SETTINGS = tuple(sweep())
 COLUMNS: Columns = {
     "setting": "{setting}",
     "alpha": "{alpha:g}",
@@ -75,9 +70,7 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
     save(job.folder / "errors.png", waves_figure, *histories(runs), title)
     names = {pair: name for name, pair in PAIRS.items()}
     found = [{"setting": names[s["alpha"], s["beta"]], **s} for s in by_setting(runs)]
-    publish(runs, found, COLUMNS, "Mean |error| of the amplitude, test")
-    say(f"figure and table: {job.folder}/errors.png, table.md, results.json")
-    return EXIT_DONE
+    return publish(runs, found, COLUMNS, "Mean |error| of the amplitude, test", "errors.png")
 
 
 def histories(runs: Sequence[FinishedRun]) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
