@@ -72,7 +72,7 @@ ONLY_IN = {
         "stories/waves/run.py",
     },
     "grain": {"data/loader.py"},
-    "numba": {"lra/pathfinder_raster.py"},
+    "numba": {"lra/pathfinder_generator.py"},
     "tensorflow_datasets": {"data/builder.py"},
     "ml_collections": {
         "config/__init__.py",

@@ -12,13 +12,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssm_jax.data.draws import philox
-from ssm_jax.lra.pathfinder_stamps import PATHFINDER32, PATHX, Drawing, dilate, render, strokes
+from ssm_jax.lra.pathfinder_stamps import (
+    CHANCE,
+    DEGREES,
+    PATHFINDER32,
+    PATHX,
+    Drawing,
+    Strokes,
+    dilate,
+    render,
+    strokes,
+)
 from ssm_jax.lra.shards import Arrays, Sharded, fill, finish, write_mapped
 
 GENERATOR_VERSION = 1  # raise it whenever the same specification would give other images
@@ -30,26 +41,18 @@ _DRAWINGS = {drawing.size: drawing for drawing in (PATHFINDER32, PATHX)}
 
 @dataclass(frozen=True)
 class Spec(Sharded):
-    """A specification of images.
+    """A specification of images; a ValueError for values out of range.
 
-    Attributes:
-      seed: of all random numbers, 0..2**63-1.
-      n_images: >= 1.
-      size: 32 for Pathfinder, 128 for Path-X, in pixels.
-      upstream: as the original program, in which cv2.dilate keeps most contours from starting (330
-        of 360 orientations at 32 px) and so 1.2 of 5 distractors fit. Without it 4.7 do, which is
-        another task.
-
-    Raises:
-      ValueError: for values out of range.
+    Upstream's cv2.dilate keeps most contours from starting (330 of 360 orientations at 32 px), and
+    so 1.2 of 5 distractors fit. With `upstream` off 4.7 do, which is another task.
     """
 
     title = "Pathfinder"
     compress = True  # two thirds of the pixels, and more at 128, are 0
 
-    seed: int = 0
+    seed: int = 0  # 0..2**63-1
     n_images: int = 200_000
-    size: int = 32
+    size: int = 32  # pixels; 128 for Path-X
     upstream: bool = True
 
     def __post_init__(self) -> None:
@@ -68,11 +71,9 @@ class Spec(Sharded):
 
     @property
     def n_shards(self) -> int:
-        """Shards that hold all images."""
         return -(-self.n_images // SHARD_ROWS)
 
     def rows(self, shard: int) -> int:
-        """Images in a shard; the last one may be short."""
         return min(SHARD_ROWS, self.n_images - shard * SHARD_ROWS)
 
     def arrays(self, shard: int) -> Arrays:
@@ -87,25 +88,15 @@ class Spec(Sharded):
 
 
 class Sketch(NamedTuple):
-    """One image and how it came about.
+    """One image and how it came about. A stroke is (y, x, stamp)."""
 
-    Attributes:
-      pixels: (size, size) uint8.
-      label: 1 if both discs are on one contour.
-      margin: around its strokes, in pixels.
-      contours: strokes of the two contours, (2, strokes, 3): y, x and stamp.
-      distractors: strokes of those that fit, (n, strokes, 3).
-      discs: (y, x) of the two discs.
-      attempts: at the two contours.
-    """
-
-    pixels: np.ndarray
-    label: int
-    margin: int
-    contours: np.ndarray
-    distractors: np.ndarray
-    discs: tuple[list[int], list[int]]
-    attempts: int
+    pixels: np.ndarray  # (size, size) uint8
+    label: int  # 1 if both discs are on one contour
+    margin: int  # around its strokes, in pixels
+    contours: np.ndarray  # (2, strokes, 3)
+    distractors: np.ndarray  # those that fit, (n, strokes, 3)
+    discs: tuple[list[int], list[int]]  # (y, x) of the two
+    attempts: int  # at the two contours
 
 
 class _Words:
@@ -116,16 +107,15 @@ class _Words:
         self.refill()
 
     def refill(self) -> None:
-        """Go on with fresh words; the unread ones are lost."""
+        """Take fresh words; the unread ones are lost."""
         raw = self._bits.random_raw(_BLOCK).astype("<u8")
         self.words, self.next = raw.view("<u4").astype(np.int64), 0
 
     def below(self, n: int) -> int:
-        """A whole number 0..n - 1."""
         if self.next == len(self.words):
             self.refill()
         self.next += 1
-        return int(self.words[self.next - 1]) * n >> 32
+        return _below(self.words, self.next - 1, n)
 
 
 @functools.cache
@@ -141,15 +131,7 @@ def _empty_frames(drawing: Drawing, margin: int) -> np.ndarray:
 def sketches(
     spec: Spec, shard: int, draw: Callable[..., tuple[int, int, int]] | None = None
 ) -> Iterator[Sketch]:
-    """The images of a shard, one by one.
-
-    Args:
-      shard: 0..spec.n_shards - 1.
-      draw: `draw_image` or its compiled form, by default the faster one.
-    """
-    # Imported here: where numba is installed it takes a second.
-    from ssm_jax.lra.pathfinder_raster import compiled
-
+    """The images of a shard; `draw` is draw_image or its compiled form, by default the faster."""
     draw = draw or compiled()
     drawing, words = _DRAWINGS[spec.size], _Words(spec.seed, shard)
     for _ in range(spec.rows(shard)):
@@ -195,14 +177,7 @@ def generate_shard(spec: Spec, shard: int) -> tuple[np.ndarray, np.ndarray]:
 def generate_images(
     spec: Spec, folder: Path, *, workers: int, advance: Callable[[int], None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images of all shards, in the order of generation.
-
-    The result depends on `spec` alone, not on the workers nor on interruptions.
-
-    Args:
-      folder: where finished shards are and new ones go; made if missing.
-      workers: processes, >= 1.
-      advance: called with the number of every shard's images once they exist.
+    """The images of all shards in order, a function of `spec` alone; see `shards.fill`.
 
     Returns:
       Pixels, (N, size * size) uint8, a read-only map of `folder`/pixels.npy: the 3.3 GB of Path-X
@@ -219,3 +194,217 @@ def generate_images(
 
     shape = spec.n_images, spec.size**2
     return write_mapped(folder / "pixels.npy", shape, pixels()), np.concatenate(targets)
+
+
+# From here on: the inner loop, one image from random words and stamps. Numba compiles it where it
+# is installed; its numbers are whole or are rounded at once, so the images are the same in every
+# bit. `y`, `x` are pixels of the image, which may lie outside it by up to `pad`; arrays called
+# frames have that many more pixels on each side: the mask of what is occupied, and the mask
+# dilated. `i` is the first unread word; a pivot is the centre of the circle on which the next
+# stroke ends, and a path the strokes of some contours, (contours, strokes, 3).
+
+Array = np.ndarray
+_TRIES = 3  # for a place of a stroke
+_CONTOUR_TRIES = 5  # for a distractor
+_COLLISION = 459  # the sum of two masks that is too much: upstream's 1.8
+_DEAD_END = int(1e-4 * 255 * CHANCE)  # chances of all end points together
+_FREE = 76  # masks are bytes; upstream calls a pixel free up to 0.3
+_FULL = 0.99  # of all pixels; then upstream places no distractor
+
+
+def _below(words: Array, i: int, n: int) -> int:
+    """A whole number 0..n - 1 from a word of 32 bits; n < 2**31."""
+    return int((words[i] * n) >> 32)
+
+
+def _overlap(s: Strokes, frame: Array, masks: Array, y: Any, x: Any, k: Any) -> tuple[Array, Array]:
+    """The pixels of a frame under the mask of stamp `k` at (y, x), and those of the mask."""
+    wider = masks.shape[1] // 2 - s.centre  # a dilated one
+    top, bottom, left, right = s.boxes[k, 0], s.boxes[k, 1], s.boxes[k, 2], s.boxes[k, 3]
+    bottom, right = bottom + 2 * wider, right + 2 * wider
+    y, x = y + s.pad - s.centre - wider, x + s.pad - s.centre - wider
+    return frame[y + top : y + bottom, x + left : x + right], masks[k, top:bottom, left:right]
+
+
+def _add(s: Strokes, frames: Array, stroke: Array) -> None:
+    """Mark a stroke as occupied."""
+    view, mask = _overlap(s, frames[0], s.masks, stroke[0], stroke[1], stroke[2])
+    view[:] = np.maximum(view, mask)
+    view, mask = _overlap(s, frames[1], s.grown, stroke[0], stroke[1], stroke[2])
+    view[:] = np.maximum(view, mask)
+
+
+def next_pivot(s: Strokes, pivot: Array, k: int) -> tuple[int, int]:
+    """The pivot after stamp `k`."""
+    return ceil(pivot[0] + s.steps[k, 0]), ceil(pivot[1] + s.steps[k, 1])
+
+
+def chances(s: Strokes, grown: Array, y: int, x: int, k: int) -> Array:
+    """The chance of each end point around the pivot (y, x) after stamp `k`, 0..255 CHANCE."""
+    rows, columns = y + s.pad + s.targets[:, 0], x + s.pad + s.targets[:, 1]
+    return s.chances[k] * (255 - grown.ravel()[rows * grown.shape[1] + columns])
+
+
+def _extend(
+    words: Array, i: int, s: Strokes, frames: Array, pivot: Array, before: Array, stroke: Array
+) -> tuple[int, bool]:
+    """Choose the stroke after the stroke `before`, and move the pivot to it, if there is one."""
+    y, x = next_pivot(s, pivot, before[2])
+    edges = np.cumsum(chances(s, frames[1], y, x, before[2]))
+    if edges[-1] < _DEAD_END:
+        return i, False
+    for _ in range(_TRIES):
+        j = np.searchsorted(edges, _below(words, i, edges[-1]), side="right")
+        i += 1
+        head_y, head_x, k = y + s.targets[j, 0], x + s.targets[j, 1], DEGREES + j
+        view, mask = _overlap(s, frames[0], s.masks, head_y, head_x, k)
+        if (view + mask).max() < _COLLISION:
+            stroke[0], stroke[1], stroke[2] = head_y, head_x, k
+            pivot[0], pivot[1] = y, x
+            return i, True
+    return i, False
+
+
+def _grow(
+    words: Array, i: int, s: Strokes, frames: Array, pivots: Array, path: Array
+) -> tuple[int, bool]:
+    """Choose the strokes after the first of each contour, in turn, if they all fit."""
+    for step in range(1, path.shape[1]):
+        for c in range(path.shape[0]):
+            before = path[c, step - 1]
+            i, found = _extend(words, i, s, frames, pivots[c], before, path[c, step])
+            if not found:
+                return i, False
+            # A stroke is in nobody's way before the next one of its contour is there.
+            _add(s, frames, before)
+    _add(s, frames, path[-1, -1])  # upstream forgets that of the other contour
+    return i, True
+
+
+def _begin(s: Strokes, y: int, x: int, o: int, pivot: Array, stroke: Array) -> bool:
+    """Put a first stroke at (y, x); whether its head and its pivot are in the image."""
+    head_y, head_x = ceil(y + s.heads[o, 0]), ceil(x + s.heads[o, 1])
+    pivot[0], pivot[1] = ceil(head_y + s.pivots[o, 0]), ceil(head_x + s.pivots[o, 1])
+    stroke[0], stroke[1], stroke[2] = y, x, o
+    ends = (head_y, head_x, pivot[0], pivot[1])
+    return min(ends) >= 0 and max(ends) < s.size
+
+
+def _begin_two(words: Array, i: int, s: Strokes, pivots: Array, path: Array) -> tuple[int, bool]:
+    """The first strokes of both contours; the second one may be anywhere in the image."""
+    found = False
+    for _ in range(_TRIES):
+        o = _below(words, i, DEGREES)
+        top, bottom, left, right = s.tails[o, 0], s.tails[o, 1], s.tails[o, 2], s.tails[o, 3]
+        if s.n_taps[o] == 0 or top >= bottom or left >= right:
+            return i + 1, False
+        place = _below(words, i + 1, (bottom - top) * (right - left))
+        i += 2
+        y, x = top + place // (right - left), left + place % (right - left)
+        found = _begin(s, y, x, o, pivots[0], path[0, 0])
+        if found:
+            break
+    if not found:
+        return i, False
+    for _ in range(_TRIES):
+        o, around = _below(words, i, DEGREES), _below(words, i + 1, DEGREES)
+        i += 2
+        y = round(path[0, 0, 0] + s.second[around, 0])
+        x = round(path[0, 0, 1] + s.second[around, 1])
+        if _begin(s, y, x, o, pivots[1], path[1, 0]):
+            return i, True
+    return i, False
+
+
+def free_places(s: Strokes, mask: Array, o: int) -> Array:
+    """The pixels where a distractor of orientation `o` may start, y * size + x ascending."""
+    busy = np.full(mask.shape, s.beyond, np.uint8)
+    window = busy[s.pad : s.pad + s.size, s.pad : s.pad + s.size]
+    window[:] = mask[s.pad : s.pad + s.size, s.pad : s.pad + s.size] > _FREE
+    taken = np.full((s.size, s.size), window.mean() > _FULL, np.uint8)
+    for t in range(s.n_taps[o]):
+        y, x = s.pad + s.taps[o, t, 0], s.pad + s.taps[o, t, 1]
+        taken |= busy[y : y + s.size, x : x + s.size]
+    return np.flatnonzero(taken == 0)
+
+
+def _begin_distractor(
+    words: Array, i: int, s: Strokes, mask: Array, pivot: Array, stroke: Array
+) -> tuple[int, bool]:
+    """The first stroke of a distractor, where it is free."""
+    for _ in range(_TRIES):
+        o = _below(words, i, DEGREES)
+        i += 1
+        if s.n_taps[o] == 0:
+            return i, False
+        places = free_places(s, mask, o)
+        if places.size == 0:
+            return i, False
+        place = places[_below(words, i, places.size)]
+        i += 1
+        if _begin(s, place // s.size, place % s.size, o, pivot, stroke):
+            return i, True
+    return i, False
+
+
+def draw_image(
+    words: Array, i: int, s: Strokes, empty: Array, contours: Array, distractors: Array
+) -> tuple[int, int, int]:
+    """Choose the strokes of one image.
+
+    Args:
+      words: random words of 32 bits, int64.
+      empty: the frames of an image of which only the margin is occupied, int16.
+      contours: written, the path of the two contours.
+      distractors: written, (n, strokes, 3).
+
+    Returns:
+      The next unread word; the attempts at two contours; the distractors that fit, or -1 if the
+      words have run out before there were two contours.
+    """
+    enough = 12 + 6 * contours.shape[1]
+    enough += _CONTOUR_TRIES * len(distractors) * (6 + 3 * distractors.shape[1])
+    pivots = np.zeros((2, 2), np.int64)
+    frames = empty.copy()
+    attempts, found = 0, False
+    while not found:
+        if i + enough > len(words):
+            return i, attempts, -1
+        attempts += 1
+        i, found = _begin_two(words, i, s, pivots, contours)
+        if found:
+            i, found = _grow(words, i, s, frames, pivots, contours)
+            if not found:
+                frames[:] = empty
+    placed = 0
+    for _ in range(len(distractors)):
+        for _ in range(_CONTOUR_TRIES):
+            path = distractors[placed : placed + 1]
+            i, found = _begin_distractor(words, i, s, frames[0], pivots[0], path[0, 0])
+            if not found:
+                continue
+            trial = frames.copy()
+            i, found = _grow(words, i, s, trial, pivots, path)
+            if found:
+                frames = trial
+                placed += 1
+                break
+    return i, attempts, placed
+
+
+@functools.cache
+def compiled() -> Callable[..., tuple[int, int, int]]:
+    """`draw_image`, by numba if it is installed: 40 times as fast, after 15 s the first time."""
+    try:
+        import numba.extending  # here: it takes a second
+    except ImportError:
+        return draw_image
+    for function in (
+        *(_below, _overlap, _add, next_pivot, chances, _extend, _grow),
+        *(_begin, _begin_two, free_places, _begin_distractor),
+    ):
+        numba.extending.register_jitable(function)
+    try:
+        return numba.njit(cache=True)(draw_image)
+    except RuntimeError:  # nowhere to keep the compiled code
+        return numba.njit(draw_image)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import atan2, ceil, cos, floor, pi, sin
 from typing import NamedTuple
 
@@ -22,37 +21,23 @@ import numpy as np
 
 DEGREES = 360  # orientations of a first stroke, whole degrees from -180
 CHANCE = 1 << 16  # of going straight on; a turn has a smaller one
-FREE = 76  # masks are bytes; upstream calls a pixel free up to 0.3
 ANTIALIAS = 2  # stamps are drawn that much finer
 _FILTER = 3  # reach of the Lanczos filter, in pixels
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """Upstream's parameters. Lengths are in pixels.
+class Drawing(NamedTuple):
+    """Upstream's parameters. Lengths are in pixels, inks in one arbitrary unit of brightness."""
 
-    Attributes:
-      size: of the square image.
-      stroke_length, thickness: of a line.
-      margins: kept free around a line; one is drawn per image.
-      seed_distance: between the origins of the two contours.
-      marker_radius: of the two discs.
-      contour_length, distractor_length: in strokes.
-      n_distractors: asked for; many do not fit.
-      continuity: the larger, the straighter: the chance of a turn by d is cos(continuity * d)**2.
-      contour_ink, distractor_ink, marker_ink: brightness, in one arbitrary unit.
-    """
-
-    size: int
+    size: int  # of the square image
     stroke_length: int
-    thickness: float
-    margins: tuple[int, ...]
-    seed_distance: int
-    marker_radius: float
-    contour_length: int
-    distractor_length: int
-    n_distractors: int
-    continuity: float
+    thickness: float  # of a line
+    margins: tuple[int, ...]  # kept free around a line; one is drawn per image
+    seed_distance: int  # between the origins of the two contours
+    marker_radius: float  # of the two discs
+    contour_length: int  # strokes
+    distractor_length: int  # strokes
+    n_distractors: int  # asked for; many do not fit
+    continuity: float  # the chance of a turn by d is cos(continuity * d)**2
     contour_ink: int
     distractor_ink: int
     marker_ink: int
@@ -69,46 +54,28 @@ PATHX = Drawing(128, 5, 1.5, (2, 3), 20, 3.0, 14, 4, 8, 1.8, 9, 9, 10)
 
 
 class Strokes(NamedTuple):
-    """The stamps of one margin: the 360 first strokes, drawn from the tail, then those that end on
-    the circle, drawn from the head. Integers are int64, bytes are int16 so that sums of two do not
-    overflow.
+    """The n stamps of one margin: the 360 first strokes, drawn from the tail, then those that end
+    on the circle, drawn from the head. Displacements are float64 (y, x), other numbers int64;
+    images are int16, so that sums of two do not overflow."""
 
-    Attributes:
-      size, pad, margin: see `Drawing`.
-      centre: where in a stamp its starting point is, on both axes.
-      lines, masks: (n, D, D), 0..255.
-      grown: masks dilated by the margin, (n, D + 2 margin, D + 2 margin).
-      boxes: first and last + 1 row and column of a mask that is not 0 everywhere, (n, 4).
-      heads, pivots: from the tail of a first stroke to its head, and from there to its pivot,
-        float64 (360, 2).
-      steps: from a stroke's pivot to the next one's, float64 (n, 2).
-      targets: from a pivot to the end points on its circle, (C, 2).
-      chances: of these, after a stroke, (n, C), 0..CHANCE.
-      second: from the first contour's tail to the second's, float64 (360, 2).
-      tails: first and last + 1 row and column of where the first contour may start, (360, 4).
-      taps: the pixels, from a stroke's tail, that must be free for it, (360, T, 2).
-      n_taps: how many of them there are, (360,); 0 where upstream never starts.
-      beyond: 1 if pixels outside the image are not free, 0 if nobody looks there.
-    """
-
-    size: int
+    size: int  # as pad and margin, see Drawing
     pad: int
-    centre: int
     margin: int
-    lines: np.ndarray
-    masks: np.ndarray
-    grown: np.ndarray
-    boxes: np.ndarray
-    heads: np.ndarray
-    pivots: np.ndarray
-    steps: np.ndarray
-    targets: np.ndarray
-    chances: np.ndarray
-    second: np.ndarray
-    tails: np.ndarray
-    taps: np.ndarray
-    n_taps: np.ndarray
-    beyond: int
+    centre: int  # where in a stamp its starting point is, on both axes
+    lines: np.ndarray  # (n, D, D), 0..255
+    masks: np.ndarray  # (n, D, D), 0..255
+    grown: np.ndarray  # masks dilated by the margin, (n, D + 2 margin, D + 2 margin)
+    boxes: np.ndarray  # first and last + 1 row and column of a mask that is not all 0, (n, 4)
+    heads: np.ndarray  # from the tail of a first stroke to its head, (360, 2)
+    pivots: np.ndarray  # from its head to its pivot, (360, 2)
+    steps: np.ndarray  # from a stroke's pivot to the next one's, (n, 2)
+    targets: np.ndarray  # from a pivot to the end points on its circle, whole, (C, 2)
+    chances: np.ndarray  # of these, after a stroke, 0..CHANCE, (n, C)
+    second: np.ndarray  # from the first contour's tail to the second's, (360, 2)
+    tails: np.ndarray  # first and last + 1 row and column where the first contour may start
+    taps: np.ndarray  # the pixels, from a stroke's tail, that must be free for it, (360, T, 2)
+    n_taps: np.ndarray  # how many of them there are, (360,); 0 where upstream never starts
+    beyond: int  # 1 if pixels outside the image are not free, 0 if nobody looks there
 
 
 def dilate(image: np.ndarray, radius: int) -> np.ndarray:
@@ -122,74 +89,51 @@ def dilate(image: np.ndarray, radius: int) -> np.ndarray:
     return out
 
 
-def shift(angle: float, distance: float) -> tuple[float, float]:
+def _shift(angle: float, distance: float) -> tuple[float, float]:
     """A displacement. Added to a position it is rounded up, and only then: with the rounding errors
     of upstream's coordinates, 14 + 4 * cos(120 degrees) is 12 and 8 + 4 * cos(120 degrees) is 7."""
     return distance * sin(angle), distance * cos(angle)
 
 
-def flip(angle: float) -> float:
+def _flip(angle: float) -> float:
     """The opposite direction, from -pi to pi."""
     return angle + pi if angle < 0 else angle - pi
 
 
-def halve(image: np.ndarray, size: int) -> np.ndarray:
+def _halve(image: np.ndarray, size: int) -> np.ndarray:
     """Shrink bytes to (size, size) as Pillow does."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
 
 
-def stamp(drawing: Drawing, margin: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
+def _stamp(drawing: Drawing, margin: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
     """A stroke from the centre in a direction, and its mask, (D, D) uint8."""
     from PIL import Image, ImageDraw
 
     reach = drawing.stroke_length + ceil(drawing.thickness) + margin
     centre, wide = reach * ANTIALIAS, margin * ANTIALIAS
-    y, x = shift(angle, drawing.stroke_length * ANTIALIAS)
+    y, x = _shift(angle, drawing.stroke_length * ANTIALIAS)
     canvas = Image.new("L", (2 * centre + 1, 2 * centre + 1))
     ends = [(centre, centre), (ceil(centre + x), ceil(centre + y))]
     ImageDraw.Draw(canvas).line(ends, fill=255, width=round(drawing.thickness * ANTIALIAS))
     line = np.asarray(canvas)
     fat = np.ascontiguousarray(dilate(line, wide)[wide:-wide, wide:-wide])
-    return halve(line, 2 * reach + 1), halve(fat, 2 * reach + 1)
-
-
-def _taps(drawing: Drawing, margin: int, mask: np.ndarray) -> np.ndarray:
-    """The pixels, from its tail, where upstream looks whether a first stroke fits, (n, 2).
-
-    Those of its mask's pixels that are 255, cut off at L + margin, all one pixel too far down and
-    to the right.
-    """
-    taps = np.argwhere(mask == 255) - mask.shape[0] // 2 + 1
-    return taps[np.abs(taps).max(axis=1) <= drawing.stroke_length + margin]
-
-
-def _misses_a_corner(taps: np.ndarray) -> bool:
-    """True if all the taps are outside at some corner of the image.
-
-    There cv2.dilate leaves -1.8e308, which upstream takes for a full image.
-    """
-    signs = ((1, 1), (1, -1), (-1, 1), (-1, -1))
-    return any(not (taps * sign >= 0).all(axis=1).any() for sign in signs)
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    """Rows and columns of a mask that are not 0 everywhere."""
-    used = np.argwhere(mask)
-    (top, left), (bottom, right) = used.min(0).tolist(), used.max(0).tolist()
-    return [top, bottom + 1, left, right + 1]
+    return _halve(line, 2 * reach + 1), _halve(fat, 2 * reach + 1)
 
 
 @functools.cache
 def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
     """All stamps of one margin (0.1 s).
 
+    A first stroke fits where its taps are free: those pixels of its mask that are 255, cut off at
+    L + margin, all one pixel too far down and to the right. Where all taps are outside at some
+    corner of the image cv2.dilate leaves -1.8e308, which upstream takes for a full image, so that
+    it never starts so; and it looks at those taps only that are inside.
+
     Args:
-      drawing: the parameters.
-      margin: one of its margins.
-      upstream: start no contour where upstream cannot; see `_misses_a_corner`. Upstream also looks
-        at those taps only that are inside the image; else all of them must be.
+      margin: one of the drawing's.
+      upstream: do as upstream; else all taps must be inside the image.
     """
     length = drawing.stroke_length
     radius = length + margin
@@ -198,35 +142,40 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
     targets = sorted({(floor(radius * sin(a)), floor(radius * cos(a))) for a in around})
     later = [atan2(y, x) for y, x in targets]
     angles = first + later
-    stamps = [stamp(drawing, margin, a) for a in (*first, *map(flip, later))]
-    masks = np.array([mask for _, mask in stamps])
-
+    lines, masks = map(
+        np.array,
+        zip(*(_stamp(drawing, margin, a) for a in (*first, *map(_flip, later))), strict=True),
+    )
+    used = [np.argwhere(mask) for mask in masks]
     turns = np.abs(np.subtract.outer(angles, later))
     turns = np.minimum(np.minimum(turns, 2 * pi - turns) * drawing.continuity, pi / 2)
-    taps = [_taps(drawing, margin, mask) for mask in masks[:DEGREES]]
+    taps = [np.argwhere(mask == 255) - mask.shape[0] // 2 + 1 for mask in masks[:DEGREES]]
+    taps = [t[np.abs(t).max(axis=1) <= radius] for t in taps]
     # All taps of the first contour are in the core of the image.
     low, high = 2 * drawing.seed_distance, drawing.size - 2 * drawing.seed_distance
     tails = [np.stack([low - t.min(0), high - t.max(0)], axis=1).ravel() for t in taps]
     if upstream:
-        taps = [t[:0] if _misses_a_corner(t) else t for t in taps]
+        corners = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+        inside = [all((t * c >= 0).all(axis=1).any() for c in corners) for t in taps]
+        taps = [t if fits else t[:0] for t, fits in zip(taps, inside, strict=True)]
     padded = np.zeros((DEGREES, max(map(len, taps)), 2), np.int64)
     for row, t in zip(padded, taps, strict=True):
         row[: len(t)] = t
     return Strokes(
         size=drawing.size,
         pad=drawing.pad,
-        centre=masks.shape[1] // 2,
         margin=margin,
-        lines=np.array([line for line, _ in stamps], np.int16),
+        centre=masks.shape[1] // 2,
+        lines=lines.astype(np.int16),
         masks=masks.astype(np.int16),
         grown=np.array([dilate(mask, margin) for mask in masks], np.int16),
-        boxes=np.array([_box(mask) for mask in masks]),
-        heads=np.array([shift(a, length) for a in first]),
-        pivots=np.array([shift(flip(a), radius) for a in first]),
-        steps=np.array([shift(a, length + 2 * margin) for a in angles]),
+        boxes=np.array([np.stack([u.min(0), u.max(0) + 1], axis=1).ravel() for u in used]),
+        heads=np.array([_shift(a, length) for a in first]),
+        pivots=np.array([_shift(_flip(a), radius) for a in first]),
+        steps=np.array([_shift(a, length + 2 * margin) for a in angles]),
         targets=np.array(targets),
         chances=np.rint(CHANCE * np.cos(turns) ** 2).astype(np.int64),
-        second=np.array([shift(a, drawing.seed_distance) for a in first]),
+        second=np.array([_shift(a, drawing.seed_distance) for a in first]),
         tails=np.array(tails),
         taps=padded,
         n_taps=np.array([len(t) for t in taps]),
@@ -240,7 +189,7 @@ def _disc(drawing: Drawing, width: int, y: int, x: int) -> np.ndarray:
     fine = np.arange(ANTIALIAS * width)
     distance = np.add.outer((fine - ANTIALIAS * y) ** 2, (fine - ANTIALIAS * x) ** 2)
     inside = distance <= (ANTIALIAS * drawing.marker_radius) ** 2
-    return halve(255 * inside.astype(np.uint8), width).astype(np.int32)
+    return _halve(255 * inside.astype(np.uint8), width).astype(np.int32)
 
 
 def paint_disc(image: np.ndarray, drawing: Drawing, y: int, x: int) -> None:
@@ -261,14 +210,7 @@ def render(
     distractors: np.ndarray,
     discs: Sequence[Sequence[int]],
 ) -> np.ndarray:
-    """An image, (size, size) uint8.
-
-    Args:
-      drawing: the parameters.
-      stamps: of the image's margin.
-      contours, distractors: (n, strokes, 3): y, x and stamp.
-      discs: (y, x) of each.
-    """
+    """An image, (size, size) uint8, of contours, distractors (n, strokes, 3) and discs (y, x)."""
     pad, width = drawing.pad, 2 * stamps.centre + 1
     frame = np.zeros((drawing.size + 2 * pad,) * 2, np.int32)
     for paths, ink in ((contours, drawing.contour_ink), (distractors, drawing.distractor_ink)):

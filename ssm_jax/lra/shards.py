@@ -25,15 +25,10 @@ Arrays = dict[str, np.ndarray]
 
 
 class Sharded(abc.ABC):
-    """A specification of generated data: it can be pickled, and its module imports no JAX.
+    """A specification of generated data: it can be pickled, and its module imports no JAX."""
 
-    Attributes:
-      title: what the data are called.
-      compress: whether the file of a shard is worth it.
-    """
-
-    title: ClassVar[str]
-    compress: ClassVar[bool]
+    title: ClassVar[str]  # what the data are called
+    compress: ClassVar[bool]  # whether the file of a shard is worth it
 
     @abc.abstractmethod
     def rows(self, shard: int) -> int:
@@ -86,7 +81,6 @@ def fill(
 
     Args:
       folder: where finished shards are and new ones go; made if missing.
-      shards: their numbers.
       workers: processes, >= 1.
       advance: called with the number of every shard's examples once they exist.
       alone: up to so many missing shards are not worth the start of a worker.
@@ -95,41 +89,15 @@ def fill(
       ValueError: if a worker fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = []
-    for shard in shards:
-        if load(spec, folder, shard) is None:
-            missing.append(shard)
-        else:
-            advance(spec.rows(shard))
-    count = min(workers, len(missing))
-    if count > 1 and len(missing) > alone:
-        run_workers(spec, folder, missing, count, advance)
-    else:
-        for shard in missing:
-            finish(spec, folder, shard)
-            advance(spec.rows(shard))
-
-
-def write_mapped(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """Write a .npy file of uint8 in blocks of rows, whole or not at all; the read-only map of it.
-
-    Raises:
-      ValueError: if the blocks are not so many bytes.
-    """
-
-    # Written like any file: where the disk is full, writing through a map kills the process.
-    def write(file: BinaryIO) -> None:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        written = -file.tell()
-        for block in blocks:
-            file.write(np.ascontiguousarray(block, np.uint8).data)
-        written += file.tell()
-        if written != shape[0] * shape[1]:
-            raise ValueError(f"{path} was to have the shape {shape}, but has {written:,} bytes.")
-
-    replace_atomically(path, write)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    missing = [shard for shard in shards if load(spec, folder, shard) is None]
+    for shard in set(shards).difference(missing):
+        advance(spec.rows(shard))
+    if workers > 1 and len(missing) > max(alone, 1):
+        run_workers(spec, folder, missing, min(workers, len(missing)), advance)
+        return
+    for shard in missing:
+        finish(spec, folder, shard)
+        advance(spec.rows(shard))
 
 
 def run_workers(
@@ -142,7 +110,7 @@ def run_workers(
     """
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
-    pool = ProcessPoolExecutor(workers, context, _watch, (theirs,))
+    pool = ProcessPoolExecutor(workers, context, _end_with_parent, (theirs,))
     try:
         with _bare_workers():
             futures = {pool.submit(_finish, spec, folder, shard): shard for shard in shards}
@@ -163,16 +131,15 @@ def run_workers(
         pool.shutdown(cancel_futures=True)
 
 
-def _finish(spec: Sharded, folder: Path, shard: int) -> None:
-    finish(spec, folder, shard)
+def _finish(*arguments: object) -> None:
+    finish(*arguments)  # type: ignore[arg-type]  # whose arrays are not sent back
 
 
-def _watch(parent: Connection) -> None:
+def _end_with_parent(parent: Connection) -> None:
     """End this worker when the other end of a pipe is closed, as it is by a kill -9 too."""
 
     def wait() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            parent.recv()
+        parent.poll(None)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -195,3 +162,25 @@ def _bare_workers() -> Iterator[None]:
         for name in names:
             del main[name]
         main.update(kept)
+
+
+def write_mapped(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Write a .npy file of uint8 in blocks of rows, whole or not at all; the read-only map of it.
+
+    Raises:
+      ValueError: if the blocks are not so many bytes.
+    """
+
+    # Written like any file: where the disk is full, writing through a map kills the process.
+    def write(file: BinaryIO) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.uint8).data)
+        written = file.tell() - start
+        if written != shape[0] * shape[1]:
+            raise ValueError(f"{path} was to have the shape {shape}, but has {written:,} bytes.")
+
+    replace_atomically(path, write)
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -9,7 +9,7 @@ import pathfinder_oracle as oracle
 import pytest
 from scipy import stats
 
-from ssm_jax.lra import pathfinder_raster as core
+from ssm_jax.lra import pathfinder_generator as core
 from ssm_jax.lra.pathfinder_generator import Spec, _empty_frames, generate_shard, sketches
 from ssm_jax.lra.pathfinder_stamps import CHANCE, DEGREES, PATHFINDER32, PATHX, paint_disc, strokes
 
