@@ -58,17 +58,16 @@ _folders: list[Path] = []  # against which relative paths are resolved, the last
 
 
 def located(text: str) -> str:
-    """FILE.py:NAME with the place of its file; any other name as it is.
+    """FILE.py:NAME with the path of its file; any other name as it is.
 
-    A relative path is that in the folder of the config file being executed, else in the current
-    folder.
+    Relative paths are those from the config file being executed, else from the current folder.
     """
     if isinstance(text, Located) or ".py:" not in text:
         return text
     name, _, attribute = text.rpartition(":")
     path = Path(os.path.expanduser(name))
-    places = [folder / path for folder in (*reversed(_folders), Path.cwd())]
-    found = next((place for place in places if place.is_file()), places[-1])
+    tried = [folder / path for folder in (*reversed(_folders), Path.cwd())]
+    found = next(filter(Path.is_file, tried), tried[-1])
     if path.is_absolute():
         text = f"{path.name}:{attribute}"  # no record names a folder of the machine
     return Located(text, found.resolve())
@@ -88,12 +87,7 @@ def beside(path: Path) -> Iterator[None]:
 def running(path: Path, asked: str) -> Iterator[File]:
     """A file, executed if its content is new; in the body its siblings can be imported, too.
 
-    Args:
-      path: of the file.
-      asked: what names it in messages.
-
-    Raises:
-      ValueError: in one line: whatever the file or the body raises, with its line.
+    Whatever the file or the body raises is a ValueError in one line, which begins with `asked`.
     """
     path = path.resolve()
     file = _known(path) or File(path, types.ModuleType(path.name), {path: _sha256(path)})
@@ -162,11 +156,11 @@ def _sha256(path: Path) -> str | None:
 
 
 def find(kind: str, text: str, known: Mapping[str, Any]) -> Any:
-    """What a name stands for.
+    """What a name stands for: a key of `known`, FILE.py:NAME, or an entry point.
 
     Args:
       kind: "layer" or "task", for messages and the group of entry points, ssm_jax.layers.
-      text: a key of `known`, FILE.py:NAME, or the name of an entry point.
+      text: the name.
       known: objects, or "module:name".
 
     Raises:
@@ -209,35 +203,28 @@ def describe(kind: str, text: str, folder: Path) -> dict[str, Any]:
 
     Returns:
       {"path": of the file from the folder, "sha256", "siblings": hashes by path from the file's
-      folder}; of an entry point {"package": name and version}.
+      folder}; of an entry point {"package": name and version}. The path is its last part alone,
+      where the way there would name a user or the root.
     """
-    if isinstance(text, Located):
-        text.file = file = text.file or _load(kind, text)
-        own = file.sha256 | {}
-        sha256, home = own.pop(file.path), file.path.parent
-        siblings = {path.relative_to(home).as_posix(): value for path, value in own.items()}
-        return {"path": _published(file.path, folder), "sha256": sha256, "siblings": siblings}
-    (point,) = entry_points(group=f"ssm_jax.{kind}s", name=text)
-    return {"package": f"{point.dist.name} {point.dist.version}" if point.dist else point.value}
-
-
-def _published(path: Path, folder: Path) -> str:
-    """A path from a folder; its last part alone, where the way there names a user or the root."""
-    folder = folder.resolve()
-    relative = Path(os.path.relpath(path, folder))
-    meeting = Path(os.path.commonpath([path, folder]))
-    if meeting == Path(meeting.anchor) or Path.home().name in relative.parts:
-        return path.name
-    return relative.as_posix()
+    if not isinstance(text, Located):
+        (point,) = entry_points(group=f"ssm_jax.{kind}s", name=text)
+        return {"package": f"{point.dist.name} {point.dist.version}" if point.dist else point.value}
+    text.file = file = text.file or _load(kind, text)
+    home, folder = file.path.parent, folder.resolve()
+    siblings = {
+        path.relative_to(home).as_posix(): sha256
+        for path, sha256 in file.sha256.items()
+        if path != file.path
+    }
+    way = Path(os.path.relpath(file.path, folder))
+    meeting = Path(os.path.commonpath([file.path, folder]))
+    if meeting == Path(meeting.anchor) or Path.home().name in way.parts:
+        way = Path(file.path.name)
+    return {"path": way.as_posix(), "sha256": file.sha256[file.path], "siblings": siblings}
 
 
 def recall(kind: str, text: str, said: Mapping[str, Any], folder: Path) -> str:
-    """The layer or task of a run, found again.
-
-    Args:
-      kind, text: as of `find`.
-      said: what `describe` said of it.
-      folder: of the run.
+    """The layer or task of a run, found again by what `describe` said of it.
 
     Raises:
       ValueError: in one line: it is missing, or has changed since.
@@ -263,11 +250,7 @@ def recall(kind: str, text: str, said: Mapping[str, Any], folder: Path) -> str:
 
 
 def check_unchanged(kind: str, text: str, said: Mapping[str, Any], folder: Path) -> None:
-    """See that the files of a layer or task are those that a run began with.
-
-    Raises:
-      ValueError: one has changed; in one line, which, and what to do.
-    """
+    """Raise a ValueError if a file of a layer or task is not the one that a run began with."""
     if not isinstance(text, Located):
         return
     file = text.file
@@ -289,10 +272,9 @@ def one_line(error: BaseException) -> str:
 
 
 def ours(error: BaseException) -> bool:
-    """Whether a raise statement of this package or of the script made the error.
+    """Whether a raise statement of this package or of the script made the error: a check.
 
-    Such errors are checks and speak to the person at the prompt. What Python, NumPy or JAX raise,
-    also from within a line of ours, is a bug.
+    What Python, NumPy or JAX raise, also from within a line of ours, is a bug.
     """
     frame, number = [*traceback.walk_tb(error.__traceback__)][-1]
     line = linecache.getline(frame.f_code.co_filename, number, frame.f_globals)

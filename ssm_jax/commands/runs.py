@@ -23,7 +23,7 @@ SOURCES = (
 
 
 def _asked(values: Mapping[str, Any]) -> tuple[Path, str]:
-    """The folder of a run and a step, from an argument or --workdir, and --step."""
+    """The folder of a run and a step, by an argument or --workdir, and --step."""
     paths = [*values["run"], *filter(None, [values["workdir"]])]
     if not paths:
         cli.fail("--workdir is missing; give the folder of a run, such as --workdir=runs/a.")
@@ -126,14 +126,12 @@ def report(argv: list[str], called: Sequence[str] = ("ssm-jax", "report")) -> in
     part of a mean; a seed is counted once; reduced runs and data that are not official have their
     own rows.
     """
-    about = "what to write; if not given, what the ending of --out says, else md"
     flags = (
-        Flag("format", about, choices=tuple(ENDINGS.values())),
+        Flag("format", "else as the ending of --out, else md", choices=tuple(ENDINGS.values())),
         Flag("out", "file to write or to replace; else the screen", kind=Path, writes="file"),
         Flag("published", "put the published rows below ours", True, bool),
     )
-    about = "folders of runs, a folder above them, or copies of summary.json"
-    words = Flag("runs", about, kind=Path)
+    words = Flag("runs", "folders of runs or one above them, copies of summary.json", kind=Path)
     values = cli.load_flags(argv, flags=flags, about=report.__doc__, words=words)
     from ssm_jax.lra.report import FORMATS, collect, tabulate
 

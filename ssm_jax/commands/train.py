@@ -49,8 +49,6 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         Flag("accept_log", accept, False, bool),
     )
     cfg, values, _ = cli.load(argv, flags=flags, about=train.__doc__)
-    if values["from"] is not None and cfg.data.source in ("generated", "photographs"):
-        cfg.data.source = "official"
     workdir = values["workdir"]
     if workdir is None and not values["dry_run"]:
         cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
@@ -163,14 +161,11 @@ def denoise(argv: list[str], called: Sequence[str] = ("ssm-jax", "denoise")) -> 
     """
     grid = Flag("grid", "all settings of the paper instead of four", False, bool)
     command = _load("denoise", argv, denoise.__doc__, grid, cli.FROM)
-    cfg, values, _ = command
-    if values["from"] is not None:
-        cfg.data.source = "official"
     job = _start(command, [*called, *argv])
     from ssm_jax.stories.denoise import run
 
-    settings = run.GRID if values["grid"] else run.STORY
-    return run.run_story(cfg, settings, values["seeds"], job)
+    settings = run.GRID if command.values["grid"] else run.STORY
+    return run.run_story(command.cfg, settings, command.values["seeds"], job)
 
 
 def waves(argv: list[str], called: Sequence[str] = ("ssm-jax", "waves")) -> int:
@@ -192,9 +187,9 @@ def waves(argv: list[str], called: Sequence[str] = ("ssm-jax", "waves")) -> int:
 
 def _load(name: str, argv: Sequence[str], about: str | None, *more: Flag) -> cli.Command:
     """The options of a story, whose experiment is its shipped config unless another is given."""
-    usual = Path(f"runs/{name}")
+    about_it = "where the runs and the results are"
     flags = (
-        Flag("folder", "where the runs and the results are", usual, kind=Path, writes="folder"),
+        Flag("folder", about_it, Path(f"runs/{name}"), kind=Path, writes="folder"),
         Flag("seeds", "runs of each setting, from --config.seed on", 1, int),
         cli.DATA_DIR,
         *more,
@@ -216,10 +211,9 @@ def one_pole(argv: list[str], called: Sequence[str] = ("ssm-jax", "one-pole")) -
         ssm-jax one-pole --out=results/theory/one_pole.json
 
     The pole is -0.5 + i with residue 1 + i; see ssm_jax/stories/one_pole.py for the three targets.
-    Beside the JSON file a figure of the same name is written. Some seconds on a CPU.
+    A figure of the same name is written next to the JSON file. Some seconds on a CPU.
     """
-    usual = Path("runs/one_pole.json")
-    to = Flag("out", "file for the results, JSON", usual, kind=Path, writes="file")
+    to = Flag("out", "file for the results, JSON", Path("runs/one_pole.json"), Path, writes="file")
     out = cli.load_flags(argv, flags=(to,), about=one_pole.__doc__)["out"]
     if out.suffix != ".json":
         cli.fail(f"--out={out} does not fit: it must be a .json.")

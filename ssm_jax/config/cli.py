@@ -208,6 +208,8 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
         if not faults:
             _note(cfg, before, overrides)
             config_lib.override(cfg, overrides)
+            if given.get("from") is not None and cfg.data.source in ("generated", "photographs"):
+                cfg.data.source = "official"
         if not (faults or asks_help):  # the check imports JAX
             check(cfg)
     except ValueError as error:

@@ -20,7 +20,7 @@ from ssm_jax.lra.pathfinder import PathfinderOptions, pathfinder, pathx
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.text import TextOptions, text
 from ssm_jax.options import options_of
-from ssm_jax.tasks.task import Task, classification
+from ssm_jax.tasks import Task, classification_task
 
 SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
 _DRAWN = ("seed", *SPLITS_OF_COUNTS)  # options of random data
@@ -215,7 +215,7 @@ def _listops_faults(data: Mapping[str, Any]) -> Iterator[str]:
 
 def _task(name: str) -> Task:
     entry = CATALOG[name]
-    return classification(
+    return classification_task(
         functools.partial(open_data, name),
         options=options_of(entry.options, f"data.{entry.section}"),
         sources=entry.sources,

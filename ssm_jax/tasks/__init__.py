@@ -1,15 +1,122 @@
-"""What is trained, by name: the Long Range Arena, and what shows a frequency bias."""
+"""Tasks: a model on a data set, with sums over examples that are its loss and metrics."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
 from ssm_jax import outside
-from ssm_jax.options import OPTIONS, Option
-from ssm_jax.tasks.task import Batch, Lazy, Sums, Task, classification, mean_metrics
+from ssm_jax.options import OPTIONS, Option, parameters_of
+
+if TYPE_CHECKING:
+    from flax import nnx
+    from jax import Array
+
+    from ssm_jax.data.dataset import Dataset
+    from ssm_jax.data.prepare import DataPaths
 
 __all__ = [
-    "TASKS", "Batch", "Lazy", "Option", "Sums", "Task", "classification", "find_task",
+    "TASKS", "Batch", "Lazy", "Option", "Sums", "Task", "classification_task", "find_task",
     "mean_metrics",
 ]  # fmt: skip
+
+# What `Dataset.gather` returns; in evaluation also mask (B,), 1 = a real example
+Batch = Mapping[str, Any]
+# "loss", "count" and the metrics of a task, each summed over the real examples of a batch
+Sums = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model on a data set. All functions are pure; ConfigDicts arrive as plain dicts.
+
+    Attributes:
+      open_data: (options of `cfg.data`, place) -> the data set.
+      build_model: (data set, options of `cfg.model`, rngs) -> the model.
+      train_sums: (model, batch, dropout key) -> sums in training, of which the mean of "loss" is
+        minimized.
+      eval_sums: (model, batch) -> sums in evaluation; they may hold more than those.
+      metrics: what can choose the best checkpoint, and whether more or less of it is better; the
+        first stands beside the loss wherever a run is shown.
+      predict: (model, batch) -> {"predicted": class, "loss": nats} of each example; None:
+        the task has no classes.
+      circular: the model convolves on a circle of L steps in closed form, without calling its
+        layers. Other models pad to 2L steps, on which the filters of their layers then act.
+      options: rows of the options that this task alone reads, by dotted key, such as
+        "data.series.noise".
+      sources: the values of data.source that `open_data` knows; (): it does not read it.
+      network: what `build_model` gives the options of `cfg.model` to. Those that are no argument of
+        it, nor of the layer if "layer" is one, have no effect and are refused. None: all are read.
+      faults: (options of `cfg.data`) -> lines about those that do not go together.
+    """
+
+    open_data: Callable[[Mapping[str, Any], DataPaths], Dataset]
+    build_model: Callable[[Any, Mapping[str, Any], nnx.Rngs], nnx.Module]
+    train_sums: Callable[[nnx.Module, Batch, Array | None], Sums]
+    eval_sums: Callable[[nnx.Module, Batch], Sums]
+    metrics: Mapping[str, Literal["max", "min"]]
+    predict: Callable[[nnx.Module, Batch], dict[str, Array]] | None = None
+    circular: bool = False
+    options: Mapping[str, Option] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    network: Callable[..., Any] | None = None
+    faults: Callable[[Mapping[str, Any]], Iterable[str]] = lambda data: ()
+
+    @property
+    def headline(self) -> str:
+        """The metric that stands beside the loss."""
+        return next(iter(self.metrics))
+
+
+class Lazy:
+    """A function or class of another module, "module:name", imported when it is first used.
+
+    So a task can be asked for its options and metrics before JAX is imported.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    @functools.cached_property
+    def target(self) -> Callable[..., Any]:
+        return outside.imported(self.where)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.target(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.Signature([*parameters_of(self.target).values()])
+
+
+def classification_task(
+    open_data: Callable[[Mapping[str, Any], DataPaths], Dataset], **about: Any
+) -> Task:
+    """A task of labelled sequences, with the network of the Long Range Arena.
+
+    The data set has `n_classes`, `vocab_size`, `d_input` and `paired`; `about` are attributes of
+    Task.
+    """
+    module = "ssm_jax.tasks.classification"
+    return Task(
+        open_data=open_data,
+        build_model=Lazy(f"{module}:build_classifier"),
+        train_sums=Lazy(f"{module}:train_sums"),
+        eval_sums=Lazy(f"{module}:eval_sums"),
+        predict=Lazy(f"{module}:predict"),
+        metrics={"accuracy": "max", "loss": "min"},
+        network=Lazy("ssm_jax.models:SequenceClassifier"),
+        **about,
+    )
+
+
+def mean_metrics(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums over examples to means, without "count"."""
+    return {name: total / sums["count"] for name, total in sums.items() if name != "count"}
+
 
 # Where a task is, "module:name"; imported when it is asked for, and then without JAX.
 TASKS: dict[str, str | Task] = {
@@ -25,14 +132,7 @@ TASKS: dict[str, str | Task] = {
 
 
 def find_task(name: str) -> Task:
-    """The task of a name.
-
-    Args:
-      name: a key of TASKS, an entry point of the group ssm_jax.tasks, or FILE.py:NAME of a Task.
-
-    Raises:
-      ValueError: there is none.
-    """
+    """The task of a name: a key of TASKS, an entry point of ssm_jax.tasks, or FILE.py:NAME."""
     task = outside.find("task", name, TASKS)
     if not isinstance(task, Task):
         raise ValueError(f"task {name}: it is a {type(task).__name__}, not a Task.")

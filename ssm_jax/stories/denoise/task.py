@@ -25,7 +25,7 @@ from ssm_jax.layers.inputs import checked_input, in_type, returned_in
 from ssm_jax.models.block import linear
 from ssm_jax.options import arguments_of, check
 from ssm_jax.stories.denoise.data import DenoiseDataset
-from ssm_jax.tasks.task import Batch, Sums
+from ssm_jax.tasks import Batch, Sums
 
 CHANNELS = 3
 Q = 2.99433  # rad per pixel

@@ -8,7 +8,7 @@ import re
 from ssm_jax import config as config_lib
 from ssm_jax.options import Option
 from ssm_jax.stories import setting, smoke
-from ssm_jax.tasks.task import Lazy, Task
+from ssm_jax.tasks import Lazy, Task
 
 _HERE = "ssm_jax.stories.waves.task"
 WAVE_REGRESSION = Task(

@@ -32,7 +32,7 @@ from ssm_jax.layers import S4D
 from ssm_jax.layers.inputs import checked_input, in_type, returned_in
 from ssm_jax.models.block import gelu, linear
 from ssm_jax.options import SIZE, arguments_of, check
-from ssm_jax.tasks.task import Batch, Sums
+from ssm_jax.tasks import Batch, Sums
 
 WAVES = (1, 16, 256, 4096)  # rad/s, and periods in a sequence
 LEVELS = np.arange(1, 11) / 10  # of each amplitude in training
