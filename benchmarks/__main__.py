@@ -43,7 +43,7 @@ FLAGS = (
         "files of configs/lra, for --what=steps",
         "listops,text,retrieval,image,pathfinder,pathx",
     ),
-    Flag("arms", "arms of these files, for --what=steps", "s4d_ft,s4,s5"),
+    Flag("variants", "variants of these files, for --what=steps", "s4d_ft,s4,s5"),
     Flag("official_batch", "the batch sizes of the files, not those for a CPU", False, bool),
     Flag("channels", "channels H, for layers and kernels", 128, int),
     Flag("modes", "modes N, for layers and kernels", 64, int),
@@ -141,8 +141,8 @@ def _lra_configs(values: dict[str, Any]) -> Iterator[ConfigDict]:
     from benchmarks.steps import CPU_BATCHES
 
     for task in _words(values["tasks"]):
-        for arm in _words(values["arms"]):
-            cfg = load_config(f"{LRA / task}.py:{arm}")
+        for variant in _words(values["variants"]):
+            cfg = load_config(f"{LRA / task}.py:{variant}")
             if not values["official_batch"]:
                 cfg.batch_size = CPU_BATCHES[task]
             yield cfg
@@ -166,7 +166,7 @@ def check(values: dict[str, Any]) -> None:
     from ssm_jax.layers import LAYERS
     from ssm_jax.lra.variants import VARIANTS
 
-    for name, known in (("kinds", LAYERS), ("tasks", CPU_BATCHES), ("arms", VARIANTS)):
+    for name, known in (("kinds", LAYERS), ("tasks", CPU_BATCHES), ("variants", VARIANTS)):
         unknown = [word for word in _words(values[name]) if word not in known]
         if unknown or not _words(values[name]):
             raise ValueError(f"--{name}={values[name]}: choose from {', '.join(known)}.")

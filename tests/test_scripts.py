@@ -83,7 +83,7 @@ def test_wrong_input_is_one_line_and_code_2(arguments, words, tmp_path):
 
 @pytest.mark.parametrize(
     ("argument", "choice"),
-    [("--tasks=cifar", "listops, text"), ("--arms=s6", "s4d_ft, s4d, s4, s5")],
+    [("--tasks=cifar", "listops, text"), ("--variants=s6", "s4d_ft, s4d, s4, s5")],
 )
 def test_a_benchmark_of_what_there_is_not_is_one_line_and_code_2(argument, choice):
     done = script("benchmarks", "--what=steps", argument, code=2)

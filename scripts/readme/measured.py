@@ -42,7 +42,7 @@ def lra() -> str:
     tuned = next(anchor.scores for anchor in ANCHORS if anchor.model.startswith("S4D-FT"))
     columns: Columns = {
         "task": lambda result: COLUMNS[result["task"]],
-        "arm": lambda result: result["name"].split(":")[1],
+        "variant": lambda result: result["name"].split(":")[1],
         "data": "{data[source]}",
         "test accuracy, reduced": "{test[accuracy]:.1%}",
         "majority class": "{majority_rate:.1%}",
