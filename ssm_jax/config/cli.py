@@ -116,13 +116,12 @@ def _error(message: str) -> None:
 def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Run `main(argv)` and exit with its code; an error of the user's is one line and code 2.
 
-    The user's are: a ValueError made by a raise statement of this package or of the script (the
-    checks at the borders), and every OSError, whoever raises it. Once a run has begun, an OSError
-    that is no check of ours has code 74: the storage failed or is full, what was saved is kept. A
-    RuntimeError or FloatingPointError of ours (a workdir in use, a loss that is nan) is one line
-    and code 1, or the error's own `exit_code`. Ctrl-C is code 130, a reader of our output that went
-    away 141. Where JAX cannot start on the platform it was told to, that is one line and code 2.
-    All else, so also a ValueError out of NumPy or JAX, is a bug and keeps its traceback.
+    The user's are a ValueError of our own raise statements (`outside.ours`), every OSError, and a
+    platform on which JAX cannot start. Once a run has begun, an OSError that is no check of ours
+    has code 74: the storage failed or is full, what was saved is kept. Our RuntimeError or
+    FloatingPointError (a workdir in use, a loss that is nan) is one line and code 1, or its own
+    `exit_code`. Ctrl-C is code 130, a reader of our output that went away 141. All else is a bug,
+    also a ValueError out of NumPy or JAX, and keeps its traceback.
     """
     steady_streams()
     try:
@@ -219,12 +218,10 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
         raise SystemExit(0)
     if cfg is None or faults:
         fail("\n".join(faults))
-    values = _with_defaults(given, (_CONFIG, *flags))
-    if values.pop("print_config"):
+    if given.pop("print_config", False):
         print_config(cfg)
         raise SystemExit(0)
-    _check_writable(values, flags)
-    return Command(cfg, values, overrides)
+    return Command(cfg, _values(given, (_CONFIG, *flags)), overrides)
 
 
 def _kinds(rows: Mapping[str, Option]) -> dict[str, type]:
@@ -260,25 +257,23 @@ def load_flags(
         faults.append(f"no {words.name} given; give {words.help}.")
     if faults:
         fail("\n".join(faults))
-    values = _with_defaults(given, flags)
-    _check_writable(values, flags)
+    values = _values(given, flags)
     return values if words is None else {**values, words.name: given.get(words.name, words.default)}
 
 
 _CONFIG = Flag("config", "FILE.py or a shipped name (lra/listops), and :ARG where it takes one")
 
 
-def _with_defaults(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
+def _values(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
+    """The value of each flag by name; end where a folder or file to write cannot be written."""
     if "data_dir" not in given and any(flag.name == "data_dir" for flag in flags):
         usual = os.environ.get("SSM_JAX_DATA_DIR", "")
         try:
             local_path(usual)
         except ValueError as error:
             fail(f"$SSM_JAX_DATA_DIR={usual} does not fit: {error}.")
-    return {flag.name: given.get(flag.name, flag.default) for flag in flags if flag is not HELP}
-
-
-def _check_writable(values: Mapping[str, Any], flags: Sequence[Flag]) -> None:
+    asides = (HELP, PRINT_CONFIG)
+    values = {flag.name: given.get(flag.name, flag.default) for flag in flags if flag not in asides}
     for flag in flags:
         if flag.writes and values[flag.name] is not None:
             try:
@@ -287,3 +282,4 @@ def _check_writable(values: Mapping[str, Any], flags: Sequence[Flag]) -> None:
                 fail(f"--{flag.name}={values[flag.name]} is a folder; give a file.")
             except OSError as error:
                 fail(f"--{flag.name}: {os_fault(error)}")
+    return values
