@@ -99,7 +99,7 @@ def resume() -> str:
         "interruptions": "{kills}",
         "by": lambda result: ", ".join(f"{n} {name}" for name, n in result["signals"].items()),
         "compared": compared,
-        "to the bit": lambda result: "equal" if result["equal"] else "NOT equal",
+        "bit for bit": lambda result: "equal" if result["equal"] else "NOT equal",
         "": "{file}",
     }
     return table(columns, [result for result in load("resume/*.json") if "kills" in result])

@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": ("runs", "evaluate a checkpoint of a run on a split"),
     "analyze": ("runs", "show what the layers of a run do to frequencies"),
     "sweep": ("train", "train an experiment at every value of some options"),
-    "report": ("runs", "set the results of runs beside the published ones"),
+    "report": ("runs", "compare the results of runs with the published ones"),
     "prepare": ("data", "generate, download or read the data of the Long Range Arena"),
     "spectrum": ("data", "choose alpha and beta from the spectrum of the input"),
     "denoise": ("train", "see a frequency bias strengthened, weakened and reversed"),
@@ -81,7 +81,7 @@ def start_jax(cache: Path | None = None) -> None:
     """Let this process keep its freed memory and, in a folder, the programs that it compiles.
 
     These save a tiny run 8 of 12 s of computing at its second start and change no number. None: in
-    the user's cache. They go elsewhere if JAX is told so, and nowhere if that cannot be written.
+    the user's cache. JAX may name another folder; nothing is kept if it cannot be written.
     """
     from ssm_jax.files import check_writable, user_cache
     from ssm_jax.kernels.cpu import keep_freed_memory

@@ -42,9 +42,9 @@ def prepare(argv: list[str], called: Sequence[str] = ("ssm-jax", "prepare")) -> 
         ssm-jax prepare retrieval --from=PATH                    # official files
         ssm-jax prepare verify pathfinder                        # every byte
 
-    An interrupted preparation goes on where it was when the same command is given again. Generated
-    data are never put in the place of official ones: --source says which, and every result repeats
-    it. `ssm-jax prepare TASK --help` shows what can be chosen of a task.
+    The same command resumes an interrupted preparation. Generated data are never put in the place
+    of official ones: --source says which, and every result repeats it. `ssm-jax prepare TASK
+    --help` shows what can be chosen of a task.
     """
     words = [word for word in argv[:2] if not word.startswith("-")]
     if words and words[0] in CATALOG:

@@ -117,7 +117,7 @@ ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html"}
 
 
 def report(argv: list[str], called: Sequence[str] = ("ssm-jax", "report")) -> int:
-    """Print the table of the Long Range Arena: results of runs beside the published numbers.
+    """Print the table of the Long Range Arena: results of runs next to the published numbers.
 
         ssm-jax report runs/a runs/b                             # folders of runs, or one above
         ssm-jax report results/lra/*.json --out=lra.html         # copies of summary.json

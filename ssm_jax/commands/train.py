@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
-    """Train one experiment, or go on with it.
+    """Train one experiment, or resume it.
 
         ssm-jax train --config=lra/listops --workdir=runs/listops
         ssm-jax train --config=my/experiment.py:small --workdir=runs/a --config.model.alpha=3
 
-    The same command goes on where a run was stopped. It passes over damaged checkpoints, makes a
+    The same command resumes a run that was stopped. It passes over damaged checkpoints, makes a
     lost record again and tests a run with a damaged result again, each with a warning. If the best
     checkpoint is lost, it tests the next best, and the summary says so. It stops at a log or
     diagnostics that are not what the run has written, and at a log without checkpoints: give
-    --accept_log to go on with what there is, or --fresh to start anew; both keep the old files.
+    --accept_log to continue with what there is, or --fresh to start anew; both keep the old files.
     """
     from ssm_jax.training.logs import default_wandb
     from ssm_jax.training.workdir import Workdir
 
     fresh = "start anew: what is in --workdir moves to its subfolder old-1; give it once"
-    accept = "go on though log or diagnostics are lost or damaged; keep what is sound"
+    accept = "continue though log or diagnostics are lost or damaged; keep what is sound"
     flags = (
         cli.WORKDIR,
         cli.DATA_DIR,
@@ -82,9 +82,9 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
 
         ssm-jax sweep --config=ablation/image:reduced --folder=runs/ablation
 
-    The file defines sweep() beside get_config(): a list of {option: value}. Each cell and seed is a
-    run of its own in the folder; one that diverges or fails is marked and the next begins. The same
-    command goes on where it was stopped, and several such commands may share a folder. At the end
+    The file defines sweep() next to get_config(): a list of {option: value}. Each cell and seed is
+    a run of its own in the folder; one that diverges or fails is marked and the next begins. The
+    same command resumes a stopped sweep, and several commands may share a folder. At the end
     the folder has sweep.md, sweep.csv, sweep.json and, for one or two options, sweep.png.
     """
     flags = (

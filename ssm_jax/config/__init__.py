@@ -170,7 +170,7 @@ def smoke(cfg: ConfigDict) -> ConfigDict:
 
 
 def parse_arg(arg: str, **choices: tuple[str, ...]) -> dict[str, str]:
-    """The mini-argument behind a config's colon, `file.py:smoke` or `file.py:variant=s4d,smoke`.
+    """The argument after the colon of a config, `file.py:smoke` or `file.py:variant=s4d,smoke`.
 
     Args:
       arg: comma-separated words; a word is `name=value`, or a value that one option alone has.

@@ -177,7 +177,7 @@ def likeness(a: str, b: str) -> float:
 
 
 def print_config(cfg: ConfigDict) -> None:
-    """Print every option, sorted, one per line; behind a # the default where it differs."""
+    """Print every option, sorted, one per line, and after a # the default where it differs."""
     rows = config_lib.rows(cfg)
     for key, value in config_lib.flatten(cfg).items():
         default = rows[key].default
@@ -187,7 +187,7 @@ def print_config(cfg: ConfigDict) -> None:
 
 EXIT_CODES = """\
 Exit codes: 0 finished, 1 a run diverged or a checkpoint is damaged, 2 wrong input, 74 the storage
-failed or is full (what was saved is kept), 75 stopped on request (the same command goes on)."""
+failed or is full (what was saved is kept), 75 stopped on request (the same command resumes)."""
 
 
 def print_help(

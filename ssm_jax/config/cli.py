@@ -28,7 +28,7 @@ from ssm_jax.files import check_writable, local_path, os_fault, printable
 from ssm_jax.options import Option
 from ssm_jax.outside import one_line, ours
 
-WORKDIR = Flag("workdir", "folder of the run; the same command goes on where it stopped", kind=Path)
+WORKDIR = Flag("workdir", "folder of the run; the same command resumes it", kind=Path)
 USUAL_DATA_DIR = Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
 DATA_DIR = Flag("data_dir", "folder of prepared data", default=USUAL_DATA_DIR, kind=Path)
 FROM = Flag("from", "official files: an archive or a folder; sets data.source", kind=Path)

@@ -73,7 +73,7 @@ def read_config(spec: str) -> ConfigDict:
 
 
 def load_sweep(spec: str, cfg: ConfigDict, given: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The cells of the sweep that an experiment file defines beside get_config.
+    """The cells of the sweep that an experiment file defines next to get_config.
 
     A cell is a dict of dotted options and their values, such as {"model.alpha": 3.0,
     "model.beta.init": 0.5}; all cells set the same options. `sweep(arg)` gets what get_config gets
@@ -177,7 +177,7 @@ def _split(spec: str) -> tuple[str, str]:
     except ValueError as error:
         raise ValueError(f"--config={spec} does not fit: {error}.") from None
     parts = os.path.expanduser(spec).split(":")
-    for count in range(len(parts), 0, -1):  # the longest name that there is
+    for count in range(len(parts), 0, -1):  # the longest name of a file
         name = ":".join(parts[:count])
         if os.path.isfile(name):
             return name, ":".join(parts[count:])

@@ -40,7 +40,7 @@ class Task:
         minimized.
       eval_sums: (model, batch) -> sums in evaluation; they may hold more than those.
       metrics: what can choose the best checkpoint, and whether more or less of it is better; the
-        first stands beside the loss wherever a run is shown.
+        first is shown with the loss wherever a run is shown.
       predict: (model, batch) -> {"predicted": class, "loss": nats} of each example; None:
         the task has no classes.
       circular: the model convolves on a circle of L steps in closed form, without calling its
@@ -67,7 +67,7 @@ class Task:
 
     @property
     def headline(self) -> str:
-        """The metric that stands beside the loss."""
+        """The metric that is shown with the loss."""
         return next(iter(self.metrics))
 
 
