@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,18 +70,12 @@ class Pixels(NamedTuple):
 
 @dataclass(frozen=True)
 class Official:
-    """The official files; tests imitate them in small.
+    """The official files; tests imitate them in small."""
 
-    Attributes:
-      binary, python: the archives of the two versions.
-      rows: images in each of the six batches.
-      md5: of each batch of the Python version.
-    """
-
-    binary: RemoteFile = BINARY
+    binary: RemoteFile = BINARY  # the archives of the two versions
     python: RemoteFile = PYTHON
-    rows: int = 10_000
-    md5: Mapping[str, str] = field(default_factory=lambda: _MD5)
+    rows: int = 10_000  # images in each of the six batches
+    md5: Mapping[str, str] = field(default_factory=lambda: _MD5)  # of the batches, Python version
 
 
 OFFICIAL = Official()
@@ -122,17 +116,17 @@ def read(path: Path, official: Official = OFFICIAL) -> Pixels:
       FileNotFoundError: see `find`.
       ValueError: if what is there is not CIFAR-10.
     """
-    found = find(path)
-    archive = _known_archive(found.path, official) if found.is_archive else None
+    found, archive = find(path), None
+    if found.is_archive:
+        archive = _known_archive(found.path, official)
     binary = archive == official.binary if archive else found.stamp.startswith("files.bin")
     suffix = ".bin" if binary else ""
-    files = _in_archive(found.path) if archive else _in_folder(found.path, suffix)
+    # A record of the Python version is the longer one, by its file name and small change.
+    most = official.rows * (_COLOURS + 100) + 10_000
     digest = hashlib.sha256()
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with stage(f"reading {found.path}", len(_BATCHES), "batches") as advance:
-        for name, file in files:
-            # A record of the Python version is the longer one, by its file name and small change.
-            data = file.read(official.rows * (_COLOURS + 100) + 10_000)
+        for name, data in _files(found, suffix, most):
             digest.update(data)
             try:
                 batches[name] = _batch(data, official.rows, official.md5[name], binary)
@@ -141,21 +135,20 @@ def read(path: Path, official: Official = OFFICIAL) -> Pixels:
             advance(1)
     if missing := [name for name in _BATCHES if name not in batches]:
         raise FileNotFoundError(f"{missing[0]}{suffix} is not in the archive {found.path}.")
-    parts = zip(*(batches[name] for name in _BATCHES[:-1]), strict=True)
-    pixels, targets = (np.concatenate(part) for part in parts)
-    test_pixels, test_targets = batches[_BATCHES[-1]]
-    for what, classes in (("training", targets), ("test", test_targets)):
+    *train, test = (batches[name] for name in _BATCHES)
+    pixels, targets = map(np.concatenate, zip(*train, strict=True))
+    for what, classes in (("training", targets), ("test", test[1])):
         counts = np.bincount(classes, minlength=_CLASSES)
         if (counts != classes.size // _CLASSES).any():
             raise ValueError(
                 f"{found.path}: the classes of the {classes.size:,} {what} images have "
                 f"{', '.join(map(str, counts))} images, those of CIFAR-10 are of one size."
             )
-    detail = f"six batches of its {'binary' if binary else 'Python'} version, sha256 "
-    detail = f"CIFAR-10, {detail}{digest.hexdigest()}"
+    version = "binary" if binary else "Python"
+    detail = f"CIFAR-10, six batches of its {version} version, sha256 {digest.hexdigest()}"
     if archive:
         detail = f"official CIFAR-10, {archive.name}, sha256 {archive.sha256}"
-    return Pixels(pixels, targets, test_pixels, test_targets, detail)
+    return Pixels(pixels, targets, *test, detail)
 
 
 def read_tfds(path: Path, official: Official = OFFICIAL) -> Pixels:
@@ -180,8 +173,7 @@ def _known_archive(path: Path, official: Official) -> RemoteFile:
     """The official archive that a file is, whatever its name."""
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for {_WANTED}.")
-    sha256 = sha256_of(path)
-    binary, python = official.binary, official.python
+    sha256, binary, python = sha256_of(path), official.binary, official.python
     for archive in (binary, python):
         if sha256 == archive.sha256:
             return archive
@@ -191,20 +183,19 @@ def _known_archive(path: Path, official: Official) -> RemoteFile:
     )
 
 
-def _in_archive(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The batches in an archive whose sha256 is known, each with its name without suffix."""
-    with tarfile.open(path) as archive:
+def _files(found: Release, suffix: str, most: int) -> Iterator[tuple[str, bytes]]:
+    """The first bytes of the batches in a folder, or in an archive whose sha256 is known."""
+    if not found.is_archive:
+        for name in _BATCHES:
+            with open(found.path / f"{name}{suffix}", "rb") as file:
+                yield name, file.read(most)
+        return
+    with tarfile.open(found.path) as archive:
         for member in archive:
             name = PurePosixPath(member.name).name.removesuffix(".bin")
-            file = archive.extractfile(member) if member.isreg() else None
-            if name in _BATCHES and file is not None:
-                yield name, file
-
-
-def _in_folder(folder: Path, suffix: str) -> Iterator[tuple[str, IO[bytes]]]:
-    for name in _BATCHES:
-        with open(folder / f"{name}{suffix}", "rb") as file:
-            yield name, file
+            content = archive.extractfile(member) if member.isreg() else None
+            if name in _BATCHES and content is not None:
+                yield name, content.read(most)
 
 
 def _batch(data: bytes, rows: int, md5: str, binary: bool) -> tuple[np.ndarray, np.ndarray]:

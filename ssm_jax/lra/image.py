@@ -11,10 +11,10 @@ import gzip
 import hashlib
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,13 +36,9 @@ _SIDE = 28  # pixels
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(stand_in.Drawn):
-    """The options of the examples.
+    """The options of the examples."""
 
-    Attributes:
-      n_held_out: training images that are for validation: the last of a random order (seed 42, as
-        S4, whose 5,000 they are).
-    """
-
+    # The last of a random order (seed 42, as S4)
     n_held_out: int = setting(
         5_000, "training images for validation", Range(1, 49_999), source="S4: 5,000"
     )
@@ -52,23 +48,11 @@ class ImageOptions(stand_in.Drawn):
             raise ValueError(f"n_held_out={self.n_held_out} must be from 1 to 49,999.")
 
 
-@dataclass(frozen=True)
-class IdxFile:
+class IdxFile(NamedTuple):
     """An official file of Fashion-MNIST, unpacked: an array of uint8."""
 
     shape: tuple[int, ...]
     sha256: str
-
-    @property
-    def header(self) -> bytes:
-        """Two zeros, 8 for uint8, the number of axes, and every axis in 4 bytes."""
-        axes = b"".join(n.to_bytes(4, "big") for n in self.shape)
-        return bytes([0, 0, 8, len(self.shape)]) + axes
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return len(self.header) + math.prod(self.shape)
 
 
 # In the order of Pixels.
@@ -104,57 +88,53 @@ def read(
     """
     if pad_to < _SIDE:
         raise ValueError(f"pad_to={pad_to} is smaller than the images; use at least {_SIDE}.")
-    paths = [_find(folder, name) for name in official]
-    total = sum(file.size for file in official.values())
-    with stage(f"reading {folder}", total, "bytes") as advance:
-        train_images, train_targets, test_images, test_targets = (
-            _read_idx(path, file, advance)
-            for path, file in zip(paths, official.values(), strict=True)
-        )
     before = (pad_to - _SIDE) // 2
     margin = (before, pad_to - _SIDE - before)
-    train_pixels, test_pixels = (
-        np.pad(images, ((0, 0), margin, margin)).reshape(len(images), pad_to**2)
-        for images in (train_images, test_images)
-    )
+    arrays = []
+    with stage(f"reading {folder}", len(official), "files") as advance:
+        for name, file in official.items():
+            array = _read_idx(folder, name, file)
+            if array.ndim > 1:
+                array = np.pad(array, ((0, 0), margin, margin)).reshape(len(array), pad_to**2)
+            arrays.append(array)
+            advance(1)
     detail = f"official Fashion-MNIST{f', padded to {pad_to} x {pad_to}' * (pad_to > _SIDE)}"
     detail += f"; the training images have sha256 {next(iter(official.values())).sha256}"
-    return Pixels(train_pixels, train_targets, test_pixels, test_targets, detail)
+    return Pixels._make([*arrays, detail])
 
 
-def _find(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"neither {name} nor {name}.gz is in {folder}; run: apt-get install "
-        f"dataset-fashion-mnist (its files are in {DEBIAN_FOLDER}), or give the folder of "
-        "the four official files."
-    )
-
-
-def _read_idx(path: Path, file: IdxFile, advance: Callable[[int], None]) -> np.ndarray:
+def _read_idx(folder: Path, name: str, file: IdxFile) -> np.ndarray:
+    paths = (folder / name, folder / f"{name}.gz")
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"neither {name} nor {name}.gz is in {folder}; run: apt-get install "
+            f"dataset-fashion-mnist (its files are in {DEBIAN_FOLDER}), or give the folder of "
+            "the four official files."
+        )
+    # Two zeros, 8 for uint8, the number of axes, and every axis in 4 bytes
+    axes = b"".join(n.to_bytes(4, "big") for n in file.shape)
+    header = bytes([0, 0, 8, len(file.shape)]) + axes
+    size = len(header) + math.prod(file.shape)
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as content:
-            data = content.read(file.size + 1)  # whatever it may unpack to
+            data = content.read(size + 1)  # whatever it may unpack to
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file ({error}); get it again.") from None
-    header = file.header
     if not data.startswith(header):
         raise ValueError(
             f"{path} is not an IDX file of {' x '.join(map(str, file.shape))} bytes: it begins "
             f"with {data[: len(header)].hex()}, expected {header.hex()}."
         )
-    if len(data) != file.size:
-        got = f"more than {file.size:,}" if len(data) > file.size else f"{len(data):,}"
-        raise ValueError(f"{path} holds {got} bytes, expected {file.size:,}; get it again.")
+    if len(data) != size:
+        got = f"more than {size:,}" if len(data) > size else f"{len(data):,}"
+        raise ValueError(f"{path} holds {got} bytes, expected {size:,}; get it again.")
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256:
         raise ValueError(
             f"the content of {path} has sha256 {found}, that of Fashion-MNIST {file.sha256}; it is "
             "another data set, or damaged."
         )
-    advance(file.size)
     return np.frombuffer(data, np.uint8, offset=len(header)).reshape(file.shape)
 
 
@@ -172,20 +152,15 @@ def image(
       source: "official" (CIFAR-10 in gray, LRA's), "tfds" (the same, as TensorFlow Datasets has
         it), "fashion_mnist" (padded with black to 32 x 32), or "stand_in" (stripes in noise, for
         tests of the machinery).
-      paths: folders; its files are the archive or folder of the images.
       official_cifar, official_fashion: what the official files must be.
     """
-    parameters: dict[str, Any] = {"n_held_out": options.n_held_out}
-    if source == "stand_in":
-        parameters = options.identity()
     found: Release | None = None
     if source == "official" and paths.files is not None:
         found = cifar.find(paths.files)
     elif source == "tfds":
         found = paths.find_tfds("cifar10")
-    stamp: str | None = ""  # the content of Fashion-MNIST is known
-    if source in ("official", "tfds"):
-        stamp = None if found is None else found.stamp
+    # The content of Fashion-MNIST is known.
+    unknown = found is None and source in ("official", "tfds")
 
     def make(_: Path) -> Content:
         if source == "stand_in":
@@ -199,27 +174,24 @@ def image(
             parts = cifar.read_tfds(found_in_tfds(found, "cifar10").path, official_cifar)
         else:
             parts = read(paths.files or DEBIAN_FOLDER, pad_to=32, official=official_fashion)
-        return _content(parts, options.n_held_out)
+        # The training images in S4's random order, the last of them for validation
+        n, m = parts.train_targets.size, parts.test_targets.size
+        train, val = held_out(n, options.n_held_out, seed=42)
+        splits = {"train": train, "val": val, "test": np.arange(n, n + m, dtype=np.int64)}
+        images = Images(
+            np.concatenate([parts.train_pixels, parts.test_pixels]),
+            np.concatenate([parts.train_targets, parts.test_targets]),
+        )
+        return Content(images, splits, parts.detail, {}, (), N_CLASSES)
 
+    drawn = source == "stand_in"
     return Recipe(
         task=TASK,
         source=source,
-        parameters=parameters,
-        stamp=stamp,
+        parameters=options.identity() if drawn else {"n_held_out": options.n_held_out},
+        stamp=found.stamp if found else None if unknown else "",
         make=make,
-        at_once=source == "stand_in" or paths.files is not None or found is not None,
+        at_once=drawn or paths.files is not None or found is not None,
         download=f"archive {official_cifar.binary.size}" if source == "official" else None,
         command=command(TASK, source, paths, options),
     )
-
-
-def _content(parts: Pixels, n_held_out: int) -> Content:
-    """The training images in S4's random order, the last of them for validation."""
-    n, m = parts.train_targets.size, parts.test_targets.size
-    train, val = held_out(n, n_held_out, seed=42)
-    images = Images(
-        np.concatenate([parts.train_pixels, parts.test_pixels]),
-        np.concatenate([parts.train_targets, parts.test_targets]),
-    )
-    splits = {"train": train, "val": val, "test": np.arange(n, n + m, dtype=np.int64)}
-    return Content(images, splits, parts.detail, {}, (), N_CLASSES)

@@ -72,10 +72,8 @@ def evaluate(tokens: bytes) -> int:
 def encode(source: bytes) -> bytes:
     """Ids of an expression as the official files write it, `( ( ( [MAX 3 ) 1 ) ] )`.
 
-    The round brackets only pair an operator with its operands and are dropped.
-
-    Raises:
-      ValueError: if a token is not one of TOKENS.
+    The round brackets only pair an operator with its operands and are dropped. A token that is not
+    one of TOKENS is a ValueError.
     """
     try:
         return bytes([_IDS[token] for token in source.translate(None, b"()").split()])
@@ -101,14 +99,7 @@ _FAMILY = 1  # of the random streams, so that they share no number with the load
 
 @dataclass(frozen=True)
 class Spec(Sharded):
-    """A specification of expressions. Lengths are in tokens, without the end-of-sequence token.
-
-    Attributes:
-      seed: of all random numbers, 0..2**63-1.
-      n_train, n_val, n_test: distinct expressions in each split, >= 1.
-      shorter_than, longer_than: bounds on the length of an expression.
-      max_depth: levels of the tree, the digits of the last level included; >= 2.
-      max_args: operands of one operator, 2..99.
+    """A specification of distinct expressions. Lengths are without the end-of-sequence token.
 
     Raises:
       ValueError: for values out of range, or bounds that no expression meets.
@@ -117,7 +108,7 @@ class Spec(Sharded):
     title = "ListOps"
     compress = False
 
-    seed: int = 0
+    seed: int = 0  # of all random numbers, 0..2**63-1
     n_train: int = 96_000
     n_val: int = 2_000
     n_test: int = 2_000
@@ -125,6 +116,7 @@ class Spec(Sharded):
         2_000, "expressions kept are strictly shorter", unit="tokens", source="LRA: 2,000"
     )
     longer_than: int = setting(500, "... and longer", COUNT, unit="tokens", source="LRA: 500")
+    # Levels of the tree, the digits of the last level included
     max_depth: int = setting(10, "nesting", Range(2, 10), source="LRA: 10")
     max_args: int = setting(10, "operands of one operator", Range(2, 10), source="LRA: 10")
 
@@ -149,19 +141,17 @@ class Spec(Sharded):
 
     def sizes(self) -> dict[str, int]:
         """Expressions in each split."""
-        return dict(zip(SPLITS, (self.n_train, self.n_val, self.n_test), strict=True))
+        return {split: getattr(self, f"n_{split}") for split in SPLITS}
 
     def rows(self, shard: int) -> int:
         return SHARD_ROWS
 
     def arrays(self, shard: int) -> Arrays:
-        rows = generate_shard(self, shard)
-        return {"tokens": rows.tokens, "offsets": rows.offsets, "targets": rows.targets}
+        return dict(vars(generate_shard(self, shard)))
 
     def check(self, shard: int, arrays: Arrays) -> None:
-        rows = Ragged(arrays["tokens"], arrays["offsets"], arrays["targets"])
-        if len(rows) != self.rows(shard):
-            raise ValueError(f"shard {shard} has {len(rows)} expressions, not {self.rows(shard)}.")
+        if len(rows := Ragged(**arrays)) != SHARD_ROWS:
+            raise ValueError(f"shard {shard} has {len(rows)} expressions, not {SHARD_ROWS}.")
 
 
 class _Draws:
@@ -176,22 +166,23 @@ class _Draws:
     def __init__(self, spec: Spec, shard: int) -> None:
         self.reach = spec.shorter_than + 1  # no tree takes more numbers than that
         self.size = max(1 << 16, 32 * self.reach)
-        self._arities = spec.max_args - 1
+        self._arities = np.uint64(spec.max_args - 1)
         self._bits = philox(spec.seed, shard, _FAMILY)
         self.refill()
 
     def refill(self) -> None:
+        def scaled(words: np.ndarray, n: int | np.uint64) -> np.ndarray:  # to 0..n - 1
+            return (words * np.uint64(n)) >> np.uint64(32)
+
         words = self._bits.random_raw(self.size)
         low, high = words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)
         is_operator = high < np.uint64(1 << 30)  # probability 1/4
-        digit = DIGIT + ((low * np.uint64(10)) >> np.uint64(32))
-        form = (low * np.uint64(4 * self._arities)) >> np.uint64(32)
-        kind, arity = np.divmod(form, np.uint64(self._arities))
-        self.nodes = np.where(is_operator, np.uint64(MAX) + kind, digit).astype(np.uint8).tobytes()
+        kind, arity = np.divmod(scaled(low, 4 * self._arities), self._arities)
+        nodes = np.where(is_operator, np.uint64(MAX) + kind, DIGIT + scaled(low, 10))
+        self.nodes = nodes.astype(np.uint8).tobytes()
         self.arity = (arity + np.uint64(2)).astype(np.uint8).tobytes()
         self.operators = [*np.flatnonzero(is_operator).tolist(), self.size]
-        words = self._bits.random_raw(self.size) >> np.uint64(32)
-        leaves = np.uint64(DIGIT) + ((words * np.uint64(10)) >> np.uint64(32))
+        leaves = DIGIT + scaled(self._bits.random_raw(self.size) >> np.uint64(32), 10)
         self.leaves = leaves.astype(np.uint8).tobytes()
         self.node = self.operator = self.leaf = 0  # the next unread of nodes, operators, leaves
 
@@ -228,7 +219,7 @@ def _grow(draws: _Draws, shorter_than: int, max_depth: int) -> tuple[bytes, int]
     tokens.append(operator)
     i, p, depth = i + 1, p + 1, 2  # `depth` of the operands being drawn
     result = None
-    while length < shorter_than:
+    while length < shorter_than and not result:
         # A run of digits is one step: 0.36 ms for each kept expression, 1.9 ms node by node.
         if depth == max_depth:
             digits = draws.leaves[draws.leaf : draws.leaf + missing]
@@ -255,8 +246,6 @@ def _grow(draws: _Draws, shorter_than: int, max_depth: int) -> tuple[bytes, int]
             operator, args, missing = above.pop()
             args.append(value)
             depth -= 1
-        if result:
-            break
     draws.node, draws.operator = i, p
     return result
 
@@ -270,18 +259,16 @@ def generate_shard(spec: Spec, shard: int) -> Ragged:
     draws = _Draws(spec, shard)
     rows: list[tuple[bytes, int]] = []
     budget = _MAX_TREES_PER_ROW * SHARD_ROWS
-    while len(rows) < SHARD_ROWS:
+    for _ in range(budget):
         tree = _grow(draws, spec.shorter_than, spec.max_depth)
         if tree and spec.longer_than < len(tree[0]) < spec.shorter_than:
             rows.append(tree)
-        budget -= 1
-        if not budget:
-            raise ValueError(
-                f"only {len(rows)} of {_MAX_TREES_PER_ROW * SHARD_ROWS:,} random ListOps trees "
-                f"have more than {spec.longer_than} and fewer than {spec.shorter_than} tokens; "
-                "widen the bounds."
-            )
-    return Ragged.from_rows(rows)
+            if len(rows) == SHARD_ROWS:
+                return Ragged.from_rows(rows)
+    raise ValueError(
+        f"only {len(rows)} of {budget:,} random ListOps trees have more than {spec.longer_than} "
+        f"and fewer than {spec.shorter_than} tokens; widen the bounds."
+    )
 
 
 def generate(
@@ -290,12 +277,7 @@ def generate(
     """The distinct ListOps expressions of every split, in the order of generation.
 
     Shards are taken in the order of their numbers and an expression that has been seen is dropped,
-    so the result depends on `spec` alone, not on the workers nor on interruptions.
-
-    Args:
-      folder: where finished shards are and new ones go; made if missing.
-      workers: processes, >= 1.
-      advance: called with the number of expressions of each shard that exists.
+    so the result depends on `spec` alone; see `shards.fill` for the other arguments.
 
     Raises:
       ValueError: if there are not enough distinct expressions.

@@ -16,10 +16,9 @@ import hashlib
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -48,18 +47,10 @@ _MOST_LISTED = 1_000_000  # images in all metadata
 
 @dataclasses.dataclass(frozen=True)
 class PathfinderOptions:
-    """The options of the examples.
+    """The options of the examples."""
 
-    Attributes:
-      seed: of the generator, 0..2**63-1.
-      n_train, n_val, n_test: images to generate; the official files are split 8 : 1 : 1.
-      upstream: generate with the border behaviour of the original program, which is part of the
-        published task's clutter.
-      allow_mismatch: accept official files that are not 200,000 images; the split is then another.
-    """
-
-    seed: int = 0
-    n_train: int = 160_000
+    seed: int = 0  # of the generator, 0..2**63-1
+    n_train: int = 160_000  # generated; the official files are split 8 : 1 : 1
     n_val: int = 20_000
     n_test: int = 20_000
     upstream: bool = setting(True, "generate with the original's border behaviour")
@@ -69,11 +60,6 @@ class PathfinderOptions:
         for name in ("n_train", "n_val", "n_test"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-
-
-class _File(NamedTuple):
-    where: str  # it is, for messages
-    data: bytes
 
 
 def find_release(path: Path, size: int) -> Release:
@@ -115,9 +101,9 @@ def read_release(
             f"pathfinder{size}/{LEVEL}/metadata is not in {release.path}; get the release again."
         )
     listed, sha256 = _listed([file for _, file in sorted(metadata.items())])
-    present = [name for name in listed if name in images and images[name].data]
+    present = [name for name in listed if name in images and images[name][1]]
     notes: dict[str, Any] = {
-        "empty": sum(name in images and not images[name].data for name in listed),
+        "empty": sum(name in images and not images[name][1] for name in listed),
         "missing": sum(name not in images for name in listed),
         "unlisted": sum(name not in listed for name in images),
         "sha256": sha256,
@@ -131,15 +117,30 @@ def read_release(
     counts = [f"{notes[k]:,} {k}" for k in ("empty", "missing", "unlisted") if notes[k]]
     if counts:
         print(f"{shown(release.path)}: skipped {' and '.join(counts)} images", file=sys.stderr)
-    shape = len(present), size * size
+
+    def decode(name: str) -> np.ndarray:
+        where, data = images[name]
+        try:
+            pixels = np.asarray(decoded(data, "PNG", "L", (size, size)))
+        except ValueError as error:
+            raise ValueError(f"{where} {error}; get the release again.") from None
+        advance(1)
+        return pixels.ravel()
+
     with stage(f"decoding pathfinder{size}", len(present), "images") as advance:
-        blocks = _decoded([images[name] for name in present], size, advance)
+        blocks = (
+            np.array([decode(name) for name in present[start : start + _BLOCK]])
+            for start in range(0, len(present), _BLOCK)
+        )
         if folder is None:
             pixels = np.concatenate([np.empty((0, size * size), np.uint8), *blocks])
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            pixels = write_mapped(folder / "pixels.npy", shape, blocks)
+            pixels = write_mapped(folder / "pixels.npy", (len(present), size * size), blocks)
     return pixels, np.array([listed[name] for name in present], np.uint8), notes
+
+
+_File = tuple[str, bytes]  # where it is, for messages, and its content
 
 
 def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int, _File]]:
@@ -157,9 +158,9 @@ def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int
     with closing(releases.members(release, wanted, f"reading {release.path}", LIMITS)) as files:
         for name, where, file in files:
             if name.startswith("imgs/"):
-                images[name] = _File(where, file.read())
+                images[name] = where, file.read()
             else:
-                metadata[int(Path(name).stem)] = _File(where, file.read())
+                metadata[int(Path(name).stem)] = where, file.read()
     return images, metadata
 
 
@@ -190,76 +191,50 @@ def _listed(metadata: list[_File]) -> tuple[dict[str, int], str]:
     return labels, digest.hexdigest()
 
 
-def _decoded(
-    images: list[_File], size: int, advance: Callable[[int], None]
-) -> Iterator[np.ndarray]:
-    """The pixels of the images, a block at a time, (n, size * size) uint8."""
-    for start in range(0, len(images), _BLOCK):
-        block = np.array([_pixels(file, size) for file in images[start : start + _BLOCK]])
-        yield block.reshape(-1, size * size)
-        advance(len(block))
-
-
-def _pixels(file: _File, size: int) -> np.ndarray:
-    try:
-        return np.asarray(decoded(file.data, "PNG", "L", (size, size)))
-    except ValueError as error:
-        raise ValueError(f"{file.where} {error}; get the release again.") from None
-
-
 def _recipe(task: str, options: PathfinderOptions, source: str, paths: DataPaths) -> Recipe:
-    """The recipe of Pathfinder or Path-X.
-
-    Args:
-      task: a key of SIZES.
-      source: "generated", or "official" (the LRA release).
-      paths: folders and processes; its files are the release, an archive or a folder above
-        pathfinder32 or pathfinder128.
-    """
+    """The recipe of Pathfinder or Path-X, "generated" or "official" (the LRA release)."""
     size, official = SIZES[task], source == "official"
     release = find_release(paths.files, size) if official and paths.files is not None else None
     counts = (options.n_train, options.n_val, options.n_test)
     parameters: dict[str, Any] = {"size": size}
     if not official:
-        parameters |= {
-            "counts": counts,
-            "seed": options.seed,
-            "upstream": options.upstream,
-            "generator": GENERATOR_VERSION,
-        }
+        parameters |= {"counts": counts, "seed": options.seed, "upstream": options.upstream}
+        parameters["generator"] = GENERATOR_VERSION
     elif options.allow_mismatch:
         parameters["allow_mismatch"] = True
 
-    def make(work: Path) -> Content:
-        if not official:
-            spec = Spec(options.seed, sum(counts), size, options.upstream)
-            with stage(f"generating {task}", spec.n_images, "images") as advance:
-                pixels, targets = generate_images(
-                    spec, work / "shards", workers=paths.workers, advance=advance
-                )
-            detail = (
-                f"generated by the Pathfinder procedure, {size} x {size}, seed {options.seed}, "
-                f"generator v{GENERATOR_VERSION}"
-                + ("" if options.upstream else ", without the original's border behaviour")
-            )
-            return Content(Images(pixels, targets), _split(counts), detail, {}, (), N_CLASSES)
+    def content(images: Images, sizes: tuple, detail: str, notes: dict[str, Any]) -> Content:
+        order = torch_randperm(len(images), 42)  # S4's random order, cut in three
+        parts = np.split(order, np.cumsum(sizes)[:-1])
+        splits = dict(zip(SPLITS, parts, strict=True))
+        return Content(images, splits, detail, notes, (), N_CLASSES)
+
+    def generate(work: Path) -> Content:
+        spec = Spec(options.seed, sum(counts), size, options.upstream)
+        with stage(f"generating {task}", spec.n_images, "images") as advance:
+            images = generate_images(spec, work / "shards", workers=paths.workers, advance=advance)
+        detail = f"generated by the Pathfinder procedure, {size} x {size}, seed {options.seed}, "
+        detail += f"generator v{GENERATOR_VERSION}"
+        detail += "" if options.upstream else ", without the original's border behaviour"
+        return content(Images(*images), counts, detail, {})
+
+    def read(work: Path) -> Content:
         if release is None:
             what = f"the LRA release, an archive or a folder above pathfinder{size}"
             raise files_missing(task, what)
         allow = options.allow_mismatch
         pixels, targets, notes = read_release(release, size, allow_mismatch=allow, folder=work)
         n = targets.size
-        train = n * 8 // 10
         detail = f"official LRA release, read from {shown(release.path.name)}; {n:,} images"
-        splits = _split((train, n // 10, n - train - n // 10))
-        return Content(Images(pixels, targets), splits, detail, notes, (), N_CLASSES)
+        sizes = (n * 8 // 10, n // 10, n - n * 8 // 10 - n // 10)
+        return content(Images(pixels, targets), sizes, detail, notes)
 
     return Recipe(
         task=task,
         source=source,
         parameters=parameters,
         stamp=release.stamp if release else None if official else "",
-        make=make,
+        make=read if official else generate,
         at_once=not official or release is not None,
         command=command(task, source, paths, options),
     )
@@ -267,9 +242,3 @@ def _recipe(task: str, options: PathfinderOptions, source: str, paths: DataPaths
 
 pathfinder = functools.partial(_recipe, "pathfinder")
 pathx = functools.partial(_recipe, "pathx")
-
-
-def _split(counts: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """S4's split: a random order (seed 42) cut in three."""
-    order = torch_randperm(sum(counts), 42)
-    return dict(zip(SPLITS, np.split(order, np.cumsum(counts)[:-1]), strict=True))

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from ssm_jax.data import release as releases
 from ssm_jax.data.archive import Limits, shown
-from ssm_jax.data.examples import SPECIALS, Content, Pairs, Ragged, consecutive
+from ssm_jax.data.examples import SPECIALS, Content, Pairs, consecutive
 from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
 from ssm_jax.data.release import Release, tables, wrong_rows
 from ssm_jax.lra import stand_in
@@ -43,83 +43,45 @@ _MOST_TEXT = 1 << 32  # characters kept
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(stand_in.Drawn):
-    """The options of the examples.
+    """The options of the examples."""
 
-    Attributes:
-      max_length: steps of one document with the end of sequence; documents are cut to fit.
-    """
-
-    max_length: int = 4_000
+    max_length: int = 4_000  # steps of one document with its end of sequence; it is cut to fit
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
             raise ValueError(f"max_length={self.max_length} must be at least 2.")
 
 
-@dataclass(frozen=True)
-class PaperPairs:
-    """The rows of a split: int32 numbers of both documents; uint8 1 where one cites the other."""
+class PaperPairs(NamedTuple):
+    """The rows of a split."""
 
-    first: np.ndarray
+    first: np.ndarray  # int32 numbers of documents
     second: np.ndarray
-    targets: np.ndarray
+    targets: np.ndarray  # uint8, 1 where one cites the other
 
 
 @dataclass(frozen=True)
 class Papers:
-    """The task as the release has it.
+    """The task as the release has it."""
 
-    Attributes:
-      documents: the different texts of all splits, in the order in which train, val and test name
-        them first. One paper has several if its text is not the same in all rows.
-      splits: "train", "val" and "test".
-      quoting: whether a field that begins with a double quote ends with one, and holds tabs and
-        lines between; else quotes are characters as others are.
-      varying_papers: number of paper ids with more than one text.
-      sha256: of each file, by its name.
-    """
-
+    # The different texts of all splits, in the order in which train, val and test name them first.
+    # One paper has several if its text is not the same in all rows.
     documents: list[str]
     splits: dict[str, PaperPairs]
-    quoting: bool
-    varying_papers: int
-    sha256: dict[str, str]
+    # Whether a field that begins with a double quote ends with one, and holds tabs and lines
+    # between; else quotes are characters as others are.
+    quoting: bool = False
+    varying_papers: int = 0  # paper ids with more than one text
+    sha256: Mapping[str, str] | None = None  # of each file, by its name
 
     def occurrences(self, split: str) -> np.ndarray:
         """The number of times that each document is in a split, the weights for counting."""
-        pairs = self.splits[split]
-        both = np.concatenate([pairs.first, pairs.second])
+        both = np.concatenate(self.splits[split][:2])
         return np.bincount(both, minlength=len(self.documents))
 
 
 class _MisreadError(ValueError):
     """The file does not read as it should with this quoting; perhaps with the other."""
-
-
-class _Documents:
-    """Numbers for texts; the texts are compared, so two never share a number."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._size = 0
-        self._numbers: dict[str, list[int]] = {}
-
-    def number(self, paper: str, text: str) -> int:
-        numbers = self._numbers.setdefault(paper, [])
-        for number in numbers:
-            if self.texts[number] == text:
-                return number
-        numbers.append(len(self.texts))
-        self.texts.append(text)
-        self._size += len(text) + 100  # of an empty one, too
-        if self._size > _MOST_TEXT:
-            raise ValueError(
-                f"the papers have more than {_MOST_TEXT:,} characters; get the release again."
-            )
-        return numbers[-1]
-
-    def varying(self) -> int:
-        return sum(len(numbers) > 1 for numbers in self._numbers.values())
 
 
 def find_release(path: Path) -> Release:
@@ -148,8 +110,27 @@ def read_release(release: Release, *, expected_rows: Mapping[str, int] = OFFICIA
 
 
 def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) -> Papers:
-    documents = _Documents()
-    found: dict[str, PaperPairs] = {}
+    texts: list[str] = []
+    known: dict[str, list[int]] = {}  # the numbers of a paper's texts
+    size = 0
+
+    def number(paper: str, text: str) -> int:
+        """The number of a text; the texts are compared, so two never share one."""
+        nonlocal size
+        numbers = known.setdefault(paper, [])
+        for found in numbers:
+            if texts[found] == text:
+                return found
+        numbers.append(len(texts))
+        texts.append(text)
+        size += len(text) + 100  # of an empty one, too
+        if size > _MOST_TEXT:
+            raise ValueError(
+                f"the papers have more than {_MOST_TEXT:,} characters; get the release again."
+            )
+        return numbers[-1]
+
+    splits: dict[str, PaperPairs] = {}
     hashes: dict[str, str] = {}
     title = f"reading {release.path}" + " with quoting on" * quoting
     with closing(tables(release, FOLDER, _FILES, title, LIMITS)) as files:
@@ -158,25 +139,23 @@ def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) 
             most = 2 * expected + 100  # more are not even counted
             lines = _lines(file, where, digest.update)
             rows = _quoted(lines, where) if quoting else _plain(lines)
-            found[split] = pairs = _parse(itertools.islice(rows, most), where, documents)
+            splits[split] = pairs = _parse(itertools.islice(rows, most), where, number)
             hashes[split] = digest.hexdigest()
             if pairs.targets.size != expected:
                 raise _MisreadError(wrong_rows(where, pairs.targets.size, expected, most))
-    texts, splits = _renumber(documents.texts, {s: found[s] for s in OFFICIAL_ROWS})
-    sha256 = {_FILES[split]: hashes[split] for split in OFFICIAL_ROWS}
-    return Papers(texts, splits, quoting, documents.varying(), sha256)
-
-
-def _renumber(
-    texts: list[str], splits: Mapping[str, PaperPairs]
-) -> tuple[list[str], dict[str, PaperPairs]]:
-    """Number the documents as the splits name them, in whatever order the files were read."""
-    named = [np.stack([pairs.first, pairs.second], axis=1).ravel() for pairs in splits.values()]
+    # Number the documents as the splits name them, in whatever order the files were read.
+    splits = {split: splits[split] for split in OFFICIAL_ROWS}
+    named = [np.stack(pairs[:2], axis=1).ravel() for pairs in splits.values()]
     order = np.argsort(np.unique(np.concatenate(named), return_index=True)[1])  # old by new
     new = np.empty(len(texts), np.int32)
     new[order] = np.arange(len(texts), dtype=np.int32)
-    renumbered = {s: PaperPairs(new[p.first], new[p.second], p.targets) for s, p in splits.items()}
-    return [texts[old] for old in order], renumbered
+    return Papers(
+        documents=[texts[old] for old in order],
+        splits={s: PaperPairs(new[p.first], new[p.second], p.targets) for s, p in splits.items()},
+        quoting=quoting,
+        varying_papers=sum(len(numbers) > 1 for numbers in known.values()),
+        sha256={_FILES[split]: hashes[split] for split in OFFICIAL_ROWS},
+    )
 
 
 def _lines(file: IO[bytes], where: str, update: Callable[[bytes], None]) -> Iterator[str]:
@@ -193,22 +172,24 @@ def _lines(file: IO[bytes], where: str, update: Callable[[bytes], None]) -> Iter
             raise ValueError(f"{where} line {number} is not UTF-8 ({error}).") from None
 
 
-def _parse(rows: Iterator[tuple[int, list[str]]], where: str, documents: _Documents) -> PaperPairs:
+def _parse(
+    rows: Iterator[tuple[int, list[str]]], where: str, number: Callable[[str, str], int]
+) -> PaperPairs:
     first, second, targets = array("i"), array("i"), bytearray()
-    for number, fields in rows:
+    for line, fields in rows:
         if len(fields) != 5:
             raise _MisreadError(
-                f"{where} line {number} has {len(fields)} columns instead of the 5 label, id, id, "
+                f"{where} line {line} has {len(fields)} columns instead of the 5 label, id, id, "
                 "text, text"
             )
         label, id_1, id_2, text_1, text_2 = fields
         if label not in _LABELS:
             raise _MisreadError(
-                f"{where} line {number} has the label {label[:20]!r} instead of 0.0 or 1.0"
+                f"{where} line {line} has the label {label[:20]!r} instead of 0.0 or 1.0"
             )
         targets.append(_LABELS[label])
-        first.append(documents.number(id_1, text_1))
-        second.append(documents.number(id_2, text_2))
+        first.append(number(id_1, text_1))
+        second.append(number(id_2, text_2))
     return PaperPairs(
         np.array(first, np.int32), np.array(second, np.int32), np.frombuffer(targets, np.uint8)
     )
@@ -220,7 +201,7 @@ def _plain(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _quoted(lines: Iterator[str], where: str) -> Iterator[tuple[int, list[str]]]:
-    row = 0  # bytes so far
+    row = 0  # characters so far
 
     def bounded() -> Iterator[str]:
         nonlocal row
@@ -250,14 +231,8 @@ def retrieval(
     *,
     expected_rows: Mapping[str, int] = OFFICIAL_ROWS,
 ) -> Recipe:
-    """The recipe of Retrieval.
-
-    Args:
-      source: "official" (the LRA release), or "stand_in" (documents drawn at random on two topics,
-        for tests of the machinery).
-      paths: folders; its files are the release, an archive or a folder above tsv_data.
-      expected_rows: of the official files.
-    """
+    """The recipe of Retrieval, "official" (the LRA release) or "stand_in" (random documents on two
+    topics, for tests of the machinery)."""
     drawn = source == "stand_in"
     parameters: dict[str, Any] = {"max_length": options.max_length}
     if drawn:
@@ -267,10 +242,9 @@ def retrieval(
     def make(_: Path) -> Content:
         if drawn:
             documents, rows = stand_in.papers(options.counts, options.seed, options.max_length)
-            pairs = {split: PaperPairs(*row) for split, row in rows.items()}
-            papers = Papers(documents, pairs, quoting=False, varying_papers=0, sha256={})
+            papers = Papers(documents, {split: PaperPairs(*row) for split, row in rows.items()})
             detail = f"STAND-IN of random documents, seed {options.seed}; not AAN"
-            return _content(options, papers, detail, {})
+            return _content(options, papers, detail)
         if release is None:
             raise files_missing(TASK, f"the LRA release, an archive or a folder above {FOLDER}")
         papers = read_release(release, expected_rows=expected_rows)
@@ -279,7 +253,7 @@ def retrieval(
             f"official LRA release, read from {shown(release.path.name)} {quoted} quoting; "
             f"{len(papers.documents):,} texts, {papers.varying_papers:,} papers have several"
         )
-        return _content(options, papers, detail, {"read": papers.sha256})
+        return _content(options, papers, detail)
 
     return Recipe(
         task=TASK,
@@ -292,9 +266,7 @@ def retrieval(
     )
 
 
-def _content(
-    options: RetrievalOptions, papers: Papers, detail: str, facts: Mapping[str, object]
-) -> Content:
+def _content(options: RetrievalOptions, papers: Papers, detail: str) -> Content:
     """The papers as tokens, in the characters of the training pairs."""
     vocabulary = Vocabulary.of_characters(
         papers.documents,
@@ -302,9 +274,9 @@ def _content(
         max_length=options.max_length,
         weights=papers.occurrences("train"),
     )
-    encoded = ((vocabulary.encode(text), 0) for text in papers.documents)
-    documents = Ragged.from_rows(encoded, vocabulary.dtype)
-    parts = zip(*((p.first, p.second, p.targets) for p in papers.splits.values()), strict=True)
-    examples = Pairs(documents.tokens, documents.offsets, *map(np.concatenate, parts))
+    documents = vocabulary.encode_all((text, 0) for text in papers.documents)
+    parts = map(np.concatenate, zip(*papers.splits.values(), strict=True))
+    examples = Pairs(documents.tokens, documents.offsets, *parts)
     splits = consecutive({split: p.targets.size for split, p in papers.splits.items()})
+    facts = {} if papers.sha256 is None else {"read": papers.sha256}
     return Content(examples, splits, detail, facts, (*SPECIALS, *vocabulary.tokens), N_CLASSES)

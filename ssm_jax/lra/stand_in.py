@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data.draws import philox
-from ssm_jax.data.examples import Images, consecutive
+from ssm_jax.data.examples import SPLITS, Images, consecutive
 
 VERSION = 1  # raise it whenever the same arguments would give other data
 _WORDS = ("good", "bad")  # the mark of class 1 and of class 0
@@ -22,22 +22,17 @@ _SIDE = 32  # pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """Options of a task that are read for its stand-in alone.
+    """Options of a task that are read for its stand-in alone."""
 
-    Attributes:
-      seed: of all random numbers, >= 0.
-      n_train, n_val, n_test: examples, >= 1.
-    """
-
-    seed: int = 0
-    n_train: int = 400
+    seed: int = 0  # of all random numbers, >= 0
+    n_train: int = 400  # examples, >= 1
     n_val: int = 100
     n_test: int = 100
 
     @property
     def counts(self) -> dict[str, int]:
         """Examples by split."""
-        return {"train": self.n_train, "val": self.n_val, "test": self.n_test}
+        return {split: getattr(self, f"n_{split}") for split in SPLITS}
 
     def identity(self) -> dict[str, Any]:
         """The parameters of a stand-in, besides the other options."""

