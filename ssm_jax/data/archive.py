@@ -6,14 +6,16 @@ are at most; what has more is refused before it is read.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
+import itertools
 import lzma
 import struct
 import tarfile
 import zlib
 from bz2 import BZ2File
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,45 +37,34 @@ GET_AGAIN = "get the release again."
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest release that a reader takes.
+    """The largest release that a reader takes."""
 
-    Attributes:
-      members: of its archive, those of other data sets included.
-      files: that are wanted.
-      largest: bytes of one of them.
-      wanted: bytes of all of them.
-      unpacked: bytes of all members of the archive.
-    """
-
-    members: int = 4_000_000
-    files: int = 1_000_000
-    largest: int = 1 << 30
-    wanted: int = 1 << 34
-    unpacked: int = 1 << 37
+    members: int = 4_000_000  # of its archive, those of other data sets included
+    files: int = 1_000_000  # that are wanted
+    largest: int = 1 << 30  # bytes of one of them
+    wanted: int = 1 << 34  # bytes of all of them
+    unpacked: int = 1 << 37  # bytes of all members of the archive
 
 
-class Counted:
-    """Compares the wanted files of a release with its limits, one after the other."""
+def counted(limits: Limits) -> Callable[[str, int], None]:
+    """A function of where a wanted file is and its bytes: a ValueError if it is beyond a limit."""
+    files = total = 0
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._files = self._bytes = 0
-
-    def add(self, where: str, size: int) -> None:
-        """Raise a ValueError if the file is too large, or one too many."""
-        limits = self._limits
+    def add(where: str, size: int) -> None:
+        nonlocal files, total
         if not 0 <= size <= limits.largest:
             raise ValueError(
                 f"{where} has {size:,} bytes, such a file has at most {limits.largest:,}; "
                 f"{GET_AGAIN}"
             )
-        self._files += 1
-        self._bytes += size
-        if self._files > limits.files or self._bytes > limits.wanted:
+        files, total = files + 1, total + size
+        if files > limits.files or total > limits.wanted:
             raise ValueError(
-                f"with {where} there are {self._files:,} such files of {self._bytes:,} bytes, the "
+                f"with {where} there are {files:,} such files of {total:,} bytes, the "
                 f"release has at most {limits.files:,} of {limits.wanted:,}; {GET_AGAIN}"
             )
+
+    return add
 
 
 def shown(name: object) -> str:
@@ -122,11 +113,7 @@ class _Xz(io.RawIOBase):
 
 
 class _Stream:
-    """The file that `tarfile.TarFile` reads: an archive unpacked on the way, only forwards.
-
-    Attributes:
-      headers: bytes that the headers of a member may still have; None: its content is read.
-    """
+    """The file that `tarfile.TarFile` reads: an archive unpacked on the way, only forwards."""
 
     def __init__(self, raw: IO[bytes], size: int, limits: Limits) -> None:
         head = raw.read(6)
@@ -141,7 +128,7 @@ class _Stream:
         self._plain = self._file is raw
         self._most = min(limits.unpacked, max(_RATIO * size, _ALWAYS))
         self._at = 0
-        self.headers: int | None = _HEADERS
+        self.headers: int | None = _HEADERS  # bytes that they may still have; None: in a content
 
     def read(self, n: int) -> bytes:
         if self.headers is not None:
@@ -161,7 +148,7 @@ class _Stream:
         return self._at
 
     def seek(self, to: int) -> int:
-        """Go on to a byte of the unpacked archive, or to its end."""
+        """Read up to a byte of the unpacked archive, or to its end."""
         if to < self._at:
             raise tarfile.StreamError("a member begins before the end of the one before it")
         if self._plain:
@@ -174,51 +161,36 @@ class _Stream:
         return self._at
 
 
-class Tar:
-    """A tar archive, plain or packed by gzip, bzip2 or xz, whose members come one by one.
+def tar_members(
+    raw: IO[bytes], path: Path, limits: Limits
+) -> Iterator[tuple[tarfile.TarInfo, Callable[[], IO[bytes] | None] | None]]:
+    """The members of an archive, plain or packed by gzip, bzip2 or xz, one after the other.
 
-    Whatever is damaged, or larger than its limits, is a ValueError.
+    Each comes with what opens it, None if it is no regular file. Whatever is damaged, or larger
+    than its limits, is a ValueError.
     """
-
-    def __init__(self, raw: IO[bytes], path: Path, limits: Limits) -> None:
-        self._path, self._limits = path, limits
-        self._stream = _Stream(raw, path.stat().st_size, limits)
-        self._count = 0
-        with one_line(path):
-            # As `tarfile.open(mode="r|*")`, which reads a header of any size.
-            self._tar = tarfile.TarFile(fileobj=self._stream, mode="r")  # type: ignore[arg-type]
-
-    def next(self) -> tarfile.TarInfo | None:
-        """The next member; None at the end."""
-        with one_line(self._path):
-            self._stream.headers = _HEADERS
-            member = self._tar.next()
-            self._stream.headers = None
-            self._tar.members.clear()  # type: ignore[attr-defined]  # else 1 GB in 1.2 million
+    with one_line(path):
+        stream = _Stream(raw, path.stat().st_size, limits)
+        # As `tarfile.open(mode="r|*")`, which reads a header of any size.
+        tar = tarfile.TarFile(fileobj=stream, mode="r")  # type: ignore[arg-type]
+        for count in itertools.count(1):
+            stream.headers = _HEADERS
+            member = tar.next()
+            stream.headers = None
+            tar.members.clear()  # type: ignore[attr-defined]  # else 1 GB in 1.2 million
             if member is None:
-                self._check_end()
-                return None
-            self._count += 1
-            if self._count > self._limits.members:
-                raise TooLargeError(f"has more than {self._limits.members:,} members")
-            if len(self._tar.pax_headers) > _ATTRIBUTES:
+                break
+            if count > limits.members:
+                raise TooLargeError(f"has more than {limits.members:,} members")
+            if len(tar.pax_headers) > _ATTRIBUTES:
                 raise TooLargeError(f"has more than {_ATTRIBUTES} attributes of all members")
-            return member
-
-    def open(self, member: tarfile.TarInfo, where: str) -> IO[bytes]:
-        """The content of the member that came last, if it is a file without holes."""
-        # A file with holes has a size that no byte of the archive stands for.
-        file = self._tar.extractfile(member) if member.isreg() and not member.issparse() else None
-        if file is None:
-            raise ValueError(f"{where} is not a regular file; {GET_AGAIN}")
-        return file
-
-    def _check_end(self) -> None:
-        """A cut or damaged header ends the members as the two empty blocks at the end do."""
-        block = tarfile.BLOCKSIZE
-        at_end = self._stream.tell() >= self._tar.offset + block
-        if not at_end or self._stream.read(block).strip(b"\0"):
-            raise tarfile.ReadError(f"it stops being one at byte {self._tar.offset:,}")
+            # A file with holes has a size that no byte of the archive stands for.
+            is_file = member.isreg() and not member.issparse()
+            yield member, functools.partial(tar.extractfile, member) if is_file else None
+        # A cut or damaged header ends the members as the two empty blocks at the end do.
+        at_end = stream.tell() >= tar.offset + tarfile.BLOCKSIZE
+        if not at_end or stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"it stops being one at byte {tar.offset:,}")
 
 
 def decoded(
@@ -227,13 +199,11 @@ def decoded(
     """The image in a file that is in memory.
 
     Args:
-      data: the file.
-      kind: "PNG" or "JPEG".
+      data: the file, a "PNG" or "JPEG" by its `kind`.
       mode: what its pixels become, "L" or "RGB".
       size: (W, H) that it must have, or has at most; nothing of another size is decoded.
 
-    Raises:
-      ValueError: if it is none, or of another size; the text continues after the file's name.
+    If it is none, or of another size, the text of the ValueError continues after the file's name.
     """
     # Imported here: training has no use for it. Not `Image.open`, which warns of large images on
     # standard error and continues.

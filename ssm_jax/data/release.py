@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, M
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
-from ssm_jax.data.archive import Counted, Limits, Tar, one_line, shown
+from ssm_jax.data.archive import GET_AGAIN, Limits, counted, one_line, shown, tar_members
 from ssm_jax.files import parse_json
 from ssm_jax.progress import stage
 
@@ -34,14 +34,11 @@ def sha256_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Release:
-    """An archive, or the folder that holds the files.
-
-    The stamp has sizes in bytes, and tells two releases apart without reading them.
-    """
+    """An archive, or the folder that holds the files."""
 
     path: Path
     is_archive: bool
-    stamp: str
+    stamp: str  # sizes in bytes, which tell two releases apart without reading them
 
 
 def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
@@ -53,9 +50,7 @@ def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
       files: names below the folder that must be there if it is unpacked; their sizes are the stamp.
         Without names the stamp counts all files below the folder, some 3 us each.
 
-    Raises:
-      FileNotFoundError: if it, or one of the files, is not there.
-      ValueError: if there are two at one distance.
+    A FileNotFoundError if it, or one of the files, is not there.
     """
     if path.is_file():
         return Release(path, True, f"archive {path.stat().st_size}")
@@ -84,17 +79,14 @@ def stamp_of(folder: Path, files: Iterable[str], what: str) -> str:
 
 
 def find_tfds(name: str, config: str, folders: Iterable[Path]) -> Release | None:
-    """Find a prepared TensorFlow Datasets data set, of which no TensorFlow is needed to read it.
+    """The newest version of a prepared TensorFlow Datasets data set; None: there is none.
 
     Args:
       name, config: as in `tfds.builder(f"{name}/{config}")`; config may be empty.
       folders: where to look, one after the other: TFDS data folders, or the data set's own.
 
-    Returns:
-      The folder of its newest version, whose stamp has the version and sizes; None: there is none.
-
-    Raises:
-      ValueError: if it is not in the format array_record; the line says how to prepare it so.
+    If it is not in the format array_record, which is read without TensorFlow, the line of the
+    ValueError says how to prepare it so.
     """
     for folder in folders:
         found = {}
@@ -132,8 +124,7 @@ def not_there(path: Path, remedy: str) -> FileNotFoundError:
 def nearest(path: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
     """The folder that fits, of a folder and those at most DEPTH levels below it; links count.
 
-    Raises:
-      ValueError: if a level has two before one above it has any, and they are not links to one.
+    A ValueError if the first level that has any has two, and they are not links to one.
     """
     level = [path.absolute()]  # "." has no name
     seen: set[Path] = set()  # a circle of links is followed once
@@ -163,18 +154,18 @@ def files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntr
     """Files in the order of their names, each with its path from `name` on.
 
     Links are followed, but not into a folder that they are in: that would be a circle. A link to
-    nothing comes as if it were a file.
-
-    Raises:
-      ValueError: for more than 1,000 links to folders, which may be a maze, or 50 folders in each
-        other.
+    nothing comes as if it were a file. A ValueError for more than 1,000 links to folders, which may
+    be a maze, or 50 folders in each other.
     """
     links = itertools.count(1)
+
+    def identity(at: os.stat_result) -> tuple[int, int]:
+        return at.st_dev, at.st_ino
 
     def below(
         folder: str | Path, name: str, above: frozenset[tuple[int, int]]
     ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        inner = above | {_identity(os.stat(folder))}
+        inner = above | {identity(os.stat(folder))}
         if len(inner) > _DEEPEST:
             raise ValueError(f"{shown(folder)} is more than {_DEEPEST} folders deep.")
         with os.scandir(folder) as entries:
@@ -183,16 +174,12 @@ def files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntr
             if not entry.is_dir():
                 if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
                     yield f"{name}/{entry.name}", entry
-            elif _identity(entry.stat()) not in inner:
+            elif identity(entry.stat()) not in inner:
                 if entry.is_symlink() and next(links) > _MOST_LINKS:
                     raise ValueError(f"{shown(folder)} is behind more than {_MOST_LINKS:,} links.")
                 yield from below(entry.path, f"{name}/{entry.name}", inner)
 
     return below(folder, name, frozenset())
-
-
-def _identity(at: os.stat_result) -> tuple[int, int]:
-    return at.st_dev, at.st_ino
 
 
 def members(
@@ -203,7 +190,7 @@ def members(
     *,
     count: int | None = None,
 ) -> Files[K]:
-    """Go once through the files of a release; nothing is unpacked.
+    """Read once through the files of a release; nothing is unpacked.
 
     Under `contextlib.closing` the archive and the progress bar are closed as soon as the reader
     fails or has enough.
@@ -226,16 +213,85 @@ def members(
         archive, and what is larger than its limits; where it is damaged also while a file is read.
       FileNotFoundError: for a wanted link in a folder that leads nowhere.
     """
-    opened = _from_archive if release.is_archive else _from_folder
+    read = _from_archive if release.is_archive else _from_folder
     seen: set[K] = set()
-    with closing(opened(release.path, wanted, title, limits, count)) as files:
+    with closing(read(release.path, wanted, title, limits, count)) as files:
         for key, where, file in files:
             if key in seen:
                 kind = "archive" if release.is_archive else "folder"
-                raise ValueError(f"{where} is in the {kind} twice; get the release again.")
+                raise ValueError(f"{where} is in the {kind} twice; {GET_AGAIN}")
             seen.add(key)
             with file:
                 yield key, where, file
+
+
+def _from_folder(
+    folder: Path, wanted: Callable[[str], K | None], title: str, limits: Limits, count: int | None
+) -> Files[K]:
+    chosen: list[tuple[K, str, int]] = []
+    check = counted(limits)
+    for name, entry in files_below(folder, folder.name):
+        if len(chosen) == count:
+            break
+        if (key := wanted(name)) is not None:
+            if not entry.is_file():
+                raise not_there(Path(entry.path), "bring back what it leads to, or unpack again.")
+            chosen.append((key, entry.path, entry.stat().st_size))
+            check(shown(entry.path), chosen[-1][2])
+    with stage(title, sum(size for *_, size in chosen), "bytes") as advance:
+        for key, path, size in chosen:
+            with open(path, "rb", buffering=0) as raw:
+                yield key, shown(path), _Reading(raw, advance).buffered(size)
+
+
+def _from_archive(
+    path: Path, wanted: Callable[[str], K | None], title: str, limits: Limits, count: int | None
+) -> Files[K]:
+    with open(path, "rb") as raw, stage(title, path.stat().st_size, "bytes") as advance:
+        check, found, told = counted(limits), 0, 0
+
+        def tell(_: int = 0) -> None:
+            nonlocal told
+            advance(raw.tell() - told)
+            told = raw.tell()
+
+        for member, opened in tar_members(raw, path, limits):
+            tell()
+            key = wanted(member.name)
+            if key is None or member.name.startswith("/") or ".." in member.name.split("/"):
+                continue
+            where = f"{shown(path)}:{shown(member.name)}"
+            if opened is None:
+                raise ValueError(f"{where} is not a regular file; {GET_AGAIN}")
+            check(where, member.size)
+            found += 1
+            yield key, where, _Reading(opened(), tell, path).buffered(member.size)
+            if found == count:
+                return
+
+
+class _Reading(io.RawIOBase):
+    """A file that reports what is read, and whose archive's damage is one line."""
+
+    def __init__(self, file: Any, report: Callable[[int], None], archive: Path | None = None):
+        self._file, self._report, self._archive = file, report, archive
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        with one_line(self._archive):
+            n = self._file.readinto(buffer)
+        self._report(n)
+        return n
+
+    def buffered(self, size: int) -> IO[bytes]:
+        if size > _BUFFER:
+            return io.BufferedReader(self, _BUFFER)
+        with one_line(self._archive):  # at once: 15 us less for each of 200,000 small images
+            data = self._file.read()
+        self._report(len(data))
+        return io.BytesIO(data)
 
 
 def tables(
@@ -243,8 +299,7 @@ def tables(
 ) -> Files[str]:
     """As `members`, the files with these names in a folder, each called by its key (a split).
 
-    Raises:
-      FileNotFoundError: at the end, if an archive lacks one.
+    A FileNotFoundError at the end if an archive lacks one.
     """
     splits = {f"{folder}/{name}": split for split, name in names.items()}
     missing = dict(names)
@@ -265,78 +320,3 @@ def wrong_rows(where: str, found: int, expected: int, most: int) -> str:
     """A line about a table with another number of rows than the official one."""
     more = " or more" if found == most else ""
     return f"{where} has {found:,} rows{more}, the official file has {expected:,}"
-
-
-def _from_folder(
-    folder: Path, wanted: Callable[[str], K | None], title: str, limits: Limits, count: int | None
-) -> Files[K]:
-    chosen = []
-    counted = Counted(limits)
-    for name, entry in files_below(folder, folder.name):
-        key = wanted(name)
-        if key is not None:
-            if not entry.is_file():
-                raise not_there(Path(entry.path), "bring back what it leads to, or unpack again.")
-            size = entry.stat().st_size
-            counted.add(shown(entry.path), size)
-            chosen.append((key, entry.path, size))
-            if len(chosen) == count:
-                break
-    with stage(title, sum(size for *_, size in chosen), "bytes") as advance:
-        for key, path, size in chosen:
-            with open(path, "rb", buffering=0) as raw:
-                yield key, shown(path), _buffered(raw, size, advance)
-
-
-def _from_archive(
-    path: Path, wanted: Callable[[str], K | None], title: str, limits: Limits, count: int | None
-) -> Files[K]:
-    with open(path, "rb") as raw, stage(title, path.stat().st_size, "bytes") as advance:
-        counted = Counted(limits)
-        found = told = 0
-
-        def tell(_: int) -> None:
-            nonlocal told
-            advance(raw.tell() - told)
-            told = raw.tell()
-
-        archive = Tar(raw, path, limits)
-        while (member := archive.next()) is not None:
-            tell(0)
-            key = wanted(member.name)
-            if key is None or member.name.startswith("/") or ".." in member.name.split("/"):
-                continue
-            where = f"{shown(path)}:{shown(member.name)}"
-            file = archive.open(member, where)
-            counted.add(where, member.size)
-            found += 1
-            yield key, where, _buffered(file, member.size, tell, path)
-            if found == count:
-                return
-
-
-class _Reading(io.RawIOBase):
-    """A file that reports what is read, and whose archive's damage is one line."""
-
-    def __init__(self, file: IO[bytes], report: Callable[[int], None], archive: Path | None):
-        self._file, self._report, self._archive = file, report, archive
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        with one_line(self._archive):
-            n = self._file.readinto(buffer)  # type: ignore[attr-defined]
-        self._report(n)
-        return n
-
-
-def _buffered(
-    file: IO[bytes], size: int, report: Callable[[int], None], archive: Path | None = None
-) -> IO[bytes]:
-    if size > _BUFFER:
-        return io.BufferedReader(_Reading(file, report, archive), _BUFFER)
-    with one_line(archive):  # at once: 15 us less for each of 200,000 small images
-        data = file.read()
-    report(len(data))
-    return io.BytesIO(data)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssm_jax.data.archive import GET_AGAIN, Counted, Limits, TooLargeError, decoded, shown
+from ssm_jax.data.archive import GET_AGAIN, Limits, TooLargeError, counted, decoded, shown
 from ssm_jax.data.dataset import Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import SPLITS
@@ -105,10 +105,10 @@ class CelebA:
         self._names = names_of = _read_partition(partition)
         self._where: dict[str, str] = {}  # in the archive or folder, by name
         bytes_of: dict[str, int] = {}
-        counted = Counted(LIMITS)
+        count = counted(LIMITS)
         for where, n_bytes in self._images():
             told, name = f"{shown(where)} of {shown(path)}", Path(where).name
-            counted.add(told, n_bytes)
+            count(told, n_bytes)
             if name in bytes_of:
                 raise ValueError(f"{told} is there twice, also as {shown(self._where[name])}.")
             self._where[name], bytes_of[name] = where, n_bytes
