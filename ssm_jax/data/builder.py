@@ -44,7 +44,8 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     ) -> None:
         self.name = path.parents[1].name
         self._config = tfds.core.BuilderConfig(name=path.parent.name, version=self.VERSION)
-        self._content, self._manifest = content, manifest
+        self._content: Any = content
+        self._manifest = manifest
         # tfrecord, the default, fails without TensorFlow, and only after everything is generated.
         super().__init__(data_dir=str(path.parents[2]), file_format="array_record")
 
@@ -55,14 +56,12 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         # Shuffling would cost the order in which the examples were read or generated.
         about: dict[str, Any] = {"builder": self, "disable_shuffling": True}
         if self._content is not None:
-            features = {}
-            for name, value in self._row(0).items():
-                features[name] = tfds.features.Scalar(np.int64)
-                if isinstance(value, np.ndarray):
-                    # As bytes: 12,000 rows are written in a second; as integers 2,000.
-                    features[name] = tfds.features.Tensor(
-                        shape=(None,), dtype=value.dtype.type, encoding="bytes"
-                    )
+            features = {name: tfds.features.Scalar(np.int64) for name in self._row(0)}
+            for name, array in self._content.examples.features(0).items():
+                # As bytes: 12,000 rows are written in a second; as integers 2,000.
+                features[name] = tfds.features.Tensor(
+                    shape=(None,), dtype=array.dtype.type, encoding="bytes"
+                )
             features["target"] = tfds.features.ClassLabel(num_classes=self._content.n_classes)
             about["features"] = tfds.features.FeaturesDict(features)
             about["description"] = self._content.detail
@@ -70,7 +69,7 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         return tfds.core.DatasetInfo(**about)
 
     def _row(self, number: int) -> dict[str, Any]:
-        examples = self._content.examples  # type: ignore[union-attr]
+        examples = self._content.examples
         row = {**examples.features(number), "target": int(examples.targets[number])}
         if isinstance(examples, Pairs):
             row["first_number"] = int(examples.first[number])
@@ -78,12 +77,11 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         return {**row, "number": number}
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        content = self._content
-        assert content is not None
+        splits = self._content.splits
         rest = np.setdiff1d(
-            np.arange(len(content.examples)), np.concatenate(list(content.splits.values()))
+            np.arange(len(self._content.examples)), np.concatenate(list(splits.values()))
         )
-        splits = {**content.splits, **({REST: rest} if rest.size else {})}
+        splits = {**splits, **({REST: rest} if rest.size else {})}
         return {split: self._generate_examples(numbers) for split, numbers in splits.items()}
 
     def _generate_examples(self, numbers: np.ndarray) -> Iterator[tuple[int, dict]]:
@@ -91,50 +89,38 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             yield position, self._row(number)
             self.advance(1)
 
-    def build(self) -> None:
-        """Write the data set anew."""
-        folder, content = Path(self.data_dir), self._content
-        assert content is not None
-        _remove(folder)
-        tfds.disable_progress_bar()
-        total = sum(numbers.size for numbers in content.splits.values())
-        try:
-            with (
-                stage("writing the TFDS data set", total, "examples") as self.advance,
-                contextlib.redirect_stdout(io.StringIO()),  # it prints where it writes, twice
-            ):
-                self.download_and_prepare()
-        except (OSError, RuntimeError) as error:
-            _remove(folder)
-            for number in _FULL:
-                if isinstance(error, RuntimeError) and os.strerror(number) in str(error):
-                    raise OSError(number, os.strerror(number), str(folder)) from None
-            raise
-        shutil.rmtree(Path(self.data_dir_root) / "downloads")  # empty: nothing is downloaded
-
-
-def _remove(folder: Path) -> None:
-    for path in (folder, *folder.parent.glob(f"incomplete.*_{folder.name}")):
-        shutil.rmtree(path, ignore_errors=True)
-
 
 def write(path: Path, content: Content, manifest: Mapping[str, Any]) -> None:
-    """Write a data set anew, and compare what it gives back.
+    """Write a data set anew, and refuse, by a ValueError, if it gives back something else.
 
     Args:
       path: .../ssm_jax_TASK/NAME/1.0.0, whose caller holds a lock on it.
       content: the examples.
       manifest: entries of the store's manifest, "sha256" among them.
-
-    Raises:
-      ValueError: if what is read back is not what was written.
     """
+
+    def remove() -> None:
+        for folder in (path, *path.parent.glob(f"incomplete.*_{path.name}")):
+            shutil.rmtree(folder, ignore_errors=True)
+
     kept = {key: value for key, value in manifest.items() if key != "files"}
-    SequenceBuilder(path, content, kept).build()
+    builder = SequenceBuilder(path, content, kept)
+    total = sum(numbers.size for numbers in content.splits.values())
+    remove()
+    tfds.disable_progress_bar()
     try:
+        with (
+            stage("writing the TFDS data set", total, "examples") as builder.advance,
+            contextlib.redirect_stdout(io.StringIO()),  # it prints where it writes, twice
+        ):
+            builder.download_and_prepare()
+        shutil.rmtree(path.parents[2] / "downloads")  # empty: nothing is downloaded
         read(path)
-    except ValueError:
-        _remove(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        remove()
+        for number in _FULL:
+            if isinstance(error, RuntimeError) and os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(path)) from None
         raise
 
 
@@ -177,8 +163,8 @@ def _examples_of(kind: str, rows: dict[int, dict[str, Any]]) -> Ragged | Images 
     texts: dict[int, np.ndarray] = {}
     sides = np.empty((2, len(rows)), np.int32)
     for number, row in rows.items():
-        for side, name in enumerate(("first", "second")):
-            sides[side, number] = document = row[f"{name}_number"]
+        for side, name in zip(sides, ("first", "second"), strict=True):
+            side[number] = document = row[f"{name}_number"]
             if not np.array_equal(texts.setdefault(document, row[name]), row[name]):
                 raise ValueError(f"document {document} is not the same in all pairs")
     documents = Ragged.from_rows(((texts[i], 0) for i in range(len(texts))), texts[0].dtype)
@@ -194,12 +180,9 @@ def rows_of(path: Path, split: str, raw: Iterable[str] = ()) -> Iterator[dict[st
 
 
 def open_split(path: Path, split: str, raw: Iterable[str] = ()) -> Any:
-    """The examples of a split of any data set in the format array_record, by number.
+    """The examples, by number, of a split of any data set in the format array_record.
 
-    Args:
-      path: of the data set, with its version.
-      split: its name.
-      raw: features that are left as they are stored, such as images.
+    `path` has the version; features in `raw`, such as images, are left as they are stored.
     """
     builder = tfds.builder_from_directory(str(path), file_format="array_record")
     decoders = {name: tfds.decode.SkipDecoding() for name in raw}

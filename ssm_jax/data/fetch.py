@@ -25,18 +25,11 @@ _REASONS = (OSError, http.client.HTTPException)  # what a connection that fails 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a data set, as its authors publish it.
+    """A file of a data set, as its authors publish it."""
 
-    Attributes:
-      name: its name in a folder here, no path.
-      urls: where it is, http or https; tried in this order.
-      size: bytes.
-      sha256: 64 hexadecimal digits.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    size: int
+    name: str  # in a folder here, no path
+    urls: tuple[str, ...]  # where it is, http or https; tried in this order
+    size: int  # bytes
     sha256: str
 
     def __post_init__(self) -> None:
@@ -60,17 +53,25 @@ def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
       ValueError: if the file there, or what was downloaded, is not the file that was asked for.
       BlockingIOError: if another process is downloading it.
     """
-    path = folder / file.name
-    if _is_there(file, path):
+    path, part = folder / file.name, folder / f"{file.name}.part"
+
+    def is_there() -> bool:
+        if os.path.lexists(path) and (found := sha256_of(path)) != file.sha256:
+            raise ValueError(
+                f"{path} has sha256 {found} ({path.stat().st_size:,} bytes), expected "
+                f"{file.sha256} ({file.size:,} bytes); move it away, or put the right file there."
+            )
+        return os.path.lexists(path)
+
+    if is_there():
         return path
     with locked(folder / f".{file.name}.lock"):
-        if _is_there(file, path):  # the process before us brought it
+        if is_there():  # the process before us brought it
             return path
-        part = folder / f"{file.name}.part"
-        if not part.is_file() or part.stat().st_size != file.size:
-            _download(file, part, patience)
-        found = sha256_of(part)
-        if found != file.sha256:
+        have = part.stat().st_size if part.is_file() else 0
+        if have != file.size:
+            _download(file, part, have if have < file.size else 0, patience)
+        if (found := sha256_of(part)) != file.sha256:
             part.unlink()  # ours, and nothing can be made of it
             raise ValueError(
                 f"the download of {file.name} has sha256 {found}, expected {file.sha256}; it was "
@@ -80,29 +81,27 @@ def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
     return path
 
 
-def _is_there(file: RemoteFile, path: Path) -> bool:
-    if not os.path.lexists(path):
-        return False
-    found = sha256_of(path)
-    if found != file.sha256:
-        raise ValueError(
-            f"{path} has sha256 {found} ({path.stat().st_size:,} bytes), expected {file.sha256} "
-            f"({file.size:,} bytes); move it away, or put the right file there."
+def _download(file: RemoteFile, part: Path, have: int, patience: float) -> None:
+    """Fill .part, of which so many bytes are right, up to the size of the file."""
+    deadline = time.monotonic() + patience
+    reasons = []
+    for url in file.urls:
+        try:
+            response = _open(url, have, deadline)
+            if not (other := _other_than(file, have, response)):
+                break
+            response.close()
+            reasons.append(f"{url} answers with {other}")
+        except (*_REASONS, ValueError) as error:
+            reasons.append(f"{url} cannot be reached ({_reason(error)})")
+    else:
+        raise FileNotFoundError(
+            f"{', '.join(reasons)}; put {file.name} (sha256 {file.sha256}) into {part.parent} and "
+            "run the same command again."
         )
-    return True
-
-
-def _download(file: RemoteFile, part: Path, patience: float) -> None:
-    """Fill .part up to the size of the file."""
-    have = part.stat().st_size if part.is_file() else 0
-    if have > file.size:
-        part.unlink()
-        have = 0
-    url, response = _open_any(file, have, part.parent, patience)
     with response, open(part, "ab") as out:
-        if response.status != http.client.PARTIAL_CONTENT:
-            out.truncate(0)
-            have = 0
+        have = have if response.status == http.client.PARTIAL_CONTENT else 0
+        out.truncate(have)
         with stage(f"downloading {file.name}", file.size, "bytes") as advance:
             advance(have)
             while have < file.size:
@@ -123,27 +122,8 @@ def _download(file: RemoteFile, part: Path, patience: float) -> None:
         os.fsync(out.fileno())
 
 
-def _open_any(file: RemoteFile, have: int, folder: Path, patience: float) -> tuple[str, Any]:
-    """The first URL that answers with the file, or with what follows its first `have` bytes."""
-    deadline = time.monotonic() + patience
-    reasons = []
-    for url in file.urls:
-        try:
-            response = _open(url, have, deadline)
-            if not (other := _other_than(file, have, response)):
-                return url, response
-            response.close()
-            reasons.append(f"{url} answers with {other}")
-        except (*_REASONS, ValueError) as error:
-            reasons.append(f"{url} cannot be reached ({_reason(error)})")
-    raise FileNotFoundError(
-        f"{', '.join(reasons)}; put {file.name} (sha256 {file.sha256}) into {folder} and run the "
-        "same command again."
-    )
-
-
 def _open(url: str, have: int, deadline: float) -> Any:
-    """A response, or TimeoutError at the deadline.
+    """A response with the file, or with what follows its first bytes; TimeoutError at the deadline.
 
     In a thread of its own, because no timeout of a socket bounds the resolving of a name, several
     addresses tried in turn, or headers that come a byte at a time. It is a daemon: a process that
@@ -151,11 +131,16 @@ def _open(url: str, have: int, deadline: float) -> Any:
     """
     headers = {"User-Agent": "ssm-jax"} | ({"Range": f"bytes={have}-"} if have else {})
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    # As `urllib.request.urlopen`, proxies included, but without ftp:, file: and data:.
+    opener = urllib.request.OpenerDirector()
+    for name in ["Proxy", "Unknown", "HTTP", "HTTPS", "HTTPDefaultError", "HTTPRedirect"]:
+        opener.add_handler(getattr(urllib.request, f"{name}Handler")())
+    opener.add_handler(urllib.request.HTTPErrorProcessor())
 
     def ask() -> None:
         try:
             request = urllib.request.Request(url, headers=headers)
-            answers.put(_opener().open(request, timeout=_SILENCE))
+            answers.put(opener.open(request, timeout=_SILENCE))
         except (*_REASONS, ValueError) as error:
             answers.put(error)
 
@@ -171,15 +156,6 @@ def _open(url: str, have: int, deadline: float) -> Any:
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """As `urllib.request.urlopen`, proxies included, but without ftp:, file: and data:."""
-    opener = urllib.request.OpenerDirector()
-    for name in ["Proxy", "Unknown", "HTTP", "HTTPS", "HTTPDefaultError", "HTTPRedirect"]:
-        opener.add_handler(getattr(urllib.request, f"{name}Handler")())
-    opener.add_handler(urllib.request.HTTPErrorProcessor())
-    return opener
 
 
 def _other_than(file: RemoteFile, have: int, response: Any) -> str:

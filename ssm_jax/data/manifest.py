@@ -67,6 +67,26 @@ def content_of(examples: Examples, splits: Splits, manifest: Mapping[str, Any]) 
     return Content(examples, splits, manifest["detail"], manifest["facts"], vocabulary, n_classes)
 
 
+def _is_number(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_file(entry: object) -> bool:
+    about = entry if isinstance(entry, dict) else {}
+    return _is_number(about.get("bytes")) and isinstance(about.get("sha256"), str)
+
+
+_RIGHT: Mapping[str, Callable[[Any], bool]] = {
+    "detail": lambda value: isinstance(value, str),
+    "kind": lambda value: isinstance(value, str) and value in KINDS,
+    "n_classes": lambda value: _is_number(value) and 1 <= value <= 256,
+    "vocabulary": lambda value: isinstance(value, list) and all(isinstance(t, str) for t in value),
+    "splits": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "sha256": lambda value: isinstance(value, str),
+    "files": lambda value: isinstance(value, dict) and all(map(_is_file, value.values())),
+}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a store, whose entries have the right types.
 
@@ -83,60 +103,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DamagedError(folder, f"{path} has more than {_LARGEST:,} bytes")
     try:
         manifest = parse_json(data)
+        if not isinstance(manifest, dict):
+            raise ValueError("it holds no entries")
+        if (found := manifest.get("format")) != FORMAT:
+            fault = f"{path} has format {found!s:.20}, this version reads {FORMAT}"
+            raise DamagedError(folder, fault)
+        for name, right in _RIGHT.items():
+            if name not in manifest or not right(manifest[name]):
+                raise ValueError(f"its {name!r} is {f'{manifest.get(name)!r}'[:60]}")
+        kind, listed = manifest["kind"], sorted(manifest["files"])
+        files = [f"{field.name}.npy" for field in dataclasses.fields(KINDS[kind])]
+        files += [f"split.{name}.npy" for name in manifest["splits"]]
+        if listed != sorted(files):
+            raise ValueError(
+                f"it lists {', '.join(listed)}; examples of the kind {kind!r} have "
+                f"{', '.join(files)}"
+            )
+    except DamagedError:
+        raise
     except ValueError as error:
         raise DamagedError(folder, f"{path} is damaged ({error})") from None
-    if not isinstance(manifest, dict):
-        raise DamagedError(folder, f"{path} is damaged (it holds no entries)")
-    if manifest.get("format") != FORMAT:
-        raise DamagedError(
-            folder, f"{path} has format {manifest.get('format')!s:.20}, this version reads {FORMAT}"
-        )
-    for name, right in _RIGHT.items():
-        if name not in manifest or not right(manifest[name]):
-            shown = f"{manifest.get(name)!r}"[:60]
-            raise DamagedError(folder, f"{path} is damaged (its {name!r} is {shown})")
-    files = [f"{field.name}.npy" for field in dataclasses.fields(KINDS[manifest["kind"]])]
-    files += [f"split.{name}.npy" for name in manifest["splits"]]
-    if sorted(manifest["files"]) != sorted(files):
-        raise DamagedError(
-            folder,
-            f"{path} is damaged (it lists {', '.join(sorted(manifest['files']))}; examples of the "
-            f"kind {manifest['kind']!r} have {', '.join(files)})",
-        )
     return manifest
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_number(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_file(value: object) -> bool:
-    entry = value if isinstance(value, dict) else {}
-    return _is_number(entry.get("bytes")) and _is_text(entry.get("sha256"))
-
-
-_RIGHT: Mapping[str, Callable[[Any], bool]] = {
-    "detail": _is_text,
-    "kind": lambda value: _is_text(value) and value in KINDS,
-    "n_classes": lambda value: _is_number(value) and 1 <= value <= 256,
-    "vocabulary": lambda value: isinstance(value, list) and all(map(_is_text, value)),
-    "splits": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
-    "sha256": _is_text,
-    "files": lambda value: isinstance(value, dict) and all(map(_is_file, value.values())),
-}
 
 
 def facts_of(manifest: Mapping[str, Any], content: Content) -> dict[str, Any]:
     """Provenance, sizes, lengths and class balance of a store, as JSON holds them.
 
-    Returns:
-      "task", "source", "detail", "sha256", "bytes"; "token_ids", 0 for images; and for each of
-      "splits": "examples", "steps" (mean, median, most, with the end of sequence), and "classes",
-      how many examples each has.
+    "token_ids" are 0 for images, "steps" count the end of sequence, and "classes" are the examples
+    that each class has.
     """
     found = {}
     for name, numbers in content.splits.items():

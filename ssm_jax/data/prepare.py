@@ -20,7 +20,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ from ssm_jax.data.store import Store, locked, stores_of, write_store
 from ssm_jax.files import parse_json, printable
 from ssm_jax.progress import stage
 
-SOURCES = ("official", "generated", "sample", "fashion_mnist", "stand_in", "tfds")
 TFDS_VERSION = "1.0.0"  # of our TFDS data sets; raise it when an older reader would misread them
+UNOFFICIAL = "; NOT of the official number of examples"  # the end of a detail
 
 
 def default_data_dir() -> Path:
@@ -51,17 +51,11 @@ def cpu_count() -> int:
 
 @dataclass(frozen=True)
 class DataPaths:
-    """The folders of data, and the processes that make them.
+    """The folders of data, and the processes that make them."""
 
-    Attributes:
-      data_dir: see the head of this file.
-      files: official files of the user, an archive or a folder; None: see each recipe.
-      workers: processes; the data do not depend on it.
-    """
-
-    data_dir: Path
-    files: Path | None = None
-    workers: int = dataclasses.field(default_factory=cpu_count)
+    data_dir: Path  # see the head of this file
+    files: Path | None = None  # official ones of the user, an archive or a folder
+    workers: int = field(default_factory=cpu_count)  # processes; the data do not depend on it
 
     @property
     def raw(self) -> Path:
@@ -76,17 +70,36 @@ class DataPaths:
         return find_tfds(name, config, usual if self.files is None else [self.files])
 
 
+def found_in_tfds(found: Release | None, asked: str) -> Release:
+    """The data set that `DataPaths.find_tfds` found, or an error that says what to do."""
+    if found is not None:
+        return found
+    raise FileNotFoundError(
+        f"{asked} is in no folder of TensorFlow Datasets (data_dir/tfds, $TFDS_DATA_DIR, "
+        "~/tensorflow_datasets); prepare it, where TensorFlow is installed, with "
+        f"tfds.builder({asked!r}, file_format='array_record').download_and_prepare(), or give its "
+        "folder with --from=PATH."
+    )
+
+
+def files_missing(task: str, what: str) -> FileNotFoundError:
+    """The error of a recipe that cannot be made without files of the user."""
+    return FileNotFoundError(
+        f"the official {task} data cannot be downloaded; give them with --from=PATH ({what})."
+    )
+
+
 def command(task: str, source: str, paths: DataPaths, options: Any) -> str:
     """The command that prepares a data set; of the options it names those that are not usual."""
     words = ["python", "scripts/prepare_data.py", "prepare", task, f"--source={source}"]
     words.append(f"--data_dir={paths.data_dir}")
     if paths.files is not None:
         words.append(f"--from={paths.files}")
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value != field.default:
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
+        if value != option.default:
             shown = str(value).lower() if isinstance(value, bool) else value
-            words.append(f"--{field.name}={shown}")
+            words.append(f"--{option.name}={shown}")
     return shlex.join(words)
 
 
@@ -96,7 +109,7 @@ class Recipe:
 
     Attributes:
       task: a key of ssm_jax.lra.catalog.CATALOG.
-      source: one of SOURCES.
+      source: a value of data.source that the task has.
       parameters: all that the examples depend on besides the files read; JSON values.
       stamp: tells the files read from others; None: not known, any that were read before will do.
       make: the examples; it gets the path of a folder to work in, which it makes if it needs one
@@ -121,30 +134,43 @@ class Recipe:
         """The folder of the store, whether it is there or not.
 
         Where the recipe does not say which files were read, it is the one of these parameters; of
-        several that hold the same arrays the first by name.
-
-        Raises:
-          ValueError: if different files were read before, and the recipe does not say which.
+        several that hold the same arrays the first by name. Different ones are a ValueError.
         """
-        stamp = self.stamp
-        if stamp is not None:
-            return data_dir / self.task / _name(self.source, self.parameters, stamp)
-        known = _stores(data_dir, self.task, self.source)
-        found = {f: manifest["sha256"] for f, manifest in known if self._is_of(manifest)}
-        if len(set(found.values())) > 1:
-            raise ValueError(
-                f"{data_dir / self.task} holds different {self.source} data "
-                f"({', '.join(f.name for f in found)}); give the files of one, or delete others."
-            )
-        if not found and self.download is not None:
-            return dataclasses.replace(self, stamp=self.download).folder(data_dir)
-        return next(iter(found), data_dir / self.task / f"{self.source}-*")
+        above, stamp = data_dir / self.task, self.stamp
+        if stamp is None:
+            found = {f: m["sha256"] for f, m in self._known(data_dir) if self._is_of(m)}
+            if len(set(found.values())) > 1:
+                raise ValueError(
+                    f"{above} holds different {self.source} data "
+                    f"({', '.join(f.name for f in found)}); give the files of one, or delete "
+                    "others."
+                )
+            if found or self.download is None:
+                return next(iter(found), above / f"{self.source}-*")
+            stamp = self.download
+        return above / _name(self.source, self.parameters, stamp)
+
+    def _known(self, data_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Folders of sound stores, and of those that TFDS has, with their manifests."""
+        for folder in sorted(data_dir.glob(f"{self.task}/{self.source}-*")):
+            if manifest := _sound(folder):
+                yield folder, manifest
+        ours = f"tfds/ssm_jax_{self.task}/{self.source}-*/{TFDS_VERSION}"
+        for path in sorted(data_dir.glob(ours)):
+            folder = data_dir / self.task / path.parent.name
+            if not folder.is_dir() and (manifest := _of_tfds(path)):
+                yield folder, manifest
 
     def _is_of(self, manifest: Mapping[str, Any]) -> bool:
         """True if a store with this manifest was made by such a recipe."""
         parameters = json.loads(json.dumps(dict(self.parameters)))
         made = (manifest.get("task"), manifest.get("source"), manifest.get("parameters"))
         return made == (self.task, self.source, parameters)
+
+    @property
+    def can_make(self) -> bool:
+        """True if the files that it reads are there, or can be downloaded."""
+        return self.stamp is not None or self.download is not None
 
     @property
     def header(self) -> dict[str, Any]:
@@ -156,19 +182,15 @@ class Recipe:
     @property
     def asked(self) -> str:
         """The command that makes the store, with --from=PATH where files are missing."""
-        files = " --from=PATH" if self.stamp is None and self.download is None else ""
-        return self.command + files
+        return self.command + ("" if self.can_make else " --from=PATH")
 
     def check_store(self, folder: Path) -> None:
         """Refuse a store that another recipe made, by a DamagedError."""
         manifest = read_manifest(folder)
         if not self._is_of(manifest):
             made = f"{manifest.get('source')} {manifest.get('task')} {manifest.get('parameters')}"
-            raise DamagedError(
-                folder,
-                f"{folder} holds {printable(made)[:200]}, not {self.source} {self.task} "
-                f"{dict(self.parameters)}",
-            )
+            wanted = f"{self.source} {self.task} {dict(self.parameters)}"
+            raise DamagedError(folder, f"{folder} holds {printable(made)[:200]}, not {wanted}")
 
 
 def _name(source: str, parameters: Mapping[str, Any], stamp: str) -> str:
@@ -183,28 +205,15 @@ def check_name(folder: Path) -> None:
     source, stamp = manifest.get("source"), manifest.get("stamp")
     if stamp is None and source != "official":  # an older version, which read no other files
         stamp = ""
-    made = (folder.parent.name, folder.name)
-    if stamp is not None and made != (
-        manifest.get("task"),
-        _name(str(source), manifest.get("parameters") or {}, stamp),
-    ):
-        raise DamagedError(folder, f"{folder / MANIFEST} is that of another folder")
+    if stamp is not None:
+        name = _name(str(source), manifest.get("parameters") or {}, stamp)
+        if (folder.parent.name, folder.name) != (manifest.get("task"), name):
+            raise DamagedError(folder, f"{folder / MANIFEST} is that of another folder")
 
 
 def tfds_folder(root: Path, folder: Path) -> Path:
     """The folder of a store's data set in DATA_DIR/tfds, whether it is there or not."""
     return root / f"ssm_jax_{folder.parent.name}" / folder.name / TFDS_VERSION
-
-
-def _stores(data_dir: Path, task: str, source: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Folders of sound stores, and of those that TFDS has, with their manifests."""
-    for folder in sorted(data_dir.glob(f"{task}/{source}-*")):
-        if manifest := _sound(folder):
-            yield folder, manifest
-    for path in sorted(data_dir.glob(f"tfds/ssm_jax_{task}/{source}-*/{TFDS_VERSION}")):
-        folder = data_dir / task / path.parent.name
-        if not folder.is_dir() and (manifest := _of_tfds(path)):
-            yield folder, manifest
 
 
 def _sound(folder: Path) -> dict[str, Any]:
@@ -244,24 +253,30 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
     return prepare(recipe, data_dir)
 
 
+def _refuse_other(data_dir: Path, folder: Path) -> None:
+    """Check that nothing but a folder, or a link to one, is where folders are to be."""
+    for path in (data_dir, data_dir / "tfds", folder.parent, folder):
+        if path.is_symlink() and not path.exists():
+            raise FileNotFoundError(
+                f"{path} is a link to {printable(os.readlink(path))}, which is not there; bring "
+                "back what it leads to, or delete the link."
+            )
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"{path} is not a folder; move it away.")
+
+
 def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
-    """Make the data set unless it is there; an interrupted preparation resumes.
+    """The folder of the data set, made unless it is there; an interrupted preparation resumes.
 
-    Args:
-      recipe: of the data set.
-      data_dir: see the head of this file.
-      tfds: make the TensorFlow Datasets data set too.
-
-    Returns:
-      The folder of the store.
-
-    Raises:
-      OSError: among others where the disk is full; what is finished by then is kept.
+    With `tfds` the TensorFlow Datasets data set is made too. On a full disk what is finished is
+    kept, and the OSError says so.
     """
     folder = recipe.folder(data_dir)
     _refuse_other(data_dir, folder)
     work = folder.with_name(f".{folder.name}.work")
-    there = folder.is_dir() and (not tfds or _of_tfds(tfds_folder(data_dir / "tfds", folder)))
+    path = tfds_folder(data_dir / "tfds", folder)
+    prepared = _of_tfds(path)
+    there = folder.is_dir() and (not tfds or prepared)
     if there and (not work.exists() or not os.access(folder.parent, os.W_OK)):
         return folder  # also from a disk that can only be read
     if tfds and any("\udc80" <= c <= "\udcff" for c in str(data_dir.absolute())):
@@ -270,7 +285,22 @@ def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
             "data in a folder with another name, and rename that if need be."
         )
     try:
-        return _prepare(recipe, data_dir, folder, work, tfds)
+        if not recipe.can_make and not folder.is_dir() and not prepared:
+            recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            if prepared or tfds:
+                from ssm_jax.data import builder  # 0.4 s, and training must not need it
+            if not folder.is_dir():
+                content = builder.read(path) if prepared else recipe.make(work)
+                check_content(content, recipe)
+                stamp = {"stamp": prepared["stamp"]} if prepared else {}
+                write_store(folder, work / "store", content, {**recipe.header, **stamp})
+            if tfds and not prepared:
+                store = Store(folder)
+                builder.write(path, store.content, store.manifest)
+            # The one before us may have been killed between its store and its last line; a worker
+            # that outlived a killed preparation may still be writing a shard we did not need.
+            shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -280,78 +310,20 @@ def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
             "again: it goes on from there.",
             str(folder),
         ) from None
-
-
-def _refuse_other(data_dir: Path, folder: Path) -> None:
-    """Check that nothing but a folder, or a link to one, is where folders are to be."""
-    for path in (data_dir, data_dir / "tfds", folder.parent, folder):
-        if path.is_dir():
-            continue
-        if path.is_symlink() and not path.exists():
-            raise FileNotFoundError(
-                f"{path} is a link to {printable(os.readlink(path))}, which is not there; bring "
-                "back what it leads to, or delete the link."
-            )
-        if path.exists():
-            raise NotADirectoryError(f"{path} is not a folder; move it away.")
-
-
-def _prepare(recipe: Recipe, data_dir: Path, folder: Path, work: Path, tfds: bool) -> Path:
-    path = tfds_folder(data_dir / "tfds", folder)
-    prepared = _of_tfds(path)
-    if recipe.stamp is None and recipe.download is None and not folder.is_dir() and not prepared:
-        recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock
-    with locked(folder.with_name(f".{folder.name}.lock")):
-        if prepared or tfds:
-            from ssm_jax.data import builder  # 0.4 s, and training must not need it
-        if not folder.is_dir():
-            content = builder.read(path) if prepared else recipe.make(work)
-            check_content(content, recipe)
-            stamp = {"stamp": prepared["stamp"]} if prepared else {}
-            write_store(folder, work / "store", content, {**recipe.header, **stamp})
-        if tfds and not prepared:
-            store = Store(folder)
-            builder.write(path, store.content, store.manifest)
-        # The one before us may have been killed between its store and its last line; a worker that
-        # outlived a killed preparation may still be writing a shard we did not need.
-        shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
 def check_content(content: Content, recipe: Recipe) -> None:
     """Refuse a value, or an example, that cannot be, with its split and number."""
-    check_values(content.examples, content.splits, len(content.vocabulary), content.n_classes)
+    examples, splits = content.examples, content.splits
+    check_values(examples, splits, len(content.vocabulary), content.n_classes)
     if recipe.check is None:
         return
-    examples, splits = content.examples, content.splits
     with stage("checking", sum(map(len, splits.values())), "examples") as advance:
-        for split, position, number in (
-            (split, *at) for split, numbers in splits.items() for at in enumerate(numbers.tolist())
-        ):
-            try:
-                recipe.check(examples.features(number), int(examples.targets[number]))
-            except ValueError as error:
-                raise ValueError(f"{split} example {position}: {error}") from None
-            advance(1)
-
-
-UNOFFICIAL = "; NOT of the official number of examples"  # the end of a detail
-
-
-def found_in_tfds(found: Release | None, asked: str) -> Release:
-    """The data set that `DataPaths.find_tfds` found, or an error that says what to do."""
-    if found is not None:
-        return found
-    raise FileNotFoundError(
-        f"{asked} is in no folder of TensorFlow Datasets (data_dir/tfds, $TFDS_DATA_DIR, "
-        "~/tensorflow_datasets); prepare it, where TensorFlow is installed, with "
-        f"tfds.builder({asked!r}, file_format='array_record').download_and_prepare(), or give its "
-        "folder with --from=PATH."
-    )
-
-
-def files_missing(task: str, what: str) -> FileNotFoundError:
-    """The error of a recipe that cannot be made without files of the user."""
-    return FileNotFoundError(
-        f"the official {task} data cannot be downloaded; give them with --from=PATH ({what})."
-    )
+        for split, numbers in splits.items():
+            for position, number in enumerate(numbers.tolist()):
+                try:
+                    recipe.check(examples.features(number), int(examples.targets[number]))
+                except ValueError as error:
+                    raise ValueError(f"{split} example {position}: {error}") from None
+                advance(1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -41,19 +42,13 @@ from ssm_jax.data.manifest import (
     seal,
     sha256_of_all,
 )
-from ssm_jax.files import (
-    move_into_place,
-    naming,
-    printable,
-    replace_atomically,
-    sync,
-    user_cache,
-)
+from ssm_jax.files import move_into_place, naming, printable, replace_atomically, sync, user_cache
 from ssm_jax.lock import Held, Lock
 
-_NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # see prepare.py
+_NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # of a store, see prepare.py
 _NOTED = 1 << 26  # bytes; smaller stores are compared each time, in 0.05 s
 _RACY = 2.0  # seconds; within so many a file can change twice with the same times
+_CHANGED = "has changed since it was written (its sha256 is not the manifest's)"
 _CHECKS = 1  # raise it whenever a store that was compared is to be compared again
 
 
@@ -136,7 +131,19 @@ def write_store(folder: Path, temporary: Path, content: Content, header: Mapping
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _write_files(temporary, content, header)
+        files: dict[str, dict[str, Any]] = {}
+        for name, array in _arrays_of(content).items():
+            path = temporary / name
+            with open(path, "wb") as file:
+                # Not to the file itself: of a full disk NumPy raises an error without a number.
+                np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
+            sync(path)
+            files[name] = {"bytes": path.stat().st_size, "sha256": MappedFile(path).sha256()}
+        manifest = {**entries_of(content, header), "sha256": sha256_of_all(files), "files": files}
+        path = temporary / MANIFEST
+        path.write_text(json.dumps({**manifest, SEAL: seal(manifest)}, indent=2) + "\n")
+        sync(path)
+        sync(temporary)
         folder.parent.mkdir(parents=True, exist_ok=True)
         move_into_place(temporary, folder)
     except OSError:
@@ -161,26 +168,12 @@ def fingerprint(content: Content) -> str:
     return sha256_of_all(files)
 
 
-def _write_files(folder: Path, content: Content, header: Mapping[str, Any]) -> None:
-    files: dict[str, dict[str, Any]] = {}
-    for name, array in _arrays_of(content).items():
-        path = folder / name
-        with open(path, "wb") as file:
-            # Not to the file itself: of a full disk NumPy raises an error without a number.
-            np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
-        sync(path)
-        files[name] = {"bytes": path.stat().st_size, "sha256": MappedFile(path).sha256()}
-    manifest = {**entries_of(content, header), "sha256": sha256_of_all(files), "files": files}
-    path = folder / MANIFEST
-    path.write_text(json.dumps({**manifest, SEAL: seal(manifest)}, indent=2) + "\n")
-    sync(path)
-    sync(folder)
-
-
 class Store:
     """A store that is open, its arrays memory-mapped and all files checked.
 
-    Links to the folder or to files are followed, and what they lead to is checked.
+    Links to the folder or to files are followed, and what they lead to is checked. Errors as
+    `read_manifest`, and a DamagedError if a file is missing, is not what the manifest says, or does
+    not fit.
 
     Args:
       folder: of the store.
@@ -188,48 +181,41 @@ class Store:
 
     Attributes:
       manifest, examples, splits: what it holds.
-
-    Raises:
-      FileNotFoundError: if there is no store.
-      DamagedError: if a file is missing, is not what the manifest says, or does not fit.
     """
 
     def __init__(self, folder: Path, *, known: bool = False) -> None:
-        self._folder = folder
         self.manifest = manifest = read_manifest(folder)
+        self._damaged = damaged = functools.partial(DamagedError, folder)
         self._files: dict[str, MappedFile] = {}
         for name, entry in manifest["files"].items():
             try:
                 file = self._files[name] = MappedFile(folder / name)
             except ValueError as error:
-                raise DamagedError(folder, str(error)) from None
-            size = file.identity()[2]
-            if size != entry["bytes"]:
-                raise DamagedError(
-                    folder, f"{file.path} has {size:,} bytes, its manifest says {entry['bytes']:,}"
-                )
+                raise damaged(str(error)) from None
+            size, said = file.identity()[2], entry["bytes"]
+            if size != said:
+                raise damaged(f"{file.path} has {size:,} bytes, its manifest says {said:,}")
         kind = KINDS[manifest["kind"]]
         try:
             arrays = {name: file.array() for name, file in self._files.items()}
             of_kind = (arrays[f"{field.name}.npy"] for field in dataclasses.fields(kind))
             self.examples: Examples = kind(*of_kind)
         except ValueError as error:
-            raise DamagedError(folder, f"{folder} is damaged ({error})") from None
+            raise damaged(f"{folder} is damaged ({error})") from None
         self.splits: Splits = {name: arrays[f"split.{name}.npy"] for name in manifest["splits"]}
         for name, numbers in self.splits.items():
             n, said = len(self.examples), manifest["splits"][name]
             right = numbers.shape == (said,) and numbers.dtype == np.int64
             if not right or not 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < n:
-                raise DamagedError(
-                    folder,
+                raise damaged(
                     f"split {name!r} of {folder} has {numbers.size:,} rows, its manifest says "
-                    f"{said:,} of {n:,}",
+                    f"{said:,} of {n:,}"
                 )
         for name in ("task", "source"):
             if not isinstance(manifest.get(name), str):
-                raise DamagedError(folder, f"{folder / MANIFEST} names no {name}")
+                raise damaged(f"{folder / MANIFEST} names no {name}")
         if manifest["sha256"] != sha256_of_all(manifest["files"]) or not is_sealed(manifest):
-            raise DamagedError(folder, f"{folder / MANIFEST} has changed since it was written")
+            raise damaged(f"{folder / MANIFEST} has changed since it was written")
         manifest["detail"] = printable(manifest["detail"])  # once an archive's name, say
         self._identities = {name: file.identity() for name, file in self._files.items()}
         if not known:
@@ -244,11 +230,8 @@ class Store:
         """Check that the files are still what they were when they were opened, in some 20 us.
 
         The maps stay on the files that were opened, so one that is put in their place changes
-        nothing. One that is written to where it lies changes the data at once: this finds it. One
-        that is cut short ends the process when what is gone is read (SIGBUS).
-
-        Raises:
-          DamagedError: if one is not.
+        nothing. One that is written to where it lies changes the data at once: this finds it, by a
+        DamagedError. One that is cut short ends the process when what is gone is read (SIGBUS).
         """
         touched = {n: f for n, f in self._files.items() if f.identity() != self._identities[n]}
         if touched:  # or only deleted, or another owner's
@@ -259,7 +242,7 @@ class Store:
         for name, file in files.items():
             same = file.sha256() == self.manifest["files"][name]["sha256"]
             if not same or file.identity() != self._identities[name]:
-                raise _changed(self._folder, file.path)
+                raise self._damaged(f"{file.path} {_CHANGED}")
 
     def _compare_once(self) -> None:
         """Compare all files, unless a note says that these very files were compared."""
@@ -282,12 +265,6 @@ class Store:
                 replace_atomically(note, text)
 
 
-def _changed(folder: Path, path: Path) -> DamagedError:
-    return DamagedError(
-        folder, f"{path} has changed since it was written (its sha256 is not the manifest's)"
-    )
-
-
 def verify_store(folder: Path) -> Store:
     """Check every byte of a store against its manifest, and the manifest against the arrays.
 
@@ -297,7 +274,7 @@ def verify_store(folder: Path) -> Store:
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file() or MappedFile(path).sha256() != entry["sha256"]:
-            raise _changed(folder, path)
+            raise DamagedError(folder, f"{path} {_CHANGED}")
     for path in sorted(folder.iterdir()):
         if path.name not in manifest["files"] and path.name != MANIFEST:
             raise DamagedError(folder, f"{path} is not in the list of {folder / MANIFEST}")
@@ -313,9 +290,8 @@ def verify_store(folder: Path) -> Store:
 
 def stores_of(data_dir: Path, task: str) -> list[Path]:
     """The folders of a task's stores, those among them that have lost their manifest."""
-    found = [p.parent for p in data_dir.glob(f"{task}/[!.]*/{MANIFEST}")]
-    found += [p for p in data_dir.glob(f"{task}/[!.]*") if _NAME.fullmatch(p.name)]
-    return sorted(set(found))
+    found = {p.parent for p in data_dir.glob(f"{task}/[!.]*/{MANIFEST}")}
+    return sorted(found | {p for p in data_dir.glob(f"{task}/*") if _NAME.fullmatch(p.name)})
 
 
 def unfinished(data_dir: Path, task: str) -> list[Path]:
