@@ -1,6 +1,7 @@
 """Time layers and training steps, next to what the machine could do at best.
 
     python -m benchmarks                                      # one layer, every kind and length
+    python -m benchmarks --kinds=s4d,my_layer.py:MyLayer      # or by an entry point
     python -m benchmarks --what=steps                         # a step of each LRA config
     python -m benchmarks --what=kernels                       # other ways to the same kernel
     python -m benchmarks --config=configs/lra/listops.py      # a step of your config
@@ -16,6 +17,7 @@ freed memory. Run it from the root of the repository.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -36,7 +38,7 @@ WHAT = ("layers", "steps", "kernels", "memory", "buckets")
 LRA = Path(__file__).parents[1] / "configs/lra"
 FLAGS = (
     Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
-    Flag("kinds", "layers for --what=layers, keys of ssm_jax.layers.LAYERS", "s4d,s4,s5"),
+    Flag("kinds", "layers for --what=layers; of your own as FILE.py:NAME", "s4d,s4,s5"),
     Flag("lengths", "lengths L, for layers and kernels", "1024,2048,4096,16384"),
     Flag(
         "tasks",
@@ -87,6 +89,7 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
     from benchmarks import buckets, layers, steps
     from benchmarks.measure import in_fresh_process
     from ssm_jax.kernels.cpu import keep_freed_memory
+    from ssm_jax.outside import located
 
     what, n = values["what"], values["rounds"]
     if cfg is None and what in ("memory", "buckets"):
@@ -109,7 +112,7 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
         B, H, N = (values[name] for name in ("batch", "channels", "modes"))
         calls = (
             (layers.measure_layer, kind, B, L, H, N, n)
-            for kind in _words(values["kinds"])
+            for kind in map(located, _words(values["kinds"]))
             for L in _lengths(values)
         )
     else:
@@ -163,11 +166,16 @@ def check(values: dict[str, Any]) -> None:
       ValueError: what was asked, and what there is.
     """
     from benchmarks.steps import CPU_BATCHES
-    from ssm_jax.layers import LAYERS
+    from ssm_jax.layers import LAYERS, find_layer
     from ssm_jax.lra.variants import VARIANTS
+    from ssm_jax.outside import Unknown
 
     for name, known in (("kinds", LAYERS), ("tasks", CPU_BATCHES), ("variants", VARIANTS)):
         unknown = [word for word in _words(values[name]) if word not in known]
+        if name == "kinds":
+            with contextlib.suppress(Unknown):
+                while unknown and find_layer(unknown[0]):
+                    del unknown[0]
         if unknown or not _words(values[name]):
             raise ValueError(f"--{name}={values[name]}: choose from {', '.join(known)}.")
     lengths = _words(values["lengths"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from typing import Any
 
@@ -12,7 +11,8 @@ from flax import nnx
 
 from benchmarks.floor import FFTS, kernel_flops, layer_seconds, passes
 from benchmarks.measure import PeakMemory, processor_seconds, ratio, rounds, summary
-from ssm_jax.layers import LAYERS
+from ssm_jax.layers import find_layer
+from ssm_jax.options import parameters_of
 
 
 def measure_layer(
@@ -23,7 +23,7 @@ def measure_layer(
     S4D and S4 are two-sided and learn a filter; S5 is two-sided and has none, as published.
 
     Args:
-      layer: a key of LAYERS.
+      layer: see `ssm_jax.layers.find_layer`.
       batch, length, channels, modes: B, L, H and N.
       n: rounds to time.
 
@@ -32,9 +32,9 @@ def measure_layer(
       the time of all cores together. `over_fft` is to the FFTs of the inputs, the outputs and their
       gradients alone, `over_floor` to the whole floor of an S4D layer of this size (floor.py).
     """
-    taken = inspect.signature(LAYERS[layer]).parameters
-    size = {"d_state": modes} if "d_state" in taken else {}
-    module = LAYERS[layer](channels, **size, rngs=nnx.Rngs(params=0))
+    made = find_layer(layer)
+    size = {"d_state": modes} if "d_state" in parameters_of(made) else {}
+    module = made(channels, **size, rngs=nnx.Rngs(params=0))
     graphdef, *states = nnx.split(module, nnx.Param, ...)
     params, rest = (nnx.to_pure_dict(state) for state in states)
     u_BLH, dy_BLH = jax.random.normal(jax.random.key(0), (2, batch, length, channels), jnp.float32)

@@ -299,12 +299,25 @@ SHARED = {
 
 
 def parameters_of(constructor: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a constructor by name; Flax hides those of a class behind its metaclass."""
-    function: Any = constructor
-    if isinstance(constructor, type):
-        function = constructor.__init__  # type: ignore[misc]
-    found = dict(inspect.signature(function).parameters)
-    found.pop("self", None)
+    """The parameters of a constructor by name.
+
+    Of a class, whose own Flax hides behind its metaclass, with the keywords that it hands to its
+    bases in **shared.
+    """
+    if not isinstance(constructor, type):
+        return inspect.signature(constructor).parameters
+    found: dict[str, inspect.Parameter] = {}
+    rest = None  # the name of **shared
+    for kind in constructor.__mro__[:-1]:
+        if "__init__" in vars(kind):
+            _, *parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+            handed_on = found.pop(rest or "", None)
+            for p in parameters:
+                if p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) or handed_on is None:
+                    found.setdefault(p.name, p)
+            rest = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+            if rest is None:
+                break
     return found
 
 

@@ -15,7 +15,7 @@ from ssm_jax.init import DT_TRANSFORMS, INITS, REAL_TRANSFORMS
 from ssm_jax.init.mimo import C_INITS
 from ssm_jax.kernels.discretize import DISCRETIZE
 from ssm_jax.layers import LAYERS
-from ssm_jax.layers.filter import Knob
+from ssm_jax.layers.base import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
 from ssm_jax.options import parameters_of
 from ssm_jax.tasks.classification import (

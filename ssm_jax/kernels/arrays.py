@@ -64,16 +64,17 @@ def in_one_type(function: Call) -> Call:
     return call  # type: ignore[return-value]
 
 
-def computed_in(*types: Any) -> np.dtype:
-    """The float type to compute with numbers of these types in."""
+def computed_in(*numbers: Any) -> np.dtype:
+    """The float type to compute with these arrays, or numbers of these types, in; None is none."""
+    types = [getattr(x, "dtype", x) for x in numbers if x is not None]
     is_wide = any(t in (jnp.float64, jnp.complex128) for t in types)
     return jnp.dtype(jnp.float64 if is_wide else jnp.float32)
 
 
-def returned_in(type_of_input: Any, computed: Any) -> np.dtype:
-    """The float type of what is made of an input of a type."""
-    floating = jnp.issubdtype(type_of_input, jnp.floating)
-    return jnp.dtype(type_of_input if floating else computed)
+def returned_in(x: Any, computed: Any) -> np.dtype:
+    """The float type of what is made of an input x, or of one of the type x."""
+    kind = getattr(x, "dtype", x)
+    return jnp.dtype(kind if jnp.issubdtype(kind, jnp.floating) else computed)
 
 
 def complex_of(real: Any) -> np.dtype:

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from ssm_jax import outside
-from ssm_jax.layers.filter import NoStateForm
+from ssm_jax.layers.base import NoStateForm
 from ssm_jax.layers.s4 import S4
 from ssm_jax.layers.s4d import S4D
 from ssm_jax.layers.s5 import S5

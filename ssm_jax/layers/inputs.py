@@ -17,8 +17,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.kernels import arrays as types
-from ssm_jax.kernels.arrays import clipped, known_values
+from ssm_jax.kernels.arrays import clipped, complex_of, computed_in, known_values
 from ssm_jax.options import POSITIVE
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -56,13 +55,11 @@ def checked_ids(owner: str, what: str, ids: ArrayLike, n: int, axes: tuple[str, 
     if known is None:
         ids_or_less = clipped(jnp.asarray(ids), -1, n)
         return jnp.where(ids_or_less < 0, jnp.int32(n), ids_or_less)
-    outside = (known < 0) | (known >= n)
-    if outside.any():
-        place = tuple(int(i) for i in np.argwhere(outside)[0])
-        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, place, strict=True))
-        raise ValueError(
-            f"{owner}: the {what} at {where} must be in 0..{n - 1}, got {known[place]}."
-        )
+    outside = np.argwhere((known < 0) | (known >= n)).tolist()
+    if outside:
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, outside[0], strict=True))
+        got = known[tuple(outside[0])]
+        raise ValueError(f"{owner}: the {what} at {where} must be in 0..{n - 1}, got {got}.")
     return jnp.asarray(known.astype(np.int32))
 
 
@@ -86,18 +83,6 @@ def checked_integer(owner: str, what: str, value: Any) -> int:
     raise TypeError(f"{owner}: {what} must be an integer, got {value!r}.")
 
 
-def checked_state(owner: str, state: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """A state as an array of this shape."""
-    try:
-        state = jnp.asarray(state)
-    except (TypeError, ValueError):
-        kind = type(state).__name__
-        raise TypeError(f"{owner}: the state must be an array {shape}, got {kind}.") from None
-    if state.shape != shape:
-        raise ValueError(f"{owner}: the state must be {shape}, got {state.shape}.")
-    return state
-
-
 def checked_scale(owner: str, step_scale: ArrayLike, dtype: Any) -> float | Array:
     """A scale as a Python number where it is known, else in the type that is computed in."""
     scale = step_scale if isinstance(step_scale, Array) else np.asarray(step_scale)
@@ -115,16 +100,6 @@ def checked_scale(owner: str, step_scale: ArrayLike, dtype: Any) -> float | Arra
     return float(known)
 
 
-def computed_in(*arrays: Array | None) -> jnp.dtype:
-    """The type to compute with these arrays in."""
-    return types.computed_in(*(x.dtype for x in arrays if x is not None))
-
-
-def returned_in(x: Array, computed: Any) -> jnp.dtype:
-    """The type of what is made of the input x."""
-    return types.returned_in(x.dtype, computed)
-
-
 def as_complex(re: Array, im: Array) -> Array:
     """re + i im in the complex type to compute in, whatever the setting of promotion is."""
     dtype = computed_in(re, im)
@@ -136,23 +111,23 @@ def from_ri(x_ri: Array) -> Array:
     return as_complex(x_ri[..., 0], x_ri[..., 1])
 
 
-def in_type(module: Module, *inputs: Array | None) -> tuple[Module, jnp.dtype]:
+def in_type(module: Module, *inputs: Array | None) -> tuple[Module, np.dtype]:
     """A module whose numbers are of the type to compute with these inputs in, and that type.
 
     The module itself, where they are already; else a copy, through which the gradient passes.
     """
     numbers = jax.tree.leaves(nnx.state(module))
     dtype = computed_in(*inputs, *numbers)
-    kinds = {jnp.floating: dtype, jnp.complexfloating: types.complex_of(dtype)}
 
-    def cast(x: Array) -> Array:
-        kind = next((t for t in kinds if jnp.issubdtype(x.dtype, t)), None)
-        return x if kind is None else x.astype(kinds[kind])
+    def kind(x: Array) -> Any:
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            return complex_of(dtype)
+        return dtype if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
 
-    if all(x.dtype in kinds.values() or not jnp.issubdtype(x.dtype, jnp.inexact) for x in numbers):
+    if all(x.dtype == kind(x) for x in numbers):
         return module, dtype
     graphdef, variables = nnx.split(module)
-    return nnx.merge(graphdef, jax.tree.map(cast, variables)), dtype
+    return nnx.merge(graphdef, jax.tree.map(lambda x: x.astype(kind(x)), variables)), dtype
 
 
 def dropout(x_BLH: Array, rate: float, key: Array | None, *, tied: bool) -> Array:
@@ -165,8 +140,3 @@ def dropout(x_BLH: Array, rate: float, key: Array | None, *, tied: bool) -> Arra
     B, L, H = x_BLH.shape
     keep = jax.random.bernoulli(key, 1 - rate, (B, 1 if tied else L, H))
     return jnp.where(keep, x_BLH / (1 - rate), jnp.zeros_like(x_BLH))
-
-
-def split_or_none(key: Array | None, num: int) -> list[Array | None]:
-    """`num` keys, or as many None."""
-    return [None] * num if key is None else list(jax.random.split(key, num))

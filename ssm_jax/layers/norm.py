@@ -8,9 +8,9 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.kernels.arrays import checked_lengths, real_steps
+from ssm_jax.kernels.arrays import checked_lengths, computed_in, real_steps, returned_in
 from ssm_jax.kernels.cpu import materialize
-from ssm_jax.layers.inputs import checked_input, computed_in, returned_in
+from ssm_jax.layers.inputs import checked_input
 from ssm_jax.options import check, check_choice
 
 EPSILON = 1e-5

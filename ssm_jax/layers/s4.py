@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
 
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
+from ssm_jax.init.modes import initial_modes
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
 from ssm_jax.kernels.recurrence import dplr_anticausal, dplr_recurrence
-from ssm_jax.layers.base import ChannelwiseLayer, Scale
+from ssm_jax.layers.base import Scale
 from ssm_jax.layers.inputs import from_ri
-from ssm_jax.options import check_choice
+from ssm_jax.layers.s4d import ChannelwiseLayer
+from ssm_jax.options import check_arguments, check_choice
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 
@@ -41,23 +44,11 @@ class S4(ChannelwiseLayer):
         n_ssm: int = 1,
         init: str = "legs",
         b_clip: float | None = 2.0,
-        alpha: float = 1.0,
-        alpha_real: float = 1.0,
-        real_transform: str = "exp",
-        beta: float | None = 0.0,
-        learn_beta: bool | None = None,
-        beta_unit: str = "lra",
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        dt_transform: str = "exp",
         discretization: str = "bilinear",
-        bidirectional: bool = True,
-        dropout: float = 0.0,
-        tie_dropout: bool = True,
-        horizon: int | None = None,
         rngs: nnx.Rngs,
+        **shared: Any,
     ):
-        """Make a layer. See `StateSpaceLayer` for the other arguments, where A is Lambda.
+        """Make a layer. `shared`: see `StateSpaceLayer`, where A is Lambda.
 
         Args:
           d_state: complex modes N of each channel. The official d_state counts their conjugates
@@ -70,27 +61,23 @@ class S4(ChannelwiseLayer):
             layer starts as the HiPPO system itself.
           discretization: "bilinear", the one rule under which A_bar is found in closed form.
         """
-        arguments = dict(locals())
         check_choice("S4", "init", init, self.INITS)
         if not isinstance(discretization, str) or discretization != "bilinear":
             raise ValueError(
                 f"S4: discretization must be 'bilinear', got {discretization!r}: for a matrix of "
                 "this kind only that rule has a closed form. S4D takes the others."
             )
-        self.set_options(arguments)
+        check_arguments("S4", locals(), "n_ssm")
         Lambda_N, P_N, B_N, _ = NPLR_INITS[init](2 * d_state)
+        modes = partial(initial_modes, Lambda_N, d_state, n_sets=n_ssm)
+        shared |= {"d_state": d_state, "discretization": discretization, "rngs": rngs}
+        super().__init__(d_model, lambda **scales: modes(**scales).A_SN, n_ssm=n_ssm, **shared)
         if b_clip is not None:
             B_N = B_N.real + 1j * np.clip(B_N.imag, -b_clip, b_clip)
-
-        def of_sets(x_N: np.ndarray) -> nnx.Param:
-            x_SN = np.stack([np.stack([x_N.real, x_N.imag], axis=-1)] * n_ssm)
-            return nnx.Param(jnp.asarray(x_SN, jnp.float32))
-
-        self.P_ri, self.B_ri = of_sets(P_N), of_sets(B_N)
-        modes = self.initial_modes(Lambda_N, d_state, n_ssm, arguments)
-        self.set_system(modes.A_SN, d_model, arguments)
-        self.C_ri = nnx.Param(self.draw_readout(d_state, rngs))
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
+        self.P_ri, self.B_ri = (
+            nnx.Param(jnp.asarray([np.stack([x.real, x.imag], -1)] * n_ssm, jnp.float32))
+            for x in (P_N, B_N)
+        )
 
     def state_matrix(self) -> tuple[Array, Array]:
         """(Lambda_HN, P_HN), complex: A = diag(Lambda) - P P^*, in rad per unit of time.
@@ -103,11 +90,7 @@ class S4(ChannelwiseLayer):
         """B_HN, complex."""
         return self.of_channels(from_ri(self.B_ri[...]))
 
-    def readout(self) -> Array:
-        """C_CHN, complex: forward, then reverse if bidirectional."""
-        return from_ri(self.C_ri[...])
-
-    def kernels(self) -> tuple[Callable, Callable, Callable]:
+    def kernels(self) -> Sequence[Callable]:
         return dplr_kernel, dplr_recurrence, dplr_anticausal
 
     def system(self, scale: Scale) -> tuple[tuple[Array, ...], Array, Array]:

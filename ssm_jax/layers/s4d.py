@@ -1,24 +1,119 @@
-"""S4D with tuned frequency bias: alpha at initialization, beta on the spectrum of the kernel."""
+"""S4D with tuned frequency bias, and what it shares with S4: one SSM for each channel."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.init.modes import INITS
-from ssm_jax.kernels import s4d_kernel
+from ssm_jax.init.modes import INITS, initial_modes
+from ssm_jax.kernels import fft_conv, s4d_anticausal, s4d_kernel, s4d_recurrence, sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent, lacking
-from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
-from ssm_jax.layers.base import ChannelwiseLayer, Scale
-from ssm_jax.layers.filter import Knob
+from ssm_jax.layers.base import Knob, Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
+from ssm_jax.options import check_arguments, divides
+
+
+class Probe(nnx.Variable):
+    """Taps of zeros that are added to a layer's filtered kernel: forward, reverse; (2, H, L)."""
+
+
+def add_probe(layer: Any, length: int) -> bool:
+    """Give a layer a probe in place, if its kernel joins each channel with itself; else False.
+
+    Its outputs in mode="conv" stay the same numbers. The gradient of a loss by `layer.probe` is
+    that by the taps of the filtered kernel, k[j] for the input j steps ago and k_rev[j] for that in
+    1 + j steps; zeros if the model does not call the layer. `length`: of the taps, the layer's
+    horizon or the steps of its input.
+    """
+    if not isinstance(layer, ChannelwiseLayer):
+        return False
+    layer.probe = Probe(jnp.zeros((2, layer.D.shape[0], length), jnp.float32))
+    return True
+
+
+class ChannelwiseLayer(StateSpaceLayer):
+    """One SSM for each channel, S4D or S4: channel h has the eigenvalues of set h mod n_ssm."""
+
+    probe: Probe | None = None
+
+    def __init__(
+        self,
+        d_model: int,
+        modes: Callable[..., np.ndarray],
+        *,
+        d_state: int,
+        n_ssm: int,
+        rngs: nnx.Rngs,
+        **shared: Any,
+    ):
+        if not divides(n_ssm, d_model):
+            raise ValueError(f"{self.NAME}: n_ssm={n_ssm} must divide d_model={d_model}.")
+        super().__init__(d_model, d_model, modes, d_state=d_state, rngs=rngs, **shared)
+        # Complex normal numbers with E|C|^2 = 1: variance 1/2 in either part (OC-4). Forward, then
+        # reverse if bidirectional.
+        shape = (2 if self.bidirectional else 1, d_model, d_state, 2)
+        C_ri = jax.random.normal(rngs.params(), shape, jnp.float32) * jnp.sqrt(jnp.float32(0.5))
+        self.C_ri: nnx.Variable = nnx.Param(C_ri)
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
+
+    @abstractmethod
+    def kernels(self) -> Sequence[Callable]:
+        """Functions of A..C, dt: the taps (.., L), the recurrence (u, ..), and ahead in time."""
+
+    @abstractmethod
+    def system(self, scale: Scale) -> tuple[tuple[Array, ...], Array, Array]:
+        """(what the kernels take before C, C_CHN, dt_H)"""
+
+    def of_channels(self, of_sets: Array) -> Array:
+        """(S, N) to (H, N)."""
+        return jnp.tile(of_sets, (self.D.shape[0] // of_sets.shape[0], 1))
+
+    def readout(self) -> Array:
+        """C_CHN, complex: forward, then reverse if bidirectional."""
+        return from_ri(self.C_ri[...])
+
+    def state_shape(self) -> tuple[int, ...]:
+        return self.C_ri.shape[1:3]
+
+    def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
+        kernel, _, _ = self.kernels()
+        system, C_CHN, dt_H = self.system(scale)
+        k_CHL = kernel(*system, C_CHN, dt_H, steps)
+        y_BLH = fft_conv(
+            v_BLH,
+            k_CHL[0],
+            reverse_kernel_HL=k_CHL[1] if self.bidirectional else None,
+            gain_HF=sobolev_gain(self.beta[...], 2 * steps, self.beta_unit, scale),
+            skip_H=self.D[...],
+        )
+        if self.probe is None:
+            return y_BLH
+        return y_BLH + fft_conv(v_BLH, self.probe[0], reverse_kernel_HL=self.probe[1])
+
+    def scan(self, v_BLH: Array, scale: Scale) -> Array:
+        _, recurrence, ahead = self.kernels()
+        system, C_CHN, dt_H = self.system(scale)
+        y_BLH, _ = recurrence(v_BLH, *system, C_CHN[0], dt_H)
+        if self.bidirectional:
+            y_BLH += ahead(v_BLH, *system, C_CHN[1], dt_H)
+        return y_BLH
+
+    def run_from(
+        self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
+    ) -> tuple[Array, Array]:
+        _, recurrence, _ = self.kernels()
+        system, C_CHN, dt_H = self.system(scale)
+        y_BLH, state = recurrence(v_BLH, *system, C_CHN[0], dt_H, state, lengths_B)
+        return state, y_BLH
 
 
 class S4D(ChannelwiseLayer):
@@ -31,7 +126,7 @@ class S4D(ChannelwiseLayer):
 
     It runs as a convolution, as a parallel scan (mode="scan"), or from a state on: `prefill` takes
     many steps, `step` one. All give the same outputs. The latter three need beta = 0, and those
-    that take a state need a layer that does not look ahead: see `filter.py`.
+    that take a state need a layer that does not look ahead.
     """
 
     NAME = "S4D"
@@ -51,25 +146,13 @@ class S4D(ChannelwiseLayer):
         n_ssm: int = 1,
         init: str | ArrayLike = "s4d_lin",
         init_seed: int = 0,
-        alpha: float = 1.0,
-        alpha_real: float = 1.0,
-        real_transform: str = "exp",
         input_norm: str = "none",
-        beta: float | None = 0.0,
-        learn_beta: bool | None = None,
-        beta_unit: str = "lra",
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
         dt_transform: str = "softplus",
-        discretization: str = "zoh",
-        bidirectional: bool = True,
         skip: bool = True,
-        dropout: float = 0.0,
-        tie_dropout: bool = True,
-        horizon: int | None = None,
         rngs: nnx.Rngs,
+        **shared: Any,
     ):
-        """Make a layer. See `StateSpaceLayer` for the other arguments.
+        """Make a layer. `shared`: see `StateSpaceLayer`.
 
         Args:
           d_state: complex modes N of each channel.
@@ -83,25 +166,35 @@ class S4D(ChannelwiseLayer):
             "none".
           skip: D is trained; False: there is none, which a Knob of zeros stands for.
         """
-        arguments = dict(locals())
-        self.set_options(arguments)
-        if input_norm == "lru" and discretization != "none":
-            raise ValueError(
-                f"S4D: input_norm='lru' normalizes modes given per sample; with "
-                f"discretization={discretization!r} the step does that. Use input_norm='none'."
-            )
-        if not isinstance(init, str) and not alpha == alpha_real == 1:
-            raise ValueError(
-                f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
-                "scale the given eigenvalues instead."
-            )
+        check_arguments("S4D", locals(), "n_ssm")
+        start = partial(initial_modes, init, d_state, n_sets=n_ssm, seed=init_seed)
+
+        def modes(*, alpha: float, alpha_real: float, **of_rule: Any) -> np.ndarray:
+            rule = of_rule["discretization"]
+            if input_norm == "lru" and rule != "none":
+                raise ValueError(
+                    "S4D: input_norm='lru' normalizes modes given per sample; with "
+                    f"discretization={rule!r} the step does that. Use input_norm='none'."
+                )
+            if not isinstance(init, str) and not alpha == alpha_real == 1:
+                raise ValueError(
+                    f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
+                    "scale the given eigenvalues instead."
+                )
+            return start(alpha=alpha, alpha_real=alpha_real, **of_rule).A_SN
+
+        shared |= {"d_state": d_state, "dt_transform": dt_transform, "rngs": rngs}
+        super().__init__(d_model, modes, n_ssm=n_ssm, **shared)
         self.input_norm = input_norm
-        modes = self.initial_modes(init, d_state, n_ssm, arguments)
-        self.set_system(modes.A_SN, d_model, arguments)
-        C_ri = self.draw_readout(d_state, rngs)
-        self.C_ri = nnx.Param(_times(C_ri, modes.B_SN.real, modes.B_SN.imag))
-        D_H = jax.random.normal(rngs.params(), (d_model,), jnp.float32)
-        self.D = nnx.Param(D_H) if skip else Knob(jnp.zeros_like(D_H))
+        B_SN = start().B_SN  # of any alpha
+        both = (jnp.asarray(part, jnp.float32) for part in (B_SN.real, B_SN.imag))
+        B_re, B_im = (self.of_channels(part)[None] for part in both)
+        C_re, C_im = self.C_ri[..., 0], self.C_ri[..., 1]
+        # B = 1 leaves C bit for bit.
+        C_ri = jnp.stack([C_re * B_re - C_im * B_im, C_re * B_im + C_im * B_re], axis=-1)
+        self.C_ri = nnx.Param(C_ri)
+        if not skip:
+            self.D = Knob(jnp.zeros_like(self.D[...]))
 
     def eigenvalues(self) -> Array:
         """A_HN, complex, in rad per unit of time; per sample if the discretization is "none"."""
@@ -109,19 +202,16 @@ class S4D(ChannelwiseLayer):
 
     def readout(self) -> Array:
         """C_CHN, complex: forward, then reverse if bidirectional; B and input_norm are in it."""
-        C_CHN = from_ri(self.C_ri[...])
+        C_CHN = super().readout()
         if self.input_norm == "none":
             return C_CHN
         one_minus_square_HN = -jnp.expm1(2 * self.eigenvalues().real)
         # At |A_bar| = 1 the root has no derivative.
         return C_CHN * jnp.sqrt(jnp.maximum(one_minus_square_HN, 1e-12))[None]
 
-    def kernels(self) -> tuple[Callable, Callable, Callable]:
+    def kernels(self) -> Sequence[Callable]:
         functions = (s4d_kernel, s4d_recurrence, s4d_anticausal)
-        kernel, recurrence, ahead = (
-            functools.partial(f, discretization=self.discretization) for f in functions
-        )
-        return kernel, recurrence, ahead
+        return [partial(f, discretization=self.discretization) for f in functions]
 
     def system(self, scale: Scale) -> tuple[tuple[Array], Array, Array]:
         return (self.eigenvalues(),), self.readout(), self.step_sizes() * scale
@@ -133,14 +223,3 @@ class S4D(ChannelwiseLayer):
         added_BHN = rest_HN[None] * state + gain_HN[None] * v_BH[:, :, None]
         state = A_bar_HN[None] * state + added_BHN
         return state, 2 * jnp.sum((C_CHN[0][None] * state).real, axis=-1)
-
-
-def _times(C_ri: Array, B_re_SN: ArrayLike, B_im_SN: ArrayLike) -> Array:
-    """C B for the set of each channel, as reals; B = 1 leaves C bit for bit."""
-    H = C_ri.shape[1]
-    B_re, B_im = (
-        jnp.tile(part, (H // part.shape[0], 1))[None]
-        for part in (jnp.asarray(B_re_SN, jnp.float32), jnp.asarray(B_im_SN, jnp.float32))
-    )
-    C_re, C_im = C_ri[..., 0], C_ri[..., 1]
-    return jnp.stack([C_re * B_re - C_im * B_im, C_re * B_im + C_im * B_re], axis=-1)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from ssm_jax.init.mimo import EIGENBASES, input_matrix, output_matrix, real_basis
-from ssm_jax.init.modes import INITS
+from ssm_jax.init.modes import INITS, initial_modes
 from ssm_jax.kernels import sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent, lacking
 from ssm_jax.kernels.mimo import mimo_conv, mimo_scan, read_out, to_modes
@@ -20,7 +21,7 @@ from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
-from ssm_jax.options import SIZE, check_choice, divides
+from ssm_jax.options import SIZE, check_arguments, check_choice, divides
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 
@@ -62,23 +63,12 @@ class S5(StateSpaceLayer):
         C_init: str = "lecun_normal",
         conj_sym: bool = True,
         clip_eigs: bool = False,
-        alpha: float = 1.0,
-        alpha_real: float = 1.0,
         real_transform: str = "none",
-        beta: float | None = None,
-        learn_beta: bool | None = None,
-        beta_unit: str = "lra",
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        dt_transform: str = "exp",
-        discretization: str = "zoh",
-        bidirectional: bool = True,
-        dropout: float = 0.0,
-        tie_dropout: bool = True,
-        horizon: int | None = None,
+        beta: ArrayLike | None = None,
         rngs: nnx.Rngs,
+        **shared: Any,
     ):
-        """Make a layer. See `StateSpaceLayer` for the other arguments.
+        """Make a layer. `shared`: see `StateSpaceLayer`.
 
         Args:
           d_state: complex modes N that are stored and shared by the channels. With conj_sym their
@@ -94,10 +84,7 @@ class S5(StateSpaceLayer):
           clip_eigs: Re A is at most -1e-4 in the forward pass.
           real_transform: "none", the official one, lets training make a mode unstable unless
             clip_eigs is set.
-          bidirectional: add the states of a scan from the end, with their own C. Both scans count
-            the present input (OC-26).
         """
-        arguments = dict(locals())
         check_choice("S5", "init", init, self.INITS)
         halves = 1 if conj_sym else 2
         if not (
@@ -107,23 +94,28 @@ class S5(StateSpaceLayer):
                 f"S5: d_state={d_state} must be a positive multiple of {halves} n_blocks with "
                 f"conj_sym={conj_sym}; n_blocks is {n_blocks}."
             )
-        self.set_options(arguments)
-        H, N, J, C = d_model, d_state, n_blocks, 2 if bidirectional else 1
+        check_arguments("S5", locals(), "beta", "n_blocks")
+        # The part of a block that is half of its conjugate pairs, in a real basis of its order.
+        half = d_state // (halves * n_blocks)
+
+        def modes(**scales: Any) -> np.ndarray:
+            name = "s4d_legs" if init == "legs" else init
+            A_JN = initial_modes(name, half, n_sets=n_blocks, seed=init_seed, **scales).A_SN
+            return (A_JN if conj_sym else np.concatenate([A_JN, A_JN.conj()], axis=1)).ravel()
+
+        shared |= {"d_state": d_state, "real_transform": real_transform, "beta": beta}
+        super().__init__(d_model, d_state, modes, rngs=rngs, **shared)
         self.conj_sym = conj_sym
         self.clip_eigs = clip_eigs
-
-        # The part of a block that is half of its conjugate pairs, in a real basis of its order.
-        name = "s4d_legs" if init == "legs" else init
-        A_JN = self.initial_modes(name, N // (halves * J), J, arguments).A_SN
-        V, V_inv = real_basis(init, A_JN.shape[1])
+        V, V_inv = real_basis(init, half)
         if not conj_sym:
-            A_JN = np.concatenate([A_JN, A_JN.conj()], axis=1)
             V = np.concatenate([V, V.conj()], axis=1)
             V_inv = np.concatenate([V_inv, V_inv.conj()], axis=0)
-        self.set_system(A_JN.ravel(), N, arguments)
-        self.B_ri = nnx.Param(input_matrix(rngs.params(), V_inv, J, H))
-        self.C_ri = nnx.Param(output_matrix(rngs.params(), V, J, C, H, C_init))
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), jnp.float32))
+        n_sides = 2 if self.bidirectional else 1
+        self.B_ri = nnx.Param(input_matrix(rngs.params(), V_inv, n_blocks, d_model))
+        C_ri = output_matrix(rngs.params(), V, n_blocks, n_sides, d_model, C_init)
+        self.C_ri = nnx.Param(C_ri)
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
 
     def eigenvalues(self) -> Array:
         """A_N, complex, in rad per unit of time; per sample if the discretization is "none"."""
@@ -167,8 +159,8 @@ class S5(StateSpaceLayer):
         inputs_BL2N = to_modes(v_BLH, B_bar_NH)
         x0_B2N = jnp.zeros_like(inputs_BL2N[:, 0]) if state is None else in_parts(state)
         x_BL2N = scan_parts(z_N, phase_N, inputs_BL2N, x0_B2N)
-        y_BLH = read_out(x_BL2N, self.readout()[0])
-        return y_BLH, from_parts(state_after(x_BL2N, lengths_B, x0_B2N))
+        state = from_parts(state_after(x_BL2N, lengths_B, x0_B2N))
+        return state, read_out(x_BL2N, self.readout()[0])
 
     def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
         z_N, phase_N, B_bar_NH = self._discrete(scale)

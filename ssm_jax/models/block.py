@@ -11,16 +11,9 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.kernels.arrays import checked_lengths
+from ssm_jax.kernels.arrays import checked_lengths, computed_in, returned_in
 from ssm_jax.kernels.cpu import materialize, on_cpu
-from ssm_jax.layers.inputs import (
-    checked_input,
-    checked_key,
-    computed_in,
-    dropout,
-    returned_in,
-    split_or_none,
-)
+from ssm_jax.layers.inputs import checked_input, checked_key, dropout
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.options import check_arguments
 
@@ -151,7 +144,8 @@ class Block(nnx.Module):
         lengths_B = checked_lengths("Block", lengths_B, (B,), L)
         dtype = computed_in(x_BLH, self.norm.scale[...])
         x_BLH = x_BLH.astype(returned_in(x_BLH, dtype))
-        ssm_key, gelu_key, branch_key = split_or_none(checked_key("Block", key), 3)
+        key = checked_key("Block", key)
+        ssm_key, gelu_key, branch_key = (None,) * 3 if key is None else jax.random.split(key, 3)
 
         def normed(z_BLH: Array) -> Array:
             return self.norm(z_BLH, lengths_B, train=train, padding=self.norm_padding)

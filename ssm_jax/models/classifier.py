@@ -12,9 +12,9 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.kernels.arrays import checked_lengths, real_steps
+from ssm_jax.kernels.arrays import checked_lengths, computed_in, real_steps, returned_in
 from ssm_jax.layers import find_layer
-from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key, computed_in, returned_in
+from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
 from ssm_jax.options import check_arguments, check_choice, parameters_of

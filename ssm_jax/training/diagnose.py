@@ -26,7 +26,7 @@ from ssm_jax.analysis.bands import (
 )
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
 from ssm_jax.files import replace_atomically
-from ssm_jax.layers.base import Probe, add_probe
+from ssm_jax.layers.s4d import Probe, add_probe
 from ssm_jax.tasks import mean_metrics
 from ssm_jax.training.experiment import Experiment, timed_compile
 from ssm_jax.training.step import TrainState

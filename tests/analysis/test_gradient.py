@@ -12,7 +12,7 @@ from ssm_jax.analysis.bands import BANDS, band_bins, gradient_per_band, shares
 from ssm_jax.analysis.spectra import view
 from ssm_jax.kernels.response import pair_sensitivity
 from ssm_jax.layers import S4, S4D, S5
-from ssm_jax.layers.base import Probe, add_probe
+from ssm_jax.layers.s4d import Probe, add_probe
 
 LENGTHS = jnp.array([20, 7, 13])
 

@@ -1,11 +1,14 @@
 """The benchmarks of a layer and of a training step measure what they name."""
 
+import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from benchmarks.__main__ import main
 from benchmarks.buckets import measure_buckets
 from benchmarks.floor import kernel_flops, layer_seconds
 from benchmarks.layers import measure_layer
@@ -25,6 +28,47 @@ def test_a_layer_is_measured_beside_its_floors(kind):
     assert row["layer_ms"]["min"] > 0
     assert row["floor_ms"]["min"] > row["fft_floor_ms"]["min"] > 0
     assert row["over_fft"] > row["over_floor"] > 0
+
+
+MINE = """
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Twice(nnx.Module):
+    def __init__(self, d_model, *, d_state=64, rngs):
+        assert d_state == 3
+        self.factor = nnx.Param(jnp.full((d_model,), 2.0))
+
+    def __call__(self, u_BLH, lengths_B=None, *, key=None):
+        return self.factor[...][None, None, :] * u_BLH
+"""
+
+
+def test_a_layer_in_a_file_is_measured_by_its_name(tmp_path, monkeypatch, capsys):
+    """As the other process is sent it, which need not start where the file is."""
+
+    def elsewhere(function, *arguments, first=None):
+        sent = pickle.dumps(arguments)
+        monkeypatch.chdir("/")
+        return function(*pickle.loads(sent))
+
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("benchmarks.measure.in_fresh_process", elsewhere)
+    size = ["--lengths=32", "--batch=1", "--channels=4", "--modes=3", "--rounds=1"]
+    assert main(["--kinds=mine.py:Twice", *size]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (row["layer"], row["channels"]) == ("mine.py:Twice", 4)
+    assert row["layer_ms"]["min"] > 0
+    monkeypatch.chdir(tmp_path)
+    for kinds, text in (
+        ("s4d,s6", r"--kinds=s4d,s6: choose from s4d, s4, s5"),
+        ("mine.py:Thrice", "the file defines no Thrice"),
+        ("gone.py:L", "there is no file gone.py"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            main([f"--kinds={kinds}", *size])
 
 
 def test_the_floor_of_a_layer_has_all_its_parts():

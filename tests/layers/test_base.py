@@ -1,5 +1,7 @@
 """Rules that hold for every layer: types, lengths, scales, shapes and ranges."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from ssm_jax.kernels import dplr_recurrence, s4d_recurrence
 from ssm_jax.kernels.arrays import checked_lengths, real_steps
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.base import StateSpaceLayer
+from ssm_jax.options import parameters_of
 
 B, L, H = 3, 3, 2
 each_layer = pytest.mark.parametrize("name", LAYERS)
@@ -308,3 +311,23 @@ def test_a_layer_that_lacks_a_form_cannot_be_made_and_the_error_names_it():
 
     with pytest.raises(TypeError, match="advance, convolve, run_from, scan, state_shape"):
         Half()
+
+
+@each_layer
+def test_a_keyword_of_the_base_alone_reaches_every_layer_and_a_wrong_one_is_refused(name):
+    class Wider(StateSpaceLayer):
+        def __init__(self, *args, extra: float = 0.5, **shared):
+            super().__init__(*args, **shared)
+            self.extra = extra
+
+    plain = LAYERS[name]
+    layer = type(plain.__name__, (plain, Wider), {})
+    assert layer(H, d_state=2, rngs=nnx.Rngs(0)).extra == 0.5
+    assert layer(H, d_state=2, extra=2.0, dropout=0.1, rngs=nnx.Rngs(0)).extra == 2.0
+    for wrong in (plain, layer):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'extre'"):
+            wrong(H, extre=2.0, rngs=nnx.Rngs(0))
+    shown = inspect.signature(layer).parameters
+    assert dict(shown) == dict(parameters_of(layer)) and "shared" not in shown
+    assert [shown[key].default for key in ("extra", "dropout", "alpha")] == [0.5, 0.0, 1.0]
+    assert set(shown) == {*inspect.signature(plain).parameters, "extra"}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssm_jax.layers.inputs import dropout, split_or_none
+from ssm_jax.layers.inputs import dropout
 
 X = np.random.default_rng(0).normal(size=(8, 50, 100)).astype(np.float32)
 
@@ -30,9 +30,3 @@ def test_tied_dropout_draws_once_per_sequence_and_channel():
 def test_without_key_or_rate_nothing_is_dropped():
     np.testing.assert_array_equal(dropout(X, 0.5, None, tied=True), X)
     np.testing.assert_array_equal(dropout(X, 0.0, jax.random.key(0), tied=True), X)
-
-
-def test_split_or_none_gives_different_keys_or_as_many_none():
-    assert split_or_none(None, 3) == [None] * 3
-    keys = split_or_none(jax.random.key(0), 3)
-    assert len({jax.random.key_data(k).tobytes() for k in keys}) == 3

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssm_jax.layers import LAYERS
-from ssm_jax.layers.filter import Knob, NoStateForm, filter_exponent, require_state_form
+from ssm_jax.layers import LAYERS, S4D, NoStateForm
+from ssm_jax.layers.base import Knob
 
 WHATS = ("step", "prefill", "mode='scan'")
 
@@ -23,7 +23,7 @@ WHATS = ("step", "prefill", "mode='scan'")
     ],
 )
 def test_beta_starts_as_asked(beta, learn, kind):
-    variable = filter_exponent("S4D", 3, beta, learn)
+    variable = S4D(3, d_state=1, beta=beta, learn_beta=learn, rngs=nnx.Rngs(0)).beta
     assert type(variable) is kind
     np.testing.assert_array_equal(variable[...], np.full(3, beta or 0.0, np.float32))
 
@@ -45,13 +45,21 @@ def test_other_values_of_beta_are_the_same_program(layer):
 
 
 def require(what, *, bidirectional=False, filtered=False, beta=0.0):
-    require_state_form(
-        "S4D",
-        what,
-        bidirectional=bidirectional,
-        filtered=filtered,
-        beta_H=jnp.full((3,), beta, jnp.float32),
-    )
+    """Run a layer that was made with a filter or without, and whose beta is another by now."""
+    made = {"beta": 0.0 if filtered else None, "bidirectional": bidirectional}
+    layer = S4D(3, d_state=1, **made, rngs=nnx.Rngs(0))
+    layer.beta[...] = jnp.full((3,), beta, jnp.float32)
+    use(what, layer)
+
+
+def use(what, layer):
+    u_BLH = jax.ShapeDtypeStruct((1, 2, 3), jnp.float32)
+    run = {
+        "step": lambda u_BLH: layer.step(layer.initial_state(1), u_BLH[:, 0]),
+        "prefill": layer.prefill,
+        "mode='scan'": lambda u_BLH: layer(u_BLH, mode="scan"),
+    }[what]
+    jax.eval_shape(run, u_BLH)
 
 
 @pytest.mark.parametrize("what", WHATS)
@@ -87,14 +95,14 @@ def test_known_values_of_beta_decide_whatever_was_intended():
 
 @pytest.mark.parametrize("what", WHATS)
 def test_an_unknown_beta_passes_if_the_layer_was_made_without_a_filter(what):
-    def traced(beta_H, filtered):
-        require_state_form("S4D", what, bidirectional=False, filtered=filtered, beta_H=beta_H)
-        return beta_H
+    def run(beta):
+        layer = S4D(3, d_state=1, beta=beta, bidirectional=False, rngs=nnx.Rngs(0))
+        graphdef, state = nnx.split(layer)
+        jax.eval_shape(lambda state: use(what, nnx.merge(graphdef, state)), state)
 
-    shape = jax.ShapeDtypeStruct((3,), jnp.float32)
-    jax.eval_shape(lambda beta_H: traced(beta_H, False), shape)
+    run(None)
     with pytest.raises(NoStateForm, match=r"beta is traced.*beta=None"):
-        jax.eval_shape(lambda beta_H: traced(beta_H, True), shape)
+        run(0.0)
 
 
 def test_the_refusal_is_a_value_error_of_one_line():

@@ -11,7 +11,7 @@ from flax import nnx
 from running import numbers, run
 
 from ssm_jax.init.hippo import fout, legs
-from ssm_jax.layers.filter import Knob, NoStateForm
+from ssm_jax.layers.base import Knob, NoStateForm
 from ssm_jax.layers.s4 import S4
 
 H, N = 6, 4

@@ -12,7 +12,7 @@ from running import numbers, run
 from scipy import stats
 
 from ssm_jax.layers import S4D
-from ssm_jax.layers.filter import Knob
+from ssm_jax.layers.base import Knob
 
 H, N = 6, 5
 

@@ -11,7 +11,7 @@ from flax import nnx
 from running import numbers, run
 
 from ssm_jax.layers import S4D
-from ssm_jax.layers.filter import NoStateForm
+from ssm_jax.layers.base import NoStateForm
 
 H, N = 6, 5
 

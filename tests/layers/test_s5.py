@@ -13,7 +13,7 @@ from running import numbers, run
 from scipy import stats
 
 from ssm_jax.init.hippo import legs
-from ssm_jax.layers.filter import Knob, NoStateForm
+from ssm_jax.layers.base import Knob, NoStateForm
 from ssm_jax.layers.s5 import S5
 
 H, N = 6, 8

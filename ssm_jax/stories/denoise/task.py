@@ -20,8 +20,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.init import initial_modes
+from ssm_jax.kernels.arrays import returned_in
 from ssm_jax.layers import S4D
-from ssm_jax.layers.inputs import checked_input, in_type, returned_in
+from ssm_jax.layers.inputs import checked_input, in_type
 from ssm_jax.models.block import linear
 from ssm_jax.options import arguments_of, check
 from ssm_jax.stories.denoise.data import DenoiseDataset
