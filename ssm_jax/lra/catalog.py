@@ -28,30 +28,29 @@ _DRAWN = ("seed", *SPLITS_OF_COUNTS)  # options of random data
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set.
+    """A data set."""
 
-    Attributes:
-      about: it in a few words.
-      form: of an example, a key of ssm_jax.data.examples.KINDS.
-      options: dataclass of what can be chosen; its defaults are as published.
-      recipe: (options, source, place) -> how it is made.
-      sources: where examples can come from, the usual one first.
-      files: what official files are called.
-      section: of `cfg.data`, which holds the task's own options; "": it has none.
-      reads: sources that read files of the user.
-      unread: options that change nothing about the examples of a source. Where n_train, n_val and
-        n_test are among them, a config chooses so many of the examples that there are.
-    """
-
-    about: str
-    form: str
-    options: type
-    recipe: Callable[[Any, str, DataPaths], Recipe]
-    sources: tuple[str, ...]
-    files: str
+    about: str  # it in a few words
+    form: str  # of an example, a key of ssm_jax.data.examples.KINDS
+    options: type  # a dataclass of what can be chosen; its defaults are as published
+    recipe: Callable[[Any, str, DataPaths], Recipe]  # (options, source, place) -> how it is made
+    files: str  # what official files are called
+    # By source, the usual one first: the options that change nothing about its examples. Where
+    # n_train, n_val and n_test are among them, a config chooses so many of the examples there are.
     unread: Mapping[str, tuple[str, ...]]
-    section: str = ""
-    reads: tuple[str, ...] = ("official",)
+    section: str = ""  # of `cfg.data`, which holds the task's own options; "": it has none
+    reads: tuple[str, ...] = ("official",)  # sources that read files of the user
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where examples can come from, the usual one first."""
+        return tuple(self.unread)
+
+
+def _pathfinder(about: str, recipe: Callable[..., Recipe], size: int) -> Entry:
+    files = f"LRA release: pathfinder{size}/curv_contour_length_14"
+    unread = {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")}
+    return Entry(about, "images", PathfinderOptions, recipe, files, unread, "pathfinder")
 
 
 CATALOG: Mapping[str, Entry] = {
@@ -60,25 +59,21 @@ CATALOG: Mapping[str, Entry] = {
         "tokens",
         Spec,
         listops,
-        ("generated", "official"),
         "LRA release: listops-1000/basic_{train,val,test}.tsv",
         {"generated": (), "official": tuple(f.name for f in dataclasses.fields(Spec))},
-        section="listops",
+        "listops",
     ),
     "text": Entry(
         "sentiment of IMDB reviews, 2 classes, up to 4,096 characters",
         "tokens",
         TextOptions,
         text,
-        ("official", "sample", "tfds", "stand_in"),
         "aclImdb_v1.tar.gz, or the folder aclImdb",
         {
-            "official": _DRAWN,
-            "sample": (*_DRAWN, "val_fraction"),
-            "tfds": _DRAWN,
+            **{"official": _DRAWN, "sample": (*_DRAWN, "val_fraction"), "tfds": _DRAWN},
             "stand_in": ("val_fraction",),
         },
-        section="text",
+        "text",
         reads=("official", "tfds"),
     ),
     "retrieval": Entry(
@@ -86,7 +81,6 @@ CATALOG: Mapping[str, Entry] = {
         "pairs",
         RetrievalOptions,
         retrieval,
-        ("official", "stand_in"),
         "LRA release: tsv_data/new_aan_pairs.{train,eval,test}.tsv",
         {"official": _DRAWN, "stand_in": ()},
     ),
@@ -95,47 +89,24 @@ CATALOG: Mapping[str, Entry] = {
         "images",
         ImageOptions,
         image,
-        ("official", "fashion_mnist", "tfds", "stand_in"),
         "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or their folders; with "
         "source=fashion_mnist the folder of Fashion-MNIST's four *-ubyte[.gz]",
         {
-            "official": _DRAWN,
-            "fashion_mnist": _DRAWN,
-            "tfds": _DRAWN,
+            **dict.fromkeys(("official", "fashion_mnist", "tfds"), _DRAWN),
             "stand_in": ("n_held_out",),
         },
+        "image",
         reads=("official", "fashion_mnist", "tfds"),
-        section="image",
     ),
-    "pathfinder": Entry(
-        "whether two ends are on one contour, 2 classes, 1,024 pixels",
-        "images",
-        PathfinderOptions,
-        pathfinder,
-        ("generated", "official"),
-        "LRA release: pathfinder32/curv_contour_length_14",
-        {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")},
-        section="pathfinder",
+    "pathfinder": _pathfinder(
+        "whether two ends are on one contour, 2 classes, 1,024 pixels", pathfinder, 32
     ),
-    "pathx": Entry(
-        "the same at 128 x 128, 16,384 pixels",
-        "images",
-        PathfinderOptions,
-        pathx,
-        ("generated", "official"),
-        "LRA release: pathfinder128/curv_contour_length_14",
-        {"generated": ("allow_mismatch",), "official": (*_DRAWN, "upstream")},
-        section="pathfinder",
-    ),
+    "pathx": _pathfinder("the same at 128 x 128, 16,384 pixels", pathx, 128),
 }
 
 
 def entry_of(task: str, source: str) -> Entry:
-    """The entry of a task that has examples of a source.
-
-    Raises:
-      ValueError: for a task or source that there is not.
-    """
+    """The entry of a task; a ValueError if there is no such task, or it has no such source."""
     if task not in CATALOG:
         raise ValueError(f"unknown task {task!r}; choose one of {', '.join(CATALOG)}.")
     if source not in CATALOG[task].sources:
@@ -147,13 +118,7 @@ def entry_of(task: str, source: str) -> Entry:
 
 
 def recipe_of(task: str, options: Mapping[str, Any], place: DataPaths) -> Recipe:
-    """How the data set that a config describes is made.
-
-    Args:
-      task: a key of CATALOG.
-      options: plain options of `cfg.data`; those of the task are in the section named by its kind.
-      place: folders and processes.
-    """
+    """How the data set that a config describes is made; `options` are those of `cfg.data`."""
     entry = entry_of(task, options["source"])
     own = options[entry.section] if entry.section else {}
     known = {**options, **own, "max_length": options["padded_length"]}

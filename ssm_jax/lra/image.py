@@ -155,15 +155,14 @@ def image(
       official_cifar, official_fashion: what the official files must be.
     """
     found: Release | None = None
+    drawn = source == "stand_in"
     if source == "official" and paths.files is not None:
         found = cifar.find(paths.files)
     elif source == "tfds":
         found = paths.find_tfds("cifar10")
-    # The content of Fashion-MNIST is known.
-    unknown = found is None and source in ("official", "tfds")
 
     def make(_: Path) -> Content:
-        if source == "stand_in":
+        if drawn:
             images, splits = stand_in.images(options.counts, options.seed)
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Content(images, splits, detail, {}, (), N_CLASSES)
@@ -184,14 +183,10 @@ def image(
         )
         return Content(images, splits, parts.detail, {}, (), N_CLASSES)
 
-    drawn = source == "stand_in"
-    return Recipe(
-        task=TASK,
-        source=source,
-        parameters=options.identity() if drawn else {"n_held_out": options.n_held_out},
-        stamp=found.stamp if found else None if unknown else "",
-        make=make,
-        at_once=drawn or paths.files is not None or found is not None,
-        download=f"archive {official_cifar.binary.size}" if source == "official" else None,
-        command=command(TASK, source, paths, options),
-    )
+    parameters = options.identity() if drawn else {"n_held_out": options.n_held_out}
+    # The content of Fashion-MNIST is known.
+    stamp = found.stamp if found else None if source in ("official", "tfds") else ""
+    at_once = drawn or paths.files is not None or found is not None
+    download = f"archive {official_cifar.binary.size}" if source == "official" else None
+    usual = command(TASK, source, paths, options)
+    return Recipe(TASK, source, parameters, stamp, make, at_once, usual, download=download)

@@ -132,13 +132,9 @@ def listops(
         return content(rows, detail, {"read": hashes})
 
     generated = {**dataclasses.asdict(spec), "generator": generator.GENERATOR_VERSION}
-    return Recipe(
-        task=TASK,
-        source=source,
-        parameters={} if official else generated,
-        stamp=release.stamp if release else None if official else "",
-        make=read if official else generate,
-        at_once=not official or release is not None,
-        command=command(TASK, source, paths, Spec() if official else spec),
-        check=check,
-    )
+    parameters = {} if official else generated
+    stamp = release.stamp if release else None if official else ""
+    at_once = not official or release is not None
+    usual = command(TASK, source, paths, Spec() if official else spec)
+    make = read if official else generate
+    return Recipe(TASK, source, parameters, stamp, make, at_once, usual, check)

@@ -22,13 +22,12 @@ import numpy as np
 
 from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import SPLITS, Ragged
-from ssm_jax.lra.shards import Arrays, Sharded, fill, finish
+from ssm_jax.lra.shards import Arrays, Sharded, fill
 from ssm_jax.options import COUNT, Range, setting
 
 CLOSE = 3
 DIGIT = 4  # the id of digit 0
 MAX, MED, MIN, SM = 14, 15, 16, 17
-VOCAB_SIZE = 18
 N_CLASSES = 10
 TOKENS = ("]", *"0123456789", "[MAX", "[MED", "[MIN", "[SM")  # ids 3..17
 _IDS = {token.encode(): CLOSE + i for i, token in enumerate(TOKENS)}
@@ -121,14 +120,11 @@ class Spec(Sharded):
     max_args: int = setting(10, "operands of one operator", Range(2, 10), source="LRA: 10")
 
     def __post_init__(self) -> None:
-        bounds = {"seed": (0, 2**63 - 1), "shorter_than": (2, 10**6), "longer_than": (0, 10**6)}
-        bounds |= {"max_depth": (2, 50), "max_args": (2, 99)}
-        for name, (low, high) in (*bounds.items(), *((f"n_{s}", (1, 10**8)) for s in SPLITS)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(
-                    f"ListOps {name}={value!r} must be a whole number from {low} to {high}."
-                )
+        self.check_whole(
+            **{"seed": (0, 2**63 - 1), "shorter_than": (2, 10**6), "longer_than": (0, 10**6)},
+            **{"max_depth": (2, 50), "max_args": (2, 99)},
+            **{f"n_{split}": (1, 10**8) for split in SPLITS},
+        )
         longest = 1
         for _ in range(self.max_depth - 1):
             longest = 2 + self.max_args * longest
@@ -288,9 +284,8 @@ def generate(
     first, last = 0, -(-total // SHARD_ROWS)
     while len(rows) < total:
         before = len(rows)
-        fill(spec, folder, range(first, last), workers, advance, alone=alone)
-        for k in range(first, last):
-            for tokens, target in Ragged(**finish(spec, folder, k)).rows():
+        for arrays in fill(spec, folder, range(first, last), workers, advance, alone=alone):
+            for tokens, target in Ragged(**arrays).rows():
                 if len(rows) < total:
                     rows[tokens] = target
         # Where 49 of 50 expressions repeat, the distinct ones are running out.

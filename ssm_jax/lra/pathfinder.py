@@ -229,15 +229,10 @@ def _recipe(task: str, options: PathfinderOptions, source: str, paths: DataPaths
         sizes = (n * 8 // 10, n // 10, n - n * 8 // 10 - n // 10)
         return content(Images(pixels, targets), sizes, detail, notes)
 
-    return Recipe(
-        task=task,
-        source=source,
-        parameters=parameters,
-        stamp=release.stamp if release else None if official else "",
-        make=read if official else generate,
-        at_once=not official or release is not None,
-        command=command(task, source, paths, options),
-    )
+    stamp = release.stamp if release else None if official else ""
+    at_once, usual = not official or release is not None, command(task, source, paths, options)
+    make = read if official else generate
+    return Recipe(task, source, parameters, stamp, make, at_once, usual)
 
 
 pathfinder = functools.partial(_recipe, "pathfinder")

@@ -24,13 +24,11 @@ from ssm_jax.lra.pathfinder_stamps import (
     DEGREES,
     PATHFINDER32,
     PATHX,
-    Drawing,
     Strokes,
-    dilate,
     render,
     strokes,
 )
-from ssm_jax.lra.shards import Arrays, Sharded, fill, finish, write_mapped
+from ssm_jax.lra.shards import Arrays, Sharded, fill, write_mapped
 
 GENERATOR_VERSION = 1  # raise it whenever the same specification would give other images
 SHARD_ROWS = 1_000  # images drawn from one random stream
@@ -56,12 +54,7 @@ class Spec(Sharded):
     upstream: bool = True
 
     def __post_init__(self) -> None:
-        for name, low, high in (("seed", 0, 2**63 - 1), ("n_images", 1, 10**8)):
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high:
-                raise ValueError(
-                    f"Pathfinder {name}={value!r} must be a whole number from {low} to {high}."
-                )
+        self.check_whole(seed=(0, 2**63 - 1), n_images=(1, 10**8))
         if type(self.size) is not int or self.size not in _DRAWINGS:
             raise ValueError(
                 f"Pathfinder size={self.size!r} is not known; choose 32, or 128 for Path-X."
@@ -118,16 +111,6 @@ class _Words:
         return _below(self.words, self.next - 1, n)
 
 
-@functools.cache
-def _empty_frames(drawing: Drawing, margin: int) -> np.ndarray:
-    """The mask and the dilated mask of an image without strokes; see `draw_image`."""
-    size, pad = drawing.size, drawing.pad
-    edge = np.full((size, size), 255, np.int16)
-    edge[1:-1, 1:-1] = 0
-    grown = dilate(edge, margin)[margin:-margin, margin:-margin]
-    return np.array([np.pad(edge, pad), np.pad(grown, pad, constant_values=255)])
-
-
 def sketches(
     spec: Spec, shard: int, draw: Callable[..., tuple[int, int, int]] | None = None
 ) -> Iterator[Sketch]:
@@ -137,14 +120,12 @@ def sketches(
     for _ in range(spec.rows(shard)):
         label = words.below(2)
         margin = drawing.margins[words.below(len(drawing.margins))]
-        stamps, empty = strokes(drawing, margin, spec.upstream), _empty_frames(drawing, margin)
+        stamps = strokes(drawing, margin, spec.upstream)
         contours = np.zeros((2, drawing.contour_length, 3), np.int64)
         distractors = np.zeros((drawing.n_distractors, drawing.distractor_length, 3), np.int64)
         attempts, placed = 0, -1
         while placed < 0:
-            words.next, more, placed = draw(
-                words.words, words.next, stamps, empty, contours, distractors
-            )
+            words.next, more, placed = draw(words.words, words.next, stamps, contours, distractors)
             attempts += more
             if placed < 0:
                 words.refill()
@@ -183,12 +164,11 @@ def generate_images(
       Pixels, (N, size * size) uint8, a read-only map of `folder`/pixels.npy: the 3.3 GB of Path-X
       are never in memory at once. And targets, (N,) uint8.
     """
-    fill(spec, folder, range(spec.n_shards), workers, advance)
+    shards = fill(spec, folder, range(spec.n_shards), workers, advance)
     targets = []
 
     def pixels() -> Iterator[np.ndarray]:
-        for shard in range(spec.n_shards):
-            arrays = finish(spec, folder, shard)
+        for arrays in shards:
             targets.append(arrays["targets"])
             yield arrays["pixels"]
 
@@ -348,13 +328,12 @@ def _begin_distractor(
 
 
 def draw_image(
-    words: Array, i: int, s: Strokes, empty: Array, contours: Array, distractors: Array
+    words: Array, i: int, s: Strokes, contours: Array, distractors: Array
 ) -> tuple[int, int, int]:
     """Choose the strokes of one image.
 
     Args:
       words: random words of 32 bits, int64.
-      empty: the frames of an image of which only the margin is occupied, int16.
       contours: written, the path of the two contours.
       distractors: written, (n, strokes, 3).
 
@@ -365,7 +344,7 @@ def draw_image(
     enough = 12 + 6 * contours.shape[1]
     enough += _CONTOUR_TRIES * len(distractors) * (6 + 3 * distractors.shape[1])
     pivots = np.zeros((2, 2), np.int64)
-    frames = empty.copy()
+    frames = s.empty.copy()
     attempts, found = 0, False
     while not found:
         if i + enough > len(words):
@@ -375,7 +354,7 @@ def draw_image(
         if found:
             i, found = _grow(words, i, s, frames, pivots, contours)
             if not found:
-                frames[:] = empty
+                frames[:] = s.empty
     placed = 0
     for _ in range(len(distractors)):
         for _ in range(_CONTOUR_TRIES):

@@ -62,6 +62,7 @@ class Strokes(NamedTuple):
     pad: int
     margin: int
     centre: int  # where in a stamp its starting point is, on both axes
+    empty: np.ndarray  # mask and dilated mask, with the pad, of an image without strokes
     lines: np.ndarray  # (n, D, D), 0..255
     masks: np.ndarray  # (n, D, D), 0..255
     grown: np.ndarray  # masks dilated by the margin, (n, D + 2 margin, D + 2 margin)
@@ -135,8 +136,11 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
       margin: one of the drawing's.
       upstream: do as upstream; else all taps must be inside the image.
     """
-    length = drawing.stroke_length
+    length, pad = drawing.stroke_length, drawing.pad
     radius = length + margin
+    edge = np.full((drawing.size, drawing.size), 255, np.int16)
+    edge[1:-1, 1:-1] = 0
+    grown_edge = dilate(edge, margin)[margin:-margin, margin:-margin]
     first = [(degree - 180) * pi / 180 for degree in range(DEGREES)]
     around = [k / radius for k in range(ceil(2 * pi * radius))]
     targets = sorted({(floor(radius * sin(a)), floor(radius * cos(a))) for a in around})
@@ -163,9 +167,10 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
         row[: len(t)] = t
     return Strokes(
         size=drawing.size,
-        pad=drawing.pad,
+        pad=pad,
         margin=margin,
         centre=masks.shape[1] // 2,
+        empty=np.array([np.pad(edge, pad), np.pad(grown_edge, pad, constant_values=255)]),
         lines=lines.astype(np.int16),
         masks=masks.astype(np.int16),
         grown=np.array([dilate(mask, margin) for mask in masks], np.int16),

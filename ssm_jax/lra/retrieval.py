@@ -255,15 +255,9 @@ def retrieval(
         )
         return _content(options, papers, detail)
 
-    return Recipe(
-        task=TASK,
-        source=source,
-        parameters=parameters,
-        stamp="" if drawn else release.stamp if release else None,
-        make=make,
-        at_once=drawn or release is not None,
-        command=command(TASK, source, paths, options),
-    )
+    stamp = "" if drawn else release.stamp if release else None
+    at_once, usual = drawn or release is not None, command(TASK, source, paths, options)
+    return Recipe(TASK, source, parameters, stamp, make, at_once, usual)
 
 
 def _content(options: RetrievalOptions, papers: Papers, detail: str) -> Content:

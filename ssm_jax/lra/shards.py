@@ -30,6 +30,15 @@ class Sharded(abc.ABC):
     title: ClassVar[str]  # what the data are called
     compress: ClassVar[bool]  # whether the file of a shard is worth it
 
+    def check_whole(self, **bounds: tuple[int, int]) -> None:
+        """Refuse options that are no whole numbers within their bounds by a ValueError."""
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(
+                    f"{self.title} {name}={value!r} must be a whole number from {low} to {high}."
+                )
+
     @abc.abstractmethod
     def rows(self, shard: int) -> int:
         """Examples in a shard."""
@@ -76,8 +85,8 @@ def fill(
     advance: Callable[[int], None],
     *,
     alone: int = 1,
-) -> None:
-    """Finish all these shards.
+) -> Iterator[Arrays]:
+    """Finish all these shards, and return their arrays, in the order of their numbers.
 
     Args:
       folder: where finished shards are and new ones go; made if missing.
@@ -94,10 +103,11 @@ def fill(
         advance(spec.rows(shard))
     if workers > 1 and len(missing) > max(alone, 1):
         run_workers(spec, folder, missing, min(workers, len(missing)), advance)
-        return
+        missing = []
     for shard in missing:
         finish(spec, folder, shard)
         advance(spec.rows(shard))
+    return (finish(spec, folder, shard) for shard in shards)
 
 
 def run_workers(

@@ -265,16 +265,13 @@ def text(
             detail = f"STAND-IN of random words, seed {options.seed}; not IMDB"
         return _content(options, rows, detail)
 
-    return Recipe(
-        task=TASK,
-        source=source,
-        parameters=parameters,
-        stamp=found.stamp if found else None if source in ("official", "tfds") else "",
-        make=make,
-        at_once=source == "stand_in" or found is not None,
-        download=f"archive {archive.size}" if source == "official" else None,
-        command=command(TASK, source, paths, options),
+    stamp = found.stamp if found else None if source in ("official", "tfds") else ""
+    at_once, usual = (
+        source == "stand_in" or found is not None,
+        command(TASK, source, paths, options),
     )
+    download = f"archive {archive.size}" if source == "official" else None
+    return Recipe(TASK, source, parameters, stamp, make, at_once, usual, download=download)
 
 
 def _content(options: TextOptions, rows: Mapping[str, Rows], detail: str) -> Content:

@@ -12,6 +12,7 @@ The name of any other layer (see `layers.find_layer`) is a variant as well: that
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -29,9 +30,18 @@ OWN = ("init", "discretization", "real_transform", "dt_transform")  # a layer kn
 
 def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
     """The defaults under the name lra/TASK:VARIANT, and the variant and the size of `arg`."""
+
+    def is_layer(word: str) -> bool:
+        if word in (*VARIANTS, *SIZES, *(f"size={size}" for size in SIZES)):
+            return False
+        from ssm_jax.layers import find_layer  # imports JAX
+
+        with contextlib.suppress(Unknown):
+            return find_layer(word) is not None
+        return False
+
     words = [word.removeprefix("variant=") for word in arg.split(",") if word]
-    known = {*VARIANTS, *SIZES, *(f"size={size}" for size in SIZES)}
-    layer = next((word for word in words if word not in known and _is_layer(word)), "")
+    layer = next(filter(is_layer, words), "")
     rest = [word for word in words if word != layer]
     chosen = config_lib.parse_arg(",".join(rest), variant=VARIANTS, size=SIZES)
     variant = layer or chosen["variant"]
@@ -40,41 +50,27 @@ def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
     return cfg, variant, chosen["size"]
 
 
-def _is_layer(word: str) -> bool:
-    from ssm_jax.layers import find_layer  # imports JAX
-
-    try:
-        return find_layer(word) is not None
-    except Unknown:
-        return False
-
-
 def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None]) -> None:
     """Make a config that of a variant; `tuned` makes it that of s4d_ft, s4 and s5 in its task.
 
-    Raises:
-      ValueError: the task has no such variant.
+    Another layer is parametrized as its constructor is by default. A variant that the task has not
+    is a ValueError.
     """
     if variant in tuned:
         tuned[variant](cfg)
         return
     tuned["s4d_ft"](cfg)
     cfg.model.alpha, cfg.model.beta.learn = 1.0, False
-    if variant not in VARIANTS:
-        _replace_layer(cfg, variant)
-    elif variant != "s4d":
+    if variant in ("s4", "s5"):
         raise ValueError(f"the task {cfg.task} has no variant {variant}; choose another.")
+    if variant not in VARIANTS:
+        from ssm_jax.layers import find_layer  # imports JAX
 
-
-def _replace_layer(cfg: ConfigDict, layer: str) -> None:
-    """Put another layer into a network, parametrized as its constructor is by default."""
-    from ssm_jax.layers import find_layer  # imports JAX
-
-    config_lib.override(cfg, {"model.layer": layer})
-    takes, rows = parameters_of(find_layer(layer)), config_lib.rows(cfg)
-    own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
-    cfg.update_from_flattened_dict({k: v for k, v in own.items() if isinstance(v, str)})
-    cfg.update_from_flattened_dict({key: rows[key].default for key, _ in unread(cfg)})
+        config_lib.override(cfg, {"model.layer": variant})
+        takes, rows = parameters_of(find_layer(variant)), config_lib.rows(cfg)
+        own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
+        cfg.update_from_flattened_dict({k: v for k, v in own.items() if isinstance(v, str)})
+        cfg.update_from_flattened_dict({key: rows[key].default for key, _ in unread(cfg)})
 
 
 def finish(cfg: ConfigDict, size: str, reduce: Callable[[ConfigDict], None]) -> ConfigDict:
@@ -90,7 +86,7 @@ def shorten(
 ) -> None:
     """Take four blocks of 64 channels, and a schedule that ends with the training.
 
-    `notes`: what is reduced, kept in every result.
+    `notes`, what is reduced, are kept in every result.
     """
     cfg.notes = f"Reduced: {notes} Not comparable with LRA."
     cfg.model.depth, cfg.model.d_model = 4, 64
@@ -119,8 +115,7 @@ def s4(cfg: ConfigDict, *, d_model: int, d_state: int, n_ssm: int = 1) -> None:
     model = cfg.model
     model.layer, model.init, model.discretization = "s4", "legs", "bilinear"
     model.depth, model.d_model, model.d_state, model.n_ssm = 6, d_model, d_state, n_ssm
-    model.beta.learn = False
-    model.pool = "mean"
+    model.beta.learn, model.pool = False, "mean"
     model.dt_min, model.dt_max = 1e-3, 1e-1
 
 
@@ -149,8 +144,7 @@ def s5(
     model.gate, model.final_norm, model.norm_momentum = gate, False, norm_momentum
     model.norm, model.prenorm = "batch", True
     model.dropout, model.tie_dropout = dropout, True
-    model.beta.learn = False
-    model.pool = "mean"
+    model.beta.learn, model.pool = False, "mean"
     model.dt_min, model.dt_max = 1e-3, 1e-1
 
 

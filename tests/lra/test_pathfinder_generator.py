@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from ssm_jax.lra import pathfinder_generator as core
-from ssm_jax.lra.pathfinder_generator import Spec, _empty_frames, generate_shard, sketches
+from ssm_jax.lra.pathfinder_generator import Spec, generate_shard, sketches
 from ssm_jax.lra.pathfinder_stamps import CHANCE, DEGREES, PATHFINDER32, PATHX, paint_disc, strokes
 
 MARGINS = [(PATHFINDER32, 1), (PATHX, 2), (PATHX, 3)]
@@ -71,7 +71,7 @@ def replay(sketch, p):
     """
     size, m = p.size, sketch.margin
     s = strokes(p, m, True)
-    frames = _empty_frames(p, m).copy()
+    frames = s.empty.copy()
     window = slice(p.pad, -p.pad)
     mask, image = np.zeros((size, size)), np.zeros((size, size))
     mask[[0, -1]] = mask[:, [0, -1]] = 1
