@@ -32,7 +32,7 @@ def measure_buckets(cfg: ConfigDict, data_dir: Path, n: int) -> dict[str, Any]:
     if cfg.data.buckets == 1:
         raise ValueError("--what=buckets needs --config.data.buckets=2 or more.")
     experiment = experiment_lib.build(cfg, data_dir=data_dir)
-    order, epoch = experiment.order, experiment.steps_per_epoch
+    order, epoch = experiment.order, experiment.order.steps_per_epoch
     lengths = np.array([order.batch(step)[1] for step in range(epoch)])
     state = experiment.fresh_state()
     steps = {}

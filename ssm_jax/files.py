@@ -17,21 +17,18 @@ from typing import Any, BinaryIO, Literal, NoReturn
 
 LONGEST = 3800  # bytes of a path; 4,095 is Linux's limit, and a run has folders in its folder
 
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{2,}")  # gs://, s3://, file:///
-
-# What file systems answer that do not know a call.
+# What file systems answer that do not know a call
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
 def local_path(text: str | Path) -> Path:
     """A path on a file system that is mounted here; a leading ~ is expanded where it can be.
 
-    Raises:
-      ValueError: an address such as gs://bucket/run, without a full stop. Object stores have no
-        locks and no memory maps, and runs and data rest on both.
+    ValueError, without a full stop, for an address such as gs://bucket/run or file:///run: object
+    stores have no locks and no memory maps, and runs and data rest on both.
     """
     text = os.fspath(text)
-    if (address := ADDRESS.match(text)) is not None:
+    if (address := re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/{2,}", text)) is not None:
         if address[0].startswith("file:"):
             raise ValueError(f"it is an address; give the path, {text[address.end() - 1 :]}")
         raise ValueError(
@@ -46,12 +43,7 @@ def local_path(text: str | Path) -> Path:
 def check_writable(path: Path, kind: Literal["file", "folder"]) -> None:
     """Refuse a path at which nothing can be written, before any work is done for it.
 
-    Args:
-      path: of what is to be written; it and folders above it may be missing.
-      kind: what is to be there.
-
-    Raises:
-      OSError: why not, with the path.
+    It and folders above it may be missing; `kind` is what is to be there. The OSError has the path.
     """
 
     def refuse(number: int, where: Path = path) -> NoReturn:
@@ -97,12 +89,9 @@ def user_cache() -> Path | None:
 def replace_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
     """Write a file; it is the old one or the complete new one, even after a power cut.
 
-    Where the path is a link, the file that it leads to is written. A write that fails leaves
-    nothing behind, and its OSError names the path.
-
-    Args:
-      path: of the file, in a folder that is there.
-      content: bytes, text (as UTF-8), or a function that writes into the open file it is given.
+    Its folder must exist. Where the path is a link, the file that it leads to is written. A write
+    that fails leaves nothing behind, and its OSError names the path. `content` may be a function
+    that writes into the open file it is given.
     """
     if isinstance(content, str):
         content = content.encode(errors="surrogateescape")
@@ -151,11 +140,7 @@ def rename_aside(path: Path, word: str) -> Path:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The document in a text that may be damaged.
-
-    Raises:
-      ValueError: it is no JSON, or is nested deeper than any that a program writes.
-    """
+    """The document in a text; ValueError if it is no JSON, or is nested too deep to be ours."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -22,7 +22,7 @@ def say(text: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Say something that a person may want to mend, though the work goes on."""
+    """Say something that a person may want to mend, though the work continues."""
     say(f"warning: {printable(message)}")
 
 
@@ -30,7 +30,7 @@ class Progress:
     """The progress of training or of an evaluation, from process 0 only.
 
     On a terminal it is a bar (several at once stand below each other); elsewhere a plain line about
-    every `every_s` seconds and one at the end:
+    every ten seconds and one at the end:
 
         train 1200/3000  loss 0.8312  accuracy 0.4120  35.2 steps/s  ETA 0:00:51
 
@@ -47,30 +47,23 @@ class Progress:
     _bars: ClassVar[Any] = None
 
     def __init__(
-        self,
-        task: str,
-        total: int,
-        *,
-        start: int = 0,
-        every_s: float = 10.0,
-        metric: str = "accuracy",
-        unit: str = "",
+        self, task: str, total: int, *, start: int = 0, metric: str = "accuracy", unit: str = ""
     ):
         self.task, self.total, self.step, self.unit = task, total, start, unit
-        self._every_s, self._metric = every_s, metric
-        self._loss: float | None = None
-        self._value: float | None = None
+        self._every_s = _LINE_EVERY if unit else 10.0
+        self._metric = metric
+        self._shown: dict[str, float | None] = {"loss": None, metric: None}
         self._times: deque[tuple[float, int]] = deque(maxlen=4096)
         self._said = time.monotonic()
         self._bar: Any = None
-        self._shown = True
+        self._speaks = True
         if not unit:
             import jax  # here, so that data are prepared without it
 
-            self._shown = jax.process_index() == 0
+            self._speaks = jax.process_index() == 0
 
     def __enter__(self) -> Self:
-        if self._shown and sys.stderr.isatty():
+        if self._speaks and sys.stderr.isatty():
             # Imported here: 0.1 s that a run without a terminal need not pay.
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
@@ -83,9 +76,8 @@ class Progress:
                 names = ("{task.description}", "{task.fields[text]}")
                 left, right = (TextColumn(name, markup=False) for name in names)  # paths have "["
                 # Two redraws a second: rich's ten take some percent of a core from the training.
-                Progress._bars = Bars(
-                    left, BarColumn(), right, console=console, refresh_per_second=2
-                )
+                columns = (left, BarColumn(), right)
+                Progress._bars = Bars(*columns, console=console, refresh_per_second=2)
                 Progress._bars.start()
             kept = {"total": self.total, "completed": self.step, "text": self._text()}
             self._bar = Progress._bars.add_task(self.task, **kept)
@@ -94,15 +86,17 @@ class Progress:
     def update(self, step: int, loss: float | None = None, value: float | None = None) -> None:
         """Say that `step` is done, with its loss and metric; one left out keeps the last."""
         self.step = step
-        self._loss = self._loss if loss is None else loss
-        self._value = self._value if value is None else value
+        if loss is not None:
+            self._shown["loss"] = loss
+        if value is not None:
+            self._shown[self._metric] = value
         now = time.monotonic()
         self._times.append((now, step))
         while len(self._times) > 2 and now - self._times[0][0] > WINDOW_S:
             self._times.popleft()
         if self._bar is not None:
             Progress._bars.update(self._bar, completed=step, text=self._text())
-        elif self._shown and now - self._said >= self._every_s:
+        elif self._speaks and now - self._said >= self._every_s:
             self._said = now
             say(f"{self.task} {self._text()}")
 
@@ -113,7 +107,7 @@ class Progress:
             if not bars.task_ids:
                 bars.stop()
                 Progress._bars = None
-        if self._shown and not self.unit:
+        if self._speaks and not self.unit:
             say(f"{self.task} {self._text()}")
 
     def steps_per_second(self) -> float | None:
@@ -128,10 +122,7 @@ class Progress:
         if self.unit and self._bar is None:
             return counted
         parts = [counted if self.unit else f"{self.step}/{self.total}"]
-        if self._loss is not None:
-            parts.append(f"loss {self._loss:.4f}")
-        if self._value is not None:
-            parts.append(f"{self._metric} {self._value:.4f}")
+        parts += [f"{name} {v:.4f}" for name, v in self._shown.items() if v is not None]
         if rate := self.steps_per_second():
             number = f"{rate:.1f}" if rate >= 10 else f"{rate:.2g}"
             parts.append(f"{number} {self.unit or 'steps'}/s")
@@ -144,16 +135,11 @@ class Progress:
 def stage(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Show how far a stage is; at its end, one line with the seconds it took.
 
-    Args:
-      title: what is being done, `generating ListOps`.
-      total: its size in `unit`.
-      unit: what is counted, `expressions`.
-
-    Yields:
-      A function to call with how many more units are done; what exceeds the total is not shown.
+    `title` says what is being done, `generating ListOps`; `total` is its size in `unit`. Yields a
+    function to call with how many more units are done; what exceeds the total is not shown.
     """
     start, title = time.monotonic(), printable(title)
-    with Progress(f"{title}:", total, every_s=_LINE_EVERY, unit=unit) as bar:
+    with Progress(f"{title}:", total, unit=unit) as bar:
         done, shown = 0, float("-inf")
 
         def advance(n: int) -> None:

@@ -21,26 +21,13 @@ EXIT_INTERRUPTED = 130
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
-_own_process = False  # whether this process is a command of ours, to be ended by a handler
-_begun = False  # whether it has written to a run
-_stuck = False  # whether threads are left that never end
 
+class Process:
+    """What is known of this process."""
 
-def begin() -> None:
-    """Note that this process writes to a run: its failures are no longer those of a start."""
-    global _begun
-    _begun = True
-
-
-def begun() -> bool:
-    """Whether this process has written to a run."""
-    return _begun
-
-
-def leave_threads() -> None:
-    """Note that threads are left that never end: the process will not wait for them."""
-    global _stuck
-    _stuck = True
+    ours = False  # it is a command of ours, which a handler may end
+    begun = False  # it has written to a run: its failures are no longer those of a start
+    stuck = False  # threads are left that never end, so that it must not wait for them
 
 
 def _catch(number: int, handler: Any) -> Any:
@@ -51,25 +38,35 @@ def _catch(number: int, handler: Any) -> Any:
     return signal.signal(number, handler)
 
 
+def _leave(code: int, text: str) -> None:
+    """Print a line and end the process.
+
+    With no exception, which an import or a finalizer that it passes through may swallow or print,
+    and no print: the main thread may be in the midst of one.
+    """
+    with contextlib.suppress(OSError):
+        shown = "\x1b[?25h\n" if os.isatty(2) else ""  # a progress bar hides the cursor
+        os.write(2, f"{shown}{text}\n".encode())
+    os._exit(code)
+
+
 def catch_signals() -> None:
     """End this process with EXIT_STOPPED on a signal, until a `StopRequest` takes over.
 
     For the main module of a command that trains, before its imports. What such a command does
     before it trains, it can do again.
     """
-    global _own_process
-    _own_process = True
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        _leave(EXIT_STOPPED, f"{name}: stopped; the same command goes on.")
+
+    Process.ours = True
     for number in SIGNALS:
-        _catch(number, _leave)
+        _catch(number, leave)
     # The first to be registered is the last to be called. Python gives all handlers up before it
     # is gone; a signal would then change the exit code.
     atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    # No exception: an import or a finalizer that it passes through may swallow or print it.
-    _tell(f"{signal.Signals(number).name}: stopped; the same command goes on.\n")
-    os._exit(EXIT_STOPPED)
 
 
 @contextlib.contextmanager
@@ -95,7 +92,7 @@ def interrupt_afterwards() -> Iterator[None]:
 def end(code: int) -> NoReturn:
     """End the process, whose streams are flushed, with this code, whatever signals come now."""
     settle(code)
-    if _stuck:
+    if Process.stuck:
         os._exit(code)
     raise SystemExit(code)
 
@@ -107,23 +104,13 @@ def settle(code: int) -> None:
             signal.signal(number, lambda *_: os._exit(code))
 
 
-def _tell(text: str) -> None:
-    # Not print: the main thread may be in the midst of one.
-    with contextlib.suppress(OSError):
-        if os.isatty(2):
-            text = f"\x1b[?25h\n{text}"  # a progress bar hides the cursor
-        os.write(2, text.encode())
-
-
 class StopRequest:
     """Turns the signals into a flag that the loop polls, so that it can save and stop.
 
-    A second Ctrl-C stops at once. Enter it in the main thread. With several JAX processes it
-    installs nothing: they must all stop at one step, which JAX's own notifier of SIGTERM arranges,
-    and which a Python handler would disable.
-
-    Attributes:
-      requested: "SIGTERM" or another of SIGNALS once it came, else None.
+    `requested` is the name of the signal that came, "SIGTERM", else None. A second Ctrl-C stops at
+    once. Enter it in the main thread. With several JAX processes it installs nothing: they must all
+    stop at one step, which JAX's own notifier of SIGTERM arranges, and which a Python handler would
+    disable.
     """
 
     def __init__(self) -> None:
@@ -149,19 +136,13 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
         if number == signal.SIGINT and self._interrupts > 1:
-            if not _own_process:
+            if not Process.ours:
                 raise KeyboardInterrupt
-            # As in `_leave`; whatever is being written is whole or not there.
-            _tell("interrupted.\n")
-            os._exit(EXIT_INTERRUPTED)
+            _leave(EXIT_INTERRUPTED, "interrupted.")  # what is being written is whole or not there
         self.requested = signal.Signals(number).name
 
     def poll(self, step: int) -> bool:
-        """Whether to stop after this step; with several processes all get the same answer.
-
-        Args:
-          step: the step just done; every process must poll with the same numbers.
-        """
+        """Whether to stop after this step; several processes, which must all poll, agree on it."""
         if self._many and self.requested is None:
             from jax.experimental import multihost_utils
 

@@ -420,11 +420,13 @@ def main(argv):
             resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
             kept = [open("script.py") for _ in range(30)]
         case "stale": raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/mnt/x")
-        case "storage": stop.begin(); raise OSError(errno.EIO, os.strerror(errno.EIO), "/mnt/x")
-        case "check": stop.begin(); raise FileNotFoundError("no data.")
+        case "storage":
+            stop.Process.begun = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO), "/mnt/x")
+        case "check": stop.Process.begun = True; raise FileNotFoundError("no data.")
         case "lost": raise WorkdirLost("it was deleted.")
         case "stuck":
-            stop.leave_threads()
+            stop.Process.stuck = True
             threading.Thread(target=threading.Event().wait).start()
             print("done")
             return 3

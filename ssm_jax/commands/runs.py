@@ -96,7 +96,7 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
     workdir, step = _asked(values)
 
     start_jax()
-    from ssm_jax.training.runs.analyze import analyze as analyze_run
+    from ssm_jax.training.runs.evaluate import analyze as analyze_run
     from ssm_jax.training.runs.tables import print_analysis
 
     result, paths = analyze_run(

@@ -137,7 +137,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
             code = EXIT_GONE
         else:
             check = ours(error) and error.errno is None
-            storage = stop.begun() and not (of_stdout or check)
+            storage = stop.Process.begun and not (of_stdout or check)
             code = stop.EXIT_STORAGE if storage else 2
             _error(os_fault(error))
     except Exception as error:

@@ -25,18 +25,9 @@ from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.sharding import DATA_AXIS
 from ssm_jax.progress import Progress, say
 from ssm_jax.tasks import Task, find_task, mean_metrics
-from ssm_jax.training import optim
+from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity
-from ssm_jax.training.step import (
-    TrainState,
-    init_state,
-    make_eval_step,
-    make_gradient,
-    make_train_step,
-    split,
-)
-
-Shapes = dict[str, jax.ShapeDtypeStruct]
+from ssm_jax.training.step import TrainState
 
 
 def batch_mesh() -> Mesh:
@@ -53,12 +44,11 @@ class Experiment:
     dataset: Dataset  # opened, memory-mapped
     graphdef: nnx.GraphDef  # the model without its numbers
     tx: optax.GradientTransformation
-    rows: tuple[optim.GroupRow, ...]  # the parameter groups
-    schedule: optim.Schedule  # of their learning rates
+    rows: tuple[step_lib.GroupRow, ...]  # the parameter groups
+    schedule: step_lib.Schedule  # of their learning rates
     mesh: Mesh  # the devices
     padded_lengths: tuple[int, ...]  # of batches, the longest last
     order: Order  # of the training batches
-    steps_per_epoch: int
     total_steps: int
     eval_every: int  # in steps
     eval_batch_size: int  # a multiple of the number of devices
@@ -91,54 +81,55 @@ class Experiment:
 
         def init() -> TrainState:
             key = jax.random.fold_in(jax.random.key(self.cfg.seed), 0)
-            _, params, stats = split(build_model(self.dataset, options, nnx.Rngs(params=key)))
-            return init_state(params, stats, self.tx)
+            model = build_model(self.dataset, options, nnx.Rngs(params=key))
+            return step_lib.init_state(*step_lib.split(model)[1:], self.tx)
 
         return jax.jit(init, out_shardings=self.replicated)
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and placement of the state."""
-        return self._placed(jax.eval_shape(self.fresh_state), self.replicated)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.replicated),
+            jax.eval_shape(self.fresh_state),
+        )
 
     def model(self, state: TrainState) -> Any:
         """The model with the numbers of a state."""
         return nnx.merge(self.graphdef, state.params, state.stats)
 
-    def abstract_batch(self, length: int | None = None, *, evaluation: bool = False) -> Shapes:
+    def abstract_batch(
+        self, length: int | None = None, *, evaluation: bool = False
+    ) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, dtypes and placement of a batch of sequences of a length; None: the longest."""
         size = self.eval_batch_size if evaluation else self.cfg.batch_size
         shapes = self.dataset.shapes(size, length or self.dataset.padded_length)
-        batch = {name: jax.ShapeDtypeStruct(*described) for name, described in shapes.items()}
         if evaluation:
-            batch["mask"] = jax.ShapeDtypeStruct((size,), np.float32)
-        return self._placed(batch, self.batch_sharding)
-
-    @staticmethod
-    def _placed(tree: Any, sharding: NamedSharding) -> Any:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-        )
+            shapes = {**shapes, "mask": ((size,), np.float32)}
+        return {
+            name: jax.ShapeDtypeStruct(*described, sharding=self.batch_sharding)
+            for name, described in shapes.items()
+        }
 
     def place_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """A batch on the devices, split over them."""
         return jax.device_put(dict(batch), self.batch_sharding)
 
-    def gradient(self) -> Callable[..., Any]:
+    def gradient(self) -> step_lib.Gradient:
         """See `make_gradient`."""
         sums, parts = self.task.train_sums, self.cfg.train.accumulate
-        return make_gradient(self.graphdef, sums, accumulate=parts)
+        return step_lib.make_gradient(self.graphdef, sums, accumulate=parts)
 
     def compile_train_step(self, length: int | None = None) -> jax.stages.Compiled:
         """The train step for batches of a length, None: the longest; reuses the state's memory."""
-        step = make_train_step(self.gradient(), self.tx)
+        step = step_lib.make_train_step(self.gradient(), self.tx)
         key = jax.ShapeDtypeStruct(self.key.shape, self.key.dtype, sharding=self.replicated)
         batch = self.abstract_batch(length)
         return self.compile(step, self.abstract_state(), key, batch, donate_argnums=0)
 
     def compile_eval_step(self, length: int | None = None) -> jax.stages.Compiled:
         """The evaluation of one batch of a length; None: the longest."""
-        step, state = make_eval_step(self.graphdef, self.task.eval_sums), self.abstract_state()
-        batch = self.abstract_batch(length, evaluation=True)
+        step = step_lib.make_eval_step(self.graphdef, self.task.eval_sums)
+        state, batch = self.abstract_state(), self.abstract_batch(length, evaluation=True)
         return self.compile(step, state.params, state.stats, batch)
 
     def compile(self, function: Callable[..., Any], *shapes: Any, **options: Any) -> Any:
@@ -182,17 +173,17 @@ class Experiment:
         """The metrics of a state over a whole split; None if `stopped`, asked after every batch."""
         total = -(-self.dataset.size(split) // self.eval_batch_size)
         sums: dict[str, float] = {}
+        means: dict[str, float] = {}
         with Progress(split, total, metric=self.task.headline) as progress:
             for number, numbered in enumerate(self.eval_batches(split), start=1):
                 batch = self.place_batch(numbered)
                 found = self.eval_step(batch)(state.params, state.stats, batch)
-                for name, value in found.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+                sums = {name: sums.get(name, 0.0) + float(value) for name, value in found.items()}
                 means = mean_metrics(sums)
                 progress.update(number, means["loss"], means[self.task.headline])
                 if stopped():
                     return None
-        return mean_metrics(sums)
+        return means
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -202,7 +193,7 @@ class Experiment:
 
     def describe(self) -> list[str]:
         """The lines that a person should read before it starts."""
-        cfg, data = self.cfg, self.dataset
+        cfg, data, epochs = self.cfg, self.dataset, self.total_steps / self.order.steps_per_epoch
         sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
         return [
             f"{cfg.name} (config {config_lib.digest(cfg)})"
@@ -210,7 +201,7 @@ class Experiment:
             f"data: {data.provenance.detail}; {sizes} examples, L = "
             + ", ".join(map(str, self.padded_lengths)),
             f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "
-            f"({self.total_steps / self.steps_per_epoch:.1f} epochs), "
+            f"({epochs:.1f} epochs), "
             f"evaluated every {self.eval_every:,} steps; the best {cfg.train.select_split} "
             f"{cfg.train.select_metric} chooses the checkpoint",
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
@@ -220,14 +211,9 @@ class Experiment:
 def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Experiment:
     """Check a config, open (or prepare) its data, and assemble the experiment.
 
-    Args:
-      cfg: from an experiment file; not changed.
-      data_dir: where prepared data are, or are put.
-      files: official files of the user, an archive or a folder.
-
-    Raises:
-      ValueError: options that cannot work, or not together.
-      FileNotFoundError: data that are not there and cannot be made.
+    `data_dir` is where prepared data are, or are put; `files` are official files of the user, an
+    archive or a folder. ValueError for options that cannot work, or not together, and
+    FileNotFoundError for data that are missing and cannot be made.
     """
     check(cfg)
     dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), DataPaths(data_dir, files))
@@ -237,8 +223,7 @@ def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Expe
 def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
     """Model and optimizer for a checked config and its opened data; nothing is computed.
 
-    Raises:
-      ValueError: a batch that does not split over the devices, or parameters without a group.
+    ValueError for a batch that does not split over the devices, or parameters without a group.
     """
     mesh = batch_mesh()
     if cfg.batch_size % mesh.size:
@@ -254,18 +239,18 @@ def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
         )
     padded_lengths = bucket_lengths(dataset.padded_length, cfg.data.buckets)
     order = Order(dataset.lengths("train"), cfg.batch_size, cfg.seed, padded_lengths)
-    epoch = order.steps_per_epoch
-    total_steps = cfg.train.steps or max(1, round(cfg.train.epochs * epoch))
+    total_steps = cfg.train.steps or max(1, round(cfg.train.epochs * order.steps_per_epoch))
     build_model, options = find_task(cfg.task).build_model, cfg.model.to_dict()
-    graphdef, params, _ = split(
+    graphdef, params, _ = step_lib.split(
         nnx.eval_shape(lambda: build_model(dataset, options, nnx.Rngs(params=jax.random.key(0))))
     )
-    last = cfg.schedule.total_steps or total_steps
-    schedule = optim.cosine_with_warmup(cfg.schedule.warmup_steps, last, clamp=cfg.schedule.clamp)
-    groups = optim.groups_from(cfg.optim.groups.to_dict())
+    warmup, last = cfg.schedule.warmup_steps, cfg.schedule.total_steps or total_steps
+    schedule = step_lib.cosine_with_warmup(warmup, last, clamp=cfg.schedule.clamp)
+    groups = step_lib.groups_from(cfg.optim.groups.to_dict())
     adam = {name: cfg.optim[name] for name in ("b1", "b2", "eps", "clip_norm")}
-    tx, rows = optim.make_optimizer(params, groups, schedule, **adam)
+    tx, rows = step_lib.make_optimizer(params, groups, schedule, **adam)
     eval_batch_size = cfg.train.eval_batch_size or cfg.batch_size
+    key = jax.random.fold_in(jax.random.key(cfg.seed), 1)
     return Experiment(
         cfg=cfg,
         dataset=dataset,
@@ -276,13 +261,10 @@ def assemble(cfg: ConfigDict, dataset: Dataset) -> Experiment:
         mesh=mesh,
         padded_lengths=padded_lengths,
         order=order,
-        steps_per_epoch=epoch,
         total_steps=total_steps,
-        eval_every=cfg.train.eval_every or epoch,
+        eval_every=cfg.train.eval_every or order.steps_per_epoch,
         eval_batch_size=-(-eval_batch_size // mesh.size) * mesh.size,
-        key=jax.device_put(
-            jax.random.fold_in(jax.random.key(cfg.seed), 1), NamedSharding(mesh, PartitionSpec())
-        ),
+        key=jax.device_put(key, NamedSharding(mesh, PartitionSpec())),
     )
 
 

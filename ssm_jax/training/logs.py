@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from ssm_jax.files import naming, parse_json, replace_atomically
 from ssm_jax.progress import warn
-from ssm_jax.training.workdir import new_hash, stamp_fault
+from ssm_jax.training.workdir import new_hash, stamp_faults
 
 NON_FINITE = ("nan", "inf", "-inf")  # strings in JSON, which has no word for them but null
 
@@ -43,7 +43,7 @@ class MetricsLog:
         self.path = path
         content = path.read_bytes() if path.exists() else b""
         if stamp is not None:
-            if (what := stamp_fault(path, stamp, whole=False)) is not None:
+            for what in stamp_faults(path.parent, {path.name: stamp}).values():
                 raise ValueError(f"{path} {what}.")
             text = content[: stamp["bytes"]]
             rows = _rows(path, text)
@@ -62,35 +62,33 @@ class MetricsLog:
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Append one line and hand it to the operating system: it outlives the process.
 
-        Args:
-          kind: what was measured: "train", or the split of an evaluation.
-          step: steps taken when it was measured; never less than in the last line.
-          values: numbers by name, of which none is "step" or "kind".
+        `kind` says what was measured: "train", or the split of an evaluation. `step` is never less
+        than in the last line; no value may be called "step" or "kind".
         """
         if step < self._last:
             raise ValueError(
                 f"{self.path.name}: step {step} of {kind!r} comes after step {self._last}; steps "
                 "never go back. Restart the run to cut the file to its checkpoint."
             )
-        taken = {"step", "kind"} & set(values)
-        if taken:
+        if taken := {"step", "kind"} & set(values):
             raise ValueError(
                 f"{self.path.name}: {taken.pop()!r} is no name for a value; rename it."
             )
         self._last = step
         row = {"step": int(step), "kind": kind} | {k: _plain(v) for k, v in values.items()}
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
-        if line not in self._there:
-            try:
-                # One write of a whole line: a kill tears the last line at most.
-                if self._file.write(line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    self._file.truncate(self._bytes)
-                raise OSError(error.errno, error.strerror, str(self.path)) from error
-            self._bytes += len(line)
-            self._hash.update(line)
+        if line in self._there:
+            return
+        try:
+            # One write of a whole line: a kill tears the last line at most.
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._bytes)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._bytes += len(line)
+        self._hash.update(line)
 
     def stamp(self) -> dict[str, Any]:
         """The length and hash of all lines written: what a checkpoint says of the log before it."""
@@ -106,11 +104,8 @@ class MetricsLog:
     def close(self) -> None:
         """Wait until all lines are on the disk, and close; a second call does nothing."""
         if not self._file.closed:
-            try:
-                with naming(self.path):
-                    os.fsync(self._file.fileno())
-            finally:
-                self._file.close()
+            with contextlib.closing(self._file), naming(self.path):
+                os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -156,8 +151,7 @@ def _rows(path: Path, content: bytes) -> list[tuple[bytes, dict[str, Any]]]:
     lines = content.splitlines(keepends=True)
     rows = []
     for number, line in enumerate(lines, start=1):
-        row = _row(line)
-        if row is not None:
+        if (row := _row(line)) is not None:
             rows.append((line, row))
         elif number < len(lines):
             raise ValueError(
@@ -194,19 +188,19 @@ class WandbSink:
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
-        if self._run is not None:
-            row = {f"{kind}/{name}": float(value) for name, value in values.items()}
-            self._try(self._run.log, row, step=int(step))
+        row = {f"{kind}/{name}": float(value) for name, value in values.items()}
+        self._call("log", row, step=int(step))
 
-    def close(self, exit_code: int = 0) -> None:
+    def close(self) -> None:
         """Send what is left, for a minute at most; a second call does nothing."""
-        run, self._run = self._run, None
-        if run is not None:
-            self._try(run.finish, exit_code=exit_code)
+        self._call("finish", exit_code=0)
+        self._run = None
 
-    def _try(self, call: Any, *args: Any, **options: Any) -> None:
+    def _call(self, name: str, *args: Any, **options: Any) -> None:
+        if self._run is None:
+            return
         try:
-            call(*args, **options)
+            getattr(self._run, name)(*args, **options)
         except Exception as error:  # the sink's promise: no error of wandb's stops a run
             self._run = None
             warn(
@@ -239,19 +233,18 @@ def open_wandb(mode: str, *, workdir: Path, config: Mapping[str, Any], run_name:
     }  # fmt: skip
     if mode not in attempts:
         raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
-    failed: Exception | None = None
+    failed = ""
     for attempt in attempts[mode]:
         try:
             run = _init(attempt, workdir, config, run_name)
         except Exception as error:  # the sink's promise, as above
-            failed = failed or error
+            failed = failed or _in_a_line(error)
             continue
-        if failed is not None:
-            warn(f"wandb cannot go online ({_in_a_line(failed)}); it logs offline instead.")
+        if failed:
+            warn(f"wandb cannot go online ({failed}); it logs offline instead.")
         return WandbSink(run)
-    if failed is not None:
-        why = _in_a_line(failed)
-        warn(f"wandb cannot start ({why}); metrics.jsonl has all metrics, the run goes on.")
+    if failed:
+        warn(f"wandb cannot start ({failed}); metrics.jsonl has all metrics, the run goes on.")
     return WandbSink(None)
 
 
@@ -276,19 +269,12 @@ def _init(
 
     def unset(values: Mapping[str, Any]) -> dict[str, Any]:
         """Those that wandb's own environment does not set."""
-
-        def variable(name: str) -> str:
-            return "WANDB_RUN_ID" if name == "id" else f"WANDB_{name.upper()}"
-
-        return {name: v for name, v in values.items() if not os.environ.get(variable(name))}
+        names = {name: f"WANDB_{'RUN_ID' if name == 'id' else name.upper()}" for name in values}
+        return {name: v for name, v in values.items() if not os.environ.get(names[name])}
 
     try:
-        return wandb.init(
-            mode=mode,
-            config=dict(config),
-            settings=wandb.Settings(**unset(settings)),
-            **unset(usual),
-        )
+        given = {"settings": wandb.Settings(**unset(settings)), **unset(usual)}
+        return wandb.init(mode=mode, config=dict(config), **given)
     except Exception:
         wandb.teardown()  # else the id counts as in use, and offline fails as well
         raise

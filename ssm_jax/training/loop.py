@@ -22,11 +22,16 @@ from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.logs import MetricsLog, WandbSink, open_wandb
-from ssm_jax.training.optim import learning_rates
-from ssm_jax.training.runs.open import UNUSABLE, best_of
-from ssm_jax.training.runs.result import below_reference, diverged, draw, mark_done, write_summary
+from ssm_jax.training.runs import UNUSABLE, best_of
+from ssm_jax.training.runs.result import (
+    diverged,
+    draw,
+    mark_done,
+    warn_below_reference,
+    write_summary,
+)
 from ssm_jax.training.runs.tables import parameter_table
-from ssm_jax.training.step import TrainState
+from ssm_jax.training.step import TrainState, learning_rates
 from ssm_jax.training.workdir import Workdir
 
 EXIT_DONE = 0
@@ -54,9 +59,8 @@ def train_and_evaluate(
       fresh: move what a run has left in the folder to a subfolder, and start anew.
       accept_log: see `restart.find`.
 
-    Raises:
-      FloatingPointError: a loss or gradient is not finite.
-      WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError, RunDamaged: see those.
+    Raises FloatingPointError where a loss or gradient is not finite; WorkdirBusy, ConfigMismatch,
+    StateMismatch, CheckpointError and RunDamaged say themselves when.
     """
     cfg = experiment.cfg
     with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
@@ -186,24 +190,21 @@ class _Run:
             raise FloatingPointError(
                 f"no evaluation had a finite {train.select_metric}; there is no checkpoint to test."
             )
-        target = experiment.abstract_state()
+        step, target = self.best["step"], experiment.abstract_state()
+        ranked = self.store.ranked_steps()
         try:
-            opened = best_of(
-                self.best["step"],
-                self.store.ranked_steps(),
-                lambda step: self.store.restore(step, target),
-            )
+            opened = best_of(step, ranked, lambda step: self.store.restore(step, target))
         except UNUSABLE as error:
             raise CheckpointError(
-                f"the checkpoint of step {self.best['step']}, which has the best evaluation, is "
+                f"the checkpoint of step {step}, which has the best evaluation, is "
                 f"lost ({' '.join(str(error).split())}), and no other one can be tested; bring one "
                 "back, or start anew with --fresh."
             ) from error
         opened.warn()
-        step, best, lost = opened.meta.step, self.best, None
+        best, lost = self.best, None
         if opened.lost is not None:
-            best = {"step": step, "value": opened.meta.metrics[train.select_metric]}
-            lost = {**opened.lost, "value": self.best["value"]}
+            lost = {**opened.lost, "value": best["value"]}
+            best = {"step": opened.meta.step, "value": opened.meta.metrics[train.select_metric]}
         test = self._means_of(opened.state, "test")
         if test is None:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
@@ -216,14 +217,12 @@ class _Run:
                 say(f"figure: {figure}")
         mark_done(experiment, self.workdir, test, self._stamps())
         self.sink.write("test", experiment.total_steps, test)
-        beside = ", ".join(
-            f"{name.replace('_', ' ')} {value:.4f}"
-            for name, value in experiment.dataset.facts("test").items()
-        )
+        facts = experiment.dataset.facts("test").items()
+        beside = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in facts)
         headline = experiment.task.headline
         say(
             f"test {headline} {test[headline]:.4f}{f' ({beside})' if beside else ''} at "
-            f"step {step:,}, which has the {'next ' if lost else ''}best "
+            f"step {opened.meta.step:,}, which has the {'next ' if lost else ''}best "
             f"{train.select_split} {train.select_metric}; all results: {self.workdir.summary}"
         )
         return True
@@ -271,8 +270,7 @@ class _Run:
         sign = 1 if self.experiment.task.metrics[train.select_metric] == "max" else -1
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
             self.best = {"step": step, "value": value}
-        if (warning := below_reference(self.experiment, step, self.found)) is not None:
-            say(warning)
+        warn_below_reference(self.experiment, step, self.found)
         kind = "train_eval" if train.select_split == "train" else train.select_split
         self._write(kind, step, self.found)
         self.evaluated_at = step

@@ -40,8 +40,7 @@ PROVENANCE = (
 def made_by(argv: Sequence[str]) -> dict[str, Any]:
     """The origin of numbers made now: "started", "command", "git", "versions" and "devices".
 
-    Args:
-      argv: the command, sys.argv; of absolute paths only the last part is kept.
+    Of absolute paths in `argv`, which is sys.argv, only the last part is kept.
     """
     devices = jax.devices()
     commit, dirty = git_state(Path(ssm_jax.__file__).parents[1])
@@ -127,9 +126,7 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
     """The locked config of a run; `where` is the file of its record, for messages.
 
     Options that this version has and the record lacks get their defaults, and a line says so.
-
-    Raises:
-      ValueError: it has an option that this version lacks, or was changed since.
+    ValueError if the record has an option that this version lacks, or was changed since.
     """
     sources = record.get("sources", {})
     names = [str(record["config"].get(key)) for key in config_lib.CHOSEN]
@@ -168,31 +165,6 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
     return cfg.lock()
 
 
-def sources_of(cfg: Any, folder: Path) -> dict[str, Any]:
-    """Where the task and the layer of a config are from, if they are not built in, by name."""
-    named = (("task", cfg.task, TASKS), ("layer", cfg.model.layer, LAYERS))
-    return {
-        name: outside.describe(kind, name, folder)
-        for kind, name, known in named
-        if name not in known
-    }
-
-
-def check_sources(cfg: Any, folder: Path) -> None:
-    """Refuse to continue the run in a folder with a task or layer that has changed since.
-
-    Raises:
-      ValueError: in one line: which file, and what to do.
-    """
-    try:
-        sources = read_record(folder / "record.json").get("sources", {})
-    except (OSError, ValueError):
-        return  # there is none, or it is made again
-    for kind, name in (("task", cfg.task), ("layer", cfg.model.layer)):
-        if name in sources:
-            outside.check_unchanged(kind, name, sources[name], folder)
-
-
 def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
     """Say in one line which options of a config its record lacks, as they are newer."""
     if newer := [key for key in config_lib.flatten(cfg) if key not in record["config"]]:
@@ -200,6 +172,24 @@ def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
             f"{where.parent} was recorded before these options existed; they have their defaults: "
             f"{', '.join(newer)}."
         )
+
+
+def sources_of(cfg: Any, folder: Path) -> dict[str, Any]:
+    """Where the task and the layer of a config are from, if they are not built in, by name."""
+    named = (("task", cfg.task, TASKS), ("layer", cfg.model.layer, LAYERS))
+    found = ((kind, name) for kind, name, known in named if name not in known)
+    return {name: outside.describe(kind, name, folder) for kind, name in found}
+
+
+def check_sources(cfg: Any, folder: Path) -> None:
+    """Refuse, with a ValueError of one line, to continue a run whose task or layer has changed."""
+    try:
+        sources = read_record(folder / "record.json").get("sources", {})
+    except (OSError, ValueError):
+        return  # there is none, or it is made again
+    for kind, name in (("task", cfg.task), ("layer", cfg.model.layer)):
+        if name in sources:
+            outside.check_unchanged(kind, name, sources[name], folder)
 
 
 def cpu_model() -> str | None:
@@ -214,28 +204,22 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
     """(commit, whether code differs from it) of the checkout at `root`; (None, None) if it is none.
 
     An installed package inside somebody else's checkout (a .venv there) is none: git must know the
-    file ssm_jax/__init__.py.
+    file ssm_jax/__init__.py. Nor is there one where git is missing or hangs.
     """
-    known = _git(root, "ls-files", "--error-unmatch", "ssm_jax/__init__.py")
-    commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--", *CODE)
-    if known is None or commit is None or changes is None:
-        return None, None
-    return commit.strip(), bool(changes.strip())
-
-
-def _git(root: Path, *words: str) -> str | None:
-    """Output of git, or None if it fails, is missing or hangs."""
     # GIT_DIR and its kin, set while git runs a hook, would name another repository.
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    command = ["git", "-C", str(root), *words]
-    try:
-        done = subprocess.run(
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(
             command, capture_output=True, text=True, timeout=20, check=True, env=env
-        )
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "ssm_jax/__init__.py")
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
+        return None, None
 
 
 def published(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ssm_jax import config as config_lib
@@ -42,10 +43,6 @@ class RunDamaged(ValueError):  # noqa: N818 - it reads as what happened
     """Something is not what the run has left in its folder, and nothing was changed."""
 
 
-# The state of a run, the meta of its checkpoint (None: a fresh start), stamps of files that hold
-Restart = tuple[TrainState, Meta | None, dict[str, Any]]
-
-
 def start_anew(workdir: Workdir) -> None:
     """Move all that a run has left into the subfolder old-1, or old-2 and so on."""
     found = [workdir.path / name for name in FILES if os.path.lexists(workdir.path / name)]
@@ -77,12 +74,13 @@ def find(
     argv: Sequence[str],
     *,
     accept_log: bool,
-) -> Restart | None:
+) -> tuple[TrainState, Meta | None, dict[str, Any]] | None:
     """Find where the run begins, and write or mend its record; None if it is finished.
 
-    `accept_log`: resume though log or diagnostics are not what the run has written. They are
-    renamed, and of a log the lines that can be its own are kept. Raises RunDamaged where something
-    would be lost, or is not the run's; else as `CheckpointStore.restore_newest`.
+    Returns its state, the meta of its checkpoint (None: a fresh start) and the stamps of the files
+    that hold. `accept_log`: resume though log or diagnostics are not what the run has written; they
+    are renamed, and of a log the lines that can be its own are kept. Raises RunDamaged where
+    something would be lost, or is not the run's; else as `CheckpointStore.restore_newest`.
     """
     check_sources(experiment.cfg, workdir.path)
     files, not_done = _read_done(experiment, workdir)
@@ -100,23 +98,30 @@ def find(
         raise unreadable
     if restored is None:
         _check_beginning(experiment, workdir)
-        _write_record(workdir, _new_record(experiment, workdir, argv))
+        _make_record(experiment, workdir, argv, None)
         return experiment.fresh_state(), None, {}
     state, meta = restored
     held = _check_files(workdir, meta, accept_log=accept_log)
     check_record(experiment, workdir, argv, meta.step)
     say_new_options(experiment.cfg, read_record(workdir.record), workdir.record)
     if not_done is not None:
-        aside = rename_aside(workdir.done_mark, "damaged")
-        warn(f"{workdir.done_mark} {not_done} and is now {aside.name}.")
-    lost = meta.best is not None and meta.best["step"] not in checkpoints.steps()
-    if meta.best is not None and lost and meta.step < experiment.total_steps:
+        warn(f"{workdir.done_mark} {not_done} and is now {_put_aside(workdir.done_mark)}.")
+    if (
+        meta.best is not None
+        and meta.best["step"] not in checkpoints.steps()
+        and meta.step < experiment.total_steps
+    ):
         warn(
             f"the checkpoint of step {meta.best['step']}, the best so far, is lost; if no better "
             "one comes, the next best that is left will be tested."
         )
     say(f"going on from step {meta.step:,} of {experiment.total_steps:,}.")
     return state, meta, held
+
+
+def _put_aside(path: Path) -> str:
+    """Rename what is there to NAME.damaged, and return that name; "" where nothing is."""
+    return rename_aside(path, "damaged").name if os.path.lexists(path) else ""
 
 
 def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None, str | None]:
@@ -126,13 +131,12 @@ def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None,
     try:
         document = parse_json(workdir.done_mark.read_bytes())
         files, ours = document.get("files", {}), config_lib.digest(experiment.cfg)
-        if not (isinstance(document["test"], dict) and are_stamps(files)):
-            return None, "is damaged"
-        if document.get("config_digest", ours) != ours:
-            return None, "is that of another run"
-        return files, None
+        if isinstance(document["test"], dict) and are_stamps(files):
+            same = document.get("config_digest", ours) == ours
+            return (files, None) if same else (None, "is that of another run")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, "is damaged"
+        pass
+    return None, "is damaged"
 
 
 def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, testable: bool) -> bool:
@@ -153,8 +157,7 @@ def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, test
         except (OSError, ValueError, KeyError, TypeError):
             fault = "is missing or damaged"
         else:
-            asked = _names(experiment)
-            if found != asked:
+            if found != (asked := _names(experiment)):
                 raise ConfigMismatch(
                     f"{path} is the result of other options or data (config {found[0]}, data "
                     f"{found[1]}) than this command's (config {asked[0]}, data {asked[1]}); choose "
@@ -166,8 +169,7 @@ def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, test
             f"{path} {fault}, and there is no checkpoint to test again; bring it back (DONE has "
             "the test result), or add --fresh to start anew."
         )
-    if os.path.lexists(path):
-        rename_aside(path, "damaged")
+    _put_aside(path)
     warn(f"{path} {fault}; the run is tested again.")
     return False
 
@@ -178,7 +180,7 @@ def _names(experiment: Experiment) -> tuple[str, str]:
 
 
 def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
-    """See that a run without any checkpoint would not write over the log of another one.
+    """Refuse to write, without any checkpoint, over the log of another run.
 
     A run that was ended before its first save begins again without a word: its record says that
     nothing was saved, and the same options make the same lines.
@@ -218,28 +220,25 @@ def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str,
     for name, fault in faults.items():
         path = workdir.path / name
         lines = sound_lines(path, meta.step) if name in LOGS else b""
-        if not path.parent.is_dir():  # a file in the place of the folder of diagnostics
-            path = path.parent
-        renamed = ""
-        if os.path.lexists(path):
-            renamed = f", and is now {rename_aside(path, 'damaged').name}"
+        # The parent, where a file is in the place of the folder of diagnostics
+        aside = _put_aside(path if path.parent.is_dir() else path.parent)
+        said = f"{path} {fault}" + (f", and is now {aside}" if aside else "")
         if lines:
             replace_atomically(path, lines)
-            renamed += f"; {len(lines.splitlines())} of its lines are kept"
-        warn(f"{workdir.path / name} {fault}{renamed}.")
+            said += f"; {len(lines.splitlines())} of its lines are kept"
+        warn(f"{said}.")
     return {name: dict(stamp) for name, stamp in files.items() if name not in faults}
 
 
-def _new_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str]) -> dict[str, Any]:
-    dataset = experiment.dataset
-    data = {"fingerprint": dataset.fingerprint, **dataset.provenance.as_dict()}
-    record = run_record(experiment.cfg, data, argv)
-    sources = sources_of(experiment.cfg, workdir.path)
-    return {**record, "sources": sources} if sources else record
-
-
-def _write_record(workdir: Workdir, record: dict[str, Any], saved: int | None = None) -> None:
+def _make_record(
+    experiment: Experiment, workdir: Workdir, argv: Sequence[str], saved: int | None
+) -> None:
     """Write the record of a run; `saved` is a step known to be saved, None if none is yet."""
+    cfg, dataset = experiment.cfg, experiment.dataset
+    data = {"fingerprint": dataset.fingerprint, **dataset.provenance.as_dict()}
+    record = run_record(cfg, data, argv)
+    if sources := sources_of(cfg, workdir.path):
+        record["sources"] = sources
     write_json(workdir.record, sealed({**record, "saved": saved}))
 
 
@@ -249,7 +248,7 @@ def note_saved(workdir: Workdir, step: int) -> bool:
     Returns whether it is written; a full disk is no reason to stop.
     """
     try:
-        _write_record(workdir, read_record(workdir.record), step)
+        write_json(workdir.record, sealed({**read_record(workdir.record), "saved": step}))
     except (OSError, ValueError) as error:
         warn(f"the first save is not yet noted in {workdir.record}: {error}")
         return False
@@ -262,15 +261,13 @@ def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], 
     `step` is saved, and is of this experiment.
     """
     fault = _record_fault(experiment, workdir)
-    if fault is None:
-        if read_record(workdir.record).get("saved", step) is None:
-            note_saved(workdir, step)
-        return
-    renamed = ""
-    if os.path.lexists(workdir.record):
-        renamed = f"; the old one is now {rename_aside(workdir.record, 'damaged').name}"
-    _write_record(workdir, _new_record(experiment, workdir, argv), step)
-    warn(f"{workdir.record} {fault}, so it was made again from this command{renamed}.")
+    if fault is not None:
+        aside = _put_aside(workdir.record)
+        renamed = f"; the old one is now {aside}" if aside else ""
+        _make_record(experiment, workdir, argv, step)
+        warn(f"{workdir.record} {fault}, so it was made again from this command{renamed}.")
+    elif read_record(workdir.record).get("saved", step) is None:
+        note_saved(workdir, step)
 
 
 def _record_fault(experiment: Experiment, workdir: Workdir) -> str | None:

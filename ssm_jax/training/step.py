@@ -1,19 +1,159 @@
-"""The state of a run, and as pure functions: one update, one evaluation, the leaf that broke."""
+"""The state of a run; its optimizer, AdamW by groups of parameters; one update, one evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import Array
 
 from ssm_jax.tasks import Batch, Sums, mean_metrics
-from ssm_jax.training.optim import path_name
+
+Params = Any  # nested dicts of arrays
+Schedule = Callable[..., Any]  # (step, xp=jax.numpy) -> factor on a learning rate
+Metrics = dict[str, Array]
+TrainSums = Callable[[Any, Batch, Array | None], Sums]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The parameters whose path matches `match`, or with "" those that no other group matches."""
+
+    name: str
+    match: str
+    lr: float  # peak learning rate
+    weight_decay: float  # decoupled: p <- p - lr * factor * weight_decay * p
+    schedule: str  # "cosine" or "constant"
+    optional: bool = False  # may match nothing
+
+
+class GroupRow(NamedTuple):
+    """A line of the table of groups: the group, its parameters' paths, and their numbers in all."""
+
+    group: Group
+    paths: tuple[str, ...]
+    size: int
+
+
+def groups_from(options: Mapping[str, Mapping[str, Any]]) -> tuple[Group, ...]:
+    """The groups of a config, {name: {match, lr, ...}}."""
+    return tuple(Group(name=name, **options[name]) for name in sorted(options))
+
+
+def path_name(path: tuple) -> str:
+    """blocks/0/ssm/C_ri for a key path of JAX."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[GroupRow]]:
+    """Each parameter's group name, in a tree like `params`, and the table.
+
+    ValueError for a parameter that matches no group or several, and for a group without parameters
+    that is not optional.
+    """
+    paths: dict[str, list[str]] = {group.name: [] for group in groups}
+    sizes = dict.fromkeys(paths, 0)
+    faults = []
+
+    def label(path: tuple, leaf: Any) -> str:
+        name = path_name(path)
+        owners = [g.name for g in groups if g.match and re.search(g.match, name)]
+        owners = owners or [g.name for g in groups if not g.match]
+        if len(owners) != 1:
+            which = f"is in the groups {', '.join(owners)}" if owners else "matches no group"
+            faults.append(
+                f"parameter {name} {which}; it must belong to exactly one of {list(paths)}."
+            )
+            return ""
+        paths[owners[0]].append(name)
+        sizes[owners[0]] += math.prod(leaf.shape)
+        return owners[0]
+
+    labels = jax.tree_util.tree_map_with_path(label, params)
+    faults += [
+        f"optim.groups.{group.name} matches no parameter (match={group.match!r}); "
+        "correct the expression, or set optional=True."
+        for group in groups
+        if not (paths[group.name] or group.optional)
+    ]
+    if faults:
+        raise ValueError("\n".join(faults))
+    return labels, [GroupRow(g, tuple(paths[g.name]), sizes[g.name]) for g in groups]
+
+
+def cosine_with_warmup(warmup_steps: int, total_steps: int, *, clamp: bool) -> Schedule:
+    """Factor on a learning rate: a linear rise from 0 to 1, then half a cosine down to 0.
+
+    As the official code's `cosine_warmup`, which is Hugging Face's get_cosine_schedule_with_warmup:
+    the first update has the factor 0, and past total_steps, where it is 0 again, the cosine rises
+    (published ListOps runs: 3.28 half periods), unless `clamp` keeps it at 0.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"the warmup must end before the schedule does: warmup_steps={warmup_steps}, "
+            f"total_steps={total_steps}."
+        )
+
+    def factor(step: Any, xp: Any = jnp) -> Any:
+        step = xp.asarray(step, xp.float32)
+        rise = step / xp.float32(max(warmup_steps, 1))
+        progress = (step - warmup_steps) / xp.float32(total_steps - warmup_steps)
+        if clamp:
+            progress = xp.minimum(progress, 1.0)
+        cosine = 0.5 * (1 + xp.cos(xp.float32(math.pi) * progress))
+        return xp.where(step < warmup_steps, rise, cosine)
+
+    return factor
+
+
+def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> dict[str, float]:
+    """The rate "lr/GROUP" of each group with parameters, in the update after `count` others.
+
+    In NumPy: a device computes the next step meanwhile, and is not waited for.
+    """
+    factor = float(schedule(count, np))
+    return {
+        f"lr/{group.name}": group.lr * (1.0 if group.schedule == "constant" else factor)
+        for group, paths, _ in rows
+        if paths
+    }
+
+
+def make_optimizer(
+    params: Params,
+    groups: tuple[Group, ...],
+    schedule: Schedule,
+    *,
+    clip_norm: float,
+    **adam: float,
+) -> tuple[optax.GradientTransformation, list[GroupRow]]:
+    """AdamW by groups, and the table of groups.
+
+    `params` is a tree of arrays or shapes; `schedule` is for the groups whose schedule is "cosine";
+    `clip_norm` is the largest global norm of the gradient, over all groups, and 0 no clipping;
+    `adam` are b1, b2 and eps.
+    """
+    labels, rows = assign(params, groups)
+
+    def adamw(group: Group) -> optax.GradientTransformation:
+        def lr(step):
+            return group.lr * schedule(step)
+
+        rate = group.lr if group.schedule == "constant" else lr
+        return optax.adamw(rate, weight_decay=group.weight_decay, **adam)
+
+    tx = optax.multi_transform({g.name: adamw(g) for g in groups}, labels)
+    if clip_norm > 0:
+        tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+    return tx, rows
 
 
 @jax.tree_util.register_dataclass
@@ -23,31 +163,24 @@ class TrainState:
 
     step: Array  # updates made, int32
     ok: Array  # no loss or gradient has been non-finite so far, bool
-    params: Any  # trained numbers, nested dicts of arrays
-    stats: Any  # running statistics and fixed knobs, likewise
+    params: Params  # trained numbers
+    stats: Params  # running statistics and fixed knobs
     opt_state: Any
 
 
-def split(model: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
+Gradient = Callable[[TrainState, Array, Batch], tuple[Any, Any]]
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params, Params]:
     """(graphdef, params, stats): what is trained and what is not, as pure dicts of arrays."""
     params, stats = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
     return nnx.graphdef(model), nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
-def init_state(params: Any, stats: Any, tx: optax.GradientTransformation) -> TrainState:
+def init_state(params: Params, stats: Params, tx: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        ok=jnp.ones((), jnp.bool_),
-        params=params,
-        stats=stats,
-        opt_state=tx.init(params),
-    )
-
-
-Metrics = dict[str, Array]
-TrainSums = Callable[[Any, Batch, Array | None], Sums]
-Gradient = Callable[[TrainState, Array, Batch], tuple[Any, Any]]
+    step, ok = jnp.zeros((), jnp.int32), jnp.ones((), jnp.bool_)
+    return TrainState(step, ok, params, stats, tx.init(params))
 
 
 def make_gradient(graphdef: nnx.GraphDef, sums: TrainSums, *, accumulate: int = 1) -> Gradient:
@@ -61,7 +194,7 @@ def make_gradient(graphdef: nnx.GraphDef, sums: TrainSums, *, accumulate: int = 
         then computes at every part. Batch statistics are of a part.
     """
 
-    def of_part(params: Any, stats: Any, key: Array, batch: Batch):
+    def of_part(params: Params, stats: Params, key: Array, batch: Batch):
         def objective(params):
             model = nnx.merge(graphdef, params, stats)
             metrics = mean_metrics(sums(model, batch, key))
@@ -123,10 +256,10 @@ def make_train_step(
 
 def make_eval_step(
     graphdef: nnx.GraphDef, function: Callable[[Any, Batch], Metrics]
-) -> Callable[[Any, Any, Batch], Metrics]:
+) -> Callable[[Params, Params, Batch], Metrics]:
     """(params, stats, batch) -> what a task's `eval_sums` or `predict` makes of the batch."""
 
-    def eval_step(params: Any, stats: Any, batch: Batch) -> Metrics:
+    def eval_step(params: Params, stats: Params, batch: Batch) -> Metrics:
         return function(nnx.merge(graphdef, params, stats), batch)
 
     return eval_step
@@ -135,9 +268,9 @@ def make_eval_step(
 def non_finite_leaves(gradient: Gradient, state: TrainState, key: Array, batch: Batch) -> list[str]:
     """Names of what is not finite in a step from `state`: loss, params/..., grad/...."""
     (loss, _), grads = jax.jit(gradient)(state, key, batch)
-    found = [] if jnp.isfinite(loss) else ["loss"]
-    for tree in ({"params": state.params}, {"grad": grads}):
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            if not bool(jnp.all(jnp.isfinite(leaf))):
-                found.append(path_name(path))
-    return found
+    leaves = [
+        *jax.tree_util.tree_flatten_with_path({"params": state.params})[0],
+        *jax.tree_util.tree_flatten_with_path({"grad": grads})[0],
+    ]
+    broken = [path_name(path) for path, leaf in leaves if not jnp.all(jnp.isfinite(leaf))]
+    return broken if jnp.isfinite(loss) else ["loss", *broken]

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from ssm_jax.files import local_path
 from ssm_jax.lock import Held, Lock
-from ssm_jax.stop import EXIT_STORAGE, begin
+from ssm_jax.stop import EXIT_STORAGE, Process
 
 # What a run writes into its folder, besides LOCK
 FILES = (
@@ -83,7 +83,7 @@ class Workdir:
                 return self
             raise
         self._lock = lock
-        begin()
+        Process.begun = True
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -94,7 +94,7 @@ class Workdir:
             self._lock = None
 
     def confirm(self) -> None:
-        """See, before a save, that this process still is the folder's writer (else WorkdirLost)."""
+        """Raise WorkdirLost, before a save, if this process no longer is the folder's writer."""
         if self._lock is not None and not self._lock.valid():
             raise WorkdirLost(
                 f"{self.path} was deleted, moved or taken over while the run went on; nothing more "
@@ -114,19 +114,19 @@ def document_checksum(document: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def new_hash(content: bytes = b"") -> hashlib.blake2b:
-    """The hash of a stamp, to be carried on as a file grows."""
+def is_count(value: Any) -> bool:
+    """Whether JSON has read a whole number of at least 0."""
+    return type(value) is int and value >= 0
+
+
+def new_hash(content: bytes) -> hashlib.blake2b:
+    """The hash of a stamp, to be updated as a file grows."""
     return hashlib.blake2b(content, digest_size=8)
 
 
 def stamp_of(content: bytes) -> dict[str, Any]:
     """The stamp of a file's content."""
     return {"bytes": len(content), "hash": new_hash(content).hexdigest()}
-
-
-def is_count(value: Any) -> bool:
-    """Whether JSON has read a whole number of at least 0."""
-    return type(value) is int and value >= 0
 
 
 def are_stamps(value: Any) -> bool:
@@ -141,34 +141,27 @@ def are_stamps(value: Any) -> bool:
 
 
 def stamp_faults(folder: Path, stamps: Stamps, *, finished: bool = False) -> dict[str, str]:
-    """The files that are not as their stamps say: how they differ, by name.
+    """How files differ from their stamps, as ends of a sentence by name.
 
-    `finished`: the run has come to its end, so that its logs have not grown since.
+    Logs may have grown, unless the run is `finished`.
     """
-    found = {
-        name: stamp_fault(folder / name, stamp, whole=finished or name not in LOGS)
-        for name, stamp in stamps.items()
-    }
-    return {name: what for name, what in found.items() if what is not None}
-
-
-def stamp_fault(path: Path, stamp: Mapping[str, Any], *, whole: bool) -> str | None:
-    """The difference of a file from its stamp, as the end of a sentence, or None.
-
-    `whole`: nothing may follow the bytes that were stamped.
-    """
-    size = stamp["bytes"]
-    if not os.path.lexists(path):
-        return "is missing" if size or whole else None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if len(content) < size or (whole and len(content) > size):
-        return f"has {len(content)} bytes, and {size} were written"
-    if stamp_of(content[:size])["hash"] != stamp["hash"]:
-        return f"is not what was written: its first {size} bytes have another hash"
-    return None
+    found = {}
+    for name, stamp in stamps.items():
+        size, whole = stamp["bytes"], finished or name not in LOGS
+        if not os.path.lexists(folder / name):
+            if size or whole:
+                found[name] = "is missing"
+            continue
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            found[name] = f"cannot be read ({error.strerror})"
+            continue
+        if len(content) < size or (whole and len(content) > size):
+            found[name] = f"has {len(content)} bytes, and {size} were written"
+        elif stamp_of(content[:size])["hash"] != stamp["hash"]:
+            found[name] = f"is not what was written: its first {size} bytes have another hash"
+    return found
 
 
 def in_a_line(folder: Path, faults: Mapping[str, str]) -> str:

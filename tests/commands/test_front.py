@@ -151,7 +151,7 @@ def test_evaluate_and_analyze_take_a_run_alike(arguments, asked, monkeypatch, ca
         return {}, []
 
     monkeypatch.setattr(runs, "start_jax", lambda: None)
-    for what in ("analyze.analyze", "evaluate.evaluate_run"):
+    for what in ("evaluate.analyze", "evaluate.evaluate_run"):
         monkeypatch.setattr(f"ssm_jax.training.runs.{what}", note)
     for what in ("print_analysis", "print_evaluation"):
         monkeypatch.setattr(f"ssm_jax.training.runs.tables.{what}", lambda _: None)

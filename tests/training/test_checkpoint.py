@@ -630,7 +630,7 @@ def test_ctrl_c_while_a_step_is_read_is_no_damage(tmp_path, monkeypatch):
 def test_late_answers_to_a_failed_save_are_not_printed(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
-    step_folder._context()
+    step_folder._silence()
     for text in ("Event loop is closed", "a bug"):
         error = RuntimeError(text)
         sys.unraisablehook(types.SimpleNamespace(exc_type=RuntimeError, exc_value=error))
@@ -639,7 +639,7 @@ def test_late_answers_to_a_failed_save_are_not_printed(tmp_path, monkeypatch):
 
 def test_leaves_that_tensorstore_cannot_read_are_not_printed_one_by_one(caplog):
     """Of a damaged folder asyncio printed a hundred tracebacks beside the one line."""
-    step_folder._context()
+    step_folder._silence()
     for text in ('NOT_FOUND: Error opening "cast" driver: Error opening "zarr3" driver', "a bug"):
         logging.getLogger("asyncio").error("never retrieved", exc_info=ValueError(text))
     assert [str(record.exc_info[1]) for record in caplog.records] == ["a bug"]

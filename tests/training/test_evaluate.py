@@ -24,6 +24,7 @@ from ssm_jax.training import loop
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import config_of, read_record
+from ssm_jax.training.runs import choose_step, rebuild, restore
 from ssm_jax.training.runs.evaluate import (
     LENGTH_BINS,
     class_scores,
@@ -34,7 +35,6 @@ from ssm_jax.training.runs.evaluate import (
     scores_of,
     wilson_interval,
 )
-from ssm_jax.training.runs.open import choose_step, rebuild, restore
 from ssm_jax.training.runs.tables import print_evaluation
 from ssm_jax.training.workdir import Workdir
 
@@ -143,14 +143,14 @@ def test_buckets_change_the_order_of_the_examples_but_no_count(untrained):
     experiment, state = untrained
     in_two = dataclasses.replace(experiment, padded_lengths=(12, 24))
     one, two = predict(experiment, state, "test"), predict(in_two, state, "test")
-    assert not np.array_equal(one.lengths, two.lengths)
+    assert not np.array_equal(one["lengths"], two["lengths"])
 
     def rows(found):
-        columns = (found.lengths, found.targets, found.predicted)
+        columns = (found["lengths"], found["targets"], found["predicted"])
         return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
     assert rows(one) == rows(two)
-    assert sorted(two.lengths) == sorted(experiment.dataset.lengths("test"))
+    assert sorted(two["lengths"]) == sorted(experiment.dataset.lengths("test"))
 
 
 def test_length_of_a_pair_is_the_longer_of_the_two(data_dir):
@@ -163,7 +163,7 @@ def test_length_of_a_pair_is_the_longer_of_the_two(data_dir):
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), experiment.abstract_state())
     found = predict(experiment, state, "test")
     lengths, targets = experiment.dataset.lengths("test"), experiment.dataset.targets("test")
-    pairs = sorted(zip(found.lengths.tolist(), found.targets.tolist(), strict=True))
+    pairs = sorted(zip(found["lengths"].tolist(), found["targets"].tolist(), strict=True))
     assert pairs == sorted(zip(lengths.tolist(), targets.tolist(), strict=True))
 
 

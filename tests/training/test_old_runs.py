@@ -24,8 +24,7 @@ from ssm_jax.training import loop
 from ssm_jax.training.checkpoint import ConfigMismatch
 from ssm_jax.training.experiment import build
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.runs.analyze import analyze
-from ssm_jax.training.runs.evaluate import evaluate_run
+from ssm_jax.training.runs.evaluate import analyze, evaluate_run
 
 OVERRIDES = {
     "model.d_model": 4, "model.d_state": 3, "model.depth": 1, "data.padded_length": 64,

@@ -12,7 +12,7 @@ from running import run
 
 from ssm_jax import config
 from ssm_jax.models import SequenceClassifier
-from ssm_jax.training.optim import (
+from ssm_jax.training.step import (
     Group,
     assign,
     cosine_with_warmup,
@@ -20,8 +20,8 @@ from ssm_jax.training.optim import (
     learning_rates,
     make_optimizer,
     path_name,
+    split,
 )
-from ssm_jax.training.step import split
 
 
 def hugging_face(step, warmup, total):

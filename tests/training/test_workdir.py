@@ -266,9 +266,9 @@ def test_of_many_that_take_over_one_wins(tmp_path, no_flock, monkeypatch):
     won, refused = [], []
 
     def contend():
-        candidate = lock_lib._Lease(tmp_path / "LOCK")
+        candidate = lock_lib.Lock(tmp_path / "LOCK")
         try:
-            candidate.take("no locks")
+            candidate.acquire()
             won.append(candidate)
         except lock_lib.Held:
             refused.append(candidate)

@@ -28,7 +28,7 @@ from ssm_jax.stories.denoise.task import Denoiser, Q, stripes
 from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
-from ssm_jax.training.runs.open import open_checkpoint
+from ssm_jax.training.runs import open_checkpoint
 from ssm_jax.training.workdir import Workdir
 
 REFERENCE = setting(1.0, 0.0)

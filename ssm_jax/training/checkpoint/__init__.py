@@ -1,6 +1,7 @@
 """The checkpoints of one run: written in the background, found again after any death.
 
-`io` has the folder of one step, `manifest` what it says of itself, `retention` which steps stay.
+All is read from the disk, never from memory: a folder named by a plain number is a complete save.
+`io` has the folder of one step, `manifest` what it says of itself.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,7 +20,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ssm_jax.stop import leave_threads
+from ssm_jax.files import rename_aside
+from ssm_jax.stop import Process
 from ssm_jax.training.checkpoint import io
 from ssm_jax.training.checkpoint.manifest import (
     CheckpointError,
@@ -25,21 +30,50 @@ from ssm_jax.training.checkpoint.manifest import (
     Meta,
     SaveError,
     StateMismatch,
-    flatten,
 )
-from ssm_jax.training.checkpoint.retention import Retention
 
 __all__ = [
     "CheckpointError", "CheckpointStore", "ConfigMismatch", "Identity", "Meta", "SaveError",
-    "StateMismatch",
+    "StateMismatch", "ranked_steps",
 ]  # fmt: skip
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
 FAILURES_ALLOWED = 2
 
+_DROPPED = f"{io.TEMPORARY}-dropped"  # suffix of a step on its way out
+_REPLACED = f"{io.TEMPORARY}-replaced"  # of a step whose replacement is being written
+
 Arrays = dict[str, np.ndarray]  # by leaf path
 
 _log = logging.getLogger(__name__)
+
+
+def ranked_steps(
+    directory: Path,
+    metric: str | None,
+    mode: Literal["max", "min"],
+    *,
+    ours: Callable[[Meta], bool] = lambda meta: True,
+    known: dict[int, Meta | None] | None = None,
+) -> list[int]:
+    """The steps on the disk that were evaluated with a finite metric, the best first.
+
+    `ours` says whether a checkpoint is of this run; another's has no rank. `known` keeps the metas
+    that were read between calls, None for one that cannot be read.
+    """
+    ranks, known = [], {} if known is None else known
+    for step in io.list_steps(directory):
+        if step not in known:
+            try:
+                known[step] = io.read_meta(directory / str(step))[0]
+            except (CheckpointError, StateMismatch):
+                known[step] = None
+        meta = known[step]
+        if meta is not None and metric is not None and meta.evaluated and ours(meta):
+            value = meta.metrics.get(metric, math.nan)
+            if math.isfinite(value):
+                ranks.append((-value if mode == "max" else value, step))
+    return [step for _, step in sorted(ranks)]
 
 
 class CheckpointStore:
@@ -50,8 +84,7 @@ class CheckpointStore:
     Args:
       directory: the folder; it is made, and what dead saves have left in it goes.
       keep: newest steps kept, >= 1; the best one is kept besides.
-      best_metric: the metric that names the best step; None: no step is best.
-      best_mode: whether a larger or a smaller value is better.
+      best_metric, best_mode: what names the best step; None: no step is best.
       identity: of the run.
       accept: raises CheckpointError for a meta from which the caller cannot resume.
     """
@@ -70,21 +103,16 @@ class CheckpointStore:
             raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
         self.directory = Path(directory).absolute()
         self.broken: list[tuple[int, str]] = []  # steps that `restore_newest` passed over, and why
-        self._best_metric, self._identity, self._accept = best_metric, identity, accept
-        self._kept = Retention(
-            self.directory,
-            keep=keep,
-            metric=best_metric,
-            mode=best_mode,
-            ours=lambda meta: not identity.differences(meta),
-        )
+        self._keep, self._best_metric, self._best_mode = keep, best_metric, best_mode
+        self._identity, self._accept = identity, accept
+        self._metas: dict[int, Meta | None] = {}  # see `ranked_steps`
         self._pending: tuple[Meta, Any, Arrays] | None = None
         self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed
         self._failure: str | None = None  # of the last save
         self._failures_in_a_row = 0
         io.check_name(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._kept.remove_temporary()
+        self._remove_temporary()
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +124,16 @@ class CheckpointStore:
         # A failed save is in the log; the error on its way out is the one to show.
         with contextlib.suppress(CheckpointError):
             self.wait()
+
+    def steps(self) -> list[int]:
+        """The steps on the disk, ascending, sound or not."""
+        return io.list_steps(self.directory)
+
+    def ranked_steps(self) -> list[int]:
+        """The steps of this run, see `ranked_steps`."""
+        metric, mode = self._best_metric, self._best_mode
+        ours = lambda meta: not self._identity.differences(meta)  # noqa: E731
+        return ranked_steps(self.directory, metric, mode, ours=ours, known=self._metas)
 
     def save(
         self,
@@ -115,8 +153,7 @@ class CheckpointStore:
         (`best`), its state stays in memory and each later save tries it again.
 
         Args:
-          step, best, extra: see `Meta`.
-          state: any tree of arrays.
+          step, best, extra: see `Meta`; `state` is any tree of arrays.
           metrics: of an evaluation at this step; None if there was none.
           replace: the step may exist, as when a run was stopped before it could evaluate it; its
             folder is then replaced, and comes back if this save dies.
@@ -140,7 +177,7 @@ class CheckpointStore:
                 best=copy.deepcopy(best),
                 extra=copy.deepcopy(extra or {}),
             )
-            self._start(meta, state)
+            self._start(meta, io.host_copies(state))
         elif not final:
             raise ValueError(f"step {step} is already saved in {self.directory}.")
         if final:
@@ -151,14 +188,13 @@ class CheckpointStore:
                 self._identity.refuse_other(saved, self.directory)
                 io.read_arrays(path, described)
 
-    def _start(self, meta: Meta, state: Any) -> None:
-        arrays = {path: io.host_copy(path, leaf) for path, leaf in flatten(state).items()}
-        self._kept.remove_temporary()
+    def _start(self, meta: Meta, arrays: Arrays) -> None:
+        self._remove_temporary()
         if self._owed is not None and (meta.best or {}).get("step") != self._owed[0].step:
             self._owed = None  # a better one has come
         self._pay()
         self._failure = None
-        self._kept.make_way(meta.step)
+        self._make_way(meta.step)
         try:
             response = io.write(self.directory / str(meta.step), arrays, meta)
         except SaveError:  # no later save could do better
@@ -168,30 +204,7 @@ class CheckpointStore:
             self._failed(meta, arrays, error)
         else:
             # Only the best is worth a second copy of the state in memory.
-            self._pending = (meta, response, arrays if _is_best(meta) else {})
-
-    def _pay(self) -> None:
-        """Try once more to write the best step, whose save failed."""
-        # Of several processes some may have failed and others not: they would wait for each other.
-        if self._owed is None or jax.process_count() > 1:
-            return
-        meta, arrays = self._owed
-        self._kept.make_way(meta.step)  # it may be there without its evaluation
-        try:
-            io.write(self.directory / str(meta.step), arrays, meta).result()
-            self._written(meta)
-        except Exception as error:  # as in `_start`
-            _log.error("the best step, %d, was again not written: %s.", meta.step, _reason(error))
-            self._kept.remove_temporary()
-        else:
-            self._owed = None
-            _log.warning("the checkpoint of step %d, the best so far, is written now.", meta.step)
-
-    def _written(self, meta: Meta) -> None:
-        """Note a step that was just written, if it was."""
-        if jax.process_index() == 0 and meta.step not in self.steps():
-            raise CheckpointError("no error was reported, but it is not on the disk")
-        self._kept.add(meta)
+            self._pending = (meta, response, arrays if meta.is_best else {})
 
     def wait(self) -> bool:
         """Wait for the save in flight, then drop the steps no longer kept; whether it succeeded."""
@@ -206,7 +219,7 @@ class CheckpointStore:
             else:
                 self._pending = None
                 self._failures_in_a_row = 0
-                self._kept.drop_old(meta.step)
+                self._drop_old(meta.step)
                 self._pay()
         return self._failure is None
 
@@ -215,13 +228,21 @@ class CheckpointStore:
         if not self.wait():
             raise SaveError(self._failure)
 
+    def _written(self, meta: Meta) -> None:
+        """Note a step that was just written, if it was."""
+        if jax.process_index() == 0 and meta.step not in self.steps():
+            raise CheckpointError("no error was reported, but it is not on the disk")
+        self._metas[meta.step] = meta
+        self._remove_temporary()
+
     def _failed(self, meta: Meta, arrays: Arrays, error: Exception) -> None:
         self._failures_in_a_row += 1
-        leave_threads()  # those of Orbax may wait for ever for a folder that could not be made
-        if _is_best(meta):
+        Process.stuck = True  # Orbax's threads may wait for ever for a folder that was not made
+        if meta.is_best:
             self._owed = (meta, arrays)
-        self._failure = f"the checkpoint of step {meta.step} was not written: {_reason(error)}"
-        self._kept.remove_temporary()  # or a full disk stays full
+        why = io.reason(error) or type(error).__name__
+        self._failure = f"the checkpoint of step {meta.step} was not written: {why}"
+        self._remove_temporary()  # or a full disk stays full
         if self._failures_in_a_row > FAILURES_ALLOWED:
             newest = max(self.steps(), default=None)
             raise SaveError(
@@ -231,13 +252,63 @@ class CheckpointStore:
             ) from error
         _log.error("%s; the run goes on, and the next save tries again.", self._failure)
 
-    def steps(self) -> list[int]:
-        """The steps on the disk, ascending, sound or not."""
-        return self._kept.steps()
+    def _pay(self) -> None:
+        """Try once more to write the best step, whose save failed."""
+        # Of several processes some may have failed and others not: they would wait for each other.
+        if self._owed is None or jax.process_count() > 1:
+            return
+        meta, arrays = self._owed
+        self._make_way(meta.step)  # it may be there without its evaluation
+        try:
+            io.write(self.directory / str(meta.step), arrays, meta).result()
+            self._written(meta)
+        except Exception as error:  # as in `_start`
+            why = io.reason(error) or type(error).__name__
+            _log.error("the best step, %d, was again not written: %s.", meta.step, why)
+            self._remove_temporary()
+        else:
+            self._owed = None
+            _log.warning("the checkpoint of step %d, the best so far, is written now.", meta.step)
 
-    def ranked_steps(self) -> list[int]:
-        """The steps on the disk that were evaluated with a finite metric, the best first."""
-        return self._kept.ranked()
+    def _drop_old(self, written: int) -> None:
+        """Delete all but the newest `keep` steps, the best, and the one just written."""
+        steps = self.steps()
+        for step in set(steps) - {*steps[-self._keep :], *self.ranked_steps()[:1], written}:
+            if jax.process_index() == 0:
+                # Renamed first: a death in the middle must not leave half a step under its name.
+                (self.directory / str(step)).rename(self.directory / f"{step}{_DROPPED}")
+        self._remove_temporary()
+
+    def _make_way(self, step: int) -> None:
+        """Put what has the name of a step aside.
+
+        A step comes back if its replacement dies; a file or a dangling link is no step.
+        """
+        path = self.directory / str(step)
+        if path.is_dir() and jax.process_index() == 0:
+            path.rename(self.directory / f"{step}{_REPLACED}")
+        elif os.path.lexists(path):
+            self._set_aside(step)
+
+    def _set_aside(self, step: int) -> None:
+        """Rename a broken step to `<step>.corrupt`."""
+        if jax.process_index() == 0:
+            aside = rename_aside(self.directory / str(step), "corrupt")
+            _log.warning("the broken checkpoint of step %d is now %s.", step, aside)
+
+    def _remove_temporary(self) -> None:
+        """Remove what dead saves have left; a step that one was to replace comes back."""
+        if jax.process_index() != 0:
+            return
+        for path in self.directory.glob(f"*{io.TEMPORARY}*"):
+            original = self.directory / path.name.removesuffix(_REPLACED)
+            if original != path and not os.path.lexists(original):
+                path.rename(original)
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
         """The state saved at a step, bit for bit; see `io.restore` for the target and the errors.
@@ -264,15 +335,17 @@ class CheckpointStore:
         self.wait()
         self.broken = []
         for step in reversed(self.steps()):
-            found = None
-            reason = "another process cannot read it"
+            found, reason = None, "another process cannot read it"
             try:
                 found = self.restore(step, target)
             except CheckpointError as error:
                 reason = str(error)
-            if _everywhere(found is not None):
+            sound = found is not None
+            if jax.process_count() > 1:  # they must all restore the same step
+                sound = bool(np.all(multihost_utils.process_allgather(np.asarray(sound))))
+            if sound:
                 for doubtful, _ in self.broken:
-                    self._kept.set_aside(doubtful)
+                    self._set_aside(doubtful)
                 return found
             _log.warning("passing over the checkpoint of step %d: %s", step, reason)
             self.broken.append((step, reason))
@@ -283,18 +356,3 @@ class CheckpointStore:
             f"no checkpoint in {self.directory} can be restored:\n{reasons}\n"
             "To start afresh choose a new --workdir, or move this one away."
         )
-
-
-def _is_best(meta: Meta) -> bool:
-    return meta.best is not None and meta.best.get("step") == meta.step
-
-
-def _reason(error: Exception) -> str:
-    return io.reason(error) or type(error).__name__
-
-
-def _everywhere(ok: bool) -> bool:
-    """Whether all processes say so; they must restore the same step."""
-    if jax.process_count() == 1:
-        return ok
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))

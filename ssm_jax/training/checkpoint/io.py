@@ -1,11 +1,9 @@
 """The folder of one saved step: written atomically in the background, read back and checked.
 
-The only module that knows Orbax. A folder has two items: `state`, a flat table of arrays by path,
-and `meta`, the document of `manifest`, with the checksum of each array and of itself. Orbax alone
-returns wrong values after a bit flip in array data, without an error.
-
-Uses the free functions of `orbax.checkpoint.v1`. Orbax's Checkpointer also remembers a list of
-steps: by default it skips a save while another is running, and it lists a step whose save failed.
+The only module that knows Orbax, of which it uses the free functions: its Checkpointer skips a save
+while another is running, and lists a step whose save failed. A folder has two items: `state`, a
+flat table of arrays by path, and `meta`, the document of `manifest`, with the checksum of each
+array and of itself: Orbax returns wrong values after a bit flip in array data, without an error.
 """
 
 from __future__ import annotations
@@ -46,18 +44,20 @@ def list_steps(directory: Path) -> list[int]:
     )
 
 
-def host_copy(path: str, leaf: Any) -> np.ndarray:
-    """A copy of a leaf's values in this process's memory, bit for bit.
+def host_copies(state: Any) -> dict[str, np.ndarray]:
+    """A copy of each leaf by path in this process's memory, bit for bit.
 
     A copy, not a view: a NumPy view of a CPU array keeps its buffer alive, so that the next train
     step cannot reuse the donated buffer and allocates a second state (seen with jax 0.10).
     """
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        raise ValueError(
-            f"cannot save {path}: it is sharded over several hosts ({leaf.sharding}); "
-            "replicate the state over hosts, and shard over the devices of one host only."
-        )
-    return np.array(leaf, order="C")
+    table = manifest.flatten(state)
+    for path, x in table.items():
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            raise ValueError(
+                f"cannot save {path}: it is sharded over several hosts ({x.sharding}); "
+                "replicate the state over hosts, and shard over the devices of one host only."
+            )
+    return {path: np.array(leaf, order="C") for path, leaf in table.items()}
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.AsyncResponse[None]:
@@ -70,11 +70,10 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.As
     document = manifest.seal(meta, manifest.describe(arrays), versions)
     # Orbax refuses arrays without elements; their shape and dtype say all there is.
     stored = {name: array for name, array in arrays.items() if array.size}
-    if not _locks_and_syncs(path.parent):
-        _do_without()
+    _allow_for(path.parent)
     with contextlib.ExitStack() as open_until:
         alias = open_until.enter_context(_plain(path))
-        with _writing():
+        with _context(reading=False):
             response = ocp.v1.save_checkpointables_async(alias, {"state": stored, "meta": document})
         weakref.finalize(response, open_until.pop_all().close)
     return response
@@ -128,16 +127,16 @@ def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[An
             "Choose a new --workdir, or run the code that wrote it."
         )
     arrays = read_arrays(path, described)
-    leaves = [_place(arrays[name], leaf) for name, leaf in table.items()]
+
+    def place(name: str, leaf: Any) -> jax.Array:
+        array, sharding = arrays[name], getattr(leaf, "sharding", None)
+        if sharding is None:
+            return jax.device_put(array)
+        # Unlike device_put this needs no collective when the sharding spans hosts.
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    leaves = [place(name, leaf) for name, leaf in table.items()]
     return jax.tree.unflatten(jax.tree.structure(target), leaves), meta
-
-
-def _place(array: np.ndarray, target: Any) -> jax.Array:
-    sharding = getattr(target, "sharding", None)
-    if sharding is None:
-        return jax.device_put(array)
-    # Unlike device_put this needs no collective when the sharding spans hosts.
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def reason(error: BaseException) -> str:
@@ -179,7 +178,7 @@ def _load(path: Path, items: dict[str, Any]) -> dict[str, Any]:
     jax.devices()  # JAX without a device is no damage of the folder
     try:
         # Orbax would call a folder damaged that it was kept from reading by Ctrl-C.
-        with _plain(path) as alias, interrupt_afterwards(), _reading():
+        with _plain(path) as alias, interrupt_afterwards(), _context(reading=True):
             return ocp.v1.load_checkpointables(alias, items)
     # Of a damaged folder Orbax raises at least seven types, a bare Exception among them.
     except Exception as error:
@@ -188,21 +187,19 @@ def _load(path: Path, items: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _locks_and_syncs(folder: Path) -> bool:
-    """Whether files in a folder can be locked and the folder be synced, as TensorStore does."""
+def _allow_for(folder: Path) -> None:
+    """Let TensorStore do without locks of files and syncs of folders where there are none."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
         with tempfile.TemporaryFile(dir=folder) as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
     except OSError as error:
-        return error.errno not in UNSUPPORTED
+        if error.errno not in UNSUPPORTED:
+            return
     finally:
         os.close(handle)
-    return True
-
-
-def _do_without() -> None:
     # Orbax has no option for it. A save is in a folder of its own until it is complete, so a lock
     # in it keeps nobody out; after a power cut the checksums tell what did not reach the disk.
     try:
@@ -218,50 +215,40 @@ def _do_without() -> None:
     context.update(file_io_sync=False, file_io_locking={"mode": "lockfile"})
 
 
-def _context() -> ocp.v1.Context:
-    logging.getLogger("absl").addFilter(_not_from_orbax)
-    logging.getLogger("asyncio").addFilter(_not_from_tensorstore)
-    sys.unraisablehook = functools.partial(_unless_too_late, sys.unraisablehook)
+@functools.cache
+def _context(*, reading: bool) -> ocp.v1.Context:
+    _silence()
     context = ocp.v1.Context()
     # By name, or Orbax takes the document for a tree of arrays: 9 files for 49 bytes.
     registry = ocp.v1.handlers.local_registry()
     registry.add(ocp.v1.handlers.JsonHandler, checkpointable_name="meta")
     context.checkpointables.registry = registry
+    if reading:
+        # Each process reads for itself. By default all wait for each other inside a load, and one
+        # that cannot read leaves the others hanging.
+        context.multiprocessing.primary_host = jax.process_index()
+        context.multiprocessing.active_processes = {jax.process_index()}
+    else:
+        # Weights hardly compress (12.9 to 11.9 MB), and a save takes 200 ms of CPU instead of 150.
+        context.array.saving.use_compression = False
     return context
 
 
-@functools.cache
-def _writing() -> ocp.v1.Context:
-    context = _context()
-    # Weights hardly compress (12.9 to 11.9 MB), and a save takes 200 ms of CPU instead of 150.
-    context.array.saving.use_compression = False
-    return context
-
-
-@functools.cache
-def _reading() -> ocp.v1.Context:
-    context = _context()
-    # Each process reads for itself. By default all wait for each other inside a load, and one that
-    # cannot read leaves the others hanging.
-    context.multiprocessing.primary_host = jax.process_index()
-    context.multiprocessing.active_processes = {jax.process_index()}
-    return context
-
-
-def _unless_too_late(hook: Callable[[Any], Any], found: Any) -> None:
-    # When a save has failed, TensorStore's threads still answer to the loop that was closed, and
-    # print a traceback each.
-    if not (found.exc_type is RuntimeError and str(found.exc_value) == "Event loop is closed"):
-        hook(found)
-
-
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    # A save logs about 20 lines. What matters of an error comes as an exception too.
-    return "orbax" not in Path(record.pathname).parts
-
-
-def _not_from_tensorstore(record: logging.LogRecord) -> bool:
+def _silence() -> None:
+    """Drop what is printed of a save or an error besides the error itself."""
+    # A save logs about 20 lines.
+    logging.getLogger("absl").addFilter(lambda found: "orbax" not in Path(found.pathname).parts)
     # Of a damaged folder TensorStore fails to read many leaves. Orbax raises the first error, and
     # asyncio prints a traceback for each of the others.
-    error = record.exc_info[1] if record.exc_info else None
-    return '" driver: ' not in str(error)
+    logging.getLogger("asyncio").addFilter(
+        lambda found: '" driver: ' not in str(found.exc_info[1] if found.exc_info else None)
+    )
+    # When a save has failed, TensorStore's threads still answer to the loop that was closed, and
+    # print a traceback each.
+    hook, late = sys.unraisablehook, (RuntimeError, "Event loop is closed")
+
+    def unless_late(found: Any) -> None:
+        if (found.exc_type, str(found.exc_value)) != late:
+            hook(found)
+
+    sys.unraisablehook = unless_late

@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -54,6 +54,11 @@ class Meta:
     best: dict[str, Any] | None  # {"step", "value"} of the best evaluation so far
     extra: dict[str, Any]  # whatever else the loop needs to resume
 
+    @property
+    def is_best(self) -> bool:
+        """Whether this step has the best evaluation so far."""
+        return self.best is not None and self.best.get("step") == self.step
+
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
@@ -66,8 +71,7 @@ class Identity:
         """A line for each difference of the run of a checkpoint from this one."""
         lines = []
         for key in sorted(meta.identity.keys() | self.options.keys()):
-            theirs = meta.identity.get(key, "not an option")
-            ours = self.options.get(key, "not an option")
+            theirs, ours = (d.get(key, "not an option") for d in (meta.identity, self.options))
             if theirs != ours:
                 lines.append(f"{key}: checkpoint {theirs}, this run {ours}")
         theirs, ours = meta.data_fingerprint, self.data_fingerprint
@@ -88,8 +92,7 @@ class Identity:
 def flatten(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by path, in the tree's order.
 
-    Raises:
-      ValueError: if two leaves have one path, as {0: a, "0": b} would.
+    ValueError if two leaves have one path, as {0: a, "0": b} would.
     """
     table: dict[str, Any] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
@@ -100,43 +103,40 @@ def flatten(tree: Any) -> dict[str, Any]:
     return table
 
 
-def checksum(path: str, array: np.ndarray) -> int:
-    """CRC-32 over path, dtype, shape and bytes (about 2 GB/s); shows any burst of up to 32 bits."""
-    header = f"{path} {array.dtype.name} {array.shape}".encode()
-    values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return zlib.crc32(values.data, zlib.crc32(header))
-
-
 def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Shape, dtype and checksum of each leaf."""
-    return {
-        path: {"shape": list(x.shape), "dtype": x.dtype.name, "crc32": checksum(path, x)}
-        for path, x in arrays.items()
-    }
+    """Shape, dtype and checksum of each leaf.
+
+    CRC-32 over path, dtype, shape and bytes (about 2 GB/s): it shows any burst of up to 32 bits.
+    """
+    leaves = {}
+    for path, array in arrays.items():
+        header = zlib.crc32(f"{path} {array.dtype.name} {array.shape}".encode())
+        values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        crc32 = zlib.crc32(values.data, header)
+        leaves[path] = {"shape": list(array.shape), "dtype": array.dtype.name, "crc32": crc32}
+    return leaves
 
 
 def faults(arrays: Mapping[str, np.ndarray], described: Leaves) -> list[str]:
     """The leaves that are not what was promised, one line each."""
-    found = []
+    found, read = [], describe({path: arrays[path] for path in described if path in arrays})
     for path, leaf in described.items():
-        if (array := arrays.get(path)) is None:
+        if path not in read:
             found.append(f"{path}: missing")
-        elif (read := f"{array.dtype.name}{array.shape}") != _kind(leaf):
-            found.append(f"{path}: read {read}, saved {_kind(leaf)}")
-        elif checksum(path, array) != leaf["crc32"]:
+        elif _kind(read[path]) != _kind(leaf):
+            found.append(f"{path}: read {_kind(read[path])}, saved {_kind(leaf)}")
+        elif read[path]["crc32"] != leaf["crc32"]:
             found.append(f"{path}: checksum differs")
     return found
 
 
 def differences(described: Leaves, target: Mapping[str, Any]) -> list[str]:
     """A line for each leaf of a checkpoint that is not the one a program expects."""
-
-    def kind(leaf: Any) -> str:
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-        return f"{dtype.name}{np.shape(leaf)}"
-
     stored = {path: _kind(leaf) for path, leaf in described.items()}
-    expected = {path: kind(leaf) for path, leaf in target.items()}
+    expected = {}
+    for path, leaf in target.items():
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        expected[path] = _kind({"dtype": dtype.name, "shape": np.shape(leaf)})
     return [
         f"{path}: checkpoint has {stored.get(path, 'nothing')}, this program expects "
         f"{expected.get(path, 'nothing')}"
@@ -190,15 +190,6 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def _is_best(best: Any) -> bool:
-    return best is None or (
-        isinstance(best, dict)
-        and is_count(best.get("step"))
-        and is_number(best.get("value"))
-        and math.isfinite(best["value"])
-    )
-
-
 def _is_leaf(leaf: Any) -> bool:
     try:
         return bool(
@@ -212,23 +203,28 @@ def _is_leaf(leaf: Any) -> bool:
         return False
 
 
-_SOUND: dict[str, Callable[[Any], bool]] = {
-    "step": is_count,
-    "identity": lambda value: isinstance(value, dict),
-    "data_fingerprint": lambda value: isinstance(value, str),
-    "evaluated": lambda value: isinstance(value, bool),
-    "metrics": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
-    "best": _is_best,
-    "extra": lambda value: isinstance(value, dict),
-}
-
-
 def _fault(meta: Any, leaves: Any) -> str | None:
     """A part of a document that no `seal` of this format makes, though its checksum is right."""
-    if not isinstance(meta, dict) or meta.keys() != _SOUND.keys():
+    if not isinstance(meta, dict) or meta.keys() != {f.name for f in dataclasses.fields(Meta)}:
         return "other fields than a checkpoint's"
     if not isinstance(leaves, dict):
         return "no table of leaves"
-    wrong = [f"{name}={meta[name]!r:.60}" for name, good in _SOUND.items() if not good(meta[name])]
+    metrics, best = meta["metrics"], meta["best"]
+    sound = {
+        "step": is_count(meta["step"]),
+        "identity": isinstance(meta["identity"], dict),
+        "data_fingerprint": isinstance(meta["data_fingerprint"], str),
+        "evaluated": isinstance(meta["evaluated"], bool),
+        "metrics": isinstance(metrics, dict) and all(map(is_number, metrics.values())),
+        "best": best is None
+        or (
+            isinstance(best, dict)
+            and is_count(best.get("step"))
+            and is_number(best.get("value"))
+            and math.isfinite(best["value"])
+        ),
+        "extra": isinstance(meta["extra"], dict),
+    }
+    wrong = [f"{name}={meta[name]!r:.60}" for name, good in sound.items() if not good]
     wrong += [f"the leaf {p}: {leaf!r:.60}" for p, leaf in leaves.items() if not _is_leaf(leaf)]
     return wrong[0] if wrong else None

@@ -1,1 +1,177 @@
-"""Runs that are there: open, evaluate, analyze, summarize."""
+"""A run opened to be read, finished or not: its experiment, and the state of any checkpoint.
+
+Nothing is written and no lock is taken, so another process may train the run meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssm_jax.progress import warn
+from ssm_jax.training import checkpoint
+from ssm_jax.training import experiment as experiment_lib
+from ssm_jax.training.checkpoint import CheckpointError, ConfigMismatch, Meta, StateMismatch, io
+from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.record import config_of, read_record
+from ssm_jax.training.step import TrainState
+from ssm_jax.training.workdir import Workdir
+
+# Why a checkpoint that is there is not the one that was saved: it is damaged, or another run's
+UNUSABLE = (CheckpointError, ConfigMismatch, StateMismatch)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint as it was found; `lost` has "step" and "reason" of a better one that is lost."""
+
+    state: TrainState
+    meta: Meta
+    lost: dict[str, Any] | None = None
+
+    def warn(self) -> None:
+        """Say in a line that the best one is lost, if it is."""
+        if self.lost is not None:
+            warn(
+                f"the checkpoint of step {self.lost['step']}, which has the best evaluation, is "
+                f"lost ({self.lost['reason']}); that of step {self.meta.step}, the next best, "
+                "takes its place."
+            )
+
+
+def open_run(
+    path: Path, asked: str, *, data_dir: Path, files: Path | None = None
+) -> tuple[Mapping[str, Any], Experiment, Opened]:
+    """The record, the experiment and a checkpoint of a run, in whose folder nothing is written.
+
+    Raises:
+      FileNotFoundError: there is no run, no checkpoint, or no data.
+      ValueError: the record is not of this version, the data are not the run's, there is no such
+        step.
+      CheckpointError: the checkpoint is damaged.
+    """
+    workdir = Workdir(path)
+    record = read_record(workdir.record)
+    choose_step(workdir.checkpoints, asked)  # before the data are opened
+    experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
+    return record, experiment, open_checkpoint(experiment, workdir.checkpoints, asked)
+
+
+def rebuild(
+    record: Mapping[str, Any], where: Path, *, data_dir: Path, files: Path | None = None
+) -> Experiment:
+    """The experiment of a run, from its record, which is the file `where`."""
+    experiment = experiment_lib.build(config_of(record, where), data_dir=data_dir, files=files)
+    dataset, data = experiment.dataset, record["data"]
+    if dataset.fingerprint != data["fingerprint"]:
+        raise ValueError(
+            f"the run had other data: {data['fingerprint']} ({data['detail']}), and here are "
+            f"{dataset.fingerprint} ({dataset.provenance.detail}); give the run's with --data_dir "
+            "or --from."
+        )
+    return experiment
+
+
+def choose_step(checkpoints: Path, asked: str) -> int:
+    """The step that is asked for: "newest", a number, or "best".
+
+    Which is best the newest checkpoint says (CheckpointError if it is damaged), though the step be
+    lost. FileNotFoundError or ValueError: there is none, or no such one.
+    """
+    steps = io.list_steps(checkpoints) if checkpoints.is_dir() else []
+    if not steps:
+        raise FileNotFoundError(
+            f"there is no checkpoint in {checkpoints} yet; evaluate after the first save."
+        )
+    listed = ", ".join(map(str, steps))
+    if asked == "newest":
+        return steps[-1]
+    if asked == "best":
+        try:
+            best = io.read_meta(checkpoints / str(steps[-1]))[0].best
+        except CheckpointError as error:
+            raise _damaged(checkpoints, steps[-1], error) from error
+        if best is None:
+            raise ValueError(
+                f"no evaluation had a finite result up to step {steps[-1]}, so no checkpoint is "
+                f"the best; give --step=newest or one of {listed}."
+            )
+        return int(best["step"])
+    if not asked.isdecimal():
+        raise ValueError(f"--step={asked} does not fit: it must be best, newest or a number.")
+    if int(asked) not in steps:
+        raise ValueError(f"the step {int(asked)} is not in {checkpoints}; there are {listed}.")
+    return int(asked)
+
+
+def open_checkpoint(experiment: Experiment, checkpoints: Path, asked: str) -> Opened:
+    """The checkpoint that is asked for; the next best with a warning, where the best is lost.
+
+    Raises:
+      ConfigMismatch, StateMismatch: it is not of this experiment; else as `choose_step`.
+      CheckpointError: the checkpoint is damaged, and so is every one that could stand in for it.
+    """
+    while True:
+        number, ranked = choose_step(checkpoints, asked), list[int]()
+        if asked == "best":
+            metric = experiment.cfg.train.select_metric
+            ranked = checkpoint.ranked_steps(checkpoints, metric, experiment.task.metrics[metric])
+        opened = restore(experiment, checkpoints, number, ranked)
+        # A run that is being trained drops its best step when it has found a better one.
+        if opened.lost is None or choose_step(checkpoints, asked) == number:
+            opened.warn()
+            return opened
+
+
+def restore(
+    experiment: Experiment, checkpoints: Path, step: int, ranked: Sequence[int] = ()
+) -> Opened:
+    """The checkpoint of a step, or the first of `ranked` that is sound; as `open_checkpoint`."""
+
+    def restore_step(step: int) -> tuple[TrainState, Meta]:
+        def accept(meta: Meta) -> None:
+            if lines := experiment.identity.differences(meta):
+                raise ConfigMismatch(
+                    f"the checkpoint of step {step} in {checkpoints} is not of the run that the "
+                    f"record beside it describes: {'; '.join(lines)}."
+                )
+
+        return io.restore(checkpoints / str(step), experiment.abstract_state(), accept)
+
+    try:
+        return best_of(step, ranked, restore_step)
+    except CheckpointError as error:
+        raise _damaged(checkpoints, step, error) from error
+
+
+def best_of(
+    best: int, ranked: Sequence[int], restore: Callable[[int], tuple[TrainState, Meta]]
+) -> Opened:
+    """The best step, or else the first of `ranked`, that `restore` can restore.
+
+    It raises an error of UNUSABLE for a step that is damaged or another run's; that of `best` is
+    raised where no step is sound.
+    """
+    first: Exception | None = None
+    for step in dict.fromkeys((best, *ranked)):
+        try:
+            state, meta = restore(step)
+        except UNUSABLE as error:
+            first = first or error
+            continue
+        reason = " ".join(str(first).split())
+        return Opened(state, meta, None if first is None else {"step": best, "reason": reason})
+    assert first is not None
+    raise first
+
+
+def _damaged(checkpoints: Path, step: int, error: CheckpointError) -> CheckpointError:
+    if not (checkpoints / str(step)).is_dir():  # a run that is trained keeps only its newest ones
+        return CheckpointError(f"the run has just dropped step {step}; give the command again.")
+    others = [str(other) for other in io.list_steps(checkpoints) if other != step]
+    advice = f"give --step={' or '.join(others)}" if others else "there is no other"
+    return CheckpointError(
+        f"the checkpoint of step {step} in {checkpoints} is damaged: {error}; {advice}."
+    )

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint of a run on a split: confusion, Wilson intervals, accuracy by length.
+"""A checkpoint of a run scored on a split, or measured: what its layers do to frequencies.
 
 The run is only read, so this is safe while it is still being trained.
 """
@@ -6,7 +6,6 @@ The run is only read, so this is safe while it is still being trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,15 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ssm_jax.data.dataset import LabelledDataset
+from ssm_jax.files import check_writable, write_json
 from ssm_jax.progress import Progress
+from ssm_jax.training.diagnose import Arrays, Diagnostics, layer_names, numbers_of
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.record import PROVENANCE, made_by, published
-from ssm_jax.training.runs.open import open_run
+from ssm_jax.training.runs import open_run
+from ssm_jax.training.runs.result import draw
 from ssm_jax.training.step import TrainState, make_eval_step
+from ssm_jax.training.workdir import Workdir
 
 LENGTH_BINS = 8  # of 2,000 test expressions 250 each, whose accuracy is known to 6 %
 
@@ -35,16 +38,21 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """The result of a checkpoint on a split, as JSON can hold it, with where it comes from.
 
-    Args:
-      path, step, data_dir, files: of the run; for the errors too, see `open.open_run`.
-      split: "train", "val" or "test".
-      argv: the command, for the result.
+    `split` is "train", "val" or "test"; `argv` the command, for the result. The other arguments and
+    the errors are those of `open_run`.
     """
     record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)
-    cfg = experiment.cfg
+    cfg, dataset = experiment.cfg, experiment.dataset
     best = f"best {cfg.train.select_split} {cfg.train.select_metric}"
     if opened.lost is not None:
         best = f"next best after step {opened.lost['step']:,}, which is lost; by {best[5:]}"
+    found: dict[str, Any]
+    if isinstance(dataset, LabelledDataset):
+        found = scores_of(predict(experiment, opened.state, split), dataset.n_classes)
+    else:
+        with jax.set_mesh(experiment.mesh):
+            means = experiment.means(opened.state, split)
+        found = {"examples": dataset.size(split), "metrics": means}
     return published(
         {
             "name": cfg.name,
@@ -53,35 +61,20 @@ def evaluate_run(
             "split": split,
             "step": opened.meta.step,
             "chosen_as": {"best": best, "newest": "newest"}.get(step, "as asked"),
-            **_found(experiment, opened.state, split),
-            **experiment.dataset.facts(split),
+            **found,
+            **dataset.facts(split),
             "run": {key: record[key] for key in PROVENANCE},
             "evaluation": made_by(argv),
         }
     )
 
 
-def _found(experiment: Experiment, state: TrainState, split: str) -> dict[str, Any]:
-    """Scores of the classes, or the means of the metrics of a task that has none."""
-    if isinstance(experiment.dataset, LabelledDataset):
-        return scores_of(predict(experiment, state, split), experiment.dataset.n_classes)
-    with jax.set_mesh(experiment.mesh):
-        means = experiment.means(state, split)
-    return {"examples": experiment.dataset.size(split), "metrics": means}
+def predict(experiment: Experiment, state: TrainState, split: str) -> dict[str, np.ndarray]:
+    """Predict the class of every example of a split, where the task has classes.
 
-
-@dataclass(frozen=True)
-class Predictions:
-    """Arrays (n,) over the examples of a split, in the order of `Experiment.eval_batches`."""
-
-    targets: np.ndarray  # classes, 0..K-1
-    predicted: np.ndarray
-    loss: np.ndarray  # in nats
-    lengths: np.ndarray | None  # with the end of sequence, of a pair the more; None: none is padded
-
-
-def predict(experiment: Experiment, state: TrainState, split: str) -> Predictions:
-    """Predict the class of every example of a split, where the task has classes."""
+    Returns arrays (n,) in the order of `Experiment.eval_batches`: "targets" and "predicted", "loss"
+    in nats, and, unless none is padded, "lengths" with the end of sequence, of a pair the longer.
+    """
     assert experiment.task.predict is not None
     step = jax.jit(
         make_eval_step(experiment.graphdef, experiment.task.predict),
@@ -102,26 +95,31 @@ def predict(experiment: Experiment, state: TrainState, split: str) -> Prediction
             right += float((part["predicted"] == part["targets"]).sum())
             count += part["loss"].size
             progress.update(number, loss / count, right / count)
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Predictions(whole["targets"], whole["predicted"], whole["loss"], whole.get("lengths"))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def scores_of(predictions: Predictions, n_classes: int) -> dict[str, Any]:
-    """All that is counted in a result."""
-    right_n = predictions.predicted == predictions.targets
-    n, right = right_n.size, int(right_n.sum())
-    confusion_KK = confusion_matrix(predictions.targets, predictions.predicted, n_classes)
+def scores_of(found: dict[str, np.ndarray], n_classes: int) -> dict[str, Any]:
+    """All that is counted in a result, from what `predict` gives."""
+    right_n = found["predicted"] == found["targets"]
+    confusion_KK = confusion_matrix(found["targets"], found["predicted"], n_classes)
+    n, accuracy, interval = rate_of(right_n)
     scores: dict[str, Any] = {
         "examples": n,
-        "accuracy": right / n,
-        "accuracy_interval_95": wilson_interval(right, n),
-        "loss": float(predictions.loss.mean(dtype=np.float64)),
+        "accuracy": accuracy,
+        "accuracy_interval_95": interval,
+        "loss": float(found["loss"].mean(dtype=np.float64)),
         "confusion": confusion_KK.tolist(),
         "classes": class_scores(confusion_KK),
     }
-    if predictions.lengths is not None:
-        scores["lengths"] = length_table(predictions.lengths, right_n)
+    if "lengths" in found:
+        scores["lengths"] = length_table(found["lengths"], right_n)
     return scores
+
+
+def rate_of(right_n: np.ndarray) -> tuple[int, float, list[float]]:
+    """How many there are, n >= 1, the rate of those that are right, and its 95 % interval."""
+    n, right = right_n.size, int(right_n.sum())
+    return n, right / n, wilson_interval(right, n)
 
 
 def wilson_interval(right: int, n: int) -> list[float]:
@@ -142,16 +140,17 @@ def confusion_matrix(targets_n: np.ndarray, predicted_n: np.ndarray, n_classes: 
 
 def class_scores(confusion_KK: np.ndarray) -> list[dict[str, Any]]:
     """Support, precision and recall of each class; None for a rate of nothing."""
-    supports, named = confusion_KK.sum(axis=1).tolist(), confusion_KK.sum(axis=0).tolist()
+    right_K = confusion_KK.diagonal().tolist()
+    counts = zip(right_K, *(confusion_KK.sum(axis=k).tolist() for k in (1, 0)), strict=True)
     return [
         {
             "class": label,
-            "support": supports[label],
-            "predicted": named[label],
-            "precision": right / named[label] if named[label] else None,
-            "recall": right / supports[label] if supports[label] else None,
+            "support": support,
+            "predicted": predicted,
+            "precision": right / predicted if predicted else None,
+            "recall": right / support if support else None,
         }
-        for label, right in enumerate(confusion_KK.diagonal().tolist())
+        for label, (right, support, predicted) in enumerate(counts)
     ]
 
 
@@ -168,15 +167,80 @@ def length_table(
     bin_n = np.searchsorted(ends, lengths_n)
     rows = []
     for number in range(ends.size):
-        lengths, rights = lengths_n[bin_n == number], right_n[bin_n == number]
-        n, right = rights.size, int(rights.sum())
-        rows.append(
-            {
-                "lo": int(lengths.min()),
-                "hi": int(lengths.max()),
-                "n": n,
-                "accuracy": right / n,
-                "interval_95": wilson_interval(right, n),
-            }
+        lengths = lengths_n[bin_n == number]
+        rates = zip(
+            ("n", "accuracy", "interval_95"), rate_of(right_n[bin_n == number]), strict=True
         )
+        rows.append({"lo": int(lengths.min()), "hi": int(lengths.max()), **dict(rates)})
     return rows
+
+
+def analyze(
+    path: Path,
+    *,
+    step: str = "best",
+    out: Path | None = None,
+    gradient: bool = True,
+    data_dir: Path,
+    files: Path | None = None,
+    argv: Sequence[str] = (),
+) -> tuple[dict[str, Any], list[Path]]:
+    """Measure a checkpoint and the run's first state with `diagnose`, and draw them.
+
+    Returns the result, as analysis.json has it, and the files written, which go to `out`, or to
+    `analysis` in the run's folder. `gradient`: of the first training batch too. The other arguments
+    are those of `evaluate_run`.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path}; give that of a run, or WORKDIR/checkpoints/STEP."
+        )
+    folder = path / "analysis" if out is None else out
+    check_writable(folder, "folder")
+    record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)
+    with jax.set_mesh(experiment.mesh):
+        diagnostics = Diagnostics(experiment)
+        before, after = (
+            diagnostics.of(state, gradient=gradient)
+            for state in (experiment.fresh_state(), opened.state)
+        )
+    result = published(
+        {
+            "name": experiment.cfg.name,
+            "task": experiment.cfg.task,
+            "notes": experiment.cfg.notes,
+            "step": opened.meta.step,
+            "length": experiment.dataset.padded_length,
+            "band_edges_rad_per_sample": after["edges"].tolist(),
+            "layers": [
+                {"layer": name, "before": _layer(before, name), "after": _layer(after, name)}
+                for name in layer_names(after)
+            ],
+            "all_layers": {"before": numbers_of(before), "after": numbers_of(after)},
+            "run": {key: record[key] for key in PROVENANCE},
+            "analysis": made_by(argv),
+        }
+    )
+    figures = draw(experiment, Workdir(path), opened.state, folder)
+    write_json(folder / "analysis.json", result)
+    return result, [*figures, folder / "analysis.json"]
+
+
+def _layer(arrays: Arrays, name: str) -> dict[str, Any]:
+    """The numbers of one layer: medians over channels and directions, drift over all poles."""
+    of = {key.removeprefix(f"{name}:"): value for key, value in arrays.items()}
+    found: dict[str, Any] = {
+        quantity: np.median(of[quantity], axis=(0, 1)).tolist()
+        for quantity in ("variation", "energy")
+    }
+    for quantity in ("drift_im", "drift_re", "drift_spacings", "drift_with_dt"):
+        values = of[quantity][~np.isnan(of[quantity])]
+        if values.size:
+            found[quantity] = {"median": float(np.median(values)), "max": float(values.max())}
+        else:
+            found[quantity] = None
+    found["beta"] = [float(f(of["beta"])) for f in (np.min, np.median, np.max)]
+    found["aliased"] = float(of["aliased"])
+    norms_K = of.get("gradient")
+    found["gradient_share"] = None if norms_K is None else (norms_K / norms_K.sum()).tolist()
+    return found

@@ -14,13 +14,13 @@ from ssm_jax import config as config_lib
 from ssm_jax.data.dataset import Dataset, LabelledDataset
 from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.layers.inputs import checked_ids
-from ssm_jax.progress import warn
+from ssm_jax.progress import say, warn
 from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import published, setup_digest
 from ssm_jax.training.step import TrainState, non_finite_leaves
-from ssm_jax.training.workdir import Stamps, Workdir, stamp_fault, stamp_of
+from ssm_jax.training.workdir import Stamps, Workdir, stamp_faults, stamp_of
 
 
 def write_summary(
@@ -68,23 +68,22 @@ def mark_done(
 def _write(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document; one that is there with another content is renamed, with a warning."""
     text = (json.dumps(document, indent=2) + "\n").encode()
-    if os.path.lexists(path) and stamp_fault(path, stamp_of(text), whole=True) is not None:
+    if os.path.lexists(path) and stamp_faults(path.parent, {path.name: stamp_of(text)}):
         aside = rename_aside(path, "old")
         warn(f"{path} had something else in it, which is now {aside.name}.")
     replace_atomically(path, text)
 
 
-def below_reference(experiment: Experiment, step: int, found: Mapping[str, float]) -> str | None:
-    """A warning if an evaluation is far below `cfg.reference`, published for so many epochs."""
-    reference, epoch = experiment.cfg.reference, step / experiment.steps_per_epoch
+def warn_below_reference(experiment: Experiment, step: int, found: Mapping[str, float]) -> None:
+    """Warn of an evaluation that is far below `cfg.reference`, published for so many epochs."""
+    reference, epoch = experiment.cfg.reference, step / experiment.order.steps_per_epoch
     bound = reference.accuracy - reference.margin
-    if reference.accuracy == 0 or epoch < reference.epoch or found["accuracy"] >= bound:
-        return None
-    return (
-        f"WARNING: {experiment.cfg.train.select_split} accuracy {found['accuracy']:.3f} after "
-        f"{epoch:.1f} epochs is far below the published {reference.accuracy:.2f} at epoch "
-        f"{reference.epoch:g}; look at the options, the data and the curves before going on."
-    )
+    if reference.accuracy != 0 and epoch >= reference.epoch and found["accuracy"] < bound:
+        say(
+            f"WARNING: {experiment.cfg.train.select_split} accuracy {found['accuracy']:.3f} after "
+            f"{epoch:.1f} epochs is far below the published {reference.accuracy:.2f} at epoch "
+            f"{reference.epoch:g}; look at the options, the data and the curves before going on."
+        )
 
 
 def draw(

@@ -17,25 +17,23 @@ from rich.text import Text
 from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.training.checkpoint.manifest import flatten
 from ssm_jax.training.experiment import Experiment, timed_compile
-from ssm_jax.training.optim import GroupRow
+from ssm_jax.training.step import GroupRow
 
 WIDTH = 100  # where the output is no terminal: ten classes fit
 MIB = 2**20
 
 
-def parameter_table(rows: Iterable[GroupRow]) -> Table:
+def parameter_table(rows: Sequence[GroupRow]) -> Table:
     """The parameter groups and their sum."""
-    rows = list(rows)
-    head = ("group", "tensors", "parameters", "learning rate", "weight decay", "schedule")
-    table = to_screen(
-        head,
-        [
-            (g.name, f"{len(paths)}", f"{size:,}", f"{g.lr:g}", f"{g.weight_decay:g}", g.schedule)
-            for g, paths, size in rows
-        ],
-        title="Parameters",
-        words={0, 5},
-    )
+    columns: Columns = {
+        "group": lambda row: row.group.name,
+        "tensors": lambda row: f"{len(row.paths)}",
+        "parameters": lambda row: f"{row.size:,}",
+        "learning rate": lambda row: f"{row.group.lr:g}",
+        "weight decay": lambda row: f"{row.group.weight_decay:g}",
+        "schedule": lambda row: row.group.schedule,
+    }
+    table = to_screen(columns, cells(columns, rows), title="Parameters", words={0, 5})
     table.add_section()
     tensors, size = sum(len(row.paths) for row in rows), sum(row.size for row in rows)
     table.add_row("all", f"{tensors}", f"{size:,}", "", "", "")
@@ -85,13 +83,30 @@ def _console() -> Console:
 
 def print_evaluation(result: Mapping[str, Any]) -> None:
     """Print a result of `evaluate.evaluate_run` to stdout."""
-    console = _console()
+    console, run, now = _console(), result["run"], result["evaluation"]
     # Titles stand alone: rich would fold them to the width of their tables.
     console.print(f"{result['name']}: {result['split']} split, step {result['step']:,}")
+    if "accuracy" in result:
+        interval = _interval(result["accuracy_interval_95"])
+        found = {
+            "accuracy": f"{result['accuracy']:.4f}, 95 % interval {interval}",
+            "majority class": f"{result['majority_rate']:.4f}",
+            "loss": f"{result['loss']:.4f} nats",
+        }
+    else:
+        found = {name: f"{value:.4g}" for name, value in result["metrics"].items()}
+    found |= {
+        "examples": f"{result['examples']:,}",
+        "checkpoint": f"step {result['step']:,} ({result['chosen_as']})",
+        "run": f"seed {run['seed']}, config {run['config_digest']}, code {_code(run['git'])}",
+        "data": f"{run['data']['detail']} ({run['data']['fingerprint']})",
+        "evaluated by": f"code {_code(now['git'])}, {now['devices']['kind']}",
+        "notes": result["notes"],
+    }
     summary = Table(box=box.SIMPLE_HEAD, show_header=False)
     summary.add_column(style="dim", no_wrap=True)
     summary.add_column(overflow="fold")
-    for name, text in _summary(result).items():
+    for name, text in found.items():
         if text:
             summary.add_row(name, text)
     console.print(summary)
@@ -108,28 +123,6 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
         }
         rows = cells(columns, result["lengths"])
         console.print(to_screen(columns, rows, no_wrap=True, plain=True))
-
-
-def _summary(result: Mapping[str, Any]) -> dict[str, str]:
-    run, now = result["run"], result["evaluation"]
-    if "accuracy" in result:
-        interval = _interval(result["accuracy_interval_95"])
-        found = {
-            "accuracy": f"{result['accuracy']:.4f}, 95 % interval {interval}",
-            "majority class": f"{result['majority_rate']:.4f}",
-            "loss": f"{result['loss']:.4f} nats",
-        }
-    else:
-        found = {name: f"{value:.4g}" for name, value in result["metrics"].items()}
-    return {
-        **found,
-        "examples": f"{result['examples']:,}",
-        "checkpoint": f"step {result['step']:,} ({result['chosen_as']})",
-        "run": f"seed {run['seed']}, config {run['config_digest']}, code {_code(run['git'])}",
-        "data": f"{run['data']['detail']} ({run['data']['fingerprint']})",
-        "evaluated by": f"code {_code(now['git'])}, {now['devices']['kind']}",
-        "notes": result["notes"],
-    }
 
 
 def _confusion(result: Mapping[str, Any]) -> Table:
@@ -166,7 +159,7 @@ def _code(git: Mapping[str, Any]) -> str:
 
 
 def print_analysis(result: Mapping[str, Any]) -> None:
-    """Print a result of `analyze.analyze` to stdout."""
+    """Print a result of `evaluate.analyze` to stdout."""
     console, layers, ends = _console(), result["layers"], ("before", "after")
     edges = result["band_edges_rad_per_sample"]
     bands = [f"{low:.3g}-{high:.3g}" for low, high in itertools.pairwise(edges)]
@@ -176,23 +169,33 @@ def print_analysis(result: Mapping[str, Any]) -> None:
         rows = [(entry["layer"], *row(entry)) for entry in entries]
         console.print(to_screen(("layer", *head), rows, words={0}, plain=True))
 
+    def changes(quantity: str, form: str) -> Any:
+        def row(entry: Mapping[str, Any]) -> Iterable[str]:
+            after = entry["after"][quantity]
+            before = entry["before"][quantity] or [None] * len(after)
+            for a, b in zip(before, after, strict=True):
+                yield f"{'-' if a is None else format(a, form)} > {b:{form}}"
+
+        return row
+
     console.print(f"{result['name']}: step {result['step']:,}, L = {result['length']:,}")
     if not layers:
         console.print("No layer of this model has eigenvalues, so there is nothing to measure.")
         return
     what = "median of the channels, before > after, by band in rad per sample"
     title = f"Total variation of the transfer function, {what}"
-    table(title, bands, lambda entry: _changes(entry, "variation", ".3g"))
-    table(f"Energy, {what}", bands, lambda entry: _changes(entry, "energy", ".3g"))
-    drifts = ("drift_im", "drift_re", "drift_spacings", "drift_with_dt")
-    table(
-        "Poles: |change of Im a| and of Re a, times the first dt; median / max",
-        ("Im a dt, rad", "Re a dt", "Im a, spacings", "with dt, rad", "aliased"),
-        lambda entry: (
-            *(_pair(entry["after"][quantity]) for quantity in drifts),
-            " > ".join(f"{entry[end]['aliased']:.1%}" for end in ends),
-        ),
-    )
+    table(title, bands, changes("variation", ".3g"))
+    table(f"Energy, {what}", bands, changes("energy", ".3g"))
+
+    def poles(entry: Mapping[str, Any]) -> Iterable[str]:
+        for quantity in ("drift_im", "drift_re", "drift_spacings", "drift_with_dt"):
+            drift = entry["after"][quantity]
+            yield "-" if drift is None else f"{drift['median']:.2g} / {drift['max']:.2g}"
+        yield " > ".join(f"{entry[end]['aliased']:.1%}" for end in ends)
+
+    title = "Poles: |change of Im a| and of Re a, times the first dt; median / max"
+    head = ("Im a dt, rad", "Re a dt", "Im a, spacings", "with dt, rad", "aliased")
+    table(title, head, poles)
     title = "Filter: beta of the channels, least / median / most"
     table(title, ends, lambda e: (" / ".join(f"{b:.3g}" for b in e[end]["beta"]) for end in ends))
     taken = [entry for entry in layers if entry["after"]["gradient_share"] is not None]
@@ -203,16 +206,4 @@ def print_analysis(result: Mapping[str, Any]) -> None:
         )
         return
     title = "Gradient by Im a: share of each band, first training batch, before > after"
-    table(title, bands, lambda entry: _changes(entry, "gradient_share", ".1%"), taken)
-
-
-def _changes(entry: Mapping[str, Any], quantity: str, form: str) -> list[str]:
-    """Cells with before > after, one for each band."""
-    after = entry["after"][quantity]
-    before = entry["before"][quantity] or [None] * len(after)
-    pairs = zip(before, after, strict=True)
-    return [f"{'-' if a is None else format(a, form)} > {b:{form}}" for a, b in pairs]
-
-
-def _pair(drift: Mapping[str, float] | None) -> str:
-    return "-" if drift is None else f"{drift['median']:.2g} / {drift['max']:.2g}"
+    table(title, bands, changes("gradient_share", ".1%"), taken)
