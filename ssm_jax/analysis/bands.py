@@ -34,13 +34,6 @@ INPUTS = 4
 OVERSAMPLING = 4
 
 
-class BandSpectra(NamedTuple):
-    """Of each direction, channel and band: V in the unit of K, the integral of |K|^2 over w."""
-
-    variation_CHK: np.ndarray
-    energy_CHK: np.ndarray
-
-
 def band_bins(length: int) -> np.ndarray:
     """Edges of the bands as bins k of a circle of 2L, w = pi k / L: 0, then L^(1/4), .., L.
 
@@ -57,10 +50,7 @@ def band_edges(length: int) -> np.ndarray:
 
 
 def kernel_taps(layer: LayerView, length: int) -> Array:
-    """The first L taps of each kernel without filter and D, (P, C, H, L).
-
-    P is 1 for layers of one input per channel, else INPUTS.
-    """
+    """The first L taps of each kernel without filter and D, (P, C, H, L); P is INPUTS in S5."""
     A_HN, C_CHN, dt_H = map(jnp.asarray, (layer.A_HN, layer.C_CHN, layer.dt_H))
     if layer.PB_HN is not None:
         P_HN, B_HN = map(jnp.asarray, layer.PB_HN)
@@ -73,8 +63,7 @@ def kernel_taps(layer: LayerView, length: int) -> Array:
     z_1N = (A_HN[:, 0] * dt_H)[None]
     B_PN = (jnp.asarray(layer.B_NH) @ signs_HP).T * dt_H[None] / 2
     residues = B_PN[:, None, None, None, :] * C_CHN[None, :, :, None, :]
-    taps = s4d_kernel(z_1N, residues, jnp.ones(1), length, layer.discretization)
-    return taps[:, :, :, 0]
+    return s4d_kernel(z_1N, residues, jnp.ones(1), length, layer.discretization)[:, :, :, 0]
 
 
 def taper(length: int) -> np.ndarray:
@@ -83,14 +72,20 @@ def taper(length: int) -> np.ndarray:
     return (np.cos(np.pi / 2 * past) ** 2).astype(np.float32)
 
 
+class BandSpectra(NamedTuple):
+    """Of each direction, channel and band: V in the unit of K, the integral of |K|^2 over w."""
+
+    variation_CHK: np.ndarray
+    energy_CHK: np.ndarray
+
+
 def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> BandSpectra:
-    """Variation and energy per band of `band_edges`.
+    """Variation and energy per band of `band_edges`, for sequences of L steps, in float32.
 
     V is the sum of |K(w') - K(w)| over neighbouring nodes, 4 L panels up to Nyquist, corrected by
     the sum over every second node (Richardson): an error of fourth order in the distance. The
     energy is a sum over the same nodes: exact over all bands together, where there is no filter.
-    Computed in float32, as the layers themselves, for sequences of L steps; n_fft is the number of
-    samples of the circle on which the filter lives, see `Experiment.filter_period`.
+    n_fft counts the samples of the circle on which the filter lives (`Experiment.filter_period`).
     """
     per_radian = frequency_per_radian(n_fft, layer.beta_unit)
     found = _spectra_per_band(replace(layer, name=""), length, per_radian)  # one program for all
@@ -99,29 +94,26 @@ def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> BandSpectra:
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _spectra_per_band(layer: LayerView, length: int, per_radian: float) -> tuple[Array, Array]:
-    taps = kernel_taps(layer, length)
-    nodes = OVERSAMPLING * length  # panels up to Nyquist
-    omega_F = np.pi * np.arange(nodes + 1) / nodes
-    log_base_F = np.log1p(per_radian * omega_F).astype(np.float32)
-    gain_HF = jnp.exp(layer.beta_H[:, None] * log_base_F[None, :])
-    K = jnp.fft.rfft(taps * taper(length)[None, None, None], 2 * nodes) * gain_HF[None, None]
-    power_CHF = _mean_of_squares(K)
-    chord = jnp.sqrt(_mean_of_squares(K[..., 1:] - K[..., :-1]))
-    wide = jnp.sqrt(_mean_of_squares(K[..., 2::2] - K[..., :-2:2]))
-    path = (4 * (chord[..., ::2] + chord[..., 1::2]) - wide) / 3
-    panel = (power_CHF[..., 1:] + power_CHF[..., :-1]) * np.float32(np.pi / nodes / 2)
+    def mean_square(x: Array) -> Array:  # with random signs, the sum over the inputs of a channel
+        return jnp.mean(x.real**2 + x.imag**2, axis=0)
 
     def per_band(panels: Array, per_bin: int) -> Array:
         cuts = per_bin * band_bins(length)
         bands = [jnp.sum(panels[..., a:b], axis=-1) for a, b in itertools.pairwise(cuts)]
         return jnp.stack(bands, axis=-1)
 
+    nodes = OVERSAMPLING * length  # panels up to Nyquist
+    omega_F = np.pi * np.arange(nodes + 1) / nodes
+    log_base_F = np.log1p(per_radian * omega_F).astype(np.float32)
+    gain_HF = jnp.exp(layer.beta_H[:, None] * log_base_F[None, :])
+    taps = kernel_taps(layer, length) * taper(length)[None, None, None]
+    K = jnp.fft.rfft(taps, 2 * nodes) * gain_HF[None, None]
+    power_CHF = mean_square(K)
+    chord = jnp.sqrt(mean_square(K[..., 1:] - K[..., :-1]))
+    wide = jnp.sqrt(mean_square(K[..., 2::2] - K[..., :-2:2]))
+    path = (4 * (chord[..., ::2] + chord[..., 1::2]) - wide) / 3
+    panel = (power_CHF[..., 1:] + power_CHF[..., :-1]) * np.float32(np.pi / nodes / 2)
     return per_band(path, OVERSAMPLING // 2), per_band(panel, OVERSAMPLING)
-
-
-def _mean_of_squares(x: Array) -> Array:
-    """Over the first axis: with random signs, the sum over the inputs of a channel."""
-    return jnp.mean(x.real**2 + x.imag**2, axis=0)
 
 
 class Drift(NamedTuple):
@@ -142,19 +134,21 @@ class Drift(NamedTuple):
 
 def pole_drift(before: LayerView, after: LayerView) -> Drift:
     """Of the eigenvalues of a layer, in S4 of their diagonal part, between two states."""
+    pooled = before.B_NH is not None  # S5: one system for all channels
     with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
         dt_H1, new_dt_H1 = (v.dt_H[:, None].astype(np.float64) for v in (before, after))
         old, new = (v.A_HN.astype(np.complex128) for v in (before, after))
         moved = np.abs(new.imag - old.imag)
-        rows = old.imag.T if before.B_NH is not None else old.imag
+        rows = old.imag.T if pooled else old.imag
         apart = np.abs(rows[:, :, None] - rows[:, None, :])
-        apart[:, np.arange(rows.shape[1]), np.arange(rows.shape[1])] = np.inf
+        own = np.arange(rows.shape[1])
+        apart[:, own, own] = np.inf
         spacing = apart.min(axis=2)
         spacing = np.where((spacing > 0) & np.isfinite(spacing), spacing, np.nan)
         return Drift(
             im=moved * dt_H1,
             re=np.abs(new.real - old.real) * dt_H1,
-            in_spacings=moved / (spacing.T if before.B_NH is not None else spacing),
+            in_spacings=moved / (spacing.T if pooled else spacing),
             with_dt=np.abs(new.imag * new_dt_H1 - old.imag * dt_H1),
         )
 
@@ -187,10 +181,10 @@ def gradient_per_band(
             f"gradient_per_band: {layer.name} must have one input per channel and a circle of "
             f"{2 * length}; got {n_fft}."
         )
-    parts_KHN = _gradient_per_band(replace(layer, name=""), by_taps_2HL)
+    parts_KHN = np.asarray(_gradient_per_band(replace(layer, name=""), by_taps_2HL), np.float64)
     K, H, N = parts_KHN.shape
     sets = H if n_sets is None else n_sets
-    return np.asarray(parts_KHN, np.float64).reshape(K, H // sets, sets, N).sum(axis=1)
+    return parts_KHN.reshape(K, H // sets, sets, N).sum(axis=1)
 
 
 @jax.jit
@@ -200,9 +194,9 @@ def _gradient_per_band(layer: LayerView, by_taps_2HL: Array) -> Array:
     circle_HT = jnp.concatenate([by_taps_2HL[0], by_taps_2HL[1, :, ::-1]], axis=-1)
     gain_HF = sobolev_gain(jnp.asarray(layer.beta_H), 2 * L, layer.beta_unit)
     by_spectrum_HF = jnp.fft.rfft(circle_HT) * gain_HF
-    bin_F, cuts = np.arange(L + 1), band_bins(L)
-    band_F = np.maximum(np.searchsorted(cuts, bin_F) - 1, 0)  # (low, high]; bin 0 is in the first
-    mask_KF = (band_F[None, :] == np.arange(len(cuts) - 1)[:, None]).astype(np.float32)
+    # A band is (low, high] in bins; bin 0 is in the first.
+    band_F = np.maximum(np.searchsorted(band_bins(L), np.arange(L + 1)) - 1, 0)
+    mask_KF = (band_F[None, :] == np.arange(BANDS)[:, None]).astype(np.float32)
     parts_KHT = jnp.fft.irfft(mask_KF[:, None, :] * by_spectrum_HF[None], 2 * L)
     parts_KCHL = jnp.stack([parts_KHT[..., :L], parts_KHT[..., : L - 1 : -1]], axis=1)
 
@@ -211,13 +205,3 @@ def _gradient_per_band(layer: LayerView, by_taps_2HL: Array) -> Array:
 
     _, pull = jax.vjp(taps, layer.A_HN.imag)
     return jax.vmap(lambda part: pull(part[: layer.C_CHN.shape[0]])[0])(parts_KCHL)
-
-
-def shares(parts_KSN: np.ndarray) -> np.ndarray:
-    """The norm of each band's part over the sum of these norms, (BANDS,); nan if all are zero.
-
-    The parts may cancel: the norm of their sum is at most the sum of their norms.
-    """
-    norms_K = np.sqrt((parts_KSN**2).sum(axis=(1, 2)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return norms_K / norms_K.sum()

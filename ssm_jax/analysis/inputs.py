@@ -5,7 +5,7 @@ Angles w are in radians per sample, 0..pi. The power is one-sided and a density 
 
 A layer of N modes with frequencies y_n (Im a_n at alpha = 1) answers, in a channel of step dt, at
 the angles alpha |y_n| dt rad per sample. dt starts log-uniform in [dt_min, dt_max] over the
-channels, so all that follows are expectations over the channels of a new layer.
+channels, so what is said of modes are expectations over the channels of a new layer.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from ssm_jax.kernels.filter import BETA_UNITS, frequency_per_radian
 SEGMENTS = 16  # at least so many are averaged, where the data allow it
 SHORTEST = 64  # samples of a segment: below that there is no spectrum to speak of
 SHARES = (0.5, 0.9, 0.99)
+CHANNELS = 2_000  # quantiles of dt over which is averaged
+FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is called no power law
 
 
 @dataclass(frozen=True)
 class InputSpectrum:
     """A mean power spectrum.
 
-    Attributes:
-      omega_F: angles (F,), the first 0 and the last at or below pi.
-      power_F: density per radian, summed over features; at 0 what the window leaves of it.
-      segment: samples of a segment; segments: how many were averaged.
-      sequences: how many were read; too_short: those of them shorter than a segment, left out.
+    omega_F: angles, the first 0 and the last at or below pi.
+    power_F: density per radian, summed over features; at 0 what the window leaves of it.
+    segment: samples of a segment; segments: how many were averaged.
+    sequences: how many were read; too_short: those of them shorter than a segment, left out.
     """
 
     omega_F: np.ndarray
@@ -44,14 +45,6 @@ class InputSpectrum:
     segments: int
     sequences: int
     too_short: int
-
-    @property
-    def method(self) -> str:
-        """How it was estimated, in words."""
-        return (
-            f"Welch: {self.segments:,} Hann windows of {self.segment:,} samples that overlap by "
-            "half, the mean of each taken off"
-        )
 
     def _cumulated(self) -> tuple[np.ndarray, np.ndarray]:
         """Angles between the bins, and the share of the energy below each; the bin 0 has none."""
@@ -78,8 +71,8 @@ def default_segment(lengths: np.ndarray) -> int:
     Raises:
       ValueError: no sequence, or none of 64 samples.
     """
-    if not lengths.size or lengths.max() < SHORTEST:
-        longest = lengths.max() if lengths.size else 0
+    longest = lengths.max(initial=0)
+    if longest < SHORTEST:
         raise ValueError(
             f"a spectrum takes sequences of at least {SHORTEST} samples; the longest of the "
             f"{lengths.size} given has {longest}."
@@ -92,7 +85,7 @@ def default_segment(lengths: np.ndarray) -> int:
 def input_spectrum(
     sequences: Iterable[np.ndarray], segment: int, *, n_tokens: int | None = None
 ) -> InputSpectrum:
-    """The mean spectrum of sequences by Welch's method.
+    """The mean spectrum of sequences by Welch's method, in segments of so many samples.
 
     Token ids have no spectrum, since they are names. Of tokens it is the sum over the vocabulary of
     the spectra of the indicator sequences (1 where the token is, else 0): it does not depend on how
@@ -108,8 +101,7 @@ def input_spectrum(
     """
     total = np.zeros(segment // 2 + 1)
     segments = count = too_short = 0
-    for sequence in sequences:
-        count += 1
+    for count, sequence in enumerate(sequences, start=1):
         if n_tokens is not None:
             sequence = np.arange(n_tokens) == np.asarray(sequence)[:, None]
         x_LM = np.asarray(sequence, np.float64).reshape(len(sequence), -1)
@@ -161,61 +153,67 @@ def fit_power_law(
     """
     low = 2 * 2 * np.pi / spectrum.segment if low is None else low
     high = np.pi / 2 if high is None else high
-    at = (spectrum.omega_F >= low * (1 - 1e-9)) & (spectrum.omega_F <= high * (1 + 1e-9))
-    omega, power = spectrum.omega_F[at], spectrum.power_F[at]
-    omega, power = omega[power > 0], power[power > 0]
-    number = np.floor(np.log2(omega / low) + 1e-6).astype(int)
-    groups = np.unique(number)
-    if groups.size < 3:
+    omega, power = spectrum.omega_F, spectrum.power_F
+    at = (omega >= low * (1 - 1e-9)) & (omega <= high * (1 + 1e-9)) & (power > 0)
+    omega, power = omega[at], power[at]
+    octave = np.floor(np.log2(omega / low) + 1e-6).astype(int)
+    octaves = [octave == number for number in np.unique(octave)]
+    if len(octaves) < 3:
         raise ValueError(
-            f"{groups.size} octaves from {low:.3g} to {high:.3g} rad per sample have power, and a "
+            f"{len(octaves)} octaves from {low:.3g} to {high:.3g} rad per sample have power, and a "
             "line takes at least 3; take longer sequences or a wider range."
         )
-    x = np.array([np.log(omega[number == g]).mean() for g in groups])
-    y = np.array([np.log(power[number == g].mean()) for g in groups])
+    x = np.array([np.log(omega[one]).mean() for one in octaves])
+    y = np.array([np.log(power[one].mean()) for one in octaves])
     slope, intercept = np.polyfit(x, y, 1)
-    free = groups.size - 2
+    free = len(octaves) - 2
     residual = np.sum((y - slope * x - intercept) ** 2) / free
     error = math.sqrt(residual / np.sum((x - x.mean()) ** 2))
     half_width = float(stdtrit(free, 0.975)) * error
     return PowerLaw(-float(slope), half_width, float(np.exp(intercept)), float(low), float(high))
 
 
-CHANNELS = 2_000  # quantiles of dt over which is averaged
+def window_of(
+    spectrum: InputSpectrum, y_N: np.ndarray, alpha: float, dt: tuple[float, float], share: float
+) -> dict[str, float]:
+    """What the modes of a new layer see of a spectrum.
 
+    Args:
+      y_N: |Im a| of a channel's modes at alpha = 1, rad per unit of time.
+      dt: the least and the largest step in units of time per sample.
+      share: of the input's energy that the band holds, 0..1.
 
-@dataclass(frozen=True)
-class Window:
-    """The modes of a new layer at one alpha, against a spectrum.
-
-    Attributes:
-      alpha: factor on the frequencies.
-      lowest, highest: angle of the highest mode at dt_min and at dt_max; the latter can be beyond
-        Nyquist.
-      aliased: share of all modes beyond Nyquist: they answer to a lower angle than theirs.
-      clean: share of the channels without such a mode.
-      reached: share of the input's energy below the highest mode of a channel, or below Nyquist,
-        whichever is lower; the mean over channels.
-      within: modes of a channel in the band, the mean over channels.
-      band: the angle below which the asked share of the energy lies.
+    Returns:
+      "alpha"; "lowest" and "highest", the angles of the highest mode at the two steps, which can be
+      beyond Nyquist; "aliased", the share of all modes beyond Nyquist, which answer to a lower
+      angle than theirs; "clean", the share of the channels without such a mode; "reached", the
+      share of the energy below the highest mode of a channel or Nyquist, whichever is lower, and
+      "within", the modes of a channel in the band, both means over channels; "band", the angle
+      below which that share of the energy lies.
     """
+    y_N = alpha * np.abs(np.asarray(y_N, np.float64))
+    highest, band = y_N.max(), spectrum.angle_below_which(share)
+    middles = (np.arange(CHANNELS) + 0.5) / CHANNELS
+    dt_H = dt[0] * (dt[1] / dt[0]) ** middles  # of channels that stand for all
+    found = {
+        "alpha": alpha,
+        "lowest": highest * dt[0],
+        "highest": highest * dt[1],
+        "aliased": share_beyond(y_N, NYQUIST, dt).mean(),
+        "clean": 1 - share_beyond(highest, NYQUIST, dt),
+        "reached": spectrum.energy_below(np.minimum(highest * dt_H, NYQUIST)).mean(),
+        "within": (1 - share_beyond(y_N, band, dt)).sum(),
+        "band": band,
+    }
+    return {name: float(value) for name, value in found.items()}
 
-    alpha: float
-    lowest: float
-    highest: float
-    aliased: float
-    clean: float
-    reached: float
-    within: float
-    band: float
 
-
-def share_beyond(y: np.ndarray, bound: float, dt_min: float, dt_max: float) -> np.ndarray:
+def share_beyond(y: np.ndarray, bound: float, dt: tuple[float, float]) -> np.ndarray:
     """Of each frequency y, at least 0, the share of the channels in which y dt > bound; exact.
 
-    dt > bound / y has the share log(dt_max y / bound) / log(dt_max / dt_min), within 0..1; bound is
-    an angle in rad per sample.
+    dt > bound / y has the share log(dt_max y / bound) / log(dt_max / dt_min), within 0..1.
     """
+    dt_min, dt_max = dt
     y = np.asarray(y, np.float64)
     if dt_min == dt_max:
         return (y * dt_max > bound).astype(np.float64)
@@ -224,122 +222,23 @@ def share_beyond(y: np.ndarray, bound: float, dt_min: float, dt_max: float) -> n
     return np.clip(share, 0.0, 1.0)
 
 
-def window_of(
-    spectrum: InputSpectrum,
-    y_N: np.ndarray,
-    alpha: float,
-    dt_min: float,
-    dt_max: float,
-    share: float = 0.9,
-) -> Window:
-    """What the modes of a new layer see of a spectrum.
-
-    Args:
-      spectrum: of the input; share: of its energy that the band holds, 0..1.
-      y_N: |Im a| of a channel's modes at alpha = 1, rad per unit of time.
-      dt_min, dt_max: steps in units of time per sample, log-uniform over the channels.
-    """
+def mode_density(
+    y_N: np.ndarray, alpha: float, dt: tuple[float, float], edges: np.ndarray
+) -> np.ndarray:
+    """The share of all modes of all channels between each edge, an angle, and the next; exact."""
     y_N = alpha * np.abs(np.asarray(y_N, np.float64))
-    band = spectrum.angle_below_which(share)
-    dt = dt_quantiles(dt_min, dt_max)
-    top = np.minimum(y_N.max() * dt, NYQUIST)
-    return Window(
-        alpha=float(alpha),
-        lowest=float(y_N.max() * dt_min),
-        highest=float(y_N.max() * dt_max),
-        aliased=float(share_beyond(y_N, NYQUIST, dt_min, dt_max).mean()),
-        clean=float(1 - share_beyond(y_N.max(), NYQUIST, dt_min, dt_max)),
-        reached=float(spectrum.energy_below(top).mean()),
-        within=float((1 - share_beyond(y_N, band, dt_min, dt_max)).sum()),
-        band=band,
-    )
-
-
-def dt_quantiles(dt_min: float, dt_max: float, n: int = CHANNELS) -> np.ndarray:
-    """The steps of n channels that stand for all: the middles of n equal shares."""
-    middles = (np.arange(n) + 0.5) / n
-    return dt_min * (dt_max / dt_min) ** middles
-
-
-def recommend(
-    sequences: Sequence[np.ndarray],
-    y_N: np.ndarray,
-    dt: tuple[float, float],
-    *,
-    alphas: Sequence[float],
-    share: float = 0.9,
-    n_tokens: int | None = None,
-    low: float | None = None,
-    high: float | None = None,
-) -> tuple[InputSpectrum, PowerLaw, dict[str, Any]]:
-    """Read a starting alpha and beta off the spectrum of some inputs.
-
-    Args:
-      sequences, n_tokens: as in `input_spectrum`; low, high: as in `fit_power_law`.
-      y_N, share: as in `window_of`; dt: (dt_min, dt_max).
-      alphas: candidates that are looked at besides the start.
-
-    Returns:
-      The spectrum, its fit, and all that was found as JSON can hold it.
-    """
-    lengths = np.array([len(sequence) for sequence in sequences])
-    spectrum = input_spectrum(sequences, default_segment(lengths), n_tokens=n_tokens)
-    fit = fit_power_law(spectrum, low, high)
-    alpha, beta = starting_alpha(spectrum, y_N, *dt, share), starting_beta(fit.gamma)
-    candidates = sorted({*map(float, alphas), alpha})
-    found = {
-        "inputs": "real" if n_tokens is None else f"one-hot of {n_tokens} tokens",
-        "method": spectrum.method,
-        "sequences": spectrum.sequences,
-        "too_short": spectrum.too_short,
-        "length": float(lengths.mean()),
-        "fit": asdict(fit),
-        "energy_below": {f"{s:g}": spectrum.angle_below_which(s) for s in SHARES},
-        "band": share,
-        "alpha": alpha,
-        "beta": beta,
-        "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
-        "windows": [asdict(window_of(spectrum, y_N, a, *dt, share)) for a in candidates],
-    }
-    return spectrum, fit, found
-
-
-FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is called no power law
-
-
-def describe(found: Mapping[str, Any]) -> str:
-    """Lines for a person about what `recommend` found."""
-    fit, too_short = found["fit"], found["too_short"]
-    below = [
-        f"{100 * float(share):g} % below {w:.3g}" for share, w in found["energy_below"].items()
-    ]
-    gains = [f"{gain:.3g} ({unit})" for unit, gain in found["gain_at_nyquist"].items()]
-    poor = "; no straight line: look at the figure before you use it"
-    return (
-        f"inputs: {found['inputs']}; {found['sequences']:,} sequences of {found['length']:,.0f} "
-        f"samples on average{f', {too_short} too short' if too_short else ''}\n"
-        f"method: {found['method']}\n"
-        f"slope: power ~ w^-gamma, gamma = {fit['gamma']:.2f} ± {fit['half_width']:.2f} (95 %, by "
-        f"the residuals) from {fit['low']:.3g} to {fit['high']:.3g} rad per sample"
-        f"{poor if fit['half_width'] > FAR else ''}\n"
-        f"energy: {', '.join(below)} rad per sample (Nyquist 3.14)\n"
-        f"start: beta = gamma / 2 = {found['beta']:.2f}, a third-party rule of thumb; gain at "
-        f"Nyquist by unit of beta: {', '.join(gains)}\n"
-        f"start: alpha = {found['alpha']:.3g}: half of the channels reach past the band that holds "
-        f"{100 * found['band']:g} % of the energy"
-    )
+    return -np.diff([share_beyond(y_N, edge, dt).mean() for edge in edges])
 
 
 def starting_alpha(
-    spectrum: InputSpectrum, y_N: np.ndarray, dt_min: float, dt_max: float, share: float = 0.9
+    spectrum: InputSpectrum, y_N: np.ndarray, dt: tuple[float, float], share: float
 ) -> float:
-    """The alpha at which the middle channel reaches just to the end of the band.
+    """The alpha at which the middle channel, of the geometric mean of dt, reaches all the band.
 
-    The middle channel has the geometric mean of dt_min and dt_max. Half of the channels then reach
-    beyond the frequency below which `share` of the energy lies, and half end within it, which keeps
-    the modes dense where the energy is. Arguments as in `window_of`.
+    Half of the channels then reach beyond the frequency below which `share` of the energy lies, and
+    half end within it, which keeps the modes dense where the energy is.
     """
-    middle = math.sqrt(dt_min * dt_max)
+    middle = math.sqrt(dt[0] * dt[1])
     return spectrum.angle_below_which(share) / (float(np.abs(y_N).max()) * middle)
 
 
@@ -359,10 +258,73 @@ def gains_at_nyquist(beta: float, length: int) -> dict[str, float]:
     }
 
 
-def mode_density(
-    y_N: np.ndarray, alpha: float, dt_min: float, dt_max: float, edges: np.ndarray
-) -> np.ndarray:
-    """The share of all modes of all channels between each edge, an angle, and the next; exact."""
-    y_N = alpha * np.abs(np.asarray(y_N, np.float64))
-    beyond = [share_beyond(y_N, edge, dt_min, dt_max).mean() for edge in edges]
-    return -np.diff(beyond)
+def recommend(
+    sequences: Sequence[np.ndarray],
+    y_N: np.ndarray,
+    dt: tuple[float, float],
+    *,
+    alphas: Sequence[float],
+    share: float = 0.9,
+    n_tokens: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> tuple[InputSpectrum, PowerLaw, dict[str, Any]]:
+    """Read a starting alpha and beta off the spectrum of some inputs.
+
+    Args:
+      sequences, n_tokens: as in `input_spectrum`; low, high: as in `fit_power_law`.
+      y_N, dt, share: as in `window_of`.
+      alphas: candidates that are looked at besides the start.
+
+    Returns:
+      The spectrum, its fit, and all that was found as JSON can hold it.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences])
+    spectrum = input_spectrum(sequences, default_segment(lengths), n_tokens=n_tokens)
+    fit = fit_power_law(spectrum, low, high)
+    alpha, beta = starting_alpha(spectrum, y_N, dt, share), starting_beta(fit.gamma)
+    candidates = sorted({*map(float, alphas), alpha})
+    return (
+        spectrum,
+        fit,
+        {
+            "inputs": "real" if n_tokens is None else f"one-hot of {n_tokens} tokens",
+            "method": (
+                f"Welch: {spectrum.segments:,} Hann windows of {spectrum.segment:,} samples that "
+                "overlap by half, the mean of each taken off"
+            ),
+            "sequences": spectrum.sequences,
+            "too_short": spectrum.too_short,
+            "length": float(lengths.mean()),
+            "fit": asdict(fit),
+            "energy_below": {f"{s:g}": spectrum.angle_below_which(s) for s in SHARES},
+            "band": share,
+            "alpha": alpha,
+            "beta": beta,
+            "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
+            "windows": [window_of(spectrum, y_N, a, dt, share) for a in candidates],
+        },
+    )
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Lines for a person about what `recommend` found."""
+    fit, short = found["fit"], found["too_short"]
+    below = [
+        f"{100 * float(share):g} % below {w:.3g}" for share, w in found["energy_below"].items()
+    ]
+    gains = [f"{gain:.3g} ({unit})" for unit, gain in found["gain_at_nyquist"].items()]
+    poor = "; no straight line: look at the figure before you use it"
+    return (
+        f"inputs: {found['inputs']}; {found['sequences']:,} sequences of {found['length']:,.0f} "
+        f"samples on average{f', {short} too short' if short else ''}\n"
+        f"method: {found['method']}\n"
+        f"slope: power ~ w^-gamma, gamma = {fit['gamma']:.2f} ± {fit['half_width']:.2f} (95 %, by "
+        f"the residuals) from {fit['low']:.3g} to {fit['high']:.3g} rad per sample"
+        f"{poor if fit['half_width'] > FAR else ''}\n"
+        f"energy: {', '.join(below)} rad per sample (Nyquist 3.14)\n"
+        f"start: beta = gamma / 2 = {found['beta']:.2f}, a third-party rule of thumb; gain at "
+        f"Nyquist by unit of beta: {', '.join(gains)}\n"
+        f"start: alpha = {found['alpha']:.3g}: half of the channels reach past the band that holds "
+        f"{100 * found['band']:g} % of the energy"
+    )

@@ -30,7 +30,6 @@ class LayerView:
     C_CHN: complex read-out, forward, then reverse if there is one.
     dt_H: step (R,) in units of time per sample; 1 if the discretization is "none".
     beta_H, beta_unit: exponent of the filter (1 + |s|)^beta, and the unit of |s|.
-    beta_learned: whether beta is trained.
     D_H: the skip past the filter.
     discretization: "zoh", "bilinear" or "none".
     B_NH: complex input matrix of S5.
@@ -50,11 +49,6 @@ class LayerView:
     PB_HN: tuple[np.ndarray, np.ndarray] | None = None
 
 
-def layers_of(model: nnx.Module) -> list[LayerView]:
-    """The numbers of the state space layers anywhere in a model."""
-    return [view(name, module) for name, module in modules_of(model)]
-
-
 def modules_of(model: nnx.Module) -> list[tuple[str, Any]]:
     """The state space layers anywhere in a model, with their paths; blocks in their order."""
     found = [(path, m) for path, m in nnx.iter_modules(model) if hasattr(m, "readout")]
@@ -63,11 +57,16 @@ def modules_of(model: nnx.Module) -> list[tuple[str, Any]]:
     return [("/".join(map(str, path)), module) for path, module in found]
 
 
+def layers_of(model: nnx.Module) -> list[LayerView]:
+    """The numbers of the state space layers anywhere in a model."""
+    return [view(name, module) for name, module in modules_of(model)]
+
+
 def view(name: str, layer: Any) -> LayerView:
     """The numbers of an S4D, S4 or S5."""
     B_NH = PB_HN = None
     if hasattr(layer, "state_matrix"):  # S4
-        A_HN, P_HN = (np.asarray(a) for a in layer.state_matrix())
+        A_HN, P_HN = map(np.asarray, layer.state_matrix())
         PB_HN = P_HN, np.asarray(layer.input_vector())
     else:
         A_HN = np.asarray(layer.eigenvalues())
@@ -92,11 +91,7 @@ def filter_gain(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.ndarray
     """gain_HF = (1 + |s|)^beta at any angle; `sobolev_gain` has it at the bins of a transform.
 
     Beyond Nyquist it is the gain at the folded angle, where an aliased mode meets the filter.
-
-    Args:
-      layer: gives beta and its unit.
-      omega_F: radians per sample, at least 0.
-      n_fft: length of the layer's transform, twice that of the sequence.
+    n_fft is the length of the layer's transform, twice that of the sequence.
     """
     turns_F = np.asarray(omega_F, np.float64) / (2 * np.pi)
     bin_F = n_fft * np.abs(turns_F - np.round(turns_F))
@@ -106,24 +101,24 @@ def filter_gain(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.ndarray
         return np.exp(layer.beta_H[:, None].astype(np.float64) * np.log1p(s_F)[None, :])
 
 
+_transfer = jax.jit(transfer_function)  # the sum over n is fused: no (H, F, N) array
+
+
 def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.ndarray:
     """|G^(beta)_h(i s)|, (C, H, F): the continuous response with the filter's gain, without D.
 
-    D passes by the filter and answers to all frequencies alike. Under zero-order hold G at w = 0
-    is the kernel's sum exactly; above, the kernel's spectrum differs from G by the hold,
-    sin(w/2) / (w/2), and by what is aliased. Modes given per sample ("none") are shown as those of
-    the held system that gives their kernel. An output of S5 answers to H inputs: here the root of
-    the sum of its squared answers.
+    Under zero-order hold G at w = 0 is the kernel's sum exactly; above, the kernel's spectrum
+    differs from G by the hold, sin(w/2) / (w/2), and by what is aliased. Modes given per sample
+    ("none") are shown as those of the held system that gives their kernel. An output of S5 answers
+    to H inputs: here the root of the sum of its squared answers.
 
     Args:
-      layer: see `layers_of`.
+      layer, n_fft: as in `filter_gain`.
       omega_F: radians per sample, at least 0. Zero-order hold: s = w / dt, beyond Nyquist too,
         where it shows what is aliased. Bilinear: s = (2 / dt) tan(w / 2), which has all s below
         Nyquist; nan beyond.
-      n_fft: as in `filter_gain`.
     """
-    omega_F = np.asarray(omega_F, np.float64)
-    s_F = omega_F
+    s_F = omega_F = np.asarray(omega_F, np.float64)
     if layer.discretization == "bilinear":
         omega_F = np.where(omega_F < NYQUIST, omega_F, np.nan)
         s_F = 2 * np.tan(omega_F / 2)
@@ -137,30 +132,22 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
         return np.asarray(_transfer(layer.A_HN, w_HN * weight_HN, s_HF.astype(np.float32)))
 
     with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer, or beyond Nyquist
-        if layer.B_NH is not None:
-            each = [_root_of_squares(layer, C_HN, weight_HN, s_HF) for C_HN in layer.C_CHN]
+        if layer.B_NH is not None:  # the norms of the rows of C (s - A)^-1 B, with conjugate modes
+            A, weight, B = (
+                np.concatenate([x, x.conj()]) for x in (layer.A_HN, weight_HN, layer.B_NH)
+            )
+            answers_FN = (weight / (1j * np.concatenate([s_HF, s_HF]) - A)).T
+            C_CHN = np.concatenate([layer.C_CHN, layer.C_CHN.conj()], axis=2) / 2
+            rows = [[np.linalg.norm((C * a) @ B, axis=1) for a in answers_FN] for C in C_CHN]
+            G_CHF = np.swapaxes(rows, 1, 2)
         elif layer.PB_HN is not None:
             P_HN, B_HN = layer.PB_HN
             fed_back_HF = transfer(P_HN.conj() * B_HN) / (1 + transfer(P_HN.conj() * P_HN))
             each = [transfer(C * B_HN) - transfer(C * P_HN) * fed_back_HF for C in layer.C_CHN]
+            G_CHF = np.stack(each)
         else:
-            each = [transfer(C_HN) for C_HN in layer.C_CHN]
-        return np.abs(np.stack(each)) * filter_gain(layer, omega_F, n_fft)
-
-
-_transfer = jax.jit(transfer_function)  # the sum over n is fused: no (H, F, N) array
-
-
-def _root_of_squares(
-    layer: LayerView, C_HN: np.ndarray, weight_N1: np.ndarray, s_NF: np.ndarray
-) -> np.ndarray:
-    """The norms (H, F) of the rows of C (s - A)^-1 B, the conjugate modes included."""
-    assert layer.B_NH is not None
-    A_2N, weight, B = (np.concatenate([x, x.conj()]) for x in (layer.A_HN, weight_N1, layer.B_NH))
-    C = np.concatenate([C_HN, C_HN.conj()], axis=1) / 2
-    answers_F = weight / (1j * np.concatenate([s_NF, s_NF]) - A_2N)
-    rows = [np.linalg.norm((C * answer[None, :]) @ B, axis=1) for answer in answers_F.T]
-    return np.stack(rows, axis=1)
+            G_CHF = np.stack([transfer(C_HN) for C_HN in layer.C_CHN])
+        return np.abs(G_CHF) * filter_gain(layer, omega_F, n_fft)
 
 
 def mode_angles(layer: LayerView) -> np.ndarray:
@@ -185,9 +172,8 @@ def quartiles(values: np.ndarray) -> np.ndarray:
     Non-finite values do not count; where there are no others the result is nan.
     """
     flat = values.reshape(-1, values.shape[-1])
-    finite = np.isfinite(flat)
+    kept = np.where(np.isfinite(flat), flat, np.nan)
+    some_F = np.isfinite(flat).any(axis=0)
     found = np.full((3, flat.shape[1]), np.nan)
-    some_F = finite.any(axis=0)
-    kept = np.where(finite, flat, np.nan)[:, some_F]
-    found[:, some_F] = np.nanpercentile(kept, (25, 50, 75), axis=0)
+    found[:, some_F] = np.nanpercentile(kept[:, some_F], (25, 50, 75), axis=0)
     return found

@@ -6,7 +6,6 @@ nothing is shown, and no window system is asked for.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +29,16 @@ BEYOND = "#fdecea"  # the ground beyond Nyquist
 ABREAST = 4  # panels in a row
 
 
+def save(path: Path, make: Callable[..., Figure], *args: Any) -> None:
+    """Write make(*args) as PNG, atomically; its folder is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the Software entry the same numbers give the same bytes.
+    options: dict[str, Any] = {"format": "png", "dpi": 130, "metadata": {"Software": None}}
+    with matplotlib.style.context("default"):  # whatever this person's matplotlibrc says
+        figure = make(*args)
+        replace_atomically(path, lambda file: figure.savefig(file, **options))
+
+
 class LayerPanels:
     """A figure with one column of `len(heights)` panels per layer, at most four layers abreast.
 
@@ -45,21 +54,19 @@ class LayerPanels:
         self.figure.suptitle(title)
         ratios = list(heights) * lines
         every = self.figure.subplots(lines * k, columns, squeeze=False, height_ratios=ratios)
-        stacks = [
-            [every[i // columns * k + j, i % columns] for j in range(k)]
-            for i in range(lines * columns)
-        ]
-        self.panels: list[list[Axes]] = stacks[:n_layers]
-        for axes in itertools.chain(*stacks[n_layers:]):
+        stacks = every.reshape(lines, k, columns).swapaxes(1, 2).reshape(-1, k)
+        self.panels: list[list[Axes]] = stacks[:n_layers].tolist()
+        for axes in stacks[n_layers:].ravel():
             axes.remove()
 
     def share_limits(self, j: int, which: str) -> None:
         """Give panel j of every layer the widest limits of all; `which` is "x", "y" or "xy"."""
         for name in which:
-            limits = [getattr(stack[j], f"get_{name}lim")() for stack in self.panels]
-            low, high = min(low for low, _ in limits), max(high for _, high in limits)
+            lows, highs = zip(
+                *(getattr(s[j], f"get_{name}lim")() for s in self.panels), strict=True
+            )
             for stack in self.panels:
-                stack[j].set(**{f"{name}lim": (low, high)})
+                stack[j].set(**{f"{name}lim": (min(lows), max(highs))})
 
     def label(self, j: int, x: str, y: str) -> None:
         """Label panel j: y at the left; x at the foot, or at each if a layer has several."""
@@ -136,13 +143,3 @@ def empty_figure(title: str, text: str) -> Figure:
     axes.set_axis_off()
     note(axes, text)
     return figure
-
-
-def save(path: Path, make: Callable[..., Figure], *args: Any) -> None:
-    """Write make(*args) as PNG, atomically; its folder is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the Software entry the same numbers give the same bytes.
-    options: dict[str, Any] = {"format": "png", "dpi": 130, "metadata": {"Software": None}}
-    with matplotlib.style.context("default"):  # whatever this person's matplotlibrc says
-        figure = make(*args)
-        replace_atomically(path, lambda file: figure.savefig(file, **options))

@@ -1,4 +1,4 @@
-"""The layers before and after training: frequency response, eigenvalues, beta, poles."""
+"""The layers before and after training, and the modes of a new one in the spectrum of its input."""
 
 from __future__ import annotations
 
@@ -10,17 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ssm_jax.analysis import spectra
 from ssm_jax.analysis.bands import pole_drift
 from ssm_jax.analysis.inputs import SHARES, InputSpectrum, PowerLaw, mode_density
-from ssm_jax.analysis.spectra import (
-    NYQUIST,
-    LayerView,
-    filter_gain,
-    mode_angles,
-    quartiles,
-    response_magnitude,
-    share_aliased,
-)
+from ssm_jax.analysis.spectra import NYQUIST, LayerView, mode_angles, quartiles
 from ssm_jax.plots import (
     AFTER,
     BEFORE,
@@ -55,18 +48,17 @@ def response_figure(before: Layers, after: Layers, length: int, title: str) -> F
     omega_F = np.geomspace(low, high, 400)
     for (axes,), old, new in zip(grid.panels, before, after, strict=True):
         for layer, colour in ((old, BEFORE), (new, AFTER)):
-            bottom_F, median_F, top_F = quartiles(response_magnitude(layer, omega_F, 2 * length))
+            gain_CHF = spectra.response_magnitude(layer, omega_F, 2 * length)
+            bottom_F, median_F, top_F = quartiles(gain_CHF)
             axes.fill_between(omega_F, bottom_F, top_F, color=colour, alpha=0.25, lw=0)
             axes.plot(omega_F, median_F, color=colour, lw=1.5)
         if not np.isfinite(median_F).any():
             note(axes, NOT_FINITE)
-        axes.set_yscale("log")
-        axes.set_title(new.name)
+        axes.set(yscale="log", title=new.name)
         mark_nyquist(axes, low, high)
     grid.share_limits(0, "y")
     for (axes,) in grid.panels:
-        bottom, top = np.clip(axes.get_ylim(), *GAIN_LIMITS)
-        axes.set_ylim(bottom, top)
+        axes.set_ylim(*np.clip(axes.get_ylim(), *GAIN_LIMITS))
     grid.label(0, "$\\omega\\,dt$ (rad / sample)", "gain $|G(i\\omega)|$, median")
     grid.legend(Patch(color="0.8", label="band: middle half of the channels"))
     return grid.figure
@@ -85,21 +77,28 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
     low, high = angle_range([*before, *after], length)
     edges = np.geomspace(low, high, 41)
     for (plane, angles), old, new in zip(grid.panels, before, after, strict=True):
-        start, end = distinct_modes(old, new)
-        few = start.size <= LINES_UP_TO
+        both = np.concatenate([old.A_HN, new.A_HN], axis=1)
+        own = np.sort(np.unique(both, axis=0, return_index=True)[1])  # channels may share them
+        way = np.stack([layer.A_HN[own].ravel() for layer in (old, new)])
+        way = way[:, np.isfinite(way).all(axis=0)]
+        few = way.shape[1] <= LINES_UP_TO
         if few:
-            way = np.stack([start, end])
             plane.plot(-way.real, way.imag, color=AFTER, lw=0.7, alpha=0.6)
+        start, end = way
         plane.plot(-end.real, end.imag, "o", color=AFTER, ms=3.5 if few else 1.5, mew=0)
         plane.plot(-start.real, start.imag, "o", color=BEFORE, ms=3.5 if few else 1, mfc="none")
         if not end.size:
             note(plane, NOT_FINITE)
-        plane.set_xscale("log")
-        plane.set_title(_name(new))
-        angles.stairs(_angle_bars(old, edges), edges, color=BEFORE, alpha=0.5, fill=True)
-        angles.stairs(_angle_bars(new, edges), edges, color=AFTER, lw=1.5)
-        shares = f"{share_aliased(old):.0%} before, {share_aliased(new):.0%} after"
-        angles.set_title(f"beyond Nyquist: {shares}", fontsize=9)
+        plane.set(xscale="log", title=_name(new))
+        bars = []
+        for layer in (old, new):
+            angle = mode_angles(layer)
+            angle = np.clip(angle[np.isfinite(angle)], low, high)  # the rest in the outermost bars
+            bars.append(100 * np.histogram(angle, edges)[0] / max(angle.size, 1))
+        angles.stairs(bars[0], edges, color=BEFORE, alpha=0.5, fill=True)
+        angles.stairs(bars[1], edges, color=AFTER, lw=1.5)
+        shares = [f"{spectra.share_aliased(layer):.0%}" for layer in (old, new)]
+        angles.set_title(f"beyond Nyquist: {shares[0]} before, {shares[1]} after", fontsize=9)
         mark_nyquist(angles, low, high)
     grid.share_limits(0, "xy")
     for plane, _ in grid.panels:
@@ -127,17 +126,16 @@ def beta_figure(before: Layers, after: Layers, length: int, title: str) -> Figur
     figure.suptitle(title)
     axes = figure.subplots()
     jitter = np.random.default_rng(0)
-    every = [np.empty(0)]
     for i, (old, new) in enumerate(zip(before, after, strict=True)):
         start, end = (layer.beta_H[np.isfinite(layer.beta_H)] for layer in (old, new))
-        every += [start, end]
         axes.hlines(np.unique(start), i - 0.4, i + 0.4, color=BEFORE, ls="--", lw=1.5)
         x = i + jitter.uniform(-0.2, 0.2, end.size)
         axes.plot(x, end, "o", color=AFTER, ms=4, alpha=0.4, mew=0)
         low, median, high = quartiles(end[:, None])[:, 0]
         axes.vlines(i + 0.3, low, high, color="black", lw=1.5)
         axes.plot(i + 0.3, median, "o", color="black", ms=5)
-    values = np.concatenate(every)
+    values = np.concatenate([layer.beta_H for layer in (*before, *after)])
+    values = values[np.isfinite(values)]
     if values.size:
         centre, reach = (values.max() + values.min()) / 2, max(0.05, 0.6 * np.ptp(values))
         axes.set_ylim(centre - reach, centre + reach)
@@ -146,20 +144,17 @@ def beta_figure(before: Layers, after: Layers, length: int, title: str) -> Figur
     if not any(layer.beta_learned for layer in after):
         axes.set_title("fixed: $\\beta$ is not learned in this run", fontsize=10)
     axes.set_xticks(range(len(after)), [layer.name for layer in after])
-    axes.set_xlim(-0.6, len(after) - 0.4)
-    axes.set_ylabel("$\\beta$ of each channel")
+    axes.set(xlim=(-0.6, len(after) - 0.4), ylabel="$\\beta$ of each channel")
     axes.grid(axis="y", color="0.9")
     one = replace(after[0], beta_H=np.ones(1))
-    base = filter_gain(one, np.array([NYQUIST]), 2 * length).item()
+    base = spectra.filter_gain(one, np.array([NYQUIST]), 2 * length).item()
     if values.size and np.abs(values).max() * np.log(base) < 300:  # else the gain overflows
         smallest = np.finfo(np.float64).tiny  # a new axis begins with the limits 0 and 1
-        gain = axes.secondary_yaxis(
-            "right",
-            functions=(
-                lambda beta: base**beta,
-                lambda gain: np.log(np.maximum(gain, smallest)) / np.log(base),
-            ),
+        ways = (
+            lambda beta: base**beta,
+            lambda gain: np.log(np.maximum(gain, smallest)) / np.log(base),
         )
+        gain = axes.secondary_yaxis("right", functions=ways)
         gain.set_ylabel(f"gain at Nyquist, {base:.3g}$^\\beta$")
     legend = [
         Line2D([], [], color=BEFORE, ls="--", lw=1.5, label="start value"),
@@ -215,62 +210,6 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
     return grid.figure
 
 
-def spectrum_figure(
-    spectrum: InputSpectrum,
-    fit: PowerLaw,
-    y_N: np.ndarray,
-    dt: tuple[float, float],
-    alphas: Mapping[float, str],
-    title: str,
-) -> Figure:
-    """Above the power with its fit and the angles below which 50, 90 and 99 % of the energy lie.
-
-    Below, for each alpha, how the modes of all channels of a new layer spread over the angles.
-
-    Args:
-      spectrum, fit: of the input.
-      y_N: |Im a| of a channel's modes at alpha = 1.
-      dt: least and largest step.
-      alphas: at most three, with a word on each.
-      title: of the data.
-    """
-    title = title.replace("$", r"\$")  # a name is no formula
-    figure = Figure(figsize=(7.5, 6.6), layout="constrained")
-    figure.suptitle(f"{title}: spectrum of the input, and modes of a new layer")
-    power, modes = figure.subplots(2, 1, height_ratios=(1.5, 1))
-    omega_F, power_F = spectrum.omega_F[1:], spectrum.power_F[1:]
-    low, highest = omega_F[0] / 2, max(alphas) * float(np.abs(y_N).max()) * dt[1]
-    high = float(np.clip(1.3 * highest, 4 * np.pi, 1e4))
-    power.plot(omega_F, power_F, color=AFTER, lw=1)
-    at = np.array([fit.low, fit.high])
-    label = f"$\\omega^{{-\\gamma}}$, $\\gamma$ = {fit.gamma:.2f} ± {fit.half_width:.2f}"
-    power.plot(at, fit.scale * at**-fit.gamma, color="black", ls="--", lw=1.5, label=label)
-    angles = [spectrum.angle_below_which(share) for share in SHARES]
-    pairs = zip(SHARES, angles, strict=True)
-    below = ", ".join(f"{100 * share:.0f} % below {angle:.3g}" for share, angle in pairs)
-    power.set_title(f"energy (grey lines): {below} rad / sample", fontsize=9)
-    power.set_yscale("log")
-    power.set_ylim(power_F[power_F > 0].min() / 2, power_F.max() * 3)
-    log_ticks(power)
-    power.set_ylabel("power per rad / sample")
-    edges = np.geomspace(low, high, 61)
-    for (alpha, word), colour in zip(alphas.items(), (BEFORE, AFTER, EVALUATION), strict=False):
-        share_E = 100 * mode_density(y_N, alpha, *dt, edges)
-        beyond = 100 * mode_density(y_N, alpha, *dt, np.array([np.pi, 1e30])).item()
-        name = f"$\\alpha$ = {alpha:.3g}{f' ({word})' if word else ''}"
-        modes.stairs(
-            share_E, edges, color=colour, lw=1.5, label=f"{name}: {beyond:.0f} % beyond Nyquist"
-        )
-    modes.set_ylim(0, 1.5 * modes.get_ylim()[1])
-    modes.set_ylabel("modes (%) per bar")
-    for axes, right, corner in ((power, 1.1 * np.pi, "lower left"), (modes, high, "upper left")):
-        axes.vlines(angles, 0, 1, transform=axes.get_xaxis_transform(), color="0.6", lw=1, zorder=0)
-        axes.set_xlabel("angle $\\omega$ (rad / sample)")
-        axes.legend(frameon=False, loc=corner)
-        mark_nyquist(axes, low, right)
-    return figure
-
-
 def _name(layer: LayerView) -> str:
     return layer.name if layer.PB_HN is None else f"{layer.name}, diagonal part"
 
@@ -284,17 +223,48 @@ def angle_range(layers: Layers, length: int) -> tuple[float, float]:
     return np.pi / length, float(np.clip(1.3 * widest, 4 * np.pi, ANGLE_LIMIT))
 
 
-def distinct_modes(old: LayerView, new: LayerView) -> tuple[np.ndarray, np.ndarray]:
-    """The finite eigenvalues before and after, once for all channels that share them."""
-    both = np.concatenate([old.A_HN, new.A_HN], axis=1)
-    _, first = np.unique(both, axis=0, return_index=True)
-    start, end = old.A_HN[np.sort(first)].ravel(), new.A_HN[np.sort(first)].ravel()
-    finite = np.isfinite(start) & np.isfinite(end)
-    return start[finite], end[finite]
+def spectrum_figure(
+    spectrum: InputSpectrum,
+    fit: PowerLaw,
+    y_N: np.ndarray,
+    dt: tuple[float, float],
+    alphas: Mapping[float, str],
+    title: str,
+) -> Figure:
+    """Above the power with its fit and the angles below which 50, 90 and 99 % of the energy lie.
 
-
-def _angle_bars(layer: LayerView, edges: np.ndarray) -> np.ndarray:
-    """Per cent of the modes in each bar; those outside of the edges are in the outermost."""
-    angle = mode_angles(layer)
-    angle = np.clip(angle[np.isfinite(angle)], edges[0], edges[-1])
-    return 100 * np.histogram(angle, edges)[0] / max(angle.size, 1)
+    Below, for each alpha, how the modes of all channels of a new layer spread over the angles:
+    y_N and dt as in `inputs.window_of`; alphas are at most three, with a word on each.
+    """
+    title = title.replace("$", r"\$")  # a name is no formula
+    figure = Figure(figsize=(7.5, 6.6), layout="constrained")
+    figure.suptitle(f"{title}: spectrum of the input, and modes of a new layer")
+    power, modes = figure.subplots(2, 1, height_ratios=(1.5, 1))
+    omega_F, power_F = spectrum.omega_F[1:], spectrum.power_F[1:]
+    low, highest = omega_F[0] / 2, max(alphas) * float(np.abs(y_N).max()) * dt[1]
+    high = float(np.clip(1.3 * highest, 4 * np.pi, ANGLE_LIMIT))
+    power.plot(omega_F, power_F, color=AFTER, lw=1)
+    at = np.array([fit.low, fit.high])
+    label = f"$\\omega^{{-\\gamma}}$, $\\gamma$ = {fit.gamma:.2f} ± {fit.half_width:.2f}"
+    power.plot(at, fit.scale * at**-fit.gamma, color="black", ls="--", lw=1.5, label=label)
+    angles = {share: spectrum.angle_below_which(share) for share in SHARES}
+    below = ", ".join(f"{100 * share:.0f} % below {angle:.3g}" for share, angle in angles.items())
+    power.set_title(f"energy (grey lines): {below} rad / sample", fontsize=9)
+    power.set(yscale="log", ylabel="power per rad / sample")
+    power.set_ylim(power_F[power_F > 0].min() / 2, power_F.max() * 3)
+    log_ticks(power)
+    edges = np.geomspace(low, high, 61)
+    for (alpha, word), colour in zip(alphas.items(), (BEFORE, AFTER, EVALUATION), strict=False):
+        share_E = 100 * mode_density(y_N, alpha, dt, edges)
+        beyond = 100 * mode_density(y_N, alpha, dt, np.array([np.pi, 1e30])).item()
+        label = f"$\\alpha$ = {alpha:.3g}{f' ({word})' if word else ''}"
+        label += f": {beyond:.0f} % beyond Nyquist"
+        modes.stairs(share_E, edges, color=colour, lw=1.5, label=label)
+    modes.set(ylim=(0, 1.5 * modes.get_ylim()[1]), ylabel="modes (%) per bar")
+    for axes, right, corner in ((power, 1.1 * np.pi, "lower left"), (modes, high, "upper left")):
+        foot = axes.get_xaxis_transform()
+        axes.vlines(list(angles.values()), 0, 1, transform=foot, color="0.6", lw=1, zorder=0)
+        axes.set_xlabel("angle $\\omega$ (rad / sample)")
+        axes.legend(frameon=False, loc=corner)
+        mark_nyquist(axes, low, right)
+    return figure

@@ -1,4 +1,4 @@
-"""A run over its steps: loss, metric and learning rates, and what its diagnostics say by band."""
+"""A run: loss, metric and learning rates over its steps, its diagnostics by band, its layers."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssm_jax.analysis.bands import band_edges
 from ssm_jax.analysis.spectra import LayerView
-from ssm_jax.plots import (
-    AFTER,
-    BEFORE,
-    EVALUATION,
-    empty_figure,
-    log_ticks,
-    note,
-    save,
-    step_axis,
-)
+from ssm_jax.plots import AFTER, BEFORE, EVALUATION, empty_figure, log_ticks, note, save, step_axis
 from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
 
 SMOOTH_FROM = 200  # logged training steps; fewer are a readable line
@@ -38,7 +28,7 @@ Rows = Sequence[Mapping[str, Any]]
 def draw_run(
     folder: Path,
     *,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     before: Sequence[LayerView],
     after: Sequence[LayerView],
     length: int,
@@ -49,17 +39,15 @@ def draw_run(
 ) -> list[Path]:
     """Draw curves, response, eigenvalues, and beta, variation and poles if there is any change.
 
+    Returns the paths of the files. A figure of an earlier call that is not drawn now is removed.
+
     Args:
-      folder: where; made if missing.
       rows: as `read_metrics` gives them.
       before, after: the same layers at the start and after training.
       length: L of the sequences.
       title: the run's name.
       metric: what the curves show next to the loss; step: that of `after`, which they mark.
       edges_E: of the bands of the diagnostics; None: those of this length.
-
-    Returns:
-      The paths of the files.
 
     Raises:
       ValueError: if before and after are not the same layers.
@@ -80,8 +68,8 @@ def draw_run(
         "variation": (variation_figure, rows, edges_E, title),
         "poles": (poles_figure, before, after, title),
     }
-    pairs = list(zip(before, after, strict=True))
-    drawn = {
+    pairs = zip(before, after, strict=True)
+    wanted = {
         "beta": any(layer.beta_learned for layer in after),
         "variation": any(row["kind"] == "diagnostics" for row in rows),
         "poles": any(not np.array_equal(old.A_HN, new.A_HN) for old, new in pairs),
@@ -89,7 +77,7 @@ def draw_run(
     paths = []
     for name, figure in figures.items():
         path = folder / f"{name}.png"
-        if drawn.get(name, True):
+        if wanted.get(name, True):
             save(path, *figure)
             paths.append(path)
         else:
@@ -103,40 +91,42 @@ def curves_figure(
     """The loss and a metric against step: training as logged, its running mean, and evaluations.
 
     A cross at the foot marks a step whose value is not finite, a line the tested checkpoint.
-    A third panel has the learning rate of each parameter group, where the run has logged them.
+    A third panel has the learning rates, where the run has logged them: a line for each course,
+    with the parameter groups that share it.
     """
-    rates = sorted({name for row in rows for name in row if name.startswith(RATE)})
+    rates: dict[tuple[tuple[int, float], ...], list[str]] = {}
+    for name in sorted({name for row in rows for name in row if name.startswith(RATE)}):
+        course = tuple((row["step"], row[name]) for row in rows if name in row)
+        rates.setdefault(course, []).append(name.removeprefix(RATE))
     figure = Figure(figsize=(13 if rates else 10, 3.8), layout="constrained")
     figure.suptitle(f"{title}: training")
     ratios = (5, 5, 3) if rates else (1, 1)
     panels = figure.subplots(1, len(ratios), width_ratios=ratios)
     kinds = sorted({row["kind"] for row in rows}, key=lambda kind: (kind != "train", kind))
     loss = "loss (cross-entropy, nats)" if metric == "accuracy" else "loss"
-    labels = {"loss": loss, metric: LABELS.get(metric, metric)}
-    for axes, name in zip(panels, labels, strict=False):
+    for axes, name in zip(panels, ("loss", metric), strict=False):
         shown = np.empty(0)
         for kind in kinds:
             step, value = _points([row for row in rows if row["kind"] == kind], name)
             if not step.size:
                 continue
             good = np.isfinite(value)
-            shown, n = np.append(shown, value[good]), int(good.sum())
+            n = int(good.sum())
+            at, value = step[good], value[good]
+            shown = np.append(shown, value)
             if kind != "train":
-                axes.plot(step[good], value[good], "o-", color=EVALUATION, ms=4, lw=1.2, label=kind)
+                axes.plot(at, value, "o-", color=EVALUATION, ms=4, lw=1.2, label=kind)
             elif n < SMOOTH_FROM:
                 size, label = (8, f"{kind}: one logged step") if n == 1 else (4, kind)
-                axes.plot(step[good], value[good], ".-", color=AFTER, ms=size, lw=1.5, label=label)
+                axes.plot(at, value, ".-", color=AFTER, ms=size, lw=1.5, label=label)
             else:
-                axes.plot(step[good], value[good], color=AFTER, lw=0.6, alpha=0.3, label=kind)
-                label, mean = (
-                    f"{kind}, mean of {n // 50} points",
-                    running_mean(value[good], n // 50),
-                )
-                axes.plot(step[good], mean, color=AFTER, lw=1.8, label=label)
+                axes.plot(at, value, color=AFTER, lw=0.6, alpha=0.3, label=kind)
+                mean, label = running_mean(value, n // 50), f"{kind}, mean of {n // 50} points"
+                axes.plot(at, mean, color=AFTER, lw=1.8, label=label)
             if n < good.size:
                 foot, label = axes.get_xaxis_transform(), f"{kind}: not finite"
-                at = np.full(good.size - n, 0.03)
-                axes.plot(step[~good], at, "x", color="red", transform=foot, label=label)
+                low = np.full(good.size - n, 0.03)
+                axes.plot(step[~good], low, "x", color="red", transform=foot, label=label)
         if axes.lines and marked is not None:
             label = f"checkpoint of step {marked:,}"
             axes.axvline(marked, color=EVALUATION, ls=":", lw=1.2, label=label)
@@ -144,9 +134,17 @@ def curves_figure(
         if name != "accuracy" and shown.size and 0 < 10 * shown.min() < shown.max():
             axes.set_yscale("log")
             log_ticks(axes)
-        axes.set_ylabel(labels[name])
+        axes.set_ylabel(loss if name == "loss" else LABELS.get(name, name))
     if rates:
-        _rates_panel(panels[2], rows, rates)
+        axes = panels[2]
+        highest = sorted(rates, key=lambda course: -max(rate for _, rate in course))
+        for course, colour in zip(highest, itertools.cycle(RATE_COLOURS), strict=False):
+            step, rate = np.array(course, np.float64).T
+            style, label = ".-" if step.size < SMOOTH_FROM else "-", ", ".join(rates[course])
+            axes.plot(step, rate, style, color=colour, ms=4, lw=1.5, label=label)
+        axes.set_ylabel("learning rate")
+        axes.set_ylim(0, axes.get_ylim()[1] * (1.05 + 0.1 * len(rates)))  # room for the legend
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
     for axes, ratio in zip(panels, ratios, strict=True):
         step_axis(axes, 3 if ratio == 3 else 5)
         axes.set_xlim(left=0)
@@ -155,22 +153,6 @@ def curves_figure(
         else:
             note(axes, "no metrics yet")
     return figure
-
-
-def _rates_panel(axes: Axes, rows: Rows, rates: Sequence[str]) -> None:
-    """A line for each course of a learning rate, with the groups that share it."""
-    groups: dict[tuple[tuple[int, float], ...], list[str]] = {}
-    for name in rates:
-        course = tuple((row["step"], row[name]) for row in rows if name in row)
-        groups.setdefault(course, []).append(name.removeprefix(RATE))
-    highest = sorted(groups, key=lambda course: -max(rate for _, rate in course))
-    for course, colour in zip(highest, itertools.cycle(RATE_COLOURS), strict=False):
-        step, rate = np.array(course, np.float64).T
-        style = ".-" if step.size < SMOOTH_FROM else "-"
-        axes.plot(step, rate, style, color=colour, ms=4, lw=1.5, label=", ".join(groups[course]))
-    axes.set_ylabel("learning rate")
-    axes.set_ylim(0, axes.get_ylim()[1] * (1.05 + 0.1 * len(groups)))  # room for the legend
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -182,26 +164,24 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
 def variation_figure(rows: Rows, edges_E: np.ndarray, title: str) -> Figure:
     """Total variation and gradient share of each band, and the poles' drift, against the step.
 
-    Panels of what the run does not have, or of poles that do not move, are left out.
-
-    Args:
-      rows: as `read_metrics` gives them; those of kind "diagnostics" are shown.
-      edges_E: of the bands, in rad per sample.
-      title: the run's name.
+    Panels of what the run does not have, or of poles that do not move, are left out. Of the rows,
+    as `read_metrics` gives them, those of kind "diagnostics" are shown; edges_E in rad per sample.
     """
     title = f"{title}: by frequency band (rad / sample)"
     rows = [row for row in rows if row["kind"] == "diagnostics"]
     if not rows:
         return empty_figure(title, "this run has no diagnostics")
-    bands = [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges_E)]
-    styles = [{"color": colour, "label": band} for colour, band in zip(COLOURS, bands, strict=True)]
-    every: dict[str, dict[str, dict[str, str]]] = {
-        "total variation, median of channels": {
-            f"variation_{k}": style for k, style in enumerate(styles, start=1)
-        },
-        "share of the gradient by Im $a$": {
-            f"gradient_share_{k}": style for k, style in enumerate(styles, start=1)
-        },
+    bands = [
+        {"color": colour, "label": f"{low:.3g} to {high:.3g}"}
+        for colour, (low, high) in zip(COLOURS, itertools.pairwise(edges_E), strict=True)
+    ]
+
+    def by_band(quantity: str) -> dict[str, dict[str, str]]:
+        return {f"{quantity}_{k}": style for k, style in enumerate(bands, start=1)}
+
+    every = {
+        "total variation, median of channels": by_band("variation"),
+        "share of the gradient by Im $a$": by_band("gradient_share"),
         "|Im $a - $ Im $a_0$| of all poles": {
             f"drift_{quantity}_{name}": {"color": colour, "ls": ls, "label": f"{name}, {unit}"}
             for name, ls in (("median", "-"), ("max", "--"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -44,37 +42,51 @@ def heatmap_figure(document: Document) -> Figure:
 
     The first option goes up, the second to the right. Below a mean stand its standard deviation
     and number of seeds. A cell with runs that diverged is hatched and says how many; one without
-    any run is blank and says so; the best has a frame.
+    any run is blank and says so; the best, by validation, has a frame.
     """
     (up, rows), (across, columns) = document["options"].items()
-    figure = Figure(
-        figsize=(2.4 + 1.15 * len(columns), 2.2 + 0.75 * len(rows)), layout="constrained"
-    )
-    figure.suptitle(_title(document))
+    size = (2.4 + 1.15 * len(columns), 2.2 + 0.75 * len(rows))
+    figure, metric, (y_label, x_label) = _titled(document, size)
     axes = figure.subplots()
+    cells = {
+        (rows.index(cell["options"][up]), columns.index(cell["options"][across])): cell
+        for cell in document["cells"]
+    }
     means = np.full((len(rows), len(columns)), np.nan)
-    cells = {}
-    for cell in document["cells"]:
-        at = rows.index(cell["options"][up]), columns.index(cell["options"][across])
-        cells[at] = cell
-        if cell["mean"] is not None:
-            means[at] = _scale(document) * cell["mean"]
-    colours, norm = _colours(document, means)
+    for at, cell in cells.items():
+        means[at] = _scaled(document, cell["mean"])
+    finite = means[np.isfinite(means)]
+    name = "viridis_r" if document["better"] == "min" else "viridis"
+    colours, norm = matplotlib.colormaps[name].with_extremes(bad="white"), Normalize(0, 1)
+    if finite.size:
+        low, high = float(finite.min()), float(finite.max())
+        norm = Normalize(low, high if high > low else low + 1)
+        if low > 0 and high >= LOG_FROM * low:
+            norm = LogNorm(low, high)
     shades = np.ma.masked_invalid(means)
     image = axes.imshow(shades, cmap=colours, norm=norm, origin="lower", aspect="auto")
-    best = best_cell(document)
+    best, of = best_cell(document), len(document["seeds"])
     for (i, j), cell in cells.items():
-        dark = np.isfinite(means[i, j]) and not _is_light(colours(norm(means[i, j])))
-        text = axes.text(j, i, _annotation(document, cell), ha="center", va="center", fontsize=9)
+        lines, failed = [], len(cell["diverged"])
+        if cell["mean"] is not None:
+            spread = "" if cell["std"] is None else f"± {number(document, cell['std'])}, "
+            lines += [number(document, cell["mean"]), f"{spread}n = {cell['n']}"]
+        if failed:
+            lines.append("diverged" if failed == of else f"{failed} of {of}\ndiverged")
+        elif not lines:
+            lines.append("not run")
+        red, green, blue, _ = colours(norm(means[i, j]))
+        dark = np.isfinite(means[i, j]) and 0.2126 * red + 0.7152 * green + 0.0722 * blue <= 0.45
+        text = axes.text(j, i, "\n".join(lines), ha="center", va="center", fontsize=9)
         text.set_color("white" if dark else "black")
-        if cell["diverged"]:
-            axes.add_patch(_box(i, j, 1.0, hatch=HATCH, lw=0, edgecolor="0.6"))
+        if failed:
+            box = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch=HATCH, lw=0, ec="0.6")
+            axes.add_patch(box)
             text.set(color="black", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
         if cell is best:
-            axes.add_patch(_box(i, j, 0.94, lw=2, edgecolor=EVALUATION))
-    labels = short_names(document["options"])
-    axes.set_xlabel(_axis(across, labels))
-    axes.set_ylabel(_axis(up, labels))
+            frame = Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, lw=2, ec=EVALUATION)
+            axes.add_patch(frame)
+    axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_xticks(range(len(columns)), [shown(value) for value in columns])
     axes.set_yticks(range(len(rows)), [shown(value) for value in rows])
     axes.set_xticks(np.arange(1, len(columns)) - 0.5, minor=True)
@@ -82,13 +94,12 @@ def heatmap_figure(document: Document) -> Figure:
     axes.grid(which="minor", color="white", lw=2)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    if np.isfinite(means).any():
-        figure.colorbar(image, ax=axes, label=_metric(document))
+    if finite.size:
+        figure.colorbar(image, ax=axes, label=metric)
     handles: list[Artist] = []
     if best is not None:
-        handles.append(
-            Patch(fill=False, edgecolor=EVALUATION, lw=2, label=f"best {document['selected_by']}")
-        )
+        label = f"best {document['selected_by']}"
+        handles.append(Patch(fill=False, edgecolor=EVALUATION, lw=2, label=label))
     if any(cell["diverged"] for cell in cells.values()):
         handles.append(Patch(facecolor="white", edgecolor="0.6", hatch=HATCH, label="diverged"))
     if any(not (cell["n"] or cell["diverged"]) for cell in cells.values()):
@@ -109,15 +120,13 @@ def line_figure(document: Document) -> Figure:
     numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     at = {value: value if numeric else i for i, value in enumerate(values)}
     cells = sorted(document["cells"], key=lambda cell: at[cell["options"][option]])
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
-    figure.suptitle(_title(document))
+    figure, metric, (x_label,) = _titled(document, (6.5, 4))
     axes = figure.subplots()
-    scale = _scale(document)
     x = np.array([at[cell["options"][option]] for cell in cells], np.float64)
-    mean = scale * np.array([np.nan if c["mean"] is None else c["mean"] for c in cells])
-    spread = scale * np.array([c["std"] or 0.0 for c in cells])
+    mean = _scaled(document, [cell["mean"] for cell in cells])
+    spread = _scaled(document, [cell["std"] or 0.0 for cell in cells])
     for position, cell in zip(x, cells, strict=True):
-        runs = scale * np.array(list(cell["values"].values()))
+        runs = _scaled(document, list(cell["values"].values()))
         axes.plot(np.full(runs.shape, position), runs, "o", color=AFTER, ms=4, alpha=0.4, mew=0)
         if cell["diverged"]:
             foot = axes.get_xaxis_transform()
@@ -127,8 +136,7 @@ def line_figure(document: Document) -> Figure:
         axes.set_xscale("log")
     axes.set_xticks(x, [shown(cell["options"][option]) for cell in cells])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel(_axis(option, short_names([option])))
-    axes.set_ylabel(_metric(document))
+    axes.set(xlabel=x_label, ylabel=metric)
     axes.grid(color="0.9")
     handles: list[Artist] = [
         Line2D([], [], color=AFTER, marker="o", lw=1.5, label="mean ± standard deviation"),
@@ -140,57 +148,16 @@ def line_figure(document: Document) -> Figure:
     return figure
 
 
-def _title(document: Document) -> str:
-    seeds = len(document["seeds"])
+def _titled(document: Document, size: tuple[float, float]) -> tuple[Figure, str, list[str]]:
+    """A figure with its title, and the labels of its metric and of each option."""
+    metric, seeds = f"{document['split']} {metric_label(document)}", len(document["seeds"])
     name = document["name"].replace("$", r"\$")  # a name is no formula
-    return f"{name}: {_metric(document)}, {seeds} seed{'s' if seeds > 1 else ''}"
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(f"{name}: {metric}, {seeds} seed{'s' if seeds > 1 else ''}")
+    labels = short_names(document["options"]).items()
+    return figure, metric, [short if short == key else f"{short}  ({key})" for key, short in labels]
 
 
-def _metric(document: Document) -> str:
-    return f"{document['split']} {metric_label(document)}"
-
-
-def _axis(option: str, labels: Mapping[str, str]) -> str:
-    return labels[option] if labels[option] == option else f"{labels[option]}  ({option})"
-
-
-def _scale(document: Document) -> float:
-    return 100.0 if document["metric"] in PERCENT else 1.0
-
-
-def _colours(document: Document, values: np.ndarray) -> tuple[Colormap, Normalize]:
-    """Bright is better; over a factor of LOG_FROM and more the scale is logarithmic."""
-    name = "viridis_r" if document["better"] == "min" else "viridis"
-    colours = matplotlib.colormaps[name].with_extremes(bad="white")
-    found = values[np.isfinite(values)]
-    if not found.size:
-        return colours, Normalize(0, 1)
-    low, high = float(found.min()), float(found.max())
-    if low > 0 and high >= LOG_FROM * low:
-        return colours, LogNorm(low, high)
-    return colours, Normalize(low, high if high > low else low + 1)
-
-
-def _is_light(colour: tuple[float, float, float, float]) -> bool:
-    """Whether black is easier to read on it than white."""
-    red, green, blue, _ = colour
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45
-
-
-def _box(i: int, j: int, size: float, **style: Any) -> Rectangle:
-    """The outline of cell (i, j)."""
-    return Rectangle((j - size / 2, i - size / 2), size, size, fill=False, **style)
-
-
-def _annotation(document: Document, cell: Mapping[str, Any]) -> str:
-    lines = []
-    if cell["mean"] is not None:
-        spread = "" if cell["std"] is None else f"± {number(document, cell['std'])}, "
-        lines += [number(document, cell["mean"]), f"{spread}n = {cell['n']}"]
-    of = len(document["seeds"])
-    if cell["diverged"]:
-        n = len(cell["diverged"])
-        lines.append("diverged" if n == of else f"{n} of {of}\ndiverged")
-    elif cell["mean"] is None:
-        lines.append("not run")
-    return "\n".join(lines)
+def _scaled(document: Document, values: object) -> np.ndarray:
+    """Values of the metric as they are shown; None is nan."""
+    return (100.0 if document["metric"] in PERCENT else 1.0) * np.array(values, np.float64)

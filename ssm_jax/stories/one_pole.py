@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,16 @@ from matplotlib.figure import Figure
 from ssm_jax.kernels.response import pole_sensitivity
 from ssm_jax.plots import BEFORE, plain_log_ticks
 
-GAUSS = 32  # nodes in a band
+GAUSS = 32  # nodes of Gauss and Legendre in a band
+EPS = 1e-3  # what a target differs by
+BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+DISTANCES = np.geomspace(1e2, 1e4, 13)
+STEPS, RATE = 100, 1.0  # of gradient descent towards a band
+WAYS, ARRIVAL_RATE = np.geomspace(2, 16, 7), 1e-2
+# The trapezoid rule is exact to e^(-2 pi |x| / h) for a pole |x| off the axis; beyond the reach is
+# less than a thousandth of the pull at distance 16.
+SPACING, REACH = 0.1, 400.0
+COLOURS = ("#8a4fb0", "#1f6fb4", "0.2", "#2f8f5b", "#d1590a")
 
 
 @dataclass(frozen=True)
@@ -42,45 +51,24 @@ class Pole:
 def output(way: Array, pole: Pole, s_F: np.ndarray, beta: float) -> Array:
     """(1 + |s|)^beta Re[c / (i s - x - i (y + way))]: the way keeps its digits beside y."""
     sigma_F = (s_F - pole.y) - way
-    xi, zeta = pole.c.real, pole.c.imag
     # c / (-x + i sigma) = c (-x - i sigma) / (x^2 + sigma^2)
-    real_F = (-pole.x * xi + zeta * sigma_F) / (pole.x**2 + sigma_F**2)
+    real_F = (-pole.x * pole.c.real + pole.c.imag * sigma_F) / (pole.x**2 + sigma_F**2)
     return (1 + np.abs(s_F)) ** beta * real_F
 
 
-def band(centre: float, width: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of Gauss and Legendre over a band of frequencies."""
-    node_F, weight_F = np.polynomial.legendre.leggauss(GAUSS)
-    return centre + width / 2 * node_F, width / 2 * weight_F
-
-
-class Pull(NamedTuple):
-    """dL/dy at the start, the integral of the sensitivity, and how far y moves in training."""
-
-    gradient: float
-    formula: float
-    moved: float
-
-
 def pull_of_band(
-    pole: Pole,
-    distance: float,
-    beta: float,
-    *,
-    eps: float = 1e-3,
-    wish: bool = False,
-    steps: int = 100,
-    rate: float = 1.0,
-) -> Pull:
+    pole: Pole, distance: float, beta: float, *, wish: bool = False, steps: int = STEPS
+) -> tuple[float, float, float]:
     """Train y by gradient descent towards a target that differs in a band of width 1.
 
-    The centre of the band is at `distance` from y; it differs by eps after the filter, or before
-    it if `wish`.
+    The centre of the band is at `distance` from y; the target differs by EPS after the filter, or
+    before it if `wish`. Returns dL/dy at the start, the integral of the sensitivity that it is by
+    the theorems, and how far y moves.
     """
-    s_F, weight_F = band(pole.y + distance)
+    node_F, weight_F = np.polynomial.legendre.leggauss(GAUSS)
+    s_F, weight_F = pole.y + distance + node_F / 2, weight_F / 2
     with jax.enable_x64(True):
-        filter_F = (1 + np.abs(s_F)) ** beta
-        apart_F = eps * (filter_F if wish else np.ones_like(s_F))
+        apart_F = EPS * ((1 + np.abs(s_F)) ** beta if wish else np.ones_like(s_F))
         target_F = np.asarray(output(jnp.zeros(()), pole, s_F, beta)) + apart_F
 
         def loss(way: Array) -> Array:
@@ -88,7 +76,7 @@ def pull_of_band(
 
         slope = jax.grad(loss)
         start = jnp.zeros((), jnp.float64)
-        end = jax.lax.fori_loop(0, steps, lambda _, way: way - rate * slope(way), start)
+        end = jax.lax.fori_loop(0, steps, lambda _, way: way - RATE * slope(way), start)
         K_F = pole_sensitivity(
             jnp.asarray([[pole.x + 1j * pole.y]]),
             jnp.asarray([[pole.c]]),
@@ -96,17 +84,12 @@ def pull_of_band(
             jnp.asarray([beta], jnp.float64),
         ).by_y_HFN[0, :, 0]
         formula = -float(np.sum(weight_F * apart_F * np.asarray(K_F)))
-        return Pull(float(slope(start)), formula, float(end))
+        return float(slope(start)), formula, float(end)
 
 
 def steepness(distances: np.ndarray, values: np.ndarray) -> float:
     """The exponent p of |values| ~ distance^p, by least squares of the logarithms."""
     return float(np.polyfit(np.log(distances), np.log(np.abs(values)), 1)[0])
-
-
-# The trapezoid rule is exact to e^(-2 pi |x| / h) for a pole |x| off the axis; beyond the reach is
-# less than a thousandth of the pull at distance 16.
-SPACING, REACH = 0.1, 400.0
 
 
 def arrival_loss(distance: Array, pole: Pole) -> Array:
@@ -116,25 +99,17 @@ def arrival_loss(distance: Array, pole: Pole) -> Array:
     return SPACING * jnp.sum(apart_F.real**2 + apart_F.imag**2) / 2
 
 
-def arrival_formula(distance: float, pole: Pole) -> float:
-    """The pull at a distance, 8 pi |c|^2 |x| d / (4 x^2 + d^2)^2."""
-    x = abs(pole.x)
-    return 8 * np.pi * abs(pole.c) ** 2 * x * distance / (4 * x**2 + distance**2) ** 2
-
-
-def steps_to_halve(distance: float, pole: Pole, rate: float) -> int:
+def steps_to_halve(distance: float, pole: Pole, rate: float = ARRIVAL_RATE) -> int:
     """Steps of gradient descent on `arrival_loss` until the pole has gone half of the way."""
     with jax.enable_x64(True):
         slope = jax.grad(lambda d: arrival_loss(d, pole))
-
-        def under_way(state: tuple[Array, Array]) -> Array:
-            return state[0] > distance / 2
-
-        def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
-            return state[0] - rate * slope(state[0]), state[1] + 1
-
         start = jnp.asarray(distance, jnp.float64), jnp.asarray(0)
-        return int(jax.lax.while_loop(under_way, step, start)[1])
+        _, steps = jax.lax.while_loop(
+            lambda state: state[0] > distance / 2,
+            lambda state: (state[0] - rate * slope(state[0]), state[1] + 1),
+            start,
+        )
+        return int(steps)
 
 
 def time_to_halve(distance: float, pole: Pole) -> float:
@@ -148,19 +123,12 @@ def time_to_halve(distance: float, pole: Pole) -> float:
     return (primitive(distance) - primitive(distance / 2)) / scale
 
 
-BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
-DISTANCES = np.geomspace(1e2, 1e4, 13)
-WAYS = np.geomspace(2, 16, 7)
-STEPS, RATE = 100, 1.0
-ARRIVAL_RATE = 1e-2
-
-
 def measure() -> dict[str, Any]:
     """How far the pole moves and how long it takes: "bands", "wishes", "arrival" and "steps"."""
     pole = Pole()
 
     def row(beta: float, *, wish: bool) -> dict[str, Any]:
-        pulls = [pull_of_band(pole, d, beta, wish=wish, steps=STEPS, rate=RATE) for d in DISTANCES]
+        pulls = [pull_of_band(pole, d, beta, wish=wish) for d in DISTANCES]
         gradient, formula, moved = np.array(pulls).T
         return {
             "beta": beta,
@@ -173,7 +141,7 @@ def measure() -> dict[str, Any]:
             "moved_by_formula": (-STEPS * RATE * formula).tolist(),
         }
 
-    steps = [steps_to_halve(d, pole, ARRIVAL_RATE) for d in WAYS]
+    steps = [steps_to_halve(d, pole) for d in WAYS]
     return {
         "bands": [row(beta, wish=False) for beta in BETAS],
         "wishes": [row(beta, wish=True) for beta in BETAS],
@@ -198,9 +166,6 @@ def describe(results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"arrival: slope {results['arrival']['slope']:.3f}"])
 
 
-COLOURS = ("#8a4fb0", "#1f6fb4", "0.2", "#2f8f5b", "#d1590a")
-
-
 def one_pole_figure(results: Mapping[str, Any]) -> Figure:
     """How far a pole moves in a number of steps, and how long it takes to arrive, by `measure`."""
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
@@ -211,8 +176,8 @@ def one_pole_figure(results: Mapping[str, Any]) -> Figure:
         label = f"beta = {row['beta']:g}: slope {row['slope']:.2f} (law {row['law']:.2f})"
         left.plot(distance, np.abs(row["moved"]), "o", color=colour, ms=4, label=label)
         left.plot(distance, np.abs(row["moved_by_formula"]), color=colour, lw=1)
-    left.set_xlabel("distance $|s - y|$ of the band that pulls (rad / unit of time)")
-    left.set_ylabel(f"way of the pole in {results['steps']} steps")
+    way = f"way of the pole in {results['steps']} steps"
+    left.set(xlabel="distance $|s - y|$ of the band that pulls (rad / unit of time)", ylabel=way)
     left.set_title("points: trained; lines: formula of T1 and T2", fontsize=9)
     arrival = results["arrival"]
     distance = np.array(arrival["distance"])
@@ -220,12 +185,11 @@ def one_pole_figure(results: Mapping[str, Any]) -> Figure:
     right.plot(distance, arrival["steps_by_formula"], color="#1f6fb4", lw=1, label="formula")
     fourth = arrival["steps"][-1] * (distance / distance[-1]) ** 4
     right.plot(distance, fourth, color=BEFORE, ls="--", lw=1, label="distance$^4$")
-    right.set_xlabel("distance of the target pole (rad / unit of time)")
-    right.set_ylabel("steps until half of the way is done")
+    way = "steps until half of the way is done"
+    right.set(xlabel="distance of the target pole (rad / unit of time)", ylabel=way)
     right.set_title("the whole spectrum of a pole as target, beta = 0", fontsize=9)
     for axes in (left, right):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.set(xscale="log", yscale="log")
         axes.grid(color="0.92")
         axes.legend(frameon=False, fontsize=8)
     plain_log_ticks(right.xaxis)

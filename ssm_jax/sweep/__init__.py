@@ -1,4 +1,7 @@
-"""Sweeps: one experiment at every value of some options and with several seeds; and its results."""
+"""Sweeps: one experiment at every value of some options and with several seeds; and its results.
+
+The results are a document for JSON, read from the folders of the runs, and tables made of it.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,20 @@ DIVERGED = "diverged.json"  # in the folder of a run that has no result and will
 FAILED = "failed.json"  # of one that cannot continue as it is; the next command tries again
 SHARED = ("data", "examples", "steps", "parameters", "git", "versions", "devices")
 PERCENT = ("accuracy",)  # metrics from 0 to 1 that are read in per cent
-
-Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
 # Sections that say nothing in the name of an option
 SECTIONS = ("model.", "data.", "train.", "optim.groups.", "optim.", "schedule.")
+
+Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
+AnyRun = TypeVar("AnyRun", bound="Run")
+Document = Mapping[str, Any]  # as `document_of` makes it
 
 
 @dataclass(frozen=True)
 class Run:
-    """One cell with one seed.
+    """One cell, the swept options by dotted key, with one seed.
 
-    Attributes:
-      cell: the swept options by dotted key.
-      seed: of the run.
-      name: its folder in that of the sweep: `alpha=3,beta=0.5,seed=0`.
-      given: options that the command of the sweep sets, see `config.override`.
+    name: its folder in that of the sweep: `alpha=3,beta=0.5,seed=0`.
+    given: options that the command of the sweep sets, see `config.override`.
     """
 
     cell: Mapping[str, Any]
@@ -58,7 +60,7 @@ def runs_of(
     Raises:
       ValueError: for two cells that would have one name, or a seed that JAX would cut.
     """
-    seeds = list(seeds)
+    seeds, given = list(seeds), tuple(given)
     for seed in seeds:
         if (fault := fault_of("seed", seed, OPTIONS["seed"])) is not None:
             raise ValueError(f"the last of {len(seeds)} seeds: {fault}")
@@ -70,11 +72,8 @@ def runs_of(
         if name in names:
             raise ValueError(f"the cells {names[name]} and {cell} would both be called {name}.")
         names[name] = cell
-    return [
-        Run(cell, seed, f"{name},seed={seed}", given=tuple(given))
-        for seed in seeds
-        for name, cell in names.items()
-    ]
+    pairs = [(seed, name) for seed in seeds for name in names]
+    return [Run(names[name], seed, f"{name},seed={seed}", given=given) for seed, name in pairs]
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
@@ -94,8 +93,12 @@ def shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-AnyRun = TypeVar("AnyRun", bound=Run)
-Document = Mapping[str, Any]  # as `document_of` makes it
+def by_cell(runs: Sequence[AnyRun]) -> list[list[AnyRun]]:
+    """The runs of each cell, in the order of the cells."""
+    groups: dict[str, list[AnyRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(run.cell), []).append(run)
+    return list(groups.values())
 
 
 class RunStatus(NamedTuple):
@@ -188,6 +191,26 @@ def document_of(
                 f"{name}: the best checkpoint, of step {lost:,}, was lost; the next best, of step "
                 f"{best:,}, is tested."
             )
+    cells = []
+    for same in by_cell(runs):
+        of = {run.seed: found[run.name].status for run in same}
+        done = {str(run.seed): finished[run.name] for run in same if run.name in finished}
+        numbers = {seed: summary["test"][metric] for seed, summary in done.items()}
+        chosen = [summary["best"]["value"] for summary in done.values()]
+        cells.append(
+            {
+                "options": dict(same[0].cell),
+                "mean": statistics.fmean(numbers.values()) if numbers else None,
+                "std": statistics.stdev(numbers.values()) if len(numbers) > 1 else None,
+                "selected": statistics.fmean(chosen) if chosen else None,
+                "n": len(numbers),
+                "values": numbers,
+                "diverged": [seed for seed, status in of.items() if status == "diverged"],
+                "missing": [
+                    s for s, status in of.items() if status not in ("finished", "diverged")
+                ],
+            }
+        )
     selected_by = next((summary["selected_by"] for summary in finished.values()), None)
     return {
         **about,
@@ -196,11 +219,9 @@ def document_of(
         "split": "test",
         "selected_by": selected_by,
         "selected_better": selected_by and metrics.get(selected_by.split()[-1]),
-        "options": {
-            key: list(dict.fromkeys(run.cell[key] for run in runs)) for key in runs[0].cell
-        },
+        "options": {key: list(dict.fromkeys(r.cell[key] for r in runs)) for key in runs[0].cell},
         "seeds": list(dict.fromkeys(run.seed for run in runs)),
-        "cells": [_cell(same, found, metric) for same in by_cell(runs)],
+        "cells": cells,
         "remarks": remarks,
         **shared,
         "runs": [
@@ -226,30 +247,6 @@ def write_results(folder: Path, document: Document) -> str:
     return text
 
 
-def by_cell(runs: Sequence[AnyRun]) -> list[list[AnyRun]]:
-    """The runs of each cell, in the order of the cells."""
-    groups: dict[str, list[AnyRun]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(run.cell), []).append(run)
-    return list(groups.values())
-
-
-def _cell(runs: Sequence[Run], found: Mapping[str, RunStatus], metric: str) -> dict[str, Any]:
-    of = {run.seed: found[run.name] for run in runs}
-    done = {str(seed): f.document for seed, f in of.items() if f.status == "finished"}
-    values = {seed: summary["test"][metric] for seed, summary in done.items()}
-    return {
-        "options": dict(runs[0].cell),
-        "mean": statistics.fmean(values.values()) if values else None,
-        "std": statistics.stdev(values.values()) if len(values) > 1 else None,
-        "selected": statistics.fmean(s["best"]["value"] for s in done.values()) if done else None,
-        "n": len(values),
-        "values": values,
-        "diverged": [seed for seed, f in of.items() if f.status == "diverged"],
-        "missing": [s for s, f in of.items() if f.status not in ("finished", "diverged")],
-    }
-
-
 def best_cell(document: Document) -> Mapping[str, Any] | None:
     """The cell that validation prefers, never the test split; None if its metric has no best."""
     found = [cell for cell in document["cells"] if cell.get("selected") is not None]
@@ -266,20 +263,41 @@ def is_grid(document: Document) -> bool:
 
 
 def to_markdown(document: Document) -> str:
-    """A table: of a grid one option down and one across, else a row for each cell."""
-    options, labels = document["options"], short_names(document["options"])
-    best = best_cell(document)
+    """A table: of a grid one option down and one across, else a row for each cell.
 
-    def text(cell: Mapping[str, Any]) -> str:
-        return f"**{cell_text(document, cell)}**" if cell is best else cell_text(document, cell)
-
+    A cell in words is `81.2 ± 0.4 (3)`, with what diverged or is missing; the best is bold.
+    """
+    best, of, rows = best_cell(document), len(document["seeds"]), []
+    for cell in document["cells"]:
+        parts = []
+        if cell["mean"] is not None:
+            std = "" if cell["std"] is None else f" ± {number(document, cell['std'])} ({cell['n']})"
+            parts.append(number(document, cell["mean"]) + std)
+        for what in ("diverged", "missing"):
+            if n := len(cell[what]):
+                parts.append(what if n == of else f"{n} of {of} {what}")
+        text = ", ".join(parts)
+        rows.append([*cell["options"].values(), f"**{text}**" if cell is best else text])
+    labels = short_names(document["options"])
     if not is_grid(document):
-        lines = [[*map(shown, c["options"].values()), text(c)] for c in document["cells"]]
-        return tables.to_markdown([*labels.values(), metric_label(document)], lines)
-    (down, rows), (across, columns) = options.items()
-    found = {(c["options"][down], c["options"][across]): text(c) for c in document["cells"]}
-    lines = [[shown(row), *(found[row, column] for column in columns)] for row in rows]
-    return tables.to_markdown([f"{labels[down]} \\ {labels[across]}", *map(shown, columns)], lines)
+        return tables.to_markdown(
+            [*labels.values(), metric_label(document)], [[*map(shown, row)] for row in rows]
+        )
+    down, across = document["options"].values()
+    texts = {(one, other): text for one, other, text in rows}
+    lines = [[shown(row), *(texts[row, column] for column in across)] for row in down]
+    return tables.to_markdown([" \\ ".join(labels.values()), *map(shown, across)], lines)
+
+
+def metric_label(document: Document) -> str:
+    """The metric with its unit."""
+    metric = document["metric"]
+    return f"{metric.replace('_', ' ')}{' (%)' if metric in PERCENT else ''}"
+
+
+def number(document: Document, value: float) -> str:
+    """A value of the metric, as a table shows it."""
+    return f"{100 * value:.1f}" if document["metric"] in PERCENT else f"{value:.4g}"
 
 
 def caption(document: Document) -> str:
@@ -292,47 +310,23 @@ def caption(document: Document) -> str:
     if counts[-1] > 1:
         text += " ± standard deviation over them (their number in brackets)"
     for what, verb in (("diverged", "diverged and count in no mean"), ("missing", "are missing")):
-        if number := sum(len(cell[what]) for cell in cells):
-            text += f"; {number} of {len(document['runs'])} runs {verb}"
+        if n := sum(len(cell[what]) for cell in cells):
+            text += f"; {n} of {len(document['runs'])} runs {verb}"
     if best_cell(document) is not None:
         text += f"; bold: the best mean {document['selected_by']}"
     return text + "." + "".join(f" Note: {remark}" for remark in document["remarks"])
 
 
-def metric_label(document: Document) -> str:
-    """The metric with its unit."""
-    metric = document["metric"]
-    return f"{metric.replace('_', ' ')}{' (%)' if metric in PERCENT else ''}"
-
-
-def cell_text(document: Document, cell: Mapping[str, Any]) -> str:
-    """A cell in words: `81.2 ± 0.4 (3)`, with what diverged or is missing."""
-    parts = []
-    if cell["mean"] is not None:
-        spread = "" if cell["std"] is None else f" ± {number(document, cell['std'])} ({cell['n']})"
-        parts.append(number(document, cell["mean"]) + spread)
-    of = len(document["seeds"])
-    for what in ("diverged", "missing"):
-        if n := len(cell[what]):
-            parts.append(what if n == of else f"{n} of {of} {what}")
-    return ", ".join(parts)
-
-
-def number(document: Document, value: float) -> str:
-    """A value of the metric, as a table shows it."""
-    return f"{100 * value:.1f}" if document["metric"] in PERCENT else f"{value:.4g}"
-
-
 def to_csv(document: Document) -> str:
     """A line for each cell: options, mean, standard deviation, and how many runs ended how."""
     options, metric = document["options"], document["metric"]
-    rows = (
-        (
+    rows = [
+        [
             *(cell["options"][key] for key in options),
             *(cell[key] for key in ("mean", "std", "n")),
             *(len(cell[key]) for key in ("diverged", "missing")),
-        )
+        ]
         for cell in document["cells"]
-    )
+    ]
     head = (*options, metric, f"{metric}_std", "n", "diverged", "missing")
     return tables.to_csv(head, rows)

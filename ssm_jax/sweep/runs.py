@@ -32,11 +32,9 @@ MISPLACED = (FileExistsError, IsADirectoryError, NotADirectoryError)
 class Job:
     """Where the runs of a command are, and what made them.
 
-    Attributes:
-      folder: has a folder for each run, and the results.
-      data_dir, files: see `experiment.build`.
-      spec: FILE.py[:ARG] of the experiment; overrides: what the command changed of it.
-      argv: the command.
+    folder: has a folder for each run, and the results.
+    data_dir, files: see `experiment.build`.
+    spec: FILE.py[:ARG] of the experiment; overrides: what the command, argv, changed of it.
     """
 
     folder: Path
@@ -58,15 +56,10 @@ class Job:
 
 
 def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
-    """Run what is not yet done, one after the other.
+    """Run what is not yet done of the cells of an experiment, one after the other.
 
     A run that diverges, or cannot be restored, is marked and the next one begins. Runs locked by
     another process are skipped, so several processes can share a sweep.
-
-    Args:
-      runs: of the sweep.
-      cfg: the experiment of which they are cells.
-      job: the command; its folder is made.
 
     Returns:
       Whether all runs have been seen to; False: stopped by SIGTERM or Ctrl-C, with everything
@@ -116,9 +109,8 @@ def run_one(run: Run, cfg: ConfigDict, job: Job) -> Status | Literal["stopped", 
         except WorkdirBusy:
             return "busy"
         except (CheckpointError, ValueError, *MISPLACED) as error:
-            if isinstance(error, (ConfigMismatch, SaveError)) or not (
-                isinstance(error, OSError) or ours(error)
-            ):
+            misplaced = isinstance(error, OSError)
+            if isinstance(error, (ConfigMismatch, SaveError)) or not (misplaced or ours(error)):
                 raise  # the folder of another sweep, a full disk, or a bug
             fault = os_fault(error) if isinstance(error, OSError) else str(error)
             say(f"error: {fault}")

@@ -157,15 +157,17 @@ def drawn(n: int = 200_000) -> np.ndarray:
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 3.0, 30.0])
 def test_shares_are_those_of_counted_channels(flat, alpha):
-    window = window_of(flat, Y_N, alpha, *DT)
+    window = window_of(flat, Y_N, alpha, DT, 0.9)
     angles = alpha * drawn()[:, None] * Y_N
-    assert window.aliased == pytest.approx((angles > np.pi).mean(), abs=0.003)
-    assert window.clean == pytest.approx((angles[:, -1] <= np.pi).mean(), abs=0.003)
+    assert window["aliased"] == pytest.approx((angles > np.pi).mean(), abs=0.003)
+    assert window["clean"] == pytest.approx((angles[:, -1] <= np.pi).mean(), abs=0.003)
     top = np.minimum(angles[:, -1], np.pi)
-    assert window.reached == pytest.approx((top / np.pi).mean(), abs=0.02)
-    assert window.band == pytest.approx(0.9 * np.pi, rel=0.02)
-    assert window.within == pytest.approx((angles <= window.band).sum(axis=1).mean(), abs=0.05)
-    assert (window.lowest, window.highest) == pytest.approx(
+    assert window["reached"] == pytest.approx((top / np.pi).mean(), abs=0.02)
+    assert window["band"] == pytest.approx(0.9 * np.pi, rel=0.02)
+    assert window["within"] == pytest.approx(
+        (angles <= window["band"]).sum(axis=1).mean(), abs=0.05
+    )
+    assert (window["lowest"], window["highest"]) == pytest.approx(
         (alpha * Y_N[-1] * DT[0], alpha * Y_N[-1] * DT[1])
     )
 
@@ -174,24 +176,24 @@ def test_the_share_beyond_nyquist_is_exact():
     """Of the mode y = 100 pi, dt > 0.01 are beyond pi: half of a log-uniform 0.001..0.1."""
     y = np.pi * np.array([0.0, 9.99, 10.0, 100.0, 1000.0, 1e4])
     expected = [0.0, 0.0, 0.0, 0.5, 1.0, 1.0]
-    np.testing.assert_allclose(share_beyond(y, np.pi, *DT), expected, atol=1e-12)
+    np.testing.assert_allclose(share_beyond(y, np.pi, DT), expected, atol=1e-12)
 
 
 def test_with_one_step_for_all_channels_modes_are_beyond_or_not():
     y = np.array([1.0, 31.0, 32.0, 1e3])
-    np.testing.assert_array_equal(share_beyond(y, np.pi, 0.1, 0.1), [0, 0, 1, 1])
+    np.testing.assert_array_equal(share_beyond(y, np.pi, (0.1, 0.1)), [0, 0, 1, 1])
 
 
 def test_a_larger_alpha_reaches_further_and_aliases_more(flat):
-    windows = [window_of(flat, Y_N, alpha, *DT) for alpha in (0.1, 0.3, 1, 3, 10)]
+    windows = [window_of(flat, Y_N, alpha, DT, 0.9) for alpha in (0.1, 0.3, 1, 3, 10)]
     for name, rises in (("reached", True), ("aliased", True), ("within", False), ("clean", False)):
-        values = [getattr(window, name) for window in windows]
+        values = [window[name] for window in windows]
         assert values == sorted(values, reverse=not rises), name
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_at_the_starting_alpha_half_of_the_channels_reach_past_the_band(flat, share):
-    alpha = starting_alpha(flat, Y_N, *DT, share)
+    alpha = starting_alpha(flat, Y_N, DT, share)
     reach = alpha * Y_N[-1] * drawn()
     assert (reach > flat.angle_below_which(share)).mean() == pytest.approx(0.5, abs=0.005)
 
@@ -200,7 +202,7 @@ def test_the_modes_of_a_bar_are_those_that_are_counted():
     edges = np.geomspace(1e-3, 30, 9)
     angles = 2.0 * drawn()[:, None] * Y_N
     counted = np.histogram(angles, edges)[0] / angles.size
-    np.testing.assert_allclose(mode_density(Y_N, 2.0, *DT, edges), counted, atol=0.002)
+    np.testing.assert_allclose(mode_density(Y_N, 2.0, DT, edges), counted, atol=0.002)
 
 
 def test_beta_starts_at_half_the_slope_within_its_range():
@@ -231,9 +233,9 @@ def test_the_figure_shows_the_spectrum_its_fit_and_the_modes(flat):
     np.testing.assert_allclose(bands, [flat.angle_below_which(share) for share in SHARES])
     for patch, alpha in zip(modes.patches, alphas, strict=False):
         bars, edges, _ = patch.get_data()
-        np.testing.assert_allclose(bars, 100 * mode_density(Y_N, alpha, *DT, edges))
+        np.testing.assert_allclose(bars, 100 * mode_density(Y_N, alpha, DT, edges))
     labels = modes.get_legend_handles_labels()[1]
-    shares = [window_of(flat, Y_N, alpha, *DT).aliased for alpha in alphas]
+    shares = [window_of(flat, Y_N, alpha, DT, 0.9)["aliased"] for alpha in alphas]
     for label, share in zip(labels, shares, strict=True):
         assert label.endswith(f"{100 * share:.0f} % beyond Nyquist")
     assert power.get_xlim()[1] < 1.2 * np.pi < modes.get_xlim()[1], "there is no power beyond pi"
