@@ -14,8 +14,7 @@ from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.manifest import DamagedError, read_manifest
 from ssm_jax.data.prepare import DataPaths, Recipe, command, find
 from ssm_jax.lra.image import ImageOptions, image
-from ssm_jax.lra.listops import listops
-from ssm_jax.lra.listops_generator import Spec
+from ssm_jax.lra.listops import Spec, listops
 from ssm_jax.lra.pathfinder import PathfinderOptions, pathfinder, pathx
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.text import TextOptions, text
@@ -137,11 +136,6 @@ def open_data(task: str, options: Mapping[str, Any], place: DataPaths) -> Labell
 
     Those that need no files are made if they are not there; all others are opened, and where they
     are missing the error gives the command that prepares them.
-
-    Raises:
-      FileNotFoundError: if the data are not there and cannot be made at once.
-      ValueError: for options that do not fit together, and for damaged data.
-      BlockingIOError: if another process is preparing the same data.
     """
     entry, source = entry_of(task, options["source"]), options["source"]
     if place.files is not None and source not in entry.reads:

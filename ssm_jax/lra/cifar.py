@@ -82,14 +82,8 @@ OFFICIAL = Official()
 
 
 def find(path: Path) -> Release:
-    """Find CIFAR-10 at a path the user gave; in a folder, an archive is preferred to batches.
-
-    Args:
-      path: an archive, the folder of the batches, or a folder at most four levels above either.
-
-    Raises:
-      FileNotFoundError: if it, or one of the six batches, is not there.
-    """
+    """Find CIFAR-10 at a path the user gave: an archive, the folder of the batches, or a folder at
+    most four levels above either; an archive is preferred to batches."""
     if path.is_file():
         return Release(path, True, f"archive {path.stat().st_size}")
     if not path.is_dir():
@@ -110,12 +104,7 @@ def find(path: Path) -> Release:
 
 
 def read(path: Path, official: Official = OFFICIAL) -> Pixels:
-    """All images of CIFAR-10 in gray, L = 1024; batches 1 to 5 in order are the training set.
-
-    Raises:
-      FileNotFoundError: see `find`.
-      ValueError: if what is there is not CIFAR-10.
-    """
+    """All images of CIFAR-10 in gray, L = 1024; batches 1 to 5 in order are the training set."""
     found, archive = find(path), None
     if found.is_archive:
         archive = _known_archive(found.path, official)

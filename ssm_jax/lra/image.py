@@ -81,10 +81,6 @@ def read(
     """All images of Fashion-MNIST, from the folder of the four files, each as it is or as .gz.
 
     Zeros are added on all four sides, to pad_to pixels in a row and in a column: L = pad_to**2.
-
-    Raises:
-      FileNotFoundError: if one is not there; the line says where Debian's package puts them.
-      ValueError: if a file is not the official one, or pad_to is smaller than the images.
     """
     if pad_to < _SIDE:
         raise ValueError(f"pad_to={pad_to} is smaller than the images; use at least {_SIDE}.")
@@ -146,14 +142,8 @@ def image(
     official_cifar: cifar.Official = cifar.OFFICIAL,
     official_fashion: Mapping[str, IdxFile] = OFFICIAL,
 ) -> Recipe:
-    """The recipe of Image.
-
-    Args:
-      source: "official" (CIFAR-10 in gray, LRA's), "tfds" (the same, as TensorFlow Datasets has
-        it), "fashion_mnist" (padded with black to 32 x 32), or "stand_in" (stripes in noise, for
-        tests of the machinery).
-      official_cifar, official_fashion: what the official files must be.
-    """
+    """The recipe of Image: "official" (CIFAR-10 in gray, LRA's), "tfds" (the same, as TensorFlow
+    Datasets has it), "fashion_mnist" (padded to 32 x 32), or "stand_in" (stripes in noise)."""
     found: Release | None = None
     drawn = source == "stand_in"
     if source == "official" and paths.files is not None:

@@ -81,19 +81,12 @@ def read_release(
     hold them in any order. Empty ones are skipped, with a line on standard error that counts them.
 
     Args:
-      release: from `find_release`.
-      size: 32 for Pathfinder, 128 for Path-X, in pixels.
       expected: the number of images, unless allow_mismatch.
       folder: where to keep the pixels, in pixels.npy; by default in memory, 3.3 GB for Path-X.
 
     Returns:
       Pixels, (N, size * size) uint8, a read-only `np.memmap` where there is a folder; targets,
       (N,) uint8; and notes: `empty`, `missing` and `unlisted` files, `sha256` of all metadata.
-
-    Raises:
-      FileNotFoundError: if there are no metadata.
-      ValueError: for metadata or images that cannot be read, naming them; for a wrong number of
-        images; for a damaged archive.
     """
     images, metadata = _read_files(release, size)
     if not metadata:

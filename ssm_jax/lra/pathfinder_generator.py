@@ -137,14 +137,8 @@ def sketches(
 
 
 def generate_shard(spec: Spec, shard: int) -> tuple[np.ndarray, np.ndarray]:
-    """The images of one shard, a function of `shard` and of `spec` without its number of images.
-
-    Returns:
-      Pixels, (rows, size * size) uint8 in rows from the top, and labels, (rows,) uint8.
-
-    Raises:
-      ValueError: if there is no such shard.
-    """
+    """The images of one shard, a function of `shard` and of `spec` without its number of images:
+    pixels, (rows, size * size) uint8 in rows from the top, and labels, (rows,) uint8."""
     if not 0 <= shard < spec.n_shards:
         raise ValueError(
             f"Pathfinder shard {shard} does not exist; {spec.n_images:,} images are shards 0 to "
@@ -160,9 +154,8 @@ def generate_images(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images of all shards in order, a function of `spec` alone; see `shards.fill`.
 
-    Returns:
-      Pixels, (N, size * size) uint8, a read-only map of `folder`/pixels.npy: the 3.3 GB of Path-X
-      are never in memory at once. And targets, (N,) uint8.
+    Pixels, (N, size * size) uint8, are a read-only map of `folder`/pixels.npy: the 3.3 GB of Path-X
+    are never in memory at once. Targets are (N,) uint8.
     """
     shards = fill(spec, folder, range(spec.n_shards), workers, advance)
     targets = []

@@ -8,6 +8,7 @@ once.
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import itertools
 from array import array
@@ -84,29 +85,21 @@ class _MisreadError(ValueError):
     """The file does not read as it should with this quoting; perhaps with the other."""
 
 
-def find_release(path: Path) -> Release:
-    """Find the pairs at a path the user gave; see `release.find_release`."""
-    return releases.find_release(path, FOLDER, _FILES.values())
+find_release = functools.partial(releases.find_release, folder=FOLDER, files=_FILES.values())
 
 
 def read_release(release: Release, *, expected_rows: Mapping[str, int] = OFFICIAL_ROWS) -> Papers:
     """All pairs, read once; a second time with quoting on if the rows do not fit without.
 
-    Raises:
-      FileNotFoundError: if the archive lacks a file.
-      ValueError: for a malformed row, naming file and line, or a wrong number of rows, as read in
-        both ways; for text that is not UTF-8; for a damaged archive.
+    Where they fit neither way the ValueError says how each fails.
     """
-    try:
-        return _read(release, expected_rows, quoting=False)
-    except _MisreadError as error:
-        without = error.args[0]
-    try:
-        return _read(release, expected_rows, quoting=True)
-    except _MisreadError as error:
-        raise ValueError(
-            f"{without}; with quoting on, {error.args[0]}; get the release again."
-        ) from None
+    faults = []
+    for quoting in (False, True):
+        try:
+            return _read(release, expected_rows, quoting=quoting)
+        except _MisreadError as error:
+            faults.append(error.args[0])
+    raise ValueError(f"{'; with quoting on, '.join(faults)}; get the release again.")
 
 
 def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) -> Papers:
@@ -137,8 +130,7 @@ def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) 
         for split, where, file in files:
             digest, expected = hashlib.sha256(), expected_rows[split]
             most = 2 * expected + 100  # more are not even counted
-            lines = _lines(file, where, digest.update)
-            rows = _quoted(lines, where) if quoting else _plain(lines)
+            rows = _rows(file, where, digest.update, quoting)
             splits[split] = pairs = _parse(itertools.islice(rows, most), where, number)
             hashes[split] = digest.hexdigest()
             if pairs.targets.size != expected:
@@ -156,20 +148,6 @@ def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) 
         varying_papers=sum(len(numbers) > 1 for numbers in known.values()),
         sha256={_FILES[split]: hashes[split] for split in OFFICIAL_ROWS},
     )
-
-
-def _lines(file: IO[bytes], where: str, update: Callable[[bytes], None]) -> Iterator[str]:
-    for number in itertools.count(1):
-        line = file.readline(_LONGEST_LINE)
-        if not line:
-            return
-        update(line)
-        if len(line) == _LONGEST_LINE:
-            raise ValueError(f"{where} line {number} has {len(line):,} bytes or more.")
-        try:
-            yield line.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where} line {number} is not UTF-8 ({error}).") from None
 
 
 def _parse(
@@ -195,23 +173,32 @@ def _parse(
     )
 
 
-def _plain(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(lines, 1):
-        yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
-
-
-def _quoted(lines: Iterator[str], where: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    file: IO[bytes], where: str, update: Callable[[bytes], None], quoting: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each row, and the number of its last line."""
     row = 0  # characters so far
 
-    def bounded() -> Iterator[str]:
+    def lines() -> Iterator[str]:
         nonlocal row
-        for line in lines:
-            row += len(line)
-            if row > _LONGEST_LINE:  # fields on many lines, each with an end
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+            update(line)
+            if len(line) == _LONGEST_LINE:
+                raise ValueError(f"{where} line {number} has {len(line):,} bytes or more.")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where} line {number} is not UTF-8 ({error}).") from None
+            row += len(text)
+            if quoting and row > _LONGEST_LINE:  # fields on many lines, each with an end
                 raise _MisreadError(f"{where} has a row of {row:,} characters or more")
-            yield line
+            yield text
 
-    reader = csv.reader(bounded(), delimiter="\t")
+    if not quoting:
+        for number, line in enumerate(lines(), 1):
+            yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
+        return
+    reader = csv.reader(lines(), delimiter="\t")
     # Texts may be longer than the limit of `csv`, which is one for the whole process.
     usual = csv.field_size_limit(_LONGEST_LINE)
     try:

@@ -93,9 +93,6 @@ def fill(
       workers: processes, >= 1.
       advance: called with the number of every shard's examples once they exist.
       alone: up to so many missing shards are not worth the start of a worker.
-
-    Raises:
-      ValueError: if a worker fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [shard for shard in shards if load(spec, folder, shard) is None]
@@ -175,11 +172,7 @@ def _bare_workers() -> Iterator[None]:
 
 
 def write_mapped(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """Write a .npy file of uint8 in blocks of rows, whole or not at all; the read-only map of it.
-
-    Raises:
-      ValueError: if the blocks are not so many bytes.
-    """
+    """The read-only map of a .npy file of uint8, written in blocks of rows, whole or not at all."""
 
     # Written like any file: where the disk is full, writing through a map kills the process.
     def write(file: BinaryIO) -> None:

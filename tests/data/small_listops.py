@@ -4,8 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from ssm_jax.data.prepare import DataPaths, Recipe
-from ssm_jax.lra.listops import listops
-from ssm_jax.lra.listops_generator import Spec
+from ssm_jax.lra.listops import Spec, listops
 
 # 250 expressions of 11..59 tokens: one shard, 0.1 s.
 SMALL = Spec(seed=3, n_train=170, n_val=50, n_test=30, shorter_than=60, longer_than=10)

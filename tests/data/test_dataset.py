@@ -10,7 +10,7 @@ from small_listops import SMALL, folder_of, generated
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.examples import EOS, PAD, spread
 from ssm_jax.data.prepare import prepare
-from ssm_jax.lra.listops_generator import evaluate
+from ssm_jax.lra.listops import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from small_listops import SMALL, arguments_of, folder_bytes, folder_of, generate
 from ssm_jax.data import builder, store
 from ssm_jax.data import prepare as recipe
 from ssm_jax.lra import shards
-from ssm_jax.lra.listops_generator import Spec
+from ssm_jax.lra.listops import Spec
 
 
 def test_two_preparations_at_once_are_refused(tmp_path, start_script):

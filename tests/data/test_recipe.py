@@ -16,8 +16,8 @@ from test_store import assert_equal_examples
 from ssm_jax.data import builder, store
 from ssm_jax.data.examples import Images, Ragged
 from ssm_jax.data.prepare import DataPaths, default_data_dir, find, prepare, tfds_folder
-from ssm_jax.lra import listops_generator
-from ssm_jax.lra.listops_generator import evaluate
+from ssm_jax.lra import listops
+from ssm_jax.lra.listops import evaluate
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -62,7 +62,7 @@ def test_the_store_holds_what_was_generated(small_data_dir, tmp_path):
     opened = store.Store(folder)
     manifest, examples, splits = opened.manifest, opened.examples, opened.splits
     rows = list(examples.rows())
-    made = listops_generator.generate(SMALL, tmp_path, workers=1, advance=lambda n: None)
+    made = listops.generate(SMALL, tmp_path, workers=1, advance=lambda n: None)
     for split, table in made.items():
         assert [rows[i] for i in splits[split]] == list(table.rows())
         assert all(evaluate(tokens) == target for tokens, target in table.rows())
@@ -141,7 +141,7 @@ class TestThroughTfds:
 
 
 def test_the_data_do_not_depend_on_the_workers(tmp_path, small_data_dir, monkeypatch):
-    monkeypatch.setattr(listops_generator, "_IN_PROCESS_TOKENS", 0)
+    monkeypatch.setattr(listops, "_IN_PROCESS_TOKENS", 0)
     folder = prepare(generated(SMALL, tmp_path, workers=2), tmp_path)
     assert folder.name == folder_of(SMALL, small_data_dir).name
     assert folder_bytes(folder) == folder_bytes(folder_of(SMALL, small_data_dir))
@@ -276,7 +276,7 @@ class TestFoundAgain:
 
 
 def test_a_wrong_target_is_an_error_with_split_and_row(tmp_path, monkeypatch):
-    generate = listops_generator.generate
+    generate = listops.generate
 
     def spoilt(*args, **options):
         splits = generate(*args, **options)
@@ -284,7 +284,7 @@ def test_a_wrong_target_is_an_error_with_split_and_row(tmp_path, monkeypatch):
         targets[17] = (targets[17] + 1) % 10
         return {**splits, "val": Ragged(splits["val"].tokens, splits["val"].offsets, targets)}
 
-    monkeypatch.setattr(listops_generator, "generate", spoilt)
+    monkeypatch.setattr(listops, "generate", spoilt)
     with pytest.raises(ValueError, match=r"val example 17: the target is \d, but .* value is \d"):
         prepare(generated(SMALL, tmp_path), tmp_path)
     assert not folder_of(SMALL, tmp_path).exists()

@@ -6,7 +6,7 @@ import listops_oracle as oracle
 import pytest
 
 from ssm_jax.data.examples import EOS, PAD, UNKNOWN
-from ssm_jax.lra import listops_generator as listops
+from ssm_jax.lra import listops
 
 
 def encoded(text: str) -> bytes:

@@ -12,8 +12,7 @@ from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.data.store import read_manifest, stores_of, unfinished
 from ssm_jax.lra.catalog import open_data
-from ssm_jax.lra.listops import find_release, listops, read_release
-from ssm_jax.lra.listops_generator import Spec, decode
+from ssm_jax.lra.listops import Spec, decode, find_release, listops, read_release
 from tests.data import data_options
 
 

@@ -65,12 +65,7 @@ class Collection(NamedTuple):
 
 
 def collect(paths: Iterable[Path]) -> Collection:
-    """Read runs: of folders, of folders above them or above copies of summaries, and of copies.
-
-    Raises:
-      FileNotFoundError: a path that does not exist.
-      ValueError: a folder without any run.
-    """
+    """Read runs: of folders, of folders above them or above copies of summaries, and of copies."""
     named: dict[Path, bool] = {}  # whether the user named it, rather than a folder above
     for path in paths:
         if path.is_dir():
@@ -126,7 +121,11 @@ class _Document(NamedTuple):
     entries: Mapping[str, Any]
 
     def get(self, key: str, kind: type, default: Any = _NEEDED) -> Any:
-        """An entry of a kind; without a default it must be there."""
+        """An entry of a kind, such as "best.step"; without a default it must be there."""
+        part, _, rest = key.partition(".")
+        if rest:
+            inner = self.get(part, dict, _NEEDED if default is _NEEDED else {})
+            return _Document(self.file, inner).get(rest, kind, default)
         value = self.entries.get(key)
         if value is None and default is not _NEEDED:
             return default
@@ -137,9 +136,6 @@ class _Document(NamedTuple):
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise ValueError(f"{where}: {key!r} is {value!r:.60}, not of type {kind.__name__}")
         return value
-
-    def part(self, key: str, default: Any = _NEEDED) -> _Document:
-        return _Document(self.file, self.get(key, dict, default))
 
 
 def _read(path: Path) -> _Document:
@@ -162,7 +158,7 @@ def _of_folder(folder: Path, faults: list[str]) -> Result:
             faults.append(f"{shown(folder)} diverged before it finished; it counts as finished.")
         return _of_summary(folder, _read(summary))
     record = _read(folder / "record.json")
-    config = record.part("config").entries
+    config = record.get("config", dict)
     labels = {key: config[key] for key in ("name", "task", "notes") if key in config}
     record = _Document(record.file, {**record.entries, **labels})
     if not crash.is_dir():
@@ -196,14 +192,16 @@ def _progress(metrics: Path) -> tuple[int, float | None]:
 
 
 def _of_summary(path: Path, document: _Document) -> Result:
-    test, is_lra = document.part("test"), _named(document)[0]
-    found = {"loss": test.get("loss", float, None), "steps": document.get("steps", int, None)}
-    if not is_lra:
+    document.get("test", dict)  # what has none is no summary, whatever else it lacks
+    found = {
+        "steps": document.get("steps", int, None),
+        "loss": document.get("test.loss", float, None),
+    }
+    if not _named(document)[0]:
         metric = document.get("selected_by", str, "accuracy").split()[-1]
-        return _result(
-            path, document, "finished", metric=metric, value=test.get(metric, float), **found
-        )
-    accuracy = test.get("accuracy", float)
+        found |= {"metric": metric, "value": document.get(f"test.{metric}", float)}
+        return _result(path, document, "finished", **found)
+    accuracy = document.get("test.accuracy", float)
     if not 0 <= accuracy <= 1:
         raise ValueError(
             f"{shown(document.file)}: a test accuracy of {accuracy} is not between 0 and 1"
@@ -215,16 +213,14 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
     """The run at `path`, of which there is a summary, or a record with a name."""
     name, command = document.get("name", str), tuple(map(str, document.get("command", list, [])))
     task, arm, reduced = _named(document)
-    options, data = _overrides(command), document.part("data", {})
+    options, git = _overrides(command), document.get("git", dict, {})
     # Runs of older versions have no such digest: what the command says stands in for it.
     setup = hashlib.sha256(json.dumps([name, options]).encode()).hexdigest()[:12]
-    git, lost = document.part("git", {}).entries, document.get("best_lost", dict, None)
-    changes = " + changes" if git.get("dirty") else ""
-    if lost is not None:
-        step = _Document(document.file, lost).get("step", int)
+    lost = ""
+    if document.get("best_lost", dict, None) is not None:
         lost = (
-            f"the best checkpoint, of step {step:,}, was lost; the next best, of step "
-            f"{document.part('best').get('step', int):,}, is tested."
+            f"the best checkpoint, of step {document.get('best_lost.step', int):,}, was lost; the "
+            f"next best, of step {document.get('best.step', int):,}, is tested."
         )
     return Result(
         path=shown(path),
@@ -238,16 +234,17 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
         status=status,
         seed=document.get("seed", int),
         setup=document.get("setup_digest", str, setup),
-        source=data.get("source", str, ""),
-        detail=data.get("detail", str, ""),
-        sha256=data.get("sha256", str, ""),
-        commit=f"{git['commit']}{changes}" if git.get("commit") else "",
-        device=device_of(document.part("devices", {}).entries),
+        source=document.get("data.source", str, ""),
+        detail=document.get("data.detail", str, ""),
+        sha256=document.get("data.sha256", str, ""),
+        commit=str(git.get("commit") or "")
+        + " + changes" * bool(git.get("commit") and git.get("dirty")),
+        device=device_of(document.get("devices", dict, {})),
         config_digest=document.get("config_digest", str, ""),
         command=command,
         majority_rate=document.get("majority_rate", float, None),
         parameters=document.get("parameters", int, None),
-        lost=lost or "",
+        lost=lost,
         **found,
     )
 
