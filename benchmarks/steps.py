@@ -12,7 +12,7 @@ from benchmarks.floor import kernel_flops, layer_seconds, passes
 from benchmarks.measure import PeakMemory, ratio, rounds, summary
 from ssm_jax import config as config_lib
 from ssm_jax.data.dataset import LabelledDataset, Provenance
-from ssm_jax.data.examples import SPLITS, Images, Pairs, Ragged
+from ssm_jax.data.examples import SPLITS, Content, Examples, Images, Pairs, Ragged
 from ssm_jax.lra.catalog import CATALOG
 from ssm_jax.lra.listops import VOCABULARY
 from ssm_jax.models.block import GATES
@@ -40,14 +40,16 @@ def random_data(cfg: ConfigDict, n: int) -> LabelledDataset:
     source = Provenance("random", "random inputs of full length", "0" * 64)
     numbers = dict.fromkeys(SPLITS, np.arange(n, dtype=np.int64))
     form = CATALOG[cfg.task].form
+    examples: Examples = rows
     if form == "images":
         pixels = np.random.default_rng(0).integers(0, 256, (n, L), dtype=np.uint8)
-        return LabelledDataset(cfg.task, Images(pixels, rows.targets), numbers, L, source)
-    if form == "pairs":
+        examples = Images(pixels, rows.targets)
+    elif form == "pairs":
         order = np.arange(n, dtype=np.int32)
-        pairs = Pairs(rows.tokens, rows.offsets, order, order[::-1].copy(), rows.targets)
-        return LabelledDataset(cfg.task, pairs, numbers, L, source, vocabulary=VOCABULARY)
-    return LabelledDataset(cfg.task, rows, numbers, L, source, vocabulary=VOCABULARY)
+        examples = Pairs(rows.tokens, rows.offsets, order, order[::-1].copy(), rows.targets)
+    vocabulary = () if form == "images" else VOCABULARY
+    content = Content(examples, numbers, source.detail, {}, vocabulary, n_classes=10)
+    return LabelledDataset(cfg.task, content, L, source)
 
 
 def on_random_data(cfg: ConfigDict) -> experiment_lib.Experiment:

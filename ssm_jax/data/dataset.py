@@ -5,13 +5,13 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import SPLITS, Examples, Images, Pairs, Splits, check_values, spread
+from ssm_jax.data.examples import SPLITS, Content, Images, Pairs, spread
 from ssm_jax.data.store import Store
 
 
@@ -28,19 +28,18 @@ class Provenance:
 
 
 class Dataset(abc.ABC):
-    """Examples in splits, gathered into batches by their numbers.
+    """Examples in splits, of one length if a subclass does not say otherwise.
 
-    The base of data sets whose examples have one length, without padding. Attributes:
-
+    Args:
       name: of the task.
-      splits: "train", "val" and "test".
       padded_length: L of a batch, unless it is asked for shorter.
       provenance: where the examples come from.
     """
 
+    splits: tuple[str, ...] = SPLITS
+
     def __init__(self, name: str, padded_length: int, provenance: Provenance) -> None:
         self.name, self.padded_length, self.provenance = name, padded_length, provenance
-        self.splits: tuple[str, ...] = SPLITS
 
     @property
     def fingerprint(self) -> str:
@@ -56,19 +55,13 @@ class Dataset(abc.ABC):
     def gather(
         self, split: str, indices: np.ndarray, length: int | None = None
     ) -> dict[str, np.ndarray]:
-        """The examples with these numbers within a split.
+        """Arrays whose first axis is the batch, "inputs" among them.
 
         Args:
-          split: "train", "val" or "test".
-          indices: int (B,), which may be empty.
+          split: "train", "val" or "test"; a ValueError for any other.
+          indices: int (B,), which may be empty: numbers of examples within the split. An IndexError
+            for one outside it.
           length: L, at least that of the longest of them; None: padded_length.
-
-        Returns:
-          Arrays whose first axis is the batch, "inputs" among them.
-
-        Raises:
-          IndexError: for a number outside the split.
-          ValueError: for a split that does not exist.
         """
 
     def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -124,47 +117,38 @@ class LabelledDataset(Dataset):
 
     Args:
       name, padded_length, provenance: see `Dataset`.
-      examples, splits: the data.
-      vocabulary: of the tokens, from id 0; empty for images, or if it is not known.
-      n_classes: K.
+      content: the examples, whose values are checked; a ValueError also for a sequence that is
+        longer than `padded_length`, with its split and number.
       mean, std: of pixels, in units of full white.
       unchanged: raises ValueError if the files of the examples have changed.
 
     Attributes:
       vocab_size, d_input: ids of a token, or features of a real step; the other one is None.
       paired: an example is two sequences.
-
-    Raises:
-      ValueError: for a token outside the vocabulary, a target outside the classes, or a sequence
-        that is longer than `padded_length`, each with its split and number.
     """
 
     def __init__(
         self,
         name: str,
-        examples: Examples,
-        splits: Splits,
+        content: Content,
         padded_length: int,
         provenance: Provenance,
         *,
-        vocabulary: tuple[str, ...] = (),
-        n_classes: int = 10,
         mean: float = 0.0,
         std: float = 1.0,
         unchanged: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(name, padded_length, provenance)
-        self._examples, self._unchanged = examples, unchanged
-        self._splits = {split: np.asarray(numbers) for split, numbers in splits.items()}
-        check_values(examples, self._splits, len(vocabulary), n_classes)
-        self.splits = tuple(splits)
-        self.n_classes, self.vocabulary = n_classes, vocabulary
-        self.vocab_size = len(vocabulary) or None
-        self.paired = isinstance(examples, Pairs)
-        self.d_input = 1 if isinstance(examples, Images) else None
-        self.mean, self.std = mean, std
+        content.check()
+        self._examples, self._splits = content.examples, content.splits
+        self.splits = tuple(content.splits)
+        self.n_classes, self.vocabulary = content.n_classes, content.vocabulary
+        self.vocab_size = len(content.vocabulary) or None
+        self.paired = isinstance(content.examples, Pairs)
+        self.d_input = 1 if isinstance(content.examples, Images) else None
+        self.mean, self.std, self._unchanged = mean, std, unchanged
         longest, where = 0, ""
-        for split, numbers in self._splits.items():
+        for split, numbers in content.splits.items():
             if not numbers.size:
                 raise ValueError(f"the split {split!r} of {name} has no examples.")
             lengths = self.lengths(split)
@@ -235,34 +219,20 @@ def open_dataset(
     mean: float = 0.0,
     std: float = 1.0,
 ) -> LabelledDataset:
-    """The data set stored in a folder.
+    """The data set of the store in a folder; errors as `Store`, and as `LabelledDataset`.
 
-    Args:
-      folder: of a store.
-      padded_length: L of every batch.
-      counts: how many examples of each split are used, evenly spread; 0: all.
-      mean, std: of images; see `LabelledDataset`.
-
-    Raises:
-      FileNotFoundError: if there is no store.
-      ValueError: if it is damaged, does not fit `padded_length`, or has fewer examples.
+    `counts` say how many examples of each split are used, evenly spread; 0: all.
     """
     store = Store(folder)
     manifest, splits = store.manifest, dict(store.splits)
     for split, n in (counts or {}).items():
         splits[split] = spread(splits[split], n, split)
+    content = replace(store.content, splits=splits)
+    provenance = Provenance(manifest["source"], manifest["detail"], manifest["sha256"])
     return LabelledDataset(
-        manifest["task"],
-        store.examples,
-        splits,
-        padded_length,
-        Provenance(manifest["source"], manifest["detail"], manifest["sha256"]),
-        vocabulary=tuple(manifest["vocabulary"]),
-        n_classes=manifest["n_classes"],
-        mean=mean,
-        std=std,
-        unchanged=store.check_unchanged,
-    )
+        manifest["task"], content, padded_length, provenance,
+        mean=mean, std=std, unchanged=store.check_unchanged,
+    )  # fmt: skip
 
 
 # The sequences, the size of their vocabulary (None: they are real), and what they are

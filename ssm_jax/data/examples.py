@@ -31,16 +31,14 @@ class Ragged:
             raise ValueError(f"ragged arrays must be uint8 or 16, int64, uint8; got {dtypes}.")
         if any(a.ndim != 1 for a in (self.tokens, self.offsets, self.targets)):
             raise ValueError("ragged arrays must have one axis each.")
-        n, ends = self.targets.size, self.offsets
+        n, ends, stop = self.targets.size, self.offsets, self.tokens.size
         if ends.size != n + 1:
             raise ValueError(f"{n} targets need {n + 1} offsets; got {ends.size}.")
-        if ends[0] != 0 or ends[-1] != self.tokens.size:
+        if ends[0] != 0 or ends[-1] != stop:
             raise ValueError(
-                f"offsets must run from 0 to {self.tokens.size}; they run from {ends[0]} to "
-                f"{ends[-1]}."
+                f"offsets must run from 0 to {stop}; they run from {ends[0]} to {ends[-1]}."
             )
-        if (falls := self.lengths() < 0).any():
-            row = int(np.argmax(falls))
+        for row in np.flatnonzero(self.lengths() < 0)[:1]:
             raise ValueError(
                 f"offsets must not decrease; those of row {row} are {ends[row]} and "
                 f"{ends[row + 1]}."
@@ -113,7 +111,6 @@ class Images:
         return self.targets.size
 
     def steps(self, numbers: np.ndarray) -> np.ndarray:
-        """Pixels of some images, int64."""
         return np.full(numbers.size, self.pixels.shape[1], np.int64)
 
     def batch(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
@@ -137,15 +134,13 @@ class Pairs:
 
     def __post_init__(self) -> None:
         n, pairs = len(self.documents), self.targets.size
-        for name in ("first", "second"):
-            numbers = getattr(self, name)
+        for name, numbers in self._sides.items():
             if numbers.dtype != np.int32 or numbers.shape != self.targets.shape:
                 raise ValueError(
                     f"{pairs} pairs need as many int32 numbers; "
                     f"got {name} {numbers.dtype} {numbers.shape}."
                 )
-            if (outside := (numbers < 0) | (numbers >= n)).any():
-                wrong = int(np.argmax(outside))
+            for wrong in np.flatnonzero((numbers < 0) | (numbers >= n))[:1]:
                 raise ValueError(
                     f"pair {wrong} names a document outside 0..{n - 1}: its {name} "
                     f"is {numbers[wrong]}."
@@ -158,24 +153,25 @@ class Pairs:
         """The documents, with classes that mean nothing."""
         return Ragged(self.tokens, self.offsets, np.zeros(self.offsets.size - 1, np.uint8))
 
+    @property
+    def _sides(self) -> dict[str, np.ndarray]:
+        return {"first": self.first, "second": self.second}
+
     def __len__(self) -> int:
         return self.targets.size
 
     def steps(self, numbers: np.ndarray) -> np.ndarray:
         """Steps of the longer document of some pairs with its end of sequence, int64."""
-        steps = self.documents.lengths() + 1
-        return np.maximum(steps[self.first[numbers]], steps[self.second[numbers]])
+        first, second = (self.documents.steps(side[numbers]) for side in self._sides.values())
+        return np.maximum(first, second)
 
     def batch(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """Both documents of some pairs, as of Ragged: "inputs" (B, 2, L) and "lengths" (B, 2)."""
-        first, second = (
-            self.documents.batch(side[numbers], length) for side in (self.first, self.second)
-        )
-        return {name: np.stack([first[name], second[name]], axis=1) for name in first}
+        sides = [self.documents.batch(side[numbers], length) for side in self._sides.values()]
+        return {name: np.stack([side[name] for side in sides], axis=1) for name in sides[0]}
 
     def features(self, index: int) -> dict[str, np.ndarray]:
-        sides = {"first": self.first, "second": self.second}
-        return {name: self.documents.row(side[index]) for name, side in sides.items()}
+        return {name: self.documents.row(side[index]) for name, side in self._sides.items()}
 
 
 Examples = Ragged | Images | Pairs
@@ -190,56 +186,54 @@ class Content:
     splits: Splits
     detail: str  # where they come from, in a line
     facts: Mapping[str, object]  # what else the manifest keeps, as JSON: hashes of the files read
-    vocabulary: tuple[str, ...]  # of tokens, from id 0; empty for images
+    vocabulary: tuple[str, ...]  # of tokens, from id 0; empty for images, or if it is not known
     n_classes: int
 
+    def check(self) -> None:
+        """Refuse a token outside the vocabulary, a target that is no class, and a number that is
+        no example, by a ValueError that names split, example and value.
 
-def check_values(examples: Examples, splits: Splits, vocab_size: int, n_classes: int) -> None:
-    """Refuse a token outside the vocabulary (0: not known), a target that is no class, and a
-    number that is no example, by a ValueError that names split, example and value.
-
-    5 to 30 ms for 100 MB, without a copy.
-    """
-    for split, numbers in splits.items():
-        outside = (numbers < 0) | (numbers >= len(examples))
-        if not np.issubdtype(numbers.dtype, np.integer) or numbers.ndim != 1 or outside.any():
-            found = numbers[outside][:1] if outside.any() else f"{numbers.dtype} {numbers.shape}"
+        5 to 30 ms for 100 MB, without a copy.
+        """
+        examples, n_classes, vocab_size = self.examples, self.n_classes, len(self.vocabulary)
+        for split, numbers in self.splits.items():
+            outside = (numbers < 0) | (numbers >= len(examples))
+            if not np.issubdtype(numbers.dtype, np.integer) or numbers.ndim != 1 or outside.any():
+                dtype = f"{numbers.dtype} {numbers.shape}"
+                raise ValueError(
+                    f"the split {split!r} must hold numbers of examples, 0..{len(examples) - 1}; "
+                    f"got {numbers[outside][:1] if outside.any() else dtype}."
+                )
+        targets = examples.targets
+        if (value := targets.max(initial=0)) >= n_classes:
+            where, number = self._located(np.flatnonzero(targets >= n_classes))
             raise ValueError(
-                f"the split {split!r} must hold numbers of examples, 0..{len(examples) - 1}; "
-                f"got {found}."
+                f"{where} has the target {targets[number]}; there are {n_classes} classes, "
+                f"0..{n_classes - 1} (the largest target is {value})."
             )
-    targets = examples.targets
-    if targets.size and (value := int(targets.max())) >= n_classes:
-        where, number = _located(splits, np.flatnonzero(targets >= n_classes))
-        raise ValueError(
-            f"{where} has the target {targets[number]}; there are {n_classes} classes, "
-            f"0..{n_classes - 1} (the largest target is {value})."
-        )
-    if isinstance(examples, Images) or not vocab_size:
-        return
-    tokens, offsets = examples.tokens, examples.offsets
-    if tokens.max(initial=0) < vocab_size:
-        return
-    at = int(np.argmax(tokens >= vocab_size))
-    row = int(np.searchsorted(offsets, at, side="right")) - 1
-    wrong = np.array([row])
-    if isinstance(examples, Pairs):
-        wrong = np.flatnonzero((examples.first == row) | (examples.second == row))
-    where, _ = _located(splits, wrong)
-    raise ValueError(
-        f"{where} has the token {tokens[at]} at step {at - int(offsets[row])}; the "
-        f"vocabulary has {vocab_size} ids, 0..{vocab_size - 1}."
-    )
+        if isinstance(examples, Images) or not vocab_size:
+            return
+        tokens, offsets = examples.tokens, examples.offsets
+        if tokens.max(initial=0) >= vocab_size:
+            at = int(np.argmax(tokens >= vocab_size))
+            row = int(np.searchsorted(offsets, at, side="right")) - 1
+            wrong = np.array([row])
+            if isinstance(examples, Pairs):
+                wrong = np.flatnonzero((examples.first == row) | (examples.second == row))
+            raise ValueError(
+                f"{self._located(wrong)[0]} has the token {tokens[at]} at step "
+                f"{at - int(offsets[row])}; the vocabulary has {vocab_size} ids, "
+                f"0..{vocab_size - 1}."
+            )
 
-
-def _located(splits: Splits, wrong: np.ndarray) -> tuple[str, int]:
-    """One of some examples, in the words of a split if one has it, and its number."""
-    for split, numbers in splits.items():
-        for position in np.flatnonzero(np.isin(numbers, wrong))[:1]:
-            return f"{split} example {position}", int(numbers[position])
-    if wrong.size:
-        return f"example {wrong[0]} of no split", int(wrong[0])
-    return "a document of no pair", -1
+    def _located(self, wrong: np.ndarray) -> tuple[str, int]:
+        """One of some examples, in the words of a split if one has it, and its number."""
+        for split, numbers in self.splits.items():
+            for position in np.flatnonzero(np.isin(numbers, wrong))[:1]:
+                return f"{split} example {position}", int(numbers[position])
+        if wrong.size:
+            return f"example {wrong[0]} of no split", int(wrong[0])
+        return "a document of no pair", -1
 
 
 def joined(tables: Mapping[str, Ragged]) -> tuple[Ragged, dict[str, np.ndarray]]:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import Content, check_values
+from ssm_jax.data.examples import Content
 from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, is_sealed, read_manifest
 from ssm_jax.data.release import Release, find_tfds
 from ssm_jax.data.store import Store, locked, stores_of, write_store
@@ -316,7 +316,7 @@ def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
 def check_content(content: Content, recipe: Recipe) -> None:
     """Refuse a value, or an example, that cannot be, with its split and number."""
     examples, splits = content.examples, content.splits
-    check_values(examples, splits, len(content.vocabulary), content.n_classes)
+    content.check()
     if recipe.check is None:
         return
     with stage("checking", sum(map(len, splits.values())), "examples") as advance:

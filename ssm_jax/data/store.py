@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import KINDS, Content, Examples, Splits, check_values
+from ssm_jax.data.examples import KINDS, Content, Examples, Splits
 from ssm_jax.data.manifest import (
     MANIFEST,
     SEAL,
@@ -280,9 +280,7 @@ def verify_store(folder: Path) -> Store:
             raise DamagedError(folder, f"{path} is not in the list of {folder / MANIFEST}")
     store = Store(folder, known=True)
     try:
-        check_values(
-            store.examples, store.splits, len(manifest["vocabulary"]), manifest["n_classes"]
-        )
+        store.content.check()
     except ValueError as error:
         raise DamagedError(folder, f"{folder} is damaged ({error})") from None
     return store

@@ -7,7 +7,7 @@ import pytest
 from small_examples import EXAMPLES, KIND, SPLITS, made_of, recipe_for
 
 from ssm_jax.data.dataset import LabelledDataset, Provenance, open_dataset
-from ssm_jax.data.examples import Images, Pairs, Ragged, consecutive, joined, spread
+from ssm_jax.data.examples import Content, Images, Pairs, Ragged, consecutive, joined, spread
 from ssm_jax.data.prepare import prepare
 from ssm_jax.data.store import stores_of
 
@@ -109,10 +109,8 @@ def test_pairs_that_do_not_fit_are_refused(changes, message):
 def dataset_of(name, *, examples=None, splits=SPLITS, vocab=81, n_classes=3):
     examples = EXAMPLES[name] if examples is None else examples
     vocabulary = () if name == "images" else tuple(map(str, range(vocab)))
-    return LabelledDataset(
-        "mine", examples, splits, 36, Provenance("mine", "", "0" * 64),
-        vocabulary=vocabulary, n_classes=n_classes,
-    )  # fmt: skip
+    content = Content(examples, splits, "", {}, vocabulary, n_classes)
+    return LabelledDataset("mine", content, 36, Provenance("mine", "", "0" * 64))
 
 
 def with_token(value, row, step):
@@ -154,7 +152,8 @@ def test_a_value_that_cannot_be_is_named_with_its_example(name, changes, message
 
 def test_the_longest_sequence_is_named_with_its_example():
     with pytest.raises(ValueError, match=r"21 steps \(train example \d\); use at least 21"):
-        LabelledDataset("mine", EXAMPLES["tokens"], {"train": np.arange(12)}, 20, None)
+        content = Content(EXAMPLES["tokens"], {"train": np.arange(12)}, "", {}, (), 10)
+        LabelledDataset("mine", content, 20, None)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(np.nan, 1.0), (0.0, 0.0), (0.0, np.inf), (0.0, -1.0)])
