@@ -41,7 +41,7 @@ from ssm_jax.data.manifest import (
     read_manifest,
     seal,
     sha256_of_all,
-)
+)  # fmt: skip
 from ssm_jax.files import move_into_place, naming, printable, replace_atomically, sync, user_cache
 from ssm_jax.lock import Held, Lock
 
@@ -68,10 +68,8 @@ class MappedFile:
         weakref.finalize(self, self._file.close)
 
     def identity(self) -> tuple[int, ...]:
-        """Device, inode, bytes, and the times in ns of the last change of content and of either.
-
-        The last one, ctime, is the kernel's: programs that set the other back cannot set it.
-        """
+        """Device, inode, bytes, and the times in ns of the last change of content and of either:
+        this one, ctime, is the kernel's, and programs that set the other back cannot set it."""
         at = os.fstat(self._file.fileno())
         return at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns
 
@@ -83,7 +81,7 @@ class MappedFile:
     def array(self) -> np.ndarray:
         """A plain view of the map: indexing a np.memmap costs 1 us more each time.
 
-        A header that is damaged, or says another size than the file has, is a ValueError.
+        A ValueError for a header that is damaged, or says another size than the file has.
         """
         self._file.seek(0)
         name = self.path.name
@@ -227,11 +225,11 @@ class Store:
         return content_of(self.examples, self.splits, self.manifest)
 
     def check_unchanged(self) -> None:
-        """Check that the files are still what they were when they were opened, in some 20 us.
+        """Refuse files that are not what they were when they were opened, in some 20 us.
 
         The maps stay on the files that were opened, so one that is put in their place changes
-        nothing. One that is written to where it lies changes the data at once: this finds it, by a
-        DamagedError. One that is cut short ends the process when what is gone is read (SIGBUS).
+        nothing. One that is written to where it lies changes the data at once: this finds it. One
+        that is cut short ends the process when what is gone is read (SIGBUS).
         """
         touched = {n: f for n, f in self._files.items() if f.identity() != self._identities[n]}
         if touched:  # or only deleted, or another owner's
@@ -246,10 +244,8 @@ class Store:
 
     def _compare_once(self) -> None:
         """Compare all files, unless a note says that these very files were compared."""
-        compared = {
-            name: (*self._identities[name], entry["sha256"])
-            for name, entry in self.manifest["files"].items()
-        }
+        sha256 = {name: entry["sha256"] for name, entry in self.manifest["files"].items()}
+        compared = {name: (*found, sha256[name]) for name, found in self._identities.items()}
         text = json.dumps([_CHECKS, compared]).encode()
         cache = user_cache()
         if cache is None or sum(i[2] for i in self._identities.values()) < _NOTED:
@@ -270,13 +266,13 @@ def verify_store(folder: Path) -> Store:
 
     The errors are those of `Store`, and one for a file that does not belong there.
     """
-    manifest = read_manifest(folder)
-    for name, entry in manifest["files"].items():
+    files = read_manifest(folder)["files"]
+    for name, entry in files.items():
         path = folder / name
         if not path.is_file() or MappedFile(path).sha256() != entry["sha256"]:
             raise DamagedError(folder, f"{path} {_CHANGED}")
     for path in sorted(folder.iterdir()):
-        if path.name not in manifest["files"] and path.name != MANIFEST:
+        if path.name not in files and path.name != MANIFEST:
             raise DamagedError(folder, f"{path} is not in the list of {folder / MANIFEST}")
     store = Store(folder, known=True)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,14 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssm_jax import config as config_lib
-from ssm_jax.files import parse_json, replace_atomically, write_json
+from ssm_jax.files import replace_atomically, write_json
 from ssm_jax.progress import say
 from ssm_jax.stories import setting
 from ssm_jax.sweep import Run, by_cell, runs_of, status_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
-from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.loop import EXIT_DONE
 from ssm_jax.training.record import published
-from ssm_jax.training.workdir import Workdir
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +27,7 @@ class FinishedRun(Run):
     """A run that is done, in the folder `path`."""
 
     path: Path
-    cfg: ConfigDict
-    job: Job
-
-    @functools.cached_property
-    def summary(self) -> dict[str, Any]:
-        return parse_json(Workdir(self.path).summary.read_text())
-
-    @functools.cached_property
-    def experiment(self) -> Experiment:
-        return self.job.build(self.cfg)
+    summary: Mapping[str, Any]
 
 
 def train(
@@ -55,13 +43,14 @@ def train(
         return None
     finished = []
     for run in runs:
-        path, own = job.folder / run.name, run.config(cfg)
-        status = status_of(path, config_lib.digest(own)).status
-        if status != "finished":
+        path = job.folder / run.name
+        found = status_of(path, config_lib.digest(run.config(cfg)))
+        if found.status != "finished":
             raise ValueError(
-                f"{path} is {status}, and the study shows all of its runs; look into its log.txt."
+                f"{path} is {found.status}, and the study shows all of its runs; look into its "
+                "log.txt."
             )
-        finished.append(FinishedRun(run.cell, run.seed, run.name, path, own, job))
+        finished.append(FinishedRun(run.cell, run.seed, run.name, path, found.document))
     return finished
 
 
@@ -89,7 +78,9 @@ def with_spread(metric: str, show: Callable[[float], str]) -> Callable[[Mapping[
 
 
 def publish(
-    runs: Sequence[FinishedRun],
+    job: Job,
+    summary: Mapping[str, Any],
+    notes: str,
     settings: Sequence[Mapping[str, Any]],
     columns: Columns,
     title: str,
@@ -100,13 +91,8 @@ def publish(
     `settings` are what was found, of `by_setting` with more entries; `columns` show one of them;
     `figures` are the names of those in the folder. Returns the exit code.
     """
-    job, shared = runs[0].job, ("steps", "data", "git", "versions", "devices")
-    results = {
-        "notes": runs[0].cfg.notes,
-        "cells": settings,
-        "command": list(job.argv),
-        **{key: runs[0].summary[key] for key in shared},
-    }
+    shared = {key: summary[key] for key in ("steps", "data", "git", "versions", "devices")}
+    results = {"notes": notes, "cells": settings, "command": list(job.argv), **shared}
     rows = cells(columns, settings)
     write_json(job.folder / "results.json", published(results))
     replace_atomically(job.folder / "table.md", to_markdown(columns, rows))

@@ -42,9 +42,9 @@ def pathfinder(path):
 
 
 def celeba(path):
-    from ssm_jax.stories.denoise.data import CelebA
+    from ssm_jax.stories.denoise.data import celeba
 
-    CelebA(path, (8, 8), {"train": 0, "val": 0, "test": 0}).pixels("train", 0)
+    celeba(path, (8, 8), {"train": 0, "val": 0, "test": 0}).pixels("train", 0)
 
 
 def fashion(path):

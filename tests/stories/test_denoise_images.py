@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssm_jax import config
 from ssm_jax.data.prepare import DataPaths
-from ssm_jax.stories.denoise.data import FOLDER, PHOTOGRAPHS, CelebA, Photographs, open_denoise
+from ssm_jax.stories.denoise.data import FOLDER, PHOTOGRAPHS, celeba, open_denoise, photographs
 from tests.lra import fake_tfds
 
 NONE = {"train": 0, "val": 0, "test": 0}
@@ -38,7 +38,7 @@ def test_every_photograph_has_its_licence_and_is_in_one_split():
 
 def test_crops_depend_on_the_seed_alone_and_differ():
     counts = {"train": 6, "val": 2, "test": 2}
-    first, again, other = (Photographs((16, 8), counts, seed) for seed in (0, 0, 1))
+    first, again, other = (photographs((16, 8), counts, seed) for seed in (0, 0, 1))
     assert first.sha256 == again.sha256 != other.sha256
     crops = np.stack([first.pixels("train", i) for i in range(6)])
     assert crops.shape == (6, 16, 8, 3) and crops.dtype == np.uint8
@@ -84,8 +84,8 @@ def imitation(tmp_path, *, packed, csv=False, lines=None):
 @pytest.mark.parametrize("csv", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_celeba_is_read_from_archive_or_folder(tmp_path, packed, csv):
-    images = CelebA(imitation(tmp_path, packed=packed, csv=csv), (32, 16), NONE)
-    assert [images.size(split) for split in NONE] == [6, 2, 2]
+    images = celeba(imitation(tmp_path, packed=packed, csv=csv), (32, 16), NONE)
+    assert [images.sizes[split] for split in NONE] == [6, 2, 2]
     assert images.pixels("val", 1).shape == (32, 16, 3)
     assert abs(int(images.pixels("val", 1).mean()) - 140) <= 2  # the eighth image
     assert "NOT of the official number" in images.detail
@@ -93,10 +93,10 @@ def test_celeba_is_read_from_archive_or_folder(tmp_path, packed, csv):
 
 def test_archive_and_folder_are_the_same_data_and_counts_spread(tmp_path):
     archive = imitation(tmp_path, packed=True)
-    packed = CelebA(archive, (32, 16), NONE)
-    unpacked = CelebA(archive.with_suffix(""), (32, 16), NONE)
+    packed = celeba(archive, (32, 16), NONE)
+    unpacked = celeba(archive.with_suffix(""), (32, 16), NONE)
     assert packed.sha256 == unpacked.sha256
-    some = CelebA(archive, (32, 16), {**NONE, "train": 3})
+    some = celeba(archive, (32, 16), {**NONE, "train": 3})
     assert [round(some.pixels("train", i).mean() / 20) for i in range(3)] == [0, 2, 4]
     assert some.sha256 != packed.sha256
 
@@ -106,7 +106,7 @@ def test_the_middle_square_is_taken(tmp_path):
     marked = Image.new("RGB", (178, 218))
     marked.paste((255, 255, 255), (0, 20, 178, 198))  # rows 20..197 are the middle 178
     marked.save(archive.with_suffix("") / "000001.jpg", quality=100)
-    image = CelebA(archive.with_suffix(""), (178, 178), NONE).pixels("train", 0)
+    image = celeba(archive.with_suffix(""), (178, 178), NONE).pixels("train", 0)
     assert image[2:-2].min() > 240
 
 
@@ -120,24 +120,24 @@ def test_the_middle_square_is_taken(tmp_path):
 )
 def test_a_partition_that_does_not_fit_is_refused(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
-        CelebA(imitation(tmp_path, packed=True, **changes), (32, 16), NONE)
+        celeba(imitation(tmp_path, packed=True, **changes), (32, 16), NONE)
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
     archive = imitation(tmp_path, packed=True)
     with pytest.raises(FileNotFoundError, match=r"there is no .*nowhere"):
-        CelebA(tmp_path / "nowhere", (32, 16), NONE)
+        celeba(tmp_path / "nowhere", (32, 16), NONE)
     with pytest.raises(ValueError, match="n_train=7: there are 6 train"):
-        CelebA(archive, (32, 16), {**NONE, "train": 7})
+        celeba(archive, (32, 16), {**NONE, "train": 7})
     (archive.with_suffix("") / "000001.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"000001.jpg of .* is damaged"):
-        CelebA(archive.with_suffix(""), (32, 16), NONE).pixels("train", 0)
+        celeba(archive.with_suffix(""), (32, 16), NONE).pixels("train", 0)
     archive.write_bytes(b"PK no zip")
     with pytest.raises(ValueError, match="no whole zip"):
-        CelebA(archive, (32, 16), NONE)
+        celeba(archive, (32, 16), NONE)
     (tmp_path / "list_eval_partition.txt").unlink()
     with pytest.raises(FileNotFoundError, match="is not beside"):
-        CelebA(archive, (32, 16), NONE)
+        celeba(archive, (32, 16), NONE)
 
 
 @pytest.mark.parametrize(

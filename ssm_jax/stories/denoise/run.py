@@ -28,6 +28,7 @@ from ssm_jax.stories.denoise.task import Denoiser, Q, stripes
 from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
+from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.runs import open_checkpoint
 from ssm_jax.training.workdir import Workdir
 
@@ -56,9 +57,10 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
         one["bias"], one["verdict"] = shares[0] / shares[1], judge(*shares, low / high)
         if knobs == REFERENCE:
             one["verdict"] = "reference"
-    _draw([run for run in runs if run.seed == cfg.seed and run.cell in STORY], found, job.folder)
-    title = "Energy of the stripes that passes, test images"
-    return publish(runs, found, COLUMNS, title, "images.png", "gains.png")
+    shown = [run for run in runs if run.seed == cfg.seed and run.cell in STORY]
+    _draw([(run, job.build(run.config(cfg))) for run in shown], found, job.folder)
+    title, figures = "Energy of the stripes that passes, test images", ("images.png", "gains.png")
+    return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, *figures)
 
 
 def judge(low: float, high: float, reference: float) -> str:
@@ -135,9 +137,13 @@ class Shown:
     end_F: np.ndarray  # and after it
 
 
-def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def _draw(
+    runs: Sequence[tuple[FinishedRun, Experiment]],
+    found: Sequence[Mapping[str, Any]],
+    folder: Path,
+) -> None:
     """images.png and gains.png, of runs of one seed."""
-    dataset = runs[0].experiment.dataset
+    dataset = runs[0][1].dataset
     assert isinstance(dataset, DenoiseDataset)
     length = dataset.padded_length
     batch = dataset.gather("test", np.array([PICTURE]))
@@ -158,10 +164,10 @@ def _draw(runs: Sequence[FinishedRun], found: Sequence[Mapping[str, Any]], folde
     omega_F = np.geomspace(1e-3, np.pi, 1500)
     by_knobs = {(one["alpha"], one["beta"]): one for one in found}
     shown = []
-    for run in runs:
+    for run, experiment in runs:
         one = by_knobs[run.cell["model.alpha"], run.cell["model.beta.init"]]
-        best = open_checkpoint(run.experiment, Workdir(run.path).checkpoints, "best").state
-        start, model = map(run.experiment.model, (run.experiment.fresh_state(), best))
+        best = open_checkpoint(experiment, Workdir(run.path).checkpoints, "best").state
+        start, model = experiment.model(experiment.fresh_state()), experiment.model(best)
         shown.append(
             Shown(
                 name=f"alpha = {one['alpha']:.3g}, beta = {one['beta']:g}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax.plots import BEFORE, save
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
+from ssm_jax.stories.runs import by_setting, publish, train, with_spread
 from ssm_jax.stories.waves import PAIRS, sweep
 from ssm_jax.stories.waves.task import WAVES
 from ssm_jax.sweep import by_cell
@@ -28,10 +28,7 @@ def waves_figure(
 ) -> Figure:
     """Mean absolute error of each wave's amplitude against the training step.
 
-    Args:
-      steps_E: steps of the evaluations.
-      errors: by setting, in the order of the panels, and by wave: (seeds, E).
-      title: of the figure.
+    `errors` are (seeds, E), by setting, in the order of the panels, and by wave.
     """
     figure = Figure(figsize=(3.1 * len(errors), 3.9), layout="constrained")
     figure.suptitle(title)
@@ -67,14 +64,6 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
     if runs is None:
         return EXIT_STOPPED
     title = "Wave regression: what each setting of the knobs learns"
-    save(job.folder / "errors.png", waves_figure, *histories(runs), title)
-    names = {pair: name for name, pair in PAIRS.items()}
-    found = [{"setting": names[s["alpha"], s["beta"]], **s} for s in by_setting(runs)]
-    return publish(runs, found, COLUMNS, "Mean |error| of the amplitude, test", "errors.png")
-
-
-def histories(runs: Sequence[FinishedRun]) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
-    """Steps of the evaluations, and the validation errors (seeds, E) by setting and wave."""
     errors = {}
     for (name, (alpha, beta)), same in zip(PAIRS.items(), by_cell(runs), strict=True):
         logs = [read_metrics(Workdir(run.path).metrics, "val") for run in same]
@@ -82,4 +71,9 @@ def histories(runs: Sequence[FinishedRun]) -> tuple[np.ndarray, dict[str, dict[s
             f"{wave:,}": np.array([[row[f"error_{wave}"] for row in log] for log in logs])
             for wave in WAVES
         }
-    return np.array([row["step"] for row in logs[0]]), errors
+    steps_E = np.array([row["step"] for row in logs[0]])
+    save(job.folder / "errors.png", waves_figure, steps_E, errors, title)
+    names = {pair: name for name, pair in PAIRS.items()}
+    found = [{"setting": names[s["alpha"], s["beta"]], **s} for s in by_setting(runs)]
+    title = "Mean |error| of the amplitude, test"
+    return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, "errors.png")
