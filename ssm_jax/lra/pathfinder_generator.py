@@ -92,44 +92,38 @@ class Sketch(NamedTuple):
     attempts: int  # at the two contours
 
 
-class _Words:
-    """The random numbers of one shard; rounding 32 bits to n outcomes biases them by n / 2**32."""
-
-    def __init__(self, seed: int, shard: int) -> None:
-        self._bits = philox(seed, shard, _FAMILY)
-        self.refill()
-
-    def refill(self) -> None:
-        """Take fresh words; the unread ones are lost."""
-        raw = self._bits.random_raw(_BLOCK).astype("<u8")
-        self.words, self.next = raw.view("<u4").astype(np.int64), 0
-
-    def below(self, n: int) -> int:
-        if self.next == len(self.words):
-            self.refill()
-        self.next += 1
-        return _below(self.words, self.next - 1, n)
-
-
 def sketches(
     spec: Spec, shard: int, draw: Callable[..., tuple[int, int, int]] | None = None
 ) -> Iterator[Sketch]:
     """The images of a shard; `draw` is draw_image or its compiled form, by default the faster."""
-    draw = draw or compiled()
-    drawing, words = _DRAWINGS[spec.size], _Words(spec.seed, shard)
+    draw, drawing = draw or compiled(), _DRAWINGS[spec.size]
+    bits = philox(spec.seed, shard, _FAMILY)
+    words, i = np.empty(0, np.int64), 0  # random words of 32 bits, and the first unread one
+
+    def refill() -> None:
+        nonlocal words, i
+        words, i = bits.random_raw(_BLOCK).astype("<u8").view("<u4").astype(np.int64), 0
+
+    def below(n: int) -> int:  # rounding 32 bits to n outcomes biases them by n / 2**32
+        nonlocal i
+        if i == len(words):
+            refill()
+        i += 1
+        return _below(words, i - 1, n)
+
     for _ in range(spec.rows(shard)):
-        label = words.below(2)
-        margin = drawing.margins[words.below(len(drawing.margins))]
+        label = below(2)
+        margin = drawing.margins[below(len(drawing.margins))]
         stamps = strokes(drawing, margin, spec.upstream)
         contours = np.zeros((2, drawing.contour_length, 3), np.int64)
         distractors = np.zeros((drawing.n_distractors, drawing.distractor_length, 3), np.int64)
         attempts, placed = 0, -1
         while placed < 0:
-            words.next, more, placed = draw(words.words, words.next, stamps, contours, distractors)
+            i, more, placed = draw(words, i, stamps, contours, distractors)
             attempts += more
             if placed < 0:
-                words.refill()
-        origin = words.below(2)
+                refill()  # the unread words are lost
+        origin = below(2)
         terminal = origin if label else 1 - origin
         ends = contours[origin, 0, :2].tolist(), contours[terminal, -1, :2].tolist()
         pixels = render(drawing, stamps, contours, distractors[:placed], ends)
@@ -265,7 +259,6 @@ def _begin(s: Strokes, y: int, x: int, o: int, pivot: Array, stroke: Array) -> b
 
 def _begin_two(words: Array, i: int, s: Strokes, pivots: Array, path: Array) -> tuple[int, bool]:
     """The first strokes of both contours; the second one may be anywhere in the image."""
-    found = False
     for _ in range(_TRIES):
         o = _below(words, i, DEGREES)
         top, bottom, left, right = s.tails[o, 0], s.tails[o, 1], s.tails[o, 2], s.tails[o, 3]
@@ -274,10 +267,9 @@ def _begin_two(words: Array, i: int, s: Strokes, pivots: Array, path: Array) -> 
         place = _below(words, i + 1, (bottom - top) * (right - left))
         i += 2
         y, x = top + place // (right - left), left + place % (right - left)
-        found = _begin(s, y, x, o, pivots[0], path[0, 0])
-        if found:
+        if _begin(s, y, x, o, pivots[0], path[0, 0]):
             break
-    if not found:
+    else:
         return i, False
     for _ in range(_TRIES):
         o, around = _below(words, i, DEGREES), _below(words, i + 1, DEGREES)

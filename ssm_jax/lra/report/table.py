@@ -7,7 +7,6 @@ import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Published
@@ -16,30 +15,18 @@ from ssm_jax.lra.report.results import Result
 OFFICIAL = "official"
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """The runs of one arm on one task that are repetitions of each other, by seed."""
 
     finished: tuple[Result, ...]
     diverged: tuple[Result, ...]  # no part of the mean
     footnotes: tuple[int, ...]  # numbers in Table.footnotes, from 1
+    mean: float | None  # test accuracy, 0..1
+    half_width: float | None  # of its 95 % interval
 
     @property
     def runs(self) -> tuple[Result, ...]:
         return (*self.finished, *self.diverged)
-
-    @property
-    def accuracies(self) -> list[float]:
-        """Test accuracies by seed, 0..1."""
-        return [run.accuracy for run in self.finished if run.accuracy is not None]
-
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.accuracies) if self.finished else None
-
-    @property
-    def half_width(self) -> float | None:
-        return half_width(self.accuracies)
 
 
 def half_width(values: list[float]) -> float | None:
@@ -51,8 +38,7 @@ def half_width(values: list[float]) -> float | None:
     return float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / len(values) ** 0.5
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One arm on the tasks."""
 
     label: str  # the arm, what the commands changed, what tells two setups of one cell apart
@@ -76,8 +62,7 @@ class Row:
         return sum(len(cell.diverged) for cell in self.cells.values())
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """All that a report says."""
 
     rows: tuple[Row, ...]  # comparable ones first
@@ -182,7 +167,9 @@ def _cell(runs: list[Result], footnotes: dict[str, int]) -> Cell:
     finished, diverged = (
         tuple(run for run in _by_seed(runs) if run.status == s) for s in ("finished", "diverged")
     )
-    return Cell(finished, diverged, numbers)
+    values = [run.accuracy for run in finished if run.accuracy is not None]
+    mean = statistics.fmean(values) if values else None
+    return Cell(finished, diverged, numbers, mean, half_width(values))
 
 
 def percent(value: float) -> str:
@@ -303,28 +290,22 @@ def _our_row(row: Row) -> tuple[Line, ...]:
 
 
 def _shown(cell: Cell) -> Line:
-    spans = [Span("-") if cell.mean is None else Span(percent(cell.mean), "strong")]
-    n, k = len(cell.finished), len(cell.diverged)
-    if cell.half_width is not None:
-        spans.append(Span(f" ± {percent(cell.half_width)}"))
-    if n:
-        spans.append(Span(f"n = {n}", "small"))
-    if cell.footnotes:
-        word = "note" if len(cell.footnotes) == 1 else "notes"
-        spans.append(Span(f"{word} {', '.join(map(str, cell.footnotes))}", "small"))
-    if k:
-        spans.append(Span(f"{k} of {n + k} diverged", "bad"))
-    return tuple(spans)
+    n, k, notes = len(cell.finished), len(cell.diverged), ", ".join(map(str, cell.footnotes))
+    spans = (
+        Span("-") if cell.mean is None else Span(percent(cell.mean), "strong"),
+        cell.half_width is not None and Span(f" ± {percent(cell.half_width)}"),
+        n and Span(f"n = {n}", "small"),
+        notes and Span(f"note{'s' * (len(cell.footnotes) > 1)} {notes}", "small"),
+        k and Span(f"{k} of {n + k} diverged", "bad"),
+    )
+    return tuple(span for span in spans if span)
 
 
 def _published_row(row: Published) -> tuple[Line, ...]:
-    scores = []
-    for key in COLUMNS:
-        value = row.scores.get(key)
-        if value is None:
-            scores.append("x" if key in row.scores else "-")
-        else:
-            scores.append(f"{value.mean}" + (f" ({value.std})" if value.std is not None else ""))
+    scores = ["x" if key in row.scores else "-" for key in COLUMNS]
+    for i, value in enumerate(map(row.scores.get, COLUMNS)):
+        if value is not None:
+            scores[i] = f"{value.mean}" + (f" ({value.std})" if value.std is not None else "")
     return tuple(map(_words, (row.model, *scores, str(row.average), row.source)))
 
 
@@ -343,15 +324,14 @@ def _named(run: Result, rest: str) -> Line:
 
 def _run(run: Result) -> Line:
     """All that is needed to make a run again."""
-    known = [outcome(run)]
-    if run.majority_rate is not None:
-        known.append(f"majority class {percent(run.majority_rate)} %")
-    if run.steps is not None and run.status == "finished":
-        known.append(f"{run.steps:,} steps")
-    if run.parameters is not None:
-        known.append(f"{run.parameters:,} parameters")
-    known += [run.device] if run.device else []
-    known += [f"config {run.config_digest}"] if run.config_digest else []
-    known.append(f"commit {run.commit or 'unknown'}")
+    known = (
+        outcome(run),
+        "" if run.majority_rate is None else f"majority class {percent(run.majority_rate)} %",
+        "" if run.steps is None or run.status != "finished" else f"{run.steps:,} steps",
+        "" if run.parameters is None else f"{run.parameters:,} parameters",
+        run.device,
+        run.config_digest and f"config {run.config_digest}",
+        f"commit {run.commit or 'unknown'}",
+    )
     command = (Span(". "), Span(shlex.join(run.command), "code")) if run.command else ()
-    return (*_named(run, ", ".join(known)), *command)
+    return (*_named(run, ", ".join(filter(None, known))), *command)
