@@ -7,7 +7,7 @@ gain, without D, as far as sequences of L steps tell it:
 
 The taper t is 1 up to L / 2 and then falls to 0 as a squared cosine: cut off sharply, a slow mode
 would ripple at all frequencies. A channel of S5 answers to H inputs: it has the root of the sum of
-the squared answers (`spectra.response_magnitude`), estimated without bias by its answers to
+the squared answers (`spectra.response_magnitude`), estimated without bias from its answers to
 `INPUTS` fixed random vectors of signs.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,24 +71,18 @@ def taper(length: int) -> np.ndarray:
     return (np.cos(np.pi / 2 * past) ** 2).astype(np.float32)
 
 
-class BandSpectra(NamedTuple):
-    """Of each direction, channel and band: V in the unit of K, the integral of |K|^2 over w."""
+def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> dict[str, np.ndarray]:
+    """The "variation" V and the "energy" of each direction, channel and band, (C, H, BANDS).
 
-    variation_CHK: np.ndarray
-    energy_CHK: np.ndarray
-
-
-def spectra_per_band(layer: LayerView, length: int, n_fft: int) -> BandSpectra:
-    """Variation and energy per band of `band_edges`, for sequences of L steps, in float32.
-
-    V is the sum of |K(w') - K(w)| over neighbouring nodes, 4 L panels up to Nyquist, corrected by
-    the sum over every second node (Richardson): an error of fourth order in the distance. The
-    energy is a sum over the same nodes: exact over all bands together, where there is no filter.
-    n_fft counts the samples of the circle on which the filter lives (`Experiment.filter_period`).
+    V, in the unit of K, is the sum of |K(w') - K(w)| over neighbouring nodes, 4 L panels up to
+    Nyquist, corrected by the sum over every second node (Richardson): an error of fourth order in
+    the distance. The energy is the integral of |K|^2 over w as a sum over the same nodes: exact
+    over all bands together, where there is no filter. In float32, for sequences of L steps; n_fft
+    counts the samples of the circle on which the filter lives (`Experiment.filter_period`).
     """
     per_radian = frequency_per_radian(n_fft, layer.beta_unit)
     found = _spectra_per_band(replace(layer, name=""), length, per_radian)  # one program for all
-    return BandSpectra(*map(np.asarray, found))
+    return dict(zip(("variation", "energy"), map(np.asarray, found), strict=True))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -116,24 +109,15 @@ def _spectra_per_band(layer: LayerView, length: int, per_radian: float) -> tuple
     return per_band(path, OVERSAMPLING // 2), per_band(panel, OVERSAMPLING)
 
 
-class Drift(NamedTuple):
-    """How far each pole is from where it was, (R, N) as `LayerView.A_HN`, at least 0.
+def pole_drift(before: LayerView, after: LayerView) -> dict[str, np.ndarray]:
+    """How far each eigenvalue, in S4 of the diagonal part, moved; (R, N) as `LayerView.A_HN`.
 
-    im: |Im a dt - Im a0 dt|, re: |Re a dt - Re a0 dt|, both with the dt of the reference, in rad
-      and nepers per sample: what moving a alone does.
-    in_spacings: |Im a - Im a0| over the distance of Im a0 to that of the nearest other pole of the
-      same channel, in S5 of all channels; nan where there is none, or at no distance.
-    with_dt: |Im a dt - Im a0 dt0|: a change of dt moves all poles of a channel together.
+    "drift_im", |Im a dt - Im a0 dt|, and "drift_re", |Re a dt - Re a0 dt|, both with the dt of
+      before, in rad and nepers per sample: what moving a alone does.
+    "drift_spacings": |Im a - Im a0| over the distance of Im a0 to that of the nearest other pole of
+      the same channel, in S5 of all channels; nan where there is none, or at no distance.
+    "drift_with_dt": |Im a dt - Im a0 dt0|: a change of dt moves all poles of a channel together.
     """
-
-    im: np.ndarray
-    re: np.ndarray
-    in_spacings: np.ndarray
-    with_dt: np.ndarray
-
-
-def pole_drift(before: LayerView, after: LayerView) -> Drift:
-    """Of the eigenvalues of a layer, in S4 of their diagonal part, between two states."""
     pooled = before.B_NH is not None  # S5: one system for all channels
     with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
         dt_H1, new_dt_H1 = (v.dt_H[:, None].astype(np.float64) for v in (before, after))
@@ -145,12 +129,12 @@ def pole_drift(before: LayerView, after: LayerView) -> Drift:
         apart[:, own, own] = np.inf
         spacing = apart.min(axis=2)
         spacing = np.where((spacing > 0) & np.isfinite(spacing), spacing, np.nan)
-        return Drift(
-            im=moved * dt_H1,
-            re=np.abs(new.real - old.real) * dt_H1,
-            in_spacings=moved / (spacing.T if pooled else spacing),
-            with_dt=np.abs(new.imag * new_dt_H1 - old.imag * dt_H1),
-        )
+        return {
+            "drift_im": moved * dt_H1,
+            "drift_re": np.abs(new.real - old.real) * dt_H1,
+            "drift_spacings": moved / (spacing.T if pooled else spacing),
+            "drift_with_dt": np.abs(new.imag * new_dt_H1 - old.imag * dt_H1),
+        }
 
 
 def gradient_per_band(
@@ -166,14 +150,11 @@ def gradient_per_band(
 
     The terms in a band are its part; all parts together are autodiff's gradient, to rounding.
 
-    Args:
-      layer: an S4D or S4.
-      by_taps_2HL: g, forward and reverse (`layers.base.Probe`).
-      n_fft: samples of the circle on which the filter lives: 2L.
-      n_sets: S; channel h has the eigenvalues of set h mod S. None: each channel has its own.
+    by_taps_2HL is g, forward and reverse (`layers.s4d.Probe`). Channel h has the eigenvalues of set
+    h mod S, S = n_sets; None: each channel has its own.
 
     Raises:
-      ValueError: for a layer of another kind, or a circle that is not 2L.
+      ValueError: for an S5, or n_fft, the samples of the circle of the filter, is not 2L.
     """
     length = by_taps_2HL.shape[-1]
     if layer.B_NH is not None or n_fft != 2 * length:

@@ -80,13 +80,14 @@ class LayerPanels:
             else:
                 stack[j].tick_params(labelleft=False)
 
-    def legend(self, *more: Artist, nyquist: bool = True) -> None:
-        """Before, after, what else there is, and Nyquist, once for all panels."""
+    def legend(self, *more: Artist, nyquist: bool = True, **style: Any) -> None:
+        """Before, after (lines, or of another style), what else there is, and Nyquist."""
+        pairs = ((BEFORE, "before training"), (AFTER, "after"))
         handles: list[Artist] = [
-            Line2D([], [], color=BEFORE, lw=1.5, label="before training"),
-            Line2D([], [], color=AFTER, lw=1.5, label="after"),
-            *more,
+            Line2D([], [], color=colour, label=label, **{"lw": 1.5} | style)
+            for colour, label in pairs
         ]
+        handles += more
         if nyquist:
             label = "Nyquist, $\\pi$ rad per sample"
             handles.append(Line2D([], [], color="0.15", ls="--", lw=1, label=label))
@@ -108,18 +109,13 @@ def mark_nyquist(axes: Axes, low: float, high: float) -> None:
     axes.set_xlim(low, high)
 
 
-def plain_log_ticks(axis: Axis) -> None:
-    """Ticks 1, 2, 5, 10 on a logarithmic axis of few decades, as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def log_ticks(axes: Axes) -> None:
-    """Plain ticks where a logarithmic y axis has at most two decades; 6 x 10^0 is hard to read."""
-    low, high = axes.get_ylim()
-    if axes.get_yscale() == "log" and high <= 100 * low:
-        plain_log_ticks(axes.yaxis)
+def log_ticks(axis: Axis) -> None:
+    """Plain ticks 1, 2, 5, 10 where a logarithmic axis has at most two decades, not 6 x 10^0."""
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and high <= 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def step_axis(axes: Axes, ticks: int = 5) -> None:

@@ -24,7 +24,6 @@ from ssm_jax.plots import (
     log_ticks,
     mark_nyquist,
     note,
-    plain_log_ticks,
 )
 
 Layers = Sequence[LayerView]
@@ -106,7 +105,7 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
         slow, fast = plane.get_xlim()
         half = max(10.0, fast / slow) ** 0.5
         plane.set_xlim((slow * fast) ** 0.5 / half, (slow * fast) ** 0.5 * half)
-        plain_log_ticks(plane.xaxis)
+        log_ticks(plane.xaxis)
     grid.share_limits(1, "y")
     grid.label(0, "decay rate $-$Re $a$ (1 / unit of time)", "Im $a$ (rad / unit of time)")
     grid.label(1, "|Im $a$| $dt$ (rad / sample; first bar: all below)", "modes (%)")
@@ -180,21 +179,23 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
         with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
             start, end = (layer.A_HN * dt_H1 for layer in (old, new))
         good = np.isfinite(start) & np.isfinite(end) & (start.real < 0) & (end.real < 0)
-        start, end, moved = start[good], end[good], drift.im[good]
+        start, end, moved = start[good], end[good], drift["drift_im"][good]
         axes.set_title(_name(new), fontsize=10)
         axes.set_xscale("log")
         if not start.size:
             note(axes, NOT_FINITE)
             continue
         some = np.unique(np.linspace(0, start.size - 1, min(start.size, DOTS_UP_TO)).astype(int))
-        for poles, colour, size in ((start, BEFORE, 5), (end, AFTER, 2.5)):
+        sizes = (5, 2.5) if start.size <= LINES_UP_TO else (2.5, 1.5)
+        for poles, colour, size in zip((start, end), (BEFORE, AFTER), sizes, strict=True):
             x, y = -poles[some].real, np.abs(poles[some].imag)
             axes.plot(x, y, "o", color=colour, ms=size, mew=0, alpha=0.6)
         for i in np.argsort(-moved, kind="stable")[:ARROWS]:
             tip, tail = (-end[i].real, abs(end[i].imag)), (-start[i].real, abs(start[i].imag))
             way = {"arrowstyle": "->", "color": "black", "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
             axes.annotate("", xy=tip, xytext=tail, arrowprops=way)
-        apart = drift.in_spacings[np.isfinite(drift.in_spacings)]
+        apart = drift["drift_spacings"]
+        apart = apart[np.isfinite(apart)]
         lines = [f"|$\\Delta$ Im $a$| dt: median {np.median(moved):.2g}, max {moved.max():.2g} rad"]
         if apart.size:
             lines += [f"in spacings: median {np.median(apart):.2g}, max {apart.max():.2g}"]
@@ -202,11 +203,10 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
     grid.share_limits(0, "xy")
     for (axes,) in grid.panels:
         axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the numbers
-        plain_log_ticks(axes.xaxis)
-        axes.tick_params(axis="x", labelsize=7, rotation=45)
+        log_ticks(axes.xaxis)
     grid.label(0, "$-$Re $a\\;dt$ (nepers / sample)", "|Im $a$| $dt$ (rad / sample)")
     arrow = Line2D([], [], color="black", marker=">", lw=0.8, ms=4, label=f"{ARROWS} farthest")
-    grid.legend(arrow, nyquist=False)
+    grid.legend(arrow, nyquist=False, marker="o", ms=4, ls="")
     return grid.figure
 
 
@@ -252,7 +252,7 @@ def spectrum_figure(
     power.set_title(f"energy (grey lines): {below} rad / sample", fontsize=9)
     power.set(yscale="log", ylabel="power per rad / sample")
     power.set_ylim(power_F[power_F > 0].min() / 2, power_F.max() * 3)
-    log_ticks(power)
+    log_ticks(power.yaxis)
     edges = np.geomspace(low, high, 61)
     for (alpha, word), colour in zip(alphas.items(), (BEFORE, AFTER, EVALUATION), strict=False):
         share_E = 100 * mode_density(y_N, alpha, dt, edges)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssm_jax.analysis.bands import band_edges
 from ssm_jax.analysis.spectra import LayerView
 from ssm_jax.plots import AFTER, BEFORE, EVALUATION, empty_figure, log_ticks, note, save, step_axis
 from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
@@ -33,21 +32,19 @@ def draw_run(
     after: Sequence[LayerView],
     length: int,
     title: str,
+    edges_E: np.ndarray,
     metric: str = "accuracy",
     step: int | None = None,
-    edges_E: np.ndarray | None = None,
 ) -> list[Path]:
     """Draw curves, response, eigenvalues, and beta, variation and poles if there is any change.
 
-    Returns the paths of the files. A figure of an earlier call that is not drawn now is removed.
+    Returns the paths of the files; what is not drawn is removed if it is there from before.
 
     Args:
-      rows: as `read_metrics` gives them.
+      rows, edges_E: as in `variation_figure`.
       before, after: the same layers at the start and after training.
-      length: L of the sequences.
-      title: the run's name.
+      length: L of the sequences; title: the run's name.
       metric: what the curves show next to the loss; step: that of `after`, which they mark.
-      edges_E: of the bands of the diagnostics; None: those of this length.
 
     Raises:
       ValueError: if before and after are not the same layers.
@@ -58,7 +55,6 @@ def draw_run(
             f"draw_run: before and after must be the same layers, got {names[0]} and {names[1]}."
         )
     title = title.replace("$", r"\$")  # a name is no formula
-    edges_E = band_edges(length) if edges_E is None else edges_E
     layers = (before, after, length, title)
     figures: dict[str, tuple[Any, ...]] = {
         "curves": (curves_figure, rows, title, metric, step),
@@ -133,7 +129,7 @@ def curves_figure(
         # A first loss at 30 times the last would press the rest into the foot of the panel.
         if name != "accuracy" and shown.size and 0 < 10 * shown.min() < shown.max():
             axes.set_yscale("log")
-            log_ticks(axes)
+            log_ticks(axes.yaxis)
         axes.set_ylabel(loss if name == "loss" else LABELS.get(name, name))
     if rates:
         axes = panels[2]
@@ -211,7 +207,7 @@ def variation_figure(rows: Rows, edges_E: np.ndarray, title: str) -> Figure:
             axes.set_ylim(0, 1)
         elif any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
             axes.set_yscale("log", nonpositive="mask")
-            log_ticks(axes)
+            log_ticks(axes.yaxis)
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
         axes.legend(frameon=False, fontsize=8, ncols=2, **below)
     return figure

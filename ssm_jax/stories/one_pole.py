@@ -25,7 +25,7 @@ from jax import Array
 from matplotlib.figure import Figure
 
 from ssm_jax.kernels.response import pole_sensitivity
-from ssm_jax.plots import BEFORE, plain_log_ticks
+from ssm_jax.plots import BEFORE, log_ticks
 
 GAUSS = 32  # nodes of Gauss and Legendre in a band
 EPS = 1e-3  # what a target differs by
@@ -192,5 +192,5 @@ def one_pole_figure(results: Mapping[str, Any]) -> Figure:
         axes.set(xscale="log", yscale="log")
         axes.grid(color="0.92")
         axes.legend(frameon=False, fontsize=8)
-    plain_log_ticks(right.xaxis)
+    log_ticks(right.xaxis)
     return figure

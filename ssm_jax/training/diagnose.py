@@ -66,14 +66,9 @@ class Diagnostics:
             self._before = layers_of(experiment.model(experiment.fresh_state())) if fresh else after
         parts = self._gradients(state, after) if gradient else {}
         for old, new in zip(self._before, after, strict=True):
-            spectra, drift = spectra_per_band(new, length, n_fft), pole_drift(old, new)
             each = {
-                "variation": spectra.variation_CHK,
-                "energy": spectra.energy_CHK,
-                "drift_im": drift.im,
-                "drift_re": drift.re,
-                "drift_spacings": drift.in_spacings,
-                "drift_with_dt": drift.with_dt,
+                **spectra_per_band(new, length, n_fft),
+                **pole_drift(old, new),
                 "beta": new.beta_H,
                 "aliased": np.float64(share_aliased(new)),
             }

@@ -15,6 +15,7 @@ from ssm_jax.plots.run import SMOOTH_FROM, curves_figure, draw_run, running_mean
 from tests.analysis.small_model import before_and_after
 
 LENGTH = 64
+OPTIONS = {"length": LENGTH, "title": "run", "edges_E": band_edges(LENGTH)}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -60,7 +61,7 @@ def test_a_run_is_drawn_into_its_files_and_nothing_else(tmp_path, layers):
         f"{name}.png"
         for name in ("curves", "response", "eigenvalues", "beta", "variation", "poles")
     ]
-    options = {"before": before, "after": after, "length": LENGTH, "title": "run"}
+    options = {"before": before, "after": after, **OPTIONS}
     for _ in range(2):  # the second time over the first
         paths = draw_run(folder, rows=[*metric_rows(10), *diagnostics_rows()], **options)
         assert paths == [folder / name for name in names]
@@ -75,9 +76,7 @@ def test_what_did_not_change_is_not_drawn(tmp_path):
     """A fixed beta, poles that stand still, a run without diagnostics; nor is an older figure."""
     before, _ = before_and_after(learn_beta=False)
     (tmp_path / "beta.png").touch()
-    paths = draw_run(
-        tmp_path, rows=metric_rows(10), before=before, after=before, length=LENGTH, title="run"
-    )
+    paths = draw_run(tmp_path, rows=metric_rows(10), before=before, after=before, **OPTIONS)
     assert [path.stem for path in paths] == ["curves", "response", "eigenvalues"]
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
@@ -105,7 +104,7 @@ def test_every_layer_can_be_drawn(layer, options):
 
 def test_the_bytes_depend_on_the_numbers_only(tmp_path, layers):
     before, after = layers
-    options = {"before": before[:1], "after": after[:1], "length": LENGTH, "title": "run"}
+    options = {"before": before[:1], "after": after[:1], **OPTIONS}
     first = [p.read_bytes() for p in draw_run(tmp_path / "a", rows=metric_rows(9), **options)]
     # A matplotlibrc of one's own is no number.
     with matplotlib.rc_context({"font.size": 30, "text.usetex": True, "axes.grid": True}):
@@ -116,7 +115,7 @@ def test_the_bytes_depend_on_the_numbers_only(tmp_path, layers):
 def test_before_and_after_must_be_the_same_layers(tmp_path, layers):
     before, after = layers
     with pytest.raises(ValueError, match="the same layers"):
-        draw_run(tmp_path, rows=[], before=before, after=after[:1], length=LENGTH, title="run")
+        draw_run(tmp_path, rows=[], before=before, after=after[:1], **OPTIONS)
 
 
 @pytest.mark.parametrize("figure", [response_figure, eigenvalues_figure, beta_figure])
@@ -300,7 +299,8 @@ def test_a_diverged_layer_does_not_stop_the_drawing(tmp_path, field):
         replace(view, **{field: np.full_like(getattr(view, field), bad)})
         for view, bad in zip(after, (1e30, np.inf, np.nan), strict=True)
     ]
-    draw_run(tmp_path, rows=[], before=before, after=diverged, length=LENGTH, title="$_{$")
+    options = OPTIONS | {"title": "$_{$"}
+    draw_run(tmp_path, rows=[], before=before, after=diverged, **options)
     assert "no finite values" in texts(response_figure(before, diverged, LENGTH, "run").axes[2])
 
 
@@ -368,10 +368,10 @@ def test_legends_stand_below_their_panels():
 
 def test_poles_have_arrows_and_the_numbers_of_their_drift(layers):
     axes = poles_figure(*layers, "run").axes[0]
-    drift = pole_drift(layers[0][0], layers[1][0])
+    moved = pole_drift(layers[0][0], layers[1][0])["drift_im"]
     arrows = [text for text in axes.texts if getattr(text, "arrow_patch", None) is not None]
-    assert len(arrows) == min(24, drift.im.size)
-    h, n = np.unravel_index(drift.im.argmax(), drift.im.shape)
+    assert len(arrows) == min(24, moved.size)
+    h, n = np.unravel_index(moved.argmax(), moved.shape)
     a, dt = layers[1][0].A_HN[h, n], layers[0][0].dt_H[h]
     assert arrows[0].xy == pytest.approx((-a.real * dt, abs(a.imag) * dt))
-    assert f"max {drift.im.max():.2g} rad" in texts(axes)
+    assert f"max {moved.max():.2g} rad" in texts(axes)
