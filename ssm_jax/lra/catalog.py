@@ -38,12 +38,16 @@ class Entry:
     # n_train, n_val and n_test are among them, a config chooses so many of the examples there are.
     unread: Mapping[str, tuple[str, ...]]
     section: str = ""  # of `cfg.data`, which holds the task's own options; "": it has none
-    reads: tuple[str, ...] = ("official",)  # sources that read files of the user
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Where examples can come from, the usual one first."""
         return tuple(self.unread)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Sources that read files of the user."""
+        return tuple(s for s in self.unread if s not in ("generated", "sample", "stand_in"))
 
 
 def _pathfinder(about: str, recipe: Callable[..., Recipe], size: int) -> Entry:
@@ -73,7 +77,6 @@ CATALOG: Mapping[str, Entry] = {
             "stand_in": ("val_fraction",),
         },
         "text",
-        reads=("official", "tfds"),
     ),
     "retrieval": Entry(
         "citation between two papers (AAN), 2 classes, two texts of up to 4,000 characters",
@@ -95,7 +98,6 @@ CATALOG: Mapping[str, Entry] = {
             "stand_in": ("n_held_out",),
         },
         "image",
-        reads=("official", "fashion_mnist", "tfds"),
     ),
     "pathfinder": _pathfinder(
         "whether two ends are on one contour, 2 classes, 1,024 pixels", pathfinder, 32

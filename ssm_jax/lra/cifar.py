@@ -106,8 +106,17 @@ def find(path: Path) -> Release:
 def read(path: Path, official: Official = OFFICIAL) -> Pixels:
     """All images of CIFAR-10 in gray, L = 1024; batches 1 to 5 in order are the training set."""
     found, archive = find(path), None
-    if found.is_archive:
-        archive = _known_archive(found.path, official)
+    if found.is_archive:  # one of the two, whatever its name
+        size = found.path.stat().st_size
+        if size > _LARGEST:
+            raise ValueError(f"{found.path} has {size:,} bytes, too many for {_WANTED}.")
+        sha256, known = sha256_of(found.path), (official.binary, official.python)
+        archive = next((archive for archive in known if archive.sha256 == sha256), None)
+        if archive is None:
+            names = " nor ".join(f"{archive.name} (sha256 {archive.sha256})" for archive in known)
+            raise ValueError(
+                f"{found.path} has sha256 {sha256}, that is neither {names}; get one of them."
+            )
     binary = archive == official.binary if archive else found.stamp.startswith("files.bin")
     suffix = ".bin" if binary else ""
     # A record of the Python version is the longer one, by its file name and small change.
@@ -156,20 +165,6 @@ def read_tfds(path: Path, official: Official = OFFICIAL) -> Pixels:
     other = "" if sizes == (5 * official.rows, official.rows) else UNOFFICIAL
     detail = f"CIFAR-10 as TensorFlow Datasets has it, version {path.name}{other}"
     return Pixels(*train, *test, detail)
-
-
-def _known_archive(path: Path, official: Official) -> RemoteFile:
-    """The official archive that a file is, whatever its name."""
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for {_WANTED}.")
-    sha256, binary, python = sha256_of(path), official.binary, official.python
-    for archive in (binary, python):
-        if sha256 == archive.sha256:
-            return archive
-    raise ValueError(
-        f"{path} has sha256 {sha256}, that is neither {binary.name} (sha256 {binary.sha256}) nor "
-        f"{python.name} (sha256 {python.sha256}); get one of them."
-    )
 
 
 def _files(found: Release, suffix: str, most: int) -> Iterator[tuple[str, bytes]]:

@@ -73,10 +73,7 @@ OFFICIAL: Mapping[str, IdxFile] = {
 
 
 def read(
-    folder: Path = DEBIAN_FOLDER,
-    *,
-    pad_to: int = _SIDE,
-    official: Mapping[str, IdxFile] = OFFICIAL,
+    folder: Path = DEBIAN_FOLDER, *, pad_to: int = _SIDE, official: Mapping[str, IdxFile] = OFFICIAL
 ) -> Pixels:
     """All images of Fashion-MNIST, from the folder of the four files, each as it is or as .gz.
 

@@ -95,20 +95,16 @@ def read_release(
         )
     listed, sha256 = _listed([file for _, file in sorted(metadata.items())])
     present = [name for name in listed if name in images and images[name][1]]
-    notes: dict[str, Any] = {
-        "empty": sum(name in images and not images[name][1] for name in listed),
-        "missing": sum(name not in images for name in listed),
-        "unlisted": sum(name not in listed for name in images),
-        "sha256": sha256,
-    }
+    missing, unlisted = listed.keys() - images.keys(), images.keys() - listed.keys()
+    notes: dict[str, Any] = {"empty": len(listed) - len(missing) - len(present)}
+    notes |= {"missing": len(missing), "unlisted": len(unlisted), "sha256": sha256}
     if len(present) != expected and not allow_mismatch:
         raise ValueError(
             f"{release.path} has {len(present):,} images of pathfinder{size}/{LEVEL}, the official "
             f"release has {expected:,} ({notes['empty']} are empty, {notes['missing']} missing); "
             "get it again, or allow the mismatch, which makes another split."
         )
-    counts = [f"{notes[k]:,} {k}" for k in ("empty", "missing", "unlisted") if notes[k]]
-    if counts:
+    if counts := [f"{notes[k]:,} {k}" for k in ("empty", "missing", "unlisted") if notes[k]]:
         print(f"{shown(release.path)}: skipped {' and '.join(counts)} images", file=sys.stderr)
 
     def decode(name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ over the defaults of that program. Coordinates are (y, x) in pixels, angles in r
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import atan2, ceil, cos, floor, pi, sin
 from typing import NamedTuple
 
@@ -90,15 +90,11 @@ def dilate(image: np.ndarray, radius: int) -> np.ndarray:
     return out
 
 
-def _shift(angle: float, distance: float) -> tuple[float, float]:
-    """A displacement. Added to a position it is rounded up, and only then: with the rounding errors
-    of upstream's coordinates, 14 + 4 * cos(120 degrees) is 12 and 8 + 4 * cos(120 degrees) is 7."""
-    return distance * sin(angle), distance * cos(angle)
-
-
-def _flip(angle: float) -> float:
-    """The opposite direction, from -pi to pi."""
-    return angle + pi if angle < 0 else angle - pi
+def _shifts(angles: Iterable[float], distance: float) -> np.ndarray:
+    """Displacements. Added to a position they are rounded up, and only then: with the rounding
+    errors of upstream's coordinates, 14 + 4 * cos(120 degrees) is 12 and 8 + 4 * cos(120 degrees)
+    is 7."""
+    return np.array([(distance * sin(angle), distance * cos(angle)) for angle in angles])
 
 
 def _halve(image: np.ndarray, size: int) -> np.ndarray:
@@ -114,7 +110,7 @@ def _stamp(drawing: Drawing, margin: int, angle: float) -> tuple[np.ndarray, np.
 
     reach = drawing.stroke_length + ceil(drawing.thickness) + margin
     centre, wide = reach * ANTIALIAS, margin * ANTIALIAS
-    y, x = _shift(angle, drawing.stroke_length * ANTIALIAS)
+    ((y, x),) = _shifts([angle], drawing.stroke_length * ANTIALIAS)
     canvas = Image.new("L", (2 * centre + 1, 2 * centre + 1))
     ends = [(centre, centre), (ceil(centre + x), ceil(centre + y))]
     ImageDraw.Draw(canvas).line(ends, fill=255, width=round(drawing.thickness * ANTIALIAS))
@@ -136,27 +132,26 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
       margin: one of the drawing's.
       upstream: do as upstream; else all taps must be inside the image.
     """
-    length, pad = drawing.stroke_length, drawing.pad
+    length, size, pad = drawing.stroke_length, drawing.size, drawing.pad
     radius = length + margin
-    edge = np.full((drawing.size, drawing.size), 255, np.int16)
-    edge[1:-1, 1:-1] = 0
-    grown_edge = dilate(edge, margin)[margin:-margin, margin:-margin]
     first = [(degree - 180) * pi / 180 for degree in range(DEGREES)]
     around = [k / radius for k in range(ceil(2 * pi * radius))]
     targets = sorted({(floor(radius * sin(a)), floor(radius * cos(a))) for a in around})
     later = [atan2(y, x) for y, x in targets]
     angles = first + later
-    lines, masks = map(
-        np.array,
-        zip(*(_stamp(drawing, margin, a) for a in (*first, *map(_flip, later))), strict=True),
-    )
+    opposite = [a + pi if a < 0 else a - pi for a in angles]  # from -pi to pi
+    stamps = [_stamp(drawing, margin, a) for a in first + opposite[DEGREES:]]
+    lines, masks = map(np.array, zip(*stamps, strict=True))
+    edge = np.full((size, size), 255, np.int16)
+    edge[1:-1, 1:-1] = 0
+    grown_edge = dilate(edge, margin)[margin:-margin, margin:-margin]
     used = [np.argwhere(mask) for mask in masks]
     turns = np.abs(np.subtract.outer(angles, later))
     turns = np.minimum(np.minimum(turns, 2 * pi - turns) * drawing.continuity, pi / 2)
     taps = [np.argwhere(mask == 255) - mask.shape[0] // 2 + 1 for mask in masks[:DEGREES]]
     taps = [t[np.abs(t).max(axis=1) <= radius] for t in taps]
     # All taps of the first contour are in the core of the image.
-    low, high = 2 * drawing.seed_distance, drawing.size - 2 * drawing.seed_distance
+    low, high = 2 * drawing.seed_distance, size - 2 * drawing.seed_distance
     tails = [np.stack([low - t.min(0), high - t.max(0)], axis=1).ravel() for t in taps]
     if upstream:
         corners = ((1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -166,7 +161,7 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
     for row, t in zip(padded, taps, strict=True):
         row[: len(t)] = t
     return Strokes(
-        size=drawing.size,
+        size=size,
         pad=pad,
         margin=margin,
         centre=masks.shape[1] // 2,
@@ -175,12 +170,12 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
         masks=masks.astype(np.int16),
         grown=np.array([dilate(mask, margin) for mask in masks], np.int16),
         boxes=np.array([np.stack([u.min(0), u.max(0) + 1], axis=1).ravel() for u in used]),
-        heads=np.array([_shift(a, length) for a in first]),
-        pivots=np.array([_shift(_flip(a), radius) for a in first]),
-        steps=np.array([_shift(a, length + 2 * margin) for a in angles]),
+        heads=_shifts(first, length),
+        pivots=_shifts(opposite[:DEGREES], radius),
+        steps=_shifts(angles, length + 2 * margin),
         targets=np.array(targets),
         chances=np.rint(CHANCE * np.cos(turns) ** 2).astype(np.int64),
-        second=np.array([_shift(a, drawing.seed_distance) for a in first]),
+        second=_shifts(first, drawing.seed_distance),
         tails=np.array(tails),
         taps=padded,
         n_taps=np.array([len(t) for t in taps]),

@@ -249,11 +249,9 @@ def retrieval(
 
 def _content(options: RetrievalOptions, papers: Papers, detail: str) -> Content:
     """The papers as tokens, in the characters of the training pairs."""
+    weights, longest = papers.occurrences("train"), options.max_length
     vocabulary = Vocabulary.of_characters(
-        papers.documents,
-        min_freq=1,
-        max_length=options.max_length,
-        weights=papers.occurrences("train"),
+        papers.documents, min_freq=1, max_length=longest, weights=weights
     )
     documents = vocabulary.encode_all((text, 0) for text in papers.documents)
     parts = map(np.concatenate, zip(*papers.splits.values(), strict=True))

