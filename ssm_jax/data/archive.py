@@ -19,12 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
 
 from ssm_jax.files import printable
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _HEADERS = 1 << 18  # bytes before a member: its header, long names, attributes of PAX
 _ATTRIBUTES = 100  # of PAX that hold for all members that follow
@@ -164,11 +161,8 @@ class _Stream:
 def tar_members(
     raw: IO[bytes], path: Path, limits: Limits
 ) -> Iterator[tuple[tarfile.TarInfo, Callable[[], IO[bytes] | None] | None]]:
-    """The members of an archive, plain or packed by gzip, bzip2 or xz, one after the other.
-
-    Each comes with what opens it, None if it is no regular file. Whatever is damaged, or larger
-    than its limits, is a ValueError.
-    """
+    """The members of an archive, plain or packed by gzip, bzip2 or xz, and what opens each: None
+    if it is no regular file. What is damaged, or larger than its limits, is a ValueError."""
     with one_line(path):
         stream = _Stream(raw, path.stat().st_size, limits)
         # As `tarfile.open(mode="r|*")`, which reads a header of any size.
@@ -195,15 +189,11 @@ def tar_members(
 
 def decoded(
     data: bytes, kind: str, mode: str, size: tuple[int, int], *, at_most: bool = False
-) -> Image:
-    """The image in a file that is in memory.
+) -> Any:
+    """The PIL image in a "PNG" or "JPEG" that is in memory, in the mode "L" or "RGB".
 
-    Args:
-      data: the file, a "PNG" or "JPEG" by its `kind`.
-      mode: what its pixels become, "L" or "RGB".
-      size: (W, H) that it must have, or has at most; nothing of another size is decoded.
-
-    If it is none, or of another size, the text of the ValueError continues after the file's name.
+    If it is none, or has another size than (W, H), or more, nothing is decoded, and the text of the
+    ValueError continues after the file's name.
     """
     # Imported here: training has no use for it. Not `Image.open`, which warns of large images on
     # standard error and continues.

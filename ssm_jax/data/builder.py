@@ -93,10 +93,7 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 def write(path: Path, content: Content, manifest: Mapping[str, Any]) -> None:
     """Write a data set anew, and refuse, by a ValueError, if it gives back something else.
 
-    Args:
-      path: .../ssm_jax_TASK/NAME/1.0.0, whose caller holds a lock on it.
-      content: the examples.
-      manifest: entries of the store's manifest, "sha256" among them.
+    The caller holds a lock on `path`; `manifest` has the entries of the store's, with "sha256".
     """
 
     def remove() -> None:
@@ -180,10 +177,8 @@ def rows_of(path: Path, split: str, raw: Iterable[str] = ()) -> Iterator[dict[st
 
 
 def open_split(path: Path, split: str, raw: Iterable[str] = ()) -> Any:
-    """The examples, by number, of a split of any data set in the format array_record.
-
-    `path` has the version; features in `raw`, such as images, are left as they are stored.
-    """
+    """The examples, by number, of a split of any data set in the format array_record; features in
+    `raw`, such as images, are left as they are stored."""
     builder = tfds.builder_from_directory(str(path), file_format="array_record")
     decoders = {name: tfds.decode.SkipDecoding() for name in raw}
     return builder.as_data_source(split=split, decoders=decoders or None)

@@ -14,6 +14,8 @@ import numpy as np
 from ssm_jax.data.examples import SPLITS, Content, Images, Pairs, spread
 from ssm_jax.data.store import Store
 
+Arrays = dict[str, np.ndarray]  # a batch, by name
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -28,12 +30,9 @@ class Provenance:
 
 
 class Dataset(abc.ABC):
-    """Examples in splits, of one length if a subclass does not say otherwise.
+    """Examples of a task in splits, of one length if a subclass does not say otherwise.
 
-    Args:
-      name: of the task.
-      padded_length: L of a batch, unless it is asked for shorter.
-      provenance: where the examples come from.
+    `padded_length` is L of a batch, unless it is asked for shorter.
     """
 
     splits: tuple[str, ...] = SPLITS
@@ -52,9 +51,7 @@ class Dataset(abc.ABC):
         """Examples in a split."""
 
     @abc.abstractmethod
-    def gather(
-        self, split: str, indices: np.ndarray, length: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
         """Arrays whose first axis is the batch, "inputs" among them.
 
         Args:
@@ -115,16 +112,14 @@ class LabelledDataset(Dataset):
         no padding;
       "targets": int32 (B,).
 
+    Of `vocab_size`, ids of a token, and `d_input`, features of a real step, the other is None;
+    `paired`: an example is two sequences. Values that cannot be, and sequences that are longer than
+    `padded_length`, are a ValueError with their split and number.
+
     Args:
-      name, padded_length, provenance: see `Dataset`.
-      content: the examples, whose values are checked; a ValueError also for a sequence that is
-        longer than `padded_length`, with its split and number.
+      name, content, padded_length, provenance: see `Dataset`, and `Content`.
       mean, std: of pixels, in units of full white.
       unchanged: raises ValueError if the files of the examples have changed.
-
-    Attributes:
-      vocab_size, d_input: ids of a token, or features of a real step; the other one is None.
-      paired: an example is two sequences.
     """
 
     def __init__(
@@ -200,9 +195,7 @@ class LabelledDataset(Dataset):
     def steps_of(self, batch: Mapping[str, Any]) -> int:
         return batch["inputs"].shape[1 if self.d_input else -1]
 
-    def gather(
-        self, split: str, indices: np.ndarray, length: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
         numbers = self.numbers(split)[self.check(split, indices)]
         batch = self._examples.batch(numbers, self.padded_length if length is None else length)
         if self.d_input:

@@ -43,15 +43,11 @@ class RemoteFile:
 def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
     """The path of a file in a folder, downloaded unless it is there.
 
-    An interrupted download leaves NAME.part, from which the next call resumes. A file that is
-    there under its own name is never changed. `patience` are the seconds for all of: resolving
-    names, connecting, and the servers' first answers.
-
-    Raises:
-      FileNotFoundError: if no URL can be reached; the line says what to put where.
-      ConnectionError: if the connection broke within the file.
-      ValueError: if the file there, or what was downloaded, is not the file that was asked for.
-      BlockingIOError: if another process is downloading it.
+    An interrupted download (ConnectionError) leaves NAME.part, from which the next call resumes. A
+    file that is there under its own name is never changed: if it is another one, as if what was
+    downloaded is, a ValueError says so. `patience` are the seconds for all of: resolving names,
+    connecting, and the servers' first answers; if no URL answers, a FileNotFoundError says what to
+    put where.
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
 

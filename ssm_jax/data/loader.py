@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from ssm_jax.data.dataset import Dataset
+from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.draws import philox
-
-Batch = dict[str, np.ndarray]
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -52,11 +50,7 @@ class Order:
     share a batch, as far as they fill batches; what each bucket has left over makes mixed batches,
     from short to long. A batch stands where the first of its examples stands in the permutation.
 
-    Args:
-      lengths_n: steps of each example.
-      batch_size: B; a ValueError if the examples do not fill one batch.
-      seed: 0 .. 2**64 - 1; a ValueError for any other.
-      padded_lengths: from `bucket_lengths`.
+    `lengths_n` are the steps of each example, `padded_lengths` those of `bucket_lengths`.
     """
 
     def __init__(
@@ -94,20 +88,20 @@ class Order:
         return order.reshape(-1, B)
 
 
-def _prefetched(length: int, make: Callable[[int], Batch]) -> Iterator[Batch]:
+def _prefetched(length: int, make: Callable[[int], Arrays]) -> Iterator[Arrays]:
     """Batches made by one thread, at most four ahead (Grain's default would hold 500 of them)."""
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(grain.MapDataset.range(length).map(make).to_iter_dataset(options))
 
 
-def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -> Iterator[Batch]:
+def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -> Iterator[Arrays]:
     """The endless training batches from number `start_step` on; see `Dataset.gather`.
 
     A ValueError if the data were written to after they were opened: no batch is made of them.
     """
     order.batch(start_step)  # refuse here, not in Grain's thread
 
-    def make(index: int) -> Batch:
+    def make(index: int) -> Arrays:
         batch = dataset.gather(split, *order.batch(start_step + index))
         dataset.check_unchanged()
         return batch
@@ -117,7 +111,7 @@ def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -
 
 def eval_batches(
     dataset: Dataset, split: str, batch_size: int, padded_lengths: tuple[int, ...]
-) -> Iterator[Batch]:
+) -> Iterator[Arrays]:
     """Every example of a split once: in order, or with more buckets than one from short to long.
 
     The last batch is filled up with copies of the last example. The extra key "mask", float32 (B,),
@@ -130,7 +124,7 @@ def eval_batches(
     bucket_n = np.searchsorted(padded_lengths, dataset.lengths(split))
     order_n = np.argsort(bucket_n, kind="stable")
 
-    def make(index: int) -> Batch:
+    def make(index: int) -> Arrays:
         positions = np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.int64)
         indices_B = order_n[np.minimum(positions, n - 1)]
         batch = dataset.gather(split, indices_B, padded_lengths[bucket_n[indices_B].max()])

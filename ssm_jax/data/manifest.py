@@ -90,9 +90,7 @@ _RIGHT: Mapping[str, Callable[[Any], bool]] = {
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a store, whose entries have the right types.
 
-    Raises:
-      FileNotFoundError: if there is no store.
-      DamagedError: if the manifest is damaged or of another format.
+    A FileNotFoundError if there is none, a DamagedError if it is damaged or of another format.
     """
     path = folder / MANIFEST
     if not path.is_file():

@@ -44,9 +44,8 @@ def default_data_dir() -> Path:
 
 def cpu_count() -> int:
     """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -105,37 +104,24 @@ def command(task: str, source: str, paths: DataPaths, options: Any) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The way to make the data set of a task, or to find it again.
+    """The way to make the data set of a task, or to find it again."""
 
-    Attributes:
-      task: a key of ssm_jax.lra.catalog.CATALOG.
-      source: a value of data.source that the task has.
-      parameters: all that the examples depend on besides the files read; JSON values.
-      stamp: tells the files read from others; None: not known, any that were read before will do.
-      make: the examples; it gets the path of a folder to work in, which it makes if it needs one
-        and which a later try finds again. Without a stamp it only says which files are missing.
-      at_once: a training run may make them without being asked.
-      command: makes them.
-      check: refuses a single example (features by name, target) that cannot be; may be None.
-      download: the stamp of what `make` downloads where no stamp is known; None: it cannot.
-    """
-
-    task: str
-    source: str
-    parameters: Mapping[str, Any]
-    stamp: str | None
+    task: str  # a key of ssm_jax.lra.catalog.CATALOG
+    source: str  # a value of data.source that the task has
+    parameters: Mapping[str, Any]  # all that the examples depend on besides the files read; JSON
+    stamp: str | None  # tells the files read from others; None: any that were read before will do
+    # The examples, given the path of a folder to work in, which it makes if it needs one and which
+    # a later try finds again. Without a stamp it only says which files are missing.
     make: Callable[[Path], Content]
-    at_once: bool
-    command: str
+    at_once: bool  # a training run may make them without being asked
+    command: str  # makes them
+    # Refuses a single example (features by name, target) that cannot be
     check: Callable[[Mapping[str, np.ndarray], int], None] | None = None
-    download: str | None = None
+    download: str | None = None  # stamp of what `make` downloads where none is known
 
     def folder(self, data_dir: Path) -> Path:
-        """The folder of the store, whether it is there or not.
-
-        Where the recipe does not say which files were read, it is the one of these parameters; of
-        several that hold the same arrays the first by name. Different ones are a ValueError.
-        """
+        """The folder of the store, whether it is there or not; without a stamp the one with these
+        parameters: of several the first, if they hold the same arrays."""
         above, stamp = data_dir / self.task, self.stamp
         if stamp is None:
             found = {f: m["sha256"] for f, m in self._known(data_dir) if self._is_of(m)}
@@ -236,9 +222,7 @@ def _of_tfds(path: Path) -> dict[str, Any]:
 def find(recipe: Recipe, data_dir: Path) -> Path:
     """The folder of the prepared data set; made first if it is of those that are made at once.
 
-    Raises:
-      FileNotFoundError: if it is not there; its line gives the command that makes it.
-      BlockingIOError: if another process is preparing the same data.
+    If it is not there, the line of the FileNotFoundError gives the command that makes it.
     """
     folder = recipe.folder(data_dir)
     _refuse_other(data_dir, folder)

@@ -42,15 +42,11 @@ class Release:
 
 
 def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
-    """Find a data set at a path the user gave: the folder nearest to it that has the name.
+    """Find a data set at a path the user gave: an archive, or the nearest folder of this name, at
+    most four levels below.
 
-    Args:
-      path: the archive (.tar.gz or .tar), the folder, or one at most four levels above it.
-      folder: name of the folder, `listops-1000`.
-      files: names below the folder that must be there if it is unpacked; their sizes are the stamp.
-        Without names the stamp counts all files below the folder, some 3 us each.
-
-    A FileNotFoundError if it, or one of the files, is not there.
+    `files` are names below the folder that must be there if it is unpacked; their sizes are the
+    stamp. Without names the stamp counts all files below the folder, some 3 us each.
     """
     if path.is_file():
         return Release(path, True, f"archive {path.stat().st_size}")
@@ -79,14 +75,10 @@ def stamp_of(folder: Path, files: Iterable[str], what: str) -> str:
 
 
 def find_tfds(name: str, config: str, folders: Iterable[Path]) -> Release | None:
-    """The newest version of a prepared TensorFlow Datasets data set; None: there is none.
+    """The newest version of the data set `tfds.builder(f"{name}/{config}")`; None: there is none.
 
-    Args:
-      name, config: as in `tfds.builder(f"{name}/{config}")`; config may be empty.
-      folders: where to look, one after the other: TFDS data folders, or the data set's own.
-
-    If it is not in the format array_record, which is read without TensorFlow, the line of the
-    ValueError says how to prepare it so.
+    `folders` are those of TFDS, or the data set's own. A ValueError says how to prepare it in the
+    format array_record, which is read without TensorFlow, if it is in another.
     """
     for folder in folders:
         found = {}
@@ -122,10 +114,8 @@ def not_there(path: Path, remedy: str) -> FileNotFoundError:
 
 
 def nearest(path: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
-    """The folder that fits, of a folder and those at most DEPTH levels below it; links count.
-
-    A ValueError if the first level that has any has two, and they are not links to one.
-    """
+    """The folder that fits, of a folder and those at most DEPTH levels below it; links count, and
+    two at one level that are not links to one are a ValueError."""
     level = [path.absolute()]  # "." has no name
     seen: set[Path] = set()  # a circle of links is followed once
     for depth in range(DEPTH + 1):
@@ -154,8 +144,7 @@ def files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntr
     """Files in the order of their names, each with its path from `name` on.
 
     Links are followed, but not into a folder that they are in: that would be a circle. A link to
-    nothing comes as if it were a file. A ValueError for more than 1,000 links to folders, which may
-    be a maze, or 50 folders in each other.
+    nothing comes as if it were a file. A ValueError for a maze of links, or too deep a folder.
     """
     links = itertools.count(1)
 
@@ -208,10 +197,9 @@ def members(
       What `wanted` returned; where the file is, for messages; and the open file, to be read before
       the next is asked for. A folder's files come sorted by name, an archive's as they lie.
 
-    Raises:
-      ValueError: for a wanted link or device in an archive, two files called the same, a damaged
-        archive, and what is larger than its limits; where it is damaged also while a file is read.
-      FileNotFoundError: for a wanted link in a folder that leads nowhere.
+    A ValueError for a wanted link or device in an archive, two files called the same, and what is
+    damaged, also while a file is read, or beyond the limits; a FileNotFoundError for a wanted link
+    in a folder that leads nowhere.
     """
     read = _from_archive if release.is_archive else _from_folder
     seen: set[K] = set()
@@ -297,10 +285,7 @@ class _Reading(io.RawIOBase):
 def tables(
     release: Release, folder: str, names: Mapping[str, str], title: str, limits: Limits
 ) -> Files[str]:
-    """As `members`, the files with these names in a folder, each called by its key (a split).
-
-    A FileNotFoundError at the end if an archive lacks one.
-    """
+    """As `members`, the files with these names in a folder, each called by its key (a split)."""
     splits = {f"{folder}/{name}": split for split, name in names.items()}
     missing = dict(names)
 

@@ -79,10 +79,7 @@ class MappedFile:
         return hashlib.file_digest(self._file, "sha256").hexdigest()
 
     def array(self) -> np.ndarray:
-        """A plain view of the map: indexing a np.memmap costs 1 us more each time.
-
-        A ValueError for a header that is damaged, or says another size than the file has.
-        """
+        """A plain view of the map: indexing a np.memmap costs 1 us more each time."""
         self._file.seek(0)
         name = self.path.name
         try:
@@ -169,16 +166,9 @@ def fingerprint(content: Content) -> str:
 class Store:
     """A store that is open, its arrays memory-mapped and all files checked.
 
-    Links to the folder or to files are followed, and what they lead to is checked. Errors as
-    `read_manifest`, and a DamagedError if a file is missing, is not what the manifest says, or does
-    not fit.
-
-    Args:
-      folder: of the store.
-      known: the arrays were compared with their sha256 just now.
-
-    Attributes:
-      manifest, examples, splits: what it holds.
+    Links are followed, and what they lead to is checked. Errors as `read_manifest`, and a
+    DamagedError for a file that is missing, is not what the manifest says, or does not fit. `known`
+    says that the arrays were compared with their sha256 just now.
     """
 
     def __init__(self, folder: Path, *, known: bool = False) -> None:
@@ -262,10 +252,7 @@ class Store:
 
 
 def verify_store(folder: Path) -> Store:
-    """Check every byte of a store against its manifest, and the manifest against the arrays.
-
-    The errors are those of `Store`, and one for a file that does not belong there.
-    """
+    """Check every byte of a store, and that no file is there that does not belong; see `Store`."""
     files = read_manifest(folder)["files"]
     for name, entry in files.items():
         path = folder / name

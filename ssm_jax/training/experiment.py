@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.check import check
-from ssm_jax.data.dataset import Dataset
-from ssm_jax.data.loader import Batch, Order, bucket_lengths, eval_batches, train_batches
+from ssm_jax.data.dataset import Arrays, Dataset
+from ssm_jax.data.loader import Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.sharding import DATA_AXIS
 from ssm_jax.progress import Progress, say
@@ -138,11 +138,11 @@ class Experiment:
         with jax.set_mesh(self.mesh):
             return step.lower(*shapes).compile()
 
-    def train_batches(self, start: int) -> Iterator[Batch]:
+    def train_batches(self, start: int) -> Iterator[Arrays]:
         """The endless training batches from number `start` on."""
         return train_batches(self.dataset, "train", self.order, start)
 
-    def eval_batches(self, split: str) -> Iterator[Batch]:
+    def eval_batches(self, split: str) -> Iterator[Arrays]:
         """Every example of a split once."""
         return eval_batches(self.dataset, split, self.eval_batch_size, self.padded_lengths)
 

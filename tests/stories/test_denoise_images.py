@@ -143,7 +143,6 @@ def test_missing_and_damaged_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "files", "words"),
     [
-        ({"source": "generated"}, None, "not known to denoise"),
         ({"padded_length": 127}, None, r"height \* width = 128"),
         ({}, "a.zip", "only read with data.source=official"),
         ({"source": "official"}, None, "CelebA cannot be downloaded"),

@@ -20,12 +20,11 @@ import numpy as np
 from PIL import Image
 
 from ssm_jax.data.archive import GET_AGAIN, Limits, TooLargeError, counted, decoded, shown
-from ssm_jax.data.dataset import Dataset, Provenance
+from ssm_jax.data.dataset import Arrays, Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.prepare import DataPaths, found_in_tfds
 from ssm_jax.data.release import Release, files_below, not_there
-from ssm_jax.stories.denoise import DENOISE
 
 FOLDER = Path(__file__).parent / "photos"  # LICENSES.md there names authors and licences
 PHOTOGRAPHS: Mapping[str, tuple[str, ...]] = {  # none is in two splits
@@ -60,9 +59,7 @@ class Images:
 
 def photographs(size: tuple[int, int], counts: Mapping[str, int], seed: int) -> Images:
     """Crops of `size` (H, W), each a function of the seed, the split and its number, in memory.
-
-    `counts` of each split are those of COUNTS where they are 0.
-    """
+    COUNTS of them where `counts` are 0."""
     pixels: dict[str, np.ndarray] = {}
     digest = hashlib.sha256()
     for stream, (split, names) in enumerate(PHOTOGRAPHS.items()):
@@ -85,15 +82,11 @@ def photographs(size: tuple[int, int], counts: Mapping[str, int], seed: int) -> 
 
 
 def celeba(path: Path, size: tuple[int, int], counts: Mapping[str, int]) -> Images:
-    """Images of CelebA: the middle square, resized as torchvision does it.
+    """Images of CelebA: the middle square, resized to (H, W) as torchvision does it.
 
-    Args:
-      path: img_align_celeba.zip, or the folder unpacked from it; next to it, or in it, is
-        list_eval_partition.txt or, where that is not there, .csv.
-      size: (H, W) to which an image is stretched.
-      counts: images of each split that are used, evenly spread; 0: all.
-
-    A FileNotFoundError or ValueError for files that are missing or do not fit each other.
+    `path` is img_align_celeba.zip, or the folder unpacked from it; next to it, or in it, is
+    list_eval_partition.txt or, where that is not there, .csv. Of each split so many images are
+    used, evenly spread; 0: all.
     """
     partition, names_of = _partition_of(path)
     archive = None if path.is_dir() else _open_zip(path)
@@ -182,10 +175,7 @@ def _square(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def _partition_of(path: Path) -> tuple[Path, dict[str, list[str]]]:
-    """The file that divides the images, and those of each split, in order.
-
-    Its lines are "000001.jpg 0", in CSV with a comma.
-    """
+    """The file of lines "000001.jpg 0", in CSV with a comma, and the images of each split."""
     if not (path.is_file() or path.is_dir()):
         if path.exists() or path.is_symlink():
             raise not_there(path, f"give {ARCHIVE} or its folder with --from.")
@@ -234,10 +224,8 @@ def _images_in(path: Path, archive: zipfile.ZipFile | None) -> Iterator[tuple[st
             # The memory that other methods take has no bound.
             known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             if member.flag_bits & 1 or not known:
-                raise ValueError(
-                    f"{shown(member.filename)} of {shown(path)} is encrypted, or packed by a "
-                    f"method of its own; {GET_AGAIN}"
-                )
+                fault = f"is encrypted, or packed by a method of its own; {GET_AGAIN}"
+                raise ValueError(f"{shown(member.filename)} of {shown(path)} {fault}")
             yield member.filename, member.file_size
 
 
@@ -258,11 +246,10 @@ class _Index(io.FileIO):
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(_Index(path))
-    except TooLargeError as error:
-        raise ValueError(f"{shown(path)} {error}; {GET_AGAIN}") from None
     except DAMAGE as error:
-        text = f"{shown(path)} is no whole zip archive ({shown(error)})"
-        raise ValueError(f"{text}; {GET_AGAIN}") from None
+        large, text = isinstance(error, TooLargeError), shown(error)
+        fault = text if large else f"is no whole zip archive ({text})"
+        raise ValueError(f"{shown(path)} {fault}; {GET_AGAIN}") from None
 
 
 class DenoiseDataset(Dataset):
@@ -288,9 +275,7 @@ class DenoiseDataset(Dataset):
     def size(self, split: str) -> int:
         return len(self.of_split(self._noise, split))
 
-    def gather(
-        self, split: str, indices: np.ndarray, length: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
         indices = self.check(split, indices)
         pixels = np.array([self._images.pixels(split, i) for i in indices.tolist()])
         pixels_BL3 = pixels.reshape(len(indices), self.padded_length, 3).astype(np.float32)
@@ -299,19 +284,9 @@ class DenoiseDataset(Dataset):
 
 
 def open_denoise(options: Mapping[str, Any], paths: DataPaths) -> DenoiseDataset:
-    """The images that `cfg.data` asks for; files are CelebA's.
-
-    Raises:
-      ValueError: for another source, or a padded_length that is not height * width.
-      FileNotFoundError: for source "official" without files.
-    """
+    """The images that a checked `cfg.data` asks for; files are CelebA's."""
     own, source, seed = options["denoise"], options["source"], options["seed"]
     size = own["height"], own["width"]
-    if source not in DENOISE.sources:
-        raise ValueError(
-            f"data.source={source!r} is not known to denoise; "
-            f"choose one of {', '.join(DENOISE.sources)}."
-        )
     if options["padded_length"] != size[0] * size[1]:
         raise ValueError(
             f"data.padded_length={options['padded_length']} must be the pixels of an image, "

@@ -66,9 +66,7 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
 def judge(low: float, high: float, reference: float) -> str:
     """What a model does to the bias of the reference, alpha = 1 and beta = 0.
 
-    The bias is the share of the energy of low stripes that passes over that of high ones:
-    "reversed" below 1; else "weakened" or "strengthened" if it differs by more than FACTOR; else
-    "unchanged".
+    The bias is the share of the energy of low stripes that passes over that of high ones.
     """
     bias = low / high
     if bias < 1:
@@ -101,19 +99,12 @@ def response_of(model: Denoiser, omega_F: np.ndarray, length: int) -> np.ndarray
     K is the spectrum of the kernel's first `length` taps, as the convolution has it, and the
     filter's gain is that of a transform of twice the length. The bias b answers to no frequency.
     """
-    layer = model.ssm
-    (view,) = layers_of(model)
+    layer, (view,) = model.ssm, layers_of(model)
     omega_HF = jnp.broadcast_to(jnp.asarray(omega_F, jnp.float32), (len(view.dt_H), len(omega_F)))
-    static = ("discretization", "length")
-    transfer_function = jax.jit(discrete_transfer_function, static_argnames=static)
-    K_HF = transfer_function(
-        layer.eigenvalues(),
-        layer.readout()[0],
-        layer.step_sizes(),
-        omega_HF,
-        discretization=layer.discretization,
-        length=length,
-    )
+    K_HF = jax.jit(discrete_transfer_function, static_argnums=(4, 5))(
+        layer.eigenvalues(), layer.readout()[0], layer.step_sizes(), omega_HF,
+        layer.discretization, length,
+    )  # fmt: skip
     filtered_HF = np.asarray(K_HF) * filter_gain(view, omega_F, 2 * length)
     return np.einsum("hf,hg->fgh", filtered_HF, np.asarray(model.mix.kernel[...]))
 
@@ -168,7 +159,7 @@ def _draw(
         one = by_knobs[run.cell["model.alpha"], run.cell["model.beta.init"]]
         best = open_checkpoint(experiment, Workdir(run.path).checkpoints, "best").state
         start, model = experiment.model(experiment.fresh_state()), experiment.model(best)
-        shown.append(
+        shown += [
             Shown(
                 name=f"alpha = {one['alpha']:.3g}, beta = {one['beta']:g}",
                 word=one["verdict"],
@@ -177,7 +168,7 @@ def _draw(
                 start_F=gain_of(start, omega_F, length),
                 end_F=gain_of(model, omega_F, length),
             )
-        )
+        ]
     pictures = {name: picture(x) for name, x in inputs.items()}
     save(folder / "images.png", images_figure, picture(batch["inputs"]), pictures, shown)
     save(folder / "gains.png", gains_figure, omega_F, {"low": Q / dataset.width, "high": Q}, shown)

@@ -67,26 +67,15 @@ class Denoiser(nnx.Module):
         dt_min, dt_max: units of time per sample.
         rngs: with a "params" stream.
         """
-        numbers = {"alpha": alpha, "beta": beta, "dt_min": dt_min, "dt_max": dt_max}
-        check("Denoiser", width=width, d_state=d_state, learn_beta=learn_beta, **numbers)
+        numbers: dict[str, Any] = {"d_state": d_state, "beta": beta, "learn_beta": learn_beta}
+        numbers |= {"dt_min": dt_min, "dt_max": dt_max}
+        check("Denoiser", width=width, alpha=alpha, **numbers)
         self.width = width
         n = np.arange(d_state)
         start_N = np.where(n == 0, -np.exp(-5.0), -3.0) + 1j * np.pi * n
         A_SN = initial_modes(start_N, d_state, alpha=alpha).A_SN
-        self.ssm = S4D(
-            CHANNELS,
-            d_state=d_state,
-            init=A_SN,
-            beta=beta,
-            learn_beta=learn_beta,
-            beta_unit=beta_unit,
-            dt_min=dt_min,
-            dt_max=dt_max,
-            dt_transform="exp",
-            bidirectional=False,
-            skip=False,
-            rngs=rngs,
-        )
+        numbers |= {"beta_unit": beta_unit, "dt_transform": "exp"}
+        self.ssm = S4D(CHANNELS, init=A_SN, **numbers, bidirectional=False, skip=False, rngs=rngs)
         scale_SN = (A_SN.imag / 1000).astype(np.float32)
         self.ssm.C_ri[...] = self.ssm.C_ri[...] * scale_SN[None, :, :, None]
         self.mix = linear(CHANNELS, CHANNELS, rngs)

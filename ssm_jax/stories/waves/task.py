@@ -21,7 +21,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.data.dataset import Dataset, Provenance
+from ssm_jax.data.dataset import Arrays, Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import SPLITS, spread
 from ssm_jax.data.prepare import DataPaths
@@ -71,9 +71,7 @@ class WaveDataset(Dataset):
     def size(self, split: str) -> int:
         return len(self.of_split(self._amplitudes, split))
 
-    def gather(
-        self, split: str, indices: np.ndarray, length: int | None = None
-    ) -> dict[str, np.ndarray]:
+    def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
         return {"inputs": self._amplitudes[split][self.check(split, indices)]}
 
     def steps_of(self, batch: Mapping[str, Any]) -> int:
@@ -126,9 +124,9 @@ class WaveRegressor(nnx.Module):
         legacy_unsymmetric: the gain that the official program has in effect, see `circular_gain`.
         rngs: with a "params" stream.
         """
-        knobs = {"alpha": alpha, "beta": beta, "learn_beta": learn_beta}
-        sizes = {"length": length, "d_model": d_model, "d_state": d_state}
-        check("WaveRegressor", **sizes, **knobs, legacy_unsymmetric=legacy_unsymmetric)
+        own = {"length": length, "alpha": alpha, "legacy_unsymmetric": legacy_unsymmetric}
+        shared: dict[str, Any] = {"d_state": d_state, "beta": beta, "learn_beta": learn_beta}
+        check("WaveRegressor", d_model=d_model, **own, **shared)
         given = np.asarray(waves).tolist()
         listed = given if isinstance(given, list) else [0]
         if not listed or not all(SIZE.holds(w) and 2 * w < length for w in listed):
@@ -141,20 +139,9 @@ class WaveRegressor(nnx.Module):
         self.encoder = linear(1, d_model, rngs)
         dt = 2 * math.pi / length
         start_N = -0.5 + 1j * np.pi * (1.3 + np.arange(d_state))
-        self.ssm = S4D(
-            d_model,
-            d_state=d_state,
-            n_ssm=d_model,
-            init=initial_modes(start_N, d_state, n_sets=d_model, alpha=alpha).A_SN,
-            beta=beta,
-            learn_beta=learn_beta,
-            beta_unit="hz_1e4",
-            dt_min=dt,
-            dt_max=dt,
-            dt_transform="exp",
-            bidirectional=False,
-            rngs=rngs,
-        )
+        A_HN = initial_modes(start_N, d_state, n_sets=d_model, alpha=alpha).A_SN
+        shared |= {"beta_unit": "hz_1e4", "dt_min": dt, "dt_max": dt, "dt_transform": "exp"}
+        self.ssm = S4D(d_model, n_ssm=d_model, init=A_HN, **shared, bidirectional=False, rngs=rngs)
         self.decoder = linear(d_model, len(self.waves), rngs)
 
     def responses(self) -> Array:
