@@ -48,12 +48,12 @@ def celeba(path):
 
 
 def fashion(path):
-    from ssm_jax.lra.image import read
+    from ssm_jax.lra.image import read_fashion
 
-    read(path)
+    read_fashion(path)
 
 
 def cifar_batch(path):
-    from ssm_jax.lra.cifar import read_batch
+    from ssm_jax.lra.image import read_batch
 
     read_batch(path.read_bytes(), 20)

@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 
-from ssm_jax.lra import cifar
+from ssm_jax.lra import image as cifar
 
 ROWS = 20
 NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
@@ -77,7 +77,7 @@ def unpack(folder, files):
 def official(files=PYTHON, **archives):
     """As the real one, but small: some fake files and archives are the official ones."""
     md5 = {name: hashlib.md5(files.get(name, b"")).hexdigest() for name in NAMES}
-    small = cifar.Official(rows=ROWS, md5=md5)
+    small = cifar.OfficialCifar(rows=ROWS, md5=md5)
     for version, path in archives.items():
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         remote = dataclasses.replace(getattr(small, version), sha256=sha256)

@@ -5,12 +5,12 @@ import struct
 
 import numpy as np
 
-from ssm_jax.lra.image import OFFICIAL, IdxFile
+from ssm_jax.lra.image import FASHION, IdxFile
 
 rng = np.random.default_rng(0)
 ARRAYS = {
     name: rng.integers(0, 10, size=(count, *file.shape[1:]), dtype=np.uint8)
-    for (name, file), count in zip(OFFICIAL.items(), (7, 7, 3, 3), strict=True)
+    for (name, file), count in zip(FASHION.items(), (7, 7, 3, 3), strict=True)
 }
 
 

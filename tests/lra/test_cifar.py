@@ -22,8 +22,8 @@ from fake_cifar import (
 )
 from PIL import Image
 
-from ssm_jax.lra import cifar
-from ssm_jax.lra.cifar import read_batch
+from ssm_jax.lra import image as cifar
+from ssm_jax.lra.image import read_batch
 
 
 def pillow_grey(colours):
@@ -55,7 +55,7 @@ def test_grey_is_that_of_pillow_in_every_bit():
 @pytest.mark.parametrize("inner", ["", "cifar-10-batches", "a/b/c/cifar-10-batches"])
 def test_unpacked_batches_are_found_and_read(tmp_path, form, inner):
     unpack(tmp_path / "root" / inner, FORMS[form] | OTHER)
-    result = cifar.read(tmp_path / "root", official())
+    result = cifar.read_cifar(tmp_path / "root", official())
     check(result)
     sha256 = hashlib.sha256(b"".join(FORMS[form].values())).hexdigest()
     assert result.detail.endswith(f"version, sha256 {sha256}")
@@ -68,23 +68,23 @@ def test_archives_are_read_in_any_order_without_unpacking(tmp_path, form, versio
     path = pack(tmp_path / f"cifar-10-{version}.tar.gz", members)
     small = official(**{version: path})
     for where in (tmp_path, path):
-        result = cifar.read(where, small)
+        result = cifar.read_cifar(where, small)
         check(result)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         assert result.detail == f"official CIFAR-10, {path.name}, sha256 {sha256}"
     assert list(tmp_path.iterdir()) == [path]
     renamed = path.rename(tmp_path / "other.name")
-    check(cifar.read(renamed, small))
+    check(cifar.read_cifar(renamed, small))
 
 
 def test_an_archive_is_preferred_to_batches_and_the_stamp_tells_them_apart(tmp_path):
     unpack(tmp_path / "cifar-10-batches-bin", BINARY)
-    unpacked = cifar.find(tmp_path)
+    unpacked = cifar.find_cifar(tmp_path)
     assert unpacked.path == tmp_path / "cifar-10-batches-bin"
-    assert unpacked == cifar.find(unpacked.path)
+    assert unpacked == cifar.find_cifar(unpacked.path)
     path = pack(tmp_path / "cifar-10-python.tar.gz", PYTHON)
-    assert cifar.find(tmp_path) == cifar.find(path)
-    assert cifar.find(path).stamp != unpacked.stamp
+    assert cifar.find_cifar(tmp_path) == cifar.find_cifar(path)
+    assert cifar.find_cifar(path).stamp != unpacked.stamp
 
 
 @pytest.mark.parametrize("name", ["cifar-10-binary.tar.gz", "any"])
@@ -92,7 +92,7 @@ def test_another_archive_is_refused_with_its_hash_and_both_official_ones(tmp_pat
     path = pack(tmp_path / name, BINARY)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(ValueError, match=rf"has sha256 {sha256}, .*c4a38c50.*6d958be0"):
-        cifar.read(path)
+        cifar.read_cifar(path)
 
 
 def test_an_archive_without_a_batch_and_links_are_refused(tmp_path):
@@ -100,20 +100,20 @@ def test_an_archive_without_a_batch_and_links_are_refused(tmp_path):
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     path = pack(tmp_path / "a.tar.gz", BINARY | {"test_batch.bin": link})
     with pytest.raises(FileNotFoundError, match=r"test_batch.bin is not in the archive"):
-        cifar.read(path, official(binary=path))
+        cifar.read_cifar(path, official(binary=path))
 
 
 def test_missing_paths_and_batches_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone does not exist; give cifar-10-binary"):
-        cifar.read(tmp_path / "gone")
+        cifar.read_cifar(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=r"no CIFAR-10 in .*4 levels below"):
-        cifar.read(tmp_path)
+        cifar.read_cifar(tmp_path)
     unpack(tmp_path / "a/b/c/d/e", BINARY)
     with pytest.raises(FileNotFoundError, match=r"no CIFAR-10 in .*4 levels below"):
-        cifar.read(tmp_path)
+        cifar.read_cifar(tmp_path)
     (tmp_path / "a/b/c/d/e/data_batch_3.bin").unlink()
     with pytest.raises(FileNotFoundError, match=r"data_batch_3.bin is not in .*/e;"):
-        cifar.read(tmp_path / "a")
+        cifar.read_cifar(tmp_path / "a")
 
 
 @pytest.mark.parametrize("change", [-1, 1, 3_073])
@@ -121,7 +121,7 @@ def test_a_binary_batch_of_another_size_is_refused(tmp_path, change):
     data = (BINARY["data_batch_2.bin"] + bytes(3_073))[: ROWS * 3_073 + change]
     unpack(tmp_path / "a", BINARY | {"data_batch_2.bin": data})
     with pytest.raises(ValueError, match=r"data_batch_2.bin is not 20 records of 3,073 bytes"):
-        cifar.read(tmp_path, official())
+        cifar.read_cifar(tmp_path, official())
 
 
 def test_classes_are_counted(tmp_path):
@@ -129,18 +129,18 @@ def test_classes_are_counted(tmp_path):
     data[0] = 10
     unpack(tmp_path / "a", BINARY | {"test_batch.bin": data})
     with pytest.raises(ValueError, match=r"test_batch.bin has an image of class 10"):
-        cifar.read(tmp_path, official())
+        cifar.read_cifar(tmp_path, official())
     data[0] = (CLASSES[5, 0] + 1) % 10
     (tmp_path / "a/test_batch.bin").write_bytes(data)
     with pytest.raises(ValueError, match=r"the classes of the 20 test images have .*of one size"):
-        cifar.read(tmp_path, official())
+        cifar.read_cifar(tmp_path, official())
 
 
 def test_a_changed_batch_of_the_python_version_is_not_even_unpickled(tmp_path):
     evil = pickle.dumps(pytest.fail)
     unpack(tmp_path / "a", PYTHON | {"data_batch_4": evil})
     with pytest.raises(ValueError, match=r"data_batch_4 has md5 .*expected .*; get it again"):
-        cifar.read(tmp_path, official())
+        cifar.read_cifar(tmp_path, official())
 
 
 class Evil:
@@ -193,4 +193,4 @@ def test_the_fake_pickle_is_one_that_numpy_itself_reads():
 def test_the_official_sizes_are_the_default(tmp_path):
     unpack(tmp_path / "a", BINARY)
     with pytest.raises(ValueError, match=r"is not 10,000 records of 3,073 bytes, 30,730,000 in"):
-        cifar.read(tmp_path)
+        cifar.read_cifar(tmp_path)

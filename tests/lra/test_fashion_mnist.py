@@ -7,7 +7,8 @@ import pytest
 from fake_fashion_mnist import ARRAYS, FILES, SMALL, lay
 
 from ssm_jax.lra import image as fashion_mnist
-from ssm_jax.lra.image import DEBIAN_FOLDER, read
+from ssm_jax.lra.image import DEBIAN_FOLDER
+from ssm_jax.lra.image import read_fashion as read
 
 TRAIN = "train-images-idx3-ubyte"
 

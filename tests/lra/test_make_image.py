@@ -12,7 +12,7 @@ from fake_cifar import BINARY, CLASSES, COLOURS, PYTHON, ROWS, official, pack, u
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.draws import torch_randperm
 from ssm_jax.data.prepare import DataPaths, prepare
-from ssm_jax.lra import cifar
+from ssm_jax.lra import image as cifar
 from ssm_jax.lra.catalog import CATALOG, open_data
 from ssm_jax.lra.image import ImageOptions, image
 from tests.data import data_options
@@ -123,7 +123,7 @@ def test_without_a_network_it_ends_within_ten_seconds_in_a_line_with_file_and_fo
 ):
     """A name under .invalid is never resolved."""
     nowhere = dataclasses.replace(cifar.BINARY, urls=("https://cifar.invalid/cifar-10.tar.gz",))
-    recipe = functools.partial(image, official_cifar=cifar.Official(binary=nowhere))
+    recipe = functools.partial(image, official_cifar=cifar.OfficialCifar(binary=nowhere))
     monkeypatch.setitem(CATALOG, "image", dataclasses.replace(CATALOG["image"], recipe=recipe))
     start = time.monotonic()
     code, out, err = run_script("prepare", "image", f"--data_dir={tmp_path}")

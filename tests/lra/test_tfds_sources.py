@@ -11,7 +11,7 @@ from fake_tfds import CIFAR, COLOURS, REVIEWS, Cifar10, ImdbReviews, write
 
 from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.data.store import Store
-from ssm_jax.lra import cifar
+from ssm_jax.lra import image as cifar
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.image import ImageOptions, image
 from ssm_jax.lra.text import TextOptions, text
@@ -54,8 +54,8 @@ def test_images_are_in_the_official_order(tmp_path, prepared):
     assert [n.size for n in store.splits.values()] == [20, 5, 10]
     detail = "CIFAR-10 as TensorFlow Datasets has it, version 3.0.2"
     assert store.manifest["detail"] == f"{detail}; NOT of the official number of examples"
-    small = cifar.Official(rows=5)
-    assert cifar.read_tfds(prepared / "cifar10/3.0.2", small).detail.endswith(
+    small = cifar.OfficialCifar(rows=5)
+    assert cifar.read_cifar_tfds(prepared / "cifar10/3.0.2", small).detail.endswith(
         "NOT of the official number of examples"
     )
 
