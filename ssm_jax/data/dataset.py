@@ -5,9 +5,9 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,16 +17,12 @@ from ssm_jax.data.store import Store
 Arrays = dict[str, np.ndarray]  # a batch, by name
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(NamedTuple):
     """The origin of data: a value of data.source, a line about it, a hash of the arrays."""
 
     source: str
     detail: str
     sha256: str
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
 
 
 class Dataset(abc.ABC):

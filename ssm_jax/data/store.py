@@ -66,6 +66,7 @@ class MappedFile:
         self.path = path
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
+        self.seen = self.identity()
 
     def identity(self) -> tuple[int, ...]:
         """Device, inode, bytes, and the times in ns of the last change of content and of either:
@@ -90,7 +91,7 @@ class MappedFile:
             raise ValueError(f"the header of {name} cannot be read: {error}") from None
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects")
-        start, size = self._file.tell(), self.identity()[2]
+        start, size = self._file.tell(), self.seen[2]
         if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != size:
             raise ValueError(f"{name} says {dtype} {shape}, which are not {size:,} bytes")
         if by_columns:
@@ -180,7 +181,7 @@ class Store:
                 file = self._files[name] = MappedFile(folder / name)
             except ValueError as error:
                 raise damaged(str(error)) from None
-            size, said = file.identity()[2], entry["bytes"]
+            size, said = file.seen[2], entry["bytes"]
             if size != said:
                 raise damaged(f"{file.path} has {size:,} bytes, its manifest says {said:,}")
         kind = KINDS[manifest["kind"]]
@@ -205,7 +206,6 @@ class Store:
         if manifest["sha256"] != sha256_of_all(manifest["files"]) or not is_sealed(manifest):
             raise damaged(f"{folder / MANIFEST} has changed since it was written")
         manifest["detail"] = printable(manifest["detail"])  # once an archive's name, say
-        self._identities = {name: file.identity() for name, file in self._files.items()}
         if not known:
             self._compare_once()
 
@@ -221,31 +221,31 @@ class Store:
         nothing. One that is written to where it lies changes the data at once: this finds it. One
         that is cut short ends the process when what is gone is read (SIGBUS).
         """
-        touched = {n: f for n, f in self._files.items() if f.identity() != self._identities[n]}
-        if touched:  # or only deleted, or another owner's
-            self._identities |= {name: file.identity() for name, file in touched.items()}
-            self._compare(touched)
+        for file in self._files.values():
+            if (now := file.identity()) != file.seen:  # or only deleted, or another owner's
+                file.seen = now
+                self._compare(file)
 
-    def _compare(self, files: Mapping[str, MappedFile]) -> None:
-        for name, file in files.items():
-            same = file.sha256() == self.manifest["files"][name]["sha256"]
-            if not same or file.identity() != self._identities[name]:
+    def _compare(self, *files: MappedFile) -> None:
+        for file in files:
+            same = file.sha256() == self.manifest["files"][file.path.name]["sha256"]
+            if not same or file.identity() != file.seen:
                 raise self._damaged(f"{file.path} {_CHANGED}")
 
     def _compare_once(self) -> None:
         """Compare all files, unless a note says that these very files were compared."""
-        sha256 = {name: entry["sha256"] for name, entry in self.manifest["files"].items()}
-        compared = {name: (*found, sha256[name]) for name, found in self._identities.items()}
+        listed, files = self.manifest["files"], self._files.values()
+        compared = {n: (*file.seen, listed[n]["sha256"]) for n, file in self._files.items()}
         text = json.dumps([_CHECKS, compared]).encode()
         cache = user_cache()
-        if cache is None or sum(i[2] for i in self._identities.values()) < _NOTED:
-            return self._compare(self._files)
+        if cache is None or sum(file.seen[2] for file in files) < _NOTED:
+            return self._compare(*files)
         note = cache / "compared" / hashlib.sha256(text).hexdigest()[:32]
         with contextlib.suppress(OSError), open(note, "rb") as file:
             if file.read(len(text) + 1) == text:
                 return
-        self._compare(self._files)
-        if time.time() - max(i[4] for i in self._identities.values()) / 1e9 >= _RACY:
+        self._compare(*files)
+        if time.time() - max(file.seen[4] for file in files) / 1e9 >= _RACY:
             with contextlib.suppress(OSError):  # a cache that cannot be written is no error
                 note.parent.mkdir(parents=True, exist_ok=True)
                 replace_atomically(note, text)

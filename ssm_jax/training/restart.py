@@ -235,7 +235,7 @@ def _make_record(
 ) -> None:
     """Write the record of a run; `saved` is a step known to be saved, None if none is yet."""
     cfg, dataset = experiment.cfg, experiment.dataset
-    data = {"fingerprint": dataset.fingerprint, **dataset.provenance.as_dict()}
+    data = {"fingerprint": dataset.fingerprint, **dataset.provenance._asdict()}
     record = run_record(cfg, data, argv)
     if sources := sources_of(cfg, workdir.path):
         record["sources"] = sources

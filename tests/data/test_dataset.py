@@ -170,7 +170,7 @@ def test_more_examples_than_there_are_is_an_error_in_one_line(folder):
 
 
 def test_the_fingerprint_changes_with_the_data_and_the_examples_used_alone(folder, data, tmp_path):
-    sha256 = data.provenance.as_dict()["sha256"]
+    sha256 = data.provenance._asdict()["sha256"]
     assert len(sha256) == 64 and data.fingerprint.startswith(sha256[:16])
     for same in ({}, {"train": 0}, {"train": 170, "test": 30}):
         assert open_dataset(folder, 128, counts=same).fingerprint == data.fingerprint

@@ -5,11 +5,10 @@ on alpha, the distance of the frequencies Im a, and on beta. Source: arXiv:2410.
 """
 
 import math
-import re
 
 from ssm_jax import config as config_lib
 from ssm_jax.options import SIZE, Option, Range
-from ssm_jax.stories import setting, smoke
+from ssm_jax.stories import setting, smoke, story_config
 from ssm_jax.tasks import Lazy, Task
 
 _HERE = "ssm_jax.stories.denoise"
@@ -37,27 +36,22 @@ BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(
-        arg, spacing=("raw", "enhance", "middle", "flip"), size=("reduced", "full", "smoke")
-    )
-    cfg = config_lib.default()
-    cfg.task = "denoise"
-    # A name says what the argument says: cells of a sweep have another alpha.
-    cfg.name = ":".join(["denoise"] + [w for w in re.split("[,=]", arg) if w in SPACING])
+    spacings = ("raw", "enhance", "middle", "flip")
+    cfg, spacing, size = story_config("denoise", arg, spacing=spacings)
     cfg.batch_size = 32
     cfg.data.source = "official"
     cfg.data.padded_length = 2_048 * 128
     cfg.model.d_state = 64
-    cfg.model.alpha = SPACING[chosen["spacing"]] / math.pi
+    cfg.model.alpha = SPACING[spacing] / math.pi
     cfg.model.beta.learn, cfg.model.beta.unit = False, "denoise"
     cfg.model.dt_min = cfg.model.dt_max = 1e-4
     cfg.train.epochs = 20.0  # 101,720 steps
     cfg.train.select_metric = "loss"
     config_lib.rates(cfg, A=(0.0, 0.0), dt=(0.0, 0.0), rest=(0.001, 0.0))  # OC-21: A is frozen
     cfg.schedule.total_steps = 21 * 5_086  # the cosine ends at epoch 21
-    if chosen["size"] != "full":
+    if size != "full":
         reduce(cfg)
-    if chosen["size"] == "smoke":
+    if size == "smoke":
         smoke(cfg, 8, 4)
         cfg.data.denoise.height, cfg.data.padded_length = 16, 16 * 128
     return cfg

@@ -3,11 +3,9 @@
 Source: Figure 1 of arXiv:2410.02035 and its tuned version.
 """
 
-import re
-
 from ssm_jax import config as config_lib
 from ssm_jax.options import Option
-from ssm_jax.stories import setting, smoke
+from ssm_jax.stories import setting, smoke, story_config
 from ssm_jax.tasks import Lazy, Task
 
 _HERE = "ssm_jax.stories.waves.task"
@@ -31,15 +29,11 @@ PAIRS = {"baseline": (1.0, 0.0), "low": (0.01, -1.0), "middle": (10.0, 0.5), "hi
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(arg, pair=tuple(PAIRS), size=("reduced", "full", "smoke"))
-    cfg = config_lib.default()
-    cfg.task = "waves"
-    # A name says what the argument says: cells of a sweep have another pair.
-    cfg.name = ":".join(["waves"] + [w for w in re.split("[,=]", arg) if w in PAIRS])
+    cfg, pair, size = story_config("waves", arg, pair=tuple(PAIRS))
     cfg.batch_size = 64
     cfg.data.padded_length = 62_832
     cfg.model.d_model, cfg.model.d_state = 16, 4
-    cfg.model.alpha, cfg.model.beta.init = PAIRS[chosen["pair"]]
+    cfg.model.alpha, cfg.model.beta.init = PAIRS[pair]
     cfg.model.beta.learn = False
     cfg.train.epochs = 100.0
     cfg.train.eval_batch_size = 500
@@ -47,9 +41,9 @@ def get_config(arg=""):
     groups = cfg.optim.groups
     groups.A.match, groups.A_im.match = r"/A_re_raw$", r"/A_im$"
     config_lib.rates(cfg, A=(0.001, 0.0), A_im=(0.1, 0.0), dt=(0.0, 0.0), rest=(0.001, 0.0))
-    if chosen["size"] != "full":
+    if size != "full":
         reduce(cfg)
-    if chosen["size"] == "smoke":
+    if size == "smoke":
         smoke(cfg, 40, 8)
         cfg.data.padded_length, cfg.train.eval_batch_size = 8_200, 0
     return cfg
