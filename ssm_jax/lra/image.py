@@ -58,17 +58,13 @@ class ImageOptions(stand_in.Drawn):
             raise ValueError(f"n_held_out={self.n_held_out} must be from 1 to 49,999.")
 
 
-BINARY = RemoteFile(
-    "cifar-10-binary.tar.gz",
-    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
-    170_052_171,
-    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-)
-PYTHON = RemoteFile(
-    "cifar-10-python.tar.gz",
-    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
-    170_498_071,
-    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+_SITE = "https://www.cs.toronto.edu/~kriz/"
+BINARY, PYTHON = (
+    RemoteFile(f"cifar-10-{kind}.tar.gz", (f"{_SITE}cifar-10-{kind}.tar.gz",), size, sha256)
+    for kind, size, sha256 in (
+        ("binary", 170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+        ("python", 170_498_071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
+    )
 )
 # Of the files of the Python version, as published with torchvision; the test batch last.
 _MD5 = {

@@ -398,7 +398,6 @@ def listops(
     generated = {**dataclasses.asdict(spec), "generator": GENERATOR_VERSION}
     parameters = {} if official else generated
     stamp = release.stamp if release else None if official else ""
-    at_once = not official or release is not None
     usual = command(TASK, source, paths, Spec() if official else spec)
     make = read if official else make_new
-    return Recipe(TASK, source, parameters, stamp, make, at_once, usual, check)
+    return Recipe(TASK, source, parameters, stamp, make, stamp is not None, usual, check)

@@ -63,7 +63,6 @@ class PathfinderOptions:
 
 
 def find_release(path: Path, size: int) -> Release:
-    """Find the images of a size, 32 or 128, at a path the user gave; see `release.find_release`."""
     return releases.find_release(path, f"pathfinder{size}")
 
 
@@ -219,9 +218,8 @@ def _recipe(task: str, options: PathfinderOptions, source: str, paths: DataPaths
         return content(Images(pixels, targets), sizes, detail, notes)
 
     stamp = release.stamp if release else None if official else ""
-    at_once, usual = not official or release is not None, command(task, source, paths, options)
-    make = read if official else generate
-    return Recipe(task, source, parameters, stamp, make, at_once, usual)
+    make, usual = read if official else generate, command(task, source, paths, options)
+    return Recipe(task, source, parameters, stamp, make, stamp is not None, usual)
 
 
 pathfinder = functools.partial(_recipe, "pathfinder")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -221,9 +221,7 @@ def retrieval(
     """The recipe of Retrieval, "official" (the LRA release) or "stand_in" (random documents on two
     topics, for tests of the machinery)."""
     drawn = source == "stand_in"
-    parameters: dict[str, Any] = {"max_length": options.max_length}
-    if drawn:
-        parameters |= options.identity()
+    parameters = {"max_length": options.max_length, **(options.identity() if drawn else {})}
     release = None if drawn or paths.files is None else find_release(paths.files)
 
     def make(_: Path) -> Content:
@@ -243,8 +241,8 @@ def retrieval(
         return _content(options, papers, detail)
 
     stamp = "" if drawn else release.stamp if release else None
-    at_once, usual = drawn or release is not None, command(TASK, source, paths, options)
-    return Recipe(TASK, source, parameters, stamp, make, at_once, usual)
+    usual = command(TASK, source, paths, options)
+    return Recipe(TASK, source, parameters, stamp, make, stamp is not None, usual)
 
 
 def _content(options: RetrievalOptions, papers: Papers, detail: str) -> Content:

@@ -247,8 +247,7 @@ def text(
         return _content(options, rows, detail)
 
     stamp = found.stamp if found else None if source in ("official", "tfds") else ""
-    at_once = source == "stand_in" or found is not None
-    usual = command(TASK, source, paths, options)
+    at_once, usual = stamp is not None and source != "sample", command(TASK, source, paths, options)
     download = f"archive {archive.size}" if source == "official" else None
     return Recipe(TASK, source, parameters, stamp, make, at_once, usual, download=download)
 

@@ -67,13 +67,11 @@ class Vocabulary:
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text, `dtype`, without the end of sequence, for which room is left."""
-        longest = self.max_length - 1
-        if self.unit == "byte":
-            # A character has a byte or more: what is beyond so many characters is cut anyhow.
-            data = text[:longest].encode()[:longest]
-            return self._ids[np.frombuffer(data, np.uint8)]
+        text = text[: self.max_length - 1]
+        if self.unit == "byte":  # a byte is the character of its number
+            text = text.encode().decode("latin-1")[: self.max_length - 1]
         # The last entry of the table is that of all code points beyond the tokens'.
-        return self._ids[np.minimum(_code_points(text[:longest]), self._ids.size - 1)]
+        return self._ids[np.minimum(_code_points(text), self._ids.size - 1)]
 
     def encode_all(self, rows: Iterable[tuple[str, int]]) -> Ragged:
         """The ids of (text, class) rows."""

@@ -193,20 +193,17 @@ def _progress(metrics: Path) -> tuple[int, float | None]:
 
 def _of_summary(path: Path, document: _Document) -> Result:
     document.get("test", dict)  # what has none is no summary, whatever else it lacks
-    found = {
-        "steps": document.get("steps", int, None),
-        "loss": document.get("test.loss", float, None),
-    }
-    if not _named(document)[0]:
-        metric = document.get("selected_by", str, "accuracy").split()[-1]
-        found |= {"metric": metric, "value": document.get(f"test.{metric}", float)}
-        return _result(path, document, "finished", **found)
-    accuracy = document.get("test.accuracy", float)
-    if not 0 <= accuracy <= 1:
-        raise ValueError(
-            f"{shown(document.file)}: a test accuracy of {accuracy} is not between 0 and 1"
-        )
-    return _result(path, document, "finished", accuracy=accuracy, **found)
+    found = {"loss": document.get("test.loss", float, None)}
+    found["steps"] = document.get("steps", int, None)
+    if _named(document)[0]:
+        found["accuracy"] = accuracy = document.get("test.accuracy", float)
+        if not 0 <= accuracy <= 1:
+            where = shown(document.file)
+            raise ValueError(f"{where}: a test accuracy of {accuracy} is not between 0 and 1")
+    else:
+        found["metric"] = metric = document.get("selected_by", str, "accuracy").split()[-1]
+        found["value"] = document.get(f"test.{metric}", float)
+    return _result(path, document, "finished", **found)
 
 
 def _result(path: Path, document: _Document, status: Any, **found: Any) -> Result:
@@ -218,10 +215,11 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
     setup = hashlib.sha256(json.dumps([name, options]).encode()).hexdigest()[:12]
     lost = ""
     if document.get("best_lost", dict, None) is not None:
+        steps = (document.get(f"{part}.step", int) for part in ("best_lost", "best"))
         lost = (
-            f"the best checkpoint, of step {document.get('best_lost.step', int):,}, was lost; the "
-            f"next best, of step {document.get('best.step', int):,}, is tested."
+            "the best checkpoint, of step {:,}, was lost; the next best, of step {:,}, is tested."
         )
+        lost = lost.format(*steps)
     return Result(
         path=shown(path),
         name=name,
@@ -237,8 +235,9 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
         source=document.get("data.source", str, ""),
         detail=document.get("data.detail", str, ""),
         sha256=document.get("data.sha256", str, ""),
-        commit=str(git.get("commit") or "")
-        + " + changes" * bool(git.get("commit") and git.get("dirty")),
+        commit=f"{git['commit']}{' + changes' * bool(git.get('dirty'))}"
+        if git.get("commit")
+        else "",
         device=device_of(document.get("devices", dict, {})),
         config_digest=document.get("config_digest", str, ""),
         command=command,
