@@ -114,8 +114,8 @@ def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequ
     if given.get("seed", 0) > 0 and (fault := fault_of("seed", given["seed"], OPTIONS["seed"])):
         raise ValueError(fault)
     start = time.perf_counter()
-    place = DataPaths(data_dir, files, workers or cpu_count())
-    recipe = entry.recipe(entry.options(**given), source, place)
+    paths = DataPaths(data_dir, files, workers or cpu_count())
+    recipe = entry.recipe(entry.options(**given), source, paths)
     folder = make(recipe, data_dir, tfds=values["tfds"])
     store = verify_store(folder)
     seconds, facts = time.perf_counter() - start, facts_of(store.manifest, store.content)
@@ -217,8 +217,8 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     if (path := values["file"]) is not None:
         read = read_sequences(path, n, tokens=values["tokens"])
     else:
-        place = DataPaths(values["data_dir"], values["from"])
-        read = sequences_of(find_task(cfg.task).open_data(cfg.data.to_dict(), place), n)
+        paths = DataPaths(values["data_dir"], values["from"])
+        read = sequences_of(find_task(cfg.task).open_data(cfg.data.to_dict(), paths), n)
     sequences, vocabulary, detail = read
     from ssm_jax.analysis.inputs import recommend
     from ssm_jax.init import initial_modes

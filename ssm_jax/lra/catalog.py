@@ -32,7 +32,7 @@ class Entry:
     about: str  # it in a few words
     form: str  # of an example, a key of ssm_jax.data.examples.KINDS
     options: type  # a dataclass of what can be chosen; its defaults are as published
-    recipe: Callable[[Any, str, DataPaths], Recipe]  # (options, source, place) -> how it is made
+    recipe: Callable[[Any, str, DataPaths], Recipe]  # (options, source, paths) -> how it is made
     files: str  # what official files are called
     # By source, the usual one first: the options that change nothing about its examples. Where
     # n_train, n_val and n_test are among them, a config chooses so many of the examples there are.
@@ -118,7 +118,7 @@ def entry_of(task: str, source: str) -> Entry:
     return CATALOG[task]
 
 
-def recipe_of(task: str, options: Mapping[str, Any], place: DataPaths) -> Recipe:
+def recipe_of(task: str, options: Mapping[str, Any], paths: DataPaths) -> Recipe:
     """How the data set that a config describes is made; `options` are those of `cfg.data`."""
     entry = entry_of(task, options["source"])
     own = options[entry.section] if entry.section else {}
@@ -130,29 +130,29 @@ def recipe_of(task: str, options: Mapping[str, Any], place: DataPaths) -> Recipe
         # 0: as many as officially
         and (field.name not in SPLITS_OF_COUNTS or known[field.name])
     }
-    return entry.recipe(entry.options(**chosen), options["source"], place)
+    return entry.recipe(entry.options(**chosen), options["source"], paths)
 
 
-def open_data(task: str, options: Mapping[str, Any], place: DataPaths) -> LabelledDataset:
+def open_data(task: str, options: Mapping[str, Any], paths: DataPaths) -> LabelledDataset:
     """The data set that a config describes.
 
     Those that need no files are made if they are not there; all others are opened, and where they
     are missing the error gives the command that prepares them.
     """
     entry, source = entry_of(task, options["source"]), options["source"]
-    if place.files is not None and source not in entry.reads:
+    if paths.files is not None and source not in entry.reads:
         raise ValueError(
-            f"{place.files} is only read with data.source={' or '.join(entry.reads)}, and it is "
+            f"{paths.files} is only read with data.source={' or '.join(entry.reads)}, and it is "
             f"{source}; change one of the two."
         )
-    recipe = recipe_of(task, options, place)
+    recipe = recipe_of(task, options, paths)
     counts = {
         split: options[name]
         for name, split in SPLITS_OF_COUNTS.items()
         if name in entry.unread[source]
     }
     of_form = {"mean": options["mean"], "std": options["std"]} if entry.form == "images" else {}
-    folder = find(recipe, place.data_dir)
+    folder = find(recipe, paths.data_dir)
     try:
         recipe.check_store(folder)
         return open_dataset(folder, options["padded_length"], counts=counts, **of_form)

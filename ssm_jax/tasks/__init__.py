@@ -34,7 +34,7 @@ class Task:
     """A model on a data set. All functions are pure; ConfigDicts arrive as plain dicts.
 
     Attributes:
-      open_data: (options of `cfg.data`, place) -> the data set.
+      open_data: (options of `cfg.data`, paths) -> the data set.
       build_model: (data set, options of `cfg.model`, rngs) -> the model.
       train_sums: (model, batch, dropout key) -> sums in training, of which the mean of "loss" is
         minimized.

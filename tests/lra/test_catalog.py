@@ -65,10 +65,10 @@ def test_the_choices_of_a_config_are_those_of_the_data():
 
 @pytest.mark.parametrize(("task", "source"), SOURCES_OF)
 def test_an_option_is_another_folder_or_named_as_not_read(task, source, tmp_path):
-    entry, place = CATALOG[task], DataPaths(tmp_path)
+    entry, paths = CATALOG[task], DataPaths(tmp_path)
 
     def parameters(**changes):
-        recipe = entry.recipe(entry.options(**changes), source, place)
+        recipe = entry.recipe(entry.options(**changes), source, paths)
         assert (recipe.task, recipe.source) == (task, source)
         return recipe.parameters
 
@@ -83,10 +83,10 @@ def test_an_option_is_another_folder_or_named_as_not_read(task, source, tmp_path
 
 @pytest.mark.parametrize(("task", "source"), SOURCES_OF)
 def test_a_config_passes_every_option_on(task, source, tmp_path):
-    place = DataPaths(tmp_path)
+    paths = DataPaths(tmp_path)
     entry = CATALOG[task]
     usual = data_options.options(source=source, padded_length=1_500)
-    usual = recipe_of(task, usual, place).parameters
+    usual = recipe_of(task, usual, paths).parameters
     for name, value in fields(task).items():
         if name in entry.unread[source]:
             continue
@@ -95,9 +95,9 @@ def test_a_config_passes_every_option_on(task, source, tmp_path):
         options = {"source": source, "padded_length": 1_500, key: changed(name, value)}
         changes = {"max_length": 1_500} if "max_length" in fields(task) else {}
         options = data_options.options(**options)
-        found = recipe_of(task, options, place).parameters
+        found = recipe_of(task, options, paths).parameters
         changes[name] = changed(name, value)
-        expected = entry.recipe(entry.options(**changes), source, place).parameters
+        expected = entry.recipe(entry.options(**changes), source, paths).parameters
         assert found == expected != usual, name
 
 
@@ -106,13 +106,13 @@ def test_the_command_of_a_recipe_says_all_that_its_data_depend_on(
     task, source, tmp_path, run_script, monkeypatch
 ):
     """The command line is read back to the same recipe."""
-    entry, place = CATALOG[task], DataPaths(tmp_path / "a b")
+    entry, paths = CATALOG[task], DataPaths(tmp_path / "a b")
     changes = {
         name: changed(name, value)
         for name, value in fields(task).items()
         if name not in entry.unread[source]
     }
-    recipe = entry.recipe(entry.options(**changes), source, place)
+    recipe = entry.recipe(entry.options(**changes), source, paths)
     words = shlex.split(recipe.command)
     assert words[:2] == ["python", "scripts/prepare_data.py"]
     seen = []
@@ -124,7 +124,7 @@ def test_the_command_of_a_recipe_says_all_that_its_data_depend_on(
     monkeypatch.setattr("ssm_jax.commands.data.make", stop)
     assert run_script(*words[2:])[0] == 2
     (found, data_dir), *more = seen
-    assert not more and data_dir == place.data_dir
+    assert not more and data_dir == paths.data_dir
     assert dataclasses.replace(found, make=recipe.make) == recipe
 
 
@@ -198,10 +198,10 @@ def test_generated_data_are_made_to_count_at_once(small, tmp_path):
 def test_arguments_that_cannot_work_are_refused(
     small, small_data_dir, changes, files, error, message
 ):
-    """With generated data at hand: they are never given in the place of official ones."""
-    place = DataPaths(small_data_dir, files and Path(files))
+    """Generated data that are there are never given in the place of official ones."""
+    paths = DataPaths(small_data_dir, files and Path(files))
     with pytest.raises(error, match=message) as caught:
-        open_data("listops", {**small, **changes}, place)
+        open_data("listops", {**small, **changes}, paths)
     assert "\n" not in str(caught.value)
 
 

@@ -91,8 +91,8 @@ def test_a_downloaded_archive_is_found_in_its_folder(tmp_path):
 def test_fashion_mnist_is_padded_to_32_pixels(tmp_path):
     files = fashion.lay(tmp_path / "files", fashion.FILES)
     options = ImageOptions(n_held_out=2)
-    place = DataPaths(tmp_path, files)
-    recipe = image(options, "fashion_mnist", place, official_fashion=fashion.SMALL)
+    paths = DataPaths(tmp_path, files)
+    recipe = image(options, "fashion_mnist", paths, official_fashion=fashion.SMALL)
     data = open_dataset(prepare(recipe, tmp_path), 1_024)
     assert [data.size(s) for s in ("train", "val", "test")] == [5, 2, 3]
     pixels = data.gather("test", np.arange(3))["inputs"].reshape(3, 32, 32) * 255

@@ -16,8 +16,8 @@ from tests.data import data_options
 SIZES = {"pathfinder": 32, "pathx": 128}
 
 
-def recipe_of(task, source, place, **options):
-    return CATALOG[task].recipe(PathfinderOptions(**options), source, place)
+def recipe_of(task, source, paths, **options):
+    return CATALOG[task].recipe(PathfinderOptions(**options), source, paths)
 
 
 def gathered(data):
@@ -76,16 +76,16 @@ def test_official_images_are_split_eight_to_one_to_one(tmp_path, task):
 
 
 def test_another_number_of_official_images_is_refused_unless_allowed(tmp_path):
-    place = DataPaths(tmp_path / "data", unpack(tmp_path / "lra", official()))
+    paths = DataPaths(tmp_path / "data", unpack(tmp_path / "lra", official()))
     options = {"source": "official", "padded_length": 1_024}
     with pytest.raises(ValueError, match=r"has 12 images .* release has 200,000"):
-        open_data("pathfinder", data_options.options(**options), place)
+        open_data("pathfinder", data_options.options(**options), paths)
     allowed = data_options.options(**options, pathfinder__allow_mismatch=True, n_train=4)
-    for files in (place.files, None):
-        data = open_data("pathfinder", allowed, DataPaths(place.data_dir, files))
+    for files in (paths.files, None):
+        data = open_data("pathfinder", allowed, DataPaths(paths.data_dir, files))
         assert [data.size(s) for s in ("train", "val", "test")] == [4, 1, 2]
     with pytest.raises(FileNotFoundError, match=r"prepare pathfinder .* --from=PATH$"):
-        open_data("pathfinder", data_options.options(**options), DataPaths(place.data_dir))
+        open_data("pathfinder", data_options.options(**options), DataPaths(paths.data_dir))
 
 
 @pytest.mark.parametrize("name", ["n_train", "n_val", "n_test"])

@@ -234,14 +234,14 @@ def test_the_command_that_an_error_names_prepares_the_sample(
         imdb, "read_sample", lambda **_: read_sample(expected_sha256=sample, expected_rows=30)
     )
     options = data_options.options(source="sample", padded_length=30, text__min_freq=2)
-    place = DataPaths(tmp_path / "data")
+    paths = DataPaths(tmp_path / "data")
     with pytest.raises(FileNotFoundError) as caught:
-        open_data("text", options, place)
+        open_data("text", options, paths)
     command = str(caught.value).partition("run: python scripts/prepare_data.py ")[2]
     code, out, err = run_script(*command.split())
     assert code == 0, err
     assert "IMDB-train holdout" in out and "       48 " in out
-    assert open_data("text", options, place).size("train") == 48
+    assert open_data("text", options, paths).size("train") == 48
 
 
 @pytest.mark.parametrize(

@@ -149,22 +149,22 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     ],
 )
 def test_options_that_do_not_fit_are_refused(changes, files, words, tmp_path):
-    place = DataPaths(data_dir=tmp_path, files=None if files is None else tmp_path / files)
+    paths = DataPaths(data_dir=tmp_path, files=None if files is None else tmp_path / files)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
-        open_denoise(options(**changes), place)
+        open_denoise(options(**changes), paths)
 
 
 class TestPreparedWithTfds:
     """The data set celeb_a of TensorFlow Datasets in small: image i has the colour 12 i."""
 
     @pytest.fixture
-    def place(self, tmp_path):
+    def paths(self, tmp_path):
         fake_tfds.write(fake_tfds.CelebA, tmp_path / "tfds")
         return DataPaths(data_dir=tmp_path)
 
-    def test_its_images_are_cropped_and_stretched_as_those_of_the_archive(self, place, tmp_path):
+    def test_its_images_are_cropped_and_stretched_as_those_of_the_archive(self, paths, tmp_path):
         none = {"n_train": 0, "n_val": 0, "n_test": 0}
-        dataset = open_denoise(options(source="tfds", **none), place)
+        dataset = open_denoise(options(source="tfds", **none), paths)
         assert [dataset.size(split) for split in dataset.splits] == [6, 2, 2]
         assert dataset.provenance.source == "tfds"
         assert dataset.provenance.detail == (
@@ -176,12 +176,12 @@ class TestPreparedWithTfds:
             found = np.rint((inputs + 1) * 127.5)
             assert (found.min(axis=(1, 2)) == found.max(axis=(1, 2))).all()
             assert sorted(found[:, 0, 0]) == [12 * i for i in colours]  # in TFDS's order
-        few = open_denoise(options(source="tfds", n_train=2, n_val=1, n_test=1), place)
+        few = open_denoise(options(source="tfds", n_train=2, n_val=1, n_test=1), paths)
         assert few.size("train") == 2 and few.fingerprint != dataset.fingerprint
 
-    def test_more_than_there_are_are_refused(self, place):
+    def test_more_than_there_are_are_refused(self, paths):
         with pytest.raises(ValueError, match=r"data.n_train=7: there are 6 train images"):
-            open_denoise(options(source="tfds"), place)
+            open_denoise(options(source="tfds"), paths)
 
     def test_without_it_the_line_says_what_to_do(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
