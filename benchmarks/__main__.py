@@ -88,7 +88,7 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
     """The results one after the other; of `cfg` alone, if there is one."""
     from benchmarks import buckets, layers, steps
     from benchmarks.measure import in_fresh_process
-    from ssm_jax.kernels.cpu import keep_freed_memory
+    from ssm_jax.kernels.devices import keep_freed_memory
     from ssm_jax.outside import located
 
     what, n = values["what"], values["rounds"]

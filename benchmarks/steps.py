@@ -115,7 +115,7 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
     if not bool(metrics["ok"]):
         raise FloatingPointError("a step of the benchmark was not finite; its time means nothing.")
     model = cfg.model
-    gate = 3 * 2.0 * sequences * L * H * GATES[model.gate][1] * H
+    gate = 3 * 2.0 * sequences * L * H * GATES[model.gate] * H
     block = layer_seconds(times, kernel_flops(L, H, model.d_state) + gate)
     times["floor"] = [model.depth * seconds for seconds in block]
     return {

@@ -23,14 +23,13 @@ from ssm_jax.kernels import (
     discretize_zoh,
     fft_conv,
     s4d_kernel,
+    s4d_recurrence,
     sobolev_gain,
     transfer_function,
 )
 from ssm_jax.kernels.discretize import exponent
 from ssm_jax.kernels.dplr import dplr_kernel
-from ssm_jax.kernels.filter import BETA_UNITS
-from ssm_jax.kernels.recurrence import s4d_recurrence
-from ssm_jax.kernels.response import discrete_transfer_function, pair_sensitivity
+from ssm_jax.kernels.response import BETA_UNITS, discrete_transfer_function, pair_sensitivity
 from ssm_jax.kernels.scan import METHODS, diagonal_scan
 
 RULES = ("zoh", "bilinear")

@@ -12,7 +12,7 @@ from running import numbers, run
 from ssm_jax import config
 from ssm_jax.config import check as config_check
 from ssm_jax.init import DT_TRANSFORMS, INITS, REAL_TRANSFORMS
-from ssm_jax.init.mimo import C_INITS
+from ssm_jax.init.parameters import C_INITS
 from ssm_jax.kernels.discretize import DISCRETIZE
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.base import Knob

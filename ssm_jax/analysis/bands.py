@@ -25,7 +25,7 @@ from jax import Array
 from ssm_jax.analysis.spectra import LayerView
 from ssm_jax.kernels import s4d_kernel, sobolev_gain
 from ssm_jax.kernels.dplr import dplr_kernel
-from ssm_jax.kernels.filter import frequency_per_radian
+from ssm_jax.kernels.response import frequency_per_radian
 
 BANDS = 4
 INPUTS = 4

@@ -20,7 +20,7 @@ from scipy.signal import welch
 from scipy.special import stdtrit
 
 from ssm_jax.analysis.spectra import NYQUIST
-from ssm_jax.kernels.filter import BETA_UNITS, frequency_per_radian
+from ssm_jax.kernels.response import BETA_UNITS, frequency_per_radian
 
 SEGMENTS = 16  # at least so many are averaged, where the data allow it
 SHORTEST = 64  # samples of a segment: below that there is no spectrum to speak of

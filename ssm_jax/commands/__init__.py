@@ -84,7 +84,7 @@ def start_jax(cache: Path | None = None) -> None:
     the user's cache. JAX may name another folder; nothing is kept if it cannot be written.
     """
     from ssm_jax.files import check_writable, user_cache
-    from ssm_jax.kernels.cpu import keep_freed_memory
+    from ssm_jax.kernels.devices import keep_freed_memory
 
     keep_freed_memory()  # before JAX starts its threads
     import jax

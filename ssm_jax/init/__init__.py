@@ -2,8 +2,8 @@
 
 from ssm_jax.init.hippo import fout_nplr, legs, legs_normal, legs_nplr
 from ssm_jax.init.modes import INITS, initial_modes, s4d_lin
+from ssm_jax.init.parameters import DT_TRANSFORMS, REAL_TRANSFORMS, inverse_softplus, log_uniform
 from ssm_jax.init.ptd import legs_ptd
-from ssm_jax.init.transforms import DT_TRANSFORMS, REAL_TRANSFORMS, inverse_softplus, log_uniform
 
 __all__ = [
     "DT_TRANSFORMS",

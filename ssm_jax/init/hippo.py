@@ -66,11 +66,10 @@ def legs_nplr(order: int) -> Nplr:
 
     A + P P^T + I/2 is skew-symmetric, so that i times it is Hermitian: its eigenvectors are
     orthonormal to rounding at any order, where those of A itself have a condition number that
-    grows exponentially. Source: S4, arXiv:2111.00396.
-
-    An eigenvector is fixed up to its phase, on which B_N and P_N depend. Here the first component
-    of every column of V is real and positive. It is the phase that LAPACK gives, up to a sign, so
-    that the official clip of Im B to +-2 acts here as it does there (OC-27).
+    grows exponentially. Source: S4, arXiv:2111.00396. B_N and P_N depend on the phases of the
+    eigenvectors: the first component of every column of V is real and positive. It is the phase
+    that LAPACK gives, up to a sign, so that the official clip of Im B to +-2 acts here as it does
+    there (OC-27).
     """
     check_order("legs_nplr", order)
     _, B = legs(order)

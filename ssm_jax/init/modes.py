@@ -48,17 +48,15 @@ class Init(NamedTuple):
 def s4d_inv(d_state: int) -> np.ndarray:
     """S4D-Inv: a_n = -1/2 + i (R / pi) (R / (2n + 1) - 1), n = 0..N-1, of real order R = 2N.
 
-    R, not N, is the order in the formula: so a_0 is close to the highest frequency of HiPPO-LegS
-    of order R (1283 and 1303 at R = 64), which the formula approximates. Source: S4D,
-    arXiv:2206.11893, where the state size counts both halves of the conjugate pairs.
+    R, not N: so a_0 is close to the highest frequency of HiPPO-LegS of order R (1283 and 1303 at
+    R = 64), which the formula approximates. Source: S4D, arXiv:2206.11893, where the state size
+    counts both halves of the conjugate pairs.
     """
     R = 2 * d_state
     return -0.5 + 1j * (R / np.pi) * (R / (2 * np.arange(d_state) + 1) - 1)
 
 
-def dfout(
-    d_state: int, n_sets: int, seed: int, *, xi_min: float = 1e-3, xi_max: float = 1e-1
-) -> np.ndarray:
+def dfout(d_state: int, n_sets: int, seed: int, *, xi_min=1e-3, xi_max=1e-1) -> np.ndarray:
     """Discrete Fourier modes: log lambda_sn = -xi_s / 2 + i (pi / N) (n + s / S); (S, N).
 
     The phases of a full circle of 2N points have the step pi / N; the half n = 0..N-1 is kept. Set
@@ -67,8 +65,7 @@ def dfout(
     equal parts of [log xi_min, log xi_max], dealt out to the sets at random; the bounds are ours,
     those of dt. Source: DFouT, arXiv:2508.20441.
 
-    Raises:
-      ValueError: unless 0 < xi_min <= xi_max < infinity.
+    Raises ValueError unless 0 < xi_min <= xi_max < infinity.
     """
     if not 0 < xi_min <= xi_max < np.inf:
         raise ValueError(f"dfout: needs 0 < xi_min <= xi_max, got {xi_min=}, {xi_max=}.")
@@ -79,21 +76,14 @@ def dfout(
 
 
 def ring(
-    d_state: int,
-    n_sets: int,
-    seed: int,
-    *,
-    r_min: float = 0.9,
-    r_max: float = 0.999,
-    max_phase: float = np.pi,
+    d_state: int, n_sets: int, seed: int, *, r_min=0.9, r_max=0.999, max_phase=np.pi
 ) -> np.ndarray:
     """Log of draws on a ring: |lambda|^2 uniform in [r_min^2, r_max^2], phase in [0, max_phase].
 
     That is uniform by area; (S, N). Source: LRU, arXiv:2303.06349; the bounds vary by task there.
     alpha narrows the phases, alpha_real = 0.1 brings the ring ten times nearer to the circle.
 
-    Raises:
-      ValueError: unless 0 <= r_min <= r_max <= 1, r_max > 0 and 0 < max_phase <= pi.
+    Raises ValueError unless 0 <= r_min <= r_max <= 1, r_max > 0 and 0 < max_phase <= pi.
     """
     if not (0 <= r_min <= r_max <= 1 and r_max > 0 and 0 < max_phase <= np.pi):
         raise ValueError(
@@ -134,10 +124,9 @@ def initial_modes(
 
     Args:
       init: a key of INITS; or complex eigenvalues, (N,) for all sets or (S, N), with B = 1.
-      d_state: N, modes kept per set.
-      n_sets: S, sets of eigenvalues.
-      alpha: factor on the frequencies, positive; at most 1 for a discrete init.
-      alpha_real: factor on the decay; 0 gives undamped modes.
+      d_state, n_sets: N, modes kept per set, and S.
+      alpha: positive; at most 1 for a discrete init.
+      alpha_real: 0 gives undamped modes.
       seed: of the inits that draw: ring, dfout.
       discretization: of the layer that starts so: "none" takes modes per sample, the others modes
         per unit of time, and so are listed ones understood. None: any named init.

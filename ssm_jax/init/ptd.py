@@ -26,11 +26,6 @@ from ssm_jax.options import POSITIVE
 
 GAMMA = 300.0
 
-# The norms are smoothed over singular values within about these shares of the largest: first
-# coarsely, then finely, for at most so many steps each. The last 1 % of the objective is not worth
-# more.
-_WIDTHS = (0.1, 0.02)
-_STEPS = 400
 _VERSION = 2  # in the name of a file on disk: to be raised when the solution changes
 
 
@@ -40,15 +35,12 @@ def legs_ptd(order: int, gamma: float = GAMMA) -> Eigenbasis:
     Solved once, in about 1 s at order 64 and 5 s at 128 on one core, and kept in memory and in the
     user's cache directory ($XDG_CACHE_HOME or ~/.cache), where that can be written. The objective
     has many minima of almost one value, so that two machines may find two solutions that differ in
-    more than rounding.
+    more than rounding. The responses (i w - A)^-1 B differ from those of HiPPO-LegS by up to 0.5 to
+    0.9 of the largest, at orders 16 to 128. Those of `legs_normal` have peaks that differ by 1.3
+    times the order; PTD has no such peaks.
 
-    The responses (i w - A)^-1 B of the perturbed system differ from those of HiPPO-LegS by up to
-    0.5 to 0.9 of the largest, at orders 16 to 128. Those of `legs_normal` have peaks that differ by
-    1.3 times the order; PTD has no such peaks.
-
-    The eigenvalues are in ascending order of Im Lambda. The columns of V are scaled such that the
-    singular values of W have the geometric mean 1, and turned such that their first components are
-    real and positive, as in `legs_normal`. All callers get the same read-only arrays.
+    Im Lambda ascends. The columns of V are scaled such that the singular values of W have the
+    geometric mean 1, and turned as in `legs_normal`. All callers get the same read-only arrays.
 
     Args:
       order: real order 2N, even.
@@ -71,8 +63,10 @@ def _solved_once(order: int, gamma: float) -> Eigenbasis:
     found = file and _read(file)
     if not found:
         found = solve(order, gamma)
-        if file:
-            _write(file, *found)
+        with contextlib.suppress(OSError):  # a folder that cannot be written is no error
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                replace_atomically(file, _content(*found))
     Lambda_N, V = found
     V_inv = np.linalg.inv(np.hstack([V, V.conj()]))[: order // 2]
     basis = Eigenbasis(Lambda_N, V_inv @ legs(order)[1], V, V_inv)
@@ -101,8 +95,10 @@ def solve(order: int, gamma: float) -> tuple[np.ndarray, np.ndarray]:
             best, Lambda_N, V = value, eigenvalues[kept], W[:, kept]
     T = math.sqrt(2) * np.hstack([V.real, V.imag])
     x = np.concatenate([T.ravel(), np.log(-Lambda_N.real), np.log(Lambda_N.imag)])
-    options = {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-7, "gtol": 0, "maxfun": 30 * _STEPS}
-    for width in _WIDTHS:
+    # The norms are smoothed over singular values within shares of the largest: first coarsely, then
+    # finely, for at most 400 steps each. The last 1 % of the objective is not worth more.
+    options = {"maxiter": 400, "maxcor": 20, "ftol": 1e-7, "gtol": 0, "maxfun": 12_000}
+    for width in (0.1, 0.02):
         arguments = (A, weight, width)
         x = minimize(_objective, x, arguments, "L-BFGS-B", jac=True, options=options).x
 
@@ -176,10 +172,3 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
     except Exception:  # of the system, of the archive, of an array in it
         return None
     return found if _content(*found) == content else None
-
-
-def _write(file: Path, Lambda_N: np.ndarray, V: np.ndarray) -> None:
-    """Complete or not at all; a folder that cannot be written is no error."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(file, _content(Lambda_N, V))

@@ -1,20 +1,16 @@
 """Pure numerics: arrays in, arrays out. The names below are the public ones."""
 
-from ssm_jax.kernels.diagonal import s4d_kernel
+from ssm_jax.kernels.diagonal import s4d_anticausal, s4d_kernel, s4d_recurrence
 from ssm_jax.kernels.discretize import discretize_bilinear, discretize_zoh
-from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
+from ssm_jax.kernels.dplr import dplr_anticausal, dplr_kernel, dplr_recurrence, dplr_step
 from ssm_jax.kernels.fftconv import fft_conv
-from ssm_jax.kernels.filter import circular_gain, sobolev_frequency, sobolev_gain
-from ssm_jax.kernels.recurrence import (
-    dplr_anticausal,
-    dplr_recurrence,
-    s4d_anticausal,
-    s4d_recurrence,
-)
 from ssm_jax.kernels.response import (
+    circular_gain,
     discrete_transfer_function,
     pair_sensitivity,
     pole_sensitivity,
+    sobolev_frequency,
+    sobolev_gain,
     transfer_function,
 )
 from ssm_jax.kernels.scan import diagonal_scan

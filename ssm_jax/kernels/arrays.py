@@ -27,19 +27,15 @@ COUNTS = ("lengths_B", "bins_F")  # integers that stay integers
 def in_one_type(function: Call) -> Call:
     """A decorator: arrays of any types are computed in one, and returned as said above.
 
-    The input is an argument u, else the first one where that is real. Complex results keep the
-    computed type.
+    The input is an argument u, else the first one. Complex results keep the computed type.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
-        numbers = {
-            name: x
-            for name, x in bound.arguments.items()
-            if isinstance(x, Array | np.ndarray | Phase) and name not in COUNTS
-        }
+        kinds, named = Array | np.ndarray | Phase, bound.arguments.items()
+        numbers = {name: x for name, x in named if isinstance(x, kinds) and name not in COUNTS}
         # As JAX arrays: without x64 never of 64 bits.
         types = {
             name: jax.dtypes.canonicalize_dtype(x.rest.dtype if isinstance(x, Phase) else x.dtype)
@@ -108,12 +104,8 @@ def checked_lengths(
 ) -> Array | None:
     """Lengths of padded sequences as int32 in 0..L, of this shape; None stays None, which means L.
 
-    Args:
-      owner: who asks, for the message.
-      lengths: integers of any type, in an array, a list or a tuple; 0 is a sequence without a step.
-        Traced values outside 0..L count as the nearer of 0 and L.
-      shape: what the array must have, (B,).
-      length: L.
+    They are integers of any type, in an array, a list or a tuple; traced ones outside 0..L count as
+    the nearer of 0 and L.
 
     Raises:
       TypeError: for numbers that are no integers.
@@ -121,7 +113,16 @@ def checked_lengths(
     """
     if lengths is None:
         return None
-    array = _as_array(owner, lengths)
+    array: Array | np.ndarray
+    if isinstance(lengths, Array | np.ndarray):
+        array = lengths
+    elif any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(lengths)):
+        array = jnp.asarray(lengths)
+    else:  # in NumPy, where int64 is no warning
+        try:
+            array = np.asarray(lengths)
+        except ValueError as error:  # lists of different lengths
+            raise ValueError(f"{owner}: lengths must be one array of integers: {error}") from None
     if array.shape != shape:
         raise ValueError(f"{owner}: lengths must have the shape {shape}, got {array.shape}.")
     if not jnp.issubdtype(array.dtype, jnp.integer) and array.size:
@@ -136,18 +137,6 @@ def checked_lengths(
             f"got {known[tuple(wrong[0])]} for example {', '.join(map(str, wrong[0]))}."
         )
     return jnp.asarray(known.astype(np.int32))
-
-
-def _as_array(owner: str, lengths: ArrayLike) -> Array | np.ndarray:
-    """Lists stay in NumPy, where int64 is no warning, unless a number in them is traced."""
-    if isinstance(lengths, Array | np.ndarray):
-        return lengths
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(lengths)):
-        return jnp.asarray(lengths)
-    try:
-        return np.asarray(lengths)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{owner}: lengths must be one array of integers: {error}") from None
 
 
 def real_steps(lengths_B: Array, length: int) -> Array:

@@ -1,4 +1,6 @@
-"""The convolution kernel of a diagonal SSM (S4D, arXiv:2206.11893), without an (H, N, L) array.
+"""A diagonal SSM (S4D, arXiv:2206.11893): its convolution kernel and its recurrence.
+
+The kernel, without an (H, N, L) array:
 
     k_h[l] = 2 Re sum_n w_hn e^{z_hn l},    w = C gain,  z = log A_bar
 
@@ -9,24 +11,36 @@ A step is l = qT + r, T near sqrt(L), and e^{zl} = e^{zqT} e^{zr}: a product of 
 
 with O(H N sqrt(L)) exponentials. Its transposes are products with the same factors. Products of
 complex64 are slow on CPUs: complex arrays are pairs of reals, or [Re, Im] on a last axis of 2N.
+
+The recurrence, in parallel over Q blocks of T steps. From its start x_{qT} a block needs only
+products with powers of A_bar, which all blocks share; with the kernel's first T taps k,
+
+    x_{l+1}  = A_bar x_l + gain u_l,    y_l = 2 Re sum_n C_n x_{n,l+1},
+    x_{qT+T} = e^{zT} x_{qT} + gain sum_t e^{z(T-1-t)} u_{qT+t}
+    y_{qT+t} = 2 Re sum_n C_n e^{z(t+1)} x_{qT} + sum_{j <= t} k[t-j] u_{qT+j}.
+
+So the memory is O(B H N L / T), and the outputs take L (4 N + T) multiplications per sequence and
+channel. Powers over many steps come from exact angles: no error of repeated multiplication grows.
 """
 
 from __future__ import annotations
 
 import math
+from operator import add
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-from ssm_jax.kernels.arrays import in_one_type
-from ssm_jax.kernels.cpu import materialize
+from ssm_jax.kernels.arrays import checked_lengths, in_one_type
+from ssm_jax.kernels.devices import materialize, on_any_mesh, vary_alike
 from ssm_jax.kernels.discretize import DISCRETIZE, ReIm, exponent, power_parts, slope_of_power
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.rules import Ruled, linear_map
-from ssm_jax.kernels.sharding import on_any_mesh
 
-Steps = tuple[Array, Array]  # first steps of the blocks, and the steps within one
+_map = jax.tree.map
 
 
 @on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
@@ -74,39 +88,37 @@ def s4d_kernel(
     return jnp.moveaxis(k_HCL, 1, 0).reshape(*C_HN.shape[:-2], H, length)
 
 
+def _factored(w_CHN: Array, z_HN: Array, phase_HN: Phase, steps: tuple[Array, Array]) -> Any:
+    """The sums over n, and (w, e^{zqT} as two (H, N, Q), E, (qT, r)), of which they are made."""
+    phase_HN1 = Phase(*(part[:, :, None] for part in phase_HN))
+    starts = power_parts(z_HN[:, :, None], phase_HN1, steps[0][None, None, :])
+    E_HT2N = powers(z_HN, phase_HN, steps[1])
+    return product(_weighted(w_CHN, starts), E_HT2N, FAST), (w_CHN, starts, E_HT2N, steps)
+
+
 @Ruled
-def _sums_of_powers(w_CHN: Array, z_HN: Array, phase_HN: Phase, steps: Steps) -> Array:
-    starts, E_HT2N = _factors(z_HN, phase_HN, steps)
-    return product(_weighted(w_CHN, starts), E_HT2N, FAST)
+def _sums_of_powers(*arrays: Any) -> Array:
+    return _factored(*arrays)[0]
 
 
 @_sums_of_powers.defjvp
 def _sums_of_powers_jvp(primals, tangents):
-    w_CHN, z_HN, phase_HN, steps = primals
-    starts, E_HT2N = _factors(z_HN, phase_HN, steps)
-    k_HXT = product(_weighted(w_CHN, starts), E_HT2N, FAST)
-    return k_HXT, linear_map(_forward, _backward, (w_CHN, starts, E_HT2N, steps), tangents[:2])
-
-
-def _factors(z_HN: Array, phase_HN: Phase, steps: Steps) -> tuple[ReIm, Array]:
-    """e^{zqT} as two (H, N, Q), and E."""
-    phase_HN1 = Phase(*(part[:, :, None] for part in phase_HN))
-    starts = power_parts(z_HN[:, :, None], phase_HN1, steps[0][None, None, :])
-    return starts, powers(z_HN, phase_HN, steps[1])
+    k_HXT, factors = _factored(*primals)
+    return k_HXT, linear_map(_forward, _backward, factors, tangents[:2])
 
 
 def _weighted(w_CHN: Array, starts: ReIm) -> Array:
     """U as (H, 2N, C Q)."""
     w_HNC1 = jnp.moveaxis(w_CHN, 0, 2)[:, :, :, None]
-    re, im = times(parts(w_HNC1), jax.tree.map(lambda x_HNQ: x_HNQ[:, :, None], starts))
+    re, im = times(parts(w_HNC1), _map(lambda x_HNQ: x_HNQ[:, :, None], starts))
     U_H2NCQ = jnp.concatenate([2 * re, -2 * im], axis=1)
     H, N2, C, Q = U_H2NCQ.shape
     return U_H2NCQ.reshape(H, N2, C * Q)
 
 
-def _forward(residuals, tangents):
+def _forward(factors, tangents):
     """dk by dw and dz."""
-    w_CHN, starts, E_HT2N, (start_Q, inner_T) = residuals
+    w_CHN, starts, E_HT2N, (start_Q, inner_T) = factors
     dw_CHN, dz_HN = tangents
     dstarts = slope_of_power(starts, dz_HN[:, :, None], start_Q[None, None, :])
     dE = slope_of_power(halves(E_HT2N), dz_HN[:, None, :], inner_T[None, :, None])
@@ -115,28 +127,197 @@ def _forward(residuals, tangents):
     return product(dU_H2NX, E_HT2N, FAST) + product(_weighted(w_CHN, starts), dE_HT2N, FAST)
 
 
-def _backward(residuals, dk_HXT):
+def _backward(factors, dk_HXT):
     """dw and dz by dk, with products alone: the powers are known, so no exponential is taken."""
-    w_CHN, starts, E_HT2N, (start_Q, inner_T) = residuals
+    w_CHN, starts, E_HT2N, (start_Q, inner_T) = factors
     C, H, N = w_CHN.shape
     dE_HT2N = product(dk_HXT, _weighted(w_CHN, starts), FAST)
     dU_H2NCQ = product(E_HT2N, dk_HXT, FAST).reshape(H, 2 * N, C, len(start_Q))
+
+    def times_conj(a: ReIm, b: ReIm) -> ReIm:
+        return a[0] * b[0] + a[1] * b[1], a[1] * b[0] - a[0] * b[1]
+
     # From U = 2 w e^{zqT} to w and e^{zqT}; then from both powers to z: d/dz e^{zl} = l e^{zl}.
     du = 2 * dU_H2NCQ[:, :N], -2 * dU_H2NCQ[:, N:]
-    starts_HN1Q = jax.tree.map(lambda x_HNQ: x_HNQ[:, :, None], starts)
+    starts_HN1Q = _map(lambda x_HNQ: x_HNQ[:, :, None], starts)
     w_HNC1 = jnp.moveaxis(w_CHN, 0, 2)[:, :, :, None]
-    dw_re, dw_im = (jnp.sum(x, axis=3) for x in _times_conj(du, starts_HN1Q))
-    dstarts = jax.tree.map(lambda x: jnp.sum(x, axis=2), _times_conj(du, parts(w_HNC1)))
+    dw_re, dw_im = (jnp.sum(x, axis=3) for x in times_conj(du, starts_HN1Q))
+    dstarts = _map(lambda x: jnp.sum(x, axis=2), times_conj(du, parts(w_HNC1)))
 
     def by_z(power: ReIm, dpower: ReIm, steps: Array, axis: int) -> list[Array]:
         steps = steps.astype(power[0].dtype)
-        return [jnp.sum(steps * x, axis=axis) for x in _times_conj(dpower, power)]
+        return [jnp.sum(steps * x, axis=axis) for x in times_conj(dpower, power)]
 
     outer = by_z(starts, dstarts, start_Q[None, None, :], axis=2)
     inner = by_z(halves(E_HT2N), halves(dE_HT2N), inner_T[None, :, None], axis=1)
     # JAX's cotangent of a complex number x + iy is d/dx - i d/dy.
     dw_CHN = jnp.moveaxis(dw_re - 1j * dw_im, 2, 0)
     return dw_CHN, (outer[0] + inner[0]) - 1j * (outer[1] + inner[1])
+
+
+@on_any_mesh("BLH", "BHN")
+@in_one_type
+def s4d_recurrence(
+    u_BLH: Array,
+    A_HN: Array,
+    C_HN: Array,
+    dt_H: Array,
+    x0_BHN: Array | None = None,
+    lengths_B: ArrayLike | None = None,
+    *,
+    discretization: str = "zoh",
+) -> tuple[Array, Array]:
+    """Run H diagonal SSMs from a state over a sequence; B = 1 is folded into C.
+
+    Equal to convolving with `s4d_kernel` where the state is zero. Differentiable.
+
+    Args:
+      u_BLH: real input, L at least 1.
+      A_HN, C_HN, dt_H, discretization: as in `s4d_kernel`, C without leading axes.
+      x0_BHN: complex state before the first step; None: zero.
+      lengths_B: after how many steps of each sequence the state is returned, see
+        `arrays.checked_lengths`; None: L.
+
+    Returns:
+      y_BLH, and the complex state x_BHN after lengths_B steps. Error in float32: some 1e-6 of the
+      largest value, at any length below 2^22 (see tests/kernels/test_recurrence.py).
+
+    Raises:
+      ValueError: if the shapes do not fit, or the discretization is unknown.
+    """
+    B, L, H = u_BLH.shape
+    N = A_HN.shape[-1]
+    if L < 1 or A_HN.shape != (H, N) or C_HN.shape != (H, N) or dt_H.shape != (H,):
+        raise ValueError(
+            "s4d_recurrence: u is (B, L, H) with L >= 1, A and C are (H, N) and dt is (H,); "
+            f"got u {u_BLH.shape}, A {A_HN.shape}, C {C_HN.shape}, dt {dt_H.shape}."
+        )
+    T = block_length(L)
+    Q = -(-L // T)
+    ends_B, u_HBL, x0_HBN, A_HN, C_HN, dt_H = begun(
+        "s4d_recurrence", Q, u_BLH, x0_BHN, lengths_B, A_HN, C_HN, dt_H
+    )
+    z_HN, phase_HN = exponent(A_HN, dt_H[:, None], discretization)
+    _, gain_HN = DISCRETIZE[discretization](A_HN, dt_H[:, None])
+    powers_HT2N = powers(z_HN, phase_HN, jnp.arange(T + 1, dtype=jnp.int32))
+    powers_HT2N = materialize(powers_HT2N, dt_H[0])
+    before_HT2N, after_HT2N = powers_HT2N[:, :T], powers_HT2N[:, 1:]
+
+    # Each block alone: what it adds to the state. Then the states that the blocks start from.
+    u_HXT = u_HBL.reshape(H, B * Q, T)
+    added_HX2N = product(u_HXT, before_HT2N[:, ::-1], contract=(2, 1))
+    added = times(parts(gain_HN[:, None, None]), halves(added_HX2N.reshape(H, B, Q, 2 * N)))
+    starts = _block_starts(parts(x0_HBN), added, z_HN, phase_HN, T)
+    # The outputs: by the state at the start, and by the inputs of the block.
+    start_HX2N = jnp.concatenate(starts, axis=-1).reshape(H, B * Q, 2 * N)
+    readout_HT2N = rows_of_real_part(times(parts(C_HN[:, None]), halves(after_HT2N)))
+    by_start_HXT = product(start_HX2N, readout_HT2N, contract=(2, 2))
+    weight_H12N = rows_of_real_part(parts(C_HN * gain_HN))[:, None]
+    k_HT = product(before_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
+    y_HXT = by_start_HXT + product(u_HXT, toeplitz(k_HT), contract=(2, 1))
+
+    # The last state: from the start of the block with the last step, over the r steps of it.
+    block_B, r_B = last_block(ends_B, T)
+    tail_HB2N = product(last_steps(u_HBL, ends_B, T), before_HT2N[:, ::-1], contract=(2, 1))
+    tail = times(parts(gain_HN[:, None]), halves(tail_HB2N))
+    first = _map(lambda x_HBQN: of_block(x_HBQN, block_B), starts)
+    kept = times(halves(powers(z_HN, phase_HN, r_B)), first)
+    y_BLH = jnp.moveaxis(y_HXT.reshape(H, B, Q * T), 0, 2)[:, :L]
+    x_re, x_im = _map(add, kept, tail)
+    return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
+
+
+@on_any_mesh("BLH")
+@in_one_type
+def s4d_anticausal(
+    u_BLH: Array, A_HN: Array, C_HN: Array, dt_H: Array, *, discretization: str = "zoh"
+) -> Array:
+    """y_t = sum_j k[j] u_{t+1+j}: the future inputs alone, without the present (OC-12).
+
+    Arguments as in `s4d_recurrence`; the state after the last step is zero.
+    """
+    y_BLH, _ = s4d_recurrence(u_BLH[:, ::-1], A_HN, C_HN, dt_H, discretization=discretization)
+    return ahead(y_BLH)
+
+
+def _block_starts(x0: ReIm, added: ReIm, z_HN: Array, phase_HN: Phase, T: int) -> ReIm:
+    """The states x_0 .. x_{Q-1} of x_{q+1} = e^{zT} x_q + added_q, over axis 2 of (H, B, Q, N).
+
+    In groups of S blocks, S near sqrt(Q), so no rounded multiplier is used more than S or Q / S
+    times in a row.
+    """
+    H, B, Q, N = added[0].shape
+    S = block_length(Q)
+    G = -(-Q // S)
+    over_blocks = powers(z_HN, phase_HN, T * jnp.arange(S + 1, dtype=jnp.int32))
+    power = _map(lambda p: jnp.moveaxis(p, 1, 0), halves(over_blocks))  # (S + 1, H, N)
+
+    def blocks_first(x_HBQN: Array) -> Array:
+        """(S, H, B, G, N), with zeros for the blocks that the last group lacks."""
+        x_HBQN = jnp.pad(x_HBQN, ((0, 0), (0, 0), (0, G * S - Q), (0, 0)))
+        return jnp.moveaxis(x_HBQN.reshape(H, B, G, S, N), 3, 0)
+
+    def scan(start: ReIm, added: ReIm, power: ReIm) -> tuple[ReIm, ReIm]:
+        """The last state, and those before each element of `added`."""
+        return jax.lax.scan(lambda x, new: (_map(add, times(power, x), new), x), start, added)
+
+    # From zero within all groups at once, then from group to group. Each element last begins with
+    # the state of its group, moved on by exact powers.
+    zero = jnp.zeros_like(added[0], shape=(H, B, G, N))
+    one_block = _map(lambda p: p[1][:, None, None], power)
+    group, within = scan((zero, zero), _map(blocks_first, added), one_block)
+    one_group = _map(lambda p: p[S][:, None], power)
+    _, begin = scan(x0, _map(lambda x: jnp.moveaxis(x, 2, 0), group), one_group)
+    to_block = _map(lambda p: p[:S, :, None, None], power)
+    carried = times(to_block, _map(lambda x: jnp.moveaxis(x, 0, 2)[None], begin))
+    states = _map(add, within, carried)  # (S, H, B, G, N)
+    return _map(lambda x: jnp.moveaxis(x, 0, 3).reshape(H, B, G * S, N)[:, :, :Q], states)
+
+
+# What the recurrences of S4D and of S4 share
+
+
+def begun(owner: str, Q: int, u_BLH: Array, x0_BHN: Any, lengths: Any, *system: Array) -> Any:
+    """(lengths_B, u_HBL in Q whole blocks, x0_HBN, *system), checked and filled in."""
+    B, L, H = u_BLH.shape
+    shape = B, H, system[0].shape[-1]
+    if x0_BHN is None:
+        x0_BHN = jnp.zeros(shape, system[0].dtype)
+    if x0_BHN.shape != shape:
+        raise ValueError(f"{owner}: x0 must be {shape}, got {x0_BHN.shape}.")
+    u_BLH, x0_BHN, *system = vary_alike(u_BLH, x0_BHN, *system)
+    lengths_B = checked_lengths(owner, lengths, (B,), L)
+    if lengths_B is None:
+        lengths_B = jnp.full((B,), L, jnp.int32)
+    u_BLH = jnp.pad(u_BLH, ((0, 0), (0, Q * block_length(L) - L), (0, 0)))
+    return lengths_B, jnp.moveaxis(u_BLH, 2, 0), jnp.moveaxis(x0_BHN, 1, 0), *system
+
+
+def last_block(lengths_B: Array, T: int) -> tuple[Array, Array]:
+    """The block with the last step of each length, and its steps there, 1..T; 0 and 0 for 0."""
+    block_B = jnp.maximum(lengths_B - 1, 0) // T
+    return block_B, lengths_B - T * block_B
+
+
+def of_block(x_HBQ: Array, block_B: Array) -> Array:
+    return jnp.take_along_axis(x_HBQ, block_B[None, :, None, None], axis=2)[:, :, 0]
+
+
+def last_steps(u_HBL: Array, lengths_B: Array, T: int) -> Array:
+    """The steps of the last block up to each length, at the end of T steps that are else zero."""
+    t_1T = jnp.arange(T, dtype=lengths_B.dtype)[None, :] - T
+    index_BT = jnp.maximum(lengths_B[:, None] + t_1T, 0)
+    u_HBT = jnp.take_along_axis(u_HBL, index_BT[None], axis=2)
+    inside_BT = t_1T >= -last_block(lengths_B, T)[1][:, None]
+    return jnp.where(inside_BT[None], u_HBT, jnp.zeros_like(u_HBT))
+
+
+def ahead(y_BLH: Array) -> Array:
+    """Outputs of the reversed sequence, in time and without those by the present input."""
+    return jnp.pad(y_BLH[:, ::-1][:, 1:], ((0, 0), (0, 1), (0, 0)))
+
+
+# Complex numbers as pairs of reals, and products of matrices
 
 
 @Ruled
@@ -166,10 +347,6 @@ def halves(x: Array) -> ReIm:
 
 def times(a: ReIm, b: ReIm) -> ReIm:
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
-
-
-def _times_conj(a: ReIm, b: ReIm) -> ReIm:
-    return a[0] * b[0] + a[1] * b[1], a[1] * b[0] - a[0] * b[1]
 
 
 def rows_of_real_part(w: ReIm) -> Array:

@@ -72,12 +72,8 @@ def discretize_none(A: Array, dt: Array) -> tuple[Array, Array]:
 
     Another dt resamples them: as long as the input is held, 1 / dt steps do what one step of dt = 1
     does. So A_bar = e^{dt A} and gain = (e^{dt A} - 1) / (e^A - 1), the zero-order hold of the
-    system whose step of dt = 1 has the gain 1.
-
-    Args:
-      A: log of the complex eigenvalues of one sample. Resampling depends on its branch: keep
-        |Im A| <= pi.
-      dt: real number of samples per step, positive; broadcasts against A.
+    system whose step of dt = 1 has the gain 1. Resampling depends on the branch of the log A: keep
+    |Im A| <= pi.
     """
     A_bar, held = discretize_zoh(A, dt)
     _, held_for_one = discretize_zoh(A, jnp.ones_like(dt))
@@ -94,10 +90,7 @@ def exponent(A: Array, dt: Array, discretization: str) -> tuple[Array, Phase]:
     Args:
       A: complex eigenvalues, in rad per unit of time; for "none" in rad per sample.
       dt: real step in units of time, or samples, positive; broadcasts against A.
-      discretization: one of DISCRETIZE.
-
-    Raises:
-      ValueError: for another discretization.
+      discretization: one of DISCRETIZE; ValueError for another.
     """
     if discretization not in DISCRETIZE:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The convolution kernel and the step of S4: A = diag(Lambda) - P P^*, diagonal plus low rank.
+"""S4, A = diag(Lambda) - P P^*, diagonal plus low rank: its kernel, step and recurrence.
 
 The bilinear rule, x_l = x_{l-1} + dt A (x_l + x_{l-1}) / 2 + dt B u_l, is that of a diagonal SSM
 with a scalar signal w fed back:
@@ -13,17 +13,24 @@ S4 (arXiv:2111.00396) sums over roots of unity instead; docs/kernels.md compares
 
 from __future__ import annotations
 
+from operator import add
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import in_one_type
-from ssm_jax.kernels.cpu import materialize
+from ssm_jax.kernels.devices import materialize, on_any_mesh
 from ssm_jax.kernels.diagonal import (
+    ahead,
+    begun,
     block_length,
     halves,
+    last_block,
+    last_steps,
+    of_block,
     parts,
     powers,
     product,
@@ -33,7 +40,6 @@ from ssm_jax.kernels.diagonal import (
 )
 from ssm_jax.kernels.discretize import discretize_bilinear, exponent
 from ssm_jax.kernels.rules import Ruled
-from ssm_jax.kernels.sharding import on_any_mesh
 
 
 @on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
@@ -50,13 +56,11 @@ def dplr_kernel(
       A_HN: Lambda, the diagonal part: complex, in rad per unit of time, Re A <= 0.
       P_HN: complex; the low-rank part is - P P^*, in rad per unit of time.
       B_HN: complex input vector.
-      C_HN: complex read-out; axes before H are allowed and lead the result, as in `s4d_kernel`.
-      dt_H: real step in units of time, positive.
-      length: number of taps L, at least 1.
+      C_HN, dt_H, length: as in `s4d_kernel`.
 
     Returns:
-      Real k_HL, or with C's leading axes before it. Error in float32: below 5e-6 of its largest
-      value (see tests/kernels/test_dplr.py).
+      As `s4d_kernel`. Error in float32: below 5e-6 of the largest value (see
+      tests/kernels/test_dplr.py).
 
     Raises:
       ValueError: if the shapes do not fit, or length < 1.
@@ -104,6 +108,78 @@ def dplr_step(
     return x_BHN, over_modes(C_HN[None] * x_BHN)
 
 
+@on_any_mesh("BLH", "BHN")
+@in_one_type
+def dplr_recurrence(
+    u_BLH: Array,
+    A_HN: Array,
+    P_HN: Array,
+    B_HN: Array,
+    C_HN: Array,
+    dt_H: Array,
+    x0_BHN: Array | None = None,
+    lengths_B: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """Run H DPLR SSMs from a state over a sequence. Differentiable.
+
+    Equal to convolving with `dplr_kernel` where the state is zero, and to `dplr_step` after step.
+    All work but Q = L / T products of the state with A_bar^T is parallel over the blocks. Arguments
+    as in `dplr_kernel`, C without leading axes, and in `s4d_recurrence`, and so are the results.
+    Error in float32: below 2e-5 of the largest value (see tests/kernels/test_dplr_recurrence.py).
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    B, L, H = u_BLH.shape
+    N = A_HN.shape[-1]
+    check_shapes("dplr_recurrence", A_HN, P_HN, B_HN, C_HN, dt_H)
+    if L < 1 or A_HN.shape != (H, N) or C_HN.ndim != 2:
+        raise ValueError(
+            "dplr_recurrence: u is (B, L, H) with L >= 1, A and C are (H, N); "
+            f"got u {u_BLH.shape}, A {A_HN.shape}, C {C_HN.shape}."
+        )
+    T = block_length(L)
+    # JAX must know that a symbolic length has at least two blocks.
+    Q = L // T + 2 if jax.export.is_symbolic_dim(L) else -(-L // T)
+    system = A_HN, P_HN, B_HN, C_HN, dt_H
+    ends_B, u_HBL, x0_HBN, *system = begun("dplr_recurrence", Q, u_BLH, x0_BHN, lengths_B, *system)
+    A_HN, P_HN, B_HN, C_HN, dt_H = system
+    block = dplr_block(A_HN, P_HN, B_HN, C_HN[None], dt_H, T)
+    # An impulse at a later step does what one at the first does, later.
+    w_by_u_HTT, y_by_u_HTT = toeplitz(block.w_by_u_HT), toeplitz(block.y_by_u_CHT[0])
+    x_by_u_HT2N = block.enter_B_HT2N - rows(w_by_u_HTT, block.enter_P_HT2N)
+
+    # Each block alone; the states that the blocks start from; the outputs by these and by u.
+    u_HBQT = u_HBL.reshape(H, B, Q, T)
+    x0_HB2N = jnp.concatenate(parts(x0_HBN), axis=-1)
+    added_QHB2N = jnp.moveaxis(rows(u_HBQT[:, :, :-1], x_by_u_HT2N), 2, 0)
+    x_HBQ2N = jnp.moveaxis(block_starts(block, x0_HB2N, added_QHB2N), 0, 2)
+    y_HXT = outputs_by_state(block, x_HBQ2N.reshape(H, B * Q, 2 * N))[0]
+    y_HXT += rows(u_HBQT.reshape(H, B * Q, T), y_by_u_HTT)
+
+    # The last state: from the start of the block with the last step, over the r steps of it. The w
+    # after them do not matter.
+    block_B, r_B = last_block(ends_B, T)
+    x_HB2N, u_HBT = of_block(x_HBQ2N, block_B), of_block(u_HBQT, block_B)
+    w_HBT = rows(x_HB2N, block.w_by_x_H2NT) + rows(u_HBT, w_by_u_HTT)
+    by_u_HB2N = rows(last_steps(u_HBT, r_B, T), block.enter_B_HT2N)
+    tail_HB2N = by_u_HB2N - rows(last_steps(w_HBT, r_B, T), block.enter_P_HT2N)
+    z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
+    kept = times(halves(powers(z_HN, phase_HN, r_B)), halves(x_HB2N))
+    y_BLH = jnp.moveaxis(y_HXT.reshape(H, B, Q * T), 0, 2)[:, :L]
+    x_re, x_im = jax.tree.map(add, kept, halves(tail_HB2N))
+    return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
+
+
+@on_any_mesh("BLH")
+@in_one_type
+def dplr_anticausal(
+    u_BLH: Array, A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array
+) -> Array:
+    """As `s4d_anticausal`, with the arguments of `dplr_recurrence`."""
+    return ahead(dplr_recurrence(u_BLH[:, ::-1], A_HN, P_HN, B_HN, C_HN, dt_H)[0])
+
+
 def check_shapes(name, A_HN, P_HN, B_HN, C_HN, dt_H) -> None:
     HN = A_HN.shape
     if P_HN.shape != HN or B_HN.shape != HN or C_HN.shape[-2:] != HN or dt_H.shape != HN[:1]:
@@ -144,6 +220,10 @@ def dplr_block(
         weight_H12N = rows_of_real_part(parts(X_HN * gain_HN * Y_HN))[:, None]
         return product(before_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
 
+    def midpoint(a_HT: Array) -> Array:
+        """The mean of each term and the one before it."""
+        return (a_HT + jnp.pad(a_HT[:, :-1], ((0, 0), (1, 0)))) / 2
+
     def seen(X_HN: Array, power_HT2N: Array) -> Array:
         """2 Re sum_n X Lambda_bar^t x of a state x, as a matrix (H, 2N, T)."""
         rows_HT2N = rows_of_real_part(times(parts(X_HN[:, None]), halves(power_HT2N)))
@@ -156,12 +236,16 @@ def dplr_block(
 
     # w f = what w would be without feedback: f = 1 + the taps from P to P^*, at midpoints.
     Pc_HN = P_HN.conj()
-    solve_HTT = toeplitz(reciprocal(_midpoint(taps(Pc_HN, P_HN)).at[:, 0].add(1)))
+    solve_HTT = toeplitz(reciprocal(midpoint(taps(Pc_HN, P_HN)).at[:, 0].add(1)))
     # Without feedback (x_l + x_{l-1})/2 is gain/dt x_{l-1}.
     w_by_x_H2NT = rows(seen(Pc_HN * gain_HN / dt_H[:, None], before_HT2N), solve_HTT)
-    w_by_u_HT = rows(_midpoint(taps(Pc_HN, B_HN)), solve_HTT)
+    w_by_u_HT = rows(midpoint(taps(Pc_HN, B_HN)), solve_HTT)
 
     y_by_w_CHT = jnp.stack([taps(C_HN, P_HN) for C_HN in C_CHN])
+    y_by_u_CHT = [
+        taps(C_HN, B_HN) - rows(w_by_u_HT, toeplitz(y_HT))
+        for C_HN, y_HT in zip(C_CHN, y_by_w_CHT, strict=True)
+    ]
     return DplrBlock(
         kept_H2N=powers_HT2N[:, -1],
         w_by_x_H2NT=w_by_x_H2NT,
@@ -170,12 +254,7 @@ def dplr_block(
         enter_B_HT2N=enter(B_HN),
         y_by_x_CH2NT=jnp.stack([seen(C_HN, after_HT2N) for C_HN in C_CHN]),
         y_by_w_CHT=y_by_w_CHT,
-        y_by_u_CHT=jnp.stack(
-            [
-                taps(C_HN, B_HN) - rows(w_by_u_HT, toeplitz(y_HT))
-                for C_HN, y_HT in zip(C_CHN, y_by_w_CHT, strict=True)
-            ]
-        ),
+        y_by_u_CHT=jnp.stack(y_by_u_CHT),
     )
 
 
@@ -188,11 +267,6 @@ def outputs_by_state(block: DplrBlock, x_HX2N: Array) -> Array:
             for by_x_H2NT, by_w_HT in zip(block.y_by_x_CH2NT, block.y_by_w_CHT, strict=True)
         ]
     )
-
-
-def _midpoint(a_HT: Array) -> Array:
-    """The mean of each term and the one before it."""
-    return (a_HT + jnp.pad(a_HT[:, :-1], ((0, 0), (1, 0)))) / 2
 
 
 def rows(a: Array, matrix: Array) -> Array:
@@ -234,8 +308,7 @@ def block_starts(block: DplrBlock, x0_HB2N: Array, added_QHB2N: Array) -> Array:
         fed_back_HX2N = rows(rows(x_HX2N, block.w_by_x_H2NT), block.enter_P_HT2N)
         return jnp.concatenate(kept, axis=-1) - fed_back_HX2N
 
-    def difference(x_QHB2N: Array) -> Array:
-        """x_q - moved(x_{q-1}), for all q in one product."""
+    def difference(x_QHB2N: Array) -> Array:  # x_q - moved(x_{q-1}), for all q in one product
         Q, H, B, N2 = x_QHB2N[:-1].shape
         before_HX2N = jnp.moveaxis(x_QHB2N[:-1], 0, 1).reshape(H, Q * B, N2)
         moved_QHB2N = jnp.moveaxis(moved(before_HX2N).reshape(H, Q, B, N2), 1, 0)

@@ -11,12 +11,13 @@ once.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
-from ssm_jax.kernels.cpu import channels_first, filter_halves, kernel_halves, on_cpu, time_second
-from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
+from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, on_cpu, per_device
 
 METHODS = ("auto", "whole", "halves")
 
@@ -34,9 +35,6 @@ def fft_conv(
 ) -> Array:
     """Convolve every channel with its kernel: y_BLH.
 
-    Methods: "whole" pads with zeros and takes FFTs of length 2L; "halves" takes even and odd bins
-    of the spectrum separately (cpu.py), for even L; "auto" is the faster one.
-
     Args:
       u_BLH: real input.
       k_HL: real kernel, as long as the input, or longer: then the outputs are those of an input
@@ -47,7 +45,8 @@ def fft_conv(
         numbers, B times cheaper.
       skip_H: real D of y = k * u + D u, outside the gain. It is added to the spectrum, where it is
         one number for all frequencies: the input is not read a second time.
-      method: one of METHODS.
+      method: "whole" pads with zeros and takes FFTs of length 2L; "halves" takes even and odd bins
+        of the spectrum separately, for even L; "auto" is the faster one.
 
     Raises:
       ValueError: if a shape does not fit, or the method is unknown or cannot take the length.
@@ -74,13 +73,28 @@ def fft_conv(
     if method == "halves" and L % 2:
         raise ValueError(f"fft_conv: method='halves' needs an even length, got {L}; use 'whole'.")
     halves = method == "halves" or (method == "auto" and on_cpu() and L % 2 == 0)
-    if taps > L:
-        k_HL, reverse_kernel_HL = _taps_within(k_HL, reverse_kernel_HL, gain_HF, L)
-        gain_HF = None
-    spectra = (kernel_halves if halves else _kernel_spectrum)(k_HL, reverse_kernel_HL, gain_HF)
+    reverse_HL = reverse_kernel_HL
+    if taps > L:  # those at -L..L - 1 join the inputs with as many outputs
+        if gain_HF is None:
+            k_HL = k_HL[:, :L]
+            reverse_HL = None if reverse_HL is None else reverse_HL[:, :L]
+        else:
+            (K_HF,) = _kernel_spectrum(k_HL, reverse_HL, gain_HF)
+            taps_HM = jnp.fft.irfft(K_HF, 2 * taps)
+            k_HL, reverse_HL, gain_HF = taps_HM[:, :L], taps_HM[:, : -1 - L : -1], None
+    spectra = (_kernel_halves if halves else _kernel_spectrum)(k_HL, reverse_HL, gain_HF)
     if skip_H is not None:
         spectra = tuple(K_HF + skip_H[:, None] for K_HF in spectra)
-    return per_device(filter_halves if halves else _filter, u_BLH, *spectra)
+
+    def filtered(u_BLH: Array, *spectra: Array) -> Array:
+        # Walls keep the transposition of time and channels, which is fast alone, separate from
+        # arithmetic, which would be computed in strides next to it.
+        guard = spectra[0].real[0, 0]
+        u_BHL = materialize(jnp.swapaxes(u_BLH, 1, 2), guard)
+        y_BHL = (_filter_halves if halves else _filter)(u_BHL, *spectra)
+        return jnp.swapaxes(materialize(y_BHL, guard), 1, 2)
+
+    return per_device(filtered, u_BLH, *spectra)
 
 
 def _kernel_spectrum(
@@ -94,19 +108,57 @@ def _kernel_spectrum(
     return (K_HF if gain_HF is None else K_HF * gain_HF,)
 
 
-def _filter(u_BLH: Array, K_HF: Array) -> Array:
+def _filter(u_BHL: Array, K_HF: Array) -> Array:
     """The inputs times the spectrum of the kernel, cut back to their length."""
-    L = u_BLH.shape[1]
-    Y_BHF = of_rows(jnp.fft.rfft, channels_first(u_BLH, K_HF), 2 * L) * K_HF[None]
-    return time_second(of_rows(jnp.fft.irfft, Y_BHF, 2 * L)[..., :L], K_HF)
+    L = u_BHL.shape[2]
+    Y_BHF = of_rows(jnp.fft.rfft, u_BHL, 2 * L) * K_HF[None]
+    return of_rows(jnp.fft.irfft, Y_BHF, 2 * L)[..., :L]
 
 
-def _taps_within(
-    k_HL: Array, reverse_HL: Array | None, gain_HF: Array | None, length: int
-) -> tuple[Array, Array | None]:
-    """The taps that join `length` inputs with as many outputs: those at -length..length - 1."""
+# "halves": the spectrum of L real samples on a circle of 2L, without their padding, for an even L.
+# With w = e^{-i pi / L}, a and b being the sum and the difference of the two halves of the circle,
+#
+#     even   X_{2j} = sum_t a_t w^{2jt}                          a real FFT of length L
+#     odd    X_{4j+1} = sum_t (b_t - i b_{t+L/2}) w^t w^{4jt}    a complex FFT of length L/2
+#
+# and the bins 4j + 3 are conjugates of bins 4j + 1 on the other side of the circle. Padded samples
+# have a = b = x, and only the first L samples are wanted back, (a + b) / 2. So no array has 2L
+# entries, and the FFTs are two that can run at the same time, of lengths that fit a cache.
+
+
+def _kernel_halves(
+    k_HL: Array, reverse_HL: Array | None, gain_HF: Array | None
+) -> tuple[Array, ...]:
+    """The bins 0, 2, .., L and the bins 1, 5, .., 2L - 3."""
+    total = difference = k_HL
+    if reverse_HL is not None:
+        total, difference = k_HL + reverse_HL[:, ::-1], k_HL - reverse_HL[:, ::-1]
+    even, odd = _half_spectra(total, difference)
     if gain_HF is None:
-        return k_HL[:, :length], None if reverse_HL is None else reverse_HL[:, :length]
-    (K_HF,) = _kernel_spectrum(k_HL, reverse_HL, gain_HF)
-    taps_HM = jnp.fft.irfft(K_HF, 2 * k_HL.shape[1])
-    return taps_HM[:, :length], taps_HM[:, : -1 - length : -1]
+        return even, odd
+    rising, falling = gain_HF[:, 1::4], gain_HF[:, 3::4]  # 2L - 3, 2L - 7, .. are 3, 7, ..
+    return even * gain_HF[:, ::2], odd * jnp.concatenate([rising, falling[:, ::-1]], axis=-1)
+
+
+def _filter_halves(u_BHL: Array, even_HF: Array, odd_HF: Array) -> Array:
+    U_even_BHF, U_odd_BHF = _half_spectra(u_BHL, u_BHL)
+    Y_even_BHF, Y_odd_BHF = U_even_BHF * even_HF[None], U_odd_BHF * odd_HF[None]
+    total_BHL = of_rows(jnp.fft.irfft, Y_even_BHF, u_BHL.shape[2])
+    folded = of_rows(jnp.fft.ifft, Y_odd_BHF) * _twist(total_BHL).conj()
+    difference_BHL = jnp.concatenate([folded.real, -folded.imag], axis=-1)
+    return (total_BHL + difference_BHL) / 2
+
+
+def _half_spectra(total: Array, difference: Array) -> tuple[Array, Array]:
+    """Of a real sequence on the circle, from the sum and the difference of its halves (..., L)."""
+    L = total.shape[-1]
+    folded = jax.lax.complex(difference[..., : L // 2], -difference[..., L // 2 :])
+    return of_rows(jnp.fft.rfft, total), of_rows(jnp.fft.fft, folded * _twist(difference))
+
+
+def _twist(like: Array) -> Array:
+    """w^t for t < L/2, with as many axes as a real array (..., L)."""
+    L = like.shape[-1]
+    w = np.exp(-1j * np.pi * np.arange(L // 2) / L)
+    twist = jnp.asarray(w, jnp.result_type(like.dtype, jnp.complex64))
+    return twist.reshape(*(1,) * (like.ndim - 1), -1)

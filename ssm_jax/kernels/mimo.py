@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
-from ssm_jax.kernels.cpu import materialize
+from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, per_device
 from ssm_jax.kernels.discretize import power
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import scan_parts
-from ssm_jax.kernels.sharding import of_rows, on_any_mesh, per_device
 
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 
@@ -30,72 +29,58 @@ def mimo_scan(
     phase_N: Phase,
     B_bar_NH: Array,
     C_CHN: Array,
-    *,
-    method: str = "auto",
+    gain_HF: Array | None = None,
 ) -> Array:
-    """y_BLH = Re C x, from a zero state.
+    """y_BLH = Re C x of a real input, from a zero state; or that with a gain on its spectrum.
 
-    Args:
-      u_BLH: real input.
-      z_N, phase_N: of A_bar, as `discretize.exponent` gives them.
-      B_bar_NH: complex input matrix of a step.
-      C_CHN: complex read-out: forward, then reverse if C = 2.
-      method: of `diagonal_scan`.
-
-    Raises:
-      ValueError: if a shape does not fit, or the method is unknown.
-    """
-    _check(u_BLH, z_N, B_bar_NH, C_CHN)
-    v_BL2N = to_modes(u_BLH, B_bar_NH)
-    y_BLH = read_out(scan_parts(z_N, phase_N, v_BL2N, method=method), C_CHN[0])
-    if C_CHN.shape[0] == 2:
-        x_BL2N = scan_parts(z_N, phase_N, v_BL2N, reverse=True, method=method)
-        y_BLH += read_out(x_BL2N, C_CHN[1])
-    return y_BLH
-
-
-@on_any_mesh("BLH")
-@in_one_type
-def mimo_conv(
-    u_BLH: Array,
-    z_N: Array,
-    phase_N: Phase,
-    B_bar_NH: Array,
-    C_CHN: Array,
-    gain_HF: Array,
-    *,
-    method: str = "auto",
-) -> Array:
-    """`mimo_scan` as a convolution on a circle of 2L steps, with a gain on the output's spectrum.
-
-    As in `fft_conv`, kernels have L taps and inputs are padded with zeros to 2L. The states of
-    kernels that end after L taps obey
+    With a gain it is a convolution on a circle of 2L steps, as in `fft_conv`: kernels have L taps
+    and inputs are padded with zeros to 2L. The states of kernels that end after L taps obey
 
         x_l = A_bar x_{l-1} + B_bar (u_l - A_bar^L u_{l-L}),
 
     so this too is a scan, over 2L steps. Only the gain takes FFTs, of the H outputs: with the modes
     in the frequency domain a gradient takes twice the processor time (350 against 160 ms on two CPU
-    cores: B = 4, L = 2048, H = 128, N = 64). gain_HF is a real factor on the spectrum of each
-    output channel, on the F = L + 1 bins of a real FFT of length 2L.
+    cores: B = 4, L = 2048, H = 128, N = 64).
+
+    Args:
+      z_N, phase_N: of A_bar, as `discretize.exponent` gives them.
+      B_bar_NH: complex input matrix of a step.
+      C_CHN: complex read-out: forward, then reverse if C = 2.
+      gain_HF: real factor on the spectrum of each output channel, on the F = L + 1 bins of a real
+        FFT of length 2L.
+
+    Raises:
+      ValueError: if a shape does not fit.
     """
-    _check(u_BLH, z_N, B_bar_NH, C_CHN)
     _, L, H = u_BLH.shape
-    if gain_HF.shape != (H, L + 1):
+    (N,) = z_N.shape
+    if B_bar_NH.shape != (N, H) or C_CHN.shape not in ((1, H, N), (2, H, N)):
+        raise ValueError(
+            f"mimo: input {u_BLH.shape} and {N} modes need B {(N, H)} and C (1 or 2, {H}, {N}); "
+            f"got B {B_bar_NH.shape}, C {C_CHN.shape}."
+        )
+    if gain_HF is not None and gain_HF.shape != (H, L + 1):
         raise ValueError(
             f"mimo_conv: input {u_BLH.shape} needs a gain on {L + 1} bins, {(H, L + 1)}, "
             f"got {gain_HF.shape}."
         )
-    v_BL2N = to_modes(u_BLH, B_bar_NH)
-    ending_BL2N = to_modes(u_BLH, -power(z_N, phase_N, L)[:, None] * B_bar_NH)
-    v_BL2N, ending_BL2N = materialize((v_BL2N, ending_BL2N), z_N.real[0])
-    steps_BM2N = jnp.concatenate([v_BL2N, ending_BL2N], axis=1)
-    y_BMH = read_out(scan_parts(z_N, phase_N, steps_BM2N, method=method), C_CHN[0])
-    if C_CHN.shape[0] == 2:  # from step L - 1 down to step -L, which on the circle is L
-        steps_BM2N = jnp.concatenate([ending_BL2N, v_BL2N], axis=1)
-        x_BM2N = scan_parts(z_N, phase_N, steps_BM2N, reverse=True, method=method)
-        # Turned here, and not in the outputs: their sum with the others would be taken while they
-        # are transposed for the FFT, and slowly.
-        y_BMH += read_out(jnp.concatenate([x_BM2N[:, L:], x_BM2N[:, :L]], axis=1), C_CHN[1])
+    v_BL2N = steps_BM2N = to_modes(u_BLH, B_bar_NH)
+    if gain_HF is not None:
+        ending_BL2N = to_modes(u_BLH, -power(z_N, phase_N, L)[:, None] * B_bar_NH)
+        v_BL2N, ending_BL2N = materialize((v_BL2N, ending_BL2N), z_N.real[0])
+        steps_BM2N = jnp.concatenate([v_BL2N, ending_BL2N], axis=1)
+    y_BMH = read_out(scan_parts(z_N, phase_N, steps_BM2N), C_CHN[0])
+    if C_CHN.shape[0] == 2:
+        if gain_HF is not None:  # from step L - 1 down to step -L, which on the circle is L
+            steps_BM2N = jnp.concatenate([ending_BL2N, v_BL2N], axis=1)
+        x_BM2N = scan_parts(z_N, phase_N, steps_BM2N, reverse=True)
+        if gain_HF is not None:
+            # Turned here, and not in the outputs: their sum with the others would be taken while
+            # they are transposed for the FFT, and slowly.
+            x_BM2N = jnp.concatenate([x_BM2N[:, L:], x_BM2N[:, :L]], axis=1)
+        y_BMH += read_out(x_BM2N, C_CHN[1])
+    if gain_HF is None:
+        return y_BMH
 
     def filtered(y_BMH: Array, gain_HF: Array) -> Array:
         Y_BHF = of_rows(jnp.fft.rfft, jnp.swapaxes(y_BMH, 1, 2), 2 * L) * gain_HF[None]
@@ -114,12 +99,3 @@ def read_out(x_BL2N: Array, C_HN: Array) -> Array:
     """Real y_BLH = Re C x, of x as real and imaginary parts."""
     C_H2N = jnp.stack([C_HN.real, -C_HN.imag], axis=1)
     return jnp.einsum("blcn,hcn->blh", x_BL2N, C_H2N, precision=_FULL)
-
-
-def _check(u_BLH: Array, z_N: Array, B_bar_NH: Array, C_CHN: Array) -> None:
-    (N,), H = z_N.shape, u_BLH.shape[-1]
-    if B_bar_NH.shape != (N, H) or C_CHN.shape not in ((1, H, N), (2, H, N)):
-        raise ValueError(
-            f"mimo: input {u_BLH.shape} and {N} modes need B {(N, H)} and C (1 or 2, {H}, {N}); "
-            f"got B {B_bar_NH.shape}, C {C_CHN.shape}."
-        )

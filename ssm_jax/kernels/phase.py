@@ -115,13 +115,19 @@ def cos_sin(phase: Phase) -> tuple[Array, Array]:
     octant = phase.ticks - (quadrant << 30)
     t = octant.astype(dtype) * np.float32(1 / TURN) + phase.rest  # in turns, |t| <= 1/8
     square = t * t
-    sine, cosine = t * _polynomial(_SIN, square), _polynomial(_COS, square)
+
+    def polynomial(coefficients: tuple[float, ...]) -> Array:
+        total = jnp.full_like(square, coefficients[-1])
+        for c in reversed(coefficients[:-1]):
+            total = total * square + np.float32(c)
+        return total
+
+    sine, cosine = t * polynomial(_SIN), polynomial(_COS)
     # A quarter turn exchanges the two, and changes a sign.
     odd = (quadrant & 1) == 1
     cos = jnp.where(odd, sine, cosine)
     sin = jnp.where(odd, cosine, sine)
-    flip_cos = ((quadrant + 1) & 2) != 0
-    flip_sin = (quadrant & 2) != 0
+    flip_cos, flip_sin = ((quadrant + 1) & 2) != 0, (quadrant & 2) != 0
     return jnp.where(flip_cos, -cos, cos), jnp.where(flip_sin, -sin, sin)
 
 
@@ -190,10 +196,3 @@ def _subtract(a: Double, b: Double) -> Double:
 def _times(a: Double, b: Double) -> Double:
     p, error = _product(a[0], b[0])
     return _sum(p, error + (a[0] * b[1] + a[1] * b[0]))
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
-    total = jnp.full_like(x, coefficients[-1])
-    for c in reversed(coefficients[:-1]):
-        total = total * x + np.float32(c)
-    return total

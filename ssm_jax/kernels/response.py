@@ -1,4 +1,7 @@
-r"""Transfer functions, and the effect of a pole's place on them.
+r"""The Sobolev gain of the filter; transfer functions, and the effect of a pole's place on them.
+
+beta acts as G^(beta)(s) = (1 + |s|)^beta G(s). What |s| is differs between the three programs of
+the official code (OC-9, OC-19, OC-23), so its unit is named. Of the layers
 
     G(s) = sum_n C_n / (s - a_n) + conj(C_n) / (s - conj(a_n)),    s = i omega
 
@@ -16,12 +19,93 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.discretize import DISCRETIZE, complex_expm1, discretize_zoh, exponent, value_of
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
 from ssm_jax.kernels.rules import Ruled
+
+BETA_UNITS = ("lra", "hz_1e4", "denoise", "rad")
+PER_SAMPLE = ("lra", "denoise", "rad")  # units whose |s| a longer step makes larger
+
+
+def sobolev_frequency(n_fft: int, unit: str = "lra", step_scale: float = 1.0) -> np.ndarray:
+    """|s| at the bins k = 0..n_fft/2 of a real FFT of length n_fft, as float32. By unit:
+
+    lra      k / n_fft           cycles per sample, 0..1/2: the gain at Nyquist is 1.5^beta (OC-9)
+    hz_1e4   k / 10,000          as in the denoising and wave programs (OC-19, OC-23)
+    denoise  52.4288 k / n_fft   per sample what hz_1e4 is for an image of 2048 x 128 steps, whose
+                                 n_fft is 524,288: smaller images get the published gains (OC-23)
+    rad      2 pi k / n_fft      radians per sample, 0..pi
+
+    The samples are `step_scale` times further apart than those for which beta was chosen. A
+    frequency per sample is divided by it, so that a tone keeps its gain. hz_1e4 counts cycles in
+    the whole transform, and at another rate a sequence of the same duration has the same bins.
+
+    Raises:
+      ValueError: for another unit, n_fft < 1, or step_scale not positive.
+    """
+    if not step_scale > 0:
+        raise ValueError(f"sobolev_frequency: step_scale must be positive, got {step_scale}.")
+    s_F = _frequency(n_fft, unit)
+    return (s_F / step_scale if unit in PER_SAMPLE else s_F).astype(np.float32)
+
+
+def frequency_per_radian(n_fft: int, unit: str = "lra") -> float:
+    """|s| of one radian per sample, in a unit of beta: |s| is linear in the angle up to Nyquist.
+
+    Only hz_1e4 depends on n_fft. Errors: see `sobolev_frequency`.
+    """
+    if n_fft < 1:
+        raise ValueError(f"frequency: n_fft must be at least 1, got {n_fft}.")
+    scale = {
+        "lra": 1 / (2 * np.pi),
+        "hz_1e4": n_fft / (2 * np.pi) * 1e-4,
+        "denoise": 2 * 2048 * 128 / (2 * np.pi) * 1e-4,
+        "rad": 1.0,
+    }
+    if unit not in scale:
+        raise ValueError(f"unknown unit {unit!r} of beta; choose one of {', '.join(BETA_UNITS)}.")
+    return scale[unit]
+
+
+def _frequency(n_fft: int, unit: str) -> np.ndarray:
+    """|s| at the bins, in float64."""
+    per_bin = frequency_per_radian(n_fft, unit) * 2 * np.pi / n_fft
+    return np.arange(n_fft // 2 + 1) * per_bin
+
+
+@in_one_type
+def sobolev_gain(
+    beta_H: Array, n_fft: int, unit: str = "lra", step_scale: float | Array = 1.0
+) -> Array:
+    """gain_HF = (1 + |s|)^beta_h, |s| as `sobolev_frequency` has it; step_scale may be traced.
+
+    Written exp(beta log(1 + |s|)), whose gradient at beta = 0 is log(1 + |s|). beta > 0 raises high
+    frequencies, beta < 0 lowers them.
+    """
+    s_F = jnp.asarray(_frequency(n_fft, unit), beta_H.dtype)
+    scale = jnp.asarray(step_scale, beta_H.dtype)
+    log_base_F = jnp.log1p(s_F / scale if unit in PER_SAMPLE else s_F)
+    return jnp.exp(beta_H[:, None] * log_base_F[None, :])
+
+
+@in_one_type
+def circular_gain(beta_H: Array, bins_F: np.ndarray, n: int, *, unsymmetric: bool = False) -> Array:
+    """gain_HF = (1 + min(k, n - k) / 10,000)^beta_h on bins 0 <= k < n of a complex FFT.
+
+    `unsymmetric` is the gain of the official wave program, which has the factor
+    f_k = (1 + k / 10,000)^beta on all n bins and takes the real part of what comes out, in effect
+    (f_k + f_{n-k}) / 2: at beta = 1 a constant for all k but 0 (OC-19).
+    """
+
+    other_F = (n - bins_F) % n
+    frequencies = (bins_F, other_F) if unsymmetric else (np.minimum(bins_F, other_F),)
+    log_bases = (jnp.asarray(np.log1p(k_F * 1e-4), beta_H.dtype) for k_F in frequencies)
+    powers = [jnp.exp(beta_H[:, None] * log_base_F[None, :]) for log_base_F in log_bases]
+    return (powers[0] + powers[1]) / 2 if unsymmetric else powers[0]
 
 
 @in_one_type
@@ -33,7 +117,7 @@ def transfer_function(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:
     Args:
       A_HN: complex eigenvalues in rad per unit of time; i omega may not be one of them.
       C_HN: complex read-out.
-      omega_HF: real angular frequencies in rad per unit of time, per channel.
+      omega_HF: real angular frequencies in rad per unit of time.
     """
     s_HF1 = 1j * omega_HF[:, :, None]
     A_H1N, C_H1N = A_HN[:, None, :], C_HN[:, None, :]
@@ -59,11 +143,11 @@ def discrete_transfer_function(
     The second is what an FFT of a kernel of length L sees (OC-28). Angles are subtracted as exact
     phases and 1 - e^d is taken without cancellation, so sharp resonances keep their height. In
     float32 the bins of an FFT are rounded themselves, by up to 1e-7 rad. Differentiable. The memory
-    is (H, N, F): bring moderate F.
+    is (H, N, F).
 
     Args:
       A_HN, C_HN, dt_H, discretization: as in `s4d_kernel`, C without leading axes.
-      omega_HF: real angles in rad per sample, per channel; taken as exact numbers.
+      omega_HF: real angles in rad per sample, taken as exact numbers.
       length: number of taps L, at least 1 and below 2^22; None: all of them, for which no mode with
         Re A = 0 may stand at an omega.
 
@@ -143,10 +227,8 @@ def pole_sensitivity(
         K_n = [zeta (sigma^2 - x^2) - 2 xi x sigma] / (x^2 + sigma^2)^2,
         by_x: [xi (x^2 - sigma^2) - 2 zeta x sigma] / (x^2 + sigma^2)^2.
 
-    Args:
-      A_HN, C_HN, omega_HF: poles, residues and frequencies of either sign, as in
-        `transfer_function`.
-      beta_H: real exponents of the filter, |s| in rad per unit of time; None: no filter.
+    Poles, residues and frequencies of either sign are as in `transfer_function`; |s| in the filter
+    is in rad per unit of time, and beta None is no filter.
     """
     slope_HFN = _slope(A_HN, C_HN, omega_HF)
     return _filtered(slope_HFN.real, -slope_HFN.imag, omega_HF, beta_H)
@@ -158,8 +240,8 @@ def pair_sensitivity(
 ) -> Sensitivity:
     """Complex derivatives of the layers' (1 + |s|)^beta G(i s) at s = omega, conjugates included.
 
-    G is `transfer_function`. A loss with derivatives p = dL/dRe G, q = dL/dIm G at the frequencies
-    has the gradient dL/dy_n = sum p Re(by_y) + q Im(by_y). Arguments as in `pole_sensitivity`.
+    A loss with derivatives p = dL/dRe G, q = dL/dIm G at the frequencies has the gradient
+    dL/dy_n = sum p Re(by_y) + q Im(by_y). Arguments as in `pole_sensitivity`.
     """
     own = _slope(A_HN, C_HN, omega_HF)
     mirror = _slope(A_HN.conj(), C_HN.conj(), omega_HF)  # by conj(a) = x - iy

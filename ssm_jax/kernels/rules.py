@@ -39,8 +39,7 @@ def _on_leaves(function: Callable, *trees: Any) -> Callable:
     """`function` of trees as one of lists of their leaves, to a list of leaves."""
 
     def on_leaves(*lists: list) -> list:
-        # Programs are lowered and transposed after the kernel, and so outside of its setting
-        # (arrays.py).
+        # Programs are lowered and transposed after the kernel, outside of its setting (arrays.py).
         with jax.numpy_dtype_promotion("standard"):
             return jax.tree.leaves(function(*map(jax.tree.unflatten, trees, lists)))
 
@@ -74,10 +73,6 @@ class Ruled:
         return results[0] if len(results) == 1 else tuple(results)
 
 
-def _run_ruled(*leaves, function, rule):
-    return function(list(leaves))
-
-
 def _jvp_ruled(primals, tangents, *, function, rule):
     known = [
         ad.instantiate_zeros(t) if jnp.issubdtype(p.dtype, jnp.inexact) else None
@@ -93,20 +88,17 @@ def _batch_ruled(leaves, axes, *, function, rule):
         axis if jnp.issubdtype(x.dtype, jnp.inexact) else None
         for x, axis in zip(leaves, axes, strict=True)
     ]
-    batched = jax.vmap(function, (axes,)), jax.vmap(rule, (axes, of_tangents))
-    results = _ruled.bind(*leaves, function=batched[0], rule=batched[1])
+    batched = {"function": jax.vmap(function, (axes,)), "rule": jax.vmap(rule, (axes, of_tangents))}
+    results = _ruled.bind(*leaves, **batched)
     return results, [0] * len(results)
 
 
-_ruled = _primitive("ruled", _run_ruled, _jvp_ruled, _batch_ruled)
+_ruled = _primitive(
+    "ruled", lambda *leaves, function, rule: function(list(leaves)), _jvp_ruled, _batch_ruled
+)
 
 
-def linear_map(
-    forward: Callable[[Any, Any], Any],
-    transpose: Callable[[Any, Any], Any],
-    residuals: Any,
-    arguments: Any,
-) -> Any:
+def linear_map(forward: Callable, transpose: Callable, residuals: Any, arguments: Any) -> Any:
     """`forward(residuals, arguments)`, transposed by `transpose`.
 
     Args:
@@ -140,10 +132,8 @@ def _jvp_linear(primals, tangents, *, forward, transpose, n):
     if moving:
 
         def by_residuals(*moved):
-            residuals = list(primals[:n])
-            for i, leaf in zip(moving, moved, strict=True):
-                residuals[i] = leaf
-            return forward(residuals, list(primals[n:]))
+            residuals = {**dict(enumerate(primals[:n])), **dict(zip(moving, moved, strict=True))}
+            return forward(list(residuals.values()), list(primals[n:]))
 
         point, direction = ([leaves[i] for i in moving] for leaves in (primals, tangents))
         terms.append(jax.jvp(by_residuals, point, direction)[1])

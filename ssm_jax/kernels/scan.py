@@ -20,11 +20,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
-from ssm_jax.kernels.cpu import on_cpu
+from ssm_jax.kernels.devices import on_any_mesh, on_cpu, vary_alike
 from ssm_jax.kernels.discretize import power_parts, rest_of_power
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.rules import Ruled, linear_map
-from ssm_jax.kernels.sharding import on_any_mesh, vary_alike
 
 METHODS = ("auto", "chunked", "associative")
 
@@ -81,15 +80,7 @@ def diagonal_scan(
     return from_parts(x_BL2N)
 
 
-def scan_parts(
-    z_N: Array,
-    phase_N: Phase,
-    v_BL2N: Array,
-    x0_B2N: Array | None = None,
-    *,
-    reverse: bool = False,
-    method: str = "auto",
-) -> Array:
+def scan_parts(z_N, phase_N, v_BL2N, x0_B2N=None, *, reverse=False, method="auto") -> Array:
     """`diagonal_scan` of v and x0 given as real parts, then imaginary ones; so is x."""
     if method not in METHODS:
         raise ValueError(
@@ -125,11 +116,11 @@ def from_parts(x: Array) -> Array:
     return jax.lax.complex(x[..., 0, :], x[..., 1, :])
 
 
-# p x = along * x + across * swapped(x), with along = [Re p, Re p] and across = [-Im p, Im p].
-
-
 def _factor(re: Array, im: Array) -> Array:
-    """p = re + i im as (along, across): (..., 2, 2, N)."""
+    """p = re + i im as along = [re, re] and across = [-im, im], (..., 2, 2, N):
+
+    p x = along * x + across * swapped(x).
+    """
     return jnp.stack([jnp.stack([re, re], -2), jnp.stack([-im, im], -2)], -3)
 
 
@@ -138,8 +129,7 @@ def _times(p_22N: Array, x: Array) -> Array:
     return along * x + across * _swapped(x)
 
 
-def _swapped(x: Array) -> Array:
-    """Imaginary parts, then real ones."""
+def _swapped(x: Array) -> Array:  # imaginary parts, then real ones
     return jax.lax.rev(x, (x.ndim - 2,))
 
 
@@ -229,8 +219,7 @@ def _chunked(z_N, phase_N, v_BL2N, x0_B2N, reverse, w_BL2N):
     def chunk(i, carry):
         x_B2N, data, sums = carry
 
-        def at(r):
-            """The index of step r of the chunk's blocks."""
+        def at(r):  # the index of step r of the chunk's blocks
             return (0, chunks - 1 - i, 0, T - 1 - r, 0, 0) if reverse else (0, i, 0, r, 0, 0)
 
         def read(data, r):

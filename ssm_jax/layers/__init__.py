@@ -46,8 +46,8 @@ def section_of(name: str) -> str:
 def layer_options(name: str) -> dict[str, Option]:
     """The rows of the options that a layer alone has, by key.
 
-    They are its keyword arguments that no other option gives, as far as their defaults are numbers,
-    words, truths or tuples; a class attribute OPTIONS may have rows with more than a default.
+    They are its keywords that no other option gives, as far as their defaults are numbers, words,
+    truths or tuples; a class attribute OPTIONS may have rows with more than a default.
 
     Raises:
       ValueError: there is no such layer, or an argument cannot be an option.

@@ -20,7 +20,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.init.transforms import DT_TRANSFORMS, REAL_TRANSFORMS, log_uniform
+from ssm_jax.init.parameters import DT_TRANSFORMS, REAL_TRANSFORMS, log_uniform
 from ssm_jax.kernels.arrays import (
     checked_lengths,
     complex_of,
@@ -29,7 +29,7 @@ from ssm_jax.kernels.arrays import (
     returned_in,
     without_padding,
 )
-from ssm_jax.kernels.sharding import on_any_mesh
+from ssm_jax.kernels.devices import on_any_mesh
 from ssm_jax.layers.inputs import (
     as_complex,
     checked_input,
@@ -67,12 +67,10 @@ class StateSpaceLayer(nnx.Module):
     """y = k^(beta) * u + D u: what the layers have in common.
 
     A layer hands the keywords that it does not know to this constructor, sets D, of (H,), and has
-    the five abstract methods.
-
-    The filter (1 + |s|)^beta multiplies the spectrum of a whole sequence. It is no rational
-    function of the shift, so no state of finite size carries it from one step to the next, and it
-    reaches ahead: only layers without a filter run as a recurrence, and step by step only causal
-    ones.
+    the five abstract methods. The filter (1 + |s|)^beta multiplies the spectrum of a whole
+    sequence. It is no rational function of the shift, so no state of finite size carries it from
+    one step to the next, and it reaches ahead: only layers without a filter run as a recurrence,
+    and step by step only causal ones.
     """
 
     NAME: ClassVar[str]  # in messages
@@ -103,27 +101,20 @@ class StateSpaceLayer(nnx.Module):
         horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
-        """Check the options of all layers, keep those that calls read, and make beta, A and dt.
+        """Check and keep the options of all layers, and make beta, A and dt.
+
+        What the options are, their units, ranges and sources: `ssm_jax.options`. Besides, here
 
         Args:
-          d_model: channels H.
           n_steps: number of step sizes.
           modes: makes A, complex, of alpha, alpha_real, discretization and owner, as
             `init.modes.initial_modes` takes them, once all options are checked.
-          d_state: complex modes N that are stored; their conjugates come on top (OC-1).
-          alpha, alpha_real: factors on Im A and Re A at initialization.
-          real_transform: Re A as a function of A_re_raw, a key of REAL_TRANSFORMS.
-          beta: start value of the filter's exponent, one or one for each channel. None: no filter,
-            and the layer has a state form wherever it is compiled.
-          learn_beta: beta is a parameter (OC-10), or a Knob that stays. None: a parameter, if there
-            is a filter.
-          beta_unit: the unit of frequency in (1 + |s|)^beta, one of `kernels.response.BETA_UNITS`.
-          dt_min, dt_max: dt starts log-uniform between them, in units of time per sample.
-          dt_transform: dt = "softplus" or "exp" of the stored parameter (OC-5).
-          discretization: "zoh", "bilinear", or "none" for eigenvalues per sample: there is no dt
-            then, and the three options above are not read.
+          beta: one start value or one for each channel. None: no filter, and the layer has a state
+            form wherever it is compiled.
+          learn_beta: beta is a parameter, or a Knob. None: a parameter, if there is a filter.
+          discretization: with "none", for eigenvalues per sample, there is no dt: dt_min, dt_max
+            and dt_transform are not read.
           bidirectional: look ahead too, with another C and the same A, dt and beta.
-          dropout: rate on the output; tie_dropout: one draw for all time steps.
           horizon: run as if inputs were padded with zeros to this many steps. The filter acts on
             the circle of twice the padded length, so outputs depend on it. None: an input's own.
           rngs: with a "params" stream.
@@ -194,13 +185,12 @@ class StateSpaceLayer(nnx.Module):
 
         Args:
           u_BLH: real input, L at least 1; of any float or integer type.
-          lengths_B: integers, 0..L; later steps are padding and are set to zero first. None: L.
+          lengths_B: integers, 0..L; later steps are padding. None: L.
           key: of the dropout; None: no dropout.
           mode: "conv" by FFT, or "scan", which needs beta = 0. None: "conv"; in S5 "scan" if the
             layer was made without a filter.
           step_scale: factor on dt, a positive scalar: 0.5 for a signal sampled twice as densely.
-            The filter follows: |s| per sample is divided by it. For a factor for each sequence use
-            `jax.vmap`.
+            The filter follows: |s| per sample is divided by it. One per sequence: `jax.vmap`.
 
         Raises:
           ValueError: for a shape, length or scale that does not fit, an unknown mode, a horizon
@@ -237,10 +227,10 @@ class StateSpaceLayer(nnx.Module):
             return y_BLH.astype(returned_in(u_BLH, dtype))
 
     def initial_state(self, batch_size: int, dtype: Any = float) -> Array:
-        """The state before the first step: complex zeros, x_BHN of S4D and S4, x_BN of S5.
+        """The state before the first step: zeros x_BHN, in S5 x_BN, of the complex type of `dtype`.
 
-        It has the complex type of `dtype`, that of the inputs; by default that of JAX's floats, so
-        that a `jax.lax.scan` of `step` has 64 bits where they are enabled.
+        That of the inputs; by default of JAX's floats, so that a `jax.lax.scan` of `step` has 64
+        bits where they are enabled.
         """
         B = checked_integer(self.NAME, "batch_size", batch_size)
         if B < 0:
@@ -259,8 +249,8 @@ class StateSpaceLayer(nnx.Module):
     ) -> tuple[Array, Array]:
         """Many steps at once, without dropout: the state after the last real one, and all outputs.
 
-        Arguments and errors as in the call; `state` is before the first step, as `initial_state`
-        gives it, None: zero. A bidirectional layer raises NoStateForm too.
+        Arguments and errors as in the call; `state` is before the first step, None: zero. A
+        bidirectional layer raises NoStateForm too.
         """
         self._require_state_form("prefill")
         u_BLH = checked_input(self.NAME, u_BLH, "(B, L, H)", self.D.shape[0])
@@ -305,10 +295,10 @@ class StateSpaceLayer(nnx.Module):
             return state.astype(kept), y.astype(returned_in(u, dtype))
 
     def _require_state_form(self, what: str) -> None:
-        """Raise NoStateForm unless the layer has the form that "step", "prefill" or scan needs.
+        """Raise NoStateForm unless there is the form that "step", "prefill" or "mode='scan'" needs.
 
-        Known values of beta decide. Where they are not known, as under jit with the parameters as
-        arguments, it counts whether the layer was made with a filter.
+        Known values of beta decide; else, as under jit with the parameters as arguments, whether
+        the layer was made with a filter.
         """
         if self.bidirectional and what != "mode='scan'":
             raise NoStateForm(

@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths, computed_in, real_steps, returned_in
-from ssm_jax.kernels.cpu import materialize
+from ssm_jax.kernels.devices import materialize
 from ssm_jax.layers.inputs import checked_input
 from ssm_jax.options import check, check_choice
 
@@ -26,7 +26,7 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, num_features: int, *, momentum: float = 0.1):
-        """momentum: weight of the new statistics in the running ones, 0..1 (Flax's is 1 - m)."""
+        """`momentum`: weight of the new statistics in the running ones (Flax's is 1 - m)."""
         check("BatchNorm", num_features=num_features, momentum=momentum)
         self.momentum = momentum
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
@@ -45,7 +45,6 @@ class BatchNorm(nnx.Module):
         """Normalize, by the rule of types of `inputs.py`.
 
         Args:
-          x_BLH: real features.
           lengths_B: real steps of each sequence, see `checked_lengths`; None: all. Where there is
             none in the whole batch, the running statistics stay what they are.
           train: by the statistics of the batch, and update the running ones.
@@ -71,15 +70,15 @@ class BatchNorm(nnx.Module):
             n = jnp.sum(lengths_B).astype(dtype)
             y_BLH, mean_H, var_H = _normalized_within(z_BLH, lengths_B, n, scale_H, bias_H)
         mean_H, var_H = jax.lax.stop_gradient((mean_H, var_H))
-        unbias = B * L / max(B * L - 1, 1) if n is None else n / jnp.maximum(n - 1, 1)
-        self._move(self.mean, old_mean_H, mean_H, n)
-        self._move(self.var, old_var_H, var_H * unbias, n)
+        var_H = var_H * (B * L / max(B * L - 1, 1) if n is None else n / jnp.maximum(n - 1, 1))
+        for variable, old_H, new_H in (
+            (self.mean, old_mean_H, mean_H),
+            (self.var, old_var_H, var_H),
+        ):
+            moved_H = (1 - self.momentum) * old_H + self.momentum * new_H
+            moved_H = moved_H if n is None else jnp.where(n > 0, moved_H, old_H)
+            variable[...] = moved_H.astype(variable[...].dtype)
         return y_BLH.astype(returned_in(x_BLH, dtype))
-
-    def _move(self, variable: nnx.Variable, old_H: Array, new_H: Array, n: Array | None) -> None:
-        moved_H = (1 - self.momentum) * old_H + self.momentum * new_H
-        moved_H = moved_H if n is None else jnp.where(n > 0, moved_H, old_H)
-        variable[...] = moved_H.astype(variable[...].dtype)
 
 
 def _affine(x_BLH: Array, mean_H: Array, var_H: Array, scale_H: Array, bias_H: Array) -> Array:
@@ -126,11 +125,8 @@ def _normalized_jvp(primals, tangents):
     half_H = _mean(dx_BLH * centered_BLH, present_B)  # half of the variance's
     by_centered_H = inverse_H * dscale_H - factor_H * inverse_H**2 * half_H
     by_constant_H = dbias_H - factor_H * shift_H
-    dy_BLH = (
-        dx_BLH * factor_H[None, None, :]
-        + centered_BLH * by_centered_H[None, None, :]
-        + by_constant_H[None, None, :]
-    )
+    dy_BLH = dx_BLH * factor_H[None, None, :] + centered_BLH * by_centered_H[None, None, :]
+    dy_BLH = dy_BLH + by_constant_H[None, None, :]
     return (y_BLH, mean_H, var_H), (materialize(dy_BLH, scale_H[0]), shift_H, 2 * half_H)
 
 
@@ -160,7 +156,6 @@ class LayerNorm(nnx.Module):
         train: bool,
         padding: bool = False,
     ) -> Array:
-        """Normalize, by the rule of types of `inputs.py`."""
         x_BLH = checked_input("LayerNorm", x_BLH, "(B, L, H)", self.scale.shape[0])
         del lengths_B, train, padding
         dtype = computed_in(x_BLH, self.scale[...], self.bias[...])
@@ -174,8 +169,8 @@ class LayerNorm(nnx.Module):
 
 
 def make_norm(kind: str, num_features: int, momentum: float = 0.1) -> BatchNorm | LayerNorm:
-    """The norm named `kind`, "batch" or "layer"; only the first has a momentum."""
+    """The norm named `kind`, one of NORMS; only the first has a momentum."""
     check_choice("make_norm", "norm", kind, NORMS)
-    if kind == "layer":
-        return LayerNorm(num_features)
-    return BatchNorm(num_features, momentum=momentum)
+    return (
+        LayerNorm(num_features) if kind == "layer" else BatchNorm(num_features, momentum=momentum)
+    )

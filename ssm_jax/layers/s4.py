@@ -13,8 +13,7 @@ from jax import Array
 
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
 from ssm_jax.init.modes import initial_modes
-from ssm_jax.kernels.dplr import dplr_kernel, dplr_step
-from ssm_jax.kernels.recurrence import dplr_anticausal, dplr_recurrence
+from ssm_jax.kernels import dplr_anticausal, dplr_kernel, dplr_recurrence, dplr_step
 from ssm_jax.layers.base import Scale
 from ssm_jax.layers.inputs import from_ri
 from ssm_jax.layers.s4d import ChannelwiseLayer
@@ -26,9 +25,9 @@ NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 class S4(ChannelwiseLayer):
     """y = k^(beta) * u + D u, where A = diag(Lambda) - P P^* (S4, arXiv:2111.00396).
 
-    Lambda, P and B are shared by the channels h with equal h mod n_ssm; C, dt, D and the filter are
-    those of `S4D`, and so are the ways to run it. Unlike in the official code, C is the plain
-    read-out, tied to no length. alpha acts on the initial Im Lambda only.
+    Lambda, P and B are shared by the channels h with equal h mod n_ssm; C, dt, D, the filter and
+    the ways to run it are those of `S4D`. Unlike in the official code, C is the plain read-out,
+    tied to no length.
     """
 
     NAME = "S4"
@@ -57,8 +56,7 @@ class S4(ChannelwiseLayer):
           init: "legs" or "fout", the HiPPO matrix that Lambda, P and B start as. fout has
             Re Lambda = 0, which the real_transform "exp" cannot take.
           b_clip: Im B starts clipped to +-b_clip, in the basis of Lambda. 2 is the official
-            default; the kernel then starts far from that of LegS (OC-27). None: no clip, and the
-            layer starts as the HiPPO system itself.
+            default; the kernel then starts far from that of LegS (OC-27). None: no clip.
           discretization: "bilinear", the one rule under which A_bar is found in closed form.
         """
         check_choice("S4", "init", init, self.INITS)
@@ -86,8 +84,7 @@ class S4(ChannelwiseLayer):
         """
         return self.of_channels(self.modes()), self.of_channels(from_ri(self.P_ri[...]))
 
-    def input_vector(self) -> Array:
-        """B_HN, complex."""
+    def input_vector(self) -> Array:  # B_HN, complex
         return self.of_channels(from_ri(self.B_ri[...]))
 
     def kernels(self) -> Sequence[Callable]:

@@ -30,9 +30,8 @@ def add_probe(layer: Any, length: int) -> bool:
     """Give a layer a probe in place, if its kernel joins each channel with itself; else False.
 
     Its outputs in mode="conv" stay the same numbers. The gradient of a loss by `layer.probe` is
-    that by the taps of the filtered kernel, k[j] for the input j steps ago and k_rev[j] for that in
-    1 + j steps; zeros if the model does not call the layer. `length`: of the taps, the layer's
-    horizon or the steps of its input.
+    that by the `length` taps (horizon, or steps of the input) of the filtered kernel, k[j] for the
+    input j steps ago and k_rev[j] for that in 1 + j steps; zeros if the layer is not called.
     """
     if not isinstance(layer, ChannelwiseLayer):
         return False
@@ -121,12 +120,10 @@ class S4D(ChannelwiseLayer):
 
     By default the parametrization of the official code of "Tuning Frequency Bias of State Space
     Models" (arXiv:2410.02035), OC-1..OC-12: A = -exp(A_re_raw) + i A_im, shared by the channels h
-    with equal h mod n_ssm; B = 1; C complex normal; dt per channel; D outside the filter. alpha
-    acts on A_im at initialization only.
+    with equal h mod n_ssm; B = 1; C complex normal; dt per channel; D outside the filter.
 
     It runs as a convolution, as a parallel scan (mode="scan"), or from a state on: `prefill` takes
-    many steps, `step` one. All give the same outputs. The latter three need beta = 0, and those
-    that take a state need a layer that does not look ahead.
+    many steps, `step` one. All give the same outputs.
     """
 
     NAME = "S4D"

@@ -12,11 +12,11 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.init.mimo import EIGENBASES, input_matrix, output_matrix, real_basis
 from ssm_jax.init.modes import INITS, initial_modes
+from ssm_jax.init.parameters import EIGENBASES, input_matrix, output_matrix, real_basis
 from ssm_jax.kernels import sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent, lacking
-from ssm_jax.kernels.mimo import mimo_conv, mimo_scan, read_out, to_modes
+from ssm_jax.kernels.mimo import mimo_scan, read_out, to_modes
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
@@ -30,10 +30,9 @@ class S5(StateSpaceLayer):
     """x' = A x + B u, y = Re C x + D u: H channels in and out, N complex modes (arXiv:2208.04933).
 
     The filter of "Tuning Frequency Bias of State Space Models" (arXiv:2410.02035) can act on every
-    output channel: y = gain^(beta) * Re C x + D u. alpha acts on the initial Im A only.
-
-    It runs as a parallel scan, as a convolution (mode="conv"; the only way with a filter), or from
-    a state on: `prefill` takes many steps, `step` one. All give the same outputs.
+    output channel: y = gain^(beta) * Re C x + D u. It runs as a parallel scan, as a convolution
+    (mode="conv"; the only way with a filter), or from a state on: `prefill` takes many steps,
+    `step` one. All give the same outputs.
     """
 
     NAME = "S5"
@@ -75,10 +74,10 @@ class S5(StateSpaceLayer):
             conjugates come on top: the official ssm_size counts both, so its 16 is 8 here.
           n_blocks: A starts as this many equal blocks; divides d_state.
           init: of a block: "legs", the normal part of HiPPO-LegS, as in the official code, or a key
-            of `init.modes.INITS`. B and C start as draws in a real basis, see `init.mimo`.
+            of `init.modes.INITS`. B and C start as draws in a real basis, see `init.parameters`.
           init_seed: of the inits that draw; every block then has its own modes.
-          C_init: "lecun_normal", "trunc_standard_normal" or "complex_normal", the last one drawn
-            for the modes themselves. Standard deviations are the official ones (OC-26).
+          C_init: one of `init.parameters.C_INITS`, "complex_normal" drawn for the modes themselves.
+            Standard deviations are the official ones (OC-26).
           conj_sym: the modes are one half of conjugate pairs; False: all of them are stored, and
             training may take them apart. d_state is then a multiple of 2 n_blocks.
           clip_eigs: Re A is at most -1e-4 in the forward pass.
@@ -146,7 +145,7 @@ class S5(StateSpaceLayer):
         L = v_BLH.shape[1]
         gain_HF = sobolev_gain(self.beta[...], 2 * steps, self.beta_unit, scale)
         padded = jnp.pad(v_BLH, ((0, 0), (0, steps - L), (0, 0)))
-        y_BLH = mimo_conv(padded, *self._discrete(scale), self.readout(), gain_HF)[:, :L]
+        y_BLH = mimo_scan(padded, *self._discrete(scale), self.readout(), gain_HF)[:, :L]
         return y_BLH + self.D[...][None, None, :] * v_BLH
 
     def scan(self, v_BLH: Array, scale: Scale) -> Array:

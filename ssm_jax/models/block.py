@@ -12,10 +12,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths, computed_in, returned_in
-from ssm_jax.kernels.cpu import materialize, on_cpu
+from ssm_jax.kernels.devices import materialize, on_cpu
 from ssm_jax.layers.inputs import checked_input, checked_key, dropout
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.options import check_arguments
+
+# With g = drop(GELU(y)) of the state space layer's y: GLU(W g), as in S4's code (OC-13), and
+# g sigmoid(W g) and y sigmoid(W g), as in S5's (arXiv:2208.04933); by the outputs of W per channel.
+GATES = {"glu": 2, "half_glu1": 1, "half_glu2": 1}
 
 
 def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
@@ -57,38 +61,12 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + jax.lax.erf(x * x.dtype.type(math.sqrt(0.5))))
 
 
-def _glu(y_BLH: Array, g_BLH: Array, gate: nnx.Linear) -> Array:
-    return gated_linear(g_BLH, gate)
-
-
-def _half_glu1(y_BLH: Array, g_BLH: Array, gate: nnx.Linear) -> Array:
-    return g_BLH * _logistic(g_BLH, gate)
-
-
-def _half_glu2(y_BLH: Array, g_BLH: Array, gate: nnx.Linear) -> Array:
-    return y_BLH * _logistic(g_BLH, gate)
-
-
-def _logistic(x_BLH: Array, layer: nnx.Linear) -> Array:
-    """sigmoid(W x + b) in the type of x."""
-    assert layer.bias is not None
-    W_HG, b_G = layer.kernel[...].astype(x_BLH.dtype), layer.bias[...].astype(x_BLH.dtype)
-    return jax.nn.sigmoid(x_BLH @ W_HG + b_G[None, None, :])
-
-
-# What follows the state space layer's y and g = drop(GELU(y)), and how many outputs per channel its
-# linear map has
-GATES = {"glu": (_glu, 2), "half_glu1": (_half_glu1, 1), "half_glu2": (_half_glu2, 1)}
-
-
 class Block(nnx.Module):
     """x + drop(gate(drop(ssm(norm x)))); without `prenorm`, the norm of that sum.
 
-    With g = drop(GELU(y)) the gates are "glu": GLU(W g), as in S4's code (OC-13, OC-14, OC-15);
-    "half_glu1": g sigmoid(W g), and "half_glu2": y sigmoid(W g), as in S5's (arXiv:2208.04933).
-    GELU is the exact one, x Phi(x). Padding is masked after the norm, before the state space layer,
-    and nowhere else. The residual stream, the GELU and the gate have the type of x; norms and the
-    state space layer compute by the rule of `layers/inputs.py`, in float32 or float64.
+    The gates are GATES, the dropouts those of OC-14. Padding is masked after the norm, before the
+    state space layer (OC-15), and nowhere else. The residual stream, the GELU and the gate have the
+    type of x; norms and the state space layer compute in float32 or float64 (`layers/inputs.py`).
     """
 
     def __init__(
@@ -105,24 +83,22 @@ class Block(nnx.Module):
         tie_dropout: bool = True,
         rngs: nnx.Rngs,
     ):
-        """Make a block, or raise ValueError for an unknown norm or gate, or a value out of range.
+        """Make a block; the options are those of `ssm_jax.options`.
 
         Args:
-          d_model: channels H.
           ssm: maps (u_BLH, lengths_B, key=) to y_BLH; it brings the dropout before the GELU.
-          norm, norm_momentum: see make_norm.
           norm_padding: padded steps count in the statistics of a batch, but for sequences that have
             no real step.
-          prenorm: norm before the layer, or after the residual sum.
-          gate: a key of GATES.
           dropout, tie_dropout: after the GELU and on the residual branch.
-          rngs: with a "params" stream.
+
+        Raises:
+          ValueError: for a value out of its range or set.
         """
         check_arguments("Block", locals())
         self.norm = make_norm(norm, d_model, norm_momentum)
         self.norm_padding = norm_padding
         self.ssm = ssm
-        self.glu = linear(d_model, GATES[gate][1] * d_model, rngs)
+        self.glu = linear(d_model, GATES[gate] * d_model, rngs)
         self.gate = gate
         self.prenorm = prenorm
         self.dropout = dropout
@@ -131,10 +107,9 @@ class Block(nnx.Module):
     def __call__(
         self, x_BLH: Array, lengths_B: ArrayLike | None, *, train: bool, key: Array | None
     ) -> Array:
-        """Apply the block.
+        """Apply the block to features.
 
         Args:
-          x_BLH: features.
           lengths_B: number of real steps, see `checked_lengths`; None: all.
           train: the batch norm uses the batch's statistics, and updates the running ones.
           key: of the dropout; None: no dropout.
@@ -154,7 +129,13 @@ class Block(nnx.Module):
         u_BLH = normed(u_BLH) if self.prenorm else u_BLH
         y_BLH = self.ssm(u_BLH, lengths_B, key=ssm_key).astype(x_BLH.dtype)
         g_BLH = dropout(gelu(y_BLH), self.dropout, gelu_key, tied=self.tie_dropout)
-        y_BLH = GATES[self.gate][0](y_BLH, g_BLH, self.glu)
+        if self.gate == "glu":
+            y_BLH = gated_linear(g_BLH, self.glu)
+        else:
+            assert self.glu.bias is not None
+            W_HG, b_G = (a[...].astype(g_BLH.dtype) for a in (self.glu.kernel, self.glu.bias))
+            gate_BLG = jax.nn.sigmoid(g_BLH @ W_HG + b_G[None, None, :])
+            y_BLH = (g_BLH if self.gate == "half_glu1" else y_BLH) * gate_BLG
         y_BLH = x_BLH + dropout(y_BLH, self.dropout, branch_key, tied=self.tie_dropout)
         return y_BLH if self.prenorm else normed(y_BLH.astype(dtype)).astype(x_BLH.dtype)
 
@@ -170,11 +151,10 @@ def apply_blocks(
 ) -> Array:
     """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
 
-    On CPUs the scan is unrolled: XLA copies what a loop keeps for the backward pass, which made a
-    step of 4 x 64 channels at L = 64 take 84 ms against 60, and compiling the loop was no faster
-    (4.4 s against 4.0). There the residual stream is materialized between the blocks, or the
-    gradients of later blocks would be computed again in the earlier ones. With `remat` it stays a
-    loop, which alone keeps XLA from computing once what is to be computed twice.
+    On CPUs the scan is unrolled (`devices.on_cpu`), and compiling the loop was no faster (4.4 s
+    against 4.0). There the residual stream is materialized between the blocks, or the gradients of
+    later blocks would be computed again in the earlier ones. With `remat` it stays a loop, which
+    alone keeps XLA from computing once what is to be computed twice.
     """
     graphdef = nnx.graphdef(blocks[0])
     each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]

@@ -23,11 +23,7 @@ POOLS = ("last", "mean", "first", "sum")
 
 
 def pool(x_BLH: Array, lengths_B: ArrayLike | None, mode: str) -> Array:
-    """x_BH of a member of POOLS, over the unpadded steps; of no steps it is zero.
-
-    Raises:
-      ValueError: for another mode, or lengths that do not fit, see `checked_lengths`.
-    """
+    """x_BH by a member of POOLS, over the unpadded steps (`checked_lengths`); zero of no steps."""
     check_choice("pool", "pool", mode, POOLS)
     B, L, _ = x_BLH.shape
     lengths_B = checked_lengths("pool", lengths_B, (B,), L)
@@ -79,24 +75,22 @@ class SequenceClassifier(nnx.Module):
         horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
-        """Make a model, or raise ValueError for a value out of its range or set.
+        """Make a model; the options are those of `ssm_jax.options`, the blocks' see `Block`.
 
         Args:
           n_classes: K.
           vocab_size: number of token ids; give this, or d_input.
           d_input: features per step of a real input.
-          d_model, depth: channels H and number of blocks.
-          norm, norm_momentum, norm_padding, prenorm, gate, dropout, tie_dropout: see Block.
           final_norm: with prenorm, a last norm behind the blocks (S4's code has it, S5's has not).
-          pool: a member of POOLS.
-          layer: a key of LAYERS.
+          layer: see `layers.find_layer`.
           activations: "float32" or "bfloat16", the type of the residual stream, the GELU and the
             gate; parameters, norms, state space layers and the decoder stay in float32.
           remat: in the backward pass compute every block again instead of keeping what it made.
           ssm: further arguments of the layer.
-          horizon: of the layers, where they have one: steps to which inputs count as padded, on
-            which the unit of beta's filter depends; None: those of the input.
-          rngs: with a "params" stream.
+          horizon: of the layers, where they have one, see `StateSpaceLayer`.
+
+        Raises:
+          ValueError: for a value out of its range or set.
         """
         name = type(self).__name__
         check_arguments(name, locals())
@@ -108,21 +102,18 @@ class SequenceClassifier(nnx.Module):
         if vocab_size is not None:
             normal = jax.nn.initializers.normal(1.0)
             self.encoder = nnx.Embed(vocab_size, d_model, embedding_init=normal, rngs=rngs)
-        else:
-            assert d_input is not None
+        elif d_input is not None:
             self.encoder = linear(d_input, d_model, rngs)
         drop: dict[str, Any] = {"dropout": dropout, "tie_dropout": tie_dropout}
         outer = drop | {"norm": norm, "norm_momentum": norm_momentum, "norm_padding": norm_padding}
-        outer |= {"prenorm": prenorm, "gate": gate}
+        outer |= {"prenorm": prenorm, "gate": gate, "rngs": rngs}
         ssm_layer = find_layer(layer)
         takes = parameters_of(ssm_layer)
         inner = {k: v for k, v in {**drop, "horizon": horizon}.items() if k in takes}
-        inner |= ssm or {}
-
-        def block() -> Block:
-            return Block(d_model, ssm_layer(d_model, **inner, rngs=rngs), **outer, rngs=rngs)
-
-        self.blocks = nnx.List([block() for _ in range(depth)])
+        inner |= {**(ssm or {}), "rngs": rngs}
+        self.blocks = nnx.List(
+            [Block(d_model, ssm_layer(d_model, **inner), **outer) for _ in range(depth)]
+        )
         self.norm = make_norm(norm, d_model, norm_momentum) if prenorm and final_norm else None
         self.norm_padding = norm_padding
         self.decoder: nnx.Module = self.make_decoder(d_model, n_classes, rngs)
@@ -146,8 +137,7 @@ class SequenceClassifier(nnx.Module):
             sequence are NaN, and in training with batch norm those of the whole batch.
           lengths: number of real steps of each sequence, (B,), of pairs (B, 2); None: all. See
             `checked_lengths`; of a sequence without a step the pool is zero.
-          train: normalize with the batch's statistics and update the running ones.
-          key: of the dropout; None: no dropout.
+          train, key: as of a `Block`.
 
         Raises:
           ValueError: for a shape, a length or a known id that does not fit.
@@ -159,7 +149,12 @@ class SequenceClassifier(nnx.Module):
             inputs = checked_input(name, inputs, "(B, L, d_input)", encoder.in_features)
             *shape, steps, _ = inputs.shape
         else:
-            inputs = self._checked_ids(inputs)
+            ids, axes = inputs if isinstance(inputs, Array) else np.asarray(inputs), self.TOKEN_AXES
+            middle = (2,) if len(axes) == 3 else ()
+            if ids.ndim != len(axes) or ids.shape[1:-1] != middle or ids.shape[-1] < 1:
+                expected = "(B, 2, L)" if middle else "(B, L)"
+                raise ValueError(f"{name}: tokens must be {expected} with L >= 1, got {ids.shape}.")
+            inputs = checked_ids(name, "token", ids, encoder.num_embeddings, axes)
             *shape, steps = inputs.shape
         lengths = checked_lengths(name, lengths, tuple(shape), steps)
         inputs, lengths_B = self.in_rows(inputs, lengths)
@@ -177,27 +172,17 @@ class SequenceClassifier(nnx.Module):
             logits_BK = self.decoder(self.joined(pool(x_BLH, lengths_B, self.pool)))
             return logits_BK.astype(returned_in(inputs, dtype))
 
-    def _checked_ids(self, inputs: ArrayLike) -> Array:
-        assert isinstance(self.encoder, nnx.Embed)
-        name, axes = type(self).__name__, self.TOKEN_AXES
-        ids = inputs if isinstance(inputs, Array) else np.asarray(inputs)
-        middle = (2,) if len(axes) == 3 else ()
-        if ids.ndim != len(axes) or ids.shape[1:-1] != middle or ids.shape[-1] < 1:
-            expected = "(B, 2, L)" if middle else "(B, L)"
-            raise ValueError(f"{name}: tokens must be {expected} with L >= 1, got {ids.shape}.")
-        return checked_ids(name, "token", ids, self.encoder.num_embeddings, axes)
+    # What differs for pairs: the map from vectors to logits; inputs and lengths with every sequence
+    # on the batch axis; what the decoder sees of the vectors.
 
     @staticmethod
     def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-        """From the vector of a sequence to logits."""
         return linear(d_model, n_classes, rngs)
 
     def in_rows(self, inputs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
-        """Inputs and lengths with every sequence on the batch axis."""
         return inputs, lengths
 
     def joined(self, x_BH: Array) -> Array:
-        """What the decoder sees of the vectors of the sequences."""
         return x_BH
 
 
@@ -212,7 +197,6 @@ class PairClassifier(SequenceClassifier):
 
     @staticmethod
     def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-        """Two linear maps with a ReLU between them."""
         hidden = linear(4 * d_model, d_model, rngs)
         return nnx.Sequential(hidden, jax.nn.relu, linear(d_model, n_classes, rngs))
 

@@ -22,7 +22,7 @@ from ssm_jax.config.check import check
 from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.loader import Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.prepare import DataPaths
-from ssm_jax.kernels.sharding import DATA_AXIS
+from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.progress import Progress, say
 from ssm_jax.tasks import Task, find_task, mean_metrics
 from ssm_jax.training import step as step_lib

@@ -19,7 +19,7 @@ from ssm_jax.analysis.bands import (
     taper,
 )
 from ssm_jax.analysis.spectra import view
-from ssm_jax.kernels.filter import frequency_per_radian
+from ssm_jax.kernels.response import frequency_per_radian
 from ssm_jax.layers import S4, S4D, S5
 from tests.analysis.exact.variation import discrete_variation_per_band
 

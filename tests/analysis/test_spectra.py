@@ -18,7 +18,7 @@ from ssm_jax.analysis.spectra import (
     share_aliased,
 )
 from ssm_jax.kernels import discretize_bilinear, s4d_kernel, sobolev_gain
-from ssm_jax.kernels.filter import BETA_UNITS
+from ssm_jax.kernels.response import BETA_UNITS
 
 FREQUENCY = {  # |s| at w radians per sample, for a transform of length n
     "lra": lambda w, n: w / (2 * np.pi),

@@ -11,8 +11,8 @@ from jax.test_util import check_grads
 from running import run
 
 from ssm_jax.init.hippo import legs_nplr
+from ssm_jax.kernels import dplr_anticausal, dplr_recurrence
 from ssm_jax.kernels.dplr import dplr_step
-from ssm_jax.kernels.recurrence import dplr_anticausal, dplr_recurrence
 
 DTS = (1e-3, 1e-2, 1e-1, 1.0)
 

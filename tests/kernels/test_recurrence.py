@@ -11,8 +11,7 @@ import pytest
 from jax.test_util import check_grads
 from running import run
 
-from ssm_jax.kernels import fft_conv, s4d_kernel
-from ssm_jax.kernels.recurrence import s4d_anticausal, s4d_recurrence
+from ssm_jax.kernels import fft_conv, s4d_anticausal, s4d_kernel, s4d_recurrence
 
 ALPHAS = (0.1, 1.0, 10.0)
 DTS = (1e-3, 1e-1)

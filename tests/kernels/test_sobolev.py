@@ -9,7 +9,7 @@ import pytest
 from running import run
 
 from ssm_jax.kernels import sobolev_frequency, sobolev_gain
-from ssm_jax.kernels.filter import BETA_UNITS
+from ssm_jax.kernels.response import BETA_UNITS
 
 
 @pytest.mark.parametrize(

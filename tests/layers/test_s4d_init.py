@@ -11,7 +11,7 @@ from flax import nnx
 from running import numbers, run
 
 from ssm_jax.init.modes import INITS, initial_modes
-from ssm_jax.init.transforms import REAL_TRANSFORMS
+from ssm_jax.init.parameters import REAL_TRANSFORMS
 from ssm_jax.layers import S4D
 
 H, N = 6, 4

@@ -10,7 +10,7 @@ from flax import nnx
 from running import run
 from scipy.special import erf
 
-from ssm_jax.kernels.filter import circular_gain
+from ssm_jax.kernels.response import circular_gain
 from ssm_jax.stories.waves.task import WaveRegressor
 
 H, N = 3, 4

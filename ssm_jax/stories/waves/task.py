@@ -27,8 +27,7 @@ from ssm_jax.data.examples import SPLITS, spread
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.init import initial_modes
 from ssm_jax.kernels.arrays import returned_in
-from ssm_jax.kernels.filter import circular_gain
-from ssm_jax.kernels.response import discrete_transfer_function
+from ssm_jax.kernels.response import circular_gain, discrete_transfer_function
 from ssm_jax.layers import S4D
 from ssm_jax.layers.inputs import checked_input, in_type
 from ssm_jax.models.block import gelu, linear

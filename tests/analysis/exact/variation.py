@@ -144,7 +144,7 @@ def variation_per_band(
       edges_E: ascending, in rad per unit of time, (E,) or (H, E); the outer two may be infinite.
       beta_H: exponents of the filter, (H,) or one for all.
       unit_H: |s| of the filter per rad per unit of time, (H,) or one for all. For a layer
-        dt times `kernels.filter.frequency_per_radian`.
+        dt times `kernels.response.frequency_per_radian`.
       conjugates: add each mode's conjugate to G, as the layers do.
       rtol: tolerance relative to the band's V.
 
@@ -187,7 +187,7 @@ def discrete_variation_per_band(
       dt_H: steps in units of time, positive.
       edges_E: ascending, in rad per sample from -pi to pi, (E,) or (H, E).
       discretization: as in `kernels.s4d_kernel`.
-      unit_H: |s| of the filter per rad per sample: `kernels.filter.frequency_per_radian`.
+      unit_H: |s| of the filter per rad per sample: `kernels.response.frequency_per_radian`.
 
     Raises:
       ValueError: as in `variation_per_band`, or for an unknown discretization.

@@ -1,6 +1,6 @@
-"""Arrays that are split over devices: the batch, the channels, or both; never the time.
+"""What CPUs want otherwise than accelerators, and arrays that are split over devices.
 
-A program learns how an array is split from:
+The batch may be split, the channels, or both; never the time. A program learns how from:
 
     jax.shard_map    a device sees its part alone; values vary over the mesh axes (`vary_alike`)
     Explicit axes    the type of an array says how it is split (`on_any_mesh`)
@@ -10,8 +10,10 @@ A program learns how an array is split from:
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
@@ -25,22 +27,77 @@ from jax.sharding import NamedSharding, PartitionSpec
 DATA_AXIS = "data"  # the mesh axis over which a batch is split
 
 Call = TypeVar("Call", bound=Callable)
+Tree = TypeVar("Tree")
 Axes = str | tuple[str, ...] | None  # of a mesh, that split one axis of an array
 
 # Mesh axes that split the batch and the channels, where the type of an array does not say it.
 _split: ContextVar[tuple[Axes, Axes]] = ContextVar("split", default=(DATA_AXIS, None))
 
 
-def per_device(function: Callable[..., Array], u: Array, *of_channels: Array) -> Array:
-    """`function(u, *of_channels)`, on each device's part if it is known how u is split.
+def on_cpu() -> bool:
+    """Whether programs are made for a CPU. Then (times of two cores)
 
-    XLA's partitioner does not split an FFT over its batch: left to itself it gathers the whole
-    array on every device.
+    fft_conv      takes even and odd bins apart: a gradient takes four fifths of the time
+                  (results/bench);
+    scan          loops over the steps of blocks, where each step of a loop is no launch;
+    apply_blocks  is unrolled: XLA copies what a loop keeps for the backward pass, 84 ms against 60
+                  for a step of 4 x 64 channels at L = 64;
+    materialize   is a wall.
+    """
+    return jax.default_backend() == "cpu"
+
+
+def materialize(tree: Tree, guard: Array) -> Tree:
+    """`tree`, computed once: on CPUs after a wall against recomputation, which costs a copy.
+
+    XLA fuses cheap arithmetic into each of its consumers and so computes it again for each, and for
+    each element of a broadcast. On CPUs that costs more than writing the value down: a gradient of
+    two S4D kernels, H = 128, N = 64, L = 2048, takes 37 ms, and 25 with a wall between the numbers
+    of a mode and their powers. `jax.lax.optimization_barrier` is no wall there: XLA removes it
+    before it fuses. A conditional is one, if its condition holds always and the compiler cannot
+    know that. The gradient meets it too.
 
     Args:
-      function: of arrays as these, channel by channel.
-      u: (B, L, H). An axis that the devices do not divide is not split.
-      of_channels: arrays whose first axis is H.
+      guard: a real number that the compiler cannot know and every device has, such as an entry of a
+        parameter. The condition is guard == guard: where it is NaN, so are the real and complex
+        arrays of the result, and integers are 0.
+    """
+
+    def nothing(tree):
+        return jax.tree.map(
+            lambda x: jnp.full_like(x, jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0), tree
+        )
+
+    return jax.lax.cond(guard == guard, lambda tree: tree, nothing, tree) if on_cpu() else tree
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the blocks that it frees, up to 1 GiB each, for its next allocations.
+
+    XLA's CPU backend allocates the temporary memory of a step when the step begins and frees it at
+    its end. glibc gives such large blocks back to the system, which clears them page by page when
+    the next step touches them: 160,000 page faults, and a fifth of the processor time of the
+    official ListOps step at batch 8. Call this before JAX starts its threads; memory stays at its
+    peak. Returns whether the allocator is glibc's and took the settings.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    settings = {  # by their numbers in glibc's malloc.h
+        -8: 1,  # M_ARENA_MAX: the other arenas are cut in pieces of 64 MiB
+        -3: 1 << 30,  # M_MMAP_THRESHOLD: larger blocks are given back as before
+        -1: -1,  # M_TRIM_THRESHOLD: never
+        -2: 64 << 20,  # M_TOP_PAD
+    }
+    return all([mallopt(name, value) == 1 for name, value in settings.items()])
+
+
+def per_device(function: Callable[..., Array], u: Array, *of_channels: Array) -> Array:
+    """`function(u, *of_channels)`, on each device's part if it is known how u, (B, L, H), is split.
+
+    XLA's partitioner does not split an FFT over its batch: left to itself it gathers the whole
+    array on every device. The function acts channel by channel, the first axis of `of_channels` is
+    H, and an axis of u that the devices do not divide is not split.
     """
     mesh = jax.sharding.get_abstract_mesh()
     free = {name: mesh.shape[name] for name in mesh.auto_axes}
@@ -67,8 +124,8 @@ def on_any_mesh(*outputs: str | Callable[[dict[str, Any]], str]) -> Callable[[Ca
     and products is split. Arguments are known by the suffixes of their names, as in u_BLH.
 
     Args:
-      outputs: axes of the result, as "BLH", or of each of several results; or a function that
-        gives them of the arguments by name. They are split as those of the arguments.
+      outputs: axes of each result, as "BLH", or a function that gives them of the arguments by
+        name. They are split as those of the arguments.
 
     Raises:
       ValueError: from the function, if the axis L of an argument is known to be split.

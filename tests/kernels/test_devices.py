@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from running import run
 
-from ssm_jax.kernels.cpu import materialize
+from ssm_jax.kernels.devices import materialize
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 5)).astype(np.float32)
@@ -77,7 +77,7 @@ def test_what_stands_before_a_wall_is_not_fused_behind_it(columns):
 PROGRAM = """
 import resource, sys
 import numpy as np
-from ssm_jax.kernels.cpu import keep_freed_memory
+from ssm_jax.kernels.devices import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def touch():
