@@ -201,23 +201,19 @@ def _add(s: Strokes, frames: Array, stroke: Array) -> None:
     view[:] = np.maximum(view, mask)
 
 
-def next_pivot(s: Strokes, pivot: Array, k: int) -> tuple[int, int]:
-    """The pivot after stamp `k`."""
-    return ceil(pivot[0] + s.steps[k, 0]), ceil(pivot[1] + s.steps[k, 1])
-
-
-def chances(s: Strokes, grown: Array, y: int, x: int, k: int) -> Array:
-    """The chance of each end point around the pivot (y, x) after stamp `k`, 0..255 CHANCE."""
+def next_ends(s: Strokes, grown: Array, pivot: Array, k: int) -> tuple[int, int, Array]:
+    """The pivot (y, x) after stamp `k`; the chance of each end point around it, 0..255 CHANCE."""
+    y, x = ceil(pivot[0] + s.steps[k, 0]), ceil(pivot[1] + s.steps[k, 1])
     rows, columns = y + s.pad + s.targets[:, 0], x + s.pad + s.targets[:, 1]
-    return s.chances[k] * (255 - grown.ravel()[rows * grown.shape[1] + columns])
+    return y, x, s.chances[k] * (255 - grown.ravel()[rows * grown.shape[1] + columns])
 
 
 def _extend(
     words: Array, i: int, s: Strokes, frames: Array, pivot: Array, before: Array, stroke: Array
 ) -> tuple[int, bool]:
     """Choose the stroke after the stroke `before`, and move the pivot to it, if there is one."""
-    y, x = next_pivot(s, pivot, before[2])
-    edges = np.cumsum(chances(s, frames[1], y, x, before[2]))
+    y, x, chances = next_ends(s, frames[1], pivot, before[2])
+    edges = np.cumsum(chances)
     if edges[-1] < _DEAD_END:
         return i, False
     for _ in range(_TRIES):
@@ -364,7 +360,7 @@ def compiled() -> Callable[..., tuple[int, int, int]]:
     except ImportError:
         return draw_image
     for function in (
-        *(_below, _overlap, _add, next_pivot, chances, _extend, _grow),
+        *(_below, _overlap, _add, next_ends, _extend, _grow),
         *(_begin, _begin_two, free_places, _begin_distractor),
     ):
         numba.extending.register_jitable(function)

@@ -96,10 +96,10 @@ def replay(sketch, p):
                     pivot, angle, occupied = last[c]
                     ends, pivot_after = oracle.next_ends(mask, pivot, angle, p, m)
                     frames[1, window, window] = np.rint(255 * oracle.dilate(mask, oracle.disc(m)))
-                    assert (
-                        list(core.next_pivot(s, np.array(pivot), path[step - 1, 2])) == pivot_after
-                    )
-                    compare_ends(s, frames[1], pivot_after, path[step - 1, 2], ends)
+                    k = path[step - 1, 2]
+                    *found, chances = core.next_ends(s, frames[1], np.array(pivot), k)
+                    assert found == pivot_after
+                    compare_ends(s, chances.tolist(), pivot_after, ends)
                     pivot, angle = pivot_after, atan2(y - pivot_after[0], x - pivot_after[1])
                     drawn = oracle.flip(angle)
                     assert ends[y, x] > 0
@@ -116,8 +116,7 @@ def replay(sketch, p):
     return image
 
 
-def compare_ends(s, grown, pivot, k, listed):
-    chances = core.chances(s, grown, *pivot, k).tolist()
+def compare_ends(s, chances, pivot, listed):
     ours = {
         (pivot[0] + dy, pivot[1] + dx): chance
         for (dy, dx), chance in zip(s.targets.tolist(), chances, strict=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Score
 from ssm_jax.lra.report.results import Result
-from ssm_jax.lra.report.table import Grid, Line, Lines, Span, Table, parts_of
+from ssm_jax.lra.report.table import Grid, Line, Span, Table, parts_of
 
 TITLE = "Long Range Arena"
 
@@ -44,18 +44,19 @@ class Format:
     def grid(self, grid: Grid) -> str:
         raise NotImplementedError
 
-    def part(self, part: Lines | Grid) -> str:
+    def part(self, part: Grid | tuple[str, Sequence[Line]]) -> str:
         if isinstance(part, Grid):
             return self.grid(part)
-        numbered = enumerate(map(self.line, part.lines), start=1)
-        lines = "".join(self.put(part.kind, line, number) for number, line in numbered)
-        return self.put(f"all {part.kind}", lines)
+        kind, lines = part
+        numbered = enumerate(map(self.line, lines), start=1)
+        return self.put(f"all {kind}", "".join(self.put(kind, line, n) for n, line in numbered))
 
-    def line(self, line: Line) -> str:
-        return "".join(
-            self.put(kind, self.code(words) if kind == "code" else self.escape(words))
-            for words, kind in line
-        )
+    def line(self, line: Line | Span) -> str:
+        if isinstance(line, str):
+            return self.escape(line)
+        if not isinstance(line, Span):
+            return "".join(map(self.line, line))
+        return self.put(line.kind, (self.code if line.kind == "code" else self.escape)(line.text))
 
     def put(self, kind: str, text: str, number: int = 0) -> str:
         return self.ways.get(kind, "|").replace("%d", str(number)).replace("|", text)
@@ -116,32 +117,27 @@ class Latex(Format):
     def grid(self, grid: Grid) -> str:
         head, groups, numeric = grid
         if not numeric:  # a table of words may be longer than a page: a list instead, with commas
-            joined = [
-                tuple(piece for cell in row if cell for piece in (Span(", "), *cell))[1:]
-                for _, rows in groups
-                for row in rows
-            ]
-            return self.part(Lines("items", joined))
+            rows = (row for _, group in groups for row in group)
+            items = (", ".join(self.line(cell) for cell in row if cell) for row in rows)
+            return self.put("all items", "".join(self.put("items", item) for item in items))
         words = r">{\raggedright\arraybackslash}p{%s\linewidth}"
         columns = words % 0.15 + "r" * (len(head) - 2) + words % 0.12
         lines: list[list[str] | None] = [[self.escape(word) for word in head]]
-        for title, rows in groups:
+        for title, group in groups:
             lines.append(None)
             if title:
-                emphasized = f"{{\\emph{{{self.escape(title)}}}}}"
-                lines.append([f"\\multicolumn{{{len(head)}}}{{l}}{emphasized}"])
-            lines += [
-                [self.cell(cell, stacked=i > 0) for i, cell in enumerate(row)] for row in rows
-            ]
+                title = f"{{\\emph{{{self.escape(title)}}}}}"
+                lines.append([f"\\multicolumn{{{len(head)}}}{{l}}{title}"])
+            for row in group:
+                lines.append([self.cell(cell, stacked=i > 0) for i, cell in enumerate(row)])
         size = "\\begin{center}\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"
         return size + tables.to_latex(columns, lines) + "\\end{center}\n"
 
     def cell(self, line: Line, stacked: bool) -> str:
         """A cell, in which each small piece has a line; the first column has paragraphs."""
-        small = [span for span in line if span.kind in ("small", "bad")]
-        lines = [
-            self.line(part) for part in (tuple(s for s in line if s not in small), *zip(small))
-        ]
+        small = [s for s in line if isinstance(s, Span) and s.kind in ("small", "bad")]
+        large = line if isinstance(line, str) else tuple(s for s in line if s not in small)
+        lines = [self.line(part) for part in (large, *small)]
         if not stacked:
             return r" \newline ".join(lines)
         text = r" \\ ".join(lines)

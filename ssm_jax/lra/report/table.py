@@ -6,13 +6,26 @@ import itertools
 import shlex
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Published
 from ssm_jax.lra.report.results import Result
 
 OFFICIAL = "official"
+INTRO = (
+    "Test accuracy in percent: the mean over n seeds ± half of its 95 % interval (Student t). "
+    "Runs that diverged are not in the mean and are always shown. Avg is given where all six "
+    "tasks are there."
+)
+NOT_COMPARABLE = (
+    "* Not comparable with the published numbers: reduced, not as published, or not on the "
+    "official data."
+)
+LEGEND = (
+    "Published: standard deviation over seeds in brackets where it is printed; x: fails to "
+    "learn, which counts as 50 in the printed average; -: not printed, or not checked."
+)
 
 
 class Cell(NamedTuple):
@@ -193,107 +206,83 @@ class Span(NamedTuple):
     """A piece of a line. Small and bad pieces are set off from what is before them."""
 
     text: str
-    kind: Literal["text", "strong", "code", "small", "bad"] = "text"
+    kind: Literal["strong", "code", "small", "bad"]
 
 
-Line = tuple[Span, ...]
-
-
-class Lines(NamedTuple):
-    kind: Literal["heading", "paragraph", "items", "numbered"]
-    lines: list[Line]
+Line = str | tuple[str | Span, ...]
 
 
 class Grid(NamedTuple):
     """A table, whose first column names the row."""
 
     head: tuple[str, ...]
-    groups: list[tuple[str, list[tuple[Line, ...]]]]  # of rows, with a title each, "" for none
+    groups: Sequence[
+        tuple[str, Sequence[tuple[Line, ...]]]
+    ]  # of rows, with a title each, "" for none
     numeric: bool  # the columns between the first and the last are numbers
 
 
-def parts_of(table: Table, published: bool) -> Iterator[Lines | Grid]:
-    """All that a report says, in order; the published rows if they are wanted."""
+def parts_of(table: Table, published: bool) -> Iterator[Grid | tuple[str, Sequence[Line]]]:
+    """All that a report says, in order: tables, and lines that are a heading, a paragraph, items or
+    numbered; the published rows if they are wanted."""
     cells = [(row.name, COLUMNS[t], cell) for row in table.rows for t, cell in row.cells.items()]
-    yield _text(
-        "Test accuracy in percent: the mean over n seeds ± half of its 95 % interval (Student t). "
-        "Runs that diverged are not in the mean and are always shown. Avg is given where all six "
-        "tasks are there."
-    )
+    yield "paragraph", [INTRO]
     if not table.rows:
-        yield _text("No run has a result.")
+        yield "paragraph", ["No run has a result."]
     groups = [("These runs", [_our_row(row) for row in table.rows])] if table.rows else []
     if published:
         groups.append(("Published", [_published_row(row) for row in ANCHORS]))
     if groups:
         yield Grid(("Model", *COLUMNS.values(), "Avg", "Source"), groups, numeric=True)
     if any(row.marks for row in table.rows):
-        yield _text(
-            "* Not comparable with the published numbers: reduced, not as published, or not on the "
-            "official data."
-        )
+        yield "paragraph", [NOT_COMPARABLE]
     if table.footnotes:
-        yield Lines("numbered", [_words(note) for note in table.footnotes])
+        yield "numbered", [*table.footnotes]
     if published:
-        yield _text(
-            "Published: standard deviation over seeds in brackets where it is printed; x: fails to "
-            "learn, which counts as 50 in the printed average; -: not printed, or not checked."
-        )
+        yield "paragraph", [LEGEND]
     if table.others:
-        yield _text("Other tasks", "heading")
+        yield "heading", ["Other tasks"]
         head = ("Task", "Run", "Test metric", "Mean", "Seeds")
         yield Grid(head, [("", [_other_row(runs) for runs in table.others])], numeric=False)
     if table.unfinished:
-        yield _text("Unfinished runs, not counted", "heading")
-        yield Lines("items", [_named(run, outcome(run)) for run in table.unfinished])
+        yield "heading", ["Unfinished runs, not counted"]
+        yield "items", [_named(run, outcome(run)) for run in table.unfinished]
     if table.remarks:
-        yield _text("Remarks", "heading")
-        yield Lines("items", [_words(remark) for remark in table.remarks])
+        yield "heading", ["Remarks"]
+        yield "items", [*table.remarks]
     if table.rows:
-        yield _text("Seeds", "heading")
+        yield "heading", ["Seeds"]
         lines: list[Line] = []
         rows: list[tuple[Line, ...]] = []
         for name, task, cell in cells:
             seeds = "; ".join(f"seed {run.seed}: {outcome(run)}" for run in _by_seed(cell.runs))
-            lines.append((Span(f"{name}, {task}", "strong"), Span(f": {seeds}")))
+            lines.append((Span(f"{name}, {task}", "strong"), f": {seeds}"))
             run = cell.runs[0]
             sha256 = (Span(run.sha256[:12], "code"),) * bool(run.sha256)
-            source = _words(run.source or "unknown")
-            rows.append((_words(name), _words(task), source, sha256, _words(run.detail)))
-        yield Lines("items", lines)
-        yield _text("Data", "heading")
+            rows.append((name, task, run.source or "unknown", sha256, run.detail))
+        yield "items", lines
+        yield "heading", ["Data"]
         yield Grid(("Model", "Task", "Source", "sha256", "Detail"), [("", rows)], numeric=False)
-        yield _text("Runs", "heading")
-        yield Lines("items", [_run(run) for _, _, cell in cells for run in cell.runs])
-
-
-def _words(text: str) -> Line:
-    return (Span(text),)
-
-
-def _text(words: str, kind: Literal["heading", "paragraph"] = "paragraph") -> Lines:
-    return Lines(kind, [_words(words)])
+        yield "heading", ["Runs"]
+        yield "items", [_run(run) for _, _, cell in cells for run in cell.runs]
 
 
 def _our_row(row: Row) -> tuple[Line, ...]:
     name = Span(row.label + "*" * bool(row.marks), "strong")
-    average: Line = ()
+    average: Line = ""
     if row.average is not None:
         bad = (Span(f"{row.n_diverged} diverged", "bad"),) if row.n_diverged else ()
         average = (Span(percent(row.average), "strong"), *bad)
-    return (
-        (name, *(Span(mark, "small") for mark in row.marks)),
-        *(_shown(row.cells[key]) if key in row.cells else () for key in COLUMNS),
-        average,
-        _words("here, official data" if row.source == OFFICIAL else "here"),
-    )
+    names = (name, *(Span(mark, "small") for mark in row.marks))
+    cells = (_shown(row.cells[key]) if key in row.cells else "" for key in COLUMNS)
+    return (names, *cells, average, "here, official data" if row.source == OFFICIAL else "here")
 
 
 def _shown(cell: Cell) -> Line:
     n, k, notes = len(cell.finished), len(cell.diverged), ", ".join(map(str, cell.footnotes))
     spans = (
-        Span("-") if cell.mean is None else Span(percent(cell.mean), "strong"),
-        cell.half_width is not None and Span(f" ± {percent(cell.half_width)}"),
+        "-" if cell.mean is None else Span(percent(cell.mean), "strong"),
+        cell.half_width is not None and f" ± {percent(cell.half_width)}",
         n and Span(f"n = {n}", "small"),
         notes and Span(f"note{'s' * (len(cell.footnotes) > 1)} {notes}", "small"),
         k and Span(f"{k} of {n + k} diverged", "bad"),
@@ -306,7 +295,7 @@ def _published_row(row: Published) -> tuple[Line, ...]:
     for i, value in enumerate(map(row.scores.get, COLUMNS)):
         if value is not None:
             scores[i] = f"{value.mean}" + (f" ({value.std})" if value.std is not None else "")
-    return tuple(map(_words, (row.model, *scores, str(row.average), row.source)))
+    return (row.model, *scores, str(row.average), row.source)
 
 
 def _other_row(runs: tuple[Result, ...]) -> tuple[Line, ...]:
@@ -315,11 +304,11 @@ def _other_row(runs: tuple[Result, ...]) -> tuple[Line, ...]:
     mean = f"{statistics.fmean(values):.4g}" + (f" ± {spread:.2g}" if spread else "")
     seeds = ", ".join(str(run.seed) for run in runs)
     label = ", ".join((run.name, *run.options))
-    return tuple(map(_words, (run.other or "unknown", label, run.metric, mean, seeds)))
+    return (run.other or "unknown", label, run.metric, mean, seeds)
 
 
-def _named(run: Result, rest: str) -> Line:
-    return (Span(run.path, "code"), Span(f" {run.name}, seed {run.seed}: {rest}"))
+def _named(run: Result, rest: str) -> tuple[str | Span, ...]:
+    return (Span(run.path, "code"), f" {run.name}, seed {run.seed}: {rest}")
 
 
 def _run(run: Result) -> Line:
@@ -333,5 +322,5 @@ def _run(run: Result) -> Line:
         run.config_digest and f"config {run.config_digest}",
         f"commit {run.commit or 'unknown'}",
     )
-    command = (Span(". "), Span(shlex.join(run.command), "code")) if run.command else ()
+    command = (". ", Span(shlex.join(run.command), "code")) if run.command else ()
     return (*_named(run, ", ".join(filter(None, known))), *command)
