@@ -16,15 +16,6 @@ from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.draws import philox
 
 
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Whole batches in n examples; a ValueError if these do not fill one."""
-    if not 1 <= batch_size <= n:
-        raise ValueError(
-            f"batch_size={batch_size} does not fit {n} examples; use a number from 1 to {n}."
-        )
-    return n // batch_size
-
-
 @functools.lru_cache(maxsize=4)
 def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of 0..n-1: the ranks of Philox words; 7 ms for 96,000, once an epoch."""
@@ -59,7 +50,12 @@ class Order:
         if seed < 0:
             raise ValueError(f"the seed of the order must be at least 0; got {seed}.")
         philox(seed, 0)  # refuse here, not at the first batch
-        self.steps_per_epoch = steps_per_epoch(lengths_n.size, batch_size)
+        n = lengths_n.size
+        if not 1 <= batch_size <= n:
+            raise ValueError(
+                f"batch_size={batch_size} does not fit {n} examples; use a number from 1 to {n}."
+            )
+        self.steps_per_epoch = n // batch_size
         self._batch_size, self._seed, self._padded_lengths = batch_size, seed, padded_lengths
         self._bucket_n = np.searchsorted(padded_lengths, lengths_n)
         self._epoch = functools.lru_cache(maxsize=2)(self._batches_of_epoch)

@@ -19,7 +19,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,16 @@ class Recipe:
     def folder(self, data_dir: Path) -> Path:
         """The folder of the store, whether it is there or not; without a stamp the one with these
         parameters: of several the first, if they hold the same arrays."""
-        above, stamp = data_dir / self.task, self.stamp
+        above, stamp, tfds = data_dir / self.task, self.stamp, data_dir / "tfds"
         if stamp is None:
-            found = {f: m["sha256"] for f, m in self._known(data_dir) if self._is_of(m)}
+            names = {path.name for path in above.glob(f"{self.source}-*")}
+            ours = tfds.glob(f"ssm_jax_{self.task}/{self.source}-*/{TFDS_VERSION}")
+            names |= {path.parent.name for path in ours}
+            found = {}
+            for folder in (above / name for name in sorted(names)):
+                known = _sound(folder) if folder.is_dir() else _of_tfds(tfds_folder(tfds, folder))
+                if self._is_of(known):
+                    found[folder] = known["sha256"]
             if len(set(found.values())) > 1:
                 raise ValueError(
                     f"{above} holds different {self.source} data "
@@ -135,17 +142,6 @@ class Recipe:
                 return next(iter(found), above / f"{self.source}-*")
             stamp = self.download
         return above / _name(self.source, self.parameters, stamp)
-
-    def _known(self, data_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Folders of sound stores, and of those that TFDS has, with their manifests."""
-        for folder in sorted(data_dir.glob(f"{self.task}/{self.source}-*")):
-            if manifest := _sound(folder):
-                yield folder, manifest
-        ours = f"tfds/ssm_jax_{self.task}/{self.source}-*/{TFDS_VERSION}"
-        for path in sorted(data_dir.glob(ours)):
-            folder = data_dir / self.task / path.parent.name
-            if not folder.is_dir() and (manifest := _of_tfds(path)):
-                yield folder, manifest
 
     def _is_of(self, manifest: Mapping[str, Any]) -> bool:
         """True if a store with this manifest was made by such a recipe."""

@@ -59,14 +59,8 @@ class Denoiser(nnx.Module):
         dt_max: float = 1e-4,
         rngs: nnx.Rngs,
     ):
-        """Args:
-        width: pixels of a row of the images; says where stripes are.
-        d_state: modes N, conjugates not counted.
-        alpha: distance of the frequencies, in units of pi rad per unit of time; > 0.
-        beta, learn_beta, beta_unit: of the filter, see S4D.
-        dt_min, dt_max: units of time per sample.
-        rngs: with a "params" stream.
-        """
+        """For images with rows of `width` pixels, which say where stripes are; the N modes do not
+        count conjugates. The other arguments are as of S4D, see there."""
         numbers: dict[str, Any] = {"d_state": d_state, "beta": beta, "learn_beta": learn_beta}
         numbers |= {"dt_min": dt_min, "dt_max": dt_max}
         check("Denoiser", width=width, alpha=alpha, **numbers)
@@ -118,8 +112,7 @@ def eval_sums(model: Any, batch: Batch) -> Sums:
 
     mse_NAME: squared error of the output for a disturbed image against the clean image;
     disturbed_NAME: that of the disturbed image itself;
-    passed_NAME: energy of what the disturbance adds to the output, over its own.
-    """
+    passed_NAME: energy of what the disturbance adds to the output, over its own."""
     clean = batch["inputs"]
     outputs = model(clean)
     sums = reconstruction_sums(outputs, batch)

@@ -47,10 +47,7 @@ class WaveDataset(Dataset):
     """
 
     def __init__(self, length: int, counts: Mapping[str, int], seed: int) -> None:
-        """Of sequences of L = `length` samples; `counts` of 0 are 10,000 examples.
-
-        Fewer for training are spread over the grid.
-        """
+        """`counts` of 0 are 10,000 examples; fewer for training are spread over the grid."""
         if length <= 2 * WAVES[-1]:
             raise ValueError(
                 f"data.padded_length={length} puts the wave of {WAVES[-1]} rad/s beyond Nyquist; "
@@ -112,16 +109,12 @@ class WaveRegressor(nnx.Module):
         legacy_unsymmetric: bool = False,
         rngs: nnx.Rngs,
     ):
-        """Args:
-        waves: whole periods of each wave in a sequence, below length / 2; of 2 pi seconds, so
-          these are rad/s too.
-        length: L, samples of a sequence; dt = 2 pi / L.
-        d_model: channels H.
-        d_state: modes N of each channel, conjugates not counted.
-        alpha: factor on the frequencies of the modes.
-        beta, learn_beta: of the filter, whose |s| is the frequency in rad/s over 10,000.
-        legacy_unsymmetric: the gain that the official program has in effect, see `circular_gain`.
-        rngs: with a "params" stream.
+        """Of L = `length` samples in 2 pi seconds, so that dt = 2 pi / L and the `waves`, whole
+        periods in a sequence and below L / 2, are rad/s too.
+
+        alpha scales the frequencies of the N modes of each channel, conjugates not counted; |s| of
+        the filter is in rad/s over 10,000. `legacy_unsymmetric` is for the gain that the official
+        program has in effect, see `circular_gain`.
         """
         own = {"length": length, "alpha": alpha, "legacy_unsymmetric": legacy_unsymmetric}
         shared: dict[str, Any] = {"d_state": d_state, "beta": beta, "learn_beta": learn_beta}
