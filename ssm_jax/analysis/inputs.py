@@ -33,10 +33,9 @@ FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is calle
 class InputSpectrum:
     """A mean power spectrum.
 
-    omega_F: angles, the first 0 and the last at or below pi.
-    power_F: density per radian, summed over features; at 0 what the window leaves of it.
-    segment: samples of a segment; segments: how many were averaged.
-    sequences: how many were read; too_short: those of them shorter than a segment, left out.
+    The angles begin with 0; power_F is a density per radian, summed over features, at 0 what the
+    window leaves of it. A segment has `segment` samples, `segments` were averaged; `sequences` were
+    read, of which those that are `too_short` for a segment are left out.
     """
 
     omega_F: np.ndarray
@@ -63,13 +62,10 @@ class InputSpectrum:
 
 
 def default_segment(lengths: np.ndarray) -> int:
-    """Samples of a segment: the whole sequence where there are many, else a part of it.
+    """Samples of a segment: of 16 sequences and more the length that 90 % of them have.
 
-    With 16 sequences of `lengths` and more it is the length that 90 % of them have. With fewer,
-    half of a segment being shared with the next, it is so short that there are 16 in all.
-
-    Raises:
-      ValueError: no sequence, or none of 64 samples.
+    Of fewer, half of a segment being shared with the next, so short that there are 16 in all.
+    Raises ValueError if there is no sequence of 64 samples.
     """
     longest = lengths.max(initial=0)
     if longest < SHORTEST:
@@ -92,8 +88,7 @@ def input_spectrum(
     the ids are given out, and of independent tokens it is flat.
 
     Args:
-      sequences: each real (L,) or (L, features), or int (L,) tokens; the lengths may differ.
-      segment: in samples; n_tokens: size of the vocabulary, None for real sequences.
+      sequences: each real (L,) or (L, features), or int (L,) of n_tokens; the lengths may differ.
 
     Raises:
       ValueError: a value that is not finite, no sequence as long as a segment, or sequences that
@@ -146,10 +141,8 @@ def fit_power_law(
 
     Without the octaves the upper half of the bins would have half of the say. The fit goes from
     `low`, None: two turns in a segment, as far as the window spreads the mean, to `high`, None:
-    half of Nyquist, since above a sampled spectrum levels off.
-
-    Raises:
-      ValueError: fewer than three octaves with power in the range.
+    half of Nyquist, since above a sampled spectrum levels off. Raises ValueError if fewer than
+    three octaves of it have power.
     """
     low = 2 * 2 * np.pi / spectrum.segment if low is None else low
     high = np.pi / 2 if high is None else high
@@ -243,10 +236,9 @@ def starting_alpha(
 
 
 def starting_beta(gamma: float) -> float:
-    """Half of the slope of the power, within the -4..4 that the option takes.
+    """Half of the slope of the power: (1 + |s|)^beta then undoes the fall of the amplitude.
 
-    A rule of thumb of third parties (arXiv:2410.02035 gives none): for |s| far above 1 the gain
-    (1 + |s|)^beta then undoes the fall of the input's amplitude.
+    A rule of thumb of third parties (arXiv:2410.02035 gives none), within the option's -4..4.
     """
     return float(np.clip(gamma / 2, -4.0, 4.0))
 
@@ -269,15 +261,10 @@ def recommend(
     low: float | None = None,
     high: float | None = None,
 ) -> tuple[InputSpectrum, PowerLaw, dict[str, Any]]:
-    """Read a starting alpha and beta off the spectrum of some inputs.
+    """Read a starting alpha and beta off the spectrum of some inputs; look at other alphas too.
 
-    Args:
-      sequences, n_tokens: as in `input_spectrum`; low, high: as in `fit_power_law`.
-      y_N, dt, share: as in `window_of`.
-      alphas: candidates that are looked at besides the start.
-
-    Returns:
-      The spectrum, its fit, and all that was found as JSON can hold it.
+    Arguments as in `input_spectrum`, `fit_power_law` and `window_of`. Returns the spectrum, its
+    fit, and all that was found as JSON can hold it.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     spectrum = input_spectrum(sequences, default_segment(lengths), n_tokens=n_tokens)

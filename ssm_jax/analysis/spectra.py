@@ -107,16 +107,12 @@ _transfer = jax.jit(transfer_function)  # the sum over n is fused: no (H, F, N) 
 def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.ndarray:
     """|G^(beta)_h(i s)|, (C, H, F): the continuous response with the filter's gain, without D.
 
-    Under zero-order hold G at w = 0 is the kernel's sum exactly; above, the kernel's spectrum
-    differs from G by the hold, sin(w/2) / (w/2), and by what is aliased. Modes given per sample
-    ("none") are shown as those of the held system that gives their kernel. An output of S5 answers
-    to H inputs: here the root of the sum of its squared answers.
-
-    Args:
-      layer, n_fft: as in `filter_gain`.
-      omega_F: radians per sample, at least 0. Zero-order hold: s = w / dt, beyond Nyquist too,
-        where it shows what is aliased. Bilinear: s = (2 / dt) tan(w / 2), which has all s below
-        Nyquist; nan beyond.
+    Zero-order hold: s = w / dt, beyond Nyquist too, where it shows what is aliased. G at w = 0 is
+    the kernel's sum exactly; above, the kernel's spectrum differs from G by the hold,
+    sin(w/2) / (w/2), and by what is aliased. Bilinear: s = (2 / dt) tan(w / 2), which has all s
+    below Nyquist; nan beyond. Modes given per sample ("none") are shown as those of the held system
+    that gives their kernel. An output of S5 answers to H inputs: here the root of the sum of its
+    squared answers. omega_F is at least 0; n_fft as in `filter_gain`.
     """
     s_F = omega_F = np.asarray(omega_F, np.float64)
     if layer.discretization == "bilinear":
@@ -167,10 +163,7 @@ def share_aliased(layer: LayerView) -> float:
 
 
 def quartiles(values: np.ndarray) -> np.ndarray:
-    """First quartile, median, third quartile over all axes but the last, (3, F).
-
-    Non-finite values do not count; where there are no others the result is nan.
-    """
+    """Quartiles and median, (3, F), of the finite values over all axes but the last; else nan."""
     flat = values.reshape(-1, values.shape[-1])
     kept = np.where(np.isfinite(flat), flat, np.nan)
     some_F = np.isfinite(flat).any(axis=0)

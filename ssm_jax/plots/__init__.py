@@ -39,6 +39,13 @@ def save(path: Path, make: Callable[..., Figure], *args: Any) -> None:
         replace_atomically(path, lambda file: figure.savefig(file, **options))
 
 
+def titled(title: str, width: float, height: float) -> Figure:
+    """An empty figure of so many inches, whose parts keep clear of each other."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title)
+    return figure
+
+
 class LayerPanels:
     """A figure with one column of `len(heights)` panels per layer, at most four layers abreast.
 
@@ -50,8 +57,7 @@ class LayerPanels:
         self.columns = columns = math.ceil(n_layers / lines)
         width = {1: 6.5, 2: 4.6}.get(columns, 3.4) * columns
         height = lines * (sum(heights) + 0.35 * k) + 1
-        self.figure = Figure(figsize=(width, height), layout="constrained")
-        self.figure.suptitle(title)
+        self.figure = titled(title, width, height)
         ratios = list(heights) * lines
         every = self.figure.subplots(lines * k, columns, squeeze=False, height_ratios=ratios)
         stacks = every.reshape(lines, k, columns).swapaxes(1, 2).reshape(-1, k)
@@ -71,23 +77,19 @@ class LayerPanels:
     def label(self, j: int, x: str, y: str) -> None:
         """Label panel j: y at the left; x at the foot, or at each if a layer has several."""
         for i, stack in enumerate(self.panels):
-            if len(stack) > 1 or i + self.columns >= len(self.panels):
-                stack[j].set_xlabel(x)
-            else:
-                stack[j].tick_params(labelbottom=False)
-            if i % self.columns == 0:
-                stack[j].set_ylabel(y)
-            else:
-                stack[j].tick_params(labelleft=False)
+            foot, left = i + self.columns >= len(self.panels), i % self.columns == 0
+            foot |= len(stack) > 1
+            stack[j].set(xlabel=x if foot else "", ylabel=y if left else "")
+            stack[j].tick_params(labelbottom=foot, labelleft=left)
 
     def legend(self, *more: Artist, nyquist: bool = True, **style: Any) -> None:
         """Before, after (lines, or of another style), what else there is, and Nyquist."""
-        pairs = ((BEFORE, "before training"), (AFTER, "after"))
+        style = {"lw": 1.5, **style}
         handles: list[Artist] = [
-            Line2D([], [], color=colour, label=label, **{"lw": 1.5} | style)
-            for colour, label in pairs
+            Line2D([], [], color=BEFORE, label="before training", **style),
+            Line2D([], [], color=AFTER, label="after", **style),
+            *more,
         ]
-        handles += more
         if nyquist:
             label = "Nyquist, $\\pi$ rad per sample"
             handles.append(Line2D([], [], color="0.15", ls="--", lw=1, label=label))
@@ -133,8 +135,7 @@ def note(axes: Axes, text: str) -> None:
 
 def empty_figure(title: str, text: str) -> Figure:
     """A figure that says why it shows nothing."""
-    figure = Figure(figsize=(6.5, 2), layout="constrained")
-    figure.suptitle(title)
+    figure = titled(title, 6.5, 2)
     axes = figure.subplots()
     axes.set_axis_off()
     note(axes, text)

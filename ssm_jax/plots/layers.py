@@ -10,21 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ssm_jax import plots
 from ssm_jax.analysis import spectra
 from ssm_jax.analysis.bands import pole_drift
 from ssm_jax.analysis.inputs import SHARES, InputSpectrum, PowerLaw, mode_density
 from ssm_jax.analysis.spectra import NYQUIST, LayerView, mode_angles, quartiles
-from ssm_jax.plots import (
-    AFTER,
-    BEFORE,
-    EVALUATION,
-    LayerPanels,
-    empty_figure,
-    legend_below,
-    log_ticks,
-    mark_nyquist,
-    note,
-)
+from ssm_jax.plots import AFTER, BEFORE, EVALUATION, LayerPanels
 
 Layers = Sequence[LayerView]
 
@@ -41,7 +32,7 @@ def response_figure(before: Layers, after: Layers, length: int, title: str) -> F
     """|G(i omega)| of each layer: median and quartiles of channels and read-outs, with Nyquist."""
     title = f"{title}: frequency response of each layer, filter included"
     if not after:
-        return empty_figure(title, NO_LAYERS)
+        return plots.empty_figure(title, NO_LAYERS)
     grid = LayerPanels(len(after), title)
     low, high = angle_range([*before, *after], length)
     omega_F = np.geomspace(low, high, 400)
@@ -52,9 +43,9 @@ def response_figure(before: Layers, after: Layers, length: int, title: str) -> F
             axes.fill_between(omega_F, bottom_F, top_F, color=colour, alpha=0.25, lw=0)
             axes.plot(omega_F, median_F, color=colour, lw=1.5)
         if not np.isfinite(median_F).any():
-            note(axes, NOT_FINITE)
+            plots.note(axes, NOT_FINITE)
         axes.set(yscale="log", title=new.name)
-        mark_nyquist(axes, low, high)
+        plots.mark_nyquist(axes, low, high)
     grid.share_limits(0, "y")
     for (axes,) in grid.panels:
         axes.set_ylim(*np.clip(axes.get_ylim(), *GAIN_LIMITS))
@@ -71,7 +62,7 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
     """
     title = f"{title}: eigenvalues $a$ of each layer"
     if not after:
-        return empty_figure(title, NO_LAYERS)
+        return plots.empty_figure(title, NO_LAYERS)
     grid = LayerPanels(len(after), title, heights=(2.6, 1.5))
     low, high = angle_range([*before, *after], length)
     edges = np.geomspace(low, high, 41)
@@ -87,7 +78,7 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
         plane.plot(-end.real, end.imag, "o", color=AFTER, ms=3.5 if few else 1.5, mew=0)
         plane.plot(-start.real, start.imag, "o", color=BEFORE, ms=3.5 if few else 1, mfc="none")
         if not end.size:
-            note(plane, NOT_FINITE)
+            plots.note(plane, NOT_FINITE)
         plane.set(xscale="log", title=_name(new))
         bars = []
         for layer in (old, new):
@@ -98,14 +89,14 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
         angles.stairs(bars[1], edges, color=AFTER, lw=1.5)
         shares = [f"{spectra.share_aliased(layer):.0%}" for layer in (old, new)]
         angles.set_title(f"beyond Nyquist: {shares[0]} before, {shares[1]} after", fontsize=9)
-        mark_nyquist(angles, low, high)
+        plots.mark_nyquist(angles, low, high)
     grid.share_limits(0, "xy")
     for plane, _ in grid.panels:
         # At least a decade: eigenvalues that hardly moved shall look it.
         slow, fast = plane.get_xlim()
         half = max(10.0, fast / slow) ** 0.5
         plane.set_xlim((slow * fast) ** 0.5 / half, (slow * fast) ** 0.5 * half)
-        log_ticks(plane.xaxis)
+        plots.log_ticks(plane.xaxis)
     grid.share_limits(1, "y")
     grid.label(0, "decay rate $-$Re $a$ (1 / unit of time)", "Im $a$ (rad / unit of time)")
     grid.label(1, "|Im $a$| $dt$ (rad / sample; first bar: all below)", "modes (%)")
@@ -120,9 +111,8 @@ def beta_figure(before: Layers, after: Layers, length: int, title: str) -> Figur
     """
     title = f"{title}: exponent $\\beta$ of the filter $(1+|s|)^\\beta$"
     if not after:
-        return empty_figure(title, NO_LAYERS)
-    figure = Figure(figsize=(max(6.5, 1.1 * len(after) + 2.5), 4), layout="constrained")
-    figure.suptitle(title)
+        return plots.empty_figure(title, NO_LAYERS)
+    figure = plots.titled(title, max(6.5, 1.1 * len(after) + 2.5), 4)
     axes = figure.subplots()
     jitter = np.random.default_rng(0)
     for i, (old, new) in enumerate(zip(before, after, strict=True)):
@@ -139,7 +129,7 @@ def beta_figure(before: Layers, after: Layers, length: int, title: str) -> Figur
         centre, reach = (values.max() + values.min()) / 2, max(0.05, 0.6 * np.ptp(values))
         axes.set_ylim(centre - reach, centre + reach)
     else:
-        note(axes, NOT_FINITE)
+        plots.note(axes, NOT_FINITE)
     if not any(layer.beta_learned for layer in after):
         axes.set_title("fixed: $\\beta$ is not learned in this run", fontsize=10)
     axes.set_xticks(range(len(after)), [layer.name for layer in after])
@@ -160,7 +150,7 @@ def beta_figure(before: Layers, after: Layers, length: int, title: str) -> Figur
         Line2D([], [], color=AFTER, marker="o", ls="", ms=4, label="channels after training"),
         Line2D([], [], color="black", marker="o", lw=1.5, ms=5, label="median, quartiles"),
     ]
-    legend_below(figure, legend)
+    plots.legend_below(figure, legend)
     return figure
 
 
@@ -172,28 +162,26 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
     """
     title = f"{title}: poles before training, and where they went"
     if not after:
-        return empty_figure(title, NO_LAYERS)
+        return plots.empty_figure(title, NO_LAYERS)
     grid = LayerPanels(len(after), title, heights=(3.0,))
     for (axes,), old, new in zip(grid.panels, before, after, strict=True):
         drift, dt_H1 = pole_drift(old, new), old.dt_H[:, None]
         with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
-            start, end = (layer.A_HN * dt_H1 for layer in (old, new))
-        good = np.isfinite(start) & np.isfinite(end) & (start.real < 0) & (end.real < 0)
-        start, end, moved = start[good], end[good], drift["drift_im"][good]
+            both = np.stack([layer.A_HN * dt_H1 for layer in (old, new)])
+        good = (np.isfinite(both) & (both.real < 0)).all(axis=0)
+        places, moved = (-both.real + 1j * np.abs(both.imag))[:, good], drift["drift_im"][good]
         axes.set_title(_name(new), fontsize=10)
         axes.set_xscale("log")
-        if not start.size:
-            note(axes, NOT_FINITE)
+        if (n := moved.size) == 0:
+            plots.note(axes, NOT_FINITE)
             continue
-        some = np.unique(np.linspace(0, start.size - 1, min(start.size, DOTS_UP_TO)).astype(int))
-        sizes = (5, 2.5) if start.size <= LINES_UP_TO else (2.5, 1.5)
-        for poles, colour, size in zip((start, end), (BEFORE, AFTER), sizes, strict=True):
-            x, y = -poles[some].real, np.abs(poles[some].imag)
-            axes.plot(x, y, "o", color=colour, ms=size, mew=0, alpha=0.6)
-        for i in np.argsort(-moved, kind="stable")[:ARROWS]:
-            tip, tail = (-end[i].real, abs(end[i].imag)), (-start[i].real, abs(start[i].imag))
-            way = {"arrowstyle": "->", "color": "black", "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
-            axes.annotate("", xy=tip, xytext=tail, arrowprops=way)
+        some = np.unique(np.linspace(0, n - 1, min(n, DOTS_UP_TO)).astype(int))
+        sizes = (5, 2.5) if n <= LINES_UP_TO else (2.5, 1.5)
+        for each, colour, ms in zip(places[:, some], (BEFORE, AFTER), sizes, strict=True):
+            axes.plot(each.real, each.imag, "o", color=colour, ms=ms, mew=0, alpha=0.6)
+        way = {"arrowstyle": "->", "color": "black", "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
+        for start, end in places.T[np.argsort(-moved, kind="stable")[:ARROWS]]:
+            axes.annotate("", (end.real, end.imag), (start.real, start.imag), arrowprops=way)
         apart = drift["drift_spacings"]
         apart = apart[np.isfinite(apart)]
         lines = [f"|$\\Delta$ Im $a$| dt: median {np.median(moved):.2g}, max {moved.max():.2g} rad"]
@@ -203,7 +191,7 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
     grid.share_limits(0, "xy")
     for (axes,) in grid.panels:
         axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the numbers
-        log_ticks(axes.xaxis)
+        plots.log_ticks(axes.xaxis)
     grid.label(0, "$-$Re $a\\;dt$ (nepers / sample)", "|Im $a$| $dt$ (rad / sample)")
     arrow = Line2D([], [], color="black", marker=">", lw=0.8, ms=4, label=f"{ARROWS} farthest")
     grid.legend(arrow, nyquist=False, marker="o", ms=4, ls="")
@@ -237,8 +225,7 @@ def spectrum_figure(
     y_N and dt as in `inputs.window_of`; alphas are at most three, with a word on each.
     """
     title = title.replace("$", r"\$")  # a name is no formula
-    figure = Figure(figsize=(7.5, 6.6), layout="constrained")
-    figure.suptitle(f"{title}: spectrum of the input, and modes of a new layer")
+    figure = plots.titled(f"{title}: spectrum of the input, and modes of a new layer", 7.5, 6.6)
     power, modes = figure.subplots(2, 1, height_ratios=(1.5, 1))
     omega_F, power_F = spectrum.omega_F[1:], spectrum.power_F[1:]
     low, highest = omega_F[0] / 2, max(alphas) * float(np.abs(y_N).max()) * dt[1]
@@ -252,7 +239,7 @@ def spectrum_figure(
     power.set_title(f"energy (grey lines): {below} rad / sample", fontsize=9)
     power.set(yscale="log", ylabel="power per rad / sample")
     power.set_ylim(power_F[power_F > 0].min() / 2, power_F.max() * 3)
-    log_ticks(power.yaxis)
+    plots.log_ticks(power.yaxis)
     edges = np.geomspace(low, high, 61)
     for (alpha, word), colour in zip(alphas.items(), (BEFORE, AFTER, EVALUATION), strict=False):
         share_E = 100 * mode_density(y_N, alpha, dt, edges)
@@ -266,5 +253,5 @@ def spectrum_figure(
         axes.vlines(list(angles.values()), 0, 1, transform=foot, color="0.6", lw=1, zorder=0)
         axes.set_xlabel("angle $\\omega$ (rad / sample)")
         axes.legend(frameon=False, loc=corner)
-        mark_nyquist(axes, low, right)
+        plots.mark_nyquist(axes, low, right)
     return figure

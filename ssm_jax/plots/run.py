@@ -11,7 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssm_jax.analysis.spectra import LayerView
-from ssm_jax.plots import AFTER, BEFORE, EVALUATION, empty_figure, log_ticks, note, save, step_axis
+from ssm_jax.plots import (
+    AFTER,
+    BEFORE,
+    EVALUATION,
+    empty_figure,
+    log_ticks,
+    note,
+    save,
+    step_axis,
+    titled,
+)
 from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
 
 SMOOTH_FROM = 200  # logged training steps; fewer are a readable line
@@ -49,31 +59,28 @@ def draw_run(
     Raises:
       ValueError: if before and after are not the same layers.
     """
-    names = [[layer.name for layer in layers] for layers in (before, after)]
-    if names[0] != names[1]:
-        raise ValueError(
-            f"draw_run: before and after must be the same layers, got {names[0]} and {names[1]}."
-        )
+    old, new = ([layer.name for layer in layers] for layers in (before, after))
+    if old != new:
+        fault = f"before and after must be the same layers, got {old} and {new}."
+        raise ValueError(f"draw_run: {fault}")
     title = title.replace("$", r"\$")  # a name is no formula
     layers = (before, after, length, title)
-    figures: dict[str, tuple[Any, ...]] = {
-        "curves": (curves_figure, rows, title, metric, step),
-        "response": (response_figure, *layers),
-        "eigenvalues": (eigenvalues_figure, *layers),
-        "beta": (beta_figure, *layers),
-        "variation": (variation_figure, rows, edges_E, title),
-        "poles": (poles_figure, before, after, title),
-    }
+    learned = any(layer.beta_learned for layer in after)
+    measured = any(row["kind"] == "diagnostics" for row in rows)
     pairs = zip(before, after, strict=True)
-    wanted = {
-        "beta": any(layer.beta_learned for layer in after),
-        "variation": any(row["kind"] == "diagnostics" for row in rows),
-        "poles": any(not np.array_equal(old.A_HN, new.A_HN) for old, new in pairs),
-    }
+    moved = any(not np.array_equal(one.A_HN, other.A_HN) for one, other in pairs)
+    figures: list[tuple[str, bool, tuple[Any, ...]]] = [
+        ("curves", True, (curves_figure, rows, title, metric, step)),
+        ("response", True, (response_figure, *layers)),
+        ("eigenvalues", True, (eigenvalues_figure, *layers)),
+        ("beta", learned, (beta_figure, *layers)),
+        ("variation", measured, (variation_figure, rows, edges_E, title)),
+        ("poles", moved, (poles_figure, before, after, title)),
+    ]
     paths = []
-    for name, figure in figures.items():
+    for name, wanted, figure in figures:
         path = folder / f"{name}.png"
-        if wanted.get(name, True):
+        if wanted:
             save(path, *figure)
             paths.append(path)
         else:
@@ -94,8 +101,7 @@ def curves_figure(
     for name in sorted({name for row in rows for name in row if name.startswith(RATE)}):
         course = tuple((row["step"], row[name]) for row in rows if name in row)
         rates.setdefault(course, []).append(name.removeprefix(RATE))
-    figure = Figure(figsize=(13 if rates else 10, 3.8), layout="constrained")
-    figure.suptitle(f"{title}: training")
+    figure = titled(f"{title}: training", 13 if rates else 10, 3.8)
     ratios = (5, 5, 3) if rates else (1, 1)
     panels = figure.subplots(1, len(ratios), width_ratios=ratios)
     kinds = sorted({row["kind"] for row in rows}, key=lambda kind: (kind != "train", kind))
@@ -107,8 +113,7 @@ def curves_figure(
             if not step.size:
                 continue
             good = np.isfinite(value)
-            n = int(good.sum())
-            at, value = step[good], value[good]
+            at, value, n = step[good], value[good], int(good.sum())
             shown = np.append(shown, value)
             if kind != "train":
                 axes.plot(at, value, "o-", color=EVALUATION, ms=4, lw=1.2, label=kind)
@@ -138,8 +143,8 @@ def curves_figure(
             step, rate = np.array(course, np.float64).T
             style, label = ".-" if step.size < SMOOTH_FROM else "-", ", ".join(rates[course])
             axes.plot(step, rate, style, color=colour, ms=4, lw=1.5, label=label)
-        axes.set_ylabel("learning rate")
-        axes.set_ylim(0, axes.get_ylim()[1] * (1.05 + 0.1 * len(rates)))  # room for the legend
+        top = axes.get_ylim()[1] * (1.05 + 0.1 * len(rates))  # room for the legend
+        axes.set(ylabel="learning rate", ylim=(0, top))
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
     for axes, ratio in zip(panels, ratios, strict=True):
         step_axis(axes, 3 if ratio == 3 else 5)
@@ -167,40 +172,33 @@ def variation_figure(rows: Rows, edges_E: np.ndarray, title: str) -> Figure:
     rows = [row for row in rows if row["kind"] == "diagnostics"]
     if not rows:
         return empty_figure(title, "this run has no diagnostics")
-    bands = [
-        {"color": colour, "label": f"{low:.3g} to {high:.3g}"}
-        for colour, (low, high) in zip(COLOURS, itertools.pairwise(edges_E), strict=True)
-    ]
-
-    def by_band(quantity: str) -> dict[str, dict[str, str]]:
-        return {f"{quantity}_{k}": style for k, style in enumerate(bands, start=1)}
-
+    pairs = zip(COLOURS, itertools.pairwise(edges_E), strict=True)
+    bands = [(colour, "-", f"{low:.3g} to {high:.3g}") for colour, (low, high) in pairs]
     every = {
-        "total variation, median of channels": by_band("variation"),
-        "share of the gradient by Im $a$": by_band("gradient_share"),
-        "|Im $a - $ Im $a_0$| of all poles": {
-            f"drift_{quantity}_{name}": {"color": colour, "ls": ls, "label": f"{name}, {unit}"}
-            for name, ls in (("median", "-"), ("max", "--"))
-            for quantity, colour, unit in (
-                ("im", AFTER, "rad / sample"),
-                ("spacings", BEFORE, "spacings of poles"),
-            )
-        },
+        label: {f"{quantity}_{k}": band for k, band in enumerate(bands, start=1)}
+        for label, quantity in (
+            ("total variation, median of channels", "variation"),
+            ("share of the gradient by Im $a$", "gradient_share"),
+        )
     }
-    panels = {
-        label: lines
+    every["|Im $a - $ Im $a_0$| of all poles"] = {
+        "drift_im_median": (AFTER, "-", "median, rad / sample"),
+        "drift_spacings_median": (BEFORE, "-", "median, spacings of poles"),
+        "drift_im_max": (AFTER, "--", "max, rad / sample"),
+        "drift_spacings_max": (BEFORE, "--", "max, spacings of poles"),
+    }
+    panels = [
+        (label, lines)
         for label, lines in every.items()
         if any(np.nan_to_num(_points(rows, name)[1]).any() for name in lines)
-    } or dict(itertools.islice(every.items(), 1))
-    figure = Figure(figsize=(max(6.5, 4 * len(panels)), 4.4), layout="constrained")
-    figure.suptitle(title)
-    for axes, (label, lines) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        for name, style in lines.items():
+    ] or [*every.items()][:1]
+    figure = titled(title, max(6.5, 4 * len(panels)), 4.4)
+    (row,) = figure.subplots(1, len(panels), squeeze=False)
+    for axes, (label, lines) in zip(row, panels, strict=True):
+        for name, (colour, ls, line) in lines.items():
             step, value = _points(rows, name)
             value = np.where(np.isfinite(value), value, np.nan)
-            axes.plot(step, value, marker="o", ms=3, lw=1.3, **style)
+            axes.plot(step, value, marker="o", ms=3, lw=1.3, color=colour, ls=ls, label=line)
         step_axis(axes)
         axes.set_ylabel(label)
         if label.startswith("share"):

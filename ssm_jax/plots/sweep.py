@@ -12,17 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from ssm_jax.plots import AFTER, EVALUATION, legend_below, save
-from ssm_jax.sweep import (
-    PERCENT,
-    Document,
-    best_cell,
-    is_grid,
-    metric_label,
-    number,
-    short_names,
-    shown,
-)
+from ssm_jax import sweep
+from ssm_jax.plots import AFTER, EVALUATION, legend_below, save, titled
+from ssm_jax.sweep import Document, metric_label, number, short_names, shown
 
 HATCH = "xx"
 LOG_FROM = 10.0  # ratio of the largest to the smallest mean from which the colours are logarithmic
@@ -31,7 +23,7 @@ LOG_FROM = 10.0  # ratio of the largest to the smallest mean from which the colo
 def draw_sweep(path: Path, document: Document) -> bool:
     """Write the figure of a sweep over one option or a whole grid of two; whether there is one."""
     single = len(document["options"]) == 1
-    if single or is_grid(document):
+    if single or sweep.is_grid(document):
         save(path, line_figure if single else heatmap_figure, document)
         return True
     return False
@@ -46,7 +38,7 @@ def heatmap_figure(document: Document) -> Figure:
     """
     (up, rows), (across, columns) = document["options"].items()
     size = (2.4 + 1.15 * len(columns), 2.2 + 0.75 * len(rows))
-    figure, metric, (y_label, x_label) = _titled(document, size)
+    figure, metric, (y_label, x_label) = _figure(document, *size)
     axes = figure.subplots()
     cells = {
         (rows.index(cell["options"][up]), columns.index(cell["options"][across])): cell
@@ -65,7 +57,7 @@ def heatmap_figure(document: Document) -> Figure:
             norm = LogNorm(low, high)
     shades = np.ma.masked_invalid(means)
     image = axes.imshow(shades, cmap=colours, norm=norm, origin="lower", aspect="auto")
-    best, of = best_cell(document), len(document["seeds"])
+    best, of = sweep.best_cell(document), len(document["seeds"])
     for (i, j), cell in cells.items():
         lines, failed = [], len(cell["diverged"])
         if cell["mean"] is not None:
@@ -120,7 +112,7 @@ def line_figure(document: Document) -> Figure:
     numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     at = {value: value if numeric else i for i, value in enumerate(values)}
     cells = sorted(document["cells"], key=lambda cell: at[cell["options"][option]])
-    figure, metric, (x_label,) = _titled(document, (6.5, 4))
+    figure, metric, (x_label,) = _figure(document, 6.5, 4)
     axes = figure.subplots()
     x = np.array([at[cell["options"][option]] for cell in cells], np.float64)
     mean = _scaled(document, [cell["mean"] for cell in cells])
@@ -129,8 +121,7 @@ def line_figure(document: Document) -> Figure:
         runs = _scaled(document, list(cell["values"].values()))
         axes.plot(np.full(runs.shape, position), runs, "o", color=AFTER, ms=4, alpha=0.4, mew=0)
         if cell["diverged"]:
-            foot = axes.get_xaxis_transform()
-            axes.plot([position], [0.03], "x", color="red", transform=foot)
+            axes.plot([position], [0.03], "x", color="red", transform=axes.get_xaxis_transform())
     axes.errorbar(x, mean, spread, fmt="o-", color=AFTER, ms=5, lw=1.5, capsize=3)
     if numeric and len(values) > 1 and min(values) > 0 and max(values) >= 10 * min(values):
         axes.set_xscale("log")
@@ -148,16 +139,16 @@ def line_figure(document: Document) -> Figure:
     return figure
 
 
-def _titled(document: Document, size: tuple[float, float]) -> tuple[Figure, str, list[str]]:
+def _figure(document: Document, width: float, height: float) -> tuple[Figure, str, list[str]]:
     """A figure with its title, and the labels of its metric and of each option."""
     metric, seeds = f"{document['split']} {metric_label(document)}", len(document["seeds"])
     name = document["name"].replace("$", r"\$")  # a name is no formula
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(f"{name}: {metric}, {seeds} seed{'s' if seeds > 1 else ''}")
-    labels = short_names(document["options"]).items()
-    return figure, metric, [short if short == key else f"{short}  ({key})" for key, short in labels]
+    title = f"{name}: {metric}, {seeds} seed{'s' if seeds > 1 else ''}"
+    short = short_names(document["options"])
+    labels = [label if label == key else f"{label}  ({key})" for key, label in short.items()]
+    return titled(title, width, height), metric, labels
 
 
 def _scaled(document: Document, values: object) -> np.ndarray:
     """Values of the metric as they are shown; None is nan."""
-    return (100.0 if document["metric"] in PERCENT else 1.0) * np.array(values, np.float64)
+    return (100.0 if document["metric"] in sweep.PERCENT else 1.0) * np.array(values, np.float64)

@@ -25,7 +25,7 @@ from jax import Array
 from matplotlib.figure import Figure
 
 from ssm_jax.kernels.response import pole_sensitivity
-from ssm_jax.plots import BEFORE, log_ticks
+from ssm_jax.plots import BEFORE, log_ticks, titled
 
 GAUSS = 32  # nodes of Gauss and Legendre in a band
 EPS = 1e-3  # what a target differs by
@@ -168,8 +168,8 @@ def describe(results: Mapping[str, Any]) -> str:
 
 def one_pole_figure(results: Mapping[str, Any]) -> Figure:
     """How far a pole moves in a number of steps, and how long it takes to arrive, by `measure`."""
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
-    figure.suptitle("A pole feels its neighbourhood: what a target at a distance does to it")
+    title = "A pole feels its neighbourhood: what a target at a distance does to it"
+    figure = titled(title, 10.5, 4.2)
     left, right = figure.subplots(1, 2)
     for row, colour in zip(results["bands"], COLOURS, strict=True):
         distance = np.array(row["distance"])
