@@ -17,10 +17,9 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, guess
 from ssm_jax.config.check import fault_of
 from ssm_jax.data.dataset import read_sequences, sequences_of
-from ssm_jax.data.manifest import DamagedError, facts_of, table_of
 from ssm_jax.data.prepare import DataPaths, check_name, cpu_count
 from ssm_jax.data.prepare import prepare as make
-from ssm_jax.data.store import Store, stores_of, unfinished, verify_store
+from ssm_jax.data.store import DamagedError, Store, stores_of, unfinished, verify_store
 from ssm_jax.files import os_fault, printable
 from ssm_jax.lra.catalog import CATALOG, Entry, command_of
 from ssm_jax.options import OPTIONS
@@ -118,12 +117,28 @@ def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequ
     recipe = entry.recipe(entry.options(**given), source, paths)
     folder = make(recipe, data_dir, tfds=values["tfds"])
     store = verify_store(folder)
-    seconds, facts = time.perf_counter() - start, facts_of(store.manifest, store.content)
+    seconds, facts = time.perf_counter() - start, store.facts()
     if (path := values["record"]) is not None:
         from ssm_jax.training.record import write_result  # it imports JAX, to name the devices
 
         write_result(path, {**facts, "seconds": round(seconds, 1)}, words)
     return f"{table_of(facts)}\n\n{folder} ready in {seconds:.1f} s"
+
+
+def table_of(facts: Mapping[str, Any]) -> str:
+    """Lines about a store: where the data come from, then a row for each split."""
+    about = f"{facts['bytes']:,} bytes; sha256 {facts['sha256']}"
+    if facts["token_ids"]:
+        about += f"; {facts['token_ids']} token ids"
+    head = "split     rows  steps: mean    median    most  share of each class in %"
+    lines = [facts["detail"], about, "", head]
+    for name, split in facts["splits"].items():
+        steps, n = split["steps"], split["examples"]
+        lines.append(
+            f"{name:5} {n:8,} {steps['mean']:12.1f} {steps['median']:9.0f} {steps['most']:7,}  "
+            + " ".join(f"{100 * count / n:.1f}" for count in split["classes"])
+        )
+    return "\n".join(lines)
 
 
 def verify_task(task: str, data_dir: Path) -> str:
@@ -141,7 +156,7 @@ def verify_task(task: str, data_dir: Path) -> str:
             raise ValueError(f"{str(error).removesuffix('.')}: {again}") from None
         links = [path for path in (folder, *sorted(folder.iterdir())) if path.is_symlink()]
         followed = "".join(f"\n{path} is a link to {path.resolve()}" for path in links)
-        table = table_of(facts_of(store.manifest, store.content))
+        table = table_of(store.facts())
         shown.append(f"{table}\n\n{folder} is as it was written{followed}")
     return "\n\n".join(shown)
 

@@ -8,9 +8,9 @@ import pytest
 from small_examples import EXAMPLES, KIND, SPLITS, VOCABULARY, made_of
 from small_listops import flip, folder_bytes
 
+from ssm_jax.commands.data import table_of
 from ssm_jax.data import store
 from ssm_jax.data.examples import Ragged
-from ssm_jax.data.manifest import facts_of, table_of
 
 FILES = {
     "tokens": ("tokens", "offsets", "targets"),
@@ -188,7 +188,7 @@ def test_a_description_tells_sizes_steps_and_classes(tmp_path):
     steps = [1 + max(made.examples.documents.row(i).size for i in pair)
              for pair in zip(made.examples.first, made.examples.second, strict=True)]  # fmt: skip
     opened = store.Store(write(tmp_path / "a", "pairs"))
-    lines = table_of(facts_of(opened.manifest, opened.content)).splitlines()
+    lines = table_of(opened.facts()).splitlines()
     assert lines[0] == "small pairs"
     assert "81 token ids" in lines[1]
     for line, (split, numbers) in zip(lines[4:], SPLITS.items(), strict=True):

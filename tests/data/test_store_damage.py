@@ -13,7 +13,6 @@ import pytest
 from small_examples import made_of, recipe_for
 from small_listops import SMALL, flip, folder_of, generated
 
-from ssm_jax.data import manifest as manifests
 from ssm_jax.data import store
 from ssm_jax.data import store as mapped
 from ssm_jax.data.dataset import open_dataset
@@ -120,7 +119,7 @@ def sealed(change):
 
     def again(entries):
         change(entries)
-        entries["entries_sha256"] = manifests.seal(entries)
+        entries["entries_sha256"] = store.seal(entries)
 
     return edited(again)
 
