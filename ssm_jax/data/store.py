@@ -75,7 +75,9 @@ def seal(manifest: Mapping[str, Any]) -> str:
 
 def is_sealed(manifest: Mapping[str, Any]) -> bool:
     """True if the entries are those that were written, as far as they say."""
-    return manifest[SEAL] == seal(manifest) if SEAL in manifest else manifest.keys() <= _WITHOUT_SEAL
+    if SEAL in manifest:
+        return manifest[SEAL] == seal(manifest)
+    return manifest.keys() <= _WITHOUT_SEAL
 
 
 def entries_of(content: Content, header: Mapping[str, Any]) -> dict[str, Any]:
