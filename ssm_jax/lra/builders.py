@@ -23,9 +23,8 @@ from ssm_jax.lra.catalog import CATALOG, entry_of
 class TaskBuilder(SequenceBuilder, skip_registration=True):  # type: ignore[call-arg]
     """The data set of the task that the name of the class says, by default of its usual source.
 
-    `options` are those of the task's dataclass in the catalog, `files` official files of the user;
-    a FileNotFoundError says where they are missing. `data_dir` is a folder of TensorFlow Datasets,
-    by default the user's.
+    `options` are those of the task's dataclass in the catalog, `files` official files of the user,
+    `data_dir` a folder of TensorFlow Datasets, by default the user's.
     """
 
     def __init__(

@@ -3,11 +3,9 @@
 The binary version of CIFAR-10 is a row of records: the class, then 1024 red, green and blue values.
 A batch of the Python version is the dictionary {"batch_label", "labels", "data", "filenames"} as
 Python 2 pickled it; "data" is a NumPy array uint8 (10000, 3072). Nothing of a pickle is executed,
-and nothing is unpacked to the disk.
-
-Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747) has 60,000 and 10,000 gray images of
-28 x 28 in ten classes of one size, MIT licence. Debian has it as a package. What is compared with
-known hashes is the content, as archives of it were packed anew.
+and nothing is unpacked to the disk. Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747,
+MIT licence) has gray images of 28 x 28 in ten classes of one size. Debian packs it anew, so what is
+compared with known hashes is the content.
 """
 
 from __future__ import annotations

@@ -79,13 +79,10 @@ def read_release(
     The PNG files, 0.5 GB for Path-X, are in memory until all metadata are known: an archive may
     hold them in any order. Empty ones are skipped, with a line on standard error that counts them.
 
-    Args:
-      expected: the number of images, unless allow_mismatch.
-      folder: where to keep the pixels, in pixels.npy; by default in memory, 3.3 GB for Path-X.
-
     Returns:
-      Pixels, (N, size * size) uint8, a read-only `np.memmap` where there is a folder; targets,
-      (N,) uint8; and notes: `empty`, `missing` and `unlisted` files, `sha256` of all metadata.
+      Pixels, (N, size * size) uint8, in memory, or the read-only map of pixels.npy in a folder
+      (3.3 GB for Path-X); targets, (N,) uint8; and notes: the `empty`, `missing` and `unlisted`
+      files, the `sha256` of all metadata.
     """
     images, metadata = _read_files(release, size)
     if not metadata:

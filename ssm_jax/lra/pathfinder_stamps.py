@@ -126,11 +126,8 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
     A first stroke fits where its taps are free: those pixels of its mask that are 255, cut off at
     L + margin, all one pixel too far down and to the right. Where all taps are outside at some
     corner of the image cv2.dilate leaves -1.8e308, which upstream takes for a full image, so that
-    it never starts so; and it looks at those taps only that are inside.
-
-    Args:
-      margin: one of the drawing's.
-      upstream: do as upstream; else all taps must be inside the image.
+    it never starts so; and it looks at those taps only that are inside. If not `upstream`, all taps
+    must be inside the image.
     """
     length, size, pad = drawing.stroke_length, drawing.size, drawing.pad
     radius = length + margin

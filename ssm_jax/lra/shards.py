@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import multiprocessing
 import os
@@ -15,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, Protocol
 
 import numpy as np
 
@@ -24,11 +23,17 @@ from ssm_jax.files import replace_atomically
 Arrays = dict[str, np.ndarray]
 
 
-class Sharded(abc.ABC):
+class Sharded(Protocol):
     """A specification of generated data: it can be pickled, and its module imports no JAX."""
 
     title: ClassVar[str]  # what the data are called
     compress: ClassVar[bool]  # whether the file of a shard is worth it
+
+    # Examples in a shard; the examples by name, a function of the specification and the number;
+    # and what refuses arrays that are not a whole shard, by a ValueError
+    def rows(self, shard: int) -> int: ...
+    def arrays(self, shard: int) -> Arrays: ...
+    def check(self, shard: int, arrays: Arrays) -> None: ...
 
     def check_whole(self, **bounds: tuple[int, int]) -> None:
         """Refuse options that are no whole numbers within their bounds by a ValueError."""
@@ -38,18 +43,6 @@ class Sharded(abc.ABC):
                 raise ValueError(
                     f"{self.title} {name}={value!r} must be a whole number from {low} to {high}."
                 )
-
-    @abc.abstractmethod
-    def rows(self, shard: int) -> int:
-        """Examples in a shard."""
-
-    @abc.abstractmethod
-    def arrays(self, shard: int) -> Arrays:
-        """The examples of a shard, by name: a function of the specification and the number."""
-
-    @abc.abstractmethod
-    def check(self, shard: int, arrays: Arrays) -> None:
-        """Refuse arrays that are not a whole shard by a ValueError."""
 
 
 def load(spec: Sharded, folder: Path, shard: int) -> Arrays | None:
@@ -88,11 +81,8 @@ def fill(
 ) -> Iterator[Arrays]:
     """Finish all these shards, and return their arrays, in the order of their numbers.
 
-    Args:
-      folder: where finished shards are and new ones go; made if missing.
-      workers: processes, >= 1.
-      advance: called with the number of every shard's examples once they exist.
-      alone: up to so many missing shards are not worth the start of a worker.
+    Finished ones are kept in `folder`; `advance` is called with the number of each shard's examples
+    once they exist. Up to `alone` missing shards are not worth the start of a worker.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [shard for shard in shards if load(spec, folder, shard) is None]

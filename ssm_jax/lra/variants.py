@@ -53,8 +53,7 @@ def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
 def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None]) -> None:
     """Make a config that of a variant; `tuned` makes it that of s4d_ft, s4 and s5 in its task.
 
-    Another layer is parametrized as its constructor is by default. A variant that the task has not
-    is a ValueError.
+    Another layer is parametrized as its constructor is by default.
     """
     if variant in tuned:
         tuned[variant](cfg)
