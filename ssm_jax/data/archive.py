@@ -49,17 +49,15 @@ def counted(limits: Limits) -> Callable[[str, int], None]:
 
     def add(where: str, size: int) -> None:
         nonlocal files, total
-        if not 0 <= size <= limits.largest:
-            raise ValueError(
-                f"{where} has {size:,} bytes, such a file has at most {limits.largest:,}; "
-                f"{GET_AGAIN}"
-            )
         files, total = files + 1, total + size
-        if files > limits.files or total > limits.wanted:
-            raise ValueError(
-                f"with {where} there are {files:,} such files of {total:,} bytes, the "
-                f"release has at most {limits.files:,} of {limits.wanted:,}; {GET_AGAIN}"
-            )
+        if not 0 <= size <= limits.largest:
+            fault = f"{where} has {size:,} bytes, such a file has at most {limits.largest:,}"
+        elif files > limits.files or total > limits.wanted:
+            fault = f"with {where} there are {files:,} such files of {total:,} bytes, the "
+            fault += f"release has at most {limits.files:,} of {limits.wanted:,}"
+        else:
+            return
+        raise ValueError(f"{fault}; {GET_AGAIN}")
 
     return add
 

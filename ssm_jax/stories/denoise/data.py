@@ -27,11 +27,8 @@ from ssm_jax.data.prepare import DataPaths, found_in_tfds
 from ssm_jax.data.release import Release, files_below, not_there
 
 FOLDER = Path(__file__).parent / "photos"  # LICENSES.md there names authors and licences
-PHOTOGRAPHS: Mapping[str, tuple[str, ...]] = {  # none is in two splits
-    "train": ("astronaut", "coffee", "rocket"),
-    "val": ("hopper",),
-    "test": ("chelsea",),
-}
+# None is in two splits.
+PHOTOGRAPHS = {"train": ("astronaut", "coffee", "rocket"), "val": ("hopper",), "test": ("chelsea",)}
 COUNTS: Mapping[str, int] = {"train": 96, "val": 16, "test": 16}  # unless a config asks for others
 SMALLEST = 0.5  # side of a crop over that of its photograph, at least
 NOISE_STREAM = 1 << 32  # past the streams of the crops

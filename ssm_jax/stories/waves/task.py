@@ -163,6 +163,8 @@ class WaveRegressor(nnx.Module):
             return model._estimates(inputs.astype(dtype)).astype(returned_in(inputs, dtype))
 
     def _estimates(self, amplitudes_BF: Array) -> Array:
+        """V mean_t GELU(y(t)) + v, over blocks of time that are computed again backwards."""
+        L, dtype = self.length, amplitudes_BF.dtype
         W_H, b_H = self.encoder.kernel[...][0], self.encoder.bias
         assert b_H is not None
         G_HF = self.responses()
@@ -170,11 +172,6 @@ class WaveRegressor(nnx.Module):
         constant_H = b_H[...] * G_HF[:, 0].real
         # Re[G e^{iwt}] = Re G cos wt - Im G sin wt
         parts_BFH = jnp.concatenate([wave_BFH.real, -wave_BFH.imag], axis=1)
-        return self.decoder(self._mean_activation(parts_BFH, constant_H))
-
-    def _mean_activation(self, parts_BFH: Array, constant_H: Array) -> Array:
-        """mean_t GELU(y(t)), (B, H), over blocks of time that are computed again backwards."""
-        L, dtype = self.length, parts_BFH.dtype
         periods_F = jnp.asarray(self.waves, jnp.int32)
 
         @jax.checkpoint
@@ -192,7 +189,7 @@ class WaveRegressor(nnx.Module):
         total_BH, _ = jax.lax.scan(
             lambda total_BH, start: (total_BH + chunk_sum(start), None), zero_BH, starts
         )
-        return total_BH / L
+        return self.decoder(total_BH / L)
 
 
 def build_regressor(
