@@ -93,23 +93,21 @@ class Sketch(NamedTuple):
 
 
 def sketches(
-    spec: Spec, shard: int, draw: Callable[..., tuple[int, int, int]] | None = None
+    spec: Spec, shard: int, draw: Callable[..., tuple[int, int]] | None = None
 ) -> Iterator[Sketch]:
     """The images of a shard; `draw` is draw_image or its compiled form, by default the faster."""
     draw, drawing = draw or compiled(), _DRAWINGS[spec.size]
     bits = philox(spec.seed, shard, _FAMILY)
-    words, i = np.empty(0, np.int64), 0  # random words of 32 bits, and the first unread one
+    words, at = np.empty(0, np.int64), np.zeros(1, np.int64)
 
     def refill() -> None:
-        nonlocal words, i
-        words, i = bits.random_raw(_BLOCK).astype("<u8").view("<u4").astype(np.int64), 0
+        nonlocal words
+        words, at[0] = bits.random_raw(_BLOCK).astype("<u8").view("<u4").astype(np.int64), 0
 
-    def below(n: int) -> int:  # rounding 32 bits to n outcomes biases them by n / 2**32
-        nonlocal i
-        if i == len(words):
+    def below(n: int) -> int:
+        if at[0] == len(words):
             refill()
-        i += 1
-        return _below(words, i - 1, n)
+        return _below(words, at, n)
 
     for _ in range(spec.rows(shard)):
         label = below(2)
@@ -119,7 +117,7 @@ def sketches(
         distractors = np.zeros((drawing.n_distractors, drawing.distractor_length, 3), np.int64)
         attempts, placed = 0, -1
         while placed < 0:
-            i, more, placed = draw(words, i, stamps, contours, distractors)
+            more, placed = draw(words, at, stamps, contours, distractors)
             attempts += more
             if placed < 0:
                 refill()  # the unread words are lost
@@ -167,7 +165,7 @@ def generate_images(
 # is installed; its numbers are whole or are rounded at once, so the images are the same in every
 # bit. `y`, `x` are pixels of the image, which may lie outside it by up to `pad`; arrays called
 # frames have that many more pixels on each side: the mask of what is occupied, and the mask
-# dilated. `i` is the first unread word; a pivot is the centre of the circle on which the next
+# dilated. at[0] is the first unread word; a pivot is the centre of the circle on which the next
 # stroke ends, and a path the strokes of some contours, (contours, strokes, 3).
 
 Array = np.ndarray
@@ -179,9 +177,10 @@ _FREE = 76  # masks are bytes; upstream calls a pixel free up to 0.3
 _FULL = 0.99  # of all pixels; then upstream places no distractor
 
 
-def _below(words: Array, i: int, n: int) -> int:
-    """A whole number 0..n - 1 from a word of 32 bits; n < 2**31."""
-    return int((words[i] * n) >> 32)
+def _below(words: Array, at: Array, n: int) -> int:
+    """A whole number 0..n - 1 from a word of 32 bits, biased by n / 2**32; n < 2**31."""
+    at[0] += 1
+    return int((words[at[0] - 1] * n) >> 32)
 
 
 def _overlap(s: Strokes, frame: Array, masks: Array, y: Any, x: Any, k: Any) -> tuple[Array, Array]:
@@ -209,39 +208,35 @@ def next_ends(s: Strokes, grown: Array, pivot: Array, k: int) -> tuple[int, int,
 
 
 def _extend(
-    words: Array, i: int, s: Strokes, frames: Array, pivot: Array, before: Array, stroke: Array
-) -> tuple[int, bool]:
+    words: Array, at: Array, s: Strokes, frames: Array, pivot: Array, before: Array, stroke: Array
+) -> bool:
     """Choose the stroke after the stroke `before`, and move the pivot to it, if there is one."""
     y, x, chances = next_ends(s, frames[1], pivot, before[2])
     edges = np.cumsum(chances)
     if edges[-1] < _DEAD_END:
-        return i, False
+        return False
     for _ in range(_TRIES):
-        j = np.searchsorted(edges, _below(words, i, edges[-1]), side="right")
-        i += 1
+        j = np.searchsorted(edges, _below(words, at, edges[-1]), side="right")
         head_y, head_x, k = y + s.targets[j, 0], x + s.targets[j, 1], DEGREES + j
         view, mask = _overlap(s, frames[0], s.masks, head_y, head_x, k)
         if (view + mask).max() < _COLLISION:
             stroke[0], stroke[1], stroke[2] = head_y, head_x, k
             pivot[0], pivot[1] = y, x
-            return i, True
-    return i, False
+            return True
+    return False
 
 
-def _grow(
-    words: Array, i: int, s: Strokes, frames: Array, pivots: Array, path: Array
-) -> tuple[int, bool]:
+def _grow(words: Array, at: Array, s: Strokes, frames: Array, pivots: Array, path: Array) -> bool:
     """Choose the strokes after the first of each contour, in turn, if they all fit."""
     for step in range(1, path.shape[1]):
         for c in range(path.shape[0]):
             before = path[c, step - 1]
-            i, found = _extend(words, i, s, frames, pivots[c], before, path[c, step])
-            if not found:
-                return i, False
+            if not _extend(words, at, s, frames, pivots[c], before, path[c, step]):
+                return False
             # A stroke is in nobody's way before the next one of its contour is there.
             _add(s, frames, before)
     _add(s, frames, path[-1, -1])  # upstream forgets that of the other contour
-    return i, True
+    return True
 
 
 def _begin(s: Strokes, y: int, x: int, o: int, pivot: Array, stroke: Array) -> bool:
@@ -253,28 +248,26 @@ def _begin(s: Strokes, y: int, x: int, o: int, pivot: Array, stroke: Array) -> b
     return min(ends) >= 0 and max(ends) < s.size
 
 
-def _begin_two(words: Array, i: int, s: Strokes, pivots: Array, path: Array) -> tuple[int, bool]:
+def _begin_two(words: Array, at: Array, s: Strokes, pivots: Array, path: Array) -> bool:
     """The first strokes of both contours; the second one may be anywhere in the image."""
     for _ in range(_TRIES):
-        o = _below(words, i, DEGREES)
+        o = _below(words, at, DEGREES)
         top, bottom, left, right = s.tails[o, 0], s.tails[o, 1], s.tails[o, 2], s.tails[o, 3]
         if s.n_taps[o] == 0 or top >= bottom or left >= right:
-            return i + 1, False
-        place = _below(words, i + 1, (bottom - top) * (right - left))
-        i += 2
+            return False
+        place = _below(words, at, (bottom - top) * (right - left))
         y, x = top + place // (right - left), left + place % (right - left)
         if _begin(s, y, x, o, pivots[0], path[0, 0]):
             break
     else:
-        return i, False
+        return False
     for _ in range(_TRIES):
-        o, around = _below(words, i, DEGREES), _below(words, i + 1, DEGREES)
-        i += 2
+        o, around = _below(words, at, DEGREES), _below(words, at, DEGREES)
         y = round(path[0, 0, 0] + s.second[around, 0])
         x = round(path[0, 0, 1] + s.second[around, 1])
         if _begin(s, y, x, o, pivots[1], path[1, 0]):
-            return i, True
-    return i, False
+            return True
+    return False
 
 
 def free_places(s: Strokes, mask: Array, o: int) -> Array:
@@ -290,37 +283,30 @@ def free_places(s: Strokes, mask: Array, o: int) -> Array:
 
 
 def _begin_distractor(
-    words: Array, i: int, s: Strokes, mask: Array, pivot: Array, stroke: Array
-) -> tuple[int, bool]:
+    words: Array, at: Array, s: Strokes, mask: Array, pivot: Array, stroke: Array
+) -> bool:
     """The first stroke of a distractor, where it is free."""
     for _ in range(_TRIES):
-        o = _below(words, i, DEGREES)
-        i += 1
+        o = _below(words, at, DEGREES)
         if s.n_taps[o] == 0:
-            return i, False
+            return False
         places = free_places(s, mask, o)
         if places.size == 0:
-            return i, False
-        place = places[_below(words, i, places.size)]
-        i += 1
+            return False
+        place = places[_below(words, at, places.size)]
         if _begin(s, place // s.size, place % s.size, o, pivot, stroke):
-            return i, True
-    return i, False
+            return True
+    return False
 
 
 def draw_image(
-    words: Array, i: int, s: Strokes, contours: Array, distractors: Array
-) -> tuple[int, int, int]:
-    """Choose the strokes of one image.
-
-    Args:
-      words: random words of 32 bits, int64.
-      contours: written, the path of the two contours.
-      distractors: written, (n, strokes, 3).
+    words: Array, at: Array, s: Strokes, contours: Array, distractors: Array
+) -> tuple[int, int]:
+    """Choose the strokes of one image: write the path of the two contours, and the distractors.
 
     Returns:
-      The next unread word; the attempts at two contours; the distractors that fit, or -1 if the
-      words have run out before there were two contours.
+      The attempts at two contours; the distractors that fit, or -1 if the words have run out before
+      there were two contours.
     """
     enough = 12 + 6 * contours.shape[1]
     enough += _CONTOUR_TRIES * len(distractors) * (6 + 3 * distractors.shape[1])
@@ -328,32 +314,27 @@ def draw_image(
     frames = s.empty.copy()
     attempts, found = 0, False
     while not found:
-        if i + enough > len(words):
-            return i, attempts, -1
+        if at[0] + enough > len(words):
+            return attempts, -1
         attempts += 1
-        i, found = _begin_two(words, i, s, pivots, contours)
-        if found:
-            i, found = _grow(words, i, s, frames, pivots, contours)
+        if _begin_two(words, at, s, pivots, contours):
+            found = _grow(words, at, s, frames, pivots, contours)
             if not found:
                 frames[:] = s.empty
     placed = 0
     for _ in range(len(distractors)):
         for _ in range(_CONTOUR_TRIES):
             path = distractors[placed : placed + 1]
-            i, found = _begin_distractor(words, i, s, frames[0], pivots[0], path[0, 0])
-            if not found:
-                continue
-            trial = frames.copy()
-            i, found = _grow(words, i, s, trial, pivots, path)
-            if found:
-                frames = trial
-                placed += 1
-                break
-    return i, attempts, placed
+            if _begin_distractor(words, at, s, frames[0], pivots[0], path[0, 0]):
+                trial = frames.copy()
+                if _grow(words, at, s, trial, pivots, path):
+                    frames, placed = trial, placed + 1
+                    break
+    return attempts, placed
 
 
 @functools.cache
-def compiled() -> Callable[..., tuple[int, int, int]]:
+def compiled() -> Callable[..., tuple[int, int]]:
     """`draw_image`, by numba if it is installed: 40 times as fast, after 15 s the first time."""
     try:
         import numba.extending  # here: it takes a second
