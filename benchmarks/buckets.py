@@ -42,7 +42,7 @@ def measure_buckets(cfg: ConfigDict, data_dir: Path, n: int) -> dict[str, Any]:
             first = int(np.argmin(np.where(lengths <= length, length - lengths, lengths.max() + 1)))
             numbers = order.batch(first)[0]
             batch = experiment.place_batch(experiment.dataset.gather("train", numbers, length))
-            step = experiment.compile_train_step(length)
+            step = experiment.compile_step(length)
 
             def one_step(step=step, batch=batch):
                 nonlocal state

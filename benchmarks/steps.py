@@ -59,12 +59,12 @@ def on_random_data(cfg: ConfigDict) -> experiment_lib.Experiment:
     """
     cfg = cfg.copy_and_resolve_references()
     cfg.train.epochs, cfg.train.steps = 0.0, 10**7
-    return experiment_lib.assemble(cfg, random_data(cfg, max(cfg.batch_size, 2)))
+    return experiment_lib.Experiment(cfg, random_data(cfg, max(cfg.batch_size, 2)))
 
 
 def planned_memory(cfg: ConfigDict) -> dict[str, Any]:
     """MiB per device that XLA plans for a training step of a config; nothing is computed."""
-    step, compile_s = experiment_lib.timed_compile(on_random_data(cfg).compile_train_step)
+    step, compile_s = experiment_lib.timed_compile(on_random_data(cfg).compile_step)
     memory = step.memory_analysis()
     assert memory is not None, "this backend does not tell"
     return {
@@ -98,7 +98,7 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
     dataset = experiment.dataset
     assert isinstance(dataset, LabelledDataset)
     state = experiment.fresh_state()
-    step, compile_s = experiment_lib.timed_compile(experiment.compile_train_step)
+    step, compile_s = experiment_lib.timed_compile(experiment.compile_step)
     batch = experiment.place_batch(dataset.gather("train", np.arange(B)))
     metrics: dict[str, Any] = {}
 

@@ -3,8 +3,6 @@
 Nothing here knows what is in a file.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -24,8 +22,8 @@ UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errn
 def local_path(text: str | Path) -> Path:
     """A path on a file system that is mounted here; a leading ~ is expanded where it can be.
 
-    ValueError, without a full stop, for an address such as gs://bucket/run or file:///run: object
-    stores have no locks and no memory maps, and runs and data rest on both.
+    ValueError, without a full stop, for an address (gs://, file:///): object stores have no locks
+    and no memory maps, on which runs and data rest.
     """
     text = os.fspath(text)
     if (address := re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/{2,}", text)) is not None:
@@ -89,9 +87,8 @@ def user_cache() -> Path | None:
 def replace_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
     """Write a file; it is the old one or the complete new one, even after a power cut.
 
-    Its folder must exist. Where the path is a link, the file that it leads to is written. A write
-    that fails leaves nothing behind, and its OSError names the path. `content` may be a function
-    that writes into the open file it is given.
+    Its folder must exist; a link is followed. A write that fails leaves nothing behind, and its
+    OSError names the path. `content` may be a function that writes into the open file.
     """
     if isinstance(content, str):
         content = content.encode(errors="surrogateescape")

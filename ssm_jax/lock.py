@@ -11,8 +11,6 @@ one process alone can do (O_EXCL); the highest lease stays when it is given up, 
 used twice. A holder that finds a higher one ends its process at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import fcntl
@@ -31,7 +29,7 @@ from ssm_jax.stop import EXIT_STORAGE
 BEAT_S = 10.0
 LOST_BEATS = 6
 
-_held: set[Lock] = set()  # those of this process
+_held: set["Lock"] = set()  # those of this process
 
 
 class Held(RuntimeError):  # noqa: N818 - it reads as what happened
@@ -60,8 +58,7 @@ os.register_at_fork(after_in_child=_give_up_in_child)
 class Lock:
     """The right to be the only one that writes; the lock file's folder must exist.
 
-    The file stays when the lock is released: were it removed, two later processes could lock two
-    files of this name.
+    The file is not removed on release: two later processes could lock two files of this name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -231,10 +228,7 @@ def _this_place() -> dict[str, str]:
 
 
 def _start_of(pid: int) -> str:
-    """When a process of this host began, in the kernel's ticks ("?" without /proc); "": it ended.
-
-    Of two processes with one number it tells which is meant.
-    """
+    """When a process of this host began, in ticks ("?" where there is no /proc); "": it ended."""
     if not Path("/proc/self/stat").exists():
         with contextlib.suppress(PermissionError):
             try:

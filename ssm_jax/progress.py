@@ -1,7 +1,5 @@
 """Lines, warnings and progress for the person who watches a command, on stderr."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import deque
@@ -34,13 +32,8 @@ class Progress:
 
         train 1200/3000  loss 0.8312  accuracy 0.4120  35.2 steps/s  ETA 0:00:51
 
-    The clock of steps/s starts with the first `update`, so it leaves out the compilation.
-
-    Args:
-      task: what is done ("train", "val").
-      total, start: its last step, and its step now.
-      metric: name of what stands next to the loss.
-      unit: what is counted, where it is no steps of a run; see `stage`.
+    The clock of steps/s starts with the first `update`, so it leaves out the compilation. `metric`
+    names what stands next to the loss; `unit` what is counted, where it is no steps of a run.
     """
 
     # One display for all bars of a process: rich before 14.1 refuses a second.
@@ -135,8 +128,8 @@ class Progress:
 def stage(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Show how far a stage is; at its end, one line with the seconds it took.
 
-    `title` says what is being done, `generating ListOps`; `total` is its size in `unit`. Yields a
-    function to call with how many more units are done; what exceeds the total is not shown.
+    `title` is `generating ListOps`, `total` its size in `unit`. Yields a function to call with how
+    many more units are done; what exceeds the total is not shown.
     """
     start, title = time.monotonic(), printable(title)
     with Progress(f"{title}:", total, unit=unit) as bar:

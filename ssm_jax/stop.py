@@ -4,8 +4,6 @@ Schedulers and people send SIGTERM, Ctrl-C, SIGUSR1, SIGUSR2 (SLURM, submitit) a
 connection). All mean one thing: save, and exit with EXIT_STOPPED; the same command continues.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import os
@@ -41,8 +39,7 @@ def _catch(number: int, handler: Any) -> Any:
 def _leave(code: int, text: str) -> None:
     """Print a line and end the process.
 
-    With no exception, which an import or a finalizer that it passes through may swallow or print,
-    and no print: the main thread may be in the midst of one.
+    With no exception, which an import may swallow, and no print: one may be under way.
     """
     with contextlib.suppress(OSError):
         shown = "\x1b[?25h\n" if os.isatty(2) else ""  # a progress bar hides the cursor
@@ -53,8 +50,7 @@ def _leave(code: int, text: str) -> None:
 def catch_signals() -> None:
     """End this process with EXIT_STOPPED on a signal, until a `StopRequest` takes over.
 
-    For the main module of a command that trains, before its imports. What such a command does
-    before it trains, it can do again.
+    For commands that train, before their imports: what they do before training can be done again.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -75,8 +71,9 @@ def interrupt_afterwards() -> Iterator[None]:
 
     For calls of libraries that make another error of a KeyboardInterrupt.
     """
+    usual = signal.default_int_handler
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not main or signal.getsignal(signal.SIGINT) is not usual:
         yield  # a handler of ours raises nothing
         return
     came: list[int] = []
@@ -84,33 +81,27 @@ def interrupt_afterwards() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, usual)
         if came:
             raise KeyboardInterrupt
 
 
 def end(code: int) -> NoReturn:
     """End the process, whose streams are flushed, with this code, whatever signals come now."""
-    settle(code)
+    for number in SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, lambda *_: os._exit(code))
     if Process.stuck:
         os._exit(code)
     raise SystemExit(code)
 
 
-def settle(code: int) -> None:
-    """From here on, while the interpreter shuts down, a signal ends the process with this code."""
-    for number in SIGNALS:
-        if callable(signal.getsignal(number)):
-            signal.signal(number, lambda *_: os._exit(code))
-
-
 class StopRequest:
     """Turns the signals into a flag that the loop polls, so that it can save and stop.
 
-    `requested` is the name of the signal that came, "SIGTERM", else None. A second Ctrl-C stops at
-    once. Enter it in the main thread. With several JAX processes it installs nothing: they must all
-    stop at one step, which JAX's own notifier of SIGTERM arranges, and which a Python handler would
-    disable.
+    `requested` is the name of the signal that came, else None. A second Ctrl-C stops at once. Enter
+    it in the main thread. With several JAX processes it installs nothing: JAX's own notifier of
+    SIGTERM, which a Python handler would disable, has them all stop at one step.
     """
 
     def __init__(self) -> None:

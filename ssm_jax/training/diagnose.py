@@ -1,11 +1,9 @@
 """Diagnostics of a run at its start and at every evaluation, outside of the training step.
 
-Numbers go to metrics.jsonl as kind "diagnostics", arrays to diagnostics/STEP.npz in the run's
-folder. Both are functions of the state alone, so they are the same bytes after an interruption; the
-poles' first places come from the seed. What they are is in `analysis.bands`.
+Numbers go to metrics.jsonl as kind "diagnostics", arrays to diagnostics/STEP.npz. Both are
+functions of the state and the seed alone, so they are the same bytes after an interruption. What
+they are is in `analysis.bands`.
 """
-
-from __future__ import annotations
 
 import functools
 import io
@@ -17,13 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ssm_jax.analysis.bands import (
-    BANDS,
-    band_edges,
-    gradient_per_band,
-    pole_drift,
-    spectra_per_band,
-)
+from ssm_jax.analysis import bands
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
 from ssm_jax.files import replace_atomically
 from ssm_jax.layers.s4d import Probe, add_probe
@@ -43,10 +35,6 @@ class Diagnostics:
         self._experiment = experiment
         self._before: list[LayerView] | None = None
 
-    def begin(self, state: TrainState) -> None:
-        """Take the run's first state; without it, it is computed when it is needed."""
-        self._before = layers_of(self._experiment.model(state))
-
     def of(self, state: TrainState, *, gradient: bool = True) -> Arrays:
         """Arrays by "layer:quantity".
 
@@ -60,15 +48,15 @@ class Diagnostics:
         experiment = self._experiment
         length, n_fft = experiment.dataset.padded_length, experiment.filter_period
         after = layers_of(experiment.model(state))
-        found: Arrays = {"edges": band_edges(length)}
+        found: Arrays = {"edges": bands.band_edges(length)}
         if self._before is None:
-            fresh = int(state.step) > 0
-            self._before = layers_of(experiment.model(experiment.fresh_state())) if fresh else after
+            before = experiment.fresh_state() if int(state.step) else state
+            self._before = layers_of(experiment.model(before))
         parts = self._gradients(state, after) if gradient else {}
         for old, new in zip(self._before, after, strict=True):
             each = {
-                **spectra_per_band(new, length, n_fft),
-                **pole_drift(old, new),
+                **bands.spectra_per_band(new, length, n_fft),
+                **bands.pole_drift(old, new),
                 "beta": new.beta_H,
                 "aliased": np.float64(share_aliased(new)),
             }
@@ -88,28 +76,25 @@ class Diagnostics:
             if isinstance(variable := getattr(module, "A_im", None), nnx.Param)
         }
         by_taps = program(state.params, state.stats, batch)
-        return {
-            layer.name: gradient_per_band(
-                layer, by_taps[layer.name], self._experiment.filter_period, sets[layer.name]
-            )
-            for layer in layers
-            if layer.name in by_taps and layer.name in sets and np.any(by_taps[layer.name])
-        }
+        period, found = self._experiment.filter_period, {}
+        for layer in layers:
+            taps, name = by_taps.get(layer.name), layer.name
+            if taps is not None and name in sets and np.any(taps):
+                found[name] = bands.gradient_per_band(layer, taps, period, sets[name])
+        return found
 
     @functools.cached_property
     def _program(self) -> tuple[Any, Any]:
         """(params, stats, batch) -> loss's gradient by the taps of each layer; and the batch."""
         experiment = self._experiment
-        dataset, cfg = experiment.dataset, experiment.cfg
-        L = dataset.padded_length
+        cfg, dataset, devices = experiment.cfg, experiment.dataset, experiment.mesh.size
         if experiment.task.circular:
             return None, None
         indices, length = experiment.order.batch(0)
         # At most what a training step has in memory at a time, and a part for every device.
-        devices = experiment.mesh.size
-        most = -(-EXAMPLES // devices) * devices
-        indices = indices[: min(most, cfg.batch_size // cfg.train.accumulate)]
-        batch = experiment.place_batch(dataset.gather("train", indices, length))
+        most = min(-(-EXAMPLES // devices) * devices, cfg.batch_size // cfg.train.accumulate)
+        batch = experiment.place_batch(dataset.gather("train", indices[:most], length))
+        L = dataset.padded_length
 
         def by_taps(params: Any, stats: Any, batch: Any) -> dict[str, jax.Array]:
             model = nnx.merge(experiment.graphdef, params, stats)
@@ -126,9 +111,8 @@ class Diagnostics:
 
         state = experiment.abstract_state()
         shapes = (state.params, state.stats, batch)
-        return timed_compile(lambda: experiment.compile(by_taps, *shapes), "the diagnostics")[
-            0
-        ], batch
+        compiled = timed_compile(lambda: experiment.compile(by_taps, *shapes), "the diagnostics")
+        return compiled[0], batch
 
 
 def layer_names(arrays: Arrays) -> list[str]:
@@ -155,7 +139,7 @@ def numbers_of(arrays: Arrays) -> dict[str, float]:
 
     row: dict[str, float] = {}
     for quantity in ("variation", "energy"):
-        medians_K = np.median(every(quantity).reshape(-1, BANDS), axis=0)
+        medians_K = np.median(every(quantity).reshape(-1, bands.BANDS), axis=0)
         row |= {f"{quantity}_{k}": value for k, value in enumerate(medians_K.tolist(), start=1)}
     norms = [arrays[f"{name}:gradient"] for name in names if f"{name}:gradient" in arrays]
     if norms:
@@ -168,13 +152,11 @@ def numbers_of(arrays: Arrays) -> dict[str, float]:
         if values.size:
             row[f"{quantity}_median"] = float(np.median(values))
             row[f"{quantity}_max"] = float(np.max(values))
-    beta = every("beta")
-    row |= {"beta_min": float(beta.min()), "beta_median": float(np.median(beta))}
-    row |= {"beta_max": float(beta.max()), "aliased": float(np.mean(every("aliased")))}
+    row |= {f"beta_{f.__name__}": float(f(every("beta"))) for f in (np.min, np.median, np.max)}
+    row["aliased"] = float(np.mean(every("aliased")))
     for quantity in ("drift_im", "beta"):
         for name in names:
-            median = float(np.median(arrays[f"{name}:{quantity}"]))
-            row[f"{quantity}_median/{name}"] = median
+            row[f"{quantity}_median/{name}"] = float(np.median(arrays[f"{name}:{quantity}"]))
     return row
 
 
@@ -186,23 +168,8 @@ def write_arrays(folder: Path, step: int, arrays: Mapping[str, np.ndarray]) -> d
     return stamp_of(buffer.getvalue())
 
 
-def read_arrays(folder: Path) -> dict[int, Arrays]:
-    """The arrays of all steps, by step; none where there is no folder."""
-    found = {}
-    for step in _steps(folder):
-        with np.load(folder / f"{step}.npz", allow_pickle=False) as file:
-            found[step] = dict(file)
-    return found
-
-
 def cut(folder: Path, start_step: int) -> None:
     """Remove what is past the step from which a run resumes, as `MetricsLog` does."""
-    for step in _steps(folder):
-        if step > start_step or start_step == 0:
-            (folder / f"{step}.npz").unlink()
-
-
-def _steps(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.stem) for path in folder.glob("*.npz") if path.stem.isdecimal())
+    for path in folder.glob("*.npz"):
+        if path.stem.isdecimal() and (start_step == 0 or int(path.stem) > start_step):
+            path.unlink()

@@ -1,7 +1,5 @@
 """metrics.jsonl, and on request Weights & Biases: what a run writes down of its numbers by step."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -23,20 +21,19 @@ class MetricsLog:
     """Numbers by step, a file of JSON lines: {"step": 50, "kind": "train", "loss": 1.2}.
 
     A resumed run has the very file of a run that was never stopped, if two rules are kept. What
-    depends on the clock belongs in a file of its own (timing.jsonl, also a MetricsLog). And all
-    lines up to step s are written before the checkpoint of step s is: a restart cuts the lines past
-    it and writes them again, but it cannot write those it never had. Work of step s that is done
-    once more after the restart (an evaluation) does not double its line.
+    depends on the clock belongs in a file of its own (timing.jsonl). And all lines up to step s are
+    written before the checkpoint of step s: a restart cuts the lines past it and writes them again,
+    but it cannot write those it never had. Work of step s that is done once more after the restart
+    (an evaluation) does not double its line.
 
     Floats have the digits that give the same float64 back; nan, inf and -inf are strings. One
-    process writes: process 0.
+    process writes: process 0. The folder must exist.
 
     Args:
-      path: the file; it is made if missing, its folder is not.
       start_step: steps already taken, as the restored checkpoint says. Lines of later steps go, as
         does a last line that was torn. 0 is a fresh start and leaves an empty file.
       stamp: of the checkpoint, where it has one: all after it goes, and what is before it must be
-        what was written; else the file is left as it is, and a ValueError says so.
+        what was written (else ValueError, and the file stays as it is).
     """
 
     def __init__(self, path: Path, start_step: int, stamp: Mapping[str, Any] | None = None):
@@ -133,10 +130,10 @@ def sound_lines(path: Path, step: int) -> bytes:
 
 
 def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The lines of a metrics file, in order: {"step": int, "kind": str, name: float, ...}.
+    """The lines of a metrics file, or of a kind of them: {"step": int, "kind": str, name: float}.
 
     A torn last line is passed over, another that is no JSON is a ValueError, and a missing file has
-    no lines. `kind`: only the lines of this kind.
+    no lines.
     """
     rows = _rows(path, path.read_bytes() if path.exists() else b"")
     return [
@@ -179,8 +176,8 @@ def _plain(value: float) -> int | float | str:
 class WandbSink:
     """Metrics on their way to Weights & Biases, which can neither stop nor delay the run for long.
 
-    Made by `open_wandb`. The first exception, of whatever class, is one warning and the end of it.
-    Without a wandb run it swallows everything.
+    The first exception, of whatever class, is one warning and the end of it. Without a wandb run it
+    swallows everything.
     """
 
     def __init__(self, run: Any):
@@ -219,14 +216,10 @@ def open_wandb(mode: str, *, workdir: Path, config: Mapping[str, Any], run_name:
     """Start a wandb run, or a sink that swallows everything if that cannot be.
 
     wandb's environment variables (WANDB_PROJECT, WANDB_NAME, WANDB_DIR, WANDB_RUN_ID, ...) win over
-    what is set here.
-
-    Args:
-      mode: "disabled" (wandb is not even imported, which takes 2 s), "offline" (files in
-        workdir/wandb, for `wandb sync`) or "online". Online without a key or a network falls
-        back to offline, after half a minute at most and with one warning.
-      workdir: the run's folder; keeps the wandb run's id, so that a restart adds to the same run.
-      config, run_name: the options by dotted key, and what wandb shows.
+    what is set here. `mode` is "disabled" (wandb is not even imported, which takes 2 s), "offline"
+    (files in workdir/wandb, for `wandb sync`) or "online", which without a key or a network falls
+    back to offline, after half a minute at most and with one warning. The run's folder keeps the
+    wandb run's id, so that a restart adds to the same run.
     """
     attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
         "disabled": (), "offline": ("offline",), "online": ("online", "offline"),

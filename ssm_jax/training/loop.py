@@ -1,7 +1,5 @@
 """One run, from its start or from where it stopped, to its result."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +21,7 @@ from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.logs import MetricsLog, WandbSink, open_wandb
 from ssm_jax.training.runs import UNUSABLE, best_of
-from ssm_jax.training.runs.result import (
-    diverged,
-    draw,
-    mark_done,
-    warn_below_reference,
-    write_summary,
-)
+from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
 from ssm_jax.training.runs.tables import parameter_table
 from ssm_jax.training.step import TrainState, learning_rates
 from ssm_jax.training.workdir import Workdir
@@ -52,15 +44,10 @@ def train_and_evaluate(
     later number is equal bit for bit. A finished run is left as it is; one whose result is damaged
     is tested again. Returns EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
 
-    Args:
-      experiment, path: what to train, and the run's folder.
-      wandb: "disabled", "offline" or "online".
-      argv: the command, for the record.
-      fresh: move what a run has left in the folder to a subfolder, and start anew.
-      accept_log: see `restart.find`.
-
-    Raises FloatingPointError where a loss or gradient is not finite; WorkdirBusy, ConfigMismatch,
-    StateMismatch, CheckpointError and RunDamaged say themselves when.
+    `wandb` is "disabled", "offline" or "online"; `argv` the command, for the record; `fresh` moves
+    what a run has left in the folder to a subfolder; for `accept_log` see `restart.find`. Raises
+    FloatingPointError if a loss or gradient is not finite, and WorkdirBusy, ConfigMismatch,
+    StateMismatch, CheckpointError or RunDamaged.
     """
     cfg = experiment.cfg
     with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
@@ -85,10 +72,11 @@ def train_and_evaluate(
             sink = open_wandb(wandb, workdir=workdir.path, config=options, run_name=name)
             state, meta, stamps = found
             start = 0 if meta is None else meta.step
-            with (
-                MetricsLog(workdir.metrics, start, stamps.pop(workdir.metrics.name, None)) as log,
-                MetricsLog(workdir.timing, start, stamps.pop(workdir.timing.name, None)) as timing,
-            ):
+
+            def open_log(path: Path) -> MetricsLog:
+                return MetricsLog(path, start, stamps.pop(path.name, None))
+
+            with open_log(workdir.metrics) as log, open_log(workdir.timing) as timing:
                 cut(workdir.diagnostics, start)
                 run = _Run(experiment, workdir, checkpoints, log, timing, sink, stop, argv)
                 if meta is not None:
@@ -158,14 +146,14 @@ class _Run:
         if start >= total:
             return True
         if start == 0:
-            self.diagnostics.begin(state)
             self._diagnose(state, 0)
         batches = experiment.train_batches(start)
         unread: tuple[int, Mapping[str, jax.Array]] | None = None
         with Progress("train", total, start=start, metric=experiment.task.headline) as progress:
             for step in range(start + 1, total + 1):
                 batch = experiment.place_batch(next(batches))
-                state, metrics = experiment.train_step(batch)(state, experiment.key, batch)
+                train_step = experiment.step_for(batch, training=True)
+                state, metrics = train_step(state, experiment.key, batch)
                 # Metrics of step k are read after step k + 1 is dispatched: no waiting in between.
                 if unread is not None:
                     self._read(*unread, state, progress)
@@ -270,7 +258,14 @@ class _Run:
         sign = 1 if self.experiment.task.metrics[train.select_metric] == "max" else -1
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
             self.best = {"step": step, "value": value}
-        warn_below_reference(self.experiment, step, self.found)
+        known, epoch = self.experiment.cfg.reference, step / self.experiment.order.steps_per_epoch
+        accuracy, bound = self.found.get("accuracy", 0.0), known.accuracy - known.margin
+        if known.accuracy != 0 and epoch >= known.epoch and accuracy < bound:
+            say(
+                f"WARNING: {train.select_split} accuracy {accuracy:.3f} after {epoch:.1f} epochs "
+                f"is far below the published {known.accuracy:.2f} at epoch {known.epoch:g}; look "
+                "at the options, the data and the curves before going on."
+            )
         kind = "train_eval" if train.select_split == "train" else train.select_split
         self._write(kind, step, self.found)
         self.evaluated_at = step

@@ -3,8 +3,6 @@
 It names no machine: no host, no user and no absolute path, so that it can be published as it is.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -70,8 +68,11 @@ def write_result(path: Path, found: Mapping[str, Any], argv: Sequence[str]) -> N
     write_json(path, {**found, **made_by(argv)})
 
 
-def run_record(cfg: Any, data: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
-    """Everything a run's numbers depend on, as JSON can hold it; `data` are what names its data."""
+def run_record(
+    cfg: Any, data: Mapping[str, Any], argv: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    """All that the numbers of the run in a folder depend on; `data` are what names its data."""
+    sources = sources_of(cfg, folder)
     return {
         **made_by(argv),
         "config": config_lib.flatten(cfg),  # the rules of optim.groups only look like paths
@@ -79,6 +80,7 @@ def run_record(cfg: Any, data: Mapping[str, Any], argv: Sequence[str]) -> dict[s
         "setup_digest": setup_digest(cfg),
         "seed": cfg.seed,
         "data": published(data),
+        **({"sources": sources} if sources else {}),
     }
 
 
@@ -98,17 +100,14 @@ def read_record(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path.parent} holds no run, as it has no {path.name}; give the --workdir of one."
         )
+    again = f"bring the run's own record back, or {again}"
     try:
         record = parse_json(path.read_text(encoding="utf-8"))
-        lacking = [key for key in (*PROVENANCE, "config") if key not in record]
+        lacking = ", ".join(key for key in (*PROVENANCE, "config") if key not in record)
     except (ValueError, TypeError):
-        raise ValueError(
-            f"{path} is not JSON of a run; bring the run's own record back, or {again}."
-        ) from None
+        raise ValueError(f"{path} is not JSON of a run; {again}.") from None
     if lacking:
-        raise ValueError(
-            f"{path} lacks {', '.join(lacking)}; evaluate with the version that wrote it."
-        )
+        raise ValueError(f"{path} lacks {lacking}; evaluate with the version that wrote it.")
     kinds = {"config": dict, "data": dict, "git": dict, "config_digest": str}
     if (
         any(not isinstance(record[key], kind) for key, kind in kinds.items())
@@ -116,17 +115,15 @@ def read_record(path: Path) -> dict[str, Any]:
         or "commit" not in record["git"]
         or record.get("crc32", document_checksum(record)) != document_checksum(record)
     ):
-        raise ValueError(
-            f"{path} was changed after it was written; bring the run's own record back, or {again}."
-        )
+        raise ValueError(f"{path} was changed after it was written; {again}.")
     return record
 
 
 def config_of(record: Mapping[str, Any], where: Path) -> Any:
-    """The locked config of a run; `where` is the file of its record, for messages.
+    """The locked config of a run, from its record, which is the file `where`.
 
-    Options that this version has and the record lacks get their defaults, and a line says so.
-    ValueError if the record has an option that this version lacks, or was changed since.
+    Options that the record lacks get their defaults, and a line says so. ValueError if it has an
+    option that this version lacks, or was changed since.
     """
     sources = record.get("sources", {})
     names = [str(record["config"].get(key)) for key in config_lib.CHOSEN]
@@ -136,10 +133,9 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
     )
     cfg = config_lib.default(task, layer=layer)
     known = config_lib.flatten(cfg) | dict(zip(config_lib.CHOSEN, names, strict=True))
-    given = {  # JSON has no tuples, and a config has no lists
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in record["config"].items()
-    }
+    # JSON has no tuples, and a config has no lists
+    config = record["config"].items()
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in config}
     faults = [f"{key} is unknown here" for key in sorted(given.keys() - known.keys())]
     faults += [
         f"{key}={value!r} is no {type(known[key]).__name__}"
@@ -153,9 +149,8 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
             f"the options in {where} are not those of this version of ssm_jax: {listed}. "
             f"Evaluate with the version of the run{f', commit {commit}' if commit else ''}."
         )
-    cfg.update_from_flattened_dict(
-        {key: value for key, value in given.items() if key not in config_lib.CHOSEN}
-    )
+    chosen = config_lib.CHOSEN
+    cfg.update_from_flattened_dict({k: v for k, v in given.items() if k not in chosen})
     if (digest := config_lib.digest(cfg)) != record["config_digest"]:
         raise ValueError(
             f"the options in {where} have been changed: their digest is {digest}, that of the run "
@@ -201,7 +196,7 @@ def cpu_model() -> str | None:
 
 
 def git_state(root: Path) -> tuple[str | None, bool | None]:
-    """(commit, whether code differs from it) of the checkout at `root`; (None, None) if it is none.
+    """(commit, whether code differs from it) of the checkout at `root`, or (None, None).
 
     An installed package inside somebody else's checkout (a .venv there) is none: git must know the
     file ssm_jax/__init__.py. Nor is there one where git is missing or hangs.

@@ -5,10 +5,9 @@ diagnostics. What does not fit stops the run with one line, before anything is c
 overwritten: files that have to make way are renamed.
 """
 
-from __future__ import annotations
-
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,9 @@ from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore, Config
 from ssm_jax.training.checkpoint.manifest import is_number
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import sound_lines
-from ssm_jax.training.record import (
-    check_sources,
-    read_record,
-    run_record,
-    say_new_options,
-    sources_of,
-)
+from ssm_jax.training.record import check_sources, read_record, run_record, say_new_options
 from ssm_jax.training.step import TrainState
-from ssm_jax.training.workdir import (
-    FILES,
-    LOGS,
-    Stamps,
-    Workdir,
-    are_stamps,
-    in_a_line,
-    sealed,
-    stamp_faults,
-)
+from ssm_jax.training.workdir import FILES, LOGS, Stamps, Workdir, are_stamps, sealed, stamp_faults
 
 
 class RunDamaged(ValueError):  # noqa: N818 - it reads as what happened
@@ -48,9 +32,8 @@ def start_anew(workdir: Workdir) -> None:
     found = [workdir.path / name for name in FILES if os.path.lexists(workdir.path / name)]
     if not found:
         return
-    n = 1
-    while os.path.lexists(old := workdir.path / f"old-{n}"):
-        n += 1
+    places = (workdir.path / f"old-{n}" for n in itertools.count(1))
+    old = next(place for place in places if not os.path.lexists(place))
     old.mkdir()
     for path in found:
         path.rename(old / path.name)
@@ -119,6 +102,13 @@ def find(
     return state, meta, held
 
 
+def _in_a_line(folder: Path, faults: Mapping[str, str]) -> str:
+    """The first of some faults, and how many more there are."""
+    name, what = next(iter(faults.items()))
+    more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
+    return f"{folder / name} {what}{more}"
+
+
 def _put_aside(path: Path) -> str:
     """Rename what is there to NAME.damaged, and return that name; "" where nothing is."""
     return rename_aside(path, "damaged").name if os.path.lexists(path) else ""
@@ -142,14 +132,13 @@ def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None,
 def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, testable: bool) -> bool:
     """Whether the summary of a finished run is sound; if not, it is renamed, with a warning.
 
-    Whatever else is not as the run has left it is said in a warning. `testable`: a checkpoint is
-    left, so that the run can be tested again.
+    Other files that are damaged are a warning. `testable`: a checkpoint is left to test again.
     """
     faults, path = stamp_faults(workdir.path, files, finished=True), workdir.summary
     fault = faults.pop(path.name, None)
     if faults:
-        told = in_a_line(workdir.path, faults)
-        warn(f"{told}, says DONE; the result does not depend on it.")
+        fault_line = _in_a_line(workdir.path, faults)
+        warn(f"{fault_line}, says DONE; the result does not depend on it.")
     if fault is None:
         try:
             summary = parse_json(path.read_bytes())
@@ -193,19 +182,16 @@ def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
         return os.path.lexists(path) and (path.is_symlink() or path.stat().st_size > 0)
 
     left = [name for name in (*LOGS, "diagnostics", "summary.json", "DONE") if holds(name)]
-    if not left:
-        return
-    fault = _record_fault(experiment, workdir)
-    if fault is None:
-        saved = read_record(workdir.record).get("saved", 0) is not None
-        if not (saved or {"summary.json", "DONE"} & {*left}):
-            return
+    record, fault = _own_record(experiment, workdir)
+    if record is not None:
         fault = "does not say that the run ended before its first save"
-    raise RunDamaged(
-        f"{workdir.path} has {' and '.join(left)} but no checkpoint, and its record.json {fault}; "
-        "bring the checkpoints back, choose another --workdir, or add --fresh to start anew (all "
-        "of it goes to a subfolder)."
-    )
+    unsaved = record is not None and record.get("saved", 0) is None
+    if left and not (unsaved and {"summary.json", "DONE"}.isdisjoint(left)):
+        raise RunDamaged(
+            f"{workdir.path} has {' and '.join(left)} but no checkpoint, and its record.json "
+            f"{fault}; bring the checkpoints back, choose another --workdir, or add --fresh to "
+            "start anew (all of it goes to a subfolder)."
+        )
 
 
 def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str, Any]:
@@ -214,7 +200,7 @@ def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str,
     faults = stamp_faults(workdir.path, files)
     if faults and not accept_log:
         raise RunDamaged(
-            f"{in_a_line(workdir.path, faults)}, says the checkpoint of step {meta.step}; bring "
+            f"{_in_a_line(workdir.path, faults)}, says the checkpoint of step {meta.step}; bring "
             "it back, or add --accept_log to go on with what there is, or --fresh to start anew."
         )
     for name, fault in faults.items():
@@ -234,11 +220,9 @@ def _make_record(
     experiment: Experiment, workdir: Workdir, argv: Sequence[str], saved: int | None
 ) -> None:
     """Write the record of a run; `saved` is a step known to be saved, None if none is yet."""
-    cfg, dataset = experiment.cfg, experiment.dataset
+    dataset = experiment.dataset
     data = {"fingerprint": dataset.fingerprint, **dataset.provenance._asdict()}
-    record = run_record(cfg, data, argv)
-    if sources := sources_of(cfg, workdir.path):
-        record["sources"] = sources
+    record = run_record(experiment.cfg, data, argv, workdir.path)
     write_json(workdir.record, sealed({**record, "saved": saved}))
 
 
@@ -256,27 +240,25 @@ def note_saved(workdir: Workdir, step: int) -> bool:
 
 
 def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], step: int) -> None:
-    """Make the record again, with a warning, if it is missing, damaged or another run's.
-
-    `step` is saved, and is of this experiment.
-    """
-    fault = _record_fault(experiment, workdir)
-    if fault is not None:
+    """Make the record of a run with a saved step again, if it is missing, damaged or another's."""
+    record, fault = _own_record(experiment, workdir)
+    if record is None:
         aside = _put_aside(workdir.record)
         renamed = f"; the old one is now {aside}" if aside else ""
         _make_record(experiment, workdir, argv, step)
         warn(f"{workdir.record} {fault}, so it was made again from this command{renamed}.")
-    elif read_record(workdir.record).get("saved", step) is None:
+    elif record.get("saved", step) is None:
         note_saved(workdir, step)
 
 
-def _record_fault(experiment: Experiment, workdir: Workdir) -> str | None:
-    """A reason why the record cannot be that of this run, as the end of a sentence, or None."""
+def _own_record(experiment: Experiment, workdir: Workdir) -> tuple[dict[str, Any] | None, str]:
+    """The record of this run, or a reason why what is there cannot be, as the end of a sentence."""
     if not os.path.lexists(workdir.record):
-        return "is missing"
+        return None, "is missing"
     try:
         record = read_record(workdir.record)
     except (OSError, ValueError):
-        return "is damaged"
-    same = (record["config_digest"], record["data"]["fingerprint"]) == _names(experiment)
-    return None if same else "is that of another run"
+        return None, "is damaged"
+    if (record["config_digest"], record["data"]["fingerprint"]) != _names(experiment):
+        return None, "is that of another run"
+    return record, ""

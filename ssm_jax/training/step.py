@@ -1,7 +1,5 @@
 """The state of a run; its optimizer, AdamW by groups of parameters; one update, one evaluation."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -135,19 +133,15 @@ def make_optimizer(
     clip_norm: float,
     **adam: float,
 ) -> tuple[optax.GradientTransformation, list[GroupRow]]:
-    """AdamW by groups, and the table of groups.
+    """AdamW by groups, and the table of groups; `adam` are b1, b2 and eps.
 
-    `params` is a tree of arrays or shapes; `schedule` is for the groups whose schedule is "cosine";
-    `clip_norm` is the largest global norm of the gradient, over all groups, and 0 no clipping;
-    `adam` are b1, b2 and eps.
+    `schedule` is for the groups whose schedule is "cosine"; `clip_norm` is the largest global norm
+    of the gradient, over all groups, and 0 no clipping.
     """
     labels, rows = assign(params, groups)
 
     def adamw(group: Group) -> optax.GradientTransformation:
-        def lr(step):
-            return group.lr * schedule(step)
-
-        rate = group.lr if group.schedule == "constant" else lr
+        rate = group.lr if group.schedule == "constant" else lambda step: group.lr * schedule(step)
         return optax.adamw(rate, weight_decay=group.weight_decay, **adam)
 
     tx = optax.multi_transform({g.name: adamw(g) for g in groups}, labels)
@@ -186,12 +180,10 @@ def init_state(params: Params, stats: Params, tx: optax.GradientTransformation) 
 def make_gradient(graphdef: nnx.GraphDef, sums: TrainSums, *, accumulate: int = 1) -> Gradient:
     """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
-    Args:
-      graphdef: of the model.
-      sums: a task's `train_sums`, whose mean loss is differentiated.
-      accumulate: M parts of a batch that are computed in turn, so that one part's activations are
-        in memory at a time. Part m has the examples m, m + M, ..: on several devices every device
-        then computes at every part. Batch statistics are of a part.
+    The loss is the mean of `sums`, a task's `train_sums`. `accumulate` parts of a batch are
+    computed in turn, so that one part's activations are in memory at a time. Part m of M has the
+    examples m, m + M, ..: on several devices every device then computes at every part. Batch
+    statistics are of a part.
     """
 
     def of_part(params: Params, stats: Params, key: Array, batch: Batch):
@@ -268,9 +260,7 @@ def make_eval_step(
 def non_finite_leaves(gradient: Gradient, state: TrainState, key: Array, batch: Batch) -> list[str]:
     """Names of what is not finite in a step from `state`: loss, params/..., grad/...."""
     (loss, _), grads = jax.jit(gradient)(state, key, batch)
-    leaves = [
-        *jax.tree_util.tree_flatten_with_path({"params": state.params})[0],
-        *jax.tree_util.tree_flatten_with_path({"grad": grads})[0],
-    ]
+    trees = ({"params": state.params}, {"grad": grads})
+    leaves = [leaf for tree in trees for leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
     broken = [path_name(path) for path, leaf in leaves if not jnp.all(jnp.isfinite(leaf))]
     return broken if jnp.isfinite(loss) else ["loss", *broken]

@@ -3,8 +3,6 @@
 A checkpoint and DONE have the length and hash of the files next to them: their stamps.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -162,10 +160,3 @@ def stamp_faults(folder: Path, stamps: Stamps, *, finished: bool = False) -> dic
         elif stamp_of(content[:size])["hash"] != stamp["hash"]:
             found[name] = f"is not what was written: its first {size} bytes have another hash"
     return found
-
-
-def in_a_line(folder: Path, faults: Mapping[str, str]) -> str:
-    """The first of some faults, and how many more there are."""
-    name, what = next(iter(faults.items()))
-    more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
-    return f"{folder / name} {what}{more}"

@@ -28,16 +28,14 @@ CONFIG = str(Path(__file__).with_name("tiny_sweep.py"))
 @pytest.fixture
 def compile_once(monkeypatch):
     """The cells differ in what they start from alone: they share their programs here."""
-    for name in ("compile_train_step", "compile_eval_step"):
-        compile_step = getattr(Experiment, name)
-        kept: list = []
+    compile_step, kept = Experiment.compile_step, {}
 
-        def compiled(self, length=None, *, kept=kept, compile_step=compile_step):
-            if not kept:
-                kept.append(compile_step(self, length))
-            return kept[0]
+    def compiled(self, length=None, *, training=True):
+        if training not in kept:
+            kept[training] = compile_step(self, length, training=training)
+        return kept[training]
 
-        monkeypatch.setattr(Experiment, name, compiled)
+    monkeypatch.setattr(Experiment, "compile_step", compiled)
 
 
 class Interrupted(Experiment):
@@ -72,7 +70,11 @@ class Sweep:
                 name = names[config_lib.digest(cfg)]
                 built.append(name)
                 experiment = super().build(cfg)
-                return Interrupted(**vars(experiment)) if name == interrupt else experiment
+                return (
+                    Interrupted(experiment.cfg, experiment.dataset)
+                    if name == interrupt
+                    else experiment
+                )
 
         job = Watched(self.folder, self.data_dir, None, "e.py", {}, [])
         return run_sweep(self.runs, self.cfg, job)

@@ -20,14 +20,14 @@ from ssm_jax.data.loader import train_batches
 experiment = tiny_experiment(Path(sys.argv[2]), train__accumulate=int(sys.argv[3]))
 assert experiment.mesh.size == int(sys.argv[1])
 state, found = experiment.fresh_state(), []
-step = experiment.compile_train_step()
+step = experiment.compile_step()
 batches = train_batches(experiment.dataset, "train", experiment.order, 0)
 with jax.set_mesh(experiment.mesh):
     for _ in range(12):
         batch = experiment.place_batch(next(batches))
         state, metrics = step(state, experiment.key, batch)
         found.append({name: float(value) for name, value in metrics.items()})
-    evaluate = experiment.compile_eval_step()
+    evaluate = experiment.compile_step(training=False)
     batch = experiment.dataset.gather("val", list(range(8)))
     mask = [1.0] * 5 + [0.0] * 3
     batch["mask"] = jax.numpy.asarray(mask, jax.numpy.float32)

@@ -11,8 +11,14 @@ from tiny import tiny_experiment
 
 from ssm_jax.analysis.bands import BANDS, band_edges
 from ssm_jax.training import loop
-from ssm_jax.training.diagnose import cut, numbers_of, read_arrays, write_arrays
+from ssm_jax.training.diagnose import cut, numbers_of, write_arrays
 from ssm_jax.training.logs import read_metrics
+
+
+def read_arrays(folder):
+    """The arrays of all steps, by step."""
+    steps = sorted(int(path.stem) for path in folder.glob("*.npz"))
+    return {step: dict(np.load(folder / f"{step}.npz")) for step in steps}
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import shutil
+from copy import copy as copy_of
 from pathlib import Path
 
 import jax
@@ -141,7 +141,8 @@ def test_confusion_and_rates_are_those_of_a_loop_over_direct_predictions(untrain
 
 def test_buckets_change_the_order_of_the_examples_but_no_count(untrained):
     experiment, state = untrained
-    in_two = dataclasses.replace(experiment, padded_lengths=(12, 24))
+    in_two = copy_of(experiment)
+    in_two.padded_lengths = (12, 24)
     one, two = predict(experiment, state, "test"), predict(in_two, state, "test")
     assert not np.array_equal(one["lengths"], two["lengths"])
 

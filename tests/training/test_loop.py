@@ -181,14 +181,15 @@ def test_test_split_is_read_once_after_training(experiment, tmp_path, monkeypatc
 
 def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path, monkeypatch):
     order = []
-    train_step, read = Experiment.train_step, loop._Run._read
+    step_for, read = Experiment.step_for, loop._Run._read
     calls = iter(range(1, 1000))
 
-    def step_watched(self, batch):
-        compiled = train_step(self, batch)
+    def step_watched(self, batch, *, training):
+        compiled = step_for(self, batch, training=training)
 
         def step(*arguments):
-            order.append(("dispatch", next(calls)))
+            if training:
+                order.append(("dispatch", next(calls)))
             return compiled(*arguments)
 
         return step
@@ -197,7 +198,7 @@ def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path
         order.append(("read", step))
         return read(self, step, metrics, state, progress)
 
-    monkeypatch.setattr(Experiment, "train_step", step_watched)
+    monkeypatch.setattr(Experiment, "step_for", step_watched)
     monkeypatch.setattr(loop._Run, "_read", read_watched)
     loop.train_and_evaluate(experiment, tmp_path / "run")
     position = {event: i for i, event in enumerate(order)}

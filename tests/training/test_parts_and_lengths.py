@@ -97,7 +97,9 @@ def test_a_run_with_parts_and_several_lengths_evaluates_as_one_without(data_dir,
     state = experiment.fresh_state()
     sums = []
     for padded_lengths in ((12, 24), (24,)):
-        step = {length: experiment.compile_eval_step(length) for length in padded_lengths}
+        step = {
+            length: experiment.compile_step(length, training=False) for length in padded_lengths
+        }
         found = {"loss": 0.0, "accuracy": 0.0, "count": 0.0}
         seen = set()
         batches = experiment.eval_batches("val")

@@ -24,7 +24,7 @@ ARGV = ["/home/me/code/scripts/train.py", "--config=configs/lra/listops.py:smoke
 def record(argv=ARGV, data=None):
     cfg = config.default()
     cfg.seed = 3
-    return run_record(cfg, data or {"fingerprint": "f"}, argv)
+    return run_record(cfg, data or {"fingerprint": "f"}, argv, Path())
 
 
 def test_the_record_survives_json_and_holds_what_was_given():

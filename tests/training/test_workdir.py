@@ -350,8 +350,7 @@ if when == "end":
 stop.catch_signals()
 if when == "start":
     os.kill(os.getpid(), number)
-stop.settle(7)
-sys.exit(7)
+stop.end(7)
 """
 
 

@@ -4,8 +4,6 @@ All is read from the disk, never from memory: a folder named by a plain number i
 `io` has the folder of one step, `manifest` what it says of itself.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import logging
@@ -25,17 +23,12 @@ from ssm_jax.stop import Process
 from ssm_jax.training.checkpoint import io
 from ssm_jax.training.checkpoint.manifest import (
     CheckpointError,
-    ConfigMismatch,
     Identity,
     Meta,
     SaveError,
     StateMismatch,
 )
-
-__all__ = [
-    "CheckpointError", "CheckpointStore", "ConfigMismatch", "Identity", "Meta", "SaveError",
-    "StateMismatch", "ranked_steps",
-]  # fmt: skip
+from ssm_jax.training.checkpoint.manifest import ConfigMismatch as ConfigMismatch
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
 FAILURES_ALLOWED = 2
@@ -52,14 +45,13 @@ def ranked_steps(
     directory: Path,
     metric: str | None,
     mode: Literal["max", "min"],
-    *,
-    ours: Callable[[Meta], bool] = lambda meta: True,
+    identity: Identity | None = None,
     known: dict[int, Meta | None] | None = None,
 ) -> list[int]:
     """The steps on the disk that were evaluated with a finite metric, the best first.
 
-    `ours` says whether a checkpoint is of this run; another's has no rank. `known` keeps the metas
-    that were read between calls, None for one that cannot be read.
+    `identity`: only those of this run. `known` keeps the metas that were read between calls, None
+    for one that cannot be read.
     """
     ranks, known = [], {} if known is None else known
     for step in io.list_steps(directory):
@@ -69,23 +61,23 @@ def ranked_steps(
             except (CheckpointError, StateMismatch):
                 known[step] = None
         meta = known[step]
-        if meta is not None and metric is not None and meta.evaluated and ours(meta):
-            value = meta.metrics.get(metric, math.nan)
-            if math.isfinite(value):
-                ranks.append((-value if mode == "max" else value, step))
+        if meta is None or not meta.evaluated or (identity and identity.differences(meta)):
+            continue
+        value = meta.metrics.get(metric or "", math.nan)
+        if math.isfinite(value):
+            ranks.append((-value if mode == "max" else value, step))
     return [step for _, step in sorted(ranks)]
 
 
 class CheckpointStore:
     """The checkpoints of one run. One writer at a time: hold the run's `Workdir` lock.
 
-    With several JAX processes all make the same calls; process 0 alone renames and deletes.
+    Makes the folder, and removes what dead saves have left in it. With several JAX processes all
+    make the same calls; process 0 alone renames and deletes.
 
     Args:
-      directory: the folder; it is made, and what dead saves have left in it goes.
       keep: newest steps kept, >= 1; the best one is kept besides.
       best_metric, best_mode: what names the best step; None: no step is best.
-      identity: of the run.
       accept: raises CheckpointError for a meta from which the caller cannot resume.
     """
 
@@ -103,7 +95,7 @@ class CheckpointStore:
             raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
         self.directory = Path(directory).absolute()
         self.broken: list[tuple[int, str]] = []  # steps that `restore_newest` passed over, and why
-        self._keep, self._best_metric, self._best_mode = keep, best_metric, best_mode
+        self._keep, self._ranking = keep, (best_metric, best_mode)
         self._identity, self._accept = identity, accept
         self._metas: dict[int, Meta | None] = {}  # see `ranked_steps`
         self._pending: tuple[Meta, Any, Arrays] | None = None
@@ -131,9 +123,7 @@ class CheckpointStore:
 
     def ranked_steps(self) -> list[int]:
         """The steps of this run, see `ranked_steps`."""
-        metric, mode = self._best_metric, self._best_mode
-        ours = lambda meta: not self._identity.differences(meta)  # noqa: E731
-        return ranked_steps(self.directory, metric, mode, ours=ours, known=self._metas)
+        return ranked_steps(self.directory, *self._ranking, self._identity, self._metas)
 
     def save(
         self,
@@ -155,15 +145,15 @@ class CheckpointStore:
         Args:
           step, best, extra: see `Meta`; `state` is any tree of arrays.
           metrics: of an evaluation at this step; None if there was none.
-          replace: the step may exist, as when a run was stopped before it could evaluate it; its
-            folder is then replaced, and comes back if this save dies.
-          final: wait, read the step back from the disk and check it. A final step that is there
-            already, and not to be replaced, is only checked.
+          replace: the step may exist, as when a run was stopped before it could evaluate it.
+          final: wait, read the step back and check it; one that exists and is not to be replaced is
+            only checked.
         """
-        if metrics is not None and self._best_metric not in (None, *metrics):
+        metric = self._ranking[0]
+        if metrics is not None and metric not in (None, *metrics):
             raise ValueError(
-                f"checkpoints are ranked by {self._best_metric!r}, but the evaluation at step "
-                f"{step} has only {', '.join(metrics) or 'no metrics'}."
+                f"checkpoints are ranked by {metric!r}, but the evaluation at step {step} has only "
+                f"{', '.join(metrics) or 'no metrics'}."
             )
         self.wait()
         if replace or step not in self.steps():
@@ -194,9 +184,8 @@ class CheckpointStore:
             self._owed = None  # a better one has come
         self._pay()
         self._failure = None
-        self._make_way(meta.step)
         try:
-            response = io.write(self.directory / str(meta.step), arrays, meta)
+            response = self._write(meta, arrays)
         except SaveError:  # no later save could do better
             raise
         # A full disk may show here or in the background, as one of many types.
@@ -206,8 +195,20 @@ class CheckpointStore:
             # Only the best is worth a second copy of the state in memory.
             self._pending = (meta, response, arrays if meta.is_best else {})
 
+    def _write(self, meta: Meta, arrays: Arrays) -> Any:
+        """Start to write a step; what has its name makes way."""
+        path = self.directory / str(meta.step)
+        if path.is_dir() and jax.process_index() == 0:  # it comes back if its replacement dies
+            path.rename(self.directory / f"{meta.step}{_REPLACED}")
+        elif os.path.lexists(path):  # a file or a dangling link is no step
+            self._set_aside(meta.step)
+        return io.write(path, arrays, meta)
+
     def wait(self) -> bool:
-        """Wait for the save in flight, then drop the steps no longer kept; whether it succeeded."""
+        """Wait for the save in flight, then drop all but the newest `keep` steps and the best.
+
+        Returns whether it succeeded.
+        """
         if self._pending is not None:
             meta, response, arrays = self._pending
             try:
@@ -217,9 +218,15 @@ class CheckpointStore:
                 self._pending = None
                 self._failed(meta, arrays, error)
             else:
-                self._pending = None
-                self._failures_in_a_row = 0
-                self._drop_old(meta.step)
+                self._pending, self._failures_in_a_row = None, 0
+                steps = self.steps()
+                kept = {*steps[-self._keep :], *self.ranked_steps()[:1], meta.step}
+                if jax.process_index() == 0:
+                    # Renamed first: a death must not leave half a step under its name.
+                    for step in set(steps) - kept:
+                        path = self.directory / str(step)
+                        path.rename(self.directory / f"{step}{_DROPPED}")
+                self._remove_temporary()
                 self._pay()
         return self._failure is None
 
@@ -258,9 +265,8 @@ class CheckpointStore:
         if self._owed is None or jax.process_count() > 1:
             return
         meta, arrays = self._owed
-        self._make_way(meta.step)  # it may be there without its evaluation
         try:
-            io.write(self.directory / str(meta.step), arrays, meta).result()
+            self._write(meta, arrays).result()  # it may be there without its evaluation
             self._written(meta)
         except Exception as error:  # as in `_start`
             why = io.reason(error) or type(error).__name__
@@ -269,26 +275,6 @@ class CheckpointStore:
         else:
             self._owed = None
             _log.warning("the checkpoint of step %d, the best so far, is written now.", meta.step)
-
-    def _drop_old(self, written: int) -> None:
-        """Delete all but the newest `keep` steps, the best, and the one just written."""
-        steps = self.steps()
-        for step in set(steps) - {*steps[-self._keep :], *self.ranked_steps()[:1], written}:
-            if jax.process_index() == 0:
-                # Renamed first: a death in the middle must not leave half a step under its name.
-                (self.directory / str(step)).rename(self.directory / f"{step}{_DROPPED}")
-        self._remove_temporary()
-
-    def _make_way(self, step: int) -> None:
-        """Put what has the name of a step aside.
-
-        A step comes back if its replacement dies; a file or a dangling link is no step.
-        """
-        path = self.directory / str(step)
-        if path.is_dir() and jax.process_index() == 0:
-            path.rename(self.directory / f"{step}{_REPLACED}")
-        elif os.path.lexists(path):
-            self._set_aside(step)
 
     def _set_aside(self, step: int) -> None:
         """Rename a broken step to `<step>.corrupt`."""
@@ -311,7 +297,7 @@ class CheckpointStore:
                     path.unlink()
 
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
-        """The state saved at a step, bit for bit; see `io.restore` for the target and the errors.
+        """The state saved at a step, bit for bit; for target and errors see `io.restore`.
 
         ConfigMismatch: the step belongs to a run with other options or data.
         """
@@ -326,11 +312,8 @@ class CheckpointStore:
         """The newest state that is sound, or None if no step was ever saved.
 
         Broken steps are reported and, once an older one has proved sound, renamed to
-        `<step>.corrupt`. If none is sound nothing is renamed: the fault may lie with the reader.
-
-        Raises:
-          CheckpointError: there are steps, and all are broken.
-          ConfigMismatch, StateMismatch: see `restore`; nothing is renamed.
+        `<step>.corrupt`. If none is sound (CheckpointError), nothing is renamed: the fault may lie
+        with the reader. Nor is it where `restore` raises ConfigMismatch or StateMismatch.
         """
         self.wait()
         self.broken = []

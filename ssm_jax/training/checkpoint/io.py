@@ -6,8 +6,6 @@ flat table of arrays by path, and `meta`, the document of `manifest`, with the c
 array and of itself: Orbax returns wrong values after a bit flip in array data, without an error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import functools
@@ -63,8 +61,8 @@ def host_copies(state: Any) -> dict[str, np.ndarray]:
 def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.AsyncResponse[None]:
     """Start to write a step's folder, which must not exist; it gets its name when it is complete.
 
-    The arrays, by leaf path, are copied before this returns. `result()` of the response waits for
-    the end and raises what went wrong.
+    The arrays are copied before this returns. `result()` of the response waits for the end and
+    raises what went wrong.
     """
     versions = {"jax": jax.__version__, "orbax": ocp.__version__}
     document = manifest.seal(meta, manifest.describe(arrays), versions)
@@ -106,14 +104,9 @@ def read_arrays(path: Path, described: Described) -> dict[str, np.ndarray]:
 def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[Any, Meta]:
     """The state in a step's folder, in the target's structure and on its devices; writes nothing.
 
-    Args:
-      path: the folder, absolute.
-      target: a tree of arrays or jax.ShapeDtypeStruct; a leaf's `sharding` says where it goes.
-      accept: is shown the meta before any array is read, and raises if it is not what is wanted.
-
-    Raises:
-      CheckpointError: the folder is damaged or not there.
-      StateMismatch: its leaves are not those of the target.
+    The target is a tree of arrays or jax.ShapeDtypeStruct, whose `sharding` says where a leaf goes.
+    `accept` is shown the meta before any array is read, and may raise. CheckpointError: the folder
+    is damaged or missing. StateMismatch: its leaves are not those of the target.
     """
     table = manifest.flatten(target)
     meta, described = read_meta(path)

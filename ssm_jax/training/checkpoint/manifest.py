@@ -4,8 +4,6 @@ The document has what the run says (`Meta`), and shape, dtype and checksum of ea
 by its path, "params/blocks/0/ssm/A_im". Nothing here knows how either is stored.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import math
@@ -90,10 +88,7 @@ class Identity:
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by path, in the tree's order.
-
-    ValueError if two leaves have one path, as {0: a, "0": b} would.
-    """
+    """The leaves of a tree by path; ValueError if two have one, as {0: a, "0": b} would."""
     table: dict[str, Any] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         path = jax.tree_util.keystr(keys, simple=True, separator="/")
@@ -165,9 +160,8 @@ def seal(meta: Meta, described: Leaves, versions: Mapping[str, str]) -> dict[str
 def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
     """The meta and the described leaves of a document.
 
-    Raises:
-      CheckpointError: the document is not as it was sealed.
-      StateMismatch: it is, but by a version of this program that wrote another format.
+    CheckpointError if it is not as it was sealed; StateMismatch if a version of this program sealed
+    it that wrote another format.
     """
     if not isinstance(document, dict) or "crc32" not in document:
         raise CheckpointError("its meta document is incomplete")

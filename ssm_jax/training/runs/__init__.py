@@ -3,8 +3,6 @@
 Nothing is written and no lock is taken, so another process may train the run meanwhile.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +44,8 @@ def open_run(
 ) -> tuple[Mapping[str, Any], Experiment, Opened]:
     """The record, the experiment and a checkpoint of a run, in whose folder nothing is written.
 
-    Raises:
-      FileNotFoundError: there is no run, no checkpoint, or no data.
-      ValueError: the record is not of this version, the data are not the run's, there is no such
-        step.
-      CheckpointError: the checkpoint is damaged.
+    FileNotFoundError: there is no run, no checkpoint, or no data. ValueError: the record is not of
+    this version, the data are not the run's, there is no such step. CheckpointError: it is damaged.
     """
     workdir = Workdir(path)
     record = read_record(workdir.record)
@@ -109,9 +104,8 @@ def choose_step(checkpoints: Path, asked: str) -> int:
 def open_checkpoint(experiment: Experiment, checkpoints: Path, asked: str) -> Opened:
     """The checkpoint that is asked for; the next best with a warning, where the best is lost.
 
-    Raises:
-      ConfigMismatch, StateMismatch: it is not of this experiment; else as `choose_step`.
-      CheckpointError: the checkpoint is damaged, and so is every one that could stand in for it.
+    ConfigMismatch or StateMismatch: it is not of this experiment. CheckpointError: it is damaged,
+    and so is every one that could stand in for it. Else as `choose_step`.
     """
     while True:
         number, ranked = choose_step(checkpoints, asked), list[int]()

@@ -3,8 +3,6 @@
 The run is only read, so this is safe while it is still being trained.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,9 +53,7 @@ def evaluate_run(
         found = {"examples": dataset.size(split), "metrics": means}
     return published(
         {
-            "name": cfg.name,
-            "task": cfg.task,
-            "notes": cfg.notes,
+            **{key: cfg[key] for key in ("name", "task", "notes")},
             "split": split,
             "step": opened.meta.step,
             "chosen_as": {"best": best, "newest": "newest"}.get(step, "as asked"),
@@ -76,10 +72,8 @@ def predict(experiment: Experiment, state: TrainState, split: str) -> dict[str, 
     in nats, and, unless none is padded, "lengths" with the end of sequence, of a pair the longer.
     """
     assert experiment.task.predict is not None
-    step = jax.jit(
-        make_eval_step(experiment.graphdef, experiment.task.predict),
-        out_shardings=experiment.replicated,
-    )
+    step = make_eval_step(experiment.graphdef, experiment.task.predict)
+    step = jax.jit(step, out_shardings=experiment.replicated)
     total = -(-experiment.dataset.size(split) // experiment.eval_batch_size)
     parts: list[dict[str, np.ndarray]] = []
     loss = right = count = 0.0
@@ -206,9 +200,7 @@ def analyze(
         )
     result = published(
         {
-            "name": experiment.cfg.name,
-            "task": experiment.cfg.task,
-            "notes": experiment.cfg.notes,
+            **{key: experiment.cfg[key] for key in ("name", "task", "notes")},
             "step": opened.meta.step,
             "length": experiment.dataset.padded_length,
             "band_edges_rad_per_sample": after["edges"].tolist(),
@@ -235,10 +227,8 @@ def _layer(arrays: Arrays, name: str) -> dict[str, Any]:
     }
     for quantity in ("drift_im", "drift_re", "drift_spacings", "drift_with_dt"):
         values = of[quantity][~np.isnan(of[quantity])]
-        if values.size:
-            found[quantity] = {"median": float(np.median(values)), "max": float(values.max())}
-        else:
-            found[quantity] = None
+        ends = ("median", np.median), ("max", np.max)
+        found[quantity] = {k: float(f(values)) for k, f in ends} if values.size else None
     found["beta"] = [float(f(of["beta"])) for f in (np.min, np.median, np.max)]
     found["aliased"] = float(of["aliased"])
     norms_K = of.get("gradient")

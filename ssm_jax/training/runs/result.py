@@ -1,7 +1,5 @@
 """The end of a run: its summary and figures, or the crash report of one that diverged."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
@@ -14,7 +12,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.data.dataset import Dataset, LabelledDataset
 from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.layers.inputs import checked_ids
-from ssm_jax.progress import say, warn
+from ssm_jax.progress import warn
 from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
@@ -32,15 +30,13 @@ def write_summary(
 ) -> None:
     """Write the result, with all that is needed to read it: what was reduced, the data, the code.
 
-    `best` has the "step" and "value" of the evaluation that chose the checkpoint, `lost` also the
-    "reason" of a better one that is lost.
+    `best` has "step" and "value" of the evaluation that chose the checkpoint, `lost` those of a
+    better one that is lost, and the "reason".
     """
     cfg, dataset = experiment.cfg, experiment.dataset
     record = parse_json(workdir.record.read_text())
     summary = {
-        "name": cfg.name,
-        "task": cfg.task,
-        "notes": cfg.notes,
+        **{key: cfg[key] for key in ("name", "task", "notes")},
         "test": dict(test),
         "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
         "best": dict(best),
@@ -72,18 +68,6 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
         aside = rename_aside(path, "old")
         warn(f"{path} had something else in it, which is now {aside.name}.")
     replace_atomically(path, text)
-
-
-def warn_below_reference(experiment: Experiment, step: int, found: Mapping[str, float]) -> None:
-    """Warn of an evaluation that is far below `cfg.reference`, published for so many epochs."""
-    reference, epoch = experiment.cfg.reference, step / experiment.order.steps_per_epoch
-    bound = reference.accuracy - reference.margin
-    if reference.accuracy != 0 and epoch >= reference.epoch and found["accuracy"] < bound:
-        say(
-            f"WARNING: {experiment.cfg.train.select_split} accuracy {found['accuracy']:.3f} after "
-            f"{epoch:.1f} epochs is far below the published {reference.accuracy:.2f} at epoch "
-            f"{reference.epoch:g}; look at the options, the data and the curves before going on."
-        )
 
 
 def draw(
@@ -118,22 +102,21 @@ def diverged(
 ) -> FloatingPointError:
     """Find what is not finite, save what is needed to look into it, and return the error to raise.
 
-    `step` has the `values` that are not finite; `state` is that before it, which the train step has
-    kept; `last_finite` the step before and its loss, if there was one in this process.
+    `step` has the `values` that are not finite; `state` is that before it; `last_finite` the step
+    before and its loss, if there was one in this process.
     """
     indices_B, length = experiment.order.batch(step - 1)
     rows = experiment.dataset.gather("train", indices_B, length)
     batch = experiment.place_batch(rows)
     leaves = non_finite_leaves(experiment.gradient(), state, experiment.key, batch)
-    last = f"step {last_finite[0]}, {last_finite[1]:.4g}" if last_finite else "none"
+    last = "step {}, {:.4g}".format(*last_finite) if last_finite else "none"
     outside = id_outside(experiment.dataset, rows)
     report = {
         "step": step,
-        "loss": repr(values["loss"]),
-        "grad_norm": repr(values["grad_norm"]),
+        **{name: repr(values[name]) for name in ("loss", "grad_norm")},
         "last_finite_loss": last,
         "non_finite": leaves,
-        "examples": [int(i) for i in indices_B],
+        "examples": indices_B.tolist(),
         "outside": outside,
     }
     saved = f"the state before that step and a report are in {workdir.crash}"

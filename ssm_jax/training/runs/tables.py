@@ -1,7 +1,5 @@
 """The tables that a person reads: the plan of a run, an evaluation, an analysis."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import sys
@@ -58,7 +56,7 @@ def print_plan(experiment: Experiment) -> None:
         sizes = (math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
         return f"{sum(sizes) / MIB:,.1f} MiB"
 
-    step, seconds = timed_compile(experiment.compile_train_step)
+    step, seconds = timed_compile(experiment.compile_step)
     lines = [
         f"state: {mib(state)}, of which parameters {mib(state.params)}",
         f"training step: compiled in {seconds:.1f} s for {experiment.mesh.size} device(s)",
