@@ -1,7 +1,4 @@
-"""Paths that people give, files that are whole or not there, and errors of the system in one line.
-
-Nothing here knows what is in a file.
-"""
+"""Paths that people give, files that are whole or not there, the system's errors in a line."""
 
 import contextlib
 import errno
@@ -39,10 +36,7 @@ def local_path(text: str | Path) -> Path:
 
 
 def check_writable(path: Path, kind: Literal["file", "folder"]) -> None:
-    """Refuse a path at which nothing can be written, before any work is done for it.
-
-    It and folders above it may be missing; `kind` is what is to be there. The OSError has the path.
-    """
+    """Refuse, before any work is done, a path at which no file or folder can be made or written."""
 
     def refuse(number: int, where: Path = path) -> NoReturn:
         raise OSError(number, os.strerror(number), str(where))

@@ -37,10 +37,7 @@ def _catch(number: int, handler: Any) -> Any:
 
 
 def _leave(code: int, text: str) -> None:
-    """Print a line and end the process.
-
-    With no exception, which an import may swallow, and no print: one may be under way.
-    """
+    """End the process with a line: an exception may be swallowed, and a print be under way."""
     with contextlib.suppress(OSError):
         shown = "\x1b[?25h\n" if os.isatty(2) else ""  # a progress bar hides the cursor
         os.write(2, f"{shown}{text}\n".encode())
@@ -67,10 +64,7 @@ def catch_signals() -> None:
 
 @contextlib.contextmanager
 def interrupt_afterwards() -> Iterator[None]:
-    """Have a Ctrl-C wait for the end of the block, and take the place of what it raises.
-
-    For calls of libraries that make another error of a KeyboardInterrupt.
-    """
+    """Have a Ctrl-C wait for the end of the block: some libraries make another error of it."""
     usual = signal.default_int_handler
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not usual:

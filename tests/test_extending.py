@@ -96,7 +96,10 @@ def test_a_run_with_a_layer_of_ones_own_resumes_to_the_same_numbers(page, tmp_pa
     monkeypatch.chdir(page)
     cfg = load_config("my_layer.py", {"model.MovingAverage.window": 3})
     experiment = build(cfg, data_dir=page / "data")
-    assert train_and_evaluate(Interrupted(experiment.cfg, experiment.dataset), tmp_path / "run") != EXIT_DONE
+    assert (
+        train_and_evaluate(Interrupted(experiment.cfg, experiment.dataset), tmp_path / "run")
+        != EXIT_DONE
+    )
     assert train_and_evaluate(experiment, tmp_path / "run") == EXIT_DONE
     log = (tmp_path / "run/metrics.jsonl").read_bytes()
     assert log == (page / "runs/a/metrics.jsonl").read_bytes()

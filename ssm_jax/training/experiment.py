@@ -83,10 +83,7 @@ class Experiment:
 
     @functools.cached_property
     def fresh_state(self) -> Callable[[], TrainState]:
-        """() -> the state before the first step, from the config's seed, on all devices.
-
-        Compiled once: the figures of a run also show the state that it began with.
-        """
+        """() -> the state before the first step; compiled once, as a run's figures show it too."""
 
         def init() -> TrainState:
             model = self._build_model(jax.random.fold_in(jax.random.key(self.cfg.seed), 0))
@@ -130,10 +127,7 @@ class Experiment:
     def compile_step(
         self, length: int | None = None, *, training: bool = True
     ) -> jax.stages.Compiled:
-        """The train step, which reuses the state's memory, or evaluation for batches of a length.
-
-        None: the longest.
-        """
+        """The train step, which reuses the state's memory, or evaluation; None: for the longest."""
         state, batch = self.abstract_state(), self.abstract_batch(length, training=training)
         if training:
             step = step_lib.make_train_step(self.gradient(), self.tx)

@@ -174,11 +174,7 @@ def _plain(value: float) -> int | float | str:
 
 
 class WandbSink:
-    """Metrics on their way to Weights & Biases, which can neither stop nor delay the run for long.
-
-    The first exception, of whatever class, is one warning and the end of it. Without a wandb run it
-    swallows everything.
-    """
+    """Metrics for Weights & Biases; its first exception is one warning, and the end of it."""
 
     def __init__(self, run: Any):
         self._run = run

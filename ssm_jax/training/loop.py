@@ -287,10 +287,7 @@ class _Run:
     def _save(
         self, step: int, state: TrainState, *, replace: bool = False, final: bool = False
     ) -> None:
-        """Save; in the background unless `final`.
-
-        The log is on the disk first: a restart can cut its lines, it cannot add any.
-        """
+        """Save, after the log is on the disk: a restart can cut its lines, it cannot add any."""
         self.workdir.confirm()
         self.log.flush()
         self.timing.flush()

@@ -36,10 +36,7 @@ PROVENANCE = (
 
 
 def made_by(argv: Sequence[str]) -> dict[str, Any]:
-    """The origin of numbers made now: "started", "command", "git", "versions" and "devices".
-
-    Of absolute paths in `argv`, which is sys.argv, only the last part is kept.
-    """
+    """The origin of numbers that a command makes now; absolute paths in `argv` are shortened."""
     devices = jax.devices()
     commit, dirty = git_state(Path(ssm_jax.__file__).parents[1])
     return {

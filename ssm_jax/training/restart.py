@@ -130,10 +130,7 @@ def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None,
 
 
 def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, testable: bool) -> bool:
-    """Whether the summary of a finished run is sound; if not, it is renamed, with a warning.
-
-    Other files that are damaged are a warning. `testable`: a checkpoint is left to test again.
-    """
+    """Whether the summary is sound; if not, but the run is `testable`, it is renamed. Warns."""
     faults, path = stamp_faults(workdir.path, files, finished=True), workdir.summary
     fault = faults.pop(path.name, None)
     if faults:
@@ -227,10 +224,7 @@ def _make_record(
 
 
 def note_saved(workdir: Workdir, step: int) -> bool:
-    """Note in the record that a step is saved: a log is then worth a checkpoint.
-
-    Returns whether it is written; a full disk is no reason to stop.
-    """
+    """Note in the record that a step is saved, if it can be: a full disk is no reason to stop."""
     try:
         write_json(workdir.record, sealed({**read_record(workdir.record), "saved": step}))
     except (OSError, ValueError) as error:

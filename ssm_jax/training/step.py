@@ -52,11 +52,7 @@ def path_name(path: tuple) -> str:
 
 
 def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[GroupRow]]:
-    """Each parameter's group name, in a tree like `params`, and the table.
-
-    ValueError for a parameter that matches no group or several, and for a group without parameters
-    that is not optional.
-    """
+    """Each parameter's group name, in a tree like `params`, and the table; else ValueError."""
     paths: dict[str, list[str]] = {group.name: [] for group in groups}
     sizes = dict.fromkeys(paths, 0)
     faults = []

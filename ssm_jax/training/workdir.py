@@ -63,10 +63,7 @@ class Workdir:
         return self.done_mark.exists()
 
     def __enter__(self) -> Self:
-        """Make the folder and become its writer, unless a living process is (WorkdirBusy).
-
-        A run that is done can be entered where nothing can be written: nothing needs to be.
-        """
+        """Become the folder's only writer (else WorkdirBusy); a run that is done needs none."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = Lock(self.path / "LOCK")
         try:
@@ -139,10 +136,7 @@ def are_stamps(value: Any) -> bool:
 
 
 def stamp_faults(folder: Path, stamps: Stamps, *, finished: bool = False) -> dict[str, str]:
-    """How files differ from their stamps, as ends of a sentence by name.
-
-    Logs may have grown, unless the run is `finished`.
-    """
+    """How files differ from their stamps, by name; logs of a `finished` run have not grown."""
     found = {}
     for name, stamp in stamps.items():
         size, whole = stamp["bytes"], finished or name not in LOGS

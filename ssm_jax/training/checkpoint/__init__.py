@@ -205,10 +205,7 @@ class CheckpointStore:
         return io.write(path, arrays, meta)
 
     def wait(self) -> bool:
-        """Wait for the save in flight, then drop all but the newest `keep` steps and the best.
-
-        Returns whether it succeeded.
-        """
+        """Wait for the save in flight, and drop the steps no longer kept; whether it succeeded."""
         if self._pending is not None:
             meta, response, arrays = self._pending
             try:
@@ -297,10 +294,7 @@ class CheckpointStore:
                     path.unlink()
 
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
-        """The state saved at a step, bit for bit; for target and errors see `io.restore`.
-
-        ConfigMismatch: the step belongs to a run with other options or data.
-        """
+        """The state saved at a step of this run, bit for bit; as `io.restore`, or ConfigMismatch."""
 
         def accept(meta: Meta) -> None:
             self._identity.refuse_other(meta, self.directory)

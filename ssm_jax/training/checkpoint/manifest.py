@@ -158,11 +158,7 @@ def seal(meta: Meta, described: Leaves, versions: Mapping[str, str]) -> dict[str
 
 
 def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
-    """The meta and the described leaves of a document.
-
-    CheckpointError if it is not as it was sealed; StateMismatch if a version of this program sealed
-    it that wrote another format.
-    """
+    """The meta and the leaves of a document; StateMismatch if another version sealed it."""
     if not isinstance(document, dict) or "crc32" not in document:
         raise CheckpointError("its meta document is incomplete")
     if document_checksum(document) != document["crc32"]:

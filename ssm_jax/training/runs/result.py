@@ -28,11 +28,7 @@ def write_summary(
     best: Mapping[str, Any],
     lost: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the result, with all that is needed to read it: what was reduced, the data, the code.
-
-    `best` has "step" and "value" of the evaluation that chose the checkpoint, `lost` those of a
-    better one that is lost, and the "reason".
-    """
+    """Write the result: of the `best` evaluation, or the next, where a better one is `lost`."""
     cfg, dataset = experiment.cfg, experiment.dataset
     record = parse_json(workdir.record.read_text())
     summary = {
