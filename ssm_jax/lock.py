@@ -64,7 +64,6 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path, self.descriptor = path, -1
         self._lease = 0  # number of the lease; 0: the lock is the kernel's
-        self._content: dict[str, Any] = {}  # of the lease
         self._ended = threading.Event()
 
     def acquire(self) -> None:
@@ -104,8 +103,7 @@ class Lock:
         self._ended.set()
         with contextlib.suppress(OSError):
             if self._lease and self._is_newest():
-                self._content = {"released": True}
-                self._write()
+                self._write({"released": True})
         self._lease = 0
 
     def valid(self) -> bool:
@@ -138,8 +136,8 @@ class Lock:
             return self._path(number).read_bytes()
         return b""
 
-    def _write(self) -> None:
-        text = json.dumps(self._content).encode()
+    def _write(self, content: dict[str, Any]) -> None:
+        text = json.dumps(content).encode()
         # Not "w": a lease that was deleted does not come back, and on a full disk this works too.
         with self._path(self._lease).open("r+b", buffering=0) as file:
             file.write(text)
@@ -172,10 +170,10 @@ class Lock:
         """Become the holder and keep saying so, as `reason` keeps us from a lock; else Held."""
         number = self._newest_lease() + 1
         path, start = self._path(number), _start_of(os.getpid())
-        self._content = {**_this_process(), **_this_place(), "beat": 0, "started": start}
+        content = {**_this_process(), **_this_place(), "beat": 0, "started": start}
         try:
             with path.open("xb", buffering=0) as file:
-                file.write(json.dumps(self._content).encode())
+                file.write(json.dumps(content).encode())
         except FileExistsError:
             raise Held(self._read(number)) from None
         except OSError:
@@ -194,16 +192,16 @@ class Lock:
             "without that another host may go on with the run: this process then ends as soon as "
             "it notices, but a write under way cannot be called back."
         )
-        threading.Thread(target=self._beat, name="lease", daemon=True).start()
+        threading.Thread(target=self._beat, args=(content,), name="lease", daemon=True).start()
 
-    def _beat(self) -> None:
+    def _beat(self, content: dict[str, Any]) -> None:
         line = f"error: {self._path(self._lease)} was lost to another process; this ends.\n"
         renewed = time.monotonic()
         while not self._ended.wait(BEAT_S):
             if ours := self._is_newest():
-                self._content["beat"] += 1
+                content["beat"] += 1
                 with contextlib.suppress(OSError):
-                    self._write()
+                    self._write(content)
                     renewed = time.monotonic()
                 ours = time.monotonic() - renewed <= BEAT_S * LOST_BEATS
             if not ours and not self._ended.is_set():

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from ssm_jax.files import naming, parse_json, replace_atomically
 from ssm_jax.progress import warn
-from ssm_jax.training.workdir import new_hash, stamp_faults
+from ssm_jax.training.workdir import new_hash
 
 NON_FINITE = ("nan", "inf", "-inf")  # strings in JSON, which has no word for them but null
 
@@ -32,16 +32,13 @@ class MetricsLog:
     Args:
       start_step: steps already taken, as the restored checkpoint says. Lines of later steps go, as
         does a last line that was torn. 0 is a fresh start and leaves an empty file.
-      stamp: of the checkpoint, where it has one: all after it goes, and what is before it must be
-        what was written (else ValueError, and the file stays as it is).
+      stamp: of the checkpoint, where it has one that holds: all after it goes.
     """
 
     def __init__(self, path: Path, start_step: int, stamp: Mapping[str, Any] | None = None):
         self.path = path
         content = path.read_bytes() if path.exists() else b""
         if stamp is not None:
-            for what in stamp_faults(path.parent, {path.name: stamp}).values():
-                raise ValueError(f"{path} {what}.")
             text = content[: stamp["bytes"]]
             rows = _rows(path, text)
         else:

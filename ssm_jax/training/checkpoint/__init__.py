@@ -86,8 +86,8 @@ class CheckpointStore:
         directory: Path,
         *,
         keep: int,
-        best_metric: str | None,
-        best_mode: Literal["max", "min"],
+        best_metric: str | None = None,
+        best_mode: Literal["max", "min"] = "max",
         identity: Identity,
         accept: Callable[[Meta], None] = lambda meta: None,
     ) -> None:
@@ -294,7 +294,7 @@ class CheckpointStore:
                     path.unlink()
 
     def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
-        """The state saved at a step of this run, bit for bit; as `io.restore`, or ConfigMismatch."""
+        """As `io.restore`, bit for bit; ConfigMismatch if the step is of another run."""
 
         def accept(meta: Meta) -> None:
             self._identity.refuse_other(meta, self.directory)

@@ -48,14 +48,15 @@ def host_copies(state: Any) -> dict[str, np.ndarray]:
     A copy, not a view: a NumPy view of a CPU array keeps its buffer alive, so that the next train
     step cannot reuse the donated buffer and allocates a second state (seen with jax 0.10).
     """
-    table = manifest.flatten(state)
-    for path, x in table.items():
+    copies = {}
+    for path, x in manifest.flatten(state).items():
         if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
             raise ValueError(
                 f"cannot save {path}: it is sharded over several hosts ({x.sharding}); "
                 "replicate the state over hosts, and shard over the devices of one host only."
             )
-    return {path: np.array(leaf, order="C") for path, leaf in table.items()}
+        copies[path] = np.array(x, order="C")
+    return copies
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.AsyncResponse[None]:

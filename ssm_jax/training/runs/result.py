@@ -116,9 +116,8 @@ def diverged(
         "outside": outside,
     }
     saved = f"the state before that step and a report are in {workdir.crash}"
-    options: dict[str, Any] = {"keep": 1, "best_metric": None, "best_mode": "max"}
     try:  # what goes wrong must not hide why the run stops
-        with CheckpointStore(workdir.crash, identity=experiment.identity, **options) as crash:
+        with CheckpointStore(workdir.crash, keep=1, identity=experiment.identity) as crash:
             crash.save(step - 1, state, final=True)
     except (CheckpointError, OSError) as error:
         saved = f"the state before that step could not be saved ({error})"
