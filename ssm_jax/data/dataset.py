@@ -50,11 +50,8 @@ class Dataset(abc.ABC):
     def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
         """Arrays whose first axis is the batch, "inputs" among them.
 
-        Args:
-          split: "train", "val" or "test"; a ValueError for any other.
-          indices: int (B,), which may be empty: numbers of examples within the split. An IndexError
-            for one outside it.
-          length: L, at least that of the longest of them; None: padded_length.
+        `indices`, int (B,) or none at all, are numbers of examples within the split; one outside it
+        is an IndexError. `length` is L, at least that of the longest; None: padded_length.
         """
 
     def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -109,13 +106,9 @@ class LabelledDataset(Dataset):
       "targets": int32 (B,).
 
     Of `vocab_size`, ids of a token, and `d_input`, features of a real step, the other is None;
-    `paired`: an example is two sequences. Values that cannot be, and sequences that are longer than
-    `padded_length`, are a ValueError with their split and number.
-
-    Args:
-      name, content, padded_length, provenance: see `Dataset`, and `Content`.
-      mean, std: of pixels, in units of full white.
-      unchanged: raises ValueError if the files of the examples have changed.
+    `paired`: an example is two sequences. `mean` and `std` are of pixels, in units of full white;
+    `unchanged` raises a ValueError if the files of the examples have changed. Values that cannot
+    be, and sequences beyond `padded_length`, are a ValueError with their split and number.
     """
 
     def __init__(
@@ -208,10 +201,8 @@ def open_dataset(
     mean: float = 0.0,
     std: float = 1.0,
 ) -> LabelledDataset:
-    """The data set of the store in a folder; errors as `Store`, and as `LabelledDataset`.
-
-    `counts` say how many examples of each split are used, evenly spread; 0: all.
-    """
+    """The data set of the store in a folder; errors as `Store`, and as `LabelledDataset`. `counts`
+    say how many examples of each split are used, evenly spread; 0: all."""
     store = Store(folder)
     manifest, splits = store.manifest, dict(store.splits)
     for split, n in (counts or {}).items():
@@ -246,10 +237,8 @@ def sequences_of(dataset: Dataset, n: int) -> Sequences:
 
 
 def read_sequences(path: Path, n: int, *, tokens: bool = False) -> Sequences:
-    """At most n sequences, evenly spread, of a .npy file (L,), (n, L) or (n, L, channels).
-
-    Ids of `tokens` are (L,) or (n, L). A file that is no such array is a ValueError.
-    """
+    """At most n sequences, evenly spread, of a .npy file (L,), (n, L) or (n, L, channels); tokens
+    have no channels. A file that is no such array is a ValueError."""
     if path.suffix != ".npy":
         raise ValueError(f"--file={path} does not fit: it must be a .npy of numpy.save.")
     try:

@@ -56,10 +56,8 @@ def torch_randperm(n: int, seed: int) -> np.ndarray:
 
 
 def held_out(n: int, n_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first n - n_val positions of `torch_randperm(n, seed)`, and the others, in its order.
-
-    So S4 and S5 hold out a part of a training set: of CIFAR-10 5,000 of 50,000, with seed 42.
-    """
+    """The first n - n_val positions of `torch_randperm(n, seed)`, and the others: so S4 and S5 hold
+    out a part of a training set, of CIFAR-10 5,000 of 50,000, with seed 42."""
     if not 0 < n_val < n:
         raise ValueError(f"held_out: n_val={n_val:,} must be in 1 .. {n - 1:,}, one less than n.")
     order = torch_randperm(n, seed)

@@ -41,13 +41,12 @@ class RemoteFile:
 
 
 def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
-    """The path of a file in a folder, downloaded unless it is there.
+    """The path of a file in a folder, downloaded unless it is there, where it is never changed.
 
-    An interrupted download (ConnectionError) leaves NAME.part, from which the next call resumes. A
-    file that is there under its own name is never changed: if it is another one, as if what was
-    downloaded is, a ValueError says so. `patience` are the seconds for all of: resolving names,
-    connecting, and the servers' first answers; if no URL answers, a FileNotFoundError says what to
-    put where.
+    A download that breaks off (ConnectionError) leaves NAME.part, from which the next call resumes.
+    Another file than the right one is a ValueError. `patience` are the seconds for all of:
+    resolving names, connecting, and the servers' first answers; if no URL answers, a
+    FileNotFoundError says what to put where.
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
 

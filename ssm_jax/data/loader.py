@@ -91,10 +91,8 @@ def _prefetched(length: int, make: Callable[[int], Arrays]) -> Iterator[Arrays]:
 
 
 def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -> Iterator[Arrays]:
-    """The endless training batches from number `start_step` on; see `Dataset.gather`.
-
-    A ValueError if the data were written to after they were opened: no batch is made of them.
-    """
+    """The endless training batches from number `start_step` on; a ValueError if the data were
+    written to after they were opened: no batch is made of them."""
     order.batch(start_step)  # refuse here, not in Grain's thread
 
     def make(index: int) -> Arrays:

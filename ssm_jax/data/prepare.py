@@ -225,10 +225,8 @@ def _of_tfds(path: Path) -> dict[str, Any]:
 
 
 def find(recipe: Recipe, data_dir: Path) -> Path:
-    """The folder of the prepared data set; made first if it is of those that are made at once.
-
-    If it is not there, the line of the FileNotFoundError gives the command that makes it.
-    """
+    """The folder of the prepared data set; made first if it is of those that are made at once, else
+    the line of the FileNotFoundError gives the command that makes it."""
     folder = recipe.folder(data_dir)
     _refuse_other(data_dir, folder)
     if folder.is_dir():
@@ -255,11 +253,8 @@ def _refuse_other(data_dir: Path, folder: Path) -> None:
 
 
 def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
-    """The folder of the data set, made unless it is there; an interrupted preparation resumes.
-
-    With `tfds` the TensorFlow Datasets data set is made too. On a full disk what is finished is
-    kept, and the OSError says so.
-    """
+    """The folder of the data set, made unless it is there; an interrupted preparation resumes, also
+    after a full disk. With `tfds` the TensorFlow Datasets data set is made too."""
     folder = recipe.folder(data_dir)
     _refuse_other(data_dir, folder)
     work = folder.with_name(f".{folder.name}.work")

@@ -42,8 +42,7 @@ class Release:
 
 
 def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
-    """Find a data set at a path the user gave: an archive, or the nearest folder of this name, at
-    most four levels below.
+    """Find a data set at a path the user gave: an archive, or the nearest folder of this name.
 
     `files` are names below the folder that must be there if it is unpacked; their sizes are the
     stamp. Without names the stamp counts all files below the folder, some 3 us each.
@@ -179,23 +178,14 @@ def members(
     *,
     count: int | None = None,
 ) -> Files[K]:
-    """Read once through the files of a release; nothing is unpacked.
+    """Read once through the files of a release, or `count` of them; nothing is unpacked.
 
-    Under `contextlib.closing` the archive and the progress bar are closed as soon as the reader
-    fails or has enough.
-
-    Args:
-      release: from `find_release`.
-      wanted: what to call a file, given its path with slashes, which ends alike in an archive and
-        in a folder (`.../listops-1000/basic_val.tsv`); None for a file that is not wanted.
-        Absolute paths and those with `..` are never wanted.
-      title: of the progress bar, which counts bytes.
-      limits: what the release has at most.
-      count: stop after so many files; by default at the end.
-
-    Yields:
-      What `wanted` returned; where the file is, for messages; and the open file, to be read before
-      the next is asked for. A folder's files come sorted by name, an archive's as they lie.
+    Under `contextlib.closing` the archive and the progress bar, called `title`, are closed as soon
+    as the reader fails or has enough. Yielded are what `wanted` calls a file; where it is, for
+    messages; and the open file, to be read before the next is asked for. A folder's files come
+    sorted by name, an archive's as they lie. `wanted` gets a path with slashes, which ends alike in
+    both (`.../listops-1000/basic_val.tsv`), and returns None for a file that is not wanted, as
+    absolute paths and those with `..` never are.
 
     A ValueError for a wanted link or device in an archive, two files called the same, and what is
     damaged, also while a file is read, or beyond the limits; a FileNotFoundError for a wanted link

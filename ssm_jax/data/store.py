@@ -121,10 +121,8 @@ _RIGHT: Mapping[str, Callable[[Any], bool]] = {
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a store, whose entries have the right types.
-
-    A FileNotFoundError if there is none, a DamagedError if it is damaged or of another format.
-    """
+    """The manifest of a store; a FileNotFoundError if there is none, a DamagedError if it is of
+    another format or its entries are not of the right types."""
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; delete {folder} and prepare it again.")
@@ -226,8 +224,8 @@ def locked(path: Path) -> Iterator[None]:
 def write_store(folder: Path, temporary: Path, content: Content, header: Mapping[str, Any]) -> None:
     """Write a store so that `folder` appears at once and whole, even if the power fails.
 
-    It is written in a temporary folder on the same disk; what is there is deleted. The same content
-    and header, which are further entries of the manifest, give the same bytes.
+    It is written in a temporary folder on the same disk; what is there is deleted. `header` are
+    further entries of the manifest. The same content and header give the same bytes.
     """
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -320,11 +318,7 @@ class Store:
         return content_of(self.examples, self.splits, self.manifest)
 
     def facts(self) -> dict[str, Any]:
-        """Provenance, sizes, lengths and class balance, as JSON holds them.
-
-        "token_ids" are 0 for images, "steps" count the end of sequence, and "classes" are the
-        examples that each class has.
-        """
+        """Provenance, sizes, steps with end of sequence, and examples of each class, for JSON."""
         manifest, examples, splits = self.manifest, self.examples, {}
         for name, numbers in self.splits.items():
             steps = examples.steps(numbers)

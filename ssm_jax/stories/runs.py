@@ -35,8 +35,7 @@ def train(
 ) -> list[FinishedRun] | None:
     """The runs of every setting, with the seeds from cfg.seed on; None if stopped on request.
 
-    Finished runs are not trained again. A run that diverged, has other options, or is being made by
-    another process is a ValueError.
+    Finished runs are not trained again. One that diverged or has other options is a ValueError.
     """
     runs = runs_of(settings, range(cfg.seed, cfg.seed + seeds))
     if not run_sweep(runs, cfg, job):

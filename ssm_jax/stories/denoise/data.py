@@ -81,9 +81,8 @@ def photographs(size: tuple[int, int], counts: Mapping[str, int], seed: int) -> 
 def celeba(path: Path, size: tuple[int, int], counts: Mapping[str, int]) -> Images:
     """Images of CelebA: the middle square, resized to (H, W) as torchvision does it.
 
-    `path` is img_align_celeba.zip, or the folder unpacked from it; next to it, or in it, is
-    list_eval_partition.txt or, where that is not there, .csv. Of each split so many images are
-    used, evenly spread; 0: all.
+    `path` is img_align_celeba.zip, or the folder unpacked from it, with list_eval_partition.txt or
+    .csv next to it or in it. Of each split so many images are used, evenly spread; 0: all.
     """
     partition, names_of = _partition_of(path)
     archive = None if path.is_dir() else _open_zip(path)
