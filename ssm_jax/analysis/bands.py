@@ -151,10 +151,8 @@ def gradient_per_band(
     The terms in a band are its part; all parts together are autodiff's gradient, to rounding.
 
     by_taps_2HL is g, forward and reverse (`layers.s4d.Probe`). Channel h has the eigenvalues of set
-    h mod S, S = n_sets; None: each channel has its own.
-
-    Raises:
-      ValueError: for an S5, or n_fft, the samples of the circle of the filter, is not 2L.
+    h mod S, S = n_sets; None: each channel has its own. Raises ValueError for an S5, or if n_fft,
+    the samples of the circle of the filter, is not 2L.
     """
     length = by_taps_2HL.shape[-1]
     if layer.B_NH is not None or n_fft != 2 * length:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -119,30 +119,19 @@ def input_spectrum(
     return InputSpectrum(omega_F, total / segments, segment, segments, count, too_short)
 
 
-@dataclass(frozen=True)
-class PowerLaw:
-    """A fit P(w) = scale w^-gamma from low to high, in rad per sample.
-
-    half_width, half of the 95 % interval of gamma, tells how far the spectrum is from a straight
-    line, not how far another sample of the data may be.
-    """
-
-    gamma: float
-    half_width: float
-    scale: float
-    low: float
-    high: float
-
-
 def fit_power_law(
     spectrum: InputSpectrum, low: float | None = None, high: float | None = None
-) -> PowerLaw:
-    """A straight line through log P against log w, P being the mean of each octave.
+) -> dict[str, float]:
+    """A straight line P(w) = scale w^-gamma through log P against log w, P the mean of each octave.
 
     Without the octaves the upper half of the bins would have half of the say. The fit goes from
     `low`, None: two turns in a segment, as far as the window spreads the mean, to `high`, None:
     half of Nyquist, since above a sampled spectrum levels off. Raises ValueError if fewer than
     three octaves of it have power.
+
+    Returns "gamma", "half_width", "scale", "low" and "high". The half width, of the 95 % interval
+    of gamma, tells how far the spectrum is from a straight line, not how far another sample of the
+    data may be.
     """
     low = 2 * 2 * np.pi / spectrum.segment if low is None else low
     high = np.pi / 2 if high is None else high
@@ -163,7 +152,8 @@ def fit_power_law(
     residual = np.sum((y - slope * x - intercept) ** 2) / free
     error = math.sqrt(residual / np.sum((x - x.mean()) ** 2))
     half_width = float(stdtrit(free, 0.975)) * error
-    return PowerLaw(-float(slope), half_width, float(np.exp(intercept)), float(low), float(high))
+    found = {"gamma": -slope, "half_width": half_width, "scale": np.exp(intercept)}
+    return {name: float(value) for name, value in {**found, "low": low, "high": high}.items()}
 
 
 def window_of(
@@ -260,38 +250,33 @@ def recommend(
     n_tokens: int | None = None,
     low: float | None = None,
     high: float | None = None,
-) -> tuple[InputSpectrum, PowerLaw, dict[str, Any]]:
+) -> tuple[InputSpectrum, dict[str, Any]]:
     """Read a starting alpha and beta off the spectrum of some inputs; look at other alphas too.
 
-    Arguments as in `input_spectrum`, `fit_power_law` and `window_of`. Returns the spectrum, its
-    fit, and all that was found as JSON can hold it.
+    Arguments as in `input_spectrum`, `fit_power_law` and `window_of`. Returns the spectrum, and all
+    that was found as JSON can hold it.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     spectrum = input_spectrum(sequences, default_segment(lengths), n_tokens=n_tokens)
     fit = fit_power_law(spectrum, low, high)
-    alpha, beta = starting_alpha(spectrum, y_N, dt, share), starting_beta(fit.gamma)
+    alpha, beta = starting_alpha(spectrum, y_N, dt, share), starting_beta(fit["gamma"])
     candidates = sorted({*map(float, alphas), alpha})
-    return (
-        spectrum,
-        fit,
-        {
-            "inputs": "real" if n_tokens is None else f"one-hot of {n_tokens} tokens",
-            "method": (
-                f"Welch: {spectrum.segments:,} Hann windows of {spectrum.segment:,} samples that "
-                "overlap by half, the mean of each taken off"
-            ),
-            "sequences": spectrum.sequences,
-            "too_short": spectrum.too_short,
-            "length": float(lengths.mean()),
-            "fit": asdict(fit),
-            "energy_below": {f"{s:g}": spectrum.angle_below_which(s) for s in SHARES},
-            "band": share,
-            "alpha": alpha,
-            "beta": beta,
-            "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
-            "windows": [window_of(spectrum, y_N, a, dt, share) for a in candidates],
-        },
-    )
+    found = {
+        "inputs": "real" if n_tokens is None else f"one-hot of {n_tokens} tokens",
+        "method": f"Welch: {spectrum.segments:,} Hann windows of {spectrum.segment:,} samples that "
+        "overlap by half, the mean of each taken off",
+        "sequences": spectrum.sequences,
+        "too_short": spectrum.too_short,
+        "length": float(lengths.mean()),
+        "fit": fit,
+        "energy_below": {f"{s:g}": spectrum.angle_below_which(s) for s in SHARES},
+        "band": share,
+        "alpha": alpha,
+        "beta": beta,
+        "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
+        "windows": [window_of(spectrum, y_N, a, dt, share) for a in candidates],
+    }
+    return spectrum, found
 
 
 def describe(found: Mapping[str, Any]) -> str:

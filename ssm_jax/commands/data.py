@@ -241,7 +241,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     modes = initial_modes(model.init, model.d_state, seed=model.init_seed)
     y_N, dt = np.abs(modes.A_SN[0].imag), (model.dt_min, model.dt_max)
     low, high = values["low"], values["high"]
-    found, fit, facts = recommend(
+    found, facts = recommend(
         sequences, y_N, dt, alphas=alphas, share=share, n_tokens=vocabulary, low=low, high=high
     )
     layer = {"init": model.init, "d_state": model.d_state, "dt": list(dt)}
@@ -252,7 +252,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         from ssm_jax.plots.layers import spectrum_figure
 
         shown = dict(sorted({1.0: "", float(max(alphas)): "", facts["alpha"]: "start"}.items()))
-        save(values["figure"], spectrum_figure, found, fit, y_N, dt, shown, cfg.name)
+        save(values["figure"], spectrum_figure, found, facts, y_N, dt, shown, cfg.name)
     if values["out"] is not None:
         from ssm_jax.training.record import write_result
 

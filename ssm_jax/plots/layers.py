@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.patches import Patch
 from ssm_jax import plots
 from ssm_jax.analysis import spectra
 from ssm_jax.analysis.bands import pole_drift
-from ssm_jax.analysis.inputs import SHARES, InputSpectrum, PowerLaw, mode_density
+from ssm_jax.analysis.inputs import InputSpectrum, mode_density
 from ssm_jax.analysis.spectra import NYQUIST, LayerView, mode_angles, quartiles
 from ssm_jax.plots import AFTER, BEFORE, EVALUATION, LayerPanels
 
@@ -213,7 +214,7 @@ def angle_range(layers: Layers, length: int) -> tuple[float, float]:
 
 def spectrum_figure(
     spectrum: InputSpectrum,
-    fit: PowerLaw,
+    found: Mapping[str, Any],
     y_N: np.ndarray,
     dt: tuple[float, float],
     alphas: Mapping[float, str],
@@ -221,8 +222,9 @@ def spectrum_figure(
 ) -> Figure:
     """Above the power with its fit and the angles below which 50, 90 and 99 % of the energy lie.
 
-    Below, for each alpha, how the modes of all channels of a new layer spread over the angles:
-    y_N and dt as in `inputs.window_of`; alphas are at most three, with a word on each.
+    Below, for each alpha, how the modes of all channels of a new layer spread over the angles.
+    `found` is of `inputs.recommend`, y_N and dt are as there; at most three alphas, with a word on
+    each.
     """
     title = title.replace("$", r"\$")  # a name is no formula
     figure = plots.titled(f"{title}: spectrum of the input, and modes of a new layer", 7.5, 6.6)
@@ -231,11 +233,11 @@ def spectrum_figure(
     low, highest = omega_F[0] / 2, max(alphas) * float(np.abs(y_N).max()) * dt[1]
     high = float(np.clip(1.3 * highest, 4 * np.pi, ANGLE_LIMIT))
     power.plot(omega_F, power_F, color=AFTER, lw=1)
-    at = np.array([fit.low, fit.high])
-    label = f"$\\omega^{{-\\gamma}}$, $\\gamma$ = {fit.gamma:.2f} ± {fit.half_width:.2f}"
-    power.plot(at, fit.scale * at**-fit.gamma, color="black", ls="--", lw=1.5, label=label)
-    angles = {share: spectrum.angle_below_which(share) for share in SHARES}
-    below = ", ".join(f"{100 * share:.0f} % below {angle:.3g}" for share, angle in angles.items())
+    fit, angles = found["fit"], found["energy_below"]
+    at, gamma = np.array([fit["low"], fit["high"]]), fit["gamma"]
+    label = f"$\\omega^{{-\\gamma}}$, $\\gamma$ = {gamma:.2f} ± {fit['half_width']:.2f}"
+    power.plot(at, fit["scale"] * at**-gamma, color="black", ls="--", lw=1.5, label=label)
+    below = ", ".join(f"{100 * float(share):.0f} % below {w:.3g}" for share, w in angles.items())
     power.set_title(f"energy (grey lines): {below} rad / sample", fontsize=9)
     power.set(yscale="log", ylabel="power per rad / sample")
     power.set_ylim(power_F[power_F > 0].min() / 2, power_F.max() * 3)

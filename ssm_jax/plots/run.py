@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ssm_jax import plots
 from ssm_jax.analysis.spectra import LayerView
-from ssm_jax.plots import (
-    AFTER,
-    BEFORE,
-    EVALUATION,
-    empty_figure,
-    log_ticks,
-    note,
-    save,
-    step_axis,
-    titled,
-)
+from ssm_jax.plots import AFTER, BEFORE, EVALUATION
 from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
 
 SMOOTH_FROM = 200  # logged training steps; fewer are a readable line
@@ -55,9 +46,6 @@ def draw_run(
       before, after: the same layers at the start and after training.
       length: L of the sequences; title: the run's name.
       metric: what the curves show next to the loss; step: that of `after`, which they mark.
-
-    Raises:
-      ValueError: if before and after are not the same layers.
     """
     old, new = ([layer.name for layer in layers] for layers in (before, after))
     if old != new:
@@ -81,7 +69,7 @@ def draw_run(
     for name, wanted, figure in figures:
         path = folder / f"{name}.png"
         if wanted:
-            save(path, *figure)
+            plots.save(path, *figure)
             paths.append(path)
         else:
             path.unlink(missing_ok=True)
@@ -101,7 +89,7 @@ def curves_figure(
     for name in sorted({name for row in rows for name in row if name.startswith(RATE)}):
         course = tuple((row["step"], row[name]) for row in rows if name in row)
         rates.setdefault(course, []).append(name.removeprefix(RATE))
-    figure = titled(f"{title}: training", 13 if rates else 10, 3.8)
+    figure = plots.titled(f"{title}: training", 13 if rates else 10, 3.8)
     ratios = (5, 5, 3) if rates else (1, 1)
     panels = figure.subplots(1, len(ratios), width_ratios=ratios)
     kinds = sorted({row["kind"] for row in rows}, key=lambda kind: (kind != "train", kind))
@@ -134,7 +122,7 @@ def curves_figure(
         # A first loss at 30 times the last would press the rest into the foot of the panel.
         if name != "accuracy" and shown.size and 0 < 10 * shown.min() < shown.max():
             axes.set_yscale("log")
-            log_ticks(axes.yaxis)
+            plots.log_ticks(axes.yaxis)
         axes.set_ylabel(loss if name == "loss" else LABELS.get(name, name))
     if rates:
         axes = panels[2]
@@ -147,12 +135,12 @@ def curves_figure(
         axes.set(ylabel="learning rate", ylim=(0, top))
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
     for axes, ratio in zip(panels, ratios, strict=True):
-        step_axis(axes, 3 if ratio == 3 else 5)
+        plots.step_axis(axes, 3 if ratio == 3 else 5)
         axes.set_xlim(left=0)
         if axes.lines:
             axes.legend(frameon=False, loc="upper right" if ratio == 3 else "best")
         else:
-            note(axes, "no metrics yet")
+            plots.note(axes, "no metrics yet")
     return figure
 
 
@@ -171,7 +159,7 @@ def variation_figure(rows: Rows, edges_E: np.ndarray, title: str) -> Figure:
     title = f"{title}: by frequency band (rad / sample)"
     rows = [row for row in rows if row["kind"] == "diagnostics"]
     if not rows:
-        return empty_figure(title, "this run has no diagnostics")
+        return plots.empty_figure(title, "this run has no diagnostics")
     pairs = zip(COLOURS, itertools.pairwise(edges_E), strict=True)
     bands = [(colour, "-", f"{low:.3g} to {high:.3g}") for colour, (low, high) in pairs]
     every = {
@@ -192,20 +180,20 @@ def variation_figure(rows: Rows, edges_E: np.ndarray, title: str) -> Figure:
         for label, lines in every.items()
         if any(np.nan_to_num(_points(rows, name)[1]).any() for name in lines)
     ] or [*every.items()][:1]
-    figure = titled(title, max(6.5, 4 * len(panels)), 4.4)
+    figure = plots.titled(title, max(6.5, 4 * len(panels)), 4.4)
     (row,) = figure.subplots(1, len(panels), squeeze=False)
     for axes, (label, lines) in zip(row, panels, strict=True):
         for name, (colour, ls, line) in lines.items():
             step, value = _points(rows, name)
             value = np.where(np.isfinite(value), value, np.nan)
             axes.plot(step, value, marker="o", ms=3, lw=1.3, color=colour, ls=ls, label=line)
-        step_axis(axes)
+        plots.step_axis(axes)
         axes.set_ylabel(label)
         if label.startswith("share"):
             axes.set_ylim(0, 1)
         elif any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
             axes.set_yscale("log", nonpositive="mask")
-            log_ticks(axes.yaxis)
+            plots.log_ticks(axes.yaxis)
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
         axes.legend(frameon=False, fontsize=8, ncols=2, **below)
     return figure

@@ -57,8 +57,7 @@ def runs_of(
 ) -> list[Run]:
     """Every cell with every seed, all cells of the first seed first; `given` as in `Run`.
 
-    Raises:
-      ValueError: for two cells that would have one name, or a seed that JAX would cut.
+    Raises ValueError for two cells that would have one name, or a seed that JAX would cut.
     """
     seeds, given = list(seeds), tuple(given)
     for seed in seeds:
@@ -111,8 +110,7 @@ class RunStatus(NamedTuple):
 def status_of(path: Path, digest: str) -> RunStatus:
     """What is in the folder of a run; one whose result is damaged has failed.
 
-    Raises:
-      ValueError: it is a run with options of another digest.
+    Raises ValueError if it is a run with options of another digest.
     """
     files: dict[str, Status] = {"summary.json": "finished", DIVERGED: "diverged", FAILED: "failed"}
     if not (path / "DONE").exists():  # its figures are missing
@@ -143,13 +141,11 @@ def document_of(
     metrics: Mapping[str, str],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The results of a sweep.
+    """The results of a sweep, whose folder has one for each run.
 
     Args:
-      runs, folder: of the sweep; the folder has one for each run.
       digest: of the options of a run.
-      metric: of the test split, by name.
-      metrics: of the task, with the "max" or "min" that is best.
+      metric: of the test split, by name; metrics: of the task, each with its best, "max" or "min".
       about: what stands at the head of the document: name, task, notes, command.
 
     Returns:

@@ -59,14 +59,9 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
     """Run what is not yet done of the cells of an experiment, one after the other.
 
     A run that diverges, or cannot be restored, is marked and the next one begins. Runs locked by
-    another process are skipped, so several processes can share a sweep.
-
-    Returns:
-      Whether all runs have been seen to; False: stopped by SIGTERM or Ctrl-C, with everything
-      saved.
-
-    Raises:
-      ValueError: a folder holds a run with other options.
+    another process are skipped, so several processes can share a sweep. Returns whether all runs
+    have been seen to; False: stopped by SIGTERM or Ctrl-C, with everything saved. Raises ValueError
+    if a folder holds a run with other options.
     """
     done = 0
     job.folder.mkdir(parents=True, exist_ok=True)
