@@ -32,6 +32,7 @@ class Dataset(abc.ABC):
     """
 
     splits: tuple[str, ...] = SPLITS
+    rows: Mapping[str, Any]  # of each split an array as long as it has examples
 
     def __init__(self, name: str, padded_length: int, provenance: Provenance) -> None:
         self.name, self.padded_length, self.provenance = name, padded_length, provenance
@@ -42,9 +43,13 @@ class Dataset(abc.ABC):
         used = "".join(f" {split}={self.size(split)}" for split in self.splits)
         return self.provenance.sha256[:16] + used
 
-    @abc.abstractmethod
     def size(self, split: str) -> int:
-        """Examples in a split."""
+        """Examples in a split; a ValueError for one that does not exist."""
+        if split in self.rows:
+            return len(self.rows[split])
+        raise ValueError(
+            f"{self.name} has no split {split!r}; choose one of {', '.join(self.splits)}."
+        )
 
     @abc.abstractmethod
     def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
@@ -85,14 +90,6 @@ class Dataset(abc.ABC):
             )
         return indices
 
-    def of_split(self, by_split: Mapping[str, Any], split: str) -> Any:
-        """What a mapping has for a split; a ValueError for a split that does not exist."""
-        if split in by_split:
-            return by_split[split]
-        raise ValueError(
-            f"{self.name} has no split {split!r}; choose one of {', '.join(self.splits)}."
-        )
-
 
 class LabelledDataset(Dataset):
     """Sequences with a class each, memory-mapped.
@@ -108,7 +105,8 @@ class LabelledDataset(Dataset):
     Of `vocab_size`, ids of a token, and `d_input`, features of a real step, the other is None;
     `paired`: an example is two sequences. `mean` and `std` are of pixels, in units of full white;
     `unchanged` raises a ValueError if the files of the examples have changed. Values that cannot
-    be, and sequences beyond `padded_length`, are a ValueError with their split and number.
+    be, and sequences beyond `padded_length`, are a ValueError with their split and number. `rows`
+    are numbers of examples in the store.
     """
 
     def __init__(
@@ -124,7 +122,7 @@ class LabelledDataset(Dataset):
     ) -> None:
         super().__init__(name, padded_length, provenance)
         content.check()
-        self._examples, self._splits = content.examples, content.splits
+        self._examples, self.rows = content.examples, content.splits
         self.splits = tuple(content.splits)
         self.n_classes, self.vocabulary = content.n_classes, content.vocabulary
         self.vocab_size = len(content.vocabulary) or None
@@ -157,16 +155,9 @@ class LabelledDataset(Dataset):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_unchanged": None}  # a pickled one holds copies, not files
 
-    def numbers(self, split: str) -> np.ndarray:
-        """The numbers of a split's examples in the store, int64 (n,)."""
-        return self.of_split(self._splits, split)
-
-    def size(self, split: str) -> int:
-        return self.numbers(split).size
-
     def targets(self, split: str) -> np.ndarray:
         """The classes of a split's examples, uint8 (n,)."""
-        return self._examples.targets[self.numbers(split)]
+        return self._examples.targets[self.rows[split]]
 
     def facts(self, split: str) -> dict[str, float]:
         """ "majority_rate": the accuracy of a constant guess."""
@@ -179,13 +170,13 @@ class LabelledDataset(Dataset):
 
     def lengths(self, split: str) -> np.ndarray:
         """As of `Dataset`; of a pair the more."""
-        return self._examples.steps(self.numbers(split))
+        return self._examples.steps(self.rows[split])
 
     def steps_of(self, batch: Mapping[str, Any]) -> int:
         return batch["inputs"].shape[1 if self.d_input else -1]
 
     def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
-        numbers = self.numbers(split)[self.check(split, indices)]
+        numbers = self.rows[split][self.check(split, indices)]
         batch = self._examples.batch(numbers, self.padded_length if length is None else length)
         if self.d_input:
             scale, shift = np.float32(1 / (255 * self.std)), np.float32(self.mean / self.std)

@@ -148,7 +148,7 @@ def test_the_examples_that_are_used_are_evenly_spread(folder, data):
     """n gaps that differ by one at most, so all classes of a sorted file are there."""
     few = open_dataset(folder, 64, counts={"train": 37, "val": 0, "test": 30})
     assert [few.size(s) for s in ("train", "val", "test")] == [37, 50, 30]
-    places = np.flatnonzero(np.isin(data.numbers("train"), few.numbers("train")))
+    places = np.flatnonzero(np.isin(data.rows["train"], few.rows["train"]))
     assert places.size == 37 and places[0] == 0
     assert set(np.diff([*places, 170]).tolist()) <= {4, 5}
     expected = data.gather("train", places)

@@ -194,7 +194,7 @@ def test_pairs_and_images_are_loaded_too(tmp_path, name):
     found = np.concatenate(
         [b["targets"][b["mask"] == 1] for b in loader.eval_batches(data, "test", 2, padded)]
     )
-    assert sorted(found) == sorted(EXAMPLES[name].targets[data.numbers("test")])
+    assert sorted(found) == sorted(EXAMPLES[name].targets[data.rows["test"]])
     steps_axis = {"pairs": 2, "images": 1}[name]
     assert {b["inputs"].shape[steps_axis] for b in batches} <= set(padded)
     if name == "images":

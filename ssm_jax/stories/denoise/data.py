@@ -263,20 +263,17 @@ class DenoiseDataset(Dataset):
         provenance = Provenance(source, images.detail, images.sha256)
         super().__init__("denoise", self.height * self.width, provenance)
         self._images = images
-        self._noise = {}
+        self.rows = {}
         for i, split in enumerate(SPLITS):
             drawn = 2 * amplitude * uniform(seed, NOISE_STREAM + i, 3 * images.sizes[split])
-            self._noise[split] = drawn.reshape(-1, 3).astype(np.float32)
-
-    def size(self, split: str) -> int:
-        return len(self.of_split(self._noise, split))
+            self.rows[split] = drawn.reshape(-1, 3).astype(np.float32)
 
     def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
         indices = self.check(split, indices)
         pixels = np.array([self._images.pixels(split, i) for i in indices.tolist()])
         pixels_BL3 = pixels.reshape(len(indices), self.padded_length, 3).astype(np.float32)
         inputs_BL3 = pixels_BL3 / np.float32(127.5) - 1
-        return {"inputs": inputs_BL3, "noise": self._noise[split][indices]}
+        return {"inputs": inputs_BL3, "noise": self.rows[split][indices]}
 
 
 def open_denoise(options: Mapping[str, Any], paths: DataPaths) -> DenoiseDataset:

@@ -56,19 +56,16 @@ class WaveDataset(Dataset):
         grid = np.stack(np.meshgrid(*(LEVELS,) * len(WAVES), indexing="ij"), axis=-1)
         rows = grid.reshape(-1, len(WAVES))
         chosen = spread(np.arange(len(rows)), counts["train"], "train")
-        self._amplitudes = {"train": rows[chosen].astype(np.float32)}
+        self.rows = {"train": rows[chosen].astype(np.float32)}
         for stream, split in enumerate(SPLITS[1:], 1):
             drawn = uniform(seed, stream, (counts[split] or DRAWN) * len(WAVES))
-            self._amplitudes[split] = drawn.reshape(-1, len(WAVES)).astype(np.float32)
-        sha256 = hashlib.sha256(b"".join(a.tobytes() for a in self._amplitudes.values()))
+            self.rows[split] = drawn.reshape(-1, len(WAVES)).astype(np.float32)
+        sha256 = hashlib.sha256(b"".join(rows.tobytes() for rows in self.rows.values()))
         detail = f"amplitudes of waves of {', '.join(map(str, WAVES))} rad/s, seed {seed}"
         super().__init__("waves", length, Provenance("generated", detail, sha256.hexdigest()))
 
-    def size(self, split: str) -> int:
-        return len(self.of_split(self._amplitudes, split))
-
     def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
-        return {"inputs": self._amplitudes[split][self.check(split, indices)]}
+        return {"inputs": self.rows[split][self.check(split, indices)]}
 
     def steps_of(self, batch: Mapping[str, Any]) -> int:
         return self.padded_length
