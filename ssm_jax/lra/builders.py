@@ -41,7 +41,7 @@ class TaskBuilder(SequenceBuilder, skip_registration=True):  # type: ignore[call
         entry = entry_of(task, source)
         paths = DataPaths(root / "downloads", None if files is None else Path(files))
         self.recipe = entry.recipe(entry.options(**(options or {})), source, paths)
-        if self.recipe.stamp is None and self.recipe.download is None:
+        if not self.recipe.can_make:
             self.recipe.make(root)  # raises: there is nothing to make it of, and no name
         super().__init__(tfds_folder(root, self.recipe.folder(root)))
 

@@ -111,10 +111,8 @@ def read_release(
 
     A malformed row, a wrong number of rows or a damaged archive is a ValueError.
     """
-    found: dict[str, tuple[Ragged, str]] = {}
     with closing(tables(release, FOLDER, _FILES, f"reading {release.path}", LIMITS)) as files:
-        for split, where, file in files:
-            found[split] = _parse(file, where, expected_rows[split])
+        found = {split: _parse(file, where, expected_rows[split]) for split, where, file in files}
     rows = {split: found[split][0] for split in _FILES}
     return rows, {name: found[split][1] for split, name in _FILES.items()}
 

@@ -84,21 +84,31 @@ def read_release(
       (3.3 GB for Path-X); targets, (N,) uint8; and notes: the `empty`, `missing` and `unlisted`
       files, the `sha256` of all metadata.
     """
-    images, metadata = _read_files(release, size)
+    level = f"pathfinder{size}/{LEVEL}"
+    pattern = rf"(?:.*/)?{level}/(imgs/\d+/sample_\d+\.png|metadata/\d+\.npy)"
+
+    def wanted(path: str) -> str | None:
+        match = re.fullmatch(pattern, path)
+        return match[1] if match else None
+
+    with closing(releases.members(release, wanted, f"reading {release.path}", LIMITS)) as found:
+        files = {name: (where, file.read()) for name, where, file in found}
+    images = {name: file for name, file in files.items() if name.startswith("imgs/")}
+    metadata = sorted(files.keys() - images.keys(), key=lambda name: int(Path(name).stem))
     if not metadata:
         raise FileNotFoundError(
-            f"pathfinder{size}/{LEVEL}/metadata is not in {release.path}; get the release again."
+            f"{level}/metadata is not in {release.path}; get the release again."
         )
-    listed, sha256 = _listed([file for _, file in sorted(metadata.items())])
+    listed, sha256 = _listed([files[name] for name in metadata])
     present = [name for name in listed if name in images and images[name][1]]
     missing, unlisted = listed.keys() - images.keys(), images.keys() - listed.keys()
     notes: dict[str, Any] = {"empty": len(listed) - len(missing) - len(present)}
     notes |= {"missing": len(missing), "unlisted": len(unlisted), "sha256": sha256}
     if len(present) != expected and not allow_mismatch:
         raise ValueError(
-            f"{release.path} has {len(present):,} images of pathfinder{size}/{LEVEL}, the official "
-            f"release has {expected:,} ({notes['empty']} are empty, {notes['missing']} missing); "
-            "get it again, or allow the mismatch, which makes another split."
+            f"{release.path} has {len(present):,} images of {level}, the official release has "
+            f"{expected:,} ({notes['empty']} are empty, {notes['missing']} missing); get it again, "
+            "or allow the mismatch, which makes another split."
         )
     if counts := [f"{notes[k]:,} {k}" for k in ("empty", "missing", "unlisted") if notes[k]]:
         print(f"{shown(release.path)}: skipped {' and '.join(counts)} images", file=sys.stderr)
@@ -125,32 +135,9 @@ def read_release(
     return pixels, np.array([listed[name] for name in present], np.uint8), notes
 
 
-_File = tuple[str, bytes]  # where it is, for messages, and its content
-
-
-def _read_files(release: Release, size: int) -> tuple[dict[str, _File], dict[int, _File]]:
-    """The images by their names in the metadata, and the metadata by their numbers."""
-    images: dict[str, _File] = {}
-    metadata: dict[int, _File] = {}
-    pattern = re.compile(
-        rf"(?:.*/)?pathfinder{size}/{LEVEL}/(imgs/\d+/sample_\d+\.png|metadata/\d+\.npy)"
-    )
-
-    def wanted(path: str) -> str | None:
-        match = pattern.fullmatch(path)
-        return match[1] if match else None
-
-    with closing(releases.members(release, wanted, f"reading {release.path}", LIMITS)) as files:
-        for name, where, file in files:
-            if name.startswith("imgs/"):
-                images[name] = where, file.read()
-            else:
-                metadata[int(Path(name).stem)] = where, file.read()
-    return images, metadata
-
-
-def _listed(metadata: list[_File]) -> tuple[dict[str, int], str]:
-    """The labels of the images that metadata list, by name, and the sha256 of all metadata."""
+def _listed(metadata: list[tuple[str, bytes]]) -> tuple[dict[str, int], str]:
+    """The labels of the images that metadata list, by name, and the sha256 of all metadata, given
+    where each of these is, for messages, and its content."""
     labels: dict[str, int] = {}
     digest = hashlib.sha256()
     for where, data in metadata:

@@ -58,9 +58,8 @@ class Strokes(NamedTuple):
     on the circle, drawn from the head. Displacements are float64 (y, x), other numbers int64;
     images are int16, so that sums of two do not overflow."""
 
-    size: int  # as pad and margin, see Drawing
+    size: int  # as pad, see Drawing
     pad: int
-    margin: int
     centre: int  # where in a stamp its starting point is, on both axes
     empty: np.ndarray  # mask and dilated mask, with the pad, of an image without strokes
     lines: np.ndarray  # (n, D, D), 0..255
@@ -160,7 +159,6 @@ def strokes(drawing: Drawing, margin: int, upstream: bool) -> Strokes:
     return Strokes(
         size=size,
         pad=pad,
-        margin=margin,
         centre=masks.shape[1] // 2,
         empty=np.array([np.pad(edge, pad), np.pad(grown_edge, pad, constant_values=255)]),
         lines=lines.astype(np.int16),
