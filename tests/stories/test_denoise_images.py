@@ -85,7 +85,7 @@ def imitation(tmp_path, *, packed, csv=False, lines=None):
 @pytest.mark.parametrize("packed", [False, True])
 def test_celeba_is_read_from_archive_or_folder(tmp_path, packed, csv):
     images = celeba(imitation(tmp_path, packed=packed, csv=csv), (32, 16), NONE)
-    assert [images.sizes[split] for split in NONE] == [6, 2, 2]
+    assert [len(images.rows[split]) for split in NONE] == [6, 2, 2]
     assert images.pixels("val", 1).shape == (32, 16, 3)
     assert abs(int(images.pixels("val", 1).mean()) - 140) <= 2  # the eighth image
     assert "NOT of the official number" in images.detail

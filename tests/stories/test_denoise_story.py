@@ -137,7 +137,7 @@ def test_what_passes_is_the_square_of_the_response_at_the_tone(alpha, beta):
     ],
 )
 def test_a_verdict_is_a_comparison_with_the_reference(low, high, word):
-    assert judge(low, high, reference=100.0) == word
+    assert judge(low / high, reference=100.0) == word
 
 
 def test_the_grid_is_what_the_config_sweeps_and_holds_the_story():

@@ -48,7 +48,7 @@ DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZi
 class Images:
     """Colour images of one size, and where they come from."""
 
-    sizes: Mapping[str, int]  # images in each split
+    rows: Mapping[str, Sequence[Any] | np.ndarray]  # of each split as many as it has images
     pixels: Callable[[str, int], np.ndarray]  # of a split and a number, uint8 (H, W, 3)
     detail: str
     sha256: str
@@ -74,8 +74,7 @@ def photographs(size: tuple[int, int], counts: Mapping[str, int], seed: int) -> 
         pixels[split] = np.stack(crops)
         digest.update(repr(pixels[split].shape).encode() + pixels[split].tobytes())
     detail = f"crops of {size[0]} x {size[1]} from photographs in the public domain, seed {seed}"
-    sizes = {split: len(crops) for split, crops in pixels.items()}
-    return Images(sizes, lambda split, index: pixels[split][index], detail, digest.hexdigest())
+    return Images(pixels, lambda split, index: pixels[split][index], detail, digest.hexdigest())
 
 
 def celeba(path: Path, size: tuple[int, int], counts: Mapping[str, int]) -> Images:
@@ -118,7 +117,8 @@ def celeba(path: Path, size: tuple[int, int], counts: Mapping[str, int]) -> Imag
                 f"{shown(place)} of {shown(path)} is damaged ({shown(error)}); get it again."
             ) from None
 
-    return _used("CelebA", used, found, pixels, size, f"{size}\n{listed}")
+    sha256 = hashlib.sha256(f"{size}\n{listed}".encode()).hexdigest()
+    return Images(used, pixels, _detail("CelebA", found, size), sha256)
 
 
 def prepared_celeba(release: Release, size: tuple[int, int], counts: Mapping[str, int]) -> Images:
@@ -137,22 +137,14 @@ def prepared_celeba(release: Release, size: tuple[int, int], counts: Mapping[str
         except ValueError as error:
             raise ValueError(f"{split} image {number} {error}; get it again.") from None
 
+    detail = _detail("CelebA as TensorFlow Datasets has it", found, size)
     identity = f"{size}\n{release.stamp}\n{dict(counts)}"
-    return _used("CelebA as TensorFlow Datasets has it", used, found, pixels, size, identity)
+    return Images(used, pixels, detail, hashlib.sha256(identity.encode()).hexdigest())
 
 
-def _used(
-    what: str,
-    used: Mapping[str, Sequence[Any]],
-    found: Mapping[str, int],
-    pixels: Callable[[str, int], np.ndarray],
-    size: tuple[int, int],
-    identity: str,
-) -> Images:
-    detail = f"{what}, middle {CROP} pixels stretched to {size[0]} x {size[1]}"
-    detail += "" if found == OFFICIAL else "; NOT of the official number of images"
-    sizes = {split: len(numbers) for split, numbers in used.items()}
-    return Images(sizes, pixels, detail, hashlib.sha256(identity.encode()).hexdigest())
+def _detail(what: str, found: Mapping[str, int], size: tuple[int, int]) -> str:
+    other = "" if found == OFFICIAL else "; NOT of the official number of images"
+    return f"{what}, middle {CROP} pixels stretched to {size[0]} x {size[1]}{other}"
 
 
 def _chosen(split: str, there: int, n: int) -> Sequence[int]:
@@ -265,7 +257,7 @@ class DenoiseDataset(Dataset):
         self._images = images
         self.rows = {}
         for i, split in enumerate(SPLITS):
-            drawn = 2 * amplitude * uniform(seed, NOISE_STREAM + i, 3 * images.sizes[split])
+            drawn = 2 * amplitude * uniform(seed, NOISE_STREAM + i, 3 * len(images.rows[split]))
             self.rows[split] = drawn.reshape(-1, 3).astype(np.float32)
 
     def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:

@@ -50,25 +50,26 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
     if runs is None:
         return EXIT_STOPPED
     found = by_setting(runs)
-    passed = [(one["mean"]["passed_low"], one["mean"]["passed_high"]) for one in found]
-    known = [setting(one["alpha"], one["beta"]) for one in found]
-    low, high = passed[known.index(REFERENCE)]
-    for one, knobs, shares in zip(found, known, passed, strict=True):
-        one["bias"], one["verdict"] = shares[0] / shares[1], judge(*shares, low / high)
-        if knobs == REFERENCE:
-            one["verdict"] = "reference"
-    shown = [run for run in runs if run.seed == cfg.seed and run.cell in STORY]
-    _draw([(run, job.build(run.config(cfg))) for run in shown], found, job.folder)
+    for one in found:
+        one["bias"] = one["mean"]["passed_low"] / one["mean"]["passed_high"]
+    by_knobs = {(one["alpha"], one["beta"]): one for one in found}
+    reference = by_knobs[tuple(REFERENCE.values())]
+    for one in found:
+        verdict = judge(one["bias"], reference["bias"])
+        one["verdict"] = "reference" if one is reference else verdict
+    shown = [
+        (run, job.build(run.config(cfg)), by_knobs[tuple(run.cell.values())])
+        for run in runs
+        if run.seed == cfg.seed and run.cell in STORY
+    ]
+    _draw(shown, job.folder)
     title, figures = "Energy of the stripes that passes, test images", ("images.png", "gains.png")
     return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, *figures)
 
 
-def judge(low: float, high: float, reference: float) -> str:
-    """What a model does to the bias of the reference, alpha = 1 and beta = 0.
-
-    The bias is the share of the energy of low stripes that passes over that of high ones.
-    """
-    bias = low / high
+def judge(bias: float, reference: float) -> str:
+    """What a model does to the bias of the reference, alpha = 1 and beta = 0: to the share of the
+    energy of low stripes that passes over that of high ones."""
     if bias < 1:
         return "reversed"
     if bias < reference / FACTOR:
@@ -128,12 +129,8 @@ class Shown:
     end_F: np.ndarray  # and after it
 
 
-def _draw(
-    runs: Sequence[tuple[FinishedRun, Experiment]],
-    found: Sequence[Mapping[str, Any]],
-    folder: Path,
-) -> None:
-    """images.png and gains.png, of runs of one seed."""
+def _draw(runs: Sequence[tuple[FinishedRun, Experiment, Mapping]], folder: Path) -> None:
+    """images.png and gains.png, of runs of one seed and what was found of their settings."""
     dataset = runs[0][1].dataset
     assert isinstance(dataset, DenoiseDataset)
     length = dataset.padded_length
@@ -153,10 +150,8 @@ def _draw(
         return (np.asarray(sequence_1L3).reshape(dataset.height, dataset.width, 3) + 1) / 2
 
     omega_F = np.geomspace(1e-3, np.pi, 1500)
-    by_knobs = {(one["alpha"], one["beta"]): one for one in found}
     shown = []
-    for run, experiment in runs:
-        one = by_knobs[run.cell["model.alpha"], run.cell["model.beta.init"]]
+    for run, experiment, one in runs:
         best = open_checkpoint(experiment, Workdir(run.path).checkpoints, "best").state
         start, model = experiment.model(experiment.fresh_state()), experiment.model(best)
         shown += [
