@@ -49,7 +49,8 @@ def titled(title: str, width: float, height: float) -> Figure:
 class LayerPanels:
     """A figure with one column of `len(heights)` panels per layer, at most four layers abreast.
 
-    panels[i][j] is panel j of layer i; heights are in inches.
+    panels[i][j] is panel j of layer i, with the limits that it has in all layers; heights are in
+    inches.
     """
 
     def __init__(self, n_layers: int, title: str, heights: tuple[float, ...] = (2.6,)):
@@ -64,15 +65,10 @@ class LayerPanels:
         self.panels: list[list[Axes]] = stacks[:n_layers].tolist()
         for axes in stacks[n_layers:].ravel():
             axes.remove()
-
-    def share_limits(self, j: int, which: str) -> None:
-        """Give panel j of every layer the widest limits of all; `which` is "x", "y" or "xy"."""
-        for name in which:
-            lows, highs = zip(
-                *(getattr(s[j], f"get_{name}lim")() for s in self.panels), strict=True
-            )
-            for stack in self.panels:
-                stack[j].set(**{f"{name}lim": (min(lows), max(highs))})
+        for stack in self.panels[1:]:
+            for axes, first in zip(stack, self.panels[0], strict=True):
+                axes.sharex(first)
+                axes.sharey(first)
 
     def label(self, j: int, x: str, y: str) -> None:
         """Label panel j: y at the left; x at the foot, or at each if a layer has several."""

@@ -47,9 +47,7 @@ def response_figure(before: Layers, after: Layers, length: int, title: str) -> F
             plots.note(axes, NOT_FINITE)
         axes.set(yscale="log", title=new.name)
         plots.mark_nyquist(axes, low, high)
-    grid.share_limits(0, "y")
-    for (axes,) in grid.panels:
-        axes.set_ylim(*np.clip(axes.get_ylim(), *GAIN_LIMITS))
+    axes.set_ylim(*np.clip(axes.get_ylim(), *GAIN_LIMITS))
     grid.label(0, "$\\omega\\,dt$ (rad / sample)", "gain $|G(i\\omega)|$, median")
     grid.legend(Patch(color="0.8", label="band: middle half of the channels"))
     return grid.figure
@@ -91,14 +89,11 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
         shares = [f"{spectra.share_aliased(layer):.0%}" for layer in (old, new)]
         angles.set_title(f"beyond Nyquist: {shares[0]} before, {shares[1]} after", fontsize=9)
         plots.mark_nyquist(angles, low, high)
-    grid.share_limits(0, "xy")
-    for plane, _ in grid.panels:
-        # At least a decade: eigenvalues that hardly moved shall look it.
-        slow, fast = plane.get_xlim()
-        half = max(10.0, fast / slow) ** 0.5
-        plane.set_xlim((slow * fast) ** 0.5 / half, (slow * fast) ** 0.5 * half)
-        plots.log_ticks(plane.xaxis)
-    grid.share_limits(1, "y")
+    # At least a decade: eigenvalues that hardly moved shall look it.
+    slow, fast = plane.get_xlim()
+    half = max(10.0, fast / slow) ** 0.5
+    plane.set_xlim((slow * fast) ** 0.5 / half, (slow * fast) ** 0.5 * half)
+    plots.log_ticks(plane.xaxis)
     grid.label(0, "decay rate $-$Re $a$ (1 / unit of time)", "Im $a$ (rad / unit of time)")
     grid.label(1, "|Im $a$| $dt$ (rad / sample; first bar: all below)", "modes (%)")
     grid.legend()
@@ -189,10 +184,8 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
         if apart.size:
             lines += [f"in spacings: median {np.median(apart):.2g}, max {apart.max():.2g}"]
         axes.text(0.02, 0.98, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7)
-    grid.share_limits(0, "xy")
-    for (axes,) in grid.panels:
-        axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the numbers
-        plots.log_ticks(axes.xaxis)
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the numbers
+    plots.log_ticks(axes.xaxis)
     grid.label(0, "$-$Re $a\\;dt$ (nepers / sample)", "|Im $a$| $dt$ (rad / sample)")
     arrow = Line2D([], [], color="black", marker=">", lw=0.8, ms=4, label=f"{ARROWS} farthest")
     grid.legend(arrow, nyquist=False, marker="o", ms=4, ls="")

@@ -28,6 +28,7 @@ PERCENT = ("accuracy",)  # metrics from 0 to 1 that are read in per cent
 SECTIONS = ("model.", "data.", "train.", "optim.groups.", "optim.", "schedule.")
 
 Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
+ENDS: dict[str, Status] = {"summary.json": "finished", DIVERGED: "diverged", FAILED: "failed"}
 AnyRun = TypeVar("AnyRun", bound="Run")
 Document = Mapping[str, Any]  # as `document_of` makes it
 
@@ -112,24 +113,24 @@ def status_of(path: Path, digest: str) -> RunStatus:
 
     Raises ValueError if it is a run with options of another digest.
     """
-    files: dict[str, Status] = {"summary.json": "finished", DIVERGED: "diverged", FAILED: "failed"}
-    if not (path / "DONE").exists():  # its figures are missing
-        del files["summary.json"]
-    file = next((path / name for name in files if (path / name).exists()), None)
-    if file is None:
-        return RunStatus("unfinished" if (path / "LOCK").exists() else "missing", {})
-    try:
-        document = parse_json(file.read_text(encoding="utf-8"))
-        found = document["config_digest"]
-    except (ValueError, KeyError, TypeError):
-        error = f"{file} is damaged; delete the folder to run this cell again."
-        return RunStatus("failed", {"error": error})
-    if found != digest:
-        raise ValueError(
-            f"{path} holds a run with other options (config {found}, this sweep asks for {digest});"
-            " choose another --folder, or give the options it was made with."
-        )
-    return RunStatus(files[file.name], document)
+    done = (path / "DONE").exists()  # else its figures are missing
+    for name, status in ENDS.items():
+        file = path / name
+        if not file.exists() or (status == "finished" and not done):
+            continue
+        try:
+            document = parse_json(file.read_text(encoding="utf-8"))
+            found = document["config_digest"]
+        except (ValueError, KeyError, TypeError):
+            error = f"{file} is damaged; delete the folder to run this cell again."
+            return RunStatus("failed", {"error": error})
+        if found != digest:
+            raise ValueError(
+                f"{path} holds a run with other options (config {found}, this sweep asks for "
+                f"{digest}); choose another --folder, or give the options it was made with."
+            )
+        return RunStatus(status, document)
+    return RunStatus("unfinished" if (path / "LOCK").exists() else "missing", {})
 
 
 def document_of(
@@ -201,10 +202,8 @@ def document_of(
                 "selected": statistics.fmean(chosen) if chosen else None,
                 "n": len(numbers),
                 "values": numbers,
-                "diverged": [seed for seed, status in of.items() if status == "diverged"],
-                "missing": [
-                    s for s, status in of.items() if status not in ("finished", "diverged")
-                ],
+                "diverged": [seed for seed in of if of[seed] == "diverged"],
+                "missing": [seed for seed in of if of[seed] not in ("finished", "diverged")],
             }
         )
     selected_by = next((summary["selected_by"] for summary in finished.values()), None)
@@ -264,6 +263,7 @@ def to_markdown(document: Document) -> str:
     A cell in words is `81.2 ± 0.4 (3)`, with what diverged or is missing; the best is bold.
     """
     best, of, rows = best_cell(document), len(document["seeds"]), []
+    labels = short_names(document["options"])
     for cell in document["cells"]:
         parts = []
         if cell["mean"] is not None:
@@ -273,12 +273,11 @@ def to_markdown(document: Document) -> str:
             if n := len(cell[what]):
                 parts.append(what if n == of else f"{n} of {of} {what}")
         text = ", ".join(parts)
-        rows.append([*cell["options"].values(), f"**{text}**" if cell is best else text])
-    labels = short_names(document["options"])
+        options = [cell["options"][key] for key in labels]
+        rows.append([*options, f"**{text}**" if cell is best else text])
     if not is_grid(document):
-        return tables.to_markdown(
-            [*labels.values(), metric_label(document)], [[*map(shown, row)] for row in rows]
-        )
+        head = [*labels.values(), metric_label(document)]
+        return tables.to_markdown(head, [[*map(shown, row)] for row in rows])
     down, across = document["options"].values()
     texts = {(one, other): text for one, other, text in rows}
     lines = [[shown(row), *(texts[row, column] for column in across)] for row in down]
@@ -316,13 +315,9 @@ def caption(document: Document) -> str:
 def to_csv(document: Document) -> str:
     """A line for each cell: options, mean, standard deviation, and how many runs ended how."""
     options, metric = document["options"], document["metric"]
-    rows = [
-        [
-            *(cell["options"][key] for key in options),
-            *(cell[key] for key in ("mean", "std", "n")),
-            *(len(cell[key]) for key in ("diverged", "missing")),
-        ]
-        for cell in document["cells"]
-    ]
+    rows = []
+    for cell in document["cells"]:
+        found = [*(cell["options"][key] for key in options), cell["mean"], cell["std"], cell["n"]]
+        rows.append([*found, len(cell["diverged"]), len(cell["missing"])])
     head = (*options, metric, f"{metric}_std", "n", "diverged", "missing")
     return tables.to_csv(head, rows)
