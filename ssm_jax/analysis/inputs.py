@@ -26,6 +26,7 @@ SEGMENTS = 16  # at least so many are averaged, where the data allow it
 SHORTEST = 64  # samples of a segment: below that there is no spectrum to speak of
 SHARES = (0.5, 0.9, 0.99)
 CHANNELS = 2_000  # quantiles of dt over which is averaged
+Steps = tuple[float, float]  # the least and the largest dt, in units of time per sample
 FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is called no power law
 
 
@@ -124,7 +125,7 @@ def fit_power_law(
 ) -> dict[str, float]:
     """A straight line P(w) = scale w^-gamma through log P against log w, P the mean of each octave.
 
-    Without the octaves the upper half of the bins would have half of the say. The fit goes from
+    Without the octaves the upper half of the bins would have half of the weight. The fit goes from
     `low`, None: two turns in a segment, as far as the window spreads the mean, to `high`, None:
     half of Nyquist, since above a sampled spectrum levels off. Raises ValueError if fewer than
     three octaves of it have power.
@@ -157,13 +158,12 @@ def fit_power_law(
 
 
 def window_of(
-    spectrum: InputSpectrum, y_N: np.ndarray, alpha: float, dt: tuple[float, float], share: float
+    spectrum: InputSpectrum, y_N: np.ndarray, alpha: float, dt: Steps, share: float
 ) -> dict[str, float]:
     """What the modes of a new layer see of a spectrum.
 
     Args:
       y_N: |Im a| of a channel's modes at alpha = 1, rad per unit of time.
-      dt: the least and the largest step in units of time per sample.
       share: of the input's energy that the band holds, 0..1.
 
     Returns:
@@ -191,7 +191,7 @@ def window_of(
     return {name: float(value) for name, value in found.items()}
 
 
-def share_beyond(y: np.ndarray, bound: float, dt: tuple[float, float]) -> np.ndarray:
+def share_beyond(y: np.ndarray, bound: float, dt: Steps) -> np.ndarray:
     """Of each frequency y, at least 0, the share of the channels in which y dt > bound; exact.
 
     dt > bound / y has the share log(dt_max y / bound) / log(dt_max / dt_min), within 0..1.
@@ -205,17 +205,13 @@ def share_beyond(y: np.ndarray, bound: float, dt: tuple[float, float]) -> np.nda
     return np.clip(share, 0.0, 1.0)
 
 
-def mode_density(
-    y_N: np.ndarray, alpha: float, dt: tuple[float, float], edges: np.ndarray
-) -> np.ndarray:
+def mode_density(y_N: np.ndarray, alpha: float, dt: Steps, edges: np.ndarray) -> np.ndarray:
     """The share of all modes of all channels between each edge, an angle, and the next; exact."""
     y_N = alpha * np.abs(np.asarray(y_N, np.float64))
     return -np.diff([share_beyond(y_N, edge, dt).mean() for edge in edges])
 
 
-def starting_alpha(
-    spectrum: InputSpectrum, y_N: np.ndarray, dt: tuple[float, float], share: float
-) -> float:
+def starting_alpha(spectrum: InputSpectrum, y_N: np.ndarray, dt: Steps, share: float) -> float:
     """The alpha at which the middle channel, of the geometric mean of dt, reaches all the band.
 
     Half of the channels then reach beyond the frequency below which `share` of the energy lies, and
@@ -243,7 +239,7 @@ def gains_at_nyquist(beta: float, length: int) -> dict[str, float]:
 def recommend(
     sequences: Sequence[np.ndarray],
     y_N: np.ndarray,
-    dt: tuple[float, float],
+    dt: Steps,
     *,
     alphas: Sequence[float],
     share: float = 0.9,

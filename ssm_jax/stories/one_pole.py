@@ -49,7 +49,7 @@ class Pole:
 
 
 def output(way: Array, pole: Pole, s_F: np.ndarray, beta: float) -> Array:
-    """(1 + |s|)^beta Re[c / (i s - x - i (y + way))]: the way keeps its digits beside y."""
+    """(1 + |s|)^beta Re[c / (i s - x - i (y + way))]; y + way in one number loses digits."""
     sigma_F = (s_F - pole.y) - way
     # c / (-x + i sigma) = c (-x - i sigma) / (x^2 + sigma^2)
     real_F = (-pole.x * pole.c.real + pole.c.imag * sigma_F) / (pole.x**2 + sigma_F**2)
