@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -360,10 +360,9 @@ def generate(
     return {s: Ragged.from_rows(itertools.islice(found, n)) for s, n in spec.sizes().items()}
 
 
-def listops(
-    spec: Spec, source: str, paths: DataPaths, *, expected_rows: Mapping[str, int] = OFFICIAL_ROWS
-) -> Recipe:
-    """The recipe of ListOps, "generated" as `spec` says, or "official" (the LRA release)."""
+def listops(spec: Spec, source: str, paths: DataPaths, **expected: Any) -> Recipe:
+    """The recipe of ListOps, "generated" as `spec` says, or "official" (the LRA release, read with
+    what is `expected`)."""
     official = source == "official"
     release = find_release(paths.files) if official and paths.files is not None else None
 
@@ -386,7 +385,7 @@ def listops(
     def read(_: Path) -> Content:
         if release is None:
             raise files_missing(TASK, "the LRA release, an archive or a folder above listops-1000")
-        rows, hashes = read_release(release, expected_rows)
+        rows, hashes = read_release(release, **expected)
         detail = (
             f"official LRA release, read from {shown(release.path.name)}; "
             f"basic_train.tsv has sha256 {hashes['basic_train.tsv']}"

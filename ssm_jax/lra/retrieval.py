@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -211,15 +211,9 @@ def _rows(
         csv.field_size_limit(usual)
 
 
-def retrieval(
-    options: RetrievalOptions,
-    source: str,
-    paths: DataPaths,
-    *,
-    expected_rows: Mapping[str, int] = OFFICIAL_ROWS,
-) -> Recipe:
-    """The recipe of Retrieval, "official" (the LRA release) or "stand_in" (random documents on two
-    topics, for tests of the machinery)."""
+def retrieval(options: RetrievalOptions, source: str, paths: DataPaths, **expected: Any) -> Recipe:
+    """The recipe of Retrieval, "official" (the LRA release, read with what is `expected`) or
+    "stand_in" (random documents on two topics, for tests of the machinery)."""
     drawn = source == "stand_in"
     parameters = {"max_length": options.max_length, **(options.identity() if drawn else {})}
     release = None if drawn or paths.files is None else find_release(paths.files)
@@ -232,7 +226,7 @@ def retrieval(
             return _content(options, papers, detail)
         if release is None:
             raise files_missing(TASK, f"the LRA release, an archive or a folder above {FOLDER}")
-        papers = read_release(release, expected_rows=expected_rows)
+        papers = read_release(release, **expected)
         quoted = "with" if papers.quoting else "without"
         detail = (
             f"official LRA release, read from {shown(release.path.name)} {quoted} quoting; "

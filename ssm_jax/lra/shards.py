@@ -29,11 +29,9 @@ class Sharded(Protocol):
     title: ClassVar[str]  # what the data are called
     compress: ClassVar[bool]  # whether the file of a shard is worth it
 
-    # Examples in a shard; the examples by name, a function of the specification and the number;
-    # and what refuses arrays that are not a whole shard, by a ValueError
-    def rows(self, shard: int) -> int: ...
-    def arrays(self, shard: int) -> Arrays: ...
-    def check(self, shard: int, arrays: Arrays) -> None: ...
+    def rows(self, shard: int) -> int: ...  # examples in a shard
+    def arrays(self, shard: int) -> Arrays: ...  # them by name; they depend on nothing else
+    def check(self, shard: int, arrays: Arrays) -> None: ...  # ValueError: no whole shard
 
     def check_whole(self, **bounds: tuple[int, int]) -> None:
         """Refuse options that are no whole numbers within their bounds by a ValueError."""
