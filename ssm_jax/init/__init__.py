@@ -6,16 +6,7 @@ from ssm_jax.init.parameters import DT_TRANSFORMS, REAL_TRANSFORMS, inverse_soft
 from ssm_jax.init.ptd import legs_ptd
 
 __all__ = [
-    "DT_TRANSFORMS",
-    "INITS",
-    "REAL_TRANSFORMS",
-    "fout_nplr",
-    "initial_modes",
-    "inverse_softplus",
-    "legs",
-    "legs_normal",
-    "legs_nplr",
-    "legs_ptd",
-    "log_uniform",
+    "DT_TRANSFORMS", "INITS", "REAL_TRANSFORMS", "fout_nplr", "initial_modes",
+    "inverse_softplus", "legs", "legs_normal", "legs_nplr", "legs_ptd", "log_uniform",
     "s4d_lin",
-]
+]  # fmt: skip

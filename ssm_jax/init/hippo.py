@@ -3,9 +3,8 @@
 A HiPPO matrix is a normal matrix less a matrix of rank one, A = V diag(Lambda) V^* - P P^T with V
 unitary (S4, arXiv:2111.00396). S4 keeps both parts; S4D and S5 keep the normal part alone
 (arXiv:2206.11893). Its eigenvalues come in conjugate pairs: of a real order 2N the N with
-Im Lambda >= 0 are kept, in ascending order of Im Lambda, and the conjugates are implied.
-
-All functions raise ValueError for an order below 1, or where pairs are kept, one that is odd.
+Im Lambda >= 0 are kept, in ascending order of Im Lambda. All functions raise ValueError for an
+order below 1, or where pairs are kept, one that is odd.
 """
 
 from __future__ import annotations
@@ -103,8 +102,7 @@ def fout(order: int) -> tuple[np.ndarray, np.ndarray]:
     p[cos] = np.sqrt(2)
     p[0] = 1
     D = np.zeros((order, order))
-    D[cos, sin] = -frequency
-    D[sin, cos] = frequency
+    D[cos, sin], D[sin, cos] = -frequency, frequency
     return D - 2 * np.outer(p, p), 2 * p
 
 
@@ -118,7 +116,6 @@ def fout_nplr(order: int) -> Nplr:
     _, B = fout(order)
     n = np.arange(order // 2)
     V = np.zeros((order, order // 2), complex)
-    V[2 * n, n] = np.sqrt(0.5)
-    V[2 * n + 1, n] = -1j * np.sqrt(0.5)
+    V[2 * n, n], V[2 * n + 1, n] = np.sqrt(0.5), -1j * np.sqrt(0.5)
     B_N = V.conj().T @ B
     return Nplr(2j * np.pi * n, B_N / np.sqrt(2), B_N, V)

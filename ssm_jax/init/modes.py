@@ -1,9 +1,9 @@
 """Where the eigenvalues of a state matrix start, and alpha, the factor on their imaginary parts.
 
-N modes are stored and their conjugates implied, so the real order is 2N. `initial_modes` scales
-imaginary parts by alpha and real parts by alpha_real, for every layer, and nothing else does.
-Source of alpha: Tuning Frequency Bias of State Space Models, arXiv:2410.02035 (there the conjugates
-are stored, which gives the same kernels, OC-2).
+N modes are stored and their conjugates implied, so the real order is 2N. `initial_modes` alone
+scales imaginary parts by alpha and real parts by alpha_real. Source of alpha: Tuning Frequency Bias
+of State Space Models, arXiv:2410.02035 (there the conjugates are stored, which gives the same
+kernels, OC-2).
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def dfout(d_state: int, n_sets: int, seed: int, *, xi_min=1e-3, xi_max=1e-1) -> 
     s is turned by the fraction s / S of a step, so that all S N phases together are the multiples
     of pi / (S N) in [0, pi). xi, which stands where S4D has dt, has S values at the middles of S
     equal parts of [log xi_min, log xi_max], dealt out to the sets at random; the bounds are ours,
-    those of dt. Source: DFouT, arXiv:2508.20441.
-
-    Raises ValueError unless 0 < xi_min <= xi_max < infinity.
+    those of dt: 0 < xi_min <= xi_max < infinity, else ValueError. Source: DFouT, arXiv:2508.20441.
     """
     if not 0 < xi_min <= xi_max < np.inf:
         raise ValueError(f"dfout: needs 0 < xi_min <= xi_max, got {xi_min=}, {xi_max=}.")
@@ -82,8 +80,7 @@ def ring(
 
     That is uniform by area; (S, N). Source: LRU, arXiv:2303.06349; the bounds vary by task there.
     alpha narrows the phases, alpha_real = 0.1 brings the ring ten times nearer to the circle.
-
-    Raises ValueError unless 0 <= r_min <= r_max <= 1, r_max > 0 and 0 < max_phase <= pi.
+    ValueError unless 0 <= r_min <= r_max <= 1, r_max > 0 and 0 < max_phase <= pi.
     """
     if not (0 <= r_min <= r_max <= 1 and r_max > 0 and 0 < max_phase <= np.pi):
         raise ValueError(

@@ -64,9 +64,6 @@ def s4d_kernel(
     Returns:
       Real k_HL, or with C's leading axes before it. Error in float32: some 1e-6 of its largest
       value, at any length below 2^22 and any alpha (see tests/kernels/test_diagonal.py).
-
-    Raises:
-      ValueError: if the shapes do not fit, length < 1, or the discretization is unknown.
     """
     if C_HN.shape[-2:] != A_HN.shape or dt_H.shape != A_HN.shape[:1]:
         raise ValueError(
@@ -181,9 +178,6 @@ def s4d_recurrence(
     Returns:
       y_BLH, and the complex state x_BHN after lengths_B steps. Error in float32: some 1e-6 of the
       largest value, at any length below 2^22 (see tests/kernels/test_recurrence.py).
-
-    Raises:
-      ValueError: if the shapes do not fit, or the discretization is unknown.
     """
     B, L, H = u_BLH.shape
     N = A_HN.shape[-1]
@@ -210,10 +204,8 @@ def s4d_recurrence(
     starts = _block_starts(parts(x0_HBN), added, z_HN, phase_HN, T)
     # The outputs: by the state at the start, and by the inputs of the block.
     start_HX2N = jnp.concatenate(starts, axis=-1).reshape(H, B * Q, 2 * N)
-    readout_HT2N = rows_of_real_part(times(parts(C_HN[:, None]), halves(after_HT2N)))
-    by_start_HXT = product(start_HX2N, readout_HT2N, contract=(2, 2))
-    weight_H12N = rows_of_real_part(parts(C_HN * gain_HN))[:, None]
-    k_HT = product(before_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
+    by_start_HXT = product(start_HX2N, readout_rows(C_HN, after_HT2N), contract=(2, 2))
+    k_HT = taps(C_HN * gain_HN, before_HT2N)
     y_HXT = by_start_HXT + product(u_HXT, toeplitz(k_HT), contract=(2, 1))
 
     # The last state: from the start of the block with the last step, over the r steps of it.
@@ -349,9 +341,16 @@ def times(a: ReIm, b: ReIm) -> ReIm:
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
-def rows_of_real_part(w: ReIm) -> Array:
-    """[2 Re w, -2 Im w]: its product with [Re p, Im p] is 2 Re(w p)."""
-    return jnp.concatenate([2 * w[0], -2 * w[1]], axis=-1)
+def taps(w_HN: Array, power_HT2N: Array) -> Array:
+    """2 Re sum_n w p of the powers p, as (H, T)."""
+    weight_H12N = jnp.concatenate([2 * w_HN.real, -2 * w_HN.imag], axis=-1)[:, None]
+    return product(power_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
+
+
+def readout_rows(C_HN: Array, power_HT2N: Array) -> Array:
+    """[2 Re(C p), -2 Im(C p)] as (H, T, 2N): its product with [Re x, Im x] is 2 Re(C p x)."""
+    re, im = times(parts(C_HN[:, None]), halves(power_HT2N))
+    return jnp.concatenate([2 * re, -2 * im], axis=-1)
 
 
 # sum_j a[h, j, r] b[h, c, j]: XLA's CPU backend runs this form on all cores and others on one

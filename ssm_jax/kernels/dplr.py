@@ -34,7 +34,8 @@ from ssm_jax.kernels.diagonal import (
     parts,
     powers,
     product,
-    rows_of_real_part,
+    readout_rows,
+    taps,
     times,
     toeplitz,
 )
@@ -61,9 +62,6 @@ def dplr_kernel(
     Returns:
       As `s4d_kernel`. Error in float32: below 5e-6 of the largest value (see
       tests/kernels/test_dplr.py).
-
-    Raises:
-      ValueError: if the shapes do not fit, or length < 1.
     """
     check_shapes("dplr_kernel", A_HN, P_HN, B_HN, C_HN, dt_H)
     if length < 1:
@@ -126,9 +124,6 @@ def dplr_recurrence(
     All work but Q = L / T products of the state with A_bar^T is parallel over the blocks. Arguments
     as in `dplr_kernel`, C without leading axes, and in `s4d_recurrence`, and so are the results.
     Error in float32: below 2e-5 of the largest value (see tests/kernels/test_dplr_recurrence.py).
-
-    Raises:
-      ValueError: if the shapes do not fit.
     """
     B, L, H = u_BLH.shape
     N = A_HN.shape[-1]
@@ -215,10 +210,9 @@ def dplr_block(
     before_HT2N, after_HT2N = powers_HT2N[:, :-1], powers_HT2N[:, 1:]
     _, gain_HN = discretize_bilinear(A_HN, dt_H[:, None])
 
-    def taps(X_HN: Array, Y_HN: Array) -> Array:
+    def response(X_HN: Array, Y_HN: Array) -> Array:
         """2 Re sum_n X gain Lambda_bar^t Y, as (H, T)."""
-        weight_H12N = rows_of_real_part(parts(X_HN * gain_HN * Y_HN))[:, None]
-        return product(before_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
+        return taps(X_HN * gain_HN * Y_HN, before_HT2N)
 
     def midpoint(a_HT: Array) -> Array:
         """The mean of each term and the one before it."""
@@ -226,8 +220,7 @@ def dplr_block(
 
     def seen(X_HN: Array, power_HT2N: Array) -> Array:
         """2 Re sum_n X Lambda_bar^t x of a state x, as a matrix (H, 2N, T)."""
-        rows_HT2N = rows_of_real_part(times(parts(X_HN[:, None]), halves(power_HT2N)))
-        return jnp.swapaxes(rows_HT2N, 1, 2)
+        return jnp.swapaxes(readout_rows(X_HN, power_HT2N), 1, 2)
 
     def enter(Y_HN: Array) -> Array:
         """gain Lambda_bar^(T-1-t) Y: what step t leaves in the last state."""
@@ -236,16 +229,12 @@ def dplr_block(
 
     # w f = what w would be without feedback: f = 1 + the taps from P to P^*, at midpoints.
     Pc_HN = P_HN.conj()
-    solve_HTT = toeplitz(reciprocal(midpoint(taps(Pc_HN, P_HN)).at[:, 0].add(1)))
+    solve_HTT = toeplitz(reciprocal(midpoint(response(Pc_HN, P_HN)).at[:, 0].add(1)))
     # Without feedback (x_l + x_{l-1})/2 is gain/dt x_{l-1}.
     w_by_x_H2NT = rows(seen(Pc_HN * gain_HN / dt_H[:, None], before_HT2N), solve_HTT)
-    w_by_u_HT = rows(midpoint(taps(Pc_HN, B_HN)), solve_HTT)
+    w_by_u_HT = rows(midpoint(response(Pc_HN, B_HN)), solve_HTT)
 
-    y_by_w_CHT = jnp.stack([taps(C_HN, P_HN) for C_HN in C_CHN])
-    y_by_u_CHT = [
-        taps(C_HN, B_HN) - rows(w_by_u_HT, toeplitz(y_HT))
-        for C_HN, y_HT in zip(C_CHN, y_by_w_CHT, strict=True)
-    ]
+    y_by_w_CHT = jnp.stack([response(C_HN, P_HN) for C_HN in C_CHN])
     return DplrBlock(
         kept_H2N=powers_HT2N[:, -1],
         w_by_x_H2NT=w_by_x_H2NT,
@@ -254,19 +243,20 @@ def dplr_block(
         enter_B_HT2N=enter(B_HN),
         y_by_x_CH2NT=jnp.stack([seen(C_HN, after_HT2N) for C_HN in C_CHN]),
         y_by_w_CHT=y_by_w_CHT,
-        y_by_u_CHT=jnp.stack(y_by_u_CHT),
+        y_by_u_CHT=jnp.stack(
+            [
+                response(C_HN, B_HN) - rows(w_by_u_HT, toeplitz(y_HT))
+                for C_HN, y_HT in zip(C_CHN, y_by_w_CHT, strict=True)
+            ]
+        ),
     )
 
 
 def outputs_by_state(block: DplrBlock, x_HX2N: Array) -> Array:
     """The outputs (C, H, X, T) of blocks that start at the states x, without inputs."""
     w_HXT = rows(x_HX2N, block.w_by_x_H2NT)
-    return jnp.stack(
-        [
-            rows(x_HX2N, by_x_H2NT) - rows(w_HXT, toeplitz(by_w_HT))
-            for by_x_H2NT, by_w_HT in zip(block.y_by_x_CH2NT, block.y_by_w_CHT, strict=True)
-        ]
-    )
+    maps = zip(block.y_by_x_CH2NT, block.y_by_w_CHT, strict=True)
+    return jnp.stack([rows(x_HX2N, by_x) - rows(w_HXT, toeplitz(by_w)) for by_x, by_w in maps])
 
 
 def rows(a: Array, matrix: Array) -> Array:

@@ -47,9 +47,6 @@ def fft_conv(
         one number for all frequencies: the input is not read a second time.
       method: "whole" pads with zeros and takes FFTs of length 2L; "halves" takes even and odd bins
         of the spectrum separately, for even L; "auto" is the faster one.
-
-    Raises:
-      ValueError: if a shape does not fit, or the method is unknown or cannot take the length.
     """
     _, L, H = u_BLH.shape
     taps = k_HL.shape[-1]

@@ -48,9 +48,6 @@ def mimo_scan(
       C_CHN: complex read-out: forward, then reverse if C = 2.
       gain_HF: real factor on the spectrum of each output channel, on the F = L + 1 bins of a real
         FFT of length 2L.
-
-    Raises:
-      ValueError: if a shape does not fit.
     """
     _, L, H = u_BLH.shape
     (N,) = z_N.shape

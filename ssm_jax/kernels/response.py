@@ -43,9 +43,6 @@ def sobolev_frequency(n_fft: int, unit: str = "lra", step_scale: float = 1.0) ->
     The samples are `step_scale` times further apart than those for which beta was chosen. A
     frequency per sample is divided by it, so that a tone keeps its gain. hz_1e4 counts cycles in
     the whole transform, and at another rate a sequence of the same duration has the same bins.
-
-    Raises:
-      ValueError: for another unit, n_fft < 1, or step_scale not positive.
     """
     if not step_scale > 0:
         raise ValueError(f"sobolev_frequency: step_scale must be positive, got {step_scale}.")
@@ -150,9 +147,6 @@ def discrete_transfer_function(
       omega_HF: real angles in rad per sample, taken as exact numbers.
       length: number of taps L, at least 1 and below 2^22; None: all of them, for which no mode with
         Re A = 0 may stand at an omega.
-
-    Raises:
-      ValueError: if the shapes do not fit, length < 1, or the discretization is unknown.
     """
     if not (C_HN.shape == A_HN.shape and dt_H.shape == A_HN.shape[:1] == omega_HF.shape[:1]):
         raise ValueError(

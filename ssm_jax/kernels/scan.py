@@ -65,9 +65,6 @@ def diagonal_scan(
       x0_BN: complex state before the first step; None: zero.
       reverse: x_l = A_bar x_{l+1} + v_l instead, from x0 = x_L.
       method: one of METHODS.
-
-    Raises:
-      ValueError: if a shape does not fit, or the method is unknown.
     """
     B, L, N = v_BLN.shape
     if L < 1 or z_N.shape != (N,) or (x0_BN is not None and x0_BN.shape != (B, N)):
@@ -205,8 +202,7 @@ def _chunked(z_N, phase_N, v_BL2N, x0_B2N, reverse, w_BL2N):
     # Powers over a chunk; over 1, 2, 4, .. blocks; from the start of the chunk to each block.
     strides = [1 << k for k in range(math.ceil(math.log2(Q)))]
     order = reversed(range(Q)) if reverse else range(Q)
-    steps = [T * Q, *(T * s for s in strides), *(T * q for q in order)]
-    table = _powers(z_N, phase_N, steps)
+    table = _powers(z_N, phase_N, [T * step for step in (Q, *strides, *order)])
     over_chunk, over_blocks, to_block = table[0], table[1:-Q], table[None, -Q:]
     # A_bar as a sum of two float32 numbers.
     (re_N, _), (_, im_N) = A_22N = _powers(z_N, phase_N, [1])[0]
@@ -294,40 +290,34 @@ def _scan_jvp(reverse, method, primals, tangents):
     return x_BL2N, linear_map(forward, backward, residuals, (tangents[0], *tangents[2:]))
 
 
-@partial(Ruled, static=2)
-def _backward_scan(reverse, method, z_N, phase_N, x_BL2N, x0_B2N, g_BL2N):
-    """With G = d/dRe + i d/dIm of the loss: G_v,l = g_l + conj(A_bar) G_v,l+1.
+def _cotangents(fused, reverse, method, z_N, phase_N, x_BL2N, x0_B2N, g_BL2N):
+    """Of z, v and x0. With G = d/dRe + i d/dIm of the loss: G_v,l = g_l + conj(A_bar) G_v,l+1.
 
-    The sum for z is taken in the loop over the steps, as they pass.
+    If `fused`, the sum for z is taken in the loop over the steps, as they pass.
     """
-    back = _conjugate(z_N, phase_N)
-    zero_B2N = jnp.zeros_like(x0_B2N)
-    dv_BL2N, total_2N = _METHODS[method](*back, g_BL2N, zero_B2N, not reverse, x_BL2N)
-    dv0_B2N = dv_BL2N[:, -1 if reverse else 0]
-    return _cotangents(back, total_2N + _conj_sum(x0_B2N, dv0_B2N, 0), dv_BL2N, dv0_B2N)
+    back = z_N.conj(), Phase(-phase_N.ticks, -phase_N.rest)
+    zero_B2N, first = jnp.zeros_like(x0_B2N), -1 if reverse else 0
+    if fused:
+        dv_BL2N, total_2N = _METHODS[method](*back, g_BL2N, zero_B2N, not reverse, x_BL2N)
+        total_2N = total_2N + _conj_sum(x0_B2N, dv_BL2N[:, first], 0)
+    else:
+        dv_BL2N = _scan(not reverse, method, *back, g_BL2N, zero_B2N)
+        total_2N = _conj_sum(_entering(reverse, x_BL2N, x0_B2N), dv_BL2N, (0, 1))
+    A_22N = _powers(*back, [1])[0]
+    # JAX's cotangent of a complex number x + iy is d/dx - i d/dy.
+    dz_re_N, dz_im_N = _times(A_22N, total_2N)
+    return jax.lax.complex(dz_re_N, -dz_im_N), dv_BL2N, _times(A_22N, dv_BL2N[:, first])
+
+
+_backward_scan = Ruled(partial(_cotangents, True), static=2)
 
 
 @_backward_scan.defjvp
 def _backward_jvp(reverse, method, primals, tangents):
-    """By the same without the loop's sum."""
     z_N, phase_N, *point = primals
 
-    def plain(z_N, x_BL2N, x0_B2N, g_BL2N):
-        back = _conjugate(z_N, phase_N)
-        dv_BL2N = _scan(not reverse, method, *back, g_BL2N, jnp.zeros_like(x0_B2N))
-        total_2N = _conj_sum(_entering(reverse, x_BL2N, x0_B2N), dv_BL2N, (0, 1))
-        return _cotangents(back, total_2N, dv_BL2N, dv_BL2N[:, -1 if reverse else 0])
+    def unfused(z_N, *point):
+        return _cotangents(False, reverse, method, z_N, phase_N, *point)
 
     direction = tangents[0], *tangents[2:]
-    return _backward_scan(reverse, method, *primals), jax.jvp(plain, (z_N, *point), direction)[1]
-
-
-def _conjugate(z_N: Array, phase_N: Phase) -> tuple[Array, Phase]:
-    return z_N.conj(), Phase(-phase_N.ticks, -phase_N.rest)
-
-
-def _cotangents(back: tuple[Array, Phase], total_2N: Array, dv_BL2N: Array, dv0_B2N: Array):
-    """Of z, v and x0. JAX's cotangent of a complex number x + iy is d/dx - i d/dy."""
-    A_22N = _powers(*back, [1])[0]
-    dz_re_N, dz_im_N = _times(A_22N, total_2N)
-    return jax.lax.complex(dz_re_N, -dz_im_N), dv_BL2N, _times(A_22N, dv0_B2N)
+    return _backward_scan(reverse, method, *primals), jax.jvp(unfused, (z_N, *point), direction)[1]

@@ -103,7 +103,7 @@ class StateSpaceLayer(nnx.Module):
     ):
         """Check and keep the options of all layers, and make beta, A and dt.
 
-        What the options are, their units, ranges and sources: `ssm_jax.options`. Besides, here
+        What they are, with units, ranges and sources: `ssm_jax.options`. Besides, here
 
         Args:
           n_steps: number of step sizes.

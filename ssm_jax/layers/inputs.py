@@ -1,8 +1,8 @@
 """What layers, norms and models take: arrays of their axes, ids, keys, and the types of both.
 
 The rule of types is that of `kernels/arrays.py`, where the parameters count as arguments. What
-does not fit raises a TypeError (another kind of value) or a ValueError (another shape or range) in
-the name of its owner.
+does not fit raises in the name of its owner: a TypeError for another kind of value, a ValueError
+for another shape or range.
 """
 
 from __future__ import annotations

@@ -90,9 +90,6 @@ class Block(nnx.Module):
           norm_padding: padded steps count in the statistics of a batch, but for sequences that have
             no real step.
           dropout, tie_dropout: after the GELU and on the residual branch.
-
-        Raises:
-          ValueError: for a value out of its range or set.
         """
         check_arguments("Block", locals())
         self.norm = make_norm(norm, d_model, norm_momentum)

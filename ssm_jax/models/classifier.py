@@ -88,9 +88,6 @@ class SequenceClassifier(nnx.Module):
           remat: in the backward pass compute every block again instead of keeping what it made.
           ssm: further arguments of the layer.
           horizon: of the layers, where they have one, see `StateSpaceLayer`.
-
-        Raises:
-          ValueError: for a value out of its range or set.
         """
         name = type(self).__name__
         check_arguments(name, locals())
