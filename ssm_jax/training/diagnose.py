@@ -7,7 +7,7 @@ they are is in `analysis.bands`.
 
 import functools
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from ssm_jax.analysis import bands
-from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased
+from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased, view
 from ssm_jax.files import replace_atomically
 from ssm_jax.layers.s4d import Probe, add_probe
 from ssm_jax.tasks import mean_metrics
@@ -47,49 +47,35 @@ class Diagnostics:
         """
         experiment = self._experiment
         length, n_fft = experiment.dataset.padded_length, experiment.filter_period
-        after = layers_of(experiment.model(state))
-        found: Arrays = {"edges": bands.band_edges(length)}
         if self._before is None:
             before = experiment.fresh_state() if int(state.step) else state
             self._before = layers_of(experiment.model(before))
-        parts = self._gradients(state, after) if gradient else {}
-        for old, new in zip(self._before, after, strict=True):
+        found: Arrays = {"edges": bands.band_edges(length)}
+        by_taps = self._gradient(state.params, state.stats) if gradient else {}
+        for old, (name, module) in zip(
+            self._before, modules_of(experiment.model(state)), strict=True
+        ):
+            layer = view(name, module)
             each = {
-                **bands.spectra_per_band(new, length, n_fft),
-                **bands.pole_drift(old, new),
-                "beta": new.beta_H,
-                "aliased": np.float64(share_aliased(new)),
+                **bands.spectra_per_band(layer, length, n_fft),
+                **bands.pole_drift(old, layer),
+                "beta": layer.beta_H,
+                "aliased": np.float64(share_aliased(layer)),
             }
-            if new.name in parts:
-                each["gradient"] = np.sqrt((parts[new.name] ** 2).sum(axis=(1, 2)))
-            found |= {f"{new.name}:{key}": np.asarray(value) for key, value in each.items()}
-        return found
-
-    def _gradients(self, state: TrainState, layers: list[LayerView]) -> dict[str, np.ndarray]:
-        """Parts (BANDS, S, N) of each layer whose gradient is not zero."""
-        program, batch = self._program
-        if program is None:
-            return {}
-        sets = {
-            name: variable.shape[0]
-            for name, module in modules_of(self._experiment.model(state))
-            if isinstance(variable := getattr(module, "A_im", None), nnx.Param)
-        }
-        by_taps = program(state.params, state.stats, batch)
-        period, found = self._experiment.filter_period, {}
-        for layer in layers:
-            taps, name = by_taps.get(layer.name), layer.name
-            if taps is not None and name in sets and np.any(taps):
-                found[name] = bands.gradient_per_band(layer, taps, period, sets[name])
+            taps, A_im = by_taps.get(name), getattr(module, "A_im", None)
+            if taps is not None and isinstance(A_im, nnx.Param) and np.any(taps):
+                parts = bands.gradient_per_band(layer, taps, n_fft, A_im.shape[0])
+                each["gradient"] = np.sqrt((parts**2).sum(axis=(1, 2)))
+            found |= {f"{name}:{key}": np.asarray(value) for key, value in each.items()}
         return found
 
     @functools.cached_property
-    def _program(self) -> tuple[Any, Any]:
-        """(params, stats, batch) -> loss's gradient by the taps of each layer; and the batch."""
+    def _gradient(self) -> Callable[[Any, Any], dict[str, jax.Array]]:
+        """(params, stats) -> gradient of a training batch's loss by the taps of each layer."""
         experiment = self._experiment
         cfg, dataset, devices = experiment.cfg, experiment.dataset, experiment.mesh.size
         if experiment.task.circular:
-            return None, None
+            return lambda params, stats: {}
         indices, length = experiment.order.batch(0)
         # At most what a training step has in memory at a time, and a part for every device.
         most = min(-(-EXAMPLES // devices) * devices, cfg.batch_size // cfg.train.accumulate)
@@ -111,8 +97,8 @@ class Diagnostics:
 
         state = experiment.abstract_state()
         shapes = (state.params, state.stats, batch)
-        compiled = timed_compile(lambda: experiment.compile(by_taps, *shapes), "the diagnostics")
-        return compiled[0], batch
+        program, _ = timed_compile(lambda: experiment.compile(by_taps, *shapes), "the diagnostics")
+        return lambda params, stats: program(params, stats, batch)
 
 
 def layer_names(arrays: Arrays) -> list[str]:
