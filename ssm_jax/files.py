@@ -122,12 +122,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def rename_aside(path: Path, word: str) -> Path:
-    """Rename a file or folder to NAME.word, or NAME.word-1 and so on; its new path."""
+def rename_aside(path: Path, word: str) -> str:
+    """Rename what is there to NAME.word, or NAME.word-1 and so on; its new name, "" for nothing."""
+    if not os.path.lexists(path):
+        return ""
     aside, n = path.with_name(f"{path.name}.{word}"), 1
     while os.path.lexists(aside):
         aside, n = path.with_name(f"{path.name}.{word}-{n}"), n + 1
-    return path.rename(aside)
+    return path.rename(aside).name
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -88,12 +88,10 @@ def find(
     check_record(experiment, workdir, argv, meta.step)
     say_new_options(experiment.cfg, read_record(workdir.record), workdir.record)
     if not_done is not None:
-        warn(f"{workdir.done_mark} {not_done} and is now {_put_aside(workdir.done_mark)}.")
-    if (
-        meta.best is not None
-        and meta.best["step"] not in checkpoints.steps()
-        and meta.step < experiment.total_steps
-    ):
+        mark = workdir.done_mark
+        warn(f"{mark} {not_done} and is now {rename_aside(mark, 'damaged')}.")
+    lost = meta.best is not None and meta.best["step"] not in checkpoints.steps()
+    if meta.best is not None and lost and meta.step < experiment.total_steps:
         warn(
             f"the checkpoint of step {meta.best['step']}, the best so far, is lost; if no better "
             "one comes, the next best that is left will be tested."
@@ -107,11 +105,6 @@ def _in_a_line(folder: Path, faults: Mapping[str, str]) -> str:
     name, what = next(iter(faults.items()))
     more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
     return f"{folder / name} {what}{more}"
-
-
-def _put_aside(path: Path) -> str:
-    """Rename what is there to NAME.damaged, and return that name; "" where nothing is."""
-    return rename_aside(path, "damaged").name if os.path.lexists(path) else ""
 
 
 def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None, str | None]:
@@ -134,8 +127,7 @@ def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, test
     faults, path = stamp_faults(workdir.path, files, finished=True), workdir.summary
     fault = faults.pop(path.name, None)
     if faults:
-        fault_line = _in_a_line(workdir.path, faults)
-        warn(f"{fault_line}, says DONE; the result does not depend on it.")
+        warn(f"{_in_a_line(workdir.path, faults)}, says DONE; the result does not depend on it.")
     if fault is None:
         try:
             summary = parse_json(path.read_bytes())
@@ -155,7 +147,7 @@ def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, test
             f"{path} {fault}, and there is no checkpoint to test again; bring it back (DONE has "
             "the test result), or add --fresh to start anew."
         )
-    _put_aside(path)
+    rename_aside(path, "damaged")
     warn(f"{path} {fault}; the run is tested again.")
     return False
 
@@ -204,7 +196,7 @@ def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str,
         path = workdir.path / name
         lines = sound_lines(path, meta.step) if name in LOGS else b""
         # The parent, where a file is in the place of the folder of diagnostics
-        aside = _put_aside(path if path.parent.is_dir() else path.parent)
+        aside = rename_aside(path if path.parent.is_dir() else path.parent, "damaged")
         said = f"{path} {fault}" + (f", and is now {aside}" if aside else "")
         if lines:
             replace_atomically(path, lines)
@@ -237,7 +229,7 @@ def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], 
     """Make the record of a run with a saved step again, if it is missing, damaged or another's."""
     record, fault = _own_record(experiment, workdir)
     if record is None:
-        aside = _put_aside(workdir.record)
+        aside = rename_aside(workdir.record, "damaged")
         renamed = f"; the old one is now {aside}" if aside else ""
         _make_record(experiment, workdir, argv, step)
         warn(f"{workdir.record} {fault}, so it was made again from this command{renamed}.")

@@ -276,7 +276,7 @@ class CheckpointStore:
     def _set_aside(self, step: int) -> None:
         """Rename a broken step to `<step>.corrupt`."""
         if jax.process_index() == 0:
-            aside = rename_aside(self.directory / str(step), "corrupt")
+            aside = self.directory / rename_aside(self.directory / str(step), "corrupt")
             _log.warning("the broken checkpoint of step %d is now %s.", step, aside)
 
     def _remove_temporary(self) -> None:

@@ -62,7 +62,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
     text = (json.dumps(document, indent=2) + "\n").encode()
     if os.path.lexists(path) and stamp_faults(path.parent, {path.name: stamp_of(text)}):
         aside = rename_aside(path, "old")
-        warn(f"{path} had something else in it, which is now {aside.name}.")
+        warn(f"{path} had something else in it, which is now {aside}.")
     replace_atomically(path, text)
 
 
