@@ -5,8 +5,6 @@ read these rows. The options of one task are rows of that task (`tasks.Task.opti
 a layer of your own come from its constructor (`layers.options_of`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import math

@@ -11,8 +11,6 @@ the squared answers (`spectra.response_magnitude`), estimated without bias from 
 `INPUTS` fixed random vectors of signs.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from dataclasses import replace

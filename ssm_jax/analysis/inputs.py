@@ -8,8 +8,6 @@ the angles alpha |y_n| dt rad per sample. dt starts log-uniform in [dt_min, dt_m
 channels, so what is said of modes are expectations over the channels of a new layer.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ its own time, it does to a tone of angle w. Sampling ends at Nyquist, w = pi. A 
 aliased: it answers to the angle folded into 0..pi.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

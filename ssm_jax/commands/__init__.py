@@ -4,8 +4,6 @@ Each command is a function of its arguments and of the words that called it, for
 docstring is its `--help`. The scripts in scripts/ are doors to the same functions.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """The commands about data: prepare them, and look at their spectrum."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import time

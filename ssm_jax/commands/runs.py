@@ -1,7 +1,5 @@
 """The commands that read runs: evaluate, analyze and report."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

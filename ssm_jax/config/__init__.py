@@ -4,8 +4,6 @@ An experiment file calls `default()`, changes some values and returns the Config
 a key.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

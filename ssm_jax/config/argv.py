@@ -1,7 +1,5 @@
 """Options as text: reading them, naming the nearest, showing all with their comments."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import math

@@ -1,7 +1,5 @@
 """Checks of a config: values, combinations, and options that have no effect."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from typing import Any
 

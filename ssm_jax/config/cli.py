@@ -6,8 +6,6 @@ Order is free and the last of a repeated option counts. `--key value`, `--flag` 
 `--noconfig.key`) work where absl has them. Every fault is one line on stderr; the exit code is 2.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

@@ -1,7 +1,5 @@
 """Experiment files: running one, and checking what its `get_config` and `sweep` return."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import os

@@ -4,8 +4,6 @@ Nothing is ever unpacked to the disk. Every reader of a release states in `Limit
 are at most; what has more is refused before it is read.
 """
 
-from __future__ import annotations
-
 import functools
 import gzip
 import io

@@ -11,8 +11,6 @@ and keep the entries of its manifest in metadata.json. So the store can be made 
 by byte. `import ssm_jax.lra.builders` makes them known to `tfds.builder` and `tfds.data_source`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

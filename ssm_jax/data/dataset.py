@@ -1,7 +1,5 @@
 """Data sets: examples in splits, gathered into batches by their numbers."""
 
-from __future__ import annotations
-
 import abc
 import math
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ They are made of raw words of Philox and MT19937: NumPy may change what its Gene
 of these words, but not the words (NEP 19).
 """
 
-from __future__ import annotations
-
 import operator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Downloading one file whose size and sha256 are known: whole and right, or one line of error."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import queue

@@ -3,8 +3,6 @@
 Resuming at step k therefore starts at batch k; there is no iterator state to save.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Callable, Iterator

@@ -9,8 +9,6 @@ NAME is the source and eight digits that name the parameters and the files read.
 missing is made from the TensorFlow Datasets data set of its name, or, without that, by the recipe.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import errno

@@ -1,7 +1,5 @@
 """The official files of a data set: an archive, a folder somebody unpacked, or prepared by TFDS."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

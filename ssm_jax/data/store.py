@@ -9,8 +9,6 @@ that leaves all five as they are, as a disk that rots, a write past the file sys
 was set back make it. `prepare_data.py verify` reads no note.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

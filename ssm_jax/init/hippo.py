@@ -7,8 +7,6 @@ Im Lambda >= 0 are kept, in ascending order of Im Lambda. All functions raise Va
 order below 1, or where pairs are kept, one that is odd.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -6,8 +6,6 @@ of State Space Models, arXiv:2410.02035 (there the conjugates are stored, which 
 kernels, OC-2).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

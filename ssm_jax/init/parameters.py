@@ -5,8 +5,6 @@ and P states, and brought into the basis of its modes: B = V_inv B_0 and C = C_0
 those of the official code (OC-26).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -10,8 +10,6 @@ is small. Source: arXiv:2310.01698; there ||E|| is not divided by ||A||, here on
 orders.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

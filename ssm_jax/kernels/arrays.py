@@ -4,8 +4,6 @@ Computed in float64 where an argument has 64 bits, else in float32: also 16-bit 
 booleans. What is made of an input has its float type; of integers and booleans the computed one.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import wraps

@@ -8,8 +8,6 @@ The batch may be split, the channels, or both; never the time. A program learns 
                      axis is known, by its name: DATA_AXIS splits the batch (`per_device`)
 """
 
-from __future__ import annotations
-
 import ctypes
 import inspect
 import math

@@ -23,8 +23,6 @@ So the memory is O(B H N L / T), and the outputs take L (4 N + T) multiplication
 channel. Powers over many steps come from exact angles: no error of repeated multiplication grows.
 """
 
-from __future__ import annotations
-
 import math
 from operator import add
 from typing import Any

@@ -11,8 +11,6 @@ are given per sample, A = log A_bar, as in LRU, arXiv:2303.06349: dt is then a n
 unless the same modes run at another sampling rate.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -11,8 +11,6 @@ state are products of powers of Lambda_bar, from exact angles, with the first st
 S4 (arXiv:2111.00396) sums over roots of unity instead; docs/kernels.md compares them.
 """
 
-from __future__ import annotations
-
 from operator import add
 from typing import NamedTuple
 

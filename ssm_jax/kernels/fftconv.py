@@ -9,8 +9,6 @@ k_rev[0] meets u_{t+1} (OC-12): the reverse part is strictly anti-causal, and th
 once.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

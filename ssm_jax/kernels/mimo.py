@@ -6,8 +6,6 @@ With two read-outs the states of the same system run from the end are added. Bot
 the present input (OC-26). Products run at full float32 precision on every backend.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax import Array

@@ -10,8 +10,6 @@ exact float32 numbers. Their product and that with 1/(2 pi) are formed without r
 two float32 numbers (Dekker 1971, Knuth). Phases have no derivatives; `discretize.exponent` has.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

@@ -14,8 +14,6 @@ have pairs, G is complex, and both of its parts act (`pair_sensitivity`): the re
 derivative by y is K_n(s) + K_n(-s).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax.numpy as jnp

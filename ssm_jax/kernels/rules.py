@@ -9,8 +9,6 @@ computed again, and for a scan it reads all states a second time; `jax.custom_vj
 mode, and `jax.custom_derivatives.linear_call` no derivatives by the residuals and no `jax.vmap`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

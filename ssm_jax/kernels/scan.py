@@ -9,8 +9,6 @@ where A_bar is multiplied again and again. Complex numbers are real arrays (...,
 first: with complex64 XLA's CPU backend takes three times as long for the loops.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from functools import partial

@@ -1,7 +1,5 @@
 """Flax NNX modules: parameters, and one call into the kernels."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -6,8 +6,6 @@ sequence's length on are set to zero before anything is computed. Outputs there 
 and the state is that after the length.
 """
 
-from __future__ import annotations
-
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable

@@ -5,8 +5,6 @@ does not fit raises in the name of its owner: a TypeError for another kind of va
 for another shape or range.
 """
 
-from __future__ import annotations
-
 import operator
 from typing import Any, TypeVar
 

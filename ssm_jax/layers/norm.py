@@ -1,7 +1,5 @@
 """Batch normalization with PyTorch's statistics; layer normalization with PyTorch's epsilon."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import nnx

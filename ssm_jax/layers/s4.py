@@ -1,7 +1,5 @@
 """S4: a HiPPO state matrix whole, diagonal plus low rank, with tuned frequency bias."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """S4D with tuned frequency bias, and what it shares with S4: one SSM for each channel."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial

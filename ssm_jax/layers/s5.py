@@ -1,7 +1,5 @@
 """S5: one diagonal SSM with many inputs and outputs, with tuned frequency bias."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

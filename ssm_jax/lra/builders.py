@@ -6,8 +6,6 @@
 They are prepared without TensorFlow, and a store is made of what is in DATA_DIR/tfds.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The data sets that there are, and opening one from the `data` section of a config."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping

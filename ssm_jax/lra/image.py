@@ -8,8 +8,6 @@ MIT licence) has gray images of 28 x 28 in ten classes of one size. Debian packs
 compared with known hashes is the content.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

@@ -11,8 +11,6 @@ tokens that are equally frequent by construction count as equal. It is fixed, no
 generated and official data share it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

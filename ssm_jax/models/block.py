@@ -1,7 +1,5 @@
 """The residual blocks of S4 and S5: norm, state space layer, GELU, 1x1 convolution, gate."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

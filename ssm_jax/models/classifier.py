@@ -1,7 +1,5 @@
 """One label for one sequence: encoder, residual blocks, pooling, linear decoder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

@@ -4,8 +4,6 @@ Here is what they share: colours, one panel per layer, axes, legends, the Nyquis
 nothing is shown, and no window system is asked for.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The layers before and after training, and the modes of a new one in the spectrum of its input."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

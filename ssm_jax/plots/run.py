@@ -1,7 +1,5 @@
 """A run: loss, metric and learning rates over its steps, its diagnostics by band, its layers."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The results of a sweep: a heat map over two options, or a line over one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib

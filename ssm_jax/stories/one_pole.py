@@ -12,8 +12,6 @@ loss is half the integral of the squared difference to a target. Three targets p
 Gradients are autodiff's, in float64, and compared with these formulas. Source: arXiv:2410.02035.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The runs of a story: a sweep with a fixed list of cells, reopened to be shown."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 The results are a document for JSON, read from the folders of the runs, and tables made of it.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Making the runs of a sweep, each in its folder."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Mapping, Sequence

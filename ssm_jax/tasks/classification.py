@@ -1,7 +1,5 @@
 """The classification of whole sequences: cross-entropy, accuracy, and LRA's models."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A report as Markdown, LaTeX, CSV, and as one HTML page that needs nothing from elsewhere."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence

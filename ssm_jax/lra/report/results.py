@@ -1,7 +1,5 @@
 """Results of runs: finding them, and what is known of each from its summary, or its record."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """From runs to cells: which runs share one, what is counted, and what a report says of them."""
 
-from __future__ import annotations
-
 import itertools
 import shlex
 import statistics

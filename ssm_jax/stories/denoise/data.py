@@ -5,8 +5,6 @@ of arXiv:2410.02035. CelebA (Liu et al. 2015) is read image by image from the us
 stays packed. The pictures may not be handed on, so there is no download.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zipfile

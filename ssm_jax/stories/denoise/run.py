@@ -1,7 +1,5 @@
 """Train denoisers under different alpha and beta, and show what they do to each frequency."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ the sequence, in rad per sample. Source: denoising.py and show_faces.ipynb of th
 arXiv:2410.02035.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

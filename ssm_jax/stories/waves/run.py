@@ -1,7 +1,5 @@
 """Wave regression under the official settings of alpha and beta: figure, table, results."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -7,8 +7,6 @@ Only the amplitudes are data. The official code (waves_gen.py, arXiv:2410.02035)
 official L = 62,832 is 2.3e-6 less: so all waves end where they began.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
