@@ -63,43 +63,43 @@ def count(shapes):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize("arm", variants.VARIANTS)
+@pytest.mark.parametrize("variant", variants.VARIANTS)
 @pytest.mark.parametrize("task", TASKS)
-def test_an_arm_is_valid_named_and_of_the_published_size(task, arm):
-    cfg = experiment(task, arm)
+def test_a_variant_is_valid_named_and_of_the_published_size(task, variant):
+    cfg = experiment(task, variant)
     config_check.check(cfg)
     entry_of(cfg.task, cfg.data.source)
-    assert (cfg.name, cfg.task) == (f"lra/{task}:{arm}", task)
+    assert (cfg.name, cfg.task) == (f"lra/{task}:{variant}", task)
     assert cfg.notes == "", "a note marks a run as reduced"
     shapes = parameters(cfg)
     assign(shapes, groups_from(cfg.optim.groups.to_dict()))
-    if arm == "s4d_ft":
-        assert count(shapes) == PARAMETERS[arm][task]
-    elif arm == "s4d":  # one beta per channel and block less
+    if variant == "s4d_ft":
+        assert count(shapes) == PARAMETERS[variant][task]
+    elif variant == "s4d":  # one beta per channel and block less
         betas = cfg.model.depth * cfg.model.d_model
         assert count(shapes) == PARAMETERS["s4d_ft"][task] - betas
     else:
-        digits = 10 ** (math.floor(math.log10(PARAMETERS[arm][task])) - 2)
-        assert abs(count(shapes) - PARAMETERS[arm][task]) < digits
+        digits = 10 ** (math.floor(math.log10(PARAMETERS[variant][task])) - 2)
+        assert abs(count(shapes) - PARAMETERS[variant][task]) < digits
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_matched_baseline_differs_in_alpha_and_beta_alone(task):
-    tuned, baseline = (config.flatten(experiment(task, arm)) for arm in ("s4d_ft", "s4d"))
+    tuned, baseline = (config.flatten(experiment(task, variant)) for variant in ("s4d_ft", "s4d"))
     changed = {key for key in tuned if tuned[key] != baseline[key]}
     assert changed == {"name", "model.alpha", "model.beta.learn"}
     assert (baseline["model.alpha"], baseline["model.beta.init"]) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("arm", variants.VARIANTS)
+@pytest.mark.parametrize("variant", variants.VARIANTS)
 @pytest.mark.parametrize("task", TASKS)
-def test_small_versions_of_an_arm_are_valid_and_say_what_they_are(task, arm):
+def test_small_versions_of_a_variant_are_valid_and_say_what_they_are(task, variant):
     for size in ("smoke", "reduced"):
-        cfg = experiment(task, f"{arm},{size}")
+        cfg = experiment(task, f"{variant},{size}")
         config_check.check(cfg)
         entry_of(cfg.task, cfg.data.source)
-        assert cfg.name == f"lra/{task}:{arm}:{size}" and cfg.notes
-        assert cfg.model.layer == experiment(task, arm).model.layer
+        assert cfg.name == f"lra/{task}:{variant}:{size}" and cfg.notes
+        assert cfg.model.layer == experiment(task, variant).model.layer
 
 
 # arXiv:2410.02035's own YAML files: batch, learning rates of A, dt and the rest, decay of the rest,

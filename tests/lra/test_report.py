@@ -131,7 +131,7 @@ APART = {
     "name": {"name": "lra/listops:s4d,reduced"},
     "smoke": {"name": "lra/listops:s4d:smoke"},
     "setup": {"setup_digest": "other"},
-    "arm": {"name": "lra/listops:s5"},
+    "variant": {"name": "lra/listops:s5"},
 }
 
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_compared_never_shares_a_cell(tmp_path, how):
     assert sorted(cell.mean for _, _, cell in cells(table)) == [0.1, 0.6]
     assert len(table.rows) == 2 and len({row.name for row in table.rows}) == 2
     comparable = {row.cells["listops"].mean: not row.marks for row in table.rows}
-    assert comparable == {0.6: True, 0.1: how in ("setup", "arm", "other files")}
+    assert comparable == {0.6: True, 0.1: how in ("setup", "variant", "other files")}
 
 
 def test_notes_that_differ_alone_are_told_apart(tmp_path):
@@ -342,7 +342,7 @@ def test_paths_without_a_run_are_refused(tmp_path):
 def test_a_name_gives_task_and_arm(tmp_path, name, task, expected):
     fake_runs.write(tmp_path / "s.json", fake_runs.summary(name, 0, 0.6, task=task))
     [run] = collect([tmp_path]).results
-    assert (run.task, run.arm, run.reduced) == expected
+    assert (run.task, run.variant, run.reduced) == expected
     table = table_of(tmp_path)
     assert bool(table.rows) == bool(run.task)
     assert bool(table.remarks) != bool(run.task)

@@ -168,7 +168,7 @@ def _csv_run(run: Result, counted: str) -> dict[str, Any]:
     return {
         **vars(run),
         "kind": "run",
-        "model": run.arm or "default",
+        "model": run.variant or "default",
         "task": run.task or run.other,
         "counted": counted,
         "validation_accuracy": run.validation,

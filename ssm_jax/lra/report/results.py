@@ -29,7 +29,7 @@ class Result:
     name: str  # of its config: `lra/listops:s4d_ft`
     task: str  # a key of COLUMNS; "" for a run of no LRA task, whose task is `other`
     other: str
-    arm: str  # what the name says behind the task, without the words of REDUCED
+    variant: str  # what the name says behind the task, without the words of REDUCED
     options: tuple[str, ...]  # of the command, that change numbers, `model.alpha=10`, sorted
     reduced: bool  # the name has a word of REDUCED
     notes: str  # what is not as published
@@ -207,7 +207,7 @@ def _of_summary(path: Path, document: _Document) -> Result:
 def _result(path: Path, document: _Document, status: Any, **found: Any) -> Result:
     """The run at `path`, of which there is a summary, or a record with a name."""
     name, command = document.get("name", str), tuple(map(str, document.get("command", list, [])))
-    task, arm, reduced = _named(document)
+    task, variant, reduced = _named(document)
     options, git = _overrides(command), document.get("git", dict, {})
     # Runs of older versions have no such digest: what the command says stands in for it.
     setup = hashlib.sha256(json.dumps([name, options]).encode()).hexdigest()[:12]
@@ -223,7 +223,7 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
         name=name,
         task=task,
         other="" if task else document.get("task", str, ""),
-        arm=arm,
+        variant=variant,
         options=options,
         reduced=reduced,
         notes=document.get("notes", str, ""),
@@ -247,7 +247,7 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
 
 
 def _named(document: _Document) -> tuple[str, str, bool]:
-    """Task, arm and whether it is reduced, from a name such as `lra/listops:s4d_ft:smoke`."""
+    """Task, variant and whether it is reduced, from a name such as `lra/listops:s4d_ft:smoke`."""
 
     def column(text: str) -> str:
         key = re.sub(r"[\W_]", "", text.lower())

@@ -27,7 +27,7 @@ LEGEND = (
 
 
 class Cell(NamedTuple):
-    """The runs of one arm on one task that are repetitions of each other, by seed."""
+    """The runs of one variant on one task that are repetitions of each other, by seed."""
 
     finished: tuple[Result, ...]
     diverged: tuple[Result, ...]  # no part of the mean
@@ -50,9 +50,9 @@ def half_width(values: list[float]) -> float | None:
 
 
 class Row(NamedTuple):
-    """One arm on the tasks."""
+    """One variant on the tasks."""
 
-    label: str  # the arm, what the commands changed, what tells two setups of one cell apart
+    label: str  # the variant, what the commands changed, what tells two setups of one cell apart
     source: str  # of the data of all its cells
     marks: tuple[str, ...]  # why it cannot be compared with the published rows; () if it can
     cells: Mapping[str, Cell]  # by key of COLUMNS
@@ -87,16 +87,16 @@ class Table(NamedTuple):
 def tabulate(results: Iterable[Result], faults: Iterable[str] = ()) -> Table:
     """Sort runs of `collect`, in any order, into cells; a fault is a remark.
 
-    A cell holds repetitions: one task, arm, setup, data and notes, and different seeds. Runs that
-    are reduced, that have notes, or whose data are not official are in rows of their own. A task
-    with several setups has a row for each, and none of them enters an average.
+    A cell holds repetitions: one task, variant, setup, data and notes, and different seeds. Runs
+    that are reduced, that have notes, or whose data are not official are in rows of their own. A
+    task with several setups has a row for each, and none of them enters an average.
     """
     remarks = list(faults)
     runs, unfinished, repeated = [], [], []
     others: dict[tuple[str, ...], list[Result]] = defaultdict(list)
     first: dict[tuple[str, ...], Result] = {}
     for run in sorted(results, key=lambda run: run.path):
-        key = (run.task, run.arm, str(run.reduced), run.setup, run.sha256, str(run.seed))
+        key = (run.task, run.variant, str(run.reduced), run.setup, run.sha256, str(run.seed))
         if not run.task and run.status != "finished":
             remarks.append(f"{run.path}: {run.name} is no task of the Long Range Arena; left out.")
         elif run.status == "unfinished":
@@ -126,18 +126,20 @@ def _rows(runs: list[Result], remarks: list[str]) -> tuple[tuple[Row, ...], tupl
     # Of one setup written in two ways (alpha=3, alpha=3.0), one way names the row.
     options: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for run in runs:
-        setup = (run.task, run.arm, run.setup)
+        setup = (run.task, run.variant, run.setup)
         options[setup] = min(options.get(setup, run.options), run.options)
-    arms: dict[tuple, dict[str, dict[tuple, list[Result]]]] = defaultdict(lambda: defaultdict(dict))
+    variants: dict[tuple, dict[str, dict[tuple, list[Result]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for run in runs:
         mark = "reduced" if run.reduced else "not as published" if run.notes else ""
-        changed = options[run.task, run.arm, run.setup]
-        key = (bool(mark) or run.source != OFFICIAL, run.arm, changed, run.source, mark)
-        arms[key][run.task].setdefault((run.setup, run.sha256, run.notes), []).append(run)
+        changed = options[run.task, run.variant, run.setup]
+        key = (bool(mark) or run.source != OFFICIAL, run.variant, changed, run.source, mark)
+        variants[key][run.task].setdefault((run.setup, run.sha256, run.notes), []).append(run)
     footnotes: dict[str, int] = {}
     rows: list[Row] = []
-    for (_, arm, changed, source, mark), tasks in sorted(arms.items()):
-        label = ", ".join((arm or "default", *changed))
+    for (_, variant, changed, source, mark), tasks in sorted(variants.items()):
+        label = ", ".join((variant or "default", *changed))
         data = "" if source == OFFICIAL else f"{source or 'unknown'} data"
         marks = tuple(filter(None, (data, mark)))
         ordered = [(task, tasks[task]) for task in COLUMNS if task in tasks]
