@@ -15,9 +15,10 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, guess
 from ssm_jax.config.check import fault_of
 from ssm_jax.data.dataset import read_sequences, sequences_of
+from ssm_jax.data.manifest import DamagedError
 from ssm_jax.data.prepare import DataPaths, check_name, cpu_count
 from ssm_jax.data.prepare import prepare as make
-from ssm_jax.data.store import DamagedError, Store, stores_of, unfinished, verify_store
+from ssm_jax.data.store import Store, stores_of, unfinished, verify_store
 from ssm_jax.files import os_fault, printable
 from ssm_jax.lra.catalog import CATALOG, Entry, command_of
 from ssm_jax.options import OPTIONS

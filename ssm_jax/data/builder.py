@@ -24,7 +24,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssm_jax.data.examples import Content, Images, Pairs, Ragged
-from ssm_jax.data.store import content_of, fingerprint
+from ssm_jax.data.manifest import content_of
+from ssm_jax.data.store import fingerprint
 from ssm_jax.progress import stage
 
 REST = "rest"  # the split of the examples that are in none

@@ -25,18 +25,9 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data.examples import Content
+from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, is_sealed, read_manifest
 from ssm_jax.data.release import Release, find_tfds
-from ssm_jax.data.store import (
-    FORMAT,
-    MANIFEST,
-    DamagedError,
-    Store,
-    is_sealed,
-    locked,
-    read_manifest,
-    stores_of,
-    write_store,
-)
+from ssm_jax.data.store import Store, locked, stores_of, write_store
 from ssm_jax.files import parse_json, printable
 from ssm_jax.progress import stage
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ssm_jax.data.builder import SequenceBuilder, write
+from ssm_jax.data.manifest import entries_of
 from ssm_jax.data.prepare import DataPaths, check_content, tfds_folder
-from ssm_jax.data.store import entries_of, fingerprint
+from ssm_jax.data.store import fingerprint
 from ssm_jax.lra.catalog import CATALOG, entry_of
 
 

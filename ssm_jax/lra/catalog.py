@@ -9,10 +9,11 @@ from typing import Any
 
 from ssm_jax.data.dataset import LabelledDataset, open_dataset
 from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.manifest import DamagedError, read_manifest
 from ssm_jax.data.prepare import DataPaths, Recipe, command, find
-from ssm_jax.data.store import DamagedError, read_manifest
 from ssm_jax.lra.image import ImageOptions, image
-from ssm_jax.lra.listops import Spec, listops
+from ssm_jax.lra.listops import listops
+from ssm_jax.lra.listops_generator import Spec
 from ssm_jax.lra.pathfinder import PathfinderOptions, pathfinder, pathx
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.text import TextOptions, text

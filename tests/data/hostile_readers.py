@@ -54,6 +54,6 @@ def fashion(path):
 
 
 def cifar_batch(path):
-    from ssm_jax.lra.image import read_batch
+    from ssm_jax.lra.cifar import read_batch
 
     read_batch(path.read_bytes(), 20)

@@ -16,7 +16,7 @@ from test_store import assert_equal_examples
 from ssm_jax.data import builder, store
 from ssm_jax.data.examples import Images, Ragged
 from ssm_jax.data.prepare import DataPaths, default_data_dir, find, prepare, tfds_folder
-from ssm_jax.lra import listops
+from ssm_jax.lra import listops, listops_generator
 from ssm_jax.lra.listops import evaluate
 
 
@@ -141,7 +141,7 @@ class TestThroughTfds:
 
 
 def test_the_data_do_not_depend_on_the_workers(tmp_path, small_data_dir, monkeypatch):
-    monkeypatch.setattr(listops, "_IN_PROCESS_TOKENS", 0)
+    monkeypatch.setattr(listops_generator, "_IN_PROCESS_TOKENS", 0)
     folder = prepare(generated(SMALL, tmp_path, workers=2), tmp_path)
     assert folder.name == folder_of(SMALL, small_data_dir).name
     assert folder_bytes(folder) == folder_bytes(folder_of(SMALL, small_data_dir))

@@ -7,7 +7,7 @@ import pytest
 
 from ssm_jax.data.draws import held_out, torch_randperm, uniform
 from ssm_jax.data.loader import Order
-from ssm_jax.lra import listops, pathfinder_generator, stand_in
+from ssm_jax.lra import listops_generator, pathfinder_generator, stand_in
 
 
 def slow_randperm(n, seed):
@@ -66,8 +66,8 @@ DRAWN = {
     "stand-in": lambda seed: stand_in.images(COUNTS, seed)[0].pixels,
     "uniform": lambda seed: uniform(seed, 1, 4),
     "order": lambda seed: Order(np.ones(40, np.int64), 4, seed, (1,)).batch(0)[0],
-    "listops": lambda seed: listops.generate_shard(
-        listops.Spec(seed=seed, shorter_than=20, longer_than=5), 0
+    "listops": lambda seed: listops_generator.generate_shard(
+        listops_generator.Spec(seed=seed, shorter_than=20, longer_than=5), 0
     ).tokens[:200],
     "pathfinder": lambda seed: pathfinder_generator.generate_shard(
         pathfinder_generator.Spec(seed=seed, n_images=1), 0

@@ -11,6 +11,7 @@ from small_listops import flip, folder_bytes
 from ssm_jax.commands.data import table_of
 from ssm_jax.data import store
 from ssm_jax.data.examples import Ragged
+from ssm_jax.data.manifest import read_manifest
 
 FILES = {
     "tokens": ("tokens", "offsets", "targets"),
@@ -83,7 +84,7 @@ def test_the_same_data_give_the_same_bytes_and_other_data_another_hash(tmp_path,
     ]
     for number, other in enumerate(others):
         store.write_store(tmp_path / f"c{number}", tmp_path / "tmp", other, {"task": "t"})
-    hashes = [store.read_manifest(tmp_path / k)["sha256"] for k in ("a", "b", "c0", "c1")]
+    hashes = [read_manifest(tmp_path / k)["sha256"] for k in ("a", "b", "c0", "c1")]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 3
 

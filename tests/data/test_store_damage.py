@@ -17,6 +17,7 @@ from ssm_jax.data import store
 from ssm_jax.data import store as mapped
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.loader import Order, eval_batches, train_batches
+from ssm_jax.data.manifest import seal
 from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.lra.catalog import open_data
 
@@ -119,7 +120,7 @@ def sealed(change):
 
     def again(entries):
         change(entries)
-        entries["entries_sha256"] = store.seal(entries)
+        entries["entries_sha256"] = seal(entries)
 
     return edited(again)
 

@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 
-from ssm_jax.lra import image as cifar
+from ssm_jax.lra import cifar
 
 ROWS = 20
 NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]

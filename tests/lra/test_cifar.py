@@ -22,8 +22,8 @@ from fake_cifar import (
 )
 from PIL import Image
 
-from ssm_jax.lra import image as cifar
-from ssm_jax.lra.image import read_batch
+from ssm_jax.lra import cifar
+from ssm_jax.lra.cifar import read_batch
 
 
 def pillow_grey(colours):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from ssm_jax.lra import listops
-from ssm_jax.lra.listops import SHARD_ROWS, Spec, _Draws, _grow, generate_shard
+from ssm_jax.lra.listops_generator import SHARD_ROWS, Spec, _Draws, _grow, generate_shard
 
 LRA = Spec()
 
@@ -152,6 +152,6 @@ def test_impossible_specifications_are_refused(changes, message):
 
 
 def test_a_length_that_hardly_occurs_ends_in_an_error_and_not_in_a_loop(monkeypatch):
-    monkeypatch.setattr("ssm_jax.lra.listops._MAX_TREES_PER_ROW", 20)
+    monkeypatch.setattr("ssm_jax.lra.listops_generator._MAX_TREES_PER_ROW", 20)
     with pytest.raises(ValueError, match="of 20,000 random ListOps trees"):
         generate_shard(Spec(shorter_than=2_000, longer_than=1_990), 0)

@@ -12,7 +12,7 @@ from fake_cifar import BINARY, CLASSES, COLOURS, PYTHON, ROWS, official, pack, u
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.draws import torch_randperm
 from ssm_jax.data.prepare import DataPaths, prepare
-from ssm_jax.lra import image as cifar
+from ssm_jax.lra import cifar
 from ssm_jax.lra.catalog import CATALOG, open_data
 from ssm_jax.lra.image import ImageOptions, image
 from tests.data import data_options

@@ -6,8 +6,8 @@ from test_pathfinder_release import ORDER, image, label, official, pack, unpack
 
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.draws import torch_randperm
+from ssm_jax.data.manifest import read_manifest
 from ssm_jax.data.prepare import DataPaths, prepare
-from ssm_jax.data.store import read_manifest
 from ssm_jax.lra.catalog import CATALOG, open_data
 from ssm_jax.lra.pathfinder import PathfinderOptions
 from ssm_jax.lra.pathfinder_generator import Spec, generate_images

@@ -7,8 +7,9 @@ import pytest
 from fake_aan import COUNTS, files_of, pack, quoted, rows_of, unpack
 
 from ssm_jax.data.dataset import open_dataset
+from ssm_jax.data.manifest import read_manifest
 from ssm_jax.data.prepare import DataPaths, prepare
-from ssm_jax.data.store import Store, read_manifest
+from ssm_jax.data.store import Store
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.vocabulary import Vocabulary

@@ -9,8 +9,8 @@ from fake_imdb import EXPECTED, ROWS, files, identity, install_sample, pack, unp
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.draws import torch_randperm
 from ssm_jax.data.fetch import RemoteFile
+from ssm_jax.data.manifest import read_manifest
 from ssm_jax.data.prepare import DataPaths, find, prepare
-from ssm_jax.data.store import read_manifest
 from ssm_jax.lra import text as imdb
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.text import TextOptions, text

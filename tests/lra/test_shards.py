@@ -12,15 +12,15 @@ import pytest
 from small_shards import Traces
 
 from ssm_jax.data.examples import Ragged
-from ssm_jax.lra import listops, shards
-from ssm_jax.lra.listops import SHARD_ROWS, Spec
+from ssm_jax.lra import listops_generator, shards
+from ssm_jax.lra.listops_generator import SHARD_ROWS, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = Spec(n_train=2_100, n_val=300, n_test=200, shorter_than=60, longer_than=10)
 
 
 def generate(spec, folder, workers=1):
-    return listops.generate(spec, folder, workers=workers, advance=lambda n: None)
+    return listops_generator.generate(spec, folder, workers=workers, advance=lambda n: None)
 
 
 def assert_same(a, b):
@@ -31,7 +31,7 @@ def assert_same(a, b):
 
 
 def test_the_result_does_not_depend_on_the_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(listops, "_IN_PROCESS_TOKENS", 0)
+    monkeypatch.setattr(listops_generator, "_IN_PROCESS_TOKENS", 0)
     alone = generate(SHORT, tmp_path / "1")
     assert_same(alone, generate(SHORT, tmp_path / "2", workers=2))
     assert_same(alone, generate(SHORT, tmp_path / "3", workers=3))
@@ -62,9 +62,9 @@ def test_finished_shards_are_kept_and_damaged_ones_are_drawn_again(tmp_path, mon
     files[0].write_bytes(original[:-100])
     files[1].unlink()
     drawn = []
-    generate_shard = listops.generate_shard
+    generate_shard = listops_generator.generate_shard
     monkeypatch.setattr(
-        listops,
+        listops_generator,
         "generate_shard",
         lambda spec, k: drawn.append(k) or generate_shard(spec, k),
     )
@@ -88,10 +88,10 @@ def test_a_worker_that_fails_is_reported_in_one_line(tmp_path):
 
 
 def test_progress_counts_every_expression_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(listops, "_IN_PROCESS_TOKENS", 0)
+    monkeypatch.setattr(listops_generator, "_IN_PROCESS_TOKENS", 0)
     for expected_drawn in (3, 0):  # a second time all shards are there
         told = []
-        listops.generate(SHORT, tmp_path, workers=2, advance=told.append)
+        listops_generator.generate(SHORT, tmp_path, workers=2, advance=told.append)
         assert sum(told) == 3 * SHARD_ROWS, expected_drawn
 
 

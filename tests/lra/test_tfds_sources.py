@@ -11,7 +11,7 @@ from fake_tfds import CIFAR, COLOURS, REVIEWS, Cifar10, ImdbReviews, write
 
 from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.data.store import Store
-from ssm_jax.lra import image as cifar
+from ssm_jax.lra import cifar
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.image import ImageOptions, image
 from ssm_jax.lra.text import TextOptions, text

@@ -1,5 +1,6 @@
 """A report as Markdown, LaTeX, CSV, and as one HTML page that needs nothing from elsewhere."""
 
+import abc
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ def one_line(words: str) -> str:
     return "".join(c for c in re.sub(r"\s+", " ", words) if c.isprintable())
 
 
-class Format:
+class Format(abc.ABC):
     """Writes a table of results; a subclass says how its format writes words, code and tables.
 
     `ways` has the rest: what goes around "|", by the kind of a piece or a line, where %d is the
@@ -33,14 +34,14 @@ class Format:
         parts = self.between.join(map(self.part, parts_of(table, published)))
         return self.page.replace("|", parts)
 
-    def escape(self, words: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def escape(self, words: str) -> str: ...
 
     def code(self, words: str) -> str:
         return self.escape(words)
 
-    def grid(self, grid: Grid) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def grid(self, grid: Grid) -> str: ...
 
     def part(self, part: Grid | tuple[str, Sequence[Line]]) -> str:
         if isinstance(part, Grid):

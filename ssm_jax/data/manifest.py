@@ -1,0 +1,118 @@
+"""The manifest of a prepared data set: what its files are, under a seal of its own entries."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssm_jax.data.examples import KINDS, Content, Examples, Splits
+from ssm_jax.files import parse_json, printable
+
+FORMAT = 2  # of the folder; raise it when an older reader would misread it
+MANIFEST = "manifest.json"
+SEAL = "entries_sha256"  # of all other entries; manifests of older versions have none
+_WITHOUT_SEAL = {"task", "source", "parameters", "detail", "facts", "format", "kind", "n_classes",
+                 "vocabulary", "splits", "sha256", "files"}  # fmt: skip
+_LARGEST = 1 << 24  # bytes of a manifest; those of all tasks have less than 1 MB
+
+
+class DamagedError(ValueError):
+    """A store that is not what was written; the line ends with what to do."""
+
+    def __init__(self, folder: Path, fault: str) -> None:
+        super().__init__(printable(f"{fault}; delete {folder} and prepare it again."))
+
+
+def sha256_of_all(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """One hash of the hashes of files, in their order."""
+    return hashlib.sha256("".join(f["sha256"] for f in files.values()).encode()).hexdigest()
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of all entries but SEAL."""
+    entries = {key: value for key, value in manifest.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def is_sealed(manifest: Mapping[str, Any]) -> bool:
+    """True if the entries are those that were written, as far as they say."""
+    if SEAL in manifest:
+        return manifest[SEAL] == seal(manifest)
+    return manifest.keys() <= _WITHOUT_SEAL
+
+
+def entries_of(content: Content, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a manifest without those of the files."""
+    return {
+        **header,
+        "detail": content.detail,
+        "facts": dict(content.facts),
+        "format": FORMAT,
+        "kind": content.examples.kind,
+        "n_classes": content.n_classes,
+        "vocabulary": list(content.vocabulary),
+        "splits": {name: len(numbers) for name, numbers in content.splits.items()},
+    }
+
+
+def content_of(examples: Examples, splits: Splits, manifest: Mapping[str, Any]) -> Content:
+    """The content that a manifest describes."""
+    vocabulary, n_classes = tuple(manifest["vocabulary"]), manifest["n_classes"]
+    return Content(examples, splits, manifest["detail"], manifest["facts"], vocabulary, n_classes)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_file(entry: object) -> bool:
+    about = entry if isinstance(entry, dict) else {}
+    return _is_number(about.get("bytes")) and isinstance(about.get("sha256"), str)
+
+
+_RIGHT: Mapping[str, Callable[[Any], bool]] = {
+    "detail": lambda value: isinstance(value, str),
+    "kind": lambda value: isinstance(value, str) and value in KINDS,
+    "n_classes": lambda value: _is_number(value) and 1 <= value <= 256,
+    "vocabulary": lambda value: isinstance(value, list) and all(isinstance(t, str) for t in value),
+    "splits": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "sha256": lambda value: isinstance(value, str),
+    "files": lambda value: isinstance(value, dict) and all(map(_is_file, value.values())),
+}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a store; a FileNotFoundError if there is none, a DamagedError if it is of
+    another format or its entries are not of the right types."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; delete {folder} and prepare it again.")
+    with open(path, "rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise DamagedError(folder, f"{path} has more than {_LARGEST:,} bytes")
+    try:
+        manifest = parse_json(data)
+        if not isinstance(manifest, dict):
+            raise ValueError("it holds no entries")
+        if (found := manifest.get("format")) != FORMAT:
+            wrong = f"{path} has format {found!s:.20}, this version reads {FORMAT}"
+            raise DamagedError(folder, wrong)
+        for name, right in _RIGHT.items():
+            if name not in manifest or not right(manifest[name]):
+                raise ValueError(f"its {name!r} is {f'{manifest.get(name)!r}'[:60]}")
+        kind, listed = manifest["kind"], sorted(manifest["files"])
+        files = [f"{field.name}.npy" for field in dataclasses.fields(KINDS[kind])]
+        files += [f"split.{name}.npy" for name in manifest["splits"]]
+        if listed != sorted(files):
+            raise ValueError(
+                f"it lists {', '.join(listed)}; examples of the kind {kind!r} have "
+                f"{', '.join(files)}"
+            )
+    except DamagedError:
+        raise
+    except ValueError as error:
+        raise DamagedError(folder, f"{path} is damaged ({error})") from None
+    return manifest
