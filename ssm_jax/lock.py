@@ -65,7 +65,6 @@ class Lock:
         self.path, self.descriptor = path, -1
         self._lease = 0  # number of the lease; 0: the lock is the kernel's
         self._ended = threading.Event()
-        self._writing = threading.Lock()  # no beat after the release, which it would undo
 
     def acquire(self) -> None:
         """Take the lock; Held or OSError: another process has it, or the file cannot be written."""
@@ -102,7 +101,7 @@ class Lock:
             os.close(self.descriptor)
         self.descriptor = -1
         self._ended.set()
-        with contextlib.suppress(OSError), self._writing:
+        with contextlib.suppress(OSError):
             if self._lease and self._is_newest():
                 self._write({"released": True})
         self._lease = 0
@@ -201,9 +200,8 @@ class Lock:
         while not self._ended.wait(BEAT_S):
             if ours := self._is_newest():
                 content["beat"] += 1
-                with contextlib.suppress(OSError), self._writing:
-                    if not self._ended.is_set():
-                        self._write(content)
+                with contextlib.suppress(OSError):
+                    self._write(content)
                     renewed = time.monotonic()
                 ours = time.monotonic() - renewed <= BEAT_S * LOST_BEATS
             if not ours and not self._ended.is_set():
