@@ -98,7 +98,9 @@ def test_progress_counts_every_expression_once(tmp_path, monkeypatch):
 def run(script, folder):
     """Start a script of a user, without a guard, that imports JAX; Traces is known in it."""
     script = (
-        "import sys, jax\n"
+        "import signal, sys, jax\n"
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\n"
         "from small_shards import Traces\n"
