@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "data": {"files", "lock", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
     "lra": {
         "tasks", "layers", "options", "outside", "data", "files", "progress", "tables", "config",
-        "ml_collections", "numpy", "PIL", "numba", "scipy",
+        "ml_collections", "numpy", "PIL", "scipy", "lra_generators",
     },
     "tasks": {"models", "layers", "data", "options", "outside", "jax", "flax", "optax"},
     "training": {
@@ -72,7 +72,6 @@ ONLY_IN = {
         "stories/waves/run.py",
     },
     "grain": {"data/loader.py"},
-    "numba": {"lra/pathfinder_generator.py"},
     "tensorflow_datasets": {"data/builder.py"},
     "ml_collections": {
         "config/__init__.py",
@@ -137,6 +136,12 @@ def test_a_part_imports_only_what_it_may(file):
 @pytest.mark.parametrize("package", ONLY_IN)
 def test_a_package_is_imported_in_its_place_alone(package):
     assert {name_of(file) for file in FILES if package in foreign(file)} == ONLY_IN[package]
+
+
+def test_the_generators_know_nothing_of_this_package():
+    files = sorted((ROOT / "lra_generators").glob("*.py"))
+    found = {name.split(".")[0] for file in files for name in imports(file)}
+    assert found - set(sys.stdlib_module_names) == {"lra_generators", "numpy", "PIL", "numba"}
 
 
 def test_config_dict_stops_at_the_loop():

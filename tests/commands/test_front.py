@@ -191,7 +191,7 @@ def wheel(tmp_path_factory) -> Path:
     """The wheel of this checkout."""
     pytest.importorskip("pip")
     copy = tmp_path_factory.mktemp("wheel")
-    for name in ("ssm_jax", "configs", "benchmarks", "tests"):
+    for name in ("ssm_jax", "lra_generators", "configs", "benchmarks", "tests"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -211,7 +211,7 @@ def test_the_wheel_brings_the_configs_and_the_command_and_no_tests(wheel):
     found = [name for name in names if name.startswith("ssm_jax/configs/")]
     assert sorted(found) == sorted(f"ssm_jax/configs/{name}.py" for name in shipped())
     assert {"ssm_jax/py.typed", "ssm_jax/stories/denoise/photos/rocket.jpg"} < set(names)
-    assert {name.split("/")[0].partition("-")[0] for name in names} == {"ssm_jax"}
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"ssm_jax", "lra_generators"}
     (points,) = (name for name in names if name.endswith("entry_points.txt"))
     assert b"ssm-jax = ssm_jax.commands:main" in zipfile.ZipFile(wheel).read(points)
 

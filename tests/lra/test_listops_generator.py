@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lra_generators.listops import Draws, grow
 from ssm_jax.lra import listops
-from ssm_jax.lra.listops_generator import SHARD_ROWS, Spec, _Draws, _grow, generate_shard
+from ssm_jax.lra.listops_generator import SHARD_ROWS, Spec, generate_shard
 
 LRA = Spec()
 
@@ -46,8 +47,9 @@ def test_as_many_trees_are_kept_as_the_exact_law_says():
     p = oracle.length_probabilities(LRA.shorter_than - 1, LRA.max_depth, LRA.max_args)
     acceptance = p[LRA.longer_than + 1 :].sum()
     assert 0.080 < acceptance < 0.084  # 8.2 %
-    draws, n = _Draws(LRA, 10**6), 40_000
-    trees = (_grow(draws, LRA.shorter_than, LRA.max_depth) for _ in range(n))
+    bits, n = np.random.Philox(key=10**6), 40_000
+    draws = Draws(bits, LRA.shorter_than, LRA.max_args)
+    trees = (grow(draws, LRA.shorter_than, LRA.max_depth) for _ in range(n))
     kept = sum(tree is not None and len(tree[0]) > LRA.longer_than for tree in trees)
     assert abs(kept / n - acceptance) < 4 * np.sqrt(acceptance * (1 - acceptance) / n)
 
@@ -131,7 +133,7 @@ def test_a_shard_depends_on_seed_and_number_but_not_on_the_split_sizes():
     assert digest(spec, 5) == digest(Spec(n_train=1, shorter_than=60, longer_than=10), 5)
     others = [(spec, 5), (spec, 6), (Spec(seed=1, shorter_than=60, longer_than=10), 5)]
     assert len({digest(*other) for other in others}) == 3
-    # The very bytes: whoever changes them raises GENERATOR_VERSION.
+    # The very bytes: whoever changes them raises VERSION.
     assert digest(spec, 5) == "a9a23fee3522c11b"
 
 

@@ -9,15 +9,22 @@ import pathfinder_oracle as oracle
 import pytest
 from scipy import stats
 
-from ssm_jax.lra import pathfinder_generator as core
-from ssm_jax.lra.pathfinder_generator import Spec, generate_shard, sketches
-from ssm_jax.lra.pathfinder_stamps import CHANCE, DEGREES, PATHFINDER32, PATHX, paint_disc, strokes
+from lra_generators import pathfinder as core
+from lra_generators.strokes import CHANCE, DEGREES, PATHFINDER32, PATHX, paint_disc, strokes
+from ssm_jax.data.draws import philox
+from ssm_jax.lra.pathfinder_generator import _FAMILY, Spec, generate_shard
 
 MARGINS = [(PATHFINDER32, 1), (PATHX, 2), (PATHX, 3)]
 
 
 def degree(o):
     return (o - 180) * np.pi / 180
+
+
+def sketches(spec, shard, draw=None):
+    """The images of a shard, with what they were made of."""
+    bits = philox(spec.seed, shard, _FAMILY)
+    return core.sketches(bits, spec.rows(shard), spec.size, spec.upstream, draw)
 
 
 @pytest.fixture(scope="module")
@@ -252,14 +259,14 @@ def test_a_shard_depends_on_seed_and_number_and_begins_alike_however_long_it_is(
     assert digest(5) == digest(5, n_images=5_006)
     others = [digest(5), digest(5, seed=4), digest(4, n_images=4_006), digest(5, upstream=False)]
     assert len(set(others)) == 4
-    # The very bytes: whoever changes them raises GENERATOR_VERSION.
+    # The very bytes: whoever changes them raises VERSION.
     assert digest(5) == "f5632b265340a6d5"
     assert digest(0, size=128, n_images=2) == "2c2a87084d96b560"
 
 
 def test_the_words_that_run_out_within_an_image_are_followed_by_fresh_ones(monkeypatch):
     """An image takes about 1,500 words, a block holds 1,024."""
-    monkeypatch.setattr("ssm_jax.lra.pathfinder_generator._BLOCK", 512)
+    monkeypatch.setattr("lra_generators.pathfinder._BLOCK", 512)
     images = list(sketches(Spec(n_images=30), 0))
     assert len({sketch.pixels.tobytes() for sketch in images}) == 30
     assert agrees([sketch.attempts for sketch in images], 319.9)
