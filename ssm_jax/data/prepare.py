@@ -106,16 +106,28 @@ class Recipe:
 
     task: str  # a key of ssm_jax.lra.catalog.CATALOG
     source: str  # a value of data.source that the task has
+    options: Any  # a dataclass, as the command line names them
+    paths: DataPaths
     parameters: Mapping[str, Any]  # all that the examples depend on besides the files read; JSON
-    stamp: str | None  # tells the files read from others; None: any that were read before will do
     # The examples, given the path of a folder to work in, which it makes if it needs one and which
     # a later try finds again. Without a stamp it only says which files are missing.
     make: Callable[[Path], Content]
-    at_once: bool  # a training run may make them without being asked
-    command: str  # makes them
+    release: Release | None = None  # the files of the user, or of TFDS, that it reads
     # Refuses a single example (features by name, target) that cannot be
     check: Callable[[Mapping[str, np.ndarray], int], None] | None = None
     download: str | None = None  # stamp of what `make` downloads where none is known
+
+    @property
+    def stamp(self) -> str | None:
+        """Tells the files read from others; None: any that were read before will do."""
+        if self.release is not None:
+            return self.release.stamp
+        return None if self.source in ("official", "tfds") else ""
+
+    @property
+    def at_once(self) -> bool:
+        """True if a training run may make the data without being asked."""
+        return self.release is not None or self.source in ("generated", "stand_in")
 
     def folder(self, data_dir: Path) -> Path:
         """The folder of the store, whether it is there or not; without a stamp the one with these
@@ -162,7 +174,8 @@ class Recipe:
     @property
     def asked(self) -> str:
         """The command that makes the store, with --from=PATH where files are missing."""
-        return self.command + ("" if self.can_make else " --from=PATH")
+        usual = command(self.task, self.source, self.paths, self.options)
+        return usual + ("" if self.can_make else " --from=PATH")
 
     def check_store(self, folder: Path) -> None:
         """Refuse a store that another recipe made, by a DamagedError."""

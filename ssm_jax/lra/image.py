@@ -19,7 +19,7 @@ import numpy as np
 from ssm_jax.data.draws import held_out
 from ssm_jax.data.examples import Content, Images
 from ssm_jax.data.fetch import fetch
-from ssm_jax.data.prepare import DataPaths, Recipe, command, found_in_tfds
+from ssm_jax.data.prepare import DataPaths, Recipe, found_in_tfds
 from ssm_jax.data.release import Release
 from ssm_jax.lra import stand_in
 from ssm_jax.lra.cifar import (
@@ -152,6 +152,8 @@ def image(
         found = find_cifar(paths.files)
     elif source == "tfds":
         found = paths.find_tfds("cifar10")
+    elif source == "fashion_mnist" and paths.files is not None:
+        found = Release(paths.files, False, "")  # its content is known
 
     def make(_: Path) -> Content:
         if drawn:
@@ -176,9 +178,5 @@ def image(
         return Content(images, splits, parts.detail, {}, (), N_CLASSES)
 
     parameters = options.identity() if drawn else {"n_held_out": options.n_held_out}
-    # The content of Fashion-MNIST is known.
-    stamp = found.stamp if found else None if source in ("official", "tfds") else ""
-    at_once = drawn or paths.files is not None or found is not None
     download = f"archive {official_cifar.binary.size}" if source == "official" else None
-    usual = command(TASK, source, paths, options)
-    return Recipe(TASK, source, parameters, stamp, make, at_once, usual, download=download)
+    return Recipe(TASK, source, options, paths, parameters, make, found, download=download)

@@ -25,7 +25,7 @@ from lra_generators.listops import CLOSE, DIGIT, MAX, MED, MIN, SM, VERSION
 from ssm_jax.data import release as releases
 from ssm_jax.data.archive import Limits, shown
 from ssm_jax.data.examples import SPECIALS, Content, Ragged, joined
-from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
+from ssm_jax.data.prepare import DataPaths, Recipe, files_missing
 from ssm_jax.data.release import Release, tables, wrong_rows
 from ssm_jax.lra.listops_generator import Spec, generate
 from ssm_jax.progress import stage
@@ -186,7 +186,5 @@ def listops(spec: Spec, source: str, paths: DataPaths, **expected: Any) -> Recip
 
     generated = {**dataclasses.asdict(spec), "generator": VERSION}
     parameters = {} if official else generated
-    stamp = release.stamp if release else None if official else ""
-    usual = command(TASK, source, paths, Spec() if official else spec)
     make = read if official else make_new
-    return Recipe(TASK, source, parameters, stamp, make, stamp is not None, usual, check)
+    return Recipe(TASK, source, spec, paths, parameters, make, release, check)

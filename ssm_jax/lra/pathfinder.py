@@ -25,7 +25,7 @@ from ssm_jax.data import release as releases
 from ssm_jax.data.archive import Limits, decoded, shown
 from ssm_jax.data.draws import torch_randperm
 from ssm_jax.data.examples import SPLITS, Content, Images
-from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
+from ssm_jax.data.prepare import DataPaths, Recipe, files_missing
 from ssm_jax.data.release import Release
 from ssm_jax.lra.pathfinder_generator import Spec, generate_images
 from ssm_jax.lra.shards import write_mapped
@@ -200,9 +200,8 @@ def _recipe(task: str, options: PathfinderOptions, source: str, paths: DataPaths
         sizes = (n * 8 // 10, n // 10, n - n * 8 // 10 - n // 10)
         return content(Images(pixels, targets), sizes, detail, notes)
 
-    stamp = release.stamp if release else None if official else ""
-    make, usual = read if official else generate, command(task, source, paths, options)
-    return Recipe(task, source, parameters, stamp, make, stamp is not None, usual)
+    make = read if official else generate
+    return Recipe(task, source, options, paths, parameters, make, release)
 
 
 pathfinder = functools.partial(_recipe, "pathfinder")

@@ -21,7 +21,7 @@ import numpy as np
 from ssm_jax.data import release as releases
 from ssm_jax.data.archive import Limits, shown
 from ssm_jax.data.examples import SPECIALS, Content, Pairs, consecutive
-from ssm_jax.data.prepare import DataPaths, Recipe, command, files_missing
+from ssm_jax.data.prepare import DataPaths, Recipe, files_missing
 from ssm_jax.data.release import Release, tables, wrong_rows
 from ssm_jax.lra import stand_in
 from ssm_jax.lra.vocabulary import Vocabulary
@@ -232,9 +232,7 @@ def retrieval(options: RetrievalOptions, source: str, paths: DataPaths, **expect
         )
         return _content(options, papers, detail)
 
-    stamp = "" if drawn else release.stamp if release else None
-    usual = command(TASK, source, paths, options)
-    return Recipe(TASK, source, parameters, stamp, make, stamp is not None, usual)
+    return Recipe(TASK, source, options, paths, parameters, make, release)
 
 
 def _content(options: RetrievalOptions, papers: Papers, detail: str) -> Content:

@@ -22,7 +22,7 @@ from ssm_jax.data.archive import Limits
 from ssm_jax.data.draws import held_out
 from ssm_jax.data.examples import SPECIALS, Content, joined
 from ssm_jax.data.fetch import RemoteFile, fetch
-from ssm_jax.data.prepare import UNOFFICIAL, DataPaths, Recipe, command, found_in_tfds
+from ssm_jax.data.prepare import UNOFFICIAL, DataPaths, Recipe, found_in_tfds
 from ssm_jax.data.release import Release, find_release, members, sha256_of
 from ssm_jax.lra import stand_in
 from ssm_jax.lra.vocabulary import Vocabulary
@@ -244,10 +244,8 @@ def text(
             detail = f"STAND-IN of random words, seed {options.seed}; not IMDB"
         return _content(options, rows, detail)
 
-    stamp = found.stamp if found else None if source in ("official", "tfds") else ""
-    at_once, usual = stamp is not None and source != "sample", command(TASK, source, paths, options)
     download = f"archive {archive.size}" if source == "official" else None
-    return Recipe(TASK, source, parameters, stamp, make, at_once, usual, download=download)
+    return Recipe(TASK, source, options, paths, parameters, make, found, download=download)
 
 
 def _content(options: TextOptions, rows: Mapping[str, Rows], detail: str) -> Content:

@@ -1,9 +1,13 @@
 """A few examples of every kind, with what is awkward about each."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
 from ssm_jax.data.examples import Content, Images, Pairs, Ragged
-from ssm_jax.data.prepare import Recipe
+from ssm_jax.data.prepare import DataPaths, Recipe
+from ssm_jax.data.release import Release
 
 _rng = np.random.default_rng(0)
 
@@ -52,15 +56,22 @@ def made_of(name: str) -> Content:
     return Content(EXAMPLES[name], SPLITS, f"small {name}", facts, VOCABULARY[name], 3)
 
 
-def recipe_for(made: Content, **changes) -> Recipe:
-    """A recipe of a task "small" that makes them."""
+@dataclass
+class Options:
+    """Options of a task "small"."""
+
+    n: int = 12
+
+
+def recipe_for(made: Content, *, stamp: str | None = None, **changes) -> Recipe:
+    """A recipe of a task "small" that makes them, of files with a stamp if one is given."""
     given = {
         "task": "small",
         "source": "generated",
+        "options": Options(),
+        "paths": DataPaths(Path("data")),
         "parameters": {"n": 12},
-        "stamp": "",
         "make": lambda work: made,
-        "at_once": True,
-        "command": "the command",
+        "release": None if stamp is None else Release(Path("files"), False, stamp),
     }
     return Recipe(**{**given, **changes})

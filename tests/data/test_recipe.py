@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from small_examples import EXAMPLES, SPLITS, made_of, recipe_for
+from small_examples import EXAMPLES, SPLITS, Options, made_of, recipe_for
 from small_listops import SMALL, flip, folder_bytes, folder_of, generated
 from test_store import assert_equal_examples
 
 from ssm_jax.data import builder, store
 from ssm_jax.data.examples import Images, Ragged
 from ssm_jax.data.prepare import DataPaths, default_data_dir, find, prepare, tfds_folder
+from ssm_jax.data.release import Release
 from ssm_jax.lra import listops, listops_generator
 from ssm_jax.lra.listops import evaluate
 
@@ -87,16 +88,14 @@ class TestThroughTfds:
     def test_a_store_that_is_deleted_is_made_again_without_the_files_that_were_read(
         self, tmp_path, name
     ):
-        official = {"source": "official", "at_once": False}
-        folder = prepare(recipe_for(made_of(name), stamp="a", **official), tmp_path, tfds=True)
+        recipe = recipe_for(made_of(name), stamp="a", source="official")
+        folder = prepare(recipe, tmp_path, tfds=True)
         files = [p for p in (tmp_path / "tfds").rglob("*") if p.is_file()]
         assert {p.parent for p in files} == {tfds_folder(tmp_path / "tfds", folder)}
         assert len(files) == 4 + 3  # a file for each split, and three of what they are
         before = folder_bytes(folder)
         shutil.rmtree(folder)
-        gone = recipe_for(
-            made_of(name), stamp=None, make=lambda work: pytest.fail("made"), **official
-        )
+        gone = dataclasses.replace(recipe, release=None, make=lambda work: pytest.fail("made"))
         assert find(gone, tmp_path) == prepare(gone, tmp_path, tfds=True) == folder
         assert folder_bytes(folder) == before
         shutil.rmtree(tmp_path / "tfds")
@@ -114,11 +113,11 @@ class TestThroughTfds:
         assert folder_bytes(folder) == before
 
     def test_one_that_is_not_whole_is_no_data_set_and_is_written_anew(self, tmp_path):
-        recipe = recipe_for(made_of("tokens"), at_once=False)
+        recipe = recipe_for(made_of("tokens"), source="sample")
         folder = prepare(recipe, tmp_path, tfds=True)
         (tfds_folder(tmp_path / "tfds", folder) / "metadata.json").write_text("{")
         shutil.rmtree(folder)
-        with pytest.raises(FileNotFoundError, match="no generated small data at"):
+        with pytest.raises(FileNotFoundError, match="no sample small data at"):
             find(recipe, tmp_path)
         assert prepare(recipe, tmp_path, tfds=True) == folder
         assert builder.read(tfds_folder(tmp_path / "tfds", folder)).detail == "small tokens"
@@ -153,7 +152,7 @@ def test_another_parameter_or_file_is_another_folder(tmp_path):
         dataclasses.replace(recipe, parameters={"n": 13}),
         dataclasses.replace(recipe, parameters={"m": 12}),
         dataclasses.replace(recipe, parameters={"n": 12, "m": 0}),
-        dataclasses.replace(recipe, stamp="archive 5"),
+        dataclasses.replace(recipe, release=Release(tmp_path, True, "archive 5")),
         dataclasses.replace(recipe, source="stand_in"),
         dataclasses.replace(recipe, task="large"),
     ]
@@ -194,22 +193,24 @@ def test_a_name_that_is_no_utf_8_is_refused_before_anything_is_made(tmp_path):
 
 def test_only_what_is_made_at_once_is_made_without_being_asked(tmp_path):
     assert find(recipe_for(made_of("images")), tmp_path / "a").is_dir()
-    recipe = recipe_for(made_of("images"), at_once=False, command="python a.py --b='c d'")
+    paths = DataPaths(Path("c d"))
+    recipe = recipe_for(made_of("images"), source="sample", paths=paths, options=Options(n=7))
     with pytest.raises(FileNotFoundError) as caught:
         find(recipe, tmp_path / "b")
     assert str(caught.value) == (
-        f"no generated small data at {recipe.folder(tmp_path / 'b')}; run: python a.py --b='c d'"
+        f"no sample small data at {recipe.folder(tmp_path / 'b')}; run: python "
+        "scripts/prepare_data.py prepare small --source=sample '--data_dir=c d' --n=7"
     )
     assert not (tmp_path / "b").exists()
-    with pytest.raises(FileNotFoundError, match=r"; run: the command --from=PATH$"):
-        find(recipe_for(made_of("images"), at_once=False, stamp=None), tmp_path / "b")
+    with pytest.raises(FileNotFoundError, match=r"; run: python .* --data_dir=data --from=PATH$"):
+        find(recipe_for(made_of("images"), source="official"), tmp_path / "b")
 
 
 def test_files_that_are_not_given_leave_no_trace(tmp_path):
     def make(work: Path):
         raise FileNotFoundError("which files")
 
-    recipe = recipe_for(made_of("images"), make=make, stamp=None, at_once=False)
+    recipe = recipe_for(made_of("images"), make=make, source="official")
     with pytest.raises(FileNotFoundError, match=r"^which files$"):
         prepare(recipe, tmp_path / "data")
     assert not (tmp_path / "data").exists()
@@ -235,9 +236,7 @@ class TestFoundAgain:
         return prepare(recipe, data_dir)
 
     def wanted(self, **changes):
-        return recipe_for(
-            made_of("images"), source="official", stamp=None, at_once=False, **changes
-        )
+        return recipe_for(made_of("images"), source="official", **changes)
 
     def test_they_are_found_by_their_parameters(self, tmp_path):
         folders = [self.stored(tmp_path, "a", parameters={"cut": (1, n)}) for n in (1, 2)]
@@ -329,7 +328,7 @@ def test_the_command_of_a_recipe_run_word_for_word_makes_its_data(
 ):
     data_dir = tmp_path / "a folder with 'spaces'"
     recipe = generated(SMALL, data_dir)
-    words = shlex.split(recipe.command)
+    words = shlex.split(recipe.asked)
     assert words[:2] == ["python", "scripts/prepare_data.py"]
     process = start_script(*words[2:])
     out, err = process.communicate(timeout=120)
@@ -344,7 +343,7 @@ def test_a_store_that_has_changed_is_reported_and_not_prepared_over(tmp_path, ru
     folder = prepare(recipe, tmp_path)
     flip(folder / "tokens.npy")
     before = folder_bytes(folder)
-    code, _, err = run_script(*shlex.split(recipe.command)[2:])
+    code, _, err = run_script(*shlex.split(recipe.asked)[2:])
     assert (code, len(err)) == (2, 1)
     assert "tokens.npy has changed" in err[0] and "delete" in err[0]
     assert folder_bytes(folder) == before
