@@ -24,8 +24,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssm_jax.data.examples import Content, Images, Pairs, Ragged
-from ssm_jax.data.manifest import content_of
-from ssm_jax.data.store import fingerprint
+from ssm_jax.data.manifest import content_of, sha256_of_all
+from ssm_jax.data.store import hashes_of
 from ssm_jax.progress import stage
 
 REST = "rest"  # the split of the examples that are in none
@@ -135,7 +135,7 @@ def read(path: Path) -> Content:
     splits.pop(REST, None)
     try:
         content = content_of(_examples_of(manifest["kind"], rows), splits, manifest)
-        whole = fingerprint(content) == manifest["sha256"]
+        whole = sha256_of_all(hashes_of(content)) == manifest["sha256"]
     except (KeyError, IndexError, ValueError):
         whole = False
     if not whole:

@@ -193,7 +193,7 @@ def open_dataset(
     """The data set of the store in a folder; errors as `Store`, and as `LabelledDataset`. `counts`
     say how many examples of each split are used, evenly spread; 0: all."""
     store = Store(folder)
-    manifest, splits = store.manifest, dict(store.splits)
+    manifest, splits = store.manifest, dict(store.content.splits)
     for split, n in (counts or {}).items():
         splits[split] = spread(splits[split], n, split)
     content = replace(store.content, splits=splits)

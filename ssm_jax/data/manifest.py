@@ -36,15 +36,11 @@ def seal(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def is_sealed(manifest: Mapping[str, Any]) -> bool:
-    """True if the entries are those that were written, as far as they say."""
-    if SEAL in manifest:
-        return manifest[SEAL] == seal(manifest)
-    return manifest.keys() <= _WITHOUT_SEAL
-
-
-def entries_of(content: Content, header: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a manifest without those of the files."""
+def manifest_of(
+    content: Content, header: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The manifest of a store before it is sealed: what its recipe says in `header`, what it holds,
+    and its files, of which at least the "sha256" is known."""
     return {
         **header,
         "detail": content.detail,
@@ -54,6 +50,8 @@ def entries_of(content: Content, header: Mapping[str, Any]) -> dict[str, Any]:
         "n_classes": content.n_classes,
         "vocabulary": list(content.vocabulary),
         "splits": {name: len(numbers) for name, numbers in content.splits.items()},
+        "sha256": sha256_of_all(files),
+        "files": files,
     }
 
 
@@ -73,46 +71,51 @@ def _is_file(entry: object) -> bool:
 
 
 _RIGHT: Mapping[str, Callable[[Any], bool]] = {
-    "detail": lambda value: isinstance(value, str),
+    **dict.fromkeys(("task", "source", "detail", "sha256"), lambda value: isinstance(value, str)),
+    "facts": lambda value: isinstance(value, dict),
     "kind": lambda value: isinstance(value, str) and value in KINDS,
     "n_classes": lambda value: _is_number(value) and 1 <= value <= 256,
     "vocabulary": lambda value: isinstance(value, list) and all(isinstance(t, str) for t in value),
     "splits": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
-    "sha256": lambda value: isinstance(value, str),
     "files": lambda value: isinstance(value, dict) and all(map(_is_file, value.values())),
 }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a store; a FileNotFoundError if there is none, a DamagedError if it is of
-    another format or its entries are not of the right types."""
+    another format, or its entries are not of the right types or not those that were written."""
     path = folder / MANIFEST
+
+    def damaged(fault: str) -> DamagedError:
+        return DamagedError(folder, f"{path} {fault}")
+
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; delete {folder} and prepare it again.")
     with open(path, "rb") as file:
         data = file.read(_LARGEST + 1)
     if len(data) > _LARGEST:
-        raise DamagedError(folder, f"{path} has more than {_LARGEST:,} bytes")
+        raise damaged(f"has more than {_LARGEST:,} bytes")
     try:
         manifest = parse_json(data)
-        if not isinstance(manifest, dict):
-            raise ValueError("it holds no entries")
-        if (found := manifest.get("format")) != FORMAT:
-            wrong = f"{path} has format {found!s:.20}, this version reads {FORMAT}"
-            raise DamagedError(folder, wrong)
-        for name, right in _RIGHT.items():
-            if name not in manifest or not right(manifest[name]):
-                raise ValueError(f"its {name!r} is {f'{manifest.get(name)!r}'[:60]}")
-        kind, listed = manifest["kind"], sorted(manifest["files"])
-        files = [f"{field.name}.npy" for field in dataclasses.fields(KINDS[kind])]
-        files += [f"split.{name}.npy" for name in manifest["splits"]]
-        if listed != sorted(files):
-            raise ValueError(
-                f"it lists {', '.join(listed)}; examples of the kind {kind!r} have "
-                f"{', '.join(files)}"
-            )
-    except DamagedError:
-        raise
     except ValueError as error:
-        raise DamagedError(folder, f"{path} is damaged ({error})") from None
-    return manifest
+        raise damaged(f"is damaged ({error})") from None
+    if not isinstance(manifest, dict):
+        raise damaged("is damaged (it holds no entries)")
+    if (found := manifest.get("format")) != FORMAT:
+        raise damaged(f"has format {found!s:.20}, this version reads {FORMAT}")
+    for name, right in _RIGHT.items():
+        if name not in manifest or not right(manifest[name]):
+            raise damaged(f"is damaged (its {name!r} is {f'{manifest.get(name)!r}'[:60]})")
+    kind, listed = manifest["kind"], manifest["files"]
+    files = [f"{field.name}.npy" for field in dataclasses.fields(KINDS[kind])]
+    files += [f"split.{name}.npy" for name in manifest["splits"]]
+    if sorted(listed) != sorted(files):
+        raise damaged(
+            f"is damaged (it lists {', '.join(sorted(listed))}; examples of the kind {kind!r} have "
+            f"{', '.join(files)})"
+        )
+    as_sealed = SEAL in manifest and manifest[SEAL] == seal(manifest)
+    of_older_version = manifest.keys() <= _WITHOUT_SEAL
+    if not (as_sealed or of_older_version) or manifest["sha256"] != sha256_of_all(listed):
+        raise damaged("has changed since it was written")
+    return {**manifest, "detail": printable(manifest["detail"])}  # once an archive's name, say

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data.examples import Content
-from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, is_sealed, read_manifest
-from ssm_jax.data.release import Release, find_tfds
+from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, read_manifest
+from ssm_jax.data.release import Release, find_tfds, not_there
 from ssm_jax.data.store import Store, locked, stores_of, write_store
 from ssm_jax.files import parse_json, printable
 from ssm_jax.progress import stage
@@ -119,10 +119,10 @@ class Recipe:
 
     @property
     def stamp(self) -> str | None:
-        """Tells the files read from others; None: any that were read before will do."""
+        """Tells the files read from others; None: there are none to read."""
         if self.release is not None:
             return self.release.stamp
-        return None if self.source in ("official", "tfds") else ""
+        return self.download if self.source in ("official", "tfds") else ""
 
     @property
     def at_once(self) -> bool:
@@ -130,16 +130,16 @@ class Recipe:
         return self.release is not None or self.source in ("generated", "stand_in")
 
     def folder(self, data_dir: Path) -> Path:
-        """The folder of the store, whether it is there or not; without a stamp the one with these
-        parameters: of several the first, if they hold the same arrays."""
-        above, stamp, tfds = data_dir / self.task, self.stamp, data_dir / "tfds"
-        if stamp is None:
-            names = {path.name for path in above.glob(f"{self.source}-*")}
+        """The folder of the store, whether it is there or not; without the files that it reads the
+        one with these parameters: of several the first, if they hold the same arrays."""
+        above, tfds = data_dir / self.task, data_dir / "tfds"
+        if self.release is None and self.stamp != "":  # any files that were read before will do
             ours = tfds.glob(f"ssm_jax_{self.task}/{self.source}-*/{TFDS_VERSION}")
-            names |= {path.parent.name for path in ours}
+            names = {path.parent.name for path in ours}
+            names |= {path.name for path in above.glob(f"{self.source}-*")}
             found = {}
             for folder in (above / name for name in sorted(names)):
-                known = _sound(folder) if folder.is_dir() else _of_tfds(tfds_folder(tfds, folder))
+                known = _manifest_in(folder if folder.is_dir() else tfds_folder(tfds, folder))
                 if self._is_of(known):
                     found[folder] = known["sha256"]
             if len(set(found.values())) > 1:
@@ -148,10 +148,9 @@ class Recipe:
                     f"({', '.join(f.name for f in found)}); give the files of one, or delete "
                     "others."
                 )
-            if found or self.download is None:
+            if found or self.stamp is None:
                 return next(iter(found), above / f"{self.source}-*")
-            stamp = self.download
-        return above / _name(self.source, self.parameters, stamp)
+        return above / _name(self.header)
 
     def _is_of(self, manifest: Mapping[str, Any]) -> bool:
         """True if a store with this manifest was made by such a recipe."""
@@ -160,22 +159,20 @@ class Recipe:
         return made == (self.task, self.source, parameters)
 
     @property
-    def can_make(self) -> bool:
-        """True if the files that it reads are there, or can be downloaded."""
-        return self.stamp is not None or self.download is not None
-
-    @property
     def header(self) -> dict[str, Any]:
         """Entries of the manifest: what was made of what."""
-        stamp = self.download if self.stamp is None else self.stamp
-        made = {"task": self.task, "source": self.source, "parameters": dict(self.parameters)}
-        return {**made, "stamp": stamp}
+        return {
+            "task": self.task,
+            "source": self.source,
+            "parameters": dict(self.parameters),
+            "stamp": self.stamp,
+        }
 
     @property
     def asked(self) -> str:
         """The command that makes the store, with --from=PATH where files are missing."""
         usual = command(self.task, self.source, self.paths, self.options)
-        return usual + ("" if self.can_make else " --from=PATH")
+        return usual + " --from=PATH" * (self.stamp is None)
 
     def check_store(self, folder: Path) -> None:
         """Refuse a store that another recipe made, by a DamagedError."""
@@ -186,22 +183,22 @@ class Recipe:
             raise DamagedError(folder, f"{folder} holds {printable(made)[:200]}, not {wanted}")
 
 
-def _name(source: str, parameters: Mapping[str, Any], stamp: str) -> str:
-    identity = {**parameters, "files": stamp, "format": FORMAT}
+def _name(header: Mapping[str, Any]) -> str:
+    """The name of the store whose manifest has these entries."""
+    identity = {**header["parameters"], "files": header["stamp"], "format": FORMAT}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{source}-{digest}"
+    return f"{header['source']}-{digest}"
 
 
 def check_name(folder: Path) -> None:
     """Refuse a store, or its manifest, that was copied from another folder, by a DamagedError."""
     manifest = read_manifest(folder)
-    source, stamp = manifest.get("source"), manifest.get("stamp")
-    if stamp is None and source != "official":  # an older version, which read no other files
-        stamp = ""
-    if stamp is not None:
-        name = _name(str(source), manifest.get("parameters") or {}, stamp)
-        if (folder.parent.name, folder.name) != (manifest.get("task"), name):
-            raise DamagedError(folder, f"{folder / MANIFEST} is that of another folder")
+    stamp, known = manifest.get("stamp"), manifest.get("parameters") or {}
+    if stamp is None and manifest["source"] == "official":
+        return  # of an older version, which kept no stamp; nothing else of it read files
+    name = _name({**manifest, "parameters": known, "stamp": stamp or ""})
+    if (folder.parent.name, folder.name) != (manifest["task"], name):
+        raise DamagedError(folder, f"{folder / MANIFEST} is that of another folder")
 
 
 def tfds_folder(root: Path, folder: Path) -> Path:
@@ -209,18 +206,12 @@ def tfds_folder(root: Path, folder: Path) -> Path:
     return root / f"ssm_jax_{folder.parent.name}" / folder.name / TFDS_VERSION
 
 
-def _sound(folder: Path) -> dict[str, Any]:
-    """The manifest of a store; nothing for one of an older format or a damaged one."""
+def _manifest_in(folder: Path) -> dict[str, Any]:
+    """The manifest of a store, or that our TFDS data set keeps; nothing if it is not whole."""
     with contextlib.suppress(ValueError, OSError):
-        if is_sealed(manifest := read_manifest(folder)):
-            return manifest
-    return {}
-
-
-def _of_tfds(path: Path) -> dict[str, Any]:
-    """The manifest that our TFDS data set in a folder keeps; nothing if it is not whole."""
-    with contextlib.suppress(ValueError, OSError):
-        manifest = parse_json((path / "metadata.json").read_bytes())
+        if folder.name != TFDS_VERSION:
+            return read_manifest(folder)
+        manifest = parse_json((folder / "metadata.json").read_bytes())
         if isinstance(manifest, dict) and "sha256" in manifest:
             return manifest
     return {}
@@ -233,8 +224,8 @@ def find(recipe: Recipe, data_dir: Path) -> Path:
     _refuse_other(data_dir, folder)
     if folder.is_dir():
         return folder
-    if not recipe.at_once and not _of_tfds(tfds_folder(data_dir / "tfds", folder)):
-        damaged = [f.name for f in stores_of(data_dir, recipe.task) if not _sound(f)]
+    if not recipe.at_once and not _manifest_in(tfds_folder(data_dir / "tfds", folder)):
+        damaged = [f.name for f in stores_of(data_dir, recipe.task) if not _manifest_in(f)]
         unread = f" (and {', '.join(damaged)} cannot be read)" if damaged else ""
         raise FileNotFoundError(
             f"no {recipe.source} {recipe.task} data at {folder}{unread}; run: {recipe.asked}"
@@ -246,10 +237,7 @@ def _refuse_other(data_dir: Path, folder: Path) -> None:
     """Check that nothing but a folder, or a link to one, is where folders are to be."""
     for path in (data_dir, data_dir / "tfds", folder.parent, folder):
         if path.is_symlink() and not path.exists():
-            raise FileNotFoundError(
-                f"{path} is a link to {printable(os.readlink(path))}, which is not there; bring "
-                "back what it leads to, or delete the link."
-            )
+            raise not_there(path, "bring back what it leads to, or delete the link.")
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(f"{path} is not a folder; move it away.")
 
@@ -261,7 +249,7 @@ def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
     _refuse_other(data_dir, folder)
     work = folder.with_name(f".{folder.name}.work")
     path = tfds_folder(data_dir / "tfds", folder)
-    prepared = _of_tfds(path)
+    prepared = _manifest_in(path)
     there = folder.is_dir() and (not tfds or prepared)
     if there and (not work.exists() or not os.access(folder.parent, os.W_OK)):
         return folder  # also from a disk that can only be read
@@ -271,7 +259,7 @@ def prepare(recipe: Recipe, data_dir: Path, *, tfds: bool = False) -> Path:
             "data in a folder with another name, and rename that if need be."
         )
     try:
-        if not recipe.can_make and not folder.is_dir() and not prepared:
+        if recipe.stamp is None and not folder.is_dir() and not prepared:
             recipe.make(work)  # raises: there is nothing to make them of, and no name for a lock
         with locked(folder.with_name(f".{folder.name}.lock")):
             if prepared or tfds:

@@ -11,7 +11,6 @@ was set back make it. `prepare_data.py verify` reads no note.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -28,50 +27,43 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.examples import KINDS, Content, Examples, Splits
+from ssm_jax import files as disk
+from ssm_jax.data.examples import KINDS, Content
 from ssm_jax.data.manifest import (
     MANIFEST,
     SEAL,
     DamagedError,
     content_of,
-    entries_of,
-    is_sealed,
+    manifest_of,
     read_manifest,
     seal,
-    sha256_of_all,
 )
-from ssm_jax.files import (
-    move_into_place,
-    naming,
-    printable,
-    replace_atomically,
-    sync,
-    user_cache,
-)
+from ssm_jax.data.release import sha256_of
 from ssm_jax.lock import Held, Lock
 
 _NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # of a store, see prepare.py
 _NOTED = 1 << 26  # bytes; smaller stores are compared each time, in 0.05 s
 _RACY = 2.0  # seconds; within so many a file can change twice with the same times
-_CHANGED = "has changed since it was written (its sha256 is not the manifest's)"
 _CHECKS = 1  # raise it whenever a store that was compared is to be compared again
 
 
 class MappedFile:
-    """The .npy file at a path, or that a link leads to, open: whatever is put at the path later."""
+    """A file of a store, or what a link leads to, open: whatever is put at its path later."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path, name: str, entry: Mapping[str, Any]) -> None:
+        self.path = path = folder / name
+        self._folder, self._entry = folder, entry
         if not path.is_file():  # opening a named pipe would wait for its writer
             what = "is no regular file" if path.exists() else "is missing"
             if path.is_symlink() and not path.exists():
-                what = f"is a link to {printable(os.readlink(path))}, which is not there"
-            raise ValueError(
-                f"{path} has 0 bytes to read: it {'is a folder' if path.is_dir() else what}"
-            )
-        self.path = path
+                what = f"is a link to {disk.printable(os.readlink(path))}, which is not there"
+            what = "is a folder" if path.is_dir() else what
+            raise DamagedError(folder, f"{path} has 0 bytes to read: it {what}")
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self.seen = self.identity()
+        if (size := self.seen[2]) != (said := entry["bytes"]):
+            raise DamagedError(folder, f"{path} has {size:,} bytes, its manifest says {said:,}")
 
     def identity(self) -> tuple[int, ...]:
         """Device, inode, bytes, and the times in ns of the last change of content and of either:
@@ -83,6 +75,18 @@ class MappedFile:
         """The sha256 of all its bytes; some 0.6 s for each GB."""
         self._file.seek(0)
         return hashlib.file_digest(self._file, "sha256").hexdigest()
+
+    def compare(self) -> None:
+        """Refuse bytes that are not those that were written."""
+        if self.sha256() != self._entry["sha256"] or self.identity() != self.seen:
+            fault = "has changed since it was written (its sha256 is not the manifest's)"
+            raise DamagedError(self._folder, f"{self.path} {fault}")
+
+    def check_unchanged(self) -> None:
+        """Compare again if the file is not as it was seen last, in some 3 us."""
+        if (now := self.identity()) != self.seen:  # or only deleted, or another owner's
+            self.seen = now
+            self.compare()
 
     def array(self) -> np.ndarray:
         """A plain view of the map: indexing a np.memmap costs 1 us more each time."""
@@ -101,7 +105,7 @@ class MappedFile:
             raise ValueError(f"{name} says {dtype} {shape}, which are not {size:,} bytes")
         if by_columns:
             raise ValueError(f"{name} is stored by columns, not by rows")
-        with naming(self.path):  # some network file systems map nothing
+        with disk.naming(self.path):  # some network file systems map nothing
             return np.asarray(np.memmap(self._file, dtype, "r", start, shape))
 
 
@@ -138,15 +142,15 @@ def write_store(folder: Path, temporary: Path, content: Content, header: Mapping
             with open(path, "wb") as file:
                 # Not to the file itself: of a full disk NumPy raises an error without a number.
                 np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
-            sync(path)
-            files[name] = {"bytes": path.stat().st_size, "sha256": MappedFile(path).sha256()}
-        manifest = {**entries_of(content, header), "sha256": sha256_of_all(files), "files": files}
+            disk.sync(path)
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        manifest = manifest_of(content, header, files)
         path = temporary / MANIFEST
         path.write_text(json.dumps({**manifest, SEAL: seal(manifest)}, indent=2) + "\n")
-        sync(path)
-        sync(temporary)
+        disk.sync(path)
+        disk.sync(temporary)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        move_into_place(temporary, folder)
+        disk.move_into_place(temporary, folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk has no room for half a store
         raise
@@ -159,70 +163,47 @@ def _arrays_of(content: Content) -> dict[str, np.ndarray]:
     return arrays | {f"split.{name}.npy": numbers for name, numbers in content.splits.items()}
 
 
-def fingerprint(content: Content) -> str:
-    """The "sha256" of the manifest that a store with this content would have."""
+def hashes_of(content: Content) -> dict[str, dict[str, str]]:
+    """The "sha256" of each file that a store with this content would have."""
     files = {}
     for name, array in _arrays_of(content).items():
         digest = hashlib.sha256()
         np.save(SimpleNamespace(write=digest.update), array, allow_pickle=False)
         files[name] = {"sha256": digest.hexdigest()}
-    return sha256_of_all(files)
+    return files
 
 
 class Store:
-    """A store that is open, its arrays memory-mapped and all files checked.
+    """A store that is open, its arrays memory-mapped and every byte checked.
 
     Links are followed, and what they lead to is checked. Errors as `read_manifest`, and a
-    DamagedError for a file that is missing, is not what the manifest says, or does not fit. `known`
-    says that the arrays were compared with their sha256 just now.
+    DamagedError for a file that is missing, is not what the manifest says, or does not fit. With
+    `noted` a note may say that large files were compared with their sha256 before.
     """
 
-    def __init__(self, folder: Path, *, known: bool = False) -> None:
+    def __init__(self, folder: Path, *, noted: bool = True) -> None:
         self.manifest = manifest = read_manifest(folder)
-        self._damaged = damaged = functools.partial(DamagedError, folder)
-        self._files: dict[str, MappedFile] = {}
-        for name, entry in manifest["files"].items():
-            try:
-                file = self._files[name] = MappedFile(folder / name)
-            except ValueError as error:
-                raise damaged(str(error)) from None
-            size, said = file.seen[2], entry["bytes"]
-            if size != said:
-                raise damaged(f"{file.path} has {size:,} bytes, its manifest says {said:,}")
+        self._files = [MappedFile(folder, *listed) for listed in manifest["files"].items()]
+        self._compare(noted)
         kind = KINDS[manifest["kind"]]
         try:
-            arrays = {name: file.array() for name, file in self._files.items()}
+            arrays = {file.path.name: file.array() for file in self._files}
             of_kind = (arrays[f"{field.name}.npy"] for field in dataclasses.fields(kind))
-            self.examples: Examples = kind(*of_kind)
+            splits = {name: arrays[f"split.{name}.npy"] for name in manifest["splits"]}
+            for name, numbers in splits.items():
+                said = manifest["splits"][name]
+                if numbers.shape != (said,) or numbers.dtype != np.int64:
+                    rows = f"{numbers.size:,} rows, its manifest says {said:,}"
+                    raise ValueError(f"split {name!r} has {rows}")
+            self.content = content_of(kind(*of_kind), splits, manifest)
+            self.content.check()
         except ValueError as error:
-            raise damaged(f"{folder} is damaged ({error})") from None
-        self.splits: Splits = {name: arrays[f"split.{name}.npy"] for name in manifest["splits"]}
-        for name, numbers in self.splits.items():
-            n, said = len(self.examples), manifest["splits"][name]
-            right = numbers.shape == (said,) and numbers.dtype == np.int64
-            if not right or not 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < n:
-                raise damaged(
-                    f"split {name!r} of {folder} has {numbers.size:,} rows, its manifest says "
-                    f"{said:,} of {n:,}"
-                )
-        for name in ("task", "source"):
-            if not isinstance(manifest.get(name), str):
-                raise damaged(f"{folder / MANIFEST} names no {name}")
-        if manifest["sha256"] != sha256_of_all(manifest["files"]) or not is_sealed(manifest):
-            raise damaged(f"{folder / MANIFEST} has changed since it was written")
-        manifest["detail"] = printable(manifest["detail"])  # once an archive's name, say
-        if not known:
-            self._compare_once()
-
-    @property
-    def content(self) -> Content:
-        """The stored content."""
-        return content_of(self.examples, self.splits, self.manifest)
+            raise DamagedError(folder, f"{folder} is damaged ({error})") from None
 
     def facts(self) -> dict[str, Any]:
         """Provenance, sizes, steps with end of sequence, and examples of each class, for JSON."""
-        manifest, examples, splits = self.manifest, self.examples, {}
-        for name, numbers in self.splits.items():
+        manifest, examples, splits = self.manifest, self.content.examples, {}
+        for name, numbers in self.content.splits.items():
             steps = examples.steps(numbers)
             mean, median = round(float(steps.mean()), 1), float(np.median(steps))
             classes = np.bincount(examples.targets[numbers], minlength=manifest["n_classes"])
@@ -245,51 +226,34 @@ class Store:
         nothing. One that is written to where it lies changes the data at once: this finds it. One
         that is cut short ends the process when what is gone is read (SIGBUS).
         """
-        for file in self._files.values():
-            if (now := file.identity()) != file.seen:  # or only deleted, or another owner's
-                file.seen = now
-                self._compare(file)
+        for file in self._files:
+            file.check_unchanged()
 
-    def _compare(self, *files: MappedFile) -> None:
-        for file in files:
-            same = file.sha256() == self.manifest["files"][file.path.name]["sha256"]
-            if not same or file.identity() != file.seen:
-                raise self._damaged(f"{file.path} {_CHANGED}")
-
-    def _compare_once(self) -> None:
+    def _compare(self, noted: bool) -> None:
         """Compare all files, unless a note says that these very files were compared."""
-        listed, files = self.manifest["files"], self._files.values()
-        compared = {n: (*file.seen, listed[n]["sha256"]) for n, file in self._files.items()}
-        text = json.dumps([_CHECKS, compared]).encode()
-        cache = user_cache()
-        if cache is None or sum(file.seen[2] for file in files) < _NOTED:
-            return self._compare(*files)
-        note = cache / "compared" / hashlib.sha256(text).hexdigest()[:32]
-        with contextlib.suppress(OSError), open(note, "rb") as file:
-            if file.read(len(text) + 1) == text:
-                return
-        self._compare(*files)
-        if time.time() - max(file.seen[4] for file in files) / 1e9 >= _RACY:
+        listed, cache, note = self.manifest["files"], disk.user_cache(), None
+        seen = {f.path.name: (*f.seen, listed[f.path.name]["sha256"]) for f in self._files}
+        text = json.dumps([_CHECKS, seen]).encode()
+        if noted and cache is not None and sum(file.seen[2] for file in self._files) >= _NOTED:
+            note = cache / "compared" / hashlib.sha256(text).hexdigest()[:32]
+            with contextlib.suppress(OSError), open(note, "rb") as file:
+                if file.read(len(text) + 1) == text:
+                    return
+        for mapped in self._files:
+            mapped.compare()
+        latest = max(file.seen[4] for file in self._files) / 1e9
+        if note is not None and time.time() - latest >= _RACY:
             with contextlib.suppress(OSError):  # a cache that cannot be written is no error
                 note.parent.mkdir(parents=True, exist_ok=True)
-                replace_atomically(note, text)
+                disk.replace_atomically(note, text)
 
 
 def verify_store(folder: Path) -> Store:
     """Check every byte of a store, and that no file is there that does not belong; see `Store`."""
-    files = read_manifest(folder)["files"]
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file() or MappedFile(path).sha256() != entry["sha256"]:
-            raise DamagedError(folder, f"{path} {_CHANGED}")
+    store = Store(folder, noted=False)
     for path in sorted(folder.iterdir()):
-        if path.name not in files and path.name != MANIFEST:
+        if path.name not in (*store.manifest["files"], MANIFEST):
             raise DamagedError(folder, f"{path} is not in the list of {folder / MANIFEST}")
-    store = Store(folder, known=True)
-    try:
-        store.content.check()
-    except ValueError as error:
-        raise DamagedError(folder, f"{folder} is damaged ({error})") from None
     return store
 
 

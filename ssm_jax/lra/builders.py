@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ssm_jax.data.builder import SequenceBuilder, write
-from ssm_jax.data.manifest import entries_of
+from ssm_jax.data.manifest import manifest_of
 from ssm_jax.data.prepare import DataPaths, check_content, tfds_folder
-from ssm_jax.data.store import fingerprint
+from ssm_jax.data.store import hashes_of
 from ssm_jax.lra.catalog import CATALOG, entry_of
 
 
@@ -40,7 +40,7 @@ class TaskBuilder(SequenceBuilder, skip_registration=True):  # type: ignore[call
         entry = entry_of(task, source)
         paths = DataPaths(root / "downloads", None if files is None else Path(files))
         self.recipe = entry.recipe(entry.options(**(options or {})), source, paths)
-        if not self.recipe.can_make:
+        if self.recipe.stamp is None:
             self.recipe.make(root)  # raises: there is nothing to make it of, and no name
         super().__init__(tfds_folder(root, self.recipe.folder(root)))
 
@@ -51,8 +51,8 @@ class TaskBuilder(SequenceBuilder, skip_registration=True):  # type: ignore[call
         with tempfile.TemporaryDirectory() as work:
             content = self.recipe.make(Path(work))
             check_content(content, self.recipe)
-            manifest = entries_of(content, self.recipe.header)
-            write(Path(self.data_dir), content, {**manifest, "sha256": fingerprint(content)})
+            manifest = manifest_of(content, self.recipe.header, hashes_of(content))
+            write(Path(self.data_dir), content, manifest)
         self.info.read_from_directory(self.data_dir)
 
 

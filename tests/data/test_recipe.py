@@ -27,7 +27,8 @@ def test_examples_of_every_kind_reach_the_store(tmp_path, name):
     folder = prepare(recipe, tmp_path)
     assert folder == recipe.folder(tmp_path) == find(recipe, tmp_path)
     opened = store.Store(folder)
-    manifest, examples, splits = opened.manifest, opened.examples, opened.splits
+    manifest, content = opened.manifest, opened.content
+    examples, splits = content.examples, content.splits
     assert_equal_examples(examples, EXAMPLES[name])
     for split, numbers in SPLITS.items():
         np.testing.assert_array_equal(splits[split], numbers)
@@ -61,7 +62,8 @@ def test_the_tfds_data_set_is_readable_by_tfds_alone(tmp_path, name):
 def test_the_store_holds_what_was_generated(small_data_dir, tmp_path):
     folder = folder_of(SMALL, small_data_dir)
     opened = store.Store(folder)
-    manifest, examples, splits = opened.manifest, opened.examples, opened.splits
+    manifest, content = opened.manifest, opened.content
+    examples, splits = content.examples, content.splits
     rows = list(examples.rows())
     made = listops.generate(SMALL, tmp_path, workers=1, advance=lambda n: None)
     for split, table in made.items():

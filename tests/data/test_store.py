@@ -11,7 +11,8 @@ from small_listops import flip, folder_bytes
 from ssm_jax.commands.data import table_of
 from ssm_jax.data import store
 from ssm_jax.data.examples import Ragged
-from ssm_jax.data.manifest import read_manifest
+from ssm_jax.data.manifest import read_manifest, seal, sha256_of_all
+from ssm_jax.data.release import sha256_of
 
 FILES = {
     "tokens": ("tokens", "offsets", "targets"),
@@ -33,6 +34,16 @@ def folder(tmp_path):
     return write(tmp_path / "a")
 
 
+def seal_again(folder, **changes):
+    """Have the manifest say that the files, and other entries, are what was written."""
+    path = folder / "manifest.json"
+    entries = {**json.loads(path.read_text()), **changes}
+    for name, entry in entries["files"].items():
+        entry |= {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+    entries["sha256"] = sha256_of_all(entries["files"])
+    path.write_text(json.dumps({**entries, "entries_sha256": seal(entries)}))
+
+
 def assert_equal_examples(a, b):
     assert type(a) is type(b)
     for field in dataclasses.fields(a):
@@ -45,7 +56,8 @@ def assert_equal_examples(a, b):
 def test_what_is_written_is_read(tmp_path, name):
     folder = write(tmp_path / "a", name)
     opened = store.Store(folder)
-    manifest, examples, splits = opened.manifest, opened.examples, opened.splits
+    manifest, content = opened.manifest, opened.content
+    examples, splits = content.examples, content.splits
     assert_equal_examples(examples, EXAMPLES[name])
     assert splits.keys() == SPLITS.keys()
     for split, numbers in SPLITS.items():
@@ -64,7 +76,7 @@ def test_what_is_written_is_read(tmp_path, name):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_arrays_are_mapped_and_not_loaded(tmp_path, name):
-    examples = store.Store(write(tmp_path / "a", name)).examples
+    examples = store.Store(write(tmp_path / "a", name)).content.examples
     for file in FILES[name]:
         assert isinstance(getattr(examples, file).base, np.memmap)
 
@@ -83,7 +95,9 @@ def test_the_same_data_give_the_same_bytes_and_other_data_another_hash(tmp_path,
         dataclasses.replace(made, splits={**SPLITS, "val": SPLITS["val"][::-1]}),
     ]
     for number, other in enumerate(others):
-        store.write_store(tmp_path / f"c{number}", tmp_path / "tmp", other, {"task": "t"})
+        store.write_store(
+            tmp_path / f"c{number}", tmp_path / "tmp", other, {"task": "t", "source": "s"}
+        )
     hashes = [read_manifest(tmp_path / k)["sha256"] for k in ("a", "b", "c0", "c1")]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 3
@@ -114,7 +128,7 @@ def test_every_truncated_or_missing_array_is_named_with_both_sizes(tmp_path, nam
         path.unlink()
         with pytest.raises(ValueError, match=rf"{file}.npy has 0 bytes.*prepare it again"):
             store.Store(folder)
-        with pytest.raises(ValueError, match=rf"{file}.npy has changed.*prepare it again"):
+        with pytest.raises(ValueError, match=rf"{file}.npy has 0 bytes.*prepare it again"):
             store.verify_store(folder)
 
 
@@ -137,8 +151,9 @@ def test_a_flipped_bit_of_any_array_is_found_by_verification(tmp_path, name):
         ("pairs", "second", lambda a: np.where(a > 5, 12, a).astype(np.int32), r"outside 0\.\.11"),
         ("images", "pixels", lambda a: a.reshape(9, 48), r"\(9, 48\), \(12,\)"),
         ("images", "pixels", lambda a: a.view(np.int8), "must be uint8"),
-        ("images", "split.val", lambda a: a + 3, "has 3 rows, its manifest says 3 of 12"),
-        ("images", "split.val", lambda a: a - 3, "has 3 rows, its manifest says 3 of 12"),
+        ("images", "split.val", lambda a: a + 3, r"'val' must hold .*, 0..11; got \[13\]"),
+        ("images", "split.val", lambda a: a - 3, r"'val' must hold .*, 0..11; got \[-1\]"),
+        ("images", "targets", lambda a: a + 1, "has the target 3; there are 3 classes"),
     ],
 )
 def test_arrays_of_the_right_size_that_do_not_fit_are_refused(tmp_path, name, file, array, message):
@@ -147,14 +162,15 @@ def test_arrays_of_the_right_size_that_do_not_fit_are_refused(tmp_path, name, fi
     size = path.stat().st_size
     np.save(path, array(np.load(path)))
     assert path.stat().st_size == size
+    with pytest.raises(ValueError, match=rf"{file}.npy has changed .* and prepare it again"):
+        store.Store(folder)
+    seal_again(folder)
     with pytest.raises(ValueError, match=rf"{message}.*; delete .* and prepare it again"):
         store.Store(folder)
 
 
 def test_a_manifest_with_another_row_count_is_refused(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["splits"]["val"] = 2
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal_again(folder, splits={"train": 6, "val": 2, "test": 3})
     with pytest.raises(ValueError, match="has 3 rows, its manifest says 2"):
         store.Store(folder)
 
@@ -176,9 +192,7 @@ def test_a_folder_without_a_manifest_is_no_store(folder):
 def test_pickled_arrays_are_never_loaded(folder):
     path = folder / "targets.npy"
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][path.name]["bytes"] = path.stat().st_size
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal_again(folder)
     with pytest.raises(ValueError, match=r"is damaged .*Python objects"):
         store.Store(folder)
 

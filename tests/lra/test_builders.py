@@ -50,9 +50,9 @@ def test_a_data_source_is_prepared_and_a_store_made_of_it(tmp_path, task):
     # By name alone, as others read it
     alone = tfds.data_source(f"{name}/{found.name}", split="train", data_dir=data_dir)
     store = Store(found)
-    for row, number in zip(alone, store.splits["train"], strict=True):
-        assert (row["number"], row["target"]) == (number, store.examples.targets[number])
-        for key, array in store.examples.features(number).items():
+    for row, number in zip(alone, store.content.splits["train"], strict=True):
+        assert (row["number"], row["target"]) == (number, store.content.examples.targets[number])
+        for key, array in store.content.examples.features(number).items():
             np.testing.assert_array_equal(row[key], array)
 
 

@@ -55,7 +55,7 @@ def test_batches_spell_the_rows_of_the_release(data_dir):
 
 def test_a_text_is_stored_once(release, data_dir):
     opened = Store(official(data_dir, release).folder(data_dir))
-    manifest, pairs = opened.manifest, opened.examples
+    manifest, pairs = opened.manifest, opened.content.examples
     texts = {text for rows in ROWS.values() for row in rows for text in row[3:]}
     assert len(pairs.documents) == len(texts) == 12
     assert manifest["detail"].endswith("without quoting; 12 texts, 0 papers have several")

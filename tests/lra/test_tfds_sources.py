@@ -49,9 +49,9 @@ def test_images_are_in_the_official_order(tmp_path, prepared):
     recipe = recipe_of("cifar10", tmp_path, prepared)
     store = Store(prepare(recipe, tmp_path))
     planes = COLOURS.transpose(0, 3, 1, 2).reshape(len(COLOURS), -1)
-    np.testing.assert_array_equal(store.examples.pixels, cifar.gray(planes))
-    np.testing.assert_array_equal(store.examples.targets, np.arange(sum(CIFAR)) % 10)
-    assert [n.size for n in store.splits.values()] == [20, 5, 10]
+    np.testing.assert_array_equal(store.content.examples.pixels, cifar.gray(planes))
+    np.testing.assert_array_equal(store.content.examples.targets, np.arange(sum(CIFAR)) % 10)
+    assert [n.size for n in store.content.splits.values()] == [20, 5, 10]
     detail = "CIFAR-10 as TensorFlow Datasets has it, version 3.0.2"
     assert store.manifest["detail"] == f"{detail}; NOT of the official number of examples"
     small = cifar.OfficialCifar(rows=5)
@@ -64,10 +64,10 @@ def test_reviews_are_all_read_and_those_without_a_class_are_not(tmp_path, prepar
     store = Store(prepare(recipe_of("imdb_reviews", tmp_path, prepared), tmp_path))
     vocabulary = store.manifest["vocabulary"]
     rows = [("".join(vocabulary[i] for i in tokens), target) for tokens, target in
-            store.examples.rows()]  # fmt: skip
+            store.content.examples.rows()]  # fmt: skip
     assert sorted(rows[:24]) == sorted(REVIEWS["train"])
     assert sorted(rows[24:]) == sorted(REVIEWS["test"])
-    assert [n.size for n in store.splits.values()] == [18, 6, 24]
+    assert [n.size for n in store.content.splits.values()] == [18, 6, 24]
     assert "in its order; NOT of the official number of examples; 6 tr" in store.manifest["detail"]
 
 
