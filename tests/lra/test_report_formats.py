@@ -16,6 +16,7 @@ import pytest
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS
 from ssm_jax.lra.report import FORMATS, collect, tabulate
+from ssm_jax.lra.report.formats import escape_latex
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('&amp;')</script> | `a``b` *b* _c_ \\x{y} $5 #1 50% ~^ \"q\" [d](e)\u202e"
@@ -107,13 +108,12 @@ def test_html_shows_hostile_text_as_it_is(table):
 
 
 def test_latex_escapes_every_special_character():
-    latex_escape = FORMATS["latex"].escape
-    escaped = latex_escape(HOSTILE)
+    escaped = escape_latex(HOSTILE)
     named = r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar|"
     named += r"textasciigrave|textasteriskcentered)\{\}"
     plain = re.sub(named + r"|\\[{}$&#%_]|\{\[\}|\{\]\}", "", escaped)
     assert not set(plain) & set('\\{}$&#%_^~<>|"`*[]'), plain
-    assert latex_escape("--config ±") == "-{}-config $\\pm$"
+    assert escape_latex("--config ±") == "-{}-config $\\pm$"
 
 
 def test_latex_rows_have_all_their_columns(table):

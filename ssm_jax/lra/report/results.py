@@ -209,15 +209,16 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
     name, command = document.get("name", str), tuple(map(str, document.get("command", list, [])))
     task, variant, reduced = _named(document)
     options, git = _overrides(command), document.get("git", dict, {})
+    commit = git.get("commit") or ""
     # Runs of older versions have no such digest: what the command says stands in for it.
     setup = hashlib.sha256(json.dumps([name, options]).encode()).hexdigest()[:12]
     lost = ""
     if document.get("best_lost", dict, None) is not None:
-        steps = (document.get(f"{part}.step", int) for part in ("best_lost", "best"))
+        gone, next_best = (document.get(f"{part}.step", int) for part in ("best_lost", "best"))
         lost = (
-            "the best checkpoint, of step {:,}, was lost; the next best, of step {:,}, is tested."
+            f"the best checkpoint, of step {gone:,}, was lost; the next best, of step "
+            f"{next_best:,}, is tested."
         )
-        lost = lost.format(*steps)
     return Result(
         path=shown(path),
         name=name,
@@ -233,9 +234,7 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
         source=document.get("data.source", str, ""),
         detail=document.get("data.detail", str, ""),
         sha256=document.get("data.sha256", str, ""),
-        commit=f"{git['commit']}{' + changes' * bool(git.get('dirty'))}"
-        if git.get("commit")
-        else "",
+        commit=commit + " + changes" if commit and git.get("dirty") else commit,
         device=device_of(document.get("devices", dict, {})),
         config_digest=document.get("config_digest", str, ""),
         command=command,

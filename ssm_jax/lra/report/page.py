@@ -1,0 +1,196 @@
+"""What a report says, in order, as the elements of its HTML page."""
+
+import re
+import shlex
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from xml.etree.ElementTree import Element, SubElement
+
+from ssm_jax.lra.published import ANCHORS, COLUMNS, Published
+from ssm_jax.lra.report.results import Result
+from ssm_jax.lra.report.table import OFFICIAL, Cell, Row, Table, half_width, outcome, percent
+
+INTRO = (
+    "Test accuracy in percent: the mean over n seeds ± half of its 95 % interval (Student t). "
+    "Runs that diverged are not in the mean and are always shown. Avg is given where all six "
+    "tasks are there."
+)
+NOT_COMPARABLE = (
+    "* Not comparable with the published numbers: reduced, not as published, or not on the "
+    "official data."
+)
+LEGEND = (
+    "Published: standard deviation over seeds in brackets where it is printed; x: fails to "
+    "learn, which counts as 50 in the printed average; -: not printed, or not checked."
+)
+Content = str | Element | Iterable["Content"]
+
+
+def element(tag: str, *contents: Content, **attributes: str) -> Element:
+    """An element of a page. Texts lose their line breaks and characters that show nothing; an
+    attribute is written `class_` or `data_column`."""
+    made = Element(tag, {name.strip("_").replace("_", "-"): v for name, v in attributes.items()})
+    _add(made, contents)
+    return made
+
+
+def _add(made: Element, content: Content) -> None:
+    if isinstance(content, Element):
+        made.append(content)
+    elif not isinstance(content, str):
+        for part in content:
+            _add(made, part)
+    else:
+        text = "".join(c for c in re.sub(r"\s+", " ", content) if c.isprintable())
+        if len(made):
+            made[-1].tail = (made[-1].tail or "") + text
+        else:
+            made.text = (made.text or "") + text
+
+
+def elements(table: Table, published: bool) -> Iterator[Element]:
+    """The report below its title: h2, p, ul, ol, and a div around each table; with the published
+    rows if they are wanted."""
+    yield element("p", INTRO)
+    groups: dict[str, Iterable[Sequence[Content]]] = {}
+    if table.rows:
+        groups["These runs"] = map(_our_row, table.rows)
+    else:
+        yield element("p", "No run has a result.")
+    if published:
+        groups["Published"] = map(_published_row, ANCHORS)
+    if groups:
+        yield _grid("numbers", ("Model", *COLUMNS.values(), "Avg", "Source"), groups)
+    if any(row.marks for row in table.rows):
+        yield element("p", NOT_COMPARABLE)
+    if table.footnotes:
+        yield _list("ol", table.footnotes)
+    if published:
+        yield element("p", LEGEND)
+    if table.others:
+        yield element("h2", "Other tasks")
+        head = ("Task", "Run", "Test metric", "Mean", "Seeds")
+        yield _grid("words", head, {"": map(_other_row, table.others)})
+    if table.unfinished:
+        yield element("h2", "Unfinished runs, not counted")
+        yield _list("ul", (_named(run, outcome(run)) for run in table.unfinished))
+    if table.remarks:
+        yield element("h2", "Remarks")
+        yield _list("ul", table.remarks)
+    if table.rows:
+        cells = [(r.name, COLUMNS[k], cell) for r in table.rows for k, cell in r.cells.items()]
+        yield element("h2", "Seeds")
+        yield _list("ul", (_seeds(*cell) for cell in cells))
+        yield element("h2", "Data")
+        head = ("Model", "Task", "Source", "sha256", "Detail")
+        yield _grid("words", head, {"": (_data_row(*cell) for cell in cells)})
+        yield element("h2", "Runs")
+        yield _list("ul", (_described(run) for _, _, cell in cells for run in cell.runs))
+
+
+def _list(tag: str, items: Iterable[Content]) -> Element:
+    return element(tag, [element("li", item) for item in items])
+
+
+def _grid(
+    look: str, head: Sequence[str], groups: Mapping[str, Iterable[Sequence[Content]]]
+) -> Element:
+    """A table of "numbers" or "words" that scrolls; groups of rows by their title, "" for none."""
+    table = element("table", class_=look)
+    names = [element("th", name, scope="col") for name in head]
+    table.append(element("thead", element("tr", names)))
+    for title, rows in groups.items():
+        body = SubElement(table, "tbody")
+        if title:
+            name = element("th", title, colspan=f"{len(head)}", scope="rowgroup")
+            body.append(element("tr", name, class_="group"))
+        for first, *rest in rows:
+            columns = zip(head[1:], rest, strict=True)
+            cells = [element("td", cell, data_column=column) for column, cell in columns]
+            body.append(element("tr", element("th", first, scope="row"), cells))
+    return element("div", table, class_="wide")
+
+
+def _our_row(row: Row) -> list[Content]:
+    name = element("strong", row.label + ("*" if row.marks else ""))
+    average: list[Element] = []
+    if row.average is not None:
+        average.append(element("strong", percent(row.average)))
+        if row.n_diverged:
+            average.append(element("small", f"{row.n_diverged} diverged", class_="bad"))
+    cells = (_cell(row.cells[task]) if task in row.cells else "" for task in COLUMNS)
+    source = "here, official data" if row.source == OFFICIAL else "here"
+    return [[name, *(element("small", mark) for mark in row.marks)], *cells, average, source]
+
+
+def _cell(cell: Cell) -> list[Content]:
+    n_finished, n_diverged = len(cell.finished), len(cell.diverged)
+    shown: list[Content] = []
+    shown.append("-" if cell.mean is None else element("strong", percent(cell.mean)))
+    if cell.half_width is not None:
+        shown.append(f" ± {percent(cell.half_width)}")
+    if n_finished:
+        shown.append(element("small", f"n = {n_finished}"))
+    if cell.footnotes:
+        word = "note" if len(cell.footnotes) == 1 else "notes"
+        shown.append(element("small", f"{word} {', '.join(map(str, cell.footnotes))}"))
+    if n_diverged:
+        text = f"{n_diverged} of {n_finished + n_diverged} diverged"
+        shown.append(element("small", text, class_="bad"))
+    return shown
+
+
+def _published_row(row: Published) -> list[str]:
+    scores = []
+    for task in COLUMNS:
+        score = row.scores.get(task)
+        if score is None:
+            scores.append("x" if task in row.scores else "-")
+        else:
+            scores.append(f"{score.mean}" + (f" ({score.std})" if score.std is not None else ""))
+    return [row.model, *scores, str(row.average), row.source]
+
+
+def _other_row(runs: Sequence[Result]) -> list[str]:
+    run, values = runs[0], [run.value for run in runs if run.value is not None]
+    spread = half_width(values)
+    mean = f"{statistics.fmean(values):.4g}" + (f" ± {spread:.2g}" if spread else "")
+    seeds = ", ".join(str(run.seed) for run in runs)
+    return [run.other or "unknown", ", ".join((run.name, *run.options)), run.metric, mean, seeds]
+
+
+def _seeds(name: str, task: str, cell: Cell) -> list[Content]:
+    by_seed = sorted(cell.runs, key=attrgetter("seed"))
+    outcomes = "; ".join(f"seed {run.seed}: {outcome(run)}" for run in by_seed)
+    return [element("strong", f"{name}, {task}"), f": {outcomes}"]
+
+
+def _data_row(name: str, task: str, cell: Cell) -> list[Content]:
+    run = cell.runs[0]
+    sha256 = element("code", run.sha256[:12]) if run.sha256 else ""
+    return [name, task, run.source or "unknown", sha256, run.detail]
+
+
+def _named(run: Result, rest: str) -> list[Content]:
+    return [element("code", run.path), f" {run.name}, seed {run.seed}: {rest}"]
+
+
+def _described(run: Result) -> list[Content]:
+    """All that is needed to make a run again."""
+    known = [outcome(run)]
+    if run.majority_rate is not None:
+        known.append(f"majority class {percent(run.majority_rate)} %")
+    if run.steps is not None and run.status == "finished":
+        known.append(f"{run.steps:,} steps")
+    if run.parameters is not None:
+        known.append(f"{run.parameters:,} parameters")
+    if run.device:
+        known.append(run.device)
+    if run.config_digest:
+        known.append(f"config {run.config_digest}")
+    known.append(f"commit {run.commit or 'unknown'}")
+    described = _named(run, ", ".join(known))
+    if run.command:
+        described += [". ", element("code", shlex.join(run.command))]
+    return described
