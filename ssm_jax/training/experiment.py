@@ -63,6 +63,8 @@ class Experiment:
         self.eval_every: int = cfg.train.eval_every or epoch  # in steps
         eval_batch_size = cfg.train.eval_batch_size or cfg.batch_size
         self.eval_batch_size: int = -(-eval_batch_size // devices) * devices
+        metric = cfg.train.select_metric
+        self.ranking = metric, self.task.metrics[metric]  # what names the best checkpoint
         # Samples of the circle on which the filters of the layers act
         self.filter_period = dataset.padded_length * (1 if self.task.circular else 2)
         dropout_key = jax.random.fold_in(jax.random.key(cfg.seed), 1)
@@ -138,9 +140,9 @@ class Experiment:
 
     def compile(self, function: Callable[..., Any], *shapes: Any, **options: Any) -> Any:
         """A function compiled for arguments of these shapes; `options` are those of jax.jit."""
-        step = jax.jit(function, out_shardings=self.replicated, **options)
         with jax.set_mesh(self.mesh):
-            return step.lower(*shapes).compile()
+            program = jax.jit(function, out_shardings=self.replicated, **options)
+            return program.lower(*shapes).compile()
 
     def step_for(self, batch: Mapping[str, jax.Array], *, training: bool) -> Any:
         """The train step or the evaluation for a batch; each length is compiled once."""
@@ -164,8 +166,7 @@ class Experiment:
     ) -> dict[str, float] | None:
         """The metrics of a state over a whole split; None if `stopped`, asked after every batch."""
         total = -(-self.dataset.size(split) // self.eval_batch_size)
-        sums: dict[str, float] = {}
-        means: dict[str, float] = {}
+        sums, means = dict[str, float](), dict[str, float]()
         with Progress(split, total, metric=self.task.headline) as progress:
             for number, numbered in enumerate(self.eval_batches(split), start=1):
                 batch = self.place_batch(numbered)
@@ -179,7 +180,7 @@ class Experiment:
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """The identity that a checkpoint of this experiment has."""
+        """That of its checkpoints."""
         options = json.loads(json.dumps(config_lib.identity(self.cfg)))  # tuples are lists there
         return Identity(options, self.dataset.fingerprint)
 

@@ -16,11 +16,12 @@ from ssm_jax.files import parse_json
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.training import restart
-from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore
+from ssm_jax.training.checkpoint import CheckpointStore
+from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.logs import MetricsLog, WandbSink, open_wandb
-from ssm_jax.training.runs import UNUSABLE, best_of
+from ssm_jax.training.runs import UNUSABLE, restore
 from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
 from ssm_jax.training.runs.tables import parameter_table
 from ssm_jax.training.step import TrainState, learning_rates
@@ -56,10 +57,8 @@ def train_and_evaluate(
         with CheckpointStore(
             workdir.checkpoints,
             keep=cfg.checkpoint.keep,
-            best_metric=cfg.train.select_metric,
-            best_mode=experiment.task.metrics[cfg.train.select_metric],
             identity=experiment.identity,
-            accept=restart.accept,
+            ranking=experiment.ranking,
         ) as checkpoints:
             found = restart.find(experiment, workdir, checkpoints, argv, accept_log=accept_log)
             if found is None:
@@ -178,13 +177,12 @@ class _Run:
             raise FloatingPointError(
                 f"no evaluation had a finite {train.select_metric}; there is no checkpoint to test."
             )
-        step, target = self.best["step"], experiment.abstract_state()
-        ranked = self.store.ranked_steps()
+        checkpoints = self.workdir.checkpoints
         try:
-            opened = best_of(step, ranked, lambda step: self.store.restore(step, target))
+            opened = restore(experiment, checkpoints, self.best["step"], or_next=True)
         except UNUSABLE as error:
             raise CheckpointError(
-                f"the checkpoint of step {step}, which has the best evaluation, is "
+                f"the checkpoint of step {self.best['step']}, which has the best evaluation, is "
                 f"lost ({' '.join(str(error).split())}), and no other one can be tested; bring one "
                 "back, or start anew with --fresh."
             ) from error
@@ -255,7 +253,7 @@ class _Run:
         if self.found is None:
             return False
         value = self.found[train.select_metric]
-        sign = 1 if self.experiment.task.metrics[train.select_metric] == "max" else -1
+        sign = 1 if self.experiment.ranking[1] == "max" else -1
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
             self.best = {"step": step, "value": value}
         known, epoch = self.experiment.cfg.reference, step / self.experiment.order.steps_per_epoch
@@ -296,7 +294,8 @@ class _Run:
             state,
             metrics=self.found if self.evaluated_at == step else None,
             best=self.best,
-            extra={"window": self.window, "files": self._stamps()},
+            window=self.window,
+            files=self._stamps(),
             replace=replace,
             final=final,
         )

@@ -7,15 +7,15 @@ overwritten: files that have to make way are renamed.
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.progress import say, warn
-from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore, ConfigMismatch, Meta
-from ssm_jax.training.checkpoint.manifest import is_number
+from ssm_jax.training.checkpoint import CheckpointStore
+from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, Meta
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import sound_lines
 from ssm_jax.training.record import check_sources, read_record, run_record, say_new_options
@@ -40,16 +40,6 @@ def start_anew(workdir: Workdir) -> None:
     warn(f"the run starts anew; what it had left is in {old}.")
 
 
-def accept(meta: Meta) -> None:
-    """Raise CheckpointError for an `extra` that the loop never writes."""
-    window, files = meta.extra.get("window"), meta.extra.get("files", {})
-    sound = isinstance(window, dict) and all(map(is_number, window.values()))
-    if not sound or (window and window.get("steps", 0) < 1):
-        raise CheckpointError(f"its meta document is sound but has window={window!r:.60}")
-    if not are_stamps(files):
-        raise CheckpointError(f"its meta document is sound but has files={files!r:.60}")
-
-
 def find(
     experiment: Experiment,
     workdir: Workdir,
@@ -66,14 +56,14 @@ def find(
     something would be lost, or is not the run's; else as `CheckpointStore.restore_newest`.
     """
     check_sources(experiment.cfg, workdir.path)
-    files, not_done = _read_done(experiment, workdir)
+    done, not_done = _own(experiment, workdir.done_mark, _read_done)
     unreadable: CheckpointError | None = None
     restored: tuple[TrainState, Meta] | None = None
     try:
         restored = checkpoints.restore_newest(experiment.abstract_state())
     except CheckpointError as error:
         unreadable = error
-    if files is not None and _result_stands(experiment, workdir, files, restored is not None):
+    if done and _result_stands(experiment, workdir, done["files"], restored is not None):
         if unreadable is not None:
             warn(" ".join(str(unreadable).split()))
         return None
@@ -87,8 +77,8 @@ def find(
     held = _check_files(workdir, meta, accept_log=accept_log)
     check_record(experiment, workdir, argv, meta.step)
     say_new_options(experiment.cfg, read_record(workdir.record), workdir.record)
-    if not_done is not None:
-        mark = workdir.done_mark
+    mark = workdir.done_mark
+    if not_done and os.path.lexists(mark):
         warn(f"{mark} {not_done} and is now {rename_aside(mark, 'damaged')}.")
     lost = meta.best is not None and meta.best["step"] not in checkpoints.steps()
     if meta.best is not None and lost and meta.step < experiment.total_steps:
@@ -107,19 +97,28 @@ def _in_a_line(folder: Path, faults: Mapping[str, str]) -> str:
     return f"{folder / name} {what}{more}"
 
 
-def _read_done(experiment: Experiment, workdir: Workdir) -> tuple[Stamps | None, str | None]:
-    """The stamps in DONE, which older versions had not, and what is wrong with it."""
-    if not os.path.lexists(workdir.done_mark):
-        return None, None
+def _own(
+    experiment: Experiment, path: Path, read: Callable[[Path], dict[str, Any]]
+) -> tuple[dict[str, Any] | None, str]:
+    """A document of this run, or why what is there cannot be it, as the end of a sentence."""
+    if not os.path.lexists(path):
+        return None, "is missing"
+    digest, fingerprint = _names(experiment)
     try:
-        document = parse_json(workdir.done_mark.read_bytes())
-        files, ours = document.get("files", {}), config_lib.digest(experiment.cfg)
-        if isinstance(document["test"], dict) and are_stamps(files):
-            same = document.get("config_digest", ours) == ours
-            return (files, None) if same else (None, "is that of another run")
+        document = read(path)
+        data = document.get("data", {"fingerprint": fingerprint})
+        same = (document.get("config_digest", digest), data["fingerprint"]) == (digest, fingerprint)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return None, "is damaged"
+        return None, "is damaged"
+    return (document, "") if same else (None, "is that of another run")
+
+
+def _read_done(path: Path) -> dict[str, Any]:
+    """The document DONE; older versions had no stamps of files in it, and no digest."""
+    document = parse_json(path.read_bytes())
+    if not isinstance(document["test"], dict) or not are_stamps(document.setdefault("files", {})):
+        raise ValueError
+    return document
 
 
 def _result_stands(experiment: Experiment, workdir: Workdir, files: Stamps, testable: bool) -> bool:
@@ -171,7 +170,7 @@ def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
         return os.path.lexists(path) and (path.is_symlink() or path.stat().st_size > 0)
 
     left = [name for name in (*LOGS, "diagnostics", "summary.json", "DONE") if holds(name)]
-    record, fault = _own_record(experiment, workdir)
+    record, fault = _own(experiment, workdir.record, read_record)
     if record is not None:
         fault = "does not say that the run ended before its first save"
     unsaved = record is not None and record.get("saved", 0) is None
@@ -227,7 +226,7 @@ def note_saved(workdir: Workdir, step: int) -> bool:
 
 def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], step: int) -> None:
     """Make the record of a run with a saved step again, if it is missing, damaged or another's."""
-    record, fault = _own_record(experiment, workdir)
+    record, fault = _own(experiment, workdir.record, read_record)
     if record is None:
         aside = rename_aside(workdir.record, "damaged")
         renamed = f"; the old one is now {aside}" if aside else ""
@@ -235,16 +234,3 @@ def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], 
         warn(f"{workdir.record} {fault}, so it was made again from this command{renamed}.")
     elif record.get("saved", step) is None:
         note_saved(workdir, step)
-
-
-def _own_record(experiment: Experiment, workdir: Workdir) -> tuple[dict[str, Any] | None, str]:
-    """The record of this run, or a reason why what is there cannot be, as the end of a sentence."""
-    if not os.path.lexists(workdir.record):
-        return None, "is missing"
-    try:
-        record = read_record(workdir.record)
-    except (OSError, ValueError):
-        return None, "is damaged"
-    if (record["config_digest"], record["data"]["fingerprint"]) != _names(experiment):
-        return None, "is that of another run"
-    return record, ""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,11 +14,11 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.tasks import Batch, Sums, mean_metrics
+from ssm_jax.training.checkpoint.manifest import flatten
 
 Params = Any  # nested dicts of arrays
 Schedule = Callable[..., Any]  # (step, xp=jax.numpy) -> factor on a learning rate
 Metrics = dict[str, Array]
-TrainSums = Callable[[Any, Batch, Array | None], Sums]
 
 
 @dataclass(frozen=True)
@@ -46,41 +46,29 @@ def groups_from(options: Mapping[str, Mapping[str, Any]]) -> tuple[Group, ...]:
     return tuple(Group(name=name, **options[name]) for name in sorted(options))
 
 
-def path_name(path: tuple) -> str:
-    """blocks/0/ssm/C_ri for a key path of JAX."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def assign(params: Params, groups: tuple[Group, ...]) -> tuple[Params, list[GroupRow]]:
+def assign(params: Params, groups: Sequence[Group]) -> tuple[Params, list[GroupRow]]:
     """Each parameter's group name, in a tree like `params`, and the table; else ValueError."""
-    paths: dict[str, list[str]] = {group.name: [] for group in groups}
-    sizes = dict.fromkeys(paths, 0)
-    faults = []
-
-    def label(path: tuple, leaf: Any) -> str:
-        name = path_name(path)
-        owners = [g.name for g in groups if g.match and re.search(g.match, name)]
+    leaves, names, faults = flatten(params), [group.name for group in groups], []
+    owner: dict[str, str] = {}
+    for path in leaves:
+        owners = [g.name for g in groups if g.match and re.search(g.match, path)]
         owners = owners or [g.name for g in groups if not g.match]
+        owner[path] = owners[0] if len(owners) == 1 else ""
         if len(owners) != 1:
             which = f"is in the groups {', '.join(owners)}" if owners else "matches no group"
+            faults.append(f"parameter {path} {which}; it must belong to exactly one of {names}.")
+    rows = []
+    for group in groups:
+        paths = tuple(path for path in leaves if owner[path] == group.name)
+        rows.append(GroupRow(group, paths, sum(math.prod(leaves[path].shape) for path in paths)))
+        if not (paths or group.optional):
             faults.append(
-                f"parameter {name} {which}; it must belong to exactly one of {list(paths)}."
+                f"optim.groups.{group.name} matches no parameter (match={group.match!r}); "
+                "correct the expression, or set optional=True."
             )
-            return ""
-        paths[owners[0]].append(name)
-        sizes[owners[0]] += math.prod(leaf.shape)
-        return owners[0]
-
-    labels = jax.tree_util.tree_map_with_path(label, params)
-    faults += [
-        f"optim.groups.{group.name} matches no parameter (match={group.match!r}); "
-        "correct the expression, or set optional=True."
-        for group in groups
-        if not (paths[group.name] or group.optional)
-    ]
     if faults:
         raise ValueError("\n".join(faults))
-    return labels, [GroupRow(g, tuple(paths[g.name]), sizes[g.name]) for g in groups]
+    return jax.tree.unflatten(jax.tree.structure(params), owner.values()), rows
 
 
 def cosine_with_warmup(warmup_steps: int, total_steps: int, *, clamp: bool) -> Schedule:
@@ -123,7 +111,7 @@ def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> 
 
 def make_optimizer(
     params: Params,
-    groups: tuple[Group, ...],
+    groups: Sequence[Group],
     schedule: Schedule,
     *,
     clip_norm: float,
@@ -173,7 +161,9 @@ def init_state(params: Params, stats: Params, tx: optax.GradientTransformation) 
     return TrainState(step, ok, params, stats, tx.init(params))
 
 
-def make_gradient(graphdef: nnx.GraphDef, sums: TrainSums, *, accumulate: int = 1) -> Gradient:
+def make_gradient(
+    graphdef: nnx.GraphDef, sums: Callable[..., Sums], *, accumulate: int = 1
+) -> Gradient:
     """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
     The loss is the mean of `sums`, a task's `train_sums`. `accumulate` parts of a batch are
@@ -256,7 +246,6 @@ def make_eval_step(
 def non_finite_leaves(gradient: Gradient, state: TrainState, key: Array, batch: Batch) -> list[str]:
     """Names of what is not finite in a step from `state`: loss, params/..., grad/...."""
     (loss, _), grads = jax.jit(gradient)(state, key, batch)
-    trees = ({"params": state.params}, {"grad": grads})
-    leaves = [leaf for tree in trees for leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
-    broken = [path_name(path) for path, leaf in leaves if not jnp.all(jnp.isfinite(leaf))]
+    leaves = flatten({"params": state.params}) | flatten({"grad": grads})
+    broken = [path for path, leaf in leaves.items() if not jnp.all(jnp.isfinite(leaf))]
     return broken if jnp.isfinite(loss) else ["loss", *broken]

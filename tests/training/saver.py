@@ -19,8 +19,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore, Identity
+from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint import io as step_folder
+from ssm_jax.training.checkpoint.manifest import CheckpointError, Identity
 
 
 def state_at(step: int) -> dict[str, np.ndarray]:
@@ -31,13 +32,7 @@ def state_at(step: int) -> dict[str, np.ndarray]:
 
 
 def open_store(directory: Path) -> CheckpointStore:
-    return CheckpointStore(
-        directory,
-        keep=2,
-        best_metric=None,
-        best_mode="max",
-        identity=Identity({"seed": 0}, "data"),
-    )
+    return CheckpointStore(directory, keep=2, identity=Identity({"seed": 0}, "data"))
 
 
 def loop(directory: Path) -> None:
@@ -81,7 +76,7 @@ def mesh(directory: Path) -> None:
     }
     with open_store(directory) as store:
         store.save(1, state, final=True)
-        restored, _ = store.restore(1, target)
+        restored, _ = store.restore_newest(target)
     placed = [f"{name} {restored[name].sharding == target[name].sharding}" for name in state]
     print(*placed, "equal", *(np.array_equal(x, leaf) for leaf in restored.values()))
 

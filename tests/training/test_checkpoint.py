@@ -26,16 +26,16 @@ import optax
 import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from ssm_jax.training.checkpoint import (
-    CheckpointError,
-    CheckpointStore,
-    ConfigMismatch,
-    Identity,
-    StateMismatch,
-)
+from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint import io as step_folder
 from ssm_jax.training.checkpoint import manifest as meta
-from ssm_jax.training.checkpoint.manifest import SaveError
+from ssm_jax.training.checkpoint.manifest import (
+    CheckpointError,
+    ConfigMismatch,
+    Identity,
+    SaveError,
+    StateMismatch,
+)
 from ssm_jax.training.workdir import document_checksum
 
 REPOSITORY = Path(__file__).parents[2]
@@ -51,11 +51,7 @@ class Counter(NamedTuple):
 
 
 def open_store(directory, **changes):
-    options = {
-        "keep": 2,
-        "best_metric": "accuracy",
-        "best_mode": "max",
-    }
+    options = {"keep": 2, "ranking": ("accuracy", "max")}
     identity = changes.pop(
         "identity", {"model.alpha": 1.0, "model.d_model": 8, "data.shape": [3, 4]}
     )
@@ -149,14 +145,15 @@ def test_every_leaf_and_container_comes_back_bit_equal(tmp_path):
     with open_store(tmp_path) as store:
         assert store.restore_newest(TARGET) is None
         store.save(
-            7, state, metrics={"accuracy": 0.5}, best={"step": 7, "value": 0.5}, extra={"a": [1]}
+            7, state, metrics={"accuracy": 0.5}, best={"step": 7, "value": 0.5}, window={"steps": 1}
         )
     with open_store(tmp_path) as store:
         restored, meta = store.restore_newest(TARGET)
     assert bits(restored) == bits(state)
     assert isinstance(restored["counter"], Counter)
     assert (meta.step, meta.evaluated, meta.metrics) == (7, True, {"accuracy": 0.5})
-    assert (meta.best, meta.extra) == ({"step": 7, "value": 0.5}, {"a": [1]})
+    assert meta.best == {"step": 7, "value": 0.5}
+    assert meta.extra == {"window": {"steps": 1}, "files": {}}
     assert verify(tmp_path) == [(7, True, "")]
 
 
@@ -168,7 +165,7 @@ def test_minus_zero_nan_payloads_and_denormals_survive(tmp_path):
     values = jnp.asarray(patterns.view(np.float32))
     with open_store(tmp_path) as store:
         store.save(1, {"x": values, "zero": jnp.float32(-0.0)}, final=True)
-        restored, _ = store.restore(1, {"x": values, "zero": jnp.float32(0.0)})
+        restored, _ = store.restore_newest({"x": values, "zero": jnp.float32(0.0)})
     np.testing.assert_array_equal(np.asarray(restored["x"]).view(np.uint32), patterns)
     assert math.copysign(1, restored["zero"]) == -1
 
@@ -187,7 +184,7 @@ def test_the_values_saved_are_those_at_the_time_of_save(tmp_path):
         for _ in range(5):
             x = step(x)
         store.wait()
-        restored, _ = store.restore(1, {"x": x, "host": host})
+        restored, _ = store.restore_newest({"x": x, "host": host})
     np.testing.assert_array_equal(restored["x"], expected)
     np.testing.assert_array_equal(restored["host"], host_expected)
 
@@ -316,6 +313,11 @@ def test_a_bit_flip_in_any_array_is_found(tmp_path):
         {"best": {"step": 7, "value": math.nan}},
         {"best": 7},
         {"extra": None},
+        {"extra": {}},
+        {"extra": {"window": {"loss": 1.0}}},
+        {"extra": {"window": {"loss": "1.0", "steps": 1}}},
+        {"extra": {"window": {}, "files": {"metrics.jsonl": {"bytes": -1, "hash": ""}}}},
+        {"extra": {"window": {}, "files": {"../mine": {"bytes": 1, "hash": ""}}}},
         {"more": 1},
         {"leaves": None},
         {"leaves": {"x": {"shape": [-1], "dtype": "float32", "crc32": 0}}},
@@ -334,7 +336,7 @@ def test_a_document_that_no_save_makes_is_refused_though_its_checksum_is_right(c
         "evaluated": True,
         "metrics": {"accuracy": math.nan},
         "best": {"step": 7, "value": 0.5},
-        "extra": {},
+        "extra": {"window": {}},
     }
     leaf = {"shape": [2, 0], "dtype": "bfloat16", "crc32": 1}
     document = meta.seal(meta.Meta(**good), {"x": leaf}, {})
@@ -431,14 +433,14 @@ def test_another_config_or_data_is_refused_key_by_key_and_nothing_is_renamed(tmp
 def test_the_newest_and_the_best_are_kept_across_restarts(tmp_path, mode, values, kept):
     x = {"x": jnp.zeros(2)}
     for step, value in values.items():
-        with open_store(tmp_path, best_mode=mode) as store:
+        with open_store(tmp_path, ranking=("accuracy", mode)) as store:
             store.save(step, x, metrics=None if value is None else {"accuracy": value})
             store.wait()
             assert step == store.steps()[-1]  # the latest is never the one dropped
-    with open_store(tmp_path, best_mode=mode) as store:
+    with open_store(tmp_path, ranking=("accuracy", mode)) as store:
         assert store.steps() == kept
         assert store.ranked_steps()[:1] == (kept[:1] if len(kept) == 3 else [])
-    with open_store(tmp_path, best_metric=None) as store:
+    with open_store(tmp_path, ranking=None) as store:
         assert store.ranked_steps() == []
 
 
@@ -593,10 +595,10 @@ def test_a_folder_of_any_name_keeps_its_steps(name, tmp_path):
     for other in ("t", "aa", "x"):  # what the patterns would find
         (tmp_path / other).mkdir()
     state = {"a": jnp.arange(5.0), "b": {"c": jnp.ones((2, 2))}}
-    with open_store(tmp_path / name / "checkpoints", best_metric=None) as store:
+    with open_store(tmp_path / name / "checkpoints", ranking=None) as store:
         store.save(1, state)
         store.save(2, state, final=True)
-    with open_store(tmp_path / name / "checkpoints", best_metric=None) as store:
+    with open_store(tmp_path / name / "checkpoints", ranking=None) as store:
         restored, meta_of = store.restore_newest(state)
     assert meta_of.step == 2 and np.array_equal(restored["a"], state["a"])
     assert step_folder.list_steps(tmp_path / name / "checkpoints") == [1, 2]
@@ -661,12 +663,12 @@ def test_file_systems_without_locks_and_syncs_keep_steps_too(lacking, tmp_path, 
     monkeypatch.setattr(tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT", dict(context))
     monkeypatch.setattr(module, name, unsupported)
     state = {"a": jnp.arange(5.0)}
-    with open_store(tmp_path / "run", best_metric=None) as store:
+    with open_store(tmp_path / "run", ranking=None) as store:
         store.save(1, state, final=True)
         assert np.array_equal(store.restore_newest(state)[0]["a"], state["a"])
     changed = tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT
     assert changed["file_io_sync"] is False and changed["file_io_locking"] == {"mode": "lockfile"}
     monkeypatch.delattr(tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT")  # another Orbax
     refused = pytest.raises(SaveError, match=r"cannot lock files or sync folders, and Orbax")
-    with open_store(tmp_path / "other", best_metric=None) as store, refused:
+    with open_store(tmp_path / "other", ranking=None) as store, refused:
         store.save(1, state)

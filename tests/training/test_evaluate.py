@@ -20,11 +20,11 @@ from ssm_jax import config as config_lib
 from ssm_jax.commands import runs as commands
 from ssm_jax.config.load import load_config
 from ssm_jax.files import write_json
-from ssm_jax.training import loop
+from ssm_jax.training import loop, runs
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import config_of, read_record
-from ssm_jax.training.runs import choose_step, rebuild, restore
+from ssm_jax.training.runs import choose_step, open_checkpoint, open_run
 from ssm_jax.training.runs.evaluate import (
     LENGTH_BINS,
     class_scores,
@@ -36,7 +36,7 @@ from ssm_jax.training.runs.evaluate import (
     wilson_interval,
 )
 from ssm_jax.training.runs.tables import print_evaluation
-from ssm_jax.training.workdir import Workdir
+from ssm_jax.training.workdir import Workdir, sealed
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
@@ -68,9 +68,8 @@ def best(run, data_dir):
 @pytest.fixture(scope="module")
 def reopened(run, data_dir):
     """(experiment, state of the best checkpoint)."""
-    experiment = rebuild(read_record(run / "record.json"), run / "record.json", data_dir=data_dir)
-    step = choose_step(run / "checkpoints", "best")
-    return experiment, restore(experiment, run / "checkpoints", step).state
+    _, experiment, opened = open_run(run, "best", data_dir=data_dir)
+    return experiment, opened.state
 
 
 @pytest.fixture(scope="module")
@@ -299,17 +298,18 @@ def test_an_option_that_the_record_lacks_has_its_default_and_a_line_says_so(run,
     )
 
 
-def test_other_data_than_the_runs_are_refused(run, data_dir):
-    record = read_record(run / "record.json")
+def test_other_data_than_the_runs_are_refused(copy, data_dir):
+    record = read_record(copy / "record.json")
     record["data"]["fingerprint"] = "0123"
+    write_json(copy / "record.json", sealed(record))
     with pytest.raises(ValueError, match="the run had other data: 0123"):
-        rebuild(record, run / "record.json", data_dir=data_dir)
+        open_run(copy, "best", data_dir=data_dir)
 
 
 def test_record_of_another_run_is_refused(run, data_dir):
     other = tiny_experiment(data_dir, **SHORT, model__alpha=2.0)
     with pytest.raises(ConfigMismatch, match=r"model\.alpha: checkpoint 1\.0, this run 2\.0") as e:
-        restore(other, run / "checkpoints", 20)
+        open_checkpoint(other, run / "checkpoints", "20")
     assert len(str(e.value).splitlines()) == 1
 
 
@@ -337,17 +337,18 @@ def test_what_is_not_there_is_one_line(copy, tmp_path):
         read_record(copy / "record.json")
 
 
-def test_damaged_checkpoint_is_one_line_and_stays(copy, reopened):
+def test_damaged_checkpoint_is_one_line_and_stays(copy, reopened, monkeypatch):
     checkpoints = copy / "checkpoints"
     for file in (checkpoints / "10").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:-3])
     before = files_of(copy)
     with pytest.raises(CheckpointError, match=r"step 10 .* is damaged: .*--step=7 or 14 or 20"):
-        restore(reopened[0], checkpoints, 10)
+        open_checkpoint(reopened[0], checkpoints, "10")
     assert files_of(copy) == before
+    monkeypatch.setattr(runs, "choose_step", lambda checkpoints, asked: int(asked))
     with pytest.raises(CheckpointError, match="just dropped step 11"):
-        restore(reopened[0], checkpoints, 11)
+        open_checkpoint(reopened[0], checkpoints, "11")
 
 
 def test_best_is_not_guessed_when_the_newest_is_damaged(copy):

@@ -12,8 +12,8 @@ from tiny import assert_same_run, tiny_config, tiny_experiment
 
 from ssm_jax.stop import StopRequest
 from ssm_jax.training import loop
-from ssm_jax.training.checkpoint import ConfigMismatch
 from ssm_jax.training.checkpoint.io import list_steps, read_arrays, read_meta
+from ssm_jax.training.checkpoint.manifest import ConfigMismatch
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import setup_digest

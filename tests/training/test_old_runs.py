@@ -21,7 +21,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config
 from ssm_jax.options import OPTIONS
 from ssm_jax.training import loop
-from ssm_jax.training.checkpoint import ConfigMismatch
+from ssm_jax.training.checkpoint.manifest import ConfigMismatch
 from ssm_jax.training.experiment import build
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.runs.evaluate import analyze, evaluate_run

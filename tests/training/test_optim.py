@@ -19,7 +19,6 @@ from ssm_jax.training.step import (
     groups_from,
     learning_rates,
     make_optimizer,
-    path_name,
     split,
 )
 
@@ -210,7 +209,7 @@ def test_rates_that_are_logged_are_those_of_each_group_that_has_parameters():
             assert found[f"lr/{group.name}"] == pytest.approx(group.lr * factor, abs=1e-7)
 
 
-def test_path_name_joins_keys_and_indices_by_slashes():
-    tree = {"blocks": {0: {"ssm": {"C_ri": 1}}}}
-    [(path, _)] = jax.tree_util.tree_flatten_with_path(tree)[0]
-    assert path_name(path) == "blocks/0/ssm/C_ri"
+def test_paths_join_keys_and_indices_by_slashes():
+    tree = {"blocks": {0: {"ssm": {"C_ri": np.ones(1)}}}}
+    _, [row] = assign(tree, (REST,))
+    assert row.paths == ("blocks/0/ssm/C_ri",)

@@ -10,9 +10,9 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -20,15 +20,8 @@ from jax.experimental import multihost_utils
 
 from ssm_jax.files import rename_aside
 from ssm_jax.stop import Process
-from ssm_jax.training.checkpoint import io
-from ssm_jax.training.checkpoint.manifest import (
-    CheckpointError,
-    Identity,
-    Meta,
-    SaveError,
-    StateMismatch,
-)
-from ssm_jax.training.checkpoint.manifest import ConfigMismatch as ConfigMismatch
+from ssm_jax.training.checkpoint import io, manifest
+from ssm_jax.training.checkpoint.manifest import CheckpointError, Identity, Meta, SaveError
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
 FAILURES_ALLOWED = 2
@@ -37,33 +30,34 @@ _DROPPED = f"{io.TEMPORARY}-dropped"  # suffix of a step on its way out
 _REPLACED = f"{io.TEMPORARY}-replaced"  # of a step whose replacement is being written
 
 Arrays = dict[str, np.ndarray]  # by leaf path
+Ranking = tuple[str, str]  # the metric that names the best step, and "max" or "min"
 
 _log = logging.getLogger(__name__)
 
 
 def ranked_steps(
     directory: Path,
-    metric: str | None,
-    mode: Literal["max", "min"],
+    ranking: Ranking | None,
     identity: Identity | None = None,
     known: dict[int, Meta | None] | None = None,
 ) -> list[int]:
     """The steps on the disk that were evaluated with a finite metric, the best first.
 
-    `identity`: only those of this run. `known` keeps the metas that were read between calls, None
-    for one that cannot be read.
+    `ranking` None: there are none. `identity`: only those of this run. `known` keeps the metas that
+    were read between calls, None for one that cannot be read.
     """
     ranks, known = [], {} if known is None else known
+    metric, mode = ranking or ("", "max")
     for step in io.list_steps(directory):
         if step not in known:
             try:
                 known[step] = io.read_meta(directory / str(step))[0]
-            except (CheckpointError, StateMismatch):
+            except (CheckpointError, manifest.StateMismatch):
                 known[step] = None
         meta = known[step]
         if meta is None or not meta.evaluated or (identity and identity.differences(meta)):
             continue
-        value = meta.metrics.get(metric or "", math.nan)
+        value = meta.metrics.get(metric, math.nan)
         if math.isfinite(value):
             ranks.append((-value if mode == "max" else value, step))
     return [step for _, step in sorted(ranks)]
@@ -73,30 +67,18 @@ class CheckpointStore:
     """The checkpoints of one run. One writer at a time: hold the run's `Workdir` lock.
 
     Makes the folder, and removes what dead saves have left in it. With several JAX processes all
-    make the same calls; process 0 alone renames and deletes.
-
-    Args:
-      keep: newest steps kept, >= 1; the best one is kept besides.
-      best_metric, best_mode: what names the best step; None: no step is best.
-      accept: raises CheckpointError for a meta from which the caller cannot resume.
+    make the same calls; process 0 alone renames and deletes. `keep` >= 1 newest steps are kept, and
+    the best one by `ranking` besides.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        *,
-        keep: int,
-        best_metric: str | None = None,
-        best_mode: Literal["max", "min"] = "max",
-        identity: Identity,
-        accept: Callable[[Meta], None] = lambda meta: None,
+        self, directory: Path, *, keep: int, identity: Identity, ranking: Ranking | None = None
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
-        self.directory = Path(directory).absolute()
+        self.directory = directory.absolute()
         self.broken: list[tuple[int, str]] = []  # steps that `restore_newest` passed over, and why
-        self._keep, self._ranking = keep, (best_metric, best_mode)
-        self._identity, self._accept = identity, accept
+        self._keep, self._identity, self._ranking = keep, identity, ranking
         self._metas: dict[int, Meta | None] = {}  # see `ranked_steps`
         self._pending: tuple[Meta, Any, Arrays] | None = None
         self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed
@@ -123,7 +105,7 @@ class CheckpointStore:
 
     def ranked_steps(self) -> list[int]:
         """The steps of this run, see `ranked_steps`."""
-        return ranked_steps(self.directory, *self._ranking, self._identity, self._metas)
+        return ranked_steps(self.directory, self._ranking, self._identity, self._metas)
 
     def save(
         self,
@@ -132,7 +114,8 @@ class CheckpointStore:
         *,
         metrics: Mapping[str, float] | None = None,
         best: dict[str, Any] | None = None,
-        extra: dict[str, Any] | None = None,
+        window: Mapping[str, float] | None = None,
+        files: Mapping[str, Any] | None = None,
         replace: bool = False,
         final: bool = False,
     ) -> None:
@@ -143,13 +126,13 @@ class CheckpointStore:
         (`best`), its state stays in memory and each later save tries it again.
 
         Args:
-          step, best, extra: see `Meta`; `state` is any tree of arrays.
+          step, best, window, files: see `Meta`; `state` is any tree of arrays.
           metrics: of an evaluation at this step; None if there was none.
           replace: the step may exist, as when a run was stopped before it could evaluate it.
           final: wait, read the step back and check it; one that exists and is not to be replaced is
             only checked.
         """
-        metric = self._ranking[0]
+        metric = self._ranking[0] if self._ranking else None
         if metrics is not None and metric not in (None, *metrics):
             raise ValueError(
                 f"checkpoints are ranked by {metric!r}, but the evaluation at step {step} has only "
@@ -165,7 +148,7 @@ class CheckpointStore:
                 metrics={name: float(value) for name, value in (metrics or {}).items()},
                 # A copy: a failed save may be written later, when the loop has changed its own.
                 best=copy.deepcopy(best),
-                extra=copy.deepcopy(extra or {}),
+                extra={"window": dict(window or {}), "files": copy.deepcopy(files or {})},
             )
             self._start(meta, io.host_copies(state))
         elif not final:
@@ -192,14 +175,13 @@ class CheckpointStore:
         except Exception as error:
             self._failed(meta, arrays, error)
         else:
-            # Only the best is worth a second copy of the state in memory.
-            self._pending = (meta, response, arrays if meta.is_best else {})
+            self._pending = (meta, response, arrays if _is_best(meta) else {})
 
     def _write(self, meta: Meta, arrays: Arrays) -> Any:
         """Start to write a step; what has its name makes way."""
         path = self.directory / str(meta.step)
         if path.is_dir() and jax.process_index() == 0:  # it comes back if its replacement dies
-            path.rename(self.directory / f"{meta.step}{_REPLACED}")
+            path.rename(f"{path}{_REPLACED}")
         elif os.path.lexists(path):  # a file or a dangling link is no step
             self._set_aside(meta.step)
         return io.write(path, arrays, meta)
@@ -222,7 +204,7 @@ class CheckpointStore:
                     # Renamed first: a death must not leave half a step under its name.
                     for step in set(steps) - kept:
                         path = self.directory / str(step)
-                        path.rename(self.directory / f"{step}{_DROPPED}")
+                        path.rename(f"{path}{_DROPPED}")
                 self._remove_temporary()
                 self._pay()
         return self._failure is None
@@ -242,10 +224,9 @@ class CheckpointStore:
     def _failed(self, meta: Meta, arrays: Arrays, error: Exception) -> None:
         self._failures_in_a_row += 1
         Process.stuck = True  # Orbax's threads may wait for ever for a folder that was not made
-        if meta.is_best:
+        if _is_best(meta):
             self._owed = (meta, arrays)
-        why = io.reason(error) or type(error).__name__
-        self._failure = f"the checkpoint of step {meta.step} was not written: {why}"
+        self._failure = f"the checkpoint of step {meta.step} was not written: {io.reason(error)}"
         self._remove_temporary()  # or a full disk stays full
         if self._failures_in_a_row > FAILURES_ALLOWED:
             newest = max(self.steps(), default=None)
@@ -266,7 +247,7 @@ class CheckpointStore:
             self._write(meta, arrays).result()  # it may be there without its evaluation
             self._written(meta)
         except Exception as error:  # as in `_start`
-            why = io.reason(error) or type(error).__name__
+            why = io.reason(error)
             _log.error("the best step, %d, was again not written: %s.", meta.step, why)
             self._remove_temporary()
         else:
@@ -293,28 +274,23 @@ class CheckpointStore:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def restore(self, step: int, target: Any) -> tuple[Any, Meta]:
-        """As `io.restore`, bit for bit; ConfigMismatch if the step is of another run."""
-
-        def accept(meta: Meta) -> None:
-            self._identity.refuse_other(meta, self.directory)
-            self._accept(meta)
-
-        return io.restore(self.directory / str(step), target, accept)
-
     def restore_newest(self, target: Any) -> tuple[Any, Meta] | None:
-        """The newest state that is sound, or None if no step was ever saved.
+        """The newest state that is sound, bit for bit, or None if no step was ever saved.
 
-        Broken steps are reported and, once an older one has proved sound, renamed to
-        `<step>.corrupt`. If none is sound (CheckpointError), nothing is renamed: the fault may lie
-        with the reader. Nor is it where `restore` raises ConfigMismatch or StateMismatch.
+        `target` is that of `io.read_state`. Broken steps are reported and, once an older one has
+        proved sound, renamed to `<step>.corrupt`. If none is sound (CheckpointError), nothing is
+        renamed: the fault may lie with the reader. Nor is it for a sound step that is of another
+        run (ConfigMismatch) or program (StateMismatch).
         """
         self.wait()
         self.broken = []
         for step in reversed(self.steps()):
             found, reason = None, "another process cannot read it"
+            path = self.directory / str(step)
             try:
-                found = self.restore(step, target)
+                meta, described = io.read_meta(path)
+                self._identity.refuse_other(meta, self.directory)
+                found = io.read_state(path, described, target), meta
             except CheckpointError as error:
                 reason = str(error)
             sound = found is not None
@@ -333,3 +309,8 @@ class CheckpointStore:
             f"no checkpoint in {self.directory} can be restored:\n{reasons}\n"
             "To start afresh choose a new --workdir, or move this one away."
         )
+
+
+def _is_best(meta: Meta) -> bool:
+    """Whether a step has the best evaluation so far: only it is worth a second copy in memory."""
+    return meta.best is not None and meta.best.get("step") == meta.step

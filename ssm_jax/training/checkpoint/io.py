@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,16 @@ import orbax.checkpoint as ocp
 from ssm_jax.files import UNSUPPORTED
 from ssm_jax.stop import interrupt_afterwards
 from ssm_jax.training.checkpoint import manifest
-from ssm_jax.training.checkpoint.manifest import CheckpointError, Meta, SaveError, StateMismatch
+from ssm_jax.training.checkpoint.manifest import CheckpointError, Leaves, Meta, SaveError
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is not yet complete
-
-Described = dict[str, dict[str, Any]]
 
 
 def list_steps(directory: Path) -> list[int]:
     """The complete steps in a folder, ascending: its subfolders named by a plain number."""
     return sorted(
         int(path.name)
-        for path in Path(directory).iterdir()
+        for path in directory.iterdir()
         if path.is_dir() and path.name.isdecimal() and path.name == str(int(path.name))
     )
 
@@ -70,16 +68,15 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.As
     # Orbax refuses arrays without elements; their shape and dtype say all there is.
     stored = {name: array for name, array in arrays.items() if array.size}
     _allow_for(path.parent)
-    with contextlib.ExitStack() as open_until:
+    with contextlib.ExitStack() as open_until, _context(reading=False):
         alias = open_until.enter_context(_plain(path))
-        with _context(reading=False):
-            response = ocp.v1.save_checkpointables_async(alias, {"state": stored, "meta": document})
+        response = ocp.v1.save_checkpointables_async(alias, {"state": stored, "meta": document})
         weakref.finalize(response, open_until.pop_all().close)
     return response
 
 
-def read_meta(path: Path) -> tuple[Meta, Described]:
-    """The meta and the described leaves of a step; raises as `manifest.unseal`."""
+def read_meta(path: Path) -> tuple[Meta, Leaves]:
+    """The meta and the leaves of a step; raises as `manifest.unseal`."""
     if not path.is_dir():
         raise CheckpointError("its folder is not there")
     meta, described = manifest.unseal(_load(path, {"meta": None})["meta"])
@@ -88,7 +85,7 @@ def read_meta(path: Path) -> tuple[Meta, Described]:
     return meta, described
 
 
-def read_arrays(path: Path, described: Described) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, described: Leaves) -> dict[str, np.ndarray]:
     """The arrays of a step in host memory; CheckpointError names one that is not as described."""
     arrays = {
         name: np.empty(tuple(leaf["shape"]), np.dtype(leaf["dtype"]))
@@ -102,21 +99,18 @@ def read_arrays(path: Path, described: Described) -> dict[str, np.ndarray]:
     return arrays
 
 
-def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[Any, Meta]:
-    """The state in a step's folder, in the target's structure and on its devices; writes nothing.
+def read_state(path: Path, described: Leaves, target: Any) -> Any:
+    """The state of a step, in the target's structure and on its devices; writes nothing.
 
     The target is a tree of arrays or jax.ShapeDtypeStruct, whose `sharding` says where a leaf goes.
-    `accept` is shown the meta before any array is read, and may raise. CheckpointError: the folder
-    is damaged or missing. StateMismatch: its leaves are not those of the target.
+    CheckpointError: the arrays are damaged. StateMismatch: they are not those of the target.
     """
     table = manifest.flatten(target)
-    meta, described = read_meta(path)
-    accept(meta)
     if lines := manifest.differences(described, table):
         if len(lines) > 10:
             lines[10:] = [f"and {len(lines) - 10} more"]
         listed = "\n  ".join(lines)
-        raise StateMismatch(
+        raise manifest.StateMismatch(
             f"the state in {path} is not this program's:\n  {listed}\n"
             "Choose a new --workdir, or run the code that wrote it."
         )
@@ -130,12 +124,12 @@ def restore(path: Path, target: Any, accept: Callable[[Meta], None]) -> tuple[An
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     leaves = [place(name, leaf) for name, leaf in table.items()]
-    return jax.tree.unflatten(jax.tree.structure(target), leaves), meta
+    return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, of bounded length; Orbax's errors have many."""
-    return str(error).strip().split("\n")[0][:300]
+    """The first line of an error, of bounded length, or its type; Orbax's errors have many."""
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
 def check_name(directory: Path) -> None:

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from ssm_jax.stop import EXIT_STORAGE
-from ssm_jax.training.workdir import document_checksum, is_count, sealed
+from ssm_jax.training.workdir import are_stamps, document_checksum, is_count, sealed
 
-Leaves = Mapping[str, Mapping[str, Any]]  # {"shape", "dtype", "crc32"} by path
+Leaves = dict[str, dict[str, Any]]  # {"shape", "dtype", "crc32"} by path
 
 _FORMAT = 1  # of the document; raise it when a field changes its meaning
 
@@ -50,12 +50,7 @@ class Meta:
     evaluated: bool  # whether there was an evaluation at this step
     metrics: dict[str, float]  # its results
     best: dict[str, Any] | None  # {"step", "value"} of the best evaluation so far
-    extra: dict[str, Any]  # whatever else the loop needs to resume
-
-    @property
-    def is_best(self) -> bool:
-        """Whether this step has the best evaluation so far."""
-        return self.best is not None and self.best.get("step") == self.step
+    extra: dict[str, Any]  # "window": sums since the last line of the log; "files": its stamps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +62,12 @@ class Identity:
 
     def differences(self, meta: Meta) -> list[str]:
         """A line for each difference of the run of a checkpoint from this one."""
-        lines = []
-        for key in sorted(meta.identity.keys() | self.options.keys()):
-            theirs, ours = (d.get(key, "not an option") for d in (meta.identity, self.options))
-            if theirs != ours:
-                lines.append(f"{key}: checkpoint {theirs}, this run {ours}")
-        theirs, ours = meta.data_fingerprint, self.data_fingerprint
-        return lines + [f"data: checkpoint {theirs}, this run {ours}"] * (theirs != ours)
+        pairs = {
+            key: [options.get(key, "not an option") for options in (meta.identity, self.options)]
+            for key in sorted(meta.identity.keys() | self.options.keys())
+        }
+        pairs["data"] = [meta.data_fingerprint, self.data_fingerprint]
+        return [f"{k}: checkpoint {a}, this run {b}" for k, (a, b) in pairs.items() if a != b]
 
     def refuse_other(self, meta: Meta, where: object) -> None:
         """Raise ConfigMismatch, with a line per difference, for a checkpoint of another run."""
@@ -98,7 +92,7 @@ def flatten(tree: Any) -> dict[str, Any]:
     return table
 
 
-def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+def describe(arrays: Mapping[str, np.ndarray]) -> Leaves:
     """Shape, dtype and checksum of each leaf.
 
     CRC-32 over path, dtype, shape and bytes (about 2 GB/s): it shows any burst of up to 32 bits.
@@ -114,13 +108,12 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 def faults(arrays: Mapping[str, np.ndarray], described: Leaves) -> list[str]:
     """The leaves that are not what was promised, one line each."""
-    found, read = [], describe({path: arrays[path] for path in described if path in arrays})
-    for path, leaf in described.items():
-        if path not in read:
-            found.append(f"{path}: missing")
-        elif _kind(read[path]) != _kind(leaf):
-            found.append(f"{path}: read {_kind(read[path])}, saved {_kind(leaf)}")
-        elif read[path]["crc32"] != leaf["crc32"]:
+    found = []
+    for path, leaf in describe(arrays).items():
+        read, saved = _kind(leaf), _kind(described[path])
+        if read != saved:
+            found.append(f"{path}: read {read}, saved {saved}")
+        elif leaf["crc32"] != described[path]["crc32"]:
             found.append(f"{path}: checksum differs")
     return found
 
@@ -128,10 +121,7 @@ def faults(arrays: Mapping[str, np.ndarray], described: Leaves) -> list[str]:
 def differences(described: Leaves, target: Mapping[str, Any]) -> list[str]:
     """A line for each leaf of a checkpoint that is not the one a program expects."""
     stored = {path: _kind(leaf) for path, leaf in described.items()}
-    expected = {}
-    for path, leaf in target.items():
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-        expected[path] = _kind({"dtype": dtype.name, "shape": np.shape(leaf)})
+    expected = {path: f"{leaf.dtype.name}{tuple(leaf.shape)}" for path, leaf in target.items()}
     return [
         f"{path}: checkpoint has {stored.get(path, 'nothing')}, this program expects "
         f"{expected.get(path, 'nothing')}"
@@ -150,14 +140,14 @@ def seal(meta: Meta, described: Leaves, versions: Mapping[str, str]) -> dict[str
         {
             "format": _FORMAT,
             "meta": dataclasses.asdict(meta),
-            "leaves": dict(described),
-            "versions": dict(versions),
+            "leaves": described,
+            "versions": versions,
             "saved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
     )
 
 
-def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
+def unseal(document: Any) -> tuple[Meta, Leaves]:
     """The meta and the leaves of a document; StateMismatch if another version sealed it."""
     if not isinstance(document, dict) or "crc32" not in document:
         raise CheckpointError("its meta document is incomplete")
@@ -168,16 +158,44 @@ def unseal(document: Any) -> tuple[Meta, dict[str, dict[str, Any]]]:
             f"the checkpoint has format {document.get('format')}, this program reads {_FORMAT}; "
             "use the version of ssm_jax that wrote it."
         )
-    meta: Any = document.get("meta")
-    leaves: Any = document.get("leaves")
-    if fault := _fault(meta, leaves):
+    if fault := _fault(document.get("meta"), document.get("leaves")):
         raise CheckpointError(f"its meta document is sound but has {fault}")
-    return Meta(**meta), leaves
+    return Meta(**document["meta"]), document["leaves"]
 
 
-def is_number(value: Any) -> bool:
-    """Whether JSON has read a number; true and false are none."""
-    return type(value) in (int, float)
+def _fault(meta: Any, leaves: Any) -> str | None:
+    """A part of a document that no `seal` of this format makes, though its checksum is right."""
+    if not isinstance(meta, dict) or meta.keys() != {f.name for f in dataclasses.fields(Meta)}:
+        return "other fields than a checkpoint's"
+    if not isinstance(leaves, dict):
+        return "no table of leaves"
+    best, extra = meta["best"], meta["extra"] if isinstance(meta["extra"], dict) else {}
+    window, files = extra.get("window"), extra.get("files", {})
+    sound = {
+        "step": is_count(meta["step"]),
+        "identity": isinstance(meta["identity"], dict),
+        "data_fingerprint": isinstance(meta["data_fingerprint"], str),
+        "evaluated": isinstance(meta["evaluated"], bool),
+        "metrics": _has_numbers(meta["metrics"]),
+        "best": best is None
+        or (
+            _has_numbers(best)
+            and is_count(best.get("step"))
+            and math.isfinite(best.get("value", math.nan))
+        ),
+        "extra": isinstance(meta["extra"], dict),
+        "window": _has_numbers(window) and (not window or window.get("steps", 0) >= 1),
+        "files": are_stamps(files),
+    }
+    shown = {**meta, "window": window, "files": files}
+    wrong = [f"{name}={shown[name]!r:.60}" for name, good in sound.items() if not good]
+    wrong += [f"the leaf {p}: {leaf!r:.60}" for p, leaf in leaves.items() if not _is_leaf(leaf)]
+    return wrong[0] if wrong else None
+
+
+def _has_numbers(value: Any) -> bool:
+    """Whether JSON has read an object of numbers; true and false are none."""
+    return isinstance(value, dict) and all(type(v) in (int, float) for v in value.values())
 
 
 def _is_leaf(leaf: Any) -> bool:
@@ -191,30 +209,3 @@ def _is_leaf(leaf: Any) -> bool:
         )
     except (AttributeError, TypeError):
         return False
-
-
-def _fault(meta: Any, leaves: Any) -> str | None:
-    """A part of a document that no `seal` of this format makes, though its checksum is right."""
-    if not isinstance(meta, dict) or meta.keys() != {f.name for f in dataclasses.fields(Meta)}:
-        return "other fields than a checkpoint's"
-    if not isinstance(leaves, dict):
-        return "no table of leaves"
-    metrics, best = meta["metrics"], meta["best"]
-    sound = {
-        "step": is_count(meta["step"]),
-        "identity": isinstance(meta["identity"], dict),
-        "data_fingerprint": isinstance(meta["data_fingerprint"], str),
-        "evaluated": isinstance(meta["evaluated"], bool),
-        "metrics": isinstance(metrics, dict) and all(map(is_number, metrics.values())),
-        "best": best is None
-        or (
-            isinstance(best, dict)
-            and is_count(best.get("step"))
-            and is_number(best.get("value"))
-            and math.isfinite(best["value"])
-        ),
-        "extra": isinstance(meta["extra"], dict),
-    }
-    wrong = [f"{name}={meta[name]!r:.60}" for name, good in sound.items() if not good]
-    wrong += [f"the leaf {p}: {leaf!r:.60}" for p, leaf in leaves.items() if not _is_leaf(leaf)]
-    return wrong[0] if wrong else None

@@ -3,16 +3,19 @@
 Nothing is written and no lock is taken, so another process may train the run meanwhile.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssm_jax.progress import warn
-from ssm_jax.training import checkpoint
-from ssm_jax.training import experiment as experiment_lib
-from ssm_jax.training.checkpoint import CheckpointError, ConfigMismatch, Meta, StateMismatch, io
-from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.checkpoint import io, ranked_steps
+from ssm_jax.training.checkpoint.manifest import (
+    CheckpointError,
+    ConfigMismatch,
+    Meta,
+    StateMismatch,
+)
+from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.record import config_of, read_record
 from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import Workdir
@@ -21,8 +24,7 @@ from ssm_jax.training.workdir import Workdir
 UNUSABLE = (CheckpointError, ConfigMismatch, StateMismatch)
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """A checkpoint as it was found; `lost` has "step" and "reason" of a better one that is lost."""
 
     state: TrainState
@@ -50,15 +52,7 @@ def open_run(
     workdir = Workdir(path)
     record = read_record(workdir.record)
     choose_step(workdir.checkpoints, asked)  # before the data are opened
-    experiment = rebuild(record, workdir.record, data_dir=data_dir, files=files)
-    return record, experiment, open_checkpoint(experiment, workdir.checkpoints, asked)
-
-
-def rebuild(
-    record: Mapping[str, Any], where: Path, *, data_dir: Path, files: Path | None = None
-) -> Experiment:
-    """The experiment of a run, from its record, which is the file `where`."""
-    experiment = experiment_lib.build(config_of(record, where), data_dir=data_dir, files=files)
+    experiment = build(config_of(record, workdir.record), data_dir=data_dir, files=files)
     dataset, data = experiment.dataset, record["data"]
     if dataset.fingerprint != data["fingerprint"]:
         raise ValueError(
@@ -66,7 +60,7 @@ def rebuild(
             f"{dataset.fingerprint} ({dataset.provenance.detail}); give the run's with --data_dir "
             "or --from."
         )
-    return experiment
+    return record, experiment, open_checkpoint(experiment, workdir.checkpoints, asked)
 
 
 def choose_step(checkpoints: Path, asked: str) -> int:
@@ -108,57 +102,40 @@ def open_checkpoint(experiment: Experiment, checkpoints: Path, asked: str) -> Op
     and so is every one that could stand in for it. Else as `choose_step`.
     """
     while True:
-        number, ranked = choose_step(checkpoints, asked), list[int]()
-        if asked == "best":
-            metric = experiment.cfg.train.select_metric
-            ranked = checkpoint.ranked_steps(checkpoints, metric, experiment.task.metrics[metric])
-        opened = restore(experiment, checkpoints, number, ranked)
+        step = choose_step(checkpoints, asked)
+        try:
+            opened = restore(experiment, checkpoints, step, or_next=asked == "best")
+        except CheckpointError as error:
+            raise _damaged(checkpoints, step, error) from error
         # A run that is being trained drops its best step when it has found a better one.
-        if opened.lost is None or choose_step(checkpoints, asked) == number:
+        if opened.lost is None or choose_step(checkpoints, asked) == step:
             opened.warn()
             return opened
 
 
-def restore(
-    experiment: Experiment, checkpoints: Path, step: int, ranked: Sequence[int] = ()
-) -> Opened:
-    """The checkpoint of a step, or the first of `ranked` that is sound; as `open_checkpoint`."""
+def restore(experiment: Experiment, checkpoints: Path, step: int, *, or_next: bool) -> Opened:
+    """The checkpoint of a step, or, with `or_next`, the best of the others where it is unusable.
 
-    def restore_step(step: int) -> tuple[TrainState, Meta]:
-        def accept(meta: Meta) -> None:
+    Raises an error of UNUSABLE, that of `step`, where none is sound.
+    """
+    errors: list[Exception] = []
+    others = ranked_steps(checkpoints, experiment.ranking) if or_next else ()
+    for each in dict.fromkeys((step, *others)):
+        path = checkpoints / str(each)
+        try:
+            meta, described = io.read_meta(path)
             if lines := experiment.identity.differences(meta):
                 raise ConfigMismatch(
-                    f"the checkpoint of step {step} in {checkpoints} is not of the run that the "
+                    f"the checkpoint of step {each} in {checkpoints} is not of the run that the "
                     f"record beside it describes: {'; '.join(lines)}."
                 )
-
-        return io.restore(checkpoints / str(step), experiment.abstract_state(), accept)
-
-    try:
-        return best_of(step, ranked, restore_step)
-    except CheckpointError as error:
-        raise _damaged(checkpoints, step, error) from error
-
-
-def best_of(
-    best: int, ranked: Sequence[int], restore: Callable[[int], tuple[TrainState, Meta]]
-) -> Opened:
-    """The best step, or else the first of `ranked`, that `restore` can restore.
-
-    It raises an error of UNUSABLE for a step that is damaged or another run's; that of `best` is
-    raised where no step is sound.
-    """
-    first: Exception | None = None
-    for step in dict.fromkeys((best, *ranked)):
-        try:
-            state, meta = restore(step)
+            state = io.read_state(path, described, experiment.abstract_state())
         except UNUSABLE as error:
-            first = first or error
+            errors.append(error)
             continue
-        reason = " ".join(str(first).split())
-        return Opened(state, meta, None if first is None else {"step": best, "reason": reason})
-    assert first is not None
-    raise first
+        reason = " ".join(str(errors[0]).split()) if errors else None
+        return Opened(state, meta, {"step": step, "reason": reason} if errors else None)
+    raise errors[0]
 
 
 def _damaged(checkpoints: Path, step: int, error: CheckpointError) -> CheckpointError:

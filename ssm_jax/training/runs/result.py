@@ -13,7 +13,8 @@ from ssm_jax.data.dataset import Dataset, LabelledDataset
 from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.progress import warn
-from ssm_jax.training.checkpoint import CheckpointError, CheckpointStore
+from ssm_jax.training.checkpoint import CheckpointStore
+from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import published, setup_digest
