@@ -11,8 +11,7 @@ import io
 import pickle
 import pickletools
 import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -34,8 +33,9 @@ BINARY, PYTHON = (
         ("python", 170_498_071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
     )
 )
+OFFICIAL_ROWS = 10_000  # images in each of the six batches
 # Of the files of the Python version, as published with torchvision; the test batch last.
-_MD5 = {
+MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
@@ -43,7 +43,7 @@ _MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-_BATCHES = tuple(_MD5)
+_BATCHES = tuple(MD5)
 _COLOURS = 3 * 32 * 32
 _LARGEST = 1 << 28  # bytes of an archive
 _WANTED = (
@@ -60,19 +60,6 @@ class Pixels(NamedTuple):
     test_pixels: np.ndarray
     test_targets: np.ndarray
     detail: str
-
-
-@dataclass(frozen=True)
-class OfficialCifar:
-    """The official files of CIFAR-10; tests imitate them in small."""
-
-    binary: RemoteFile = BINARY  # the archives of the two versions
-    python: RemoteFile = PYTHON
-    rows: int = 10_000  # images in each of the six batches
-    md5: Mapping[str, str] = field(default_factory=lambda: _MD5)  # of the batches, Python version
-
-
-CIFAR = OfficialCifar()
 
 
 def find_cifar(path: Path) -> Release:
@@ -97,31 +84,29 @@ def find_cifar(path: Path) -> Release:
     return Release(folder, False, f"files{suffix}{sizes}")
 
 
-def read_cifar(path: Path, official: OfficialCifar = CIFAR) -> Pixels:
+def read_cifar(path: Path) -> Pixels:
     """All images of CIFAR-10 in gray, L = 1024; batches 1 to 5 in order are the training set."""
     found, archive = find_cifar(path), None
     if found.is_archive:  # one of the two, whatever its name
         size = found.path.stat().st_size
         if size > _LARGEST:
             raise ValueError(f"{found.path} has {size:,} bytes, too many for {_WANTED}.")
-        sha256, known = sha256_of(found.path), (official.binary, official.python)
+        sha256, known = sha256_of(found.path), (BINARY, PYTHON)
         archive = next((archive for archive in known if archive.sha256 == sha256), None)
         if archive is None:
             names = " nor ".join(f"{archive.name} (sha256 {archive.sha256})" for archive in known)
             raise ValueError(
                 f"{found.path} has sha256 {sha256}, that is neither {names}; get one of them."
             )
-    binary = archive == official.binary if archive else found.stamp.startswith("files.bin")
+    binary = archive == BINARY if archive else found.stamp.startswith("files.bin")
     suffix = ".bin" if binary else ""
-    # A record of the Python version is the longer one, by its file name and small change.
-    most = official.rows * (_COLOURS + 100) + 10_000
     digest = hashlib.sha256()
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with stage(f"reading {found.path}", len(_BATCHES), "batches") as advance:
-        for name, data in _cifar_files(found, suffix, most):
+        for name, data in _cifar_files(found, suffix):
             digest.update(data)
             try:
-                batches[name] = _cifar_batch(data, official.rows, official.md5[name], binary)
+                batches[name] = _cifar_batch(data, MD5[name], binary)
             except ValueError as error:
                 raise ValueError(f"{found.path}: {name}{suffix} {error}; get it again.") from None
             advance(1)
@@ -143,7 +128,7 @@ def read_cifar(path: Path, official: OfficialCifar = CIFAR) -> Pixels:
     return Pixels(pixels, targets, *test, detail)
 
 
-def read_cifar_tfds(path: Path, official: OfficialCifar = CIFAR) -> Pixels:
+def read_cifar_tfds(path: Path) -> Pixels:
     """As `read_cifar`, of the data set cifar10 of TensorFlow Datasets, in the official order."""
     from ssm_jax.data.builder import rows_of
 
@@ -156,13 +141,15 @@ def read_cifar_tfds(path: Path, official: OfficialCifar = CIFAR) -> Pixels:
 
     train, test = part("train"), part("test")
     sizes = train[1].size, test[1].size
-    other = "" if sizes == (5 * official.rows, official.rows) else UNOFFICIAL
+    other = "" if sizes == (5 * OFFICIAL_ROWS, OFFICIAL_ROWS) else UNOFFICIAL
     detail = f"CIFAR-10 as TensorFlow Datasets has it, version {path.name}{other}"
     return Pixels(*train, *test, detail)
 
 
-def _cifar_files(found: Release, suffix: str, most: int) -> Iterator[tuple[str, bytes]]:
+def _cifar_files(found: Release, suffix: str) -> Iterator[tuple[str, bytes]]:
     """The first bytes of the batches in a folder, or in an archive whose sha256 is known."""
+    # A record of the Python version is the longer one, by its file name and small change.
+    most = OFFICIAL_ROWS * (_COLOURS + 100) + 10_000
     if not found.is_archive:
         for name in _BATCHES:
             with open(found.path / f"{name}{suffix}", "rb") as file:
@@ -176,21 +163,22 @@ def _cifar_files(found: Release, suffix: str, most: int) -> Iterator[tuple[str, 
                 yield name, content.read(most)
 
 
-def _cifar_batch(data: bytes, rows: int, md5: str, binary: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Gray pixels (rows, 1024) and classes of a batch; errors continue after the file's name."""
+def _cifar_batch(data: bytes, md5: str, binary: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Gray pixels (n, 1024) and classes of a batch; errors continue after the file's name."""
     if binary:
-        if len(data) != rows * (1 + _COLOURS):
+        size = OFFICIAL_ROWS * (1 + _COLOURS)
+        if len(data) != size:
             raise ValueError(
-                f"is not {rows:,} records of {1 + _COLOURS:,} bytes, {rows * (1 + _COLOURS):,} in "
-                f"all ({len(data):,} were read)"
+                f"is not {OFFICIAL_ROWS:,} records of {1 + _COLOURS:,} bytes, {size:,} in all "
+                f"({len(data):,} were read)"
             )
-        records = np.frombuffer(data, np.uint8).reshape(rows, 1 + _COLOURS)
+        records = np.frombuffer(data, np.uint8).reshape(-1, 1 + _COLOURS)
         targets, colours = records[:, 0].copy(), records[:, 1:]
     else:
         found = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if found != md5:
             raise ValueError(f"has md5 {found}, expected {md5}")
-        colours, targets = read_batch(data, rows)
+        colours, targets = read_batch(data, OFFICIAL_ROWS)
     if targets.max() >= N_CLASSES:
         raise ValueError(f"has an image of class {targets.max()}, the last one is {N_CLASSES - 1}")
     return gray(colours), targets

@@ -21,16 +21,8 @@ from ssm_jax.data.examples import Content, Images
 from ssm_jax.data.fetch import fetch
 from ssm_jax.data.prepare import DataPaths, Recipe, found_in_tfds
 from ssm_jax.data.release import Release
-from ssm_jax.lra import stand_in
-from ssm_jax.lra.cifar import (
-    CIFAR,
-    N_CLASSES,
-    OfficialCifar,
-    Pixels,
-    find_cifar,
-    read_cifar,
-    read_cifar_tfds,
-)
+from ssm_jax.lra import cifar, stand_in
+from ssm_jax.lra.cifar import N_CLASSES, Pixels
 from ssm_jax.options import Range, setting
 from ssm_jax.progress import stage
 
@@ -77,28 +69,19 @@ FASHION: Mapping[str, IdxFile] = {
 }
 
 
-def read_fashion(
-    folder: Path = DEBIAN_FOLDER, *, pad_to: int = _SIDE, official: Mapping[str, IdxFile] = FASHION
-) -> Pixels:
-    """All images of Fashion-MNIST, from the folder of the four files, each as it is or as .gz.
-
-    Zeros are added on all four sides, to pad_to pixels in a row and in a column: L = pad_to**2.
-    """
-    if pad_to < _SIDE:
-        raise ValueError(f"pad_to={pad_to} is smaller than the images; use at least {_SIDE}.")
-    before = (pad_to - _SIDE) // 2
-    margin = (before, pad_to - _SIDE - before)
+def read_fashion(folder: Path = DEBIAN_FOLDER) -> Pixels:
+    """All images of Fashion-MNIST, from the folder of the four files, each as it is or as .gz; with
+    two zeros on all four sides, L = 32**2."""
     arrays = []
-    with stage(f"reading {folder}", len(official), "files") as advance:
-        for name, file in official.items():
+    with stage(f"reading {folder}", len(FASHION), "files") as advance:
+        for name, file in FASHION.items():
             array = _read_idx(folder, name, file)
             if array.ndim > 1:
-                array = np.pad(array, ((0, 0), margin, margin)).reshape(len(array), pad_to**2)
+                array = np.pad(array, ((0, 0), (2, 2), (2, 2))).reshape(len(array), -1)
             arrays.append(array)
             advance(1)
-    detail = f"official Fashion-MNIST{f', padded to {pad_to} x {pad_to}' * (pad_to > _SIDE)}"
-    detail += f"; the training images have sha256 {next(iter(official.values())).sha256}"
-    return Pixels._make([*arrays, detail])
+    detail = "official Fashion-MNIST, padded to 32 x 32; the training images have sha256 "
+    return Pixels(*arrays, detail + FASHION["train-images-idx3-ubyte"].sha256)
 
 
 def _read_idx(folder: Path, name: str, file: IdxFile) -> np.ndarray:
@@ -136,20 +119,13 @@ def _read_idx(folder: Path, name: str, file: IdxFile) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=len(header)).reshape(file.shape)
 
 
-def image(
-    options: ImageOptions,
-    source: str,
-    paths: DataPaths,
-    *,
-    official_cifar: OfficialCifar = CIFAR,
-    official_fashion: Mapping[str, IdxFile] = FASHION,
-) -> Recipe:
+def image(options: ImageOptions, source: str, paths: DataPaths) -> Recipe:
     """The recipe of Image: "official" (CIFAR-10 in gray, LRA's), "tfds" (the same, as TensorFlow
     Datasets has it), "fashion_mnist" (padded to 32 x 32), or "stand_in" (stripes in noise)."""
     found: Release | None = None
     drawn = source == "stand_in"
     if source == "official" and paths.files is not None:
-        found = find_cifar(paths.files)
+        found = cifar.find_cifar(paths.files)
     elif source == "tfds":
         found = paths.find_tfds("cifar10")
     elif source == "fashion_mnist" and paths.files is not None:
@@ -161,12 +137,11 @@ def image(
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Content(images, splits, detail, {}, (), N_CLASSES)
         if source == "official":
-            path = paths.files or fetch(official_cifar.binary, paths.raw)
-            parts = read_cifar(path, official_cifar)
+            parts = cifar.read_cifar(paths.files or fetch(cifar.BINARY, paths.raw))
         elif source == "tfds":
-            parts = read_cifar_tfds(found_in_tfds(found, "cifar10").path, official_cifar)
+            parts = cifar.read_cifar_tfds(found_in_tfds(found, "cifar10").path)
         else:
-            parts = read_fashion(paths.files or DEBIAN_FOLDER, pad_to=32, official=official_fashion)
+            parts = read_fashion(paths.files or DEBIAN_FOLDER)
         # The training images in S4's random order, the last of them for validation
         n, m = parts.train_targets.size, parts.test_targets.size
         train, val = held_out(n, options.n_held_out, seed=42)
@@ -178,5 +153,5 @@ def image(
         return Content(images, splits, parts.detail, {}, (), N_CLASSES)
 
     parameters = options.identity() if drawn else {"n_held_out": options.n_held_out}
-    download = f"archive {official_cifar.binary.size}" if source == "official" else None
+    download = f"archive {cifar.BINARY.size}" if source == "official" else None
     return Recipe(TASK, source, options, paths, parameters, make, found, download=download)

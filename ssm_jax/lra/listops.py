@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -96,15 +96,13 @@ _LONGEST_LINE = 1 << 20
 find_release = functools.partial(releases.find_release, folder=FOLDER, files=_FILES.values())
 
 
-def read_release(
-    release: Release, expected_rows: Mapping[str, int] = OFFICIAL_ROWS
-) -> tuple[dict[str, Ragged], dict[str, str]]:
+def read_release(release: Release) -> tuple[dict[str, Ragged], dict[str, str]]:
     """The rows of every split, and the sha256 of every file.
 
     A malformed row, a wrong number of rows or a damaged archive is a ValueError.
     """
     with closing(tables(release, FOLDER, _FILES, f"reading {release.path}", LIMITS)) as files:
-        found = {split: _parse(file, where, expected_rows[split]) for split, where, file in files}
+        found = {split: _parse(file, where, OFFICIAL_ROWS[split]) for split, where, file in files}
     rows = {split: found[split][0] for split in _FILES}
     return rows, {name: found[split][1] for split, name in _FILES.items()}
 
@@ -152,9 +150,8 @@ def check(features: Mapping[str, np.ndarray], target: int) -> None:
         raise ValueError(f"the target is {target}, but the expression's value is {value}.")
 
 
-def listops(spec: Spec, source: str, paths: DataPaths, **expected: Any) -> Recipe:
-    """The recipe of ListOps, "generated" as `spec` says, or "official" (the LRA release, read with
-    what is `expected`)."""
+def listops(spec: Spec, source: str, paths: DataPaths) -> Recipe:
+    """The recipe of ListOps, "generated" as `spec` says, or "official" (the LRA release)."""
     official = source == "official"
     release = find_release(paths.files) if official and paths.files is not None else None
 
@@ -177,7 +174,7 @@ def listops(spec: Spec, source: str, paths: DataPaths, **expected: Any) -> Recip
     def read(_: Path) -> Content:
         if release is None:
             raise files_missing(TASK, "the LRA release, an archive or a folder above listops-1000")
-        rows, hashes = read_release(release, **expected)
+        rows, hashes = read_release(release)
         detail = (
             f"official LRA release, read from {shown(release.path.name)}; "
             f"basic_train.tsv has sha256 {hashes['basic_train.tsv']}"

@@ -69,7 +69,6 @@ def read_release(
     release: Release,
     size: int,
     *,
-    expected: int = OFFICIAL_ROWS,
     allow_mismatch: bool = False,
     folder: Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -103,11 +102,11 @@ def read_release(
     missing, unlisted = listed.keys() - images.keys(), images.keys() - listed.keys()
     notes: dict[str, Any] = {"empty": len(listed) - len(missing) - len(present)}
     notes |= {"missing": len(missing), "unlisted": len(unlisted), "sha256": sha256}
-    if len(present) != expected and not allow_mismatch:
+    if len(present) != OFFICIAL_ROWS and not allow_mismatch:
         raise ValueError(
             f"{release.path} has {len(present):,} images of {level}, the official release has "
-            f"{expected:,} ({notes['empty']} are empty, {notes['missing']} missing); get it again, "
-            "or allow the mismatch, which makes another split."
+            f"{OFFICIAL_ROWS:,} ({notes['empty']} are empty, {notes['missing']} missing); get it "
+            "again, or allow the mismatch, which makes another split."
         )
     if counts := [f"{notes[k]:,} {k}" for k in ("empty", "missing", "unlisted") if notes[k]]:
         print(f"{shown(release.path)}: skipped {' and '.join(counts)} images", file=sys.stderr)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class _MisreadError(ValueError):
 find_release = functools.partial(releases.find_release, folder=FOLDER, files=_FILES.values())
 
 
-def read_release(release: Release, *, expected_rows: Mapping[str, int] = OFFICIAL_ROWS) -> Papers:
+def read_release(release: Release) -> Papers:
     """All pairs, read once; a second time with quoting on if the rows do not fit without.
 
     Where they fit neither way the ValueError says how each fails.
@@ -94,13 +94,13 @@ def read_release(release: Release, *, expected_rows: Mapping[str, int] = OFFICIA
     faults = []
     for quoting in (False, True):
         try:
-            return _read(release, expected_rows, quoting=quoting)
+            return _read(release, quoting)
         except _MisreadError as error:
             faults.append(error.args[0])
     raise ValueError(f"{'; with quoting on, '.join(faults)}; get the release again.")
 
 
-def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) -> Papers:
+def _read(release: Release, quoting: bool) -> Papers:
     texts: list[str] = []
     known: dict[str, list[int]] = {}  # the numbers of a paper's texts
     size = 0
@@ -126,7 +126,7 @@ def _read(release: Release, expected_rows: Mapping[str, int], *, quoting: bool) 
     title = f"reading {release.path}" + " with quoting on" * quoting
     with closing(tables(release, FOLDER, _FILES, title, LIMITS)) as files:
         for split, where, file in files:
-            digest, expected = hashlib.sha256(), expected_rows[split]
+            digest, expected = hashlib.sha256(), OFFICIAL_ROWS[split]
             most = 2 * expected + 100  # more are not even counted
             rows = _rows(file, where, digest.update, quoting)
             splits[split] = pairs = _parse(itertools.islice(rows, most), where, number)
@@ -209,9 +209,9 @@ def _rows(
         csv.field_size_limit(usual)
 
 
-def retrieval(options: RetrievalOptions, source: str, paths: DataPaths, **expected: Any) -> Recipe:
-    """The recipe of Retrieval, "official" (the LRA release, read with what is `expected`) or
-    "stand_in" (random documents on two topics, for tests of the machinery)."""
+def retrieval(options: RetrievalOptions, source: str, paths: DataPaths) -> Recipe:
+    """The recipe of Retrieval, "official" (the LRA release) or "stand_in" (random documents on two
+    topics, for tests of the machinery)."""
     drawn = source == "stand_in"
     parameters = {"max_length": options.max_length, **(options.identity() if drawn else {})}
     release = None if drawn or paths.files is None else find_release(paths.files)
@@ -224,7 +224,7 @@ def retrieval(options: RetrievalOptions, source: str, paths: DataPaths, **expect
             return _content(options, papers, detail)
         if release is None:
             raise files_missing(TASK, f"the LRA release, an archive or a folder above {FOLDER}")
-        papers = read_release(release, **expected)
+        papers = read_release(release)
         quoted = "with" if papers.quoting else "without"
         detail = (
             f"official LRA release, read from {shown(release.path.name)} {quoted} quoting; "

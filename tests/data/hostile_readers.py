@@ -7,7 +7,9 @@ def imdb(path):
     from ssm_jax.lra import text as imdb
 
     imdb._check_sha256 = lambda *_: None  # as if it were the official archive
-    imdb.read_official(path, expected=(path.stat().st_size, ""), expected_rows=1)
+    imdb.ARCHIVE = dataclasses.replace(imdb.ARCHIVE, size=path.stat().st_size)
+    imdb.OFFICIAL_ROWS = 1
+    imdb.read_official(path)
 
 
 def few(path):
@@ -36,9 +38,10 @@ def aan(path):
 
 
 def pathfinder(path):
-    from ssm_jax.lra.pathfinder import find_release, read_release
+    from ssm_jax.lra import pathfinder as reader
 
-    read_release(find_release(path, 32), 32, expected=1)
+    reader.OFFICIAL_ROWS = 1
+    reader.read_release(reader.find_release(path, 32), 32)
 
 
 def celeba(path):

@@ -50,6 +50,11 @@ def pack(path, files, root=ROOT, mode="w:gz"):
     return path
 
 
+def make_small(monkeypatch):
+    """Let the official files have as few rows."""
+    monkeypatch.setattr("ssm_jax.lra.retrieval.OFFICIAL_ROWS", COUNTS)
+
+
 def unpack(root, files):
     (root / "tsv_data").mkdir(parents=True)
     for name, data in files.items():

@@ -26,6 +26,11 @@ SMALL = {
 }
 
 
+def make_small(monkeypatch):
+    """Let the small files be the official ones."""
+    monkeypatch.setattr("ssm_jax.lra.image.FASHION", SMALL)
+
+
 def lay(folder, files):
     folder.mkdir()
     for name, data in files.items():

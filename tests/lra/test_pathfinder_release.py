@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssm_jax.lra.pathfinder import find_release, read_release
+from ssm_jax.lra.pathfinder import OFFICIAL_ROWS, find_release, read_release
 
 ROOT = "lra_release/lra_release/"
 LEVEL = "curv_contour_length_14"
@@ -61,8 +61,19 @@ def unpack(path, files):
     return path
 
 
-def read(path, size=32, expected=12, **options):
-    return read_release(find_release(path, size), size, expected=expected, **options)
+def read(path, size=32, **options):
+    return read_release(find_release(path, size), size, **options)
+
+
+@pytest.fixture(autouse=True)
+def expect(monkeypatch):
+    """Let the official files have so many images, at first twelve."""
+
+    def change(rows):
+        monkeypatch.setattr("ssm_jax.lra.pathfinder.OFFICIAL_ROWS", rows)
+
+    change(12)
+    return change
 
 
 ORDER = [(k, i) for k in (0, 1, 2, 10) for i in (2, 0, 1)]
@@ -110,36 +121,41 @@ def test_with_a_folder_the_pixels_are_mapped(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["pixels.npy"]
 
 
-def test_other_kinds_of_png_become_grey(tmp_path):
+def test_other_kinds_of_png_become_grey(tmp_path, expect):
+    expect(3)
     files = official(numbers=(0,))
     names = [name for name in files if name.endswith(".png")]
     grey = png(np.full((32, 32), 200, np.uint8), "RGB")
     rgb = png(np.full((32, 32, 3), (255, 0, 0), np.uint8), "RGB")
     files[names[0]], files[names[1]] = grey, rgb
-    pixels, *_ = read(unpack(tmp_path, files), expected=3)
+    pixels, *_ = read(unpack(tmp_path, files))
     assert set(pixels[0].tolist()) == {200}
     assert set(pixels[1].tolist()) == {76}  # 0.299 * 255
 
 
-def test_empty_images_are_skipped_and_counted(tmp_path, capsys):
+def test_empty_images_are_skipped_and_counted(tmp_path, capsys, expect):
     files = official()
     files[f"pathfinder32/{LEVEL}/imgs/1/sample_0.png"] = b""
     path = pack(tmp_path / "t", files)
     with pytest.raises(ValueError, match=r"has 11 images .* has 12 \(1 are empty, 0 missing\)"):
         read(path)
-    pixels, targets, notes = read(path, expected=11)
+    expect(11)
+    pixels, targets, notes = read(path)
     assert (len(pixels), len(targets), notes["empty"]) == (11, 11, 1)
     assert "skipped 1 empty images" in capsys.readouterr().err
     kept = [row for row in ORDER if row != (1, 0)]
     np.testing.assert_array_equal(pixels[4], image(*kept[4]).ravel())
 
 
-def test_another_number_of_images_is_refused_unless_allowed(tmp_path):
+def test_another_number_of_images_is_refused_unless_allowed(tmp_path, expect):
     files = official()
     path = unpack(tmp_path / "u", files)
+    expect(OFFICIAL_ROWS)
     with pytest.raises(ValueError, match=r"has 12 images of pathfinder32/.* has 200,000 "):
-        read_release(find_release(path, 32), 32)
-    assert len(read(path, expected=13, allow_mismatch=True)[0]) == 12
+        read(path)
+    expect(13)
+    assert len(read(path, allow_mismatch=True)[0]) == 12
+    expect(12)
     (path / f"pathfinder32/{LEVEL}/imgs/2/sample_2.png").unlink()
     unpack(path, {f"pathfinder32/{LEVEL}/imgs/2/sample_7.png": png(image(2, 7))})
     with pytest.raises(ValueError, match=r"\(0 are empty, 1 missing\)"):

@@ -120,17 +120,25 @@ def _latex_cell(cell: Element) -> str:
     return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{stack}\end{{tabular}}" if lines[1:] else stack
 
 
+_SPECIAL: dict[str, str | int | None] = {
+    **{character: f"\\{character}" for character in "{}$&#%_"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    "*": r"\textasteriskcentered{}",
+    "±": r"$\pm$",
+    '"': "''",
+    "[": "{[}",  # else a row that begins with it is an argument of \\
+    "]": "{]}",
+}
+
+
 def escape_latex(words: str) -> str:
-    named = {
-        **{"\\": "textbackslash", "^": "textasciicircum", "~": "textasciitilde"},
-        **{"<": "textless", ">": "textgreater", "|": "textbar"},
-        **{"`": "textasciigrave", "*": "textasteriskcentered"},
-    }
-    ways: dict[str, str | int | None] = {char: rf"\{char}" for char in "{}$&#%_"}
-    ways |= {character: rf"\{name}{{}}" for character, name in named.items()}
-    ways |= {"±": r"$\pm$", '"': "''"}
-    ways |= {"[": "{[}", "]": "{]}"}  # else a row that begins with it is an argument of \\
-    escaped = words.translate(str.maketrans(ways))
+    escaped = words.translate(str.maketrans(_SPECIAL))
     return re.sub("-(?=-)", "-{}", escaped)  # two of them would be a dash
 
 
