@@ -60,29 +60,18 @@ class Range(NamedTuple):
 
 
 class Option(NamedTuple):
-    """One option of an experiment.
+    """One option of an experiment."""
 
-    Attributes:
-      default: its type is the option's: bool, int, float, str or tuple.
-      doc: what it is, without a full stop.
-      within: the numbers it may be; None: all of its type.
-      choices: the words it may be; (): all.
-      unit: of the number.
-      source: where the default is from.
-      argument: what a constructor calls it, where that is not the last part of its key.
-      absent: the value that is None to a constructor.
-      since: the version that added it. At its default it is not part of what names a run, so that
-        older runs can be read and continued.
-    """
-
-    default: Any
-    doc: str
-    within: Range | None = None
-    choices: tuple[str, ...] = ()
-    unit: str = ""
-    source: str = ""
-    argument: str | None = None
-    absent: Any = None
+    default: Any  # its type is the option's: bool, int, float, str or tuple
+    doc: str  # what it is, without a full stop
+    within: Range | None = None  # the numbers it may be; None: all of its type
+    choices: tuple[str, ...] = ()  # the words it may be; (): all
+    unit: str = ""  # of the number
+    source: str = ""  # where the default is from
+    argument: str | None = None  # what constructors call it, if not the last part of its key
+    absent: Any = None  # the value that is None to a constructor
+    # The version that added it. At its default it is not part of what names a run, so that older
+    # runs can be read and continued.
     since: str = ""
 
     @property
@@ -115,31 +104,19 @@ SHARE = Range(0, 1)
 SEED = Range(0, 2**32 - 1, whole=True)
 
 
-def _groups() -> dict[str, Option]:
-    """The rows of the parameter groups; every parameter belongs to exactly one."""
-    matches = {
-        "A": r"/(A_re_raw|A_im|P_ri)$",
-        "A_im": r"$^",
-        "B": r"/B_ri$",
-        "dt": r"/dt_raw$",
-        "beta": r"/beta$",
-        "norm": r"(^|/)norm/(scale|bias)$",
-        "rest": "",
-    }
+def _group(name: str, match: str) -> dict[str, Option]:
+    """The rows of a group of parameters; every parameter belongs to exactly one."""
     about = 'regular expression, searched in blocks/0/ssm/C_ri; "": all others'
-    kinds = ("cosine", "constant")
-    rows: dict[str, Option] = {}
-    for name, match in matches.items():
-        optional = name not in ("A", "rest")
-        for key, row in {
-            "match": Option(match, about),
-            "optional": Option(optional, "may match nothing (A_im: to divide A)"),
-            "lr": Option(1e-3, "peak learning rate", Range(0)),
-            "weight_decay": Option(0.0, "decoupled weight decay (AdamW)", Range(0)),
-            "schedule": Option("cosine", "with warmup, as schedule.* says", choices=kinds),
-        }.items():
-            rows[f"optim.groups.{name}.{key}"] = row
-    return rows
+    shape, shapes = "with warmup, as schedule.* says", ("cosine", "constant")
+    optional = name not in ("A", "rest")
+    rows = {
+        "match": Option(match, about),
+        "optional": Option(optional, "may match nothing (A_im: to divide A)"),
+        "lr": Option(1e-3, "peak learning rate", Range(0)),
+        "weight_decay": Option(0.0, "decoupled weight decay (AdamW)", Range(0)),
+        "schedule": Option("cosine", shape, choices=shapes),
+    }
+    return {f"optim.groups.{name}.{key}": row for key, row in rows.items()}
 
 
 _TRANSFORMS = ("exp", "softplus", "relu", "clip", "stable", "none")
@@ -243,7 +220,13 @@ OPTIONS: dict[str, Option] = {
     "optim.b2": Option(0.999, "decay of the mean of their squares", Range(0, 0.999999)),
     "optim.eps": Option(1e-8, "added to the root of that", POSITIVE),
     "optim.clip_norm": Option(0.0, "largest global norm of the gradient; 0: no clipping", Range(0)),
-    **_groups(),
+    **_group("A", r"/(A_re_raw|A_im|P_ri)$"),
+    **_group("A_im", r"$^"),
+    **_group("B", r"/B_ri$"),
+    **_group("dt", r"/dt_raw$"),
+    **_group("beta", r"/beta$"),
+    **_group("norm", r"(^|/)norm/(scale|bias)$"),
+    **_group("rest", ""),
     "schedule.warmup_steps": Option(0, "linear warmup", COUNT, unit="steps"),
     "schedule.total_steps": Option(0, "end of the cosine; 0: of training", COUNT, unit="steps"),
     "schedule.clamp": Option(True, "stay at 0 past total_steps; False: rise again, as officially"),
@@ -266,17 +249,6 @@ SECTIONS: Mapping[str, str] = {
     "schedule": "factor on the learning rates: linear warmup, then a cosine",
 }
 
-# Arguments of constructors that are no options, or not quite the option of their name
-_ARGUMENTS: dict[str, Any] = {
-    **dict.fromkeys(("n_classes", "vocab_size", "d_input", "n_sets", "order", "width"), SIZE),
-    **dict.fromkeys(("length", "channels", "num_features"), SIZE),
-    "seed": SEED,
-    "momentum": SHARE,
-    "b_clip": POSITIVE,
-    **dict.fromkeys(("skip", "legacy_unsymmetric"), bool),
-}
-OPTIONAL = ("beta", "learn_beta", "b_clip", "vocab_size", "d_input")  # None: there is none
-
 
 def argument(key: str) -> str:
     """What constructors call an option."""
@@ -284,15 +256,23 @@ def argument(key: str) -> str:
 
 
 _MODEL = {key: row for key, row in OPTIONS.items() if key.startswith("model.")}
-_ALLOWED = {
-    argument(key): row.within or row.choices or type(row.default) for key, row in _MODEL.items()
-} | _ARGUMENTS
-
 # The options of `cfg.model` that are in no layer's or task's own section, by argument.
 SHARED = {
     argument(key): key.removeprefix("model.")
     for key, row in _MODEL.items()
     if key.count(".") == 1 or row.argument
+}
+_ALLOWED: dict[str, Any] = {
+    **{
+        argument(key): row.within or row.choices or type(row.default) for key, row in _MODEL.items()
+    },
+    # Arguments that are no options, or not quite the option of their name
+    **dict.fromkeys(("n_classes", "vocab_size", "d_input", "n_sets", "order", "width"), SIZE),
+    **dict.fromkeys(("length", "channels", "num_features"), SIZE),
+    **dict.fromkeys(("skip", "legacy_unsymmetric"), bool),
+    "seed": SEED,
+    "momentum": SHARE,
+    "b_clip": POSITIVE,
 }
 
 
@@ -341,12 +321,17 @@ def arguments_of(
     return found
 
 
-def check(owner: str, **values: Any) -> None:
-    """Raise ValueError for the first argument outside the range, or the choices, of its name."""
-    for name, value in values.items():
-        allowed = _ALLOWED[name]
-        if value is None and name in OPTIONAL:
+def check(owner: str, arguments: Mapping[str, Any], *others: str) -> None:
+    """Raise ValueError for the first argument outside the range, or the choices, of its name.
+
+    `arguments` may be the `locals()` of a constructor: what is no option, or is one of `others`, is
+    not looked at.
+    """
+    may_be_none = ("beta", "learn_beta", "b_clip", "vocab_size", "d_input")
+    for name, value in arguments.items():
+        if name not in _ALLOWED or name in others or (value is None and name in may_be_none):
             continue
+        allowed = _ALLOWED[name]
         if isinstance(allowed, Range):
             if not allowed.holds(value):
                 whole = isinstance(value, numbers.Integral) and not isinstance(value, _BOOLS)
@@ -356,11 +341,6 @@ def check(owner: str, **values: Any) -> None:
             check_choice(owner, name, value, allowed)
         elif allowed is bool and not isinstance(value, _BOOLS):
             raise ValueError(f"{owner}: {name} must be True or False, got {value!r}.")
-
-
-def check_arguments(owner: str, arguments: Mapping[str, Any], *others: str) -> None:
-    """`check` the arguments of a constructor, its `locals()`, but for those named."""
-    check(owner, **{k: v for k, v in arguments.items() if k in _ALLOWED and k not in others})
 
 
 def check_choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:

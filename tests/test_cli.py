@@ -356,13 +356,13 @@ def test_a_script_without_config_has_only_its_flags(capsys):
     assert "--config" not in capsys.readouterr().out
 
 
-RUNS = options.Flag("runs", "folders of runs", kind=Path)
-REPORT = (cli.DATA_DIR, options.Flag("published", "show published rows", True, bool))
+RUNS = options.Flag("runs", "folders of runs", kind=Path, words=True)
+REPORT = (RUNS, cli.DATA_DIR, options.Flag("published", "show published rows", True, bool))
 
 
 def test_arguments_without_dashes_are_taken_in_order_among_the_flags():
     argv = ["b", "--published", "a", "--data_dir", "d", "~/x=1", "--nopublished"]
-    values = cli.load_flags(argv, flags=REPORT, about="Report.", words=RUNS)
+    values = cli.load_flags(argv, flags=REPORT, about="Report.")
     assert values == {
         "runs": [Path("b"), Path("a"), Path("~/x=1").expanduser()],
         "published": False,
@@ -382,7 +382,7 @@ def test_arguments_without_dashes_are_taken_in_order_among_the_flags():
 )
 def test_arguments_without_dashes_do_not_hide_a_mistyped_flag(argv, expected, capsys):
     with pytest.raises(SystemExit) as refused:
-        cli.load_flags(argv, flags=REPORT, about="Report.", words=RUNS)
+        cli.load_flags(argv, flags=REPORT, about="Report.")
     assert refused.value.code == 2
     err = capsys.readouterr().err
     assert expected in err and len(err.splitlines()) == 1
@@ -390,7 +390,7 @@ def test_arguments_without_dashes_do_not_hide_a_mistyped_flag(argv, expected, ca
 
 def test_help_names_the_arguments_without_dashes(capsys):
     with pytest.raises(SystemExit) as done:
-        cli.load_flags(["--help"], flags=REPORT, about="Report.", words=RUNS)
+        cli.load_flags(["--help"], flags=REPORT, about="Report.")
     assert done.value.code == 0
     assert "RUNS ...   " in capsys.readouterr().out
 
@@ -575,14 +575,14 @@ def test_a_config_file_may_have_any_name(name, capsys):
 def test_addresses_are_refused_in_every_path(experiment, capsys, monkeypatch):
     for argv in ([experiment, "--workdir=gs://b/run"], ["--config=s3://b/c.py:small"]):
         assert "mount it" in fault(capsys, *argv)
-    flags = (Flag("out", "a file", kind=Path, writes="file"), cli.DATA_DIR)
-    runs = Flag("runs", "folders", kind=Path)
+    runs = Flag("runs", "folders", kind=Path, words=True)
+    flags = (runs, Flag("out", "a file", kind=Path, writes="file"), cli.DATA_DIR)
     monkeypatch.setenv("SSM_JAX_DATA_DIR", "gs://data")
     for argv in (["--out=gs://b/x"], ["gs://b/x"], ["a"]):
         with pytest.raises(SystemExit, match="2"):
-            cli.load_flags(argv, flags=flags, about="", words=runs)
+            cli.load_flags(argv, flags=flags, about="")
         assert capsys.readouterr().err.count("gs://") == 2
-    assert cli.load_flags(["a", "--data_dir=d"], flags=flags, about="", words=runs)["out"] is None
+    assert cli.load_flags(["a", "--data_dir=d"], flags=flags, about="")["out"] is None
 
 
 def test_outputs_are_tried_before_any_work(capsys):

@@ -27,7 +27,7 @@ from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks import find_task
 
 VERBS = ("list", "prepare", "verify")
-WORDS = Flag("task", f"{'|'.join(VERBS)} TASK; prepare may be left out")
+WORDS = Flag("task", f"{'|'.join(VERBS)} TASK; prepare may be left out", words=True)
 
 
 def prepare(argv: list[str], called: Sequence[str] = ("ssm-jax", "prepare")) -> int:
@@ -49,8 +49,8 @@ def prepare(argv: list[str], called: Sequence[str] = ("ssm-jax", "prepare")) -> 
         words, argv = ["prepare", *words], ["prepare", *argv]
     entry = CATALOG.get(words[1]) if len(words) == 2 and words[0] == "prepare" else None
     about = "\n".join(f"    {name:14}{kind.about}" for name, kind in CATALOG.items())
-    flags = (cli.DATA_DIR, *(_flags_of(entry) if entry else ()))
-    values = cli.load_flags(argv, flags=flags, about=f"{prepare.__doc__}\n{about}", words=WORDS)
+    flags = (WORDS, cli.DATA_DIR, *(_flags_of(entry) if entry else ()))
+    values = cli.load_flags(argv, flags=flags, about=f"{prepare.__doc__}\n{about}")
     data_dir = values["data_dir"]
     try:
         match values["task"]:

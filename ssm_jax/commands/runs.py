@@ -11,8 +11,8 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.files import replace_atomically, write_json
 
-RUN = Flag("run", "the folder of a run, or WORKDIR/checkpoints/STEP", default=[], kind=Path)
 SOURCES = (
+    Flag("run", "the folder of a run, or WORKDIR/checkpoints/STEP", [], Path, words=True),
     replace(cli.WORKDIR, help="the same as an option: the folder of the run, which is only read"),
     Flag("step", "checkpoint: best, newest, or a number", "best"),
     cli.DATA_DIR,
@@ -20,19 +20,19 @@ SOURCES = (
 )
 
 
-def _asked(values: Mapping[str, Any]) -> tuple[Path, str]:
-    """The folder of a run and a step, by an argument or --workdir, and --step."""
+def _asked(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The folder of a run, by an argument or --workdir; its step and data as keywords."""
     paths = [*values["run"], *filter(None, [values["workdir"]])]
     if not paths:
         cli.fail("--workdir is missing; give the folder of a run, such as --workdir=runs/a.")
     if len(paths) > 1:
         cli.fail(f"give one checkpoint, got {len(paths)}.")
-    path, step = paths[0].absolute(), values["step"]
-    if path.parent.name != "checkpoints" or not path.name.isdecimal():
-        return paths[0], step
-    if step != "best":
-        cli.fail(f"--step={step} and {paths[0]} both name a step; give one of them.")
-    return path.parents[1], path.name
+    path, workdir, step = paths[0].absolute(), paths[0], values["step"]
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        if step != "best":
+            cli.fail(f"--step={step} and {paths[0]} both name a step; give one of them.")
+        workdir, step = path.parents[1], path.name
+    return workdir, {"step": step, "data_dir": values["data_dir"], "files": values["from"]}
 
 
 def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -> int:
@@ -48,8 +48,8 @@ def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -
         Flag("split", "examples to evaluate", "test", choices=("train", "val", "test")),
         Flag("out", "file for the result, JSON", kind=Path, writes="file"),
     )
-    values = cli.load_flags(argv, flags=flags, about=evaluate.__doc__, words=RUN)
-    (workdir, step), out = _asked(values), values["out"]
+    values = cli.load_flags(argv, flags=flags, about=evaluate.__doc__)
+    (workdir, source), out = _asked(values), values["out"]
     if out is not None and (out.suffix != ".json" or out.name in ("record.json", "summary.json")):
         cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
 
@@ -57,14 +57,7 @@ def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -
     from ssm_jax.training.runs.evaluate import evaluate_run
     from ssm_jax.training.runs.tables import print_evaluation
 
-    result = evaluate_run(
-        workdir,
-        split=values["split"],
-        step=step,
-        data_dir=values["data_dir"],
-        files=values["from"],
-        argv=[*called, *argv],
-    )
+    result = evaluate_run(workdir, split=values["split"], argv=[*called, *argv], **source)
     print_evaluation(result)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,22 +83,15 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
         Flag("out", about, kind=Path, writes="folder"),
         Flag("gradient", "take the gradient of one batch of training", True, bool),
     )
-    values = cli.load_flags(argv, flags=flags, about=analyze.__doc__, words=RUN)
-    workdir, step = _asked(values)
+    values = cli.load_flags(argv, flags=flags, about=analyze.__doc__)
+    workdir, source = _asked(values)
 
     start_jax()
     from ssm_jax.training.runs.evaluate import analyze as analyze_run
     from ssm_jax.training.runs.tables import print_analysis
 
-    result, paths = analyze_run(
-        workdir,
-        step=step,
-        out=values["out"],
-        gradient=values["gradient"],
-        data_dir=values["data_dir"],
-        files=values["from"],
-        argv=[*called, *argv],
-    )
+    shown = {"out": values["out"], "gradient": values["gradient"]}
+    result, paths = analyze_run(workdir, argv=[*called, *argv], **source, **shown)
     print_analysis(result)
     print(*paths, sep="\n")
     return 0
@@ -124,13 +110,14 @@ def report(argv: list[str], called: Sequence[str] = ("ssm-jax", "report")) -> in
     part of a mean; a seed is counted once; reduced runs and data that are not official have their
     own rows.
     """
+    about_runs = "folders of runs or one above them, copies of summary.json"
     flags = (
+        Flag("runs", about_runs, kind=Path, words=True),
         Flag("format", "else as the ending of --out, else md", choices=tuple(ENDINGS.values())),
         Flag("out", "file to write or to replace; else the screen", kind=Path, writes="file"),
         Flag("published", "put the published rows below ours", True, bool),
     )
-    words = Flag("runs", "folders of runs or one above them, copies of summary.json", kind=Path)
-    values = cli.load_flags(argv, flags=flags, about=report.__doc__, words=words)
+    values = cli.load_flags(argv, flags=flags, about=report.__doc__)
     from ssm_jax.lra.report import FORMATS, collect, tabulate
 
     out = values["out"]

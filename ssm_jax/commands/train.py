@@ -49,31 +49,22 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         Flag("accept_log", accept, False, bool),
     )
     cfg, values, _ = cli.load(argv, flags=flags, about=train.__doc__)
-    workdir = values["workdir"]
-    if workdir is None and not values["dry_run"]:
-        cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
-    if not values["dry_run"] and not Workdir(workdir).done:
-        check_writable(workdir, "folder")
-
-    start_jax()
     if values["dry_run"]:
+        start_jax()
         from ssm_jax.training.experiment import build
         from ssm_jax.training.runs.tables import print_plan
 
         print_plan(build(cfg, data_dir=values["data_dir"], files=values["from"]))
         return 0
+    if (workdir := values["workdir"]) is None:
+        cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
+    if not Workdir(workdir).done:
+        check_writable(workdir, "folder")
+    start_jax()
     from ssm_jax.training import loop
 
-    summary = loop.train(
-        cfg,
-        workdir,
-        data_dir=values["data_dir"],
-        files=values["from"],
-        wandb=values["wandb"],
-        argv=[*called, *argv],
-        fresh=values["fresh"],
-        accept_log=values["accept_log"],
-    )
+    given = {name: values[name] for name in ("data_dir", "wandb", "fresh", "accept_log")}
+    summary = loop.train(cfg, workdir, files=values["from"], argv=[*called, *argv], **given)
     return EXIT_STOPPED if summary is None else 0
 
 

@@ -16,15 +16,11 @@ from ssm_jax.options import OPTIONS, Option
 from ssm_jax.outside import Unknown, located
 from ssm_jax.tasks import TASKS, find_task
 
-__all__ = [
-    "CHOSEN", "COSMETIC", "choose", "default", "digest", "flatten", "identity", "override",
-    "parse_arg", "rates", "rows", "scale_rates", "smoke",
-]  # fmt: skip
-
 CHOSEN = ("task", "model.layer")  # what may bring further options along
 # Options that change what is shown or kept, never a number of the run: they may differ when a run
 # continues.
 COSMETIC = ("name", "notes", "log", "checkpoint", "figures", "reference")
+_SECTIONS = {key.split(".")[1] for key in OPTIONS if key.count(".") == 2}  # of built-in layers, too
 
 
 def rows(cfg: ConfigDict | None = None) -> dict[str, Option]:
@@ -41,15 +37,11 @@ def _brought(task: str, layer: str) -> dict[str, Option]:
     with contextlib.suppress(Unknown):  # which `check` says
         found |= {} if task in TASKS else find_task(task).options
     with contextlib.suppress(Unknown):
-        if not _has_rows(layer):
+        if layer not in _SECTIONS:
             from ssm_jax.layers import layer_options  # imports JAX
 
             found |= layer_options(layer)
     return found
-
-
-def _has_rows(layer: str) -> bool:
-    return any(key.startswith(f"model.{layer}.") for key in OPTIONS)
 
 
 def default(task: str = "listops", *, layer: str = "s4d") -> ConfigDict:
@@ -78,7 +70,7 @@ def choose(cfg: ConfigDict, task: str, layer: str) -> None:
         cfg.task, cfg.model.layer = task, layer
         known = flatten(cfg)
         _add(cfg, {key: row for key, row in brought.items() if key not in known})
-        if not (task in TASKS and _has_rows(layer)):
+        if task not in TASKS or layer not in _SECTIONS:
             cfg.optim.groups.A.optional = True  # there may be no parameters of these names
 
 
@@ -203,15 +195,13 @@ def flatten(cfg: ConfigDict) -> dict[str, Any]:
 
 def identity(cfg: ConfigDict) -> dict[str, Any]:
     """The options that name a run's numbers: not cosmetic, nor newer ones at their default."""
-    flat = flatten(cfg)
-    named = (key for key in flat if key.split(".")[0] not in COSMETIC)
-    return {key: flat[key] for key in named if not is_newer(key, flat[key])}
-
-
-def is_newer(key: str, value: Any) -> bool:
-    """Whether an option was added after the first runs, and a value is its default: as before."""
-    option = rows().get(key)
-    return option is not None and bool(option.since) and value == option.default
+    known = rows()
+    return {
+        key: value
+        for key, value in flatten(cfg).items()
+        if key.split(".")[0] not in COSMETIC
+        and not (key in known and known[key].since and value == known[key].default)
+    }
 
 
 def digest(cfg: ConfigDict) -> str:

@@ -23,35 +23,21 @@ BOOLS |= {"false": False, "no": False, "off": False, "0": False}
 
 @dataclass(frozen=True)
 class Flag:
-    """One `--name=value` of a script, its value as `convert` reads it.
-
-    Attributes:
-      choices: if any, the only texts allowed.
-      writes: whether a file or a folder is written there; see `check_writable`.
-    """
+    """One `--name=value` of a script, or an option of an experiment, `--config.model.alpha=3`."""
 
     name: str
     help: str
     default: Any = None
-    kind: type = str
-    choices: tuple[str, ...] = ()
-    writes: Literal["", "file", "folder"] = ""
+    kind: type = str  # of the value, see `convert`
+    choices: tuple[str, ...] = ()  # the only texts allowed, if any
+    writes: Literal["", "file", "folder"] = ""  # what is written there, see `check_writable`
+    words: bool = False  # it is the list of the arguments without dashes
 
 
-def parse(
-    argv: Sequence[str],
-    kinds: Mapping[str, type],
-    flags: Sequence[Flag],
-    words: Flag | None = None,
-) -> tuple[dict[str, Any], list[str]]:
-    """The converted values of all known options in argv, and one line per fault.
-
-    Args:
-      kinds: type of each option that is no flag, by name.
-      words: what arguments without dashes are, if the script takes any; they become a list.
-    """
-    kinds = {**kinds, **{flag.name: flag.kind for flag in flags}}
-    choices = {flag.name: flag.choices for flag in flags}
+def parse(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, Any], list[str]]:
+    """The converted values of all known options in argv, and one line per fault."""
+    known = {flag.name: flag for flag in flags if not flag.words}
+    words = next((flag for flag in flags if flag.words), None)
     given: dict[str, Any] = {}
     faults: list[str] = []
     queue = deque(argv)
@@ -59,47 +45,45 @@ def parse(
         token = queue.popleft()
         name, equals, text = token.lstrip("-").partition("=")
         # `format=md` is an option without its dashes, even where a path may stand.
-        if words is not None and not token.startswith("-") and not (equals and name in kinds):
+        if words is not None and not token.startswith("-") and not (equals and name in known):
             try:
                 given.setdefault(words.name, []).append(convert(token, words.kind))
             except ValueError as error:
                 faults.append(f"{token!r} does not fit: {error}.")
             continue
         if not token.startswith("--"):
-            hint = guess(name, kinds, "--", equals + text) if equals else "; see --help."
-            if not equals and ".py" in name and "config" in kinds:
+            hint = guess(name, known, "--", equals + text) if equals else "; see --help."
+            if not equals and ".py" in name and "config" in known:
                 hint = f"; did you mean --config={token}?"
             faults.append(f"stray argument {token!r}: options begin with two dashes{hint}")
             continue
-        if name not in kinds:
-            positive = name.removeprefix("no")
-            if name.startswith("no") and not equals and kinds.get(positive) is bool:
-                given[positive] = False
-                continue
-            inside = [k for k in kinds if k.startswith(f"{name}.")]
-            if inside:
-                listed = ", ".join(f"--{k}" for k in inside[:6]) + (", ..." if inside[6:] else "")
-                faults.append(f"--{name} is a group of options: {listed}; set one of them.")
-            else:
-                faults.append(f"unknown option --{name}{guess(name, kinds, '--')}")
+        positive = name.removeprefix("no")
+        if name not in known and not equals and positive in known and known[positive].kind is bool:
+            given[positive] = False
+            continue
+        if name not in known:
+            inside = [k for k in known if k.startswith(f"{name}.")]
+            listed = ", ".join(f"--{k}" for k in inside[:6]) + (", ..." if inside[6:] else "")
+            group = f"--{name} is a group of options: {listed}; set one of them."
+            unknown = f"unknown option --{name}{guess(name, known, '--')}"
+            faults.append(group if inside else unknown)
             if not equals and queue and not queue[0].startswith("-") and "=" not in queue[0]:
                 queue.popleft()  # its value, which is no fault of its own
             continue
-        kind = kinds[name]
-        if not equals:
-            following = queue[0] if queue else "--"
-            if kind is bool:
-                text = queue.popleft() if following.lower() in BOOLS else "true"
-            elif following.startswith("--"):
-                example = "|".join(choices.get(name, ())) or kind.__name__.upper()
-                faults.append(f"--{name} has no value; write --{name}={example}.")
-                continue
-            else:
-                text = queue.popleft()
+        kind, choices = known[name].kind, known[name].choices
+        following = queue[0] if queue else "--"
+        if not equals and kind is bool:
+            text = queue.popleft() if following.lower() in BOOLS else "true"
+        elif not equals and following.startswith("--"):
+            example = "|".join(choices) or kind.__name__.upper()
+            faults.append(f"--{name} has no value; write --{name}={example}.")
+            continue
+        elif not equals:
+            text = queue.popleft()
         try:
             given[name] = convert(text, kind)
-            if choices.get(name) and text not in choices[name]:
-                raise ValueError(f"it is not one of {', '.join(choices[name])}")
+            if choices and text not in choices:
+                raise ValueError(f"it is not one of {', '.join(choices)}")
         except ValueError as error:
             faults.append(f"--{name}={text} does not fit: {error}.")
     return given, faults
@@ -189,27 +173,24 @@ failed or is full (what was saved is kept), 75 stopped on request (the same comm
 
 
 def print_help(
-    about: str | None,
-    flags: Sequence[Flag],
-    rows: Mapping[str, Option] | None = None,
-    *,
-    words: Flag | None = None,
+    about: str | None, flags: Sequence[Flag], rows: Mapping[str, Option] | None = None
 ) -> None:
     """Print what a script does, its arguments and flags, and the options of an experiment."""
     print(f"{inspect.cleandoc(about or '')}\n\n{EXIT_CODES}")
-    if words is not None:
-        print(f"\nArguments:\n  {words.name.upper() + ' ...':36}{words.help}")
+    for flag in flags:
+        if flag.words:
+            print(f"\nArguments:\n  {flag.name.upper() + ' ...':36}{flag.help}")
     print("\nFlags:")
     for flag in flags:
         values = "|".join(flag.choices) or flag.kind.__name__.upper()
         head = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}={values}"
         shown = "" if flag.default in (None, False) else f" (default: {flag.default})"
-        print(f"  {head:36}{flag.help}{shown}")
-    if rows is None:
-        return
-    print("\nOptions of the experiment, with their defaults:")
+        if not flag.words:
+            print(f"  {head:36}{flag.help}{shown}")
+    if rows is not None:
+        print("\nOptions of the experiment, with their defaults:")
     headed: set[str] = set()
-    for key, option in rows.items():
+    for key, option in (rows or {}).items():
         section = key.rpartition(".")[0]
         if section in SECTIONS and section not in headed:
             print(f"  [{section}] {SECTIONS[section]}")

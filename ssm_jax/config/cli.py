@@ -182,23 +182,19 @@ def _ended(main: Callable[[list[str]], int | None]) -> int:
 def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Command:
     """Read a command line with a config; `--help` and `--print_config` end the process here.
 
-    Args:
-      argv: the arguments, without the script's name.
-      flags: the script's own flags.
-      about: what the script does, the head of `--help`.
+    `argv` is without the script's name, `flags` are its own; `about` is the head of `--help`.
     """
     flags = (*flags, PRINT_CONFIG, HELP)
-    asks_help = not {"--help", "-h"}.isdisjoint(argv)
-    given, faults = parse(argv, _kinds(config_lib.rows()), flags)
+    given, faults = parse(argv, (*_options(config_lib.rows()), *flags))
     cfg = None
     try:
         spec = given.get("config", "")
-        cfg = read_config(spec).lock()
+        cfg = read_config(spec)
         before = config_lib.flatten(cfg)
         names = (given.get(f"config.{key}", before[key]) for key in config_lib.CHOSEN)
         with beside(spec):
             config_lib.choose(cfg, *names)  # they may bring options along
-        given, faults = parse(argv, _kinds(config_lib.rows(cfg)), flags)
+        given, faults = parse(argv, (*_options(config_lib.rows(cfg)), *flags))
         overrides = {k.partition(".")[2]: v for k, v in given.items() if k.startswith("config.")}
         found = config_lib.flatten(cfg)
         overrides |= {key: found[key] for key in config_lib.CHOSEN if key in overrides}
@@ -207,23 +203,31 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
             config_lib.override(cfg, overrides)
             if given.get("from") is not None and cfg.data.source in ("generated", "photographs"):
                 cfg.data.source = "official"
-        if not (faults or asks_help):  # the check imports JAX
+        if not (faults or _asks_help(argv)):  # the check imports JAX
             check(cfg)
     except ValueError as error:
         faults += str(error).splitlines()
-    if asks_help:
+    if _asks_help(argv):
         print_help(about, (_CONFIG, *flags), config_lib.rows(cfg))
         raise SystemExit(0)
     if cfg is None or faults:
         fail("\n".join(faults))
-    if given.pop("print_config", False):
+    if given.get("print_config"):
         print_config(cfg)
         raise SystemExit(0)
     return Command(cfg, _values(given, (_CONFIG, *flags)), overrides)
 
 
-def _kinds(rows: Mapping[str, Option]) -> dict[str, type]:
-    return {"config": str} | {f"config.{key}": type(row.default) for key, row in rows.items()}
+_CONFIG = Flag("config", "FILE.py or a shipped name (lra/listops), and :ARG where it takes one")
+
+
+def _options(rows: Mapping[str, Option]) -> list[Flag]:
+    own = [Flag(f"config.{k}", row.help, kind=type(row.default)) for k, row in rows.items()]
+    return [_CONFIG, *own]
+
+
+def _asks_help(argv: Sequence[str]) -> bool:
+    return not {"--help", "-h"}.isdisjoint(argv)
 
 
 def _note(cfg: ConfigDict, before: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
@@ -238,28 +242,22 @@ def _note(cfg: ConfigDict, before: Mapping[str, Any], overrides: Mapping[str, An
         cfg.notes += f" Changed by the command: {', '.join(changed)}."
 
 
-def load_flags(
-    argv: Sequence[str], *, flags: Sequence[Flag], about: str | None, words: Flag | None = None
-) -> dict[str, Any]:
+def load_flags(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> dict[str, Any]:
     """As `load`, for a script without a config: the value of each flag by name.
 
-    The arguments without dashes are a list under the name of `words`, of at least one unless it has
-    a default; a script without `words` takes none.
+    Of the arguments without dashes there must be one at least, unless their flag has a default.
     """
     flags = (*flags, HELP)
-    if not {"--help", "-h"}.isdisjoint(argv):
-        print_help(about, flags, words=words)
+    if _asks_help(argv):
+        print_help(about, flags)
         raise SystemExit(0)
-    given, faults = parse(argv, {}, flags, words)
-    if words is not None and words.default is None and not faults and words.name not in given:
-        faults.append(f"no {words.name} given; give {words.help}.")
+    given, faults = parse(argv, flags)
+    for flag in flags:
+        if flag.words and flag.default is None and not faults and flag.name not in given:
+            faults.append(f"no {flag.name} given; give {flag.help}.")
     if faults:
         fail("\n".join(faults))
-    values = _values(given, flags)
-    return values if words is None else {**values, words.name: given.get(words.name, words.default)}
-
-
-_CONFIG = Flag("config", "FILE.py or a shipped name (lra/listops), and :ARG where it takes one")
+    return _values(given, flags)
 
 
 def _values(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:

@@ -20,16 +20,12 @@ CONFIGS = Path(__file__).parents[1] / "configs"  # a folder of the wheel; a link
 
 
 def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
-    """The locked and checked config of an experiment.
+    """The locked and checked config of `FILE.py[:ARG]`, or of a shipped name, "lra/listops:s4d".
 
-    Args:
-      spec: `FILE.py[:ARG]`, or the name of a shipped config, such as "lra/listops:s4d".
-      overrides: values by dotted option, such as {"model.alpha": 3.0}.
-
-    Raises:
-      ValueError: one line per fault of the file, of an option's name or of its value.
+    `overrides` are values by dotted option, such as {"model.alpha": 3.0}. A ValueError has a line
+    for each fault of the file, of an option's name or of its value.
     """
-    cfg = read_config(spec).lock()
+    cfg = read_config(spec)
     with beside(spec):
         faults, _ = _changed(cfg, overrides or {})
     if faults:
@@ -45,56 +41,44 @@ def beside(spec: str) -> Iterator[None]:
 
 
 def read_config(spec: str) -> ConfigDict:
-    """The config that `FILE.py[:ARG]` makes: get_config(ARG), or get_config() without a colon.
+    """The locked config that `FILE.py[:ARG]` makes: get_config(ARG), get_config() without a colon.
 
     The file is executed once for each content of it and of what it imports from its folder; it
     leaves nothing in sys.modules and no compiled copy. Each fault is a line of a ValueError.
     """
-    asked = f"--config={spec}"
-
-    def get(get_config: Callable[..., Any], arg: str) -> ConfigDict:
+    with _function(spec, "get_config") as (get_config, arg):
         cfg = get_config(arg) if arg else get_config()
         if not isinstance(cfg, ConfigDict):
             raise ValueError(f"get_config returns a {type(cfg).__name__}, not a ConfigDict.")
         config_lib.choose(cfg, cfg.task, cfg.model.layer)
-        return cfg
-
-    cfg = _call(spec, "get_config", get)
-    known, found = set(config_lib.rows(cfg)), set(config_lib.flatten(cfg))
-    faults = [f"{asked} sets {k}, which is no option{guess(k, known)}" for k in found - known]
-    faults += [f"{asked} removes the option {k}; set a value in its place." for k in known - found]
+    asked, known, found = f"--config={spec}", config_lib.rows(cfg), config_lib.flatten(cfg)
+    extra, lacking = found.keys() - known, known.keys() - found
+    faults = [f"{asked} sets {k}, which is no option{guess(k, known)}" for k in extra]
+    faults += [f"{asked} removes the option {k}; set a value in its place." for k in lacking]
     if faults:
         raise ValueError("\n".join(sorted(faults)))
     if cfg.optim.lr:
         config_lib.scale_rates(cfg)
-    return cfg
+    return cfg.lock()
 
 
 def load_sweep(spec: str, cfg: ConfigDict, given: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The cells of the sweep that an experiment file defines next to get_config.
+    """The cells of the sweep that `FILE.py[:ARG]` defines next to get_config, checked upon `cfg`.
 
     A cell is a dict of dotted options and their values, such as {"model.alpha": 3.0,
     "model.beta.init": 0.5}; all cells set the same options. `sweep(arg)` gets what get_config gets
-    if it takes an argument, else it is called without; it returns a list or yields.
+    if it takes an argument, else it is called without; it returns a list or yields. `given` are the
+    options of the experiment that the command line changed.
 
-    Args:
-      spec: `FILE.py[:ARG]`.
-      cfg: the experiment, upon which each cell is checked.
-      given: the options of it that the command line changed.
-
-    Raises:
-      ValueError: one line per fault: no function sweep, one that fails or returns something else,
-        options that there are not, values that do not fit or cannot work, cells that are equal.
+    A ValueError has a line for each fault: no function sweep, one that fails or returns something
+    else, options that there are not, values that do not fit or cannot work, cells that are equal.
     """
-    asked = f"--config={spec}: sweep()"
-
-    def get(sweep: Callable[..., Any], arg: str) -> list[Any]:
+    with _function(spec, "sweep") as (sweep, arg):
         made = sweep(arg) if inspect.signature(sweep).parameters else sweep()
         if not isinstance(made, (list, tuple, Iterator)):
             raise ValueError(f"sweep returns a {type(made).__name__}, not a list of dicts.")
-        return list(made)
-
-    made = _call(spec, "sweep", get)
+        made = list(made)
+    asked = f"--config={spec}: sweep()"
     if not made:
         raise ValueError(f"{asked} returns no cells; give at least one dict of options.")
     faults: dict[str, int] = {}  # what is wrong, and the first cell in which it is
@@ -182,19 +166,20 @@ def _split(spec: str) -> tuple[str, str]:
     return str(shipped().get(parts[0], parts[0])), ":".join(parts[1:])
 
 
-def _call(spec: str, function: str, use: Callable[[Callable[..., Any], str], Any]) -> Any:
-    """Run `FILE.py[:ARG]` and return use(its function of this name, ARG)."""
+@contextlib.contextmanager
+def _function(spec: str, name: str) -> Iterator[tuple[Callable[..., Any], str]]:
+    """A function of `FILE.py[:ARG]`, and ARG; whatever the body raises is a fault of the file."""
     asked = f"--config={spec}"
     if not spec:
         raise ValueError(f"--config is missing; give --config=FILE.py{_near('denoise')}.")
-    name, arg = _split(spec)
-    if not Path(name).is_file():
-        if name.endswith(".py"):
-            raise ValueError(f"{asked}: there is no file {name}{_near(name)}.")
-        near = ", ".join(get_close_matches(name, shipped(), cutoff=0)) or "none"
+    path, arg = _split(spec)
+    if not Path(path).is_file():
+        if path.endswith(".py"):
+            raise ValueError(f"{asked}: there is no file {path}{_near(path)}.")
+        near = ", ".join(get_close_matches(path, shipped(), cutoff=0)) or "none"
         raise ValueError(f"{asked}: no config that is shipped has this name; nearest: {near}.")
-    with outside.running(Path(name), asked) as file:
-        if not callable(getattr(file.module, function, None)):
-            takes = "" if function == "sweep" else "arg"
-            raise ValueError(f"the file defines no function {function}({takes}).")
-        return use(getattr(file.module, function), arg)
+    with outside.running(Path(path), asked) as file:
+        if not callable(getattr(file.module, name, None)):
+            takes = "" if name == "sweep" else "arg"
+            raise ValueError(f"the file defines no function {name}({takes}).")
+        yield getattr(file.module, name), arg

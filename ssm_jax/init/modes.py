@@ -139,7 +139,7 @@ def initial_modes(
         A = _checked(init, d_state, n_sets)
         name, chosen = "initial_modes", Init(lambda *_: A, discrete=discretization == "none")
     scales = {"alpha": alpha, "alpha_real": alpha_real}
-    check(name, d_state=d_state, n_sets=n_sets, **scales, seed=seed)
+    check(name, {"d_state": d_state, "n_sets": n_sets, **scales, "seed": seed})
     if chosen.discrete and alpha > 1:
         raise ValueError(
             f"{name}: alpha must be at most 1, got {alpha}: its phases reach pi per step, and "

@@ -37,7 +37,7 @@ from ssm_jax.layers.inputs import (
     dropout,
     in_type,
 )
-from ssm_jax.options import check, check_arguments, check_choice, parameters_of
+from ssm_jax.options import check, check_choice, parameters_of
 
 MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
 
@@ -122,7 +122,7 @@ class StateSpaceLayer(nnx.Module):
             or the real_transform cannot take.
         """
         name = self.NAME
-        check_arguments(name, locals(), "beta")
+        check(name, locals(), "beta")
         self.real_transform = real_transform
         self.filtered = beta is not None
         self.beta_unit = beta_unit
@@ -146,7 +146,7 @@ class StateSpaceLayer(nnx.Module):
             )
         known = known_values(start)
         for value in () if known is None else np.ravel(known).tolist():
-            check(name, beta=value)
+            check(name, {"beta": value})
         kind = Knob if beta is None or learn_beta is False else nnx.Param
         self.beta: nnx.Variable = kind(jnp.full((d_model,), start, jnp.float32))
 

@@ -25,7 +25,7 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, num_features: int, *, momentum: float = 0.1):
         """`momentum`: weight of the new statistics in the running ones (Flax's is 1 - m)."""
-        check("BatchNorm", num_features=num_features, momentum=momentum)
+        check("BatchNorm", locals())
         self.momentum = momentum
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
@@ -142,7 +142,7 @@ class LayerNorm(nnx.Module):
     """Normalizes each step over its channels; only `x_BLH` makes a difference."""
 
     def __init__(self, num_features: int):
-        check("LayerNorm", num_features=num_features)
+        check("LayerNorm", locals())
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
 

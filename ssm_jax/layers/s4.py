@@ -15,7 +15,7 @@ from ssm_jax.kernels import dplr_anticausal, dplr_kernel, dplr_recurrence, dplr_
 from ssm_jax.layers.base import Scale
 from ssm_jax.layers.inputs import from_ri
 from ssm_jax.layers.s4d import ChannelwiseLayer
-from ssm_jax.options import check_arguments, check_choice
+from ssm_jax.options import check, check_choice
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 
@@ -63,7 +63,7 @@ class S4(ChannelwiseLayer):
                 f"S4: discretization must be 'bilinear', got {discretization!r}: for a matrix of "
                 "this kind only that rule has a closed form. S4D takes the others."
             )
-        check_arguments("S4", locals(), "n_ssm")
+        check("S4", locals(), "n_ssm")
         Lambda_N, P_N, B_N, _ = NPLR_INITS[init](2 * d_state)
         modes = partial(initial_modes, Lambda_N, d_state, n_sets=n_ssm)
         shared |= {"d_state": d_state, "discretization": discretization, "rngs": rngs}

@@ -17,7 +17,7 @@ from ssm_jax.kernels import fft_conv, s4d_anticausal, s4d_kernel, s4d_recurrence
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent, lacking
 from ssm_jax.layers.base import Knob, Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
-from ssm_jax.options import check_arguments, divides
+from ssm_jax.options import check, divides
 
 
 class Probe(nnx.Variable):
@@ -161,7 +161,7 @@ class S4D(ChannelwiseLayer):
             "none".
           skip: D is trained; False: there is none, which a Knob of zeros stands for.
         """
-        check_arguments("S4D", locals(), "n_ssm")
+        check("S4D", locals(), "n_ssm")
         start = partial(initial_modes, init, d_state, n_sets=n_ssm, seed=init_seed)
 
         def modes(*, alpha: float, alpha_real: float, **of_rule: Any) -> np.ndarray:

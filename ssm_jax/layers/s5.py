@@ -19,7 +19,7 @@ from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
-from ssm_jax.options import SIZE, check_arguments, check_choice, divides
+from ssm_jax.options import SIZE, check, check_choice, divides
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 
@@ -91,7 +91,7 @@ class S5(StateSpaceLayer):
                 f"S5: d_state={d_state} must be a positive multiple of {halves} n_blocks with "
                 f"conj_sym={conj_sym}; n_blocks is {n_blocks}."
             )
-        check_arguments("S5", locals(), "beta", "n_blocks")
+        check("S5", locals(), "beta", "n_blocks")
         # The part of a block that is half of its conjugate pairs, in a real basis of its order.
         half = d_state // (halves * n_blocks)
 

@@ -13,7 +13,7 @@ from ssm_jax.kernels.arrays import checked_lengths, computed_in, returned_in
 from ssm_jax.kernels.devices import materialize, on_cpu
 from ssm_jax.layers.inputs import checked_input, checked_key, dropout
 from ssm_jax.layers.norm import make_norm
-from ssm_jax.options import check_arguments
+from ssm_jax.options import check
 
 # With g = drop(GELU(y)) of the state space layer's y: GLU(W g), as in S4's code (OC-13), and
 # g sigmoid(W g) and y sigmoid(W g), as in S5's (arXiv:2208.04933); by the outputs of W per channel.
@@ -89,7 +89,7 @@ class Block(nnx.Module):
             no real step.
           dropout, tie_dropout: after the GELU and on the residual branch.
         """
-        check_arguments("Block", locals())
+        check("Block", locals())
         self.norm = make_norm(norm, d_model, norm_momentum)
         self.norm_padding = norm_padding
         self.ssm = ssm

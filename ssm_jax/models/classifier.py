@@ -15,7 +15,7 @@ from ssm_jax.layers import find_layer
 from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
-from ssm_jax.options import check_arguments, check_choice, parameters_of
+from ssm_jax.options import check, check_choice, parameters_of
 
 POOLS = ("last", "mean", "first", "sum")
 
@@ -88,7 +88,7 @@ class SequenceClassifier(nnx.Module):
           horizon: of the layers, where they have one, see `StateSpaceLayer`.
         """
         name = type(self).__name__
-        check_arguments(name, locals())
+        check(name, locals())
         if (vocab_size is None) == (d_input is None):
             raise ValueError(
                 f"give vocab_size or d_input, got vocab_size={vocab_size}, d_input={d_input}."

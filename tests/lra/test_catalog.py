@@ -138,8 +138,8 @@ def test_a_command_writes_truth_as_it_is_read():
         command("pathx", "generated", DataPaths(Path("data")), Options(False, True))
     )
     assert words[-2:] == ["--upstream=false", "--allow_mismatch=true"]
-    flags = (cli.DATA_DIR, *_flags_of(CATALOG["pathx"]))
-    values = cli.load_flags(words[2:], flags=flags, about="", words=WORDS)
+    flags = (WORDS, cli.DATA_DIR, *_flags_of(CATALOG["pathx"]))
+    values = cli.load_flags(words[2:], flags=flags, about="")
     assert (values["upstream"], values["allow_mismatch"]) == (False, True)
 
 

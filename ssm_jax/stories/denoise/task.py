@@ -61,7 +61,7 @@ class Denoiser(nnx.Module):
         count conjugates. The other arguments are as of S4D, see there."""
         numbers: dict[str, Any] = {"d_state": d_state, "beta": beta, "learn_beta": learn_beta}
         numbers |= {"dt_min": dt_min, "dt_max": dt_max}
-        check("Denoiser", width=width, alpha=alpha, **numbers)
+        check("Denoiser", {"width": width, "alpha": alpha, **numbers})
         self.width = width
         n = np.arange(d_state)
         start_N = np.where(n == 0, -np.exp(-5.0), -3.0) + 1j * np.pi * n

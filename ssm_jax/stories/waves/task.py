@@ -113,7 +113,7 @@ class WaveRegressor(nnx.Module):
         """
         own = {"length": length, "alpha": alpha, "legacy_unsymmetric": legacy_unsymmetric}
         shared: dict[str, Any] = {"d_state": d_state, "beta": beta, "learn_beta": learn_beta}
-        check("WaveRegressor", d_model=d_model, **own, **shared)
+        check("WaveRegressor", {"d_model": d_model, **own, **shared})
         given = np.asarray(waves).tolist()
         listed = given if isinstance(given, list) else [0]
         if not listed or not all(SIZE.holds(w) and 2 * w < length for w in listed):
