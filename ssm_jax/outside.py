@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 
@@ -158,23 +159,18 @@ def _sha256(path: Path) -> str | None:
 def find(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     """What a name stands for: a key of `known`, FILE.py:NAME, or an entry point.
 
-    Args:
-      kind: "layer" or "task", for messages and the group of entry points, ssm_jax.layers.
-      text: the name.
-      known: objects, or "module:name".
-
-    Raises:
-      ValueError: in one line: there is no such name or file, or the file fails.
+    `kind` is "layer" or "task", as in the group of entry points, ssm_jax.layers; `known` has
+    objects, or "module:name". A ValueError in one line says that there is no such name or file, or
+    that the file fails.
     """
     if text in known:
-        return imported(known[text]) if isinstance(known[text], str) else known[text]
+        return resolve_name(known[text]) if isinstance(known[text], str) else known[text]
     text = located(text)
     if isinstance(text, Located):
-        text.file = text.file or _load(kind, text)  # what is edited while a run goes is not read
-        name = text.rpartition(":")[2]
-        if not hasattr(text.file.module, name):
+        module, name = _executed(kind, text).module, text.rpartition(":")[2]
+        if not hasattr(module, name):
             raise ValueError(f"{kind} {text}: the file defines no {name}.")
-        return getattr(text.file.module, name)
+        return getattr(module, name)
     points = {point.name: point for point in entry_points(group=f"ssm_jax.{kind}s")}
     if text in points:
         return points[text].load()
@@ -182,52 +178,42 @@ def find(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     raise Unknown(f"unknown {kind} {text!r}; choose one of {names}, or give FILE.py:NAME.")
 
 
-def imported(where: str) -> Any:
-    """What "module:name" stands for."""
-    module, _, name = where.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _load(kind: str, text: Located) -> File:
-    file = _known(text.path)
-    if file is None and not text.path.is_file():
-        raise ValueError(f"{kind} {text}: there is no file {text.rpartition(':')[0]}.")
-    if file is None:
+def _executed(kind: str, text: Located) -> File:
+    """The file of a name; once it is executed, what is edited while a run goes is not read."""
+    text.file = text.file or _known(text.path)
+    if text.file is None:
+        if not text.path.is_file():
+            raise ValueError(f"{kind} {text}: there is no file {text.rpartition(':')[0]}.")
         with running(text.path, f"{kind} {text}") as file:
-            pass
-    return file
+            text.file = file
+    return text.file
 
 
 def describe(kind: str, text: str, folder: Path) -> dict[str, Any]:
     """Where a layer or task is from, for the record of a run in a folder.
 
-    Returns:
-      {"path": of the file from the folder, "sha256", "siblings": hashes by path from the file's
-      folder}; of an entry point {"package": name and version}. The path is its last part alone,
-      where the way there would name a user or the root.
+    {"path": of the file from the folder, "sha256", "siblings": hashes by path from the file's
+    folder}; of an entry point {"package": name and version}. The path is its last part alone, where
+    the way there would name a user or the root.
     """
     if not isinstance(text, Located):
         (point,) = entry_points(group=f"ssm_jax.{kind}s", name=text)
         return {"package": f"{point.dist.name} {point.dist.version}" if point.dist else point.value}
-    text.file = file = text.file or _load(kind, text)
-    home, folder = file.path.parent, folder.resolve()
-    siblings = {
-        path.relative_to(home).as_posix(): sha256
-        for path, sha256 in file.sha256.items()
-        if path != file.path
-    }
+    file, folder = _executed(kind, text), folder.resolve()
+    home, hashes = file.path.parent, dict(file.sha256)
+    sha256 = hashes.pop(file.path)
+    siblings = {path.relative_to(home).as_posix(): sha for path, sha in hashes.items()}
     way = Path(os.path.relpath(file.path, folder))
     meeting = Path(os.path.commonpath([file.path, folder]))
     if meeting == Path(meeting.anchor) or Path.home().name in way.parts:
         way = Path(file.path.name)
-    return {"path": way.as_posix(), "sha256": file.sha256[file.path], "siblings": siblings}
+    return {"path": way.as_posix(), "sha256": sha256, "siblings": siblings}
 
 
 def recall(kind: str, text: str, said: Mapping[str, Any], folder: Path) -> str:
     """The layer or task of a run, found again by what `describe` said of it.
 
-    Raises:
-      ValueError: in one line: it is missing, or has changed since.
+    A ValueError in one line says that it is missing, or has changed since.
     """
     if "package" in said:
         if text not in entry_points(group=f"ssm_jax.{kind}s").names:
@@ -253,11 +239,10 @@ def check_unchanged(kind: str, text: str, said: Mapping[str, Any], folder: Path)
     """Raise a ValueError if a file of a layer or task is not the one that a run began with."""
     if not isinstance(text, Located):
         return
-    file = text.file
     wanted = {text.path: said["sha256"]}
     wanted |= {text.path.parent / name: sha256 for name, sha256 in said["siblings"].items()}
     for path, then in wanted.items():
-        now = file.sha256.get(path) if file is not None else _sha256(path)
+        now = text.file.sha256.get(path) if text.file else _sha256(path)
         if now != then:
             is_now = "is missing" if now is None else f"has the SHA-256 {now[:12]}..."
             raise ValueError(

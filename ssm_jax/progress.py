@@ -66,24 +66,22 @@ class Progress:
             if console.is_dumb_terminal:
                 return self
             if Progress._bars is None:
-                names = ("{task.description}", "{task.fields[text]}")
-                left, right = (TextColumn(name, markup=False) for name in names)  # paths have "["
+                left = TextColumn("{task.description}", markup=False)  # paths have "["
+                right = TextColumn("{task.fields[text]}", markup=False)
                 # Two redraws a second: rich's ten take some percent of a core from the training.
-                columns = (left, BarColumn(), right)
-                Progress._bars = Bars(*columns, console=console, refresh_per_second=2)
-                Progress._bars.start()
+                bars = Bars(left, BarColumn(), right, console=console, refresh_per_second=2)
+                Progress._bars = bars
+                bars.start()
             kept = {"total": self.total, "completed": self.step, "text": self._text()}
             self._bar = Progress._bars.add_task(self.task, **kept)
         return self
 
     def update(self, step: int, loss: float | None = None, value: float | None = None) -> None:
         """Say that `step` is done, with its loss and metric; one left out keeps the last."""
-        self.step = step
-        if loss is not None:
-            self._shown["loss"] = loss
-        if value is not None:
-            self._shown[self._metric] = value
-        now = time.monotonic()
+        now, self.step = time.monotonic(), step
+        for name, number in (("loss", loss), (self._metric, value)):
+            if number is not None:
+                self._shown[name] = number
         self._times.append((now, step))
         while len(self._times) > 2 and now - self._times[0][0] > WINDOW_S:
             self._times.popleft()
@@ -111,10 +109,11 @@ class Progress:
         return (step - start) / (last - first) if last > first else None
 
     def _text(self) -> str:
-        counted = f"{self.step:,} of {self.total:,} {self.unit}"
-        if self.unit and self._bar is None:
-            return counted
-        parts = [counted if self.unit else f"{self.step}/{self.total}"]
+        parts = [f"{self.step}/{self.total}"]
+        if self.unit:
+            parts = [f"{self.step:,} of {self.total:,} {self.unit}"]
+            if self._bar is None:
+                return parts[0]
         parts += [f"{name} {v:.4f}" for name, v in self._shown.items() if v is not None]
         if rate := self.steps_per_second():
             number = f"{rate:.1f}" if rate >= 10 else f"{rate:.2g}"

@@ -16,10 +16,8 @@ Columns = Mapping[str, str | Callable[[Any], str]]
 def cells(columns: Columns, items: Iterable[Any]) -> list[list[str]]:
     """A row of cells for each item.
 
-    Args:
-      columns: by head, a function of an item, or a format string for items that are mappings, such
-        as "{steps:,}" or "{times[median]:.1f} s".
-      items: what the rows show.
+    `columns` has, by head, a function of an item, or a format string for items that are mappings,
+    such as "{steps:,}" or "{times[median]:.1f} s".
     """
     ways = [way.format_map if isinstance(way, str) else way for way in columns.values()]
     return [[way(item) for way in ways] for item in items]
@@ -62,11 +60,8 @@ def to_screen(
 ) -> Table:
     """A table for rich's Console, of texts or what else it shows, numbers at the right.
 
-    Args:
-      head, rows, title: what it shows.
-      words: numbers of the columns at the left, which never wrap.
-      no_wrap: whether the others are cut rather than wrapped.
-      plain: whether the line below the head is the only one.
+    `words` are the numbers of the columns at the left, which never wrap; with `no_wrap` the others
+    are cut rather than wrapped. With `plain` the line below the head is the only one.
     """
     from rich import box, table  # here: whoever writes Markdown needs none of it
 

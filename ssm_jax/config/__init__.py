@@ -88,11 +88,9 @@ def _add(cfg: ConfigDict, options: Mapping[str, Option]) -> None:
 def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] = ()) -> None:
     """Change options of a config by dotted key; optim.lr is applied to the parameter groups.
 
-    What was given before (`keep`) is, like `values`, not scaled by optim.lr.
-
-    Raises:
-      ValueError: optim.lr, where the rate of the group rest is 0 or is given as well, or a learned
-        beta without a filter; a task or a layer of your own that cannot be found.
+    What was given before (`keep`) is, like `values`, not scaled by optim.lr. ValueError: optim.lr,
+    where the rate of the group rest is 0 or is given as well, or a learned beta without a filter; a
+    task or a layer of your own that cannot be found.
     """
     if not values.keys().isdisjoint(CHOSEN):
         choose(cfg, values.get("task", cfg.task), values.get("model.layer", cfg.model.layer))
@@ -162,12 +160,10 @@ def smoke(cfg: ConfigDict) -> ConfigDict:
 def parse_arg(arg: str, **choices: tuple[str, ...]) -> dict[str, str]:
     """The argument after the colon of a config, `file.py:smoke` or `file.py:variant=s4d,smoke`.
 
-    Args:
-      arg: comma-separated words; a word is `name=value`, or a value that one option alone has.
-      **choices: the allowed values of each option, the first being its default.
+    A word of it is `name=value`, or a value that one option alone has; `choices` are the allowed
+    values of each option, the first being its default.
     """
-    values = {name: allowed[0] for name, allowed in choices.items()}
-    given: set[str] = set()
+    given: dict[str, str] = {}
     for word in filter(None, arg.split(",")):
         name, _, value = word.rpartition("=")
         names = [n for n, allowed in choices.items() if value in allowed and name in ("", n)]
@@ -176,9 +172,8 @@ def parse_arg(arg: str, **choices: tuple[str, ...]) -> dict[str, str]:
             raise ValueError(f"unknown config argument {word!r}; choose from {listed}.")
         if names[0] in given:
             raise ValueError(f"config argument {names[0]!r} is given twice in {arg!r}.")
-        given.add(names[0])
-        values[names[0]] = value
-    return values
+        given[names[0]] = value
+    return {name: given.get(name, allowed[0]) for name, allowed in choices.items()}
 
 
 def flatten(cfg: ConfigDict) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Options as text: reading them, naming the nearest, showing all with their comments."""
 
 import ast
+import contextlib
 import inspect
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal
@@ -89,45 +90,37 @@ def parse(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, Any], l
     return given, faults
 
 
-def convert(text: str, kind: type) -> Any:
-    """The value that `text` writes down.
+EXPECTED = {
+    bool: "true or false (yes/no, on/off, 1/0)",
+    int: "a whole number of at most 63 bits",  # also 1e3 and 4.0
+    float: "a finite number",
+    tuple: "values with commas between them, e.g. 1,2,3",  # with or without brackets
+}
 
-    `kind` is bool (true/false, yes/no, on/off, 1/0), int (also 1e3 and 4.0), float (finite), str
-    (as it is), Path, or tuple (1,2,3 with or without brackets). A ValueError says what is expected,
-    without a full stop.
+
+def convert(text: str, kind: type) -> Any:
+    """The value that `text` writes down: one of EXPECTED, a Path, or the text as it is.
+
+    A ValueError says what is expected, without a full stop.
     """
-    if kind is bool:
-        if text.lower() not in BOOLS:
-            raise ValueError("it must be true or false (yes/no, on/off, 1/0)")
-        return BOOLS[text.lower()]
-    if kind is int:
-        try:
+    with contextlib.suppress(KeyError, ValueError, ArithmeticError, SyntaxError):
+        if kind is bool:
+            return BOOLS[text.lower()]
+        if kind is int:
             number = Decimal(text)  # exact, so that 1e17 is the number it says
-        except InvalidOperation:
-            number = Decimal("nan")
-        # The bound comes first: writing 1e999999999 out in digits would take all memory.
-        if not (number.is_finite() and -(2**63) < number < 2**63 and number == int(number)):
-            raise ValueError("it must be a whole number of at most 63 bits")
-        return int(number)
-    if kind is float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise ValueError("it must be a finite number")
-        return value
-    if kind is tuple:
-        try:
+            # The bound comes first: writing 1e999999999 out in digits would take all memory.
+            if -(2**63) < number < 2**63 and number == int(number):
+                return int(number)
+        if kind is float and math.isfinite(value := float(text)):
+            return value
+        if kind is tuple:
             items = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            raise ValueError("it must be values with commas between them, e.g. 1,2,3") from None
-        return tuple(items) if isinstance(items, (tuple, list)) else (items,)
-    if kind is Path:
-        if not text:
-            raise ValueError("the path is empty")
-        return local_path(text)
-    return text
+            return tuple(items) if isinstance(items, (tuple, list)) else (items,)
+    if kind in EXPECTED:
+        raise ValueError(f"it must be {EXPECTED[kind]}")
+    if kind is Path and not text:
+        raise ValueError("the path is empty")
+    return local_path(text) if kind is Path else text
 
 
 def guess(asked: str, names: Iterable[str], dashes: str = "", tail: str = "") -> str:

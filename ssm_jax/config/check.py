@@ -20,11 +20,10 @@ def check(cfg: ConfigDict) -> None:
     faults = [*range_faults(cfg), *_combination_faults(cfg)]
     try:
         task = find_task(cfg.task)
-    except ValueError as error:  # there is none of this name
-        faults.append(str(error))
-    else:
         faults += _task_faults(cfg, task)
         faults = faults or [*_model_faults(cfg, task)]
+    except ValueError as error:  # there is no such task, or its layer is none
+        faults.append(str(error))
     if faults:
         raise ValueError("\n".join(faults))
 
@@ -116,8 +115,7 @@ def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
         try:
             layer = find_layer(model.layer)
         except Unknown:
-            known = ", ".join(LAYERS)
-            yield f"model.layer={model.layer!r} is not known; choose one of {known}."
+            yield f"model.layer={model.layer!r} is not known; choose one of {', '.join(LAYERS)}."
             return
         takes, inits = parameters_of(layer), getattr(layer, "INITS", ())
         if "init" in takes and inits and model.init not in inits:
@@ -129,8 +127,7 @@ def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
         yield from _layer_faults(model, layer, takes)
     flat, standard = flatten(cfg), rows(cfg)
     for key, why in unread(cfg):
-        usual = standard[key].default
-        yield f"{key}={flat[key]!r} is not read with {why}; leave it at {usual!r}."
+        yield f"{key}={flat[key]!r} is not read with {why}; leave it at {standard[key].default!r}."
 
 
 def _layer_faults(model: ConfigDict, layer: Any, takes: Collection[str]) -> Iterator[str]:
@@ -155,11 +152,10 @@ def _layer_faults(model: ConfigDict, layer: Any, takes: Collection[str]) -> Iter
     if discrete and model.alpha > 1:
         yield f"model.alpha={model.alpha} must be at most 1 with model.init={init!r}."
     undamped = model.alpha_real == 0 or init in getattr(layer, "UNDAMPED", ())
-    damping = model.real_transform in ("exp", "softplus", "stable")
-    if undamped and damping and "real_transform" in takes:
+    transform = model.real_transform
+    if undamped and "real_transform" in takes and transform in ("exp", "softplus", "stable"):
         yield (
-            f"model.real_transform={model.real_transform!r} cannot represent Re A = 0; "
-            "use relu, clip or none."
+            f"model.real_transform={transform!r} cannot represent Re A = 0; use relu, clip or none."
         )
     if hasattr(layer, "faults"):
         yield from layer.faults(model.to_dict())
@@ -174,15 +170,15 @@ def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
     network = parameters_of(task.network or SequenceClassifier)
     takes: Collection[str] = ()
     section, why = "", f"task={cfg.task!r}"
-    unless: dict[str, str] = {}
+    unless: dict[str, str] = {}  # why arguments that are taken are not read
     if "layer" in network:
         takes, section = parameters_of(find_layer(model.layer)), section_of(model.layer)
         why = f"model.layer={model.layer!r}"
         if not _is_discrete(model.init):
             unless["init_seed"] = f"model.init={model.init!r}"
         if model.discretization == "none":
-            step = ("dt_min", "dt_max", "dt_transform")
-            unless |= dict.fromkeys(step, "model.discretization='none'")
+            for step in ("dt_min", "dt_max", "dt_transform"):
+                unless[step] = "model.discretization='none'"
     argument = {f"model.{key}": name for name, key in SHARED.items()}
     argument["model.beta.filter"] = "beta"
     for key, row in rows(cfg).items():

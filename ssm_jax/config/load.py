@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax import outside
-from ssm_jax.config.argv import guess, likeness
+from ssm_jax.config.argv import guess
 from ssm_jax.config.check import check
 from ssm_jax.files import local_path
 
@@ -110,20 +110,17 @@ def _changed(
     faults: list[str] = []
     typed: dict[str, Any] = {}
     try:
-        named = {key: values[key] for key in config_lib.CHOSEN if key in values}
-        config_lib.override(cfg, {key: str(name) for key, name in named.items()})
+        named = {key: str(values[key]) for key in config_lib.CHOSEN if key in values}
+        config_lib.override(cfg, named)
         flat = config_lib.flatten(cfg)
         for key, value in values.items():
             if key not in flat:
                 faults.append(f"{key!r} is no option{guess(str(key), flat)}")
                 continue
-            if key in named:
-                typed[key] = flat[key]
-                continue
             kind = type(flat[key])
+            value = flat[key] if key in named else value
             value = value.item() if hasattr(value, "item") else value  # NumPy's numbers
-            if kind is float and type(value) is int:
-                value = float(value)
+            value = float(value) if kind is float and type(value) is int else value
             if type(value) is not kind:
                 what = f"a {type(value).__name__}, not a {kind.__name__}"
                 faults.append(f"{key}={value!r} is {what}.")
@@ -148,8 +145,7 @@ def _near(asked: str) -> str:
     if not found:
         none = "; nor is there a folder configs/ with any, so run from the root of the repository"
         return f"{none}; or name one of {', '.join(shipped())}"
-    found.sort(key=lambda p: (-max(likeness(asked, p), likeness(asked, Path(p).name)), p))
-    return f"; nearest: {', '.join(found[:3])}"
+    return f"; nearest: {', '.join(get_close_matches(asked, found, n=3, cutoff=0))}"
 
 
 def _split(spec: str) -> tuple[str, str]:

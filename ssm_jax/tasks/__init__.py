@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssm_jax import outside
@@ -82,7 +83,7 @@ class Lazy:
 
     @functools.cached_property
     def target(self) -> Callable[..., Any]:
-        return outside.imported(self.where)
+        return resolve_name(self.where)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.target(*args, **kwargs)
