@@ -81,7 +81,7 @@ def read_fashion(folder: Path = DEBIAN_FOLDER) -> Pixels:
             arrays.append(array)
             advance(1)
     detail = "official Fashion-MNIST, padded to 32 x 32; the training images have sha256 "
-    return Pixels(*arrays, detail + FASHION["train-images-idx3-ubyte"].sha256)
+    return Pixels._make([*arrays, detail + FASHION["train-images-idx3-ubyte"].sha256])
 
 
 def _read_idx(folder: Path, name: str, file: IdxFile) -> np.ndarray:
