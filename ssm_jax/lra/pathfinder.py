@@ -66,11 +66,7 @@ def find_release(path: Path, size: int) -> Release:
 
 
 def read_release(
-    release: Release,
-    size: int,
-    *,
-    allow_mismatch: bool = False,
-    folder: Path | None = None,
+    release: Release, size: int, folder: Path, *, allow_mismatch: bool = False
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """All images of the hard level, in the order of the metadata.
 
@@ -78,9 +74,9 @@ def read_release(
     hold them in any order. Empty ones are skipped, with a line on standard error that counts them.
 
     Returns:
-      Pixels, (N, size * size) uint8, in memory, or the read-only map of pixels.npy in a folder
-      (3.3 GB for Path-X); targets, (N,) uint8; and notes: the `empty`, `missing` and `unlisted`
-      files, the `sha256` of all metadata.
+      Pixels, (N, size * size) uint8, the read-only map of pixels.npy in `folder` (3.3 GB for
+      Path-X); targets, (N,) uint8; and notes: the `empty`, `missing` and `unlisted` files, the
+      `sha256` of all metadata.
     """
     level = f"pathfinder{size}/{LEVEL}"
     pattern = rf"(?:.*/)?{level}/(imgs/\d+/sample_\d+\.png|metadata/\d+\.npy)"
@@ -125,11 +121,8 @@ def read_release(
             np.array([decode(name) for name in present[start : start + _BLOCK]])
             for start in range(0, len(present), _BLOCK)
         )
-        if folder is None:
-            pixels = np.concatenate([np.empty((0, size * size), np.uint8), *blocks])
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = write_mapped(folder / "pixels.npy", (len(present), size * size), blocks)
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = write_mapped(folder / "pixels.npy", (len(present), size * size), blocks)
     return pixels, np.array([listed[name] for name in present], np.uint8), notes
 
 
@@ -193,7 +186,7 @@ def _recipe(task: str, options: PathfinderOptions, source: str, paths: DataPaths
             what = f"the LRA release, an archive or a folder above pathfinder{size}"
             raise files_missing(task, what)
         allow = options.allow_mismatch
-        pixels, targets, notes = read_release(release, size, allow_mismatch=allow, folder=work)
+        pixels, targets, notes = read_release(release, size, work, allow_mismatch=allow)
         n = targets.size
         detail = f"official LRA release, read from {shown(release.path.name)}; {n:,} images"
         sizes = (n * 8 // 10, n // 10, n - n * 8 // 10 - n // 10)

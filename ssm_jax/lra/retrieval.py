@@ -10,11 +10,12 @@ import functools
 import hashlib
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 
@@ -51,14 +52,6 @@ class RetrievalOptions(stand_in.Drawn):
             raise ValueError(f"max_length={self.max_length} must be at least 2.")
 
 
-class PaperPairs(NamedTuple):
-    """The rows of a split."""
-
-    first: np.ndarray  # int32 numbers of documents
-    second: np.ndarray
-    targets: np.ndarray  # uint8, 1 where one cites the other
-
-
 @dataclass(frozen=True)
 class Papers:
     """The task as the release has it."""
@@ -66,7 +59,8 @@ class Papers:
     # The different texts of all splits, in the order in which train, val and test name them first.
     # One paper has several if its text is not the same in all rows.
     documents: list[str]
-    splits: dict[str, PaperPairs]
+    # int32 (n, 3): the numbers of two documents, and 1 where one cites the other
+    splits: dict[str, np.ndarray]
     # Whether a field that begins with a double quote ends with one, and holds tabs and lines
     # between; else quotes are characters as others are.
     quoting: bool = False
@@ -75,8 +69,7 @@ class Papers:
 
     def occurrences(self, split: str) -> np.ndarray:
         """The number of times that each document is in a split, the weights for counting."""
-        both = np.concatenate(self.splits[split][:2])
-        return np.bincount(both, minlength=len(self.documents))
+        return np.bincount(self.splits[split][:, :2].ravel(), minlength=len(self.documents))
 
 
 class _MisreadError(ValueError):
@@ -101,27 +94,21 @@ def read_release(release: Release) -> Papers:
 
 
 def _read(release: Release, quoting: bool) -> Papers:
-    texts: list[str] = []
-    known: dict[str, list[int]] = {}  # the numbers of a paper's texts
+    numbers: dict[tuple[str, str], int] = {}  # by paper and text, as they are read
     size = 0
 
     def number(paper: str, text: str) -> int:
-        """The number of a text; the texts are compared, so two never share one."""
         nonlocal size
-        numbers = known.setdefault(paper, [])
-        for found in numbers:
-            if texts[found] == text:
-                return found
-        numbers.append(len(texts))
-        texts.append(text)
-        size += len(text) + 100  # of an empty one, too
-        if size > _MOST_TEXT:
-            raise ValueError(
-                f"the papers have more than {_MOST_TEXT:,} characters; get the release again."
-            )
-        return numbers[-1]
+        if (paper, text) not in numbers:
+            numbers[paper, text] = len(numbers)
+            size += len(text) + 100  # of an empty one, too
+            if size > _MOST_TEXT:
+                raise ValueError(
+                    f"the papers have more than {_MOST_TEXT:,} characters; get the release again."
+                )
+        return numbers[paper, text]
 
-    splits: dict[str, PaperPairs] = {}
+    splits: dict[str, np.ndarray] = {}
     hashes: dict[str, str] = {}
     title = f"reading {release.path}" + " with quoting on" * quoting
     with closing(tables(release, FOLDER, _FILES, title, LIMITS)) as files:
@@ -129,29 +116,31 @@ def _read(release: Release, quoting: bool) -> Papers:
             digest, expected = hashlib.sha256(), OFFICIAL_ROWS[split]
             most = 2 * expected + 100  # more are not even counted
             rows = _rows(file, where, digest.update, quoting)
-            splits[split] = pairs = _parse(itertools.islice(rows, most), where, number)
+            splits[split] = _parse(itertools.islice(rows, most), where, number)
             hashes[split] = digest.hexdigest()
-            if pairs.targets.size != expected:
-                raise _MisreadError(wrong_rows(where, pairs.targets.size, expected, most))
+            if len(splits[split]) != expected:
+                raise _MisreadError(wrong_rows(where, len(splits[split]), expected, most))
     # Number the documents as the splits name them, in whatever order the files were read.
     splits = {split: splits[split] for split in OFFICIAL_ROWS}
-    named = [np.stack(pairs[:2], axis=1).ravel() for pairs in splits.values()]
-    order = np.argsort(np.unique(np.concatenate(named), return_index=True)[1])  # old by new
-    new = np.empty(len(texts), np.int32)
-    new[order] = np.arange(len(texts), dtype=np.int32)
+    named = np.concatenate([pairs[:, :2].ravel() for pairs in splits.values()])
+    order = np.argsort(np.unique(named, return_index=True)[1])  # old by new
+    new = np.argsort(order)
+    for pairs in splits.values():
+        pairs[:, :2] = new[pairs[:, :2]]
+    texts = [text for _, text in numbers]
     return Papers(
         documents=[texts[old] for old in order],
-        splits={s: PaperPairs(new[p.first], new[p.second], p.targets) for s, p in splits.items()},
+        splits=splits,
         quoting=quoting,
-        varying_papers=sum(len(numbers) > 1 for numbers in known.values()),
+        varying_papers=sum(n > 1 for n in Counter(paper for paper, _ in numbers).values()),
         sha256={_FILES[split]: hashes[split] for split in OFFICIAL_ROWS},
     )
 
 
 def _parse(
     rows: Iterator[tuple[int, list[str]]], where: str, number: Callable[[str, str], int]
-) -> PaperPairs:
-    first, second, targets = array("i"), array("i"), bytearray()
+) -> np.ndarray:
+    pairs = array("i")
     for line, fields in rows:
         if len(fields) != 5:
             raise _MisreadError(
@@ -163,12 +152,8 @@ def _parse(
             raise _MisreadError(
                 f"{where} line {line} has the label {label[:20]!r} instead of 0.0 or 1.0"
             )
-        targets.append(_LABELS[label])
-        first.append(number(id_1, text_1))
-        second.append(number(id_2, text_2))
-    return PaperPairs(
-        np.array(first, np.int32), np.array(second, np.int32), np.frombuffer(targets, np.uint8)
-    )
+        pairs.extend((number(id_1, text_1), number(id_2, text_2), _LABELS[label]))
+    return np.array(pairs, np.int32).reshape(-1, 3)
 
 
 def _rows(
@@ -218,10 +203,9 @@ def retrieval(options: RetrievalOptions, source: str, paths: DataPaths) -> Recip
 
     def make(_: Path) -> Content:
         if drawn:
-            documents, rows = stand_in.papers(options.counts, options.seed, options.max_length)
-            papers = Papers(documents, {split: PaperPairs(*row) for split, row in rows.items()})
+            drawn_papers = stand_in.papers(options.counts, options.seed, options.max_length)
             detail = f"STAND-IN of random documents, seed {options.seed}; not AAN"
-            return _content(options, papers, detail)
+            return _content(options, Papers(*drawn_papers), detail)
         if release is None:
             raise files_missing(TASK, f"the LRA release, an archive or a folder above {FOLDER}")
         papers = read_release(release)
@@ -237,13 +221,15 @@ def retrieval(options: RetrievalOptions, source: str, paths: DataPaths) -> Recip
 
 def _content(options: RetrievalOptions, papers: Papers, detail: str) -> Content:
     """The papers as tokens, in the characters of the training pairs."""
-    weights, longest = papers.occurrences("train"), options.max_length
     vocabulary = Vocabulary.of_characters(
-        papers.documents, min_freq=1, max_length=longest, weights=weights
+        papers.documents,
+        min_freq=1,
+        max_length=options.max_length,
+        weights=papers.occurrences("train"),
     )
     documents = vocabulary.encode_all((text, 0) for text in papers.documents)
-    parts = map(np.concatenate, zip(*papers.splits.values(), strict=True))
-    examples = Pairs(documents.tokens, documents.offsets, *parts)
-    splits = consecutive({split: p.targets.size for split, p in papers.splits.items()})
+    first, second, targets = np.concatenate(list(papers.splits.values())).T.copy()
+    examples = Pairs(documents.tokens, documents.offsets, first, second, targets.astype(np.uint8))
+    splits = consecutive({split: len(pairs) for split, pairs in papers.splits.items()})
     facts = {} if papers.sha256 is None else {"read": papers.sha256}
     return Content(examples, splits, detail, facts, (*SPECIALS, *vocabulary.tokens), N_CLASSES)

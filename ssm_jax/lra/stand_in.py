@@ -69,19 +69,20 @@ def reviews(
 
 def papers(
     counts: Mapping[str, int], seed: int, max_length: int
-) -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """Documents, and (first, second, class) of the pairs of each split; class 1: the same mark."""
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Documents, and (first, second, class) of the pairs of each split, int32 (n, 3); class 1: the
+    same mark."""
     rng = _stream(counts, seed)
     documents: list[str] = []
     pairs = {}
     for split, n in counts.items():
-        targets = (np.arange(n) % 2).astype(np.uint8)
+        targets = np.arange(n) % 2
         marks = rng.integers(0, 2, n)
         for mark, target in zip(marks.tolist(), targets.tolist(), strict=True):
             other = mark if target else 1 - mark
             documents += [_document(rng, _WORDS[m], max_length - 1) for m in (mark, other)]
-        first = np.arange(len(documents) - 2 * n, len(documents), 2, dtype=np.int32)
-        pairs[split] = (first, first + np.int32(1), targets)
+        first = np.arange(len(documents) - 2 * n, len(documents), 2)
+        pairs[split] = np.stack([first, first + 1, targets], axis=1).astype(np.int32)
     return documents, pairs
 
 

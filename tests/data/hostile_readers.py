@@ -1,6 +1,8 @@
 """What reads a hostile archive or folder: functions of its path."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
 
 def imdb(path):
@@ -41,7 +43,8 @@ def pathfinder(path):
     from ssm_jax.lra import pathfinder as reader
 
     reader.OFFICIAL_ROWS = 1
-    reader.read_release(reader.find_release(path, 32), 32)
+    with tempfile.TemporaryDirectory() as work:
+        reader.read_release(reader.find_release(path, 32), 32, Path(work))
 
 
 def celeba(path):

@@ -61,8 +61,15 @@ def unpack(path, files):
     return path
 
 
-def read(path, size=32, **options):
-    return read_release(find_release(path, size), size, **options)
+@pytest.fixture
+def read(tmp_path_factory):
+    """Read a release, its pixels into a new folder."""
+
+    def read(path, size=32, **options):
+        folder = options.pop("folder", None) or tmp_path_factory.mktemp("work")
+        return read_release(find_release(path, size), size, folder, **options)
+
+    return read
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +87,7 @@ ORDER = [(k, i) for k in (0, 1, 2, 10) for i in (2, 0, 1)]
 
 
 @pytest.mark.parametrize("size", [32, 128])
-def test_images_come_in_the_order_of_the_metadata_by_number(tmp_path, size):
+def test_images_come_in_the_order_of_the_metadata_by_number(read, tmp_path, size):
     """10.npy after 2.npy, and lines as they stand: the index space of the official split."""
     files = official(size)
     other = 160 - size
@@ -96,7 +103,7 @@ def test_images_come_in_the_order_of_the_metadata_by_number(tmp_path, size):
 
 
 @pytest.mark.parametrize("order", ["images first", "metadata first", "backwards"])
-def test_the_order_of_an_archive_does_not_matter(tmp_path, order):
+def test_the_order_of_an_archive_does_not_matter(read, tmp_path, order):
     files = official()
     names = {
         "images first": sorted(files),
@@ -109,19 +116,17 @@ def test_the_order_of_an_archive_does_not_matter(tmp_path, order):
         np.testing.assert_equal(a, b)
 
 
-def test_with_a_folder_the_pixels_are_mapped(tmp_path, monkeypatch):
+def test_the_pixels_are_mapped(read, tmp_path, monkeypatch):
     """And decoded in blocks, here of five images."""
     monkeypatch.setattr("ssm_jax.lra.pathfinder._BLOCK", 5)
-    path = pack(tmp_path / "t", official())
-    in_memory, *_ = read(path)
-    mapped, *_ = read(path, folder=tmp_path / "work")
+    mapped, *_ = read(pack(tmp_path / "t", official()), folder=tmp_path / "work")
     assert isinstance(mapped, np.memmap)
-    assert not isinstance(in_memory, np.memmap)
-    np.testing.assert_array_equal(mapped, in_memory)
+    expected = np.stack([image(k, i).ravel() for k, i in ORDER])
+    np.testing.assert_array_equal(mapped, expected)
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["pixels.npy"]
 
 
-def test_other_kinds_of_png_become_grey(tmp_path, expect):
+def test_other_kinds_of_png_become_grey(read, tmp_path, expect):
     expect(3)
     files = official(numbers=(0,))
     names = [name for name in files if name.endswith(".png")]
@@ -133,7 +138,7 @@ def test_other_kinds_of_png_become_grey(tmp_path, expect):
     assert set(pixels[1].tolist()) == {76}  # 0.299 * 255
 
 
-def test_empty_images_are_skipped_and_counted(tmp_path, capsys, expect):
+def test_empty_images_are_skipped_and_counted(read, tmp_path, capsys, expect):
     files = official()
     files[f"pathfinder32/{LEVEL}/imgs/1/sample_0.png"] = b""
     path = pack(tmp_path / "t", files)
@@ -147,7 +152,7 @@ def test_empty_images_are_skipped_and_counted(tmp_path, capsys, expect):
     np.testing.assert_array_equal(pixels[4], image(*kept[4]).ravel())
 
 
-def test_another_number_of_images_is_refused_unless_allowed(tmp_path, expect):
+def test_another_number_of_images_is_refused_unless_allowed(read, tmp_path, expect):
     files = official()
     path = unpack(tmp_path / "u", files)
     expect(OFFICIAL_ROWS)
@@ -176,7 +181,7 @@ def test_another_number_of_images_is_refused_unless_allowed(tmp_path, expect):
         ("imgs/1/sample_0.png", png(image(1, 0, 31)), "has 31 x 31 pixels, expected 32 x 32"),
     ],
 )
-def test_a_malformed_file_is_named(tmp_path, name, data, message):
+def test_a_malformed_file_is_named(read, tmp_path, name, data, message):
     files = official() | {f"pathfinder32/{LEVEL}/{name}": data}
     with pytest.raises(ValueError, match=message) as error:
         read(pack(tmp_path / "t", files), folder=tmp_path / "work", allow_mismatch=True)
@@ -184,7 +189,7 @@ def test_a_malformed_file_is_named(tmp_path, name, data, message):
     assert not list(tmp_path.glob("work/*"))
 
 
-def test_a_release_without_the_hard_level_is_refused(tmp_path):
+def test_a_release_without_the_hard_level_is_refused(read, tmp_path):
     files = official(level="curv_baseline")
     for path in (pack(tmp_path / "t", files), unpack(tmp_path / "u", files)):
         with pytest.raises(FileNotFoundError, match=f"pathfinder32/{LEVEL}/metadata is not in"):

@@ -59,7 +59,7 @@ def test_each_class_has_its_mark():
     good = [review.split().count("good") > review.split().count("bad") for review, _ in reviews]
     assert np.mean(np.array(good) == [target for _, target in reviews]) > 0.98
     documents, pairs = stand_in.papers(counts, 0, 1_000)
-    first, second, targets = pairs["train"]
+    first, second, targets = pairs["train"].T
     marks = [
         document.split().count("good") > document.split().count("bad") for document in documents
     ]
