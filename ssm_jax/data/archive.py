@@ -4,7 +4,6 @@ Nothing is ever unpacked to the disk. Every reader of a release states in `Limit
 are at most; what has more is refused before it is read.
 """
 
-import functools
 import gzip
 import io
 import itertools
@@ -23,7 +22,6 @@ from ssm_jax.files import printable
 
 _HEADERS = 1 << 18  # bytes before a member: its header, long names, attributes of PAX
 _ATTRIBUTES = 100  # of PAX that hold for all members that follow
-_LARGEST_READ = 1 << 20  # bytes asked for at once
 _RATIO = 100  # unpacked bytes for a packed one; the releases have below 5
 _ALWAYS = 1 << 26  # bytes that a small archive may unpack to, whatever its ratio
 _XZ_MEMORY = 1 << 27  # bytes; xz -9 needs 65 MiB
@@ -69,19 +67,23 @@ class TooLargeError(ValueError):
     """The text continues after the name of the archive."""
 
 
+class RefusedError(ValueError):
+    """An archive that is not read further, in one line."""
+
+
 @contextmanager
-def one_line(archive: Path | None) -> Iterator[None]:
-    """Turn the errors of a damaged tar archive into one line; None: leave them."""
+def one_line(archive: Path) -> Iterator[None]:
+    """Turn the errors of a damaged tar archive into one line."""
     try:
         yield
+    except RefusedError:
+        raise
+    except TooLargeError as error:
+        raise RefusedError(f"{shown(archive)} {error}; {GET_AGAIN}") from None
     except Exception as error:
-        if archive is None:
-            raise
-        if isinstance(error, TooLargeError):
-            raise ValueError(f"{shown(archive)} {error}; {GET_AGAIN}") from None
         # What a header of chance bytes raises in tarfile, gzip and lzma is documented nowhere.
         text = shown(error) or type(error).__name__
-        raise ValueError(f"{shown(archive)} is not a whole tar archive ({text}).") from error
+        raise RefusedError(f"{shown(archive)} is not a whole tar archive ({text}).") from error
 
 
 class _Xz(io.RawIOBase):
@@ -108,65 +110,72 @@ class _Xz(io.RawIOBase):
 class _Stream:
     """The file that `tarfile.TarFile` reads: an archive unpacked on the way, only forwards."""
 
-    def __init__(self, raw: IO[bytes], size: int, limits: Limits) -> None:
+    def __init__(
+        self, raw: IO[bytes], path: Path, limits: Limits, advance: Callable[[int], None]
+    ) -> None:
         head = raw.read(6)
         raw.seek(0)
-        self._file = raw
+        self._raw = self._file = raw
         if head.startswith(b"\x1f\x8b"):
             self._file = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
         elif head.startswith(b"BZh"):
             self._file = BZ2File(raw)
         elif head == b"\xfd7zXZ\x00":
             self._file = io.BufferedReader(_Xz(raw), 1 << 16)
-        self._plain = self._file is raw
-        self._most = min(limits.unpacked, max(_RATIO * size, _ALWAYS))
-        self._at = 0
+        self._path, self._advance = path, advance
+        self._most = min(limits.unpacked, max(_RATIO * path.stat().st_size, _ALWAYS))
+        self._at = self._told = 0
         self.headers: int | None = _HEADERS  # bytes that they may still have; None: in a content
 
     def read(self, n: int) -> bytes:
-        if self.headers is not None:
-            self.headers -= n
-        if not 0 <= n <= _LARGEST_READ or (self.headers or 0) < 0:
-            raise TooLargeError(
-                f"has a header of {max(n, _HEADERS):,} bytes at byte {self._at:,}; a member's name "
-                f"and attributes have at most {_HEADERS:,}"
-            )
-        data = self._file.read(n)
-        self._at += len(data)
-        if not self._plain and self._at > self._most:
-            raise TooLargeError(f"unpacks to more than {self._most:,} bytes")
+        """The next n bytes; fewer, at the end, if they are of headers."""
+        with one_line(self._path):
+            if self.headers is not None:
+                self.headers -= n
+                if n < 0 or self.headers < 0:
+                    raise TooLargeError(
+                        f"has a header of {max(n, _HEADERS):,} bytes at byte {self._at:,}; a "
+                        f"member's name and attributes have at most {_HEADERS:,}"
+                    )
+            data = self._file.read(n)
+            self._at += len(data)
+            if self._file is not self._raw and self._at > self._most:
+                raise TooLargeError(f"unpacks to more than {self._most:,} bytes")
+            if self.headers is None and len(data) < n:
+                raise tarfile.ReadError("unexpected end of data")
+            told, self._told = self._told, self._raw.tell()
+        self._advance(self._told - told)
         return data
 
     def tell(self) -> int:
         return self._at
 
     def seek(self, to: int) -> int:
-        """Read up to a byte of the unpacked archive, or to its end."""
+        """Read up to a byte of the unpacked archive."""
         if to < self._at:
             raise tarfile.StreamError("a member begins before the end of the one before it")
-        if self._plain:
-            self._file.seek(to)
-            self._at = to
+        if self._file is self._raw:
+            self._at = self._raw.seek(to)
         headers, self.headers = self.headers, None
-        while self._at < to and self.read(min(to - self._at, 1 << 16)):
-            pass
+        while self._at < to:
+            self.read(min(to - self._at, 1 << 16))
         self.headers = headers
         return self._at
 
 
 def tar_members(
-    raw: IO[bytes], path: Path, limits: Limits
-) -> Iterator[tuple[tarfile.TarInfo, Callable[[], IO[bytes] | None] | None]]:
-    """The members of an archive, plain or packed by gzip, bzip2 or xz, and what opens each: None
-    if it is no regular file. What is damaged, or larger than its limits, is a ValueError."""
+    raw: IO[bytes], path: Path, limits: Limits, advance: Callable[[int], None]
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members of an archive, plain or packed by gzip, bzip2 or xz, each to be read before the
+    next. What is damaged, or larger than its limits, is a ValueError, also while one is read.
+    `advance` is told the bytes of the archive that are read."""
     with one_line(path):
-        stream = _Stream(raw, path.stat().st_size, limits)
+        stream = _Stream(raw, path, limits, advance)
         # As `tarfile.open(mode="r|*")`, which reads a header of any size.
         tar = tarfile.TarFile(fileobj=stream, mode="r")  # type: ignore[arg-type]
         for count in itertools.count(1):
             stream.headers = _HEADERS
             member = tar.next()
-            stream.headers = None
             tar.members.clear()  # type: ignore[attr-defined]  # else 1 GB in 1.2 million
             if member is None:
                 break
@@ -174,9 +183,8 @@ def tar_members(
                 raise TooLargeError(f"has more than {limits.members:,} members")
             if len(tar.pax_headers) > _ATTRIBUTES:
                 raise TooLargeError(f"has more than {_ATTRIBUTES} attributes of all members")
-            # A file with holes has a size that no byte of the archive stands for.
-            is_file = member.isreg() and not member.issparse()
-            yield member, functools.partial(tar.extractfile, member) if is_file else None
+            stream.headers = None
+            yield tar, member
         # A cut or damaged header ends the members as the two empty blocks at the end do.
         at_end = stream.tell() >= tar.offset + tarfile.BLOCKSIZE
         if not at_end or stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
