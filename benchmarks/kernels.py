@@ -132,7 +132,7 @@ def measure_dplr(
     form: str, length: int, channels: int, modes: int, alpha: float, n: int
 ) -> dict[str, Any]:
     """One kernel per channel of HiPPO-LegS, forward and backward."""
-    Lambda_N, P_N, B_N, _ = legs_nplr(2 * modes)
+    Lambda_N, P_N, B_N, *_ = legs_nplr(2 * modes)
     Lambda_N = Lambda_N.real + 1j * alpha * Lambda_N.imag
     A_HN, P_HN, B_HN = (
         jnp.asarray(np.tile(x, (channels, 1)), jnp.complex64) for x in (Lambda_N, P_N, B_N)

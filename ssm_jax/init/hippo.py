@@ -14,29 +14,18 @@ import numpy as np
 from ssm_jax.options import SIZE
 
 
-class Nplr(NamedTuple):
-    """The kept half of A = V diag(Lambda) V^* - P P^T, for a real A of order 2N. Complex128.
-
-    With W = [V, conj V] and Lambda, P and B continued by their conjugates,
-    A = W (diag(Lambda) - P P^*) W^*, and W B is the input vector.
-    """
-
-    Lambda_N: np.ndarray  # eigenvalues of the normal part, rad per unit of time
-    P_N: np.ndarray  # V^* P
-    B_N: np.ndarray  # V^* B
-    V: np.ndarray  # (2N, N), orthonormal columns
-
-
 class Eigenbasis(NamedTuple):
-    """The kept half of W diag(Lambda) W^-1, a real matrix of order 2N. Complex128.
+    """The kept half of A = W (diag(Lambda) - P P^*) W^-1, W = [V, conj V], real of order 2N.
 
-    The state x of the real system is W z = 2 Re V z_N, where z_N' = Lambda_N z_N + B_N u.
+    Complex128; Lambda, P and B are continued by their conjugates. For P = 0 the state x of the real
+    system is W z = 2 Re V z_N, where z_N' = Lambda_N z_N + B_N u.
     """
 
-    Lambda_N: np.ndarray  # eigenvalues, rad per unit of time
+    Lambda_N: np.ndarray  # rad per unit of time
+    P_N: np.ndarray  # V_inv P
     B_N: np.ndarray  # V_inv B: the input vector in this basis
-    V: np.ndarray  # (2N, N) eigenvectors: the first half of W
-    V_inv: np.ndarray  # (N, 2N): the first N rows of W^-1
+    V: np.ndarray  # (2N, N): the first half of W
+    V_inv: np.ndarray  # (N, 2N): the first N rows of W^-1; V^* where W is unitary
 
 
 def check_order(name: str, order: int) -> None:
@@ -58,7 +47,7 @@ def legs(order: int) -> tuple[np.ndarray, np.ndarray]:
     return A_NN, B_N
 
 
-def legs_nplr(order: int) -> Nplr:
+def legs_nplr(order: int) -> Eigenbasis:
     """HiPPO-LegS as a normal matrix less P P^T, with P_n = sqrt(n + 1/2) and Re Lambda = -1/2.
 
     A + P P^T + I/2 is skew-symmetric, so that i times it is Hermitian: its eigenvectors are
@@ -75,13 +64,8 @@ def legs_nplr(order: int) -> Nplr:
     frequency, V = np.linalg.eigh(-1j * (upper - upper.T))
     V = V[:, order // 2 :]  # eigh sorts: the second half has the positive frequencies
     V = V * (np.abs(V[0]) / V[0])
-    return Nplr(-0.5 + 1j * frequency[order // 2 :], V.conj().T @ P, V.conj().T @ B, V)
-
-
-def legs_normal(order: int) -> Eigenbasis:
-    """The normal part of HiPPO-LegS, that is without P P^T, and B (S4D-LegS, S5)."""
-    Lambda_N, _, B_N, V = legs_nplr(order)
-    return Eigenbasis(Lambda_N, B_N, V, V.conj().T)
+    V_inv = V.conj().T
+    return Eigenbasis(-0.5 + 1j * frequency[order // 2 :], V_inv @ P, V_inv @ B, V, V_inv)
 
 
 def fout(order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +88,7 @@ def fout(order: int) -> tuple[np.ndarray, np.ndarray]:
     return D - 2 * np.outer(p, p), 2 * p
 
 
-def fout_nplr(order: int) -> Nplr:
+def fout_nplr(order: int) -> Eigenbasis:
     """HiPPO-FouT as a normal matrix less P P^T: Lambda_n = 2 pi i n, P = B / sqrt(2).
 
     In closed form; in every column of V the component of the cosine is real and positive.
@@ -116,4 +100,4 @@ def fout_nplr(order: int) -> Nplr:
     V = np.zeros((order, order // 2), complex)
     V[2 * n, n], V[2 * n + 1, n] = np.sqrt(0.5), -1j * np.sqrt(0.5)
     B_N = V.conj().T @ B
-    return Nplr(2j * np.pi * n, B_N / np.sqrt(2), B_N, V)
+    return Eigenbasis(2j * np.pi * n, B_N / np.sqrt(2), B_N, V, V.conj().T)

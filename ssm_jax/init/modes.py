@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssm_jax.init.hippo import legs_normal
+from ssm_jax.init.hippo import Eigenbasis, legs_nplr
 from ssm_jax.init.ptd import legs_ptd
 from ssm_jax.options import check
 
@@ -30,17 +30,14 @@ class Modes(NamedTuple):
 
 
 class Init(NamedTuple):
-    """One initialization, at alpha = alpha_real = 1.
+    """One initialization, at alpha = alpha_real = 1."""
 
-    build: (d_state, n_sets, seed) -> A, of (N,) or (S, N), with B = 1; or (A, B) of (N,).
-    discrete: see Modes; the phases of build then reach up to pi, where a step no longer tells
-      a frequency from a lower one, so that alpha is at most 1.
-    clamped: frequencies start at LOWEST_FREQUENCY or above, after scaling.
-    """
-
+    # (d_state, n_sets, seed) -> A, of (N,) or (S, N), with B = 1; or an Eigenbasis without its P
     build: Callable[[int, int, int], Any]
+    # See Modes. Phases reach up to pi, where a step no longer tells a frequency from a lower one,
+    # so that alpha is at most 1.
     discrete: bool = False
-    clamped: bool = False
+    clamped: bool = False  # frequencies start at LOWEST_FREQUENCY or above, after scaling
 
 
 def s4d_inv(d_state: int) -> np.ndarray:
@@ -71,9 +68,7 @@ def dfout(d_state: int, n_sets: int, seed: int, *, xi_min=1e-3, xi_max=1e-1) -> 
     return -xi_S[:, None] / 2 + 1j * np.pi / d_state * (n + s / n_sets)
 
 
-def ring(
-    d_state: int, n_sets: int, seed: int, *, r_min=0.9, r_max=0.999, max_phase=np.pi
-) -> np.ndarray:
+def ring(d_state: int, n_sets: int, seed: int, *, r_min=0.9, r_max=0.999, max_phase=np.pi):
     """Log of draws on a ring: |lambda|^2 uniform in [r_min^2, r_max^2], phase in [0, max_phase].
 
     That is uniform by area; (S, N). Source: LRU, arXiv:2303.06349; the bounds vary by task there.
@@ -95,12 +90,12 @@ INITS: dict[str, Init] = {
     # a_n = -1/2 + i pi n. Source: S4D, arXiv:2206.11893
     "s4d_lin": Init(lambda N, S, seed: -0.5 + 1j * np.pi * np.arange(N), clamped=True),
     "s4d_inv": Init(lambda N, S, seed: s4d_inv(N)),
-    "s4d_legs": Init(lambda N, S, seed: legs_normal(2 * N)[:2]),
+    "s4d_legs": Init(lambda N, S, seed: legs_nplr(2 * N)),
     # a_n = -1/2 + 2 pi i n: the frequencies of HiPPO-FouT (arXiv:2206.12037), damped as S4D-Lin
     "fout": Init(lambda N, S, seed: -0.5 + 2j * np.pi * np.arange(N), clamped=True),
     "dfout": Init(dfout, discrete=True),
     "ring": Init(ring, discrete=True),
-    "ptd": Init(lambda N, S, seed: legs_ptd(2 * N)[:2]),
+    "ptd": Init(lambda N, S, seed: legs_ptd(2 * N)),
 }
 
 
@@ -115,21 +110,16 @@ def initial_modes(
     discretization: str | None = None,
     owner: str = "initial_modes",
 ) -> Modes:
-    """The modes that `init` names or lists, Im A scaled by alpha and Re A by alpha_real.
+    """S sets of N = d_state modes, Im A scaled by alpha and Re A by alpha_real.
 
     Args:
       init: a key of INITS; or complex eigenvalues, (N,) for all sets or (S, N), with B = 1.
-      d_state, n_sets: N, modes kept per set, and S.
       alpha: positive; at most 1 for a discrete init.
       alpha_real: 0 gives undamped modes.
       seed: of the inits that draw: ring, dfout.
       discretization: of the layer that starts so: "none" takes modes per sample, the others modes
         per unit of time, and so are listed ones understood. None: any named init.
       owner: who asks, for the message about the discretization.
-
-    Raises:
-      ValueError: for a value out of its set, another shape, what is no finite number, or an init
-        that the discretization cannot take.
     """
     if isinstance(init, str):
         if init not in INITS:
@@ -152,7 +142,8 @@ def initial_modes(
             f"discretization={discretization!r} cannot take; use{use} 'none'."
         )
     built = chosen.build(d_state, n_sets, seed)
-    A, B = built if isinstance(built, tuple) else (built, np.ones_like(built))
+    is_basis = isinstance(built, Eigenbasis)
+    A, B = (built.Lambda_N, built.B_N) if is_basis else (built, np.ones_like(built))
     frequency = alpha * A.imag
     if chosen.clamped:
         frequency = np.maximum(frequency, LOWEST_FREQUENCY)
@@ -166,9 +157,8 @@ def _checked(A: ArrayLike, d_state: int, n_sets: int) -> np.ndarray:
     try:
         A = np.asarray(A, np.complex128)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"given eigenvalues must be numbers of the shape {(d_state,)}, got {A!r}."
-        ) from None
+        text = f"given eigenvalues must be numbers of the shape {(d_state,)}, got {A!r}."
+        raise ValueError(text) from None
     if A.shape not in ((d_state,), (n_sets, d_state)):
         raise ValueError(
             f"given eigenvalues must have the shape (d_state,) = {(d_state,)} or "

@@ -7,87 +7,75 @@ those of the official code (OC-26).
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.init.hippo import legs_normal
+from ssm_jax.init.hippo import legs_nplr
 from ssm_jax.init.ptd import legs_ptd
 from ssm_jax.options import POSITIVE
 
 # The b of StableSSM's -1 / (w^2 + b), as in its code: |Re A| stays below 1 / b = 10.
 STABLE_B = 0.1
 # Initializations that bring their eigenvectors along
-EIGENBASES = {"legs": legs_normal, "ptd": legs_ptd}
+EIGENBASES = {"legs": legs_nplr, "ptd": legs_ptd}
 C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
-
-
-class RealTransform(NamedTuple):
-    """A pair of functions, Re A = forward(raw) and raw = inverse(Re A).
-
-    forward: of JAX arrays of any shape; Re A in 1 / unit of time, at most 0 but for "none".
-    inverse: of float64 NumPy arrays, for the start; raises ValueError where no raw gives it.
-    """
-
-    forward: Callable[[Array], Array]
-    inverse: Callable[[np.ndarray], np.ndarray]
 
 
 def _checked(name: str, re: np.ndarray, *, zero: bool = False, low: float = -np.inf) -> np.ndarray:
     """re in float64 if it is at most 0, below it unless `zero`, and above `low`."""
     re = np.asarray(re, np.float64)
-    wrong = None
     if not (np.isfinite(re) & (re <= 0)).all():
         wrong = f"Re A must start finite and at most 0, got {re.max():.6g}."
     elif not zero and not (re < 0).all():
         wrong = "cannot represent Re A = 0; use 'relu', 'clip' or 'none'."
     elif not (re > low).all():
-        wrong = f"Re A must start above {low:g}, got {re.min():.6g}; use 'exp' or a smaller "
-        wrong += "alpha_real."
-    if wrong:
-        raise ValueError(f"real_transform {name!r}: {wrong}")
-    return re
+        above = f"above {low:g}, got {re.min():.6g}"
+        wrong = f"Re A must start {above}; use 'exp' or a smaller alpha_real."
+    else:
+        return re
+    raise ValueError(f"real_transform {name!r}: {wrong}")
 
 
-def inverse_softplus(y: Array) -> Array:
+def inverse_softplus(y: Any, numpy: Any = jnp) -> Any:
     """x with log(1 + e^x) = y, for y > 0: x = y + log(1 - e^-y), accurate for small y."""
-    return y + jnp.log(-jnp.expm1(-y))
+    return y + numpy.log(-numpy.expm1(-y))
 
 
-def _softplus_inverse(re: np.ndarray) -> np.ndarray:
-    y = -_checked("softplus", re)
-    return y + np.log(-np.expm1(-y))
-
-
-REAL_TRANSFORMS: dict[str, RealTransform] = {
+# Re A in 1 / unit of time of its parameter, for JAX arrays of any shape, at most 0 but for "none";
+# and the parameter of float64 NumPy arrays, for the start: ValueError where there is none.
+REAL_TRANSFORMS: dict[str, tuple[Callable[[Array], Array], Callable[[np.ndarray], np.ndarray]]] = {
     # -e^raw, as the official code has it (OC-3)
-    "exp": RealTransform(lambda raw: -jnp.exp(raw), lambda re: np.log(-_checked("exp", re))),
+    "exp": (lambda raw: -jnp.exp(raw), lambda re: np.log(-_checked("exp", re))),
     # -log(1 + e^raw)
-    "softplus": RealTransform(lambda raw: -jax.nn.softplus(raw), _softplus_inverse),
+    "softplus": (
+        lambda raw: -jax.nn.softplus(raw),
+        lambda re: inverse_softplus(-_checked("softplus", re), np),
+    ),
     # -max(raw, 0), derivative -1 where raw >= 0, 0 included (that of jax.nn.relu at 0 is 0): a mode
     # that starts at Re A = 0 can leave it. One that training has pushed to raw < 0 is undamped and
     # stays so.
-    "relu": RealTransform(
+    "relu": (
         lambda raw: jnp.where(raw >= 0, -raw, jnp.zeros_like(raw)),
         lambda re: -_checked("relu", re, zero=True),
     ),
     # min(raw, 0), derivative 1 everywhere (straight through): no mode is ever stuck at 0. While raw
     # is positive Re A is 0, and moves again when the gradient has brought raw back.
-    "clip": RealTransform(
+    "clip": (
         lambda raw: raw + jax.lax.stop_gradient(jnp.minimum(raw, 0) - raw),
         lambda re: _checked("clip", re, zero=True),
     ),
     # -1 / (raw^2 + b), in (-1 / b, 0): StableSSM, arXiv:2311.14495. Its derivative is 0 at raw = 0,
     # that is at Re A = -1 / b, where it can therefore not start.
-    "stable": RealTransform(
+    "stable": (
         lambda raw: -1 / (raw**2 + STABLE_B),
         lambda re: np.sqrt(-1 / _checked("stable", re, low=-1 / STABLE_B) - STABLE_B),
     ),
     # raw itself: training may make Re A positive, and the mode unstable
-    "none": RealTransform(lambda raw: raw, lambda re: _checked("none", re, zero=True)),
+    "none": (lambda raw: raw, lambda re: _checked("none", re, zero=True)),
 }
 
 # dt of its parameter, and the inverse (OC-5)
@@ -95,11 +83,7 @@ DT_TRANSFORMS = {"softplus": (jax.nn.softplus, inverse_softplus), "exp": (jnp.ex
 
 
 def log_uniform(key: Array, shape: tuple[int, ...], low: float, high: float) -> Array:
-    """Draws whose logarithm is uniform in [log low, log high], float32.
-
-    Raises:
-      ValueError: unless 0 < low <= high < infinity.
-    """
+    """Draws whose logarithm is uniform in [log low, log high], float32, for 0 < low <= high."""
     if not (POSITIVE.holds(low) and POSITIVE.holds(high) and low <= high):
         raise ValueError(
             f"log_uniform: needs 0 < low <= high, got low={low}, high={high}; "
@@ -115,8 +99,8 @@ def real_basis(init: str, n_modes: int) -> tuple[np.ndarray, np.ndarray]:
     The eigenvectors where `init` is a key of EIGENBASES; else one plane of real states per mode.
     """
     if init in EIGENBASES:
-        _, _, V, V_inv = EIGENBASES[init](2 * n_modes)
-        return V, V_inv
+        basis = EIGENBASES[init](2 * n_modes)
+        return basis.V, basis.V_inv
     V = np.concatenate([np.eye(n_modes), -1j * np.eye(n_modes)]) * np.sqrt(0.5)
     return V, V.conj().T
 

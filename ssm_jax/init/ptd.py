@@ -34,19 +34,14 @@ def legs_ptd(order: int, gamma: float = GAMMA) -> Eigenbasis:
     user's cache directory ($XDG_CACHE_HOME or ~/.cache), where that can be written. The objective
     has many minima of almost one value, so that two machines may find two solutions that differ in
     more than rounding. The responses (i w - A)^-1 B differ from those of HiPPO-LegS by up to 0.5 to
-    0.9 of the largest, at orders 16 to 128. Those of `legs_normal` have peaks that differ by 1.3
+    0.9 of the largest, at orders 16 to 128. Those of `legs_nplr` have peaks that differ by 1.3
     times the order; PTD has no such peaks.
 
     Im Lambda ascends. The columns of V are scaled such that the singular values of W have the
-    geometric mean 1, and turned as in `legs_normal`. All callers get the same read-only arrays.
+    geometric mean 1, and turned as in `legs_nplr`. All callers get the same read-only arrays.
 
-    Args:
-      order: real order 2N, even.
-      gamma: weight of the perturbation. At 300, cond(W) is 9 and ||E|| / ||A|| is 0.024; at 30, 3.4
-        and 0.086; at 3000, 25 and 0.007 (orders 16 to 128). `legs_normal` has 1 and 0.8.
-
-    Raises:
-      ValueError: if order is odd or less than 2, or gamma is not positive.
+    With the weight gamma of 300, cond(W) is 9 and ||E|| / ||A|| is 0.024; with 30, 3.4 and 0.086;
+    with 3000, 25 and 0.007 (orders 16 to 128). `legs_nplr` without P has 1 and 0.8.
     """
     check_order("legs_ptd", order)
     if not POSITIVE.holds(gamma):
@@ -67,7 +62,7 @@ def _solved_once(order: int, gamma: float) -> Eigenbasis:
                 replace_atomically(file, _content(*found))
     Lambda_N, V = found
     V_inv = np.linalg.inv(np.hstack([V, V.conj()]))[: order // 2]
-    basis = Eigenbasis(Lambda_N, V_inv @ legs(order)[1], V, V_inv)
+    basis = Eigenbasis(Lambda_N, np.zeros_like(Lambda_N), V_inv @ legs(order)[1], V, V_inv)
     for array in basis:
         array.flags.writeable = False
     return basis
@@ -120,9 +115,7 @@ def _smooth_max(log_v: np.ndarray, width: float) -> tuple[float, np.ndarray]:
     return top, top * share / share.sum()
 
 
-def _objective(
-    x: np.ndarray, A: np.ndarray, weight: float, width: float
-) -> tuple[float, np.ndarray]:
+def _objective(x: np.ndarray, A: np.ndarray, weight, width) -> tuple[float, np.ndarray]:
     """cond(T) + weight ||T D T^-1 - A||, the three norms smoothed, and its gradient."""
     n = len(A)
     T, Lambda_N = _unpack(x, n)

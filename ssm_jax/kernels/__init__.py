@@ -3,9 +3,10 @@
 All raise ValueError for shapes that do not fit, and for a number or word out of its range or set.
 """
 
-from ssm_jax.kernels.diagonal import s4d_anticausal, s4d_kernel, s4d_recurrence
+from ssm_jax.kernels.blocks import anticausal
+from ssm_jax.kernels.diagonal import s4d_kernel, s4d_recurrence
 from ssm_jax.kernels.discretize import discretize_bilinear, discretize_zoh
-from ssm_jax.kernels.dplr import dplr_anticausal, dplr_kernel, dplr_recurrence, dplr_step
+from ssm_jax.kernels.dplr import dplr_kernel, dplr_recurrence, dplr_step
 from ssm_jax.kernels.fftconv import fft_conv
 from ssm_jax.kernels.response import (
     circular_gain,
@@ -19,8 +20,8 @@ from ssm_jax.kernels.response import (
 from ssm_jax.kernels.scan import diagonal_scan
 
 __all__ = [
-    "circular_gain", "diagonal_scan", "discrete_transfer_function", "discretize_bilinear",
-    "discretize_zoh", "dplr_anticausal", "dplr_kernel", "dplr_recurrence", "dplr_step",
-    "fft_conv", "pair_sensitivity", "pole_sensitivity", "s4d_anticausal", "s4d_kernel",
-    "s4d_recurrence", "sobolev_frequency", "sobolev_gain", "transfer_function",
+    "anticausal", "circular_gain", "diagonal_scan", "discrete_transfer_function",
+    "discretize_bilinear", "discretize_zoh", "dplr_kernel", "dplr_recurrence", "dplr_step",
+    "fft_conv", "pair_sensitivity", "pole_sensitivity", "s4d_kernel", "s4d_recurrence",
+    "sobolev_frequency", "sobolev_gain", "transfer_function",
 ]  # fmt: skip

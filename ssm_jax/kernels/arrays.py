@@ -78,9 +78,8 @@ def complex_of(real: Any) -> np.dtype:
 
 def known_values(array: ArrayLike) -> np.ndarray | None:
     """The numbers of an array; None if it is traced, or not on this host as a whole."""
-    if isinstance(array, jax.core.Tracer):
-        return None
-    if isinstance(array, Array) and not array.is_fully_addressable:
+    traced = isinstance(array, jax.core.Tracer)
+    if traced or (isinstance(array, Array) and not array.is_fully_addressable):
         return None
     return np.asarray(array)
 
@@ -102,12 +101,8 @@ def checked_lengths(
 ) -> Array | None:
     """Lengths of padded sequences as int32 in 0..L, of this shape; None stays None, which means L.
 
-    They are integers of any type, in an array, a list or a tuple; traced ones outside 0..L count as
-    the nearer of 0 and L.
-
-    Raises:
-      TypeError: for numbers that are no integers.
-      ValueError: for another shape, or a known value outside 0..L.
+    They are integers of any type, in an array, a list or a tuple; of others it raises. Traced ones
+    outside 0..L count as the nearer of 0 and L.
     """
     if lengths is None:
         return None

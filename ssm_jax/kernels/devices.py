@@ -35,8 +35,7 @@ _split: ContextVar[tuple[Axes, Axes]] = ContextVar("split", default=(DATA_AXIS, 
 def on_cpu() -> bool:
     """Whether programs are made for a CPU. Then (times of two cores)
 
-    fft_conv      takes even and odd bins apart: a gradient takes four fifths of the time
-                  (results/bench);
+    fft_conv      takes even and odd bins apart: a gradient takes four fifths (results/bench);
     scan          loops over the steps of blocks, where each step of a loop is no launch;
     apply_blocks  is unrolled: XLA copies what a loop keeps for the backward pass, 84 ms against 60
                   for a step of 4 x 64 channels at L = 64;
@@ -53,12 +52,8 @@ def materialize(tree: Tree, guard: Array) -> Tree:
     two S4D kernels, H = 128, N = 64, L = 2048, takes 37 ms, and 25 with a wall between the numbers
     of a mode and their powers. `jax.lax.optimization_barrier` is no wall there: XLA removes it
     before it fuses. A conditional is one, if its condition holds always and the compiler cannot
-    know that. The gradient meets it too.
-
-    Args:
-      guard: a real number that the compiler cannot know and every device has, such as an entry of a
-        parameter. The condition is guard == guard: where it is NaN, so are the real and complex
-        arrays of the result, and integers are 0.
+    know that: guard == guard, for a real number that every device has, such as an entry of a
+    parameter. Where it is NaN, so is the result, and integers are 0. The gradient meets it too.
     """
 
     def nothing(tree):
@@ -72,11 +67,11 @@ def materialize(tree: Tree, guard: Array) -> Tree:
 def keep_freed_memory() -> bool:
     """Let this process keep the blocks that it frees, up to 1 GiB each, for its next allocations.
 
-    XLA's CPU backend allocates the temporary memory of a step when the step begins and frees it at
-    its end. glibc gives such large blocks back to the system, which clears them page by page when
-    the next step touches them: 160,000 page faults, and a fifth of the processor time of the
-    official ListOps step at batch 8. Call this before JAX starts its threads; memory stays at its
-    peak. Returns whether the allocator is glibc's and took the settings.
+    XLA's CPU backend allocates the temporary memory of a step anew. glibc gives such large blocks
+    back to the system, which clears them page by page when the next step touches them: 160,000 page
+    faults, and a fifth of the processor time of the official ListOps step at batch 8. Call this
+    before JAX starts its threads; memory stays at its peak. Returns whether the allocator is
+    glibc's and took the settings.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
@@ -116,17 +111,11 @@ def per_device(function: Callable[..., Array], u: Array, *of_channels: Array) ->
 
 
 def on_any_mesh(*outputs: str | Callable[[dict[str, Any]], str]) -> Callable[[Call], Call]:
-    """A decorator: arrays may be split over mesh axes that are Explicit.
+    """A decorator: arrays may be split over mesh axes that are Explicit, but not along L.
 
     The function runs as if the axes were Auto, so that it need not say how each of its reshapes
-    and products is split. Arguments are known by the suffixes of their names, as in u_BLH.
-
-    Args:
-      outputs: axes of each result, as "BLH", or a function that gives them of the arguments by
-        name. They are split as those of the arguments.
-
-    Raises:
-      ValueError: from the function, if the axis L of an argument is known to be split.
+    and products is split. Arguments are known by the suffixes of their names, as in u_BLH. So are
+    the `outputs`, by axes as "BLH", or a function that gives them of the arguments by name.
     """
 
     def decorate(function: Call) -> Call:

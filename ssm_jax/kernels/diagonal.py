@@ -9,8 +9,7 @@ A step is l = qT + r, T near sqrt(L), and e^{zl} = e^{zqT} e^{zr}: a product of 
     k_h[qT + r] = sum_n U_hqn E_hrn,    over 2N columns
     U = [2 Re(w e^{zqT}), -2 Im(w e^{zqT})],    E = [Re e^{zr}, Im e^{zr}],
 
-with O(H N sqrt(L)) exponentials. Its transposes are products with the same factors. Products of
-complex64 are slow on CPUs: complex arrays are pairs of reals, or [Re, Im] on a last axis of 2N.
+with O(H N sqrt(L)) exponentials. Its transposes are products with the same factors.
 
 The recurrence, in parallel over Q blocks of T steps. From its start x_{qT} a block needs only
 products with powers of A_bar, which all blocks share; with the kernel's first T taps k,
@@ -23,7 +22,6 @@ So the memory is O(B H N L / T), and the outputs take L (4 N + T) multiplication
 channel. Powers over many steps come from exact angles: no error of repeated multiplication grows.
 """
 
-import math
 from operator import add
 from typing import Any
 
@@ -32,10 +30,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.kernels.arrays import checked_lengths, in_one_type
-from ssm_jax.kernels.devices import materialize, on_any_mesh, vary_alike
-from ssm_jax.kernels.discretize import DISCRETIZE, ReIm, exponent, power_parts, slope_of_power
+from ssm_jax.kernels import blocks
+from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.blocks import FAST, block_length, product, rows
+from ssm_jax.kernels.devices import materialize, on_any_mesh
+from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.powers import ReIm, halves, parts, power_parts, powers, slope_of_power, times
 from ssm_jax.kernels.rules import Ruled, linear_map
 
 _map = jax.tree.map
@@ -53,8 +54,7 @@ def s4d_kernel(
 
     Args:
       A_HN: complex eigenvalues in rad per unit of time, Re A <= 0; the N conjugates are implied.
-      C_HN: complex read-out; axes before H are allowed and lead the result, as in (C, H, N) -> (C,
-        H, L).
+      C_HN: complex read-out; axes before H are allowed and lead the result.
       dt_H: real step in units of time, positive.
       length: number of taps L, at least 1.
       discretization: one of `discretize.DISCRETIZE`.
@@ -107,8 +107,7 @@ def _weighted(w_CHN: Array, starts: ReIm) -> Array:
     w_HNC1 = jnp.moveaxis(w_CHN, 0, 2)[:, :, :, None]
     re, im = times(parts(w_HNC1), _map(lambda x_HNQ: x_HNQ[:, :, None], starts))
     U_H2NCQ = jnp.concatenate([2 * re, -2 * im], axis=1)
-    H, N2, C, Q = U_H2NCQ.shape
-    return U_H2NCQ.reshape(H, N2, C * Q)
+    return U_H2NCQ.reshape(*U_H2NCQ.shape[:2], -1)
 
 
 def _forward(factors, tangents):
@@ -162,20 +161,15 @@ def s4d_recurrence(
     *,
     discretization: str = "zoh",
 ) -> tuple[Array, Array]:
-    """Run H diagonal SSMs from a state over a sequence; B = 1 is folded into C.
+    """Run H diagonal SSMs from a complex state x0 over a sequence; B = 1 is folded into C.
 
-    Equal to convolving with `s4d_kernel` where the state is zero. Differentiable.
-
-    Args:
-      u_BLH: real input, L at least 1.
-      A_HN, C_HN, dt_H, discretization: as in `s4d_kernel`, C without leading axes.
-      x0_BHN: complex state before the first step; None: zero.
-      lengths_B: after how many steps of each sequence the state is returned, see
-        `arrays.checked_lengths`; None: L.
+    Equal to convolving with `s4d_kernel` where the state is zero (None). Differentiable. Arguments
+    as there, C without leading axes.
 
     Returns:
-      y_BLH, and the complex state x_BHN after lengths_B steps. Error in float32: some 1e-6 of the
-      largest value, at any length below 2^22 (see tests/kernels/test_recurrence.py).
+      y_BLH, and the state x_BHN after lengths_B steps (`arrays.checked_lengths`; None: L). Error in
+      float32: some 1e-6 of the largest value, at any length below 2^22 (see
+      tests/kernels/test_recurrence.py).
     """
     B, L, H = u_BLH.shape
     N = A_HN.shape[-1]
@@ -186,7 +180,7 @@ def s4d_recurrence(
         )
     T = block_length(L)
     Q = -(-L // T)
-    ends_B, u_HBL, x0_HBN, A_HN, C_HN, dt_H = begun(
+    ends_B, u_HBL, x0_HBN, A_HN, C_HN, dt_H = blocks.begun(
         "s4d_recurrence", Q, u_BLH, x0_BHN, lengths_B, A_HN, C_HN, dt_H
     )
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], discretization)
@@ -196,38 +190,23 @@ def s4d_recurrence(
     before_HT2N, after_HT2N = powers_HT2N[:, :T], powers_HT2N[:, 1:]
 
     # Each block alone: what it adds to the state. Then the states that the blocks start from.
-    u_HXT = u_HBL.reshape(H, B * Q, T)
-    added_HX2N = product(u_HXT, before_HT2N[:, ::-1], contract=(2, 1))
-    added = times(parts(gain_HN[:, None, None]), halves(added_HX2N.reshape(H, B, Q, 2 * N)))
+    u_HBQT = u_HBL.reshape(H, B, Q, T)
+    added = times(parts(gain_HN[:, None, None]), halves(rows(u_HBQT, before_HT2N[:, ::-1])))
     starts = _block_starts(parts(x0_HBN), added, z_HN, phase_HN, T)
     # The outputs: by the state at the start, and by the inputs of the block.
     start_HX2N = jnp.concatenate(starts, axis=-1).reshape(H, B * Q, 2 * N)
-    by_start_HXT = product(start_HX2N, readout_rows(C_HN, after_HT2N), contract=(2, 2))
-    k_HT = taps(C_HN * gain_HN, before_HT2N)
-    y_HXT = by_start_HXT + product(u_HXT, toeplitz(k_HT), contract=(2, 1))
+    readout_HT2N = blocks.readout_rows(C_HN, after_HT2N)
+    by_start_HXT = product(start_HX2N, readout_HT2N, contract=(2, 2))
+    k_HTT = blocks.toeplitz(blocks.taps(C_HN * gain_HN, before_HT2N))
+    y_HXT = by_start_HXT + rows(u_HBQT.reshape(H, B * Q, T), k_HTT)
 
     # The last state: from the start of the block with the last step, over the r steps of it.
-    block_B, r_B = last_block(ends_B, T)
-    tail_HB2N = product(last_steps(u_HBL, ends_B, T), before_HT2N[:, ::-1], contract=(2, 1))
+    block_B, r_B = blocks.last_block(ends_B, T)
+    tail_HB2N = rows(blocks.last_steps(u_HBL, ends_B, T), before_HT2N[:, ::-1])
     tail = times(parts(gain_HN[:, None]), halves(tail_HB2N))
-    first = _map(lambda x_HBQN: of_block(x_HBQN, block_B), starts)
-    kept = times(halves(powers(z_HN, phase_HN, r_B)), first)
-    y_BLH = jnp.moveaxis(y_HXT.reshape(H, B, Q * T), 0, 2)[:, :L]
-    x_re, x_im = _map(add, kept, tail)
-    return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
-
-
-@on_any_mesh("BLH")
-@in_one_type
-def s4d_anticausal(
-    u_BLH: Array, A_HN: Array, C_HN: Array, dt_H: Array, *, discretization: str = "zoh"
-) -> Array:
-    """y_t = sum_j k[j] u_{t+1+j}: the future inputs alone, without the present (OC-12).
-
-    Arguments as in `s4d_recurrence`; the state after the last step is zero.
-    """
-    y_BLH, _ = s4d_recurrence(u_BLH[:, ::-1], A_HN, C_HN, dt_H, discretization=discretization)
-    return ahead(y_BLH)
+    first = _map(lambda x_HBQN: blocks.of_block(x_HBQN, block_B), starts)
+    state = _map(add, times(halves(powers(z_HN, phase_HN, r_B)), first), tail)
+    return blocks.ended(y_HXT, state, L)
 
 
 def _block_starts(x0: ReIm, added: ReIm, z_HN: Array, phase_HN: Phase, T: int) -> ReIm:
@@ -262,119 +241,3 @@ def _block_starts(x0: ReIm, added: ReIm, z_HN: Array, phase_HN: Phase, T: int) -
     carried = times(to_block, _map(lambda x: jnp.moveaxis(x, 0, 2)[None], begin))
     states = _map(add, within, carried)  # (S, H, B, G, N)
     return _map(lambda x: jnp.moveaxis(x, 0, 3).reshape(H, B, G * S, N)[:, :, :Q], states)
-
-
-# What the recurrences of S4D and of S4 share
-
-
-def begun(owner: str, Q: int, u_BLH: Array, x0_BHN: Any, lengths: Any, *system: Array) -> Any:
-    """(lengths_B, u_HBL in Q whole blocks, x0_HBN, *system), checked and filled in."""
-    B, L, H = u_BLH.shape
-    shape = B, H, system[0].shape[-1]
-    if x0_BHN is None:
-        x0_BHN = jnp.zeros(shape, system[0].dtype)
-    if x0_BHN.shape != shape:
-        raise ValueError(f"{owner}: x0 must be {shape}, got {x0_BHN.shape}.")
-    u_BLH, x0_BHN, *system = vary_alike(u_BLH, x0_BHN, *system)
-    lengths_B = checked_lengths(owner, lengths, (B,), L)
-    if lengths_B is None:
-        lengths_B = jnp.full((B,), L, jnp.int32)
-    u_BLH = jnp.pad(u_BLH, ((0, 0), (0, Q * block_length(L) - L), (0, 0)))
-    return lengths_B, jnp.moveaxis(u_BLH, 2, 0), jnp.moveaxis(x0_BHN, 1, 0), *system
-
-
-def last_block(lengths_B: Array, T: int) -> tuple[Array, Array]:
-    """The block with the last step of each length, and its steps there, 1..T; 0 and 0 for 0."""
-    block_B = jnp.maximum(lengths_B - 1, 0) // T
-    return block_B, lengths_B - T * block_B
-
-
-def of_block(x_HBQ: Array, block_B: Array) -> Array:
-    return jnp.take_along_axis(x_HBQ, block_B[None, :, None, None], axis=2)[:, :, 0]
-
-
-def last_steps(u_HBL: Array, lengths_B: Array, T: int) -> Array:
-    """The steps of the last block up to each length, at the end of T steps that are else zero."""
-    t_1T = jnp.arange(T, dtype=lengths_B.dtype)[None, :] - T
-    index_BT = jnp.maximum(lengths_B[:, None] + t_1T, 0)
-    u_HBT = jnp.take_along_axis(u_HBL, index_BT[None], axis=2)
-    inside_BT = t_1T >= -last_block(lengths_B, T)[1][:, None]
-    return jnp.where(inside_BT[None], u_HBT, jnp.zeros_like(u_HBT))
-
-
-def ahead(y_BLH: Array) -> Array:
-    """Outputs of the reversed sequence, in time and without those by the present input."""
-    return jnp.pad(y_BLH[:, ::-1][:, 1:], ((0, 0), (0, 1), (0, 0)))
-
-
-# Complex numbers as pairs of reals, and products of matrices
-
-
-@Ruled
-def powers(z_HN: Array, phase_HN: Phase, steps_T: Array) -> Array:
-    """[Re e^{zl}, Im e^{zl}] for the int32 steps l, as (H, T, 2N); differentiable as its parts."""
-    phase_H1N = Phase(*(part[:, None, :] for part in phase_HN))
-    power = power_parts(z_HN[:, None, :], phase_H1N, steps_T[None, :, None])
-    return jnp.concatenate(power, axis=-1)
-
-
-@powers.defjvp
-def _powers_jvp(primals, tangents):  # of the whole: XLA would compute the parts again for it
-    power_HT2N = powers(*primals)
-    slope = slope_of_power(halves(power_HT2N), tangents[0][:, None], primals[2][None, :, None])
-    return power_HT2N, jnp.concatenate(slope, axis=-1)
-
-
-def parts(x: Array) -> ReIm:
-    return x.real, x.imag
-
-
-def halves(x: Array) -> ReIm:
-    """Of an array whose last axis is 2N."""
-    N = x.shape[-1] // 2
-    return x[..., :N], x[..., N:]
-
-
-def times(a: ReIm, b: ReIm) -> ReIm:
-    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
-
-
-def taps(w_HN: Array, power_HT2N: Array) -> Array:
-    """2 Re sum_n w p of the powers p, as (H, T)."""
-    weight_H12N = jnp.concatenate([2 * w_HN.real, -2 * w_HN.imag], axis=-1)[:, None]
-    return product(power_HT2N, weight_H12N, contract=(2, 2))[:, :, 0]
-
-
-def readout_rows(C_HN: Array, power_HT2N: Array) -> Array:
-    """[2 Re(C p), -2 Im(C p)] as (H, T, 2N): its product with [Re x, Im x] is 2 Re(C p x)."""
-    re, im = times(parts(C_HN[:, None]), halves(power_HT2N))
-    return jnp.concatenate([2 * re, -2 * im], axis=-1)
-
-
-# sum_j a[h, j, r] b[h, c, j]: XLA's CPU backend runs this form on all cores and others on one
-# (H = 128, N = 64, L = 16384, two cores: 12 ms against 17).
-FAST = (1, 2)
-
-
-def product(a: Array, b: Array, contract: tuple[int, int]) -> Array:
-    """A product of matrices for each channel. HIGHEST, or accelerators round to TF32 (1e-3)."""
-    dims = (((contract[0],), (contract[1],)), ((0,), (0,)))
-    return jax.lax.dot_general(a, b, dims, precision=jax.lax.Precision.HIGHEST)
-
-
-def toeplitz(k_HT: Array) -> Array:
-    """M[h, j, t] = k[t - j], zero for t < j: rows of length 2T, read with the period 2T - 1.
-
-    No gather, whose derivative would be a scatter.
-    """
-    H, T = k_HT.shape
-    row_HT = jnp.concatenate([k_HT, jnp.zeros_like(k_HT)], axis=-1)
-    rows = jnp.broadcast_to(row_HT[:, None], (H, T, 2 * T)).reshape(H, 2 * T * T)
-    return rows[:, : T * (2 * T - 1)].reshape(H, T, 2 * T - 1)[:, :, :T]
-
-
-def block_length(length: int) -> int:
-    """T: the power of two next above sqrt(length); the optimum is flat from half to twice that."""
-    if jax.export.is_symbolic_dim(length):  # a length that stays a symbol, as in `jax.export`
-        return 64
-    return 1 << math.ceil(math.log2(max(length, 1)) / 2)

@@ -19,47 +19,24 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ssm_jax.kernels import blocks
 from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.blocks import block_length, rows, toeplitz
 from ssm_jax.kernels.devices import materialize, on_any_mesh
-from ssm_jax.kernels.diagonal import (
-    ahead,
-    begun,
-    block_length,
-    halves,
-    last_block,
-    last_steps,
-    of_block,
-    parts,
-    powers,
-    product,
-    readout_rows,
-    taps,
-    times,
-    toeplitz,
-)
 from ssm_jax.kernels.discretize import discretize_bilinear, exponent
+from ssm_jax.kernels.powers import halves, parts, powers, times
 from ssm_jax.kernels.rules import Ruled
 
 
 @on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
 @in_one_type
-def dplr_kernel(
-    A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array, length: int
-) -> Array:
+def dplr_kernel(A_HN, P_HN, B_HN, C_HN, dt_H, length: int) -> Array:
     """Impulse response of H DPLR SSMs, k_h[l] = C A_bar^l B_bar, under the bilinear rule.
 
-    C, B and P stand for vectors of 2N entries, the conjugates of the N stored ones being implied in
-    all of them. Differentiable in all arguments, in both modes and to any order.
-
-    Args:
-      A_HN: Lambda, the diagonal part: complex, in rad per unit of time, Re A <= 0.
-      P_HN: complex; the low-rank part is - P P^*, in rad per unit of time.
-      B_HN: complex input vector.
-      C_HN, dt_H, length: as in `s4d_kernel`.
-
-    Returns:
-      As `s4d_kernel`. Error in float32: below 5e-6 of the largest value (see
-      tests/kernels/test_dplr.py).
+    A is Lambda, and the low-rank part - P P^* is in rad per unit of time too. C, B and P, complex,
+    stand for vectors of 2N entries, the conjugates of the N stored ones being implied in all of
+    them. Differentiable in all arguments, in both modes and to any order. The rest is as in
+    `s4d_kernel`. Error in float32: below 5e-6 of the largest (see tests/kernels/test_dplr.py).
     """
     check_shapes("dplr_kernel", A_HN, P_HN, B_HN, C_HN, dt_H)
     if length < 1:
@@ -79,9 +56,7 @@ def dplr_kernel(
 
 
 @in_one_type
-def dplr_step(
-    x_BHN: Array, u_BH: Array, A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array
-) -> tuple[Array, Array]:
+def dplr_step(x_BHN, u_BH, A_HN, P_HN, B_HN, C_HN, dt_H) -> tuple[Array, Array]:
     """One step of H DPLR SSMs: the next state x_BHN and the output y_BH, in O(N) per channel.
 
     The state moves by an increment, gain (Lambda x + B u - P w), so that what float32 rounds is
@@ -90,8 +65,7 @@ def dplr_step(
     check_shapes("dplr_step", A_HN, P_HN, B_HN, C_HN, dt_H)
     _, gain_HN = discretize_bilinear(A_HN, dt_H[:, None])
 
-    def over_modes(a: Array) -> Array:
-        """The sum over the N modes and their conjugates."""
+    def over_modes(a: Array) -> Array:  # and over their conjugates
         return 2 * jnp.sum(a.real, axis=-1)
 
     # (x_l + x_{l-1})/2 = gain/dt x_{l-1} + gain (B u_l - P w_l)/2, and P^* of it is w_l.
@@ -107,21 +81,13 @@ def dplr_step(
 @on_any_mesh("BLH", "BHN")
 @in_one_type
 def dplr_recurrence(
-    u_BLH: Array,
-    A_HN: Array,
-    P_HN: Array,
-    B_HN: Array,
-    C_HN: Array,
-    dt_H: Array,
-    x0_BHN: Array | None = None,
-    lengths_B: ArrayLike | None = None,
+    u_BLH, A_HN, P_HN, B_HN, C_HN, dt_H, x0_BHN=None, lengths_B: ArrayLike | None = None
 ) -> tuple[Array, Array]:
-    """Run H DPLR SSMs from a state over a sequence. Differentiable.
+    """Run H DPLR SSMs from a state over a sequence, as `s4d_recurrence`. Differentiable.
 
     Equal to convolving with `dplr_kernel` where the state is zero, and to `dplr_step` after step.
-    All work but Q = L / T products of the state with A_bar^T is parallel over the blocks. Arguments
-    as in `dplr_kernel`, C without leading axes, and in `s4d_recurrence`, and so are the results.
-    Error in float32: below 2e-5 of the largest value (see tests/kernels/test_dplr_recurrence.py).
+    All work but Q = L / T products of the state with A_bar^T is parallel over the blocks. Error in
+    float32: below 2e-5 of the largest value (see tests/kernels/test_dplr_recurrence.py).
     """
     B, L, H = u_BLH.shape
     N = A_HN.shape[-1]
@@ -135,8 +101,9 @@ def dplr_recurrence(
     # JAX must know that a symbolic length has at least two blocks.
     Q = L // T + 2 if jax.export.is_symbolic_dim(L) else -(-L // T)
     system = A_HN, P_HN, B_HN, C_HN, dt_H
-    ends_B, u_HBL, x0_HBN, *system = begun("dplr_recurrence", Q, u_BLH, x0_BHN, lengths_B, *system)
-    A_HN, P_HN, B_HN, C_HN, dt_H = system
+    ends_B, u_HBL, x0_HBN, A_HN, P_HN, B_HN, C_HN, dt_H = blocks.begun(
+        "dplr_recurrence", Q, u_BLH, x0_BHN, lengths_B, *system
+    )
     block = dplr_block(A_HN, P_HN, B_HN, C_HN[None], dt_H, T)
     # An impulse at a later step does what one at the first does, later.
     w_by_u_HTT, y_by_u_HTT = toeplitz(block.w_by_u_HT), toeplitz(block.y_by_u_CHT[0])
@@ -152,25 +119,14 @@ def dplr_recurrence(
 
     # The last state: from the start of the block with the last step, over the r steps of it. The w
     # after them do not matter.
-    block_B, r_B = last_block(ends_B, T)
-    x_HB2N, u_HBT = of_block(x_HBQ2N, block_B), of_block(u_HBQT, block_B)
+    block_B, r_B = blocks.last_block(ends_B, T)
+    x_HB2N, u_HBT = (blocks.of_block(x, block_B) for x in (x_HBQ2N, u_HBQT))
     w_HBT = rows(x_HB2N, block.w_by_x_H2NT) + rows(u_HBT, w_by_u_HTT)
-    by_u_HB2N = rows(last_steps(u_HBT, r_B, T), block.enter_B_HT2N)
-    tail_HB2N = by_u_HB2N - rows(last_steps(w_HBT, r_B, T), block.enter_P_HT2N)
+    by_u_HB2N = rows(blocks.last_steps(u_HBT, r_B, T), block.enter_B_HT2N)
+    tail_HB2N = by_u_HB2N - rows(blocks.last_steps(w_HBT, r_B, T), block.enter_P_HT2N)
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
     kept = times(halves(powers(z_HN, phase_HN, r_B)), halves(x_HB2N))
-    y_BLH = jnp.moveaxis(y_HXT.reshape(H, B, Q * T), 0, 2)[:, :L]
-    x_re, x_im = jax.tree.map(add, kept, halves(tail_HB2N))
-    return y_BLH, jnp.moveaxis(x_re + 1j * x_im, 0, 1)
-
-
-@on_any_mesh("BLH")
-@in_one_type
-def dplr_anticausal(
-    u_BLH: Array, A_HN: Array, P_HN: Array, B_HN: Array, C_HN: Array, dt_H: Array
-) -> Array:
-    """As `s4d_anticausal`, with the arguments of `dplr_recurrence`."""
-    return ahead(dplr_recurrence(u_BLH[:, ::-1], A_HN, P_HN, B_HN, C_HN, dt_H)[0])
+    return blocks.ended(y_HXT, jax.tree.map(add, kept, halves(tail_HB2N)), L)
 
 
 def check_shapes(name, A_HN, P_HN, B_HN, C_HN, dt_H) -> None:
@@ -198,9 +154,7 @@ class DplrBlock(NamedTuple):
     y_by_u_CHT: Array  # the first T taps of the kernel
 
 
-def dplr_block(
-    A_HN: Array, P_HN: Array, B_HN: Array, C_CHN: Array, dt_H: Array, T: int
-) -> DplrBlock:
+def dplr_block(A_HN, P_HN, B_HN, C_CHN, dt_H, T: int) -> DplrBlock:
     """Arguments as in `dplr_kernel`; T is a power of two."""
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
     powers_HT2N = powers(z_HN, phase_HN, jnp.arange(T + 1, dtype=jnp.int32))
@@ -210,7 +164,7 @@ def dplr_block(
 
     def response(X_HN: Array, Y_HN: Array) -> Array:
         """2 Re sum_n X gain Lambda_bar^t Y, as (H, T)."""
-        return taps(X_HN * gain_HN * Y_HN, before_HT2N)
+        return blocks.taps(X_HN * gain_HN * Y_HN, before_HT2N)
 
     def midpoint(a_HT: Array) -> Array:
         """The mean of each term and the one before it."""
@@ -218,7 +172,7 @@ def dplr_block(
 
     def seen(X_HN: Array, power_HT2N: Array) -> Array:
         """2 Re sum_n X Lambda_bar^t x of a state x, as a matrix (H, 2N, T)."""
-        return jnp.swapaxes(readout_rows(X_HN, power_HT2N), 1, 2)
+        return jnp.swapaxes(blocks.readout_rows(X_HN, power_HT2N), 1, 2)
 
     def enter(Y_HN: Array) -> Array:
         """gain Lambda_bar^(T-1-t) Y: what step t leaves in the last state."""
@@ -255,12 +209,6 @@ def outputs_by_state(block: DplrBlock, x_HX2N: Array) -> Array:
     w_HXT = rows(x_HX2N, block.w_by_x_H2NT)
     maps = zip(block.y_by_x_CH2NT, block.y_by_w_CHT, strict=True)
     return jnp.stack([rows(x_HX2N, by_x) - rows(w_HXT, toeplitz(by_w)) for by_x, by_w in maps])
-
-
-def rows(a: Array, matrix: Array) -> Array:
-    """a (H, ..., I) times a matrix (H, I, J) per channel, as (H, ..., J)."""
-    flat = product(a.reshape(a.shape[0], -1, a.shape[-1]), matrix, contract=(2, 1))
-    return flat.reshape(*a.shape[:-1], matrix.shape[-1])
 
 
 @Ruled

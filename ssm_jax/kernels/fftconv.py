@@ -31,28 +31,23 @@ def fft_conv(
     skip_H: Array | None = None,
     method: str = "auto",
 ) -> Array:
-    """Convolve every channel with its kernel: y_BLH.
+    """Convolve every channel with its kernel: y_BLH. All arrays are real.
 
     Args:
-      u_BLH: real input.
-      k_HL: real kernel, as long as the input, or longer: then the outputs are those of an input
-        padded with zeros to the kernel's length, but the padding is not computed.
+      k_HL: as long as the input, or longer: then the outputs are those of an input padded with
+        zeros to the kernel's length, but the padding is not computed.
       reverse_kernel_HL: kernel of the future inputs, as long; None: causal.
-      gain_HF: real factor on the F = L + 1 bins of a real FFT of length 2L, for the L of the
-        kernel. It multiplies the kernel's spectrum, (H, F), not the output's, (B, H, F): the same
-        numbers, B times cheaper.
-      skip_H: real D of y = k * u + D u, outside the gain. It is added to the spectrum, where it is
-        one number for all frequencies: the input is not read a second time.
+      gain_HF: factor on the F = L + 1 bins of a real FFT of length 2L, for the L of the kernel. It
+        multiplies the kernel's spectrum, not the output's: the same numbers, B times cheaper.
+      skip_H: D of y = k * u + D u, outside the gain. It is added to the spectrum, where it is one
+        number for all frequencies: the input is not read a second time.
       method: "whole" pads with zeros and takes FFTs of length 2L; "halves" takes even and odd bins
         of the spectrum separately, for even L; "auto" is the faster one.
     """
     _, L, H = u_BLH.shape
     taps = k_HL.shape[-1]
-    if k_HL.shape != (H, taps) or taps < L:
-        raise ValueError(
-            f"fft_conv: input {u_BLH.shape} needs a kernel {(H, L)}, got {k_HL.shape}."
-        )
     for what, x, shape in (
+        ("kernel", k_HL, (H, max(L, taps))),
         ("reverse kernel", reverse_kernel_HL, (H, taps)),
         (f"gain on {taps + 1} bins,", gain_HF, (H, taps + 1)),
         ("skip", skip_H, (H,)),
@@ -70,13 +65,11 @@ def fft_conv(
     halves = method == "halves" or (method == "auto" and on_cpu() and L % 2 == 0)
     reverse_HL = reverse_kernel_HL
     if taps > L:  # those at -L..L - 1 join the inputs with as many outputs
-        if gain_HF is None:
-            k_HL = k_HL[:, :L]
-            reverse_HL = None if reverse_HL is None else reverse_HL[:, :L]
-        else:
+        if gain_HF is not None:
             (K_HF,) = _kernel_spectrum(k_HL, reverse_HL, gain_HF)
-            taps_HM = jnp.fft.irfft(K_HF, 2 * taps)
-            k_HL, reverse_HL, gain_HF = taps_HM[:, :L], taps_HM[:, : -1 - L : -1], None
+            k_HM = jnp.fft.irfft(K_HF, 2 * taps)
+            k_HL, reverse_HL, gain_HF = k_HM, k_HM[:, ::-1], None
+        k_HL, reverse_HL = k_HL[:, :L], None if reverse_HL is None else reverse_HL[:, :L]
     spectra = (_kernel_halves if halves else _kernel_spectrum)(k_HL, reverse_HL, gain_HF)
     if skip_H is not None:
         spectra = tuple(K_HF + skip_H[:, None] for K_HF in spectra)
@@ -92,9 +85,7 @@ def fft_conv(
     return per_device(filtered, u_BLH, *spectra)
 
 
-def _kernel_spectrum(
-    k_HL: Array, reverse_HL: Array | None, gain_HF: Array | None
-) -> tuple[Array, ...]:
+def _kernel_spectrum(k_HL: Array, reverse_HL, gain_HF) -> tuple[Array, ...]:
     """The bins 0..L. On a circle of length 2L the tap for u_{t+1+j} stands at -(1 + j)."""
     n = 2 * k_HL.shape[1]
     if reverse_HL is not None:
@@ -121,9 +112,7 @@ def _filter(u_BHL: Array, K_HF: Array) -> Array:
 # entries, and the FFTs are two that can run at the same time, of lengths that fit a cache.
 
 
-def _kernel_halves(
-    k_HL: Array, reverse_HL: Array | None, gain_HF: Array | None
-) -> tuple[Array, ...]:
+def _kernel_halves(k_HL: Array, reverse_HL, gain_HF) -> tuple[Array, ...]:
     """The bins 0, 2, .., L and the bins 1, 5, .., 2L - 3."""
     total = difference = k_HL
     if reverse_HL is not None:

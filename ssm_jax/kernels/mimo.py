@@ -12,8 +12,8 @@ from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, per_device
-from ssm_jax.kernels.discretize import power
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.powers import power
 from ssm_jax.kernels.scan import scan_parts
 
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
@@ -42,10 +42,8 @@ def mimo_scan(
 
     Args:
       z_N, phase_N: of A_bar, as `discretize.exponent` gives them.
-      B_bar_NH: complex input matrix of a step.
       C_CHN: complex read-out: forward, then reverse if C = 2.
-      gain_HF: real factor on the spectrum of each output channel, on the F = L + 1 bins of a real
-        FFT of length 2L.
+      gain_HF: real, on the F = L + 1 bins of a real FFT of length 2L.
     """
     _, L, H = u_BLH.shape
     (N,) = z_N.shape

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-TURN = 2.0**32  # ticks in one turn
-DIRECTIONS = 128  # that divide the circle; a power of two, so they are whole numbers of ticks
-TICK_BITS = 25  # 2^25 ticks from one direction to the next
+_TURN = 2.0**32  # ticks in one turn
+_DIRECTIONS = 128  # that divide the circle; a power of two, so they are whole numbers of ticks
+_TICK_BITS = 25  # 2^25 ticks from one direction to the next
 
 Double = tuple[Array, Array]  # the unrounded sum of two float32 numbers, the larger first: 48 bits
 
@@ -43,10 +43,7 @@ class Phase(NamedTuple):
 
 
 def phase_of_product(dt: Array, y: Array) -> Phase:
-    """The angle dt y as a phase, for y in rad per unit of time; dt and y broadcast.
-
-    Both are float32, or both float64, for which plain arithmetic is enough.
-    """
+    """The angle dt y as a phase; both are float32, or float64, where plain arithmetic is enough."""
     dt, y = jnp.broadcast_arrays(jax.lax.stop_gradient(dt), jax.lax.stop_gradient(y))
     if y.dtype != jnp.float32:
         return _phase_of_turns(dt * y * _INV_2PI)
@@ -71,9 +68,9 @@ def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
     cosine = _subtract(one, _add(_times(h_re, h_re), _times(h_im, h_im)))
     sine = 2 * h_im[0], 2 * h_im[1]
     # Turn it back by the nearest direction, which is exact in ticks: 0.025 rad or less are left.
-    per_radian = np.float32(DIRECTIONS * _INV_2PI)
+    per_radian = np.float32(_DIRECTIONS * _INV_2PI)
     nearest = jnp.round(jnp.arctan2(sine[0], cosine[0]) * per_radian).astype(jnp.int32)
-    c, s = direction(nearest & (DIRECTIONS - 1))
+    c, s = _direction(nearest)
     across = _subtract(_times(sine, c), _times(cosine, s))
     along = _add(_times(cosine, c), _times(sine, s))
     divisor = jnp.where(along[0] == 0, 1.0, along[0])  # h = -1: the vector is 0 and its angle too
@@ -84,7 +81,7 @@ def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
     square = t * t
     cubic = t * square * (1 / 3 - square * (1 / 5 - square / 7))
     rest = _phase_of_angle((t, remainder[0] / divisor - cubic))
-    return Phase((nearest << TICK_BITS) + rest.ticks, rest.rest)
+    return Phase((nearest << _TICK_BITS) + rest.ticks, rest.rest)
 
 
 def multiply(phase: Phase, steps: Array) -> Phase:
@@ -95,7 +92,7 @@ def multiply(phase: Phase, steps: Array) -> Phase:
 def wrapped(phase: Phase) -> Array:
     """The angle in rad, in [-pi, pi] up to rounding."""
     dtype = phase.rest.dtype
-    return (phase.ticks.astype(dtype) / TURN + phase.rest) * jnp.asarray(2 * np.pi, dtype)
+    return (phase.ticks.astype(dtype) / _TURN + phase.rest) * jnp.asarray(2 * np.pi, dtype)
 
 
 def cos_sin(phase: Phase) -> tuple[Array, Array]:
@@ -111,7 +108,7 @@ def cos_sin(phase: Phase) -> tuple[Array, Array]:
     # The two upper bits name the nearest quarter turn; overflow wraps, as it should.
     quadrant = (phase.ticks + (1 << 29)) >> 30  # -2..1
     octant = phase.ticks - (quadrant << 30)
-    t = octant.astype(dtype) * np.float32(1 / TURN) + phase.rest  # in turns, |t| <= 1/8
+    t = octant.astype(dtype) * np.float32(1 / _TURN) + phase.rest  # in turns, |t| <= 1/8
     square = t * t
 
     def polynomial(coefficients: tuple[float, ...]) -> Array:
@@ -129,9 +126,17 @@ def cos_sin(phase: Phase) -> tuple[Array, Array]:
     return jnp.where(flip_cos, -cos, cos), jnp.where(flip_sin, -sin, sin)
 
 
-def direction(index: Array) -> tuple[Double, Double]:
-    """Cosine and sine of index / DIRECTIONS of a turn, for 0 <= index < DIRECTIONS."""
-    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+def nearest_direction(phase: Phase) -> tuple[Double, Double, Array]:
+    """(cos, sin) of the nearest of 128 directions, to 48 bits, and the angle from it in rad."""
+    nearest = (phase.ticks + (1 << (_TICK_BITS - 1))) >> _TICK_BITS
+    turns = (phase.ticks - (nearest << _TICK_BITS)).astype(jnp.float32) / _TURN
+    return *_direction(nearest), np.float32(2 * np.pi) * (turns + phase.rest)
+
+
+def _direction(index: Array) -> tuple[Double, Double]:
+    """Cosine and sine of index / 128 of a turn."""
+    angles = 2 * np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
+    index = index & (_DIRECTIONS - 1)
 
     def taken(exact: np.ndarray) -> Double:
         high = exact.astype(np.float32)
@@ -152,9 +157,9 @@ def _phase_of_angle(angle: Double) -> Phase:
 def _phase_of_turns(turns: Array) -> Phase:
     fraction = turns - jnp.round(turns)  # exact
     fraction = jnp.where(fraction >= 0.5, fraction - 1, fraction)  # +1/2 has no int32
-    whole = jnp.round(fraction * TURN)
-    whole = jnp.where(whole >= TURN / 2, -TURN / 2, whole)  # float64 may round up to +1/2
-    return Phase(whole.astype(jnp.int32), fraction - whole / TURN)
+    whole = jnp.round(fraction * _TURN)
+    whole = jnp.where(whole >= _TURN / 2, -_TURN / 2, whole)  # float64 may round up to +1/2
+    return Phase(whole.astype(jnp.int32), fraction - whole / _TURN)
 
 
 def _product(a: Array, b: Array) -> Double:

@@ -14,15 +14,16 @@ have pairs, G is complex, and both of its parts act (`pair_sensitivity`): the re
 derivative by y is K_n(s) + K_n(-s).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
-from ssm_jax.kernels.discretize import DISCRETIZE, complex_expm1, discretize_zoh, exponent, value_of
+from ssm_jax.kernels.discretize import DISCRETIZE, discretize_zoh, exponent
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
+from ssm_jax.kernels.powers import complex_expm1, value_of
 from ssm_jax.kernels.rules import Ruled
 
 BETA_UNITS = ("lra", "hz_1e4", "denoise", "rad")
@@ -66,16 +67,13 @@ def frequency_per_radian(n_fft: int, unit: str = "lra") -> float:
     return scale[unit]
 
 
-def _frequency(n_fft: int, unit: str) -> np.ndarray:
-    """|s| at the bins, in float64."""
+def _frequency(n_fft: int, unit: str) -> np.ndarray:  # in float64
     per_bin = frequency_per_radian(n_fft, unit) * 2 * np.pi / n_fft
     return np.arange(n_fft // 2 + 1) * per_bin
 
 
 @in_one_type
-def sobolev_gain(
-    beta_H: Array, n_fft: int, unit: str = "lra", step_scale: float | Array = 1.0
-) -> Array:
+def sobolev_gain(beta_H: Array, n_fft: int, unit: str = "lra", step_scale: Any = 1.0) -> Array:
     """gain_HF = (1 + |s|)^beta_h, |s| as `sobolev_frequency` has it; step_scale may be traced.
 
     Written exp(beta log(1 + |s|)), whose gradient at beta = 0 is log(1 + |s|). beta > 0 raises high
@@ -96,23 +94,22 @@ def circular_gain(beta_H: Array, bins_F: np.ndarray, n: int, *, unsymmetric: boo
     (f_k + f_{n-k}) / 2: at beta = 1 a constant for all k but 0 (OC-19).
     """
 
+    def gain(k_F: np.ndarray) -> Array:
+        log_base_F = jnp.asarray(np.log1p(k_F * 1e-4), beta_H.dtype)
+        return jnp.exp(beta_H[:, None] * log_base_F[None, :])
+
     other_F = (n - bins_F) % n
-    frequencies = (bins_F, other_F) if unsymmetric else (np.minimum(bins_F, other_F),)
-    log_bases = (jnp.asarray(np.log1p(k_F * 1e-4), beta_H.dtype) for k_F in frequencies)
-    powers = [jnp.exp(beta_H[:, None] * log_base_F[None, :]) for log_base_F in log_bases]
-    return (powers[0] + powers[1]) / 2 if unsymmetric else powers[0]
+    if unsymmetric:
+        return (gain(bins_F) + gain(other_F)) / 2
+    return gain(np.minimum(bins_F, other_F))
 
 
 @in_one_type
 def transfer_function(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:
     """Complex G_HF = G_h(i omega) of H diagonal SSMs with B = 1, the conjugate modes included.
 
-    The memory is (H, N, F): bring moderate F.
-
-    Args:
-      A_HN: complex eigenvalues in rad per unit of time; i omega may not be one of them.
-      C_HN: complex read-out.
-      omega_HF: real angular frequencies in rad per unit of time.
+    A, complex, and omega, real, are in rad per unit of time; i omega may not be an eigenvalue. The
+    memory is (H, N, F): bring moderate F.
     """
     s_HF1 = 1j * omega_HF[:, :, None]
     A_H1N, C_H1N = A_HN[:, None, :], C_HN[:, None, :]
@@ -135,16 +132,11 @@ def discrete_transfer_function(
         K_h(omega) = sum_n w S(z - i omega) + conj(w) S(conj(z) - i omega),
         S(d) = 1 / (1 - e^d),    or    (1 - e^{dL}) / (1 - e^d)  for the first L taps.
 
-    The second is what an FFT of a kernel of length L sees (OC-28). Angles are subtracted as exact
-    phases and 1 - e^d is taken without cancellation, so sharp resonances keep their height. In
-    float32 the bins of an FFT are rounded themselves, by up to 1e-7 rad. Differentiable. The memory
-    is (H, N, F).
-
-    Args:
-      A_HN, C_HN, dt_H, discretization: as in `s4d_kernel`, C without leading axes.
-      omega_HF: real angles in rad per sample, taken as exact numbers.
-      length: number of taps L, at least 1 and below 2^22; None: all of them, for which no mode with
-        Re A = 0 may stand at an omega.
+    The second is what an FFT of a kernel of L < 2^22 taps sees (OC-28); for the first no mode with
+    Re A = 0 may stand at an omega. Angles, in rad per sample, are taken as exact numbers, and
+    1 - e^d without cancellation, so sharp resonances keep their height. In float32 the bins of an
+    FFT are rounded themselves, by up to 1e-7 rad. Differentiable. The memory is (H, N, F). Other
+    arguments as in `s4d_kernel`, C without leading axes.
     """
     if not (C_HN.shape == A_HN.shape and dt_H.shape == A_HN.shape[:1] == omega_HF.shape[:1]):
         raise ValueError(
@@ -209,9 +201,7 @@ class Sensitivity(NamedTuple):
 
 
 @in_one_type
-def pole_sensitivity(
-    A_HN: Array, C_HN: Array, omega_HF: Array, beta_H: Array | None = None
-) -> Sensitivity:
+def pole_sensitivity(A_HN, C_HN, omega_HF, beta_H: Array | None = None) -> Sensitivity:
     """Real derivatives of (1 + |s|)^beta Re[c_n / (i s - a_n)] at s = omega, without conjugates.
 
     by_y is (1 + |s|)^beta K_n(s); with c = xi + i zeta and sigma = s - y
@@ -227,9 +217,7 @@ def pole_sensitivity(
 
 
 @in_one_type
-def pair_sensitivity(
-    A_HN: Array, C_HN: Array, omega_HF: Array, beta_H: Array | None = None
-) -> Sensitivity:
+def pair_sensitivity(A_HN, C_HN, omega_HF, beta_H: Array | None = None) -> Sensitivity:
     """Complex derivatives of the layers' (1 + |s|)^beta G(i s) at s = omega, conjugates included.
 
     A loss with derivatives p = dL/dRe G, q = dL/dIm G at the frequencies has the gradient

@@ -71,22 +71,22 @@ class Ruled:
         return results[0] if len(results) == 1 else tuple(results)
 
 
+def _if_inexact(values: list, leaves: list) -> list:
+    """None instead of the value of a leaf of integers, which has no tangent."""
+    pairs = zip(values, leaves, strict=True)
+    return [v if jnp.issubdtype(x.dtype, jnp.inexact) else None for v, x in pairs]
+
+
 def _jvp_ruled(primals, tangents, *, function, rule):
-    known = [
-        ad.instantiate_zeros(t) if jnp.issubdtype(p.dtype, jnp.inexact) else None
-        for p, t in zip(primals, tangents, strict=True)
-    ]
+    known = _if_inexact([*map(ad.instantiate_zeros, tangents)], primals)
     leaves = rule(list(primals), known)
     return leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
 
 
 def _batch_ruled(leaves, axes, *, function, rule):
     axes = list(axes)
-    of_tangents = [
-        axis if jnp.issubdtype(x.dtype, jnp.inexact) else None
-        for x, axis in zip(leaves, axes, strict=True)
-    ]
-    batched = {"function": jax.vmap(function, (axes,)), "rule": jax.vmap(rule, (axes, of_tangents))}
+    both = axes, _if_inexact(axes, leaves)
+    batched = {"function": jax.vmap(function, (axes,)), "rule": jax.vmap(rule, both)}
     results = _ruled.bind(*leaves, **batched)
     return results, [0] * len(results)
 
@@ -97,12 +97,10 @@ _ruled = _primitive(
 
 
 def linear_map(forward: Callable, transpose: Callable, residuals: Any, arguments: Any) -> Any:
-    """`forward(residuals, arguments)`, transposed by `transpose`.
+    """`forward(residuals, arguments)`, linear in the arguments, both trees of arrays.
 
-    Args:
-      forward: linear in the arguments; differentiable by JAX in the residuals, as is `transpose`.
-      transpose: (residuals, cotangents of the result) -> cotangents of the arguments.
-      residuals, arguments: trees of arrays.
+    `transpose(residuals, cotangents of the result)` gives cotangents of the arguments. JAX
+    differentiates both in the residuals.
     """
     kept, kept_tree = jax.tree.flatten(residuals)
     leaves, tree = jax.tree.flatten(arguments)

@@ -19,8 +19,8 @@ from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.devices import on_any_mesh, on_cpu, vary_alike
-from ssm_jax.kernels.discretize import power_parts, rest_of_power
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.powers import power_parts, rest_of_power
 from ssm_jax.kernels.rules import Ruled, linear_map
 
 METHODS = ("auto", "chunked", "associative")
@@ -42,11 +42,13 @@ def diagonal_scan(
     reverse: bool = False,
     method: str = "auto",
 ) -> Array:
-    """All states x_l = A_bar x_{l-1} + v_l of N modes, complex x_BLN.
+    """All states x_l = A_bar x_{l-1} + v_l of N modes, complex x_BLN, for L from 1 to 2^22 - 1.
 
-    Differentiable in z, v and x0, in both modes and to any order. The backward pass is the reverse
-    recurrence and keeps x alone. Error in float32: some 1e-6 of the largest value, by either method
-    and at any length and damping (see tests/kernels/test_scan.py). Methods:
+    z is log A_bar; Re z > 0 is allowed, as long as nothing overflows. The state before the first
+    step is x0, or zero. With `reverse`, x_l = A_bar x_{l+1} + v_l from x0 = x_L. Differentiable in
+    z, v and x0, in both modes and to any order. The backward pass is the reverse recurrence and
+    keeps x alone. Error in float32: some 1e-6 of the largest value, by either method and at any
+    length and damping (see tests/kernels/test_scan.py). Methods:
 
     chunked      l = (c Q + q) T + r. Chunk after chunk, loops over the T steps of a block, for Q
                  blocks at once: for what each block adds to the state, then for the states.
@@ -55,14 +57,6 @@ def diagonal_scan(
                  without products of A_bar to compute, to store and to round.
     auto         chunked on a CPU, else associative, since on an accelerator each step of a loop is
                  a launch. This choice is by argument; only the CPU was measured.
-
-    Args:
-      z_N, phase_N: complex log A_bar, and the phase of Im z. Re z > 0 is allowed, as long as
-        nothing overflows.
-      v_BLN: complex input, L at least 1 and below 2^22.
-      x0_BN: complex state before the first step; None: zero.
-      reverse: x_l = A_bar x_{l+1} + v_l instead, from x0 = x_L.
-      method: one of METHODS.
     """
     B, L, N = v_BLN.shape
     if L < 1 or z_N.shape != (N,) or (x0_BN is not None and x0_BN.shape != (B, N)):
@@ -112,10 +106,7 @@ def from_parts(x: Array) -> Array:
 
 
 def _factor(re: Array, im: Array) -> Array:
-    """p = re + i im as along = [re, re] and across = [-im, im], (..., 2, 2, N):
-
-    p x = along * x + across * swapped(x).
-    """
+    """[re, re] and [-im, im], as (..., 2, 2, N): the numbers along and across of `_times`."""
     return jnp.stack([jnp.stack([re, re], -2), jnp.stack([-im, im], -2)], -3)
 
 
@@ -135,13 +126,10 @@ def _powers(z_N: Array, phase_N: Phase, steps: Iterable[int]) -> Array:
     return _factor(*power_parts(z_N[None], phase_1N, k_K1))
 
 
-def _conj_product(same_2N: Array, crossed_2N: Array) -> Array:
-    """conj(a) b from a b and a swapped(b), taken entry by entry, or from their sums."""
+def _conj_sum(same: Array, crossed: Array, axis: int | tuple[int, ...]) -> Array:
+    """The sum of conj(a) b, from a b and a swapped(b) entry by entry."""
+    same_2N, crossed_2N = jnp.sum(same, axis=axis), jnp.sum(crossed, axis=axis)
     return jnp.stack([same_2N[0] + same_2N[1], crossed_2N[0] - crossed_2N[1]])
-
-
-def _conj_sum(a: Array, b: Array, axis: int | tuple[int, ...]) -> Array:
-    return _conj_product(jnp.sum(a * b, axis=axis), jnp.sum(a * _swapped(b), axis=axis))
 
 
 def _delayed(x_BL2N: Array, steps: int, reverse: bool) -> Array:
@@ -184,7 +172,8 @@ def _associative(z_N, phase_N, v_BL2N, x0_B2N, reverse, w_BL2N):
     x_BL2N = in_parts(tree(v_BLN[:, ::-1], 1)[:, ::-1] if reverse else tree(v_BLN, 1))
     if w_BL2N is None:
         return x_BL2N, None
-    return x_BL2N, _conj_sum(w_BL2N, _entering(reverse, x_BL2N, x0_B2N), (0, 1))
+    entering_BL2N = _entering(reverse, x_BL2N, x0_B2N)
+    return x_BL2N, _conj_sum(w_BL2N * entering_BL2N, w_BL2N * _swapped(entering_BL2N), (0, 1))
 
 
 def _chunked(z_N, phase_N, v_BL2N, x0_B2N, reverse, w_BL2N):
@@ -245,7 +234,6 @@ def _chunked(z_N, phase_N, v_BL2N, x0_B2N, reverse, w_BL2N):
         along, across = to_block[:, :, 0], to_block[:, :, 1]
         x_BQ2N = along * x_B2N[:, None] + across * _swapped(x_B2N)[:, None]
         x_BQ2N = x_BQ2N + _delayed(added_BQ2N, 1, reverse)
-        # The states themselves.
         _, data, sums = jax.lax.fori_loop(0, T, write, (x_BQ2N, data, sums))
         last = 0 if reverse else -1
         return _times(over_chunk, x_B2N) + added_BQ2N[:, last], data, sums
@@ -257,7 +245,7 @@ def _chunked(z_N, phase_N, v_BL2N, x0_B2N, reverse, w_BL2N):
     carry = (x0_B2N, in_blocks(v_BL2N), sums)
     _, data, sums = jax.lax.fori_loop(0, chunks, chunk, carry)
     x_BL2N = data.reshape(B, L + padding, 2, N)[:, before : before + L]
-    return x_BL2N, sums and _conj_product(*(total.sum((0, 1)) for total in sums))
+    return x_BL2N, None if sums is None else _conj_sum(sums[0], sums[1], (0, 1))
 
 
 _METHODS = {"chunked": _chunked, "associative": _associative}
@@ -297,10 +285,12 @@ def _cotangents(fused, reverse, method, z_N, phase_N, x_BL2N, x0_B2N, g_BL2N):
     zero_B2N, first = jnp.zeros_like(x0_B2N), -1 if reverse else 0
     if fused:
         dv_BL2N, total_2N = _METHODS[method](*back, g_BL2N, zero_B2N, not reverse, x_BL2N)
-        total_2N = total_2N + _conj_sum(x0_B2N, dv_BL2N[:, first], 0)
+        dv_B2N = dv_BL2N[:, first]
+        total_2N = total_2N + _conj_sum(x0_B2N * dv_B2N, x0_B2N * _swapped(dv_B2N), 0)
     else:
         dv_BL2N = _scan(not reverse, method, *back, g_BL2N, zero_B2N)
-        total_2N = _conj_sum(_entering(reverse, x_BL2N, x0_B2N), dv_BL2N, (0, 1))
+        x_BL2N = _entering(reverse, x_BL2N, x0_B2N)
+        total_2N = _conj_sum(x_BL2N * dv_BL2N, x_BL2N * _swapped(dv_BL2N), (0, 1))
     A_22N = _powers(*back, [1])[0]
     # JAX's cotangent of a complex number x + iy is d/dx - i d/dy.
     dz_re_N, dz_im_N = _times(A_22N, total_2N)

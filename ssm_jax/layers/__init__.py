@@ -18,14 +18,10 @@ __all__ = [
 
 
 def find_layer(name: str) -> Any:
-    """The class of a layer.
+    """The class of a layer; ValueError if there is none.
 
-    Args:
-      name: a key of LAYERS, an entry point of the group ssm_jax.layers, or FILE.py:NAME of a class
-        with `__init__(d_model, *, rngs)` and `__call__(u_BLH, lengths_B=None, *, key=None)`.
-
-    Raises:
-      ValueError: there is none.
+    The name is a key of LAYERS, an entry point of the group ssm_jax.layers, or FILE.py:NAME of a
+    class with `__init__(d_model, *, rngs)` and `__call__(u_BLH, lengths_B=None, *, key=None)`.
     """
     if not isinstance(name, str):
         raise ValueError(f"unknown layer {name!r}; choose one of {', '.join(LAYERS)}.")
@@ -45,10 +41,8 @@ def layer_options(name: str) -> dict[str, Option]:
     """The rows of the options that a layer alone has, by key.
 
     They are its keywords that no other option gives, as far as their defaults are numbers, words,
-    truths or tuples; a class attribute OPTIONS may have rows with more than a default.
-
-    Raises:
-      ValueError: there is no such layer, or an argument cannot be an option.
+    truths or tuples; a class attribute OPTIONS may have rows with more than a default. ValueError
+    for an argument that cannot be an option.
     """
     section, layer = f"model.{section_of(name)}", find_layer(name)
     if section in OPTIONS or section == "model.beta":

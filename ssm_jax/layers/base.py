@@ -19,24 +19,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.init.parameters import DT_TRANSFORMS, REAL_TRANSFORMS, log_uniform
-from ssm_jax.kernels.arrays import (
-    checked_lengths,
-    complex_of,
-    computed_in,
-    known_values,
-    returned_in,
-    without_padding,
-)
+from ssm_jax.kernels import arrays
+from ssm_jax.kernels.arrays import checked_lengths, complex_of
 from ssm_jax.kernels.devices import on_any_mesh
-from ssm_jax.layers.inputs import (
-    as_complex,
-    checked_input,
-    checked_integer,
-    checked_key,
-    checked_scale,
-    dropout,
-    in_type,
-)
+from ssm_jax.layers import inputs
+from ssm_jax.layers.inputs import checked_input, checked_integer
 from ssm_jax.options import check, check_choice, parameters_of
 
 MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
@@ -65,10 +52,9 @@ class StateSpaceLayer(nnx.Module):
     """y = k^(beta) * u + D u: what the layers have in common.
 
     A layer hands the keywords that it does not know to this constructor, sets D, of (H,), and has
-    the five abstract methods. The filter (1 + |s|)^beta multiplies the spectrum of a whole
-    sequence. It is no rational function of the shift, so no state of finite size carries it from
-    one step to the next, and it reaches ahead: only layers without a filter run as a recurrence,
-    and step by step only causal ones.
+    the five abstract methods. The filter (1 + |s|)^beta is no rational function of the shift, so no
+    state of finite size carries it from one step to the next, and it reaches ahead: only layers
+    without a filter run as a recurrence, and step by step only causal ones.
     """
 
     NAME: ClassVar[str]  # in messages
@@ -99,12 +85,11 @@ class StateSpaceLayer(nnx.Module):
         horizon: int | None = None,
         rngs: nnx.Rngs,
     ):
-        """Check and keep the options of all layers, and make beta, A and dt.
+        """Check and keep the options of all layers, and make beta, A and n_steps step sizes.
 
         What they are, with units, ranges and sources: `ssm_jax.options`. Besides, here
 
         Args:
-          n_steps: number of step sizes.
           modes: makes A, complex, of alpha, alpha_real, discretization and owner, as
             `init.modes.initial_modes` takes them, once all options are checked.
           beta: one start value or one for each channel. None: no filter, and the layer has a state
@@ -116,10 +101,6 @@ class StateSpaceLayer(nnx.Module):
           horizon: run as if inputs were padded with zeros to this many steps. The filter acts on
             the circle of twice the padded length, so outputs depend on it. None: an input's own.
           rngs: with a "params" stream.
-
-        Raises:
-          ValueError: for a value out of its range or set, and for an init that the discretization
-            or the real_transform cannot take.
         """
         name = self.NAME
         check(name, locals(), "beta")
@@ -140,18 +121,16 @@ class StateSpaceLayer(nnx.Module):
             )
         start = 0.0 if beta is None else beta
         if np.shape(start) not in ((), (d_model,)):
-            raise ValueError(
-                f"{name}: beta must be one number or one for each of {d_model} channels, "
-                f"got the shape {np.shape(start)}."
-            )
-        known = known_values(start)
+            got = f"one for each of {d_model} channels, got the shape {np.shape(start)}."
+            raise ValueError(f"{name}: beta must be one number or {got}")
+        known = arrays.known_values(start)
         for value in () if known is None else np.ravel(known).tolist():
             check(name, {"beta": value})
         kind = Knob if beta is None or learn_beta is False else nnx.Param
         self.beta: nnx.Variable = kind(jnp.full((d_model,), start, jnp.float32))
 
         A = modes(alpha=alpha, alpha_real=alpha_real, discretization=discretization, owner=name)
-        A_re_raw = REAL_TRANSFORMS[real_transform].inverse(A.real)
+        A_re_raw = REAL_TRANSFORMS[real_transform][1](A.real)
         self.A_re_raw = nnx.Param(jnp.asarray(A_re_raw, jnp.float32))
         self.A_im = nnx.Param(jnp.asarray(A.imag, jnp.float32))
         if discretization != "none":
@@ -160,8 +139,8 @@ class StateSpaceLayer(nnx.Module):
 
     def modes(self) -> Array:
         """A as it is stored: complex, in rad per unit of time, or per sample if no dt."""
-        A_re = REAL_TRANSFORMS[self.real_transform].forward(self.A_re_raw[...])
-        return as_complex(A_re, self.A_im[...])
+        A_re = REAL_TRANSFORMS[self.real_transform][0](self.A_re_raw[...])
+        return inputs.as_complex(A_re, self.A_im[...])
 
     def step_sizes(self) -> Array:
         """dt_H, in S5 dt_N, in units of time per sample; 1 if the discretization is "none"."""
@@ -185,16 +164,10 @@ class StateSpaceLayer(nnx.Module):
           u_BLH: real input, L at least 1; of any float or integer type.
           lengths_B: integers, 0..L; later steps are padding. None: L.
           key: of the dropout; None: no dropout.
-          mode: "conv" by FFT, or "scan", which needs beta = 0. None: "conv"; in S5 "scan" if the
-            layer was made without a filter.
+          mode: "conv" by FFT, or "scan", which needs beta = 0 or raises NoStateForm. None: "conv";
+            in S5 "scan" if the layer was made without a filter.
           step_scale: factor on dt, a positive scalar: 0.5 for a signal sampled twice as densely.
             The filter follows: |s| per sample is divided by it. One per sequence: `jax.vmap`.
-
-        Raises:
-          ValueError: for a shape, length or scale that does not fit, an unknown mode, a horizon
-            below L, or a symbolic length in mode="conv".
-          TypeError: for complex input, or lengths that are no integers.
-          NoStateForm: for mode="scan" with a filter.
         """
         u_BLH = checked_input(self.NAME, u_BLH, "(B, L, H)", self.D.shape[0])
         L = u_BLH.shape[1]
@@ -204,7 +177,7 @@ class StateSpaceLayer(nnx.Module):
         if self.horizon is not None and n < L:
             raise ValueError(f"{self.NAME}: horizon={n} must be at least the input's length {L}.")
         lengths_B = checked_lengths(self.NAME, lengths_B, u_BLH.shape[:1], L)
-        key = checked_key(self.NAME, key)
+        key = inputs.checked_key(self.NAME, key)
         if mode == "scan":
             self._require_state_form("mode='scan'")
         elif jax.export.is_symbolic_dim(n):
@@ -214,41 +187,35 @@ class StateSpaceLayer(nnx.Module):
                 "symbolic), or a layer without a filter with mode='scan'."
             )
         with jax.numpy_dtype_promotion("standard"):
-            layer, dtype = in_type(self, u_BLH)
-            scale = checked_scale(self.NAME, step_scale, dtype)
-            v_BLH = without_padding(u_BLH.astype(dtype), lengths_B)
+            layer, dtype = inputs.in_type(self, u_BLH)
+            scale = inputs.checked_scale(self.NAME, step_scale, dtype)
+            v_BLH = arrays.without_padding(u_BLH.astype(dtype), lengths_B)
             if mode == "scan":
                 y_BLH = layer.scan(v_BLH, scale) + layer.D[...][None, None, :] * v_BLH
             else:
                 y_BLH = layer.convolve(v_BLH, n, scale)
-            y_BLH = dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
-            return y_BLH.astype(returned_in(u_BLH, dtype))
+            y_BLH = inputs.dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
+            return y_BLH.astype(arrays.returned_in(u_BLH, dtype))
 
     def initial_state(self, batch_size: int, dtype: Any = float) -> Array:
-        """The state before the first step: zeros x_BHN, in S5 x_BN, of the complex type of `dtype`.
+        """The state before the first step: zeros x_BHN, in S5 x_BN, for inputs of this type.
 
-        That of the inputs; by default of JAX's floats, so that a `jax.lax.scan` of `step` has 64
-        bits where they are enabled.
+        By default JAX's floats, so that a `jax.lax.scan` of `step` has 64 bits where enabled.
         """
         B = checked_integer(self.NAME, "batch_size", batch_size)
         if B < 0:
             raise ValueError(f"{self.NAME}: batch_size must be at least 0, got {B}.")
-        kind = complex_of(computed_in(jnp.zeros((), dtype)))
+        kind = complex_of(arrays.computed_in(jnp.zeros((), dtype)))
         return jnp.zeros((B, *self.state_shape()), kind)
 
     @on_any_mesh(lambda named: named["self"].STATE, "BLH")
     def prefill(
-        self,
-        u_BLH: Array,
-        lengths_B: ArrayLike | None = None,
-        *,
-        state: Array | None = None,
-        step_scale: Scale = 1.0,
+        self, u_BLH: Array, lengths_B: ArrayLike | None = None, *, state=None, step_scale=1.0
     ) -> tuple[Array, Array]:
         """Many steps at once, without dropout: the state after the last real one, and all outputs.
 
-        Arguments and errors as in the call; `state` is before the first step, None: zero. A
-        bidirectional layer raises NoStateForm too.
+        Arguments as in the call; `state` is before the first step, None: zero. Raises NoStateForm
+        with a filter, and if the layer is bidirectional.
         """
         self._require_state_form("prefill")
         u_BLH = checked_input(self.NAME, u_BLH, "(B, L, H)", self.D.shape[0])
@@ -263,24 +230,21 @@ class StateSpaceLayer(nnx.Module):
         u_BH = checked_input(self.NAME, u_BH, "(B, H)", self.D.shape[0])
         return self._advanced(u_BH, None, state, step_scale)
 
-    def _advanced(
-        self, u: Array, lengths_B: Array | None, state: Any, step_scale: Scale
-    ) -> tuple[Array, Array]:
+    def _advanced(self, u: Array, lengths_B, state, step_scale) -> tuple[Array, Array]:
         """The state after one step u_BH or the steps u_BLH, and the outputs."""
         shape = u.shape[0], *self.state_shape()
         if state is not None or u.ndim == 2:
             try:
                 state = jnp.asarray(state)
             except (TypeError, ValueError):
-                got = type(state).__name__
-                text = f"{self.NAME}: the state must be an array {shape}, got {got}."
-                raise TypeError(text) from None
+                text = f"must be an array {shape}, got {type(state).__name__}."
+                raise TypeError(f"{self.NAME}: the state {text}") from None
             if state.shape != shape:
                 raise ValueError(f"{self.NAME}: the state must be {shape}, got {state.shape}.")
         with jax.numpy_dtype_promotion("standard"):
-            layer, dtype = in_type(self, u, state)
-            scale = checked_scale(self.NAME, step_scale, dtype)
-            v = without_padding(u.astype(dtype), lengths_B)
+            layer, dtype = inputs.in_type(self, u, state)
+            scale = inputs.checked_scale(self.NAME, step_scale, dtype)
+            v = arrays.without_padding(u.astype(dtype), lengths_B)
             kind = kept = complex_of(dtype)
             if state is not None:
                 kept = state.dtype if jnp.issubdtype(state.dtype, jnp.complexfloating) else kind
@@ -290,31 +254,25 @@ class StateSpaceLayer(nnx.Module):
             else:
                 state, y = layer.run_from(state, v, lengths_B, scale)
             y = y + layer.D[...].reshape(*(1,) * (u.ndim - 1), -1) * v
-            return state.astype(kept), y.astype(returned_in(u, dtype))
+            return state.astype(kept), y.astype(arrays.returned_in(u, dtype))
 
     def _require_state_form(self, what: str) -> None:
         """Raise NoStateForm unless there is the form that "step", "prefill" or "mode='scan'" needs.
 
-        Known values of beta decide; else, as under jit with the parameters as arguments, whether
-        the layer was made with a filter.
+        Known values of beta decide; else, as under jit, whether the layer was made with a filter.
         """
+        values, lacks = arrays.known_values(self.beta[...]), ""
         if self.bidirectional and what != "mode='scan'":
-            raise NoStateForm(
-                f"{self.NAME}: {what} needs a causal layer, this one is bidirectional; "
-                "make it with bidirectional=False."
+            lacks = "a causal layer, this one is bidirectional; make it with bidirectional=False."
+        elif values is None and self.filtered:
+            lacks = (
+                "beta = 0, and this beta is traced and may differ; make the layer with beta=None."
             )
-        values = known_values(self.beta[...])
-        if values is None:
-            if self.filtered:
-                raise NoStateForm(
-                    f"{self.NAME}: {what} needs beta = 0, and this beta is traced and may differ; "
-                    "make the layer with beta=None."
-                )
-        elif (values != 0).any():
-            raise NoStateForm(
-                f"{self.NAME}: {what} needs beta = 0, since the filter has no finite state; "
-                f"got beta up to {np.abs(values).max():g}. Use mode='conv'."
-            )
+        elif values is not None and (values != 0).any():
+            largest = f"got beta up to {np.abs(values).max():g}. Use mode='conv'."
+            lacks = f"beta = 0, since the filter has no finite state; {largest}"
+        if lacks:
+            raise NoStateForm(f"{self.NAME}: {what} needs {lacks}")
 
     def default_mode(self) -> str:
         """The mode of a call that names none."""
@@ -336,9 +294,7 @@ class StateSpaceLayer(nnx.Module):
         """y_BLH without filter and D, of a layer that may look ahead."""
 
     @abstractmethod
-    def run_from(
-        self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
-    ) -> tuple[Array, Array]:
+    def run_from(self, state, v_BLH: Array, lengths_B, scale: Scale) -> tuple[Array, Array]:
         """The state after lengths_B steps, and y_BLH without D; None: zero, and L."""
 
     @abstractmethod

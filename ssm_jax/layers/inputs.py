@@ -32,11 +32,8 @@ def checked_input(owner: str, x: ArrayLike, axes: str, channels: int) -> Array:
         raise TypeError(f"{owner}: the input must be real, got {x.dtype}.")
     names = axes.strip("()").split(", ")
     if x.ndim != len(names) or x.shape[-1] != channels or ("L" in names and x.shape[1] < 1):
-        steps = "L >= 1 and " if "L" in names else ""
-        raise ValueError(
-            f"{owner}: the input must be {axes} with {steps}{names[-1]} = {channels}, "
-            f"got {x.shape}."
-        )
+        wanted = f"{axes} with {'L >= 1 and ' if 'L' in names else ''}{names[-1]} = {channels}"
+        raise ValueError(f"{owner}: the input must be {wanted}, got {x.shape}.")
     return x
 
 
@@ -86,10 +83,8 @@ def checked_scale(owner: str, step_scale: ArrayLike, dtype: Any) -> float | Arra
     scale = step_scale if isinstance(step_scale, Array) else np.asarray(step_scale)
     is_real = any(jnp.issubdtype(scale.dtype, kind) for kind in (jnp.integer, jnp.floating))
     if scale.shape != () or not is_real:
-        raise ValueError(
-            f"{owner}: step_scale must be one real number, "
-            f"got {scale.dtype} of the shape {scale.shape}."
-        )
+        got = f"{scale.dtype} of the shape {scale.shape}"
+        raise ValueError(f"{owner}: step_scale must be one real number, got {got}.")
     known = known_values(scale)
     if known is None:
         return jnp.asarray(scale, dtype)

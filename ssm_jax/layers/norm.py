@@ -1,5 +1,7 @@
 """Batch normalization with PyTorch's statistics; layer normalization with PyTorch's epsilon."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -33,12 +35,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
 
     def __call__(
-        self,
-        x_BLH: Array,
-        lengths_B: ArrayLike | None = None,
-        *,
-        train: bool,
-        padding: bool = False,
+        self, x_BLH: Array, lengths_B: ArrayLike | None = None, *, train: bool, padding=False
     ) -> Array:
         """Normalize, by the rule of types of `inputs.py`.
 
@@ -69,10 +66,8 @@ class BatchNorm(nnx.Module):
             y_BLH, mean_H, var_H = _normalized_within(z_BLH, lengths_B, n, scale_H, bias_H)
         mean_H, var_H = jax.lax.stop_gradient((mean_H, var_H))
         var_H = var_H * (B * L / max(B * L - 1, 1) if n is None else n / jnp.maximum(n - 1, 1))
-        for variable, old_H, new_H in (
-            (self.mean, old_mean_H, mean_H),
-            (self.var, old_var_H, var_H),
-        ):
+        moves = (self.mean, old_mean_H, mean_H), (self.var, old_var_H, var_H)
+        for variable, old_H, new_H in moves:
             moved_H = (1 - self.momentum) * old_H + self.momentum * new_H
             moved_H = moved_H if n is None else jnp.where(n > 0, moved_H, old_H)
             variable[...] = moved_H.astype(variable[...].dtype)
@@ -84,9 +79,7 @@ def _affine(x_BLH: Array, mean_H: Array, var_H: Array, scale_H: Array, bias_H: A
     return (x_BLH - mean_H[None, None, :]) * factor_H[None, None, :] + bias_H[None, None, :]
 
 
-def _normalized_within(
-    x_BLH: Array, lengths_B: Array, n: Array, scale_H: Array, bias_H: Array
-) -> tuple[Array, Array, Array]:
+def _normalized_within(x_BLH, lengths_B, n, scale_H, bias_H) -> tuple[Array, Array, Array]:
     """y, and mean and biased variance over the n real steps."""
     real_BL1, n = real_steps(lengths_B, x_BLH.shape[1])[:, :, None], jnp.maximum(n, 1)
     zero = jnp.zeros_like(x_BLH)
@@ -97,9 +90,7 @@ def _normalized_within(
 
 
 @jax.custom_jvp
-def _normalized(
-    x_BLH: Array, scale_H: Array, bias_H: Array, present_B: Array | None = None
-) -> tuple[Array, Array, Array]:
+def _normalized(x_BLH, scale_H, bias_H, present_B=None) -> tuple[Array, Array, Array]:
     """y, and the mean and biased variance of the sequences that are present; None: all.
 
     With the derivative in closed form. It is its own transpose but for the factor, so a gradient
@@ -139,23 +130,15 @@ def _mean(x_BLH: Array, present_B: Array | None) -> Array:
 
 
 class LayerNorm(nnx.Module):
-    """Normalizes each step over its channels; only `x_BLH` makes a difference."""
+    """Normalizes each step over its channels, whatever lengths and mode are."""
 
     def __init__(self, num_features: int):
         check("LayerNorm", locals())
         self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
 
-    def __call__(
-        self,
-        x_BLH: Array,
-        lengths_B: ArrayLike | None = None,
-        *,
-        train: bool,
-        padding: bool = False,
-    ) -> Array:
+    def __call__(self, x_BLH: Array, lengths_B: Any = None, **_: bool) -> Array:
         x_BLH = checked_input("LayerNorm", x_BLH, "(B, L, H)", self.scale.shape[0])
-        del lengths_B, train, padding
         dtype = computed_in(x_BLH, self.scale[...], self.bias[...])
         z_BLH = x_BLH.astype(dtype)
         mean_BL1 = jnp.mean(z_BLH, axis=-1, keepdims=True)
@@ -169,6 +152,6 @@ class LayerNorm(nnx.Module):
 def make_norm(kind: str, num_features: int, momentum: float = 0.1) -> BatchNorm | LayerNorm:
     """The norm named `kind`, one of NORMS; only the first has a momentum."""
     check_choice("make_norm", "norm", kind, NORMS)
-    return (
-        LayerNorm(num_features) if kind == "layer" else BatchNorm(num_features, momentum=momentum)
-    )
+    if kind == "layer":
+        return LayerNorm(num_features)
+    return BatchNorm(num_features, momentum=momentum)

@@ -1,6 +1,5 @@
 """S4: a HiPPO state matrix whole, diagonal plus low rank, with tuned frequency bias."""
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ from jax import Array
 
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
 from ssm_jax.init.modes import initial_modes
-from ssm_jax.kernels import dplr_anticausal, dplr_kernel, dplr_recurrence, dplr_step
+from ssm_jax.kernels import dplr_kernel, dplr_recurrence, dplr_step
 from ssm_jax.layers.base import Scale
 from ssm_jax.layers.inputs import from_ri
 from ssm_jax.layers.s4d import ChannelwiseLayer
@@ -32,6 +31,7 @@ class S4(ChannelwiseLayer):
     INITS = tuple(NPLR_INITS)
     UNDAMPED = ("fout",)
     RULES = ("bilinear",)
+    KERNELS = dplr_kernel, dplr_recurrence
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class S4(ChannelwiseLayer):
                 "this kind only that rule has a closed form. S4D takes the others."
             )
         check("S4", locals(), "n_ssm")
-        Lambda_N, P_N, B_N, _ = NPLR_INITS[init](2 * d_state)
-        modes = partial(initial_modes, Lambda_N, d_state, n_sets=n_ssm)
+        Lambda_N, P_N, B_N, *_ = NPLR_INITS[init](2 * d_state)
+        start = partial(initial_modes, Lambda_N, d_state, n_sets=n_ssm)
         shared |= {"d_state": d_state, "discretization": discretization, "rngs": rngs}
-        super().__init__(d_model, lambda **scales: modes(**scales).A_SN, n_ssm=n_ssm, **shared)
+        super().__init__(d_model, start, n_ssm=n_ssm, **shared)
         if b_clip is not None:
             B_N = B_N.real + 1j * np.clip(B_N.imag, -b_clip, b_clip)
         self.P_ri, self.B_ri = (
@@ -84,9 +84,6 @@ class S4(ChannelwiseLayer):
 
     def input_vector(self) -> Array:  # B_HN, complex
         return self.of_channels(from_ri(self.B_ri[...]))
-
-    def kernels(self) -> Sequence[Callable]:
-        return dplr_kernel, dplr_recurrence, dplr_anticausal
 
     def system(self, scale: Scale) -> tuple[tuple[Array, ...], Array, Array]:
         system = (*self.state_matrix(), self.input_vector())

@@ -1,20 +1,20 @@
 """S4D with tuned frequency bias, and what it shares with S4: one SSM for each channel."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.init.modes import INITS, initial_modes
-from ssm_jax.kernels import fft_conv, s4d_anticausal, s4d_kernel, s4d_recurrence, sobolev_gain
-from ssm_jax.kernels.discretize import DISCRETIZE, exponent, lacking
+from ssm_jax.init.modes import INITS, Modes, initial_modes
+from ssm_jax.kernels import anticausal, fft_conv, s4d_kernel, s4d_recurrence, sobolev_gain
+from ssm_jax.kernels.discretize import DISCRETIZE, exponent
+from ssm_jax.kernels.powers import lacking, parts, times
 from ssm_jax.layers.base import Knob, Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
 from ssm_jax.options import check, divides
@@ -40,21 +40,25 @@ def add_probe(layer: Any, length: int) -> bool:
 class ChannelwiseLayer(StateSpaceLayer):
     """One SSM for each channel, S4D or S4: channel h has the eigenvalues of set h mod n_ssm."""
 
+    # Functions of A..C, dt: the taps (.., L), and the recurrence (u, ..)
+    KERNELS: ClassVar[tuple[Callable, Callable]]
     probe: Probe | None = None
 
     def __init__(
         self,
         d_model: int,
-        modes: Callable[..., np.ndarray],
+        start: Callable[..., Modes],
         *,
         d_state: int,
         n_ssm: int,
         rngs: nnx.Rngs,
         **shared: Any,
     ):
+        """Make A, dt, C and D; `start` gives the modes of n_ssm sets, see `StateSpaceLayer`."""
         if not divides(n_ssm, d_model):
             raise ValueError(f"{self.NAME}: n_ssm={n_ssm} must divide d_model={d_model}.")
-        super().__init__(d_model, d_model, modes, d_state=d_state, rngs=rngs, **shared)
+        shared |= {"d_state": d_state, "rngs": rngs}
+        super().__init__(d_model, d_model, lambda **scales: start(**scales).A_SN, **shared)
         # Complex normal numbers with E|C|^2 = 1: variance 1/2 in either part (OC-4). Forward, then
         # reverse if bidirectional.
         shape = (2 if self.bidirectional else 1, d_model, d_state, 2)
@@ -63,12 +67,12 @@ class ChannelwiseLayer(StateSpaceLayer):
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
 
     @abstractmethod
-    def kernels(self) -> Sequence[Callable]:
-        """Functions of A..C, dt: the taps (.., L), the recurrence (u, ..), and ahead in time."""
-
-    @abstractmethod
     def system(self, scale: Scale) -> tuple[tuple[Array, ...], Array, Array]:
         """(what the kernels take before C, C_CHN, dt_H)"""
+
+    def rule(self) -> dict[str, Any]:
+        """Further arguments of the kernels."""
+        return {}
 
     def of_channels(self, of_sets: Array) -> Array:
         """(S, N) to (H, N)."""
@@ -82,9 +86,9 @@ class ChannelwiseLayer(StateSpaceLayer):
         return self.C_ri.shape[1:3]
 
     def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
-        kernel, _, _ = self.kernels()
+        kernel, _ = self.KERNELS
         system, C_CHN, dt_H = self.system(scale)
-        k_CHL = kernel(*system, C_CHN, dt_H, steps)
+        k_CHL = kernel(*system, C_CHN, dt_H, steps, **self.rule())
         y_BLH = fft_conv(
             v_BLH,
             k_CHL[0],
@@ -97,19 +101,17 @@ class ChannelwiseLayer(StateSpaceLayer):
         return y_BLH + fft_conv(v_BLH, self.probe[0], reverse_kernel_HL=self.probe[1])
 
     def scan(self, v_BLH: Array, scale: Scale) -> Array:
-        _, recurrence, ahead = self.kernels()
+        _, recurrence = self.KERNELS
         system, C_CHN, dt_H = self.system(scale)
-        y_BLH, _ = recurrence(v_BLH, *system, C_CHN[0], dt_H)
+        y_BLH, _ = recurrence(v_BLH, *system, C_CHN[0], dt_H, **self.rule())
         if self.bidirectional:
-            y_BLH += ahead(v_BLH, *system, C_CHN[1], dt_H)
+            y_BLH += anticausal(recurrence, v_BLH, *system, C_CHN[1], dt_H, **self.rule())
         return y_BLH
 
-    def run_from(
-        self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
-    ) -> tuple[Array, Array]:
-        _, recurrence, _ = self.kernels()
+    def run_from(self, state, v_BLH, lengths_B, scale) -> tuple[Array, Array]:
+        _, recurrence = self.KERNELS
         system, C_CHN, dt_H = self.system(scale)
-        y_BLH, state = recurrence(v_BLH, *system, C_CHN[0], dt_H, state, lengths_B)
+        y_BLH, state = recurrence(v_BLH, *system, C_CHN[0], dt_H, state, lengths_B, **self.rule())
         return state, y_BLH
 
 
@@ -126,6 +128,7 @@ class S4D(ChannelwiseLayer):
 
     NAME = "S4D"
     INITS = INITS
+    KERNELS = s4d_kernel, s4d_recurrence
 
     @staticmethod
     def faults(options: Mapping[str, Any]) -> Iterator[str]:
@@ -162,32 +165,26 @@ class S4D(ChannelwiseLayer):
           skip: D is trained; False: there is none, which a Knob of zeros stands for.
         """
         check("S4D", locals(), "n_ssm")
+        rule = shared.get("discretization", "zoh")
+        if input_norm == "lru" and rule != "none":
+            raise ValueError(
+                "S4D: input_norm='lru' normalizes modes given per sample; with "
+                f"discretization={rule!r} the step does that. Use input_norm='none'."
+            )
+        alpha, alpha_real = (shared.get(name, 1.0) for name in ("alpha", "alpha_real"))
+        if not isinstance(init, str) and not alpha == alpha_real == 1:
+            raise ValueError(
+                f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
+                "scale the given eigenvalues instead."
+            )
         start = partial(initial_modes, init, d_state, n_sets=n_ssm, seed=init_seed)
-
-        def modes(*, alpha: float, alpha_real: float, **of_rule: Any) -> np.ndarray:
-            rule = of_rule["discretization"]
-            if input_norm == "lru" and rule != "none":
-                raise ValueError(
-                    "S4D: input_norm='lru' normalizes modes given per sample; with "
-                    f"discretization={rule!r} the step does that. Use input_norm='none'."
-                )
-            if not isinstance(init, str) and not alpha == alpha_real == 1:
-                raise ValueError(
-                    f"S4D: alpha={alpha} and alpha_real={alpha_real} scale named inits only; "
-                    "scale the given eigenvalues instead."
-                )
-            return start(alpha=alpha, alpha_real=alpha_real, **of_rule).A_SN
-
         shared |= {"d_state": d_state, "dt_transform": dt_transform, "rngs": rngs}
-        super().__init__(d_model, modes, n_ssm=n_ssm, **shared)
+        super().__init__(d_model, start, n_ssm=n_ssm, **shared)
         self.input_norm = input_norm
         B_SN = start().B_SN  # of any alpha
-        both = (jnp.asarray(part, jnp.float32) for part in (B_SN.real, B_SN.imag))
-        B_re, B_im = (self.of_channels(part)[None] for part in both)
-        C_re, C_im = self.C_ri[..., 0], self.C_ri[..., 1]
-        # B = 1 leaves C bit for bit.
-        C_ri = jnp.stack([C_re * B_re - C_im * B_im, C_re * B_im + C_im * B_re], axis=-1)
-        self.C_ri = nnx.Param(C_ri)
+        re, im = (self.of_channels(jnp.asarray(x, jnp.float32))[None] for x in parts(B_SN))
+        C_ri = jnp.stack(times((self.C_ri[..., 0], self.C_ri[..., 1]), (re, im)), axis=-1)
+        self.C_ri = nnx.Param(C_ri)  # bit for bit as before where B = 1
         if not skip:
             self.D = Knob(jnp.zeros_like(self.D[...]))
 
@@ -204,9 +201,8 @@ class S4D(ChannelwiseLayer):
         # At |A_bar| = 1 the root has no derivative.
         return C_CHN * jnp.sqrt(jnp.maximum(one_minus_square_HN, 1e-12))[None]
 
-    def kernels(self) -> Sequence[Callable]:
-        functions = (s4d_kernel, s4d_recurrence, s4d_anticausal)
-        return [partial(f, discretization=self.discretization) for f in functions]
+    def rule(self) -> dict[str, Any]:
+        return {"discretization": self.discretization}
 
     def system(self, scale: Scale) -> tuple[tuple[Array], Array, Array]:
         return (self.eigenvalues(),), self.readout(), self.step_sizes() * scale

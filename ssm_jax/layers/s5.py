@@ -13,9 +13,10 @@ from jax.typing import ArrayLike
 from ssm_jax.init.modes import INITS, initial_modes
 from ssm_jax.init.parameters import EIGENBASES, input_matrix, output_matrix, real_basis
 from ssm_jax.kernels import sobolev_gain
-from ssm_jax.kernels.discretize import DISCRETIZE, exponent, lacking
+from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.mimo import mimo_scan, read_out, to_modes
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.powers import lacking
 from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
@@ -27,10 +28,8 @@ SLOWEST_DECAY = 1e-4  # of clip_eigs
 class S5(StateSpaceLayer):
     """x' = A x + B u, y = Re C x + D u: H channels in and out, N complex modes (arXiv:2208.04933).
 
-    The filter of "Tuning Frequency Bias of State Space Models" (arXiv:2410.02035) can act on every
-    output channel: y = gain^(beta) * Re C x + D u. It runs as a parallel scan, as a convolution
-    (mode="conv"; the only way with a filter), or from a state on: `prefill` takes many steps,
-    `step` one. All give the same outputs.
+    The filter can act on every output channel: y = gain^(beta) * Re C x + D u. It runs as `S4D`
+    does; the default mode is the scan, and with a filter the convolution.
     """
 
     NAME = "S5"
@@ -40,14 +39,12 @@ class S5(StateSpaceLayer):
     @staticmethod
     def faults(options: Mapping[str, Any]) -> Iterator[str]:
         """See `S4D.faults`."""
-        own = options["s5"]
+        own, d_state = options["s5"], options["d_state"]
         blocks = own["n_blocks"] * (1 if own["conj_sym"] else 2)
-        if options["d_state"] % blocks:
+        if d_state % blocks:
             twice = "" if own["conj_sym"] else " times 2, as conj_sym is off"
-            yield (
-                f"model.d_state={options['d_state']} must be a multiple of {blocks}, that is of "
-                f"model.s5.n_blocks{twice}."
-            )
+            of = f"{blocks}, that is of model.s5.n_blocks{twice}."
+            yield f"model.d_state={d_state} must be a multiple of {of}"
 
     def __init__(
         self,
@@ -84,9 +81,8 @@ class S5(StateSpaceLayer):
         """
         check_choice("S5", "init", init, self.INITS)
         halves = 1 if conj_sym else 2
-        if not (
-            SIZE.holds(d_state) and SIZE.holds(n_blocks) and divides(halves * n_blocks, d_state)
-        ):
+        sizes = SIZE.holds(d_state) and SIZE.holds(n_blocks)
+        if not sizes or not divides(halves * n_blocks, d_state):
             raise ValueError(
                 f"S5: d_state={d_state} must be a positive multiple of {halves} n_blocks with "
                 f"conj_sym={conj_sym}; n_blocks is {n_blocks}."
@@ -121,8 +117,7 @@ class S5(StateSpaceLayer):
             A_N = jax.lax.complex(jnp.minimum(A_N.real, -SLOWEST_DECAY), A_N.imag)
         return A_N
 
-    def input_matrix(self) -> Array:
-        """B_NH, complex, of the continuous system."""
+    def input_matrix(self) -> Array:  # B_NH, complex, of the continuous system
         return from_ri(self.B_ri[...])
 
     def readout(self) -> Array:
@@ -149,9 +144,7 @@ class S5(StateSpaceLayer):
     def scan(self, v_BLH: Array, scale: Scale) -> Array:
         return mimo_scan(v_BLH, *self._discrete(scale), self.readout())
 
-    def run_from(
-        self, state: Array | None, v_BLH: Array, lengths_B: Array | None, scale: Scale
-    ) -> tuple[Array, Array]:
+    def run_from(self, state, v_BLH, lengths_B, scale) -> tuple[Array, Array]:
         z_N, phase_N, B_bar_NH = self._discrete(scale)
         inputs_BL2N = to_modes(v_BLH, B_bar_NH)
         x0_B2N = jnp.zeros_like(inputs_BL2N[:, 0]) if state is None else in_parts(state)

@@ -36,9 +36,9 @@ def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
 def gated_linear(x_BLH: Array, glu: nnx.Linear) -> Array:
     """GLU(W x + b): the first half of W x + b times the logistic function of the second.
 
-    As two products of tall matrices, which makes no array of twice the width: on two CPU cores a
-    gradient takes 51 ms of processor time, against 67 for one product that is split (B L = 16,384,
-    H = 128). Computed in the type of x; products are summed in float32.
+    As two products, which make no array of twice the width: on two CPU cores a gradient takes 51 ms
+    of processor time, against 67 for one product that is split (B L = 16,384, H = 128). Computed in
+    the type of x; products are summed in float32.
     """
     assert glu.bias is not None
     B, L, H = x_BLH.shape
@@ -83,11 +83,8 @@ class Block(nnx.Module):
     ):
         """Make a block; the options are those of `ssm_jax.options`.
 
-        Args:
-          ssm: maps (u_BLH, lengths_B, key=) to y_BLH; it brings the dropout before the GELU.
-          norm_padding: padded steps count in the statistics of a batch, but for sequences that have
-            no real step.
-          dropout, tie_dropout: after the GELU and on the residual branch.
+        `ssm` maps (u_BLH, lengths_B, key=) to y_BLH, and brings the dropout before the GELU; those
+        after it and on the residual branch are the block's.
         """
         check("Block", locals())
         self.norm = make_norm(norm, d_model, norm_momentum)
@@ -102,12 +99,10 @@ class Block(nnx.Module):
     def __call__(
         self, x_BLH: Array, lengths_B: ArrayLike | None, *, train: bool, key: Array | None
     ) -> Array:
-        """Apply the block to features.
+        """Apply the block to features with lengths_B real steps, see `checked_lengths`; None: all.
 
-        Args:
-          lengths_B: number of real steps, see `checked_lengths`; None: all.
-          train: the batch norm uses the batch's statistics, and updates the running ones.
-          key: of the dropout; None: no dropout.
+        With `train` the batch norm uses the batch's statistics, and updates the running ones.
+        Without a key there is no dropout.
         """
         x_BLH = checked_input("Block", x_BLH, "(B, L, H)", self.glu.in_features)
         B, L, _ = x_BLH.shape
@@ -136,13 +131,7 @@ class Block(nnx.Module):
 
 
 def apply_blocks(
-    blocks: nnx.List,
-    x_BLH: Array,
-    lengths_B: ArrayLike | None,
-    *,
-    train: bool,
-    key: Array | None,
-    remat: bool = False,
+    blocks: nnx.List, x_BLH: Array, lengths_B, *, train: bool, key: Array | None, remat=False
 ) -> Array:
     """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
 

@@ -76,14 +76,9 @@ class SequenceClassifier(nnx.Module):
         """Make a model; the options are those of `ssm_jax.options`, the blocks' see `Block`.
 
         Args:
-          n_classes: K.
-          vocab_size: number of token ids; give this, or d_input.
-          d_input: features per step of a real input.
-          final_norm: with prenorm, a last norm behind the blocks (S4's code has it, S5's has not).
+          vocab_size, d_input: token ids, or features per step of a real input; give one of them.
           layer: see `layers.find_layer`.
-          activations: "float32" or "bfloat16", the type of the residual stream, the GELU and the
-            gate; parameters, norms, state space layers and the decoder stay in float32.
-          remat: in the backward pass compute every block again instead of keeping what it made.
+          activations: parameters, norms, state space layers and the decoder stay in float32.
           ssm: further arguments of the layer.
           horizon: of the layers, where they have one, see `StateSpaceLayer`.
         """
@@ -106,12 +101,16 @@ class SequenceClassifier(nnx.Module):
         takes = parameters_of(ssm_layer)
         inner = {k: v for k, v in {**drop, "horizon": horizon}.items() if k in takes}
         inner |= {**(ssm or {}), "rngs": rngs}
-        self.blocks = nnx.List(
-            [Block(d_model, ssm_layer(d_model, **inner), **outer) for _ in range(depth)]
-        )
+        blocks = [Block(d_model, ssm_layer(d_model, **inner), **outer) for _ in range(depth)]
+        self.blocks = nnx.List(blocks)
         self.norm = make_norm(norm, d_model, norm_momentum) if prenorm and final_norm else None
         self.norm_padding = norm_padding
-        self.decoder: nnx.Module = self.make_decoder(d_model, n_classes, rngs)
+        self.decoder: nnx.Module
+        if len(self.TOKEN_AXES) == 3:
+            hidden = linear(4 * d_model, d_model, rngs)
+            self.decoder = nnx.Sequential(hidden, jax.nn.relu, linear(d_model, n_classes, rngs))
+        else:
+            self.decoder = linear(d_model, n_classes, rngs)
         self.pool = pool
         self.activations = activations
         self.remat = remat
@@ -133,26 +132,25 @@ class SequenceClassifier(nnx.Module):
           lengths: number of real steps of each sequence, (B,), of pairs (B, 2); None: all. See
             `checked_lengths`; of a sequence without a step the pool is zero.
           train, key: as of a `Block`.
-
-        Raises:
-          ValueError: for a shape, a length or a known id that does not fit.
-          TypeError: for ids or lengths that are no integers.
         """
         name, encoder = type(self).__name__, self.encoder
+        in_pairs = len(self.TOKEN_AXES) == 3
         key = checked_key(name, key)
         if isinstance(encoder, nnx.Linear):
             inputs = checked_input(name, inputs, "(B, L, d_input)", encoder.in_features)
             *shape, steps, _ = inputs.shape
         else:
-            ids, axes = inputs if isinstance(inputs, Array) else np.asarray(inputs), self.TOKEN_AXES
-            middle = (2,) if len(axes) == 3 else ()
-            if ids.ndim != len(axes) or ids.shape[1:-1] != middle or ids.shape[-1] < 1:
-                expected = "(B, 2, L)" if middle else "(B, L)"
+            ids = inputs if isinstance(inputs, Array) else np.asarray(inputs)
+            middle = (2,) if in_pairs else ()
+            if ids.ndim != len(self.TOKEN_AXES) or ids.shape[1:-1] != middle or ids.shape[-1] < 1:
+                expected = "(B, 2, L)" if in_pairs else "(B, L)"
                 raise ValueError(f"{name}: tokens must be {expected} with L >= 1, got {ids.shape}.")
-            inputs = checked_ids(name, "token", ids, encoder.num_embeddings, axes)
+            inputs = checked_ids(name, "token", ids, encoder.num_embeddings, self.TOKEN_AXES)
             *shape, steps = inputs.shape
-        lengths = checked_lengths(name, lengths, tuple(shape), steps)
-        inputs, lengths_B = self.in_rows(inputs, lengths)
+        lengths_B = checked_lengths(name, lengths, tuple(shape), steps)
+        if in_pairs:  # every sequence on the batch axis
+            inputs = inputs.reshape(-1, steps)
+            lengths_B = None if lengths_B is None else lengths_B.ravel()
         with jax.numpy_dtype_promotion("standard"):
             dtype = computed_in(*jax.tree.leaves(nnx.state(self)), inputs)
             if isinstance(encoder, nnx.Linear):
@@ -164,41 +162,20 @@ class SequenceClassifier(nnx.Module):
             x_BLH = apply_blocks(self.blocks, x_BLH, lengths_B, **how).astype(dtype)
             if self.norm is not None:
                 x_BLH = self.norm(x_BLH, lengths_B, train=train, padding=self.norm_padding)
-            logits_BK = self.decoder(self.joined(pool(x_BLH, lengths_B, self.pool)))
-            return logits_BK.astype(returned_in(inputs, dtype))
-
-    # What differs for pairs: the map from vectors to logits; inputs and lengths with every sequence
-    # on the batch axis; what the decoder sees of the vectors.
-
-    @staticmethod
-    def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-        return linear(d_model, n_classes, rngs)
-
-    def in_rows(self, inputs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
-        return inputs, lengths
-
-    def joined(self, x_BH: Array) -> Array:
-        return x_BH
+            x_BH = pool(x_BLH, lengths_B, self.pool)
+            if in_pairs:
+                one_BH, two_BH = x_BH[0::2], x_BH[1::2]
+                both = (one_BH, two_BH, one_BH * two_BH, one_BH - two_BH)
+                x_BH = jnp.concatenate(both, axis=-1)
+            return self.decoder(x_BH).astype(returned_in(inputs, dtype))
 
 
 class PairClassifier(SequenceClassifier):
     """Logits of K classes for pairs of token sequences (B, 2, L): two towers with shared weights.
 
     Both sequences go through the blocks side by side on the batch axis, so that batch statistics
-    are of 2B sequences; the decoder sees [x1, x2, x1 x2, x1 - x2]. As the official code (`nli`).
+    are of 2B sequences; the decoder sees [x1, x2, x1 x2, x1 - x2] and has a hidden layer of d_model
+    units. As the official code (`nli`).
     """
 
     TOKEN_AXES = ("example", "sequence", "step")
-
-    @staticmethod
-    def make_decoder(d_model: int, n_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-        hidden = linear(4 * d_model, d_model, rngs)
-        return nnx.Sequential(hidden, jax.nn.relu, linear(d_model, n_classes, rngs))
-
-    def in_rows(self, inputs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
-        return inputs.reshape(-1, inputs.shape[-1]), None if lengths is None else lengths.ravel()
-
-    def joined(self, x_BH: Array) -> Array:
-        first_BH, second_BH = x_BH[0::2], x_BH[1::2]
-        both = (first_BH, second_BH, first_BH * second_BH, first_BH - second_BH)
-        return jnp.concatenate(both, axis=-1)

@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import expm
 from scipy.special import eval_legendre
 
-from ssm_jax.init import fout_nplr, legs, legs_normal, legs_nplr
+from ssm_jax.init import fout_nplr, legs, legs_nplr
 from ssm_jax.init.hippo import fout
 
 ORDERS = [2, 8, 64, 128]
@@ -59,10 +59,11 @@ def test_state_of_fout_holds_the_fourier_coefficients_of_a_periodic_input(m):
 def test_normal_part_less_rank_one_is_the_matrix(name, order):
     matrix, nplr = NPLR[name]
     A, B = matrix(order)
-    Lambda, P, B_half, V = nplr(order)
+    Lambda, P, B_half, V, V_inv = nplr(order)
     W, P = both_halves(V), both_halves(P)
     found = W @ (np.diag(both_halves(Lambda)) - np.outer(P, P.conj())) @ W.conj().T
     assert np.abs(found - A).max() < 1e-12 * np.linalg.norm(A, 2)
+    np.testing.assert_array_equal(V_inv, V.conj().T)
     np.testing.assert_allclose(W @ both_halves(B_half), B, atol=1e-11)
 
 
@@ -98,10 +99,10 @@ def test_phase_of_the_eigenvectors_is_that_of_the_official_code(order, largest):
     assert np.abs(half.B_N.imag).max() == pytest.approx(largest, abs=0.06)
 
 
-def test_legs_normal_is_the_system_without_the_part_of_rank_one():
+def test_normal_part_of_legs_is_the_system_without_the_part_of_rank_one():
     """The state that 2 Re V e^{Lambda t} B describes is e^{(A + P P^T) t} B."""
     A, B = legs(16)
-    basis = legs_normal(16)
+    basis = legs_nplr(16)
     normal = A + np.outer(B, B) / 2
     for t in (0.0, 0.05, 0.7):
         found = 2 * (basis.V @ (np.exp(basis.Lambda_N * t) * basis.B_N)).real
@@ -110,7 +111,7 @@ def test_legs_normal_is_the_system_without_the_part_of_rank_one():
     np.testing.assert_allclose(basis.V_inv @ basis.V.conj(), 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("function", [legs_nplr, legs_normal, fout, fout_nplr])
+@pytest.mark.parametrize("function", [legs_nplr, fout, fout_nplr])
 @pytest.mark.parametrize("order", [0, 1, 7])
 def test_order_that_is_no_number_of_pairs_is_refused(function, order):
     with pytest.raises(ValueError, match=f"must be even and at least 2, got {order}"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from ssm_jax.init import legs, legs_normal, legs_ptd
+from ssm_jax.init import legs, legs_nplr, legs_ptd
 from ssm_jax.init.ptd import _objective, _solved_once, solve
 
 
@@ -123,7 +123,7 @@ def test_transfer_function_differs_from_that_of_legs_by_no_more_than_the_perturb
 def test_transfer_function_is_closer_to_that_of_legs_than_without_the_part_of_rank_one():
     """S4D-LegS has peaks where LegS has none: of 20 times its largest response, at order 16."""
     errors = []
-    for basis in (legs_ptd(16), legs_normal(16)):
+    for basis in (legs_ptd(16), legs_nplr(16)):
         _, found, exact = responses(basis)
         size = np.linalg.norm(exact, axis=1).max()
         errors.append(np.linalg.norm(found - exact, axis=1).max() / size)

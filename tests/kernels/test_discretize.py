@@ -9,7 +9,8 @@ from running import run
 from scipy.linalg import expm
 
 from ssm_jax.kernels import discretize_bilinear, discretize_zoh
-from ssm_jax.kernels.discretize import DISCRETIZE, discretize_none, exponent, lacking
+from ssm_jax.kernels.discretize import DISCRETIZE, discretize_none, exponent
+from ssm_jax.kernels.powers import lacking
 
 RULES = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
 

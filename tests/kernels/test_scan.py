@@ -10,8 +10,9 @@ import pytest
 from jax.test_util import check_grads
 from running import run
 
-from ssm_jax.kernels.discretize import exponent, power, power_parts, rest_of_power
+from ssm_jax.kernels.discretize import exponent
 from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.powers import power, power_parts, rest_of_power
 from ssm_jax.kernels.scan import METHODS, diagonal_scan, state_after
 
 BOTH = [m for m in METHODS if m != "auto"]
