@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
     "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
     "sweep": {
-        "training", "config", "options", "outside", "stop", "files", "progress", "tables",
+        "training", "tasks", "config", "options", "outside", "stop", "files", "progress", "tables",
         "jax", "ml_collections",
     },
     "commands": {

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssm_jax import config as config_lib
 from ssm_jax.commands import start_jax
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
@@ -16,7 +15,6 @@ from ssm_jax.config.load import load_sweep
 from ssm_jax.files import check_writable
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.sweep import runs_of
-from ssm_jax.tasks import find_task
 
 if TYPE_CHECKING:
     from ssm_jax.sweep.runs import Job
@@ -110,16 +108,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     from ssm_jax.sweep import document_of, write_results
     from ssm_jax.training.record import published
 
-    task = find_task(cfg.task)
-    about = {key: cfg[key] for key in ("name", "task", "notes")}
-    document = document_of(
-        runs,
-        folder,
-        digest=lambda run: config_lib.digest(run.config(cfg)),
-        metric=values["metric"] or task.headline,
-        metrics=task.metrics,
-        about={**about, "command": published([*called, *argv])},
-    )
+    document = document_of(runs, folder, cfg, published([*called, *argv]), values["metric"])
     text = write_results(folder, document)
     draw_sweep(folder / "sweep.png", document)
     print(text, end="")

@@ -9,11 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from ssm_jax import config as config_lib
 from ssm_jax.files import replace_atomically, write_json
 from ssm_jax.progress import say
 from ssm_jax.stories import setting
-from ssm_jax.sweep import Run, by_cell, runs_of, status_of
+from ssm_jax.sweep import Run, by_cell, runs_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
 from ssm_jax.training.loop import EXIT_DONE
@@ -40,14 +39,12 @@ def train(
         return None
     finished = []
     for run in runs:
-        path = job.folder / run.name
-        found = status_of(path, config_lib.digest(run.config(cfg)))
-        if found.status != "finished":
+        path, (end, summary) = job.folder / run.name, run.status(cfg, job.folder)
+        if end != "finished":
             raise ValueError(
-                f"{path} is {found.status}, and the study shows all of its runs; look into its "
-                "log.txt."
+                f"{path} is {end}, and the study shows all of its runs; look into its log.txt."
             )
-        finished.append(FinishedRun(run.cell, run.seed, run.name, path, found.document))
+        finished.append(FinishedRun(run.cell, run.seed, run.name, path, summary))
     return finished
 
 

@@ -5,10 +5,10 @@ The results are a document for JSON, read from the folders of the runs, and tabl
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -17,6 +17,7 @@ from ssm_jax import tables
 from ssm_jax.config.check import fault_of
 from ssm_jax.files import parse_json, replace_atomically, write_json
 from ssm_jax.options import OPTIONS
+from ssm_jax.tasks import find_task
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
 FAILED = "failed.json"  # of one that cannot continue as it is; the next command tries again
@@ -49,6 +50,33 @@ class Run:
         cfg = cfg.copy_and_resolve_references()
         config_lib.override(cfg, {**self.cell, "seed": self.seed}, self.given)
         return cfg
+
+    def status(self, cfg: ConfigDict, folder: Path) -> tuple[Status, Mapping[str, Any]]:
+        """How it ended in the folder of a sweep of `cfg`, with its summary.json, or the mark of a
+        diverged or failed one. One whose result is damaged has failed.
+
+        An unfinished run can continue; of a failed one somebody has to look at log.txt. Raises
+        ValueError if there is a run with other options.
+        """
+        path, digest = folder / self.name, config_lib.digest(self.config(cfg))
+        done = (path / "DONE").exists()  # else its figures are missing
+        for name, status in ENDS.items():
+            file = path / name
+            if not file.exists() or (status == "finished" and not done):
+                continue
+            try:
+                document = parse_json(file.read_text(encoding="utf-8"))
+                found = document["config_digest"]
+            except (ValueError, KeyError, TypeError):
+                error = f"{file} is damaged; delete the folder to run this cell again."
+                return "failed", {"error": error}
+            if found != digest:
+                raise ValueError(
+                    f"{path} holds a run with other options (config {found}, this sweep asks for "
+                    f"{digest}); choose another --folder, or give the options it was made with."
+                )
+            return status, document
+        return "unfinished" if (path / "LOCK").exists() else "missing", {}
 
 
 def runs_of(
@@ -99,56 +127,19 @@ def by_cell(runs: Sequence[AnyRun]) -> list[list[AnyRun]]:
     return list(groups.values())
 
 
-class RunStatus(NamedTuple):
-    """An unfinished run can continue; of a failed one somebody has to look at log.txt."""
-
-    status: Status
-    document: Mapping[str, Any]  # its summary.json, or the mark of a diverged or failed one
-
-
-def status_of(path: Path, digest: str) -> RunStatus:
-    """What is in the folder of a run; one whose result is damaged has failed.
-
-    Raises ValueError if it is a run with options of another digest.
-    """
-    done = (path / "DONE").exists()  # else its figures are missing
-    for name, status in ENDS.items():
-        file = path / name
-        if not file.exists() or (status == "finished" and not done):
-            continue
-        try:
-            document = parse_json(file.read_text(encoding="utf-8"))
-            found = document["config_digest"]
-        except (ValueError, KeyError, TypeError):
-            error = f"{file} is damaged; delete the folder to run this cell again."
-            return RunStatus("failed", {"error": error})
-        if found != digest:
-            raise ValueError(
-                f"{path} holds a run with other options (config {found}, this sweep asks for "
-                f"{digest}); choose another --folder, or give the options it was made with."
-            )
-        return RunStatus(status, document)
-    return RunStatus("unfinished" if (path / "LOCK").exists() else "missing", {})
-
-
 def document_of(
     runs: Sequence[Run],
     folder: Path,
-    *,
-    digest: Callable[[Run], str],
-    metric: str,
-    metrics: Mapping[str, str],
-    about: Mapping[str, Any],
+    cfg: ConfigDict,
+    command: Sequence[str],
+    metric: str | None = None,
 ) -> dict[str, Any]:
-    """The results of a sweep, whose folder has one for each run.
+    """The results of a sweep of `cfg`, whose folder has one for each run.
 
-    Args:
-      digest: of the options of a run.
-      metric: of the test split, by name; metrics: of the task, each with its best, "max" or "min".
-      about: what stands at the head of the document: name, task, notes, command.
+    `command` is what made them, `metric` one of the test split; None: the first of the task.
 
     Returns:
-      `about`, "metric", its "better" (None: neither), "split";
+      "name", "task", "notes", "command"; "metric", its "better" (None: neither), "split";
       "selected_by", which chose checkpoints and ranks cells ("val accuracy"), "selected_better";
       "options": {option: its values, in order}; "seeds";
       "cells": of each its "options", "mean" and "std" (sample standard deviation; None for fewer
@@ -159,10 +150,12 @@ def document_of(
       "runs": of each its name, cell, seed, status, all test metrics, and config digest.
 
     Raises:
-      ValueError: the metric is not among those of the runs; or as `status_of`.
+      ValueError: the metric is not among those of the runs; or as `Run.status`.
     """
-    found = {run.name: status_of(folder / run.name, digest(run)) for run in runs}
-    finished = {name: f.document for name, f in found.items() if f.status == "finished"}
+    task = find_task(cfg.task)
+    metric = metric or task.headline
+    found = {run.name: run.status(cfg, folder) for run in runs}
+    finished = {name: summary for name, (end, summary) in found.items() if end == "finished"}
     for name, summary in finished.items():
         if metric not in summary["test"]:
             raise ValueError(
@@ -188,7 +181,7 @@ def document_of(
             )
     cells = []
     for same in by_cell(runs):
-        of = {run.seed: found[run.name].status for run in same}
+        ends = {run.seed: found[run.name][0] for run in same}
         done = {str(run.seed): finished[run.name] for run in same if run.name in finished}
         numbers = {seed: summary["test"][metric] for seed, summary in done.items()}
         chosen = [summary["best"]["value"] for summary in done.values()]
@@ -200,18 +193,19 @@ def document_of(
                 "selected": statistics.fmean(chosen) if chosen else None,
                 "n": len(numbers),
                 "values": numbers,
-                "diverged": [seed for seed in of if of[seed] == "diverged"],
-                "missing": [seed for seed in of if of[seed] not in ("finished", "diverged")],
+                "diverged": [seed for seed, end in ends.items() if end == "diverged"],
+                "missing": [s for s, end in ends.items() if end not in ("finished", "diverged")],
             }
         )
     selected_by = next((summary["selected_by"] for summary in finished.values()), None)
     return {
-        **about,
+        **{key: cfg[key] for key in ("name", "task", "notes")},
+        "command": command,
         "metric": metric,
-        "better": metrics.get(metric),
+        "better": task.metrics.get(metric),
         "split": "test",
         "selected_by": selected_by,
-        "selected_better": selected_by and metrics.get(selected_by.split()[-1]),
+        "selected_better": selected_by and task.metrics.get(selected_by.split()[-1]),
         "options": {key: list(dict.fromkeys(r.cell[key] for r in runs)) for key in runs[0].cell},
         "seeds": list(dict.fromkeys(run.seed for run in runs)),
         "cells": cells,
@@ -222,9 +216,9 @@ def document_of(
                 "name": run.name,
                 "options": dict(run.cell),
                 "seed": run.seed,
-                "status": found[run.name].status,
+                "status": found[run.name][0],
                 "test": finished[run.name]["test"] if run.name in finished else None,
-                "config_digest": digest(run),
+                "config_digest": config_lib.digest(run.config(cfg)),
             }
             for run in runs
         ],

@@ -15,7 +15,7 @@ from ssm_jax.files import os_fault, write_json
 from ssm_jax.outside import ours
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
-from ssm_jax.sweep import DIVERGED, FAILED, Run, Status, status_of
+from ssm_jax.sweep import DIVERGED, FAILED, Run, Status
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.loop import train_and_evaluate
@@ -67,16 +67,14 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
         for number, run in enumerate(runs, start=1):
             if stop.requested:
                 return False
-            path, own = job.folder / run.name, run.config(cfg)
-            digest = config_lib.digest(own)
-            check_sources(own, path)
-            if status_of(path, digest).status in ("finished", "diverged"):
+            check_sources(run.config(cfg), job.folder / run.name)
+            if run.status(cfg, job.folder)[0] in ("finished", "diverged"):
                 done += 1
                 continue
             start = time.monotonic()
             outcome = run_one(run, cfg, job)
             if outcome == "finished":
-                outcome = status_of(path, digest).status
+                outcome, _ = run.status(cfg, job.folder)
             seconds = time.monotonic() - start
             say(f"[{number} of {len(runs)}] {run.name}: {outcome} after {seconds:.0f} s")
             if outcome == "stopped":

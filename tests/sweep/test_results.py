@@ -6,12 +6,19 @@ import json
 
 import pytest
 
+from ssm_jax import config
 from ssm_jax.sweep import DIVERGED, best_cell, document_of, runs_of
 
 CELLS = [{"model.alpha": 1.0}, {"model.alpha": 3.0}]
+CFG = config.default()
 
 
-def finished(folder, accuracy, commit="abc", validation=0.5):
+def digest(run):
+    return config.digest(run.config(CFG))
+
+
+def finished(folder, run, accuracy, commit="abc", validation=0.5):
+    folder /= run.name
     folder.mkdir(parents=True)
     summary = {
         "test": {"accuracy": accuracy, "loss": 1.0},
@@ -19,25 +26,22 @@ def finished(folder, accuracy, commit="abc", validation=0.5):
         "best": {"step": 8, "value": validation},
         "git": {"commit": commit, "dirty": False},
         "steps": 10,
-        "config_digest": "d",
+        "config_digest": digest(run),
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "DONE").touch()
 
 
 def read(folder, runs):
-    return document_of(
-        runs, folder, digest=lambda run: "d", metric="accuracy",
-        metrics={"accuracy": "max", "loss": "min"}, about={"name": "x"},
-    )  # fmt: skip
+    return document_of(runs, folder, CFG, ["sweep"])
 
 
 def test_a_cell_is_the_mean_and_spread_of_its_seeds_that_finished(tmp_path):
     runs = runs_of(CELLS, (0, 1, 2))
     for run, accuracy in zip(runs[::2], (0.5, 0.7, 0.9), strict=True):  # of the first cell
-        finished(tmp_path / run.name, accuracy)
+        finished(tmp_path, run, accuracy)
     (tmp_path / runs[1].name).mkdir()
-    (tmp_path / runs[1].name / DIVERGED).write_text('{"config_digest": "d"}')
+    (tmp_path / runs[1].name / DIVERGED).write_text(json.dumps({"config_digest": digest(runs[1])}))
     document = read(tmp_path, runs)
     first, second = document["cells"]
     assert first["values"] == {"0": 0.5, "1": 0.7, "2": 0.9} and first["n"] == 3
@@ -52,7 +56,7 @@ def test_a_cell_is_the_mean_and_spread_of_its_seeds_that_finished(tmp_path):
 def test_validation_names_the_best_cell_and_the_test_split_never(tmp_path):
     runs = runs_of(CELLS, (0, 1))
     for run, test, validation in zip(runs, (0.9, 0.1, 0.9, 0.2), (0.3, 0.6, 0.5, 0.4), strict=True):
-        finished(tmp_path / run.name, test, validation=validation)
+        finished(tmp_path, run, test, validation=validation)
     document = read(tmp_path, runs)
     assert document["selected_by"] == "val accuracy" and document["selected_better"] == "max"
     assert [cell["selected"] for cell in document["cells"]] == pytest.approx([0.4, 0.5])
@@ -66,7 +70,7 @@ def test_validation_names_the_best_cell_and_the_test_split_never(tmp_path):
 def test_what_the_runs_do_not_share_is_remarked(tmp_path):
     runs = runs_of(CELLS, (0,))
     for run, commit in zip(runs, ("abc", "def"), strict=True):
-        finished(tmp_path / run.name, 0.5, commit)
+        finished(tmp_path, run, 0.5, commit)
     document = read(tmp_path, runs)
     assert document["remarks"] == ["the runs have 2 different git; the first run's is shown."]
     assert document["git"]["commit"] == "abc"
@@ -75,7 +79,7 @@ def test_what_the_runs_do_not_share_is_remarked(tmp_path):
 def test_a_lost_best_checkpoint_is_remarked(tmp_path):
     runs = runs_of(CELLS, (0,))
     for run in runs:
-        finished(tmp_path / run.name, 0.5)
+        finished(tmp_path, run, 0.5)
     summary = tmp_path / runs[1].name / "summary.json"
     lost = {"best": {"step": 40, "value": 0.5}, "best_lost": {"step": 20}}
     summary.write_text(json.dumps(json.loads(summary.read_text()) | lost))
@@ -88,7 +92,7 @@ def test_a_lost_best_checkpoint_is_remarked(tmp_path):
 def test_a_run_without_its_mark_of_the_end_goes_on(tmp_path):
     """The figures are drawn after summary.json is written."""
     runs = runs_of(CELLS[:1], (0,))
-    finished(tmp_path / runs[0].name, 0.5)
+    finished(tmp_path, runs[0], 0.5)
     (tmp_path / runs[0].name / "DONE").unlink()
     (tmp_path / runs[0].name / "LOCK").touch()
     assert [run["status"] for run in read(tmp_path, runs)["runs"]] == ["unfinished"]

@@ -15,7 +15,7 @@ import pytest
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config, load_sweep
-from ssm_jax.sweep import Run, document_of, runs_of, status_of
+from ssm_jax.sweep import Run, document_of, runs_of
 from ssm_jax.sweep.runs import Job, run_one, run_sweep
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
@@ -57,12 +57,9 @@ class Sweep:
         self.runs = runs_of(load_sweep(CONFIG, self.cfg), (0,))
         self.built: list[str] = []  # runs that were opened, by name
 
-    def digest(self, run):
-        return config_lib.digest(run.config(self.cfg))
-
     def run(self, interrupt: str = "") -> bool:
         """Run it; the run of this name is interrupted."""
-        names = {self.digest(run): run.name for run in self.runs}
+        names = {config_lib.digest(run.config(self.cfg)): run.name for run in self.runs}
         built = self.built
 
         class Watched(Job):
@@ -80,13 +77,10 @@ class Sweep:
         return run_sweep(self.runs, self.cfg, job)
 
     def statuses(self):
-        return [status_of(self.folder / r.name, self.digest(r)).status for r in self.runs]
+        return [run.status(self.cfg, self.folder)[0] for run in self.runs]
 
-    def document(self, metric="accuracy"):
-        return document_of(
-            self.runs, self.folder, digest=self.digest, metric=metric,
-            metrics={"accuracy": "max", "loss": "min"}, about={"name": "tiny"},
-        )  # fmt: skip
+    def document(self, metric=None):
+        return document_of(self.runs, self.folder, self.cfg, ["sweep"], metric)
 
 
 def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, compile_once):
@@ -201,7 +195,7 @@ def test_a_file_in_the_place_of_a_folder_stops_one_run_and_a_full_disk_all(tmp_p
     monkeypatch.setattr("ssm_jax.sweep.runs.jax.clear_caches", lambda: None)
     monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", train)
     assert run_one(run, cfg, job) == "failed"
-    assert status_of(path, config_lib.digest(cfg)).status == "failed"
+    assert run.status(cfg, tmp_path)[0] == "failed"
     assert "checkpoints: File exists; choose another name, or move away" in (
         (path / "log.txt").read_text()
     )
@@ -212,8 +206,9 @@ def test_a_file_in_the_place_of_a_folder_stops_one_run_and_a_full_disk_all(tmp_p
 
 
 def test_a_damaged_result_is_named(tmp_path):
-    (tmp_path / "DONE").touch()
-    (tmp_path / "summary.json").write_text('{"config_digest": "ab"')
-    found = status_of(tmp_path, "ab")
-    assert "summary.json is damaged" in found.document["error"]
-    assert found.status == "failed", "the other cells run"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "DONE").touch()
+    (tmp_path / "run" / "summary.json").write_text('{"config_digest": "ab"')
+    status, document = Run({}, 0, "run").status(config_lib.default(), tmp_path)
+    assert "summary.json is damaged" in document["error"]
+    assert status == "failed", "the other cells run"
