@@ -209,31 +209,6 @@ def mode_density(y_N: np.ndarray, alpha: float, dt: Steps, edges: np.ndarray) ->
     return -np.diff([share_beyond(y_N, edge, dt).mean() for edge in edges])
 
 
-def starting_alpha(spectrum: InputSpectrum, y_N: np.ndarray, dt: Steps, share: float) -> float:
-    """The alpha at which the middle channel, of the geometric mean of dt, reaches all the band.
-
-    Half of the channels then reach beyond the frequency below which `share` of the energy lies, and
-    half end within it, which keeps the modes dense where the energy is.
-    """
-    middle = math.sqrt(dt[0] * dt[1])
-    return spectrum.angle_below_which(share) / (float(np.abs(y_N).max()) * middle)
-
-
-def starting_beta(gamma: float) -> float:
-    """Half of the slope of the power: (1 + |s|)^beta then undoes the fall of the amplitude.
-
-    A rule of thumb of third parties (arXiv:2410.02035 gives none), within the option's -4..4.
-    """
-    return float(np.clip(gamma / 2, -4.0, 4.0))
-
-
-def gains_at_nyquist(beta: float, length: int) -> dict[str, float]:
-    """(1 + |s|)^beta at Nyquist in each unit of beta, for sequences of a length."""
-    return {
-        unit: (1 + frequency_per_radian(2 * length, unit) * NYQUIST) ** beta for unit in BETA_UNITS
-    }
-
-
 def recommend(
     sequences: Sequence[np.ndarray],
     y_N: np.ndarray,
@@ -247,13 +222,22 @@ def recommend(
 ) -> tuple[InputSpectrum, dict[str, Any]]:
     """Read a starting alpha and beta off the spectrum of some inputs; look at other alphas too.
 
+    At alpha the middle channel, of the geometric mean of dt, reaches all the band: half of the
+    channels reach beyond the frequency below which `share` of the energy lies, and half end within
+    it, which keeps the modes dense where the energy is. beta is half of the slope of the power:
+    (1 + |s|)^beta then undoes the fall of the amplitude. That is a rule of thumb of third parties
+    (arXiv:2410.02035 gives none), within the option's -4..4.
+
     Arguments as in `input_spectrum`, `fit_power_law` and `window_of`. Returns the spectrum, and all
     that was found as JSON can hold it.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     spectrum = input_spectrum(sequences, default_segment(lengths), n_tokens=n_tokens)
     fit = fit_power_law(spectrum, low, high)
-    alpha, beta = starting_alpha(spectrum, y_N, dt, share), starting_beta(fit["gamma"])
+    middle, circle = math.sqrt(dt[0] * dt[1]), 2 * int(lengths.max())
+    alpha = spectrum.angle_below_which(share) / (float(np.abs(y_N).max()) * middle)
+    beta = float(np.clip(fit["gamma"] / 2, -4.0, 4.0))
+    s_at_nyquist = {u: frequency_per_radian(circle, u) * NYQUIST for u in BETA_UNITS}
     candidates = sorted({*map(float, alphas), alpha})
     found = {
         "inputs": "real" if n_tokens is None else f"one-hot of {n_tokens} tokens",
@@ -267,7 +251,7 @@ def recommend(
         "band": share,
         "alpha": alpha,
         "beta": beta,
-        "gain_at_nyquist": gains_at_nyquist(beta, int(lengths.max())),
+        "gain_at_nyquist": {unit: (1 + s) ** beta for unit, s in s_at_nyquist.items()},
         "windows": [window_of(spectrum, y_N, a, dt, share) for a in candidates],
     }
     return spectrum, found

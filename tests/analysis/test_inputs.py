@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
+from ssm_jax.analysis import inputs
 from ssm_jax.analysis.inputs import (
     SHARES,
     default_segment,
     fit_power_law,
-    gains_at_nyquist,
     input_spectrum,
     mode_density,
+    recommend,
     share_beyond,
-    starting_alpha,
-    starting_beta,
     window_of,
 )
 from ssm_jax.plots.layers import spectrum_figure
@@ -195,7 +194,7 @@ def test_a_larger_alpha_reaches_further_and_aliases_more(flat):
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_at_the_starting_alpha_half_of_the_channels_reach_past_the_band(flat, share):
-    alpha = starting_alpha(flat, Y_N, DT, share)
+    alpha = recommend(white(500, 256), Y_N, DT, alphas=(), share=share)[1]["alpha"]
     reach = alpha * Y_N[-1] * drawn()
     assert (reach > flat.angle_below_which(share)).mean() == pytest.approx(0.5, abs=0.005)
 
@@ -207,12 +206,18 @@ def test_the_modes_of_a_bar_are_those_that_are_counted():
     np.testing.assert_allclose(mode_density(Y_N, 2.0, DT, edges), counted, atol=0.002)
 
 
-def test_beta_starts_at_half_the_slope_within_its_range():
-    assert [starting_beta(gamma) for gamma in (0.7, -1.0, 20.0)] == [0.35, -0.5, 4.0]
+def start_for(gamma: float, monkeypatch) -> dict:
+    monkeypatch.setattr(inputs, "fit_power_law", lambda *_: {"gamma": gamma})
+    return recommend(white(20, 1_000), Y_N, DT, alphas=())[1]
 
 
-def test_the_gain_of_a_beta_at_nyquist_depends_on_its_unit():
-    gains = gains_at_nyquist(2.0, 1_000)
+def test_beta_starts_at_half_the_slope_within_its_range(monkeypatch):
+    betas = [start_for(gamma, monkeypatch)["beta"] for gamma in (0.7, -1.0, 20.0)]
+    assert betas == [0.35, -0.5, 4.0]
+
+
+def test_the_gain_of_a_beta_at_nyquist_depends_on_its_unit(monkeypatch):
+    gains = start_for(4.0, monkeypatch)["gain_at_nyquist"]
     assert gains == pytest.approx(
         {
             "lra": 1.5**2,

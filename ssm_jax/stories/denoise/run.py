@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from ml_collections import ConfigDict
 
+from ssm_jax import plots
 from ssm_jax.analysis.spectra import NYQUIST, filter_gain, layers_of
 from ssm_jax.kernels.response import discrete_transfer_function
-from ssm_jax.plots import BEFORE, save
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories import setting
 from ssm_jax.stories.denoise import sweep
@@ -51,16 +51,13 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
     for one in found:
         one["bias"] = one["mean"]["passed_low"] / one["mean"]["passed_high"]
     by_knobs = {(one["alpha"], one["beta"]): one for one in found}
-    reference = by_knobs[tuple(REFERENCE.values())]
+    reference = by_knobs[*REFERENCE.values()]
     for one in found:
-        verdict = judge(one["bias"], reference["bias"])
-        one["verdict"] = "reference" if one is reference else verdict
-    shown = [
-        (run, job.build(run.config(cfg)), by_knobs[tuple(run.cell.values())])
-        for run in runs
-        if run.seed == cfg.seed and run.cell in STORY
-    ]
-    _draw(shown, job.folder)
+        one["verdict"] = judge(one["bias"], reference["bias"])
+    reference["verdict"] = "reference"
+    story = [run for run in runs if run.seed == cfg.seed and run.cell in STORY]
+    shown = [(run, job.build(run.config(cfg)), by_knobs[*run.cell.values()]) for run in story]
+    _draw(job.folder, shown)
     title, figures = "Energy of the stripes that passes, test images", ("images.png", "gains.png")
     return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, *figures)
 
@@ -127,7 +124,7 @@ class Shown:
     end_F: np.ndarray  # and after it
 
 
-def _draw(runs: Sequence[tuple[FinishedRun, Experiment, Mapping]], folder: Path) -> None:
+def _draw(folder: Path, runs: Sequence[tuple[FinishedRun, Experiment, Mapping]]) -> None:
     """images.png and gains.png, of runs of one seed and what was found of their settings."""
     dataset = runs[0][1].dataset
     assert isinstance(dataset, DenoiseDataset)
@@ -163,16 +160,17 @@ def _draw(runs: Sequence[tuple[FinishedRun, Experiment, Mapping]], folder: Path)
             )
         ]
     pictures = {name: picture(x) for name, x in inputs.items()}
-    save(folder / "images.png", images_figure, picture(batch["inputs"]), pictures, shown)
-    save(folder / "gains.png", gains_figure, omega_F, {"low": Q / dataset.width, "high": Q}, shown)
+    plots.save(folder / "images.png", images_figure, picture(batch["inputs"]), pictures, shown)
+    marks = {"low": Q / dataset.width, "high": Q}
+    plots.save(folder / "gains.png", gains_figure, omega_F, marks, shown)
 
 
 def images_figure(
     clean: np.ndarray, disturbed: Mapping[str, np.ndarray], shown: Sequence[Shown]
 ) -> Figure:
     """A row for each disturbance: the clean image, the disturbed one, and every output."""
-    figure = Figure(figsize=(1.9 * (2 + len(shown)), 4.6), layout="constrained")
-    figure.suptitle("Outputs of a linear SSM trained to return clean images")
+    title = "Outputs of a linear SSM trained to return clean images"
+    figure = plots.titled(title, 1.9 * (2 + len(shown)), 4.6)
     grid = figure.subplots(2, 2 + len(shown))
     for row, (axes_of_row, (name, noisy)) in enumerate(zip(grid, disturbed.items(), strict=True)):
         _picture(axes_of_row[0], clean, "clean")
@@ -186,14 +184,12 @@ def images_figure(
 def _picture(axes: Axes, pixels: np.ndarray, title: str) -> None:
     axes.imshow(np.clip(pixels, 0, 1), aspect=pixels.shape[1] / pixels.shape[0])
     axes.set_title(title, fontsize=8)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
 
 
 def gains_figure(omega_F: np.ndarray, marks: Mapping[str, float], shown: Sequence[Shown]) -> Figure:
     """The gain of each operator against the angle per sample; `marks` are the disturbances'."""
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    figure.suptitle("What the trained operators do to each frequency")
+    figure = plots.titled("What the trained operators do to each frequency", 9, 4.6)
     axes = figure.subplots()
     for model, colour in zip(shown, COLOURS, strict=False):
         axes.plot(omega_F, np.maximum(model.start_F, FLOOR), color=colour, ls=":", lw=1)
@@ -202,19 +198,12 @@ def gains_figure(omega_F: np.ndarray, marks: Mapping[str, float], shown: Sequenc
     middle = np.sqrt(omega_F[0] * omega_F[-1])
     for name, omega in marks.items():
         axes.axvline(omega, color="black", lw=0.8, ls="--")
-        side, at = "left" if omega < middle else "right", (omega, 1)
-        where: dict[str, Any] = {
-            "xycoords": ("data", "axes fraction"),
-            "ha": side,
-            "va": "top",
-            "fontsize": 8,
-        }
-        axes.annotate(f" {name} stripes ", at, **where)
+        side, across = "left" if omega < middle else "right", axes.get_xaxis_transform()
+        word = f" {name} stripes "
+        axes.text(omega, 1, word, transform=across, ha=side, va="top", fontsize=8)
     axes.axvline(NYQUIST, color="red", lw=0.8)
-    axes.axhline(1, color=BEFORE, lw=0.6)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("angle (rad / sample); red: Nyquist")
+    axes.axhline(1, color=plots.BEFORE, lw=0.6)
+    axes.set(xscale="log", yscale="log", xlabel="angle (rad / sample); red: Nyquist")
     axes.set_ylabel("gain of the trained operator, rms of the colours")
     axes.grid(color="0.92")
     handles, _ = axes.get_legend_handles_labels()

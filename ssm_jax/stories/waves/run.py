@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from ssm_jax.plots import BEFORE, save
+from ssm_jax import plots
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.runs import by_setting, publish, train, with_spread
 from ssm_jax.stories.waves import PAIRS, sweep
@@ -28,21 +28,18 @@ def waves_figure(
 
     `errors` are (seeds, E), by setting, in the order of the panels, and by wave.
     """
-    figure = Figure(figsize=(3.1 * len(errors), 3.9), layout="constrained")
-    figure.suptitle(title)
+    figure = plots.titled(title, 3.1 * len(errors), 3.9)
     panels = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
     for axes, (name, by_wave) in zip(panels, errors.items(), strict=True):
         for colour, (wave, error_SE) in zip(COLOURS, by_wave.items(), strict=True):
             axes.plot(steps_E, error_SE.T, color=colour, lw=0.5, alpha=0.5)
             axes.plot(steps_E, error_SE.mean(axis=0), color=colour, lw=2, label=f"{wave} rad/s")
-        axes.axhline(GUESS, color=BEFORE, ls="--", lw=1, label="guess 1/2")
+        axes.axhline(GUESS, color=plots.BEFORE, ls="--", lw=1, label="guess 1/2")
         axes.set_title(name, fontsize=10)
-        axes.set_yscale("log")
-        axes.set_xlabel("training step")
+        axes.set(yscale="log", xlabel="training step")
         axes.grid(color="0.92")
     panels[0].set_ylabel("mean |error| of the amplitude")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    plots.legend_below(figure, panels[0].get_legend_handles_labels()[0])
     return figure
 
 
@@ -70,8 +67,8 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
             for wave in WAVES
         }
     steps_E = np.array([row["step"] for row in logs[0]])
-    save(job.folder / "errors.png", waves_figure, steps_E, errors, title)
-    names = {pair: name for name, pair in PAIRS.items()}
-    found = [{"setting": names[s["alpha"], s["beta"]], **s} for s in by_setting(runs)]
+    plots.save(job.folder / "errors.png", waves_figure, steps_E, errors, title)
+    settings = zip(PAIRS, by_setting(runs), strict=True)
+    found = [{"setting": name, **one} for name, one in settings]
     title = "Mean |error| of the amplitude, test"
     return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, "errors.png")
