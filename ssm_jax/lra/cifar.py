@@ -13,11 +13,12 @@ import pickletools
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ssm_jax.data.archive import decoded
+from ssm_jax.data.examples import Images
 from ssm_jax.data.fetch import RemoteFile
 from ssm_jax.data.prepare import UNOFFICIAL
 from ssm_jax.data.release import DEPTH, Release, nearest, not_there, sha256_of, stamp_of
@@ -52,16 +53,6 @@ _WANTED = (
 )
 
 
-class Pixels(NamedTuple):
-    """Gray images uint8 (n, L) and their classes uint8 (n,), in the order of the official files."""
-
-    train_pixels: np.ndarray
-    train_targets: np.ndarray
-    test_pixels: np.ndarray
-    test_targets: np.ndarray
-    detail: str
-
-
 def find_cifar(path: Path) -> Release:
     """Find CIFAR-10 at a path the user gave: an archive, the folder of the batches, or a folder at
     most four levels above either; an archive is preferred to batches."""
@@ -84,8 +75,9 @@ def find_cifar(path: Path) -> Release:
     return Release(folder, False, f"files{suffix}{sizes}")
 
 
-def read_cifar(path: Path) -> Pixels:
-    """All images of CIFAR-10 in gray, L = 1024; batches 1 to 5 in order are the training set."""
+def read_cifar(path: Path) -> tuple[Images, int, str]:
+    """All images of CIFAR-10 in gray, L = 1024, in the order of the batches; how many at the
+    beginning are for training, and what they are, in words."""
     found, archive = find_cifar(path), None
     if found.is_archive:  # one of the two, whatever its name
         size = found.path.stat().st_size
@@ -112,9 +104,9 @@ def read_cifar(path: Path) -> Pixels:
             advance(1)
     if missing := [name for name in _BATCHES if name not in batches]:
         raise FileNotFoundError(f"{missing[0]}{suffix} is not in the archive {found.path}.")
-    *train, test = (batches[name] for name in _BATCHES)
-    pixels, targets = map(np.concatenate, zip(*train, strict=True))
-    for what, classes in (("training", targets), ("test", test[1])):
+    pixels, targets = map(np.concatenate, zip(*map(batches.get, _BATCHES), strict=True))
+    n_train = 5 * OFFICIAL_ROWS
+    for what, classes in (("training", targets[:n_train]), ("test", targets[n_train:])):
         counts = np.bincount(classes, minlength=N_CLASSES)
         if (counts != classes.size // N_CLASSES).any():
             raise ValueError(
@@ -125,25 +117,25 @@ def read_cifar(path: Path) -> Pixels:
     detail = f"CIFAR-10, six batches of its {version} version, sha256 {digest.hexdigest()}"
     if archive:
         detail = f"official CIFAR-10, {archive.name}, sha256 {archive.sha256}"
-    return Pixels(pixels, targets, *test, detail)
+    return Images(pixels, targets), n_train, detail
 
 
-def read_cifar_tfds(path: Path) -> Pixels:
+def read_cifar_tfds(path: Path) -> tuple[Images, int, str]:
     """As `read_cifar`, of the data set cifar10 of TensorFlow Datasets, in the official order."""
     from ssm_jax.data.builder import rows_of
 
-    def part(split: str) -> tuple[np.ndarray, np.ndarray]:
-        # Their ids count in the official order.
-        rows = sorted(rows_of(path, split, raw=("image",)), key=lambda row: row["id"])
-        images = [np.asarray(decoded(row["image"], "PNG", "RGB", (32, 32))) for row in rows]
-        colours = np.stack(images).transpose(0, 3, 1, 2).reshape(len(rows), -1)
-        return gray(colours), np.array([row["label"] for row in rows], np.uint8)
-
-    train, test = part("train"), part("test")
-    sizes = train[1].size, test[1].size
-    other = "" if sizes == (5 * OFFICIAL_ROWS, OFFICIAL_ROWS) else UNOFFICIAL
+    # Their ids count in the official order.
+    train, test = (
+        sorted(rows_of(path, split, raw=("image",)), key=lambda row: row["id"])
+        for split in ("train", "test")
+    )
+    rows = [*train, *test]
+    images = [np.asarray(decoded(row["image"], "PNG", "RGB", (32, 32))) for row in rows]
+    colours = np.stack(images).transpose(0, 3, 1, 2).reshape(len(rows), -1)
+    targets = np.array([row["label"] for row in rows], np.uint8)
+    other = "" if (len(train), len(test)) == (5 * OFFICIAL_ROWS, OFFICIAL_ROWS) else UNOFFICIAL
     detail = f"CIFAR-10 as TensorFlow Datasets has it, version {path.name}{other}"
-    return Pixels(*train, *test, detail)
+    return Images(gray(colours), targets), len(train), detail
 
 
 def _cifar_files(found: Release, suffix: str) -> Iterator[tuple[str, bytes]]:

@@ -22,7 +22,7 @@ from ssm_jax.data.fetch import fetch
 from ssm_jax.data.prepare import DataPaths, Recipe, found_in_tfds
 from ssm_jax.data.release import Release
 from ssm_jax.lra import cifar, stand_in
-from ssm_jax.lra.cifar import N_CLASSES, Pixels
+from ssm_jax.lra.cifar import N_CLASSES
 from ssm_jax.options import Range, setting
 from ssm_jax.progress import stage
 
@@ -52,7 +52,6 @@ class IdxFile(NamedTuple):
     sha256: str
 
 
-# In the order of Pixels.
 FASHION: Mapping[str, IdxFile] = {
     "train-images-idx3-ubyte": IdxFile(
         (60_000, _SIDE, _SIDE), "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
@@ -69,9 +68,9 @@ FASHION: Mapping[str, IdxFile] = {
 }
 
 
-def read_fashion(folder: Path = DEBIAN_FOLDER) -> Pixels:
-    """All images of Fashion-MNIST, from the folder of the four files, each as it is or as .gz; with
-    two zeros on all four sides, L = 32**2."""
+def read_fashion(folder: Path = DEBIAN_FOLDER) -> tuple[Images, int, str]:
+    """As `read_cifar`, Fashion-MNIST, from the folder of the four files, each as it is or as .gz;
+    with two zeros on all four sides, L = 32**2."""
     arrays = []
     with stage(f"reading {folder}", len(FASHION), "files") as advance:
         for name, file in FASHION.items():
@@ -81,7 +80,8 @@ def read_fashion(folder: Path = DEBIAN_FOLDER) -> Pixels:
             arrays.append(array)
             advance(1)
     detail = "official Fashion-MNIST, padded to 32 x 32; the training images have sha256 "
-    return Pixels._make([*arrays, detail + FASHION["train-images-idx3-ubyte"].sha256])
+    images = Images(np.concatenate(arrays[::2]), np.concatenate(arrays[1::2]))
+    return images, arrays[1].size, detail + FASHION["train-images-idx3-ubyte"].sha256
 
 
 def _read_idx(folder: Path, name: str, file: IdxFile) -> np.ndarray:
@@ -137,20 +137,18 @@ def image(options: ImageOptions, source: str, paths: DataPaths) -> Recipe:
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Content(images, splits, detail, {}, (), N_CLASSES)
         if source == "official":
-            parts = cifar.read_cifar(paths.files or fetch(cifar.BINARY, paths.raw))
+            images, n_train, detail = cifar.read_cifar(
+                paths.files or fetch(cifar.BINARY, paths.raw)
+            )
         elif source == "tfds":
-            parts = cifar.read_cifar_tfds(found_in_tfds(found, "cifar10").path)
+            path = found_in_tfds(found, "cifar10").path
+            images, n_train, detail = cifar.read_cifar_tfds(path)
         else:
-            parts = read_fashion(paths.files or DEBIAN_FOLDER)
+            images, n_train, detail = read_fashion(paths.files or DEBIAN_FOLDER)
         # The training images in S4's random order, the last of them for validation
-        n, m = parts.train_targets.size, parts.test_targets.size
-        train, val = held_out(n, options.n_held_out, seed=42)
-        splits = {"train": train, "val": val, "test": np.arange(n, n + m, dtype=np.int64)}
-        images = Images(
-            np.concatenate([parts.train_pixels, parts.test_pixels]),
-            np.concatenate([parts.train_targets, parts.test_targets]),
-        )
-        return Content(images, splits, parts.detail, {}, (), N_CLASSES)
+        train, val = held_out(n_train, options.n_held_out, seed=42)
+        splits = {"train": train, "val": val, "test": np.arange(n_train, len(images))}
+        return Content(images, splits, detail, {}, (), N_CLASSES)
 
     parameters = options.identity() if drawn else {"n_held_out": options.n_held_out}
     download = f"archive {cifar.BINARY.size}" if source == "official" else None

@@ -78,11 +78,6 @@ def encode(source: bytes) -> bytes:
         ) from None
 
 
-def decode(tokens: bytes) -> str:
-    """The expression as text without round brackets, `[MAX 3 1 ]`."""
-    return " ".join(TOKENS[token - CLOSE] for token in tokens)
-
-
 VOCABULARY = (*SPECIALS, *TOKENS)
 OFFICIAL_ROWS: Mapping[str, int] = {"train": 96_000, "val": 2_000, "test": 2_000}
 FOLDER = "listops-1000"  # despite its name it holds the 96,000

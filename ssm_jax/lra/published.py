@@ -18,7 +18,6 @@ COLUMNS: Mapping[str, str] = {  # in the order of every table
     "pathfinder": "Pathfinder",
     "pathx": "Path-X",
 }
-FAILED_COUNTS_AS = Decimal(50)  # percent: a coin, where a printed average counts a failed Path-X
 
 DFOUT = "arXiv:2508.20441"  # Solozabal et al., S4D-DFouT; Table 4
 B2S6 = "arXiv:2505.09022, Table 4"  # Yu and Erichson, Block-Biased Mamba

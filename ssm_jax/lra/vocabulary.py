@@ -97,14 +97,12 @@ def character_counts(
 
     `weights`, integer (texts,), says how often each text counts; by default once.
     """
+    texts = list(texts)
+    counted = [1] * len(texts) if weights is None else weights.tolist()
+    if len(counted) != len(texts):
+        raise ValueError(f"there are {len(texts):,} texts and {len(counted):,} weights.")
     totals: Counter[str] = Counter()
-    n = 0
-    for n, text in enumerate(texts, 1):
-        if weights is not None and n > len(weights):
-            raise ValueError(f"there are more texts than their {len(weights):,} weights.")
-        weight = 1 if weights is None else int(weights[n - 1])
+    for text, weight in zip(texts, counted, strict=True):
         for character, count in Counter(text[: max_length - 1]).items():
             totals[character] += weight * count
-    if weights is not None and n != len(weights):
-        raise ValueError(f"there are {n:,} texts and {len(weights):,} weights.")
     return totals

@@ -14,6 +14,31 @@ OPERATORS = {
 }
 
 
+def decode(tokens: bytes) -> str:
+    """The expression that ids are, as text without round brackets."""
+    words = [
+        "pad",
+        "unknown",
+        "eos",
+        "]",
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "[MAX",
+        "[MED",
+        "[MIN",
+        "[SM",
+    ]
+    return " ".join(words[token] for token in tokens)
+
+
 def value(text: str) -> int:
     """The value of `[MAX 1 [SM 2 3 ] ]`, by recursion over the text."""
     tokens = text.split()

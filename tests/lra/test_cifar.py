@@ -41,13 +41,12 @@ def pillow_grey(colours):
 
 def check(result):
     """The result holds all images in order."""
-    pixels, targets, test_pixels, test_targets, _ = result
+    images, n_train, _ = result
     grey = np.stack([pillow_grey(colours) for colours in COLOURS])
-    np.testing.assert_array_equal(pixels, grey[:5].reshape(5 * ROWS, 1024))
-    np.testing.assert_array_equal(targets, CLASSES[:5].reshape(-1))
-    np.testing.assert_array_equal(test_pixels, grey[5])
-    np.testing.assert_array_equal(test_targets, CLASSES[5])
-    assert all(array.dtype == np.uint8 for array in result[:4])
+    assert n_train == 5 * ROWS
+    np.testing.assert_array_equal(images.pixels, grey.reshape(6 * ROWS, 1024))
+    np.testing.assert_array_equal(images.targets, CLASSES.reshape(-1))
+    assert (images.pixels.dtype, images.targets.dtype) == (np.uint8, np.uint8)
 
 
 def test_grey_is_that_of_pillow_in_every_bit():
@@ -64,7 +63,7 @@ def test_unpacked_batches_are_found_and_read(tmp_path, form, inner):
     result = cifar.read_cifar(tmp_path / "root")
     check(result)
     sha256 = hashlib.sha256(b"".join(FORMS[form].values())).hexdigest()
-    assert result.detail.endswith(f"version, sha256 {sha256}")
+    assert result[-1].endswith(f"version, sha256 {sha256}")
 
 
 @pytest.mark.parametrize(("form", "version"), [("bin", "binary"), ("py", "python")])
@@ -77,7 +76,7 @@ def test_archives_are_read_in_any_order_without_unpacking(tmp_path, form, versio
         result = cifar.read_cifar(where)
         check(result)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        assert result.detail == f"official CIFAR-10, {path.name}, sha256 {sha256}"
+        assert result[-1] == f"official CIFAR-10, {path.name}, sha256 {sha256}"
     assert list(tmp_path.iterdir()) == [path]
     renamed = path.rename(tmp_path / "other.name")
     check(cifar.read_cifar(renamed))

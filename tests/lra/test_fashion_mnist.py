@@ -29,16 +29,16 @@ def folder(request, tmp_path):
 
 
 def test_images_are_read_row_by_row_with_two_zeros_around_them(folder):
-    result = read(folder)
-    for got, expected in zip(result[:4], ARRAYS.values(), strict=True):
-        assert got.dtype == np.uint8
-        if expected.ndim == 1:
-            np.testing.assert_array_equal(got, expected)
-            continue
-        assert got.shape == (len(expected), 32**2)
-        np.testing.assert_array_equal(got.reshape(-1, 32, 32)[:, 2:30, 2:30], expected)
-        assert got.sum() == expected.sum()
-    assert SMALL[TRAIN].sha256 in result.detail and "padded to 32 x 32" in result.detail
+    images, n_train, detail = read(folder)
+    train, train_targets, test, test_targets = ARRAYS.values()
+    assert n_train == len(train)
+    assert (images.pixels.dtype, images.targets.dtype) == (np.uint8, np.uint8)
+    np.testing.assert_array_equal(images.targets, np.concatenate([train_targets, test_targets]))
+    expected = np.concatenate([train, test])
+    assert images.pixels.shape == (len(expected), 32**2)
+    np.testing.assert_array_equal(images.pixels.reshape(-1, 32, 32)[:, 2:30, 2:30], expected)
+    assert images.pixels.sum() == expected.sum()
+    assert SMALL[TRAIN].sha256 in detail and "padded to 32 x 32" in detail
 
 
 def test_a_missing_file_names_the_package(tmp_path):
@@ -109,14 +109,13 @@ def test_a_bomb_is_unpacked_no_further_than_the_known_size(tmp_path, monkeypatch
 
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="dataset-fashion-mnist is not installed")
 def test_the_debian_package_is_read():
-    result = read()
-    assert result.train_pixels.shape == (60_000, 1_024)
-    assert result.test_pixels.shape == (10_000, 1_024)
-    assert np.bincount(result.train_targets).tolist() == [6_000] * 10
-    assert np.bincount(result.test_targets).tolist() == [1_000] * 10
+    images, n_train, _ = read()
+    assert (n_train, images.pixels.shape) == (60_000, (70_000, 1_024))
+    assert np.bincount(images.targets[:n_train]).tolist() == [6_000] * 10
+    assert np.bincount(images.targets[n_train:]).tolist() == [1_000] * 10
     # The mean that users of the data set publish, as a part of the range.
-    inner = result.train_pixels.reshape(-1, 32, 32)[:, 2:30, 2:30]
+    inner = images.pixels[:n_train].reshape(-1, 32, 32)[:, 2:30, 2:30]
     assert round(inner.mean() / 255, 4) == 0.2860
-    assert inner.sum() == result.train_pixels.sum()
+    assert inner.sum() == images.pixels[:n_train].sum()
     # The first training images show a boot, two tops and two dresses.
-    assert result.train_targets[:5].tolist() == [9, 0, 0, 3, 0]
+    assert images.targets[:5].tolist() == [9, 0, 0, 3, 0]

@@ -7,13 +7,14 @@ import tarfile
 import numpy as np
 import pytest
 from fake_listops import COUNTS, make_small, pack, release, unpack
+from listops_oracle import decode
 
 from ssm_jax.data.dataset import open_dataset
 from ssm_jax.data.manifest import read_manifest
 from ssm_jax.data.prepare import DataPaths, prepare
 from ssm_jax.data.store import stores_of, unfinished
 from ssm_jax.lra.catalog import open_data
-from ssm_jax.lra.listops import Spec, decode, find_release, listops, read_release
+from ssm_jax.lra.listops import Spec, find_release, listops, read_release
 from tests.data import data_options
 
 

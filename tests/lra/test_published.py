@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from ssm_jax.lra.published import ANCHORS, COLUMNS, FAILED_COUNTS_AS
+from ssm_jax.lra.published import ANCHORS, COLUMNS
 
+FAILED_COUNTS_AS = Decimal(50)  # percent: a coin
 BY_NAME = {row.model: row for row in ANCHORS}
 COMPLETE = [row for row in ANCHORS if set(row.scores) == set(COLUMNS)]
 

@@ -52,7 +52,7 @@ def test_a_weight_counts_as_that_many_copies(pairs):
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_texts_and_weights_must_be_as_many(n):
-    with pytest.raises(ValueError, match=r"2 texts and 3 weights|more texts than their 1 weights"):
+    with pytest.raises(ValueError, match=rf"2 texts and {n} weights"):
         character_counts(["a", "b"], max_length=5, weights=np.ones(n, np.int64))
 
 
