@@ -75,11 +75,9 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         return {**row, "number": number}
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        splits = self._content.splits
-        rest = np.setdiff1d(
-            np.arange(len(self._content.examples)), np.concatenate(list(splits.values()))
-        )
-        splits = {**splits, **({REST: rest} if rest.size else {})}
+        splits, numbers = self._content.splits, np.arange(len(self._content.examples))
+        if (rest := np.setdiff1d(numbers, np.concatenate(list(splits.values())))).size:
+            splits = {**splits, REST: rest}
         return {split: self._generate_examples(numbers) for split, numbers in splits.items()}
 
     def _generate_examples(self, numbers: np.ndarray) -> Iterator[tuple[int, dict]]:

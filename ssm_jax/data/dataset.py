@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +75,6 @@ class Dataset(abc.ABC):
 
     def facts(self, split: str) -> dict[str, float]:
         """Numbers to compare a result on a split with, by name."""
-        del split
         return {}
 
     def check(self, split: str, indices: np.ndarray) -> np.ndarray:
@@ -102,9 +101,8 @@ class LabelledDataset(Dataset):
 
     Of `vocab_size`, ids of a token, and `d_input`, features of a real step, the other is None;
     `paired`: an example is two sequences. `mean` and `std` are of pixels, in units of full white;
-    `unchanged` raises a ValueError if the files of the examples have changed. Values that cannot
-    be, and sequences beyond `padded_length`, are a ValueError with their split and number. `rows`
-    are numbers of examples in the store.
+    `store` holds the files of the examples. Values that cannot be, and sequences beyond
+    `padded_length`, are a ValueError with their split and number.
     """
 
     def __init__(
@@ -116,28 +114,26 @@ class LabelledDataset(Dataset):
         *,
         mean: float = 0.0,
         std: float = 1.0,
-        unchanged: Callable[[], None] | None = None,
+        store: Store | None = None,
     ) -> None:
         super().__init__(name, padded_length, provenance)
         content.check()
         self._examples, self.rows = content.examples, content.splits
         self.splits = tuple(content.splits)
-        self.n_classes, self.vocabulary = content.n_classes, content.vocabulary
-        self.vocab_size = len(content.vocabulary) or None
+        self.n_classes, self.vocab_size = content.n_classes, len(content.vocabulary) or None
         self.paired = isinstance(content.examples, Pairs)
         self.d_input = 1 if isinstance(content.examples, Images) else None
-        self.mean, self.std, self._unchanged = mean, std, unchanged
-        longest, where = 0, ""
-        for split, numbers in content.splits.items():
-            if not numbers.size:
-                raise ValueError(f"the split {split!r} of {name} has no examples.")
-            lengths = self.lengths(split)
-            if lengths.max() > longest:
-                longest, where = int(lengths.max()), f"{split} example {lengths.argmax()}"
+        self.mean, self.std, self._store = mean, std, store
+        if empty := [split for split, numbers in self.rows.items() if not numbers.size]:
+            raise ValueError(f"the split {empty[0]!r} of {name} has no examples.")
+        lengths = {split: self.lengths(split) for split in self.splits}
+        split = max(lengths, key=lambda split: lengths[split].max())
+        longest = int(lengths[split].max())
         if padded_length < longest:
             raise ValueError(
                 f"data.padded_length={padded_length} cannot hold the longest {name} sequence, "
-                f"{longest} steps ({where}); use at least {longest}."
+                f"{longest} steps ({split} example {lengths[split].argmax()}); use at least "
+                f"{longest}."
             )
         if not (math.isfinite(mean) and 0 < std < math.inf):
             raise ValueError(
@@ -151,7 +147,7 @@ class LabelledDataset(Dataset):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_unchanged": None}  # a pickled one holds copies, not files
+        return {**self.__dict__, "_store": None}  # a pickled one holds copies, not files
 
     def targets(self, split: str) -> np.ndarray:
         """The classes of a split's examples, uint8 (n,)."""
@@ -163,11 +159,10 @@ class LabelledDataset(Dataset):
         return {"majority_rate": float(np.bincount(targets).max() / targets.size)}
 
     def check_unchanged(self) -> None:
-        if self._unchanged is not None:
-            self._unchanged()
+        if self._store is not None:
+            self._store.check_unchanged()
 
     def lengths(self, split: str) -> np.ndarray:
-        """As of `Dataset`; of a pair the more."""
         return self._examples.steps(self.rows[split])
 
     def steps_of(self, batch: Mapping[str, Any]) -> int:
@@ -193,15 +188,12 @@ def open_dataset(
     """The data set of the store in a folder; errors as `Store`, and as `LabelledDataset`. `counts`
     say how many examples of each split are used, evenly spread; 0: all."""
     store = Store(folder)
-    manifest, splits = store.manifest, dict(store.content.splits)
-    for split, n in (counts or {}).items():
-        splits[split] = spread(splits[split], n, split)
+    splits = {s: spread(n, (counts or {}).get(s, 0), s) for s, n in store.content.splits.items()}
     content = replace(store.content, splits=splits)
-    provenance = Provenance(manifest["source"], manifest["detail"], manifest["sha256"])
+    name, origin = store.manifest["task"], (store.manifest[key] for key in Provenance._fields)
     return LabelledDataset(
-        manifest["task"], content, padded_length, provenance,
-        mean=mean, std=std, unchanged=store.check_unchanged,
-    )  # fmt: skip
+        name, content, padded_length, Provenance(*origin), mean=mean, std=std, store=store
+    )
 
 
 # The sequences, the size of their vocabulary (None: they are real), and what they are
@@ -210,18 +202,14 @@ Sequences = tuple[list[np.ndarray], int | None, str]
 
 def sequences_of(dataset: Dataset, n: int) -> Sequences:
     """The inputs of n training examples, evenly spread; a ValueError if they are no sequences."""
-    sequences: list[np.ndarray] = []
-    for index in _evenly(dataset.size("train"), n):
-        batch = dataset.gather("train", np.array([index]))
-        inputs = batch["inputs"][0]
-        if "lengths" in batch:  # tokens, one row or the two of a pair
-            lengths = np.atleast_1d(batch["lengths"][0])
-            rows = inputs.reshape(len(lengths), -1)
-            sequences += [row[:steps] for row, steps in zip(rows, lengths, strict=True)]
-        elif len(inputs) != dataset.steps_of(batch):
-            raise ValueError(f"the examples of task={dataset.name} are no sequences; give --file.")
-        else:
-            sequences.append(inputs)
+    batch = dataset.gather("train", _evenly(dataset.size("train"), n))
+    sequences = list(batch["inputs"])
+    if "lengths" in batch:  # tokens, one row or the two of a pair
+        lengths = batch["lengths"].ravel()
+        rows = batch["inputs"].reshape(lengths.size, -1)
+        sequences = [row[:steps] for row, steps in zip(rows, lengths, strict=True)]
+    elif len(sequences[0]) != dataset.steps_of(batch):
+        raise ValueError(f"the examples of task={dataset.name} are no sequences; give --file.")
     return sequences, getattr(dataset, "vocab_size", None), dataset.provenance.detail
 
 

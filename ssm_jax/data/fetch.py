@@ -18,6 +18,7 @@ from ssm_jax.progress import stage
 
 _CHUNK = 1 << 18  # bytes; what Ctrl-C can lose
 _SILENCE = 30.0  # seconds that a server may pause within a file
+_PATIENCE = 8.0  # seconds for all of: resolving names, connecting, the servers' first answers
 _REASONS = (OSError, http.client.HTTPException)  # what a connection that fails raises
 
 
@@ -38,13 +39,11 @@ class RemoteFile:
                 raise ValueError(f"only http and https URLs are fetched, got {url!r}.")
 
 
-def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
+def fetch(file: RemoteFile, folder: Path) -> Path:
     """The path of a file in a folder, downloaded unless it is there, where it is never changed.
 
     A download that breaks off (ConnectionError) leaves NAME.part, from which the next call resumes.
-    Another file than the right one is a ValueError. `patience` are the seconds for all of:
-    resolving names, connecting, and the servers' first answers; if no URL answers, a
-    FileNotFoundError says what to put where.
+    Another file than the right one is a ValueError; a FileNotFoundError says what to put where.
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
 
@@ -61,9 +60,7 @@ def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
     with locked(folder / f".{file.name}.lock"):
         if is_there():  # the process before us brought it
             return path
-        have = part.stat().st_size if part.is_file() else 0
-        if have != file.size:
-            _download(file, part, have if have < file.size else 0, patience)
+        _download(file, part)
         if (found := sha256_of(part)) != file.sha256:
             part.unlink()  # ours, and nothing can be made of it
             raise ValueError(
@@ -74,10 +71,13 @@ def fetch(file: RemoteFile, folder: Path, *, patience: float = 8.0) -> Path:
     return path
 
 
-def _download(file: RemoteFile, part: Path, have: int, patience: float) -> None:
-    """Fill .part, of which so many bytes are right, up to the size of the file."""
-    deadline = time.monotonic() + patience
-    reasons = []
+def _download(file: RemoteFile, part: Path) -> None:
+    """Fill .part, or go on with it, up to the size of the file."""
+    have = part.stat().st_size if part.is_file() else 0
+    if have == file.size:
+        return
+    have = have if have < file.size else 0
+    deadline, reasons = time.monotonic() + _PATIENCE, []
     for url in file.urls:
         try:
             response = _open(url, have, deadline)

@@ -14,15 +14,6 @@ from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.draws import philox
 
 
-@functools.lru_cache(maxsize=4)
-def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of 0..n-1: the ranks of Philox words; 7 ms for 96,000, once an epoch."""
-    # Not Generator.permutation, which may change: a run resumes in one order after an upgrade.
-    order = np.argsort(philox(seed, epoch).random_raw(n), kind="stable")
-    order.flags.writeable = False
-    return order
-
-
 def bucket_lengths(padded_length: int, buckets: int) -> tuple[int, ...]:
     """The lengths that batches are padded to: ..., L/4, L/2, L; halves are rounded up."""
     lengths = [padded_length]
@@ -67,19 +58,23 @@ class Order:
         return indices_B, self._padded_lengths[int(self._bucket_n[indices_B].max())]
 
     def _batches_of_epoch(self, epoch: int) -> np.ndarray:
-        """The batches of an epoch, int64 (steps, B)."""
-        B = self._batch_size
-        order = _epoch_order(self._bucket_n.size, self._seed, epoch)[: self.steps_per_epoch * B]
+        """The batches of an epoch, int64 (steps, B); 7 ms for 96,000 examples in one bucket."""
+        n, B = self._bucket_n.size, self._batch_size
+        # The ranks of Philox words. Not Generator.permutation, which may change: a run resumes in
+        # one order after an upgrade.
+        order = np.argsort(philox(self._seed, epoch).random_raw(n), kind="stable")
+        order = order[: self.steps_per_epoch * B]
         if len(self._padded_lengths) > 1:
-            rank = np.empty(self._bucket_n.size, np.int64)
+            rank = np.empty(n, np.int64)
             rank[order] = np.arange(order.size)
             members = [order[self._bucket_n[order] == b] for b in range(len(self._padded_lengths))]
             whole = [m[: m.size // B * B] for m in members]
             mixed = [m[m.size // B * B :] for m in members]
             batches = np.concatenate([*whole, *mixed]).reshape(-1, B)
-            order = batches[np.argsort(rank[batches].min(axis=1))].ravel()
-            order.flags.writeable = False  # kept for the next batches
-        return order.reshape(-1, B)
+            order = batches[np.argsort(rank[batches].min(axis=1))]
+        order = order.reshape(-1, B)
+        order.flags.writeable = False  # kept for the next batches
+        return order
 
 
 def _prefetched(length: int, make: Callable[[int], Arrays]) -> Iterator[Arrays]:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Release:
     stamp: str  # sizes in bytes, which tell two releases apart without reading them
 
 
-def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
+def find_release(path: Path, folder: str, files: Collection[str] = ()) -> Release:
     """Find a data set at a path the user gave: an archive, or the nearest folder of this name.
 
     `files` are names below the folder that must be there if it is unpacked; their sizes are the
@@ -57,24 +57,21 @@ def find_release(path: Path, folder: str, files: Iterable[str] = ()) -> Release:
     )
 
 
-def stamp_of(folder: Path, files: Iterable[str], what: str) -> str:
+def stamp_of(folder: Path, files: Collection[str], what: str) -> str:
     """The sizes of files in a folder, or of all; if one is missing `what` is to be unpacked."""
-    sizes = []
     for name in files:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{name} is not in {folder}; unpack {what} again.")
-        sizes.append((folder / name).stat().st_size)
-    if sizes:
-        return f"files {' '.join(map(str, sizes))}"
+    if files:
+        return " ".join(["files", *(str((folder / name).stat().st_size) for name in files)])
     sizes = [e.stat().st_size for _, e in files_below(folder, folder.name) if e.is_file()]
     return f"{len(sizes)} files of {sum(sizes)}"
 
 
 def find_tfds(name: str, config: str, folders: Iterable[Path]) -> Release | None:
-    """The newest version of the data set `tfds.builder(f"{name}/{config}")`; None: there is none.
-
-    `folders` are those of TFDS, or the data set's own. A ValueError says how to prepare it in the
-    format array_record, which is read without TensorFlow, if it is in another.
+    """The newest version of the data set `tfds.builder(f"{name}/{config}")` in the folders of TFDS,
+    or its own; None: there is none. Of formats only array_record is read without TensorFlow: if it
+    is in another, a ValueError says how to prepare it.
     """
     for folder in folders:
         found = {}
@@ -124,15 +121,14 @@ def nearest(path: Path, fits: Callable[[Path], bool], what: str) -> Path | None:
                 f"there are {len(found)} {what} in {shown(path)}, such as {shown(one)} and "
                 f"{shown(two)}; give one of them."
             )
-        if found:
-            return next(iter(found.values()))
-        if depth < DEPTH:  # the folders of the last level may hold 200,000 images
-            parents = [folder for folder in level if folder.resolve() not in seen]
-            seen.update(folder.resolve() for folder in parents)
-            level = []
-            for parent in parents:
-                with os.scandir(parent) as entries:  # tells folders without asking for each
-                    level += sorted(Path(entry.path) for entry in entries if entry.is_dir())
+        if found or depth == DEPTH:  # the folders of the last level may hold 200,000 images
+            return next(iter(found.values()), None)
+        parents = [folder for folder in level if folder.resolve() not in seen]
+        seen.update(folder.resolve() for folder in parents)
+        level = []
+        for parent in parents:
+            with os.scandir(parent) as entries:  # tells folders without asking for each
+                level += sorted(Path(entry.path) for entry in entries if entry.is_dir())
     return None
 
 
@@ -185,8 +181,7 @@ def members(
     absolute paths and those with `..` never are.
 
     A ValueError for a wanted link or device in an archive, two files called the same, and what is
-    damaged, also while a file is read, or beyond the limits; a FileNotFoundError for a wanted link
-    in a folder that leads nowhere.
+    damaged or beyond the limits; a FileNotFoundError for a wanted link to nothing in a folder.
     """
     read = _from_archive if release.is_archive else _from_folder
     seen: set[K] = set()

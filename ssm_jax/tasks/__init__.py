@@ -10,7 +10,8 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssm_jax import outside
-from ssm_jax.options import OPTIONS, Option, parameters_of
+from ssm_jax.options import OPTIONS, parameters_of
+from ssm_jax.options import Option as Option
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
     from ssm_jax.data.dataset import Dataset
     from ssm_jax.data.prepare import DataPaths
-
-__all__ = [
-    "TASKS", "Batch", "Lazy", "Option", "Sums", "Task", "classification_task", "find_task",
-    "mean_metrics",
-]  # fmt: skip
 
 # What `Dataset.gather` returns; in evaluation also mask (B,), 1 = a real example
 Batch = Mapping[str, Any]
@@ -32,38 +28,31 @@ Sums = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """A model on a data set. All functions are pure; ConfigDicts arrive as plain dicts.
+    """A model on a data set. All functions are pure; ConfigDicts arrive as plain dicts."""
 
-    Attributes:
-      open_data: (options of `cfg.data`, paths) -> the data set.
-      build_model: (data set, options of `cfg.model`, rngs) -> the model.
-      train_sums: (model, batch, dropout key) -> sums in training, of which the mean of "loss" is
-        minimized.
-      eval_sums: (model, batch) -> sums in evaluation; they may hold more than those.
-      metrics: what can choose the best checkpoint, and whether more or less of it is better; the
-        first is shown with the loss wherever a run is shown.
-      predict: (model, batch) -> {"predicted": class, "loss": nats} of each example; None:
-        the task has no classes.
-      circular: the model convolves on a circle of L steps in closed form, without calling its
-        layers. Other models pad to 2L steps, on which the filters of their layers then act.
-      options: rows of the options that this task alone reads, by dotted key, such as
-        "data.series.noise".
-      sources: the values of data.source that `open_data` knows; (): it does not read it.
-      network: what `build_model` gives the options of `cfg.model` to. Those that are no argument of
-        it, nor of the layer if "layer" is one, have no effect and are refused. None: all are read.
-      faults: (options of `cfg.data`) -> lines about those that do not go together.
-    """
-
+    # (options of `cfg.data`, paths) -> the data set
     open_data: Callable[[Mapping[str, Any], DataPaths], Dataset]
+    # (data set, options of `cfg.model`, rngs) -> the model
     build_model: Callable[[Any, Mapping[str, Any], nnx.Rngs], nnx.Module]
+    # (model, batch, dropout key) -> sums in training; the mean of "loss" is minimized
     train_sums: Callable[[nnx.Module, Batch, Array | None], Sums]
+    # (model, batch) -> sums in evaluation; they may hold more than those
     eval_sums: Callable[[nnx.Module, Batch], Sums]
+    # What can choose the best checkpoint, and whether more or less of it is better; the first is
+    # shown with the loss wherever a run is shown.
     metrics: Mapping[str, Literal["max", "min"]]
+    # (model, batch) -> {"predicted": class, "loss": nats} of each example; None: without classes
     predict: Callable[[nnx.Module, Batch], dict[str, Array]] | None = None
+    # The model convolves on a circle of L steps in closed form, without calling its layers. Other
+    # models pad to 2L steps, on which the filters of their layers then act.
     circular: bool = False
+    # Rows of the options that this task alone reads, by dotted key, such as "data.series.noise"
     options: Mapping[str, Option] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()  # of data.source that `open_data` knows; (): it does not read it
+    # What `build_model` gives the options of `cfg.model` to. Those that are no argument of it, nor
+    # of the layer if "layer" is one, have no effect and are refused. None: all are read.
     network: Callable[..., Any] | None = None
+    # (options of `cfg.data`) -> lines about those that do not go together
     faults: Callable[[Mapping[str, Any]], Iterable[str]] = lambda data: ()
 
     @property

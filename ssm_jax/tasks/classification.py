@@ -40,27 +40,30 @@ def layer_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _logits(model: Any, batch: Batch, *, train: bool = False, key: Array | None = None) -> Array:
+    return model(batch["inputs"], batch.get("lengths"), train=train, key=key)
+
+
 def train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
     """Cross-entropy in nats and right answers in training."""
-    return classification_sums(logits_of(model, batch, train=True, key=key), batch)
+    return classification_sums(_logits(model, batch, train=True, key=key), batch)
 
 
 def eval_sums(model: nnx.Module, batch: Batch) -> Sums:
     """The same in evaluation."""
-    logits_BK = logits_of(model, batch, train=False, key=None)
-    return classification_sums(logits_BK, batch)
+    return classification_sums(_logits(model, batch), batch)
 
 
 def predict(model: nnx.Module, batch: Batch) -> dict[str, Array]:
     """Of each example the predicted class, and the loss in nats."""
-    logits_BK = logits_of(model, batch, train=False, key=None)
-    loss_B = cross_entropy(logits_BK, batch["targets"])
+    logits_BK = _logits(model, batch)
+    loss_B = _cross_entropy(logits_BK, batch["targets"])
     return {"predicted": jnp.argmax(logits_BK, axis=-1), "loss": loss_B}
 
 
 def classification_sums(logits_BK: Array, batch: Batch) -> Sums:
     """Sums over the real examples of a batch: cross-entropy in nats, right answers, examples."""
-    loss_B = cross_entropy(logits_BK, batch["targets"])
+    loss_B = _cross_entropy(logits_BK, batch["targets"])
     targets_B = jnp.asarray(batch["targets"]).astype(jnp.int32)
     correct_B = (jnp.argmax(logits_BK, axis=-1) == targets_B).astype(jnp.float32)
     mask_B = batch.get("mask", jnp.ones_like(loss_B))
@@ -71,17 +74,10 @@ def classification_sums(logits_BK: Array, batch: Batch) -> Sums:
     }
 
 
-def cross_entropy(logits_BK: Array, targets_B: Array) -> Array:
-    """The loss of each example in nats; NaN for a class that there is not, if it is traced.
-
-    Raises:
-      ValueError: for a known target that is no class: which, and of which example.
-    """
-    K = logits_BK.shape[-1]
-    targets_B = checked_ids("classification", "target", targets_B, K, ("example",))
+def _cross_entropy(logits_BK: Array, targets_B: Array) -> Array:
+    """The loss of each example in nats. A target that is no class is a ValueError which names its
+    example, or NaN if it is traced."""
+    targets_B = checked_ids(
+        "classification", "target", targets_B, logits_BK.shape[-1], ("example",)
+    )
     return optax.softmax_cross_entropy_with_integer_labels(logits_BK, targets_B)
-
-
-def logits_of(model: Any, batch: Batch, *, train: bool, key: Array | None) -> Array:
-    """Logits of a batch."""
-    return model(batch["inputs"], batch.get("lengths"), train=train, key=key)

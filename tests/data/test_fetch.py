@@ -217,15 +217,16 @@ def test_a_server_that_cannot_go_on_is_asked_for_the_whole(remote, server, tmp_p
 
 
 def test_a_silent_server_and_a_hanging_name_share_the_patience(remote, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.3)
     start = time.perf_counter()
     with one_line(FileNotFoundError, "cannot be reached (no answer in time)", SHA256):
-        fetch(remote("silent", "silent"), tmp_path, patience=0.3)
+        fetch(remote("silent", "silent"), tmp_path)
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(20) and [])
     named = RemoteFile("data.bin", ("https://data.invalid/data.bin",), SIZE, SHA256)
     try:
         with one_line(FileNotFoundError, "https://data.invalid/data.bin cannot be reached"):
-            fetch(named, tmp_path, patience=0.3)
+            fetch(named, tmp_path)
     finally:
         released.set()
     assert time.perf_counter() - start < 3.0
