@@ -137,9 +137,8 @@ def image(options: ImageOptions, source: str, paths: DataPaths) -> Recipe:
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Content(images, splits, detail, {}, (), N_CLASSES)
         if source == "official":
-            images, n_train, detail = cifar.read_cifar(
-                paths.files or fetch(cifar.BINARY, paths.raw)
-            )
+            path = paths.files or fetch(cifar.BINARY, paths.raw)
+            images, n_train, detail = cifar.read_cifar(path)
         elif source == "tfds":
             path = found_in_tfds(found, "cifar10").path
             images, n_train, detail = cifar.read_cifar_tfds(path)

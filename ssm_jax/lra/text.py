@@ -81,7 +81,7 @@ def read_official(path: Path) -> tuple[dict[str, Rows], str]:
     order of their numbers.
     """
     release = find_release(path, FOLDER)
-    detail = f"the unpacked folder {FOLDER}, {release.stamp} bytes"
+    detail = f"official IMDB reviews (aclImdb), the unpacked folder {FOLDER}, {release.stamp} bytes"
     if release.is_archive:
         if (size := path.stat().st_size) != ARCHIVE.size:
             raise ValueError(
@@ -89,7 +89,7 @@ def read_official(path: Path) -> tuple[dict[str, Rows], str]:
                 "download it again."
             )
         _check_sha256(path, ARCHIVE.sha256, "download aclImdb_v1.tar.gz again.")
-        detail = f"{path.name} with sha256 {ARCHIVE.sha256}"
+        detail = f"official IMDB reviews (aclImdb), {path.name} with sha256 {ARCHIVE.sha256}"
 
     def wanted(path: str) -> tuple[str, str, int, int] | None:
         match = _REVIEW.search(path)
@@ -129,7 +129,10 @@ def read_tfds(path: Path) -> tuple[dict[str, Rows], str]:
     whole = {0: OFFICIAL_ROWS, 1: OFFICIAL_ROWS}
     counts = [Counter(target for _, target in rows) for rows in splits.values()]
     other = "" if counts == [whole, whole] else UNOFFICIAL
-    return splits, f"version {path.name}, stripped and in its order{other}"
+    return splits, (
+        f"IMDB reviews as TensorFlow Datasets has them, version {path.name}, stripped and in its "
+        f"order{other}"
+    )
 
 
 def read_sample() -> tuple[Rows, str]:
@@ -208,11 +211,9 @@ def text(options: TextOptions, source: str, paths: DataPaths) -> Recipe:
 
     def make(_: Path) -> Content:
         if source == "official":
-            rows, what = read_official(paths.files or fetch(ARCHIVE, paths.raw))
-            detail = f"official IMDB reviews (aclImdb), {what}"
+            rows, detail = read_official(paths.files or fetch(ARCHIVE, paths.raw))
         elif source == "tfds":
-            rows, what = read_tfds(found_in_tfds(found, "imdb_reviews/plain_text").path)
-            detail = f"IMDB reviews as TensorFlow Datasets has them, {what}"
+            rows, detail = read_tfds(found_in_tfds(found, "imdb_reviews/plain_text").path)
         elif source == "sample":
             reviews, what = read_sample()
             rows = split_sample(reviews)

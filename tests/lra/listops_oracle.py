@@ -16,26 +16,7 @@ OPERATORS = {
 
 def decode(tokens: bytes) -> str:
     """The expression that ids are, as text without round brackets."""
-    words = [
-        "pad",
-        "unknown",
-        "eos",
-        "]",
-        "0",
-        "1",
-        "2",
-        "3",
-        "4",
-        "5",
-        "6",
-        "7",
-        "8",
-        "9",
-        "[MAX",
-        "[MED",
-        "[MIN",
-        "[SM",
-    ]
+    words = ["pad", "unknown", "eos", "]", *"0123456789", "[MAX", "[MED", "[MIN", "[SM"]
     return " ".join(words[token] for token in tokens)
 
 

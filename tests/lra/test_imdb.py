@@ -20,7 +20,8 @@ def test_reviews_come_by_class_and_by_number(tmp_path, monkeypatch):
     make_small(monkeypatch, archive=path)
     rows, detail = imdb.read_official(path)
     assert rows == EXPECTED
-    assert detail == f"aclImdb_v1.tar.gz with sha256 {identity(path)[1]}"
+    what = f"aclImdb_v1.tar.gz with sha256 {identity(path)[1]}"
+    assert detail == f"official IMDB reviews (aclImdb), {what}"
     assert list(tmp_path.iterdir()) == [path]
 
 
