@@ -29,6 +29,9 @@ def pytest_configure(config):
         if variable in os.environ:
             value = os.environ[variable]
             jax.config.update(option, float(value) if option.endswith("secs") else value)
+    # So does numba, which takes 15 s for Pathfinder's generator and a third of it at no level.
+    os.environ.setdefault("NUMBA_CACHE_DIR", f"{os.environ['JAX_COMPILATION_CACHE_DIR']}/numba")
+    os.environ.setdefault("NUMBA_OPT", "0")
 
 
 # Where programs are compiled as users run them, because rounding is what is tested
@@ -53,3 +56,19 @@ def pytest_runtest_protocol(item):
     optimized = item.get_closest_marker("optimized") is not None
     jax.config.update("jax_disable_most_optimizations", not optimized)
     return (yield)
+
+
+@pytest.fixture
+def compile_once(monkeypatch):
+    """The cells of a sweep differ in what they start from alone: they share their programs here."""
+    from ssm_jax.training.experiment import Experiment
+
+    compile_step, kept = Experiment.compile_step, {}
+
+    def compiled(self, length=None, *, training=True):
+        if training not in kept:
+            kept[training] = compile_step(self, length, training=training)
+        return kept[training]
+
+    monkeypatch.setattr(Experiment, "compile_step", compiled)
+    monkeypatch.setattr("ssm_jax.sweep.runs.jax.clear_caches", lambda: None)

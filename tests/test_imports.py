@@ -1,6 +1,7 @@
 """Who may import whom: by the source, and by what a fresh process holds after importing."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -221,11 +222,12 @@ FRESH = {
 }
 
 
-def held(names: list[str]) -> set[str]:
+@functools.cache
+def held(*names: str) -> set[str]:
     """The packages in a fresh process that has imported some modules; Python's own left out."""
     program = (
         "import importlib, json, sys\n"
-        f"for name in {names!r}:\n"
+        f"for name in {names}:\n"
         "    importlib.import_module(name)\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
     )
@@ -240,7 +242,7 @@ def test_a_fresh_process_holds_nothing_that_a_part_may_not_have(group):
     """Training starts without TFDS, matplotlib and wandb; the command line without JAX."""
     names, forbidden = FRESH[group]
     assert names
-    found = held(names)
+    found = held(*names)
     assert "ssm_jax" in found
     assert not found & (forbidden | HEAVY)
 
@@ -250,4 +252,4 @@ def test_a_fresh_process_holds_nothing_that_a_part_may_not_have(group):
     [("numerics", ["numpy", "jax.numpy"]), ("networks", ["numpy", "jax.numpy", "flax.nnx"])],
 )
 def test_kernels_and_layers_load_what_jax_and_flax_load_and_no_more(group, needs):
-    assert held(FRESH[group][0]) == held(needs) | {"ssm_jax"}
+    assert held(*FRESH[group][0]) == held(*needs) | {"ssm_jax"}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ssm_jax.commands import train as commands
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.stories.denoise import DENOISE
 from ssm_jax.stories.denoise.run import (
@@ -157,14 +158,14 @@ def test_marks_are_named_within_the_axes():
     assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
 
 
-def test_the_study_trains_its_cells_and_shows_them(tmp_path):
+def test_the_study_trains_its_cells_and_shows_them(tmp_path, compile_once):
     """Two seeds of four settings at the smoke size; the second call trains nothing."""
-    command = [
-        sys.executable, "scripts/denoise.py", "--config=configs/denoise.py:smoke", "--seeds=2",
-        f"--folder={tmp_path / 'study'}", "--config.log.diagnostics=false",
-        "--config.train.steps=2", "--config.train.eval_every=2",
+    words = [
+        f"--config={ROOT / 'configs/denoise.py'}:smoke", "--seeds=2",
+        f"--folder={tmp_path / 'study'}", f"--data_dir={tmp_path}",
+        "--config.log.diagnostics=false", "--config.train.steps=2", "--config.train.eval_every=2",
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert commands.denoise(words, ["scripts/denoise.py"]) == 0
     folder = tmp_path / "study"
     results = json.loads((folder / "results.json").read_text())
     assert results["cells"][0]["verdict"] == "reference"
@@ -179,6 +180,7 @@ def test_the_study_trains_its_cells_and_shows_them(tmp_path):
         assert (folder / name).stat().st_size > 100
     metrics = folder / "alpha=1,beta=0,seed=0/metrics.jsonl"
     before = metrics.stat().st_mtime_ns
+    command = [sys.executable, "scripts/denoise.py", *words]
     again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert "8 of 8 runs were done before" in again.stderr
     assert metrics.stat().st_mtime_ns == before

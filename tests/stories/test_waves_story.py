@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssm_jax.commands.train import waves
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.stories.waves.run import SETTINGS
 from ssm_jax.stories.waves.task import regression_sums
@@ -45,13 +44,10 @@ def test_the_settings_are_those_that_the_config_sweeps():
     assert by_alpha == sorted(swept, key=lambda cell: cell["model.alpha"])
 
 
-def test_the_study_trains_the_four_settings_and_shows_them(tmp_path):
+def test_the_study_trains_the_four_settings_and_shows_them(tmp_path, compile_once):
     folder = tmp_path / "study"
-    command = [
-        sys.executable, "scripts/waves.py", "--config=configs/waves.py:smoke",
-        f"--folder={folder}", "--config.log.diagnostics=false",
-    ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    config = f"--config={ROOT / 'configs/waves.py'}:smoke"
+    assert waves([config, f"--folder={folder}", "--config.log.diagnostics=false"]) == 0
     results = json.loads((folder / "results.json").read_text())
     found = [(cell["setting"], cell["alpha"], cell["beta"]) for cell in results["cells"]]
     assert found == [

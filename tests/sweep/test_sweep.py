@@ -25,19 +25,6 @@ ROOT = Path(__file__).parents[2]
 CONFIG = str(Path(__file__).with_name("tiny_sweep.py"))
 
 
-@pytest.fixture
-def compile_once(monkeypatch):
-    """The cells differ in what they start from alone: they share their programs here."""
-    compile_step, kept = Experiment.compile_step, {}
-
-    def compiled(self, length=None, *, training=True):
-        if training not in kept:
-            kept[training] = compile_step(self, length, training=training)
-        return kept[training]
-
-    monkeypatch.setattr(Experiment, "compile_step", compiled)
-
-
 class Interrupted(Experiment):
     """An experiment that is told to stop while it fetches its third batch."""
 
