@@ -16,8 +16,7 @@ listops: $(INSTALLED)
 
 # Where rounding is tested, programs are compiled as users compile them; elsewhere quickly, which
 # takes a third of the time (tests/conftest.py). XLA ends a process that has a flag it does not know.
-# One thread of BLAS for each: threads that wait for a core that another process has burn it.
-TESTS := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
+TESTS := $(PY) -m pytest -n auto --dist worksteal
 QUICKLY := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 
 test: $(INSTALLED)

@@ -29,9 +29,12 @@ def pytest_configure(config):
         if variable in os.environ:
             value = os.environ[variable]
             jax.config.update(option, float(value) if option.endswith("secs") else value)
-    # So does numba, which takes 15 s for Pathfinder's generator and a third of it at no level.
+    # Numba's programs are kept there too, and compiled quickly: Pathfinder's takes 15 s else.
     os.environ.setdefault("NUMBA_CACHE_DIR", f"{os.environ['JAX_COMPILATION_CACHE_DIR']}/numba")
     os.environ.setdefault("NUMBA_OPT", "0")
+    # NumPy's threads wait busily for a core that another process has: processes started from here
+    # have one each, and a convolution of 16,384 taps takes 0.5 s and not 3.5 s to 50 s.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 # Where programs are compiled as users run them, because rounding is what is tested

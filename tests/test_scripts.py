@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ssm_jax.commands.train import train
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 BENCHMARKS = ("benchmarks", "benchmarks.accuracy", "benchmarks.resume")  # python -m
@@ -43,9 +45,11 @@ def test_script_starts(name):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_config_can_be_printed(config):
-    shown = script("train.py", f"--config={config}", "--print_config").stdout
-    assert "model.beta.learn = " in shown
+def test_config_can_be_printed(config, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train([f"--config={ROOT / config}", "--print_config"])
+    assert not ended.value.code
+    assert "model.beta.learn = " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

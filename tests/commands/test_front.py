@@ -234,13 +234,18 @@ assert not HIDDEN & set(sys.modules), HIDDEN & set(sys.modules)
 sys.meta_path.insert(0, Hidden)
 import ssm_jax
 u = jax.random.normal(jax.random.key(0), (2, 33, 4))
+
+@nnx.jit
+def forward(model, *inputs):
+    return model(*inputs)
+
 for layer in (ssm_jax.S4D, ssm_jax.S4, ssm_jax.S5):
-    y = layer(d_model=4, d_state=8, rngs=nnx.Rngs(0))(u)
+    y = forward(layer(d_model=4, d_state=8, rngs=nnx.Rngs(0)), u)
     assert y.shape == u.shape and bool(jnp.isfinite(y).all())
 model = ssm_jax.SequenceClassifier(
     n_classes=3, vocab_size=5, d_model=4, depth=1, ssm={"d_state": 8}, rngs=nnx.Rngs(0)
 )
-logits = model(jnp.zeros((2, 33), jnp.int32), jnp.array([33, 7]))
+logits = forward(model, jnp.zeros((2, 33), jnp.int32), jnp.array([33, 7]))
 assert logits.shape == (2, 3) and bool(jnp.isfinite(logits).all())
 gain = ssm_jax.sobolev_gain(jnp.ones(4), 33)
 assert bool(jnp.isfinite(ssm_jax.fft_conv(u, jnp.ones((4, 33)))).all())
