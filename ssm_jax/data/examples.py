@@ -35,14 +35,11 @@ class Ragged:
         if ends.size != n + 1:
             raise ValueError(f"{n} targets need {n + 1} offsets; got {ends.size}.")
         if ends[0] != 0 or ends[-1] != stop:
-            raise ValueError(
-                f"offsets must run from 0 to {stop}; they run from {ends[0]} to {ends[-1]}."
-            )
+            found = f"they run from {ends[0]} to {ends[-1]}"
+            raise ValueError(f"offsets must run from 0 to {stop}; {found}.")
         for row in np.flatnonzero(self.lengths() < 0)[:1]:
-            raise ValueError(
-                f"offsets must not decrease; those of row {row} are {ends[row]} and "
-                f"{ends[row + 1]}."
-            )
+            found = f"those of row {row} are {ends[row]} and {ends[row + 1]}"
+            raise ValueError(f"offsets must not decrease; {found}.")
 
     @classmethod
     def from_rows(
@@ -74,12 +71,12 @@ class Ragged:
 
     def steps(self, numbers: np.ndarray) -> np.ndarray:
         """Steps of some rows with their end of sequence, int64."""
-        return self.lengths()[numbers] + 1
+        return self.offsets[numbers + 1] - self.offsets[numbers] + 1
 
     def batch(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """Rows with end of sequence and padding: "inputs" int32 (B, L), "lengths" int32 (B,)."""
         inputs_BL = np.full((numbers.size, length), PAD, np.int32)
-        lengths_B = (self.offsets[numbers + 1] - self.offsets[numbers] + 1).astype(np.int32)
+        lengths_B = self.steps(numbers).astype(np.int32)
         for inputs_L, number, steps in zip(inputs_BL, numbers, lengths_B, strict=True):
             inputs_L[: steps - 1] = self.row(number)
             inputs_L[steps - 1] = EOS
@@ -134,17 +131,15 @@ class Pairs:
 
     def __post_init__(self) -> None:
         n, pairs = len(self.documents), self.targets.size
-        for name, numbers in self._sides.items():
+        for name, numbers in (("first", self.first), ("second", self.second)):
             if numbers.dtype != np.int32 or numbers.shape != self.targets.shape:
                 raise ValueError(
                     f"{pairs} pairs need as many int32 numbers; "
                     f"got {name} {numbers.dtype} {numbers.shape}."
                 )
-            for wrong in np.flatnonzero((numbers < 0) | (numbers >= n))[:1]:
-                raise ValueError(
-                    f"pair {wrong} names a document outside 0..{n - 1}: its {name} "
-                    f"is {numbers[wrong]}."
-                )
+            for i in np.flatnonzero((numbers < 0) | (numbers >= n))[:1]:
+                where = f"pair {i} names a document outside 0..{n - 1}"
+                raise ValueError(f"{where}: its {name} is {numbers[i]}.")
         if self.targets.dtype != np.uint8:
             raise ValueError(f"targets must be uint8; got {self.targets.dtype}.")
 
@@ -153,25 +148,22 @@ class Pairs:
         """The documents, with classes that mean nothing."""
         return Ragged(self.tokens, self.offsets, np.zeros(self.offsets.size - 1, np.uint8))
 
-    @property
-    def _sides(self) -> dict[str, np.ndarray]:
-        return {"first": self.first, "second": self.second}
-
     def __len__(self) -> int:
         return self.targets.size
 
     def steps(self, numbers: np.ndarray) -> np.ndarray:
         """Steps of the longer document of some pairs with its end of sequence, int64."""
-        first, second = (self.documents.steps(side[numbers]) for side in self._sides.values())
-        return np.maximum(first, second)
+        steps = self.documents.steps
+        return np.maximum(steps(self.first[numbers]), steps(self.second[numbers]))
 
     def batch(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """Both documents of some pairs, as of Ragged: "inputs" (B, 2, L) and "lengths" (B, 2)."""
-        sides = [self.documents.batch(side[numbers], length) for side in self._sides.values()]
+        sides = [self.documents.batch(s[numbers], length) for s in (self.first, self.second)]
         return {name: np.stack([side[name] for side in sides], axis=1) for name in sides[0]}
 
     def features(self, index: int) -> dict[str, np.ndarray]:
-        return {name: self.documents.row(side[index]) for name, side in self._sides.items()}
+        row = self.documents.row
+        return {"first": row(self.first[index]), "second": row(self.second[index])}
 
 
 Examples = Ragged | Images | Pairs
@@ -203,7 +195,7 @@ class Content:
                 )
         targets = examples.targets
         if (value := targets.max(initial=0)) >= n_classes:
-            where, number = self._located(np.flatnonzero(targets >= n_classes))
+            where, number = self._located(targets >= n_classes)
             raise ValueError(
                 f"{where} has the target {targets[number]}; there are {n_classes} classes, "
                 f"0..{n_classes - 1} (the largest target is {value})."
@@ -214,22 +206,21 @@ class Content:
         if tokens.max(initial=0) >= vocab_size:
             at = int(np.argmax(tokens >= vocab_size))
             row = int(np.searchsorted(offsets, at, side="right")) - 1
-            wrong = np.array([row])
+            wrong = np.arange(len(examples)) == row
             if isinstance(examples, Pairs):
-                wrong = np.flatnonzero((examples.first == row) | (examples.second == row))
+                wrong = (examples.first == row) | (examples.second == row)
             raise ValueError(
                 f"{self._located(wrong)[0]} has the token {tokens[at]} at step "
-                f"{at - int(offsets[row])}; the vocabulary has {vocab_size} ids, "
-                f"0..{vocab_size - 1}."
+                f"{at - offsets[row]}; the vocabulary has {vocab_size} ids, 0..{vocab_size - 1}."
             )
 
     def _located(self, wrong: np.ndarray) -> tuple[str, int]:
-        """One of some examples, in the words of a split if one has it, and its number."""
+        """The first example marked, in the words of a split if one has it, and its number."""
         for split, numbers in self.splits.items():
-            for position in np.flatnonzero(np.isin(numbers, wrong))[:1]:
+            for position in np.flatnonzero(wrong[numbers])[:1]:
                 return f"{split} example {position}", int(numbers[position])
-        if wrong.size:
-            return f"example {wrong[0]} of no split", int(wrong[0])
+        for number in np.flatnonzero(wrong)[:1]:
+            return f"example {number} of no split", int(number)
         return "a document of no pair", -1
 
 
