@@ -47,13 +47,13 @@ def counted(limits: Limits) -> Callable[[str, int], None]:
         nonlocal files, total
         files, total = files + 1, total + size
         if not 0 <= size <= limits.largest:
-            fault = f"{where} has {size:,} bytes, such a file has at most {limits.largest:,}"
-        elif files > limits.files or total > limits.wanted:
-            fault = f"with {where} there are {files:,} such files of {total:,} bytes, the "
-            fault += f"release has at most {limits.files:,} of {limits.wanted:,}"
-        else:
-            return
-        raise ValueError(f"{fault}; {GET_AGAIN}")
+            most = f"such a file has at most {limits.largest:,}"
+            raise ValueError(f"{where} has {size:,} bytes, {most}; {GET_AGAIN}")
+        if files > limits.files or total > limits.wanted:
+            raise ValueError(
+                f"with {where} there are {files:,} such files of {total:,} bytes, the release has "
+                f"at most {limits.files:,} of {limits.wanted:,}; {GET_AGAIN}"
+            )
 
     return add
 
@@ -63,12 +63,8 @@ def shown(name: object) -> str:
     return printable(str(name)[:200])
 
 
-class TooLargeError(ValueError):
-    """The text continues after the name of the archive."""
-
-
 class RefusedError(ValueError):
-    """An archive that is not read further, in one line."""
+    """An archive that is damaged, or larger than its limits, in one line."""
 
 
 @contextmanager
@@ -78,8 +74,6 @@ def one_line(archive: Path) -> Iterator[None]:
         yield
     except RefusedError:
         raise
-    except TooLargeError as error:
-        raise RefusedError(f"{shown(archive)} {error}; {GET_AGAIN}") from None
     except Exception as error:
         # What a header of chance bytes raises in tarfile, gzip and lzma is documented nowhere.
         text = shown(error) or type(error).__name__
@@ -133,14 +127,16 @@ class _Stream:
             if self.headers is not None:
                 self.headers -= n
                 if n < 0 or self.headers < 0:
-                    raise TooLargeError(
-                        f"has a header of {max(n, _HEADERS):,} bytes at byte {self._at:,}; a "
-                        f"member's name and attributes have at most {_HEADERS:,}"
+                    raise RefusedError(
+                        f"{shown(self._path)} has a header of {max(n, _HEADERS):,} bytes at byte "
+                        f"{self._at:,}; a member's name and attributes have at most "
+                        f"{_HEADERS:,}; {GET_AGAIN}"
                     )
             data = self._file.read(n)
             self._at += len(data)
             if self._file is not self._raw and self._at > self._most:
-                raise TooLargeError(f"unpacks to more than {self._most:,} bytes")
+                large = f"{shown(self._path)} unpacks to more than {self._most:,} bytes"
+                raise RefusedError(f"{large}; {GET_AGAIN}")
             if self.headers is None and len(data) < n:
                 raise tarfile.ReadError("unexpected end of data")
             told, self._told = self._told, self._raw.tell()
@@ -169,6 +165,7 @@ def tar_members(
     """The members of an archive, plain or packed by gzip, bzip2 or xz, each to be read before the
     next. What is damaged, or larger than its limits, is a ValueError, also while one is read.
     `advance` is told the bytes of the archive that are read."""
+    more = f"{shown(path)} has more than"
     with one_line(path):
         stream = _Stream(raw, path, limits, advance)
         # As `tarfile.open(mode="r|*")`, which reads a header of any size.
@@ -180,9 +177,9 @@ def tar_members(
             if member is None:
                 break
             if count > limits.members:
-                raise TooLargeError(f"has more than {limits.members:,} members")
+                raise RefusedError(f"{more} {limits.members:,} members; {GET_AGAIN}")
             if len(tar.pax_headers) > _ATTRIBUTES:
-                raise TooLargeError(f"has more than {_ATTRIBUTES} attributes of all members")
+                raise RefusedError(f"{more} {_ATTRIBUTES} attributes of all members; {GET_AGAIN}")
             stream.headers = None
             yield tar, member
         # A cut or damaged header ends the members as the two empty blocks at the end do.
@@ -194,13 +191,10 @@ def tar_members(
 def decoded(
     data: bytes, kind: str, mode: str, size: tuple[int, int], *, at_most: bool = False
 ) -> Any:
-    """The PIL image in a "PNG" or "JPEG" that is in memory, in the mode "L" or "RGB".
-
-    If it is none, or has another size than (W, H), or more, nothing is decoded, and the text of the
-    ValueError continues after the file's name.
-    """
-    # Imported here: training has no use for it. Not `Image.open`, which warns of large images on
-    # standard error and continues.
+    """The PIL image in a "PNG" or "JPEG" in memory, in the mode "L" or "RGB". If it is none, or not
+    of the size (W, H), it is not decoded, and the ValueError continues after the file's name."""
+    # Not `Image.open`, which warns of large images on standard error and continues; imported here,
+    # as training has no use for it.
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
 

@@ -3,10 +3,10 @@
     FOLDER/manifest.json  FOLDER/{tokens,offsets,targets,...}.npy  FOLDER/split.{train,val,test}.npy
 
 Every byte is compared with the manifest's sha256 when a store is opened. For one of 64 MiB or more
-a note in the user's cache says that these very files were compared, by their device, inode, size
-and both times; whoever has no such note, or a damaged one, compares. What is not noticed: a change
-that leaves all five as they are, as a disk that rots, a write past the file system, or a clock that
-was set back make it. `prepare_data.py verify` reads no note.
+a note in the user's cache may say that these very files were compared, by their device, inode, size
+and both times. What is then not noticed: a change that leaves all five as they are, as a disk that
+rots, a write past the file system, or a clock that was set back make it. `prepare_data.py verify`
+reads no note.
 """
 
 import contextlib

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssm_jax.data.archive import GET_AGAIN, Limits, TooLargeError, counted, decoded, shown
+from ssm_jax.data.archive import GET_AGAIN, Limits, RefusedError, counted, decoded, shown
 from ssm_jax.data.dataset import Arrays, Dataset, Provenance
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.examples import SPLITS
@@ -222,7 +222,8 @@ class _Index(io.FileIO):
         most = 200 * LIMITS.members  # an entry is 46 bytes, its name and its attributes
         data = super().read(most + 1 if n is None or n < 0 else min(n, most + 1))
         if len(data) > most or data.count(b"PK\x01\x02") > LIMITS.members:
-            raise TooLargeError(f"has an index of more than {LIMITS.members:,} members")
+            more = f"has an index of more than {LIMITS.members:,} members"
+            raise RefusedError(f"{shown(self.name)} {more}; {GET_AGAIN}")
         return data
 
     def __del__(self) -> None:
@@ -232,9 +233,10 @@ class _Index(io.FileIO):
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(_Index(path))
+    except RefusedError:
+        raise
     except DAMAGE as error:
-        large, text = isinstance(error, TooLargeError), shown(error)
-        fault = text if large else f"is no whole zip archive ({text})"
+        fault = f"is no whole zip archive ({shown(error)})"
         raise ValueError(f"{shown(path)} {fault}; {GET_AGAIN}") from None
 
 
