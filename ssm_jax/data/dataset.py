@@ -120,7 +120,8 @@ class LabelledDataset(Dataset):
         content.check()
         self._examples, self.rows = content.examples, content.splits
         self.splits = tuple(content.splits)
-        self.n_classes, self.vocab_size = content.n_classes, len(content.vocabulary) or None
+        self.n_classes, self.vocabulary = content.n_classes, content.vocabulary
+        self.vocab_size = len(content.vocabulary) or None
         self.paired = isinstance(content.examples, Pairs)
         self.d_input = 1 if isinstance(content.examples, Images) else None
         self.mean, self.std, self._store = mean, std, store
