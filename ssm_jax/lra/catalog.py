@@ -72,7 +72,9 @@ CATALOG: Mapping[str, Entry] = {
         text,
         "aclImdb_v1.tar.gz, or the folder aclImdb",
         {
-            **{"official": _DRAWN, "sample": (*_DRAWN, "val_fraction"), "tfds": _DRAWN},
+            "official": _DRAWN,
+            "sample": (*_DRAWN, "val_fraction"),
+            "tfds": _DRAWN,
             "stand_in": ("val_fraction",),
         },
         "text",
@@ -93,7 +95,9 @@ CATALOG: Mapping[str, Entry] = {
         "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, or their folders; with "
         "source=fashion_mnist the folder of Fashion-MNIST's four *-ubyte[.gz]",
         {
-            **dict.fromkeys(("official", "fashion_mnist", "tfds"), _DRAWN),
+            "official": _DRAWN,
+            "fashion_mnist": _DRAWN,
+            "tfds": _DRAWN,
             "stand_in": ("n_held_out",),
         },
         "image",

@@ -38,7 +38,8 @@ def _markdown(element: Element) -> str:
     if element.tag == "table":
         return _markdown_table(element)
     if element.tag == "ol":
-        return "".join(f"{i}. {_markdown(item)[2:]}" for i, item in enumerate(element, start=1))
+        items = (_markdown(item).removeprefix("- ") for item in element)
+        return "".join(f"{number}. {item}" for number, item in enumerate(items, start=1))
     text = escape_markdown(element.text or "")
     for child in element:
         text += _markdown(child) + escape_markdown(child.tail or "")
