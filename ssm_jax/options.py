@@ -2,7 +2,7 @@
 
 `config.default`, --help, docs/options.md, the checks of a config and the checks of constructors all
 read these rows. The options of one task are rows of that task (`tasks.Task.options`), and those of
-a layer of your own come from its constructor (`layers.options_of`).
+a layer of your own come from its constructor (`layers.layer_options`).
 """
 
 import dataclasses
@@ -68,7 +68,6 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()  # the words it may be; (): all
     unit: str = ""  # of the number
     source: str = ""  # where the default is from
-    argument: str | None = None  # what constructors call it, if not the last part of its key
     absent: Any = None  # the value that is None to a constructor
     # The version that added it. At its default it is not part of what names a run, so that older
     # runs can be read and continued.
@@ -88,12 +87,6 @@ def setting(default: Any, doc: str, *args: Any, **kwargs: Any) -> Any:
     """A field of a dataclass that is an option too; the arguments are those of its row."""
     row = Option(default, doc, *args, **kwargs)
     return dataclasses.field(default=default, metadata={"option": row})
-
-
-def options_of(kind: Any, section: str) -> dict[str, Option]:
-    """The rows of the fields of a dataclass that are options, by key in a section."""
-    rows = {f.name: f.metadata["option"] for f in dataclasses.fields(kind) if f.metadata}
-    return {f"{section}.{name}": row for name, row in rows.items()}
 
 
 SIZE = Range(1, whole=True)
@@ -120,6 +113,7 @@ def _group(name: str, match: str) -> dict[str, Option]:
 
 
 _TRANSFORMS = ("exp", "softplus", "relu", "clip", "stable", "none")
+_RULES = ("zoh", "bilinear", "none")
 _C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
 _DT = "time units per sample"
 _WHITE = "units of full white"
@@ -159,13 +153,9 @@ OPTIONS: dict[str, Option] = {
     "model.real_transform": Option(
         "exp", "Re A as a function of the parameter", choices=_TRANSFORMS, source="OC-3"
     ),
-    "model.beta.init": Option(0.0, "start value", Range(-4, 4), source="OC-10", argument="beta"),
-    "model.beta.learn": Option(
-        True, "learned per channel, or fixed", source="OC-10: learned", argument="learn_beta"
-    ),
-    "model.beta.unit": Option(
-        "lra", "of s", choices=("lra", "hz_1e4", "denoise", "rad"), argument="beta_unit"
-    ),
+    "model.beta.init": Option(0.0, "start value", Range(-4, 4), source="OC-10"),
+    "model.beta.learn": Option(True, "learned per channel, or fixed", source="OC-10: learned"),
+    "model.beta.unit": Option("lra", "of s", choices=("lra", "hz_1e4", "denoise", "rad")),
     "model.beta.filter": Option(
         True, "False: no filter; a causal layer can then be stepped under jit", since="0.2"
     ),
@@ -175,9 +165,7 @@ OPTIONS: dict[str, Option] = {
         "softplus", "dt as a function of the parameter", choices=("softplus", "exp"), source="OC-5"
     ),
     "model.discretization": Option(
-        "zoh",
-        "in s4 bilinear; none for ring and dfout, which have no dt",
-        choices=("zoh", "bilinear", "none"),
+        "zoh", "in s4 bilinear; none for ring and dfout, which have no dt", choices=_RULES
     ),
     "model.bidirectional": Option(True, "a second kernel looks ahead", source="LRA: in all tasks"),
     "model.norm": Option("batch", "of a block", choices=("batch", "layer")),
@@ -249,23 +237,15 @@ SECTIONS: Mapping[str, str] = {
     "schedule": "factor on the learning rates: linear warmup, then a cosine",
 }
 
-
-def argument(key: str) -> str:
-    """What constructors call an option."""
-    return OPTIONS[key].argument or key.rpartition(".")[2]
-
-
-_MODEL = {key: row for key, row in OPTIONS.items() if key.startswith("model.")}
+_MODEL = {k.removeprefix("model."): row for k, row in OPTIONS.items() if k.startswith("model.")}
 # The options of `cfg.model` that are in no layer's or task's own section, by argument.
-SHARED = {
-    argument(key): key.removeprefix("model.")
-    for key, row in _MODEL.items()
-    if key.count(".") == 1 or row.argument
-}
+SHARED = {key: key for key in _MODEL if "." not in key}
+SHARED |= {"beta": "beta.init", "learn_beta": "beta.learn", "beta_unit": "beta.unit"}
+# What an argument may be, by its name
+_ROWS = {key.rpartition(".")[2]: row for key, row in _MODEL.items() if "beta." not in key}
+_ROWS |= {name: _MODEL[key] for name, key in SHARED.items()}
 _ALLOWED: dict[str, Any] = {
-    **{
-        argument(key): row.within or row.choices or type(row.default) for key, row in _MODEL.items()
-    },
+    **{name: row.within or row.choices or type(row.default) for name, row in _ROWS.items()},
     # Arguments that are no options, or not quite the option of their name
     **dict.fromkeys(("n_classes", "vocab_size", "d_input", "n_sets", "order", "width"), SIZE),
     **dict.fromkeys(("length", "channels", "num_features"), SIZE),
@@ -347,8 +327,3 @@ def check_choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) ->
     """Raise ValueError for what is not one of some words."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{owner}: unknown {name} {value!r}; choose one of {', '.join(allowed)}.")
-
-
-def divides(part: Any, whole: int) -> bool:
-    """Whether a value is a positive integer without remainder in another."""
-    return SIZE.holds(part) and whole % part == 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ssm_jax.layers import LAYERS
 from ssm_jax.models import SequenceClassifier
-from ssm_jax.options import OPTIONS, SECTIONS, Option, argument, parameters_of
+from ssm_jax.options import OPTIONS, SECTIONS, SHARED, Option, parameters_of
 from ssm_jax.tables import Columns, cells, to_markdown
 from ssm_jax.tasks import TASKS, find_task
 
@@ -29,7 +29,8 @@ def _readers(key: str) -> str:
         return parts[1]
     if key in ("model.layer", "model.beta.filter"):
         return "every layer"
-    name = argument(key)
+    names = {f"model.{shared}": name for name, shared in SHARED.items()}
+    name = names.get(key, parts[-1])
     layers = [layer for layer, made in LAYERS.items() if name in parameters_of(made)]
     if name in parameters_of(SequenceClassifier) or name == "d_model":
         return "the network"

@@ -81,7 +81,7 @@ def _flags_of(entry: Entry) -> tuple[Flag, ...]:
     return (
         Flag("source", f"where the examples come from; {usual}", choices=entry.sources),
         Flag("from", f"official files: {entry.files}", kind=Path),
-        Flag("workers", "processes; else one per core. Changes no number", kind=int),
+        Flag("workers", "processes; else one per core. Changes no number", kind=int, least=1),
         Flag("tfds", "also write a TensorFlow Datasets data set", False, bool),
         Flag("record", "also write what was made to a JSON file", kind=Path, writes="file"),
         *(
@@ -93,17 +93,15 @@ def _flags_of(entry: Entry) -> tuple[Flag, ...]:
 
 def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequence[str]) -> str:
     """Make a data set unless it is there; a table of what it holds."""
-    files, data_dir, workers = values["from"], values["data_dir"], values["workers"]
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers={workers} must be at least 1.")
+    files, data_dir = values["from"], values["data_dir"]
     source = values["source"] or ("official" if files else entry.sources[0])
     if files is not None and source not in entry.reads:
         raise ValueError(
             f"--from={files} says what to read, --source={source} that nothing is; "
             "give one of the two."
         )
-    names = [field.name for field in dataclasses.fields(entry.options)]
-    given = {name: values[name] for name in names if values[name] is not None}
+    names = {field.name for field in dataclasses.fields(entry.options)}
+    given = {name: value for name, value in values.items() if name in names and value is not None}
     if unread := [name for name in entry.unread[source] if name in given]:
         raise ValueError(
             f"--{unread[0]} changes nothing about --source={source} of {task}; give one of the two."
@@ -112,7 +110,7 @@ def prepare_task(task: str, entry: Entry, values: Mapping[str, Any], words: Sequ
     if given.get("seed", 0) > 0 and (fault := fault_of("seed", given["seed"], OPTIONS["seed"])):
         raise ValueError(fault)
     start = time.perf_counter()
-    paths = DataPaths(data_dir, files, workers or cpu_count())
+    paths = DataPaths(data_dir, files, values["workers"] or cpu_count())
     recipe = entry.recipe(entry.options(**given), source, paths)
     folder = make(recipe, data_dir, tfds=values["tfds"])
     store = verify_store(folder)

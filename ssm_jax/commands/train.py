@@ -78,7 +78,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     """
     flags = (
         Flag("folder", "has a folder for each run, and the results", kind=Path, writes="folder"),
-        Flag("seeds", "runs of each cell, from --config.seed on", 1, int),
+        Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
         Flag("metric", "what is shown of the test split; if not given, the task's first"),
         Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
         cli.DATA_DIR,
@@ -92,8 +92,6 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     cells = load_sweep(values["config"], cfg, overrides)
     if both := [key for key in cells[0] if key in overrides]:
         raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
-    if seeds < 1:
-        raise ValueError(f"--seeds={seeds} must be at least 1.")
     runs = runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
@@ -167,21 +165,18 @@ def waves(argv: list[str], called: Sequence[str] = ("ssm-jax", "waves")) -> int:
 
 def _load(name: str, argv: Sequence[str], about: str | None, *more: Flag) -> cli.Command:
     """The options of a story, whose experiment is its shipped config unless another is given."""
-    about_it = "where the runs and the results are"
+    folder, about_it = Path(f"runs/{name}"), "where the runs and the results are"
     flags = (
-        Flag("folder", about_it, Path(f"runs/{name}"), kind=Path, writes="folder"),
-        Flag("seeds", "runs of each setting, from --config.seed on", 1, int),
+        Flag("folder", about_it, folder, Path, writes="folder"),
+        Flag("seeds", "runs of each setting, from --config.seed on", 1, int, least=1),
         cli.DATA_DIR,
         *more,
     )
     if not any(word.partition("=")[0] == "--config" for word in argv):
         argv = [f"--config={name}", *argv]
     command = cli.load(argv, flags=flags, about=about)
-    task, seeds = command.cfg.task, command.values["seeds"]
-    if task != name:
+    if (task := command.cfg.task) != name:
         cli.fail(f"task={task!r} is not {name}; give a config such as configs/{name}.py.")
-    if seeds < 1:
-        cli.fail(f"--seeds={seeds} must be at least 1.")
     return command
 
 

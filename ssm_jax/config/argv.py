@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from ml_collections import ConfigDict
 
@@ -31,6 +31,7 @@ class Flag:
     default: Any = None
     kind: type = str  # of the value, see `convert`
     choices: tuple[str, ...] = ()  # the only texts allowed, if any
+    least: int | None = None  # the smallest number allowed, if any
     writes: Literal["", "file", "folder"] = ""  # what is written there, see `check_writable`
     words: bool = False  # it is the list of the arguments without dashes
 
@@ -151,13 +152,14 @@ def likeness(a: str, b: str) -> float:
     return SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
-def print_config(cfg: ConfigDict) -> None:
-    """Print every option, sorted, one per line, and after a # the default where it differs."""
+def show_config(cfg: ConfigDict) -> NoReturn:
+    """Print every option, sorted, and after a # the default where it differs; end the process."""
     rows = config_lib.rows(cfg)
     for key, value in config_lib.flatten(cfg).items():
         default = rows[key].default
         mark = "" if value == default else f"  # default: {default!r}"
         print(f"{key} = {value!r}{mark}")
+    raise SystemExit(0)
 
 
 EXIT_CODES = """\
@@ -165,10 +167,10 @@ Exit codes: 0 finished, 1 a run diverged or a checkpoint is damaged, 2 wrong inp
 failed or is full (what was saved is kept), 75 stopped on request (the same command resumes)."""
 
 
-def print_help(
+def show_help(
     about: str | None, flags: Sequence[Flag], rows: Mapping[str, Option] | None = None
-) -> None:
-    """Print what a script does, its arguments and flags, and the options of an experiment."""
+) -> NoReturn:
+    """Print what a script does, its flags and the options of an experiment; end the process."""
     print(f"{inspect.cleandoc(about or '')}\n\n{EXIT_CODES}")
     for flag in flags:
         if flag.words:
@@ -182,10 +184,10 @@ def print_help(
             print(f"  {head:36}{flag.help}{shown}")
     if rows is not None:
         print("\nOptions of the experiment, with their defaults:")
-    headed: set[str] = set()
+    unseen = dict(SECTIONS)
     for key, option in (rows or {}).items():
         section = key.rpartition(".")[0]
-        if section in SECTIONS and section not in headed:
-            print(f"  [{section}] {SECTIONS[section]}")
-            headed.add(section)
+        if section in unseen:
+            print(f"  [{section}] {unseen.pop(section)}")
         print(f"  {f'--config.{key}={option.default}':47} {option.help}")
+    raise SystemExit(0)

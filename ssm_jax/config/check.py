@@ -1,6 +1,6 @@
 """Checks of a config: values, combinations, and options that have no effect."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -38,7 +38,7 @@ def range_faults(cfg: ConfigDict) -> list[str]:
 def fault_of(key: str, value: Any, option: Option) -> str | None:
     """What is wrong with a value of an option, in a line; None if nothing is."""
     if option.choices and value not in option.choices:
-        return f"{key}={value!r} is not known; choose one of {', '.join(option.choices)}."
+        return _unknown(key, value, option.choices)
     if option.within is None or option.within.holds(value):
         return None
     bounds = str(option.within).removesuffix(" and finite").replace("positive", "greater than 0")
@@ -47,6 +47,10 @@ def fault_of(key: str, value: Any, option: Option) -> str | None:
     elif isinstance(value, float) and abs(value) > LARGEST:
         bounds = "a finite number of float32"
     return f"{key}={value!r} is out of range; it must be {bounds}."
+
+
+def _unknown(key: str, value: str, known: Iterable[str], to: str = "") -> str:
+    return f"{key}={value!r} is not known{to and f' to {to}'}; choose one of {', '.join(known)}."
 
 
 def _combination_faults(cfg: ConfigDict) -> Iterator[str]:
@@ -85,15 +89,9 @@ def _task_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
     """What the task of a config does not know, and options of other tasks that were set."""
     metric, source, flat = cfg.train.select_metric, cfg.data.source, flatten(cfg)
     if task.sources and source not in task.sources:
-        yield (
-            f"data.source={source!r} is not known to {cfg.task}; "
-            f"choose one of {', '.join(task.sources)}."
-        )
+        yield _unknown("data.source", source, task.sources, cfg.task)
     if metric not in task.metrics:
-        yield (
-            f"train.select_metric={metric!r} is not known to task={cfg.task!r}; "
-            f"choose one of {', '.join(task.metrics)}."
-        )
+        yield _unknown("train.select_metric", metric, task.metrics, f"task={cfg.task!r}")
     owners: dict[str, list[str]] = {}
     for name in TASKS:
         for key, row in find_task(name).options.items():
@@ -115,14 +113,11 @@ def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
         try:
             layer = find_layer(model.layer)
         except Unknown:
-            yield f"model.layer={model.layer!r} is not known; choose one of {', '.join(LAYERS)}."
+            yield _unknown("model.layer", model.layer, LAYERS)
             return
         takes, inits = parameters_of(layer), getattr(layer, "INITS", ())
         if "init" in takes and inits and model.init not in inits:
-            yield (
-                f"model.init={model.init!r} is not known to model.layer={model.layer!r}; "
-                f"choose one of {', '.join(inits)}."
-            )
+            yield _unknown("model.init", model.init, inits, f"model.layer={model.layer!r}")
             return
         yield from _layer_faults(model, layer, takes)
     flat, standard = flatten(cfg), rows(cfg)

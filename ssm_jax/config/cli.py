@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax import stop
-from ssm_jax.config.argv import Flag, parse, print_config, print_help
+from ssm_jax.config.argv import Flag, parse, show_config, show_help
 from ssm_jax.config.check import check
 from ssm_jax.config.load import beside, read_config
 from ssm_jax.files import check_writable, local_path, os_fault, printable
@@ -208,13 +208,11 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
     except ValueError as error:
         faults += str(error).splitlines()
     if _asks_help(argv):
-        print_help(about, (_CONFIG, *flags), config_lib.rows(cfg))
-        raise SystemExit(0)
+        show_help(about, (_CONFIG, *flags), config_lib.rows(cfg))
     if cfg is None or faults:
         fail("\n".join(faults))
     if given.get("print_config"):
-        print_config(cfg)
-        raise SystemExit(0)
+        show_config(cfg)
     return Command(cfg, _values(given, (_CONFIG, *flags)), overrides)
 
 
@@ -249,8 +247,7 @@ def load_flags(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None)
     """
     flags = (*flags, HELP)
     if _asks_help(argv):
-        print_help(about, flags)
-        raise SystemExit(0)
+        show_help(about, flags)
     given, faults = parse(argv, flags)
     for flag in flags:
         if flag.words and flag.default is None and not faults and flag.name not in given:
@@ -261,7 +258,7 @@ def load_flags(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None)
 
 
 def _values(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
-    """The value of each flag by name; end where a folder or file to write cannot be written."""
+    """The value of each flag by name; end where one is too small or cannot be written to."""
     if "data_dir" not in given and any(flag.name == "data_dir" for flag in flags):
         usual = os.environ.get("SSM_JAX_DATA_DIR", "")
         try:
@@ -271,11 +268,14 @@ def _values(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
     asides = (HELP, PRINT_CONFIG)
     values = {flag.name: given.get(flag.name, flag.default) for flag in flags if flag not in asides}
     for flag in flags:
-        if flag.writes and values[flag.name] is not None:
+        value = values.get(flag.name)
+        if flag.least is not None and value is not None and value < flag.least:
+            fail(f"--{flag.name}={value} must be at least {flag.least}.")
+        if flag.writes and value is not None:
             try:
-                check_writable(values[flag.name], flag.writes)
+                check_writable(value, flag.writes)
             except IsADirectoryError:
-                fail(f"--{flag.name}={values[flag.name]} is a folder; give a file.")
+                fail(f"--{flag.name}={value} is a folder; give a file.")
             except OSError as error:
                 fail(f"--{flag.name}: {os_fault(error)}")
     return values

@@ -17,7 +17,7 @@ from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.powers import lacking, parts, times
 from ssm_jax.layers.base import Knob, Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
-from ssm_jax.options import check, divides
+from ssm_jax.options import SIZE, check
 
 
 class Probe(nnx.Variable):
@@ -55,7 +55,7 @@ class ChannelwiseLayer(StateSpaceLayer):
         **shared: Any,
     ):
         """Make A, dt, C and D; `start` gives the modes of n_ssm sets, see `StateSpaceLayer`."""
-        if not divides(n_ssm, d_model):
+        if not SIZE.holds(n_ssm) or d_model % n_ssm:
             raise ValueError(f"{self.NAME}: n_ssm={n_ssm} must divide d_model={d_model}.")
         shared |= {"d_state": d_state, "rngs": rngs}
         super().__init__(d_model, d_model, lambda **scales: start(**scales).A_SN, **shared)

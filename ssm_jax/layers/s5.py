@@ -20,7 +20,7 @@ from ssm_jax.kernels.powers import lacking
 from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
-from ssm_jax.options import SIZE, check, check_choice, divides
+from ssm_jax.options import SIZE, check, check_choice
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 
@@ -82,7 +82,7 @@ class S5(StateSpaceLayer):
         check_choice("S5", "init", init, self.INITS)
         halves = 1 if conj_sym else 2
         sizes = SIZE.holds(d_state) and SIZE.holds(n_blocks)
-        if not sizes or not divides(halves * n_blocks, d_state):
+        if not sizes or d_state % (halves * n_blocks):
             raise ValueError(
                 f"S5: d_state={d_state} must be a positive multiple of {halves} n_blocks with "
                 f"conj_sym={conj_sym}; n_blocks is {n_blocks}."

@@ -17,7 +17,6 @@ from ssm_jax.lra.listops_generator import Spec
 from ssm_jax.lra.pathfinder import PathfinderOptions, pathfinder, pathx
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.text import TextOptions, text
-from ssm_jax.options import options_of
 from ssm_jax.tasks import Task, classification_task
 
 SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
@@ -179,9 +178,10 @@ def _listops_faults(data: Mapping[str, Any]) -> Iterator[str]:
 
 def _task(name: str) -> Task:
     entry = CATALOG[name]
+    rows = {f.name: f.metadata["option"] for f in dataclasses.fields(entry.options) if f.metadata}
     return classification_task(
         functools.partial(open_data, name),
-        options=options_of(entry.options, f"data.{entry.section}"),
+        options={f"data.{entry.section}.{field}": row for field, row in rows.items()},
         sources=entry.sources,
         **({"faults": _listops_faults} if name == "listops" else {}),
     )
