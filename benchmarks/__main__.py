@@ -21,7 +21,6 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from rich.table import Table
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.load import load_config
-from ssm_jax.data.prepare import default_data_dir
 
 WHAT = ("layers", "steps", "kernels", "memory", "buckets")
 LRA = Path(__file__).parents[1] / "configs/lra"
@@ -52,7 +50,7 @@ FLAGS = (
     Flag("batch", "batch B, for layers and scans", 4, int),
     Flag("alpha", "factor on the frequencies, for --what=kernels", 3.0, float),
     Flag("parts", "train.accumulate to compare with 1, for --what=memory", 5, int),
-    replace(cli.DATA_DIR, default=default_data_dir()),
+    cli.DATA_DIR,
     Flag("rounds", "timed rounds of each measurement", 10, int),
     Flag("out", "file for the results, as JSON", kind=Path, writes="file"),
 )

@@ -78,6 +78,11 @@ def user_cache() -> Path | None:
     return None
 
 
+def default_data_dir() -> Path:
+    """The folder of data unless a command says otherwise: $SSM_JAX_DATA_DIR, or ./data."""
+    return Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
+
+
 def replace_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
     """Write a file; it is the old one or the complete new one, even after a power cut.
 

@@ -33,8 +33,7 @@ TRAINING = ("train", "sweep", "denoise", "waves")
 def main(name: str | None = None) -> NoReturn:
     """Run a command and end the process with its exit code.
 
-    Args:
-      name: of the command, for a script of its own; None: the first word of the command line.
+    `name` is that of a script of its own; None: the first word of the command line.
     """
     called, words = [f"scripts/{Path(sys.argv[0]).name}"], 0
     if name is None:

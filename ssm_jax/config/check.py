@@ -66,11 +66,9 @@ def _combination_faults(cfg: ConfigDict) -> Iterator[str]:
             f"batch_size={cfg.batch_size} does not split into train.accumulate={train.accumulate} "
             "equal parts; use a multiple of it."
         )
-    if schedule.total_steps and schedule.warmup_steps >= schedule.total_steps:
-        yield (
-            f"schedule.warmup_steps={schedule.warmup_steps} must be below "
-            f"schedule.total_steps={schedule.total_steps}."
-        )
+    warmup, total = schedule.warmup_steps, schedule.total_steps
+    if total and warmup >= total:
+        yield f"schedule.warmup_steps={warmup} must be below schedule.total_steps={total}."
     if model.n_ssm > 0 and model.d_model % model.n_ssm:
         yield (
             f"model.n_ssm={model.n_ssm} must divide model.d_model={model.d_model}, "
@@ -134,10 +132,8 @@ def _layer_faults(model: ConfigDict, layer: Any, takes: Collection[str]) -> Iter
     discrete = "init" in takes and _is_discrete(init)
     rules = getattr(layer, "RULES", (rule,))
     if rule not in rules:
-        yield (
-            f"model.layer={model.layer!r} needs model.discretization={' or '.join(rules)}, "
-            f"got {rule!r}."
-        )
+        needed = f"model.discretization={' or '.join(rules)}"
+        yield f"model.layer={model.layer!r} needs {needed}, got {rule!r}."
     elif "discretization" in takes and discrete != (rule == "none"):
         given, use = ("sample", "none") if discrete else ("unit of time", "zoh or bilinear")
         yield (

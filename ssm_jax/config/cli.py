@@ -22,21 +22,23 @@ from ssm_jax import stop
 from ssm_jax.config.argv import Flag, parse, show_config, show_help
 from ssm_jax.config.check import check
 from ssm_jax.config.load import beside, read_config
-from ssm_jax.files import check_writable, local_path, os_fault, printable
+from ssm_jax.files import check_writable, default_data_dir, local_path, os_fault, printable
 from ssm_jax.options import Option
 from ssm_jax.outside import one_line, ours
 
 WORKDIR = Flag("workdir", "folder of the run; the same command resumes it", kind=Path)
-USUAL_DATA_DIR = Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
-DATA_DIR = Flag("data_dir", "folder of prepared data", default=USUAL_DATA_DIR, kind=Path)
+DATA_DIR = Flag("data_dir", "folder of prepared data", default=default_data_dir(), kind=Path)
 FROM = Flag("from", "official files: an archive or a folder; sets data.source", kind=Path)
 WANDB = Flag(
     "wandb", "also log to Weights & Biases", "disabled", choices=("offline", "online", "disabled")
 )
 DRY_RUN = Flag("dry_run", "show shapes, parameters and memory; do not train", False, bool)
-
+CONFIG = Flag("config", "FILE.py or a shipped name (lra/listops), and :ARG where it takes one")
 HELP = Flag("help", "show this text and end", False, bool)
 PRINT_CONFIG = Flag("print_config", "show every option of the experiment and end", False, bool)
+
+EXIT_GONE = 141  # 128 + SIGPIPE, as shells say it
+STDOUT = "standard output"
 
 
 class Command(NamedTuple):
@@ -45,11 +47,6 @@ class Command(NamedTuple):
     cfg: ConfigDict
     values: dict[str, Any]
     overrides: dict[str, Any]
-
-
-EXIT_GONE = 141  # 128 + SIGPIPE, as shells say it
-
-STDOUT = "standard output"
 
 
 class _Stream(io.FileIO):
@@ -191,13 +188,12 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
         spec = given.get("config", "")
         cfg = read_config(spec)
         before = config_lib.flatten(cfg)
-        names = (given.get(f"config.{key}", before[key]) for key in config_lib.CHOSEN)
-        with beside(spec):
-            config_lib.choose(cfg, *names)  # they may bring options along
+        chosen = [key for key in config_lib.CHOSEN if f"config.{key}" in given]
+        with beside(spec):  # they may bring options along
+            config_lib.override(cfg, {key: given[f"config.{key}"] for key in chosen})
         given, faults = parse(argv, (*_options(config_lib.rows(cfg)), *flags))
         overrides = {k.partition(".")[2]: v for k, v in given.items() if k.startswith("config.")}
-        found = config_lib.flatten(cfg)
-        overrides |= {key: found[key] for key in config_lib.CHOSEN if key in overrides}
+        overrides |= {key: config_lib.flatten(cfg)[key] for key in chosen}
         if not faults:
             _note(cfg, before, overrides)
             config_lib.override(cfg, overrides)
@@ -208,20 +204,18 @@ def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Co
     except ValueError as error:
         faults += str(error).splitlines()
     if _asks_help(argv):
-        show_help(about, (_CONFIG, *flags), config_lib.rows(cfg))
+        show_help(about, (CONFIG, *flags), config_lib.rows(cfg))
     if cfg is None or faults:
         fail("\n".join(faults))
     if given.get("print_config"):
         show_config(cfg)
-    return Command(cfg, _values(given, (_CONFIG, *flags)), overrides)
-
-
-_CONFIG = Flag("config", "FILE.py or a shipped name (lra/listops), and :ARG where it takes one")
+    return Command(cfg, _values(given, (CONFIG, *flags)), overrides)
 
 
 def _options(rows: Mapping[str, Option]) -> list[Flag]:
+    """The options of an experiment, and --config itself, as flags of a command line."""
     own = [Flag(f"config.{k}", row.help, kind=type(row.default)) for k, row in rows.items()]
-    return [_CONFIG, *own]
+    return [CONFIG, *own]
 
 
 def _asks_help(argv: Sequence[str]) -> bool:

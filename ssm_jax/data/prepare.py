@@ -35,11 +35,6 @@ TFDS_VERSION = "1.0.0"  # of our TFDS data sets; raise it when an older reader w
 UNOFFICIAL = "; NOT of the official number of examples"  # the end of a detail
 
 
-def default_data_dir() -> Path:
-    """The folder of data unless a command says otherwise: $SSM_JAX_DATA_DIR, or ./data."""
-    return Path(os.environ.get("SSM_JAX_DATA_DIR") or "data")
-
-
 def cpu_count() -> int:
     """Cores this process may use."""
     known = hasattr(os, "sched_getaffinity")

@@ -11,8 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssm_jax import config as config_lib
-from ssm_jax.data.prepare import default_data_dir
-from ssm_jax.files import parse_json
+from ssm_jax.files import default_data_dir, parse_json
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.training import restart

@@ -15,8 +15,9 @@ from test_store import assert_equal_examples
 
 from ssm_jax.data import builder, store
 from ssm_jax.data.examples import Images, Ragged
-from ssm_jax.data.prepare import DataPaths, default_data_dir, find, prepare, tfds_folder
+from ssm_jax.data.prepare import DataPaths, find, prepare, tfds_folder
 from ssm_jax.data.release import Release
+from ssm_jax.files import default_data_dir
 from ssm_jax.lra import listops, listops_generator
 from ssm_jax.lra.listops import evaluate
 
