@@ -133,7 +133,7 @@ def image(options: ImageOptions, source: str, paths: DataPaths) -> Recipe:
 
     def make(_: Path) -> Content:
         if drawn:
-            images, splits = stand_in.images(options.counts, options.seed)
+            images, splits = stand_in.images(options)
             detail = f"STAND-IN of stripes in noise, seed {options.seed}; not CIFAR-10"
             return Content(images, splits, detail, {}, (), N_CLASSES)
         if source == "official":

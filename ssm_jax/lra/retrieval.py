@@ -203,9 +203,9 @@ def retrieval(options: RetrievalOptions, source: str, paths: DataPaths) -> Recip
 
     def make(_: Path) -> Content:
         if drawn:
-            drawn_papers = stand_in.papers(options.counts, options.seed, options.max_length)
+            papers = Papers(*stand_in.papers(options, options.max_length))
             detail = f"STAND-IN of random documents, seed {options.seed}; not AAN"
-            return _content(options, Papers(*drawn_papers), detail)
+            return _content(options, papers, detail)
         if release is None:
             raise files_missing(TASK, f"the LRA release, an archive or a folder above {FOLDER}")
         papers = read_release(release)

@@ -4,7 +4,6 @@ They are asked for by name (data.source=stand_in) and say in every result what t
 has a mark that a model can learn, so that a broken path shows.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +36,11 @@ class Drawn:
         return {"counts": self.counts, "seed": self.seed, "version": VERSION}
 
 
-def _stream(counts: Mapping[str, int], seed: int) -> np.random.Generator:
-    for name, value, least in (("seed", seed, 0), *((f"n_{s}", n, 1) for s, n in counts.items())):
-        if value < least:
+def _stream(drawn: Drawn) -> np.random.Generator:
+    for name, least in {"seed": 0, "n_train": 1, "n_val": 1, "n_test": 1}.items():
+        if (value := getattr(drawn, name)) < least:
             raise ValueError(f"{name}={value} of a stand-in must be at least {least}.")
-    return np.random.Generator(philox(seed, VERSION))
+    return np.random.Generator(philox(drawn.seed, VERSION))
 
 
 def _document(rng: np.random.Generator, word: str, longest: int) -> str:
@@ -56,26 +55,22 @@ def _document(rng: np.random.Generator, word: str, longest: int) -> str:
     return " ".join(words)[:length]
 
 
-def reviews(
-    counts: Mapping[str, int], seed: int, max_length: int
-) -> dict[str, list[tuple[str, int]]]:
+def reviews(drawn: Drawn, max_length: int) -> dict[str, list[tuple[str, int]]]:
     """(review, class) of each split, classes in turn."""
-    rng = _stream(counts, seed)
+    rng = _stream(drawn)
     return {
         split: [(_document(rng, _WORDS[1 - i % 2], max_length - 1), i % 2) for i in range(n)]
-        for split, n in counts.items()
+        for split, n in drawn.counts.items()
     }
 
 
-def papers(
-    counts: Mapping[str, int], seed: int, max_length: int
-) -> tuple[list[str], dict[str, np.ndarray]]:
+def papers(drawn: Drawn, max_length: int) -> tuple[list[str], dict[str, np.ndarray]]:
     """Documents, and (first, second, class) of the pairs of each split, int32 (n, 3); class 1: the
     same mark."""
-    rng = _stream(counts, seed)
+    rng = _stream(drawn)
     documents: list[str] = []
     pairs = {}
-    for split, n in counts.items():
+    for split, n in drawn.counts.items():
         targets = np.arange(n) % 2
         marks = rng.integers(0, 2, n)
         for mark, target in zip(marks.tolist(), targets.tolist(), strict=True):
@@ -86,13 +81,13 @@ def papers(
     return documents, pairs
 
 
-def images(counts: Mapping[str, int], seed: int) -> tuple[Images, dict[str, np.ndarray]]:
+def images(drawn: Drawn) -> tuple[Images, dict[str, np.ndarray]]:
     """32 x 32 stripes in noise; class k has k + 1 of them."""
-    rng = _stream(counts, seed)
-    n = sum(counts.values())
+    rng = _stream(drawn)
+    n = sum(drawn.counts.values())
     targets = (np.arange(n) % 10).astype(np.uint8)
     column = np.arange(_SIDE) / _SIDE
     stripes = 0.5 + 0.25 * np.sin(2 * np.pi * np.outer(targets + 1, column))
     pixels = stripes[:, None, :] + rng.normal(0, 0.1, (n, _SIDE, _SIDE))
     gray = np.clip(np.round(255 * pixels), 0, 255).astype(np.uint8).reshape(n, -1)
-    return Images(gray, targets), consecutive(counts)
+    return Images(gray, targets), consecutive(drawn.counts)

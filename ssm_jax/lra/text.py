@@ -223,7 +223,7 @@ def text(options: TextOptions, source: str, paths: DataPaths) -> Recipe:
                 f"{what}"
             )
         else:
-            rows = stand_in.reviews(options.counts, options.seed, options.max_length)
+            rows = stand_in.reviews(options, options.max_length)
             detail = f"STAND-IN of random words, seed {options.seed}; not IMDB"
         return _content(options, rows, detail)
 

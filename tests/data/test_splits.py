@@ -61,9 +61,9 @@ def test_a_split_has_two_parts(n_val):
         held_out(10, n_val, 0)
 
 
-COUNTS = {"train": 3, "val": 3, "test": 3}
+COUNTS = {"n_train": 3, "n_val": 3, "n_test": 3}
 DRAWN = {
-    "stand-in": lambda seed: stand_in.images(COUNTS, seed)[0].pixels,
+    "stand-in": lambda seed: stand_in.images(stand_in.Drawn(seed=seed, **COUNTS))[0].pixels,
     "uniform": lambda seed: uniform(seed, 1, 4),
     "order": lambda seed: Order(np.ones(40, np.int64), 4, seed, (1,)).batch(0)[0],
     "listops": lambda seed: listops_generator.generate_shard(

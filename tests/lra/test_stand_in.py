@@ -54,18 +54,18 @@ def test_the_same_seed_gives_the_same_data_and_another_one_others(task, tmp_path
 
 def test_each_class_has_its_mark():
     """What a model has to find to show that the machinery works."""
-    counts = {"train": 200}
-    reviews = stand_in.reviews(counts, 0, 1_000)["train"]
+    drawn = stand_in.Drawn(n_train=200)
+    reviews = stand_in.reviews(drawn, 1_000)["train"]
     good = [review.split().count("good") > review.split().count("bad") for review, _ in reviews]
     assert np.mean(np.array(good) == [target for _, target in reviews]) > 0.98
-    documents, pairs = stand_in.papers(counts, 0, 1_000)
+    documents, pairs = stand_in.papers(drawn, 1_000)
     first, second, targets = pairs["train"].T
     marks = [
         document.split().count("good") > document.split().count("bad") for document in documents
     ]
     same = np.array(marks)[first] == np.array(marks)[second]
     assert np.mean(same == targets) > 0.98
-    images, _ = stand_in.images({"train": 100}, 0)
+    images, _ = stand_in.images(stand_in.Drawn(n_train=98, n_val=1, n_test=1))
     spectra = np.abs(np.fft.rfft(images.pixels.reshape(100, 32, 32).mean(axis=1)))
     stripes = spectra[:, 1:].argmax(axis=1) + 1
     np.testing.assert_array_equal(stripes, images.targets + 1)
