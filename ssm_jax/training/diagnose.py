@@ -52,9 +52,8 @@ class Diagnostics:
             self._before = layers_of(experiment.model(before))
         found: Arrays = {"edges": bands.band_edges(length)}
         by_taps = self._gradient(state.params, state.stats) if gradient else {}
-        for old, (name, module) in zip(
-            self._before, modules_of(experiment.model(state)), strict=True
-        ):
+        modules = modules_of(experiment.model(state))
+        for old, (name, module) in zip(self._before, modules, strict=True):
             layer = view(name, module)
             each = {
                 **bands.spectra_per_band(layer, length, n_fft),
@@ -96,8 +95,8 @@ class Diagnostics:
             return {name: layers[name].probe[...] for name in names}
 
         state = experiment.abstract_state()
-        shapes = (state.params, state.stats, batch)
-        program, _ = timed_compile(lambda: experiment.compile(by_taps, *shapes), "the diagnostics")
+        compile_ = functools.partial(experiment.compile, by_taps, state.params, state.stats, batch)
+        program, _ = timed_compile(compile_, "the diagnostics")
         return lambda params, stats: program(params, stats, batch)
 
 

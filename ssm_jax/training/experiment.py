@@ -69,9 +69,8 @@ class Experiment:
         self.filter_period = dataset.padded_length * (1 if self.task.circular else 2)
         dropout_key = jax.random.fold_in(jax.random.key(cfg.seed), 1)
         self.key = jax.device_put(dropout_key, self.replicated)
-        self.graphdef, params, _ = step_lib.split(
-            nnx.eval_shape(lambda: self._build_model(jax.random.key(0)))
-        )
+        shapes = nnx.eval_shape(lambda: self._build_model(jax.random.key(0)))
+        self.graphdef, params, _ = step_lib.split(shapes)
         warmup, last = cfg.schedule.warmup_steps, cfg.schedule.total_steps or self.total_steps
         self.schedule = step_lib.cosine_with_warmup(warmup, last, clamp=cfg.schedule.clamp)
         groups = step_lib.groups_from(cfg.optim.groups.to_dict())
@@ -104,9 +103,7 @@ class Experiment:
         """The model with the numbers of a state."""
         return nnx.merge(self.graphdef, state.params, state.stats)
 
-    def abstract_batch(
-        self, length: int | None = None, *, training: bool = True
-    ) -> dict[str, jax.ShapeDtypeStruct]:
+    def abstract_batch(self, length: int | None = None, *, training: bool = True) -> dict[str, Any]:
         """Shapes, dtypes and placement of a batch of sequences of a length; None: the longest."""
         size = self.cfg.batch_size if training else self.eval_batch_size
         shapes = self.dataset.shapes(size, length or self.dataset.padded_length)
@@ -126,15 +123,12 @@ class Experiment:
         sums, parts = self.task.train_sums, self.cfg.train.accumulate
         return step_lib.make_gradient(self.graphdef, sums, accumulate=parts)
 
-    def compile_step(
-        self, length: int | None = None, *, training: bool = True
-    ) -> jax.stages.Compiled:
+    def compile_step(self, length: int | None = None, *, training: bool = True) -> Any:
         """The train step, which reuses the state's memory, or evaluation; None: for the longest."""
         state, batch = self.abstract_state(), self.abstract_batch(length, training=training)
         if training:
             step = step_lib.make_train_step(self.gradient(), self.tx)
-            key = jax.ShapeDtypeStruct(self.key.shape, self.key.dtype, sharding=self.replicated)
-            return self.compile(step, state, key, batch, donate_argnums=0)
+            return self.compile(step, state, self.key, batch, donate_argnums=0)
         evaluate = step_lib.make_eval_step(self.graphdef, self.task.eval_sums)
         return self.compile(evaluate, state.params, state.stats, batch)
 
@@ -188,11 +182,10 @@ class Experiment:
         """The lines that a person should read before it starts."""
         cfg, data, epochs = self.cfg, self.dataset, self.total_steps / self.order.steps_per_epoch
         sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
+        notes, lengths = cfg.notes and f": {cfg.notes}", ", ".join(map(str, self.padded_lengths))
         return [
-            f"{cfg.name} (config {config_lib.digest(cfg)})"
-            + (f": {cfg.notes}" if cfg.notes else ""),
-            f"data: {data.provenance.detail}; {sizes} examples, L = "
-            + ", ".join(map(str, self.padded_lengths)),
+            f"{cfg.name} (config {config_lib.digest(cfg)}){notes}",
+            f"data: {data.provenance.detail}; {sizes} examples, L = {lengths}",
             f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "
             f"({epochs:.1f} epochs), evaluated every {self.eval_every:,} steps; the best "
             f"{cfg.train.select_split} {cfg.train.select_metric} chooses the checkpoint",

@@ -22,17 +22,13 @@ class MetricsLog:
 
     A resumed run has the very file of a run that was never stopped, if two rules are kept. What
     depends on the clock belongs in a file of its own (timing.jsonl). And all lines up to step s are
-    written before the checkpoint of step s: a restart cuts the lines past it and writes them again,
-    but it cannot write those it never had. Work of step s that is done once more after the restart
-    (an evaluation) does not double its line.
+    written before the checkpoint of step s: a restart at `start_step` s cuts the lines past it, or
+    all after the `stamp` that the checkpoint has of the file, and a last line that was torn; 0
+    leaves an empty file. Work of step s that is done once more after the restart (an evaluation)
+    does not double its line.
 
     Floats have the digits that give the same float64 back; nan, inf and -inf are strings. One
     process writes: process 0. The folder must exist.
-
-    Args:
-      start_step: steps already taken, as the restored checkpoint says. Lines of later steps go, as
-        does a last line that was torn. 0 is a fresh start and leaves an empty file.
-      stamp: of the checkpoint, where it has one that holds: all after it goes.
     """
 
     def __init__(self, path: Path, start_step: int, stamp: Mapping[str, Any] | None = None):
@@ -65,9 +61,8 @@ class MetricsLog:
                 "never go back. Restart the run to cut the file to its checkpoint."
             )
         if taken := {"step", "kind"} & set(values):
-            raise ValueError(
-                f"{self.path.name}: {taken.pop()!r} is no name for a value; rename it."
-            )
+            name = taken.pop()
+            raise ValueError(f"{self.path.name}: {name!r} is no name for a value; rename it.")
         self._last = step
         row = {"step": int(step), "kind": kind} | {k: _plain(v) for k, v in values.items()}
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
@@ -85,7 +80,7 @@ class MetricsLog:
         self._hash.update(line)
 
     def stamp(self) -> dict[str, Any]:
-        """The length and hash of all lines written: what a checkpoint says of the log before it."""
+        """That of all lines written: what a checkpoint says of the log before it."""
         return {"bytes": self._bytes, "hash": self._hash.hexdigest()}
 
     def flush(self) -> None:
@@ -132,10 +127,9 @@ def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     A torn last line is passed over, another that is no JSON is a ValueError, and a missing file has
     no lines.
     """
-    rows = _rows(path, path.read_bytes() if path.exists() else b"")
     return [
         {k: float(v) if v in NON_FINITE and k != "kind" else v for k, v in row.items()}
-        for _, row in rows
+        for _, row in _rows(path, path.read_bytes() if path.exists() else b"")
         if kind in (None, row["kind"])
     ]
 
@@ -170,11 +164,39 @@ def _plain(value: float) -> int | float | str:
     return number if math.isfinite(number) else str(number)
 
 
-class WandbSink:
-    """Metrics for Weights & Biases; its first exception is one warning, and the end of it."""
+def default_wandb() -> str:
+    """The mode unless a command says otherwise: $WANDB_MODE, or "disabled"."""
+    mode = os.environ.get("WANDB_MODE", "").lower() or "disabled"
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
 
-    def __init__(self, run: Any):
-        self._run = run
+
+class WandbSink:
+    """Metrics for Weights & Biases; its first exception is one warning, and the end of it.
+
+    wandb's environment variables (WANDB_PROJECT, WANDB_NAME, WANDB_DIR, WANDB_RUN_ID, ...) win over
+    what is set here. `mode` is "disabled" (wandb is not even imported, which takes 2 s), "offline"
+    (files in workdir/wandb, for `wandb sync`) or "online", which without a key or a network falls
+    back to offline, after half a minute at most and with one warning. The run's folder keeps the
+    wandb run's id, so that a restart adds to the same run.
+    """
+
+    def __init__(self, mode: str, *, workdir: Path, config: Mapping[str, Any], run_name: str):
+        attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
+            "disabled": (), "offline": ("offline",), "online": ("online", "offline"),
+        }  # fmt: skip
+        if mode not in attempts:
+            raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
+        self._run, failed = None, ""
+        for attempt in attempts[mode]:
+            try:
+                self._run = _init(attempt, workdir, config, run_name)
+                break
+            except Exception as error:  # the sink's promise: no error of wandb's stops a run
+                failed = failed or _in_a_line(error)
+        if failed and self._run is None:
+            warn(f"wandb cannot start ({failed}); metrics.jsonl has all metrics, the run goes on.")
+        elif failed:
+            warn(f"wandb cannot go online ({failed}); it logs offline instead.")
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
@@ -191,47 +213,12 @@ class WandbSink:
             return
         try:
             getattr(self._run, name)(*args, **options)
-        except Exception as error:  # the sink's promise: no error of wandb's stops a run
+        except Exception as error:  # as above
             self._run = None
             warn(
                 f"wandb failed ({_in_a_line(error)}) and gets no more; metrics.jsonl has all "
                 "metrics, the run goes on."
             )
-
-
-def default_wandb() -> str:
-    """The mode unless a command says otherwise: $WANDB_MODE, or "disabled"."""
-    mode = os.environ.get("WANDB_MODE", "").lower() or "disabled"
-    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
-
-
-def open_wandb(mode: str, *, workdir: Path, config: Mapping[str, Any], run_name: str) -> WandbSink:
-    """Start a wandb run, or a sink that swallows everything if that cannot be.
-
-    wandb's environment variables (WANDB_PROJECT, WANDB_NAME, WANDB_DIR, WANDB_RUN_ID, ...) win over
-    what is set here. `mode` is "disabled" (wandb is not even imported, which takes 2 s), "offline"
-    (files in workdir/wandb, for `wandb sync`) or "online", which without a key or a network falls
-    back to offline, after half a minute at most and with one warning. The run's folder keeps the
-    wandb run's id, so that a restart adds to the same run.
-    """
-    attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
-        "disabled": (), "offline": ("offline",), "online": ("online", "offline"),
-    }  # fmt: skip
-    if mode not in attempts:
-        raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
-    failed = ""
-    for attempt in attempts[mode]:
-        try:
-            run = _init(attempt, workdir, config, run_name)
-        except Exception as error:  # the sink's promise, as above
-            failed = failed or _in_a_line(error)
-            continue
-        if failed:
-            warn(f"wandb cannot go online ({failed}); it logs offline instead.")
-        return WandbSink(run)
-    if failed:
-        warn(f"wandb cannot start ({failed}); metrics.jsonl has all metrics, the run goes on.")
-    return WandbSink(None)
 
 
 def _init(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, build
-from ssm_jax.training.logs import MetricsLog, WandbSink, open_wandb
+from ssm_jax.training.logs import MetricsLog, WandbSink
 from ssm_jax.training.runs import UNUSABLE, restore
 from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
 from ssm_jax.training.runs.tables import parameter_table
-from ssm_jax.training.step import TrainState, learning_rates
+from ssm_jax.training.step import Metrics, TrainState, learning_rates
 from ssm_jax.training.workdir import Workdir
 
 EXIT_DONE = 0
@@ -67,21 +67,23 @@ def train_and_evaluate(
                 say(line)
             Console(stderr=True).print(parameter_table(experiment.rows))
             name, options = f"{cfg.name}-{workdir.path.name}", config_lib.flatten(cfg)
-            sink = open_wandb(wandb, workdir=workdir.path, config=options, run_name=name)
+            sink = WandbSink(wandb, workdir=workdir.path, config=options, run_name=name)
             state, meta, stamps = found
-            start = 0 if meta is None else meta.step
-
-            def open_log(path: Path) -> MetricsLog:
-                return MetricsLog(path, start, stamps.pop(path.name, None))
-
-            with open_log(workdir.metrics) as log, open_log(workdir.timing) as timing:
-                cut(workdir.diagnostics, start)
-                run = _Run(experiment, workdir, checkpoints, log, timing, sink, stop, argv)
-                if meta is not None:
-                    run.best, run.window = meta.best, dict(meta.extra["window"])
-                    run.evaluated_at = start if meta.evaluated else 0
-                    run.arrays, run.noted = stamps, True
-                finished = run.train(state, start) and run.conclude()
+            with (
+                MetricsLog(workdir.metrics, meta.step, stamps.pop("metrics.jsonl", None)) as log,
+                MetricsLog(workdir.timing, meta.step, stamps.pop("timing.jsonl", None)) as timing,
+            ):
+                cut(workdir.diagnostics, meta.step)
+                run = _Run(
+                    experiment, workdir, checkpoints, log, timing, sink, stop, argv,
+                    Diagnostics(experiment),
+                    best=meta.best,
+                    window=meta.extra["window"],
+                    arrays=stamps,
+                    noted=meta.step > 0,
+                    evaluated_at=meta.step if meta.evaluated else 0,
+                )  # fmt: skip
+                finished = run.train(state, meta.step) and run.conclude()
             sink.close()
     return EXIT_DONE if finished else EXIT_STOPPED
 
@@ -92,22 +94,18 @@ def train(
     *,
     data_dir: Path | None = None,
     files: Path | None = None,
-    wandb: str = "disabled",
-    argv: Sequence[str] = (),
-    fresh: bool = False,
-    accept_log: bool = False,
+    **options: Any,
 ) -> dict[str, Any] | None:
     """Train the experiment that a config describes in a folder, or continue it there.
 
     Returns the run's summary.json, or None if it was stopped on request: the same call continues
     it. `data_dir` is by default $SSM_JAX_DATA_DIR or ./data; `files` see `experiment.build`, and
-    for the other arguments and the errors `train_and_evaluate`.
+    for the `options` and the errors `train_and_evaluate`.
     """
     experiment = build(cfg, data_dir=data_dir or default_data_dir(), files=files)
-    code = train_and_evaluate(
-        experiment, Path(workdir), wandb=wandb, argv=argv, fresh=fresh, accept_log=accept_log
-    )
-    return None if code == EXIT_STOPPED else parse_json(Workdir(Path(workdir)).summary.read_text())
+    if train_and_evaluate(experiment, Path(workdir), **options) == EXIT_STOPPED:
+        return None
+    return parse_json(Workdir(workdir).summary.read_text())
 
 
 @dataclass
@@ -122,16 +120,14 @@ class _Run:
     sink: WandbSink
     stop: StopRequest
     argv: Sequence[str]
-    best: dict[str, Any] | None = None  # {"step", "value"} of the best evaluation so far
-    evaluated_at: int = 0  # last step that was evaluated, and what was found there
+    diagnostics: Diagnostics
+    best: dict[str, Any] | None  # {"step", "value"} of the best evaluation so far
+    window: dict[str, float]  # sums since the last line of the log
+    arrays: dict[str, Any]  # stamps of the diagnostics, by name
+    noted: bool  # whether the record says that a step was saved
+    evaluated_at: int  # last step that was evaluated, and what was found there
     found: dict[str, float] | None = None
-    window: dict[str, float] = field(default_factory=dict)  # sums since the last line of the log
-    arrays: dict[str, Any] = field(default_factory=dict)  # stamps of the diagnostics, by name
-    noted: bool = False  # whether the record says that a step was saved
-    last_finite: tuple[int, float] | None = None  # step, loss
-
-    def __post_init__(self) -> None:
-        self.diagnostics = Diagnostics(self.experiment)
+    last_finite: str = "none"  # the last step with a finite loss, and that
 
     def train(self, state: TrainState, start: int) -> bool:
         """Train to the last step; False if stopped before, with everything saved."""
@@ -146,7 +142,7 @@ class _Run:
         if start == 0:
             self._diagnose(state, 0)
         batches = experiment.train_batches(start)
-        unread: tuple[int, Mapping[str, jax.Array]] | None = None
+        unread: tuple[int, Metrics] | None = None
         with Progress("train", total, start=start, metric=experiment.task.headline) as progress:
             for step in range(start + 1, total + 1):
                 batch = experiment.place_batch(next(batches))
@@ -186,28 +182,30 @@ class _Run:
                 "back, or start anew with --fresh."
             ) from error
         opened.warn()
-        best, lost = self.best, None
+        chosen = {"best": self.best}
         if opened.lost is not None:
-            lost = {**opened.lost, "value": best["value"]}
-            best = {"step": opened.meta.step, "value": opened.meta.metrics[train.select_metric]}
+            value = opened.meta.metrics[train.select_metric]
+            chosen = {
+                "best": {"step": opened.meta.step, "value": value},
+                "best_lost": {**opened.lost, "value": self.best["value"]},
+            }
         test = self._means_of(opened.state, "test")
         if test is None:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
         self.workdir.confirm()
         restart.check_record(experiment, self.workdir, self.argv, experiment.total_steps)
-        write_summary(experiment, self.workdir, test, best, lost)
+        write_summary(experiment, self.workdir, test, chosen)
         if experiment.cfg.figures:
             for figure in draw(experiment, self.workdir, opened.state):
                 say(f"figure: {figure}")
         mark_done(experiment, self.workdir, test, self._stamps())
         self.sink.write("test", experiment.total_steps, test)
-        facts = experiment.dataset.facts("test").items()
+        headline, facts = experiment.task.headline, experiment.dataset.facts("test").items()
         beside = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in facts)
-        headline = experiment.task.headline
         say(
             f"test {headline} {test[headline]:.4f}{f' ({beside})' if beside else ''} at "
-            f"step {opened.meta.step:,}, which has the {'next ' if lost else ''}best "
+            f"step {opened.meta.step:,}, which has the {'next ' if opened.lost else ''}best "
             f"{train.select_split} {train.select_metric}; all results: {self.workdir.summary}"
         )
         return True
@@ -216,15 +214,13 @@ class _Run:
         """Whether an evaluation belongs to this step."""
         return step % self.experiment.eval_every == 0 or step == self.experiment.total_steps
 
-    def _read(
-        self, step: int, metrics: Mapping[str, jax.Array], state: TrainState, progress: Progress
-    ) -> None:
+    def _read(self, step: int, metrics: Metrics, state: TrainState, progress: Progress) -> None:
         """Take in the metrics of a step, which the device may already have left behind."""
         experiment = self.experiment
         values = {name: float(value) for name, value in metrics.items()}
         if not values.pop("ok"):
-            raise diverged(experiment, self.workdir, step, state, values, self.last_finite)
-        self.last_finite = (step, values["loss"])
+            raise diverged(experiment, self.workdir.crash, state, values, self.last_finite)
+        self.last_finite = f"step {step}, {values['loss']:.4g}"
         progress.update(step, values["loss"], values[experiment.task.headline])
         for name, value in {**values, "steps": 1.0}.items():
             self.window[name] = self.window.get(name, 0.0) + value
@@ -281,22 +277,14 @@ class _Run:
             self.arrays[f"{self.workdir.diagnostics.name}/{step}.npz"] = stamp
             self._write("diagnostics", step, row)
 
-    def _save(
-        self, step: int, state: TrainState, *, replace: bool = False, final: bool = False
-    ) -> None:
+    def _save(self, step: int, state: TrainState, **ways: bool) -> None:
         """Save, after the log is on the disk: a restart can cut its lines, it cannot add any."""
         self.workdir.confirm()
         self.log.flush()
         self.timing.flush()
+        found, files = self.found if self.evaluated_at == step else None, self._stamps()
         self.store.save(
-            step,
-            state,
-            metrics=self.found if self.evaluated_at == step else None,
-            best=self.best,
-            window=self.window,
-            files=self._stamps(),
-            replace=replace,
-            final=final,
+            step, state, metrics=found, best=self.best, window=self.window, files=files, **ways
         )
         if not self.noted and (saved := self.store.steps()):
             self.noted = restart.note_saved(self.workdir, saved[0])

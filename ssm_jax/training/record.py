@@ -69,16 +69,16 @@ def run_record(
     cfg: Any, data: Mapping[str, Any], argv: Sequence[str], folder: Path
 ) -> dict[str, Any]:
     """All that the numbers of the run in a folder depend on; `data` are what names its data."""
-    sources = sources_of(cfg, folder)
-    return {
+    record = {
         **made_by(argv),
         "config": config_lib.flatten(cfg),  # the rules of optim.groups only look like paths
         "config_digest": config_lib.digest(cfg),
         "setup_digest": setup_digest(cfg),
         "seed": cfg.seed,
         "data": published(data),
-        **({"sources": sources} if sources else {}),
     }
+    sources = sources_of(cfg, folder)
+    return record | {"sources": sources} if sources else record
 
 
 def setup_digest(cfg: Any) -> str:
@@ -131,13 +131,12 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
     cfg = config_lib.default(task, layer=layer)
     known = config_lib.flatten(cfg) | dict(zip(config_lib.CHOSEN, names, strict=True))
     # JSON has no tuples, and a config has no lists
-    config = record["config"].items()
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in config}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
     faults = [f"{key} is unknown here" for key in sorted(given.keys() - known.keys())]
     faults += [
-        f"{key}={value!r} is no {type(known[key]).__name__}"
-        for key, value in given.items()
-        if key in known and type(value) is not type(known[key])
+        f"{key}={given[key]!r} is no {type(value).__name__}"
+        for key, value in known.items()
+        if key in given and type(given[key]) is not type(value)
     ]
     if faults:
         listed = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
@@ -146,8 +145,9 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
             f"the options in {where} are not those of this version of ssm_jax: {listed}. "
             f"Evaluate with the version of the run{f', commit {commit}' if commit else ''}."
         )
-    chosen = config_lib.CHOSEN
-    cfg.update_from_flattened_dict({k: v for k, v in given.items() if k not in chosen})
+    for key in config_lib.CHOSEN:
+        given.pop(key, None)
+    cfg.update_from_flattened_dict(given)
     if (digest := config_lib.digest(cfg)) != record["config_digest"]:
         raise ValueError(
             f"the options in {where} have been changed: their digest is {digest}, that of the run "
@@ -158,7 +158,7 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
 
 
 def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
-    """Say in one line which options of a config its record lacks, as they are newer."""
+    """Say in one line which options of a config its record lacks."""
     if newer := [key for key in config_lib.flatten(cfg) if key not in record["config"]]:
         warn(
             f"{where.parent} was recorded before these options existed; they have their defaults: "
@@ -169,8 +169,7 @@ def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
 def sources_of(cfg: Any, folder: Path) -> dict[str, Any]:
     """Where the task and the layer of a config are from, if they are not built in, by name."""
     named = (("task", cfg.task, TASKS), ("layer", cfg.model.layer, LAYERS))
-    found = ((kind, name) for kind, name, known in named if name not in known)
-    return {name: outside.describe(kind, name, folder) for kind, name in found}
+    return {n: outside.describe(kind, n, folder) for kind, n, known in named if n not in known}
 
 
 def check_sources(cfg: Any, folder: Path) -> None:
@@ -203,9 +202,10 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root), *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=20, check=True, env=env
-        ).stdout.strip()
+        output = subprocess.check_output(
+            command, stderr=subprocess.DEVNULL, text=True, timeout=20, env=env
+        )
+        return output.strip()
 
     try:
         git("ls-files", "--error-unmatch", "ssm_jax/__init__.py")

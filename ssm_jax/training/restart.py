@@ -30,14 +30,13 @@ class RunDamaged(ValueError):  # noqa: N818 - it reads as what happened
 def start_anew(workdir: Workdir) -> None:
     """Move all that a run has left into the subfolder old-1, or old-2 and so on."""
     found = [workdir.path / name for name in FILES if os.path.lexists(workdir.path / name)]
-    if not found:
-        return
-    places = (workdir.path / f"old-{n}" for n in itertools.count(1))
-    old = next(place for place in places if not os.path.lexists(place))
-    old.mkdir()
-    for path in found:
-        path.rename(old / path.name)
-    warn(f"the run starts anew; what it had left is in {old}.")
+    if found:
+        places = (workdir.path / f"old-{n}" for n in itertools.count(1))
+        old = next(place for place in places if not os.path.lexists(place))
+        old.mkdir()
+        for path in found:
+            path.rename(old / path.name)
+        warn(f"the run starts anew; what it had left is in {old}.")
 
 
 def find(
@@ -47,13 +46,14 @@ def find(
     argv: Sequence[str],
     *,
     accept_log: bool,
-) -> tuple[TrainState, Meta | None, dict[str, Any]] | None:
+) -> tuple[TrainState, Meta, dict[str, Any]] | None:
     """Find where the run begins, and write or mend its record; None if it is finished.
 
-    Returns its state, the meta of its checkpoint (None: a fresh start) and the stamps of the files
-    that hold. `accept_log`: resume though log or diagnostics are not what the run has written; they
-    are renamed, and of a log the lines that can be its own are kept. Raises RunDamaged where
-    something would be lost, or is not the run's; else as `CheckpointStore.restore_newest`.
+    Returns its state, the meta of its checkpoint (of step 0 at a fresh start) and the stamps of the
+    files that hold. `accept_log`: resume though log or diagnostics are not what the run has
+    written; they are renamed, and of a log the lines that can be its own are kept. Raises
+    RunDamaged where something would be lost, or is not the run's; else as
+    `CheckpointStore.restore_newest`.
     """
     check_sources(experiment.cfg, workdir.path)
     done, not_done = _own(experiment, workdir.done_mark, _read_done)
@@ -72,7 +72,8 @@ def find(
     if restored is None:
         _check_beginning(experiment, workdir)
         _make_record(experiment, workdir, argv, None)
-        return experiment.fresh_state(), None, {}
+        fresh = Meta(0, {}, "", False, {}, None, {"window": {}})
+        return experiment.fresh_state(), fresh, {}
     state, meta = restored
     held = _check_files(workdir, meta, accept_log=accept_log)
     check_record(experiment, workdir, argv, meta.step)
@@ -80,11 +81,11 @@ def find(
     mark = workdir.done_mark
     if not_done and os.path.lexists(mark):
         warn(f"{mark} {not_done} and is now {rename_aside(mark, 'damaged')}.")
-    lost = meta.best is not None and meta.best["step"] not in checkpoints.steps()
-    if meta.best is not None and lost and meta.step < experiment.total_steps:
+    best = meta.best["step"] if meta.best else meta.step
+    if best not in checkpoints.steps() and meta.step < experiment.total_steps:
         warn(
-            f"the checkpoint of step {meta.best['step']}, the best so far, is lost; if no better "
-            "one comes, the next best that is left will be tested."
+            f"the checkpoint of step {best}, the best so far, is lost; if no better one comes, the "
+            "next best that is left will be tested."
         )
     say(f"going on from step {meta.step:,} of {experiment.total_steps:,}.")
     return state, meta, held
@@ -171,10 +172,9 @@ def _check_beginning(experiment: Experiment, workdir: Workdir) -> None:
 
     left = [name for name in (*LOGS, "diagnostics", "summary.json", "DONE") if holds(name)]
     record, fault = _own(experiment, workdir.record, read_record)
-    if record is not None:
-        fault = "does not say that the run ended before its first save"
     unsaved = record is not None and record.get("saved", 0) is None
     if left and not (unsaved and {"summary.json", "DONE"}.isdisjoint(left)):
+        fault = fault or "does not say that the run ended before its first save"
         raise RunDamaged(
             f"{workdir.path} has {' and '.join(left)} but no checkpoint, and its record.json "
             f"{fault}; bring the checkpoints back, choose another --workdir, or add --fresh to "
@@ -201,7 +201,7 @@ def _check_files(workdir: Workdir, meta: Meta, *, accept_log: bool) -> dict[str,
             replace_atomically(path, lines)
             said += f"; {len(lines.splitlines())} of its lines are kept"
         warn(f"{said}.")
-    return {name: dict(stamp) for name, stamp in files.items() if name not in faults}
+    return {name: stamp for name, stamp in files.items() if name not in faults}
 
 
 def _make_record(

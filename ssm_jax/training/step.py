@@ -110,12 +110,7 @@ def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> 
 
 
 def make_optimizer(
-    params: Params,
-    groups: Sequence[Group],
-    schedule: Schedule,
-    *,
-    clip_norm: float,
-    **adam: float,
+    params: Params, groups: Sequence[Group], schedule: Schedule, *, clip_norm: float, **adam: float
 ) -> tuple[optax.GradientTransformation, list[GroupRow]]:
     """AdamW by groups, and the table of groups; `adam` are b1, b2 and eps.
 

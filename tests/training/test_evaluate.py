@@ -27,13 +27,11 @@ from ssm_jax.training.record import config_of, read_record
 from ssm_jax.training.runs import choose_step, open_checkpoint, open_run
 from ssm_jax.training.runs.evaluate import (
     LENGTH_BINS,
-    class_scores,
-    confusion_matrix,
     evaluate_run,
     length_table,
     predict,
+    rate_of,
     scores_of,
-    wilson_interval,
 )
 from ssm_jax.training.runs.tables import print_evaluation
 from ssm_jax.training.workdir import Workdir, sealed
@@ -193,18 +191,21 @@ def test_bins_are_apart_and_about_equal_where_lengths_differ(longest):
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 20), (7, 20), (1234, 2000), (9, 9)])
 def test_interval_is_wilsons(right, n):
     exact = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    np.testing.assert_allclose(wilson_interval(right, n), (exact.low, exact.high), atol=1e-12)
+    seen, rate, interval = rate_of(np.arange(n) < right)
+    assert (seen, rate) == (n, right / n)
+    np.testing.assert_allclose(interval, (exact.low, exact.high), atol=1e-12)
     # Wilson's own words: the ends are the rates p that are 1.96 of their deviations off what was
     # seen, |right / n - p| = z sqrt(p (1 - p) / n).
     z = norm.ppf(0.975)
     ends = np.roots([1 + z**2 / n, -(2 * right + z**2) / n, (right / n) ** 2])
-    np.testing.assert_allclose(wilson_interval(right, n), sorted(ends.real), atol=1e-7)
+    np.testing.assert_allclose(interval, sorted(ends.real), atol=1e-7)
 
 
 def test_a_class_never_seen_or_never_named_has_no_rate():
-    confusion_KK = confusion_matrix(np.uint8([0, 0, 2]), np.int32([0, 1, 0]), 3)
-    assert confusion_KK.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
-    rates = [(row["precision"], row["recall"]) for row in class_scores(confusion_KK)]
+    found = {"targets": np.uint8([0, 0, 2]), "predicted": np.int32([0, 1, 0]), "loss": np.ones(3)}
+    scores = scores_of(found, 3)
+    assert scores["confusion"] == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
+    rates = [(row["precision"], row["recall"]) for row in scores["classes"]]
     assert rates == [(0.5, 0.5), (0.0, None), (None, 0.0)]
 
 

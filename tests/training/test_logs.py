@@ -12,7 +12,7 @@ import pytest
 
 import ssm_jax
 from ssm_jax.training import logs
-from ssm_jax.training.logs import MetricsLog, open_wandb, read_metrics
+from ssm_jax.training.logs import MetricsLog, read_metrics
 
 ROOT = Path(ssm_jax.__file__).parents[1]
 
@@ -162,14 +162,14 @@ def test_read_metrics_selects_a_kind_and_takes_a_missing_file_for_empty(tmp_path
 
 
 def start(mode: str, workdir: Path) -> logs.WandbSink:
-    return open_wandb(mode, workdir=workdir, config={"model.alpha": 3.0}, run_name="a")
+    return logs.WandbSink(mode, workdir=workdir, config={"model.alpha": 3.0}, run_name="a")
 
 
 def test_wandb_is_not_imported_unless_asked(tmp_path):
     code = (
         "import sys, pathlib; from ssm_jax.training import logs\n"
         "path = pathlib.Path(sys.argv[1])\n"
-        "sink = logs.open_wandb('disabled', workdir=path, config={}, run_name='a')\n"
+        "sink = logs.WandbSink('disabled', workdir=path, config={}, run_name='a')\n"
         "sink.write('train', 1, {'loss': 1.0}); sink.close()\n"
         "assert not any(name.partition('.')[0] == 'wandb' for name in sys.modules)\n"
         "assert not list(path.iterdir())"
@@ -183,7 +183,7 @@ def test_wandb_offline_keeps_its_id_over_a_restart(tmp_path):
     code = (
         "import sys, pathlib; from ssm_jax.training import logs\n"
         "for step in (1, 2):\n"
-        "    sink = logs.open_wandb('offline', workdir=pathlib.Path(sys.argv[1]), "
+        "    sink = logs.WandbSink('offline', workdir=pathlib.Path(sys.argv[1]), "
         "config={'model.alpha': 3.0}, run_name='a')\n"
         "    sink.write('train', step, {'loss': float('nan'), 'accuracy': 0.5}); sink.close()\n"
     )

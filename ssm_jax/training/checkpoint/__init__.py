@@ -43,8 +43,8 @@ def ranked_steps(
 ) -> list[int]:
     """The steps on the disk that were evaluated with a finite metric, the best first.
 
-    `ranking` None: there are none. `identity`: only those of this run. `known` keeps the metas that
-    were read between calls, None for one that cannot be read.
+    `identity`: only those of this run. `known` keeps the metas that were read between calls, None
+    for one that cannot be read.
     """
     ranks, known = [], {} if known is None else known
     metric, mode = ranking or ("", "max")
@@ -119,18 +119,16 @@ class CheckpointStore:
         replace: bool = False,
         final: bool = False,
     ) -> None:
-        """Save in the background; the state's buffers may be donated as soon as this returns.
+        """Save any tree of arrays in the background; its buffers may be donated on return.
 
         First waits for the previous save. A save that fails is logged, and the run continues until
         more than `FAILURES_ALLOWED` have failed in a row. If it was that of the best step so far
         (`best`), its state stays in memory and each later save tries it again.
 
-        Args:
-          step, best, window, files: see `Meta`; `state` is any tree of arrays.
-          metrics: of an evaluation at this step; None if there was none.
-          replace: the step may exist, as when a run was stopped before it could evaluate it.
-          final: wait, read the step back and check it; one that exists and is not to be replaced is
-            only checked.
+        `metrics` are of an evaluation at this step, if there was one; best, window and files see
+        `Meta`. With `replace` the step may exist, as when a run was stopped before it could
+        evaluate it. `final`: wait, read the step back and check it; one that exists and is not to
+        be replaced is only checked.
         """
         metric = self._ranking[0] if self._ranking else None
         if metrics is not None and metric not in (None, *metrics):
@@ -140,16 +138,11 @@ class CheckpointStore:
             )
         self.wait()
         if replace or step not in self.steps():
-            meta = Meta(
-                step=step,
-                identity=dict(self._identity.options),
-                data_fingerprint=self._identity.data_fingerprint,
-                evaluated=metrics is not None,
-                metrics={name: float(value) for name, value in (metrics or {}).items()},
-                # A copy: a failed save may be written later, when the loop has changed its own.
-                best=copy.deepcopy(best),
-                extra={"window": dict(window or {}), "files": copy.deepcopy(files or {})},
-            )
+            options, fingerprint = self._identity.options, self._identity.data_fingerprint
+            values = {name: float(value) for name, value in (metrics or {}).items()}
+            extra = {"window": window or {}, "files": files or {}}
+            meta = Meta(step, dict(options), fingerprint, metrics is not None, values, best, extra)
+            meta = copy.deepcopy(meta)  # it may be written later, when the loop has changed its own
             self._start(meta, io.host_copies(state))
         elif not final:
             raise ValueError(f"step {step} is already saved in {self.directory}.")

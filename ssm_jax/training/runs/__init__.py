@@ -8,27 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssm_jax.progress import warn
-from ssm_jax.training.checkpoint import io, ranked_steps
-from ssm_jax.training.checkpoint.manifest import (
-    CheckpointError,
-    ConfigMismatch,
-    Meta,
-    StateMismatch,
-)
+from ssm_jax.training.checkpoint import io, manifest, ranked_steps
+from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.record import config_of, read_record
 from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import Workdir
 
 # Why a checkpoint that is there is not the one that was saved: it is damaged, or another run's
-UNUSABLE = (CheckpointError, ConfigMismatch, StateMismatch)
+UNUSABLE = (CheckpointError, ConfigMismatch, manifest.StateMismatch)
 
 
 class Opened(NamedTuple):
     """A checkpoint as it was found; `lost` has "step" and "reason" of a better one that is lost."""
 
     state: TrainState
-    meta: Meta
+    meta: manifest.Meta
     lost: dict[str, Any] | None = None
 
     def warn(self) -> None:
@@ -133,8 +128,8 @@ def restore(experiment: Experiment, checkpoints: Path, step: int, *, or_next: bo
         except UNUSABLE as error:
             errors.append(error)
             continue
-        reason = " ".join(str(errors[0]).split()) if errors else None
-        return Opened(state, meta, {"step": step, "reason": reason} if errors else None)
+        reasons = [" ".join(str(error).split()) for error in errors]
+        return Opened(state, meta, {"step": step, "reason": reasons[0]} if errors else None)
     raise errors[0]
 
 

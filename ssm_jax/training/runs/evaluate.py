@@ -26,20 +26,14 @@ LENGTH_BINS = 8  # of 2,000 test expressions 250 each, whose accuracy is known t
 
 
 def evaluate_run(
-    path: Path,
-    *,
-    split: str = "test",
-    step: str = "best",
-    data_dir: Path,
-    files: Path | None = None,
-    argv: Sequence[str] = (),
+    path: Path, *, split: str = "test", step: str = "best", argv: Sequence[str] = (), **data: Any
 ) -> dict[str, Any]:
     """The result of a checkpoint on a split, as JSON can hold it, with where it comes from.
 
-    `split` is "train", "val" or "test"; `argv` the command, for the result. The other arguments and
-    the errors are those of `open_run`.
+    `split` is "train", "val" or "test"; `argv` the command, for the result; `data` the data_dir and
+    files of `open_run`, as are the errors.
     """
-    record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)
+    record, experiment, opened = open_run(path, step, **data)
     cfg, dataset = experiment.cfg, experiment.dataset
     best = f"best {cfg.train.select_split} {cfg.train.select_metric}"
     if opened.lost is not None:
@@ -93,17 +87,31 @@ def predict(experiment: Experiment, state: TrainState, split: str) -> dict[str, 
 
 
 def scores_of(found: dict[str, np.ndarray], n_classes: int) -> dict[str, Any]:
-    """All that is counted in a result, from what `predict` gives."""
+    """All that is counted in a result, from what `predict` gives; None for a rate of nothing.
+
+    "confusion" has the examples of class i (row) that were taken for class j (column).
+    """
     right_n = found["predicted"] == found["targets"]
-    confusion_KK = confusion_matrix(found["targets"], found["predicted"], n_classes)
     n, accuracy, interval = rate_of(right_n)
+    cells_n = found["targets"].astype(np.int64) * n_classes + found["predicted"]
+    confusion_KK = np.bincount(cells_n, minlength=n_classes**2).reshape(n_classes, n_classes)
+    counts = (confusion_KK.diagonal(), confusion_KK.sum(axis=1), confusion_KK.sum(axis=0))
     scores: dict[str, Any] = {
         "examples": n,
         "accuracy": accuracy,
         "accuracy_interval_95": interval,
         "loss": float(found["loss"].mean(dtype=np.float64)),
         "confusion": confusion_KK.tolist(),
-        "classes": class_scores(confusion_KK),
+        "classes": [
+            {
+                "class": label,
+                "support": support,
+                "predicted": predicted,
+                "precision": right / predicted if predicted else None,
+                "recall": right / support if support else None,
+            }
+            for label, (right, support, predicted) in enumerate(np.stack(counts, 1).tolist())
+        ],
     }
     if "lengths" in found:
         scores["lengths"] = length_table(found["lengths"], right_n)
@@ -111,61 +119,31 @@ def scores_of(found: dict[str, np.ndarray], n_classes: int) -> dict[str, Any]:
 
 
 def rate_of(right_n: np.ndarray) -> tuple[int, float, list[float]]:
-    """How many there are, n >= 1, the rate of those that are right, and its 95 % interval."""
-    n, right = right_n.size, int(right_n.sum())
-    return n, right / n, wilson_interval(right, n)
+    """How many there are, n >= 1, the rate of those that are right, and its 95 % interval.
 
-
-def wilson_interval(right: int, n: int) -> list[float]:
-    """The 95 % interval of a rate of which `right` in `n` were seen, n >= 1.
-
-    Holds its level near 0 and 1 too, where p +- 2 sqrt(p (1 - p) / n) has no width.
-    Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
+    Wilson's interval holds its level near 0 and 1 too, where p +- 2 sqrt(p (1 - p) / n) has no
+    width. Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
     """
-    found = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    return [float(found.low), float(found.high)]
+    n, right = right_n.size, int(right_n.sum())
+    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return n, right / n, [float(interval.low), float(interval.high)]
 
 
-def confusion_matrix(targets_n: np.ndarray, predicted_n: np.ndarray, n_classes: int) -> np.ndarray:
-    """Numbers of examples of class i (row) that were taken for class j (column), int64 (K, K)."""
-    cells_n = targets_n.astype(np.int64) * n_classes + predicted_n
-    return np.bincount(cells_n, minlength=n_classes**2).reshape(n_classes, n_classes)
-
-
-def class_scores(confusion_KK: np.ndarray) -> list[dict[str, Any]]:
-    """Support, precision and recall of each class; None for a rate of nothing."""
-    right_K = confusion_KK.diagonal().tolist()
-    counts = zip(right_K, *(confusion_KK.sum(axis=k).tolist() for k in (1, 0)), strict=True)
-    return [
-        {
-            "class": label,
-            "support": support,
-            "predicted": predicted,
-            "precision": right / predicted if predicted else None,
-            "recall": right / support if support else None,
-        }
-        for label, (right, support, predicted) in enumerate(counts)
-    ]
-
-
-def length_table(
-    lengths_n: np.ndarray, right_n: np.ndarray, bins: int = LENGTH_BINS
-) -> list[dict[str, Any]]:
+def length_table(lengths_n: np.ndarray, right_n: np.ndarray) -> list[dict[str, Any]]:
     """Accuracy by length: {"lo", "hi", "n", "accuracy", "interval_95"}, from short to long.
 
-    At most so many bins, which end at the quantiles of the lengths, so that they hold about as many
-    examples each. Equal lengths share a bin.
+    At most LENGTH_BINS bins, which end at the quantiles of the lengths, so that they hold about as
+    many examples each. Equal lengths share a bin.
     """
-    ends = np.quantile(lengths_n, np.arange(1, bins + 1) / bins, method="inverted_cdf")
-    ends = np.unique(ends)
+    shares = np.arange(1, LENGTH_BINS + 1) / LENGTH_BINS
+    ends = np.unique(np.quantile(lengths_n, shares, method="inverted_cdf"))
     bin_n = np.searchsorted(ends, lengths_n)
     rows = []
     for number in range(ends.size):
         lengths = lengths_n[bin_n == number]
-        rates = zip(
-            ("n", "accuracy", "interval_95"), rate_of(right_n[bin_n == number]), strict=True
-        )
-        rows.append({"lo": int(lengths.min()), "hi": int(lengths.max()), **dict(rates)})
+        n, accuracy, interval = rate_of(right_n[bin_n == number])
+        row = {"lo": int(lengths.min()), "hi": int(lengths.max())}
+        rows.append({**row, "n": n, "accuracy": accuracy, "interval_95": interval})
     return rows
 
 
@@ -175,9 +153,8 @@ def analyze(
     step: str = "best",
     out: Path | None = None,
     gradient: bool = True,
-    data_dir: Path,
-    files: Path | None = None,
     argv: Sequence[str] = (),
+    **data: Any,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Measure a checkpoint and the run's first state with `diagnose`, and draw them.
 
@@ -191,7 +168,7 @@ def analyze(
         )
     folder = path / "analysis" if out is None else out
     check_writable(folder, "folder")
-    record, experiment, opened = open_run(path, step, data_dir=data_dir, files=files)
+    record, experiment, opened = open_run(path, step, **data)
     with jax.set_mesh(experiment.mesh):
         diagnostics = Diagnostics(experiment)
         before, after = (

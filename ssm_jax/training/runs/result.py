@@ -23,21 +23,16 @@ from ssm_jax.training.workdir import Stamps, Workdir, stamp_faults, stamp_of
 
 
 def write_summary(
-    experiment: Experiment,
-    workdir: Workdir,
-    test: Mapping[str, float],
-    best: Mapping[str, Any],
-    lost: Mapping[str, Any] | None = None,
+    experiment: Experiment, workdir: Workdir, test: Mapping[str, float], chosen: Mapping[str, Any]
 ) -> None:
-    """Write the result: of the `best` evaluation, or the next, where a better one is `lost`."""
+    """Write the result; `chosen` has the "best" evaluation, or the next and the "best_lost"."""
     cfg, dataset = experiment.cfg, experiment.dataset
     record = parse_json(workdir.record.read_text())
     summary = {
         **{key: cfg[key] for key in ("name", "task", "notes")},
-        "test": dict(test),
+        "test": test,
         "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
-        "best": dict(best),
-        **({} if lost is None else {"best_lost": published(lost)}),
+        **published(chosen),
         "steps": experiment.total_steps,
         "parameters": sum(row.size for row in experiment.rows),
         **dataset.facts("test"),
@@ -55,7 +50,7 @@ def mark_done(
     """Declare the run finished, whose summary is written; `files` are the stamps of its logs."""
     stamps = {**files, workdir.summary.name: stamp_of(workdir.summary.read_bytes())}
     digest = config_lib.digest(experiment.cfg)
-    _write(workdir.done_mark, {"test": dict(test), "config_digest": digest, "files": stamps})
+    _write(workdir.done_mark, {"test": test, "config_digest": digest, "files": stamps})
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
@@ -90,23 +85,17 @@ def draw(
 
 
 def diverged(
-    experiment: Experiment,
-    workdir: Workdir,
-    step: int,
-    state: TrainState,
-    values: Mapping[str, float],
-    last_finite: tuple[int, float] | None,
+    experiment: Experiment, folder: Path, state: TrainState, values: Mapping[str, float], last: str
 ) -> FloatingPointError:
-    """Find what is not finite, save what is needed to look into it, and return the error to raise.
+    """Save in a folder what is needed to look into a divergence, and return the error to raise.
 
-    `step` has the `values` that are not finite; `state` is that before it; `last_finite` the step
-    before and its loss, if there was one in this process.
+    `state` is that before the step whose `values` are not finite; `last` the last finite loss.
     """
+    step = int(state.step) + 1
     indices_B, length = experiment.order.batch(step - 1)
     rows = experiment.dataset.gather("train", indices_B, length)
     batch = experiment.place_batch(rows)
     leaves = non_finite_leaves(experiment.gradient(), state, experiment.key, batch)
-    last = "step {}, {:.4g}".format(*last_finite) if last_finite else "none"
     outside = id_outside(experiment.dataset, rows)
     report = {
         "step": step,
@@ -116,14 +105,14 @@ def diverged(
         "examples": indices_B.tolist(),
         "outside": outside,
     }
-    saved = f"the state before that step and a report are in {workdir.crash}"
+    saved = f"the state before that step and a report are in {folder}"
     try:  # what goes wrong must not hide why the run stops
-        with CheckpointStore(workdir.crash, keep=1, identity=experiment.identity) as crash:
+        with CheckpointStore(folder, keep=1, identity=experiment.identity) as crash:
             crash.save(step - 1, state, final=True)
     except (CheckpointError, OSError) as error:
         saved = f"the state before that step could not be saved ({error})"
     try:
-        write_json(workdir.crash / "report.json", report)
+        write_json(folder / "report.json", report)
     except OSError as error:
         saved = f"what is needed to look into it could not be written ({error})"
     shown = ", ".join(leaves[:4]) + (f" and {len(leaves) - 4} more" if len(leaves) > 4 else "")

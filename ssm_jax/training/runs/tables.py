@@ -57,20 +57,19 @@ def print_plan(experiment: Experiment) -> None:
         return f"{sum(sizes) / MIB:,.1f} MiB"
 
     step, seconds = timed_compile(experiment.compile_step)
-    lines = [
-        f"state: {mib(state)}, of which parameters {mib(state.params)}",
-        f"training step: compiled in {seconds:.1f} s for {experiment.mesh.size} device(s)",
-    ]
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    shapes = to_screen(("array", "shape", "dtype"), rows, title="Shapes", words={0, 1, 2})
+    for shown in (*experiment.describe(), shapes, parameter_table(experiment.rows)):
+        console.print(shown)
+    console.print(f"state: {mib(state)}, of which parameters {mib(state.params)}")
+    devices = f"{experiment.mesh.size} device(s)"
+    console.print(f"training step: compiled in {seconds:.1f} s for {devices}")
     if (memory := step.memory_analysis()) is not None:  # some backends do not tell
-        lines.append(
+        console.print(
             f"memory per device as XLA plans it: arguments "
             f"{memory.argument_size_in_bytes / MIB:,.1f} MiB, temporaries "
             f"{memory.temp_size_in_bytes / MIB:,.1f} MiB"
         )
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    shapes = to_screen(("array", "shape", "dtype"), rows, title="Shapes", words={0, 1, 2})
-    for shown in (*experiment.describe(), shapes, parameter_table(experiment.rows), *lines):
-        console.print(shown)
 
 
 def _console() -> Console:
@@ -140,9 +139,8 @@ def _confusion(result: Mapping[str, Any]) -> Table:
     named = (f"{entry['predicted']:,}" for entry in classes)
     table.add_row(Text("all", "bold"), *named, f"{result['examples']:,}")
     for name in ("precision", "recall"):
-        rates = (entry[name] for entry in classes)
-        shown = ("-" if rate is None else f"{100 * rate:.1f}" for rate in rates)
-        table.add_row(Text(name, "bold"), *shown, "")
+        rates = ("-" if e[name] is None else f"{100 * e[name]:.1f}" for e in classes)
+        table.add_row(Text(name, "bold"), *rates, "")
     return table
 
 
