@@ -87,8 +87,8 @@ class SequenceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
 
 def write(path: Path, content: Content, manifest: Mapping[str, Any]) -> None:
-    """Write a data set anew, and refuse, by a ValueError, if it gives back something else. The
-    caller holds a lock on it; `manifest` has the entries of the store's, with "sha256"."""
+    """Write the data set of a store anew; a ValueError if it gives back something else. The caller
+    holds a lock on it."""
 
     def remove() -> None:
         for folder in (path, *path.parent.glob(f"incomplete.*_{path.name}")):

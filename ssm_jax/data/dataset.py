@@ -215,8 +215,7 @@ def sequences_of(dataset: Dataset, n: int) -> Sequences:
 
 
 def read_sequences(path: Path, n: int, *, tokens: bool = False) -> Sequences:
-    """At most n sequences, evenly spread, of a .npy file (L,), (n, L) or (n, L, channels); tokens
-    have no channels. A file that is no such array is a ValueError."""
+    """As `sequences_of`, of a .npy file (L,), (n, L) or, unless of tokens, (n, L, channels)."""
     if path.suffix != ".npy":
         raise ValueError(f"--file={path} does not fit: it must be a .npy of numpy.save.")
     try:

@@ -118,9 +118,8 @@ def _download(file: RemoteFile, part: Path) -> None:
 def _open(url: str, have: int, deadline: float) -> Any:
     """A response with the file, or with what follows its first bytes; TimeoutError at the deadline.
 
-    In a thread of its own, because no timeout of a socket bounds the resolving of a name, several
-    addresses tried in turn, or headers that come a byte at a time. It is a daemon: a process that
-    gave up does not wait for it.
+    Asked by a daemon thread, for which a process that gave up does not wait: no timeout of a socket
+    bounds the resolving of a name, several addresses tried in turn, or headers byte by byte.
     """
     headers = {"User-Agent": "ssm-jax"} | ({"Range": f"bytes={have}-"} if have else {})
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -140,13 +140,9 @@ def files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntr
     """
     links = itertools.count(1)
 
-    def identity(at: os.stat_result) -> tuple[int, int]:
-        return at.st_dev, at.st_ino
-
-    def below(
-        folder: str | Path, name: str, above: frozenset[tuple[int, int]]
-    ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        inner = above | {identity(os.stat(folder))}
+    def below(folder: str | Path, name: str, above: frozenset) -> Iterator[tuple[str, Any]]:
+        at = os.stat(folder)
+        inner = above | {(at.st_dev, at.st_ino)}
         if len(inner) > _DEEPEST:
             raise ValueError(f"{shown(folder)} is more than {_DEEPEST} folders deep.")
         with os.scandir(folder) as entries:
@@ -155,7 +151,9 @@ def files_below(folder: str | Path, name: str) -> Iterator[tuple[str, os.DirEntr
             if not entry.is_dir():
                 if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
                     yield f"{name}/{entry.name}", entry
-            elif identity(entry.stat()) not in inner:
+                continue
+            at = entry.stat()
+            if (at.st_dev, at.st_ino) not in inner:
                 if entry.is_symlink() and next(links) > _MOST_LINKS:
                     raise ValueError(f"{shown(folder)} is behind more than {_MOST_LINKS:,} links.")
                 yield from below(entry.path, f"{name}/{entry.name}", inner)
