@@ -84,8 +84,9 @@ class CheckpointStore:
         self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed
         self._failure: str | None = None  # of the last save
         self._failures_in_a_row = 0
-        io.check_name(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
+        with io.plain(self.directory / "0"):
+            pass  # only to refuse a name before anything is trained
         self._remove_temporary()
 
     def __enter__(self) -> Self:

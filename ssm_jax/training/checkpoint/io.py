@@ -69,7 +69,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.As
     stored = {name: array for name, array in arrays.items() if array.size}
     _allow_for(path.parent)
     with contextlib.ExitStack() as open_until, _context(reading=False):
-        alias = open_until.enter_context(_plain(path))
+        alias = open_until.enter_context(plain(path))
         response = ocp.v1.save_checkpointables_async(alias, {"state": stored, "meta": document})
         weakref.finalize(response, open_until.pop_all().close)
     return response
@@ -132,29 +132,21 @@ def reason(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
-def check_name(directory: Path) -> None:
-    """Refuse a folder whose name Orbax cannot take, where there is no way round."""
-    if not _is_plain(directory) and not os.path.isdir("/proc/self/fd"):
-        raise ValueError(
-            f"checkpoints cannot be kept in {directory}: choose a name without * ? [ ] : \\ and "
-            "control characters."
-        )
-
-
-def _is_plain(path: Path) -> bool:
-    return re.search(r"[*?\[\]\\:]", str(path)) is None and str(path).isprintable()
-
-
 @contextlib.contextmanager
-def _plain(path: Path) -> Iterator[Path]:
-    """A path to the same place that Orbax can take.
+def plain(path: Path) -> Iterator[Path]:
+    """A path to the same place that Orbax can take; ValueError where there is no way round.
 
     Orbax and TensorStore read names as patterns ("[a]", "*") and as addresses ("gs:"), drop
     backslashes, and refuse what is no UTF-8.
     """
-    if _is_plain(path):
+    if re.search(r"[*?\[\]\\:]", str(path)) is None and str(path).isprintable():
         yield path
         return
+    if not os.path.isdir("/proc/self/fd"):
+        raise ValueError(
+            f"checkpoints cannot be kept in {path.parent}: choose a name without * ? [ ] : \\ and "
+            "control characters."
+        )
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield Path(f"/proc/self/fd/{descriptor}") / path.name
@@ -166,7 +158,7 @@ def _load(path: Path, items: dict[str, Any]) -> dict[str, Any]:
     jax.devices()  # JAX without a device is no damage of the folder
     try:
         # Orbax would call a folder damaged that it was kept from reading by Ctrl-C.
-        with _plain(path) as alias, interrupt_afterwards(), _context(reading=True):
+        with plain(path) as alias, interrupt_afterwards(), _context(reading=True):
             return ocp.v1.load_checkpointables(alias, items)
     # Of a damaged folder Orbax raises at least seven types, a bare Exception among them.
     except Exception as error:
