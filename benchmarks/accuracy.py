@@ -24,7 +24,7 @@ from flax import nnx
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
-from ssm_jax.init import s4d_lin
+from ssm_jax.init import initial_modes
 from ssm_jax.kernels import s4d_kernel
 from ssm_jax.layers import LAYERS, S4, S4D, S5
 
@@ -58,7 +58,9 @@ def systems(alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A, C and dt of LRA's initialization, in float32."""
     rng = np.random.default_rng(0)
     dt_H = np.exp(rng.uniform(np.log(1e-3), np.log(1e-1), H)).astype(np.float32)
-    A_HN = np.broadcast_to(s4d_lin(N, alpha), (H, N)).astype(np.complex64)
+    A_HN = np.broadcast_to(initial_modes("s4d_lin", N, alpha=alpha).A_SN[0], (H, N)).astype(
+        np.complex64
+    )
     return A_HN, _normal(rng, H), dt_H
 
 

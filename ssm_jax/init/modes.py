@@ -73,13 +73,10 @@ def ring(d_state: int, n_sets: int, seed: int, *, r_min=0.9, r_max=0.999, max_ph
 
     That is uniform by area; (S, N). Source: LRU, arXiv:2303.06349; the bounds vary by task there.
     alpha narrows the phases, alpha_real = 0.1 brings the ring ten times nearer to the circle.
-    ValueError unless 0 <= r_min <= r_max <= 1, r_max > 0 and 0 < max_phase <= pi.
     """
     if not (0 <= r_min <= r_max <= 1 and r_max > 0 and 0 < max_phase <= np.pi):
-        raise ValueError(
-            "ring: needs 0 <= r_min <= r_max <= 1, r_max > 0 and 0 < max_phase <= pi, got "
-            f"r_min={r_min}, r_max={r_max}, max_phase={max_phase}."
-        )
+        needs = "0 <= r_min <= r_max <= 1, r_max > 0 and 0 < max_phase <= pi"
+        raise ValueError(f"ring: needs {needs}, got {r_min=}, {r_max=}, {max_phase=}.")
     rng = np.random.default_rng(seed)
     # 1 - [0, 1) is (0, 1]: log 0 cannot come
     square_SN = r_min**2 + (r_max**2 - r_min**2) * (1 - rng.random((n_sets, d_state)))
@@ -131,10 +128,8 @@ def initial_modes(
     scales = {"alpha": alpha, "alpha_real": alpha_real}
     check(name, {"d_state": d_state, "n_sets": n_sets, **scales, "seed": seed})
     if chosen.discrete and alpha > 1:
-        raise ValueError(
-            f"{name}: alpha must be at most 1, got {alpha}: its phases reach pi per step, and "
-            "beyond that they alias to lower ones."
-        )
+        why = "its phases reach pi per step, and beyond that they alias to lower ones."
+        raise ValueError(f"{name}: alpha must be at most 1, got {alpha}: {why}")
     if discretization is not None and chosen.discrete != (discretization == "none"):
         per, use = ("sample", "") if chosen.discrete else ("unit of time", " one other than")
         raise ValueError(
@@ -160,15 +155,8 @@ def _checked(A: ArrayLike, d_state: int, n_sets: int) -> np.ndarray:
         text = f"given eigenvalues must be numbers of the shape {(d_state,)}, got {A!r}."
         raise ValueError(text) from None
     if A.shape not in ((d_state,), (n_sets, d_state)):
-        raise ValueError(
-            f"given eigenvalues must have the shape (d_state,) = {(d_state,)} or "
-            f"(n_sets, d_state) = {(n_sets, d_state)}, got {A.shape}."
-        )
+        shapes = f"(d_state,) = {(d_state,)} or (n_sets, d_state) = {(n_sets, d_state)}"
+        raise ValueError(f"given eigenvalues must have the shape {shapes}, got {A.shape}.")
     if not np.isfinite(A).all():
         raise ValueError(f"given eigenvalues must be finite, got {A[~np.isfinite(A)][0]}.")
     return A
-
-
-def s4d_lin(d_state: int, alpha: float = 1.0) -> np.ndarray:
-    """The eigenvalues A_N of one set of `initial_modes("s4d_lin", d_state, alpha=alpha)`."""
-    return initial_modes("s4d_lin", d_state, alpha=alpha).A_SN[0]

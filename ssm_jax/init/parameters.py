@@ -85,10 +85,8 @@ DT_TRANSFORMS = {"softplus": (jax.nn.softplus, inverse_softplus), "exp": (jnp.ex
 def log_uniform(key: Array, shape: tuple[int, ...], low: float, high: float) -> Array:
     """Draws whose logarithm is uniform in [log low, log high], float32, for 0 < low <= high."""
     if not (POSITIVE.holds(low) and POSITIVE.holds(high) and low <= high):
-        raise ValueError(
-            f"log_uniform: needs 0 < low <= high, got low={low}, high={high}; "
-            "of a layer they are dt_min and dt_max."
-        )
+        got = f"got low={low}, high={high}; of a layer they are dt_min and dt_max."
+        raise ValueError(f"log_uniform: needs 0 < low <= high, {got}")
     u = jax.random.uniform(key, shape, jnp.float32)
     return jnp.exp(u * (math.log(high) - math.log(low)) + math.log(low))
 
@@ -99,8 +97,8 @@ def real_basis(init: str, n_modes: int) -> tuple[np.ndarray, np.ndarray]:
     The eigenvectors where `init` is a key of EIGENBASES; else one plane of real states per mode.
     """
     if init in EIGENBASES:
-        basis = EIGENBASES[init](2 * n_modes)
-        return basis.V, basis.V_inv
+        *_, V, V_inv = EIGENBASES[init](2 * n_modes)
+        return V, V_inv
     V = np.concatenate([np.eye(n_modes), -1j * np.eye(n_modes)]) * np.sqrt(0.5)
     return V, V.conj().T
 
@@ -117,29 +115,29 @@ def input_matrix(key: Array, V_inv: np.ndarray, n_blocks: int, d_model: int) -> 
 
 
 def output_matrix(
-    key: Array, V: np.ndarray, n_blocks: int, n_sides: int, d_model: int, C_init: str
+    key: Array, V: np.ndarray, n_blocks: int, shape: tuple[int, int], C_init: str
 ) -> Array:
-    """C = C_0 V, (n_sides, H, N, 2), for a complex C_0 of (H, P); V is (p, n), of one block.
+    """C = C_0 V, (*shape, N, 2), for a complex C_0 of (*shape, P); V is (p, n), of one block.
 
-    n_sides is 2 for a layer that looks both ways. With the C_init "lecun_normal" the variance of
-    either part of C_0 is 1 / (P H), with "trunc_standard_normal" 1 / P; with "complex_normal" C
-    itself is drawn, with 1/2.
+    The shape is 1 or, for a layer that looks both ways, 2; and H. With the C_init "lecun_normal"
+    the variance of either part of C_0 is 1 / (P H), with "trunc_standard_normal" 1 / P; with
+    "complex_normal" C itself is drawn, with 1/2.
     """
     block, n_modes = V.shape
+    shape_of_C = (*shape, n_blocks * n_modes, 2)
     if C_init == "complex_normal":
-        shape = (n_sides, d_model, n_blocks * n_modes, 2)
-        draws = jax.random.normal(key, (math.prod(shape),), jnp.float32)
-        return draws.reshape(shape) * jnp.sqrt(jnp.float32(0.5))
+        draws = jax.random.normal(key, (math.prod(shape_of_C),), jnp.float32)
+        return draws.reshape(shape_of_C) * jnp.sqrt(jnp.float32(0.5))
     P = n_blocks * block
-    variance = 1 / P if C_init == "trunc_standard_normal" else 1 / (P * d_model)
-    re, im = _cut_normal(key, (2, n_sides, d_model, n_blocks, block), variance)
+    variance = 1 / P if C_init == "trunc_standard_normal" else 1 / (P * shape[1])
+    re, im = _cut_normal(key, (2, *shape, n_blocks, block), variance)
     V_re, V_im = _parts(V)
 
     def times(C0: Array, part: Array) -> Array:
         return jnp.einsum("chjp,pn->chjn", C0, part)
 
     C_ri = [times(re, V_re) - times(im, V_im), times(re, V_im) + times(im, V_re)]
-    return jnp.stack(C_ri, axis=-1).reshape(n_sides, d_model, n_blocks * n_modes, 2)
+    return jnp.stack(C_ri, axis=-1).reshape(shape_of_C)
 
 
 def _cut_normal(key: Array, shape: tuple[int, ...], variance: float) -> Array:

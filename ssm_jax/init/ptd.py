@@ -34,14 +34,13 @@ def legs_ptd(order: int, gamma: float = GAMMA) -> Eigenbasis:
     user's cache directory ($XDG_CACHE_HOME or ~/.cache), where that can be written. The objective
     has many minima of almost one value, so that two machines may find two solutions that differ in
     more than rounding. The responses (i w - A)^-1 B differ from those of HiPPO-LegS by up to 0.5 to
-    0.9 of the largest, at orders 16 to 128. Those of `legs_nplr` have peaks that differ by 1.3
+    0.9 of the largest, at orders 16 to 128. Those of the normal part have peaks that differ by 1.3
     times the order; PTD has no such peaks.
 
-    Im Lambda ascends. The columns of V are scaled such that the singular values of W have the
-    geometric mean 1, and turned as in `legs_nplr`. All callers get the same read-only arrays.
-
+    Im Lambda ascends, P = 0. The columns of V are scaled such that the singular values of W have
+    the geometric mean 1, and turned as in `legs_nplr`. All callers get the same read-only arrays.
     With the weight gamma of 300, cond(W) is 9 and ||E|| / ||A|| is 0.024; with 30, 3.4 and 0.086;
-    with 3000, 25 and 0.007 (orders 16 to 128). `legs_nplr` without P has 1 and 0.8.
+    with 3000, 25 and 0.007 (orders 16 to 128). The normal part of HiPPO-LegS has 1 and 0.8.
     """
     check_order("legs_ptd", order)
     if not POSITIVE.holds(gamma):

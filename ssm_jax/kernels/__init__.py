@@ -1,6 +1,7 @@
 """Pure numerics: arrays in, arrays out. The names below are the public ones.
 
-All raise ValueError for shapes that do not fit, and for a number or word out of its range or set.
+An argument with a suffix is an array of JAX or NumPy, of the axes that it says (`dims.py`). All
+raise ValueError for shapes that do not fit, and for a number or word out of its range or set.
 """
 
 from ssm_jax.kernels.blocks import anticausal

@@ -28,7 +28,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from ssm_jax.kernels import blocks
 from ssm_jax.kernels.arrays import in_one_type
@@ -44,9 +43,7 @@ _map = jax.tree.map
 
 @on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
 @in_one_type
-def s4d_kernel(
-    A_HN: Array, C_HN: Array, dt_H: Array, length: int, discretization: str = "zoh"
-) -> Array:
+def s4d_kernel(A_HN, C_HN, dt_H, length: int, discretization: str = "zoh") -> Array:
     """Impulse response of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l.
 
     B = 1 is folded into C. Dot products run at full float32 precision on every backend.
@@ -152,14 +149,7 @@ def _backward(factors, dk_HXT):
 @on_any_mesh("BLH", "BHN")
 @in_one_type
 def s4d_recurrence(
-    u_BLH: Array,
-    A_HN: Array,
-    C_HN: Array,
-    dt_H: Array,
-    x0_BHN: Array | None = None,
-    lengths_B: ArrayLike | None = None,
-    *,
-    discretization: str = "zoh",
+    u_BLH, A_HN, C_HN, dt_H, x0_BHN=None, lengths_B=None, *, discretization: str = "zoh"
 ) -> tuple[Array, Array]:
     """Run H diagonal SSMs from a complex state x0 over a sequence; B = 1 is folded into C.
 
@@ -173,7 +163,7 @@ def s4d_recurrence(
     """
     B, L, H = u_BLH.shape
     N = A_HN.shape[-1]
-    if L < 1 or A_HN.shape != (H, N) or C_HN.shape != (H, N) or dt_H.shape != (H,):
+    if L < 1 or not A_HN.shape == C_HN.shape == (H, N) or dt_H.shape != (H,):
         raise ValueError(
             "s4d_recurrence: u is (B, L, H) with L >= 1, A and C are (H, N) and dt is (H,); "
             f"got u {u_BLH.shape}, A {A_HN.shape}, C {C_HN.shape}, dt {dt_H.shape}."

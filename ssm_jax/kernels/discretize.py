@@ -70,9 +70,8 @@ def exponent(A: Array, dt: Array, discretization: str) -> tuple[Array, Phase]:
     Arguments as in `discretize_zoh`, or for "none" in samples; ValueError for another rule.
     """
     if discretization not in DISCRETIZE:
-        raise ValueError(
-            f"unknown discretization {discretization!r}; choose one of {', '.join(DISCRETIZE)}."
-        )
+        known = ", ".join(DISCRETIZE)
+        raise ValueError(f"unknown discretization {discretization!r}; choose one of {known}.")
     if discretization == "bilinear":
         return _log_of_bilinear(A, dt), phase_of_bilinear(dt, A.real, A.imag)
     return dt * A, phase_of_product(dt, A.imag)

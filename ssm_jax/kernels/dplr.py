@@ -17,7 +17,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from ssm_jax.kernels import blocks
 from ssm_jax.kernels.arrays import in_one_type
@@ -81,7 +80,7 @@ def dplr_step(x_BHN, u_BH, A_HN, P_HN, B_HN, C_HN, dt_H) -> tuple[Array, Array]:
 @on_any_mesh("BLH", "BHN")
 @in_one_type
 def dplr_recurrence(
-    u_BLH, A_HN, P_HN, B_HN, C_HN, dt_H, x0_BHN=None, lengths_B: ArrayLike | None = None
+    u_BLH, A_HN, P_HN, B_HN, C_HN, dt_H, x0_BHN=None, lengths_B=None
 ) -> tuple[Array, Array]:
     """Run H DPLR SSMs from a state over a sequence, as `s4d_recurrence`. Differentiable.
 

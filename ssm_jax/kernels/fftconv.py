@@ -23,13 +23,7 @@ METHODS = ("auto", "whole", "halves")
 @on_any_mesh("BLH")
 @in_one_type
 def fft_conv(
-    u_BLH: Array,
-    k_HL: Array,
-    *,
-    reverse_kernel_HL: Array | None = None,
-    gain_HF: Array | None = None,
-    skip_H: Array | None = None,
-    method: str = "auto",
+    u_BLH, k_HL, *, reverse_kernel_HL=None, gain_HF=None, skip_H=None, method: str = "auto"
 ) -> Array:
     """Convolve every channel with its kernel: y_BLH. All arrays are real.
 
@@ -46,20 +40,19 @@ def fft_conv(
     """
     _, L, H = u_BLH.shape
     taps = k_HL.shape[-1]
-    for what, x, shape in (
-        ("kernel", k_HL, (H, max(L, taps))),
-        ("reverse kernel", reverse_kernel_HL, (H, taps)),
-        (f"gain on {taps + 1} bins,", gain_HF, (H, taps + 1)),
-        ("skip", skip_H, (H,)),
-    ):
+    wanted = {
+        "kernel": (k_HL, (H, max(L, taps))),
+        "reverse kernel": (reverse_kernel_HL, (H, taps)),
+        f"gain on {taps + 1} bins,": (gain_HF, (H, taps + 1)),
+        "skip": (skip_H, (H,)),
+    }
+    for what, (x, shape) in wanted.items():
         if x is not None and x.shape != shape:
-            raise ValueError(
-                f"fft_conv: input {u_BLH.shape} needs a {what} {shape}, got {x.shape}."
-            )
+            needs = f"needs a {what} {shape}, got {x.shape}."
+            raise ValueError(f"fft_conv: input {u_BLH.shape} {needs}")
     if method not in METHODS:
-        raise ValueError(
-            f"fft_conv: unknown method {method!r}; choose one of {', '.join(METHODS)}."
-        )
+        known = ", ".join(METHODS)
+        raise ValueError(f"fft_conv: unknown method {method!r}; choose one of {known}.")
     if method == "halves" and L % 2:
         raise ValueError(f"fft_conv: method='halves' needs an even length, got {L}; use 'whole'.")
     halves = method == "halves" or (method == "auto" and on_cpu() and L % 2 == 0)

@@ -12,7 +12,6 @@ from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, per_device
-from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import power
 from ssm_jax.kernels.scan import scan_parts
 
@@ -21,14 +20,7 @@ _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 
 @on_any_mesh("BLH")
 @in_one_type
-def mimo_scan(
-    u_BLH: Array,
-    z_N: Array,
-    phase_N: Phase,
-    B_bar_NH: Array,
-    C_CHN: Array,
-    gain_HF: Array | None = None,
-) -> Array:
+def mimo_scan(u_BLH, z_N, phase_N, B_bar_NH, C_CHN, gain_HF=None) -> Array:
     """y_BLH = Re C x of a real input, from a zero state; or that with a gain on its spectrum.
 
     With a gain it is a convolution on a circle of 2L steps, as in `fft_conv`: kernels have L taps
@@ -53,10 +45,8 @@ def mimo_scan(
             f"got B {B_bar_NH.shape}, C {C_CHN.shape}."
         )
     if gain_HF is not None and gain_HF.shape != (H, L + 1):
-        raise ValueError(
-            f"mimo_conv: input {u_BLH.shape} needs a gain on {L + 1} bins, {(H, L + 1)}, "
-            f"got {gain_HF.shape}."
-        )
+        needs = f"needs a gain on {L + 1} bins, {(H, L + 1)}, got {gain_HF.shape}."
+        raise ValueError(f"mimo_conv: input {u_BLH.shape} {needs}")
     v_BL2N = steps_BM2N = to_modes(u_BLH, B_bar_NH)
     if gain_HF is not None:
         ending_BL2N = to_modes(u_BLH, -power(z_N, phase_N, L)[:, None] * B_bar_NH)

@@ -14,7 +14,7 @@ have pairs, G is complex, and both of its parts act (`pair_sensitivity`): the re
 derivative by y is K_n(s) + K_n(-s).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -73,7 +73,7 @@ def _frequency(n_fft: int, unit: str) -> np.ndarray:  # in float64
 
 
 @in_one_type
-def sobolev_gain(beta_H: Array, n_fft: int, unit: str = "lra", step_scale: Any = 1.0) -> Array:
+def sobolev_gain(beta_H, n_fft: int, unit: str = "lra", step_scale: float | Array = 1.0) -> Array:
     """gain_HF = (1 + |s|)^beta_h, |s| as `sobolev_frequency` has it; step_scale may be traced.
 
     Written exp(beta log(1 + |s|)), whose gradient at beta = 0 is log(1 + |s|). beta > 0 raises high
@@ -86,7 +86,7 @@ def sobolev_gain(beta_H: Array, n_fft: int, unit: str = "lra", step_scale: Any =
 
 
 @in_one_type
-def circular_gain(beta_H: Array, bins_F: np.ndarray, n: int, *, unsymmetric: bool = False) -> Array:
+def circular_gain(beta_H, bins_F, n: int, *, unsymmetric: bool = False) -> Array:
     """gain_HF = (1 + min(k, n - k) / 10,000)^beta_h on bins 0 <= k < n of a complex FFT.
 
     `unsymmetric` is the gain of the official wave program, which has the factor
@@ -105,7 +105,7 @@ def circular_gain(beta_H: Array, bins_F: np.ndarray, n: int, *, unsymmetric: boo
 
 
 @in_one_type
-def transfer_function(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:
+def transfer_function(A_HN, C_HN, omega_HF) -> Array:
     """Complex G_HF = G_h(i omega) of H diagonal SSMs with B = 1, the conjugate modes included.
 
     A, complex, and omega, real, are in rad per unit of time; i omega may not be an eigenvalue. The
@@ -118,12 +118,7 @@ def transfer_function(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:
 
 @in_one_type
 def discrete_transfer_function(
-    A_HN: Array,
-    C_HN: Array,
-    dt_H: Array,
-    omega_HF: Array,
-    discretization: str = "zoh",
-    length: int | None = None,
+    A_HN, C_HN, dt_H, omega_HF, discretization: str = "zoh", length: int | None = None
 ) -> Array:
     r"""Complex K_HF, the spectrum sum_l k_h[l] e^{-i omega l} of the kernels of `s4d_kernel`.
 
@@ -194,14 +189,14 @@ def _expm1_jvp(primals, tangents):
 
 
 class Sensitivity(NamedTuple):
-    """Derivatives by the real parts x and the imaginary parts y of the poles, (H, F, N) each."""
+    """Derivatives by the real parts x and the imaginary parts y of the poles."""
 
     by_x_HFN: Array
     by_y_HFN: Array
 
 
 @in_one_type
-def pole_sensitivity(A_HN, C_HN, omega_HF, beta_H: Array | None = None) -> Sensitivity:
+def pole_sensitivity(A_HN, C_HN, omega_HF, beta_H=None) -> Sensitivity:
     """Real derivatives of (1 + |s|)^beta Re[c_n / (i s - a_n)] at s = omega, without conjugates.
 
     by_y is (1 + |s|)^beta K_n(s); with c = xi + i zeta and sigma = s - y
@@ -209,15 +204,15 @@ def pole_sensitivity(A_HN, C_HN, omega_HF, beta_H: Array | None = None) -> Sensi
         K_n = [zeta (sigma^2 - x^2) - 2 xi x sigma] / (x^2 + sigma^2)^2,
         by_x: [xi (x^2 - sigma^2) - 2 zeta x sigma] / (x^2 + sigma^2)^2.
 
-    Poles, residues and frequencies of either sign are as in `transfer_function`; |s| in the filter
-    is in rad per unit of time, and beta None is no filter.
+    Arguments as in `transfer_function`; |s| in the filter is in the same unit. Without beta there
+    is none.
     """
     slope_HFN = _slope(A_HN, C_HN, omega_HF)
     return _filtered(slope_HFN.real, -slope_HFN.imag, omega_HF, beta_H)
 
 
 @in_one_type
-def pair_sensitivity(A_HN, C_HN, omega_HF, beta_H: Array | None = None) -> Sensitivity:
+def pair_sensitivity(A_HN, C_HN, omega_HF, beta_H=None) -> Sensitivity:
     """Complex derivatives of the layers' (1 + |s|)^beta G(i s) at s = omega, conjugates included.
 
     A loss with derivatives p = dL/dRe G, q = dL/dIm G at the frequencies has the gradient

@@ -34,21 +34,15 @@ _T, _Q = 64, 8
 @on_any_mesh("BLN")
 @in_one_type
 def diagonal_scan(
-    z_N: Array,
-    phase_N: Phase,
-    v_BLN: Array,
-    x0_BN: Array | None = None,
-    *,
-    reverse: bool = False,
-    method: str = "auto",
+    z_N, phase_N, v_BLN, x0_BN=None, *, reverse: bool = False, method: str = "auto"
 ) -> Array:
     """All states x_l = A_bar x_{l-1} + v_l of N modes, complex x_BLN, for L from 1 to 2^22 - 1.
 
-    z is log A_bar; Re z > 0 is allowed, as long as nothing overflows. The state before the first
-    step is x0, or zero. With `reverse`, x_l = A_bar x_{l+1} + v_l from x0 = x_L. Differentiable in
-    z, v and x0, in both modes and to any order. The backward pass is the reverse recurrence and
-    keeps x alone. Error in float32: some 1e-6 of the largest value, by either method and at any
-    length and damping (see tests/kernels/test_scan.py). Methods:
+    z is log A_bar, phase that of Im z; Re z > 0 is allowed, unless something overflows. The state
+    before the first step is x0, or zero. With `reverse`, x_l = A_bar x_{l+1} + v_l from x0 = x_L.
+    Differentiable in z, v and x0, in both modes and to any order. The backward pass is the reverse
+    recurrence and keeps x alone. Error in float32: some 1e-6 of the largest value, by either method
+    and at any length and damping (see tests/kernels/test_scan.py). Methods:
 
     chunked      l = (c Q + q) T + r. Chunk after chunk, loops over the T steps of a block, for Q
                  blocks at once: for what each block adds to the state, then for the states.
@@ -72,9 +66,8 @@ def diagonal_scan(
 def scan_parts(z_N, phase_N, v_BL2N, x0_B2N=None, *, reverse=False, method="auto") -> Array:
     """`diagonal_scan` of v and x0 given as real parts, then imaginary ones; so is x."""
     if method not in METHODS:
-        raise ValueError(
-            f"diagonal_scan: unknown method {method!r}; choose one of {', '.join(METHODS)}."
-        )
+        known = ", ".join(METHODS)
+        raise ValueError(f"diagonal_scan: unknown method {method!r}; choose one of {known}.")
     if method == "auto":
         symbolic = jax.export.is_symbolic_dim(v_BL2N.shape[1])  # halving needs a known length
         method = "chunked" if symbolic or on_cpu() else "associative"

@@ -1,9 +1,8 @@
 """What every state space layer takes, returns and refuses, and the ways in which it runs.
 
-Numbers: see `inputs.py`; a state counts as an input. It has the complex type of what is computed
-in, or keeps the one that it came with. Lengths: see `kernels.arrays.checked_lengths`. Steps from a
-sequence's length on are set to zero before anything is computed. Outputs there are those for zeros,
-and the state is that after the length.
+Numbers: see `inputs.py`; a state counts as an input, and keeps its complex type. Lengths: see
+`kernels.arrays.checked_lengths`. Steps from a sequence's length on are set to zero before anything
+is computed. Outputs there are those for zeros, and the state is that after the length.
 """
 
 import inspect
@@ -95,8 +94,7 @@ class StateSpaceLayer(nnx.Module):
           beta: one start value or one for each channel. None: no filter, and the layer has a state
             form wherever it is compiled.
           learn_beta: beta is a parameter, or a Knob. None: a parameter, if there is a filter.
-          discretization: with "none", for eigenvalues per sample, there is no dt: dt_min, dt_max
-            and dt_transform are not read.
+          discretization: with "none", for eigenvalues per sample, there is no dt.
           bidirectional: look ahead too, with another C and the same A, dt and beta.
           horizon: run as if inputs were padded with zeros to this many steps. The filter acts on
             the circle of twice the padded length, so outputs depend on it. None: an input's own.
@@ -217,21 +215,18 @@ class StateSpaceLayer(nnx.Module):
         Arguments as in the call; `state` is before the first step, None: zero. Raises NoStateForm
         with a filter, and if the layer is bidirectional.
         """
-        self._require_state_form("prefill")
-        u_BLH = checked_input(self.NAME, u_BLH, "(B, L, H)", self.D.shape[0])
-        B, L, _ = u_BLH.shape
-        lengths_B = checked_lengths(self.NAME, lengths_B, (B,), L)
-        return self._advanced(u_BLH, lengths_B, state, step_scale)
+        return self._advanced("prefill", u_BLH, "(B, L, H)", lengths_B, state, step_scale)
 
     @on_any_mesh(lambda named: named["self"].STATE, "BH")
     def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
         """One step as in `prefill`: (state, y_BH), as `jax.lax.scan` wants it."""
-        self._require_state_form("step")
-        u_BH = checked_input(self.NAME, u_BH, "(B, H)", self.D.shape[0])
-        return self._advanced(u_BH, None, state, step_scale)
+        return self._advanced("step", u_BH, "(B, H)", None, state, step_scale)
 
-    def _advanced(self, u: Array, lengths_B, state, step_scale) -> tuple[Array, Array]:
+    def _advanced(self, what, u, axes, lengths_B, state, step_scale) -> tuple[Array, Array]:
         """The state after one step u_BH or the steps u_BLH, and the outputs."""
+        self._require_state_form(what)
+        u = checked_input(self.NAME, u, axes, self.D.shape[0])
+        lengths_B = checked_lengths(self.NAME, lengths_B, u.shape[:1], u.shape[1])
         shape = u.shape[0], *self.state_shape()
         if state is not None or u.ndim == 2:
             try:
@@ -275,11 +270,9 @@ class StateSpaceLayer(nnx.Module):
             raise NoStateForm(f"{self.NAME}: {what} needs {lacks}")
 
     def default_mode(self) -> str:
-        """The mode of a call that names none."""
         return "conv"
 
-    # What a layer has of its own. Inputs, parameters and scale are of one float type; v is an input
-    # whose padding is zero.
+    # What a layer has of its own, all of one float type; v is an input whose padding is zero.
 
     @abstractmethod
     def state_shape(self) -> tuple[int, ...]:

@@ -39,11 +39,9 @@ class BatchNorm(nnx.Module):
     ) -> Array:
         """Normalize, by the rule of types of `inputs.py`.
 
-        Args:
-          lengths_B: real steps of each sequence, see `checked_lengths`; None: all. Where there is
-            none in the whole batch, the running statistics stay what they are.
-          train: by the statistics of the batch, and update the running ones.
-          padding: padded steps count, too, in sequences that have a real one (OC-15).
+        With `train` by the statistics of the batch, and update the running ones, unless there is no
+        real step (`checked_lengths`; None: all are). With `padding` padded steps count, too, in
+        sequences that have a real one (OC-15).
         """
         x_BLH = checked_input("BatchNorm", x_BLH, "(B, L, H)", self.scale.shape[0])
         B, L, _ = x_BLH.shape
@@ -93,8 +91,8 @@ def _normalized_within(x_BLH, lengths_B, n, scale_H, bias_H) -> tuple[Array, Arr
 def _normalized(x_BLH, scale_H, bias_H, present_B=None) -> tuple[Array, Array, Array]:
     """y, and the mean and biased variance of the sequences that are present; None: all.
 
-    With the derivative in closed form. It is its own transpose but for the factor, so a gradient
-    reads 3 arrays of the size of x; the one that JAX derives reads 7.
+    With the derivative in closed form: a gradient reads 3 arrays of the size of x; the one that JAX
+    derives reads 7.
     """
     mean_H = _mean(x_BLH, present_B)
     var_H = _mean(jnp.square(x_BLH - mean_H[None, None, :]), present_B)

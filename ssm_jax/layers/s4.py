@@ -45,17 +45,14 @@ class S4(ChannelwiseLayer):
         rngs: nnx.Rngs,
         **shared: Any,
     ):
-        """Make a layer. `shared`: see `StateSpaceLayer`, where A is Lambda.
+        """Make a layer; see `ssm_jax.options`, and `StateSpaceLayer`, whose A is Lambda. Besides
 
         Args:
-          d_state: complex modes N of each channel. The official d_state counts their conjugates
-            too: its 64 is 32 here.
-          n_ssm: distinct sets of Lambda, P and B; divides d_model.
+          d_state: the official one counts conjugates too: its 64 is 32 here.
           init: "legs" or "fout", the HiPPO matrix that Lambda, P and B start as. fout has
             Re Lambda = 0, which the real_transform "exp" cannot take.
           b_clip: Im B starts clipped to +-b_clip, in the basis of Lambda. 2 is the official
             default; the kernel then starts far from that of LegS (OC-27). None: no clip.
-          discretization: "bilinear", the one rule under which A_bar is found in closed form.
         """
         check_choice("S4", "init", init, self.INITS)
         if not isinstance(discretization, str) or discretization != "bilinear":

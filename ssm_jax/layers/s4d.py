@@ -44,24 +44,15 @@ class ChannelwiseLayer(StateSpaceLayer):
     KERNELS: ClassVar[tuple[Callable, Callable]]
     probe: Probe | None = None
 
-    def __init__(
-        self,
-        d_model: int,
-        start: Callable[..., Modes],
-        *,
-        d_state: int,
-        n_ssm: int,
-        rngs: nnx.Rngs,
-        **shared: Any,
-    ):
+    def __init__(self, d_model: int, start: Callable[..., Modes], *, n_ssm: int, **shared: Any):
         """Make A, dt, C and D; `start` gives the modes of n_ssm sets, see `StateSpaceLayer`."""
         if not SIZE.holds(n_ssm) or d_model % n_ssm:
             raise ValueError(f"{self.NAME}: n_ssm={n_ssm} must divide d_model={d_model}.")
-        shared |= {"d_state": d_state, "rngs": rngs}
         super().__init__(d_model, d_model, lambda **scales: start(**scales).A_SN, **shared)
         # Complex normal numbers with E|C|^2 = 1: variance 1/2 in either part (OC-4). Forward, then
         # reverse if bidirectional.
-        shape = (2 if self.bidirectional else 1, d_model, d_state, 2)
+        rngs = shared["rngs"]
+        shape = (2 if self.bidirectional else 1, d_model, shared["d_state"], 2)
         C_ri = jax.random.normal(rngs.params(), shape, jnp.float32) * jnp.sqrt(jnp.float32(0.5))
         self.C_ri: nnx.Variable = nnx.Param(C_ri)
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
@@ -150,18 +141,15 @@ class S4D(ChannelwiseLayer):
         rngs: nnx.Rngs,
         **shared: Any,
     ):
-        """Make a layer. `shared`: see `StateSpaceLayer`.
+        """Make a layer; see `ssm_jax.options` and `StateSpaceLayer`. Besides
 
         Args:
-          d_state: complex modes N of each channel.
-          n_ssm: distinct sets of eigenvalues S; divides d_model (OC-6).
           init: a key of `init.modes.INITS`; its input vector B is absorbed in C, which starts as
-            B times a complex normal. Or the eigenvalues themselves, complex, (N,) or (S, N), with
-            B = 1: in rad per unit of time, or log A_bar if discretization is "none".
-          init_seed: of the inits that draw; the layers of a network start with the same ones.
+            B times a complex normal. Or the eigenvalues themselves, complex, (N,) or (S, N) of S =
+            n_ssm sets, with B = 1: in rad per unit of time, or log A_bar if discretization is
+            "none". The inits that draw give all layers of a network the same ones.
           input_norm: "lru": the input of a mode is multiplied by sqrt(1 - |A_bar|^2), from the
-            present eigenvalues, as at the start of LRU (arXiv:2303.06349). Needs discretization
-            "none".
+            present eigenvalues, as at the start of LRU (arXiv:2303.06349).
           skip: D is trained; False: there is none, which a Knob of zeros stands for.
         """
         check("S4D", locals(), "n_ssm")

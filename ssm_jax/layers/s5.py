@@ -62,20 +62,16 @@ class S5(StateSpaceLayer):
         rngs: nnx.Rngs,
         **shared: Any,
     ):
-        """Make a layer. `shared`: see `StateSpaceLayer`.
+        """Make a layer; see `ssm_jax.options` and `StateSpaceLayer`. Besides
 
         Args:
-          d_state: complex modes N that are stored and shared by the channels. With conj_sym their
-            conjugates come on top: the official ssm_size counts both, so its 16 is 8 here.
-          n_blocks: A starts as this many equal blocks; divides d_state.
+          d_state: modes that are stored and shared by the channels. With conj_sym their conjugates
+            come on top: the official ssm_size counts both, so its 16 is 8 here.
           init: of a block: "legs", the normal part of HiPPO-LegS, as in the official code, or a key
-            of `init.modes.INITS`. B and C start as draws in a real basis, see `init.parameters`.
-          init_seed: of the inits that draw; every block then has its own modes.
+            of `init.modes.INITS`, of which those that draw give every block its own modes. B and C
+            start as draws in a real basis, see `init.parameters`.
           C_init: one of `init.parameters.C_INITS`, "complex_normal" drawn for the modes themselves.
-            Standard deviations are the official ones (OC-26).
-          conj_sym: the modes are one half of conjugate pairs; False: all of them are stored, and
-            training may take them apart. d_state is then a multiple of 2 n_blocks.
-          clip_eigs: Re A is at most -1e-4 in the forward pass.
+          conj_sym: False: training may take conjugates apart; d_state is a multiple of 2 n_blocks.
           real_transform: "none", the official one, lets training make a mode unstable unless
             clip_eigs is set.
         """
@@ -83,10 +79,8 @@ class S5(StateSpaceLayer):
         halves = 1 if conj_sym else 2
         sizes = SIZE.holds(d_state) and SIZE.holds(n_blocks)
         if not sizes or d_state % (halves * n_blocks):
-            raise ValueError(
-                f"S5: d_state={d_state} must be a positive multiple of {halves} n_blocks with "
-                f"conj_sym={conj_sym}; n_blocks is {n_blocks}."
-            )
+            multiple = f"a positive multiple of {halves} n_blocks with conj_sym={conj_sym}"
+            raise ValueError(f"S5: d_state={d_state} must be {multiple}; n_blocks is {n_blocks}.")
         check("S5", locals(), "beta", "n_blocks")
         # The part of a block that is half of its conjugate pairs, in a real basis of its order.
         half = d_state // (halves * n_blocks)
@@ -104,10 +98,9 @@ class S5(StateSpaceLayer):
         if not conj_sym:
             V = np.concatenate([V, V.conj()], axis=1)
             V_inv = np.concatenate([V_inv, V_inv.conj()], axis=0)
-        n_sides = 2 if self.bidirectional else 1
         self.B_ri = nnx.Param(input_matrix(rngs.params(), V_inv, n_blocks, d_model))
-        C_ri = output_matrix(rngs.params(), V, n_blocks, n_sides, d_model, C_init)
-        self.C_ri = nnx.Param(C_ri)
+        shape = 2 if self.bidirectional else 1, d_model
+        self.C_ri = nnx.Param(output_matrix(rngs.params(), V, n_blocks, shape, C_init))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
 
     def eigenvalues(self) -> Array:

@@ -135,10 +135,9 @@ def apply_blocks(
 ) -> Array:
     """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
 
-    On CPUs the scan is unrolled (`devices.on_cpu`), and compiling the loop was no faster (4.4 s
-    against 4.0). There the residual stream is materialized between the blocks, or the gradients of
-    later blocks would be computed again in the earlier ones. With `remat` it stays a loop, which
-    alone keeps XLA from computing once what is to be computed twice.
+    On CPUs the scan is unrolled (`devices.on_cpu`), and the residual stream is materialized between
+    the blocks, or the gradients of later blocks would be computed again in the earlier ones. With
+    `remat` it stays a loop, which alone keeps XLA from computing once what is to be computed twice.
     """
     graphdef = nnx.graphdef(blocks[0])
     each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]

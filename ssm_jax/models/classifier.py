@@ -85,9 +85,7 @@ class SequenceClassifier(nnx.Module):
         name = type(self).__name__
         check(name, locals())
         if (vocab_size is None) == (d_input is None):
-            raise ValueError(
-                f"give vocab_size or d_input, got vocab_size={vocab_size}, d_input={d_input}."
-            )
+            raise ValueError(f"give vocab_size or d_input, got {vocab_size=}, {d_input=}.")
         self.encoder: nnx.Embed | nnx.Linear
         if vocab_size is not None:
             normal = jax.nn.initializers.normal(1.0)
@@ -123,7 +121,7 @@ class SequenceClassifier(nnx.Module):
         train: bool = False,
         key: Array | None = None,
     ) -> Array:
-        """Logits (B, K), by the rule of types of `layers/inputs.py`.
+        """Logits (B, K), by the rule of types of `layers/inputs.py`; train and key as of a `Block`.
 
         Args:
           inputs: int ids (B, L), or real (B, L, d_input); of pairs int (B, 2, L). Ids outside the
@@ -131,7 +129,6 @@ class SequenceClassifier(nnx.Module):
             sequence are NaN, and in training with batch norm those of the whole batch.
           lengths: number of real steps of each sequence, (B,), of pairs (B, 2); None: all. See
             `checked_lengths`; of a sequence without a step the pool is zero.
-          train, key: as of a `Block`.
         """
         name, encoder = type(self).__name__, self.encoder
         in_pairs = len(self.TOKEN_AXES) == 3

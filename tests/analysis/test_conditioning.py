@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from ssm_jax.init import s4d_lin
+from ssm_jax.init import initial_modes
 from ssm_jax.init.modes import s4d_inv
 from tests.analysis.exact.conditioning import FEATURES, condition_number, gram_matrix
 
@@ -101,8 +101,10 @@ def test_evenly_spaced_modes_have_the_known_condition_numbers(spacing):
 
 def test_the_mode_at_frequency_0_makes_s4d_lin_2_40():
     """Its cosine feature is twice as large as the others; with n = 1..64 it is 1.53."""
-    assert_prints_as(condition_number(gram_matrix(s4d_lin(64), "cosine")), "2.40")
-    assert_prints_as(condition_number(gram_matrix(s4d_lin(64))), "6.78")
+    assert_prints_as(
+        condition_number(gram_matrix(initial_modes("s4d_lin", 64).A_SN[0], "cosine")), "2.40"
+    )
+    assert_prints_as(condition_number(gram_matrix(initial_modes("s4d_lin", 64).A_SN[0])), "6.78")
 
 
 def test_the_inverse_law_over_both_halves_of_the_pairs_is_nearly_singular():
@@ -117,7 +119,7 @@ def test_the_inverse_law_over_both_halves_of_the_pairs_is_nearly_singular():
 
 def test_s4d_inv_with_its_conjugates_implied_is_worse_conditioned_than_s4d_lin_but_not_singular():
     """Of the pairs only one half is stored: 64 modes of order 128."""
-    inv, lin = s4d_inv(64), s4d_lin(64)
+    inv, lin = s4d_inv(64), initial_modes("s4d_lin", 64).A_SN[0]
     for kind, printed in (("cosine", "31.4"), ("complex", "874")):
         assert_prints_as(condition_number(gram_matrix(inv, kind)), printed)
         assert condition_number(gram_matrix(inv, kind)) > 10 * condition_number(
@@ -140,7 +142,10 @@ def test_condition_tends_to_exp_of_4_pi_damping_over_spacing(spacing, damping):
 
 
 def test_alpha_above_1_improves_the_condition_of_s4d_lin():
-    found = [condition_number(gram_matrix(s4d_lin(64, alpha))) for alpha in (0.5, 1, 3, 10)]
+    found = [
+        condition_number(gram_matrix(initial_modes("s4d_lin", 64, alpha=alpha).A_SN[0]))
+        for alpha in (0.5, 1, 3, 10)
+    ]
     assert found[0] > 40
     assert all(x > y for x, y in itertools.pairwise(found))
     assert found[-1] < 1.25

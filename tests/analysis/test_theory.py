@@ -15,7 +15,7 @@ from flax import nnx
 from running import run
 from scipy.integrate import quad
 
-from ssm_jax.init import s4d_lin
+from ssm_jax.init import initial_modes
 from ssm_jax.kernels.response import pair_sensitivity
 from ssm_jax.layers import S4D
 from tests.analysis.exact.variation import tail_bound, total_variation
@@ -42,7 +42,7 @@ def test_beyond_k_windows_of_s4d_lin_the_variation_is_the_sum_of_residues_over_B
     There sum |c_n| / (B - alpha pi n) is no bound but the value, up to the damping.
     """
     modes = 16
-    A = s4d_lin(modes, alpha)[None]
+    A = initial_modes("s4d_lin", modes, alpha=alpha).A_SN[0][None]
     size = np.abs(np.random.default_rng(17).normal(size=(1, modes)))
     C = size * np.exp(0.7j)
     shares = []

@@ -10,7 +10,7 @@ import pytest
 from running import run
 from scipy.integrate import quad
 
-from ssm_jax.init import s4d_lin
+from ssm_jax.init import initial_modes
 from ssm_jax.kernels import transfer_function
 from ssm_jax.kernels.response import discrete_transfer_function
 from tests.analysis.exact.variation import (
@@ -198,7 +198,7 @@ def test_sampled_variation_is_what_polygons_approach_from_below(rule):
 def test_the_tolerance_holds_for_the_official_initialization():
     """16 channels and 8 bands: sharp and aliased modes; asked for 1e-3, 1e-5."""
     rng = np.random.default_rng(4)
-    A = np.broadcast_to(s4d_lin(64, alpha=10.0), (16, 64))
+    A = np.broadcast_to(initial_modes("s4d_lin", 64, alpha=10.0).A_SN[0], (16, 64))
     C = rng.normal(size=(16, 64, 2)) @ np.array([1, 1j])
     dt = np.geomspace(1e-3, 1e-1, 16)
     edges = np.linspace(0, np.pi, 9)
@@ -303,7 +303,7 @@ def test_tail_bound_holds_on_both_sides(conjugates):
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 3.0, 10.0])
 def test_beyond_the_window_that_alpha_sets_the_variation_falls_as_one_over_the_frequency(alpha):
     """S4D-Lin: bounded by sum |c| / (B - y), and in the limit |sum 2 Re c| / B."""
-    A = np.broadcast_to(s4d_lin(16, alpha), (2, 16))
+    A = np.broadcast_to(initial_modes("s4d_lin", 16, alpha=alpha).A_SN[0], (2, 16))
     C = systems(H=2, N=16, seed=12)[1]
     window = alpha * np.pi * 15
     for B in (1.1 * window, 2 * window, 10 * window):
