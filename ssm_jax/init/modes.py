@@ -112,7 +112,6 @@ def initial_modes(
     Args:
       init: a key of INITS; or complex eigenvalues, (N,) for all sets or (S, N), with B = 1.
       alpha: positive; at most 1 for a discrete init.
-      alpha_real: 0 gives undamped modes.
       seed: of the inits that draw: ring, dfout.
       discretization: of the layer that starts so: "none" takes modes per sample, the others modes
         per unit of time, and so are listed ones understood. None: any named init.

@@ -44,21 +44,13 @@ _map = jax.tree.map
 @on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
 @in_one_type
 def s4d_kernel(A_HN, C_HN, dt_H, length: int, discretization: str = "zoh") -> Array:
-    """Impulse response of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l.
+    """L = length >= 1 taps of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l.
 
-    B = 1 is folded into C. Dot products run at full float32 precision on every backend.
-    Differentiable in A, C and dt to any order, also where Re A = 0 and where A = 0.
-
-    Args:
-      A_HN: complex eigenvalues in rad per unit of time, Re A <= 0; the N conjugates are implied.
-      C_HN: complex read-out; axes before H are allowed and lead the result.
-      dt_H: real step in units of time, positive.
-      length: number of taps L, at least 1.
-      discretization: one of `discretize.DISCRETIZE`.
-
-    Returns:
-      Real k_HL, or with C's leading axes before it. Error in float32: some 1e-6 of its largest
-      value, at any length below 2^22 and any alpha (see tests/kernels/test_diagonal.py).
+    A is complex, in rad per unit of time, Re A <= 0; the N conjugates are implied. dt > 0 is in
+    units of time. B = 1 is folded into C; axes of C before H are allowed, and lead the result. Dot
+    products run at full float32 precision on every backend. Differentiable in A, C and dt to any
+    order, also where Re A = 0 and where A = 0. Error in float32: some 1e-6 of the largest value, at
+    any length below 2^22 and any alpha (see tests/kernels/test_diagonal.py).
     """
     if C_HN.shape[-2:] != A_HN.shape or dt_H.shape != A_HN.shape[:1]:
         raise ValueError(
@@ -151,15 +143,12 @@ def _backward(factors, dk_HXT):
 def s4d_recurrence(
     u_BLH, A_HN, C_HN, dt_H, x0_BHN=None, lengths_B=None, *, discretization: str = "zoh"
 ) -> tuple[Array, Array]:
-    """Run H diagonal SSMs from a complex state x0 over a sequence; B = 1 is folded into C.
+    """(y_BLH, x_BHN) of H diagonal SSMs from a complex state x0 on; B = 1 is folded into C.
 
-    Equal to convolving with `s4d_kernel` where the state is zero (None). Differentiable. Arguments
-    as there, C without leading axes.
-
-    Returns:
-      y_BLH, and the state x_BHN after lengths_B steps (`arrays.checked_lengths`; None: L). Error in
-      float32: some 1e-6 of the largest value, at any length below 2^22 (see
-      tests/kernels/test_recurrence.py).
+    Equal to convolving with `s4d_kernel` where the state is zero (None). Arguments as there, C
+    without leading axes. The state returned is that after lengths_B steps
+    (`arrays.checked_lengths`; None: L). Differentiable. Error in float32: some 1e-6 of the largest
+    value, at any length below 2^22 (see tests/kernels/test_recurrence.py).
     """
     B, L, H = u_BLH.shape
     N = A_HN.shape[-1]

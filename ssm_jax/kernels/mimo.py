@@ -32,10 +32,8 @@ def mimo_scan(u_BLH, z_N, phase_N, B_bar_NH, C_CHN, gain_HF=None) -> Array:
     in the frequency domain a gradient takes twice the processor time (350 against 160 ms on two CPU
     cores: B = 4, L = 2048, H = 128, N = 64).
 
-    Args:
-      z_N, phase_N: of A_bar, as `discretize.exponent` gives them.
-      C_CHN: complex read-out: forward, then reverse if C = 2.
-      gain_HF: real, on the F = L + 1 bins of a real FFT of length 2L.
+    z and its phase are as `discretize.exponent` gives them. The read-out C is forward, then reverse
+    if there are two. The gain is on the F = L + 1 bins of a real FFT of length 2L.
     """
     _, L, H = u_BLH.shape
     (N,) = z_N.shape

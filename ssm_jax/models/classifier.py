@@ -75,12 +75,9 @@ class SequenceClassifier(nnx.Module):
     ):
         """Make a model; the options are those of `ssm_jax.options`, the blocks' see `Block`.
 
-        Args:
-          vocab_size, d_input: token ids, or features per step of a real input; give one of them.
-          layer: see `layers.find_layer`.
-          activations: parameters, norms, state space layers and the decoder stay in float32.
-          ssm: further arguments of the layer.
-          horizon: of the layers, where they have one, see `StateSpaceLayer`.
+        Give vocab_size, the number of token ids, or d_input, the features per step of a real input.
+        `ssm` has further arguments of the layer (`layers.find_layer`), `horizon` is that of
+        `StateSpaceLayer`. Parameters, norms, state space layers and the decoder stay in float32.
         """
         name = type(self).__name__
         check(name, locals())
@@ -123,12 +120,10 @@ class SequenceClassifier(nnx.Module):
     ) -> Array:
         """Logits (B, K), by the rule of types of `layers/inputs.py`; train and key as of a `Block`.
 
-        Args:
-          inputs: int ids (B, L), or real (B, L, d_input); of pairs int (B, 2, L). Ids outside the
-            vocabulary are refused where they are known; where they are traced the logits of their
-            sequence are NaN, and in training with batch norm those of the whole batch.
-          lengths: number of real steps of each sequence, (B,), of pairs (B, 2); None: all. See
-            `checked_lengths`; of a sequence without a step the pool is zero.
+        Inputs are int ids (B, L), or real (B, L, d_input); of pairs int (B, 2, L). Ids outside the
+        vocabulary are refused where they are known; where they are traced the logits of their
+        sequence are NaN, and in training with batch norm those of the whole batch. Lengths, (B,) or
+        of pairs (B, 2), are real steps, see `checked_lengths`; of none the pool is zero.
         """
         name, encoder = type(self).__name__, self.encoder
         in_pairs = len(self.TOKEN_AXES) == 3
