@@ -129,7 +129,9 @@ OPTIONS: dict[str, Option] = {
     "data.n_train": Option(0, "training examples, spread evenly; 0: all, or as published", COUNT),
     "data.n_val": Option(0, "validation examples, likewise", COUNT),
     "data.n_test": Option(0, "test examples, likewise", COUNT),
-    "data.padded_length": Option(2_048, "L of a batch, with the end token", Range(2), unit="steps"),
+    "data.padded_length": Option(
+        2_048, "L of a batch, with the end token; 0: the longest series", COUNT, unit="steps"
+    ),
     "data.buckets": Option(1, "lengths of a batch: L, L/2, L/4, ...; 1: always L", Range(1, 8)),
     "data.mean": Option(0.0, "real inputs become (p - mean) / std", unit=_WHITE),
     "data.std": Option(1.0, "see data.mean", POSITIVE, unit=_WHITE),
@@ -176,7 +178,9 @@ OPTIONS: dict[str, Option] = {
     "model.gate": Option("glu", "S4's, or S5's two", choices=("glu", "half_glu1", "half_glu2")),
     "model.dropout": Option(0.0, "rate, at the three places of OC-14", Range(0, 1, below=True)),
     "model.tie_dropout": Option(True, "one mask for all time steps of a channel"),
-    "model.pool": Option("mean", "over unpadded steps", choices=("last", "mean", "first", "sum")),
+    "model.pool": Option(
+        "mean", "over unpadded steps", choices=("last", "mean", "first", "sum", "none")
+    ),
     "model.activations": Option(
         "float32", "of the residual stream, GELU and gate", choices=("float32", "bfloat16")
     ),

@@ -38,7 +38,15 @@ WRONG = {
     "data.n_train": -1,
     "data.n_val": -1,
     "data.n_test": -1,
-    "data.padded_length": 1,
+    "data.padded_length": -1,
+    "data.arrays.split": "half",
+    "data.arrays.missing": "zero",
+    "data.arrays.val": 0.0,
+    "data.arrays.test": 0.6,
+    "data.arrays.context": 0,
+    "data.arrays.horizon": 0,
+    "data.arrays.stride": 0,
+    "data.arrays.season": -1,
     "data.buckets": 0,
     "data.std": 0.0,
     "data.listops.longer_than": -1,
@@ -322,12 +330,19 @@ def test_a_value_of_two_options_needs_its_name():
 
 def test_what_may_choose_a_checkpoint_is_what_the_task_counts():
     for name in TASKS:
-        cfg = changed("train.select_metric", "f1")
+        cfg = changed("train.select_metric", "bleu")
         cfg.task = name
         with pytest.raises(ValueError) as refused:
             config_check.check(cfg)
-        metrics = {"denoise": "psnr, loss", "waves": "error, loss"}.get(name, "accuracy, loss")
-        assert f"'f1' is not known to task={name!r}; choose one of {metrics}." in str(refused.value)
+        known = {"denoise": "psnr, loss", "waves": "error, loss"}
+        known["classification"] = "accuracy, balanced_accuracy, f1, loss"
+        known |= dict.fromkeys(
+            ("regression", "per_step", "forecasting"), "mse, mae, rmse, r2, nse, kge, loss"
+        )
+        metrics = known.get(name, "accuracy, loss")
+        assert f"'bleu' is not known to task={name!r}; choose one of {metrics}." in str(
+            refused.value
+        )
         assert ", ".join(find_task(name).metrics) == metrics
 
 

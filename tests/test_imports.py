@@ -19,12 +19,15 @@ MAY_IMPORT = {
     "init": {"options", "files", "jax", "numpy", "scipy"},
     "layers": {"kernels", "init", "options", "outside", "jax", "numpy", "flax"},
     "models": {"layers", "kernels", "options", "jax", "numpy", "flax"},
-    "data": {"files", "lock", "progress", "numpy", "grain", "tensorflow_datasets", "PIL"},
+    "data": {
+        "options", "files", "lock", "progress", "numpy", "grain", "tensorflow_datasets", "PIL",
+        "mnist1d",
+    },
     "lra": {
         "tasks", "layers", "options", "outside", "data", "files", "progress", "tables", "config",
         "ml_collections", "numpy", "PIL", "scipy", "lra_generators",
     },
-    "tasks": {"models", "layers", "data", "options", "outside", "jax", "flax", "optax"},
+    "tasks": {"models", "layers", "data", "options", "outside", "jax", "numpy", "flax", "optax"},
     "training": {
         "outside", "tasks", "data", "config", "analysis", "plots", "layers", "kernels",
         "files", "lock", "progress", "stop", "tables",

@@ -77,6 +77,10 @@ class Dataset(abc.ABC):
         """Numbers to compare a result on a split with, by name."""
         return {}
 
+    def describe(self) -> list[str]:
+        """Lines about the data that a person should read before training."""
+        return []
+
     def check(self, split: str, indices: np.ndarray) -> np.ndarray:
         """The numbers of examples as int64; errors as `gather`."""
         indices, n = np.asarray(indices, np.int64), self.size(split)
@@ -205,9 +209,11 @@ def sequences_of(dataset: Dataset, n: int) -> Sequences:
     """The inputs of n training examples, evenly spread; a ValueError if they are no sequences."""
     batch = dataset.gather("train", _evenly(dataset.size("train"), n))
     sequences = list(batch["inputs"])
-    if "lengths" in batch:  # tokens, one row or the two of a pair
+    if "lengths" in batch:  # of a pair two rows of tokens
         lengths = batch["lengths"].ravel()
-        rows = batch["inputs"].reshape(lengths.size, -1)
+        rows = batch["inputs"].reshape(
+            lengths.size, *batch["inputs"].shape[batch["lengths"].ndim :]
+        )
         sequences = [row[:steps] for row, steps in zip(rows, lengths, strict=True)]
     elif len(sequences[0]) != dataset.steps_of(batch):
         raise ValueError(f"the examples of task={dataset.name} are no sequences; give --file.")

@@ -1,6 +1,7 @@
 """The residual blocks of S4 and S5: norm, state space layer, GELU, 1x1 convolution, gate."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -70,7 +71,7 @@ class Block(nnx.Module):
     def __init__(
         self,
         d_model: int,
-        ssm: nnx.Module,
+        ssm: Any,
         *,
         norm: str = "batch",
         norm_momentum: float = 0.1,
@@ -115,9 +116,23 @@ class Block(nnx.Module):
         def normed(z_BLH: Array) -> Array:
             return self.norm(z_BLH, lengths_B, train=train, padding=self.norm_padding)
 
+        def ssm(u_BLH: Array) -> Array:
+            return self.ssm(u_BLH, lengths_B, key=ssm_key)
+
+        return self._around(ssm, normed, x_BLH, dtype, gelu_key, branch_key)
+
+    def _around(
+        self,
+        ssm: Callable[[Array], Array],
+        normed: Callable[[Array], Array],
+        x_BLH: Array,
+        dtype: Any,
+        gelu_key: Array | None = None,
+        branch_key: Array | None = None,
+    ) -> Array:
         u_BLH = x_BLH.astype(dtype)
         u_BLH = normed(u_BLH) if self.prenorm else u_BLH
-        y_BLH = self.ssm(u_BLH, lengths_B, key=ssm_key).astype(x_BLH.dtype)
+        y_BLH = ssm(u_BLH).astype(x_BLH.dtype)
         g_BLH = dropout(gelu(y_BLH), self.dropout, gelu_key, tied=self.tie_dropout)
         if self.gate == "glu":
             y_BLH = gated_linear(g_BLH, self.glu)
@@ -128,6 +143,21 @@ class Block(nnx.Module):
             y_BLH = (g_BLH if self.gate == "half_glu1" else y_BLH) * gate_BLG
         y_BLH = x_BLH + dropout(y_BLH, self.dropout, branch_key, tied=self.tie_dropout)
         return y_BLH if self.prenorm else normed(y_BLH.astype(dtype)).astype(x_BLH.dtype)
+
+    def step(self, state: Array, x_BH: Array) -> tuple[Array, Array]:
+        """One step in evaluation, of a causal layer: (state, y_BH); the state is the layer's."""
+        dtype = computed_in(x_BH, self.norm.scale[...])
+
+        def ssm(u_B1H: Array) -> Array:
+            nonlocal state
+            state, y_BH = self.ssm.step(state, u_B1H[:, 0])
+            return y_BH[:, None]
+
+        def normed(z_B1H: Array) -> Array:
+            return self.norm(z_B1H, train=False)
+
+        y_B1H = self._around(ssm, normed, x_BH[:, None], dtype)
+        return state, y_B1H[:, 0]
 
 
 def apply_blocks(

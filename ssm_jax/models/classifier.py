@@ -12,12 +12,14 @@ from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths, computed_in, real_steps, returned_in
 from ssm_jax.layers import find_layer
+from ssm_jax.layers.base import NoStateForm
 from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
 from ssm_jax.options import check, check_choice, parameters_of
 
 POOLS = ("last", "mean", "first", "sum")
+State = dict[str, Any]
 
 
 def pool(x_BLH: Array, lengths_B: ArrayLike | None, mode: str) -> Array:
@@ -154,12 +156,59 @@ class SequenceClassifier(nnx.Module):
             x_BLH = apply_blocks(self.blocks, x_BLH, lengths_B, **how).astype(dtype)
             if self.norm is not None:
                 x_BLH = self.norm(x_BLH, lengths_B, train=train, padding=self.norm_padding)
-            x_BH = pool(x_BLH, lengths_B, self.pool)
+            if self.pool != "none":
+                x_BLH = pool(x_BLH, lengths_B, self.pool)
             if in_pairs:
-                one_BH, two_BH = x_BH[0::2], x_BH[1::2]
+                one_BH, two_BH = x_BLH[0::2], x_BLH[1::2]
                 both = (one_BH, two_BH, one_BH * two_BH, one_BH - two_BH)
-                x_BH = jnp.concatenate(both, axis=-1)
-            return self.decoder(x_BH).astype(returned_in(inputs, dtype))
+                x_BLH = jnp.concatenate(both, axis=-1)
+            return self.decoder(x_BLH).astype(returned_in(inputs, dtype))
+
+    def initial_state(self, batch_size: int = 1) -> State:
+        """The state of `step` before the first one.
+
+        NoStateForm: a block's layer is bidirectional, filtered, or has no state form at all.
+        """
+        name, H = type(self).__name__, self.blocks[0].glu.in_features
+        if len(self.TOKEN_AXES) > 2:
+            raise NoStateForm(f"{name}: pairs of sequences have no steps.")
+        for block in self.blocks:
+            if not hasattr(block.ssm, "step"):
+                raise NoStateForm(f"{name}: the layer {type(block.ssm).__name__} has no `step`.")
+            block.ssm._require_state_form("step")
+        states = [block.ssm.initial_state(batch_size, jnp.float32) for block in self.blocks]
+        # Two arrays: a step may be given the memory of both
+        sums = {name: jnp.zeros((batch_size, H), jnp.float32) for name in ("pooled", "rest")}
+        return {"blocks": states, **sums, "n": jnp.zeros((), jnp.int32)}
+
+    def step(self, state: State, inputs: ArrayLike) -> tuple[State, Array]:
+        """One step of every sequence, ids (B,) or real (B, d_input), in evaluation.
+
+        Returns the state and what the call gives for the steps so far: (B, K), pooled, or those of
+        this step. Equal to the call, to float32's rounding, at any length; as `jax.lax.scan` wants.
+        """
+        encoder = self.encoder
+        if isinstance(encoder, nnx.Linear):
+            x_BH = encoder(jnp.asarray(inputs, jnp.float32))
+        else:
+            x_BH = jnp.take(encoder.embedding[...], jnp.asarray(inputs), axis=0)
+        x_BH, states = x_BH.astype(self.activations), []
+        for block, before in zip(self.blocks, state["blocks"], strict=True):
+            after, x_BH = block.step(before, x_BH)
+            states.append(after)
+        x_BH = x_BH.astype(jnp.float32)
+        if self.norm is not None:
+            x_BH = self.norm(x_BH[:, None], train=False)[:, 0]
+        n, pooled_BH, rest_BH = state["n"] + 1, state["pooled"], state["rest"]
+        if self.pool in ("mean", "sum"):  # with what rounding has lost so far (Kahan)
+            added_BH = x_BH - rest_BH
+            total_BH = pooled_BH + added_BH
+            pooled_BH, rest_BH = total_BH, (total_BH - pooled_BH) - added_BH
+            x_BH = pooled_BH / n.astype(jnp.float32) if self.pool == "mean" else pooled_BH
+        elif self.pool == "first":
+            x_BH = pooled_BH = jnp.where(n == 1, x_BH, pooled_BH)
+        state = {"blocks": states, "pooled": pooled_BH, "rest": rest_BH, "n": n}
+        return state, self.decoder(x_BH)
 
 
 class PairClassifier(SequenceClassifier):

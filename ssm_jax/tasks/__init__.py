@@ -26,6 +26,11 @@ Batch = Mapping[str, Any]
 Sums = dict[str, Any]
 
 
+def mean_metrics(sums: Mapping[str, Any], dataset: Any = None) -> dict[str, Any]:
+    """Sums over examples to means, without "count"."""
+    return {name: total / sums["count"] for name, total in sums.items() if name != "count"}
+
+
 @dataclass(frozen=True)
 class Task:
     """A model on a data set. All functions are pure; ConfigDicts arrive as plain dicts."""
@@ -54,6 +59,8 @@ class Task:
     network: Callable[..., Any] | None = None
     # (options of `cfg.data`) -> lines about those that do not go together
     faults: Callable[[Mapping[str, Any]], Iterable[str]] = lambda data: ()
+    # (sums over a split, as float64, data set) -> metrics
+    summary: Callable[[Mapping[str, Any], Any], dict[str, Any]] = mean_metrics
 
     @property
     def headline(self) -> str:
@@ -103,11 +110,6 @@ def classification_task(
     )
 
 
-def mean_metrics(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Sums over examples to means, without "count"."""
-    return {name: total / sums["count"] for name, total in sums.items() if name != "count"}
-
-
 # Where a task is, "module:name"; imported when it is asked for, and then without JAX.
 TASKS: dict[str, str | Task] = {
     "listops": "ssm_jax.lra.catalog:LISTOPS",
@@ -118,6 +120,10 @@ TASKS: dict[str, str | Task] = {
     "pathx": "ssm_jax.lra.catalog:PATHX",
     "denoise": "ssm_jax.stories.denoise:DENOISE",
     "waves": "ssm_jax.stories.waves:WAVE_REGRESSION",
+    "classification": "ssm_jax.tasks.arrays:CLASSIFICATION",
+    "regression": "ssm_jax.tasks.arrays:REGRESSION",
+    "per_step": "ssm_jax.tasks.arrays:PER_STEP",
+    "forecasting": "ssm_jax.tasks.arrays:FORECASTING",
 }
 
 

@@ -20,6 +20,8 @@ def build_classifier(
     dataset: LabelledDataset, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> SequenceClassifier:
     """The LRA classifier for sequences of tokens or of real numbers, or for pairs of sequences."""
+    if options["pool"] == "none":
+        raise ValueError("model.pool=none gives no class of a sequence; choose another pool.")
     classifier = PairClassifier if dataset.paired else SequenceClassifier
     return classifier(
         n_classes=dataset.n_classes,
@@ -40,23 +42,24 @@ def layer_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _logits(model: Any, batch: Batch, *, train: bool = False, key: Array | None = None) -> Array:
+def logits_of(model: Any, batch: Batch, *, train: bool = False, key: Array | None = None) -> Array:
+    """What a model of sequences says of a batch."""
     return model(batch["inputs"], batch.get("lengths"), train=train, key=key)
 
 
 def train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
     """Cross-entropy in nats and right answers in training."""
-    return classification_sums(_logits(model, batch, train=True, key=key), batch)
+    return classification_sums(logits_of(model, batch, train=True, key=key), batch)
 
 
 def eval_sums(model: nnx.Module, batch: Batch) -> Sums:
     """The same in evaluation."""
-    return classification_sums(_logits(model, batch), batch)
+    return classification_sums(logits_of(model, batch), batch)
 
 
 def predict(model: nnx.Module, batch: Batch) -> dict[str, Array]:
     """Of each example the predicted class, and the loss in nats."""
-    logits_BK = _logits(model, batch)
+    logits_BK = logits_of(model, batch)
     loss_B = _cross_entropy(logits_BK, batch["targets"])
     return {"predicted": jnp.argmax(logits_BK, axis=-1), "loss": loss_B}
 

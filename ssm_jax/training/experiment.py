@@ -20,7 +20,7 @@ from ssm_jax.data.loader import Order, bucket_lengths, eval_batches, train_batch
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.progress import Progress, say
-from ssm_jax.tasks import find_task, mean_metrics
+from ssm_jax.tasks import find_task
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity
 from ssm_jax.training.step import TrainState
@@ -160,13 +160,13 @@ class Experiment:
     ) -> dict[str, float] | None:
         """The metrics of a state over a whole split; None if `stopped`, asked after every batch."""
         total = -(-self.dataset.size(split) // self.eval_batch_size)
-        sums, means = dict[str, float](), dict[str, float]()
+        sums, means = dict[str, Any](), dict[str, float]()
         with Progress(split, total, metric=self.task.headline) as progress:
             for number, numbered in enumerate(self.eval_batches(split), start=1):
                 batch = self.place_batch(numbered)
                 found = self.step_for(batch, training=False)(state.params, state.stats, batch)
-                sums = {name: sums.get(name, 0.0) + float(value) for name, value in found.items()}
-                means = mean_metrics(sums)
+                sums = {k: sums.get(k, 0.0) + np.asarray(v, np.float64) for k, v in found.items()}
+                means = {k: float(v) for k, v in self.task.summary(sums, self.dataset).items()}
                 progress.update(number, means["loss"], means[self.task.headline])
                 if stopped():
                     return None
@@ -186,6 +186,7 @@ class Experiment:
         return [
             f"{cfg.name} (config {config_lib.digest(cfg)}){notes}",
             f"data: {data.provenance.detail}; {sizes} examples, L = {lengths}",
+            *data.describe(),
             f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "
             f"({epochs:.1f} epochs), evaluated every {self.eval_every:,} steps; the best "
             f"{cfg.train.select_split} {cfg.train.select_metric} chooses the checkpoint",

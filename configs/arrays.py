@@ -1,0 +1,31 @@
+"""Your own series: files in, a trained model out.
+
+    ssm-jax train --config=arrays --from=FOLDER_OR_FILE --workdir=runs/mine
+    ssm-jax train --config=arrays:forecasting --from=weather.csv --workdir=runs/weather
+
+The argument is the head: classification (the default), regression, per_step, or forecasting.
+"""
+
+from ssm_jax import config as config_lib
+from ssm_jax.config import rates
+
+HEADS = ("classification", "regression", "per_step", "forecasting")
+
+
+def get_config(arg=""):
+    head = config_lib.parse_arg(arg, head=HEADS)["head"]
+    cfg = config_lib.default(head)
+    cfg.name = head
+    cfg.batch_size = 32
+    cfg.data.source, cfg.data.padded_length = "files", 0
+    cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 3, 64, 32
+    cfg.model.dropout = 0.1
+    cfg.train.epochs = 50.0
+    cfg.train.select_metric = "loss"
+    if head == "per_step":
+        cfg.model.pool = "none"
+    if head == "forecasting":
+        cfg.model.pool, cfg.model.bidirectional, cfg.train.epochs = "last", False, 10.0
+    rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.001, 0.0), rest=(0.003, 0.01))
+    cfg.log.every = 10
+    return cfg

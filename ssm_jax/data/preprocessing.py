@@ -1,0 +1,120 @@
+"""The options of a user's series, and what maps them to what a model sees and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssm_jax import options as rows
+from ssm_jax.data.series import Columns
+from ssm_jax.options import COUNT, SIZE, Range
+
+
+def setting(*args: Any, **kwargs: Any) -> Any:
+    return rows.setting(*args, **kwargs, since="0.2")
+
+
+HEADS = ("classification", "regression", "per_step", "forecasting")
+_BLOCK = 1 << 22  # numbers that are in memory at once while statistics are taken
+
+
+@dataclass(frozen=True)
+class ArrayOptions:
+    """The options of data.arrays; names of columns and channels are separated by commas."""
+
+    set: str = setting("", "with data.source=package the data set, see ssm_jax.data.packages")
+    x: str = setting("x", "the array of the series, in .npz and folders of .npy")
+    y: str = setting("y", "the array of the targets")
+    inputs: str = setting("", "columns that are channels; empty: all without another role")
+    target: str = setting("", "columns of the target; in forecasting the channels to forecast")
+    id: str = setting("", "column that tells the series of one .csv apart")
+    time: str = setting("", "column with ascending times; it is no input")
+    split_column: str = setting("", "column with train, val or test")
+    split: str = setting(
+        "auto",
+        "examples by split; auto: as the files say, else random, in forecasting time",
+        choices=("auto", "files", "random", "time"),
+    )
+    val: float = setting(0.1, "share for validation", Range(0, 0.5, above=True))
+    test: float = setting(0.2, "share for testing, unless the files say", Range(0, 0.5, above=True))
+    missing: str = setting(
+        "refuse",
+        "missing inputs; missing targets of steps do not count",
+        choices=("refuse", "interpolate"),
+    )
+    standardize: bool = setting(True, "channels to mean 0 and standard deviation 1, by training")
+    context: int = setting(96, "steps that a forecast sees", SIZE, unit="steps")
+    horizon: int = setting(24, "steps that are forecast", SIZE, unit="steps")
+    stride: int = setting(1, "from a window to the next", SIZE, unit="steps")
+    relative: bool = setting(True, "a forecast is of the change from the last value")
+    season: int = setting(24, "period of the seasonal-naive baseline; 0: none", COUNT, unit="steps")
+
+    def columns(self) -> Columns:
+        """The roles of columns."""
+        inputs, target = (
+            tuple(filter(None, map(str.strip, names.split(","))))
+            for names in (self.inputs, self.target)
+        )
+        return Columns(inputs, target, self.id, self.time, self.split_column, self.x, self.y)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """All that maps arrays of a user to what a model sees, and its outputs back; JSON can hold it.
+
+    Channels and targets become (v - mean) / std in float64.
+    """
+
+    head: str
+    channels: tuple[str, ...]
+    mean: tuple[float, ...]  # of each channel; of tokens ()
+    std: tuple[float, ...]
+    targets: tuple[str, ...]
+    target_mean: tuple[float, ...]  # in classification ()
+    target_std: tuple[float, ...]
+    classes: tuple[str, ...]
+    vocab_size: int | None
+    missing: str
+    horizon: int  # 0: no forecast
+    relative: bool  # a forecast is added to the last value
+    padded_length: int
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> "Preprocessing":
+        """That which `dataclasses.asdict` and JSON made of one."""
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in found.items()
+        }
+        return cls(**fields)
+
+    def inputs(self, x_LC: np.ndarray) -> np.ndarray:
+        """One series as the model sees it, float32 (L, C), or the tokens (L,) themselves."""
+        if self.vocab_size is not None:
+            return x_LC
+        x_LC = np.asarray(x_LC, np.float64)
+        x_LC = (x_LC - np.array(self.mean)) / np.array(self.std)
+        if np.isnan(x_LC).any():
+            if self.missing != "interpolate":
+                raise ValueError("a series has missing values; the model was trained without.")
+            x_LC = interpolated(x_LC)
+        return x_LC.astype(np.float32)
+
+    def scaled(self, y: np.ndarray) -> np.ndarray:
+        """Targets (..., K) in standard deviations of training from its mean."""
+        return ((y - np.array(self.target_mean)) / np.array(self.target_std)).astype(np.float32)
+
+    def unscaled(self, y: np.ndarray) -> np.ndarray:
+        """Outputs (..., K) in the units of the files, float64."""
+        return np.asarray(y, np.float64) * np.array(self.target_std) + np.array(self.target_mean)
+
+
+def interpolated(x_LC: np.ndarray) -> np.ndarray:
+    """A standardized series with its missing values on lines between neighbours; 0 if all miss."""
+    x_LC, t_L = x_LC.copy(), np.arange(len(x_LC))
+    for c in np.flatnonzero(np.isnan(x_LC).any(axis=0)):
+        there_L = ~np.isnan(x_LC[:, c])
+        x_LC[~there_L, c] = (
+            np.interp(t_L[~there_L], t_L[there_L], x_LC[there_L, c]) if there_L.any() else 0.0
+        )
+    return x_LC

@@ -1,0 +1,251 @@
+"""Series of your own, as the files have them: .npz and .npy, .csv, and .ts of the UEA/UCR archive.
+
+    .npz, .npy  x (n, L, C) or (n, L), real or whole (token ids); y as below; lengths (n,) and
+                split (n,), if there are any. Or x_train, y_train, x_test, ... In an .npz each is
+                an entry, in a folder a file x.npy, ... A lone .npy is x; (L,) is one series.
+    .csv        a header, then a line per step. A file is a series, and a folder has many; or one
+                file has many, with a column that tells them apart.
+    .ts         NAME_TRAIN.ts and NAME_TEST.ts: series in lines, also of unequal lengths.
+
+Targets y belong to a series, (n,) or (n, K), or to its steps, (n, L) or (n, L, K). Arrays that are
+not compressed are mapped, so a file may be larger than memory.
+"""
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssm_jax.data.examples import SPLITS
+
+WHOLE = 1 << 30  # bytes of a file that are hashed; of a larger one 64 blocks of 1 MiB
+UNPACKED = 1 << 31  # bytes of a compressed array that are read into memory
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The roles of the columns of .csv files, by name; of arrays, the names of x and y."""
+
+    inputs: tuple[str, ...] = ()  # channels; (): all that have no other role
+    target: tuple[str, ...] = ()
+    id: str = ""  # tells series apart; "": a file is a series
+    time: str = ""  # ascending in a series; not an input
+    split: str = ""  # train, val or test
+    x: str = "x"
+    y: str = "y"
+
+
+@dataclass(frozen=True)
+class Series:
+    """n series of C channels one after the other, and what belongs to them.
+
+    Series i is steps[starts[i] : starts[i] + lengths[i]].
+    """
+
+    steps: np.ndarray  # (T, C) real, or (T,) whole numbers: token ids; may be a map of a file
+    starts: np.ndarray  # int64 (n,)
+    lengths: np.ndarray  # int64 (n,)
+    targets: np.ndarray | None  # (n,) or (n, K), or with `per_step` (T,) or (T, K)
+    per_step: bool
+    channels: tuple[str, ...]
+    target_names: tuple[str, ...]
+    where: Callable[[int, int], str]  # (series, step) -> file and row
+
+    def __len__(self) -> int:
+        return self.starts.size
+
+    def of(self, number: int) -> slice:
+        """The steps of a series."""
+        return slice(self.starts[number], self.starts[number] + self.lengths[number])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read: series by the split that files give, or under "" where none does."""
+
+    parts: Mapping[str, Series]
+    rows: Mapping[str, np.ndarray] | None  # numbers by split, where an array or column gives them
+    files: tuple[Path, ...]
+
+
+def read(path: Path, columns: Columns) -> Found:
+    """The series of a file or folder; a ValueError names the file, row and column at fault."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; give a file or folder with --from=PATH.")
+    from ssm_jax.data.text_files import read_csv, read_ts
+
+    kinds: dict[str, Callable[[list[Path], Columns], Found]] = {
+        ".npz": _read_npz, ".npy": _read_npy, ".csv": read_csv, ".ts": read_ts,
+    }  # fmt: skip
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    suffixes = sorted({p.suffix for p in files} & kinds.keys())
+    if len(suffixes) != 1:
+        found = " and ".join(suffixes) or "none of them"
+        raise ValueError(
+            f"{path} must hold files of one kind, .npz, .npy, .csv or .ts; got {found}."
+        )
+    files = [p for p in files if p.suffix == suffixes[0]]
+    if path.is_file() and path.suffix == ".ts":
+        name = re.sub(r"_(TRAIN|TEST)\Z", "", path.stem)
+        twins = [path.with_name(f"{name}_{part}.ts") for part in ("TRAIN", "TEST")]
+        files = [p for p in twins if p.is_file()] if name != path.stem else [path]
+    return kinds[suffixes[0]](files, columns)
+
+
+def sha256_of_files(files: Sequence[Path]) -> str:
+    """A hash of names and contents; of more than 1 GiB it sees 64 blocks, evenly spread."""
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode(errors="surrogateescape"))
+        with path.open("rb") as file:
+            if size <= WHOLE:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+            else:
+                for start in np.linspace(0, size - (1 << 20), 64).astype(int).tolist():
+                    file.seek(start)
+                    digest.update(file.read(1 << 20))
+    return digest.hexdigest()
+
+
+# Arrays
+
+
+def _read_npy(files: list[Path], columns: Columns) -> Found:
+    arrays = {}
+    for path in files:
+        try:
+            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{path} is no array that can be read ({error}).") from error
+    if len(files) == 1:
+        arrays = {columns.x: next(iter(arrays.values()))}
+    return _of_arrays(arrays, columns, tuple(files), {p.stem: str(p) for p in files})
+
+
+def _read_npz(files: list[Path], columns: Columns) -> Found:
+    if len(files) > 1:
+        raise ValueError(f"give one .npz, not {', '.join(p.name for p in files[:4])}.")
+    path = files[0]
+    wanted = [columns.x, columns.y, "lengths", "split"]
+    wanted += [f"{name}_{split}" for name in wanted[:3] for split in SPLITS]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+            arrays = {name: _entry(archive, names[name]) for name in wanted if name in names}
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is no .npz that can be read ({error}).") from error
+    if columns.x not in arrays and f"{columns.x}_train" not in arrays:
+        raise ValueError(
+            f"{path} has no array {columns.x!r} but {', '.join(names)}; name yours with "
+            "--config.data.arrays.x=NAME, and the targets with --config.data.arrays.y=NAME."
+        )
+    return _of_arrays(arrays, columns, (path,), {name: f"{path}:{name}" for name in arrays})
+
+
+def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """An array of an .npz, mapped where it is stored as it is."""
+    assert archive.filename is not None
+    if info.compress_type == zipfile.ZIP_STORED:
+        with open(archive.filename, "rb") as file:
+            file.seek(info.header_offset)
+            head = file.read(30)  # of which the lengths of name and extra field are the last four
+            name, extra = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
+            file.seek(info.header_offset + 30 + name + extra)
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                version, np.lib.format.read_array_header_2_0
+            )
+            shape, fortran, dtype = read(file)
+            if dtype.hasobject:
+                raise ValueError(f"{info.filename} holds Python objects")
+            if dtype.kind in "biuf" and 0 not in shape and not fortran:
+                return np.memmap(file, dtype, "r", file.tell(), shape)
+    if info.file_size > UNPACKED:
+        raise ValueError(
+            f"{info.filename} is compressed, or in Fortran's order, and has {info.file_size:,} "
+            "bytes, too many for memory; write it by numpy.savez, in C order"
+        )
+    return np.load(io.BytesIO(archive.read(info)), allow_pickle=False)
+
+
+def _of_arrays(
+    arrays: Mapping[str, np.ndarray], columns: Columns, files: tuple[Path, ...],
+    names: Mapping[str, str],
+) -> Found:  # fmt: skip
+    """Series of arrays x, y, lengths and split, or of x_train, ..."""
+    splits = [s for s in SPLITS if f"{columns.x}_{s}" in arrays]
+    if splits and columns.x in arrays:
+        raise ValueError(
+            f"{files[0].parent} has both {columns.x} and {columns.x}_{splits[0]}; keep one."
+        )
+    parts, rows = {}, None
+    for split in splits or [""]:
+        end = f"_{split}" if split else ""
+        found = {name: arrays.get(name + end) for name in (columns.x, columns.y, "lengths")}
+        x = found[columns.x]
+        if x is None:
+            raise ValueError(f"there is no {columns.x}.npy next to {files[0]}; rename the inputs.")
+        shown = names.get(columns.x + end, str(files[0]))
+        parts[split] = _rectangular(x, found[columns.y], found["lengths"], columns, shown)
+    if not splits and (labels := arrays.get("split")) is not None:
+        rows = rows_of_splits([str(word) for word in labels.tolist()], f"{files[0]}: split")
+        if len(labels) != len(parts[""]):
+            raise ValueError(f"{files[0]}: split has {len(labels)} entries, not {len(parts[''])}.")
+    return Found(parts, rows, files)
+
+
+def _rectangular(
+    x: np.ndarray, y: np.ndarray | None, lengths: np.ndarray | None, columns: Columns, name: str
+) -> Series:
+    """Series of an array (n, L, C), (n, L), or (L,) for one series."""
+    if x.dtype.kind not in "biuf" or x.ndim not in (1, 2, 3) or not x.size:
+        raise ValueError(
+            f"{name} has {x.dtype} {x.shape}; it must be real or whole numbers (n, L) or (n, L, C)."
+        )
+    x = x[None] if x.ndim == 1 else x
+    n, L = x.shape[:2]
+    tokens = x.dtype.kind in "iu" and x.ndim == 2
+    steps = x.reshape(n * L) if tokens else x.reshape(n * L, -1)
+    starts = np.arange(n, dtype=np.int64) * L
+    found = np.full(n, L, np.int64) if lengths is None else np.asarray(lengths).astype(np.int64)
+    if found.shape != (n,) or found.min() < 1 or found.max() > L:
+        raise ValueError(
+            f"{name}: lengths {found.shape} must be {n} whole numbers from 1 to {L}, got "
+            f"{found.min(initial=L)} to {found.max(initial=0)}."
+        )
+    per_step, targets = False, y
+    if targets is not None:
+        if len(targets) != n:
+            raise ValueError(f"{name} has {n:,} series and {len(targets):,} targets.")
+        if per_step := targets.ndim >= 2 and targets.shape[1] == L and targets.ndim + 1 >= x.ndim:
+            targets = targets.reshape(n * L, -1)
+        elif targets.ndim > 2:
+            raise ValueError(
+                f"the targets of {name} have the shape {targets.shape}; they must be (n,), (n, K), "
+                f"(n, {L}) or (n, {L}, K)."
+            )
+    width = 1 if targets is None or targets.ndim == 1 else targets.shape[1]
+    channels = ("token",) if tokens else tuple(f"channel {c}" for c in range(steps.shape[1]))
+    named = columns.target if len(columns.target) == width else [f"y{k}" for k in range(width)]
+    return Series(
+        steps, starts, found, targets, per_step, channels, tuple(named),
+        where=lambda number, step: f"{name}[{number}, {step}]",
+    )  # fmt: skip
+
+
+def rows_of_splits(words: Sequence[str], name: str) -> dict[str, np.ndarray]:
+    """Numbers of the entries "train", "val" and "test"; "valid" and "validation" are val."""
+    ours = {**{s: s for s in SPLITS}, "valid": "val", "validation": "val"}
+    found: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for number, word in enumerate(words):
+        if word.lower() not in ours:
+            raise ValueError(f"{name} has {word!r} in entry {number}; use train, val or test.")
+        found[ours[word.lower()]].append(number)
+    return {split: np.array(numbers, np.int64) for split, numbers in found.items()}

@@ -1,0 +1,102 @@
+"""Which series, and which windows of them, are for training, validation and testing.
+
+A split is never mixed with another: a series belongs to one, and in a split by time each window,
+with the steps it forecasts, lies within one stretch of its series.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ssm_jax.data.draws import philox
+from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.preprocessing import ArrayOptions
+from ssm_jax.data.series import Found, Series
+
+
+def splits_of(
+    head: str, found: Found, options: ArrayOptions, seed: int, path: Path
+) -> tuple[dict[str, Series], dict[str, np.ndarray]]:
+    """Series of each split, and the numbers of those in it; in forecasting by time (n, 3): series,
+    first step, end."""
+    mode, given = options.split, "" not in found.parts or found.rows is not None
+    if mode == "auto":
+        mode = "files" if given else "time" if head == "forecasting" else "random"
+    if mode == "files" and not given:
+        raise ValueError(f"{path} says nothing of splits; use data.arrays.split=random or time.")
+    if mode in ("random", "time") and given:
+        raise ValueError(
+            f"{path} says which examples are for testing; data.arrays.split={mode} would mix them: "
+            "leave it at auto."
+        )
+    whole = next(iter(found.parts.values()))
+    if given:
+        rows = dict(found.rows) if found.rows else {s: _all(p) for s, p in found.parts.items()}
+        parts = {s: found.parts.get(s, whole) for s in SPLITS}
+        if "train" not in rows or not rows["train"].size or not rows.get("test", _NONE).size:
+            raise ValueError(f"{path} must say which examples are train and which are test.")
+        if not rows.get("val", _NONE).size:
+            parts["val"] = parts["train"]
+            kept, val = _drawn(parts["train"], rows["train"], options.val, seed, head)
+            rows |= {"train": kept, "val": val}
+        return parts, {s: rows[s] for s in SPLITS}
+    parts = dict.fromkeys(SPLITS, whole)
+    if mode == "random":
+        train, test = _drawn(whole, _all(whole), options.test, seed, head)
+        train, val = _drawn(whole, train, options.val / (1 - options.test), seed, head)
+        return parts, {"train": train, "val": val, "test": test}
+    if head == "forecasting":
+        ends = [0, 1 - options.val - options.test, 1 - options.test, 1]
+        cuts_n4 = np.floor(np.outer(whole.lengths, ends) + 1e-9).astype(np.int64)
+        stretches = [np.stack([_all(whole), cuts_n4[:, k], cuts_n4[:, k + 1]], 1) for k in range(3)]
+        return parts, dict(zip(SPLITS, stretches, strict=True))
+    cuts = np.floor(
+        len(whole) * np.array([1 - options.val - options.test, 1 - options.test])
+    ).astype(int)
+    return parts, dict(zip(SPLITS, np.split(_all(whole), cuts), strict=True))
+
+
+_NONE = np.zeros(0, np.int64)
+
+
+def _all(series: Series) -> np.ndarray:
+    return np.arange(len(series), dtype=np.int64)
+
+
+def _drawn(
+    series: Series, rows: np.ndarray, share: float, seed: int, head: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the others, a random share of some series), ascending; of each class the same share."""
+    labels = np.zeros(rows.size, np.int64)
+    if head == "classification" and series.targets is not None and series.targets.ndim == 1:
+        labels = np.unique(np.asarray(series.targets)[rows], return_inverse=True)[1]
+    ranks = np.argsort(philox(seed, rows.size, 3).random_raw(rows.size), kind="stable")
+    chosen: list[int] = []
+    for label in np.unique(labels):
+        members = [k for k in ranks if labels[k] == label]
+        chosen += members[: round(share * len(members))]
+    if not chosen:
+        chosen = ranks[:1].tolist()
+    mask = np.isin(np.arange(rows.size), chosen)
+    return rows[~mask], rows[mask]
+
+
+def windows_of(series: Series, rows: np.ndarray, options: ArrayOptions) -> np.ndarray:
+    """(n, 2): the series and the first step of each window, its horizon included, in its stretch;
+    `rows` are numbers of series, or stretches (n, 3)."""
+    if rows.ndim == 1:
+        rows = np.stack([rows, np.zeros_like(rows), series.lengths[rows]], axis=1)
+    needed = options.context + options.horizon
+    found = [
+        np.stack([np.full(starts.size, number), starts], axis=1)
+        for number, first, end in rows.tolist()
+        for starts in [np.arange(first, end - needed + 1, options.stride)]
+    ]
+    windows = np.concatenate(found)
+    if not windows.size:
+        longest = max(end - first for _, first, end in rows.tolist())
+        raise ValueError(
+            f"no window of {needed} steps (context and horizon) fits a stretch of {longest}: "
+            "lower data.arrays.context or horizon, or change the shares val and test."
+        )
+    return windows.astype(np.int64)

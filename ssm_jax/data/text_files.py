@@ -1,0 +1,278 @@
+"""Series in text: .csv with a line per step, and .ts, the format of the UEA/UCR archive.
+
+See `series` for what a folder may hold. Empty fields, ?, NA, NaN and null are missing numbers.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ssm_jax.data.series import Columns, Found, Series, rows_of_splits
+
+MISSING = ("", "?", "na", "nan", "null", "none")  # in small letters
+
+
+def _numbers(words: Sequence[str], names: Sequence[str], place: str) -> list[float]:
+    """The numbers that some words are, by the names of their columns."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        found = []
+    for name, word in zip(names, words, strict=True):
+        try:
+            found.append(float(word))
+        except ValueError:
+            if word.strip().lower() not in MISSING:
+                raise ValueError(f"{place}, {name}: {word!r} is no number.") from None
+            found.append(np.nan)
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a .csv that are not empty, by number, from 1; all as long as the first."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader, n = csv.reader(file), 0
+        try:
+            for line in filter(None, reader):
+                n = n or len(line)
+                if len(line) != n:
+                    raise ValueError(
+                        f"{path} line {reader.line_num} has {len(line)} fields, the header {n}."
+                    )
+                yield reader.line_num, line
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} line {reader.line_num + 1}: {error}.") from None
+
+
+@dataclass
+class _Table:
+    """Steps of .csv files, and where the series among them begin."""
+
+    steps: list[list[float]] = field(default_factory=list)
+    targets: list[list[str]] = field(default_factory=list)  # of each step
+    places: list[int] = field(default_factory=list)  # the line of each step
+    starts: list[int] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # of each series, as its split
+    splits: list[str] = field(default_factory=list)
+
+    def read(self, path: Path, columns: Columns, inputs: Sequence[str]) -> None:
+        """Add the series of a file."""
+        lines = _lines(path)
+        index = {name: k for k, name in enumerate(next(lines)[1])}
+        before = time = None
+        seen: dict[str, int] = {}  # the last line of each series
+        for number, line in lines:
+            row = dict(zip(index, line, strict=True))
+            key = row[columns.id] if columns.id else ""
+            if key != before:
+                if key in seen:
+                    raise ValueError(
+                        f"{path} line {number}: {columns.id}={key} comes again after line "
+                        f"{seen[key]}; sort the file by {columns.id}."
+                    )
+                self.starts.append(len(self.steps))
+                self.files.append(path)
+                self.splits.append(row.get(columns.split, ""))
+                before, time = key, None
+            seen[key] = number
+            if columns.time:
+                if time is not None and not _ascends(time, row[columns.time]):
+                    raise ValueError(
+                        f"{path} line {number}: {columns.time}={row[columns.time]} comes after "
+                        f"{time}; sort the file by {columns.time}."
+                    )
+                time = row[columns.time]
+            self.steps.append(_numbers([row[c] for c in inputs], inputs, f"{path} line {number}"))
+            self.targets.append([row[c] for c in columns.target if c in row])
+            self.places.append(number)
+
+    def where(self, number: int, step: int) -> str:
+        return f"{self.files[number]} line {self.places[self.starts[number] + step]}"
+
+
+def read_csv(files: list[Path], columns: Columns) -> Found:
+    """Series of .csv files. A file labels.csv has the columns file, target and, if any, split.
+
+    A target that is the same in all steps of a series belongs to the series, else to the steps.
+    """
+    labels = _labels(files, columns)
+    files = [p for p in files if p.name != "labels.csv"]
+    if not files:
+        raise ValueError("there is no .csv with series besides labels.csv.")
+    if columns.id and len(files) > 1:
+        raise ValueError(
+            f"data.arrays.id={columns.id} tells the series of one file apart; there are "
+            f"{len(files)} files, each a series: leave it empty."
+        )
+    headers = {path: next(_lines(path), (1, []))[1] for path in files}
+    header, table = headers[files[0]], _Table()
+    inputs = _inputs_of(files[0], header, columns, labelled=labels is not None)
+    for path in files:
+        if headers[path] != header:
+            raise ValueError(
+                f"{path} has the columns {', '.join(headers[path])}; {files[0].name} has "
+                f"{', '.join(header)}."
+            )
+        table.read(path, columns, inputs)
+    if not table.steps:
+        raise ValueError(f"{files[0]} has a header and no line of numbers.")
+    starts = np.array(table.starts, np.int64)
+    series = Series(
+        np.array(table.steps), starts, np.diff([*table.starts, len(table.steps)]),
+        None, False, tuple(inputs), columns.target, table.where,
+    )  # fmt: skip
+    splits, where = table.splits, f"{files[0]}: {columns.split}"
+    if labels is not None:
+        if lacking := [p.name for p in table.files if p.name not in labels]:
+            raise ValueError(f"{files[0].with_name('labels.csv')} has no line for {lacking[0]}.")
+        found = [labels[p.name] for p in table.files]
+        typed = _typed(
+            [words for words, _ in found], lambda i: f"labels.csv, {table.files[i].name}"
+        )
+        series, splits = replace(series, targets=typed), [split for _, split in found]
+    elif columns.target:
+        series = _with_targets(series, table)
+    rows = rows_of_splits(splits, where) if any(splits) else None
+    return Found({"": series}, rows, tuple(files))
+
+
+def _inputs_of(path: Path, header: list[str], columns: Columns, labelled: bool) -> tuple[str, ...]:
+    """The columns of the channels; refuses names that the header has not or has twice."""
+    elsewhere = (*columns.target, columns.split) if labelled else ()
+    others = (*columns.target, columns.id, columns.time, columns.split)
+    if len(set(header)) < len(header):
+        raise ValueError(f"{path} has two columns of one name: {', '.join(header)}.")
+    for name in filter(None, (*columns.inputs, *others)):
+        if name not in header and name not in elsewhere:
+            raise ValueError(f"{path} has no column {name!r} but {', '.join(header)}.")
+    if not (found := columns.inputs or tuple(c for c in header if c not in others)):
+        raise ValueError(f"{path} has no column left for the inputs: {', '.join(header)}.")
+    return found
+
+
+def _ascends(before: str, now: str) -> bool:
+    """Whether a time, a number or a date of ISO 8601, comes after another."""
+    try:
+        return float(before) < float(now)
+    except ValueError:
+        return before < now
+
+
+def _labels(files: list[Path], columns: Columns) -> dict[str, tuple[list[str], str]] | None:
+    """Target and split of each file, from a labels.csv among them; None: there is none."""
+    path = next((p for p in files if p.name == "labels.csv"), None)
+    if path is None:
+        return None
+    lines = _lines(path)
+    header, wanted = next(lines, (1, []))[1], columns.target or ("target",)
+    if not {"file", *wanted} <= set(header):
+        raise ValueError(
+            f"{path} must have the columns file, {', '.join(wanted)}; it has {', '.join(header)}."
+        )
+    rows = [dict(zip(header, line, strict=True)) for _, line in lines]
+    return {row["file"]: ([row[c] for c in wanted], row.get(columns.split, "")) for row in rows}
+
+
+def _typed(rows: Sequence[Sequence[str]], where: Callable[[int], str]) -> np.ndarray:
+    """Targets as numbers (n,) or (n, K), whole ones as integers; one that is none as words (n,)."""
+    try:
+        values = np.array([[float(word) for word in row] for row in rows])
+    except ValueError:
+        if len(rows[0]) == 1:
+            return np.array([row[0] for row in rows])
+        names = [f"target {k}" for k in range(len(rows[0]))]
+        values = np.array([_numbers(row, names, where(i)) for i, row in enumerate(rows)])
+    if all(re.fullmatch(r"\s*[-+]?\d+\s*", word) for row in rows for word in row):
+        values = values.astype(np.int64)
+    return values[:, 0] if values.shape[1] == 1 else values
+
+
+def _with_targets(series: Series, table: _Table) -> Series:
+    """A series with the target columns of its steps."""
+    firsts = [table.targets[start] for start in table.starts]
+    parts = [table.targets[series.of(i)] for i in range(len(series))]
+    if len(series) > 1 and all(
+        row == first for rows, first in zip(parts, firsts, strict=True) for row in rows
+    ):
+        return replace(series, targets=_typed(firsts, lambda i: series.where(i, 0)))
+    values = [
+        _numbers(row, series.target_names, series.where(number, step))
+        for number, rows in enumerate(parts)
+        for step, row in enumerate(rows)
+    ]
+    return replace(series, targets=np.array(values), per_step=True)
+
+
+def read_ts(files: list[Path], columns: Columns) -> Found:
+    """Series of .ts files; TRAIN and TEST in their names are splits."""
+    names = sorted({re.sub(r"_(TRAIN|TEST)\Z", "", p.stem) for p in files})
+    if len(names) > 1:
+        raise ValueError(
+            f"{files[0].parent} has the sets {', '.join(names[:5])}; give one, as in "
+            f"--from={files[0]}."
+        )
+    parts = {}
+    for path in files:
+        split = {"TRAIN": "train", "TEST": "test"}.get(path.stem.rpartition("_")[2], "")
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            parts[split] = parse_ts(file, str(path))
+    if len(parts) > 1 and "" in parts:
+        raise ValueError(f"{files[0].parent} has files with and without _TRAIN or _TEST.")
+    return Found(parts, None, tuple(files))
+
+
+def parse_ts(lines: Iterable[str], name: str) -> Series:
+    """The series of a .ts file: ":" between channels, "," between values, the target last."""
+    head: dict[str, str] = {}
+    cases: list[np.ndarray] = []
+    targets: list[str] = []
+    places: list[int] = []
+
+    def says(*keys: str) -> bool:
+        return any(head.get(key, "").lower().startswith("true") for key in keys)
+
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith(("#", "%")):
+            continue
+        if "data" not in head:
+            if not line.startswith("@"):
+                raise ValueError(f"{name} line {number}: there is no @data before {line[:30]!r}.")
+            key, _, value = line[1:].partition(" ")
+            head[key.lower()] = value.strip()
+            continue
+        if says("timestamps"):
+            raise ValueError(f"{name}: series with time stamps are not read; resample them first.")
+        channels = line.split(":")
+        if says("classlabel", "targetlabel"):
+            targets.append(channels.pop().strip())
+        rows = []
+        for c, channel in enumerate(channels):
+            words = channel.split(",")
+            rows.append(_numbers(words, [f"channel {c}"] * len(words), f"{name} line {number}"))
+        if len({len(row) for row in rows}) != 1 or (cases and len(rows) != cases[0].shape[1]):
+            raise ValueError(
+                f"{name} line {number} has channels of {', '.join(str(len(r)) for r in rows)} "
+                "steps; a series has as many channels as the others, all equally long."
+            )
+        case = np.array(rows).T
+        there = np.flatnonzero(
+            ~np.isnan(case).all(axis=1)
+        )  # the archive fills up with missing ones
+        cases.append(case[: there[-1] + 1 if there.size else 1])
+        places.append(number)
+    if not cases:
+        raise ValueError(f"{name} has no series after @data.")
+    lengths = np.array([len(case) for case in cases], np.int64)
+    found: np.ndarray | None = np.array(targets) if targets else None
+    if found is not None and not says("classlabel"):
+        found = _typed([[word] for word in targets], lambda i: f"{name} line {places[i]}")
+        found = found.astype(np.float64)
+    return Series(
+        np.concatenate(cases), np.cumsum(lengths) - lengths, lengths, found, False,
+        tuple(f"channel {c}" for c in range(cases[0].shape[1])), ("y0",),
+        where=lambda i, step: f"{name} line {places[i]}, step {step}",
+    )  # fmt: skip

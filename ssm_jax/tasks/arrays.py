@@ -1,0 +1,53 @@
+"""Your own series as four tasks: a class, numbers, numbers at each step, or the future.
+
+The data are those of `data.arrays`, the network is `models.SequenceClassifier`: its pool gives a
+class, or K numbers; for each step there is no pool; a forecast is horizon x K numbers from the last
+step of a causal model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal
+
+from ssm_jax.data.arrays import ArrayDataset, open_arrays
+from ssm_jax.data.packages import unpack
+from ssm_jax.data.prepare import DataPaths
+from ssm_jax.data.preprocessing import ArrayOptions
+from ssm_jax.tasks import Lazy, Task
+
+_ERRORS: dict[str, Literal["max", "min"]] = {
+    "mse": "min", "mae": "min", "rmse": "min", "r2": "max", "nse": "max", "kge": "max",
+    "loss": "min",
+}  # fmt: skip
+
+
+def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, summary: str) -> Task:
+    module = "ssm_jax.tasks.heads"
+
+    def open_data(data: Mapping[str, Any], paths: DataPaths) -> ArrayDataset:
+        packaged = data["source"] == "package"
+        path = unpack(data["arrays"]["set"], paths) if packaged else paths.files
+        return open_arrays(head, data, path, paths.data_dir / "arrays")
+
+    return Task(
+        open_data=open_data,
+        build_model=Lazy(f"{module}:build_network"),
+        train_sums=Lazy(f"{module}:{sums}_train_sums"),
+        eval_sums=Lazy(f"{module}:{sums}_eval_sums"),
+        metrics=metrics,
+        summary=Lazy(f"{module}:{summary}"),
+        options={f"data.arrays.{f.name}": f.metadata["option"] for f in fields(ArrayOptions)},
+        sources=("files", "package"),
+        network=Lazy("ssm_jax.models:SequenceClassifier"),
+    )
+
+
+CLASSIFICATION = _task(
+    "classification",
+    {"accuracy": "max", "balanced_accuracy": "max", "f1": "max", "loss": "min"},
+    "class", "class_summary",
+)  # fmt: skip
+REGRESSION, PER_STEP, FORECASTING = (
+    _task(head, _ERRORS, "number", "number_summary")
+    for head in ("regression", "per_step", "forecasting")
+)

@@ -1,0 +1,101 @@
+"""Scores from sums over a split: of classes from a confusion matrix, of numbers from moments.
+
+Errors of numbers are of standardized targets, so that they compare across targets and with
+published forecasts. R2 is 1 - MSE / variance, of each target, averaged; NSE, as hydrology calls it,
+and KGE (Gupta et al., J. Hydrology 377, 2009) likewise.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+BANDS = (0.0, 0.125, 0.25, 0.5, 1.0)  # ends of the bands of an error, in shares of Nyquist
+ERROR_METRICS = ("mae", "mse", "rmse", "r2", "nse", "kge")
+
+
+def confusion_sums(logits_BK: Array, targets_B: Array, mask_B: Array) -> dict[str, Array]:
+    """{"confusion": examples of class i that were taken for class j}, (K, K)."""
+    K = logits_BK.shape[-1]
+    predicted_BK = jnp.argmax(logits_BK, axis=-1)[:, None] == jnp.arange(K)[None]
+    real_BK = (targets_B[:, None] == jnp.arange(K)[None]).astype(jnp.float32) * mask_B[:, None]
+    confusion = jnp.einsum(
+        "bi,bj->ij", real_BK, predicted_BK.astype(jnp.float32), precision="highest"
+    )
+    return {"confusion": confusion}
+
+
+def class_metrics(confusion_KK: np.ndarray) -> dict[str, float]:
+    """Accuracy, mean recall of the classes that occur, and the macro mean of F1 over classes that
+    occur or were predicted."""
+    right_K, real_K, predicted_K = (
+        confusion_KK.diagonal(), confusion_KK.sum(axis=1), confusion_KK.sum(axis=0)
+    )  # fmt: skip
+    there = real_K > 0
+    f1_K = 2 * right_K / np.maximum(real_K + predicted_K, 1)
+    return {
+        "accuracy": float(right_K.sum() / real_K.sum()),
+        "balanced_accuracy": float((right_K[there] / real_K[there]).mean()),
+        "f1": float(f1_K[there | (predicted_K > 0)].mean()),
+    }
+
+
+def moment_sums(y: Array, p: Array, mask_B: Array) -> dict[str, Array]:
+    """Sums (K,) of targets y and outputs p (B, ..., K), without missing targets and the examples
+    that fill up a batch."""
+    there = ~jnp.isnan(y) & (mask_B.reshape(-1, *(1,) * (y.ndim - 1)) > 0)
+    y, p = (jnp.where(there, a, 0.0) for a in (y, p))
+    axes = tuple(range(y.ndim - 1))
+    terms = {
+        "n": there, "y": y, "yy": y * y, "p": p, "pp": p * p, "yp": y * p,
+        "ee": (y - p) ** 2, "e": jnp.abs(y - p),
+    }  # fmt: skip
+    return {name: jnp.sum(x.astype(jnp.float32), axis=axes) for name, x in terms.items()}
+
+
+def band_sums(y_BTK: Array, p_BTK: Array, mask_B: Array) -> dict[str, Array]:
+    """Energies (bands,) of the error and of the targets along T; a series with a missing target
+    does not count."""
+    T = y_BTK.shape[1]
+    whole_BK = ~jnp.any(jnp.isnan(y_BTK), axis=1) & (mask_B[:, None] > 0)
+    share_F = np.arange(T // 2 + 1) / (T / 2)
+    band_F = np.clip(np.searchsorted(BANDS, share_F, side="left") - 1, 0, len(BANDS) - 2)
+    found = {}
+    for name, x in (("error_energy", y_BTK - p_BTK), ("energy", y_BTK)):
+        x = jnp.where(whole_BK[:, None, :], x, 0.0)
+        power_F = jnp.sum(jnp.abs(jnp.fft.rfft(x, axis=1)) ** 2, axis=(0, 2))
+        found[name] = jnp.stack([jnp.sum(power_F[band_F == b]) for b in range(len(BANDS) - 1)])
+    return found
+
+
+def number_metrics(
+    sums: Mapping[str, Any], center_K: np.ndarray, unit_K: np.ndarray
+) -> dict[str, float]:
+    """Errors from `moment_sums` and `band_sums`, means over targets; NaN where none is defined.
+
+    The sums are of (v - center) / unit; the bias in KGE is that of v.
+    """
+    n, y, yy, p, pp, yp, ee, e = (
+        np.asarray(sums[name], np.float64) for name in ("n", "y", "yy", "p", "pp", "yp", "ee", "e")
+    )
+    with np.errstate(all="ignore"):
+        mean_y, mean_p = y / n, p / n
+        var_y, var_p = (np.maximum(s / n - m**2, 0) for s, m in ((yy, mean_y), (pp, mean_p)))
+        r2 = 1 - ee / n / var_y
+        r = (yp / n - mean_y * mean_p) / np.sqrt(var_y * var_p)
+        spread = np.sqrt(var_p / var_y)
+        bias = (unit_K * mean_p + center_K) / (unit_K * mean_y + center_K)
+        kge = 1 - np.sqrt((r - 1) ** 2 + (spread - 1) ** 2 + (bias - 1) ** 2)
+        mse = float(np.mean(ee / n))
+        found = {
+            "mae": float(np.mean(e / n)), "mse": mse, "rmse": mse**0.5,
+            "r2": float(np.mean(r2)), "nse": float(np.mean(r2)), "kge": float(np.mean(kge)),
+        }  # fmt: skip
+        if "energy" in sums:
+            shares = np.sqrt(np.asarray(sums["error_energy"]) / np.asarray(sums["energy"]))
+            names = (f"error_{low:g}_{high:g}" for low, high in itertools.pairwise(BANDS))
+            found |= dict(zip(names, map(float, shares), strict=True))
+    return found

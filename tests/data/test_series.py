@@ -1,0 +1,154 @@
+"""Files of a user, read back against the arrays that they were written from."""
+
+import numpy as np
+import pytest
+
+from ssm_jax.data.series import Columns, read
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(5, 7, 2)), np.arange(5) % 2
+
+
+def values(series, i):
+    return np.asarray(series.steps[series.of(i)])
+
+
+@pytest.mark.parametrize("form", ["npz", "compressed", "fortran", "folder"])
+def test_arrays_come_back(tmp_path, form):
+    path, x = tmp_path / "a.npz", X
+    if form == "folder":
+        path = tmp_path
+        np.save(path / "x.npy", X)
+        np.save(path / "y.npy", Y)
+    elif form == "compressed":
+        np.savez_compressed(path, x=X, y=Y)
+    else:
+        x = np.asfortranarray(X) if form == "fortran" else X
+        np.savez(path, x=x, y=Y)
+    part = read(path, Columns()).parts[""]
+    assert (len(part), part.channels) == (5, ("channel 0", "channel 1"))
+    for i in range(5):
+        np.testing.assert_array_equal(values(part, i), X[i])
+    np.testing.assert_array_equal(part.targets, Y)
+    assert form not in ("npz", "folder") or isinstance(part.steps, np.memmap)
+
+
+def test_lengths_and_splits_of_arrays(tmp_path):
+    lengths, split = np.array([7, 3, 1, 5, 7]), np.array(["train", "test", "train", "val", "test"])
+    np.savez(tmp_path / "a.npz", x=X, y=Y, lengths=lengths, split=split)
+    found = read(tmp_path / "a.npz", Columns())
+    np.testing.assert_array_equal(found.parts[""].lengths, lengths)
+    assert {s: n.tolist() for s, n in found.rows.items()} == {
+        "train": [0, 2], "val": [3], "test": [1, 4]
+    }  # fmt: skip
+
+
+def test_arrays_by_split(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=X[:3], y_train=Y[:3], x_test=X[3:], y_test=Y[3:])
+    parts = read(tmp_path, Columns()).parts
+    assert {s: len(p) for s, p in parts.items()} == {"train": 3, "test": 2}
+    np.testing.assert_array_equal(values(parts["test"], 1), X[4])
+
+
+def test_targets_of_steps_and_tokens(tmp_path):
+    tokens = RNG.integers(0, 9, (4, 6))
+    np.savez(tmp_path / "a.npz", x=tokens, y=RNG.normal(size=(4, 6, 3)))
+    part = read(tmp_path / "a.npz", Columns()).parts[""]
+    assert part.steps.ndim == 1 and part.per_step and part.targets.shape == (24, 3)
+    np.testing.assert_array_equal(values(part, 2), tokens[2])
+
+
+def write_csv(path, rows):
+    path.write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+
+
+def test_long_csv_with_roles(tmp_path):
+    rows = [("who", "t", "a", "b", "kind", "part")]
+    for i in range(3):
+        rows += [(f"p{i}", t, X[i, t, 0], X[i, t, 1], "xy"[Y[i]], ["train", "test", "val"][i])
+                 for t in range(4 + i)]  # fmt: skip
+    write_csv(tmp_path / "a.csv", rows)
+    columns = Columns(target=("kind",), id="who", time="t", split="part")
+    found = read(tmp_path / "a.csv", columns)
+    part = found.parts[""]
+    assert part.channels == ("a", "b") and part.targets.tolist() == ["x", "y", "x"]
+    assert part.lengths.tolist() == [4, 5, 6] and found.rows["val"].tolist() == [2]
+    for i in range(3):
+        np.testing.assert_array_equal(values(part, i), X[i, : 4 + i])
+    assert part.where(1, 2).endswith("a.csv line 8")
+
+
+def test_a_target_that_changes_belongs_to_the_steps(tmp_path):
+    write_csv(tmp_path / "a.csv", [("a", "y"), (1, 0.5), (2, ""), (3, 0.25)])
+    part = read(tmp_path / "a.csv", Columns(target=("y",))).parts[""]
+    assert part.per_step
+    np.testing.assert_array_equal(part.targets[:, 0], [0.5, np.nan, 0.25])
+
+
+def test_a_folder_of_csv_with_labels(tmp_path):
+    for i in range(3):
+        write_csv(tmp_path / f"s{i}.csv", [("a", "b"), *X[i, : 5 - i].tolist()])
+    write_csv(
+        tmp_path / "labels.csv", [("file", "target"), *((f"s{i}.csv", i % 2) for i in range(3))]
+    )
+    part = read(tmp_path, Columns()).parts[""]
+    assert part.targets.tolist() == [0, 1, 0] and part.lengths.tolist() == [5, 4, 3]
+
+
+def test_ts_of_unequal_lengths_with_missing_values(tmp_path):
+    head = "#a comment\n@problemName P\n@univariate false\n@classLabel true up down\n@data\n"
+    (tmp_path / "P_TRAIN.ts").write_text(head + "1,2,3:4,5,?:up\n7,8:9,10:down\n")
+    (tmp_path / "P_TEST.ts").write_text(head + "1,?,?:2,?,?:down\n")
+    for name in ("P_TRAIN.ts", "P_TEST.ts", ""):
+        parts = read(tmp_path / name, Columns()).parts
+        np.testing.assert_array_equal(values(parts["train"], 0), [[1, 4], [2, 5], [3, np.nan]])
+        np.testing.assert_array_equal(values(parts["train"], 1), [[7, 9], [8, 10]])
+        assert values(parts["test"], 0).tolist() == [[1, 2]]  # what is filled up is cut off
+        assert parts["train"].targets.tolist() == ["up", "down"]
+
+
+BAD_CSV = {
+    "a,b\n1,2\n3\n": "line 3 has 1 fields, the header 2",
+    "a,b\n1,two\n": "line 2, b: 'two' is no number",
+    "a,a\n1,2\n": "two columns of one name",
+    "a,b\n": "no line of numbers",
+}
+
+
+@pytest.mark.parametrize("text", BAD_CSV)
+def test_a_bad_csv_is_refused_by_line_and_column(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=BAD_CSV[text]):
+        read(tmp_path / "a.csv", Columns())
+
+
+def test_unsorted_csv_is_refused(tmp_path):
+    write_csv(tmp_path / "a.csv", [("i", "t", "a"), (1, 1, 0), (1, 0, 0)])
+    with pytest.raises(ValueError, match="line 3: t=0 comes after 1"):
+        read(tmp_path / "a.csv", Columns(id="i", time="t"))
+    write_csv(tmp_path / "a.csv", [("i", "a"), (1, 0), (2, 0), (1, 0)])
+    with pytest.raises(ValueError, match="line 4: i=1 comes again after line 2"):
+        read(tmp_path / "a.csv", Columns(id="i"))
+    with pytest.raises(ValueError, match="no column 'z' but i, a"):
+        read(tmp_path / "a.csv", Columns(target=("z",)))
+
+
+def test_what_is_no_array_of_series_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        read(path, Columns())
+    np.savez(path, data=X)
+    with pytest.raises(ValueError, match=r"no array 'x' but data"):
+        read(path, Columns())
+    np.savez(path, x=np.array([{}, None], object))
+    with pytest.raises(ValueError, match="Python objects"):
+        read(path, Columns())
+    np.savez(path, x=X, y=Y[:3])
+    with pytest.raises(ValueError, match="5 series and 3 targets"):
+        read(path, Columns())
+    np.savez(path, x=X, y=Y, lengths=np.array([9, 1, 1, 1, 1]))
+    with pytest.raises(ValueError, match="whole numbers from 1 to 7"):
+        read(path, Columns())
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"is no \.npz that can be read"):
+        read(path, Columns())

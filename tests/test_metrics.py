@@ -1,0 +1,94 @@
+"""Metrics from sums over batches, against loops in float64 over all examples at once."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm_jax.tasks.metrics import (
+    BANDS,
+    band_sums,
+    class_metrics,
+    confusion_sums,
+    moment_sums,
+    number_metrics,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def added(parts):
+    return {k: np.sum([np.asarray(p[k], np.float64) for p in parts], axis=0) for k in parts[0]}
+
+
+def test_class_metrics():
+    K, n = 4, 60
+    logits, targets = RNG.normal(size=(n, K)), RNG.integers(0, 3, n)  # the last class has none
+    mask = np.repeat([1.0, 0.0], [50, 10])
+    args = [np.split(a, [25]) for a in (logits, targets, mask)]
+    sums = added([confusion_sums(*map(jnp.asarray, part)) for part in zip(*args, strict=True)])
+    found = class_metrics(sums["confusion"])
+    predicted, y = logits[:50].argmax(1), targets[:50]
+    recalls, f1 = [], []
+    for k in range(K):
+        right = sum(p == t == k for p, t in zip(predicted, y, strict=True))
+        real, said = (y == k).sum(), (predicted == k).sum()
+        recalls += [right / real] if real else []
+        f1 += [2 * right / (real + said)] if real + said else []
+    assert found["accuracy"] == pytest.approx((predicted == y).mean())
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert found["f1"] == pytest.approx(np.mean(f1))
+
+
+@pytest.fixture(scope="module")
+def forecast():
+    """Targets and outputs (n, T, K) in their units, with two missing targets and three fillers."""
+    n, T, K = 31, 16, 2
+    y = RNG.normal(size=(n, T, K)) * [2.0, 50.0] + [10.0, -300.0]
+    p = y + RNG.normal(size=y.shape) * [1.0, 20.0]
+    y[3, 5, 0] = y[7, 2, 1] = np.nan
+    center, unit = np.array([9.0, -290.0]), np.array([2.5, 40.0])
+    scaled = [((a - center) / unit).astype(np.float32) for a in (y, p)]
+    filled = [np.concatenate([a, a[-1:], a[-1:], a[-1:]]) for a in scaled]
+    args = [np.split(a, [17]) for a in (*filled, np.repeat([1.0, 0.0], [n, 3]))]
+    parts = [list(map(jnp.asarray, part)) for part in zip(*args, strict=True)]
+    sums = added([{**moment_sums(*part), **band_sums(*part)} for part in parts])
+    return number_metrics(sums, center, unit), y, p, center, unit
+
+
+def test_errors_and_efficiencies(forecast):
+    found, y, p, _, unit = forecast
+    rows = []
+    for k in range(2):
+        there = ~np.isnan(y[..., k])
+        a, b = y[..., k][there], p[..., k][there]
+        r, spread, bias = np.corrcoef(a, b)[0, 1], b.std() / a.std(), b.mean() / a.mean()
+        rows.append(
+            {
+                "mae": np.abs(a - b).mean() / unit[k],
+                "mse": ((a - b) ** 2).mean() / unit[k] ** 2,
+                "nse": 1 - ((a - b) ** 2).sum() / ((a - a.mean()) ** 2).sum(),
+                "kge": 1 - np.sqrt((r - 1) ** 2 + (spread - 1) ** 2 + (bias - 1) ** 2),
+            }
+        )
+    for name in rows[0]:
+        assert found[name] == pytest.approx(np.mean([row[name] for row in rows]), rel=1e-4), name
+    assert found["r2"] == found["nse"] and found["rmse"] == pytest.approx(found["mse"] ** 0.5)
+
+
+def test_errors_by_band_are_those_of_a_direct_fourier_sum(forecast):
+    found, y, p, center, unit = forecast
+    T, error, energy = y.shape[1], np.zeros(4), np.zeros(4)
+    for i in range(len(y)):
+        for k in range(2):
+            if np.isnan(y[i, :, k]).any():
+                continue
+            for f in range(T // 2 + 1):
+                wave = np.exp(-2j * np.pi * f * np.arange(T) / T)
+                share = f / (T / 2)
+                band = max(b for b in range(4) if b == 0 or share > BANDS[b])
+                scaled = (y[i, :, k] - center[k]) / unit[k]
+                error[band] += abs(wave @ ((p - y)[i, :, k] / unit[k])) ** 2
+                energy[band] += abs(wave @ scaled) ** 2
+    for b in range(4):
+        name = f"error_{BANDS[b]:g}_{BANDS[b + 1]:g}"
+        assert found[name] == pytest.approx(np.sqrt(error[b] / energy[b]), rel=1e-4)
