@@ -68,10 +68,9 @@ def anticausal(recurrence: Callable, u_BLH: Array, *system: Array, **rule: Any) 
     return jnp.pad(y_BLH[:, ::-1][:, 1:], ((0, 0), (0, 1), (0, 0)))
 
 
-def ended(y_HXT: Array, state: ReIm, length: int) -> tuple[Array, Array]:
-    """(y_BLH, x_BHN), of the outputs in blocks and the last state (H, B, N)."""
+def ended(y_HBL: Array, state: ReIm, length: int) -> tuple[Array, Array]:
+    """(y_BLH, x_BHN), of the outputs of whole blocks and the last state (H, B, N)."""
     re, im = state
-    y_HBL = y_HXT.reshape(*re.shape[:2], -1)
     return jnp.moveaxis(y_HBL, 0, 2)[:, :length], jnp.moveaxis(re + 1j * im, 0, 1)
 
 

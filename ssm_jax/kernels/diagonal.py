@@ -185,7 +185,7 @@ def s4d_recurrence(
     tail = times(parts(gain_HN[:, None]), halves(tail_HB2N))
     first = _map(lambda x_HBQN: blocks.of_block(x_HBQN, block_B), starts)
     state = _map(add, times(halves(powers(z_HN, phase_HN, r_B)), first), tail)
-    return blocks.ended(y_HXT, state, L)
+    return blocks.ended(y_HXT.reshape(H, B, Q * T), state, L)
 
 
 def _block_starts(x0: ReIm, added: ReIm, z_HN: Array, phase_HN: Phase, T: int) -> ReIm:

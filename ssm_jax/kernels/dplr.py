@@ -125,7 +125,8 @@ def dplr_recurrence(
     tail_HB2N = by_u_HB2N - rows(blocks.last_steps(w_HBT, r_B, T), block.enter_P_HT2N)
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], "bilinear")
     kept = times(halves(powers(z_HN, phase_HN, r_B)), halves(x_HB2N))
-    return blocks.ended(y_HXT, jax.tree.map(add, kept, halves(tail_HB2N)), L)
+    state = jax.tree.map(add, kept, halves(tail_HB2N))
+    return blocks.ended(y_HXT.reshape(H, B, Q * T), state, L)
 
 
 def check_shapes(name, A_HN, P_HN, B_HN, C_HN, dt_H) -> None:
