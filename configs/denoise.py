@@ -1,14 +1,14 @@
 """Image denoising: a linear state space autoencoder, and which stripes it lets through.
 
-    python scripts/train.py --config=configs/denoise.py:flip --workdir=runs/flip
-    python scripts/train.py --config=configs/denoise.py:full,raw --from=img_align_celeba.zip --workdir=runs/celeba
+    ssm-jax train --config=denoise:flip --workdir=runs/flip
+    ssm-jax train --config=denoise:full,raw --from=img_align_celeba.zip --workdir=runs/celeba
 
 The argument names the distance of the frequencies Im a: enhance (pi/3), raw (pi), middle (10 pi) or
 flip (490.52), as the official code does; beta is --config.model.beta.init. The official grid is
 `sweep()`. Size `full` is the official experiment on CelebA, `reduced` (the default) is for a
 minute on two CPU cores, on the photographs that come with the package: rows of the same length, so
 both disturbances and all poles stand at the same angles per sample; an eighth of the rows.
-"""  # noqa: E501
+"""
 
 from ssm_jax.stories.denoise import get_config, sweep
 

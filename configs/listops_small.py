@@ -1,6 +1,6 @@
 """A reduced ListOps for two minutes on two CPU cores: S4D with alpha = 3 and learned beta.
 
-    make listops
+    ssm-jax train --config=listops_small --workdir=runs/listops_small
 
 The data are made by LRA's own procedure with shorter and fewer expressions, so its accuracy says
 nothing about LRA. Three seeds of it are in results/listops_small/.

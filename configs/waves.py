@@ -1,7 +1,7 @@
 """Wave regression: four waves of 1, 16, 256 and 4,096 rad/s; how much of each is in their sum?
 
-    python scripts/train.py --config=configs/waves.py:baseline --workdir=runs/waves
-    python scripts/waves.py             # all four settings of the knobs, with figure and table
+    ssm-jax train --config=waves:baseline --workdir=runs/waves
+    ssm-jax waves                       # all four settings of the knobs, with figure and table
 
 The argument names the (alpha, beta) of the official script: baseline (1, 0), high (100, 1), low
 (0.01, -1), middle (10, 0.5); `sweep()` lists them. Size `full` is the official experiment, 15,600

@@ -1,8 +1,8 @@
 """Ablation: alpha x beta on images read pixel by pixel, 1,024 steps, with beta fixed in each run.
 
-    python scripts/prepare_data.py prepare image --source=fashion_mnist
-    python scripts/sweep.py --config=configs/ablation/image.py:reduced --folder=runs/ablation
-    python scripts/sweep.py --config=configs/ablation/image.py --folder=runs/full --seeds=3
+    ssm-jax prepare image --source=fashion_mnist
+    ssm-jax sweep --config=ablation/image:reduced --folder=runs/ablation
+    ssm-jax sweep --config=ablation/image --folder=runs/full --seeds=3
 
 The data are Fashion-MNIST, padded to 32 x 32; --config.data.source=official is gray CIFAR-10. With
 :learned, beta is learned from 0 and alpha alone is swept. Ours, reduced: results/ablation/. At full
@@ -13,7 +13,7 @@ from ssm_jax import config as config_lib
 
 # The highest mode of a channel has the angle alpha pi (N - 1) dt, and dt is log-uniform in
 # [0.001, 0.1]: with N = 32 and alpha = 0.1 no channel has a mode beyond a third of Nyquist, with
-# alpha = 10 half of all modes are beyond it. scripts/spectrum.py counts them.
+# alpha = 10 half of all modes are beyond it. ssm-jax spectrum counts them.
 ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 # Gain at Nyquist (1 + pi)^beta: 0.24, 0.49, 1, 2.0, 4.1
 BETAS = (-1.0, -0.5, 0.0, 0.5, 1.0)

@@ -3,8 +3,8 @@
 Published test accuracy: S4D with tuned frequency bias 90.89 %, S4 88.65 %, S5 88.00 %. Ours at full
 size: not run.
 
-    python scripts/prepare_data.py prepare image
-    python scripts/train.py --config=configs/lra/image.py --workdir=runs/image
+    ssm-jax prepare image
+    ssm-jax train --config=lra/image --workdir=runs/image
 
 --config.data.source=fashion_mnist is a second set of real images of the same shape.
 """

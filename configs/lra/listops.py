@@ -3,9 +3,9 @@
 Published test accuracy: S4D with tuned frequency bias 62.75 %, S4 59.60 %, S5 62.15 %. Ours at full
 length: not run.
 
-    python scripts/train.py --config=configs/lra/listops.py --workdir=runs/listops
-    python scripts/train.py --config=configs/lra/listops.py:s5 --workdir=runs/listops_s5
-    python scripts/train.py --config=configs/lra/listops.py:smoke --workdir=runs/smoke
+    ssm-jax train --config=lra/listops --workdir=runs/listops
+    ssm-jax train --config=lra/listops:s5 --workdir=runs/listops_s5
+    ssm-jax train --config=lra/listops:smoke --workdir=runs/smoke
 
 Differs from the official programs in two points: every batch is padded to 2,048 steps, not to its
 longest member (one compiled program; the filter's frequency unit is k/4096 throughout), and every

@@ -3,9 +3,9 @@
 Published test accuracy: S4D with tuned frequency bias 95.89 %, S4 94.20 %, S5 95.33 %. Ours at full
 size: not run.
 
-    python scripts/prepare_data.py prepare pathfinder                        # generates 200,000
-    python scripts/prepare_data.py prepare pathfinder --from=lra_release.gz  # the official ones
-    python scripts/train.py --config=configs/lra/pathfinder.py --workdir=runs/pathfinder
+    ssm-jax prepare pathfinder                        # generates 200,000
+    ssm-jax prepare pathfinder --from=lra_release.gz  # the official ones
+    ssm-jax train --config=lra/pathfinder --workdir=runs/pathfinder
 
 --from=PATH trains on the official images.
 """

@@ -3,8 +3,8 @@
 Published test accuracy: S4D with tuned frequency bias 97.84 %, S4 96.35 %, S5 98.58 %. Ours at full
 size: not run.
 
-    python scripts/prepare_data.py prepare pathx --from=lra_release.gz
-    python scripts/train.py --config=configs/lra/pathx.py --workdir=runs/pathx
+    ssm-jax prepare pathx --from=lra_release.gz
+    ssm-jax train --config=lra/pathx --workdir=runs/pathx
 
 In 16 GB of memory: --config.train.accumulate=5 --config.model.remat=true; --dry_run states what a
 step takes.

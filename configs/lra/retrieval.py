@@ -3,8 +3,8 @@
 Published test accuracy: S4D with tuned frequency bias 92.45 %, S4 90.90 %, S5 91.40 %. Ours at full
 size: not run.
 
-    python scripts/prepare_data.py prepare retrieval --from=lra_release.gz
-    python scripts/train.py --config=configs/lra/retrieval.py --workdir=runs/retrieval
+    ssm-jax prepare retrieval --from=lra_release.gz
+    ssm-jax train --config=lra/retrieval --workdir=runs/retrieval
 
 Both texts of a pair go through one model side by side on the batch axis.
 """

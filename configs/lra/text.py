@@ -4,8 +4,8 @@ Published test accuracy: S4D with tuned frequency bias 89.76 %, S4 86.82 %, S5 8
 size: not run. As in LRA, S4 and S5 there is no validation split: the best of the test accuracies is
 what is published. --config.data.text.val_fraction=0.1 holds reviews out instead.
 
-    python scripts/prepare_data.py prepare text
-    python scripts/train.py --config=configs/lra/text.py --workdir=runs/text
+    ssm-jax prepare text
+    ssm-jax train --config=lra/text --workdir=runs/text
 
 Differs from the official programs in that batches are padded to 4,096 steps, not to their longest
 member; --config.data.buckets=4 pads them to 512, 1,024, 2,048 or 4,096.

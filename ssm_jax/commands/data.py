@@ -179,7 +179,7 @@ def list_tasks(data_dir: Path) -> str:
 
 
 def _again(task: str, data_dir: Path) -> str:
-    return f"run: python scripts/prepare_data.py prepare {task} --data_dir={data_dir}"
+    return f"run: ssm-jax prepare {task} --data_dir={data_dir}"
 
 
 SPECTRUM = (

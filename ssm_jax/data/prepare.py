@@ -83,7 +83,7 @@ def files_missing(task: str, what: str) -> FileNotFoundError:
 
 def command(task: str, source: str, paths: DataPaths, options: Any) -> str:
     """The command that prepares a data set; of the options it names those that are not usual."""
-    words = ["python", "scripts/prepare_data.py", "prepare", task, f"--source={source}"]
+    words = ["ssm-jax", "prepare", task, f"--source={source}"]
     words.append(f"--data_dir={paths.data_dir}")
     if paths.files is not None:
         words.append(f"--from={paths.files}")

@@ -5,7 +5,7 @@
 Every byte is compared with the manifest's sha256 when a store is opened. For one of 64 MiB or more
 a note in the user's cache may say that these very files were compared, by their device, inode, size
 and both times. What is then not noticed: a change that leaves all five as they are, as a disk that
-rots, a write past the file system, or a clock that was set back make it. `prepare_data.py verify`
+rots, a write past the file system, or a clock that was set back make it. `ssm-jax prepare verify`
 reads no note.
 """
 

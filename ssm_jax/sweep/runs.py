@@ -50,7 +50,7 @@ class Job:
         options = {**self.overrides, **run.cell, "seed": run.seed}
         words = [f"--config.{key}={value}" for key, value in options.items()]
         workdir = f"--workdir={(self.folder / run.name).as_posix()}"
-        return ["scripts/train.py", f"--config={self.spec}", *words, workdir]
+        return ["ssm-jax", "train", f"--config={self.spec}", *words, workdir]
 
 
 def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:

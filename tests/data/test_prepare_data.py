@@ -26,8 +26,7 @@ def test_an_empty_folder_lists_every_task_with_its_command_and_stays_empty(tmp_p
         assert f"{task}: {entry.about}" in out
         assert f"official files: {entry.files}" in out
         assert (
-            f"not prepared; run: python scripts/prepare_data.py prepare {task} "
-            f"--data_dir={tmp_path / 'data'}\n"
+            f"not prepared; run: ssm-jax prepare {task} --data_dir={tmp_path / 'data'}\n"
         ) in out
     assert not list(tmp_path.iterdir())
 
@@ -84,9 +83,7 @@ def test_verification_finds_a_flipped_bit(data_dir, run_script, file):
 def test_verification_of_nothing_names_the_command(tmp_path, run_script):
     code, _, err = run_script("verify", "image", f"--data_dir={tmp_path}")
     assert (code, len(err)) == (2, 1)
-    assert err[0].endswith(
-        f"run: python scripts/prepare_data.py prepare image --data_dir={tmp_path}"
-    )
+    assert err[0].endswith(f"run: ssm-jax prepare image --data_dir={tmp_path}")
 
 
 @pytest.mark.parametrize(

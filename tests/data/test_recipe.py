@@ -201,11 +201,11 @@ def test_only_what_is_made_at_once_is_made_without_being_asked(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         find(recipe, tmp_path / "b")
     assert str(caught.value) == (
-        f"no sample small data at {recipe.folder(tmp_path / 'b')}; run: python "
-        "scripts/prepare_data.py prepare small --source=sample '--data_dir=c d' --n=7"
+        f"no sample small data at {recipe.folder(tmp_path / 'b')}; run: ssm-jax "
+        "prepare small --source=sample '--data_dir=c d' --n=7"
     )
     assert not (tmp_path / "b").exists()
-    with pytest.raises(FileNotFoundError, match=r"; run: python .* --data_dir=data --from=PATH$"):
+    with pytest.raises(FileNotFoundError, match=r"; run: ssm-jax prepare .* --from=PATH$"):
         find(recipe_for(made_of("images"), source="official"), tmp_path / "b")
 
 
@@ -332,7 +332,7 @@ def test_the_command_of_a_recipe_run_word_for_word_makes_its_data(
     data_dir = tmp_path / "a folder with 'spaces'"
     recipe = generated(SMALL, data_dir)
     words = shlex.split(recipe.asked)
-    assert words[:2] == ["python", "scripts/prepare_data.py"]
+    assert words[:2] == ["ssm-jax", "prepare"]
     process = start_script(*words[2:])
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

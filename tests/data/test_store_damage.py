@@ -178,7 +178,7 @@ def test_every_damage_is_refused_when_opened_and_by_verification(
     """In one line that names the file, or the folder, and the command that prepares it again."""
     damage, message = DAMAGES[name]
     damage(folder)
-    command = "python scripts/prepare_data.py prepare listops --source=generated"
+    command = "ssm-jax prepare listops --source=generated"
     with pytest.raises(ValueError, match=message) as caught:
         open_data("listops", OPTIONS, DataPaths(data_dir))
     code, out, err = run_script("verify", "listops", f"--data_dir={data_dir}")

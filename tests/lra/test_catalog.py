@@ -46,7 +46,7 @@ def test_every_section_is_that_of_a_task():
     data = config.default().data.to_dict()
     sections = {entry.section for entry in CATALOG.values() if entry.section}
     found = {key for key, value in data.items() if isinstance(value, dict)}
-    assert found == sections | {"denoise"}  # whose images are read as they are
+    assert found == sections | {"denoise", "arrays"}  # whose files are read as they are
 
 
 def test_the_choices_of_a_config_are_those_of_the_data():
@@ -114,7 +114,7 @@ def test_the_command_of_a_recipe_says_all_that_its_data_depend_on(
     }
     recipe = entry.recipe(entry.options(**changes), source, paths)
     words = shlex.split(recipe.asked.removesuffix(" --from=PATH"))
-    assert words[:2] == ["python", "scripts/prepare_data.py"]
+    assert words[:2] == ["ssm-jax", "prepare"]
     seen = []
 
     def stop(found, data_dir, *, tfds):

@@ -185,7 +185,7 @@ def test_unprepared_reviews_are_not_made_in_passing_and_never_stood_in_for(tmp_p
         with pytest.raises(FileNotFoundError) as caught:
             open_data("text", options, DataPaths(tmp_path))
         assert str(caught.value).endswith(
-            f"run: python scripts/prepare_data.py prepare text --source={source} "
+            f"run: ssm-jax prepare text --source={source} "
             f"--data_dir={tmp_path} --min_freq=3 --max_length=100"
         )
     assert sorted(tmp_path.rglob("*")) == before
@@ -227,7 +227,7 @@ def test_the_command_that_an_error_names_prepares_the_sample(sample, tmp_path, r
     paths = DataPaths(tmp_path / "data")
     with pytest.raises(FileNotFoundError) as caught:
         open_data("text", options, paths)
-    command = str(caught.value).partition("run: python scripts/prepare_data.py ")[2]
+    command = str(caught.value).partition("run: ssm-jax prepare ")[2]
     code, out, err = run_script(*command.split())
     assert code == 0, err
     assert "IMDB-train holdout" in out and "       48 " in out

@@ -38,7 +38,8 @@ def test_the_command_of_a_run_makes_it_by_itself():
     run = runs_of(CELLS, (7,))[0]
     job = Job(Path("runs"), Path("data"), None, "e.py:x", {"batch_size": 8}, [])
     assert job.command(run) == [
-        "scripts/train.py",
+        "ssm-jax",
+        "train",
         "--config=e.py:x",
         "--config.batch_size=8",
         "--config.model.alpha=0.1",
@@ -72,7 +73,7 @@ def test_a_swept_rate_scales_what_the_command_line_did_not_give(tmp_path):
         assert [groups[g].lr for g in ("A", "dt", "rest", "norm")] == [
             0.5, 0.004 * factor, 0.008 * factor, 0.008 * factor,
         ]  # fmt: skip
-        words = [word.removeprefix("--config.").split("=") for word in job.command(run)[2:-1]]
+        words = [word.removeprefix("--config.").split("=") for word in job.command(run)[3:-1]]
         values = {key: type(config.flatten(cfg)[key])(value) for key, value in words}
         assert config.flatten(load_config(str(path), values)) == config.flatten(own)
     overrides = {"optim.groups.rest.lr": 0.1}
