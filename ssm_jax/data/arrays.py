@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import numpy as np
 
 from ssm_jax.data.dataset import Arrays, Dataset, Provenance
 from ssm_jax.data.examples import SPLITS, spread
+from ssm_jax.data.fitting import classes_of, fit
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.series import Series, read, sha256_of_files
 from ssm_jax.data.splits import splits_of, windows_of
-from ssm_jax.data.statistics import classes_of, fit
 from ssm_jax.files import parse_json, write_json
 
 
@@ -42,10 +43,11 @@ class ArrayDataset(Dataset):
         preprocessing: Preprocessing,
         provenance: Provenance,
         files: tuple[Path, ...],
+        remarks: Sequence[str] = (),
     ) -> None:
         super().__init__(name, preprocessing.padded_length, provenance)
         self._parts, self.rows, self.options = parts, rows, options
-        self.preprocessing = preprocessing
+        self.preprocessing, self._remarks = preprocessing, remarks
         self.splits = tuple(rows)
         self._stats = {path: _stat(path) for path in files}
         self._classes = {
@@ -62,7 +64,11 @@ class ArrayDataset(Dataset):
         self._facts: dict[str, dict[str, float]] = {}
         for split, steps in zip(self.splits, lengths, strict=True):
             if not steps.size:
-                raise ValueError(f"the split {split!r} of {name} has no examples.")
+                raise ValueError(
+                    f"the split {split!r} of {name} has no examples: there are "
+                    f"{sum(map(len, lengths))} in all; change data.arrays.val and test, or the "
+                    "files."
+                )
             if steps.max() > self.padded_length:
                 raise ValueError(
                     f"data.padded_length={self.padded_length} cannot hold the longest series, "
@@ -108,7 +114,7 @@ class ArrayDataset(Dataset):
             batch["targets"] = self._classes[split][rows].astype(np.int32)
         elif p.head == "regression":
             assert part.targets is not None
-            batch["targets"] = p.scaled(np.asarray(part.targets[rows]).reshape(len(rows), -1))
+            batch["targets"] = p.scaled(np.reshape(part.targets[rows], (len(rows), len(p.targets))))
         else:
             width = (L if p.head == "per_step" else p.horizon, len(p.targets))
             batch["targets"] = p.scaled(np.array(found).reshape(len(rows), *width))
@@ -145,10 +151,12 @@ class ArrayDataset(Dataset):
             classes = self._classes[split][self.rows[split]]
             yield "majority_rate", float(np.bincount(classes).max() / classes.size)
             return
-        names = ["mean"]
+        names = ["mean"] * self.options.standardize  # which is then 0
         if p.horizon:
             names += ["last_value"]
             names += ["seasonal_naive"] * (0 < self.options.season <= self.padded_length)
+        if not names:
+            return
         sums = {name: np.zeros(3) for name in names}
         for numbers in np.array_split(np.arange(self.size(split)), -(-self.size(split) // 512)):
             batch = self.gather(split, numbers)
@@ -158,8 +166,9 @@ class ArrayDataset(Dataset):
                 error = error[~np.isnan(error)]
                 sums[name] += (error.size, (error**2).sum(), np.abs(error).sum())
         for name, (n, squared, absolute) in sums.items():
-            yield f"{name}_mse", float(squared / n)
-            yield f"{name}_mae", float(absolute / n)
+            if n:
+                yield f"{name}_mse", float(squared / n)
+                yield f"{name}_mae", float(absolute / n)
 
     def _naive(self, name: str, inputs_BLC: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """What a predictor without parameters says, standardized as the targets."""
@@ -181,6 +190,8 @@ class ArrayDataset(Dataset):
             for name, mean, std in zip(p.targets, p.target_mean, p.target_std, strict=True)
             if not p.horizon
         ]
+        if p.vocab_size:
+            lines.append(f"tokens: whole numbers (n, L), {p.vocab_size} ids from 0 on")
         if len(lines) > 12:
             lines = [*lines[:10], f"... and {len(lines) - 10} more"]
         for split in self.splits if p.head == "classification" else ():
@@ -189,16 +200,16 @@ class ArrayDataset(Dataset):
             lines.append(
                 f"classes in {split}: {shown if len(counts) <= 20 else _spread_of(counts)}"
             )
-        return lines
+        return lines + [f"WARNING: {remark}." for remark in self._remarks[:10]]
 
 
 def _spread_of(counts: np.ndarray) -> str:
     return f"{len(counts)} of {counts.min()} to {counts.max()} examples"
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def _stat(path: Path) -> tuple[int, ...]:
     found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def open_arrays(
@@ -213,32 +224,56 @@ def open_arrays(
     if path is None:
         raise FileNotFoundError("give your file or folder with --from=PATH.")
     options = ArrayOptions(**data["arrays"])
-    found = read(path, options.columns())
+    if options.val + options.test >= 1:
+        raise ValueError(
+            f"data.arrays.val={options.val} and data.arrays.test={options.test} leave nothing for "
+            "training; their sum must be below 1."
+        )
+    found = read(path, options.columns(head))
     parts, rows = splits_of(head, found, options, data["seed"], path)
     if head == "forecasting":
         rows = {s: windows_of(parts[s], rows[s], options) for s in rows}
     for split in SPLITS:
         rows[split] = spread(rows[split], data[f"n_{split}"], split)
-    used = {k: v for k, v in dataclasses.asdict(options).items() if k != "season"}
+    # Those at their default are left out, so that options to come change no run of today
+    used = {
+        f.name: value
+        for f in dataclasses.fields(options)
+        if (value := getattr(options, f.name)) != f.default and f.name != "season"
+    }
     used |= {"head": head, "seed": data["seed"]}
-    looked = {"used": used, "counts": [len(rows[s]) for s in SPLITS]}
-    looked |= {"padded_length": data["padded_length"], "files": [_stat(p) for p in found.files]}
+    looked = {"form": 1, "used": used, "counts": [len(rows[s]) for s in SPLITS]}
+    looked |= {"padded_length": data["padded_length"]}
+    looked |= {"files": [(os.fsdecode(p.absolute()), *_stat(p)) for p in found.files]}
     key = hashlib.sha256(json.dumps(looked, sort_keys=True).encode()).hexdigest()[:16]
     memo = None if kept is None else kept / f"{path.stem}-{key}.json"
-    try:
-        assert memo is not None
-        known = parse_json(memo.read_bytes())
-        preprocessing, sha256 = Preprocessing.of_json(known["preprocessing"]), known["sha256"]
-    except (AssertionError, OSError, ValueError, KeyError, TypeError):
-        preprocessing = fit(head, parts, rows, options, data["padded_length"], path)
+    known = _known(memo)
+    if known is None:
+        preprocessing, remarks = fit(head, parts, rows, options, data["padded_length"], path)
         text = sha256_of_files(found.files) + json.dumps(used, sort_keys=True)
         sha256 = hashlib.sha256(text.encode()).hexdigest()
+        known = preprocessing, sha256, remarks
         if memo is not None:
             memo.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memo, {"preprocessing": dataclasses.asdict(preprocessing), "sha256": sha256})
+            as_json = dataclasses.asdict(preprocessing)
+            write_json(memo, {"preprocessing": as_json, "sha256": sha256, "remarks": remarks})
+    preprocessing, sha256, remarks = known
     names = ", ".join(p.name for p in found.files[:3])
     more = f" and {len(found.files) - 3} more" if len(found.files) > 3 else ""
     series = sum(len(part) for part in {id(p): p for p in parts.values()}.values())
     detail = f"{names}{more}: {series:,} series of {len(preprocessing.channels)} channels"
     provenance = Provenance(data["source"], detail, sha256)
-    return ArrayDataset(path.stem, parts, rows, options, preprocessing, provenance, found.files)
+    return ArrayDataset(
+        path.stem, parts, rows, options, preprocessing, provenance, found.files, remarks
+    )
+
+
+def _known(memo: Path | None) -> tuple[Preprocessing, str, list[str]] | None:
+    """What a pass over all values found; None: it is not kept, or not as it was written."""
+    if memo is None:
+        return None
+    try:
+        found = parse_json(memo.read_bytes())
+        return Preprocessing.of_json(found["preprocessing"]), found["sha256"], found["remarks"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

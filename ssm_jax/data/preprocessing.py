@@ -16,7 +16,10 @@ def setting(*args: Any, **kwargs: Any) -> Any:
 
 
 HEADS = ("classification", "regression", "per_step", "forecasting")
-_BLOCK = 1 << 22  # numbers that are in memory at once while statistics are taken
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,17 @@ class ArrayOptions:
     relative: bool = setting(True, "a forecast is of the change from the last value")
     season: int = setting(24, "period of the seasonal-naive baseline; 0: none", COUNT, unit="steps")
 
-    def columns(self) -> Columns:
-        """The roles of columns."""
-        inputs, target = (
-            tuple(filter(None, map(str.strip, names.split(","))))
-            for names in (self.inputs, self.target)
-        )
-        return Columns(inputs, target, self.id, self.time, self.split_column, self.x, self.y)
+    def columns(self, head: str) -> Columns:
+        """The roles of columns; in forecasting the targets are channels."""
+        inputs, target = _names(self.inputs), _names(self.target)
+        if head == "forecasting":
+            inputs, target = tuple(dict.fromkeys((*inputs, *target))) if inputs else (), ()
+        steps = head == "per_step"
+        return Columns(inputs, target, self.id, self.time, self.split_column, self.x, self.y, steps)
+
+    def channels(self) -> tuple[str, ...]:
+        """The channels to forecast; (): all."""
+        return _names(self.target)
 
 
 @dataclass(frozen=True)

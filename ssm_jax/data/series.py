@@ -8,13 +8,15 @@
     .ts         NAME_TRAIN.ts and NAME_TEST.ts: series in lines, also of unequal lengths.
 
 Targets y belong to a series, (n,) or (n, K), or to its steps, (n, L) or (n, L, K). Arrays that are
-not compressed are mapped, so a file may be larger than memory.
+neither compressed nor in Fortran's order are mapped, so a file may be larger than memory.
 """
 
 import hashlib
 import io
+import math
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,11 @@ import numpy as np
 from ssm_jax.data.examples import SPLITS
 
 WHOLE = 1 << 30  # bytes of a file that are hashed; of a larger one 64 blocks of 1 MiB
-UNPACKED = 1 << 31  # bytes of a compressed array that are read into memory
+UNPACKED = 1 << 31  # bytes of an array that cannot be mapped, and is read into memory
+NOT_MAPPED = (
+    "is compressed, or in Fortran's order, and has {:,} bytes, too many for memory; write it "
+)
+NOT_MAPPED += "by numpy.savez or numpy.save, in C order"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Columns:
     split: str = ""  # train, val or test
     x: str = "x"
     y: str = "y"
+    per_step: bool = False  # targets are wanted of each step, not of each series
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,12 @@ def _read_npy(files: list[Path], columns: Columns) -> Found:
     arrays = {}
     for path in files:
         try:
-            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError, OverflowError) as error:
             raise ValueError(f"{path} is no array that can be read ({error}).") from error
+        if array.nbytes > UNPACKED and not array.flags.c_contiguous:
+            raise ValueError(f"{path} {NOT_MAPPED.format(array.nbytes)}.")
+        arrays[path.stem] = array
     if len(files) == 1:
         arrays = {columns.x: next(iter(arrays.values()))}
     return _of_arrays(arrays, columns, tuple(files), {p.stem: str(p) for p in files})
@@ -139,7 +149,7 @@ def _read_npz(files: list[Path], columns: Columns) -> Found:
         with zipfile.ZipFile(path) as archive:
             names = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
             arrays = {name: _entry(archive, names[name]) for name in wanted if name in names}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+    except (*_DAMAGED, ValueError, EOFError, KeyError) as error:
         raise ValueError(f"{path} is no .npz that can be read ({error}).") from error
     if columns.x not in arrays and f"{columns.x}_train" not in arrays:
         raise ValueError(
@@ -149,29 +159,34 @@ def _read_npz(files: list[Path], columns: Columns) -> Found:
     return _of_arrays(arrays, columns, (path,), {name: f"{path}:{name}" for name in arrays})
 
 
+# What zipfile says of damage, of a password, and of a way to compress that it does not know
+_DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, OverflowError)
+
+
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     """An array of an .npz, mapped where it is stored as it is."""
     assert archive.filename is not None
-    if info.compress_type == zipfile.ZIP_STORED:
+    with archive.open(info) as entry:
+        version = np.lib.format.read_magic(entry)
+        header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+            version, np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = header(entry)
+        start = entry.tell()
+    if dtype.hasobject:
+        raise ValueError(f"{info.filename} holds Python objects; save words as y.astype(str)")
+    if start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise ValueError(f"{info.filename} says that it is {dtype} {shape}, and is not that long")
+    stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+    if stored and dtype.kind in "biuf" and 0 not in shape and not fortran:
         with open(archive.filename, "rb") as file:
             file.seek(info.header_offset)
             head = file.read(30)  # of which the lengths of name and extra field are the last four
             name, extra = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
-            file.seek(info.header_offset + 30 + name + extra)
-            version = np.lib.format.read_magic(file)
-            read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
-                version, np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, dtype = read(file)
-            if dtype.hasobject:
-                raise ValueError(f"{info.filename} holds Python objects")
-            if dtype.kind in "biuf" and 0 not in shape and not fortran:
-                return np.memmap(file, dtype, "r", file.tell(), shape)
+            at = info.header_offset + 30 + name + extra + start
+            return np.memmap(file, dtype, "r", at, shape)
     if info.file_size > UNPACKED:
-        raise ValueError(
-            f"{info.filename} is compressed, or in Fortran's order, and has {info.file_size:,} "
-            "bytes, too many for memory; write it by numpy.savez, in C order"
-        )
+        raise ValueError(f"{info.filename} {NOT_MAPPED.format(info.file_size)}")
     return np.load(io.BytesIO(archive.read(info)), allow_pickle=False)
 
 
@@ -195,9 +210,12 @@ def _of_arrays(
         shown = names.get(columns.x + end, str(files[0]))
         parts[split] = _rectangular(x, found[columns.y], found["lengths"], columns, shown)
     if not splits and (labels := arrays.get("split")) is not None:
-        rows = rows_of_splits([str(word) for word in labels.tolist()], f"{files[0]}: split")
-        if len(labels) != len(parts[""]):
-            raise ValueError(f"{files[0]}: split has {len(labels)} entries, not {len(parts[''])}.")
+        if labels.shape != (len(parts[""]),):
+            raise ValueError(
+                f"{files[0]}: split has the shape {labels.shape}; it must have a word for each of "
+                f"{len(parts['']):,} series."
+            )
+        rows = rows_of_splits(words_of(labels), f"{files[0]}: split")
     return Found(parts, rows, files)
 
 
@@ -209,35 +227,54 @@ def _rectangular(
         raise ValueError(
             f"{name} has {x.dtype} {x.shape}; it must be real or whole numbers (n, L) or (n, L, C)."
         )
-    x = x[None] if x.ndim == 1 else x
+    if x.ndim == 1:  # one series
+        y = y[None] if y is not None and y.shape[:1] == x.shape else y
+        x = x[None]
     n, L = x.shape[:2]
     tokens = x.dtype.kind in "iu" and x.ndim == 2
     steps = x.reshape(n * L) if tokens else x.reshape(n * L, -1)
     starts = np.arange(n, dtype=np.int64) * L
-    found = np.full(n, L, np.int64) if lengths is None else np.asarray(lengths).astype(np.int64)
-    if found.shape != (n,) or found.min() < 1 or found.max() > L:
+    found = np.full(n, L, np.int64) if lengths is None else np.asarray(lengths)
+    if (
+        found.shape != (n,)
+        or found.dtype.kind not in "iu"
+        or not 1 <= found.min() <= found.max() <= L
+    ):
         raise ValueError(
-            f"{name}: lengths {found.shape} must be {n} whole numbers from 1 to {L}, got "
-            f"{found.min(initial=L)} to {found.max(initial=0)}."
+            f"{name}: lengths must be {n:,} whole numbers from 1 to {L}, got {found.dtype} "
+            f"{found.shape}, {_range_of(found)}."
         )
     per_step, targets = False, y
     if targets is not None:
-        if len(targets) != n:
-            raise ValueError(f"{name} has {n:,} series and {len(targets):,} targets.")
-        if per_step := targets.ndim >= 2 and targets.shape[1] == L and targets.ndim + 1 >= x.ndim:
+        if targets.ndim == 0 or len(targets) != n:
+            raise ValueError(f"{name} has {n:,} series and targets of the shape {targets.shape}.")
+        # (n, L) may also be L numbers of each series
+        at_steps = targets.ndim == 3 or (targets.ndim == 2 and columns.per_step)
+        if per_step := at_steps and targets.shape[1] == L:
             targets = targets.reshape(n * L, -1)
         elif targets.ndim > 2:
             raise ValueError(
                 f"the targets of {name} have the shape {targets.shape}; they must be (n,), (n, K), "
                 f"(n, {L}) or (n, {L}, K)."
             )
+        elif targets.ndim == 2 and targets.shape[1] == 1:
+            targets = targets[:, 0]
     width = 1 if targets is None or targets.ndim == 1 else targets.shape[1]
     channels = ("token",) if tokens else tuple(f"channel {c}" for c in range(steps.shape[1]))
     named = columns.target if len(columns.target) == width else [f"y{k}" for k in range(width)]
     return Series(
-        steps, starts, found, targets, per_step, channels, tuple(named),
+        steps, starts, found.astype(np.int64), targets, per_step, channels, tuple(named),
         where=lambda number, step: f"{name}[{number}, {step}]",
     )  # fmt: skip
+
+
+def _range_of(array: np.ndarray) -> str:
+    return f"{array.min()} to {array.max()}" if array.size else "none"
+
+
+def words_of(array: np.ndarray) -> list[str]:
+    """The entries of an array as words."""
+    return [w.decode(errors="replace") if isinstance(w, bytes) else str(w) for w in array.tolist()]
 
 
 def rows_of_splits(words: Sequence[str], name: str) -> dict[str, np.ndarray]:

@@ -71,13 +71,13 @@ def _drawn(
     if head == "classification" and series.targets is not None and series.targets.ndim == 1:
         labels = np.unique(np.asarray(series.targets)[rows], return_inverse=True)[1]
     ranks = np.argsort(philox(seed, rows.size, 3).random_raw(rows.size), kind="stable")
-    chosen: list[int] = []
-    for label in np.unique(labels):
-        members = [k for k in ranks if labels[k] == label]
-        chosen += members[: round(share * len(members))]
-    if not chosen:
-        chosen = ranks[:1].tolist()
-    mask = np.isin(np.arange(rows.size), chosen)
+    by_class = ranks[np.argsort(labels[ranks], kind="stable")]
+    counts = np.bincount(labels)
+    place = np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts)  # in its class
+    mask = np.zeros(rows.size, bool)
+    mask[by_class] = place < np.repeat(np.rint(share * counts), counts)
+    if not mask.any():
+        mask[ranks[:1]] = True
     return rows[~mask], rows[mask]
 
 
@@ -97,6 +97,7 @@ def windows_of(series: Series, rows: np.ndarray, options: ArrayOptions) -> np.nd
         longest = max(end - first for _, first, end in rows.tolist())
         raise ValueError(
             f"no window of {needed} steps (context and horizon) fits a stretch of {longest}: "
-            "lower data.arrays.context or horizon, or change the shares val and test."
+            "lower data.arrays.context or horizon, or change the shares val and test; an array of "
+            "one series is (1, L, C), not (L, C)."
         )
     return windows.astype(np.int64)

@@ -5,8 +5,11 @@ See `series` for what a folder may hold. Empty fields, ?, NA, NaN and null are m
 
 import csv
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from ssm_jax.data.series import Columns, Found, Series, rows_of_splits
 MISSING = ("", "?", "na", "nan", "null", "none")  # in small letters
 
 
-def _numbers(words: Sequence[str], names: Sequence[str], place: str) -> list[float]:
+def _numbers(words: Sequence[str], names: Sequence[str], place: str, hint: str = "") -> list[float]:
     """The numbers that some words are, by the names of their columns."""
     try:
         return [float(word) for word in words]
@@ -27,16 +30,22 @@ def _numbers(words: Sequence[str], names: Sequence[str], place: str) -> list[flo
             found.append(float(word))
         except ValueError:
             if word.strip().lower() not in MISSING:
-                raise ValueError(f"{place}, {name}: {word!r} is no number.") from None
+                raise ValueError(f"{place}, {name}: {word!r} is no number{hint}.") from None
             found.append(np.nan)
     return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a .csv that are not empty, by number, from 1; all as long as the first."""
+    """The lines of a .csv that are not empty, by number, from 1; all as long as the first.
+
+    Fields end at commas, semicolons or tabs, whichever the header has most of.
+    """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader, n = csv.reader(file), 0
+        n = 0
         try:
+            ends = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=ends, skipinitialspace=True)
             for line in filter(None, reader):
                 n = n or len(line)
                 if len(line) != n:
@@ -44,15 +53,17 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                         f"{path} line {reader.line_num} has {len(line)} fields, the header {n}."
                     )
                 yield reader.line_num, line
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} line {reader.line_num + 1}: {error}.") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text in UTF-8 ({error}); save it as such.") from None
+        except csv.Error as error:
+            raise ValueError(f"{path} line {reader.line_num}: {error}.") from None
 
 
 @dataclass
 class _Table:
     """Steps of .csv files, and where the series among them begin."""
 
-    steps: list[list[float]] = field(default_factory=list)
+    values: array = field(default_factory=lambda: array("d"))  # of the channels, step by step
     targets: list[list[str]] = field(default_factory=list)  # of each step
     places: list[int] = field(default_factory=list)  # the line of each step
     starts: list[int] = field(default_factory=list)
@@ -62,31 +73,40 @@ class _Table:
     def read(self, path: Path, columns: Columns, inputs: Sequence[str]) -> None:
         """Add the series of a file."""
         lines = _lines(path)
-        index = {name: k for k, name in enumerate(next(lines)[1])}
-        before = time = None
+        header = next(lines)[1]
+        inside = {name for name in header if name}
+        before = time = shown = None
         seen: dict[str, int] = {}  # the last line of each series
         for number, line in lines:
-            row = dict(zip(index, line, strict=True))
+            row = dict(zip(header, line, strict=True))
             key = row[columns.id] if columns.id else ""
+            split = row[columns.split] if columns.split in inside else ""
             if key != before:
                 if key in seen:
                     raise ValueError(
                         f"{path} line {number}: {columns.id}={key} comes again after line "
                         f"{seen[key]}; sort the file by {columns.id}."
                     )
-                self.starts.append(len(self.steps))
+                self.starts.append(len(self.places))
                 self.files.append(path)
-                self.splits.append(row.get(columns.split, ""))
+                self.splits.append(split)
                 before, time = key, None
+            elif split != self.splits[-1]:
+                raise ValueError(
+                    f"{path} line {number}: {columns.split}={split} follows "
+                    f"{self.splits[-1]} within a series; a series belongs to one split."
+                )
             seen[key] = number
             if columns.time:
-                if time is not None and not _ascends(time, row[columns.time]):
+                now = _time_of(row[columns.time], f"{path} line {number}, {columns.time}")
+                if time is not None and not time < now:
                     raise ValueError(
                         f"{path} line {number}: {columns.time}={row[columns.time]} comes after "
-                        f"{time}; sort the file by {columns.time}."
+                        f"{shown}; sort the file by {columns.time}, and give each step its own."
                     )
-                time = row[columns.time]
-            self.steps.append(_numbers([row[c] for c in inputs], inputs, f"{path} line {number}"))
+                time, shown = now, row[columns.time]
+            words = [row[c] for c in inputs]
+            self.values.extend(_numbers(words, inputs, f"{path} line {number}", _NOT_A_CHANNEL))
             self.targets.append([row[c] for c in columns.target if c in row])
             self.places.append(number)
 
@@ -97,7 +117,7 @@ class _Table:
 def read_csv(files: list[Path], columns: Columns) -> Found:
     """Series of .csv files. A file labels.csv has the columns file, target and, if any, split.
 
-    A target that is the same in all steps of a series belongs to the series, else to the steps.
+    Targets are the same in all steps of a series, unless they are wanted of each step.
     """
     labels = _labels(files, columns)
     files = [p for p in files if p.name != "labels.csv"]
@@ -118,11 +138,12 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
                 f"{', '.join(header)}."
             )
         table.read(path, columns, inputs)
-    if not table.steps:
+    if not table.places:
         raise ValueError(f"{files[0]} has a header and no line of numbers.")
     starts = np.array(table.starts, np.int64)
+    steps = np.array(table.values).reshape(-1, len(inputs))
     series = Series(
-        np.array(table.steps), starts, np.diff([*table.starts, len(table.steps)]),
+        steps, starts, np.diff([*table.starts, len(steps)]),
         None, False, tuple(inputs), columns.target, table.where,
     )  # fmt: skip
     splits, where = table.splits, f"{files[0]}: {columns.split}"
@@ -135,7 +156,7 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
         )
         series, splits = replace(series, targets=typed), [split for _, split in found]
     elif columns.target:
-        series = _with_targets(series, table)
+        series = _with_targets(series, table, columns.per_step)
     rows = rows_of_splits(splits, where) if any(splits) else None
     return Found({"": series}, rows, tuple(files))
 
@@ -144,8 +165,15 @@ def _inputs_of(path: Path, header: list[str], columns: Columns, labelled: bool) 
     """The columns of the channels; refuses names that the header has not or has twice."""
     elsewhere = (*columns.target, columns.split) if labelled else ()
     others = (*columns.target, columns.id, columns.time, columns.split)
+    if not header:
+        raise ValueError(f"{path} is empty; its first line must name the columns.")
     if len(set(header)) < len(header):
         raise ValueError(f"{path} has two columns of one name: {', '.join(header)}.")
+    if "" in header and not columns.inputs:
+        raise ValueError(
+            f"{path} has a column without a name, which may number the lines: name it, or choose "
+            "the channels with --config.data.arrays.inputs=NAME,NAME."
+        )
     for name in filter(None, (*columns.inputs, *others)):
         if name not in header and name not in elsewhere:
             raise ValueError(f"{path} has no column {name!r} but {', '.join(header)}.")
@@ -154,12 +182,24 @@ def _inputs_of(path: Path, header: list[str], columns: Columns, labelled: bool) 
     return found
 
 
-def _ascends(before: str, now: str) -> bool:
-    """Whether a time, a number or a date of ISO 8601, comes after another."""
+_NOT_A_CHANNEL = (
+    "; give the column its role (--config.data.arrays.id, time, target or split_column), or choose "
+    "the channels with --config.data.arrays.inputs=NAME,NAME"
+)
+
+
+def _time_of(word: str, place: str) -> float:
+    """A number, or the seconds since 1970 of an ISO 8601 date, UTC unless it says other."""
+    with suppress(ValueError):
+        return float(word)
     try:
-        return float(before) < float(now)
+        time = datetime.fromisoformat(word.strip())
     except ValueError:
-        return before < now
+        raise ValueError(
+            f"{place}: {word!r} is neither a number nor a date such as 2026-11-29 or "
+            "2026-11-29T10:05:00."
+        ) from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _labels(files: list[Path], columns: Columns) -> dict[str, tuple[list[str], str]] | None:
@@ -173,8 +213,15 @@ def _labels(files: list[Path], columns: Columns) -> dict[str, tuple[list[str], s
         raise ValueError(
             f"{path} must have the columns file, {', '.join(wanted)}; it has {', '.join(header)}."
         )
-    rows = [dict(zip(header, line, strict=True)) for _, line in lines]
-    return {row["file"]: ([row[c] for c in wanted], row.get(columns.split, "")) for row in rows}
+    found: dict[str, tuple[list[str], str]] = {}
+    there = {p.name for p in files}
+    for number, line in lines:
+        row = dict(zip(header, line, strict=True))
+        if (name := row["file"]) in found or name not in there:
+            wrong = "comes twice" if name in found else "is not in the folder"
+            raise ValueError(f"{path} line {number}: {name} {wrong}.")
+        found[name] = [row[c] for c in wanted], row.get(columns.split or "split", "")
+    return found
 
 
 def _typed(rows: Sequence[Sequence[str]], where: Callable[[int], str]) -> np.ndarray:
@@ -191,13 +238,20 @@ def _typed(rows: Sequence[Sequence[str]], where: Callable[[int], str]) -> np.nda
     return values[:, 0] if values.shape[1] == 1 else values
 
 
-def _with_targets(series: Series, table: _Table) -> Series:
-    """A series with the target columns of its steps."""
-    firsts = [table.targets[start] for start in table.starts]
+def _with_targets(series: Series, table: _Table, per_step: bool) -> Series:
+    """A series with the target columns of its steps, or with what is the same in all of them."""
     parts = [table.targets[series.of(i)] for i in range(len(series))]
-    if len(series) > 1 and all(
-        row == first for rows, first in zip(parts, firsts, strict=True) for row in rows
-    ):
+    if not per_step:
+        for i, rows in enumerate(parts):
+            for step, row in enumerate(rows):
+                if row != rows[0]:
+                    raise ValueError(
+                        f"{series.where(i, step)}: the target {', '.join(row)} follows "
+                        f"{', '.join(rows[0])} within a series, and belongs to all of it; tell "
+                        "series apart with --config.data.arrays.id=COLUMN, or train with "
+                        "--config=arrays:per_step."
+                    )
+        firsts = [rows[0] for rows in parts]
         return replace(series, targets=_typed(firsts, lambda i: series.where(i, 0)))
     values = [
         _numbers(row, series.target_names, series.where(number, step))

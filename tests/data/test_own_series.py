@@ -158,3 +158,117 @@ def test_a_file_that_is_written_to_is_noticed(labelled):
     np.savez(labelled[0], x=labelled[1][:50], y=np.arange(50) % 2)
     with pytest.raises(ValueError, match="was written to since"):
         dataset.check_unchanged()
+
+
+def lines_of(path, head="classification", **options):
+    return "\n".join(opened(path, head, **options).describe())
+
+
+def test_what_a_person_should_know_is_said(tmp_path):
+    path, x, y = tmp_path / "a.npz", RNG.normal(size=(24, 5, 3)), np.arange(24) % 2
+    x[..., 1] = 0.1  # whose standard deviation is not 0 but a rounding error
+    x[20] = x[2]
+    y[22:] = 2
+    x[3, :2, 2] = np.nan
+    split = np.repeat(["train", "val", "test"], [12, 6, 6])
+    np.savez(path, x=x, y=y, split=split)
+    said = lines_of(path, missing="interpolate")
+    assert "WARNING: channel channel 1 is constant in training." in said
+    assert "WARNING: class 2 is in test and not in training." in said
+    assert "1 series are in two splits, such as" in said and "[20, 0] in test, which is" in said
+    assert "WARNING: channel channel 2: 3.33% of training is missing, and interpolated." in said
+    assert "classes in test: 0 2, 1 2, 2 2" in said
+    found = opened(path, missing="interpolate").gather("test", np.arange(6))["inputs"]
+    assert np.abs(found[..., 1]).max() < 1e-6
+    np.savez(path, x=RNG.normal(size=(24, 5, 3)), y=np.arange(24) % 2)
+    assert "WARNING" not in lines_of(path)
+    np.savez(path, x=RNG.integers(0, 9, (24, 5)), y=np.arange(24) % 2)
+    assert "tokens: whole numbers (n, L), 9 ids" in lines_of(path)
+
+
+def test_padding_of_the_files_is_not_looked_at(tmp_path):
+    lengths, x = np.arange(20) % 4 + 2, RNG.normal(size=(20, 5, 2))
+    tokens = RNG.integers(0, 9, (20, 5))
+    for i, n in enumerate(lengths):
+        x[i, n:], tokens[i, n:] = np.nan, -100
+    plain = np.concatenate([x[i, : lengths[i]] for i in range(14)])
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(20) % 2, lengths=lengths)
+    p = opened(tmp_path / "a.npz", split="time").preprocessing
+    np.testing.assert_allclose(p.mean, plain.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(p.std, plain.std(0), rtol=1e-12)
+    np.savez(tmp_path / "a.npz", x=tokens, y=np.arange(20) % 2, lengths=lengths)
+    assert opened(tmp_path / "a.npz").vocab_size <= 9
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.where(np.arange(20) == 7, np.nan, 1.0), r"\[7, 0\]: nan is no class"),
+        (np.full((20, 3), 1), r"int64 \(20, 3\); classification needs"),
+        (np.full(20, 1e300), "are real numbers"),
+    ],
+)
+def test_what_is_no_class_is_refused(tmp_path, y, said):
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=(20, 5)), y=y)
+    with pytest.raises(ValueError, match=said):
+        opened(tmp_path / "a.npz")
+
+
+def test_missing_targets_of_steps_do_not_count_and_infinite_ones_are_refused(tmp_path):
+    y = RNG.normal(size=(20, 5))
+    y[3, 2] = np.nan
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=(20, 5)), y=y)
+    dataset = opened(tmp_path / "a.npz", "per_step", split="time")
+    assert np.isnan(dataset.gather("train", np.array([3]))["targets"][0, :, 0]).tolist() == [
+        False, False, True, False, False
+    ]  # fmt: skip
+    np.testing.assert_allclose(dataset.preprocessing.target_mean[0], np.nanmean(y[:14]))
+    for value, said in ((np.inf, r"\[3, 2\], y0: inf is no target"), (np.nan, "missing in all")):
+        y[:14] = value if said.startswith("missing") else y[:14]
+        y[3, 2] = value
+        np.savez(tmp_path / "a.npz", x=RNG.normal(size=(20, 5)), y=y)
+        with pytest.raises(ValueError, match=said):
+            opened(tmp_path / "a.npz", "per_step", split="time")
+
+
+def test_as_many_numbers_as_steps_are_those_of_the_head(tmp_path):
+    """(n, L) are L targets of a series, or a target of each step."""
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=(20, 5)), y=RNG.normal(size=(20, 5)))
+    series, steps = (opened(tmp_path / "a.npz", head) for head in ("regression", "per_step"))
+    assert series.shapes(3, 5)["targets"][0] == (3, 5)
+    assert steps.shapes(3, 5)["targets"][0] == (3, 5, 1)
+
+
+def test_a_channel_that_is_forecast_is_an_input_too(tmp_path):
+    rows = "\n".join(f"{t},{np.sin(t)},{np.cos(t)}" for t in range(90))
+    (tmp_path / "a.csv").write_text(f"t,a,b\n{rows}\n")
+    options = {"time": "t", "target": "b", "context": 6, "horizon": 2}
+    dataset = opened(tmp_path / "a.csv", "forecasting", **options)
+    assert dataset.preprocessing.channels == ("a", "b")
+    assert dataset.preprocessing.targets == ("b",)
+    alone = opened(tmp_path / "a.csv", "forecasting", **options, inputs="a")
+    assert alone.preprocessing.channels == ("a", "b")
+
+
+def test_splits_that_leave_nothing_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=(2, 5)), y=np.arange(2.0))
+    with pytest.raises(ValueError, match="no example is left for training"):
+        opened(tmp_path / "a.npz", "regression")
+    with pytest.raises(ValueError, match="leave nothing for training"):
+        opened(tmp_path / "a.npz", "regression", val=0.5, test=0.5)
+
+
+def test_what_one_pass_finds_is_kept_and_is_of_that_file(tmp_path):
+    data = config_lib.default("regression").data.to_dict() | {"padded_length": 0}
+    means = []
+    for name in ("a", "b", "a"):
+        path = tmp_path / name / "x.npz"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            np.savez(path, x=RNG.normal(size=(20, 5)) + ord(name), y=np.arange(20.0))
+        dataset = open_arrays("regression", data, path, tmp_path / "kept")
+        means.append(dataset.preprocessing.mean)
+    assert means[0] == means[2] != means[1] and len(list((tmp_path / "kept").iterdir())) == 2
+    for memo in (tmp_path / "kept").iterdir():
+        memo.write_text("{")
+    assert open_arrays("regression", data, path, tmp_path / "kept").preprocessing.mean == means[0]

@@ -1,5 +1,8 @@
 """Files of a user, read back against the arrays that they were written from."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -53,7 +56,7 @@ def test_arrays_by_split(tmp_path):
 def test_targets_of_steps_and_tokens(tmp_path):
     tokens = RNG.integers(0, 9, (4, 6))
     np.savez(tmp_path / "a.npz", x=tokens, y=RNG.normal(size=(4, 6, 3)))
-    part = read(tmp_path / "a.npz", Columns()).parts[""]
+    part = read(tmp_path / "a.npz", Columns(per_step=True)).parts[""]
     assert part.steps.ndim == 1 and part.per_step and part.targets.shape == (24, 3)
     np.testing.assert_array_equal(values(part, 2), tokens[2])
 
@@ -80,7 +83,7 @@ def test_long_csv_with_roles(tmp_path):
 
 def test_a_target_that_changes_belongs_to_the_steps(tmp_path):
     write_csv(tmp_path / "a.csv", [("a", "y"), (1, 0.5), (2, ""), (3, 0.25)])
-    part = read(tmp_path / "a.csv", Columns(target=("y",))).parts[""]
+    part = read(tmp_path / "a.csv", Columns(target=("y",), per_step=True)).parts[""]
     assert part.per_step
     np.testing.assert_array_equal(part.targets[:, 0], [0.5, np.nan, 0.25])
 
@@ -107,19 +110,54 @@ def test_ts_of_unequal_lengths_with_missing_values(tmp_path):
         assert parts["train"].targets.tolist() == ["up", "down"]
 
 
+GOOD_CSV = {
+    "mark and CRLF": "\ufeffa,b\r\n1,2\r\n3,4\r\n".encode(),
+    "quotes and blanks": b'"a", "b"\n"1", 2\n\n 3,"4"\n',
+    "semicolons": b"a;b\n1;2\n3;4",
+    "tabs and old Mac": b"a\tb\r1\t2\r3\t4\r",
+}
+
+
+@pytest.mark.parametrize("form", GOOD_CSV)
+def test_a_csv_may_be_written_in_many_ways(tmp_path, form):
+    (tmp_path / "a.csv").write_bytes(GOOD_CSV[form])
+    part = read(tmp_path / "a.csv", Columns()).parts[""]
+    assert part.channels == ("a", "b") and values(part, 0).tolist() == [[1, 2], [3, 4]]
+
+
 BAD_CSV = {
-    "a,b\n1,2\n3\n": "line 3 has 1 fields, the header 2",
-    "a,b\n1,two\n": "line 2, b: 'two' is no number",
-    "a,a\n1,2\n": "two columns of one name",
-    "a,b\n": "no line of numbers",
+    b"a,b\n1,2\n3\n": "line 3 has 1 fields, the header 2",
+    b"a,b\n1,two\n": "line 2, b: 'two' is no number; give the column its role",
+    b"a,a\n1,2\n": "two columns of one name",
+    b"a,b\n": "no line of numbers",
+    b"": "is empty; its first line must name the columns",
+    b",a\n0,1\n": "a column without a name, which may number the lines",
+    "a,b\n1,2\n".encode("utf-16"): "no text in UTF-8",
+    b"a,b\n1,\x00\n": "line 2",
+    b"a\n" + b"9" * 200_000 + b"\n": "line 2: field larger than field limit",
 }
 
 
 @pytest.mark.parametrize("text", BAD_CSV)
 def test_a_bad_csv_is_refused_by_line_and_column(tmp_path, text):
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(ValueError, match=BAD_CSV[text]):
+    (tmp_path / "a.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=BAD_CSV[text]) as refused:
         read(tmp_path / "a.csv", Columns())
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_roles_that_contradict_each_other_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(path, [("t", "a", "y", "part"), (0, 1, "u", "train"), (1, 2, "v", "test")])
+    with pytest.raises(ValueError, match="line 3: the target v follows u within a series"):
+        read(path, Columns(target=("y",), inputs=("a",)))
+    with pytest.raises(ValueError, match="line 3: part=test follows train within a series"):
+        read(path, Columns(split="part", inputs=("a",)))
+    write_csv(path, [("t", "a"), ("1 May", 1), ("2 May", 2)])
+    with pytest.raises(ValueError, match="line 2, t: '1 May' is neither a number nor a date"):
+        read(path, Columns(time="t"))
+    write_csv(path, [("t", "a"), ("2026-01-31 23:00", 1), ("2026-02-01T00:00Z", 2)])
+    assert len(read(path, Columns(time="t")).parts[""].steps) == 2
 
 
 def test_unsorted_csv_is_refused(tmp_path):
@@ -144,11 +182,66 @@ def test_what_is_no_array_of_series_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Python objects"):
         read(path, Columns())
     np.savez(path, x=X, y=Y[:3])
-    with pytest.raises(ValueError, match="5 series and 3 targets"):
+    with pytest.raises(ValueError, match=r"5 series and targets of the shape \(3,\)"):
         read(path, Columns())
     np.savez(path, x=X, y=Y, lengths=np.array([9, 1, 1, 1, 1]))
     with pytest.raises(ValueError, match="whole numbers from 1 to 7"):
         read(path, Columns())
+    np.savez(path, x=X, y=Y, lengths=np.full(5, 2.5))
+    with pytest.raises(ValueError, match="whole numbers from 1 to 7, got float64"):
+        read(path, Columns())
+    np.savez(path, x=X, y=Y, split=np.array(["train", "test"]))
+    with pytest.raises(ValueError, match=r"split has the shape \(2,\)"):
+        read(path, Columns())
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"is no \.npz that can be read"):
         read(path, Columns())
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_array_that_is_not_as_long_as_it_says_is_refused(tmp_path, compressed):
+    """Not after taking the memory that it asks for."""
+    header = io.BytesIO()
+    about = {"descr": "<f8", "fortran_order": False, "shape": (10**9, 10**6)}
+    np.lib.format.write_array_header_1_0(header, about)
+    way = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", way) as archive:
+        archive.writestr("x.npy", header.getvalue() + bytes(64))
+    with pytest.raises(ValueError, match="and is not that long"):
+        read(tmp_path / "a.npz", Columns())
+
+
+@pytest.mark.parametrize("at", [150, 400, -60])
+def test_a_flipped_byte_of_a_compressed_array_is_refused_or_harmless(tmp_path, at):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=X)
+    content = bytearray(path.read_bytes())
+    content[at] ^= 255
+    path.write_bytes(content)
+    try:
+        found = read(path, Columns()).parts[""]
+    except ValueError as error:
+        assert "a.npz" in str(error)
+    else:
+        np.testing.assert_array_equal(found.steps, X.reshape(-1, 2))
+
+
+def test_one_series_and_words_of_bytes(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X[0, :, 0], y=X[0, :, 1])
+    part = read(tmp_path / "a.npz", Columns(per_step=True)).parts[""]
+    assert len(part) == 1 and part.per_step
+    np.testing.assert_array_equal(part.targets[:, 0], X[0, :, 1])
+    words = np.array([b"train", b"test", b"val", b"train", b"test"])
+    np.savez(tmp_path / "a.npz", x=X, y=Y[:, None], split=words)
+    found = read(tmp_path / "a.npz", Columns())
+    assert found.rows["train"].tolist() == [0, 3] and found.parts[""].targets.shape == (5,)
+
+
+def test_labels_of_files_that_are_not_there_or_twice_are_refused(tmp_path):
+    write_csv(tmp_path / "s.csv", [("a",), (1,)])
+    for row, said in (("gone.csv", "gone.csv is not in the folder"), ("s.csv", "comes twice")):
+        write_csv(tmp_path / "labels.csv", [("file", "target"), ("s.csv", 1), (row, 2)])
+        with pytest.raises(ValueError, match=f"line 3: .*{said}"):
+            read(tmp_path, Columns())
+    write_csv(tmp_path / "labels.csv", [("file", "target", "split"), ("s.csv", 1, "test")])
+    assert read(tmp_path, Columns()).rows["test"].tolist() == [0]
