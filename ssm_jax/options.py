@@ -122,6 +122,9 @@ OPTIONS: dict[str, Option] = {
     "name": Option("unnamed", "shown in logs and results"),
     "notes": Option("", "what is reduced or not as published; shown, and kept in every result"),
     "task": Option("listops", "a task: a key of ssm_jax.tasks.TASKS"),
+    "parent": Option(
+        "", "set by --init_from and --continue_from: names the state it begins from", since="0.2"
+    ),
     "seed": Option(0, "of parameters, dropout and the order of the data", SEED),
     "batch_size": Option(32, "examples per step over all devices", SIZE),
     "data.source": Option("generated", "where the examples come from; each task has its own"),
@@ -219,6 +222,9 @@ OPTIONS: dict[str, Option] = {
     **_group("beta", r"/beta$"),
     **_group("norm", r"(^|/)norm/(scale|bias)$"),
     **_group("rest", ""),
+    "schedule.shape": Option(
+        "cosine", "after the warmup", choices=("cosine", "constant"), since="0.2"
+    ),
     "schedule.warmup_steps": Option(0, "linear warmup", COUNT, unit="steps"),
     "schedule.total_steps": Option(0, "end of the cosine; 0: of training", COUNT, unit="steps"),
     "schedule.clamp": Option(True, "stay at 0 past total_steps; False: rise again, as officially"),

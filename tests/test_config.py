@@ -87,6 +87,7 @@ WRONG = {
     "optim.groups.A.lr": -1e-3,
     "optim.groups.rest.weight_decay": -0.1,
     "optim.groups.dt.schedule": "linear",
+    "schedule.shape": "linear",
     "schedule.warmup_steps": -1,
     "schedule.total_steps": -1,
     "checkpoint.every": 0,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssm_jax.commands import start_jax
 from ssm_jax.config import cli
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ssm_jax.sweep.runs import Job
 
 
+BEGIN = ("init_from", "init_match", "continue_from")
+
+
 def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     """Train one experiment, or resume it.
 
@@ -31,22 +34,33 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     checkpoint is lost, it tests the next best, and the summary says so. It stops at a log or
     diagnostics that are not what the run has written, and at a log without checkpoints: give
     --accept_log to continue with what there is, or --fresh to start anew; both keep the old files.
+
+        ssm-jax train --continue_from=runs/a --workdir=runs/b --config.train.steps=4000
+        ssm-jax train --config=my/experiment.py --workdir=runs/c --init_from=runs/a:best
+
+    A new run begins from another: it goes on with its optimizer and step count, or takes its
+    parameters. Its record names the other. Without --config it has the config of that run.
     """
     from ssm_jax.training.logs import default_wandb
     from ssm_jax.training.workdir import Workdir
 
     fresh = "start anew: what is in --workdir moves to its subfolder old-1; give it once"
     accept = "continue though log or diagnostics are lost or damaged; keep what is sound"
+    init = "begin with the parameters of another run: RUN, or RUN:STEP (default: best)"
+    go_on = "go on from the whole state of another run: RUN, or RUN:STEP (default: newest)"
     flags = (
         cli.WORKDIR,
         cli.DATA_DIR,
         cli.FROM,
         replace(cli.WANDB, default=default_wandb()),
         cli.DRY_RUN,
+        Flag("init_from", init, kind=str),
+        Flag("init_match", "regular expression of the parameters that are taken", ""),
+        Flag("continue_from", go_on, kind=str),
         Flag("fresh", fresh, False, bool),
         Flag("accept_log", accept, False, bool),
     )
-    cfg, values, _ = cli.load(argv, flags=flags, about=train.__doc__)
+    cfg, values, _ = cli.load(argv, flags=flags, about=train.__doc__, base=_config_of_parent)
     if values["dry_run"]:
         start_jax()
         from ssm_jax.training.experiment import build
@@ -61,9 +75,19 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     start_jax()
     from ssm_jax.training import loop
 
-    given = {name: values[name] for name in ("data_dir", "wandb", "fresh", "accept_log")}
+    given = {name: values[name] for name in ("data_dir", "wandb", "fresh", "accept_log", *BEGIN)}
     summary = loop.train(cfg, workdir, files=values["from"], argv=[*called, *argv], **given)
     return EXIT_STOPPED if summary is None else 0
+
+
+def _config_of_parent(given: Mapping[str, Any]) -> Any:
+    """The config of the run that a command begins from; None if there is none."""
+    from ssm_jax.training.parent import begin_from, config_of_run
+
+    begin = begin_from(
+        given.get("init_from"), given.get("init_match", ""), given.get("continue_from")
+    )
+    return begin and config_of_run(begin.run, given.get("workdir"))
 
 
 def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:

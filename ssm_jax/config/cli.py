@@ -176,17 +176,24 @@ def _ended(main: Callable[[list[str]], int | None]) -> int:
     return code
 
 
-def load(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> Command:
+def load(
+    argv: Sequence[str],
+    *,
+    flags: Sequence[Flag],
+    about: str | None,
+    base: Callable[[Mapping[str, Any]], ConfigDict | None] = lambda given: None,
+) -> Command:
     """Read a command line with a config; `--help` and `--print_config` end the process here.
 
     `argv` is without the script's name, `flags` are its own; `about` is the head of `--help`.
+    Without --config it is what `base` makes of the flags that are given, if that is not None.
     """
     flags = (*flags, PRINT_CONFIG, HELP)
     given, faults = parse(argv, (*_options(config_lib.rows()), *flags))
     cfg = None
     try:
         spec = given.get("config", "")
-        cfg = read_config(spec)
+        cfg = (None if spec else base(given)) or read_config(spec)
         before = config_lib.flatten(cfg)
         chosen = [key for key in config_lib.CHOSEN if f"config.{key}" in given]
         with beside(spec):  # they may bring options along

@@ -29,10 +29,10 @@ EXAMPLES = 16  # of the first training batch, whose gradient is taken
 
 
 class Diagnostics:
-    """Measures states of a run; keeps compiled programs and the first state between calls."""
+    """Measures states of a run, whose first is `first()`; keeps compiled programs between calls."""
 
-    def __init__(self, experiment: Experiment):
-        self._experiment = experiment
+    def __init__(self, experiment: Experiment, first: Callable[[], TrainState]):
+        self._experiment, self._first = experiment, first
         self._before: list[LayerView] | None = None
 
     def of(self, state: TrainState, *, gradient: bool = True) -> Arrays:
@@ -48,8 +48,7 @@ class Diagnostics:
         experiment = self._experiment
         length, n_fft = experiment.dataset.padded_length, experiment.filter_period
         if self._before is None:
-            before = experiment.fresh_state() if int(state.step) else state
-            self._before = layers_of(experiment.model(before))
+            self._before = layers_of(experiment.model(self._first()))
         found: Arrays = {"edges": bands.band_edges(length)}
         by_taps = self._gradient(state.params, state.stats) if gradient else {}
         modules = modules_of(experiment.model(state))

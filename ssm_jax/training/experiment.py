@@ -22,7 +22,7 @@ from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.progress import Progress, say
 from ssm_jax.tasks import find_task
 from ssm_jax.training import step as step_lib
-from ssm_jax.training.checkpoint.manifest import Identity
+from ssm_jax.training.checkpoint.manifest import Identity, flatten
 from ssm_jax.training.step import TrainState
 
 
@@ -71,8 +71,16 @@ class Experiment:
         self.key = jax.device_put(dropout_key, self.replicated)
         shapes = nnx.eval_shape(lambda: self._build_model(jax.random.key(0)))
         self.graphdef, params, _ = step_lib.split(shapes)
+        self.paths = {path: leaf.size for path, leaf in flatten(params).items()}  # of parameters
+        statistics = nnx.to_pure_dict(nnx.state(shapes, nnx.BatchStat))
+        self.statistics = frozenset(flatten(statistics))  # paths of what is measured of batches
         warmup, last = cfg.schedule.warmup_steps, cfg.schedule.total_steps or self.total_steps
-        self.schedule = step_lib.cosine_with_warmup(warmup, last, clamp=cfg.schedule.clamp)
+        if cfg.schedule.shape == "constant":
+            self.schedule = step_lib.constant_with_warmup(warmup)
+            self.schedule_says = "which it keeps" if not warmup else "after the warmup constant"
+        else:
+            self.schedule = step_lib.cosine_with_warmup(warmup, last, clamp=cfg.schedule.clamp)
+            self.schedule_says = f"a cosine that ends at step {last:,}"
         groups = step_lib.groups_from(cfg.optim.groups.to_dict())
         adam = {name: cfg.optim[name] for name in ("b1", "b2", "eps", "clip_norm")}
         self.tx, self.rows = step_lib.make_optimizer(params, groups, self.schedule, **adam)

@@ -1,5 +1,6 @@
 """One run, from its start or from where it stopped, to its result."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.logs import MetricsLog, WandbSink
+from ssm_jax.training.parent import Begin, begin_from, find_parent, first_state
 from ssm_jax.training.runs import UNUSABLE, restore
 from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
 from ssm_jax.training.runs.tables import parameter_table
@@ -37,6 +39,7 @@ def train_and_evaluate(
     argv: Sequence[str] = (),
     fresh: bool = False,
     accept_log: bool = False,
+    begin: Begin | None = None,
 ) -> int:
     """Train, evaluate, choose the best checkpoint, and read the test split once.
 
@@ -45,9 +48,9 @@ def train_and_evaluate(
     is tested again. Returns EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
 
     `wandb` is "disabled", "offline" or "online"; `argv` the command, for the record; `fresh` moves
-    what a run has left in the folder to a subfolder; for `accept_log` see `restart.find`. Raises
-    FloatingPointError if a loss or gradient is not finite, and WorkdirBusy, ConfigMismatch,
-    StateMismatch, CheckpointError or RunDamaged.
+    what a run has left in the folder to a subfolder; for `accept_log` and `begin` see
+    `restart.find`. Raises FloatingPointError if a loss or gradient is not finite, and
+    WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError or RunDamaged.
     """
     cfg = experiment.cfg
     with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
@@ -59,7 +62,9 @@ def train_and_evaluate(
             identity=experiment.identity,
             ranking=experiment.ranking,
         ) as checkpoints:
-            found = restart.find(experiment, workdir, checkpoints, argv, accept_log=accept_log)
+            found = restart.find(
+                experiment, workdir, checkpoints, argv, accept_log=accept_log, begin=begin
+            )
             if found is None:
                 say(f"{path} is finished; its result is in {workdir.summary.name}.")
                 return EXIT_DONE
@@ -69,6 +74,10 @@ def train_and_evaluate(
             name, options = f"{cfg.name}-{workdir.path.name}", config_lib.flatten(cfg)
             sink = WandbSink(wandb, workdir=workdir.path, config=options, run_name=name)
             state, meta, stamps = found
+            first = functools.partial(first_state, experiment, path)
+            beginning = (
+                parent.step if (parent := find_parent(None, workdir.path)) and parent.whole else 0
+            )
             with (
                 MetricsLog(workdir.metrics, meta.step, stamps.pop("metrics.jsonl", None)) as log,
                 MetricsLog(workdir.timing, meta.step, stamps.pop("timing.jsonl", None)) as timing,
@@ -76,12 +85,13 @@ def train_and_evaluate(
                 cut(workdir.diagnostics, meta.step)
                 run = _Run(
                     experiment, workdir, checkpoints, log, timing, sink, stop, argv,
-                    Diagnostics(experiment),
+                    Diagnostics(experiment, first),
                     best=meta.best,
                     window=meta.extra["window"],
                     arrays=stamps,
-                    noted=meta.step > 0,
+                    noted=bool(meta.identity),
                     evaluated_at=meta.step if meta.evaluated else 0,
+                    first=beginning,
                 )  # fmt: skip
                 finished = run.train(state, meta.step) and run.conclude()
             sink.close()
@@ -94,16 +104,28 @@ def train(
     *,
     data_dir: Path | None = None,
     files: Path | None = None,
+    init_from: str | Path | None = None,
+    init_match: str = "",
+    continue_from: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any] | None:
     """Train the experiment that a config describes in a folder, or continue it there.
 
     Returns the run's summary.json, or None if it was stopped on request: the same call continues
-    it. `data_dir` is by default $SSM_JAX_DATA_DIR or ./data; `files` see `experiment.build`, and
-    for the `options` and the errors `train_and_evaluate`.
+    it. `init_from` is the folder of a run, with a step after a colon (best, newest or a number),
+    whose parameters it begins with, those whose path `init_match` finds; `continue_from` one whose
+    whole state it goes on from, for more steps or at other rates.
+
+    `data_dir` is by default $SSM_JAX_DATA_DIR or ./data; `files` see `experiment.build`, and for
+    the `options` and the errors `train_and_evaluate`.
     """
+    begin = begin_from(init_from, init_match, continue_from)
+    anew = bool(options.get("fresh"))
+    if parent := find_parent(begin, Workdir(workdir).path, anew=anew):
+        cfg = cfg.copy_and_resolve_references()
+        cfg.parent = parent.state
     experiment = build(cfg, data_dir=data_dir or default_data_dir(), files=files)
-    if train_and_evaluate(experiment, Path(workdir), **options) == EXIT_STOPPED:
+    if train_and_evaluate(experiment, Path(workdir), begin=begin, **options) == EXIT_STOPPED:
         return None
     return parse_json(Workdir(workdir).summary.read_text())
 
@@ -126,14 +148,16 @@ class _Run:
     arrays: dict[str, Any]  # stamps of the diagnostics, by name
     noted: bool  # whether the record says that a step was saved
     evaluated_at: int  # last step that was evaluated, and what was found there
+    first: int  # step that it began with, which is not 0 for one that continues another
     found: dict[str, float] | None = None
     last_finite: str = "none"  # the last step with a finite loss, and that
 
     def train(self, state: TrainState, start: int) -> bool:
         """Train to the last step; False if stopped before, with everything saved."""
         experiment, cfg, total = self.experiment, self.experiment.cfg, self.experiment.total_steps
-        if start and self._due(start) and self.evaluated_at != start:
-            # Stopped during this evaluation: the step is on the disk without its result.
+        if start and self.evaluated_at != start and (self._due(start) or start == self.first):
+            # Stopped during this evaluation: the step is on the disk without its result. Or the
+            # run continues another, whose last state is a candidate too.
             if not self._evaluate(state, start):
                 return False
             self._save(start, state, replace=True, final=start == total)

@@ -18,6 +18,7 @@ from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, Meta
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import sound_lines
+from ssm_jax.training.parent import Begin, begin_run, facts
 from ssm_jax.training.record import check_sources, read_record, run_record, say_new_options
 from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import FILES, LOGS, Stamps, Workdir, are_stamps, sealed, stamp_faults
@@ -46,14 +47,15 @@ def find(
     argv: Sequence[str],
     *,
     accept_log: bool,
+    begin: Begin | None = None,
 ) -> tuple[TrainState, Meta, dict[str, Any]] | None:
     """Find where the run begins, and write or mend its record; None if it is finished.
 
-    Returns its state, the meta of its checkpoint (of step 0 at a fresh start) and the stamps of the
-    files that hold. `accept_log`: resume though log or diagnostics are not what the run has
-    written; they are renamed, and of a log the lines that can be its own are kept. Raises
-    RunDamaged where something would be lost, or is not the run's; else as
-    `CheckpointStore.restore_newest`.
+    Returns its state, the meta of its checkpoint (without identity at a fresh start) and the stamps
+    of the files that hold. `begin` is the other run that it begins from. `accept_log`: resume
+    though log or diagnostics are not what the run has written; they are renamed, and of a log the
+    lines that can be its own are kept. Raises RunDamaged where something would be lost, or is not
+    the run's; else as `CheckpointStore.restore_newest`.
     """
     check_sources(experiment.cfg, workdir.path)
     done, not_done = _own(experiment, workdir.done_mark, _read_done)
@@ -71,10 +73,11 @@ def find(
         raise unreadable
     if restored is None:
         _check_beginning(experiment, workdir)
+        state = begin_run(experiment, workdir, begin)
         _make_record(experiment, workdir, argv, None)
-        fresh = Meta(0, {}, "", False, {}, None, {"window": {}})
-        return experiment.fresh_state(), fresh, {}
+        return state, Meta(int(state.step), {}, "", False, {}, None, {"window": {}}), {}
     state, meta = restored
+    begin_run(experiment, workdir, begin)
     held = _check_files(workdir, meta, accept_log=accept_log)
     check_record(experiment, workdir, argv, meta.step)
     say_new_options(experiment.cfg, read_record(workdir.record), workdir.record)
@@ -211,7 +214,7 @@ def _make_record(
     dataset = experiment.dataset
     data = {"fingerprint": dataset.fingerprint, **dataset.provenance._asdict()}
     record = run_record(experiment.cfg, data, argv, workdir.path)
-    write_json(workdir.record, sealed({**record, "saved": saved}))
+    write_json(workdir.record, sealed({**record, **facts(workdir.path), "saved": saved}))
 
 
 def note_saved(workdir: Workdir, step: int) -> bool:

@@ -96,6 +96,16 @@ def cosine_with_warmup(warmup_steps: int, total_steps: int, *, clamp: bool) -> S
     return factor
 
 
+def constant_with_warmup(warmup_steps: int) -> Schedule:
+    """Factor on a learning rate: a linear rise from 0 to 1, and no end."""
+
+    def factor(step: Any, xp: Any = jnp) -> Any:
+        rise = xp.asarray(step, xp.float32) / xp.float32(max(warmup_steps, 1))
+        return xp.minimum(rise, 1.0) if warmup_steps else xp.ones_like(rise)
+
+    return factor
+
+
 def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> dict[str, float]:
     """The rate "lr/GROUP" of each group with parameters, in the update after `count` others.
 

@@ -21,6 +21,7 @@ from ssm_jax.stop import EXIT_STORAGE, Process
 FILES = (
     "record.json", "metrics.jsonl", "timing.jsonl", "diagnostics", "checkpoints", "crash",
     "summary.json", "DONE", "figures", "analysis", "wandb", "wandb_id",
+    "start",
 )  # fmt: skip
 LOGS = ("metrics.jsonl", "timing.jsonl")  # they grow after a checkpoint's stamp
 
@@ -54,6 +55,7 @@ class Workdir:
         self.diagnostics = self.path / "diagnostics"  # arrays of each evaluation
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
+        self.start = self.path / "start"  # the first state of a run with a parent
         self.crash = self.path / "crash"  # the last state of a run that met a non-finite number
         self._lock: Lock | None = None
 

@@ -15,6 +15,7 @@ from ssm_jax.models import SequenceClassifier
 from ssm_jax.training.step import (
     Group,
     assign,
+    constant_with_warmup,
     cosine_with_warmup,
     groups_from,
     learning_rates,
@@ -48,6 +49,12 @@ def test_clamped_schedule_is_the_same_up_to_its_end_and_zero_after():
     steps = np.arange(101, dtype=np.int32)
     np.testing.assert_allclose(run(clamped, steps), run(free, steps), rtol=0, atol=2e-7)
     np.testing.assert_array_equal(run(clamped, np.arange(100, 400, dtype=np.int32)), 0)
+
+
+def test_constant_schedule_rises_and_stays():
+    factor = constant_with_warmup(4)
+    assert [float(factor(step)) for step in (0, 1, 3, 4, 5, 10**6)] == [0, 0.25, 0.75, 1, 1, 1]
+    assert [float(constant_with_warmup(0)(step, np)) for step in (0, 1, 10)] == [1, 1, 1]
 
 
 def test_first_factor_is_0_only_with_a_warmup():

@@ -16,6 +16,7 @@ from ssm_jax.files import check_writable, write_json
 from ssm_jax.progress import Progress
 from ssm_jax.training.diagnose import Arrays, Diagnostics, layer_names, numbers_of
 from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.parent import first_state
 from ssm_jax.training.record import PROVENANCE, made_by, published
 from ssm_jax.training.runs import open_run
 from ssm_jax.training.runs.result import draw
@@ -170,10 +171,10 @@ def analyze(
     check_writable(folder, "folder")
     record, experiment, opened = open_run(path, step, **data)
     with jax.set_mesh(experiment.mesh):
-        diagnostics = Diagnostics(experiment)
+        first = first_state(experiment, path)
+        diagnostics = Diagnostics(experiment, lambda: first)
         before, after = (
-            diagnostics.of(state, gradient=gradient)
-            for state in (experiment.fresh_state(), opened.state)
+            diagnostics.of(state, gradient=gradient) for state in (first, opened.state)
         )
     result = published(
         {

@@ -17,6 +17,7 @@ from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.parent import first_state
 from ssm_jax.training.record import published, setup_digest
 from ssm_jax.training.step import TrainState, non_finite_leaves
 from ssm_jax.training.workdir import Stamps, Workdir, stamp_faults, stamp_of
@@ -38,10 +39,18 @@ def write_summary(
         **dataset.facts("test"),
         "examples": {split: dataset.size(split) for split in ("train", "val", "test")},
         **{key: record[key] for key in ("seed", "data", "git", "versions", "devices", "command")},
+        **_parent(record),
         "config_digest": config_lib.digest(cfg),
         "setup_digest": setup_digest(cfg),
     }
     _write(workdir.summary, summary)
+
+
+def _parent(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The run that this one begins from, without the lists of what was taken."""
+    lists = ("taken", "left")
+    parent = {k: v for k, v in record.get("parent", {}).items() if k not in lists}
+    return {"parent": parent} if parent else {}
 
 
 def mark_done(
@@ -74,7 +83,7 @@ def draw(
     return draw_run(
         folder or workdir.figures,
         rows=read_metrics(workdir.metrics),
-        before=layers_of(experiment.model(experiment.fresh_state())),
+        before=layers_of(experiment.model(first_state(experiment, workdir.path))),
         after=layers_of(experiment.model(state)),
         length=experiment.filter_period // 2,
         title=experiment.cfg.name,

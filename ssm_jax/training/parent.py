@@ -1,0 +1,302 @@
+"""The run that another one begins from: what is taken of it, and the first state that makes.
+
+A run with a parent keeps its first state in its own folder, start/STEP, sealed as checkpoints are,
+and beside it start/parent.json: so it resumes, bit for bit, though the parent be trained further or
+gone. The option `parent` names the state, so that two runs from different ones are two experiments.
+"""
+
+import dataclasses
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from ssm_jax.files import local_path, parse_json, write_json
+from ssm_jax.progress import say, warn
+from ssm_jax.training.checkpoint import CheckpointStore, io
+from ssm_jax.training.checkpoint.manifest import CheckpointError, flatten
+from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.record import config_of, read_record
+from ssm_jax.training.runs import UNUSABLE, choose_step, restore
+from ssm_jax.training.step import TrainState, learning_rates
+from ssm_jax.training.workdir import Workdir, document_checksum, sealed
+
+# Of the model, what may differ from a run that is continued: neither shapes nor meanings change.
+FREE = ("model.dropout", "model.tie_dropout", "model.remat", "model.activations")
+
+
+class Begin(NamedTuple):
+    """What a command asks of another run."""
+
+    run: Path
+    step: str  # best, newest or a number
+    match: str = ""  # regular expression of the paths that are taken; "": all
+    whole: bool = False  # optimizer and step count as well: the run is continued
+
+
+def begin_from(
+    init_from: str | Path | None, match: str, continue_from: str | Path | None
+) -> Begin | None:
+    """What the flags of these names ask for: RUN or RUN:STEP; None if no other run.
+
+    The step is the best if parameters are taken, the newest if the run is continued.
+    """
+    if init_from and continue_from:
+        raise ValueError("--init_from and --continue_from exclude each other; give one of them.")
+    if match and not init_from:
+        raise ValueError(f"--init_match={match} goes with --init_from, which is not given.")
+    try:
+        re.compile(match)
+    except re.error as error:
+        raise ValueError(f"--init_match={match} is no regular expression: {error}.") from None
+    asked = init_from or continue_from
+    if not asked:
+        return None
+    whole, text = not init_from, str(asked)
+    run, _, step = text.rpartition(":")
+    if not run or not (step in ("best", "newest") or step.isdecimal()):
+        run, step = text, "newest" if whole else "best"
+    return Begin(local_path(run), step, match, whole)
+
+
+def config_of_run(run: Path, workdir: Path | None) -> Any:
+    """The config of another run, or of the one in `workdir`, if that other one is gone."""
+    path = Workdir(run).record
+    if workdir is not None and not path.is_file() and Workdir(workdir).record.is_file():
+        path = Workdir(workdir).record
+    cfg = config_of(read_record(path), path).copy_and_resolve_references()
+    cfg.parent = ""
+    return cfg.lock()
+
+
+class Parent(NamedTuple):
+    """The run that another begins from, as its record has it."""
+
+    run: str  # its folder's name
+    asked: str  # the step, as in `Begin`
+    match: str
+    whole: bool
+    config_digest: str
+    step: int
+    state: str  # names what is taken: the option `parent`
+    taken: tuple[str, ...] = ()  # paths
+    left: Mapping[str, str] = {}  # why, by path
+
+
+def find_parent(begin: Begin | None, workdir: Path, *, anew: bool = False) -> Parent | None:
+    """The parent that a command asks for, or that of the run in `workdir` if it is the same.
+
+    Without `begin` it is that of the run in `workdir`, if there is one. `anew`: do not look there.
+    FileNotFoundError or ValueError: there is no such run or step. CheckpointError: it is damaged.
+    """
+    own = None if anew else _read(workdir / "start")
+    if begin is None:
+        return own
+    asked = begin.run.absolute().name, begin.step, begin.match, begin.whole
+    if own is not None and own[:4] == asked:
+        return own
+    record, checkpoints = read_record(Workdir(begin.run).record), Workdir(begin.run).checkpoints
+    step = choose_step(checkpoints, begin.step)
+    _, described = io.read_meta(checkpoints / str(step))
+    leaves = zlib.crc32(json.dumps(described, sort_keys=True).encode())
+    what = f"matching {begin.match}" if begin.match else "all"
+    name = f"config {record['config_digest']}, step {step}, state {leaves:08x}: "
+    name += "continued" if begin.whole else what
+    return Parent(*asked, record["config_digest"], step, name)
+
+
+def _read(folder: Path) -> Parent | None:
+    """The parent of the run with this folder `start`; None if there is none, or it is damaged."""
+    try:
+        document = parse_json((folder / "parent.json").read_bytes())
+        if document.pop("crc32") != document_checksum(document):
+            return None
+        return Parent(**document | {"taken": tuple(document["taken"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def first_state(experiment: Experiment, path: Path) -> TrainState:
+    """The state that the run in a folder began with; nothing is written.
+
+    CheckpointError: it had a parent, and start/ is lost or damaged.
+    """
+    if not experiment.cfg.parent:
+        return experiment.fresh_state()
+    start = Workdir(path).start
+    steps = io.list_steps(start) if start.is_dir() else []
+    try:
+        if not steps:
+            raise CheckpointError("there is none")
+        return restore(experiment, start, steps[-1], or_next=False).state
+    except UNUSABLE as error:
+        raise CheckpointError(
+            f"the first state of the run, in {start}, is lost ({' '.join(str(error).split())}); "
+            "bring it back, or give the command that began the run, with its parent."
+        ) from error
+
+
+def begin_run(experiment: Experiment, workdir: Workdir, begin: Begin | None) -> TrainState:
+    """The first state of a run, which is made and kept if it is not yet there.
+
+    ValueError: what is asked for does not fit this model. CheckpointError: the parent is damaged.
+    """
+    if not experiment.cfg.parent:
+        return experiment.fresh_state()
+    kept = _read(workdir.start)
+    try:
+        state = first_state(experiment, workdir.path)
+        if kept is not None:
+            return state
+    except CheckpointError:
+        if begin is None:
+            raise
+    parent = find_parent(begin, workdir.path, anew=True)
+    if parent is None or parent.state != experiment.cfg.parent:
+        found = f"is now {parent.state}" if parent else "is not given"
+        raise ValueError(
+            f"the run begins from another one ({experiment.cfg.parent}), which {found}; give it by "
+            "--init_from or --continue_from."
+        )
+    assert begin is not None
+    state, parent = _taken(experiment, begin, parent)
+    if kept is not None:
+        warn(f"{workdir.start} was damaged, and was made again from {parent.run}.")
+    with CheckpointStore(workdir.start, keep=1, identity=experiment.identity) as store:
+        store.save(parent.step if parent.whole else 0, state, replace=True, final=True)
+    write_json(workdir.start / "parent.json", sealed(parent._asdict()))
+    for line in _describe(experiment, begin, parent):
+        say(line)
+    return state
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What the record of the run in a folder says of its parent; {} if it has none."""
+    parent = _read(Workdir(path).start)
+    return {} if parent is None else {"parent": parent._asdict()}
+
+
+def _taken(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainState, Parent]:
+    """The fresh state with what is taken of the parent, and the lists of what is and is not."""
+    folder = Workdir(begin.run).checkpoints / str(parent.step)
+    try:
+        arrays = io.read_arrays(folder, io.read_meta(folder)[1])
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the checkpoint of step {parent.step} in {folder.parent} is damaged: {error}."
+        ) from error
+    fresh = experiment.fresh_state()
+    table = flatten(fresh)
+    if begin.whole:
+        _check_whole(experiment, begin, parent)
+    # Clipping is a link more in the chain of the optimizer.
+    found = {re.sub(r"^opt_state/\d+/", "opt_state/", path): a for path, a in arrays.items()}
+    values, taken, left, other = dict(table), list[str](), dict[str, str](), list[str]()
+    for full, leaf in table.items():
+        section, _, path = full.partition("/")
+        if not begin.whole and (section == "params" or path in experiment.statistics):
+            asked = re.search(begin.match, path) is not None
+        else:
+            asked = begin.whole and section != "ok"
+        array = found.get(re.sub(r"^opt_state/\d+/", "opt_state/", full))
+        if array is None and section == "ema":  # it starts from the parameters
+            array = found.get(path)
+        if not asked:
+            if section == "params":
+                left[path] = "not asked for"
+        elif array is None:
+            left[path or section] = "not in the parent"
+        elif (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+            other.append(f"{path} is {leaf.shape} here and {array.shape} there")
+        else:
+            values[full] = jax.device_put(array, experiment.replicated)
+            taken.append(path if section == "params" else full)
+    if other:
+        paths = "|".join(re.escape(line.partition(" ")[0]) for line in other)
+        way = f"--init_match='^(?!({paths})$)' leaves them as they are initialized"
+        way = "only --init_from can take the rest" if begin.whole else way
+        raise ValueError(f"{begin.run} has other shapes: {'; '.join(other)}. {way}.")
+    if begin.whole and (lost := [path for path in left if path in experiment.paths]):
+        raise ValueError(f"{begin.run} has no {', '.join(lost)}; --init_from takes what it has.")
+    if not any(path in experiment.paths for path in taken):
+        raise ValueError(
+            f"{begin.run} has no parameter of this model that matches {begin.match!r}; there are "
+            f"{', '.join(sorted(experiment.paths)[:8])} ..."
+        )
+    for full in found.keys() - table.keys():
+        if full.startswith("params/"):
+            left[full.removeprefix("params/")] = "has no place here"
+    state: TrainState = jax.tree.unflatten(jax.tree.structure(fresh), values.values())
+    return _with_counts(state), parent._replace(taken=tuple(taken), left=left)
+
+
+def _with_counts(state: TrainState) -> TrainState:
+    """The state, in which the schedules count the steps of the state itself.
+
+    A group whose schedule or freezing has changed has no count of its own in the parent.
+    """
+
+    def counted(link: Any) -> Any:
+        if not isinstance(link, optax.ScaleByScheduleState):
+            return link
+        count = jax.device_put(np.asarray(state.step), state.step.sharding)
+        return link._replace(count=count)
+
+    def is_link(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    links = jax.tree.map(counted, state.opt_state, is_leaf=is_link)
+    return dataclasses.replace(state, opt_state=links)
+
+
+def _check_whole(experiment: Experiment, begin: Begin, parent: Parent) -> None:
+    """Refuse to continue a run with another model, or without a step more."""
+    theirs, ours = read_record(Workdir(begin.run).record)["config"], experiment.identity.options
+    keys = [k for k in theirs if k.startswith("model.") and k in ours and k not in FREE]
+    if other := [f"{k}={ours[k]} (there {theirs[k]})" for k in keys if theirs[k] != ours[k]]:
+        raise ValueError(
+            f"--continue_from={begin.run} goes on with the same model, and here are "
+            f"{', '.join(other)}; leave them, or take its parameters alone by --init_from."
+        )
+    if experiment.total_steps <= parent.step:
+        raise ValueError(
+            f"{begin.run} is at step {parent.step:,}, and training ends at step "
+            f"{experiment.total_steps:,}; give a larger train.steps or train.epochs."
+        )
+
+
+def _describe(experiment: Experiment, begin: Begin, parent: Parent) -> list[str]:
+    """What was taken and what not; of a run that is continued, the learning rates from now on."""
+    numbers = sum(experiment.paths[path] for path in parent.taken if path in experiment.paths)
+    reasons: dict[str, list[str]] = {}
+    for path, why in parent.left.items():
+        reasons.setdefault(why, []).append(path)
+    left = [
+        f"{why}: {', '.join(paths[:6])}{f' and {len(paths) - 6} more' if paths[6:] else ''}"
+        for why, paths in reasons.items()
+    ]
+    what = "the whole state" if parent.whole else f"{len(parent.taken)} arrays"
+    lines = [
+        f"begins from {parent.run}, step {parent.step:,} (config {parent.config_digest}): {what}, "
+        f"{numbers:,} of {sum(experiment.paths.values()):,} parameters; "
+        + ("; ".join(left) or "nothing is left out")
+        + "."
+    ]
+    if parent.whole:
+        last = read_metrics(Workdir(begin.run).metrics, "train")
+        rates = learning_rates(experiment.rows, experiment.schedule, parent.step)
+        name = "lr/rest" if "lr/rest" in rates else min(rates)
+        seen = [row[name] for row in last if name in row and row["step"] <= parent.step]
+        before = f"{seen[-1]:.3g}" if seen else "unknown"
+        lines.append(
+            f"learning rate of {name[3:]}: {before} at the end of {parent.run}, "
+            f"{rates[name]:.3g} from step {parent.step + 1:,} on, {experiment.schedule_says}."
+        )
+    return lines
