@@ -4,14 +4,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssm_jax.data.preprocessing import Preprocessing
 from ssm_jax.tasks.metrics import (
     BANDS,
     band_sums,
     class_metrics,
     confusion_sums,
     moment_sums,
+    moments_of,
     number_metrics,
 )
+from ssm_jax.training.runs.scores import errors_of
 
 RNG = np.random.default_rng(0)
 
@@ -92,3 +95,35 @@ def test_errors_by_band_are_those_of_a_direct_fourier_sum(forecast):
     for b in range(4):
         name = f"error_{BANDS[b]:g}_{BANDS[b + 1]:g}"
         assert found[name] == pytest.approx(np.sqrt(error[b] / energy[b]), rel=1e-4)
+
+
+def test_errors_of_targets_and_series_are_those_of_loops(forecast):
+    """In the units of the files, and the medians over series, of which one is constant."""
+    _, y, p, center, unit = forecast
+    y, p, series = y.copy(), p.copy(), np.arange(len(y)) % 5
+    y[series == 3, :, 0] = 7.0
+    about = preprocessing(center, unit)
+    found = errors_of(moments_of((y - center) / unit, (p - center) / unit), series, about)
+    for k, row in enumerate(found):
+        a, b = y[..., k], p[..., k]
+        assert row["target"] == f"y{k}"
+        assert row["mae"] == pytest.approx(np.nanmean(np.abs(a - b)))
+        assert row["rmse"] == pytest.approx(np.nanmean((a - b) ** 2) ** 0.5)
+        assert row["bias"] == pytest.approx(np.nanmean(b - a))
+        nse = []
+        for i in range(5):
+            real, said = a[series == i], b[series == i]
+            apart = np.nansum((real - np.nanmean(real)) ** 2)
+            nse += [1 - np.nansum((real - said) ** 2) / apart] if apart > 0 else []
+        assert row["series"] == len(nse) == 5 - (k == 0)
+        assert row["median_nse"] == pytest.approx(np.median(nse))
+    alone = errors_of(moments_of(y * np.nan, p), None, about)
+    assert alone == [{"target": "y0"}, {"target": "y1"}], "what is missing has no error"
+
+
+def preprocessing(center, unit):
+    return Preprocessing(
+        head="per_step", channels=("a",), mean=(0.0,), std=(1.0,), targets=("y0", "y1"),
+        target_mean=tuple(center), target_std=tuple(unit), classes=(), vocab_size=None,
+        missing="refuse", horizon=0, relative=False, padded_length=16,
+    )  # fmt: skip

@@ -76,6 +76,18 @@ class ArrayDataset(Dataset):
                     f"{steps.max()}."
                 )
 
+    @property
+    def class_names(self) -> Sequence[Any]:
+        """What the classes are called."""
+        return self.preprocessing.classes
+
+    def series_of(self, split: str) -> np.ndarray | None:
+        """The number of the series of each example, (n,); None: it has one target of its own."""
+        if self.preprocessing.head == "regression":
+            return None
+        rows = self.rows[split]
+        return rows[:, 0] if rows.ndim == 2 else rows
+
     def lengths(self, split: str) -> np.ndarray:
         """Steps of the examples of a split."""
         if self.preprocessing.horizon:

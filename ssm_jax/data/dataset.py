@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,6 +153,11 @@ class LabelledDataset(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_store": None}  # a pickled one holds copies, not files
+
+    @property
+    def class_names(self) -> Sequence[Any]:
+        """What the classes are called."""
+        return range(self.n_classes)
 
     def targets(self, split: str) -> np.ndarray:
         """The classes of a split's examples, uint8 (n,)."""

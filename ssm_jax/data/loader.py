@@ -96,6 +96,12 @@ def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -
     return _prefetched(sys.maxsize, make)
 
 
+def eval_order(dataset: Dataset, split: str, padded_lengths: tuple[int, ...]) -> np.ndarray:
+    """The numbers of a split's examples, int64 (n,), as `eval_batches` has them."""
+    buckets_n = np.searchsorted(padded_lengths, dataset.lengths(split))
+    return np.argsort(buckets_n, kind="stable")
+
+
 def eval_batches(
     dataset: Dataset, split: str, batch_size: int, padded_lengths: tuple[int, ...]
 ) -> Iterator[Arrays]:
@@ -109,7 +115,7 @@ def eval_batches(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
     bucket_n = np.searchsorted(padded_lengths, dataset.lengths(split))
-    order_n = np.argsort(bucket_n, kind="stable")
+    order_n = eval_order(dataset, split, padded_lengths)
 
     def make(index: int) -> Arrays:
         positions = np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.int64)

@@ -48,6 +48,8 @@ class Task:
     metrics: Mapping[str, Literal["max", "min"]]
     # (model, batch) -> {"predicted": class, "loss": nats} of each example; None: without classes
     predict: Callable[[nnx.Module, Batch], dict[str, Array]] | None = None
+    # (model, batch) -> numbers of the shape of the batch's "targets"; None: the task has classes
+    outputs: Callable[[nnx.Module, Batch], Array] | None = None
     # The model convolves on a circle of L steps in closed form, without calling its layers. Other
     # models pad to 2L steps, on which the filters of their layers then act.
     circular: bool = False

@@ -34,6 +34,8 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, su
         build_model=Lazy(f"{module}:build_network"),
         train_sums=Lazy(f"{module}:{sums}_train_sums"),
         eval_sums=Lazy(f"{module}:{sums}_eval_sums"),
+        predict=Lazy("ssm_jax.tasks.classification:predict") if sums == "class" else None,
+        outputs=Lazy(f"{module}:outputs") if sums == "number" else None,
         metrics=metrics,
         summary=Lazy(f"{module}:{summary}"),
         options={f"data.arrays.{f.name}": f.metadata["option"] for f in fields(ArrayOptions)},

@@ -68,7 +68,7 @@ def class_summary(sums: Mapping[str, Any], dataset: ArrayDataset) -> dict[str, f
     return {**class_metrics(sums["confusion"]), "loss": float(sums["loss"] / sums["count"])}
 
 
-def outputs(model: Any, batch: Batch, *, train: bool, key: Array | None) -> Array:
+def outputs(model: Any, batch: Batch, *, train: bool = False, key: Array | None = None) -> Array:
     """What the model says, of the shape of the targets: (B, K), (B, L, K) or (B, horizon, K)."""
     found = logits_of(model, batch, train=train, key=key).astype(jnp.float32)
     found = found.reshape(batch["targets"].shape)
@@ -93,7 +93,7 @@ def number_train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sum
 
 def number_eval_sums(model: nnx.Module, batch: Batch) -> Sums:
     """The same, and what the metrics of a split are made of."""
-    y, p = batch["targets"], outputs(model, batch, train=False, key=None)
+    y, p = batch["targets"], outputs(model, batch)
     mask_B = batch.get("mask", jnp.ones(y.shape[0], jnp.float32))
     sums = {**_loss(y, p, batch), **moment_sums(y, p, mask_B)}
     return {**sums, **band_sums(y, p, mask_B)} if y.ndim == 3 else sums

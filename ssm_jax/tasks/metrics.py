@@ -6,6 +6,7 @@ and KGE (Gupta et al., J. Hydrology 377, 2009) likewise.
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,13 +48,25 @@ def moment_sums(y: Array, p: Array, mask_B: Array) -> dict[str, Array]:
     """Sums (K,) of targets y and outputs p (B, ..., K), without missing targets and the examples
     that fill up a batch."""
     there = ~jnp.isnan(y) & (mask_B.reshape(-1, *(1,) * (y.ndim - 1)) > 0)
-    y, p = (jnp.where(there, a, 0.0) for a in (y, p))
+    terms = _moments(jnp.where(there, y, 0.0), jnp.where(there, p, 0.0), there)
     axes = tuple(range(y.ndim - 1))
-    terms = {
-        "n": there, "y": y, "yy": y * y, "p": p, "pp": p * p, "yp": y * p,
-        "ee": (y - p) ** 2, "e": jnp.abs(y - p),
-    }  # fmt: skip
     return {name: jnp.sum(x.astype(jnp.float32), axis=axes) for name, x in terms.items()}
+
+
+def moments_of(y: np.ndarray, p: np.ndarray) -> dict[str, np.ndarray]:
+    """The same of each example, (B, K), in float64."""
+    there = ~np.isnan(y)
+    terms = _moments(
+        np.where(there, np.float64(y), 0.0), np.where(there, np.float64(p), 0.0), there
+    )
+    return {name: x.sum(axis=tuple(range(1, y.ndim - 1)), dtype=float) for name, x in terms.items()}
+
+
+def _moments(y: Any, p: Any, there: Any) -> dict[str, Any]:
+    return {
+        "n": there, "y": y, "yy": y * y, "p": p, "pp": p * p, "yp": y * p,
+        "ee": (y - p) ** 2, "e": abs(y - p),
+    }  # fmt: skip
 
 
 def band_sums(y_BTK: Array, p_BTK: Array, mask_B: Array) -> dict[str, Array]:
@@ -74,9 +87,28 @@ def band_sums(y_BTK: Array, p_BTK: Array, mask_B: Array) -> dict[str, Array]:
 def number_metrics(
     sums: Mapping[str, Any], center_K: np.ndarray, unit_K: np.ndarray
 ) -> dict[str, float]:
-    """Errors from `moment_sums` and `band_sums`, means over targets; NaN where none is defined.
+    """Errors from `moment_sums` and `band_sums`, means over the targets that have one, else NaN."""
+    each = efficiencies(sums, center_K, unit_K, rounding=1e-6)  # the sums are of float32
+    found = {}
+    for name in ("mae", "mse", "nse", "kge"):
+        there = each[name][np.isfinite(each[name])]
+        found[name] = float(there.mean()) if there.size else math.nan
+    found |= {"rmse": found["mse"] ** 0.5, "r2": found["nse"]}
+    if "energy" in sums:
+        with np.errstate(all="ignore"):
+            shares = np.sqrt(np.asarray(sums["error_energy"]) / np.asarray(sums["energy"]))
+        names = (f"error_{low:g}_{high:g}" for low, high in itertools.pairwise(BANDS))
+        found |= dict(zip(names, map(float, shares), strict=True))
+    return {name: found[name] for name in (*ERROR_METRICS, *found)}
 
-    The sums are of (v - center) / unit; the bias in KGE is that of v.
+
+def efficiencies(
+    sums: Mapping[str, Any], center_K: np.ndarray, unit_K: np.ndarray, rounding: float = 1e-12
+) -> dict[str, np.ndarray]:
+    """Errors of each target from sums (..., K) of (v - center) / unit; NaN where none is defined.
+
+    The bias, in the unit of v, and that in KGE are of v. A variance below that share of the mean
+    square is taken for 0.
     """
     n, y, yy, p, pp, yp, ee, e = (
         np.asarray(sums[name], np.float64) for name in ("n", "y", "yy", "p", "pp", "yp", "ee", "e")
@@ -84,18 +116,14 @@ def number_metrics(
     with np.errstate(all="ignore"):
         mean_y, mean_p = y / n, p / n
         var_y, var_p = (np.maximum(s / n - m**2, 0) for s, m in ((yy, mean_y), (pp, mean_p)))
-        r2 = 1 - ee / n / var_y
+        var_y = np.where(var_y > rounding * yy / n, var_y, np.nan)
         r = (yp / n - mean_y * mean_p) / np.sqrt(var_y * var_p)
         spread = np.sqrt(var_p / var_y)
-        bias = (unit_K * mean_p + center_K) / (unit_K * mean_y + center_K)
-        kge = 1 - np.sqrt((r - 1) ** 2 + (spread - 1) ** 2 + (bias - 1) ** 2)
-        mse = float(np.mean(ee / n))
-        found = {
-            "mae": float(np.mean(e / n)), "mse": mse, "rmse": mse**0.5,
-            "r2": float(np.mean(r2)), "nse": float(np.mean(r2)), "kge": float(np.mean(kge)),
-        }  # fmt: skip
-        if "energy" in sums:
-            shares = np.sqrt(np.asarray(sums["error_energy"]) / np.asarray(sums["energy"]))
-            names = (f"error_{low:g}_{high:g}" for low, high in itertools.pairwise(BANDS))
-            found |= dict(zip(names, map(float, shares), strict=True))
-    return found
+        share = (unit_K * mean_p + center_K) / (unit_K * mean_y + center_K)
+        return {
+            "mae": e / n,
+            "mse": ee / n,
+            "bias": unit_K * (mean_p - mean_y),
+            "nse": 1 - ee / n / var_y,
+            "kge": 1 - np.sqrt((r - 1) ** 2 + (spread - 1) ** 2 + (share - 1) ** 2),
+        }

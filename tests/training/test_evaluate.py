@@ -26,13 +26,10 @@ from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import config_of, read_record
 from ssm_jax.training.runs import choose_step, open_checkpoint, open_run
 from ssm_jax.training.runs.evaluate import (
-    LENGTH_BINS,
     evaluate_run,
-    length_table,
     predict,
-    rate_of,
-    scores_of,
 )
+from ssm_jax.training.runs.scores import LENGTH_BINS, length_table, rate_of, scores_of
 from ssm_jax.training.runs.tables import print_evaluation
 from ssm_jax.training.workdir import Workdir, sealed
 
@@ -116,7 +113,7 @@ def test_every_checkpoint_scores_on_validation_as_the_loop_found(run, data_dir, 
 
 def test_confusion_and_rates_are_those_of_a_loop_over_direct_predictions(untrained):
     experiment, state = untrained
-    scores = scores_of(predict(experiment, state, "test"), 10)
+    scores = scores_of(predict(experiment, state, "test"), range(10))
     targets = experiment.dataset.targets("test").tolist()
     batch = experiment.dataset.gather("test", np.arange(20))
     model = nnx.merge(experiment.graphdef, state.params, state.stats)
@@ -203,7 +200,7 @@ def test_interval_is_wilsons(right, n):
 
 def test_a_class_never_seen_or_never_named_has_no_rate():
     found = {"targets": np.uint8([0, 0, 2]), "predicted": np.int32([0, 1, 0]), "loss": np.ones(3)}
-    scores = scores_of(found, 3)
+    scores = scores_of(found, range(3))
     assert scores["confusion"] == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
     rates = [(row["precision"], row["recall"]) for row in scores["classes"]]
     assert rates == [(0.5, 0.5), (0.0, None), (None, 0.0)]

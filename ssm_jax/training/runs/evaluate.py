@@ -3,27 +3,28 @@
 The run is only read, so this is safe while it is still being trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from scipy.stats import binomtest
 
+from ssm_jax.data.arrays import ArrayDataset
 from ssm_jax.data.dataset import LabelledDataset
+from ssm_jax.data.loader import eval_order
 from ssm_jax.files import check_writable, write_json
 from ssm_jax.progress import Progress
+from ssm_jax.tasks.metrics import moments_of
 from ssm_jax.training.diagnose import Arrays, Diagnostics, layer_names, numbers_of
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.parent import first_state
 from ssm_jax.training.record import PROVENANCE, made_by, published
 from ssm_jax.training.runs import open_run
 from ssm_jax.training.runs.result import draw
+from ssm_jax.training.runs.scores import errors_of, scores_of
 from ssm_jax.training.step import TrainState, make_eval_step
 from ssm_jax.training.workdir import Workdir
-
-LENGTH_BINS = 8  # of 2,000 test expressions 250 each, whose accuracy is known to 6 %
 
 
 def evaluate_run(
@@ -40,12 +41,15 @@ def evaluate_run(
     if opened.lost is not None:
         best = f"next best after step {opened.lost['step']:,}, which is lost; by {best[5:]}"
     found: dict[str, Any]
-    if isinstance(dataset, LabelledDataset):
-        found = scores_of(predict(experiment, opened.state, split), dataset.n_classes)
+    if experiment.task.predict is not None and isinstance(dataset, LabelledDataset | ArrayDataset):
+        found = scores_of(predict(experiment, opened.state, split), dataset.class_names)
     else:
         with jax.set_mesh(experiment.mesh):
             means = experiment.means(opened.state, split)
         found = {"examples": dataset.size(split), "metrics": means}
+    if experiment.task.outputs is not None and isinstance(dataset, ArrayDataset):
+        sums, series_n = moments(experiment, opened.state, split), dataset.series_of(split)
+        found["targets"] = errors_of(sums, series_n, dataset.preprocessing)
     return published(
         {
             **{key: cfg[key] for key in ("name", "task", "notes")},
@@ -67,85 +71,45 @@ def predict(experiment: Experiment, state: TrainState, split: str) -> dict[str, 
     in nats, and, unless none is padded, "lengths" with the end of sequence, of a pair the longer.
     """
     assert experiment.task.predict is not None
-    step = make_eval_step(experiment.graphdef, experiment.task.predict)
-    step = jax.jit(step, out_shardings=experiment.replicated)
     total = -(-experiment.dataset.size(split) // experiment.eval_batch_size)
     parts: list[dict[str, np.ndarray]] = []
     loss = right = count = 0.0
     with jax.set_mesh(experiment.mesh), Progress(split, total) as progress:
-        for number, batch in enumerate(experiment.eval_batches(split), start=1):
-            found = step(state.params, state.stats, experiment.place_batch(batch))
-            rows = {"targets": batch["targets"], **{k: np.asarray(v) for k, v in found.items()}}
-            if "lengths" in batch:
-                rows["lengths"] = batch["lengths"].reshape(len(batch["mask"]), -1).max(axis=1)
-            part = {name: row[batch["mask"] > 0] for name, row in rows.items()}
+        for part in _measured(experiment, state, split, experiment.task.predict):
             parts.append(part)
             loss += float(part["loss"].sum(dtype=np.float64))
             right += float((part["predicted"] == part["targets"]).sum())
             count += part["loss"].size
-            progress.update(number, loss / count, right / count)
+            progress.update(len(parts), loss / count, right / count)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def scores_of(found: dict[str, np.ndarray], n_classes: int) -> dict[str, Any]:
-    """All that is counted in a result, from what `predict` gives; None for a rate of nothing.
-
-    "confusion" has the examples of class i (row) that were taken for class j (column).
-    """
-    right_n = found["predicted"] == found["targets"]
-    n, accuracy, interval = rate_of(right_n)
-    cells_n = found["targets"].astype(np.int64) * n_classes + found["predicted"]
-    confusion_KK = np.bincount(cells_n, minlength=n_classes**2).reshape(n_classes, n_classes)
-    counts = (confusion_KK.diagonal(), confusion_KK.sum(axis=1), confusion_KK.sum(axis=0))
-    scores: dict[str, Any] = {
-        "examples": n,
-        "accuracy": accuracy,
-        "accuracy_interval_95": interval,
-        "loss": float(found["loss"].mean(dtype=np.float64)),
-        "confusion": confusion_KK.tolist(),
-        "classes": [
-            {
-                "class": label,
-                "support": support,
-                "predicted": predicted,
-                "precision": right / predicted if predicted else None,
-                "recall": right / support if support else None,
-            }
-            for label, (right, support, predicted) in enumerate(np.stack(counts, 1).tolist())
-        ],
-    }
-    if "lengths" in found:
-        scores["lengths"] = length_table(found["lengths"], right_n)
-    return scores
+def moments(experiment: Experiment, state: TrainState, split: str) -> dict[str, np.ndarray]:
+    """`metrics.moments_of` each example, (n, K) in the order of the split."""
+    said = experiment.task.outputs
+    assert said is not None
+    with jax.set_mesh(experiment.mesh):
+        parts = [
+            moments_of(part["targets"], part["outputs"])
+            for part in _measured(experiment, state, split, lambda m, b: {"outputs": said(m, b)})
+        ]
+    order_n = eval_order(experiment.dataset, split, experiment.padded_lengths)
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: rows[np.argsort(order_n)] for name, rows in found.items()}
 
 
-def rate_of(right_n: np.ndarray) -> tuple[int, float, list[float]]:
-    """How many there are, n >= 1, the rate of those that are right, and its 95 % interval.
-
-    Wilson's interval holds its level near 0 and 1 too, where p +- 2 sqrt(p (1 - p) / n) has no
-    width. Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
-    """
-    n, right = right_n.size, int(right_n.sum())
-    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    return n, right / n, [float(interval.low), float(interval.high)]
-
-
-def length_table(lengths_n: np.ndarray, right_n: np.ndarray) -> list[dict[str, Any]]:
-    """Accuracy by length: {"lo", "hi", "n", "accuracy", "interval_95"}, from short to long.
-
-    At most LENGTH_BINS bins, which end at the quantiles of the lengths, so that they hold about as
-    many examples each. Equal lengths share a bin.
-    """
-    shares = np.arange(1, LENGTH_BINS + 1) / LENGTH_BINS
-    ends = np.unique(np.quantile(lengths_n, shares, method="inverted_cdf"))
-    bin_n = np.searchsorted(ends, lengths_n)
-    rows = []
-    for number in range(ends.size):
-        lengths = lengths_n[bin_n == number]
-        n, accuracy, interval = rate_of(right_n[bin_n == number])
-        row = {"lo": int(lengths.min()), "hi": int(lengths.max())}
-        rows.append({**row, "n": n, "accuracy": accuracy, "interval_95": interval})
-    return rows
+def _measured(
+    experiment: Experiment, state: TrainState, split: str, measure: Callable[..., Any]
+) -> Iterator[dict[str, np.ndarray]]:
+    """What a function of (model, batch) says of the examples of each batch, with their targets."""
+    step = make_eval_step(experiment.graphdef, measure)
+    step = jax.jit(step, out_shardings=experiment.replicated)
+    for batch in experiment.eval_batches(split):
+        found = step(state.params, state.stats, experiment.place_batch(batch))
+        rows = {"targets": batch["targets"], **{k: np.asarray(v) for k, v in found.items()}}
+        if "lengths" in batch:
+            rows["lengths"] = batch["lengths"].reshape(len(batch["mask"]), -1).max(axis=1)
+        yield {name: row[batch["mask"] > 0] for name, row in rows.items()}
 
 
 def analyze(

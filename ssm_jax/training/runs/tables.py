@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ssm_jax.tables import Columns, cells, to_screen
+from ssm_jax.tasks.metrics import ERROR_METRICS
 from ssm_jax.training.checkpoint.manifest import flatten
 from ssm_jax.training.experiment import Experiment, timed_compile
 from ssm_jax.training.step import GroupRow
 
 WIDTH = 100  # where the output is no terminal: ten classes fit
 MIB = 2**20
+MOST_CLASSES = 20  # whose confusion is a table
 
 
 def parameter_table(rows: Sequence[GroupRow]) -> Table:
@@ -88,10 +90,14 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
         found = {
             "accuracy": f"{result['accuracy']:.4f}, 95 % interval {interval}",
             "majority class": f"{result['majority_rate']:.4f}",
+            "balanced accuracy": f"{result['balanced_accuracy']:.4f}, F1 {result['f1']:.4f}",
             "loss": f"{result['loss']:.4f} nats",
         }
     else:
-        found = {name: f"{value:.4g}" for name, value in result["metrics"].items()}
+        found = {_said(name): f"{value:.4g}" for name, value in result["metrics"].items()}
+        found |= {
+            _said(name): f"{result[name]:.4g}" for name in result if name.endswith(("_mse", "_mae"))
+        }
     found |= {
         "examples": f"{result['examples']:,}",
         "checkpoint": f"step {result['step']:,} ({result['chosen_as']})",
@@ -107,9 +113,22 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
         if text:
             summary.add_row(name, text)
     console.print(summary)
-    if "confusion" in result:
+    if len(result.get("classes", ())) > MOST_CLASSES:
+        console.print(f"Classes most often taken for another, of {len(result['classes'])}")
+        console.print(_confused(result))
+    elif "confusion" in result:
         console.print("Confusion: rows true, columns predicted; percent of the row, and examples")
         console.print(_confusion(result))
+    if "targets" in result:
+        console.print(
+            "Errors by target, in its own unit; those above in standard deviations of training"
+        )
+        shown = {k: head for k, head in TARGET.items() if any(k in r for r in result["targets"])}
+        rows = [
+            [row["target"], *(f"{row[k]:.4g}" if k in row else "-" for k in list(shown)[1:])]
+            for row in result["targets"]
+        ]
+        console.print(to_screen(tuple(shown.values()), rows, words={0}, plain=True))
     if "lengths" in result:
         console.print("Accuracy by length (steps with the end of sequence)")
         columns: Columns = {
@@ -122,18 +141,48 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
         console.print(to_screen(columns, rows, no_wrap=True, plain=True))
 
 
+TARGET = {
+    "target": "target", "mae": "MAE", "rmse": "RMSE", "bias": "bias", "nse": "NSE", "kge": "KGE",
+    "series": "series", "median_nse": "median NSE", "median_kge": "median KGE",
+}  # fmt: skip
+
+
+def _said(name: str) -> str:
+    """A metric in words: the error of a band with its ends, in shares of Nyquist."""
+    if name.startswith("error_"):
+        low, high = name.removeprefix("error_").split("_")
+        return f"error, {low} to {high} Nyquist"
+    if name in (*ERROR_METRICS, "loss"):
+        return name if name == "loss" else name.upper()
+    naive, _, error = name.rpartition("_")
+    return f"{error.upper()} of {naive.replace('_', ' ')}" if error in ("mse", "mae") else name
+
+
+def _confused(result: Mapping[str, Any]) -> Table:
+    """The pairs of classes that are confused most."""
+    names = [entry["class"] for entry in result["classes"]]
+    cells_ = sorted(
+        (-count, i, j)
+        for i, row in enumerate(result["confusion"])
+        for j, count in enumerate(row)
+        if i != j and count
+    )
+    rows = [(f"{names[i]}", f"{names[j]}", f"{-count:,}") for count, i, j in cells_[:10]]
+    return to_screen(("true", "taken for", "examples"), rows, words={0, 1}, plain=True)
+
+
 def _confusion(result: Mapping[str, Any]) -> Table:
     """Rows are true classes; a cell has the percent of its row above the count."""
     classes = result["classes"]
     head = ("true", *(f"{entry['class']}" for entry in classes), "all")
     table = to_screen(head, (), no_wrap=True, plain=True)
-    for entry, counts in zip(classes, result["confusion"], strict=True):
+    for k, (entry, counts) in enumerate(zip(classes, result["confusion"], strict=True)):
         # Zeros are left out: where a model errs shows then at a glance.
         row = [
             Text(f"{100 * count / entry['support']:.1f}\n{count:,}" if count else "\n")
             for count in counts
         ]
-        row[entry["class"]].stylize("bold")
+        row[k].stylize("bold")
         table.add_row(Text(f"{entry['class']}", "bold"), *row, f"\n{entry['support']:,}")
     table.add_section()
     named = (f"{entry['predicted']:,}" for entry in classes)
