@@ -108,6 +108,7 @@ def _group(name: str, match: str) -> dict[str, Option]:
         "lr": Option(1e-3, "peak learning rate", Range(0)),
         "weight_decay": Option(0.0, "decoupled weight decay (AdamW)", Range(0)),
         "schedule": Option("cosine", shape, choices=shapes),
+        "freeze": Option(False, "not trained, keeps its bits", since="0.2"),
     }
     return {f"optim.groups.{name}.{key}": row for key, row in rows.items()}
 
@@ -210,6 +211,9 @@ OPTIONS: dict[str, Option] = {
     "reference.margin": Option(0.1, "how far below it is far", SHARE),
     "optim.lr": Option(
         0.0, "rate of the group rest; others keep their ratio; 0: no change", Range(0), since="0.2"
+    ),
+    "optim.freeze": Option(
+        "", "regular expression of parameters that are not trained; '': none", since="0.2"
     ),
     "optim.b1": Option(0.9, "decay of the mean of gradients", Range(0, 0.999999)),
     "optim.b2": Option(0.999, "decay of the mean of their squares", Range(0, 0.999999)),

@@ -83,7 +83,10 @@ class Experiment:
             self.schedule_says = f"a cosine that ends at step {last:,}"
         groups = step_lib.groups_from(cfg.optim.groups.to_dict())
         adam = {name: cfg.optim[name] for name in ("b1", "b2", "eps", "clip_norm")}
-        self.tx, self.rows = step_lib.make_optimizer(params, groups, self.schedule, **adam)
+        self.tx, self.rows = step_lib.make_optimizer(
+            params, groups, self.schedule, freeze=cfg.optim.freeze, **adam
+        )
+        self.frozen = {path for row in self.rows if row.group.freeze for path in row.paths}
         self._compiled: dict[tuple[str, int], jax.stages.Compiled] = {}
 
     def _build_model(self, key: jax.Array) -> nnx.Module:
@@ -129,13 +132,13 @@ class Experiment:
     def gradient(self) -> step_lib.Gradient:
         """See `make_gradient`."""
         sums, parts = self.task.train_sums, self.cfg.train.accumulate
-        return step_lib.make_gradient(self.graphdef, sums, accumulate=parts)
+        return step_lib.make_gradient(self.graphdef, sums, accumulate=parts, frozen=self.frozen)
 
     def compile_step(self, length: int | None = None, *, training: bool = True) -> Any:
         """The train step, which reuses the state's memory, or evaluation; None: for the longest."""
         state, batch = self.abstract_state(), self.abstract_batch(length, training=training)
         if training:
-            step = step_lib.make_train_step(self.gradient(), self.tx)
+            step = step_lib.make_train_step(self.gradient(), self.tx, frozen=self.frozen)
             return self.compile(step, state, self.key, batch, donate_argnums=0)
         evaluate = step_lib.make_eval_step(self.graphdef, self.task.eval_sums)
         return self.compile(evaluate, state.params, state.stats, batch)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +31,11 @@ class Group:
     weight_decay: float  # decoupled: p <- p - lr * factor * weight_decay * p
     schedule: str  # "cosine" or "constant"
     optional: bool = False  # may match nothing
+    freeze: bool = False  # not trained
+
+
+# What is not trained. Its row in the table of groups is the last.
+FROZEN = Group("frozen", "", 0.0, 0.0, "constant", freeze=True)
 
 
 class GroupRow(NamedTuple):
@@ -107,7 +112,7 @@ def constant_with_warmup(warmup_steps: int) -> Schedule:
 
 
 def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> dict[str, float]:
-    """The rate "lr/GROUP" of each group with parameters, in the update after `count` others.
+    """The rate "lr/GROUP" of each group that is trained, in the update after `count` others.
 
     In NumPy: a device computes the next step meanwhile, and is not waited for.
     """
@@ -115,25 +120,60 @@ def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> 
     return {
         f"lr/{group.name}": group.lr * (1.0 if group.schedule == "constant" else factor)
         for group, paths, _ in rows
-        if paths
+        if paths and not group.freeze
     }
 
 
+def set_apart(
+    labels: Params, rows: Sequence[GroupRow], leaves: Mapping[str, Any], freeze: str = ""
+) -> tuple[Params, list[GroupRow]]:
+    """What `assign` gives, with all that is not trained in a group of its own, FROZEN.
+
+    That is what groups say, or what the regular expression `freeze` finds. `leaves` are the
+    parameters by path. ValueError: it is no expression, finds nothing, or nothing is left to train.
+    """
+    try:
+        found = {path for path in leaves if freeze and re.search(freeze, path)}
+    except re.error as error:
+        raise ValueError(f"optim.freeze={freeze!r} is no regular expression: {error}.") from None
+    if freeze and not found:
+        raise ValueError(f"optim.freeze={freeze!r} matches no parameter; correct it, or leave it.")
+    found |= {path for row in rows if row.group.freeze for path in row.paths}
+    if len(found) == len(leaves):
+        raise ValueError("every parameter is frozen (optim.freeze, optim.groups.*.freeze).")
+    if not found:
+        return labels, list(rows)
+    names = [FROZEN.name if path in found else name for path, name in flatten(labels).items()]
+    parts = [(g, tuple(p for p in paths if p not in found)) for g, paths, _ in rows]
+    parts.append((FROZEN, tuple(path for path in leaves if path in found)))
+    sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
+    table = [GroupRow(g, paths, sum(map(sizes.__getitem__, paths))) for g, paths in parts]
+    return jax.tree.unflatten(jax.tree.structure(labels), names), table
+
+
 def make_optimizer(
-    params: Params, groups: Sequence[Group], schedule: Schedule, *, clip_norm: float, **adam: float
+    params: Params,
+    groups: Sequence[Group],
+    schedule: Schedule,
+    *,
+    clip_norm: float,
+    freeze: str = "",
+    **adam: float,
 ) -> tuple[optax.GradientTransformation, list[GroupRow]]:
     """AdamW by groups, and the table of groups; `adam` are b1, b2 and eps.
 
     `schedule` is for the groups whose schedule is "cosine"; `clip_norm` is the largest global norm
-    of the gradient, over all groups, and 0 no clipping.
+    of the gradient, over all groups, and 0 no clipping; `freeze` see `set_apart`.
     """
-    labels, rows = assign(params, groups)
+    labels, rows = set_apart(*assign(params, groups), flatten(params), freeze)
 
     def adamw(group: Group) -> optax.GradientTransformation:
+        if group.freeze:
+            return optax.set_to_zero()
         rate = group.lr if group.schedule == "constant" else lambda step: group.lr * schedule(step)
         return optax.adamw(rate, weight_decay=group.weight_decay, **adam)
 
-    tx = optax.multi_transform({g.name: adamw(g) for g in groups}, labels)
+    tx = optax.multi_transform({row.group.name: adamw(row.group) for row in rows}, labels)
     if clip_norm > 0:
         tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
     return tx, rows
@@ -166,20 +206,34 @@ def init_state(params: Params, stats: Params, tx: optax.GradientTransformation) 
     return TrainState(step, ok, params, stats, tx.init(params))
 
 
+def at_paths(paths: Collection[str], function: Callable[..., Any], *trees: Params) -> Params:
+    """The first tree, with what a function makes of the leaves at some paths of all the trees."""
+    leaves = [
+        function(*each) if path in paths else each[0]
+        for path, *each in zip(flatten(trees[0]), *map(jax.tree.leaves, trees), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(trees[0]), leaves)
+
+
 def make_gradient(
-    graphdef: nnx.GraphDef, sums: Callable[..., Sums], *, accumulate: int = 1
+    graphdef: nnx.GraphDef,
+    sums: Callable[..., Sums],
+    *,
+    accumulate: int = 1,
+    frozen: Collection[str] = (),
 ) -> Gradient:
     """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
     The loss is the mean of `sums`, a task's `train_sums`. `accumulate` parts of a batch are
     computed in turn, so that one part's activations are in memory at a time. Part m of M has the
     examples m, m + M, ..: on several devices every device then computes at every part. Batch
-    statistics are of a part.
+    statistics are of a part. The gradient of the parameters of the paths `frozen` is 0.
     """
 
     def of_part(params: Params, stats: Params, key: Array, batch: Batch):
         def objective(params):
-            model = nnx.merge(graphdef, params, stats)
+            held = at_paths(frozen, jax.lax.stop_gradient, params)
+            model = nnx.merge(graphdef, held, stats)
             metrics = mean_metrics(sums(model, batch, key))
             return metrics["loss"], (metrics, split(model)[2])
 
@@ -213,7 +267,7 @@ def make_gradient(
 
 
 def make_train_step(
-    gradient: Gradient, tx: optax.GradientTransformation
+    gradient: Gradient, tx: optax.GradientTransformation, *, frozen: Collection[str] = ()
 ) -> Callable[[TrainState, Array, Batch], tuple[TrainState, Metrics]]:
     """(state, key, batch) -> (new state, metrics), with a gradient of `make_gradient`.
 
@@ -229,6 +283,8 @@ def make_train_step(
         with jax.numpy_dtype_promotion("standard"):  # Optax has powers of floats by counts
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        # Not p + 0, which is 0 for -0 and for what is too small to be a normal number.
+        params = at_paths(frozen, lambda new, old: old, params, state.params)
         moved = TrainState(state.step + 1, ok, params, stats, opt_state)
         stayed = TrainState(state.step, ok, state.params, state.stats, state.opt_state)
         new_state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), moved, stayed)

@@ -1,6 +1,7 @@
 """Schedules against Hugging Face's formula, groups, and AdamW against NumPy."""
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,11 @@ from ssm_jax.training.step import (
     constant_with_warmup,
     cosine_with_warmup,
     groups_from,
+    init_state,
     learning_rates,
+    make_gradient,
     make_optimizer,
+    make_train_step,
     split,
 )
 
@@ -192,6 +196,60 @@ def test_each_group_gets_its_own_adamw(clip_norm):
         ]
         exact = adamw_np(start["layer"][name], clipped, group, factors)
         np.testing.assert_allclose(p["layer"][name], exact, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1e-3])
+def test_what_is_frozen_keeps_its_bits_and_has_no_moments(clip_norm):
+    start = params()
+    start["layer"]["A"][0] = [-0.0, 0.0, 1e-40]
+    frozen = replace(A, freeze=True)
+    schedule = cosine_with_warmup(0, 6, clamp=True)
+    ways = {**ADAM, "clip_norm": clip_norm}
+    tx, rows = make_optimizer(start, (frozen, DT, REST), schedule, freeze="/bias$", **ways)
+    assert [(row.group.name, row.size) for row in rows] == [
+        ("A", 0), ("dt", 4), ("rest", 6), ("frozen", 8),
+    ]  # fmt: skip
+    assert learning_rates(rows, schedule, 1).keys() == {"lr/dt", "lr/rest"}
+    state = run(tx.init, start)
+    sizes = [leaf.size for leaf in jax.tree.leaves(state)]
+    assert sum(sizes) == 2 * 10 + sizes.count(1), "moments of dt and kernel alone, and counts"
+    grads = jax.tree.map(np.ones_like, start)
+    frozen = {path for row in rows if row.group.freeze for path in row.paths}
+    step = make_train_step(lambda *_: ((jnp.float32(1), ({}, {})), grads), tx, frozen=frozen)
+    after, _ = run(step, init_state(start, {}, tx), jax.random.key(0), {})
+    for name, array in after.params["layer"].items():
+        same = np.asarray(array).tobytes() == start["layer"][name].tobytes()
+        assert same == (name in ("A", "bias")), name
+
+
+def test_a_frozen_parameter_has_no_part_in_the_gradient():
+    """Its gradient is 0, so that clipping and grad_norm are of what is trained."""
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    graphdef, weights, stats = split(model)
+    batch = {"x": np.ones((4, 3), np.float32)}
+
+    def sums(model, batch, key):
+        return {"loss": jnp.sum(model(batch["x"]) ** 2), "count": jnp.float32(4)}
+
+    tx = optax.sgd(0.1)
+    state = init_state(weights, stats, tx)
+    key = jax.random.key(0)
+    _, whole = run(make_gradient(graphdef, sums), state, key, batch)
+    _, part = run(make_gradient(graphdef, sums, frozen={"kernel"}), state, key, batch)
+    assert np.any(whole["kernel"] != 0) and not np.any(part["kernel"])
+    np.testing.assert_array_equal(part["bias"], whole["bias"])
+
+
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [("(", "no regular expression"), ("nothing", "matches no parameter"), ("", "every parameter")],
+)
+def test_freezing_that_cannot_be_is_refused(freeze, message):
+    groups = (replace(A, freeze=True), DT, REST)
+    if not freeze:
+        groups = tuple(replace(group, freeze=True) for group in groups)
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(params(), groups, jnp.ones_like, freeze=freeze, **ADAM, clip_norm=0.0)
 
 
 def test_first_update_after_a_warmup_starts_moves_only_constant_groups():

@@ -29,9 +29,9 @@ def parameter_table(rows: Sequence[GroupRow]) -> Table:
         "group": lambda row: row.group.name,
         "tensors": lambda row: f"{len(row.paths)}",
         "parameters": lambda row: f"{row.size:,}",
-        "learning rate": lambda row: f"{row.group.lr:g}",
-        "weight decay": lambda row: f"{row.group.weight_decay:g}",
-        "schedule": lambda row: row.group.schedule,
+        "learning rate": lambda row: "" if row.group.freeze else f"{row.group.lr:g}",
+        "weight decay": lambda row: "" if row.group.freeze else f"{row.group.weight_decay:g}",
+        "schedule": lambda row: "" if row.group.freeze else row.group.schedule,
     }
     table = to_screen(columns, cells(columns, rows), title="Parameters", words={0, 5})
     table.add_section()
