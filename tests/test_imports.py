@@ -24,7 +24,8 @@ MAY_IMPORT = {
         "mnist1d",
     },
     "lra": {
-        "tasks", "layers", "options", "outside", "data", "files", "progress", "tables", "config",
+        "tasks", "layers", "options", "outside", "data", "files", "progress", "tables", "spread",
+        "config",
         "ml_collections", "numpy", "PIL", "scipy", "lra_generators",
     },
     "tasks": {"models", "layers", "data", "options", "outside", "jax", "numpy", "flax", "optax"},
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
     "sweep": {
         "training", "tasks", "config", "options", "outside", "stop", "files", "progress", "tables",
-        "jax", "ml_collections",
+        "spread", "jax", "ml_collections",
     },
     "commands": {
         "sweep", "stories", "training", "tasks", "lra", "data", "init", "kernels", "analysis",
@@ -56,6 +57,7 @@ MAY_IMPORT = {
     "lock": {"files", "progress", "stop"},
     "progress": {"files", "rich", "jax"},
     "tables": {"rich"},
+    "spread": {"scipy"},
     "files": set(),
     "stop": {"jax"},
     "options": {"numpy"},
@@ -90,6 +92,7 @@ ONLY_IN = {
         "stories/denoise/run.py",
         "stories/waves/run.py",
         "sweep/__init__.py",
+        "sweep/results.py",
         "sweep/runs.py",
     },
 }  # fmt: skip

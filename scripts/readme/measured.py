@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from readme.common import Result, load, per_file, table, where
 from ssm_jax.lra.published import ANCHORS, COLUMNS
-from ssm_jax.sweep import caption, to_markdown
+from ssm_jax.sweep.tables import caption, to_markdown
 from ssm_jax.tables import Columns
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssm_jax.commands import start_jax
 from ssm_jax.config import cli
-from ssm_jax.config.argv import Flag
+from ssm_jax.config.argv import Flag, parse
 from ssm_jax.config.load import load_sweep
 from ssm_jax.files import check_writable
 from ssm_jax.stop import EXIT_STOPPED
@@ -91,46 +92,63 @@ def _config_of_parent(given: Mapping[str, Any]) -> Any:
 
 
 def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
-    """Run an experiment at every value of the options that its file sweeps, with some seeds.
+    """Run an experiment with some seeds, at every value of the options that its file sweeps.
 
         ssm-jax sweep --config=ablation/image:reduced --folder=runs/ablation
+        ssm-jax sweep --config=listops_small --seeds=3 --folder=runs/seeds
+        ssm-jax sweep packaged:PLAID,s4d packaged:PLAID,s5 --seeds=3 --folder=runs/plaid
 
-    The file defines sweep() next to get_config(): a list of {option: value}. Each cell and seed is
-    a run of its own in the folder; one that diverges or fails is marked and the next begins. The
-    same command resumes a stopped sweep, and several commands may share a folder. At the end
-    the folder has sweep.md, sweep.csv, sweep.json and, for one or two options, sweep.png.
+    The file may define sweep() next to get_config(): a list of {option: value}; without it, the
+    experiment is run as it is. Several configs are run as they are, into one table. Each cell and
+    seed is a run of its own in the folder; one that diverges or fails is marked and the next
+    begins. The same command resumes a stopped sweep, and several commands may share a folder. At
+    the end the folder has sweep.md, sweep.csv, sweep.json and, for one or two options, sweep.png.
+    The validation split chooses the best cell; the test split is shown beside it.
     """
     flags = (
+        Flag("configs", "several experiments in the place of --config", [], words=True),
         Flag("folder", "has a folder for each run, and the results", kind=Path, writes="folder"),
         Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
-        Flag("metric", "what is shown of the test split; if not given, the task's first"),
+        Flag("metric", "what is shown of both splits; if not given, the task's first"),
         Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
         cli.DATA_DIR,
         cli.FROM,
     )
-    command = cli.load(argv, flags=flags, about=sweep.__doc__)
-    cfg, values, overrides = command
+    commands = _named(argv, flags, sweep.__doc__)
+    values, several = next(iter(commands.values())).values, len(commands) > 1
     folder, seeds = values["folder"], values["seeds"]
     if folder is None:
         cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
-    cells = load_sweep(values["config"], cfg, overrides)
-    if both := [key for key in cells[0] if key in overrides]:
-        raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
-    runs = runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
+    parts = {}
+    for label, (cfg, known, overrides) in commands.items():
+        alone = several or seeds > 1
+        cells = [{}] if several else load_sweep(known["config"], cfg, overrides, alone=alone)
+        if both := [key for key in cells[0] if key in overrides]:
+            raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
+        where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
+        parts[label] = where, runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     if not values["report_only"]:
-        job = _start(command, [*called, *argv])
+        start_jax(folder)
         from ssm_jax.sweep.runs import run_sweep
 
-        if not run_sweep(runs, cfg, job):
-            print("stopped; the same command goes on.", file=sys.stderr)
-            return EXIT_STOPPED
+        for label, (where, runs) in parts.items():
+            job = _job(commands[label], [*called, *argv], where)
+            if not run_sweep(runs, commands[label].cfg, job):
+                print("stopped; the same command goes on.", file=sys.stderr)
+                return EXIT_STOPPED
     from ssm_jax.plots.sweep import draw_sweep
-    from ssm_jax.sweep import document_of, write_results
+    from ssm_jax.sweep.results import document_of, joined
+    from ssm_jax.sweep.tables import write_results
     from ssm_jax.training.record import published
 
-    document = document_of(runs, folder, cfg, published([*called, *argv]), values["metric"])
+    command = published([*called, *argv])
+    documents = {
+        label: document_of(runs, where, commands[label].cfg, command, values["metric"])
+        for label, (where, runs) in parts.items()
+    }
+    (document,) = [joined(documents, command)] if several else documents.values()
     text = write_results(folder, document)
     draw_sweep(folder / "sweep.png", document)
     print(text, end="")
@@ -140,14 +158,35 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     return 1 if failed else 0
 
 
-def _start(command: cli.Command, words: Sequence[str]) -> Job:
-    """Start JAX for the runs of a command; where they are, and what made them."""
-    _, values, overrides = command
-    start_jax(values["folder"])
+def _named(argv: list[str], flags: Sequence[Flag], about: str | None) -> dict[str, cli.Command]:
+    """The experiment of --config, or those of several configs, by name or by FILE.py:ARG."""
+    given, _ = parse(argv, (cli.CONFIG, *flags))
+    words = given.get("configs", [])
+    if words and "config" in given:
+        cli.fail(f"--config={given['config']} and {words[0]} are both given; leave one out.")
+    argvs = [[f"--config={word}", *argv] for word in words] or [argv]
+    commands = [cli.load(each, flags=flags, about=about) for each in argvs]
+    names = [command.cfg.name for command in commands]
+    if len(set(names)) < len(names):
+        names = [command.values["config"] for command in commands]
+    if again := [name for name in names if names.count(name) > 1]:
+        cli.fail(f"the config {again[0]} is given twice; give --seeds=N to run it several times.")
+    return dict(zip(names, commands, strict=True))
+
+
+def _job(command: cli.Command, words: Sequence[str], folder: Path) -> Job:
+    """Where the runs of a command are, and what made them."""
     from ssm_jax.sweep.runs import Job
 
-    where = values["folder"], values["data_dir"], values.get("from")
+    _, values, overrides = command
+    where = folder, values["data_dir"], values.get("from")
     return Job(*where, values["config"], overrides, words)
+
+
+def _start(command: cli.Command, words: Sequence[str]) -> Job:
+    """Start JAX for the runs of a command; where they are, and what made them."""
+    start_jax(command.values["folder"])
+    return _job(command, words, command.values["folder"])
 
 
 def denoise(argv: list[str], called: Sequence[str] = ("ssm-jax", "denoise")) -> int:

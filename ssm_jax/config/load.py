@@ -62,17 +62,22 @@ def read_config(spec: str) -> ConfigDict:
     return cfg.lock()
 
 
-def load_sweep(spec: str, cfg: ConfigDict, given: Collection[str] = ()) -> list[dict[str, Any]]:
+def load_sweep(
+    spec: str, cfg: ConfigDict, given: Collection[str] = (), *, alone: bool = False
+) -> list[dict[str, Any]]:
     """The cells of the sweep that `FILE.py[:ARG]` defines next to get_config, checked upon `cfg`.
 
     A cell is a dict of dotted options and their values, such as {"model.alpha": 3.0,
     "model.beta.init": 0.5}; all cells set the same options. `sweep(arg)` gets what get_config gets
     if it takes an argument, else it is called without; it returns a list or yields. `given` are the
-    options of the experiment that the command line changed.
+    options of the experiment that the command line changed. A file without sweep() has one cell
+    {}, the experiment as it is, if it may stand `alone`.
 
     A ValueError has a line for each fault: no function sweep, one that fails or returns something
     else, options that there are not, values that do not fit or cannot work, cells that are equal.
     """
+    if alone and not _defines(spec, "sweep"):
+        return [{}]
     with _function(spec, "sweep") as (sweep, arg):
         made = sweep(arg) if inspect.signature(sweep).parameters else sweep()
         if not isinstance(made, (list, tuple, Iterator)):
@@ -176,6 +181,14 @@ def _function(spec: str, name: str) -> Iterator[tuple[Callable[..., Any], str]]:
         raise ValueError(f"{asked}: no config that is shipped has this name; nearest: {near}.")
     with outside.running(Path(path), asked) as file:
         if not callable(getattr(file.module, name, None)):
-            takes = "" if name == "sweep" else "arg"
-            raise ValueError(f"the file defines no function {name}({takes}).")
+            if name == "sweep":
+                more = "write one, or run the experiment as it is with several --seeds=N"
+                raise ValueError(f"the file defines no function sweep(); {more}.")
+            raise ValueError(f"the file defines no function {name}(arg).")
         yield getattr(file.module, name), arg
+
+
+def _defines(spec: str, name: str) -> bool:
+    """Whether the file of a config has a function of this name."""
+    with outside.running(Path(_split(spec)[0]), f"--config={spec}") as file:
+        return callable(getattr(file.module, name, None))

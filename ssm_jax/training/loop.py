@@ -219,7 +219,7 @@ class _Run:
             return False
         self.workdir.confirm()
         restart.check_record(experiment, self.workdir, self.argv, experiment.total_steps)
-        write_summary(experiment, self.workdir, test, chosen)
+        write_summary(experiment, self.workdir, test, opened.meta.metrics, chosen)
         if experiment.cfg.figures:
             for figure in draw(experiment, self.workdir, opened.state):
                 say(f"figure: {figure}")

@@ -1,4 +1,4 @@
-"""A sweep's results with known numbers, as ssm_jax.sweep.document_of gives them."""
+"""A sweep's results with known numbers, as ssm_jax.sweep.results.document_of gives them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,26 @@ ENDS: dict[tuple[float, float], list[Any]] = {
 
 
 def cell(options: dict[str, Any], ends: list[Any]) -> dict[str, Any]:
-    """One cell from what came out of its seeds."""
+    """One cell from what came out of its seeds; on validation half of that."""
     values = {str(seed): end for seed, end in enumerate(ends) if not isinstance(end, str)}
-    numbers = list(values.values())
+    half = {seed: value / 2 for seed, value in values.items()}
     return {
         "options": options,
-        "mean": statistics.fmean(numbers) if numbers else None,
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-        "selected": statistics.fmean(numbers) / 2 if numbers else None,  # on the validation split
-        "n": len(numbers),
-        "values": values,
+        **over(values),
+        "n": len(values),
+        "validation": over(half) if half else None,
         "diverged": [seed for seed, end in enumerate(ends) if end == "diverged"],
         "missing": [seed for seed, end in enumerate(ends) if end == "missing"],
+    }
+
+
+def over(values: dict[str, float]) -> dict[str, Any]:
+    """The mean and standard deviation of values by seed."""
+    numbers = list(values.values())
+    return {
+        "mean": statistics.fmean(numbers) if numbers else None,
+        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+        "values": values,
     }
 
 
@@ -59,7 +67,6 @@ def about(options: dict[str, list[Any]], cells: list[dict[str, Any]]) -> dict[st
         "better": "max",
         "split": "test",
         "selected_by": "val accuracy",
-        "selected_better": "max",
         "options": options,
         "seeds": [0, 1, 2],
         "cells": cells,

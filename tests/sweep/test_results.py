@@ -7,7 +7,8 @@ import json
 import pytest
 
 from ssm_jax import config
-from ssm_jax.sweep import DIVERGED, best_cell, document_of, runs_of
+from ssm_jax.sweep import DIVERGED, runs_of
+from ssm_jax.sweep.results import best_cell, document_of, joined
 
 CELLS = [{"model.alpha": 1.0}, {"model.alpha": 3.0}]
 CFG = config.default()
@@ -21,6 +22,7 @@ def finished(folder, run, accuracy, commit="abc", validation=0.5):
     folder /= run.name
     folder.mkdir(parents=True)
     summary = {
+        "val": {"accuracy": validation, "loss": 1 - validation},
         "test": {"accuracy": accuracy, "loss": 1.0},
         "selected_by": "val accuracy",
         "best": {"step": 8, "value": validation},
@@ -32,8 +34,8 @@ def finished(folder, run, accuracy, commit="abc", validation=0.5):
     (folder / "DONE").touch()
 
 
-def read(folder, runs):
-    return document_of(runs, folder, CFG, ["sweep"])
+def read(folder, runs, metric=None):
+    return document_of(runs, folder, CFG, ["sweep"], metric)
 
 
 def test_a_cell_is_the_mean_and_spread_of_its_seeds_that_finished(tmp_path):
@@ -58,13 +60,62 @@ def test_validation_names_the_best_cell_and_the_test_split_never(tmp_path):
     for run, test, validation in zip(runs, (0.9, 0.1, 0.9, 0.2), (0.3, 0.6, 0.5, 0.4), strict=True):
         finished(tmp_path, run, test, validation=validation)
     document = read(tmp_path, runs)
-    assert document["selected_by"] == "val accuracy" and document["selected_better"] == "max"
-    assert [cell["selected"] for cell in document["cells"]] == pytest.approx([0.4, 0.5])
+    assert document["selected_by"] == "val accuracy" and document["better"] == "max"
+    means = [cell["validation"]["mean"] for cell in document["cells"]]
+    assert means == pytest.approx([0.4, 0.5])
+    assert document["cells"][1]["validation"]["values"] == {"0": 0.6, "1": 0.4}
     assert [cell["mean"] for cell in document["cells"]] == pytest.approx([0.9, 0.15])
     assert best_cell(document) is document["cells"][1]
-    for cell in document["cells"]:  # as documents of older versions have them
-        del cell["selected"]
-    assert best_cell(document) is None
+    loss = read(tmp_path, runs, "loss")  # chosen by the metric that is shown
+    means = [cell["validation"]["mean"] for cell in loss["cells"]]
+    assert means == pytest.approx([0.6, 0.5]) and loss["better"] == "min"
+    assert best_cell(loss) is loss["cells"][1]
+    assert loss["runs"][0]["validation"] == {"accuracy": 0.3, "loss": 0.7}
+
+
+def test_runs_of_older_versions_have_their_validation_values_in_the_log(tmp_path):
+    """Their summaries have that alone which chose the checkpoint."""
+    runs = runs_of(CELLS, (0,))
+    for run, validation in zip(runs, (0.3, 0.6), strict=True):
+        finished(tmp_path, run, 0.5, validation=validation)
+        file = tmp_path / run.name / "summary.json"
+        summary = json.loads(file.read_text())
+        del summary["val"]
+        file.write_text(json.dumps(summary))
+    document = read(tmp_path, runs)
+    assert [cell["validation"]["mean"] for cell in document["cells"]] == [0.3, 0.6]
+    loss = read(tmp_path, runs, "loss")
+    assert [cell["validation"] for cell in loss["cells"]] == [None, None]
+    assert best_cell(loss) is None
+    for run, value in zip(runs, (2.0, 1.5), strict=True):
+        rows = [{"step": step, "kind": "val", "accuracy": 0.1, "loss": value} for step in (4, 8)]
+        rows[0]["loss"] = 0.0  # of another checkpoint
+        log = tmp_path / run.name / "metrics.jsonl"
+        log.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    loss = read(tmp_path, runs, "loss")
+    assert [cell["validation"]["mean"] for cell in loss["cells"]] == [2.0, 1.5]
+    assert best_cell(loss) is loss["cells"][1]
+
+
+def test_several_configs_make_one_table(tmp_path):
+    documents = {}
+    for name, tests, validation in (("PLAID:s4d", (0.5, 0.6), 0.7), ("PLAID:s5", (0.9, 0.7), 0.6)):
+        folder, runs = tmp_path / name, runs_of([{}], (0, 1))
+        assert [run.name for run in runs] == ["seed=0", "seed=1"]
+        for run, test in zip(runs, tests, strict=True):
+            finished(folder, run, test, validation=validation)
+        documents[name] = read(folder, runs)
+    both = joined(documents, ["sweep"])
+    assert both["options"] == {"config": ["PLAID:s4d", "PLAID:s5"]} and both["seeds"] == [0, 1]
+    assert [cell["mean"] for cell in both["cells"]] == pytest.approx([0.55, 0.8])
+    assert best_cell(both)["options"] == {"config": "PLAID:s4d"}, "by validation"
+    (difference,) = both["differences"]
+    assert (difference["one"], difference["other"]) == ("PLAID:s4d", "PLAID:s5")
+    assert difference["test"]["mean"] == pytest.approx(-0.25) and difference["test"]["n"] == 2
+    assert [run["name"] for run in both["runs"]][1::2] == ["PLAID:s4d: seed=1", "PLAID:s5: seed=1"]
+    documents["PLAID:s5"]["metric"] = "loss"
+    with pytest.raises(ValueError, match="their metric are accuracy and loss; give --metric"):
+        joined(documents, ["sweep"])
 
 
 def test_what_the_runs_do_not_share_is_remarked(tmp_path):

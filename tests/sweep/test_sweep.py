@@ -15,7 +15,8 @@ import pytest
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config, load_sweep
-from ssm_jax.sweep import Run, document_of, runs_of
+from ssm_jax.sweep import Run, runs_of
+from ssm_jax.sweep.results import document_of
 from ssm_jax.sweep.runs import Job, run_one, run_sweep
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
@@ -112,7 +113,7 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, 
         summary = json.loads((sweep.folder / name / "summary.json").read_text())
         assert cell["mean"] == summary["test"]["accuracy"] == cell["values"]["0"]
         assert (cell["n"], cell["std"]) == (1, None)
-        assert cell["selected"] == summary["best"]["value"]
+        assert cell["validation"]["mean"] == summary["val"]["accuracy"] == summary["best"]["value"]
         assert summary["command"][-1].endswith(f"/{name}")
     with pytest.raises(ValueError, match=r"no test metric 'f1'; choose one of .*accuracy"):
         sweep.document(metric="f1")

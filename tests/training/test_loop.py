@@ -130,6 +130,8 @@ def test_result_is_the_test_score_of_the_checkpoint_with_the_best_validation_sco
     best = max(rows, key=lambda row: row["accuracy"])  # the first of equals
     summary = json.loads((reference / "summary.json").read_text())
     assert summary["best"] == {"step": best["step"], "value": best["accuracy"]}
+    logged = {name: value for name, value in best.items() if name not in ("step", "kind")}
+    assert summary["val"] == logged, "every metric of the checkpoint that was chosen"
     folder = reference / "checkpoints" / str(best["step"])
     arrays = read_arrays(folder, read_meta(folder)[1])
     target = experiment.abstract_state()

@@ -9,7 +9,8 @@ from xml.etree.ElementTree import Element, SubElement
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Published
 from ssm_jax.lra.report.results import Result
-from ssm_jax.lra.report.table import OFFICIAL, Cell, Row, Table, half_width, outcome, percent
+from ssm_jax.lra.report.table import OFFICIAL, Cell, Row, Table, outcome, percent
+from ssm_jax.spread import half_width
 
 INTRO = (
     "Test accuracy in percent: the mean over n seeds ± half of its 95 % interval (Student t). "

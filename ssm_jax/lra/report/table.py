@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ssm_jax.lra.published import COLUMNS
 from ssm_jax.lra.report.results import Result
+from ssm_jax.spread import half_width
 
 OFFICIAL = "official"
 
@@ -24,15 +25,6 @@ class Cell(NamedTuple):
     @property
     def runs(self) -> tuple[Result, ...]:
         return (*self.finished, *self.diverged)
-
-
-def half_width(values: list[float]) -> float | None:
-    """Half of the 95 % interval of a mean, by Student's t; None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    from scipy.special import stdtrit  # here: it takes a tenth of a second
-
-    return float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / len(values) ** 0.5
 
 
 class Row(NamedTuple):

@@ -24,13 +24,22 @@ from ssm_jax.training.workdir import Stamps, Workdir, stamp_faults, stamp_of
 
 
 def write_summary(
-    experiment: Experiment, workdir: Workdir, test: Mapping[str, float], chosen: Mapping[str, Any]
+    experiment: Experiment,
+    workdir: Workdir,
+    test: Mapping[str, float],
+    found: Mapping[str, float],
+    chosen: Mapping[str, Any],
 ) -> None:
-    """Write the result; `chosen` has the "best" evaluation, or the next and the "best_lost"."""
+    """Write the result of the checkpoint that was chosen.
+
+    test, found: its metrics on the test split and on the split that chose it, "val"; chosen: the
+    "best" evaluation, or the next and the "best_lost".
+    """
     cfg, dataset = experiment.cfg, experiment.dataset
     record = parse_json(workdir.record.read_text())
     summary = {
         **{key: cfg[key] for key in ("name", "task", "notes")},
+        cfg.train.select_split: found,
         "test": test,
         "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
         **published(chosen),

@@ -1,0 +1,242 @@
+"""The results of a sweep: a document for JSON, read from the folders of its runs.
+
+Of each metric it has the value on the validation split, which alone chooses, and on the test split.
+"""
+
+import itertools
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssm_jax import config as config_lib
+from ssm_jax import spread
+from ssm_jax.sweep import Run, by_cell, short_names, shown
+from ssm_jax.tasks import find_task
+
+SHARED = ("data", "examples", "steps", "parameters", "git", "versions", "devices")
+PAIRS = 4  # so many settings are compared in pairs, more of them with the chosen one
+Document = Mapping[str, Any]  # as `document_of` makes it
+
+
+def document_of(
+    runs: Sequence[Run],
+    folder: Path,
+    cfg: ConfigDict,
+    command: Sequence[str],
+    metric: str | None = None,
+) -> dict[str, Any]:
+    """The results of a sweep of `cfg`, whose folder has one for each run.
+
+    `command` is what made them, `metric` one of the test split; None: the first of the task.
+
+    Returns:
+      "name", "task", "notes", "command"; "metric", its "better" (None: neither), "split" "test";
+      "selected_by", what chose the checkpoint of each run ("val accuracy");
+      "options": {option: its values, in order}; "seeds";
+      "cells": of each its "options"; of the metric on the test split the "mean", the "std" (sample
+        standard deviation; None for fewer than two) and the "values" by seed, over the "n" seeds
+        that finished; the same three on the split of "selected_by" in "validation" (None where a
+        run does not say); and the seeds that "diverged", or are "missing";
+      "differences": see `differences`;
+      "remarks": a line each on what the runs do not share, and on lost best checkpoints;
+      what all runs share: SHARED, as the first has it;
+      "runs": of each its name, cell, seed, status, all metrics, and config digest.
+
+    Raises:
+      ValueError: the metric is not among those of the runs; or as `Run.status`.
+    """
+    task = find_task(cfg.task)
+    metric = metric or task.headline
+    found = {run.name: run.status(cfg, folder) for run in runs}
+    finished = {name: summary for name, (end, summary) in found.items() if end == "finished"}
+    for name, summary in finished.items():
+        if metric not in summary["test"]:
+            raise ValueError(
+                f"{name} has no test metric {metric!r}; choose one of {', '.join(summary['test'])}."
+            )
+    chosen = {name: _validation(summary, folder / name) for name, summary in finished.items()}
+    shared, remarks = _shared(list(finished.values()), "the runs have", "the first run's is shown")
+    for name, (status, summary) in found.items():
+        if status == "failed":
+            remarks.append(f"{name} failed: {' '.join(summary['error'].split())}")
+    for name, summary in finished.items():
+        if "best_lost" in summary:
+            lost, best = summary["best_lost"]["step"], summary["best"]["step"]
+            remarks.append(
+                f"{name}: the best checkpoint, of step {lost:,}, was lost; the next best, of step "
+                f"{best:,}, is tested."
+            )
+    cells = []
+    for same in by_cell(runs):
+        ends = {run.seed: found[run.name][0] for run in same}
+        done = {str(run.seed): run.name for run in same if run.name in finished}
+        known = bool(done) and all(metric in chosen[name] for name in done.values())
+        cells.append(
+            {
+                "options": dict(same[0].cell),
+                **_over({seed: finished[name]["test"][metric] for seed, name in done.items()}),
+                "n": len(done),
+                "validation": _over({seed: chosen[name][metric] for seed, name in done.items()})
+                if known
+                else None,
+                "diverged": [seed for seed, end in ends.items() if end == "diverged"],
+                "missing": [s for s, end in ends.items() if end not in ("finished", "diverged")],
+            }
+        )
+    document = {
+        **{key: cfg[key] for key in ("name", "task", "notes")},
+        "command": command,
+        "metric": metric,
+        "better": task.metrics.get(metric),
+        "split": "test",
+        "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
+        "options": {key: list(dict.fromkeys(r.cell[key] for r in runs)) for key in runs[0].cell},
+        "seeds": list(dict.fromkeys(run.seed for run in runs)),
+        "cells": cells,
+    }
+    return document | {
+        "differences": differences(document),
+        "remarks": remarks,
+        **shared,
+        "runs": [
+            {
+                "name": run.name,
+                "options": dict(run.cell),
+                "seed": run.seed,
+                "status": found[run.name][0],
+                "test": finished[run.name]["test"] if run.name in finished else None,
+                "validation": chosen.get(run.name),
+                "config_digest": config_lib.digest(run.config(cfg)),
+            }
+            for run in runs
+        ],
+    }
+
+
+def joined(documents: Mapping[str, Document], command: Sequence[str]) -> dict[str, Any]:
+    """One document of those of several configs, by what they are called; its option is "config".
+
+    Raises ValueError if they do not show one metric, or do not choose on one split.
+    """
+    names, several = list(documents), list(documents.values())
+    first = several[0]
+    for name, document in documents.items():
+        for key in ("metric", "better", "selected_by"):
+            if document[key] != first[key]:
+                raise ValueError(
+                    f"{names[0]} and {name} make no table: their {key} are {first[key]} and "
+                    f"{document[key]}; give --metric, or choose configs of one task."
+                )
+    keys = [key for key in SHARED if key != "parameters"]  # in which variants may differ
+    known = [{key: d[key] for key in keys if key in d} for d in several]
+    shared, remarks = _shared(known, "the configs have", "the first one's is shown")
+    for name, document in documents.items():
+        remarks += [f"{name}: {remark}" for remark in document["remarks"]]
+    notes = dict.fromkeys(document["notes"] for document in several if document["notes"])
+    cells = [
+        {**cell, "options": {"config": name}}
+        for name, document in documents.items()
+        for cell in document["cells"]
+    ]
+    made = {
+        "name": ", ".join(names),
+        "task": first["task"],
+        "notes": " ".join(notes),
+        "command": command,
+        **{key: first[key] for key in ("metric", "better", "split", "selected_by")},
+        "options": {"config": names},
+        "seeds": list(dict.fromkeys(seed for document in several for seed in document["seeds"])),
+        "cells": cells,
+    }
+    runs = [
+        {**run, "name": f"{name}: {run['name']}", "options": {"config": name}}
+        for name, document in documents.items()
+        for run in document["runs"]
+    ]
+    return {**made, "differences": differences(made), "remarks": remarks, **shared, "runs": runs}
+
+
+def best_cell(document: Document) -> Mapping[str, Any] | None:
+    """The cell with the best mean of the metric on validation; the test split chooses nothing.
+
+    None where the metric has no best, or the document has no validation values.
+    """
+    found = [cell for cell in document["cells"] if cell.get("validation") is not None]
+    if not found or document["better"] is None:
+        return None
+    choose = max if document["better"] == "max" else min
+    return choose(found, key=lambda cell: cell["validation"]["mean"])
+
+
+def name_of(cell: Mapping[str, Any]) -> str:
+    """A cell in words: alpha=3, beta=0.5; of several configs the name of one."""
+    labels = short_names(cell["options"])
+    words = [(labels[key], shown(value)) for key, value in cell["options"].items()]
+    return ", ".join(text if label == "config" else f"{label}={text}" for label, text in words)
+
+
+def differences(document: Document) -> list[dict[str, Any]]:
+    """The differences of two cells, seed by seed, in the metric: one minus the other.
+
+    Of up to PAIRS cells all pairs, of more each of the others minus the chosen one, in the order of
+    the table; those that do not share two seeds are left out.
+
+    Returns of each the names "one" and "other", and on "validation" and "test" {"mean",
+    "half_width" of its 95 % interval (Student t), "n"}, see `spread.paired`.
+    """
+    cells, best = document["cells"], best_cell(document)
+    pairs: Iterator[tuple[Any, Any]] = itertools.combinations(cells, 2)
+    if len(cells) > PAIRS:
+        pairs = ((cell, best) for cell in cells if best is not None and cell is not best)
+    rows = []
+    for one, other in pairs:
+        test, validation = spread.paired(one["values"], other["values"]), None
+        if one["validation"] is not None and other["validation"] is not None:
+            validation = spread.paired(one["validation"]["values"], other["validation"]["values"])
+        if test is not None:
+            names = {"one": name_of(one), "other": name_of(other)}
+            rows.append({**names, "validation": validation, "test": test})
+    return rows
+
+
+def _over(values: Mapping[str, float]) -> dict[str, Any]:
+    """The mean and standard deviation of values by seed, as far as there are enough."""
+    numbers = list(values.values())
+    return {
+        "mean": statistics.fmean(numbers) if numbers else None,
+        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+        "values": dict(values),
+    }
+
+
+def _validation(summary: Mapping[str, Any], run: Path) -> dict[str, float]:
+    """The metrics of the chosen checkpoint on the split that chose it."""
+    split, metric = summary["selected_by"].split()
+    if split in summary:
+        return dict(summary[split])
+    # Summaries of older versions have what chose the checkpoint, the log has the others
+    from ssm_jax.training.logs import read_metrics
+
+    step, kind = summary["best"]["step"], "train_eval" if split == "train" else split
+    rows = [row for row in read_metrics(run / "metrics.jsonl", kind) if row["step"] == step]
+    found = {name: value for name, value in (rows or [{}])[-1].items() if isinstance(value, float)}
+    return found | {metric: summary["best"]["value"]}
+
+
+def _shared(
+    facts: Sequence[Mapping[str, Any]], who: str, end: str
+) -> tuple[dict[str, Any], list[str]]:
+    """What all have, as the first has it; and a line on each in which they differ."""
+    shared, remarks = {}, []
+    for key in SHARED:
+        values = [known[key] for known in facts if key in known]
+        different = len({json.dumps(value, sort_keys=True) for value in values})
+        if different:
+            shared[key] = values[0]
+        if different > 1:
+            remarks.append(f"{who} {different} different {key}; {end}.")
+    return shared, remarks

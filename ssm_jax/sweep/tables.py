@@ -1,0 +1,174 @@
+"""The results of a sweep as tables, in Markdown and CSV.
+
+Validation, which chooses, and test stand side by side, or one above the other where there is a
+grid of two options.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssm_jax import tables
+from ssm_jax.files import replace_atomically, write_json
+from ssm_jax.sweep import short_names, shown
+from ssm_jax.sweep.results import Document, best_cell
+
+PERCENT = ("accuracy", "balanced_accuracy", "f1")  # from 0 to 1, and read in per cent
+SPLITS = {"val": "validation", "train": "training"}  # those that may choose, in words
+
+
+def write_results(folder: Path, document: Document) -> str:
+    """Write sweep.json, sweep.csv and sweep.md into the folder of a sweep; the text of the last."""
+    text = to_markdown(document) + f"\n{caption(document)}\n"
+    write_json(folder / "sweep.json", document)
+    replace_atomically(folder / "sweep.csv", to_csv(document))
+    replace_atomically(folder / "sweep.md", text)
+    return text
+
+
+def is_grid(document: Document) -> bool:
+    """Whether the cells are every value of one option with every value of another."""
+    sizes = [len(values) for values in document["options"].values()]
+    return len(sizes) == 2 and len(document["cells"]) == sizes[0] * sizes[1]
+
+
+def splits_of(document: Document) -> list[str]:
+    """What there is to show: the split that chose, in words, and "test".
+
+    Documents of older versions have the test split alone.
+    """
+    known = any(cell.get("validation") is not None for cell in document["cells"])
+    return [*([SPLITS[document["selected_by"].split()[0]]] if known else []), "test"]
+
+
+def on_split(cell: Mapping[str, Any], split: str) -> Mapping[str, Any]:
+    """The "mean", "std" and "values" of a cell on a split of `splits_of`; {} if unknown."""
+    return cell if split == "test" else cell.get("validation") or {}
+
+
+def to_markdown(document: Document) -> str:
+    """A table: a row for each cell, with a column for each split; and the differences below.
+
+    Of a grid a table for each split, one option down and one across. A number is
+    `81.2 ± 0.4 (3)`, and says what diverged or is missing; those of the chosen cell are bold.
+    """
+    splits, cells = splits_of(document), document["cells"]
+    best = best_cell(document) if len(cells) > 1 else None
+    labels, of = short_names(document["options"]), len(document["seeds"])
+    if is_grid(document):
+        text = "\n".join(_grid(document, split, len(splits) > 1) for split in splits)
+    else:
+        head = [*labels.values(), *(metric_label(document, split) for split in splits), "seeds"]
+        rows = []
+        for cell in cells:
+            numbers = [_bold(_mean(document, cell, split), cell is best) for split in splits]
+            ends = ", ".join([str(cell["n"])] * bool(cell["n"]) + _ends(cell, of))
+            rows.append([*(shown(cell["options"][key]) for key in labels), *numbers, ends])
+        text = tables.to_markdown(head, rows)
+    return text + _differences(document, splits)
+
+
+def _grid(document: Document, split: str, titled: bool) -> str:
+    """The table of one split of a grid."""
+    best, of = best_cell(document), len(document["seeds"])
+    (up, rows), (over, columns) = document["options"].items()
+    texts = {}
+    for cell in document["cells"]:
+        mean, count = _mean(document, cell, split), f" ({cell['n']})" if cell["n"] > 1 else ""
+        text = ", ".join([mean + count] * bool(mean) + _ends(cell, of))
+        texts[cell["options"][up], cell["options"][over]] = _bold(text, cell is best)
+    lines = [[shown(row), *(texts[row, column] for column in columns)] for row in rows]
+    corner = " \\ ".join(short_names(document["options"]).values())
+    title = f"{metric_label(document, split)}:\n\n" if titled else ""
+    return title + tables.to_markdown([corner, *map(shown, columns)], lines)
+
+
+def _differences(document: Document, splits: list[str]) -> str:
+    """The table of the differences of pairs of cells, "" if there are none."""
+    rows = []
+    for pair in document.get("differences", ()):
+        found = [pair["test"] if split == "test" else pair["validation"] for split in splits]
+        texts = [
+            f"{number(document, each['mean'], '+')} ± {number(document, each['half_width'])}"
+            if each is not None
+            else ""
+            for each in found
+        ]
+        rows.append([pair["one"], pair["other"], *texts, str(pair["test"]["n"])])
+    if not rows:
+        return ""
+    head = ["setting", "minus", *(metric_label(document, split) for split in splits), "seeds"]
+    return (
+        "\nDifferences seed by seed: their mean ± half of its 95 % interval (Student t), not "
+        f"corrected for their number:\n\n{tables.to_markdown(head, rows)}"
+    )
+
+
+def _bold(text: str, wanted: bool) -> str:
+    return f"**{text}**" if wanted and text else text
+
+
+def _mean(document: Document, cell: Mapping[str, Any], split: str) -> str:
+    """`81.2 ± 0.4`; "" if no run has finished."""
+    found = on_split(cell, split)
+    if found.get("mean") is None:
+        return ""
+    spread = "" if found["std"] is None else f" ± {number(document, found['std'])}"
+    return number(document, found["mean"]) + spread
+
+
+def _ends(cell: Mapping[str, Any], of: int) -> list[str]:
+    """What became of the runs of a cell that count in no mean."""
+    counts = [(what, len(cell[what])) for what in ("diverged", "missing")]
+    return [what if n == of else f"{n} of {of} {what}" for what, n in counts if n]
+
+
+def metric_label(document: Document, split: str) -> str:
+    """The metric on a split, with its unit."""
+    metric = document["metric"]
+    return f"{split} {metric.replace('_', ' ')}{' (%)' if metric in PERCENT else ''}"
+
+
+def number(document: Document, value: float, sign: str = "") -> str:
+    """A value of the metric, as a table shows it; sign "+" for a difference."""
+    if document["metric"] in PERCENT:
+        return f"{100 * value:{sign}.1f}"
+    return f"{value:{sign}.4g}"
+
+
+def caption(document: Document) -> str:
+    """What the numbers of the table are, and what chose the bold ones; and the remarks."""
+    cells, splits = document["cells"], splits_of(document)
+    counts = sorted({cell["n"] for cell in cells if cell["n"]}) or [0]
+    seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
+    text = f"{metric_label(document, ' and '.join(splits))}: mean of {seeds} seed"
+    text += "" if counts == [1] else "s"
+    if counts[-1] > 1:
+        text += " ± standard deviation over them"
+        text += " (their number in brackets)" if is_grid(document) else ""
+    for what, verb in (("diverged", "diverged and count in no mean"), ("missing", "are missing")):
+        if n := sum(len(cell[what]) for cell in cells):
+            text += f"; {n} of {len(document['runs'])} runs {verb}"
+    if len(splits) == 1 and counts != [0]:
+        text += "; measured before sweeps kept validation values, so none of them is chosen"
+    elif best_cell(document) is not None and len(cells) > 1:
+        text += f"; bold: the best mean on the {splits[0]} split, which alone chooses"
+    if document.get("selected_by"):
+        text += f"; checkpoints: the best {document['selected_by']} of each run"
+    return text + "." + "".join(f" Note: {remark}" for remark in document["remarks"])
+
+
+def to_csv(document: Document) -> str:
+    """A line for each cell: options; of each split mean, standard deviation, least and most; and
+    how many runs ended how."""
+    options, metric, splits = document["options"], document["metric"], splits_of(document)
+    rows = []
+    for cell in document["cells"]:
+        found: list[Any] = [cell["options"][key] for key in options]
+        for split in splits:
+            known = on_split(cell, split)
+            values = list(known.get("values", {}).values()) or [None]
+            found += [known.get("mean"), known.get("std"), min(values), max(values)]
+        rows.append([*found, cell["n"], len(cell["diverged"]), len(cell["missing"])])
+    what = [f"{split}_{metric}{end}" for split in splits for end in ("", "_std", "_min", "_max")]
+    return tables.to_csv((*options, *what, "n", "diverged", "missing"), rows)

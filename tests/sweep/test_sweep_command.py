@@ -1,0 +1,113 @@
+"""`ssm-jax sweep` for configs without sweep(), and for several configs; training is played."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ssm_jax import config as config_lib
+from ssm_jax.commands.train import sweep
+
+CONFIG = """
+from ssm_jax import config as config_lib
+
+def get_config(arg=""):
+    chosen = config_lib.parse_arg(arg, alpha=("1", "3", "10"))
+    cfg = config_lib.default()
+    cfg.name = f"played:{chosen['alpha']}"
+    cfg.model.alpha = float(chosen["alpha"])
+    cfg.train.steps = 4
+    return cfg
+"""
+
+
+@pytest.fixture
+def played(tmp_path, monkeypatch):
+    """In a folder with e.py, where a run is finished at once; the accuracies follow from it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "e.py").write_text(CONFIG)
+    made = []
+
+    def train(cfg, path, argv):
+        made.append(path.relative_to(tmp_path).as_posix())
+        test = cfg.model.alpha / 20 + cfg.seed / 100
+        summary = {
+            "val": {"accuracy": 0.9 - test, "loss": 1.0},
+            "test": {"accuracy": test, "loss": 1.0},
+            "selected_by": "val accuracy",
+            "best": {"step": 4, "value": 0.9 - test},
+            "steps": cfg.train.steps,
+            "config_digest": config_lib.digest(cfg),
+        }
+        (path / "summary.json").write_text(json.dumps(summary))
+        (path / "DONE").touch()
+        return 0
+
+    monkeypatch.setattr("ssm_jax.sweep.runs.build", lambda cfg, **_: cfg)
+    monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", train)
+    monkeypatch.setattr("ssm_jax.sweep.runs.jax.clear_caches", lambda: None)
+    monkeypatch.setattr("ssm_jax.commands.train.start_jax", lambda cache=None: None)
+    return made
+
+
+def folder(tmp_path):
+    return f"--folder={tmp_path / 'out'}"
+
+
+def test_seeds_of_a_config_without_a_sweep_are_one_setting(played, tmp_path, capsys):
+    assert sweep(["--config=e.py:3", "--seeds=3", "--config.seed=5", folder(tmp_path)]) == 0
+    assert played == ["out/seed=5", "out/seed=6", "out/seed=7"]
+    document = json.loads((tmp_path / "out/sweep.json").read_text())
+    (cell,) = document["cells"]
+    assert cell["options"] == {} and document["seeds"] == [5, 6, 7]
+    assert cell["values"] == pytest.approx({"5": 0.20, "6": 0.21, "7": 0.22})
+    assert "| 69.0 ± 1.0 | 21.0 ± 1.0 | 3 |" in capsys.readouterr().out
+    assert not (tmp_path / "out/sweep.png").exists()
+
+
+def test_a_single_seed_of_it_is_no_sweep(played, tmp_path):
+    with pytest.raises(ValueError, match=r"no function sweep\(\); .* with several --seeds=N"):
+        sweep(["--config=e.py", folder(tmp_path)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_configs_have_a_folder_each_and_one_table(played, tmp_path, capsys):
+    words = ["e.py:1", "e.py:3", "e.py:10", "--seeds=2", "--config.train.steps=8"]
+    assert sweep([*words, folder(tmp_path)]) == 0
+    assert played == [f"out/played_{alpha}/seed={s}" for alpha in (1, 3, 10) for s in (0, 1)]
+    shown = capsys.readouterr().out
+    assert "| played:1 | **84.5 ± 0.7** | **5.5 ± 0.7** | 2 |" in shown, "validation chooses"
+    assert "| played:1 | played:10 | +45.0 ± 0.0 | -45.0 ± 0.0 | 2 |" in shown
+    document = json.loads((tmp_path / "out/sweep.json").read_text())
+    assert document["steps"] == 8 and document["options"] == {
+        "config": ["played:1", "played:3", "played:10"]
+    }
+    assert (tmp_path / "out/sweep.png").exists()
+    played.clear()
+    assert sweep([*words, folder(tmp_path)]) == 0
+    assert played == [], "what is done is not done again"
+
+
+def test_configs_of_one_name_are_told_apart_by_their_arguments(played, tmp_path):
+    text = CONFIG.replace("f\"played:{chosen['alpha']}\"", "'same'")
+    (tmp_path / "e.py").write_text(text)
+    assert sweep(["e.py:1", "e.py:3", folder(tmp_path)]) == 0
+    assert played == ["out/e.py_1/seed=0", "out/e.py_3/seed=0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["e.py:1", "--config=e.py:3"], "--config=e.py:3 and e.py:1 are both given"),
+        (["e.py:1", "e.py:1"], "the config e.py:1 is given twice"),
+        (["e.py:1", "e.py:4"], "unknown config argument '4'"),
+        (["e.py:1", "e.py:3", "--config.model.alhpa=1"], "did you mean --config.model.alpha"),
+    ],
+)
+def test_wrong_configs_are_one_line_and_leave_nothing(played, tmp_path, capsys, words, fault):
+    with pytest.raises(SystemExit):
+        sweep([*words, folder(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert fault in line
+    assert not (tmp_path / "out").exists() and played == []
