@@ -34,6 +34,10 @@ MAY_IMPORT = {
         "files", "lock", "progress", "stop", "tables",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },
+    "trained": {
+        "training", "tasks", "data", "config", "layers", "models", "init", "files", "options",
+        "jax", "numpy", "flax", "ml_collections", "safetensors", "torch",
+    },
     "stories": {
         "sweep", "training", "tasks", "data", "models", "layers", "init", "kernels", "analysis",
         "plots", "config", "stop", "options", "files", "progress", "tables",
@@ -46,8 +50,8 @@ MAY_IMPORT = {
         "spread", "jax", "ml_collections",
     },
     "commands": {
-        "sweep", "stories", "training", "tasks", "lra", "data", "init", "kernels", "analysis",
-        "plots", "config", "options", "stop", "files", "tables",
+        "sweep", "stories", "trained", "training", "tasks", "lra", "data", "init", "kernels",
+        "analysis", "plots", "config", "options", "stop", "files", "tables",
         "jax", "numpy", "rich", "ml_collections",
     },
     "config": {
@@ -63,12 +67,13 @@ MAY_IMPORT = {
     "options": {"numpy"},
     "outside": set(),
     "dims": set(),
-    "__init__": {"config", "init", "kernels", "layers", "models", "training"},  # on use
+    "__init__": {"config", "init", "kernels", "layers", "models", "trained", "training"},  # on use
 }  # fmt: skip
 
 ONLY_IN = {
     "orbax": {"training/checkpoint/io.py"},  # training/checkpoint keeps one step in a folder
     "wandb": {"training/logs.py"},
+    "safetensors": {"trained/tensors.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
             "__init__", "layers", "run", "sweep",
@@ -94,6 +99,7 @@ ONLY_IN = {
         "sweep/__init__.py",
         "sweep/results.py",
         "sweep/runs.py",
+        "trained/model.py",
     },
 }  # fmt: skip
 
@@ -203,7 +209,7 @@ FRESH = {
         {"jax", "flax", "grain", "matplotlib"},
     ),
     "training": (
-        modules("tasks") + modules("training") + ["ssm_jax.data.loader"],
+        modules("tasks") + modules("training") + modules("trained") + ["ssm_jax.data.loader"],
         {"tensorflow_datasets", "matplotlib"},
     ),
     "tasks": (  # which are asked for their options and metrics before JAX is needed

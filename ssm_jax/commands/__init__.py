@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("train", "train one experiment, or continue it"),
     "evaluate": ("runs", "evaluate a checkpoint of a run on a split"),
     "analyze": ("runs", "show what the layers of a run do to frequencies"),
+    "predict": ("runs", "predict series of a file with the model of a run"),
     "sweep": ("train", "train an experiment at every value of some options"),
     "report": ("runs", "compare the results of runs with the published ones"),
     "prepare": ("data", "generate, download or read the data of the Long Range Arena"),

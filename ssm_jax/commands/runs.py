@@ -1,4 +1,4 @@
-"""The commands that read runs: evaluate, analyze and report."""
+"""The commands that read runs: evaluate, analyze, predict and report."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,12 @@ def _asked(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
         cli.fail("--workdir is missing; give the folder of a run, such as --workdir=runs/a.")
     if len(paths) > 1:
         cli.fail(f"give one checkpoint, got {len(paths)}.")
-    path, workdir, step = paths[0].absolute(), paths[0], values["step"]
-    if path.parent.name == "checkpoints" and path.name.isdecimal():
-        if step != "best":
-            cli.fail(f"--step={step} and {paths[0]} both name a step; give one of them.")
-        workdir, step = path.parents[1], path.name
+    from ssm_jax.training.workdir import run_and_step
+
+    try:
+        workdir, step = run_and_step(paths[0], values["step"])
+    except ValueError as error:
+        cli.fail(str(error))
     return workdir, {"step": step, "data_dir": values["data_dir"], "files": values["from"]}
 
 
@@ -94,6 +95,44 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
     result, paths = analyze_run(workdir, argv=[*called, *argv], **source, **shown)
     print_analysis(result)
     print(*paths, sep="\n")
+    return 0
+
+
+def predict(argv: list[str], called: Sequence[str] = ("ssm-jax", "predict")) -> int:
+    """Predict series of a file with the model of a run, whose data are not needed.
+
+        ssm-jax predict runs/mine --input=new.npz --output=predicted.csv
+        ssm-jax predict mine.safetensors --input=NAME_TEST.ts --output=predicted.npz
+
+    Reads what training reads (.npz, .npy, .csv, .ts), in the same units; targets in it are not
+    looked at. Writes class names and probabilities, or values in the units of the training file,
+    and for each series the number that it has in the input.
+    """
+    del called
+    about = "file to write or to replace: .npz or .csv"
+    flags = (
+        replace(SOURCES[0], help="the folder of a run, WORKDIR/checkpoints/STEP, or .safetensors"),
+        *SOURCES[1:],
+        Flag("input", "series to predict: a file or a folder", kind=Path),
+        Flag("output", about, kind=Path, writes="file"),
+        Flag("batch_size", "series at once, at most", 32, int, least=1),
+    )
+    values = cli.load_flags(argv, flags=flags, about=predict.__doc__)
+    (path, source), output = _asked(values), values["output"]
+    for name in ("input", "output"):
+        if values[name] is None:
+            cli.fail(f"--{name} is missing; give {'a file' if name == 'output' else 'series'}.")
+    if output.suffix not in (".npz", ".csv"):
+        cli.fail(f"--output={output} does not fit: it must be a .npz or a .csv.")
+
+    start_jax()
+    from ssm_jax.trained import load
+    from ssm_jax.trained.series import predict_file
+
+    predicted = predict_file(load(path, **source), values["input"], values["batch_size"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    predicted.write(output)
+    print(f"{len(predicted.rows):,} series predicted; {output}")
     return 0
 
 

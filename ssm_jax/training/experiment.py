@@ -21,6 +21,7 @@ from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.progress import Progress, say
 from ssm_jax.tasks import find_task
+from ssm_jax.tasks.facts import Watched, facts_of
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity, flatten
 from ssm_jax.training.step import TrainState
@@ -35,8 +36,11 @@ def batch_mesh() -> Mesh:
 class Experiment:
     """All that `loop.train_and_evaluate` needs, from a checked config and its data; never changed.
 
-    ValueError for a batch that does not split over the devices, or parameters without a group.
+    `built_from` has what the model reads of the data, as `tasks.facts.facts_of` has it. ValueError
+    for a batch that does not split over the devices, or parameters without a group.
     """
+
+    parts: tuple[str, ...] = ()  # of the state that a checkpoint restores: all
 
     def __init__(self, cfg: ConfigDict, dataset: Dataset):
         self.cfg, self.dataset, self.task = cfg, dataset, find_task(cfg.task)
@@ -69,7 +73,9 @@ class Experiment:
         self.filter_period = dataset.padded_length * (1 if self.task.circular else 2)
         dropout_key = jax.random.fold_in(jax.random.key(cfg.seed), 1)
         self.key = jax.device_put(dropout_key, self.replicated)
-        shapes = nnx.eval_shape(lambda: self._build_model(jax.random.key(0)))
+        watched: Any = Watched(dataset)
+        shapes = nnx.eval_shape(lambda: self._build_model(jax.random.key(0), watched))
+        self.built_from = facts_of(watched)
         self.graphdef, params, _ = step_lib.split(shapes)
         self.paths = {path: leaf.size for path, leaf in flatten(params).items()}  # of parameters
         statistics = nnx.to_pure_dict(nnx.state(shapes, nnx.BatchStat))
@@ -89,9 +95,9 @@ class Experiment:
         self.frozen = {path for row in self.rows if row.group.freeze for path in row.paths}
         self._compiled: dict[tuple[str, int], jax.stages.Compiled] = {}
 
-    def _build_model(self, key: jax.Array) -> nnx.Module:
+    def _build_model(self, key: jax.Array, dataset: Dataset | None = None) -> nnx.Module:
         options = self.cfg.model.to_dict()
-        return self.task.build_model(self.dataset, options, nnx.Rngs(params=key))
+        return self.task.build_model(dataset or self.dataset, options, nnx.Rngs(params=key))
 
     @functools.cached_property
     def fresh_state(self) -> Callable[[], TrainState]:
@@ -186,8 +192,7 @@ class Experiment:
     @functools.cached_property
     def identity(self) -> Identity:
         """That of its checkpoints."""
-        options = json.loads(json.dumps(config_lib.identity(self.cfg)))  # tuples are lists there
-        return Identity(options, self.dataset.fingerprint)
+        return identity_of(self.cfg, self.dataset.fingerprint)
 
     def describe(self) -> list[str]:
         """The lines that a person should read before it starts."""
@@ -203,6 +208,12 @@ class Experiment:
             f"{cfg.train.select_split} {cfg.train.select_metric} chooses the checkpoint",
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
         ]
+
+
+def identity_of(cfg: ConfigDict, fingerprint: str) -> Identity:
+    """That of the checkpoints of a run, by its config and the fingerprint of its data."""
+    options = json.loads(json.dumps(config_lib.identity(cfg)))  # tuples are lists there
+    return Identity(options, fingerprint)
 
 
 def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Experiment:

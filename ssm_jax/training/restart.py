@@ -214,6 +214,8 @@ def _make_record(
     dataset = experiment.dataset
     data = {"fingerprint": dataset.fingerprint, **dataset.provenance._asdict()}
     record = run_record(experiment.cfg, data, argv, workdir.path)
+    if experiment.built_from is not None:
+        record["built_from"] = experiment.built_from
     write_json(workdir.record, sealed({**record, **facts(workdir.path), "saved": saved}))
 
 

@@ -99,6 +99,16 @@ class Workdir:
             )
 
 
+def run_and_step(path: Path, step: str) -> tuple[Path, str]:
+    """The folder of a run and the step, also of WORKDIR/checkpoints/STEP, which names both."""
+    whole = path.absolute()
+    if whole.parent.name != "checkpoints" or not whole.name.isdecimal():
+        return path, step
+    if step != "best":
+        raise ValueError(f"--step={step} and {path} both name a step; give one of them.")
+    return whole.parents[1], whole.name
+
+
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON document with its checksum."""
     content = json.loads(json.dumps(content))  # as it will read back: tuples are lists

@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +99,17 @@ def read_arrays(path: Path, described: Leaves) -> dict[str, np.ndarray]:
     return arrays
 
 
-def read_state(path: Path, described: Leaves, target: Any) -> Any:
+def read_state(path: Path, described: Leaves, target: Any, parts: Sequence[str] = ()) -> Any:
     """The state of a step, in the target's structure and on its devices; writes nothing.
+
+    `parts` are the beginnings of the paths that the target has, such as "params"; (): all.
 
     The target is a tree of arrays or jax.ShapeDtypeStruct, whose `sharding` says where a leaf goes.
     CheckpointError: the arrays are damaged. StateMismatch: they are not those of the target.
     """
     table = manifest.flatten(target)
-    if lines := manifest.differences(described, table):
+    wanted = {p: leaf for p, leaf in described.items() if not parts or p.split("/")[0] in parts}
+    if lines := manifest.differences(wanted, table):
         if len(lines) > 10:
             lines[10:] = [f"and {len(lines) - 10} more"]
         listed = "\n  ".join(lines)

@@ -5,24 +5,38 @@ Nothing is written and no lock is taken, so another process may train the run me
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ssm_jax.progress import warn
-from ssm_jax.training.checkpoint import io, manifest, ranked_steps
+from ssm_jax.training.checkpoint import Ranking, io, manifest, ranked_steps
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.record import config_of, read_record
-from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import Workdir
 
 # Why a checkpoint that is there is not the one that was saved: it is damaged, or another run's
 UNUSABLE = (CheckpointError, ConfigMismatch, manifest.StateMismatch)
 
 
+class Restorable(Protocol):
+    """What `restore` asks of an experiment, or of less than one: of the weights of a model."""
+
+    @property
+    def identity(self) -> manifest.Identity: ...
+
+    @property
+    def ranking(self) -> Ranking: ...
+
+    @property
+    def parts(self) -> tuple[str, ...]: ...  # of the state that are read; (): all
+
+    def abstract_state(self) -> Any: ...
+
+
 class Opened(NamedTuple):
     """A checkpoint as it was found; `lost` has "step" and "reason" of a better one that is lost."""
 
-    state: TrainState
+    state: Any  # a TrainState, or the parts of one
     meta: manifest.Meta
     lost: dict[str, Any] | None = None
 
@@ -90,7 +104,7 @@ def choose_step(checkpoints: Path, asked: str) -> int:
     return int(asked)
 
 
-def open_checkpoint(experiment: Experiment, checkpoints: Path, asked: str) -> Opened:
+def open_checkpoint(experiment: Restorable, checkpoints: Path, asked: str) -> Opened:
     """The checkpoint that is asked for; the next best with a warning, where the best is lost.
 
     ConfigMismatch or StateMismatch: it is not of this experiment. CheckpointError: it is damaged,
@@ -108,7 +122,7 @@ def open_checkpoint(experiment: Experiment, checkpoints: Path, asked: str) -> Op
             return opened
 
 
-def restore(experiment: Experiment, checkpoints: Path, step: int, *, or_next: bool) -> Opened:
+def restore(experiment: Restorable, checkpoints: Path, step: int, *, or_next: bool) -> Opened:
     """The checkpoint of a step, or, with `or_next`, the best of the others where it is unusable.
 
     Raises an error of UNUSABLE, that of `step`, where none is sound.
@@ -124,7 +138,8 @@ def restore(experiment: Experiment, checkpoints: Path, step: int, *, or_next: bo
                     f"the checkpoint of step {each} in {checkpoints} is not of the run that the "
                     f"record beside it describes: {'; '.join(lines)}."
                 )
-            state = io.read_state(path, described, experiment.abstract_state())
+            target = experiment.abstract_state()
+            state = io.read_state(path, described, target, experiment.parts)
         except UNUSABLE as error:
             errors.append(error)
             continue

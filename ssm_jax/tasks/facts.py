@@ -1,0 +1,68 @@
+"""What the construction of a model reads of its data set, as JSON: enough to build it again."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ssm_jax.data.preprocessing import Preprocessing
+
+Facts = dict[str, Any]
+ALWAYS = ("padded_length", "preprocessing")  # needed to use a model, if not to build it
+
+
+class Watched:
+    """A data set that notes what is read of it; to `isinstance` it is the data set."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset, self._read = dataset, dict[str, Any]()
+
+    @property
+    def __class__(self) -> Any:
+        return type(self._dataset)
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:
+        raise TypeError("the class of a data set cannot be changed")
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._dataset, name)
+        self._read[name] = value
+        return value
+
+
+def facts_of(watched: Any) -> Facts | None:
+    """The attributes that were read, as JSON can hold them; None if one of them it cannot."""
+    for name in ALWAYS:
+        getattr(watched, name, None)
+    try:
+        return {name: _plain(value) for name, value in sorted(watched._read.items())}
+    except TypeError:  # such as a method: only the data set itself can answer
+        return None
+
+
+def stand_in(facts: Mapping[str, Any]) -> Any:
+    """An object with the attributes that `facts_of` kept, for `Task.build_model`."""
+
+    def restored(name: str, value: Any) -> Any:
+        if name == "preprocessing":
+            return Preprocessing.of_json(value)
+        return tuple(restored("", v) for v in value) if isinstance(value, list) else value
+
+    return SimpleNamespace(**{name: restored(name, value) for name, value in facts.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Preprocessing):
+        return _plain(dataclasses.asdict(value))
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(v) for key, v in value.items()}
+    raise TypeError(f"{type(value).__name__} is no JSON")

@@ -1,0 +1,106 @@
+"""A trained model with all that it takes to use it."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ssm_jax.data.preprocessing import Preprocessing
+from ssm_jax.tasks import Task, find_task
+from ssm_jax.tasks.facts import Facts
+from ssm_jax.trained.predict import Predictor, softmax
+
+if TYPE_CHECKING:
+    from ssm_jax.trained.stream import Stream
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its numbers, its config, and what maps a user's arrays to its inputs and back.
+
+    `network` is the nnx module itself: call it, differentiate it, or build it into another. What
+    follows takes and gives NumPy arrays in a user's units.
+    """
+
+    cfg: ConfigDict
+    built_from: Facts  # what the network was built from, besides the config
+    network: Any
+    provenance: Mapping[str, Any]  # of the run, with "step" and its "metrics"
+
+    @functools.cached_property
+    def task(self) -> Task:
+        return find_task(self.cfg.task)
+
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing | None:
+        """Of a user's series; None: inputs are what the network sees."""
+        found = self.built_from.get("preprocessing")
+        return None if found is None else Preprocessing.of_json(found)
+
+    @property
+    def head(self) -> str:
+        """ "classification", "regression", "per_step" or "forecasting"; "values": any other."""
+        if self.preprocessing is not None:
+            return self.preprocessing.head
+        return "classification" if self.task.predict is not None else "values"
+
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        if self.head != "classification":
+            return ()
+        named = () if self.preprocessing is None else self.preprocessing.classes
+        return named or tuple(map(str, range(self.built_from["n_classes"])))
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        paired = bool(self.built_from.get("paired"))
+        padded_length = self.built_from["padded_length"]
+        return Predictor(self.network, self.preprocessing, padded_length, paired=paired)
+
+    def predict(
+        self, x: np.ndarray | Sequence[Any], *, batch_size: int = 32
+    ) -> np.ndarray | list[np.ndarray]:
+        """Logits (n, K) of classes, or values in the user's units.
+
+        Numbers are (n, K), numbers of each step (n, L, K), forecasts (n, horizon, K). Series are
+        padded to powers of two and cut into batches, for each of which shapes the network is
+        compiled once; the result depends on neither, up to float32's rounding.
+
+        Args:
+          x: (n, L, C), (n, L) of one channel or of token ids, or a list of series (L, C) or (L,) of
+            any lengths, for which numbers of each step come as a list. In a user's units if the
+            model has a `preprocessing`, else as the network sees them. Of pairs of token sequences
+            (n, 2, L), or a list of pairs. A forecast is made from the last `padded_length` steps.
+          batch_size: series at once, at most.
+
+        Raises:
+          ValueError: a series does not fit the model; the message has its number.
+        """
+        return self._predictor(x, batch_size)
+
+    def probabilities(self, x: np.ndarray | Sequence[Any], **options: Any) -> np.ndarray:
+        """The probabilities (n, K) of `classes`; a ValueError for a model without classes."""
+        if not self.classes:
+            raise ValueError(f"a model of {self.cfg.task} has no classes; use predict.")
+        return softmax(np.asarray(self.predict(x, **options)))
+
+    def labels(self, x: np.ndarray | Sequence[Any], **options: Any) -> np.ndarray:
+        """The name (n,) of the most probable class of each series."""
+        return np.array(self.classes)[self.probabilities(x, **options).argmax(axis=-1)]
+
+    def stream(self, batch_size: int = 1) -> "Stream":
+        """The model as a recurrence that takes one step after the other; see `Stream`."""
+        from ssm_jax.trained.stream import Stream
+
+        return Stream(self, batch_size)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as one .safetensors file, which `ssm_jax.load` reads bit for bit."""
+        from ssm_jax.trained.tensors import save_tensors
+
+        save_tensors(self, Path(path))

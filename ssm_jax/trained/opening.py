@@ -1,0 +1,95 @@
+"""A trained model from the folder of a run, without its data, or from a .safetensors file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from ssm_jax.files import default_data_dir, local_path
+from ssm_jax.tasks import find_task
+from ssm_jax.tasks.facts import stand_in
+from ssm_jax.trained.model import Trained
+from ssm_jax.trained.tensors import SUFFIX, load_tensors
+from ssm_jax.training import step as step_lib
+from ssm_jax.training.experiment import build, identity_of
+from ssm_jax.training.record import PROVENANCE, config_of, read_record
+from ssm_jax.training.runs import choose_step, open_checkpoint
+from ssm_jax.training.workdir import Workdir, run_and_step
+
+
+class Weights:
+    """The part of an experiment that is its model; see `runs.Restorable`."""
+
+    parts = ("params", "stats")
+
+    def __init__(self, cfg: Any, built_from: Mapping[str, Any], fingerprint: str = "") -> None:
+        self.cfg, self.built_from, task = cfg, dict(built_from), find_task(cfg.task)
+        self.identity = identity_of(cfg, fingerprint)
+        metric = cfg.train.select_metric
+        self.ranking = metric, task.metrics[metric]
+        options, dataset = cfg.model.to_dict(), stand_in(built_from)
+
+        def make() -> nnx.Module:
+            return task.build_model(dataset, options, nnx.Rngs(params=jax.random.key(0)))
+
+        self.graphdef, params, stats = step_lib.split(nnx.eval_shape(make))
+        self.state = {"params": params, "stats": stats}
+
+    def abstract_state(self) -> dict[str, Any]:
+        return self.state
+
+    def model(self, state: Mapping[str, Any]) -> Any:
+        """The model with these numbers."""
+        return nnx.merge(self.graphdef, state["params"], state["stats"])
+
+
+def load(
+    path: str | Path,
+    step: str | int = "best",
+    *,
+    data_dir: str | Path | None = None,
+    files: str | Path | None = None,
+) -> Trained:
+    """The trained model of a run, or of a file that `Trained.save` wrote.
+
+    The run is only read, so it may be going on meanwhile, and its data are not opened: its record
+    has what the model read of them. `data_dir` and `files` are for a run of an older version, whose
+    record has not.
+
+    Args:
+      path: the folder of a run, WORKDIR/checkpoints/STEP, or FILE.safetensors.
+      step: "best", "newest" or a number. If the best is damaged, the next best with a warning.
+
+    Raises:
+      FileNotFoundError: there is no run, no checkpoint, or no data.
+      ValueError: the record is not of this version, or there is no such step.
+      CheckpointError: the checkpoint is damaged.
+    """
+    path = local_path(path)
+    if path.suffix == SUFFIX:
+        return load_tensors(path, Weights)
+    path, asked = run_and_step(path, str(step))
+    workdir = Workdir(path)
+    record = read_record(workdir.record)
+    choose_step(workdir.checkpoints, asked)  # before anything is built
+    cfg, built_from = config_of(record, workdir.record), record.get("built_from")
+    if built_from is None:
+        if data_dir is None and files is None:
+            raise ValueError(
+                f"{path} was recorded without what its model reads of the data; give data_dir= (or "
+                "files=), the data that `ssm-jax evaluate` opens."
+            )
+        data = default_data_dir() if data_dir is None else Path(data_dir)
+        experiment = build(cfg, data_dir=data, files=None if files is None else Path(files))
+        if (built_from := experiment.built_from) is None:
+            raise ValueError(
+                f"the model in {path} is built from more of its data than a record can hold; open "
+                "it with ssm_jax.training.runs.open_run."
+            )
+    weights = Weights(cfg, built_from, record["data"]["fingerprint"])
+    opened = open_checkpoint(weights, workdir.checkpoints, asked)
+    origin = {key: record[key] for key in PROVENANCE}
+    origin |= {"step": opened.meta.step, "metrics": opened.meta.metrics}
+    return Trained(cfg, weights.built_from, weights.model(opened.state), origin)
