@@ -19,7 +19,7 @@ def get_config(arg=""):
     cfg.batch_size = 32
     cfg.data.source, cfg.data.padded_length = "files", 0
     cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 3, 64, 32
-    cfg.model.dropout = 0.1
+    cfg.model.dropout, cfg.model.norm_padding = 0.1, False
     cfg.train.epochs = 50.0
     cfg.train.select_metric = "loss"
     if head == "per_step":

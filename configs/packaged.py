@@ -30,7 +30,11 @@ def get_config(arg=""):
     cfg.batch_size = 32
     cfg.data.source, cfg.data.arrays.set, cfg.data.padded_length = "package", name, 0
     cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 3, 64, 32
-    cfg.model.dropout = 0.1
+    cfg.model.dropout, cfg.model.norm_padding = 0.1, False
+    if name in ("PLAID", "PickupGestureWiimoteZ"):  # lengths of 100 to 1,344, of 29 to 361 steps
+        cfg.data.buckets = 3
+    if head == "classification":  # currents of appliances differ by a factor of 1,000
+        cfg.data.arrays.standardize = "series"
     cfg.train.epochs, cfg.train.select_metric = 40.0, "loss"
     if variant == "s4d_ft":
         cfg.model.alpha = 3.0

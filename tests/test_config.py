@@ -41,6 +41,7 @@ WRONG = {
     "data.padded_length": -1,
     "data.arrays.split": "half",
     "data.arrays.missing": "zero",
+    "data.arrays.standardize": "true",
     "data.arrays.val": 0.0,
     "data.arrays.test": 0.6,
     "data.arrays.context": 0,

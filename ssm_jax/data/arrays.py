@@ -163,7 +163,7 @@ class ArrayDataset(Dataset):
             classes = self._classes[split][self.rows[split]]
             yield "majority_rate", float(np.bincount(classes).max() / classes.size)
             return
-        names = ["mean"] * self.options.standardize  # which is then 0
+        names = ["mean"] * (self.options.standardize != "none")  # which is then 0
         if p.horizon:
             names += ["last_value"]
             names += ["seasonal_naive"] * (0 < self.options.season <= self.padded_length)

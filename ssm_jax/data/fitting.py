@@ -68,7 +68,12 @@ def fit(
                 remarks.append(f"class {classes[k]} is in {split} and not in training")
     else:
         target_mean, target_std = _target_statistics(head, parts, rows, options)
-    if not options.standardize:
+    if head == "forecasting" and options.standardize == "series":
+        raise ValueError(
+            "data.arrays.standardize=series needs whole series, and a forecast does not see its "
+            "end; use training."
+        )
+    if options.standardize == "none":
         mean, std = np.zeros_like(mean), np.ones_like(std)
         target_mean, target_std = np.zeros_like(target_mean), np.ones_like(target_std)
     longest = options.context
@@ -88,6 +93,7 @@ def fit(
         classes=classes,
         vocab_size=vocab_size,
         missing=options.missing,
+        by_series=options.standardize == "series",
         horizon=options.horizon if head == "forecasting" else 0,
         relative=options.relative and head == "forecasting",
         padded_length=longest,

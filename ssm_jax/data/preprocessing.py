@@ -46,7 +46,11 @@ class ArrayOptions:
         "missing inputs; missing targets of steps do not count",
         choices=("refuse", "interpolate"),
     )
-    standardize: bool = setting(True, "channels to mean 0 and standard deviation 1, by training")
+    standardize: str = setting(
+        "training",
+        "channels to mean 0 and standard deviation 1, over training; series: each series by itself",
+        choices=("training", "series", "none"),
+    )
     context: int = setting(96, "steps that a forecast sees", SIZE, unit="steps")
     horizon: int = setting(24, "steps that are forecast", SIZE, unit="steps")
     stride: int = setting(1, "from a window to the next", SIZE, unit="steps")
@@ -70,7 +74,8 @@ class ArrayOptions:
 class Preprocessing:
     """All that maps arrays of a user to what a model sees, and its outputs back; JSON can hold it.
 
-    Channels and targets become (v - mean) / std in float64.
+    Channels and targets become (v - mean) / std in float64; where `by_series`, each series then
+    gets mean 0 and standard deviation 1 of its own.
     """
 
     head: str
@@ -86,6 +91,7 @@ class Preprocessing:
     horizon: int  # 0: no forecast
     relative: bool  # a forecast is added to the last value
     padded_length: int
+    by_series: bool = False
 
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> "Preprocessing":
@@ -101,6 +107,10 @@ class Preprocessing:
             return x_LC
         x_LC = np.asarray(x_LC, np.float64)
         x_LC = (x_LC - np.array(self.mean)) / np.array(self.std)
+        if self.by_series:
+            x_LC = x_LC - np.nanmean(x_LC, axis=0)
+            spread_C = np.nanstd(x_LC, axis=0)
+            x_LC = x_LC / np.where(spread_C > 0, spread_C, 1.0)
         if np.isnan(x_LC).any():
             if self.missing != "interpolate":
                 raise ValueError("a series has missing values; the model was trained without.")

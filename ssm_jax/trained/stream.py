@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from ssm_jax.data.preprocessing import Preprocessing
 from ssm_jax.layers.base import NoStateForm
 from ssm_jax.trained.predict import has_filter, in_units, layers_of, plain
 
@@ -26,7 +27,7 @@ class Stream:
 
     def __init__(self, trained: "Trained", batch_size: int = 1) -> None:
         network, self.preprocessing = trained.network, trained.preprocessing
-        _refuse(network)
+        _refuse(network, self.preprocessing)
         network = plain(network)
         self.batch_size, self._fresh = batch_size, lambda: network.initial_state(batch_size)
         tokens = trained.built_from.get("d_input") is None
@@ -76,10 +77,12 @@ class Stream:
         return x.astype(np.float32) if self.preprocessing is None else self.preprocessing.inputs(x)
 
 
-def _refuse(network: Any) -> None:
+def _refuse(network: Any, preprocessing: Preprocessing | None) -> None:
     """Raise NoStateForm if a model has no steps, with the options that would give it some."""
     options = []
     layers = layers_of(network)
+    if preprocessing is not None and preprocessing.by_series:
+        options.append(("sees whole series", "--config.data.arrays.standardize=training"))
     if any(layer.bidirectional for layer in layers):
         options.append(("looks ahead", "--config.model.bidirectional=false"))
     if any(map(has_filter, layers)):

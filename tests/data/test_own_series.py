@@ -44,8 +44,26 @@ def test_channels_are_standardized_by_the_training_examples_alone(labelled):
     batch = dataset.gather("test", np.array([3, 0]))
     expected = (x[dataset.rows["test"][[3, 0]]] - train.mean(0)) / train.std(0)
     np.testing.assert_allclose(batch["inputs"], expected, rtol=1e-5, atol=1e-6)
-    raw = opened(path, standardize=False).gather("test", np.array([3, 0]))
+    raw = opened(path, standardize="none").gather("test", np.array([3, 0]))
     np.testing.assert_allclose(raw["inputs"], x[dataset.rows["test"][[3, 0]]], rtol=1e-6)
+
+
+def test_each_series_may_be_standardized_by_itself(tmp_path):
+    x, lengths = 1e3 + 50 * RNG.normal(size=(20, 7, 2)) * np.arange(1, 21)[:, None, None], None
+    x[4, :, 1] = 3.0  # a constant channel becomes 0
+    lengths = np.repeat([7, 4], 10)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(20) % 2, lengths=lengths)
+    dataset = opened(tmp_path / "a.npz", standardize="series", split="time")
+    found = dataset.gather("train", np.arange(dataset.size("train")))["inputs"]
+    for i in range(dataset.size("train")):
+        own = x[i, : lengths[i]]
+        spread = np.where(own.std(0) > 0, own.std(0), 1)
+        np.testing.assert_allclose(
+            found[i, : lengths[i]], (own - own.mean(0)) / spread, rtol=1e-4, atol=1e-5
+        )
+    np.save(tmp_path / "x.npy", RNG.normal(size=(1, 60, 1)))
+    with pytest.raises(ValueError, match="series needs whole series"):
+        opened(tmp_path / "x.npy", "forecasting", standardize="series", context=2, horizon=1)
 
 
 def test_large_offsets_keep_their_digits(tmp_path):

@@ -57,12 +57,12 @@ def test_a_run_whose_data_are_gone_gives_the_numbers_of_its_checkpoint(finished,
 def test_its_predictions_of_raw_arrays_have_the_accuracy_of_the_evaluation(finished):
     path, result = finished
     right = load(path).labels(EXAMPLES["x_test"]) == EXAMPLES["y_test"]
-    assert right.mean() == pytest.approx(result["metrics"]["accuracy"])
+    assert right.mean() == pytest.approx(result["accuracy"])
     logits = load(path).predict(EXAMPLES["x_test"])
     lse = np.log(np.exp(logits.astype(float)).sum(1))
     own = np.array([list("abc").index(name[0]) for name in EXAMPLES["y_test"]])
     loss = (lse - logits[np.arange(9), own]).mean()
-    assert loss == pytest.approx(result["metrics"]["loss"], rel=1e-5)
+    assert loss == pytest.approx(result["loss"], rel=1e-5)
 
 
 def test_nothing_is_written_into_the_run(finished):
