@@ -2,6 +2,7 @@
 
     ssm-jax train --config=arrays --from=FOLDER_OR_FILE --workdir=runs/mine
     ssm-jax train --config=arrays:forecasting --from=weather.csv --workdir=runs/weather
+    ssm-jax sweep --config=arrays --from=FOLDER_OR_FILE --folder=runs/alpha        # alpha
 
 The argument is the head: classification (the default), regression, per_step, or forecasting.
 """
@@ -29,3 +30,8 @@ def get_config(arg=""):
     rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.001, 0.0), rest=(0.003, 0.01))
     cfg.log.every = 10
     return cfg
+
+
+def sweep():
+    """The frequencies within reach, see docs/own-data.md."""
+    return [{"model.alpha": alpha} for alpha in (0.3, 1.0, 3.0, 10.0)]

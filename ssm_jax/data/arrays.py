@@ -244,7 +244,7 @@ def open_arrays(
     found = read(path, options.columns(head))
     parts, rows = splits_of(head, found, options, data["seed"], path)
     if head == "forecasting":
-        rows = {s: windows_of(parts[s], rows[s], options) for s in rows}
+        rows = {s: windows_of(parts[s], rows[s], options, s) for s in rows}
     for split in SPLITS:
         rows[split] = spread(rows[split], data[f"n_{split}"], split)
     # Those at their default are left out, so that options to come change no run of today

@@ -240,8 +240,9 @@ def consecutive(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 
 def spread(numbers: np.ndarray, n: int, split: str = "") -> np.ndarray:
-    """n of the numbers, evenly spread: files are often sorted by class. 0: all of them."""
-    if n > numbers.size:
+    """n of the numbers, or rows, evenly spread: files are often sorted by class. 0: all."""
+    size = len(numbers)
+    if n > size:
         option = f"data.n_{split}={n}: " if split else ""
-        raise ValueError(f"{option}there are only {numbers.size:,} examples, {n:,} are asked for.")
-    return numbers[np.arange(n, dtype=np.int64) * numbers.size // n] if n else numbers
+        raise ValueError(f"{option}there are only {size:,} examples, {n:,} are asked for.")
+    return numbers[np.arange(n, dtype=np.int64) * size // n] if n else numbers

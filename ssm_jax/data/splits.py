@@ -81,7 +81,7 @@ def _drawn(
     return rows[~mask], rows[mask]
 
 
-def windows_of(series: Series, rows: np.ndarray, options: ArrayOptions) -> np.ndarray:
+def windows_of(series: Series, rows: np.ndarray, options: ArrayOptions, split: str) -> np.ndarray:
     """(n, 2): the series and the first step of each window, its horizon included, in its stretch;
     `rows` are numbers of series, or stretches (n, 3)."""
     if rows.ndim == 1:
@@ -96,8 +96,8 @@ def windows_of(series: Series, rows: np.ndarray, options: ArrayOptions) -> np.nd
     if not windows.size:
         longest = max(end - first for _, first, end in rows.tolist())
         raise ValueError(
-            f"no window of {needed} steps (context and horizon) fits a stretch of {longest}: "
-            "lower data.arrays.context or horizon, or change the shares val and test; an array of "
-            "one series is (1, L, C), not (L, C)."
+            f"no window of {needed} steps (context and horizon) fits {split}, whose "
+            f"longest stretch has {longest}: lower data.arrays.context or horizon, or change the "
+            "shares val and test; an array of one series is (1, L, C), not (L, C)."
         )
     return windows.astype(np.int64)

@@ -1,0 +1,158 @@
+"""A user's series from file to table: docs/own-data.md as it is, and each head killed midway."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssm_jax.commands import data
+from ssm_jax.commands import runs as read
+from ssm_jax.commands import train as make
+from ssm_jax.stop import EXIT_STOPPED
+from ssm_jax.training import loop, runs
+from ssm_jax.training.experiment import build
+
+PAGE = (Path(__file__).parents[1] / "docs/own-data.md").read_text()
+FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
+COMMANDS = {
+    "train": make.train, "sweep": make.sweep, "evaluate": read.evaluate, "analyze": read.analyze,
+    "report": read.report, "spectrum": data.spectrum,
+}  # fmt: skip
+SMALL = [f"--config.{option}" for option in (
+    "batch_size=8", "model.depth=1", "model.d_model=4", "model.d_state=4", "train.epochs=0",
+    "train.steps=6", "train.eval_every=3", "checkpoint.every=2", "log.every=1",
+    "data.n_train=20", "data.n_val=6", "data.n_test=10",
+)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A folder in which all that the page says has been written and run, with a small model."""
+    folder, before = tmp_path_factory.mktemp("page"), Path.cwd()
+    os.chdir(folder)
+    try:
+        for name, text in FILES.items():
+            (folder / name).write_text(text)
+            if name.startswith("make_"):
+                exec(text, {})
+        for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL):
+            for line in block.splitlines():
+                program, command, *words = line.split()
+                assert program == "ssm-jax"
+                words = [word for word in words if "train.epochs" not in word]
+                words += [] if command == "report" else [f"--data_dir={folder / 'data'}"]
+                words += SMALL if command in ("train", "sweep") else []
+                words += ["--config.figures=false"] if command == "train" else []
+                assert COMMANDS[command](words) == 0, line
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def test_the_page_leaves_errors_figures_and_tables(page):
+    result = json.loads((page / "runs/tides/test.json").read_text())
+    (level,) = result["targets"]
+    assert level["target"] == "level" and level["series"] == 3 and level["rmse"] > level["mae"] > 0
+    assert {"last_value_mse", "seasonal_naive_mse"} <= result.keys()
+    assert {"mse", "mae", "nse", "kge", "error_0.5_1"} <= result["metrics"].keys()
+    swept = json.loads((page / "runs/alpha/sweep.json").read_text())
+    assert [run["status"] for run in swept["runs"]] == ["finished"] * 2
+    for name in (
+        "spectrum.png",
+        "alpha/sweep.png",
+        "alpha/sweep.md",
+        "tides/analysis/response.png",
+    ):
+        assert (page / "runs" / name).stat().st_size > 0
+    text = (page / "runs/tides/record.json").read_text()
+    assert str(page) not in text and "tides.csv" in text
+
+
+def test_errors_are_those_of_outputs_in_the_units_of_the_file(page, monkeypatch):
+    """By a loop over windows of the .csv, without the batches or moments of the package."""
+    monkeypatch.chdir(page)
+    rows = [line.split(",") for line in Path("tides.csv").read_text().splitlines()[1:]]
+    level = np.array([float(row[3]) for row in rows]).reshape(3, 1500)
+    opened = runs.open_run(Path("runs/tides"), "best", data_dir=page / "data",
+                           files=Path("tides.csv"))  # fmt: skip
+    experiment, state = opened[1], opened[2].state
+    model, p = experiment.model(state), experiment.dataset.preprocessing
+    errors = []
+    for number, (series, start) in enumerate(experiment.dataset.rows["test"].tolist()):
+        batch = experiment.dataset.gather("test", np.array([number]))
+        said = np.asarray(experiment.task.outputs(model, batch))[0]
+        errors.append(p.unscaled(said)[:, 0] - level[series, start + 72 : start + 96])
+    found = json.loads(Path("runs/tides/test.json").read_text())["targets"][0]
+    assert found["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
+    assert found["bias"] == pytest.approx(np.mean(errors), rel=1e-3)
+
+
+def series_for(head: str, folder: Path) -> list[str]:
+    """A small file for a head, unequal in length and of two channels; the options that it needs."""
+    rng, n, L = np.random.default_rng(0), 40, 12
+    x, path = rng.normal(size=(n, L, 2)), folder / "mine.npz"
+    y = {
+        "classification": np.array(["no", "yes", "maybe"])[np.arange(n) % 3],
+        "regression": rng.normal(size=(n, 2)),
+        "per_step": x.cumsum(1),
+    }
+    if head == "forecasting":
+        np.savez(path, x=rng.normal(size=(2, 120, 2)))
+        return ["data.arrays.context=8", "data.arrays.horizon=4", "data.arrays.season=4"]
+    np.savez(path, x=x, y=y[head], lengths=np.arange(n) % 6 + 7)
+    return []
+
+
+@pytest.mark.parametrize("head", ["classification", "regression", "per_step", "forecasting"])
+def test_each_head_is_trained_resumed_and_evaluated(head, tmp_path, monkeypatch, capsys):
+    """Killed after three steps and continued, it ends with the same bits."""
+    options = [f"--config.{option}" for option in series_for(head, tmp_path)]
+    made = []
+
+    def once(cfg, **where):  # so that each program is compiled once
+        made.extend([] if made else [build(cfg, **where)])
+        return made[0]
+
+    monkeypatch.setattr(loop, "build", once)
+    monkeypatch.setattr(runs, "build", once)
+    where = [f"--from={tmp_path / 'mine.npz'}", f"--data_dir={tmp_path / 'data'}"]
+    small = [word for word in SMALL if "data.n_" not in word]
+    argv = [f"--config=arrays:{head}", *where, *small, *options, "--config.figures=false"]
+
+    def train(name):
+        return make.train([*argv, f"--workdir={tmp_path / name}"])
+
+    assert train("whole") == 0
+    batches = made[0].train_batches
+
+    def killed(start):
+        for number, batch in enumerate(batches(start), start=start + 1):
+            if number == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(made[0], "train_batches", killed)
+    assert train("killed") == EXIT_STOPPED
+    monkeypatch.setattr(made[0], "train_batches", batches)
+    assert train("killed") == 0
+    whole, resumed = tmp_path / "whole", tmp_path / "killed"
+    assert (whole / "metrics.jsonl").read_bytes() == (resumed / "metrics.jsonl").read_bytes()
+    tests = [json.loads((path / "summary.json").read_text())["test"] for path in (whole, resumed)]
+    assert tests[0] == tests[1] and set(made[0].task.metrics) <= tests[0].keys()
+    said = capsys.readouterr().err
+    assert said.count("channel channel 1: mean") == 3, "once for each start"
+    assert read.evaluate([str(whole), *where]) == 0
+    out = capsys.readouterr().out
+    shown = {
+        "classification": ("maybe", "precision"),
+        "regression": ("y1", "bias"),
+        "per_step": ("median NSE", "Nyquist"),
+        "forecasting": ("channel 1", "seasonal naive"),
+    }
+    assert all(word in out for word in shown[head]), out
