@@ -195,10 +195,15 @@ class S4D(ChannelwiseLayer):
     def system(self, scale: Scale) -> tuple[tuple[Array], Array, Array]:
         return (self.eigenvalues(),), self.readout(), self.step_sizes() * scale
 
-    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+    def transition(self, scale: Scale) -> tuple[Array, ...]:
+        """(A_bar, what it lacks, gain, C), all (H, N): what every step is made of."""
         (A_HN,), C_CHN, dt_H = self.system(scale)
         A_bar_HN, gain_HN = DISCRETIZE[self.discretization](A_HN, dt_H[:, None])
         rest_HN = lacking(A_bar_HN, *exponent(A_HN, dt_H[:, None], self.discretization))
+        return A_bar_HN, rest_HN, gain_HN, C_CHN[0]
+
+    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+        A_bar_HN, rest_HN, gain_HN, C_HN = self.transition(scale)
         added_BHN = rest_HN[None] * state + gain_HN[None] * v_BH[:, :, None]
         state = A_bar_HN[None] * state + added_BHN
-        return state, 2 * jnp.sum((C_CHN[0][None] * state).real, axis=-1)
+        return state, 2 * jnp.sum((C_HN[None] * state).real, axis=-1)

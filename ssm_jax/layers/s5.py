@@ -145,13 +145,17 @@ class S5(StateSpaceLayer):
         state = from_parts(state_after(x_BL2N, lengths_B, x0_B2N))
         return state, read_out(x_BL2N, self.readout()[0])
 
-    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+    def transition(self, scale: Scale) -> tuple[Array, ...]:
+        """(A_bar_N, what it lacks, B_bar_NH, C_HN): what every step is made of."""
         z_N, phase_N, B_bar_NH = self._discrete(scale)
         A_bar_N, _ = DISCRETIZE[self.discretization](self.eigenvalues(), self.step_sizes() * scale)
-        rest_N = lacking(A_bar_N, z_N, phase_N)
+        return A_bar_N, lacking(A_bar_N, z_N, phase_N), B_bar_NH, self.readout()[0]
+
+    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+        A_bar_N, rest_N, B_bar_NH, C_HN = self.transition(scale)
         v_BN = from_parts(to_modes(v_BH[:, None], B_bar_NH)[:, 0])
         state = A_bar_N[None, :] * state + (rest_N[None, :] * state + v_BN)
-        return state, read_out(in_parts(state)[:, None], self.readout()[0])[:, 0]
+        return state, read_out(in_parts(state)[:, None], C_HN)[:, 0]
 
     def _discrete(self, scale: Scale) -> tuple[Array, Phase, Array]:
         """(z, phase of z, B_bar)."""

@@ -1,9 +1,11 @@
 """A trained model step by step: the state of each layer, and of the pool, is all it remembers."""
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.typing import ArrayLike
 
 from ssm_jax.data.preprocessing import Preprocessing
@@ -29,6 +31,8 @@ class Stream:
         network, self.preprocessing = trained.network, trained.preprocessing
         _refuse(network, self.preprocessing)
         network = plain(network)
+        for layer in layers_of(network):
+            _keep_transition(layer)
         self.batch_size, self._fresh = batch_size, lambda: network.initial_state(batch_size)
         tokens = trained.built_from.get("d_input") is None
         self._shape = (batch_size,) if tokens else (batch_size, trained.built_from["d_input"])
@@ -75,6 +79,19 @@ class Stream:
                 "the next step: fill it in."
             )
         return x.astype(np.float32) if self.preprocessing is None else self.preprocessing.inputs(x)
+
+
+def _keep_transition(layer: Any) -> None:
+    """Have a layer compute once what every step takes of its parameters: XLA does not fold it."""
+    if hasattr(layer, "transition"):
+        kept = _transition(*nnx.split(layer))
+        layer.transition = lambda scale: kept
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _transition(graphdef: nnx.GraphDef, numbers: Any) -> tuple[jax.Array, ...]:
+    with jax.numpy_dtype_promotion("standard"):
+        return nnx.merge(graphdef, numbers).transition(1.0)
 
 
 def _refuse(network: Any, preprocessing: Preprocessing | None) -> None:
