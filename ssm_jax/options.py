@@ -206,6 +206,18 @@ OPTIONS: dict[str, Option] = {
     "train.eval_batch_size": Option(0, "examples; 0: batch_size", COUNT),
     "train.select_metric": Option("accuracy", "of the task; it names the best evaluation"),
     "train.select_split": Option("val", "test is read once, at the end", choices=("train", "val")),
+    "train.patience": Option(
+        0, "evaluations without a better one before training ends; 0: none", COUNT, since="0.2"
+    ),
+    "train.ema": Option(
+        0.0,
+        "decay of a moving average of parameters and statistics, evaluated beside; 0: none",
+        Range(0, 1, below=True),
+        since="0.2",
+    ),
+    "train.select_ema": Option(
+        False, "the average is the result, and chooses the best evaluation", since="0.2"
+    ),
     "reference.epoch": Option(0.0, "at this epoch ...", Range(0)),
     "reference.accuracy": Option(0.0, "... the published validation accuracy; 0: none", SHARE),
     "reference.margin": Option(0.1, "how far below it is far", SHARE),

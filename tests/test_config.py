@@ -89,6 +89,8 @@ WRONG = {
     "optim.groups.rest.weight_decay": -0.1,
     "optim.groups.dt.schedule": "linear",
     "schedule.shape": "linear",
+    "train.patience": -1,
+    "train.ema": 1.0,
     "schedule.warmup_steps": -1,
     "schedule.total_steps": -1,
     "checkpoint.every": 0,

@@ -66,6 +66,8 @@ def _combination_faults(cfg: ConfigDict) -> Iterator[str]:
             f"batch_size={cfg.batch_size} does not split into train.accumulate={train.accumulate} "
             "equal parts; use a multiple of it."
         )
+    if train.select_ema and not train.ema:
+        yield "train.select_ema=True needs an average; give train.ema, such as 0.999."
     warmup, total = schedule.warmup_steps, schedule.total_steps
     if total and warmup >= total:
         yield f"schedule.warmup_steps={warmup} must be below schedule.total_steps={total}."

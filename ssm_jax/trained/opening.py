@@ -13,7 +13,7 @@ from ssm_jax.tasks.facts import stand_in
 from ssm_jax.trained.model import Trained
 from ssm_jax.trained.tensors import SUFFIX, load_tensors
 from ssm_jax.training import step as step_lib
-from ssm_jax.training.experiment import build, identity_of
+from ssm_jax.training.experiment import as_result, build, identity_of, ranking_of
 from ssm_jax.training.record import PROVENANCE, config_of, read_record
 from ssm_jax.training.runs import choose_step, open_checkpoint
 from ssm_jax.training.workdir import Workdir, run_and_step
@@ -22,13 +22,11 @@ from ssm_jax.training.workdir import Workdir, run_and_step
 class Weights:
     """The part of an experiment that is its model; see `runs.Restorable`."""
 
-    parts = ("params", "stats")
-
     def __init__(self, cfg: Any, built_from: Mapping[str, Any], fingerprint: str = "") -> None:
         self.cfg, self.built_from, task = cfg, dict(built_from), find_task(cfg.task)
         self.identity = identity_of(cfg, fingerprint)
-        metric = cfg.train.select_metric
-        self.ranking = metric, task.metrics[metric]
+        self.ranking = ranking_of(cfg)
+        self.parts = ("ema",) if cfg.train.select_ema else ("params", "stats")
         options, dataset = cfg.model.to_dict(), stand_in(built_from)
 
         def make() -> nnx.Module:
@@ -38,7 +36,10 @@ class Weights:
         self.state = {"params": params, "stats": stats}
 
     def abstract_state(self) -> dict[str, Any]:
-        return self.state
+        return {"ema": self.state} if self.cfg.train.select_ema else self.state
+
+    def chosen(self, state: Mapping[str, Any]) -> Any:
+        return state["ema"] if self.cfg.train.select_ema else state
 
     def model(self, state: Mapping[str, Any]) -> Any:
         """The model with these numbers."""
@@ -91,5 +92,5 @@ def load(
     weights = Weights(cfg, built_from, record["data"]["fingerprint"])
     opened = open_checkpoint(weights, workdir.checkpoints, asked)
     origin = {key: record[key] for key in PROVENANCE}
-    origin |= {"step": opened.meta.step, "metrics": opened.meta.metrics}
+    origin |= {"step": opened.meta.step, "metrics": as_result(cfg, opened.meta.metrics)}
     return Trained(cfg, weights.built_from, weights.model(opened.state), origin)

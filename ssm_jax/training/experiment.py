@@ -67,8 +67,7 @@ class Experiment:
         self.eval_every: int = cfg.train.eval_every or epoch  # in steps
         eval_batch_size = cfg.train.eval_batch_size or cfg.batch_size
         self.eval_batch_size: int = -(-eval_batch_size // devices) * devices
-        metric = cfg.train.select_metric
-        self.ranking = metric, self.task.metrics[metric]  # what names the best checkpoint
+        self.ranking = ranking_of(cfg)  # what names the best checkpoint
         # Samples of the circle on which the filters of the layers act
         self.filter_period = dataset.padded_length * (1 if self.task.circular else 2)
         dropout_key = jax.random.fold_in(jax.random.key(cfg.seed), 1)
@@ -105,7 +104,8 @@ class Experiment:
 
         def init() -> TrainState:
             model = self._build_model(jax.random.fold_in(jax.random.key(self.cfg.seed), 0))
-            return step_lib.init_state(*step_lib.split(model)[1:], self.tx)
+            _, params, stats = step_lib.split(model)
+            return step_lib.init_state(params, stats, self.tx, ema=self.cfg.train.ema > 0)
 
         return jax.jit(init, out_shardings=self.replicated)
 
@@ -144,7 +144,9 @@ class Experiment:
         """The train step, which reuses the state's memory, or evaluation; None: for the longest."""
         state, batch = self.abstract_state(), self.abstract_batch(length, training=training)
         if training:
-            step = step_lib.make_train_step(self.gradient(), self.tx, frozen=self.frozen)
+            step = step_lib.make_train_step(
+                self.gradient(), self.tx, frozen=self.frozen, ema=self.cfg.train.ema
+            )
             return self.compile(step, state, self.key, batch, donate_argnums=0)
         evaluate = step_lib.make_eval_step(self.graphdef, self.task.eval_sums)
         return self.compile(evaluate, state.params, state.stats, batch)
@@ -189,6 +191,10 @@ class Experiment:
                     return None
         return means
 
+    def chosen(self, state: TrainState) -> TrainState:
+        """The state whose parameters are the result of the run: itself, or its averages."""
+        return state.averaged() if self.cfg.train.select_ema else state
+
     @functools.cached_property
     def identity(self) -> Identity:
         """That of its checkpoints."""
@@ -205,9 +211,31 @@ class Experiment:
             *data.describe(),
             f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "
             f"({epochs:.1f} epochs), evaluated every {self.eval_every:,} steps; the best "
-            f"{cfg.train.select_split} {cfg.train.select_metric} chooses the checkpoint",
+            f"{cfg.train.select_split} {self.ranking[0]} chooses the checkpoint"
+            + (
+                f", and {cfg.train.patience} without a better one end it"
+                if cfg.train.patience
+                else ""
+            ),
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
         ]
+
+
+def ranking_of(cfg: ConfigDict) -> tuple[str, str]:
+    """The metric that names the best checkpoint of a run, and "max" or "min"."""
+    metric = cfg.train.select_metric
+    mode = find_task(cfg.task).metrics[metric]
+    return (f"ema_{metric}" if cfg.train.select_ema else metric), mode
+
+
+def as_result(cfg: Any, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of an evaluation by the names of the result: with select_ema ema_loss is loss."""
+    if not cfg.train.select_ema:
+        return dict(metrics)
+    return {
+        name.removeprefix("ema_") if name.startswith("ema_") else f"raw_{name}": value
+        for name, value in metrics.items()
+    }
 
 
 def identity_of(cfg: ConfigDict, fingerprint: str) -> Identity:

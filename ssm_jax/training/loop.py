@@ -19,7 +19,7 @@ from ssm_jax.training import restart
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
-from ssm_jax.training.experiment import Experiment, build
+from ssm_jax.training.experiment import Experiment, as_result, build
 from ssm_jax.training.logs import MetricsLog, WandbSink
 from ssm_jax.training.parent import Begin, begin_from, find_parent, first_state
 from ssm_jax.training.runs import UNUSABLE, restore
@@ -160,8 +160,8 @@ class _Run:
             # run continues another, whose last state is a candidate too.
             if not self._evaluate(state, start):
                 return False
-            self._save(start, state, replace=True, final=start == total)
-        if start >= total:
+            self._save(start, state, replace=True, final=self._ends(start))
+        if start >= total or (start and self.evaluated_at == start and self._ends(start)):
             return True
         if start == 0:
             self._diagnose(state, 0)
@@ -183,10 +183,18 @@ class _Run:
                 unread = None
                 if self._due(step) and not stopping:
                     stopping = not self._evaluate(state, step)
-                self._save(step, state, final=stopping or step == total)
+                ended = self.evaluated_at == step and self._ends(step)
+                self._save(step, state, final=stopping or ended)
                 if stopping:
                     say(f"{self.stop.requested}: saved step {step:,}; the same command goes on.")
                     return False
+                if ended:
+                    break
+        if step < total:
+            say(
+                f"{cfg.train.patience} evaluations without a better {cfg.train.select_split} "
+                f"{experiment.ranking[0]}: training ends at step {step:,} of {total:,}."
+            )
         return True
 
     def conclude(self) -> bool:
@@ -194,7 +202,7 @@ class _Run:
         experiment, train = self.experiment, self.experiment.cfg.train
         if self.best is None:
             raise FloatingPointError(
-                f"no evaluation had a finite {train.select_metric}; there is no checkpoint to test."
+                f"no evaluation had a finite {experiment.ranking[0]}; no checkpoint can be tested."
             )
         checkpoints = self.workdir.checkpoints
         try:
@@ -208,35 +216,45 @@ class _Run:
         opened.warn()
         chosen = {"best": self.best}
         if opened.lost is not None:
-            value = opened.meta.metrics[train.select_metric]
+            value = opened.meta.metrics[experiment.ranking[0]]
             chosen = {
                 "best": {"step": opened.meta.step, "value": value},
                 "best_lost": {**opened.lost, "value": self.best["value"]},
             }
-        test = self._means_of(opened.state, "test")
+        state = experiment.chosen(opened.state)
+        test = self._means_of(state, "test", "raw" if train.select_ema else "ema")
         if test is None:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
         self.workdir.confirm()
-        restart.check_record(experiment, self.workdir, self.argv, experiment.total_steps)
-        write_summary(experiment, self.workdir, test, opened.meta.metrics, chosen)
+        restart.check_record(experiment, self.workdir, self.argv, self.evaluated_at)
+        found = as_result(experiment.cfg, opened.meta.metrics)
+        write_summary(experiment, self.workdir, test, found, chosen, self.evaluated_at)
         if experiment.cfg.figures:
-            for figure in draw(experiment, self.workdir, opened.state):
+            for figure in draw(experiment, self.workdir, state):
                 say(f"figure: {figure}")
         mark_done(experiment, self.workdir, test, self._stamps())
-        self.sink.write("test", experiment.total_steps, test)
+        self.sink.write("test", self.evaluated_at, test)
         headline, facts = experiment.task.headline, experiment.dataset.facts("test").items()
         beside = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in facts)
         say(
             f"test {headline} {test[headline]:.4f}{f' ({beside})' if beside else ''} at "
             f"step {opened.meta.step:,}, which has the {'next ' if opened.lost else ''}best "
-            f"{train.select_split} {train.select_metric}; all results: {self.workdir.summary}"
+            f"{train.select_split} {experiment.ranking[0]}; all results: {self.workdir.summary}"
         )
         return True
 
     def _due(self, step: int) -> bool:
         """Whether an evaluation belongs to this step."""
         return step % self.experiment.eval_every == 0 or step == self.experiment.total_steps
+
+    def _ends(self, step: int) -> bool:
+        """Whether training ends at an evaluated step: the last, or patience has come to its end."""
+        # All that counts is in the checkpoint: the best step, and the rhythm of evaluations.
+        patience, every = self.experiment.cfg.train.patience, self.experiment.eval_every
+        since = max(self.first, self.best["step"] if self.best else 0)
+        impatient = patience > 0 and step // every - since // every >= patience
+        return impatient or step == self.experiment.total_steps
 
     def _read(self, step: int, metrics: Metrics, state: TrainState, progress: Progress) -> None:
         """Take in the metrics of a step, which the device may already have left behind."""
@@ -261,9 +279,18 @@ class _Run:
         self.log.write(kind, step, values)
         self.sink.write(kind, step, values)
 
-    def _means_of(self, state: TrainState, split: str) -> dict[str, float] | None:
-        """Means over a split; None if asked to stop meanwhile."""
-        return self.experiment.means(state, split, lambda: self.stop.requested is not None)
+    def _means_of(
+        self, state: TrainState, split: str, other: str = "ema"
+    ) -> dict[str, float] | None:
+        """Means over a split, of the averages beside as OTHER_...; None if asked to stop."""
+        found: dict[str, float] = {}
+        pairs = [("", state)] + ([(f"{other}_", state.averaged())] if state.ema is not None else [])
+        for prefix, each in pairs:
+            means = self.experiment.means(each, split, lambda: self.stop.requested is not None)
+            if means is None:
+                return None
+            found |= {f"{prefix}{name}": value for name, value in means.items()}
+        return found
 
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate on the selection split and note the result; False if asked to stop meanwhile."""
@@ -271,7 +298,7 @@ class _Run:
         self.found = self._means_of(state, train.select_split)
         if self.found is None:
             return False
-        value = self.found[train.select_metric]
+        value = self.found[self.experiment.ranking[0]]
         sign = 1 if self.experiment.ranking[1] == "max" else -1
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
             self.best = {"step": step, "value": value}

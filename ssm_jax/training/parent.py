@@ -198,6 +198,8 @@ def _taken(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainS
         _check_whole(experiment, begin, parent)
     # Clipping is a link more in the chain of the optimizer.
     found = {re.sub(r"^opt_state/\d+/", "opt_state/", path): a for path, a in arrays.items()}
+    if not begin.whole and read_record(Workdir(begin.run).record)["config"].get("train.select_ema"):
+        found |= {path.removeprefix("ema/"): a for path, a in arrays.items() if path[:4] == "ema/"}
     values, taken, left, other = dict(table), list[str](), dict[str, str](), list[str]()
     for full, leaf in table.items():
         section, _, path = full.partition("/")
@@ -233,6 +235,11 @@ def _taken(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainS
     for full in found.keys() - table.keys():
         if full.startswith("params/"):
             left[full.removeprefix("params/")] = "has no place here"
+    if not begin.whole:
+        for full in table:
+            if full.startswith("ema/"):
+                own = np.asarray(values[full.removeprefix("ema/")])
+                values[full] = jax.device_put(own.copy(), experiment.replicated)
     state: TrainState = jax.tree.unflatten(jax.tree.structure(fresh), values.values())
     return _with_counts(state), parent._replace(taken=tuple(taken), left=left)
 

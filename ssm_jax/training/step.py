@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -189,6 +189,12 @@ class TrainState:
     params: Params  # trained numbers
     stats: Params  # running statistics and fixed knobs
     opt_state: Any
+    ema: Any = None  # moving averages of {"params", "stats"}, if there are any
+
+    def averaged(self) -> "TrainState":
+        """The state with the averages in the place of its own numbers, and the other way round."""
+        own = {"params": self.params, "stats": self.stats}
+        return replace(self, params=self.ema["params"], stats=self.ema["stats"], ema=own)
 
 
 Gradient = Callable[[TrainState, Array, Batch], tuple[Any, Any]]
@@ -200,10 +206,25 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params, Params]:
     return nnx.graphdef(model), nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
-def init_state(params: Params, stats: Params, tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+def init_state(
+    params: Params, stats: Params, tx: optax.GradientTransformation, *, ema: bool = False
+) -> TrainState:
+    """The state before the first step, `ema`: with moving averages, which start from it."""
     step, ok = jnp.zeros((), jnp.int32), jnp.ones((), jnp.bool_)
-    return TrainState(step, ok, params, stats, tx.init(params))
+    own = {"params": params, "stats": stats}
+    average = jax.tree.map(jnp.copy, own) if ema else None
+    return TrainState(step, ok, params, stats, tx.init(params), average)
+
+
+def moving_average(average: Params, new: Params, decay: float) -> Params:
+    """decay * average + (1 - decay) * new; what is constant keeps its bits, integers are `new`."""
+
+    def leaf(old: Array, x: Array) -> Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return jnp.where(x == old, old, optax.incremental_update(x, old, 1 - decay))
+
+    return jax.tree.map(leaf, average, new)
 
 
 def at_paths(paths: Collection[str], function: Callable[..., Any], *trees: Params) -> Params:
@@ -267,9 +288,15 @@ def make_gradient(
 
 
 def make_train_step(
-    gradient: Gradient, tx: optax.GradientTransformation, *, frozen: Collection[str] = ()
+    gradient: Gradient,
+    tx: optax.GradientTransformation,
+    *,
+    frozen: Collection[str] = (),
+    ema: float = 0.0,
 ) -> Callable[[TrainState, Array, Batch], tuple[TrainState, Metrics]]:
     """(state, key, batch) -> (new state, metrics), with a gradient of `make_gradient`.
+
+    `ema` is the decay of the moving averages, if the state has any.
 
     Metrics: the means of the sums and grad_norm before the update, and ok. When a loss or gradient
     is not finite, `ok` falls and the state stays what it was before that step, for good: the
@@ -285,8 +312,10 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         # Not p + 0, which is 0 for -0 and for what is too small to be a normal number.
         params = at_paths(frozen, lambda new, old: old, params, state.params)
-        moved = TrainState(state.step + 1, ok, params, stats, opt_state)
-        stayed = TrainState(state.step, ok, state.params, state.stats, state.opt_state)
+        own = {"params": params, "stats": stats}
+        average = moving_average(state.ema, own, ema) if ema else None
+        moved = TrainState(state.step + 1, ok, params, stats, opt_state, average)
+        stayed = replace(state, ok=ok)
         new_state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), moved, stayed)
         return new_state, {**metrics, "grad_norm": grad_norm, "ok": ok}
 

@@ -58,12 +58,12 @@ def test_run_stopped_during_evaluations_equals_an_undisturbed_one(
     """SIGTERM in the middle of the evaluations at steps 20 and 60 and of the final test."""
     means, stopped = loop._Run._means_of, []
 
-    def interrupted(self, state, split):
+    def interrupted(self, state, split, *other):
         key = (split, int(state.step))
         if key in (("val", 20), ("val", 60), ("test", json_best(reference))) and key not in stopped:
             stopped.append(key)
             self.stop.requested = "SIGTERM"
-        return means(self, state, split)
+        return means(self, state, split, *other)
 
     monkeypatch.setattr(loop._Run, "_means_of", interrupted)
     for _ in range(3):

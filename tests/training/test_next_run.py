@@ -9,16 +9,18 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from tiny import newest, tiny_config, tiny_experiment
 
 from ssm_jax.stop import StopRequest
+from ssm_jax.trained import load
 from ssm_jax.training import loop
 from ssm_jax.training.checkpoint.io import read_arrays, read_meta
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, flatten
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.parent import Begin, begin_from, begin_run, find_parent, first_state
-from ssm_jax.training.runs.evaluate import analyze
+from ssm_jax.training.runs.evaluate import analyze, evaluate_run
 from ssm_jax.training.workdir import Workdir
 
 
@@ -227,3 +229,105 @@ def test_other_rates_and_groups_keep_the_moments_and_the_schedule_counts_on(
     # Each count is an array of its own: the training step gives their memory away.
     leaves = jax.tree.leaves(first_state(experiment, tmp_path / "run"))
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+
+
+ALL = {
+    "train__steps": 100, "train__eval_every": 5, "train__patience": 3, "train__ema": 0.9,
+    "optim__freeze": "^encoder/", "schedule__shape": "constant", "train__select_metric": "loss",
+    "log__diagnostics": True, "optim__groups__rest__lr": 0.02,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir, reference, tmp_path_factory):
+    """Average, patience, freezing and a parent at once, undisturbed; its folder and experiment."""
+    path, built = tmp_path_factory.mktemp("all") / "whole", []
+    with pytest.MonkeyPatch.context() as patch:
+        build = loop.build
+        patch.setattr(loop, "build", lambda *a, **k: built.append(build(*a, **k)) or built[-1])
+        loop.train(tiny_config(**ALL), path, data_dir=data_dir, init_from=reference)
+    return path, built[0]
+
+
+def test_training_ends_when_patience_does(whole):
+    path, experiment = whole
+    rows = read_metrics(path / "metrics.jsonl", "val")
+    losses = [row["loss"] for row in rows]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 3 < 20, "else patience had no part in it"
+    for n in range(3, len(losses) - 1):  # and not one evaluation sooner
+        assert min(losses[n - 2 : n + 1]) < min(losses[: n - 2])
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["best"] == {"step": rows[best]["step"], "value": losses[best]}
+    assert (summary["steps"], summary["planned_steps"]) == (rows[-1]["step"], 100)
+    assert summary["selected_by"] == "val loss" and experiment.total_steps == 100
+
+
+def test_the_average_is_evaluated_beside_and_the_frozen_is_the_parents(whole, reference):
+    path, experiment = whole
+    theirs = best_of(reference)
+    summary = json.loads((path / "summary.json").read_text())
+    arrays = best_of(path)
+    state = jax.tree.unflatten(
+        jax.tree.structure(experiment.abstract_state()),
+        [arrays[name] for name in flatten(experiment.abstract_state())],
+    )
+    means = experiment.means(jax.device_put(state, experiment.replicated).averaged(), "test")
+    assert summary["test"] == summary["test"] | {f"ema_{k}": v for k, v in means.items()}
+    assert means["loss"] != summary["test"]["loss"]
+    for row in read_metrics(path / "metrics.jsonl", "val"):
+        assert {"loss", "ema_loss", "accuracy", "ema_accuracy"} <= row.keys()
+    averages = flatten(state.ema)
+    assert experiment.frozen
+    for name in experiment.frozen:
+        assert averages[f"params/{name}"].tobytes() == theirs[f"params/{name}"].tobytes()
+        assert arrays[f"params/{name}"].tobytes() == theirs[f"params/{name}"].tobytes()
+
+
+@pytest.mark.parametrize("at", [(3, 10), (17, None)])
+def test_all_of_it_stopped_and_resumed_equals_the_undisturbed_run(
+    whole, data_dir, reference, tmp_path, monkeypatch, stops, at
+):
+    """Stopped within a window, where an evaluation is due, and at the last step."""
+    path, experiment = whole
+    shared(monkeypatch, experiment)
+    last = json.loads((path / "summary.json").read_text())["steps"]
+    stops += [step or last for step in at]
+    ways = {"data_dir": data_dir, "init_from": reference}
+    for _ in at:
+        assert loop.train(tiny_config(**ALL), tmp_path / "run", **ways) is None
+    assert loop.train(tiny_config(**ALL), tmp_path / "run", **ways)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (path / "metrics.jsonl").read_bytes()
+    for name in ("test", "best", "steps", "parent"):
+        found, expected = (
+            json.loads((p / "summary.json").read_text())[name] for p in (tmp_path / "run", path)
+        )
+        assert found == expected, name
+    (step, arrays), (same, expected) = newest(tmp_path / "run"), newest(path)
+    assert step == same == last and arrays.keys() == expected.keys()
+    for name, array in arrays.items():
+        assert array.tobytes() == expected[name].tobytes(), name
+
+
+def test_the_average_may_choose_and_is_then_what_readers_get(
+    whole, data_dir, reference, tmp_path, monkeypatch
+):
+    shared(monkeypatch, whole[1])
+    cfg = tiny_config(**ALL, train__select_ema=True)
+    summary = loop.train(cfg, tmp_path / "run", data_dir=data_dir, init_from=reference)
+    rows = {row["step"]: row for row in read_metrics(tmp_path / "run/metrics.jsonl", "val")}
+    values = {step: row["ema_loss"] for step, row in rows.items()}
+    best = min(values, key=values.__getitem__)
+    assert summary["best"] == {"step": best, "value": values[best]}
+    assert summary["selected_by"] == "val ema_loss"
+    assert {"loss", "raw_loss"} <= summary["test"].keys()
+    assert summary["val"]["loss"] == values[best]
+    result = evaluate_run(tmp_path / "run", data_dir=data_dir)
+    assert result["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-5)
+    assert result["loss"] != pytest.approx(summary["test"]["raw_loss"], rel=1e-5)
+    theirs = best_of(tmp_path / "run")
+    params, _ = nnx.state(load(tmp_path / "run").network, nnx.Param, ...)
+    for name, leaf in flatten(nnx.to_pure_dict(params)).items():
+        np.testing.assert_array_equal(leaf, theirs[f"ema/params/{name}"])
+    _, first = started(data_dir, tmp_path / "next", Begin(tmp_path / "run", "best"))
+    np.testing.assert_array_equal(first["params/decoder/bias"], theirs["ema/params/decoder/bias"])

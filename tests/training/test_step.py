@@ -19,6 +19,7 @@ from ssm_jax.training.step import (
     make_eval_step,
     make_gradient,
     make_train_step,
+    moving_average,
     non_finite_leaves,
     split,
 )
@@ -200,3 +201,16 @@ def test_a_step_runs_under_the_strict_promotion_of_types():
         step = make_train_step(make_gradient(graphdef, train_sums, accumulate=2), tx)
         after, _ = jax.eval_shape(step, state, KEY, batch())
     assert after.step.dtype == state.step.dtype
+
+
+def test_the_average_is_that_of_a_loop_in_float64_and_what_is_constant_keeps_its_bits():
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(50, 4)).astype(np.float32)
+    rows[:, 1] = np.float32(0.1)
+    average = {"w": jnp.asarray(rows[0]), "count": jnp.int32(0)}
+    expected = rows[0].astype(float)
+    for n, row in enumerate(rows[1:], start=1):
+        average = run(moving_average, average, {"w": row, "count": jnp.int32(n)}, 0.9)
+        expected = 0.9 * expected + 0.1 * row
+    np.testing.assert_allclose(average["w"], expected, rtol=2e-6)
+    assert np.asarray(average["w"])[1] == np.float32(0.1) and int(average["count"]) == 49

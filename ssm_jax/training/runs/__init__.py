@@ -32,6 +32,8 @@ class Restorable(Protocol):
 
     def abstract_state(self) -> Any: ...
 
+    def chosen(self, state: Any) -> Any: ...  # what of a state is the result of the run
+
 
 class Opened(NamedTuple):
     """A checkpoint as it was found; `lost` has "step" and "reason" of a better one that is lost."""
@@ -107,6 +109,8 @@ def choose_step(checkpoints: Path, asked: str) -> int:
 def open_checkpoint(experiment: Restorable, checkpoints: Path, asked: str) -> Opened:
     """The checkpoint that is asked for; the next best with a warning, where the best is lost.
 
+    With train.select_ema its parameters are the averages.
+
     ConfigMismatch or StateMismatch: it is not of this experiment. CheckpointError: it is damaged,
     and so is every one that could stand in for it. Else as `choose_step`.
     """
@@ -119,7 +123,7 @@ def open_checkpoint(experiment: Restorable, checkpoints: Path, asked: str) -> Op
         # A run that is being trained drops its best step when it has found a better one.
         if opened.lost is None or choose_step(checkpoints, asked) == step:
             opened.warn()
-            return opened
+            return opened._replace(state=experiment.chosen(opened.state))
 
 
 def restore(experiment: Restorable, checkpoints: Path, step: int, *, or_next: bool) -> Opened:

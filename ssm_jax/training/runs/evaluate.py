@@ -37,7 +37,7 @@ def evaluate_run(
     """
     record, experiment, opened = open_run(path, step, **data)
     cfg, dataset = experiment.cfg, experiment.dataset
-    best = f"best {cfg.train.select_split} {cfg.train.select_metric}"
+    best = f"best {cfg.train.select_split} {experiment.ranking[0]}"
     if opened.lost is not None:
         best = f"next best after step {opened.lost['step']:,}, which is lost; by {best[5:]}"
     found: dict[str, Any]

@@ -29,11 +29,12 @@ def write_summary(
     test: Mapping[str, float],
     found: Mapping[str, float],
     chosen: Mapping[str, Any],
+    steps: int,
 ) -> None:
     """Write the result of the checkpoint that was chosen.
 
     test, found: its metrics on the test split and on the split that chose it, "val"; chosen: the
-    "best" evaluation, or the next and the "best_lost".
+    "best" evaluation, or the next and the "best_lost"; steps: that were trained.
     """
     cfg, dataset = experiment.cfg, experiment.dataset
     record = parse_json(workdir.record.read_text())
@@ -41,9 +42,10 @@ def write_summary(
         **{key: cfg[key] for key in ("name", "task", "notes")},
         cfg.train.select_split: found,
         "test": test,
-        "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
+        "selected_by": f"{cfg.train.select_split} {experiment.ranking[0]}",
         **published(chosen),
-        "steps": experiment.total_steps,
+        "steps": steps,
+        **({"planned_steps": planned} if steps < (planned := experiment.total_steps) else {}),
         "parameters": sum(row.size for row in experiment.rows),
         **dataset.facts("test"),
         "examples": {split: dataset.size(split) for split in ("train", "val", "test")},
