@@ -438,6 +438,13 @@ def main(argv):
         case "nan": raise FloatingPointError("loss is nan at step 3.")
         case "busy": raise RuntimeError("in use.")
         case "key": return {}["absent"]
+        case "memory": raise MemoryError("Unable to allocate 1 TiB for an array")
+        case "device":
+            import jax
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory: 9 bytes.")
+        case "allocate":
+            import jax
+            jax.numpy.zeros(2**43).block_until_ready()
         case "stop": raise KeyboardInterrupt
         case "jax": assert "jax" not in sys.modules
         case "pipe": print("x" * 1_000_000)
@@ -471,6 +478,9 @@ cli.run_main(main)
         ("numpy", 1, None),
         ("int", 1, None),
         ("key", 1, None),
+        ("memory", 1, 2),
+        ("device", 1, 2),
+        ("allocate", 1, 2),
     ],
 )
 def test_only_a_bug_has_a_traceback(case, code, lines, tmp_path):
@@ -488,6 +498,11 @@ def test_only_a_bug_has_a_traceback(case, code, lines, tmp_path):
     assert ("Traceback" in done.stderr) == (lines is None)
     if lines is not None:
         assert len(done.stderr.splitlines()) == lines
+    if case in ("memory", "device", "allocate"):
+        first, second = done.stderr.splitlines()
+        assert first.startswith("error: out of memory: ")
+        named = ("accumulate", "remat", "bfloat16", "batch_size")
+        assert all(word in second for word in named)
 
 
 @pytest.mark.parametrize("case", ["pipe", "rich"])

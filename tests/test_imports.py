@@ -30,7 +30,7 @@ MAY_IMPORT = {
     },
     "tasks": {"models", "layers", "data", "options", "outside", "jax", "numpy", "flax", "optax"},
     "training": {
-        "outside", "tasks", "data", "config", "analysis", "plots", "layers", "kernels",
+        "outside", "tasks", "data", "config", "analysis", "plots", "layers", "kernels", "init",
         "files", "lock", "progress", "stop", "tables",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
     },

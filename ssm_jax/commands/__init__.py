@@ -75,11 +75,13 @@ def _answer(word: str) -> int:
 KEPT_S = 30 * 86_400  # seconds that a compiled program is kept
 
 
-def start_jax(cache: Path | None = None) -> None:
+def start_jax(asked: str | None = None, *, usual: Path | None = None) -> None:
     """Let this process keep its freed memory and, in a folder, the programs that it compiles.
 
-    These save a tiny run 8 of 12 s of computing at its second start and change no number. None: in
-    the user's cache. JAX may name another folder; nothing is kept if it cannot be written.
+    These save a tiny run 8 of 12 s of computing at its second start and change no number. `asked`
+    is the value of --compiled: a folder, which must be one that can be written, or "off". Without
+    it the folder is that of $JAX_COMPILATION_CACHE_DIR, or `compiled` in `usual`, by default the
+    user's cache; nothing is kept if that cannot be written.
     """
     from ssm_jax.files import check_writable, user_cache
     from ssm_jax.kernels.devices import keep_freed_memory
@@ -87,11 +89,14 @@ def start_jax(cache: Path | None = None) -> None:
     keep_freed_memory()  # before JAX starts its threads
     import jax
 
-    cache = cache or user_cache()
-    if cache is None or jax.config.values["jax_compilation_cache_dir"] is not None:
+    if asked == "off":
+        jax.config.update("jax_enable_compilation_cache", False)
         return
-    folder = cache.absolute() / "compiled"
-    with contextlib.suppress(OSError):
+    cache = usual or user_cache()
+    if asked is None and (cache is None or jax.config.values["jax_compilation_cache_dir"]):
+        return
+    folder = Path(asked).absolute() if asked else Path(cache or "").absolute() / "compiled"
+    with contextlib.nullcontext() if asked else contextlib.suppress(OSError):
         check_writable(folder, "folder")
         for file in folder.glob("*-cache"):
             if file.stat().st_mtime < time.time() - KEPT_S:

@@ -17,6 +17,7 @@ SOURCES = (
     Flag("step", "checkpoint: best, newest, or a number", "best"),
     cli.DATA_DIR,
     replace(cli.FROM, help="official files of the run: an archive or a folder"),
+    cli.COMPILED,
 )
 
 
@@ -54,7 +55,7 @@ def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -
     if out is not None and (out.suffix != ".json" or out.name in ("record.json", "summary.json")):
         cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
 
-    start_jax()
+    start_jax(values["compiled"])
     from ssm_jax.training.runs.evaluate import evaluate_run
     from ssm_jax.training.runs.tables import print_evaluation
 
@@ -87,7 +88,7 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
     values = cli.load_flags(argv, flags=flags, about=analyze.__doc__)
     workdir, source = _asked(values)
 
-    start_jax()
+    start_jax(values["compiled"])
     from ssm_jax.training.runs.evaluate import analyze as analyze_run
     from ssm_jax.training.runs.tables import print_analysis
 
@@ -125,7 +126,7 @@ def predict(argv: list[str], called: Sequence[str] = ("ssm-jax", "predict")) -> 
     if output.suffix not in (".npz", ".csv"):
         cli.fail(f"--output={output} does not fit: it must be a .npz or a .csv.")
 
-    start_jax()
+    start_jax(values["compiled"])
     from ssm_jax.trained import load
     from ssm_jax.trained.series import predict_file
 

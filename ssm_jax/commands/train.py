@@ -58,12 +58,13 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         Flag("init_from", init, kind=str),
         Flag("init_match", "regular expression of the parameters that are taken", ""),
         Flag("continue_from", go_on, kind=str),
+        cli.COMPILED,
         Flag("fresh", fresh, False, bool),
         Flag("accept_log", accept, False, bool),
     )
     cfg, values, _ = cli.load(argv, flags=flags, about=train.__doc__, base=_config_of_parent)
     if values["dry_run"]:
-        start_jax()
+        start_jax(values["compiled"])
         from ssm_jax.training.experiment import build
         from ssm_jax.training.runs.tables import print_plan
 
@@ -73,7 +74,8 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
     if not Workdir(workdir).done:
         check_writable(workdir, "folder")
-    start_jax()
+        Workdir(workdir).refuse_foreign()
+    start_jax(values["compiled"])
     from ssm_jax.training import loop
 
     given = {name: values[name] for name in ("data_dir", "wandb", "fresh", "accept_log", *BEGIN)}
@@ -113,6 +115,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
         Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
         cli.DATA_DIR,
         cli.FROM,
+        cli.COMPILED,
     )
     commands = _named(argv, flags, sweep.__doc__)
     values, several = next(iter(commands.values())).values, len(commands) > 1
@@ -130,7 +133,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     if not values["report_only"]:
-        start_jax(folder)
+        start_jax(values["compiled"], usual=folder)
         from ssm_jax.sweep.runs import run_sweep
 
         for label, (where, runs) in parts.items():
@@ -185,7 +188,7 @@ def _job(command: cli.Command, words: Sequence[str], folder: Path) -> Job:
 
 def _start(command: cli.Command, words: Sequence[str]) -> Job:
     """Start JAX for the runs of a command; where they are, and what made them."""
-    start_jax(command.values["folder"])
+    start_jax(command.values["compiled"], usual=command.values["folder"])
     return _job(command, words, command.values["folder"])
 
 
@@ -233,6 +236,7 @@ def _load(name: str, argv: Sequence[str], about: str | None, *more: Flag) -> cli
         Flag("folder", about_it, folder, Path, writes="folder"),
         Flag("seeds", "runs of each setting, from --config.seed on", 1, int, least=1),
         cli.DATA_DIR,
+        cli.COMPILED,
         *more,
     )
     if not any(word.partition("=")[0] == "--config" for word in argv):

@@ -32,7 +32,10 @@ FROM = Flag("from", "official files: an archive or a folder; sets data.source", 
 WANDB = Flag(
     "wandb", "also log to Weights & Biases", "disabled", choices=("offline", "online", "disabled")
 )
-DRY_RUN = Flag("dry_run", "show shapes, parameters and memory; do not train", False, bool)
+DRY_RUN = Flag(
+    "dry_run", "show shapes, parameters and memory; prepare and write nothing", False, bool
+)
+COMPILED = Flag("compiled", "folder that keeps compiled programs, or off; else the user's cache")
 CONFIG = Flag("config", "FILE.py or a shipped name (lra/listops), and :ARG where it takes one")
 HELP = Flag("help", "show this text and end", False, bool)
 PRINT_CONFIG = Flag("print_config", "show every option of the experiment and end", False, bool)
@@ -115,8 +118,9 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
     platform on which JAX cannot start. Once a run has begun, an OSError that is no check of ours
     has code 74: the storage failed or is full, what was saved is kept. Our RuntimeError or
     FloatingPointError (a workdir in use, a loss that is nan) is one line and code 1, or its own
-    `exit_code`. Ctrl-C is code 130, a reader of our output that went away 141. All else is a bug,
-    also a ValueError out of NumPy or JAX, and keeps its traceback.
+    `exit_code`. Too little memory is two lines and code 1. Ctrl-C is code 130, a reader of our
+    output that went away 141. All else is a bug, also a ValueError out of NumPy or JAX, and keeps
+    its traceback.
     """
     steady_streams()
     try:
@@ -136,15 +140,34 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
             code = stop.EXIT_STORAGE if storage else 2
             _error(os_fault(error))
     except Exception as error:
-        known = isinstance(error, ValueError | RuntimeError | FloatingPointError) and ours(error)
-        fault = None if known else missing_platform()
-        if not (known or fault):
+        full = is_out_of_memory(error)
+        ended = ValueError | RuntimeError | FloatingPointError
+        known = not full and isinstance(error, ended) and ours(error)
+        fault = None if known or full else missing_platform()
+        if not (known or full or fault):
             raise
         code = 2 if fault or isinstance(error, ValueError) else getattr(error, "exit_code", 1)
-        _error(fault or (str(error) if code == 2 else one_line(error)))
+        said = str(error) if code == 2 else one_line(error)
+        _error(fault or (f"out of memory: {said}\n{LESS_MEMORY}" if full else said))
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     stop.end(code)
+
+
+LESS_MEMORY = (
+    "take less of it: --config.train.accumulate=N computes a batch in parts, "
+    "--config.model.remat=true and --config.model.activations=bfloat16 keep less, and so does a "
+    "smaller --config.batch_size; train --dry_run says what a step needs."
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a device or of the machine did not suffice: Python's, NumPy's or
+    JAX's error."""
+    named = "jaxlib" in type(error).__module__ or "jax" in type(error).__module__.split(".")
+    return isinstance(error, MemoryError) or (
+        named and any(word in str(error) for word in ("RESOURCE_EXHAUSTED", "Out of memory"))
+    )
 
 
 def missing_platform() -> str | None:

@@ -19,9 +19,10 @@ from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.loader import Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.devices import DATA_AXIS
-from ssm_jax.progress import Progress, say
+from ssm_jax.progress import Progress, say, warn
 from ssm_jax.tasks import find_task
 from ssm_jax.tasks.facts import Watched, facts_of
+from ssm_jax.training import plan
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity, flatten
 from ssm_jax.training.step import TrainState
@@ -163,7 +164,10 @@ class Experiment:
         what = "the training step" if training else "the evaluation"
         if (what, length) not in self._compiled:
             step = functools.partial(self.compile_step, length, training=training)
-            self._compiled[what, length], _ = timed_compile(step, f"{what} for L = {length:,}")
+            program, _ = timed_compile(step, f"{what} for L = {length:,}")
+            if line := plan.too_large(planned_bytes(program), what):
+                warn(f"{line}; {plan.SMALLER}")
+            self._compiled[what, length] = program
         return self._compiled[what, length]
 
     def train_batches(self, start: int) -> Iterator[Arrays]:
@@ -218,7 +222,13 @@ class Experiment:
                 else ""
             ),
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
+            *filter(None, [plan.alias_warning(cfg.model.to_dict())]),
         ]
+
+    def check_memory(self) -> None:
+        """Refuse, before anything is allocated, a state that fits into no device."""
+        if line := plan.too_large(plan.size_of(self.abstract_state()), "a state"):
+            raise ValueError(f"{line}: parameters and two moments each; {plan.SMALLER}")
 
 
 def ranking_of(cfg: ConfigDict) -> tuple[str, str]:
@@ -253,6 +263,14 @@ def build(cfg: ConfigDict, *, data_dir: Path, files: Path | None = None) -> Expe
     check(cfg)
     paths = DataPaths(data_dir, files)
     return Experiment(cfg, find_task(cfg.task).open_data(cfg.data.to_dict(), paths))
+
+
+def planned_bytes(program: Any) -> int:
+    """Bytes that a compiled program has in memory at a time, as XLA plans; 0: it does not say."""
+    if (memory := program.memory_analysis()) is None:
+        return 0
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return int(kept - memory.alias_size_in_bytes + memory.temp_size_in_bytes)
 
 
 def timed_compile(compile_step: Callable[[], Any], what: str = "") -> tuple[Any, float]:

@@ -53,6 +53,7 @@ def train_and_evaluate(
     WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError or RunDamaged.
     """
     cfg = experiment.cfg
+    experiment.check_memory()
     with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
         if fresh:
             restart.start_anew(workdir)

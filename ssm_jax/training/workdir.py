@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from ssm_jax.files import local_path
+from ssm_jax.files import local_path, printable
 from ssm_jax.lock import Held, Lock
 from ssm_jax.stop import EXIT_STORAGE, Process
 
@@ -23,6 +23,10 @@ FILES = (
     "summary.json", "DONE", "figures", "analysis", "wandb", "wandb_id",
     "start",
 )  # fmt: skip
+# ... and of those, what tells the folder of a run from any other
+MARKS = ("record.json", "metrics.jsonl", "checkpoints", "crash", "summary.json", "DONE", "LOCK")
+# What `sweep.runs` writes beside a run that has not begun
+BESIDE = ("log.txt", "failed.json", "diverged.json")
 LOGS = ("metrics.jsonl", "timing.jsonl")  # they grow after a checkpoint's stamp
 
 Stamps = Mapping[str, Mapping[str, Any]]  # {"bytes", "hash"} by name within the run's folder
@@ -64,8 +68,35 @@ class Workdir:
         """Whether the run has come to its end."""
         return self.done_mark.exists()
 
+    def refuse_foreign(self) -> None:
+        """Refuse, with a ValueError, a folder of something else than a run; nothing is changed.
+
+        Hidden and empty files are no obstacle: a file manager or a redirected output made them.
+        """
+        if not self.path.is_dir() or any(os.path.lexists(self.path / name) for name in MARKS):
+            return
+        # Also record.json.old of a mended record, LOCK.lease-4, and old-1 of --fresh
+        ours = "|".join(map(re.escape, (*FILES, *BESIDE, "LOCK")))
+        ours = rf"\..*|({ours})(\..*)?|old-\d+"
+        found = sorted(
+            path.name
+            for path in self.path.iterdir()
+            if not re.fullmatch(ours, path.name)
+            and (path.is_symlink() or path.is_dir() or path.stat().st_size)
+        )
+        if found:
+            more = f" and {len(found) - 1} more" if found[1:] else ""
+            raise ValueError(
+                f"{self.path} holds what no run wrote ({printable(found[0])}{more}); give a new or "
+                "an empty folder, or that of a run."
+            )
+
     def __enter__(self) -> Self:
-        """Become the folder's only writer (else WorkdirBusy); a run that is done needs none."""
+        """Become the folder's only writer (else WorkdirBusy); a run that is done needs none.
+
+        A folder of something else is refused, see `refuse_foreign`.
+        """
+        self.refuse_foreign()
         self.path.mkdir(parents=True, exist_ok=True)
         lock = Lock(self.path / "LOCK")
         try:

@@ -150,7 +150,7 @@ def test_evaluate_and_analyze_take_a_run_alike(arguments, asked, monkeypatch, ca
         found.append((path, step))
         return {}, []
 
-    monkeypatch.setattr(runs, "start_jax", lambda: None)
+    monkeypatch.setattr(runs, "start_jax", lambda *_: None)
     for what in ("evaluate.analyze", "evaluate.evaluate_run"):
         monkeypatch.setattr(f"ssm_jax.training.runs.{what}", note)
     for what in ("print_analysis", "print_evaluation"):

@@ -1,25 +1,24 @@
 """The tables that a person reads: the plan of a run, an evaluation, an analysis."""
 
 import itertools
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ssm_jax.progress import warn
 from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks.metrics import ERROR_METRICS
+from ssm_jax.training import plan
 from ssm_jax.training.checkpoint.manifest import flatten
-from ssm_jax.training.experiment import Experiment, timed_compile
+from ssm_jax.training.experiment import Experiment, planned_bytes, timed_compile
 from ssm_jax.training.step import GroupRow
 
 WIDTH = 100  # where the output is no terminal: ten classes fit
-MIB = 2**20
 MOST_CLASSES = 20  # whose confusion is a table
 
 
@@ -54,24 +53,25 @@ def print_plan(experiment: Experiment) -> None:
     if repeated > 0:
         rows.append((f"blocks/1..{repeated}", "as blocks/0", ""))
 
-    def mib(tree: Any) -> str:
-        sizes = (math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-        return f"{sum(sizes) / MIB:,.1f} MiB"
-
     step, seconds = timed_compile(experiment.compile_step)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     shapes = to_screen(("array", "shape", "dtype"), rows, title="Shapes", words={0, 1, 2})
     for shown in (*experiment.describe(), shapes, parameter_table(experiment.rows)):
         console.print(shown)
-    console.print(f"state: {mib(state)}, of which parameters {mib(state.params)}")
+    sizes = [plan.gib(plan.size_of(tree)) for tree in (state, state.params)]
+    console.print(f"state: {sizes[0]}, of which parameters {sizes[1]}")
     devices = f"{experiment.mesh.size} device(s)"
     console.print(f"training step: compiled in {seconds:.1f} s for {devices}")
     if (memory := step.memory_analysis()) is not None:  # some backends do not tell
+        there = plan.device_memory()
         console.print(
             f"memory per device as XLA plans it: arguments "
-            f"{memory.argument_size_in_bytes / MIB:,.1f} MiB, temporaries "
-            f"{memory.temp_size_in_bytes / MIB:,.1f} MiB"
+            f"{plan.gib(memory.argument_size_in_bytes)}, temporaries "
+            f"{plan.gib(memory.temp_size_in_bytes)}"
+            + (f"; a device has {plan.gib(there)}" if there else "")
         )
+        if line := plan.too_large(planned_bytes(step), "this training step"):
+            warn(f"{line}; {plan.SMALLER}")
 
 
 def _console() -> Console:

@@ -1,0 +1,134 @@
+"""What is known before a run: aliased modes, memory, and whether its folder is free."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from tiny import tiny_config, tiny_experiment
+
+from ssm_jax import commands
+from ssm_jax.commands import train
+from ssm_jax.training import loop, plan
+from ssm_jax.training.workdir import Workdir
+
+
+def counted(a_N, alpha, dt_min, dt_max, channels=200_001) -> float:
+    """The share of modes with alpha |Im a| dt > pi, by counting channels one by one."""
+    steps = np.linspace(np.log(dt_min), np.log(dt_max), channels)
+    return float(np.mean([np.mean(alpha * abs(a) * np.exp(steps) > np.pi) for a in a_N]))
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0, 1e3])
+@pytest.mark.parametrize("init", ["s4d_lin", "s4d_inv"])
+def test_the_aliased_share_is_that_of_counting_channels(alpha, init):
+    N = 16
+    n = np.arange(N)
+    a_N = np.pi * n if init == "s4d_lin" else 2 * N / np.pi * (2 * N / (2 * n + 1) - 1)
+    model = tiny_config(model__alpha=alpha, model__d_state=N, model__init=init).model.to_dict()
+    found = plan.aliased_share(model)
+    expected = counted(a_N, alpha, model["dt_min"], model["dt_max"])
+    assert found is not None and abs(found - expected) < 1e-4
+
+
+def test_a_run_whose_modes_mostly_alias_says_so_with_their_share(data_dir):
+    lines = tiny_experiment(data_dir, model__alpha=1e30).describe()
+    assert lines[-1].startswith("warning: 75% of the modes start beyond Nyquist")  # n = 0 does not
+    assert "model.alpha=1e+30" in lines[-1]
+    assert not any("Nyquist" in line for line in tiny_experiment(data_dir).describe())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model__init": "ring", "model__discretization": "none"},
+        {"model__discretization": "bilinear"},
+    ],
+)
+def test_what_cannot_alias_has_no_share(options):
+    model = tiny_config(**options).model.to_dict()
+    assert plan.aliased_share(model) is None and plan.alias_warning(model) == ""
+
+
+def test_the_memory_of_a_device_is_what_it_says_and_of_a_cpu_that_of_the_machine():
+    with open("/proc/meminfo") as file:
+        total = int(next(line for line in file if line.startswith("MemTotal")).split()[1]) * 1024
+    found = plan.device_memory()
+    assert found is not None and 0 < found <= total * 1.001
+    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": 7}, platform="gpu")
+    assert plan.device_memory(device) == 7
+    device = types.SimpleNamespace(memory_stats=lambda: None, platform="gpu")
+    assert plan.device_memory(device) is None
+
+
+def test_a_state_that_fits_nowhere_is_refused_before_anything_is_made(data_dir, tmp_path):
+    experiment = tiny_experiment(data_dir, model__d_model=100_000_000)
+    with pytest.raises(ValueError, match=r"a state of .* GiB does not fit into the .*accumulate"):
+        loop.train_and_evaluate(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_that_does_not_fit_is_a_warning(data_dir, monkeypatch, capsys):
+    """The step of a state that fits may need more for what it computes."""
+    experiment = tiny_experiment(data_dir)
+    batch = experiment.place_batch(next(experiment.train_batches(0)))
+    monkeypatch.setattr(plan, "device_memory", lambda: 10_000)
+    experiment.step_for(batch, training=True)
+    assert "warning: the training step of 0." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "figures/mine.pdf", "my run"])
+def test_a_folder_of_something_else_is_refused_and_left_alone(name, tmp_path):
+    path = tmp_path / "work" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    own = ["--config=listops_small", f"--workdir={tmp_path / 'work'}"]
+    if name.startswith("figures"):  # a folder of that name may be what is left of a run
+        Workdir(tmp_path / "work").refuse_foreign()
+        return
+    with pytest.raises(ValueError, match=r"holds what no run wrote \((notes.txt|my run)\); give"):
+        train.train(own)
+    with pytest.raises(ValueError, match="no run wrote"), Workdir(tmp_path / "work"):
+        pass
+    assert [p.name for p in (tmp_path / "work").iterdir()] == [name]
+    assert path.read_text() == "mine"
+
+
+def test_hidden_and_empty_files_and_those_of_runs_are_no_obstacle(tmp_path):
+    (tmp_path / ".DS_Store").write_text("x")
+    (tmp_path / "out.log").touch()  # ssm-jax train ... > runs/a/out.log
+    (tmp_path / "log.txt").write_text("of a sweep")
+    (tmp_path / "old-1").mkdir()
+    with Workdir(tmp_path):
+        pass
+    (tmp_path / "notes.txt").write_text("mine")  # a run's folder may hold more
+    with Workdir(tmp_path):
+        pass
+
+
+def programs_in(folder, code: str = "", **env: str) -> int:
+    """How many compiled programs are in a folder after a process with start_jax(code)."""
+    words = f"from ssm_jax.commands import start_jax; start_jax({code})\n"
+    words += "import jax; jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+    words += "jax.jit(lambda x: x * 2 + 1)(1.0)"
+    known = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMP")}
+    subprocess.run([sys.executable, "-c", words], check=True, env={**known, **env})
+    return len([*folder.rglob("*-cache")])
+
+
+def test_compiled_programs_go_where_the_flag_says(tmp_path):
+    usual, asked = tmp_path / "cache", tmp_path / "asked"
+    home = {"XDG_CACHE_HOME": str(usual)}
+    assert programs_in(tmp_path, "'off'", **home, JAX_COMPILATION_CACHE_DIR=str(asked)) == 0
+    assert programs_in(asked, repr(str(asked)), **home) == 1 and not usual.exists()
+    assert programs_in(usual / "ssm_jax" / "compiled", **home) == 1
+
+
+def test_a_folder_for_compiled_programs_that_cannot_be_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        commands.start_jax(str(tmp_path / "file"))
