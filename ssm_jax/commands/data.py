@@ -16,6 +16,7 @@ from ssm_jax.config.argv import Flag, guess
 from ssm_jax.config.check import fault_of
 from ssm_jax.data.dataset import read_sequences, sequences_of
 from ssm_jax.data.manifest import DamagedError
+from ssm_jax.data.packages import PACKAGED, list_packaged
 from ssm_jax.data.prepare import DataPaths, check_name, cpu_count
 from ssm_jax.data.prepare import prepare as make
 from ssm_jax.data.store import Store, stores_of, unfinished, verify_store
@@ -27,6 +28,7 @@ from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks import find_task
 
 VERBS = ("list", "prepare", "verify")
+PACKAGES = "Sets that lie in Python packages, for --config=packaged:NAME:"
 WORDS = Flag("task", f"{'|'.join(VERBS)} TASK; prepare may be left out", words=True)
 
 
@@ -55,7 +57,9 @@ def prepare(argv: list[str], called: Sequence[str] = ("ssm-jax", "prepare")) -> 
     try:
         match values["task"]:
             case ["list"]:
-                shown = list_tasks(data_dir)
+                shown = f"{list_tasks(data_dir)}\n\n{PACKAGES}\n{list_packaged(data_dir)}"
+            case [*_, name] if name in PACKAGED:
+                raise ValueError(f"{name} is prepared by ssm-jax train --config=packaged:{name}.")
             case ["verify", task] if task in CATALOG:
                 shown = verify_task(task, data_dir)
             case ["prepare", task] if entry:

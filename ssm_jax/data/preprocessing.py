@@ -108,9 +108,13 @@ class Preprocessing:
         x_LC = np.asarray(x_LC, np.float64)
         x_LC = (x_LC - np.array(self.mean)) / np.array(self.std)
         if self.by_series:
-            x_LC = x_LC - np.nanmean(x_LC, axis=0)
-            spread_C = np.nanstd(x_LC, axis=0)
-            x_LC = x_LC / np.where(spread_C > 0, spread_C, 1.0)
+            there_LC = ~np.isnan(x_LC)
+            n_C = np.maximum(there_LC.sum(axis=0), 1)
+            mean_C = np.where(there_LC, x_LC, 0.0).sum(axis=0) / n_C
+            x_LC = x_LC - mean_C
+            spread_C = np.sqrt((np.where(there_LC, x_LC, 0.0) ** 2).sum(axis=0) / n_C)
+            # That of a constant channel may be a rounding error
+            x_LC = x_LC / np.where(spread_C > 1e-14 * np.abs(mean_C), spread_C, np.inf)
         if np.isnan(x_LC).any():
             if self.missing != "interpolate":
                 raise ValueError("a series has missing values; the model was trained without.")

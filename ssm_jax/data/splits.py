@@ -74,10 +74,14 @@ def _drawn(
     by_class = ranks[np.argsort(labels[ranks], kind="stable")]
     counts = np.bincount(labels)
     place = np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts)  # in its class
+    wanted = np.rint(share * counts).astype(int)
+    # Of many small classes none may reach a half: the nearest to one give an example each
+    lacking = max(1, round(share * rows.size)) - wanted.sum()
+    if lacking > 0:
+        short = np.argsort(wanted - share * counts, kind="stable")
+        wanted[[k for k in short if wanted[k] < counts[k]][:lacking]] += 1
     mask = np.zeros(rows.size, bool)
-    mask[by_class] = place < np.repeat(np.rint(share * counts), counts)
-    if not mask.any():
-        mask[ranks[:1]] = True
+    mask[by_class] = place < np.repeat(wanted, counts)
     return rows[~mask], rows[mask]
 
 

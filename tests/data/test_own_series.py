@@ -61,6 +61,11 @@ def test_each_series_may_be_standardized_by_itself(tmp_path):
         np.testing.assert_allclose(
             found[i, : lengths[i]], (own - own.mean(0)) / spread, rtol=1e-4, atol=1e-5
         )
+    x[2, :, 0], x[3, :4, 1] = 0.1, np.nan  # 0.1 less its mean is a rounding error
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(20) % 2, lengths=lengths)
+    options = {"standardize": "series", "split": "time", "missing": "interpolate"}
+    found = opened(tmp_path / "a.npz", **options).gather("train", np.array([2, 3]))["inputs"]
+    assert np.abs(found[0, :, 0]).max() == 0 and np.abs(found[1, :, 1]).max() < 5
     np.save(tmp_path / "x.npy", RNG.normal(size=(1, 60, 1)))
     with pytest.raises(ValueError, match="series needs whole series"):
         opened(tmp_path / "x.npy", "forecasting", standardize="series", context=2, horizon=1)
@@ -194,7 +199,7 @@ def test_what_a_person_should_know_is_said(tmp_path):
     assert "WARNING: channel channel 1 is constant in training." in said
     assert "WARNING: class 2 is in test and not in training." in said
     assert "1 series are in two splits, such as" in said and "[20, 0] in test, which is" in said
-    assert "WARNING: channel channel 2: 3.33% of training is missing, and interpolated." in said
+    assert "WARNING: channel channel 2: 3.3% of training is missing, and interpolated." in said
     assert "classes in test: 0 2, 1 2, 2 2" in said
     found = opened(path, missing="interpolate").gather("test", np.arange(6))["inputs"]
     assert np.abs(found[..., 1]).max() < 1e-6
@@ -290,3 +295,13 @@ def test_what_one_pass_finds_is_kept_and_is_of_that_file(tmp_path):
     for memo in (tmp_path / "kept").iterdir():
         memo.write_text("{")
     assert open_arrays("regression", data, path, tmp_path / "kept").preprocessing.mean == means[0]
+
+
+def test_many_small_classes_have_their_share_together(tmp_path):
+    """Of ten classes with four examples a tenth is four in all, not none of each."""
+    x, y = RNG.normal(size=(80, 5)), np.arange(80) % 10
+    split = np.repeat(["train", "test"], 40)
+    np.savez(tmp_path / "a.npz", x=x, y=y, split=split)
+    dataset = opened(tmp_path / "a.npz")
+    assert dataset.size("val") == 4 and dataset.size("train") == 36
+    assert np.bincount(y[dataset.rows["val"]]).max() == 1
