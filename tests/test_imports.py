@@ -76,7 +76,7 @@ ONLY_IN = {
     "safetensors": {"trained/tensors.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
-            "__init__", "layers", "run", "sweep",
+            "__init__", "compare", "layers", "run", "sweep",
         )),
         "stories/one_pole.py",
         "stories/denoise/run.py",
@@ -97,6 +97,7 @@ ONLY_IN = {
         "stories/denoise/run.py",
         "stories/waves/run.py",
         "sweep/__init__.py",
+        "sweep/compare.py",
         "sweep/results.py",
         "sweep/runs.py",
         "trained/model.py",

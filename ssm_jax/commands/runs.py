@@ -69,23 +69,35 @@ def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -
 
 
 def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> int:
-    """Explain a checkpoint: what its layers do to frequencies, and what training changed.
+    """Explain a checkpoint: what its layers do to frequencies. Or compare several runs.
 
         ssm-jax analyze runs/a                                   # the best checkpoint
         ssm-jax analyze runs/a/checkpoints/1200 --out=runs/a_1200
+        ssm-jax analyze runs/a runs/b runs/b_seed1 --out=runs/comparison
 
     Prints for each layer: variation and energy of its transfer function by frequency band before
     and after training, how far the poles moved, beta, and where the poles' gradient comes from.
     Figures and all numbers (analysis.json) go to --out. The run may be going on meanwhile; nothing
     else is written.
+
+    Of several runs, or of a folder above them such as that of a sweep, it draws the curves in one
+    figure: seeds of one setting share a colour, with their mean and the band from the least to the
+    most. A table has mean and spread of each setting and their differences seed by seed.
     """
-    about = "folder for figures and numbers; else WORKDIR/analysis"
+    about = "folder for figures and numbers; else WORKDIR/analysis, or comparison beside the runs"
     flags = (
         *SOURCES,
         Flag("out", about, kind=Path, writes="folder"),
         Flag("gradient", "take the gradient of one batch of training", True, bool),
+        Flag("metric", "of several runs: what is shown; else what chose the checkpoints"),
     )
     values = cli.load_flags(argv, flags=flags, about=analyze.__doc__)
+    paths = [*values["run"], *filter(None, [values["workdir"]])]
+    above = len(paths) == 1 and paths[0].is_dir() and not (paths[0] / "record.json").exists()
+    if len(values["run"]) > 1 or (above and any(paths[0].glob("**/record.json"))):
+        return _compare(paths, values, [*called, *argv])
+    if values["metric"] is not None:
+        cli.fail("--metric is for several runs; a run shows what chose its checkpoint.")
     workdir, source = _asked(values)
 
     start_jax(values["compiled"])
@@ -96,6 +108,25 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
     result, paths = analyze_run(workdir, argv=[*called, *argv], **source, **shown)
     print_analysis(result)
     print(*paths, sep="\n")
+    return 0
+
+
+def _compare(paths: Sequence[Path], values: Mapping[str, Any], command: Sequence[str]) -> int:
+    """Compare runs: curves.png, and comparison.md, .csv and .json."""
+    if values["step"] != "best":
+        cli.fail(f"--step={values['step']} is of one run, got {len(paths)}; leave it out.")
+    from ssm_jax.plots import save
+    from ssm_jax.plots.compare import compare_figure
+    from ssm_jax.sweep import compare
+    from ssm_jax.sweep.tables import write_results
+
+    settings = compare.settings_of(paths)
+    document = compare.compare(settings, command, values["metric"])
+    beside = paths[0] if len(paths) == 1 else paths[0].parent
+    out = values["out"] or beside / "comparison"
+    save(out / "curves.png", compare_figure, *compare.curves_of(settings, values["metric"]))
+    print(write_results(out, document, "comparison"), end="")
+    print(*(out / name for name in ("curves.png", "comparison.md", "comparison.json")), sep="\n")
     return 0
 
 

@@ -17,6 +17,8 @@ from ssm_jax.files import check_writable
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.sweep import runs_of
 
+CURVES = 8  # settings whose curves one figure can tell apart
+
 if TYPE_CHECKING:
     from ssm_jax.sweep.runs import Job
 
@@ -104,8 +106,9 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     experiment is run as it is. Several configs are run as they are, into one table. Each cell and
     seed is a run of its own in the folder; one that diverges or fails is marked and the next
     begins. The same command resumes a stopped sweep, and several commands may share a folder. At
-    the end the folder has sweep.md, sweep.csv, sweep.json and, for one or two options, sweep.png.
-    The validation split chooses the best cell; the test split is shown beside it.
+    the end the folder has sweep.md, sweep.csv and sweep.json, for one or two options sweep.png, and
+    for up to eight settings curves.png. The validation split chooses the best cell; the test split
+    is shown beside it.
     """
     flags = (
         Flag("configs", "several experiments in the place of --config", [], words=True),
@@ -154,11 +157,28 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     (document,) = [joined(documents, command)] if several else documents.values()
     text = write_results(folder, document)
     draw_sweep(folder / "sweep.png", document)
+    if len(document["cells"]) <= CURVES:
+        _draw_curves(
+            folder / "curves.png", [where / r.name for where, rs in parts.values() for r in rs]
+        )
     print(text, end="")
     failed = [run["name"] for run in document["runs"] if run["status"] == "failed"]
     for name in failed:
         print(f"error: {name} failed; look into its log.txt.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _draw_curves(path: Path, runs: Sequence[Path]) -> None:
+    """Draw the curves of those runs of a sweep that have begun."""
+    from ssm_jax.plots import save
+    from ssm_jax.plots.compare import compare_figure
+    from ssm_jax.sweep.compare import curves_of, settings_of
+
+    try:
+        if begun := [run for run in runs if (run / "record.json").exists()]:
+            save(path, compare_figure, *curves_of(settings_of(begun)))
+    except ValueError as error:  # one is damaged, which is no reason to show no table
+        print(f"warning: {path} is not drawn: {error}", file=sys.stderr)
 
 
 def _named(argv: list[str], flags: Sequence[Flag], about: str | None) -> dict[str, cli.Command]:

@@ -23,6 +23,7 @@ from ssm_jax.sweep.tables import (
     number,
     on_split,
     splits_of,
+    spread,
 )
 
 HATCH = "xx"
@@ -112,8 +113,8 @@ def _write_cell(
     of, lines = len(document["seeds"]), []
     mean = found.get("mean")
     if mean is not None:
-        spread = "" if found["std"] is None else f"± {number(document, found['std'])}, "
-        lines += [number(document, mean), f"{spread}n = {cell['n']}"]
+        behind = "" if found["std"] is None else f"± {spread(document, found['std'])}, "
+        lines += [number(document, mean), f"{behind}n = {cell['n']}"]
     if failed:
         lines.append("diverged" if failed == of else f"{failed} of {of}\ndiverged")
     elif not lines:
@@ -157,13 +158,13 @@ def line_figure(document: Document) -> Figure:
         colour, left = (AFTER, x) if split == "test" else (EVALUATION, x + apart)
         found = [on_split(cell, split) for cell in cells]
         mean = _scaled(document, [each.get("mean") for each in found])
-        spread = _scaled(document, [each.get("std") or 0.0 for each in found])
+        above = _scaled(document, [each.get("std") or 0.0 for each in found])
         for position, each in zip(left, found, strict=True):
             runs = _scaled(document, list(each.get("values", {}).values()))
             axes.plot(
                 np.full(runs.shape, position), runs, "o", color=colour, ms=4, alpha=0.4, mew=0
             )
-        axes.errorbar(left, mean, spread, fmt=f"o{line}", color=colour, ms=5, lw=1.5, capsize=3)
+        axes.errorbar(left, mean, above, fmt=f"o{line}", color=colour, ms=5, lw=1.5, capsize=3)
         style: dict[str, Any] = {"color": colour, "marker": "o"}
         handles.append(Line2D([], [], ls=line, label=f"{split}: mean ± std", **style))
         handles.append(Line2D([], [], ls="", ms=4, alpha=0.4, label="each run", **style))

@@ -49,6 +49,8 @@ def document_of(
     Raises:
       ValueError: the metric is not among those of the runs; or as `Run.status`.
     """
+    from ssm_jax.training.experiment import ranking_of  # here: tables need no JAX
+
     task = find_task(cfg.task)
     metric = metric or task.headline
     found = {run.name: run.status(cfg, folder) for run in runs}
@@ -58,7 +60,7 @@ def document_of(
             raise ValueError(
                 f"{name} has no test metric {metric!r}; choose one of {', '.join(summary['test'])}."
             )
-    chosen = {name: _validation(summary, folder / name) for name, summary in finished.items()}
+    chosen = {name: validation_of(summary, folder / name) for name, summary in finished.items()}
     shared, remarks = _shared(list(finished.values()), "the runs have", "the first run's is shown")
     for name, (status, summary) in found.items():
         if status == "failed":
@@ -74,18 +76,14 @@ def document_of(
     for same in by_cell(runs):
         ends = {run.seed: found[run.name][0] for run in same}
         done = {str(run.seed): run.name for run in same if run.name in finished}
-        known = bool(done) and all(metric in chosen[name] for name in done.values())
         cells.append(
-            {
-                "options": dict(same[0].cell),
-                **_over({seed: finished[name]["test"][metric] for seed, name in done.items()}),
-                "n": len(done),
-                "validation": _over({seed: chosen[name][metric] for seed, name in done.items()})
-                if known
-                else None,
-                "diverged": [seed for seed, end in ends.items() if end == "diverged"],
-                "missing": [s for s, end in ends.items() if end not in ("finished", "diverged")],
-            }
+            cell_of(
+                same[0].cell,
+                {seed: finished[name]["test"][metric] for seed, name in done.items()},
+                {seed: chosen[name].get(metric) for seed, name in done.items()},
+                diverged=[seed for seed, end in ends.items() if end == "diverged"],
+                missing=[s for s, end in ends.items() if end not in ("finished", "diverged")],
+            )
         )
     document = {
         **{key: cfg[key] for key in ("name", "task", "notes")},
@@ -93,7 +91,7 @@ def document_of(
         "metric": metric,
         "better": task.metrics.get(metric),
         "split": "test",
-        "selected_by": f"{cfg.train.select_split} {cfg.train.select_metric}",
+        "selected_by": " ".join((cfg.train.select_split, ranking_of(cfg)[0])),
         "options": {key: list(dict.fromkeys(r.cell[key] for r in runs)) for key in runs[0].cell},
         "seeds": list(dict.fromkeys(run.seed for run in runs)),
         "cells": cells,
@@ -203,6 +201,22 @@ def differences(document: Document) -> list[dict[str, Any]]:
     return rows
 
 
+def cell_of(
+    options: Mapping[str, Any],
+    test: Mapping[str, float],
+    validation: Mapping[str, float | None],
+    **ends: list[int],
+) -> dict[str, Any]:
+    """A cell of a document, from the metric of its finished runs on both splits, by seed.
+
+    `ends` are the seeds of the others, by what became of them.
+    """
+    known = {seed: value for seed, value in validation.items() if value is not None}
+    whole = bool(known) and len(known) == len(test)
+    values = {**_over(test), "n": len(test), "validation": _over(known) if whole else None}
+    return {"options": dict(options), **values, **ends}
+
+
 def _over(values: Mapping[str, float]) -> dict[str, Any]:
     """The mean and standard deviation of values by seed, as far as there are enough."""
     numbers = list(values.values())
@@ -213,7 +227,7 @@ def _over(values: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def _validation(summary: Mapping[str, Any], run: Path) -> dict[str, float]:
+def validation_of(summary: Mapping[str, Any], run: Path) -> dict[str, float]:
     """The metrics of the chosen checkpoint on the split that chose it."""
     split, metric = summary["selected_by"].split()
     if split in summary:

@@ -17,12 +17,19 @@ PERCENT = ("accuracy", "balanced_accuracy", "f1")  # from 0 to 1, and read in pe
 SPLITS = {"val": "validation", "train": "training"}  # those that may choose, in words
 
 
-def write_results(folder: Path, document: Document) -> str:
+ENDS = {
+    "diverged": "diverged and count in no mean",
+    "missing": "are missing",
+    "unfinished": "are not finished",
+}
+
+
+def write_results(folder: Path, document: Document, name: str = "sweep") -> str:
     """Write sweep.json, sweep.csv and sweep.md into the folder of a sweep; the text of the last."""
     text = to_markdown(document) + f"\n{caption(document)}\n"
-    write_json(folder / "sweep.json", document)
-    replace_atomically(folder / "sweep.csv", to_csv(document))
-    replace_atomically(folder / "sweep.md", text)
+    write_json(folder / f"{name}.json", document)
+    replace_atomically(folder / f"{name}.csv", to_csv(document))
+    replace_atomically(folder / f"{name}.md", text)
     return text
 
 
@@ -54,7 +61,7 @@ def to_markdown(document: Document) -> str:
     """
     splits, cells = splits_of(document), document["cells"]
     best = best_cell(document) if len(cells) > 1 else None
-    labels, of = short_names(document["options"]), len(document["seeds"])
+    labels = short_names(document["options"])
     if is_grid(document):
         text = "\n".join(_grid(document, split, len(splits) > 1) for split in splits)
     else:
@@ -62,7 +69,7 @@ def to_markdown(document: Document) -> str:
         rows = []
         for cell in cells:
             numbers = [_bold(_mean(document, cell, split), cell is best) for split in splits]
-            ends = ", ".join([str(cell["n"])] * bool(cell["n"]) + _ends(cell, of))
+            ends = ", ".join([str(cell["n"])] * bool(cell["n"]) + _ends(cell))
             rows.append([*(shown(cell["options"][key]) for key in labels), *numbers, ends])
         text = tables.to_markdown(head, rows)
     return text + _differences(document, splits)
@@ -70,12 +77,12 @@ def to_markdown(document: Document) -> str:
 
 def _grid(document: Document, split: str, titled: bool) -> str:
     """The table of one split of a grid."""
-    best, of = best_cell(document), len(document["seeds"])
+    best = best_cell(document)
     (up, rows), (over, columns) = document["options"].items()
     texts = {}
     for cell in document["cells"]:
         mean, count = _mean(document, cell, split), f" ({cell['n']})" if cell["n"] > 1 else ""
-        text = ", ".join([mean + count] * bool(mean) + _ends(cell, of))
+        text = ", ".join([mean + count] * bool(mean) + _ends(cell))
         texts[cell["options"][up], cell["options"][over]] = _bold(text, cell is best)
     lines = [[shown(row), *(texts[row, column] for column in columns)] for row in rows]
     corner = " \\ ".join(short_names(document["options"]).values())
@@ -89,7 +96,7 @@ def _differences(document: Document, splits: list[str]) -> str:
     for pair in document.get("differences", ()):
         found = [pair["test"] if split == "test" else pair["validation"] for split in splits]
         texts = [
-            f"{number(document, each['mean'], '+')} ± {number(document, each['half_width'])}"
+            f"{number(document, each['mean'], '+')} ± {spread(document, each['half_width'])}"
             if each is not None
             else ""
             for each in found
@@ -113,13 +120,14 @@ def _mean(document: Document, cell: Mapping[str, Any], split: str) -> str:
     found = on_split(cell, split)
     if found.get("mean") is None:
         return ""
-    spread = "" if found["std"] is None else f" ± {number(document, found['std'])}"
-    return number(document, found["mean"]) + spread
+    behind = "" if found["std"] is None else f" ± {spread(document, found['std'])}"
+    return number(document, found["mean"]) + behind
 
 
-def _ends(cell: Mapping[str, Any], of: int) -> list[str]:
+def _ends(cell: Mapping[str, Any]) -> list[str]:
     """What became of the runs of a cell that count in no mean."""
-    counts = [(what, len(cell[what])) for what in ("diverged", "missing")]
+    counts = [(what, len(cell.get(what, ()))) for what in ENDS]
+    of = cell["n"] + sum(n for _, n in counts)
     return [what if n == of else f"{n} of {of} {what}" for what, n in counts if n]
 
 
@@ -129,11 +137,16 @@ def metric_label(document: Document, split: str) -> str:
     return f"{split} {metric.replace('_', ' ')}{' (%)' if metric in PERCENT else ''}"
 
 
-def number(document: Document, value: float, sign: str = "") -> str:
+def number(document: Document, value: float, sign: str = "", digits: int = 4) -> str:
     """A value of the metric, as a table shows it; sign "+" for a difference."""
     if document["metric"] in PERCENT:
         return f"{100 * value:{sign}.1f}"
-    return f"{value:{sign}.4g}"
+    return f"{value:{sign}.{digits}g}"
+
+
+def spread(document: Document, value: float) -> str:
+    """What stands behind ±, with two digits."""
+    return number(document, value, digits=2)
 
 
 def caption(document: Document) -> str:
@@ -146,8 +159,8 @@ def caption(document: Document) -> str:
     if counts[-1] > 1:
         text += " ± standard deviation over them"
         text += " (their number in brackets)" if is_grid(document) else ""
-    for what, verb in (("diverged", "diverged and count in no mean"), ("missing", "are missing")):
-        if n := sum(len(cell[what]) for cell in cells):
+    for what, verb in ENDS.items():
+        if n := sum(len(cell.get(what, ())) for cell in cells):
             text += f"; {n} of {len(document['runs'])} runs {verb}"
     if len(splits) == 1 and counts != [0]:
         text += "; measured before sweeps kept validation values, so none of them is chosen"

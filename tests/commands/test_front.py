@@ -139,7 +139,6 @@ def test_an_experiment_is_run_from_python(tmp_path, monkeypatch):
         (["--workdir=/r/a/checkpoints/7"], (Path("/r/a"), "7")),
         ([], "--workdir is missing; give the folder of a run, such as --workdir=runs/a."),
         (["a", "--workdir=b"], "give one checkpoint, got 2."),
-        (["a", "b"], "give one checkpoint, got 2."),
         (["a/checkpoints/7", "--step=8"], "--step=8 and a/checkpoints/7 both name a step"),
     ],
 )
@@ -162,6 +161,15 @@ def test_evaluate_and_analyze_take_a_run_alike(arguments, asked, monkeypatch, ca
         with pytest.raises(SystemExit, match="2"):
             command(arguments)
         assert capsys.readouterr().err.startswith(f"error: {asked}")
+
+
+def test_evaluate_takes_one_run_and_analyze_several(capsys):
+    """tests/sweep/test_compare.py has what it makes of them."""
+    with pytest.raises(SystemExit, match="2"):
+        runs.evaluate(["a", "b"])
+    assert capsys.readouterr().err == "error: give one checkpoint, got 2.\n"
+    with pytest.raises(FileNotFoundError, match="a holds no run"):
+        runs.analyze(["a", "b"])
 
 
 def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):

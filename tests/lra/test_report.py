@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import random
@@ -359,7 +361,7 @@ def test_a_run_of_another_task_is_in_a_table_of_its_own(tmp_path):
     """With what chose its checkpoint: a denoiser has no accuracy."""
     entries = {"task": "denoise", "selected_by": "val psnr", "data": fake_runs.GENERATED}
     for seed, psnr in enumerate((20.0, 22.0, 27.0)):
-        test = {"test": {"loss": 0.01, "psnr": psnr}}
+        test = {"test": {"loss": 0.01, "psnr": psnr}, "val": {"loss": 0.02, "psnr": psnr + 1}}
         fake_runs.finished(tmp_path / f"r{seed}", "denoise:flip", seed, 0.0, **entries, **test)
     fake_runs.finished(tmp_path / "s", "lra/listops:s4d", 0, 0.6)
     table = table_of(tmp_path)
@@ -369,8 +371,32 @@ def test_a_run_of_another_task_is_in_a_table_of_its_own(tmp_path):
         (0, "psnr", 20.0), (1, "psnr", 22.0), (2, "psnr", 27.0),
     ]  # fmt: skip
     half = stats.t.ppf(0.975, 2) * stats.sem([20.0, 22.0, 27.0])
-    row = f"| denoise | denoise:flip | psnr | 23 ± {half:.2g} | 0, 1, 2 |"
-    assert row in FORMATS["md"](table).splitlines()
+    spread = [f"{23 + more} ± {half:.2g} ({20 + more} .. {27 + more})" for more in (1, 0)]
+    assert FORMATS["md"](table).count("| denoise | denoise:flip |") == 2
+    for row in (
+        f"| denoise | denoise:flip | psnr | {spread[0]} | {spread[1]} | 0, 1, 2 |",
+        "| denoise | denoise:flip | loss | 0.02 ± 0 (0.02 .. 0.02) | 0.01 ± 0 (0.01 .. 0.01) "
+        "| 0, 1, 2 |",
+    ):
+        assert row in FORMATS["md"](table).splitlines()
     assert table.remarks[0] == "r0: denoise:flip is no task of the Long Range Arena."
     assert all("Other tasks" in FORMATS[form](table) for form in ("md", "latex", "html"))
     assert FORMATS["csv"](table).count('\nrun,"denoise,flip",denoise,') == 3
+    rows = csv.DictReader(io.StringIO(FORMATS["csv"](table)))
+    found = [(row["metric"], row["value"], row["validation_value"]) for row in rows]
+    assert ("psnr", "27.0", "28.0") in found
+
+
+def test_a_run_that_its_averages_chose_has_their_results(tmp_path):
+    entries = {"task": "denoise", "selected_by": "val ema_psnr", "val": {"psnr": 21.0}}
+    fake_runs.finished(tmp_path / "r", "denoise:x", 0, 0.0, **entries, test={"psnr": 20.0})
+    assert "| denoise | denoise:x | psnr | 21 | 20 | 0 |" in FORMATS["md"](table_of(tmp_path))
+
+
+def test_runs_of_other_tasks_of_older_versions_have_what_chose_them_on_validation(tmp_path):
+    entries = {"task": "denoise", "selected_by": "val psnr", "best": {"step": 8, "value": 21.0}}
+    test = {"test": {"loss": 0.01, "psnr": 20.0}}
+    fake_runs.finished(tmp_path / "r", "denoise:flip", 0, 0.0, **entries, **test)
+    shown = FORMATS["md"](table_of(tmp_path)).splitlines()
+    assert "| denoise | denoise:flip | psnr | 21 | 20 | 0 |" in shown
+    assert "| denoise | denoise:flip | loss | - | 0.01 | 0 |" in shown

@@ -145,7 +145,8 @@ def escape_latex(words: str) -> str:
 
 CSV_HEAD = (
     "kind", "model", "task", "seed", "status", "counted", "accuracy", "std", "loss",
-    "validation_accuracy", "majority_rate", "steps", "parameters", "name", "options", "reduced",
+    "validation_accuracy", "metric", "value", "validation_value",
+    "majority_rate", "steps", "parameters", "name", "options", "reduced",
     "notes", "source", "detail", "sha256", "setup", "config_digest", "commit", "device", "path",
     "command",
 )  # fmt: skip
@@ -173,6 +174,7 @@ def _csv_run(run: Result, counted: str) -> dict[str, Any]:
         "task": run.task or run.other,
         "counted": counted,
         "validation_accuracy": run.validation,
+        "validation_value": run.scores.get(run.metric, (None,))[0],
         "options": " ".join(run.options),
         "reduced": "yes" if run.reduced else "no",
         "command": " ".join(run.command),

@@ -25,6 +25,11 @@ LEGEND = (
     "Published: standard deviation over seeds in brackets where it is printed; x: fails to "
     "learn, which counts as 50 in the printed average; -: not printed, or not checked."
 )
+OTHERS = ("Task", "Run", "Metric", "Validation", "Test", "Seeds")
+OTHERS_SAY = (
+    "At the checkpoint that was chosen: the mean over the seeds ± half of its 95 % interval "
+    "(Student t), and the least .. the most."
+)
 Content = str | Element | Iterable["Content"]
 
 
@@ -57,7 +62,7 @@ def elements(table: Table, published: bool) -> Iterator[Element]:
     groups: dict[str, Iterable[Sequence[Content]]] = {}
     if table.rows:
         groups["These runs"] = map(_our_row, table.rows)
-    else:
+    elif not table.others:
         yield element("p", "No run has a result.")
     if published:
         groups["Published"] = map(_published_row, ANCHORS)
@@ -71,8 +76,9 @@ def elements(table: Table, published: bool) -> Iterator[Element]:
         yield element("p", LEGEND)
     if table.others:
         yield element("h2", "Other tasks")
-        head = ("Task", "Run", "Test metric", "Mean", "Seeds")
-        yield _grid("words", head, {"": map(_other_row, table.others)})
+        yield element("p", OTHERS_SAY)
+        rows = [row for runs in table.others for row in _other_rows(runs)]
+        yield _grid("words", OTHERS, {"": rows})
     if table.unfinished:
         yield element("h2", "Unfinished runs, not counted")
         yield _list("ul", (_named(run, outcome(run)) for run in table.unfinished))
@@ -153,12 +159,25 @@ def _published_row(row: Published) -> list[str]:
     return [row.model, *scores, str(row.average), row.source]
 
 
-def _other_row(runs: Sequence[Result]) -> list[str]:
-    run, values = runs[0], [run.value for run in runs if run.value is not None]
-    spread = half_width(values)
-    mean = f"{statistics.fmean(values):.4g}" + (f" ± {spread:.2g}" if spread else "")
-    seeds = ", ".join(str(run.seed) for run in runs)
-    return [run.other or "unknown", ", ".join((run.name, *run.options)), run.metric, mean, seeds]
+def _other_rows(runs: Sequence[Result]) -> list[list[str]]:
+    """A row for each metric that runs of no LRA task are shown by."""
+    run, seeds = runs[0], ", ".join(str(run.seed) for run in runs)
+    about = [run.other or "unknown", ", ".join((run.name, *run.options))]
+    return [
+        [*about, name, *(_over([run.scores[name][i] for run in runs]) for i in (0, 1)), seeds]
+        for name in run.scores
+        if all(name in other.scores for other in runs)
+    ]
+
+
+def _over(values: Sequence[float | None]) -> str:
+    """`0.812 ± 0.02 (0.8 .. 0.82)`: the mean, half of its 95 % interval, the least and the most."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "-"
+    width = half_width(known)
+    behind = "" if width is None else f" ± {width:.2g} ({min(known):.4g} .. {max(known):.4g})"
+    return f"{statistics.fmean(known):.4g}{behind}"
 
 
 def _seeds(name: str, task: str, cell: Cell) -> list[Content]:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -49,10 +49,13 @@ class Result:
     lost: str  # what became of the best checkpoint, where another one was tested
     metric: str = ""  # what chose the checkpoint of a run of no LRA task
     value: float | None = None  # of that, on the test split
+    # Of such a run what it is shown by, "accuracy" or "loss": on the split that chose, and on test
+    scores: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
     accuracy: float | None = None  # on the test split, 0..1
     loss: float | None = None  # on the test split, nats
     steps: int | None = None  # in all; of the first loss that is not finite; or so far
-    validation: float | None = None  # best accuracy so far of an unfinished run
+    # Accuracy of the chosen checkpoint, or the best so far of an unfinished run
+    validation: float | None = None
 
 
 class Collection(NamedTuple):
@@ -190,7 +193,10 @@ def _progress(metrics: Path) -> tuple[int, float | None]:
 
 
 def _of_summary(path: Path, document: _Document) -> Result:
-    document.get("test", dict)  # what has none is no summary, whatever else it lacks
+    test = document.get("test", dict)  # what has none is no summary, whatever else it lacks
+    split, chose = (document.get("selected_by", str, None) or "val accuracy").split()
+    chose = chose.removeprefix("ema_")  # a result has the averages under the plain names
+    known = document.get(split, dict, {})
     found = {"loss": document.get("test.loss", float, None)}
     found["steps"] = document.get("steps", int, None)
     if _named(document)[0]:
@@ -198,9 +204,15 @@ def _of_summary(path: Path, document: _Document) -> Result:
         if not 0 <= accuracy <= 1:
             where = shown(document.file)
             raise ValueError(f"{where}: a test accuracy of {accuracy} is not between 0 and 1")
+        found["validation"] = known.get("accuracy")
     else:
-        found["metric"] = metric = document.get("selected_by", str, "accuracy").split()[-1]
-        found["value"] = document.get(f"test.{metric}", float)
+        found["metric"], found["value"] = chose, document.get(f"test.{chose}", float)
+        best = document.get("best.value", float, None)  # summaries of older versions have it alone
+        shown_by = dict.fromkeys((next(iter(test)), chose))
+        found["scores"] = {
+            name: (known.get(name, best if name == chose else None), test[name])
+            for name in shown_by
+        }
     return _result(path, document, "finished", **found)
 
 
