@@ -70,7 +70,8 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         from ssm_jax.training.experiment import build
         from ssm_jax.training.runs.tables import print_plan
 
-        print_plan(build(cfg, data_dir=values["data_dir"], files=values["from"]))
+        where = {"data_dir": values["data_dir"], "files": values["from"]}
+        print_plan(build(cfg, **where, look_only=True))
         return 0
     if (workdir := values["workdir"]) is None:
         cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")

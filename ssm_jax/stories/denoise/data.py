@@ -145,6 +145,14 @@ def _detail(what: str, found: Mapping[str, int], size: tuple[int, int]) -> str:
     return f"{what}, middle {CROP} pixels stretched to {size[0]} x {size[1]}{other}"
 
 
+def _expected(size: tuple[int, int], counts: Mapping[str, int]) -> Images:
+    """Of CelebA, which is not there, the number of images and black ones."""
+    rows = {split: range(counts[split] or OFFICIAL[split]) for split in SPLITS}
+    black = np.zeros((*size, 3), np.uint8)
+    detail = "not given; assumed: CelebA, images as published or asked"
+    return Images(rows, lambda split, index: black, detail, "0" * 64)
+
+
 def _chosen(split: str, there: int, n: int) -> Sequence[int]:
     """The numbers of n images, evenly spread; 0: all that are there."""
     if n > there:
@@ -285,6 +293,8 @@ def open_denoise(options: Mapping[str, Any], paths: DataPaths) -> DenoiseDataset
                 "change one of the two."
             )
         images = photographs(size, counts, seed)
+    elif paths.look_only and paths.files is None:
+        images = _expected(size, counts)
     elif source == "tfds":
         images = prepared_celeba(found_in_tfds(paths.find_tfds("celeb_a"), "celeb_a"), size, counts)
     elif paths.files is None:
