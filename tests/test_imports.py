@@ -33,6 +33,7 @@ MAY_IMPORT = {
         "outside", "tasks", "data", "config", "analysis", "plots", "layers", "kernels", "init",
         "files", "lock", "progress", "stop", "tables",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
+        "tensorboardX", "PIL",
     },
     "trained": {
         "training", "tasks", "data", "config", "layers", "models", "init", "files", "options",
@@ -72,7 +73,8 @@ MAY_IMPORT = {
 
 ONLY_IN = {
     "orbax": {"training/checkpoint/io.py"},  # training/checkpoint keeps one step in a folder
-    "wandb": {"training/logs.py"},
+    "wandb": {"training/sinks.py"},
+    "tensorboardX": {"training/sinks.py"},
     "safetensors": {"trained/tensors.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
@@ -190,7 +192,7 @@ def modules(part: str, *, but: tuple[str, ...] = ()) -> list[str]:
     ]
 
 
-HEAVY = {"tensorflow", "torch", "wandb"}
+HEAVY = {"tensorflow", "torch", "wandb", "tensorboardX"}
 FRESH = {
     # Grain imports jax and orbax, flax.nnx imports optax: neither can be told by sys.modules.
     "numerics": (

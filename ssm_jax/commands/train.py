@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from ssm_jax.sweep.runs import Job
 
 
+WANDB_FLAGS = (
+    Flag("wandb_project", "project of Weights & Biases; if not given, $WANDB_PROJECT or ssm_jax"),
+    Flag("wandb_entity", "team or user there"),
+    Flag("wandb_group", "group of runs there"),
+    Flag("wandb_tags", "tags there, with commas between them"),
+)
 BEGIN = ("init_from", "init_match", "continue_from")
 
 
@@ -44,7 +50,7 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     A new run begins from another: it goes on with its optimizer and step count, or takes its
     parameters. Its record names the other. Without --config it has the config of that run.
     """
-    from ssm_jax.training.logs import default_wandb
+    from ssm_jax.training.sinks import default_wandb, require_tensorboard
     from ssm_jax.training.workdir import Workdir
 
     fresh = "start anew: what is in --workdir moves to its subfolder old-1; give it once"
@@ -56,6 +62,10 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         cli.DATA_DIR,
         cli.FROM,
         replace(cli.WANDB, default=default_wandb()),
+        *WANDB_FLAGS,
+        Flag(
+            "tensorboard", "also write files for TensorBoard, in WORKDIR/tensorboard", False, bool
+        ),
         cli.DRY_RUN,
         Flag("init_from", init, kind=str),
         Flag("init_match", "regular expression of the parameters that are taken", ""),
@@ -75,13 +85,25 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         return 0
     if (workdir := values["workdir"]) is None:
         cli.fail("--workdir is missing; give the folder of the run, such as --workdir=runs/a.")
+    if values["tensorboard"]:
+        require_tensorboard()
+    options = {
+        flag.name.removeprefix("wandb_"): values[flag.name]
+        for flag in WANDB_FLAGS
+        if values[flag.name]
+    }
+    if options and values["wandb"] == "disabled":
+        cli.fail(f"--wandb_{next(iter(options))} goes with --wandb=online or --wandb=offline.")
+    if "tags" in options:
+        options["tags"] = [tag.strip() for tag in options["tags"].split(",")]
     if not Workdir(workdir).done:
         check_writable(workdir, "folder")
         Workdir(workdir).refuse_foreign()
     start_jax(values["compiled"])
     from ssm_jax.training import loop
 
-    given = {name: values[name] for name in ("data_dir", "wandb", "fresh", "accept_log", *BEGIN)}
+    names = ("data_dir", "wandb", "tensorboard", "fresh", "accept_log", *BEGIN)
+    given = {name: values[name] for name in names} | {"wandb_options": options}
     summary = loop.train(cfg, workdir, files=values["from"], argv=[*called, *argv], **given)
     return EXIT_STOPPED if summary is None else 0
 

@@ -1,17 +1,15 @@
-"""metrics.jsonl, and on request Weights & Biases: what a run writes down of its numbers by step."""
+"""metrics.jsonl: what a run writes down of its numbers by step."""
 
 import contextlib
 import errno
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from ssm_jax.files import naming, parse_json, replace_atomically
-from ssm_jax.progress import warn
 from ssm_jax.training.workdir import new_hash
 
 NON_FINITE = ("nan", "inf", "-inf")  # strings in JSON, which has no word for them but null
@@ -162,96 +160,3 @@ def _plain(value: float) -> int | float | str:
     """A number as JSON has it; NumPy and JAX scalars become Python's without loss."""
     number = value if isinstance(value, int) else float(value)
     return number if math.isfinite(number) else str(number)
-
-
-def default_wandb() -> str:
-    """The mode unless a command says otherwise: $WANDB_MODE, or "disabled"."""
-    mode = os.environ.get("WANDB_MODE", "").lower() or "disabled"
-    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
-
-
-class WandbSink:
-    """Metrics for Weights & Biases; its first exception is one warning, and the end of it.
-
-    wandb's environment variables (WANDB_PROJECT, WANDB_NAME, WANDB_DIR, WANDB_RUN_ID, ...) win over
-    what is set here. `mode` is "disabled" (wandb is not even imported, which takes 2 s), "offline"
-    (files in workdir/wandb, for `wandb sync`) or "online", which without a key or a network falls
-    back to offline, after half a minute at most and with one warning. The run's folder keeps the
-    wandb run's id, so that a restart adds to the same run.
-    """
-
-    def __init__(self, mode: str, *, workdir: Path, config: Mapping[str, Any], run_name: str):
-        attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
-            "disabled": (), "offline": ("offline",), "online": ("online", "offline"),
-        }  # fmt: skip
-        if mode not in attempts:
-            raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
-        self._run, failed = None, ""
-        for attempt in attempts[mode]:
-            try:
-                self._run = _init(attempt, workdir, config, run_name)
-                break
-            except Exception as error:  # the sink's promise: no error of wandb's stops a run
-                failed = failed or _in_a_line(error)
-        if failed and self._run is None:
-            warn(f"wandb cannot start ({failed}); metrics.jsonl has all metrics, the run goes on.")
-        elif failed:
-            warn(f"wandb cannot go online ({failed}); it logs offline instead.")
-
-    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Log each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
-        row = {f"{kind}/{name}": float(value) for name, value in values.items()}
-        self._call("log", row, step=int(step))
-
-    def close(self) -> None:
-        """Send what is left, for a minute at most; a second call does nothing."""
-        self._call("finish", exit_code=0)
-        self._run = None
-
-    def _call(self, name: str, *args: Any, **options: Any) -> None:
-        if self._run is None:
-            return
-        try:
-            getattr(self._run, name)(*args, **options)
-        except Exception as error:  # as above
-            self._run = None
-            warn(
-                f"wandb failed ({_in_a_line(error)}) and gets no more; metrics.jsonl has all "
-                "metrics, the run goes on."
-            )
-
-
-def _init(
-    mode: Literal["online", "offline"], workdir: Path, config: Mapping[str, Any], run_name: str
-) -> Any:
-    import wandb
-
-    keeper = workdir / "wandb_id"
-    if not keeper.exists():
-        keeper.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12])
-    settings = {
-        "console": "off",  # else it takes hold of stdout, and with it of the progress bar
-        "quiet": True,
-        "init_timeout": 5,  # measured: 16 s until it gives up; with wandb's own 90 it is 101 s
-        "login_timeout": 15,  # at a terminal it asks for a key
-        "finish_timeout": 60,
-        "finish_timeout_raises": True,
-    }
-    usual = {"dir": workdir, "resume": "allow", "name": run_name, "project": "ssm_jax"}
-    usual["id"] = keeper.read_text().strip()
-
-    def unset(values: Mapping[str, Any]) -> dict[str, Any]:
-        """Those that wandb's own environment does not set."""
-        names = {name: f"WANDB_{'RUN_ID' if name == 'id' else name.upper()}" for name in values}
-        return {name: v for name, v in values.items() if not os.environ.get(names[name])}
-
-    try:
-        given = {"settings": wandb.Settings(**unset(settings)), **unset(usual)}
-        return wandb.init(mode=mode, config=dict(config), **given)
-    except Exception:
-        wandb.teardown()  # else the id counts as in use, and offline fails as well
-        raise
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

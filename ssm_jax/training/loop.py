@@ -20,11 +20,12 @@ from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, as_result, build
-from ssm_jax.training.logs import MetricsLog, WandbSink
+from ssm_jax.training.logs import MetricsLog
 from ssm_jax.training.parent import Begin, begin_from, find_parent, first_state
 from ssm_jax.training.runs import UNUSABLE, restore
 from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
 from ssm_jax.training.runs.tables import parameter_table
+from ssm_jax.training.sinks import Sink, TensorBoardSink, WandbSink
 from ssm_jax.training.step import Metrics, TrainState, learning_rates
 from ssm_jax.training.workdir import Workdir
 
@@ -36,6 +37,8 @@ def train_and_evaluate(
     path: Path,
     *,
     wandb: str = "disabled",
+    wandb_options: Mapping[str, Any] | None = None,
+    tensorboard: bool = False,
     argv: Sequence[str] = (),
     fresh: bool = False,
     accept_log: bool = False,
@@ -47,8 +50,9 @@ def train_and_evaluate(
     later number is equal bit for bit. A finished run is left as it is; one whose result is damaged
     is tested again. Returns EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
 
-    `wandb` is "disabled", "offline" or "online"; `argv` the command, for the record; `fresh` moves
-    what a run has left in the folder to a subfolder; for `accept_log` and `begin` see
+    `wandb` is "disabled", "offline" or "online", and of its options there are project, entity,
+    group and tags; `tensorboard`: files for it as well; `argv` the command, for the record; `fresh`
+    moves what a run has left in the folder to a subfolder; for `accept_log` and `begin` see
     `restart.find`. Raises FloatingPointError if a loss or gradient is not finite, and
     WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError or RunDamaged.
     """
@@ -73,8 +77,13 @@ def train_and_evaluate(
                 say(line)
             Console(stderr=True).print(parameter_table(experiment.rows))
             name, options = f"{cfg.name}-{workdir.path.name}", config_lib.flatten(cfg)
-            sink = WandbSink(wandb, workdir=workdir.path, config=options, run_name=name)
+            where, given = workdir.path, wandb_options
+            sinks: list[Sink] = [
+                WandbSink(wandb, workdir=where, config=options, run_name=name, given=given)
+            ]
             state, meta, stamps = found
+            if tensorboard:
+                sinks.append(TensorBoardSink(workdir.tensorboard, meta.step))
             first = functools.partial(first_state, experiment, path)
             beginning = (
                 parent.step if (parent := find_parent(None, workdir.path)) and parent.whole else 0
@@ -85,7 +94,7 @@ def train_and_evaluate(
             ):
                 cut(workdir.diagnostics, meta.step)
                 run = _Run(
-                    experiment, workdir, checkpoints, log, timing, sink, stop, argv,
+                    experiment, workdir, checkpoints, log, timing, sinks, stop, argv,
                     Diagnostics(experiment, first),
                     best=meta.best,
                     window=meta.extra["window"],
@@ -95,7 +104,8 @@ def train_and_evaluate(
                     first=beginning,
                 )  # fmt: skip
                 finished = run.train(state, meta.step) and run.conclude()
-            sink.close()
+            for sink in sinks:
+                sink.close()
     return EXIT_DONE if finished else EXIT_STOPPED
 
 
@@ -140,7 +150,7 @@ class _Run:
     store: CheckpointStore
     log: MetricsLog
     timing: MetricsLog  # steps per second: depends on the clock, so kept out of the log
-    sink: WandbSink
+    sinks: Sequence[Sink]
     stop: StopRequest
     argv: Sequence[str]
     diagnostics: Diagnostics
@@ -231,11 +241,13 @@ class _Run:
         restart.check_record(experiment, self.workdir, self.argv, self.evaluated_at)
         found = as_result(experiment.cfg, opened.meta.metrics)
         write_summary(experiment, self.workdir, test, found, chosen, self.evaluated_at)
-        if experiment.cfg.figures:
-            for figure in draw(experiment, self.workdir, state):
-                say(f"figure: {figure}")
+        figures = draw(experiment, self.workdir, state) if experiment.cfg.figures else []
+        for figure in figures:
+            say(f"figure: {figure}")
         mark_done(experiment, self.workdir, test, self._stamps())
-        self.sink.write("test", self.evaluated_at, test)
+        for sink in self.sinks:
+            sink.write("test", self.evaluated_at, test)
+            sink.draw(self.evaluated_at, figures)
         headline, facts = experiment.task.headline, experiment.dataset.facts("test").items()
         beside = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in facts)
         say(
@@ -278,7 +290,8 @@ class _Run:
 
     def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         self.log.write(kind, step, values)
-        self.sink.write(kind, step, values)
+        for sink in self.sinks:
+            sink.write(kind, step, values)
 
     def _means_of(
         self, state: TrainState, split: str, other: str = "ema"

@@ -21,7 +21,7 @@ from ssm_jax.stop import EXIT_STORAGE, Process
 FILES = (
     "record.json", "metrics.jsonl", "timing.jsonl", "diagnostics", "checkpoints", "crash",
     "summary.json", "DONE", "figures", "analysis", "wandb", "wandb_id",
-    "start",
+    "tensorboard", "profile", "start",
 )  # fmt: skip
 # ... and of those, what tells the folder of a run from any other
 MARKS = ("record.json", "metrics.jsonl", "checkpoints", "crash", "summary.json", "DONE", "LOCK")
@@ -59,6 +59,8 @@ class Workdir:
         self.diagnostics = self.path / "diagnostics"  # arrays of each evaluation
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
+        self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.start = self.path / "start"  # the first state of a run with a parent
         self.crash = self.path / "crash"  # the last state of a run that met a non-finite number
         self._lock: Lock | None = None

@@ -1,0 +1,204 @@
+"""Where the numbers of a run go besides metrics.jsonl: Weights & Biases, TensorBoard."""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ssm_jax.progress import warn
+
+
+class Sink(Protocol):
+    """Takes the numbers and figures of a run; no error of it stops the run."""
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None: ...
+
+    def draw(self, step: int, figures: Sequence[Path]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def require_tensorboard() -> None:
+    """ValueError where tensorboardX is not installed."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError(
+            "--tensorboard needs the package tensorboardX: pip install 'ssm-jax[tensorboard]'."
+        )
+
+
+class TensorBoardSink:
+    """Metrics and figures in a folder, for `tensorboard --logdir`.
+
+    A restart at `start_step` hides what an earlier process wrote of later steps. The first error is
+    one warning, and the end of it.
+    """
+
+    def __init__(self, folder: Path, start_step: int = 0):
+        require_tensorboard()
+        self._writer: Any = None
+        self._folder = folder
+        try:
+            from tensorboardX import SummaryWriter
+
+            logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # a line for each nan
+            # A name of its own, also for a restart within a second.
+            name = {"filename_suffix": f".{start_step}"}
+            self._writer = SummaryWriter(str(folder), purge_step=start_step + 1, **name)
+        except Exception as error:  # as for wandb
+            self._failed(error)
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Add each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
+        for name, value in values.items():
+            self._call("add_scalar", f"{kind}/{name}", float(value), int(step))
+
+    def draw(self, step: int, figures: Sequence[Path]) -> None:
+        """Add figures, each as "figures/NAME"."""
+        from PIL import Image  # here, as few runs need it
+
+        for path in figures:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            name = f"figures/{path.stem}"
+            self._call("add_image", name, pixels, int(step), dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is left; a second call does nothing."""
+        self._call("close")
+        self._writer = None
+
+    def _call(self, name: str, *args: Any, **options: Any) -> None:
+        if self._writer is None:
+            return
+        try:
+            getattr(self._writer, name)(*args, **options)
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._writer = None
+        warn(
+            f"TensorBoard's files in {self._folder} cannot be written ({_in_a_line(error)}) and "
+            "get no more; metrics.jsonl has all metrics, the run goes on."
+        )
+
+
+def default_wandb() -> str:
+    """The mode unless a command says otherwise: $WANDB_MODE, or "disabled"."""
+    mode = os.environ.get("WANDB_MODE", "").lower() or "disabled"
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
+
+
+class WandbSink:
+    """Metrics and figures for Weights & Biases; its first exception is one warning, and its end.
+
+    `given` are project, entity, group and tags, as wandb.init takes them. wandb's environment
+    variables (WANDB_NAME, WANDB_DIR, WANDB_RUN_ID, ...) win over all else that is set here. `mode`
+    is "disabled" (wandb is not even imported, which takes 2 s), "offline" (files in workdir/wandb,
+    for `wandb sync`) or "online", which without a key or a network falls back to offline, after
+    half a minute at most and with one warning. The run's folder keeps the wandb run's id, so that a
+    restart adds to the same run.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        *,
+        workdir: Path,
+        config: Mapping[str, Any],
+        run_name: str,
+        given: Mapping[str, Any] | None = None,
+    ):
+        attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
+            "disabled": (), "offline": ("offline",), "online": ("online", "offline"),
+        }  # fmt: skip
+        if mode not in attempts:
+            raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
+        self._run, failed = None, ""
+        for attempt in attempts[mode]:
+            try:
+                self._run = _init(attempt, workdir, config, run_name, given or {})
+                break
+            except Exception as error:  # the sink's promise: no error of wandb's stops a run
+                failed = failed or _in_a_line(error)
+        if failed and self._run is None:
+            warn(f"wandb cannot start ({failed}); metrics.jsonl has all metrics, the run goes on.")
+        elif failed:
+            warn(f"wandb cannot go online ({failed}); it logs offline instead.")
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Log each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
+        row = {f"{kind}/{name}": float(value) for name, value in values.items()}
+        self._call("log", row, step=int(step))
+
+    def draw(self, step: int, figures: Sequence[Path]) -> None:
+        """Upload figures, each as "figures/NAME"."""
+        if self._run is not None and figures:
+            with contextlib.suppress(Exception):  # `_call` warns, if wandb is broken
+                import wandb
+
+                images = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
+                self._call("log", images, step=int(step))
+
+    def close(self) -> None:
+        """Send what is left, for a minute at most; a second call does nothing."""
+        self._call("finish", exit_code=0)
+        self._run = None
+
+    def _call(self, name: str, *args: Any, **options: Any) -> None:
+        if self._run is None:
+            return
+        try:
+            getattr(self._run, name)(*args, **options)
+        except Exception as error:  # as above
+            self._run = None
+            warn(
+                f"wandb failed ({_in_a_line(error)}) and gets no more; metrics.jsonl has all "
+                "metrics, the run goes on."
+            )
+
+
+def _init(
+    mode: Literal["online", "offline"],
+    workdir: Path,
+    config: Mapping[str, Any],
+    run_name: str,
+    asked: Mapping[str, Any],
+) -> Any:
+    import wandb
+
+    keeper = workdir / "wandb_id"
+    if not keeper.exists():
+        keeper.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12])
+    settings = {
+        "console": "off",  # else it takes hold of stdout, and with it of the progress bar
+        "quiet": True,
+        "init_timeout": 5,  # measured: 16 s until it gives up; with wandb's own 90 it is 101 s
+        "login_timeout": 15,  # at a terminal it asks for a key
+        "finish_timeout": 60,
+        "finish_timeout_raises": True,
+    }
+    usual = {"dir": workdir, "resume": "allow", "name": run_name, "project": "ssm_jax"}
+    usual["id"] = keeper.read_text().strip()
+
+    def unset(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those that wandb's own environment does not set."""
+        names = {name: f"WANDB_{'RUN_ID' if name == 'id' else name.upper()}" for name in values}
+        return {name: v for name, v in values.items() if not os.environ.get(names[name])}
+
+    try:
+        given = {"settings": wandb.Settings(**unset(settings)), **unset(usual), **asked}
+        return wandb.init(mode=mode, config=dict(config), **given)
+    except Exception:
+        wandb.teardown()  # else the id counts as in use, and offline fails as well
+        raise
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
