@@ -110,7 +110,9 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
 
 def _config_of_parent(given: Mapping[str, Any]) -> Any:
     """The config of the run that a command begins from; None if there is none."""
-    from ssm_jax.training.parent import begin_from, config_of_run
+    if not (given.get("init_from") or given.get("continue_from")):
+        return None
+    from ssm_jax.training.parent import begin_from, config_of_run  # imports JAX
 
     begin = begin_from(
         given.get("init_from"), given.get("init_match", ""), given.get("continue_from")
