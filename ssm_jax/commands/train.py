@@ -128,7 +128,8 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
         ssm-jax sweep packaged:PLAID,s4d packaged:PLAID,s5 --seeds=3 --folder=runs/plaid
 
     The file may define sweep() next to get_config(): a list of {option: value}; without it, the
-    experiment is run as it is. Several configs are run as they are, into one table. Each cell and
+    experiment is run as it is. Configs without --config are run as they are, whatever they sweep,
+    into one table. Each cell and
     seed is a run of its own in the folder; one that diverges or fails is marked and the next
     begins. The same command resumes a stopped sweep, and several commands may share a folder. At
     the end the folder has sweep.md, sweep.csv and sweep.json, for one or two options sweep.png, and
@@ -136,7 +137,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     is shown beside it.
     """
     flags = (
-        Flag("configs", "several experiments in the place of --config", [], words=True),
+        Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
         Flag("folder", "has a folder for each run, and the results", kind=Path, writes="folder"),
         Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
         Flag("metric", "what is shown of both splits; if not given, the task's first"),
@@ -150,10 +151,14 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     folder, seeds = values["folder"], values["seeds"]
     if folder is None:
         cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
+    if values["configs"] and not several and seeds == 1:
+        word = values["configs"][0]
+        cli.fail(f"{word} alone is one run; give --seeds=N, or --config={word} for its sweep().")
     parts = {}
     for label, (cfg, known, overrides) in commands.items():
-        alone = several or seeds > 1
-        cells = [{}] if several else load_sweep(known["config"], cfg, overrides, alone=alone)
+        spec = known["config"]
+        as_is = bool(known["configs"])
+        cells = [{}] if as_is else load_sweep(spec, cfg, overrides, alone=seeds > 1)
         if both := [key for key in cells[0] if key in overrides]:
             raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
         where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder

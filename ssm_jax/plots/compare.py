@@ -41,7 +41,7 @@ def compare_figure(
     figure = plots.titled(f"{n_runs} runs of {n} setting{'s' if n > 1 else ''}", 11, 4.6)
     training, evaluation = figure.subplots(1, 2)
     kind = "train_eval" if split == "train" else split
-    several, smoothed = False, 0
+    several, smoothed, shade = False, 0, 0.2 if n <= 3 else 0.1
     colours = itertools.cycle(COLOURS)
     handles: list[Artist] = []
     for (label, runs), colour in zip(settings.items(), colours, strict=False):
@@ -53,7 +53,7 @@ def compare_figure(
                 if longest >= SMOOTH_FROM:
                     smoothed = max(smoothed, longest // 50)
                     curves = [(step, running_mean(y, y.size // 50 or 1)) for step, y in curves]
-            several |= _draw(axes, curves, colour, mark)
+            several |= _draw(axes, curves, colour, mark, shade)
         for at in (chosen or {}).get(label, ()):
             evaluation.plot(*at, "o", color=colour, mfc="white", ms=7, mew=1.5, zorder=4)
         mean = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
@@ -104,16 +104,21 @@ def shared_steps(
 
 
 def _draw(
-    axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], colour: str, mark: str
+    axes: Axes,
+    curves: Sequence[tuple[np.ndarray, np.ndarray]],
+    colour: str,
+    mark: str,
+    shade: float,
 ) -> bool:
-    """Draw the runs of a setting; whether there are several."""
+    """Draw the runs of a setting, with a band so opaque; whether there are several."""
+    mark = mark or ("o" if max(step.size for step, _ in curves) == 1 else "")  # no line, else
     if len(curves) == 1:
         axes.plot(*curves[0], marker=mark, ms=3, lw=1.5, color=colour)
         return False
     for step, value in curves:
-        axes.plot(step, value, lw=0.7, alpha=0.4, color=colour)
+        axes.plot(step, value, "." if step.size == 1 else "-", lw=0.7, alpha=0.4, color=colour)
     steps, values = shared_steps(curves)
     if steps.size:
-        axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
+        axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=shade, lw=0)
         axes.plot(steps, values.mean(0), marker=mark, ms=3, lw=2, color=colour)
     return True

@@ -126,6 +126,12 @@ def test_averages_that_chose_are_what_is_shown(tmp_path):
     assert compare(settings, [])["selected_by"] == "val ema_accuracy"
 
 
+def test_a_single_logged_step_is_a_dot():
+    rows = [{"step": 8, "kind": "train", "loss": 0.7}]
+    training = compare_figure({"a": [rows], "b": [rows, rows]}, "loss").axes[0]
+    assert all(line.get_marker() not in ("", "None", None) for line in training.lines)
+
+
 def test_steps_are_shared_whatever_their_order_of_logging():
     curves = [(np.array([1.0, 2, 3, 5]), np.array([1.0, 2, 3, 5]))]
     curves.append((np.array([2.0, 4, 5]), np.array([20.0, 40, 50])))

@@ -72,6 +72,20 @@ def test_a_single_seed_of_it_is_no_sweep(played, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_config_without_its_flag_is_run_as_it_is_though_it_has_a_sweep(played, tmp_path, capsys):
+    sweeps = "\ndef sweep():\n    return [{'model.alpha': a} for a in (1.0, 2.0)]\n"
+    (tmp_path / "e.py").write_text(CONFIG + sweeps)
+    assert sweep(["e.py:3", "--seeds=2", folder(tmp_path)]) == 0
+    assert played == ["out/seed=0", "out/seed=1"]
+    with pytest.raises(SystemExit):
+        sweep(["e.py:3", folder(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert (
+        line
+        == "error: e.py:3 alone is one run; give --seeds=N, or --config=e.py:3 for its sweep()."
+    )
+
+
 def test_several_configs_have_a_folder_each_and_one_table(played, tmp_path, capsys):
     words = ["e.py:1", "e.py:3", "e.py:10", "--seeds=2", "--config.train.steps=8"]
     assert sweep([*words, folder(tmp_path)]) == 0
