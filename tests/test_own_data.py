@@ -123,7 +123,8 @@ def test_each_head_is_trained_resumed_and_evaluated(head, tmp_path, monkeypatch,
     monkeypatch.setattr(runs, "build", once)
     where = [f"--from={tmp_path / 'mine.npz'}", f"--data_dir={tmp_path / 'data'}"]
     small = [word for word in SMALL if "data.n_" not in word]
-    argv = [f"--config=arrays:{head}", *where, *small, *options, "--config.figures=false"]
+    small += ["--config.figures=false", "--config.log.diagnostics=false"]
+    argv = [f"--config=arrays:{head}", *where, *small, *options]
 
     def train(name):
         return make.train([*argv, f"--workdir={tmp_path / name}"])

@@ -41,6 +41,9 @@ def fit(
         n, mean, std = _statistics(stretches, train.steps)
         total = sum(end - start for start, end in stretches)
         for name, there, spread in zip(train.channels, n, std, strict=True):
+            if not there or not np.isfinite(spread):
+                wrong = "is missing in all of training" if not there else "has numbers too large"
+                raise ValueError(f"{path}: the channel {name} {wrong}; leave it out.")
             if there < 0.99 * total:
                 share = f"{1 - there / total:.1%}"
                 remarks.append(f"channel {name}: {share} of training is missing, and interpolated")
@@ -63,6 +66,9 @@ def fit(
     elif head == "classification":
         names, classes = (), _classes(parts, rows, path)
         known = {split: classes_of(parts[split], classes)[rows[split]] for split in SPLITS}
+        if len(set(known["train"].tolist())) < 2:
+            only = classes[known["train"][0]] if known["train"].size else "none"
+            raise ValueError(f"{path} has the class {only} alone in training; two are needed.")
         for split in SPLITS[1:]:
             for k in sorted(set(known[split].tolist()) - set(known["train"].tolist())):
                 remarks.append(f"class {classes[k]} is in {split} and not in training")
@@ -269,7 +275,10 @@ def _stretches(
 ) -> list[tuple[int, int]]:
     """Steps that belong to training examples, (start, end), ascending and without overlap."""
     if not len(rows):
-        raise ValueError("no example is left for training; lower data.arrays.val and test.")
+        raise ValueError(
+            f"of {len(series)} series none is left for training: lower data.arrays.val and test, "
+            "or say which column tells series apart by data.arrays.id."
+        )
     if head == "forecasting":
         starts = np.sort(series.starts[rows[:, 0]] + rows[:, 1])
         return _merged(starts, starts + options.context + options.horizon)
@@ -292,12 +301,13 @@ def _statistics(
         m = there.sum(0)
         total, some = np.maximum(n + m, 1), np.maximum(m, 1)
         mean_x = np.where(there, x, 0.0).sum(0) / some
-        squares += (np.where(there, x - mean_x, 0.0) ** 2).sum(0)
         apart = np.where(m > 0, mean_x - mean, 0.0)
-        squares += apart**2 * n * m / total
+        with np.errstate(over="ignore"):
+            squares += (np.where(there, x - mean_x, 0.0) ** 2).sum(0)
+            squares += np.where(n > 0, apart, 0.0) ** 2 * n * m / total
         mean += apart * m / total
         n += m
-    std = np.sqrt(squares / np.maximum(n, 1))
+    std = np.sqrt(squares / np.maximum(n, 1))  # infinite where squares overflow
     return n, mean, np.where(std > _ROUNDING * np.abs(mean), std, 0.0)
 
 

@@ -21,13 +21,13 @@ MISSING = ("", "?", "na", "nan", "null", "none")  # in small letters
 
 def _numbers(words: Sequence[str], names: Sequence[str], place: str, hint: str = "") -> list[float]:
     """The numbers that some words are, by the names of their columns."""
-    try:
-        return [float(word) for word in words]
-    except ValueError:
-        found = []
+    if "_" not in "".join(words):  # Python reads 1_0 as 10
+        with suppress(ValueError):
+            return [float(word) for word in words]
+    found = []
     for name, word in zip(names, words, strict=True):
         try:
-            found.append(float(word))
+            found.append(float(word.replace("_", "?")))
         except ValueError:
             if word.strip().lower() not in MISSING:
                 raise ValueError(f"{place}, {name}: {word!r} is no number{hint}.") from None
@@ -177,6 +177,11 @@ def _inputs_of(path: Path, header: list[str], columns: Columns, labelled: bool) 
     for name in filter(None, (*columns.inputs, *others)):
         if name not in header and name not in elsewhere:
             raise ValueError(f"{path} has no column {name!r} but {', '.join(header)}.")
+    if twice := [n for n in columns.inputs if columns.inputs.count(n) > 1 or n in columns.target]:
+        raise ValueError(
+            f"data.arrays.inputs={','.join(columns.inputs)}: {twice[0]} is there twice, or is the "
+            "target; leave it out."
+        )
     if not (found := columns.inputs or tuple(c for c in header if c not in others)):
         raise ValueError(f"{path} has no column left for the inputs: {', '.join(header)}.")
     return found
@@ -226,14 +231,14 @@ def _labels(files: list[Path], columns: Columns) -> dict[str, tuple[list[str], s
 
 def _typed(rows: Sequence[Sequence[str]], where: Callable[[int], str]) -> np.ndarray:
     """Targets as numbers (n,) or (n, K), whole ones as integers; one that is none as words (n,)."""
+    names = [f"target {k}" for k in range(len(rows[0]))]
     try:
-        values = np.array([[float(word) for word in row] for row in rows])
-    except ValueError:
-        if len(rows[0]) == 1:
-            return np.array([row[0] for row in rows])
-        names = [f"target {k}" for k in range(len(rows[0]))]
         values = np.array([_numbers(row, names, where(i)) for i, row in enumerate(rows)])
-    if all(re.fullmatch(r"\s*[-+]?\d+\s*", word) for row in rows for word in row):
+    except ValueError:
+        if len(names) > 1:
+            raise
+        return np.array([row[0] for row in rows])
+    if all(re.fullmatch(r"\s*[-+]?\d{1,15}\s*", word) for row in rows for word in row):
         values = values.astype(np.int64)
     return values[:, 0] if values.shape[1] == 1 else values
 
@@ -323,8 +328,8 @@ def parse_ts(lines: Iterable[str], name: str) -> Series:
     lengths = np.array([len(case) for case in cases], np.int64)
     found: np.ndarray | None = np.array(targets) if targets else None
     if found is not None and not says("classlabel"):
-        found = _typed([[word] for word in targets], lambda i: f"{name} line {places[i]}")
-        found = found.astype(np.float64)
+        places_of = zip(targets, places, strict=True)
+        found = np.array([_numbers([w], ["target"], f"{name} line {n}")[0] for w, n in places_of])
     return Series(
         np.concatenate(cases), np.cumsum(lengths) - lengths, lengths, found, False,
         tuple(f"channel {c}" for c in range(cases[0].shape[1])), ("y0",),

@@ -275,7 +275,7 @@ def test_a_channel_that_is_forecast_is_an_input_too(tmp_path):
 
 def test_splits_that_leave_nothing_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=RNG.normal(size=(2, 5)), y=np.arange(2.0))
-    with pytest.raises(ValueError, match="no example is left for training"):
+    with pytest.raises(ValueError, match="of 2 series none is left for training"):
         opened(tmp_path / "a.npz", "regression")
     with pytest.raises(ValueError, match="leave nothing for training"):
         opened(tmp_path / "a.npz", "regression", val=0.5, test=0.5)
@@ -305,3 +305,19 @@ def test_many_small_classes_have_their_share_together(tmp_path):
     dataset = opened(tmp_path / "a.npz")
     assert dataset.size("val") == 4 and dataset.size("train") == 36
     assert np.bincount(y[dataset.rows["val"]]).max() == 1
+
+
+def test_what_cannot_be_learned_from_is_refused(tmp_path):
+    x, path = RNG.normal(size=(40, 9, 2)), tmp_path / "a.npz"
+    split = np.repeat(["train", "test"], [30, 10])
+    np.savez(path, x=x, y=np.arange(40) > 30, split=split)
+    with pytest.raises(ValueError, match="the class False alone in training"):
+        opened(path)
+    x[..., 1] *= 1e300
+    np.savez(path, x=x, y=np.arange(40) % 2)
+    with pytest.raises(ValueError, match="the channel channel 1 has numbers too large"):
+        opened(path)
+    x[..., 1] = np.nan
+    np.savez(path, x=x, y=np.arange(40) % 2)
+    with pytest.raises(ValueError, match="channel 1 is missing in all of training"):
+        opened(path, missing="interpolate")

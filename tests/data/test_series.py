@@ -127,6 +127,7 @@ def test_a_csv_may_be_written_in_many_ways(tmp_path, form):
 
 BAD_CSV = {
     b"a,b\n1,2\n3\n": "line 3 has 1 fields, the header 2",
+    b"a,b\n1,1_000\n": "line 2, b: '1_000' is no number",
     b"a,b\n1,two\n": "line 2, b: 'two' is no number; give the column its role",
     b"a,a\n1,2\n": "two columns of one name",
     b"a,b\n": "no line of numbers",
@@ -151,6 +152,9 @@ def test_roles_that_contradict_each_other_are_refused(tmp_path):
     write_csv(path, [("t", "a", "y", "part"), (0, 1, "u", "train"), (1, 2, "v", "test")])
     with pytest.raises(ValueError, match="line 3: the target v follows u within a series"):
         read(path, Columns(target=("y",), inputs=("a",)))
+    for inputs in ("a,y", "a,a"):
+        with pytest.raises(ValueError, match="is there twice, or is the target"):
+            read(path, Columns(target=("y",), inputs=tuple(inputs.split(","))))
     with pytest.raises(ValueError, match="line 3: part=test follows train within a series"):
         read(path, Columns(split="part", inputs=("a",)))
     write_csv(path, [("t", "a"), ("1 May", 1), ("2 May", 2)])
@@ -245,3 +249,12 @@ def test_labels_of_files_that_are_not_there_or_twice_are_refused(tmp_path):
             read(tmp_path, Columns())
     write_csv(tmp_path / "labels.csv", [("file", "target", "split"), ("s.csv", 1, "test")])
     assert read(tmp_path, Columns()).rows["test"].tolist() == [0]
+
+
+def test_numbers_of_a_ts_that_are_none_are_refused_by_line(tmp_path):
+    head = "@targetLabel true\n@data\n1,2:0.5\n"
+    (tmp_path / "a.ts").write_text(head + "3,4:1.5\n")
+    assert read(tmp_path / "a.ts", Columns()).parts[""].targets.tolist() == [0.5, 1.5]
+    (tmp_path / "a.ts").write_text(head + "3,4:much\n")
+    with pytest.raises(ValueError, match="line 4, target: 'much' is no number"):
+        read(tmp_path / "a.ts", Columns())
