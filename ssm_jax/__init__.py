@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ssm_jax.kernels import *
     from ssm_jax.layers import S4, S4D, S5
     from ssm_jax.models import SequenceClassifier
-    from ssm_jax.trained import load
+    from ssm_jax.trained import from_torch, load
     from ssm_jax.training.loop import train
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ _NAMES = {
     "models": "SequenceClassifier",
     "init": "initial_modes",
     "config.load": "load_config",
-    "trained": "load",
+    "trained": "from_torch load",
     "training.loop": "train",
     "kernels": "fft_conv diagonal_scan discretize_bilinear discretize_zoh "
     "s4d_kernel s4d_recurrence dplr_kernel dplr_recurrence dplr_step anticausal "

@@ -76,6 +76,7 @@ ONLY_IN = {
     "wandb": {"training/sinks.py"},
     "tensorboardX": {"training/sinks.py"},
     "safetensors": {"trained/tensors.py"},
+    "torch": {"trained/pytorch.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
             "__init__", "compare", "layers", "run", "sweep",

@@ -38,7 +38,7 @@ def facts_of(watched: Any) -> Facts | None:
     for name in ALWAYS:
         getattr(watched, name, None)
     try:
-        return {name: _plain(value) for name, value in sorted(watched._read.items())}
+        return {name: kept(value) for name, value in sorted(watched._read.items())}
     except TypeError:  # such as a method: only the data set itself can answer
         return None
 
@@ -54,15 +54,16 @@ def stand_in(facts: Mapping[str, Any]) -> Any:
     return SimpleNamespace(**{name: restored(name, value) for name, value in facts.items()})
 
 
-def _plain(value: Any) -> Any:
+def kept(value: Any) -> Any:
+    """A value as JSON can hold it, with a Preprocessing as its fields; else a TypeError."""
     if isinstance(value, Preprocessing):
-        return _plain(dataclasses.asdict(value))
+        return kept(dataclasses.asdict(value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
+        return [kept(v) for v in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: kept(v) for key, v in value.items()}
     raise TypeError(f"{type(value).__name__} is no JSON")

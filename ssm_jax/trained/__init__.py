@@ -2,6 +2,7 @@
 
 from ssm_jax.trained.model import Trained
 from ssm_jax.trained.opening import load
+from ssm_jax.trained.pytorch import from_torch
 from ssm_jax.trained.stream import Stream
 
-__all__ = ["Stream", "Trained", "load"]
+__all__ = ["Stream", "Trained", "from_torch", "load"]

@@ -258,7 +258,7 @@ assert logits.shape == (2, 3) and bool(jnp.isfinite(logits).all())
 gain = ssm_jax.sobolev_gain(jnp.ones(4), 33)
 assert bool(jnp.isfinite(ssm_jax.fft_conv(u, jnp.ones((4, 33)))).all())
 for name in ssm_jax.__all__:
-    if name not in ("load", "load_config", "train"):
+    if name not in ("from_torch", "load", "load_config", "train"):
         getattr(ssm_jax, name)
 print(ssm_jax.__file__)
 """

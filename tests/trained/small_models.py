@@ -10,7 +10,7 @@ from flax import nnx
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config
 from ssm_jax.data.preprocessing import Preprocessing
-from ssm_jax.tasks.facts import _plain
+from ssm_jax.tasks.facts import kept
 from ssm_jax.trained import Trained
 from ssm_jax.trained.opening import Weights
 
@@ -55,7 +55,7 @@ def trained(head="classification", *, vocab_size=None, length=24, horizon=0, mis
         "vocab_size": vocab_size,
         "d_input": None if vocab_size else 2,
         "padded_length": length,
-        "preprocessing": _plain(p),
+        "preprocessing": kept(p),
     }
     return Trained(cfg, built_from, moved(Weights(cfg, built_from)), provenance(cfg))
 
