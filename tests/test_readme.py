@@ -65,7 +65,7 @@ def test_a_stale_table_or_figure_is_named_and_a_new_figure_gets_its_stamp(tmp_pa
 def test_python_examples_run():
     """In turn, as a reader types them."""
     examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 1
     names: dict = {}
     for example in examples:
         exec(example, names)
