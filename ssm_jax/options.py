@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,6 +121,7 @@ _WHITE = "units of full white"
 
 OPTIONS: dict[str, Option] = {
     "name": Option("unnamed", "shown in logs and results"),
+    "changed": Option("", "by a command or a sweep, which set it; beside the name", since="0.2"),
     "notes": Option("", "what is reduced or not as published; shown, and kept in every result"),
     "task": Option("listops", "a task: a key of ssm_jax.tasks.TASKS"),
     "parent": Option(
@@ -250,7 +251,29 @@ OPTIONS: dict[str, Option] = {
     "log.diagnostics": Option(True, "at evaluations: variation, energy and pole drift by band ..."),
     "log.gradient": Option(True, "... and the origin of the poles' gradient: a step more (T1, T2)"),
     "figures": Option(True, "draw the figures at the end"),
+    "figures_format": Option("png", "of figures", choices=("png", "pdf", "svg"), since="0.2"),
 }
+
+# Sections that say nothing in the name of an option
+_UNSAID = ("model.", "data.", "train.", "optim.groups.", "optim.", "schedule.")
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Options as people call them: model.alpha is alpha, and model.beta.init is beta.
+
+    Where two would be one, the keys stay as they are.
+    """
+    short = {}
+    for key in keys:
+        start = next((s for s in _UNSAID if key.startswith(s)), "")
+        short[key] = key.removeprefix(start).removesuffix(".init")
+    return short if len(set(short.values())) == len(short) else {key: key for key in short}
+
+
+def shown(value: Any) -> str:
+    """A value in a name or at an axis: 3.0 is 3."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
 
 SECTIONS: Mapping[str, str] = {
     "data": "the examples",

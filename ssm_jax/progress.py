@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TextIO
 
 from ssm_jax.files import printable
 
 WINDOW_S = 30.0  # rates and ETA are of the last half minute: they follow a change of speed
 _LINE_EVERY = 5.0  # seconds between the lines of a stage
+_RUN_EVERY = 10.0  # ... and between those of a run
 
 
 def say(text: str) -> None:
@@ -36,6 +37,8 @@ class Progress:
     names what stands next to the loss; `unit` what is counted, where it is no steps of a run.
     """
 
+    # Where progress is shown besides, and after which words; see `relayed`.
+    relay: ClassVar[tuple[TextIO, str] | None] = None
     # One display for all bars of a process: rich before 14.1 refuses a second.
     _bars: ClassVar[Any] = None
 
@@ -43,7 +46,7 @@ class Progress:
         self, task: str, total: int, *, start: int = 0, metric: str = "accuracy", unit: str = ""
     ):
         self.task, self.total, self.step, self.unit = task, total, start, unit
-        self._every_s = _LINE_EVERY if unit else 10.0
+        self._every_s = _LINE_EVERY if unit else _RUN_EVERY
         self._metric = metric
         self._shown: dict[str, float | None] = {"loss": None, metric: None}
         self._times: deque[tuple[float, int]] = deque(maxlen=4096)
@@ -90,6 +93,9 @@ class Progress:
         elif self._speaks and now - self._said >= self._every_s:
             self._said = now
             say(f"{self.task} {self._text()}")
+            if Progress.relay is not None:
+                stream, label = Progress.relay
+                print(f"{label}: {self.task} {self._text()}", file=stream, flush=True)
 
     def __exit__(self, *error: object) -> None:
         if (bars := Progress._bars) is not None and self._bar is not None:
@@ -121,6 +127,16 @@ class Progress:
             if self.step < self.total:
                 parts.append(f"ETA {timedelta(seconds=round((self.total - self.step) / rate))}")
         return "  ".join(parts)
+
+
+@contextmanager
+def relayed(label: str) -> Iterator[None]:
+    """Show the progress of what follows on this stderr too, though stderr is redirected then."""
+    Progress.relay = (sys.stderr, label)
+    try:
+        yield
+    finally:
+        Progress.relay = None
 
 
 @contextmanager

@@ -248,6 +248,21 @@ def test_notes_say_what_the_command_changes(tmp_path):
     assert load(spec, *changes, "--config.notes=mine").cfg.notes == "mine"
 
 
+def test_the_title_says_what_the_command_changes():
+    """The denoiser of alpha = 10 was titled `raw`, which is alpha = 1."""
+    spec, few = "--config=denoise:raw", ("--config.model.alpha=10", "--config.model.beta.init=1")
+    cfg = load(spec, *few, "--config.seed=3", "--config.log.every=7").cfg
+    assert config.title_of(cfg) == "denoise:raw:reduced, alpha = 10, beta = 1"
+    assert config.title_of(load(spec, "--config.model.alpha=1").cfg) == "denoise:raw:reduced"
+    assert config.digest(cfg) == config.digest(
+        load(spec, *few, "--config.seed=3", "--config.changed=x").cfg
+    )
+    more = ("--config.train.steps=9", "--config.batch_size=2", "--config.optim.groups.rest.lr=0.5")
+    assert config.title_of(load(spec, *few, *more).cfg) == (
+        "denoise:raw:reduced, batch_size = 2, alpha = 10, beta = 1, and 2 more"
+    )
+
+
 def test_a_missing_config_file_lists_the_nearest(capsys):
     line = fault(capsys, "--config=configs/listops.py:small")
     assert "there is no file configs/listops.py" in line
@@ -317,7 +332,7 @@ def test_print_config_marks_what_differs(experiment, capsys):
     assert [line.split(" = ")[0] for line in lines] == sorted(config.flatten(config.default()))
     assert "model.alpha = 3.0  # default: 1.0" in lines
     assert "model.pool = 'mean'" in lines
-    assert len([line for line in lines if "# default" in line]) == 2
+    assert len([line for line in lines if "# default" in line]) == 3  # and what was changed
 
 
 def test_print_config_of_a_wrong_config_is_refused(experiment, capsys):

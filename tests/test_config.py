@@ -96,6 +96,7 @@ WRONG = {
     "checkpoint.every": 0,
     "checkpoint.keep": 0,
     "log.every": 0,
+    "figures_format": "gif",
 }
 
 

@@ -1,5 +1,6 @@
 """Progress: lines without a terminal, a bar with one, silence from all processes but the first."""
 
+import contextlib
 import io
 import os
 import re
@@ -42,6 +43,27 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds_and_at_the_end(clo
         "train 80/100  loss 0.0125  accuracy 0.5000  4 steps/s  ETA 0:00:05",
         "train 100/100  loss 0.0100  accuracy 0.5000  4 steps/s",
     ]
+
+
+def test_what_is_redirected_is_relayed_with_the_name_of_its_run(clock, capsys):
+    """A run of a sweep writes into its log, and somebody waits at the terminal."""
+    log = io.StringIO()
+    with (
+        progress.relayed("alpha=1,seed=0"),
+        contextlib.redirect_stderr(log),
+        Progress("train", 100) as bar,
+    ):
+        for step in range(1, 101):
+            clock.now += 0.25
+            bar.update(step)
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == [
+        "alpha=1,seed=0: train 40/100  4 steps/s  ETA 0:00:15",
+        "alpha=1,seed=0: train 80/100  4 steps/s  ETA 0:00:05",
+    ]
+    said = [f"alpha=1,seed=0: {line}" for line in log.getvalue().splitlines()]
+    assert said[:2] == shown and len(said) == 3
+    assert Progress.relay is None
 
 
 def test_the_rate_leaves_out_the_compilation_and_follows_a_change(clock):

@@ -186,10 +186,12 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     }
     (document,) = [joined(documents, command)] if several else documents.values()
     text = write_results(folder, document)
-    draw_sweep(folder / "sweep.png", document)
+    ending = next(iter(commands.values())).cfg.figures_format
+    draw_sweep(folder / f"sweep.{ending}", document)
     if len(document["cells"]) <= CURVES:
         _draw_curves(
-            folder / "curves.png", [where / r.name for where, rs in parts.values() for r in rs]
+            folder / f"curves.{ending}",
+            [where / r.name for where, rs in parts.values() for r in rs],
         )
     print(text, end="")
     failed = [run["name"] for run in document["runs"] if run["status"] == "failed"]

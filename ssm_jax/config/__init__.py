@@ -12,14 +12,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssm_jax.options import OPTIONS, Option
+from ssm_jax.options import OPTIONS, Option, short_names, shown
 from ssm_jax.outside import Unknown, located
 from ssm_jax.tasks import TASKS, find_task
 
 CHOSEN = ("task", "model.layer")  # what may bring further options along
 # Options that change what is shown or kept, never a number of the run: they may differ when a run
 # continues.
-COSMETIC = ("name", "notes", "log", "checkpoint", "figures", "reference")
+COSMETIC = (
+    "name", "changed", "notes", "log", "checkpoint", "figures", "figures_format", "reference",
+)  # fmt: skip
+CHANGES = 4  # that a name has beside it, at most
 _SECTIONS = {key.split(".")[1] for key in OPTIONS if key.count(".") == 2}  # of built-in layers, too
 
 
@@ -103,6 +106,20 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
         )
     if values.get("optim.lr"):
         scale_rates(cfg, given)
+
+
+def note_changes(cfg: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Add to cfg.changed what some options were set to: "alpha = 10, beta = 1"."""
+    labels = short_names(values)
+    words = [f"{labels[key]} = {shown(value)}" for key, value in values.items()]
+    if len(words) > CHANGES:
+        words = [*words[: CHANGES - 1], f"and {len(words) - CHANGES + 1} more"]
+    cfg.changed = ", ".join(filter(None, (cfg.changed, *words)))
+
+
+def title_of(cfg: ConfigDict) -> str:
+    """The name of an experiment, and what was changed of it."""
+    return ", ".join(filter(None, (cfg.name, cfg.changed)))
 
 
 def scale_rates(cfg: ConfigDict, keep: Collection[str] = ()) -> None:

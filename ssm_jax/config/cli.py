@@ -253,15 +253,17 @@ def _asks_help(argv: Sequence[str]) -> bool:
 
 
 def _note(cfg: ConfigDict, before: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Add what a command changes to the notes of an experiment, which say numbers of its file."""
+    """Add what a command changes to the name and the notes, which are of the file."""
     cosmetic = (*config_lib.COSMETIC, "seed")
-    changed = [
-        f"{key}={value}"
+    changed = {
+        key: value
         for key, value in sorted(overrides.items())
         if before.get(key) != value and key.split(".")[0] not in cosmetic and key != "data.source"
-    ]
+    }
+    config_lib.note_changes(cfg, changed)
     if cfg.notes and changed:
-        cfg.notes += f" Changed by the command: {', '.join(changed)}."
+        listed = ", ".join(f"{key}={value}" for key, value in changed.items())
+        cfg.notes += f" Changed by the command: {listed}."
 
 
 def load_flags(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures as PNG: each is a function from data to a Figure, which `save` draws and writes.
+"""Figures: each is a function from data to a Figure, which `save` draws and writes.
 
 Here is what they share: colours, one panel per layer, axes, legends, the Nyquist line. No pyplot:
 nothing is shown, and no window system is asked for.
@@ -25,14 +25,22 @@ BEFORE, AFTER = "0.5", "#1f6fb4"  # grey and blue in every figure
 EVALUATION = "#d1590a"
 BEYOND = "#fdecea"  # the ground beyond Nyquist
 ABREAST = 4  # panels in a row
+# Formats, and the entries of their metadata that are of the day or the program
+VARYING = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer"), "svg": ("Date",)}
 
 
 def save(path: Path, make: Callable[..., Figure], *args: Any) -> None:
-    """Write make(*args) as PNG, atomically; its folder is made if it is missing."""
+    """Write make(*args) atomically, as the ending of the path says, PNG, PDF or SVG; its folder is
+    made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the Software entry the same numbers give the same bytes.
-    options: dict[str, Any] = {"format": "png", "dpi": 130, "metadata": {"Software": None}}
-    with matplotlib.style.context("default"):  # whatever this person's matplotlibrc says
+    ending = path.suffix.removeprefix(".").lower()
+    if ending not in VARYING:
+        raise ValueError(f"{path} must end in .{', .'.join(VARYING)}.")
+    # Without these entries the same numbers give the same bytes.
+    varying: dict[str, Any] = dict.fromkeys(VARYING[ending])
+    options: dict[str, Any] = {"format": ending, "dpi": 130, "metadata": varying}
+    # Whatever this person's matplotlibrc says
+    with matplotlib.style.context(["default", {"svg.hashsalt": "ssm_jax"}]):
         figure = make(*args)
         replace_atomically(path, lambda file: figure.savefig(file, **options))
 

@@ -34,6 +34,7 @@ def draw_run(
     edges_E: np.ndarray,
     metric: str = "accuracy",
     step: int | None = None,
+    ending: str = "png",
 ) -> list[Path]:
     """Draw curves, response, eigenvalues, and beta, variation and poles if there is any change.
 
@@ -44,6 +45,7 @@ def draw_run(
       before, after: the same layers at the start and after training.
       length: L of the sequences; title: the run's name.
       metric: what the curves show next to the loss; step: that of `after`, which they mark.
+      ending: png, pdf or svg.
     """
     old, new = ([layer.name for layer in layers] for layers in (before, after))
     if old != new:
@@ -65,7 +67,7 @@ def draw_run(
     ]
     paths = []
     for name, wanted, figure in figures:
-        path = folder / f"{name}.png"
+        path = folder / f"{name}.{ending}"
         if wanted:
             plots.save(path, *figure)
             paths.append(path)

@@ -15,11 +15,11 @@ from ssm_jax import config as config_lib
 from ssm_jax.config.check import fault_of
 from ssm_jax.files import parse_json
 from ssm_jax.options import OPTIONS
+from ssm_jax.options import short_names as short_names
+from ssm_jax.options import shown as shown
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
 FAILED = "failed.json"  # of one that cannot continue as it is; the next command tries again
-# Sections that say nothing in the name of an option
-SECTIONS = ("model.", "data.", "train.", "optim.groups.", "optim.", "schedule.")
 
 Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
 ENDS: dict[str, Status] = {"summary.json": "finished", DIVERGED: "diverged", FAILED: "failed"}
@@ -43,6 +43,7 @@ class Run:
         """The experiment of this run, from that of the sweep."""
         cfg = cfg.copy_and_resolve_references()
         config_lib.override(cfg, {**self.cell, "seed": self.seed}, self.given)
+        config_lib.note_changes(cfg, self.cell)
         return cfg
 
     def status(self, cfg: ConfigDict, folder: Path) -> tuple[Status, Mapping[str, Any]]:
@@ -99,23 +100,6 @@ def runs_of(
         Run(names[name], seed, f"{name},seed={seed}".lstrip(","), given=given)
         for seed, name in pairs
     ]
-
-
-def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Options as people call them: model.alpha is alpha, and model.beta.init is beta.
-
-    Where two would be one, the keys stay as they are.
-    """
-    short = {}
-    for key in keys:
-        start = next((s for s in SECTIONS if key.startswith(s)), "")
-        short[key] = key.removeprefix(start).removesuffix(".init")
-    return short if len(set(short.values())) == len(short) else {key: key for key in short}
-
-
-def shown(value: Any) -> str:
-    """A value in a name or at an axis: 3.0 is 3."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def by_cell(runs: Sequence[AnyRun]) -> list[list[AnyRun]]:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ssm_jax import config as config_lib
 from ssm_jax.files import os_fault, write_json
 from ssm_jax.outside import ours
-from ssm_jax.progress import say
+from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, Run, Status
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
@@ -71,6 +71,7 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
             if run.status(cfg, job.folder)[0] in ("finished", "diverged"):
                 done += 1
                 continue
+            say(f"[{number} of {len(runs)}] {run.name}: begins; its lines are in log.txt")
             start = time.monotonic()
             outcome = run_one(run, cfg, job)
             if outcome == "finished":
@@ -91,7 +92,11 @@ def run_one(run: Run, cfg: ConfigDict, job: Job) -> Status | Literal["stopped", 
     experiment = job.build(cfg)
     path.mkdir(parents=True, exist_ok=True)
     (path / FAILED).unlink(missing_ok=True)
-    with (path / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
+    with (
+        relayed(run.name),
+        (path / "log.txt").open("a", encoding="utf-8") as log,
+        contextlib.redirect_stderr(log),
+    ):
         try:
             code = train_and_evaluate(experiment, path, argv=job.command(run))
         except FloatingPointError as error:

@@ -210,7 +210,7 @@ class Experiment:
         sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
         notes, lengths = cfg.notes and f": {cfg.notes}", ", ".join(map(str, self.padded_lengths))
         return [
-            f"{cfg.name} (config {config_lib.digest(cfg)}){notes}",
+            f"{config_lib.title_of(cfg)} (config {config_lib.digest(cfg)}){notes}",
             f"data: {data.provenance.detail}; {sizes} examples, L = {lengths}",
             *data.describe(),
             f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "

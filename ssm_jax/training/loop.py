@@ -76,7 +76,10 @@ def train_and_evaluate(
             for line in experiment.describe():
                 say(line)
             Console(stderr=True).print(parameter_table(experiment.rows))
-            name, options = f"{cfg.name}-{workdir.path.name}", config_lib.flatten(cfg)
+            name, options = (
+                f"{config_lib.title_of(cfg)}-{workdir.path.name}",
+                config_lib.flatten(cfg),
+            )
             where, given = workdir.path, wandb_options
             sinks: list[Sink] = [
                 WandbSink(wandb, workdir=where, config=options, run_name=name, given=given)

@@ -7,6 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from ssm_jax import plots
 from ssm_jax.analysis.bands import band_edges, pole_drift
 from ssm_jax.analysis.spectra import mode_angles, quartiles, response_magnitude, share_aliased
 from ssm_jax.plots import AFTER, BEFORE, LayerPanels
@@ -52,6 +53,25 @@ def nyquist(axes) -> float:
 
 def texts(axes) -> str:
     return " ".join([axes.get_title(), *(text.get_text() for text in axes.texts)])
+
+
+@pytest.mark.parametrize(("ending", "magic"), [("pdf", b"%PDF-"), ("svg", b"<?xml"), ("png", PNG)])
+def test_a_format_is_drawn_on_request_with_the_same_bytes_each_time(
+    ending, magic, tmp_path, layers
+):
+    rows = metric_rows(5)
+    contents = []
+    for _ in range(2):
+        made = plots.save(tmp_path / f"curves.{ending}", curves_figure, rows, "run")
+        assert made is None
+        contents.append((tmp_path / f"curves.{ending}").read_bytes())
+    assert contents[0].startswith(magic) and contents[0] == contents[1]
+    with pytest.raises(ValueError, match=r"must end in \.png, \.pdf, \.svg"):
+        plots.save(tmp_path / "curves.jpg", curves_figure, rows, "run")
+    assert len(list(tmp_path.iterdir())) == 1
+    before, after = layers
+    options = {"rows": rows, "before": before, "after": after, "ending": ending}
+    assert {p.suffix for p in draw_run(tmp_path / "run", **options, **OPTIONS)} == {f".{ending}"}
 
 
 def test_a_run_is_drawn_into_its_files_and_nothing_else(tmp_path, layers):

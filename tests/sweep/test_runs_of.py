@@ -30,6 +30,7 @@ def test_a_run_is_the_experiment_with_its_cell_and_seed():
         for key, value in config.flatten(own).items()
         if value != config.flatten(cfg)[key]
     }
+    assert changed.pop("changed") == "alpha = 3, beta = 0.5"  # beside the name in figures
     assert changed == {"model.alpha": 3.0, "model.beta.init": 0.5, "seed": 7}
     assert config.digest(cfg) == before
 
@@ -75,7 +76,7 @@ def test_a_swept_rate_scales_what_the_command_line_did_not_give(tmp_path):
         ]  # fmt: skip
         words = [word.removeprefix("--config.").split("=") for word in job.command(run)[3:-1]]
         values = {key: type(config.flatten(cfg)[key])(value) for key, value in words}
-        assert config.flatten(load_config(str(path), values)) == config.flatten(own)
+        assert config.identity(load_config(str(path), values)) == config.identity(own)
     overrides = {"optim.groups.rest.lr": 0.1}
     with pytest.raises(ValueError, match=r"optim\.groups\.rest\.lr=0\.1 are one rate"):
         load_sweep(str(path), load_config(str(path), overrides), overrides)

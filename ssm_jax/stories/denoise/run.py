@@ -57,8 +57,9 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
     reference["verdict"] = "reference"
     story = [run for run in runs if run.seed == cfg.seed and run.cell in STORY]
     shown = [(run, job.build(run.config(cfg)), by_knobs[*run.cell.values()]) for run in story]
-    _draw(job.folder, shown)
-    title, figures = "Energy of the stripes that passes, test images", ("images.png", "gains.png")
+    title = "Energy of the stripes that passes, test images"
+    figures = [f"{name}.{cfg.figures_format}" for name in ("images", "gains")]
+    _draw([job.folder / name for name in figures], shown)
     return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, *figures)
 
 
@@ -124,8 +125,8 @@ class Shown:
     end_F: np.ndarray  # and after it
 
 
-def _draw(folder: Path, runs: Sequence[tuple[FinishedRun, Experiment, Mapping]]) -> None:
-    """images.png and gains.png, of runs of one seed and what was found of their settings."""
+def _draw(paths: Sequence[Path], runs: Sequence[tuple[FinishedRun, Experiment, Mapping]]) -> None:
+    """The images and the gains, into two files, of runs of one seed and what was found of them."""
     dataset = runs[0][1].dataset
     assert isinstance(dataset, DenoiseDataset)
     length = dataset.padded_length
@@ -160,9 +161,9 @@ def _draw(folder: Path, runs: Sequence[tuple[FinishedRun, Experiment, Mapping]])
             )
         ]
     pictures = {name: picture(x) for name, x in inputs.items()}
-    plots.save(folder / "images.png", images_figure, picture(batch["inputs"]), pictures, shown)
+    plots.save(paths[0], images_figure, picture(batch["inputs"]), pictures, shown)
     marks = {"low": Q / dataset.width, "high": Q}
-    plots.save(folder / "gains.png", gains_figure, omega_F, marks, shown)
+    plots.save(paths[1], gains_figure, omega_F, marks, shown)
 
 
 def images_figure(

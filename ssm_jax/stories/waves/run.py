@@ -66,9 +66,10 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
             f"{wave:,}": np.array([[row[f"error_{wave}"] for row in log] for log in logs])
             for wave in WAVES
         }
+    figure = f"errors.{cfg.figures_format}"
     steps_E = np.array([row["step"] for row in logs[0]])
-    plots.save(job.folder / "errors.png", waves_figure, steps_E, errors, title)
+    plots.save(job.folder / figure, waves_figure, steps_E, errors, title)
     settings = zip(PAIRS, by_setting(runs), strict=True)
     found = [{"setting": name, **one} for name, one in settings]
     title = "Mean |error| of the amplitude, test"
-    return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, "errors.png")
+    return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, figure)
