@@ -66,6 +66,13 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         Flag(
             "tensorboard", "also write files for TensorBoard, in WORKDIR/tensorboard", False, bool
         ),
+        Flag(
+            "profile",
+            "trace that many steps after warm-up; show where the time goes",
+            0,
+            int,
+            least=0,
+        ),
         cli.DRY_RUN,
         Flag("init_from", init, kind=str),
         Flag("init_match", "regular expression of the parameters that are taken", ""),
@@ -102,7 +109,7 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     start_jax(values["compiled"])
     from ssm_jax.training import loop
 
-    names = ("data_dir", "wandb", "tensorboard", "fresh", "accept_log", *BEGIN)
+    names = ("data_dir", "wandb", "tensorboard", "profile", "fresh", "accept_log", *BEGIN)
     given = {name: values[name] for name in names} | {"wandb_options": options}
     summary = loop.train(cfg, workdir, files=values["from"], argv=[*called, *argv], **given)
     return EXIT_STOPPED if summary is None else 0

@@ -22,6 +22,7 @@ from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, as_result, build
 from ssm_jax.training.logs import MetricsLog
 from ssm_jax.training.parent import Begin, begin_from, find_parent, first_state
+from ssm_jax.training.profile import Profile
 from ssm_jax.training.runs import UNUSABLE, restore
 from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
 from ssm_jax.training.runs.tables import parameter_table
@@ -39,6 +40,7 @@ def train_and_evaluate(
     wandb: str = "disabled",
     wandb_options: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
+    profile: int = 0,
     argv: Sequence[str] = (),
     fresh: bool = False,
     accept_log: bool = False,
@@ -51,7 +53,8 @@ def train_and_evaluate(
     is tested again. Returns EXIT_DONE, or EXIT_STOPPED after one of `stop.SIGNALS`.
 
     `wandb` is "disabled", "offline" or "online", and of its options there are project, entity,
-    group and tags; `tensorboard`: files for it as well; `argv` the command, for the record; `fresh`
+    group and tags; `tensorboard`: files for it as well; `profile` traces that
+    many steps, see `profile.Profile`; `argv` the command, for the record; `fresh`
     moves what a run has left in the folder to a subfolder; for `accept_log` and `begin` see
     `restart.find`. Raises FloatingPointError if a loss or gradient is not finite, and
     WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError or RunDamaged.
@@ -94,6 +97,7 @@ def train_and_evaluate(
             with (
                 MetricsLog(workdir.metrics, meta.step, stamps.pop("metrics.jsonl", None)) as log,
                 MetricsLog(workdir.timing, meta.step, stamps.pop("timing.jsonl", None)) as timing,
+                Profile(workdir.profile, profile) as profiled,
             ):
                 cut(workdir.diagnostics, meta.step)
                 run = _Run(
@@ -105,8 +109,10 @@ def train_and_evaluate(
                     noted=bool(meta.identity),
                     evaluated_at=meta.step if meta.evaluated else 0,
                     first=beginning,
+                    profile=profiled,
                 )  # fmt: skip
                 finished = run.train(state, meta.step) and run.conclude()
+                profiled.close(argv)
             for sink in sinks:
                 sink.close()
     return EXIT_DONE if finished else EXIT_STOPPED
@@ -162,6 +168,7 @@ class _Run:
     arrays: dict[str, Any]  # stamps of the diagnostics, by name
     noted: bool  # whether the record says that a step was saved
     evaluated_at: int  # last step that was evaluated, and what was found there
+    profile: Profile
     first: int  # step that it began with, which is not 0 for one that continues another
     found: dict[str, float] | None = None
     last_finite: str = "none"  # the last step with a finite loss, and that
@@ -183,9 +190,14 @@ class _Run:
         unread: tuple[int, Metrics] | None = None
         with Progress("train", total, start=start, metric=experiment.task.headline) as progress:
             for step in range(start + 1, total + 1):
-                batch = experiment.place_batch(next(batches))
-                train_step = experiment.step_for(batch, training=True)
-                state, metrics = train_step(state, experiment.key, batch)
+                with self.profile.step(step):
+                    with self.profile.part("input"):
+                        batch = experiment.place_batch(next(batches))
+                    with self.profile.part("compilation"):
+                        train_step = experiment.step_for(batch, training=True)
+                    with self.profile.part("dispatch"):
+                        state, metrics = train_step(state, experiment.key, batch)
+                    self.profile.dispatched(metrics)
                 # Metrics of step k are read after step k + 1 is dispatched: no waiting in between.
                 if unread is not None:
                     self._read(*unread, state, progress)
@@ -244,7 +256,8 @@ class _Run:
         restart.check_record(experiment, self.workdir, self.argv, self.evaluated_at)
         found = as_result(experiment.cfg, opened.meta.metrics)
         write_summary(experiment, self.workdir, test, found, chosen, self.evaluated_at)
-        figures = draw(experiment, self.workdir, state) if experiment.cfg.figures else []
+        with self.profile.part("figures"):
+            figures = draw(experiment, self.workdir, state) if experiment.cfg.figures else []
         for figure in figures:
             say(f"figure: {figure}")
         mark_done(experiment, self.workdir, test, self._stamps())
@@ -275,7 +288,8 @@ class _Run:
     def _read(self, step: int, metrics: Metrics, state: TrainState, progress: Progress) -> None:
         """Take in the metrics of a step, which the device may already have left behind."""
         experiment = self.experiment
-        values = {name: float(value) for name, value in metrics.items()}
+        with self.profile.part("device"):
+            values = {name: float(value) for name, value in metrics.items()}
         if not values.pop("ok"):
             raise diverged(experiment, self.workdir.crash, state, values, self.last_finite)
         self.last_finite = f"step {step}, {values['loss']:.4g}"
@@ -303,7 +317,8 @@ class _Run:
         found: dict[str, float] = {}
         pairs = [("", state)] + ([(f"{other}_", state.averaged())] if state.ema is not None else [])
         for prefix, each in pairs:
-            means = self.experiment.means(each, split, lambda: self.stop.requested is not None)
+            with self.profile.part("evaluation"):
+                means = self.experiment.means(each, split, lambda: self.stop.requested is not None)
             if means is None:
                 return None
             found |= {f"{prefix}{name}": value for name, value in means.items()}
@@ -338,7 +353,8 @@ class _Run:
         log = self.experiment.cfg.log
         if not log.diagnostics:
             return
-        arrays = self.diagnostics.of(state, gradient=log.gradient)
+        with self.profile.part("diagnostics"):
+            arrays = self.diagnostics.of(state, gradient=log.gradient)
         if row := numbers_of(arrays):
             self.workdir.confirm()
             stamp = write_arrays(self.workdir.diagnostics, step, arrays)
@@ -351,9 +367,10 @@ class _Run:
         self.log.flush()
         self.timing.flush()
         found, files = self.found if self.evaluated_at == step else None, self._stamps()
-        self.store.save(
-            step, state, metrics=found, best=self.best, window=self.window, files=files, **ways
-        )
+        with self.profile.part("checkpoint"):
+            self.store.save(
+                step, state, metrics=found, best=self.best, window=self.window, files=files, **ways
+            )
         if not self.noted and (saved := self.store.steps()):
             self.noted = restart.note_saved(self.workdir, saved[0])
 
