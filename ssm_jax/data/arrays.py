@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,7 @@ def open_arrays(
     if path is None:
         raise FileNotFoundError("give your file or folder with --from=PATH.")
     options = ArrayOptions(**data["arrays"])
+    name = path.absolute().stem
     if options.val + options.test >= 1:
         raise ValueError(
             f"data.arrays.val={options.val} and data.arrays.test={options.test} leave nothing for "
@@ -258,7 +260,7 @@ def open_arrays(
     looked |= {"padded_length": data["padded_length"]}
     looked |= {"files": [(os.fsdecode(p.absolute()), *_stat(p)) for p in found.files]}
     key = hashlib.sha256(json.dumps(looked, sort_keys=True).encode()).hexdigest()[:16]
-    memo = None if kept is None else kept / f"{path.stem}-{key}.json"
+    memo = None if kept is None else kept / f"{name}-{key}.json"
     known = _known(memo)
     if known is None:
         preprocessing, remarks = fit(head, parts, rows, options, data["padded_length"], path)
@@ -266,18 +268,19 @@ def open_arrays(
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         known = preprocessing, sha256, remarks
         if memo is not None:
-            memo.parent.mkdir(parents=True, exist_ok=True)
             as_json = dataclasses.asdict(preprocessing)
-            write_json(memo, {"preprocessing": as_json, "sha256": sha256, "remarks": remarks})
+            with suppress(
+                OSError
+            ):  # a folder that cannot be written to costs the next start a pass
+                memo.parent.mkdir(parents=True, exist_ok=True)
+                write_json(memo, {"preprocessing": as_json, "sha256": sha256, "remarks": remarks})
     preprocessing, sha256, remarks = known
     names = ", ".join(p.name for p in found.files[:3])
     more = f" and {len(found.files) - 3} more" if len(found.files) > 3 else ""
     series = sum(len(part) for part in {id(p): p for p in parts.values()}.values())
     detail = f"{names}{more}: {series:,} series of {len(preprocessing.channels)} channels"
     provenance = Provenance(data["source"], detail, sha256)
-    return ArrayDataset(
-        path.stem, parts, rows, options, preprocessing, provenance, found.files, remarks
-    )
+    return ArrayDataset(name, parts, rows, options, preprocessing, provenance, found.files, remarks)
 
 
 def _known(memo: Path | None) -> tuple[Preprocessing, str, list[str]] | None:

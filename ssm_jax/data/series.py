@@ -89,15 +89,17 @@ def read(path: Path, columns: Columns) -> Found:
     kinds: dict[str, Callable[[list[Path], Columns], Found]] = {
         ".npz": _read_npz, ".npy": _read_npy, ".csv": read_csv, ".ts": read_ts,
     }  # fmt: skip
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    suffixes = sorted({p.suffix for p in files} & kinds.keys())
+    files = [path]
+    if path.is_dir():  # but for what editors and systems hide there
+        files = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
+    suffixes = sorted({p.suffix.lower() for p in files} & kinds.keys())
     if len(suffixes) != 1:
         found = " and ".join(suffixes) or "none of them"
         raise ValueError(
             f"{path} must hold files of one kind, .npz, .npy, .csv or .ts; got {found}."
         )
-    files = [p for p in files if p.suffix == suffixes[0]]
-    if path.is_file() and path.suffix == ".ts":
+    files = [p for p in files if p.suffix.lower() == suffixes[0]]
+    if path.is_file() and suffixes[0] == ".ts":
         name = re.sub(r"_(TRAIN|TEST)\Z", "", path.stem)
         twins = [path.with_name(f"{name}_{part}.ts") for part in ("TRAIN", "TEST")]
         files = [p for p in twins if p.is_file()] if name != path.stem else [path]

@@ -164,6 +164,12 @@ def test_roles_that_contradict_each_other_are_refused(tmp_path):
     assert len(read(path, Columns(time="t")).parts[""].steps) == 2
 
 
+def test_hidden_files_are_passed_over_and_endings_may_be_capitals(tmp_path):
+    write_csv(tmp_path / "A.CSV", [("a",), (1,), (2,)])
+    (tmp_path / "._A.CSV").write_bytes(b"\0\5")
+    assert values(read(tmp_path, Columns()).parts[""], 0).tolist() == [[1], [2]]
+
+
 def test_unsorted_csv_is_refused(tmp_path):
     write_csv(tmp_path / "a.csv", [("i", "t", "a"), (1, 1, 0), (1, 0, 0)])
     with pytest.raises(ValueError, match="line 3: t=0 comes after 1"):
