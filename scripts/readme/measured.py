@@ -136,9 +136,13 @@ def damage() -> str:
 
 
 def ablation() -> str:
+    return swept("ablation/*.json")
+
+
+def swept(pattern: str) -> str:
     """A table for each sweep, with what is reduced and where it was measured."""
     tables = []
-    for result in load("ablation/*.json"):
+    for result in load(pattern):
         notes = f"\n{result['notes']}" if result["notes"] else ""
         foot = f"\n{caption(result)}{notes}\n{where(result)}"
         tables.append(f"`{result['name']}`\n\n{to_markdown(result)}{foot}")

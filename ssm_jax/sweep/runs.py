@@ -62,7 +62,6 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
     if a folder holds a run with other options.
     """
     done = 0
-    job.folder.mkdir(parents=True, exist_ok=True)
     with StopRequest() as stop:
         for number, run in enumerate(runs, start=1):
             if stop.requested:

@@ -166,6 +166,9 @@ def caption(document: Document) -> str:
         text += "; measured before sweeps kept validation values, so none of them is chosen"
     elif best_cell(document) is not None and len(cells) > 1:
         text += f"; bold: the best mean on the {splits[0]} split, which alone chooses"
+        best, means = best_cell(document), [on_split(cell, splits[0]).get("mean") for cell in cells]
+        if best is not None and (n := means.count(best["validation"]["mean"])) > 1:
+            text += f", the first of {n} that are equal there"
     if document.get("selected_by"):
         text += f"; checkpoints: the best {document['selected_by']} of each run"
     return text + "." + "".join(f" Note: {remark}" for remark in document["remarks"])

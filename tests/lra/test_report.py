@@ -398,5 +398,6 @@ def test_runs_of_other_tasks_of_older_versions_have_what_chose_them_on_validatio
     test = {"test": {"loss": 0.01, "psnr": 20.0}}
     fake_runs.finished(tmp_path / "r", "denoise:flip", 0, 0.0, **entries, **test)
     shown = FORMATS["md"](table_of(tmp_path)).splitlines()
+    assert not any("Published" in row or "No run has a result" in row for row in shown)
     assert "| denoise | denoise:flip | psnr | 21 | 20 | 0 |" in shown
     assert "| denoise | denoise:flip | loss | - | 0.01 | 0 |" in shown

@@ -55,6 +55,15 @@ def test_the_choice_is_that_of_validation_where_test_would_choose_another():
     assert best_cell(document) is document["cells"][0]
 
 
+def test_a_tie_on_validation_is_said_and_test_does_not_break_it():
+    document = line()
+    for cell in document["cells"][:2]:
+        cell["validation"]["mean"] = 0.9
+    assert best_cell(document) is document["cells"][0], "test prefers the second"
+    assert "which alone chooses, the first of 2 that are equal there;" in caption(document)
+    assert "equal there" not in caption(line())
+
+
 def test_results_without_validation_values_choose_nothing_and_say_so():
     document = old(grid())
     assert best_cell(document) is None

@@ -58,11 +58,14 @@ def _add(made: Element, content: Content) -> None:
 def elements(table: Table, published: bool) -> Iterator[Element]:
     """The report below its title: h2, p, ul, ol, and a div around each table; with the published
     rows if they are wanted."""
-    yield element("p", INTRO)
+    arena = bool(table.rows or not table.others)  # else there is nothing to compare
+    published = published and arena
+    if arena:
+        yield element("p", INTRO)
     groups: dict[str, Iterable[Sequence[Content]]] = {}
     if table.rows:
         groups["These runs"] = map(_our_row, table.rows)
-    elif not table.others:
+    elif arena:
         yield element("p", "No run has a result.")
     if published:
         groups["Published"] = map(_published_row, ANCHORS)
