@@ -4,6 +4,7 @@
     python -m benchmarks --kinds=s4d,my_layer.py:MyLayer      # or by an entry point
     python -m benchmarks --what=steps                         # a step of each LRA config
     python -m benchmarks --what=kernels                       # other ways to the same kernel
+    python -m benchmarks --what=streams --channels=64 --modes=32           # one step in real time
     python -m benchmarks --config=configs/lra/listops.py      # a step of your config
     python -m benchmarks --what=memory --config=configs/lra/pathx.py       # by options
     python -m benchmarks --what=buckets --config=configs/lra/text.py --config.data.buckets=4
@@ -32,11 +33,11 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.load import load_config
 
-WHAT = ("layers", "steps", "kernels", "memory", "buckets")
+WHAT = ("layers", "steps", "kernels", "streams", "memory", "buckets")
 LRA = Path(__file__).parents[1] / "configs/lra"
 FLAGS = (
     Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
-    Flag("kinds", "layers for --what=layers; of your own as FILE.py:NAME", "s4d,s4,s5"),
+    Flag("kinds", "layers for --what=layers and streams; of your own as FILE.py:NAME", "s4d,s4,s5"),
     Flag("lengths", "lengths L, for layers and kernels", "1024,2048,4096,16384"),
     Flag(
         "tasks",
@@ -45,8 +46,8 @@ FLAGS = (
     ),
     Flag("variants", "variants of these files, for --what=steps", "s4d_ft,s4,s5"),
     Flag("official_batch", "the batch sizes of the files, not those for a CPU", False, bool),
-    Flag("channels", "channels H, for layers and kernels", 128, int),
-    Flag("modes", "modes N, for layers and kernels", 64, int),
+    Flag("channels", "channels H, for layers, streams and kernels", 128, int),
+    Flag("modes", "modes N, for layers, streams and kernels", 64, int),
     Flag("batch", "batch B, for layers and scans", 4, int),
     Flag("alpha", "factor on the frequencies, for --what=kernels", 3.0, float),
     Flag("parts", "train.accumulate to compare with 1, for --what=memory", 5, int),
@@ -65,6 +66,8 @@ COLUMNS = {
     "layer_ms": "ms",
     "step_ms": "ms",
     "call_ms": "ms",
+    "stream_us": "us",
+    "scan_us": "us in a scan",
     "fft_floor_ms": "FFT floor",
     "floor_ms": "floor",
     "over_fft": "x FFT floor",
@@ -84,7 +87,7 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from benchmarks import buckets, layers, steps
+    from benchmarks import buckets, layers, steps, streams
     from benchmarks.measure import in_fresh_process
     from ssm_jax.kernels.devices import keep_freed_memory
     from ssm_jax.outside import located
@@ -104,6 +107,9 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
         calls = iter([(buckets.measure_buckets, cfg, values["data_dir"], n)])
     elif cfg is not None:
         calls = iter([(steps.measure_step, cfg, n)])
+    elif what == "streams":
+        kinds, size = _words(values["kinds"]), (values["channels"], values["modes"])
+        calls = ((streams.measure_stream, kind, *size, n) for kind in map(located, kinds))
     elif what == "kernels":
         calls = _of_kernels(values)
     elif what == "layers":

@@ -33,6 +33,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernel_accuracy": measured.kernel_accuracy,
     "layer_accuracy": measured.layer_accuracy,
     "bench_layers": measured.bench_layers,
+    "bench_streams": measured.bench_streams,
     "bench_steps": measured.bench_steps,
     "bench_kernels": measured.bench_kernels,
     "denoise": bias.denoise_story,

@@ -245,6 +245,12 @@ def bench_steps() -> str:
     return per_file("bench/steps_*.json", columns)
 
 
+def bench_streams() -> str:
+    model = {"layer": "{layer}", "blocks": "{blocks}", "H": "{channels}", "N": "{modes}"}
+    times = _times("a step, us", "stream_us") | _times("in a scan, us", "scan_us")
+    return per_file("bench/streams_*.json", {**model, **times, **COMPILE})
+
+
 def bench_kernels() -> str:
     times = _times("forward + backward, ms", "call_ms")
     kernel = {"kernel": "{kernel}", "form": "{form}", **LENGTH}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ssm_jax.trained.stream import Stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
     """A network with its numbers, its config, and what maps a user's arrays to its inputs and back.
 
@@ -30,6 +30,10 @@ class Trained:
     built_from: Facts  # what the network was built from, besides the config
     network: Any
     provenance: Mapping[str, Any]  # of the run, with "step" and its "metrics"
+
+    def __repr__(self) -> str:
+        steps = f"step {self.provenance.get('step')}"
+        return f"<Trained {self.cfg.name}: {self.head}, {self.cfg.model.layer}, {steps}>"
 
     @functools.cached_property
     def task(self) -> Task:

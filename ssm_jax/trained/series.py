@@ -82,6 +82,8 @@ def predict_file(trained: "Trained", path: Path, batch_size: int = 32) -> Predic
     p = trained.preprocessing
     if trained.built_from.get("paired"):
         raise ValueError("a file has no pairs of series; call the model's predict from Python.")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; give series with --input=PATH.")
     found = read(path, _columns(trained))
     parts = dict(found.parts)
     named = {"TRAIN": "train", "TEST": "test"}.get(path.stem.rpartition("_")[2], "")

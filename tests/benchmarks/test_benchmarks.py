@@ -13,6 +13,7 @@ from benchmarks.buckets import measure_buckets
 from benchmarks.floor import kernel_flops, layer_seconds
 from benchmarks.layers import measure_layer
 from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
+from benchmarks.streams import measure_stream
 from ssm_jax.config.load import load_config
 from ssm_jax.layers import LAYERS
 
@@ -28,6 +29,13 @@ def test_a_layer_is_measured_beside_its_floors(kind):
     assert row["layer_ms"]["min"] > 0
     assert row["floor_ms"]["min"] > row["fft_floor_ms"]["min"] > 0
     assert row["over_fft"] > row["over_floor"] > 0
+
+
+@pytest.mark.parametrize("layer", ["s4d", "s4", "s5"])
+def test_a_step_of_a_stream_is_measured(layer):
+    row = measure_stream(layer, 4, 3, 1)
+    assert (row["layer"], row["channels"], row["modes"], row["blocks"]) == (layer, 4, 3, 4)
+    assert row["stream_us"]["min"] > row["scan_us"]["min"] > 0
 
 
 MINE = """

@@ -51,6 +51,7 @@ def test_a_run_whose_data_are_gone_gives_the_numbers_of_its_checkpoint(finished,
     for name, array in found.items():
         np.testing.assert_array_equal(array, saved[name])
     assert model.provenance["step"] == number and model.provenance["git"]
+    assert repr(model) == f"<Trained classification: classification, s4d, step {number}>"
     assert model.classes == ("ant", "bee", "cow") and model.cfg.model.d_model == 4
 
 

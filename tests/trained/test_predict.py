@@ -235,6 +235,11 @@ def test_a_file_of_a_split_is_that_split_alone(tmp_path):
     assert np.load(tmp_path / "found.npz")["split"].tolist() == ["train"] * 3 + ["test"] * 2
 
 
+def test_an_input_that_is_not_there_is_said_by_its_option(classifier, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.npz is not there; .* --input=PATH"):
+        command(tmp_path, classifier, "none.npz", "found.csv")
+
+
 def test_a_command_that_cannot_be_done_leaves_the_output_as_it_was(classifier, tmp_path, capsys):
     np.savez(tmp_path / "new.npz", x=np.zeros((2, 8, 3)))
     (tmp_path / "found.csv").write_text("old")
