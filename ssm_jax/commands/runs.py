@@ -124,9 +124,10 @@ def _compare(paths: Sequence[Path], values: Mapping[str, Any], command: Sequence
     document = compare.compare(settings, command, values["metric"])
     beside = paths[0] if len(paths) == 1 else paths[0].parent
     out = values["out"] or beside / "comparison"
-    save(out / "curves.png", compare_figure, *compare.curves_of(settings, values["metric"]))
+    curves = out / f"curves.{next(iter(settings.values()))[0].cfg.figures_format}"
+    save(curves, compare_figure, *compare.curves_of(settings, values["metric"]))
     print(write_results(out, document, "comparison"), end="")
-    print(*(out / name for name in ("curves.png", "comparison.md", "comparison.json")), sep="\n")
+    print(curves, *(out / f"comparison.{ending}" for ending in ("md", "csv", "json")), sep="\n")
     return 0
 
 
