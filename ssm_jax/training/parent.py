@@ -26,7 +26,7 @@ from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import config_of, read_record
 from ssm_jax.training.runs import UNUSABLE, choose_step, restore
 from ssm_jax.training.step import TrainState, learning_rates
-from ssm_jax.training.workdir import Workdir, document_checksum, sealed
+from ssm_jax.training.workdir import Workdir, document_checksum, run_and_step, sealed
 
 # Of the model, what may differ from a run that is continued: neither shapes nor meanings change.
 FREE = ("model.dropout", "model.tie_dropout", "model.remat", "model.activations")
@@ -44,7 +44,9 @@ class Begin(NamedTuple):
 def begin_from(
     init_from: str | Path | None, match: str, continue_from: str | Path | None
 ) -> Begin | None:
-    """What the flags of these names ask for: RUN or RUN:STEP; None if no other run.
+    """What the flags of these names ask for; None if no other run.
+
+    It is RUN, RUN:STEP or RUN/checkpoints/STEP.
 
     The step is the best if parameters are taken, the newest if the run is continued.
     """
@@ -61,9 +63,10 @@ def begin_from(
         return None
     whole, text = not init_from, str(asked)
     run, _, step = text.rpartition(":")
-    if not run or not (step in ("best", "newest") or step.isdecimal()):
-        run, step = text, "newest" if whole else "best"
-    return Begin(local_path(run), step, match, whole)
+    if run and (step in ("best", "newest") or step.isdecimal()):
+        return Begin(local_path(run), step, match, whole)
+    path, step = run_and_step(local_path(text), "best")
+    return Begin(path, "newest" if whole and step == "best" else step, match, whole)
 
 
 def config_of_run(run: Path, workdir: Path | None) -> Any:

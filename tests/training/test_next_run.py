@@ -12,6 +12,8 @@ import pytest
 from flax import nnx
 from tiny import newest, tiny_config, tiny_experiment
 
+from ssm_jax import config as config_lib
+from ssm_jax.config import cli
 from ssm_jax.stop import StopRequest
 from ssm_jax.trained import load
 from ssm_jax.training import loop
@@ -19,7 +21,14 @@ from ssm_jax.training.checkpoint.io import read_arrays, read_meta
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, flatten
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.parent import Begin, begin_from, begin_run, find_parent, first_state
+from ssm_jax.training.parent import (
+    Begin,
+    begin_from,
+    begin_run,
+    config_of_run,
+    find_parent,
+    first_state,
+)
 from ssm_jax.training.runs.evaluate import analyze, evaluate_run
 from ssm_jax.training.workdir import Workdir
 
@@ -114,6 +123,7 @@ def test_what_cannot_be_is_one_line_and_nothing_is_left(
 def test_flags_name_a_run_and_a_step(tmp_path):
     assert begin_from("a/b", "x", None) == Begin(tmp_path.__class__("a/b"), "best", "x", False)
     assert begin_from("a:40", "", None)[:2] == (tmp_path.__class__("a"), "40")
+    assert begin_from(None, "", "a/checkpoints/7")[1:] == ("7", "", True)
     assert begin_from(None, "", "a")[1:] == ("newest", "", True)
     assert begin_from(None, "", None) is None
     for given, message in {
@@ -123,6 +133,43 @@ def test_flags_name_a_run_and_a_step(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=message):
             begin_from(*given)
+
+
+def test_without_a_config_it_is_that_of_the_other_run(reference, tmp_path):
+    shutil.copytree(reference, tmp_path / "b")
+    for run, workdir in ((reference, None), (tmp_path / "gone", tmp_path / "b")):
+
+        def of_run(given, run=run, workdir=workdir):
+            return config_of_run(run, workdir)
+
+        argv = ["--config.train.steps=80", "--config.optim.lr=0.01"]
+        cfg = cli.load(argv, flags=(), about=None, base=of_run).cfg
+        expected = tiny_config(log__diagnostics=True)
+        config_lib.override(expected, {"train.steps": 80, "optim.lr": 0.01})
+        expected.changed = "lr = 0.01, steps = 80"
+        assert config_lib.flatten(cfg) == config_lib.flatten(expected)
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        config_of_run(tmp_path / "gone", tmp_path / "neither")
+
+
+def test_a_damaged_first_state_is_made_again_from_the_parent_or_is_a_line(
+    data_dir, reference, tmp_path, capsys
+):
+    begin = Begin(reference, "best")
+    experiment, first = started(data_dir, tmp_path / "run", begin)
+    for path in (tmp_path / "run/start/0").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"first state of the run.* is lost"):
+        begin_run(experiment, Workdir(tmp_path / "run"), None)
+    capsys.readouterr()
+    _, again = started(data_dir, tmp_path / "run", begin)
+    assert "was damaged, and was made again from reference" in capsys.readouterr().err
+    for name, array in first.items():
+        assert array.tobytes() == again[name].tobytes(), name
+    other = tiny_config(parent="config of another")
+    with pytest.raises(ValueError, match=r"begins from another one \(config of another\)"):
+        begin_run(loop.build(other, data_dir=data_dir), Workdir(tmp_path / "new"), begin)
 
 
 @pytest.fixture(scope="module")
