@@ -209,6 +209,9 @@ def mode_density(y_N: np.ndarray, alpha: float, dt: Steps, edges: np.ndarray) ->
     return -np.diff([share_beyond(y_N, edge, dt).mean() for edge in edges])
 
 
+FEW_WINDOWS = 16  # Welch's power has a relative standard error of 1 / sqrt(windows), here a quarter
+
+
 def recommend(
     sequences: Sequence[np.ndarray],
     y_N: np.ndarray,
@@ -244,6 +247,7 @@ def recommend(
         "method": f"Welch: {spectrum.segments:,} Hann windows of {spectrum.segment:,} samples that "
         "overlap by half, the mean of each taken off",
         "sequences": spectrum.sequences,
+        "segments": spectrum.segments,
         "too_short": spectrum.too_short,
         "length": float(lengths.mean()),
         "fit": fit,
@@ -265,6 +269,14 @@ def describe(found: Mapping[str, Any]) -> str:
     ]
     gains = [f"{gain:.3g} ({unit})" for unit, gain in found["gain_at_nyquist"].items()]
     poor = "; no straight line: look at the figure before you use it"
+    few = ""
+    if (n := found["segments"]) < FEW_WINDOWS:
+        few = (
+            f"\nwarning: this rests on {n} window{'s' if n > 1 else ''}"
+            f"{f', as {short} sequences are too short for one' if short else ''}: the power at "
+            f"each frequency is known to within {100 / math.sqrt(n):.0f} %; take more or longer "
+            "sequences."
+        )
     return (
         f"inputs: {found['inputs']}; {found['sequences']:,} sequences of {found['length']:,.0f} "
         f"samples on average{f', {short} too short' if short else ''}\n"
@@ -276,5 +288,5 @@ def describe(found: Mapping[str, Any]) -> str:
         f"start: beta = gamma / 2 = {found['beta']:.2f}, a third-party rule of thumb; gain at "
         f"Nyquist by unit of beta: {', '.join(gains)}\n"
         f"start: alpha = {found['alpha']:.3g}: half of the channels reach past the band that holds "
-        f"{100 * found['band']:g} % of the energy"
+        f"{100 * found['band']:g} % of the energy{few}"
     )

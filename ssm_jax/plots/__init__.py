@@ -5,6 +5,8 @@ nothing is shown, and no window system is asked for.
 """
 
 import math
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,18 @@ def save(path: Path, make: Callable[..., Figure], *args: Any) -> None:
 def titled(title: str, width: float, height: float) -> Figure:
     """An empty figure of so many inches, whose parts keep clear of each other."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(folded(title, round(8.5 * width)))
     return figure
+
+
+def folded(title: str, width: int) -> str:
+    """A title "name: what is shown" in lines of at most so many letters, broken in the name alone
+    and behind it; what is shown may hold formulas."""
+    if len(re.sub(r"\$.*?\$", "x", title.replace(r"\$", "x"))) <= width:
+        return title
+    name, _, what = title.rpartition(": ")
+    name = textwrap.fill(name.replace(" = ", "\xa0=\xa0"), width)  # an option and its value
+    return f"{name}:\n{what}" if name else title
 
 
 class LayerPanels:

@@ -59,8 +59,8 @@ def draw_run(
     moved = any(not np.array_equal(one.A_HN, other.A_HN) for one, other in pairs)
     figures: list[tuple[str, bool, tuple[Any, ...]]] = [
         ("curves", True, (curves_figure, rows, title, metric, step)),
-        ("response", True, (response_figure, *layers)),
-        ("eigenvalues", True, (eigenvalues_figure, *layers)),
+        ("response", bool(after), (response_figure, *layers)),
+        ("eigenvalues", bool(after), (eigenvalues_figure, *layers)),
         ("beta", learned, (beta_figure, *layers)),
         ("variation", measured, (variation_figure, rows, edges_E, title)),
         ("poles", moved, (poles_figure, before, after, title)),

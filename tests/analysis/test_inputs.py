@@ -40,6 +40,24 @@ def power_law(gamma: float, n: int) -> np.ndarray:
     return np.fft.irfft(spectrum, axis=1)[:, :LENGTH]
 
 
+def test_a_spectrum_of_few_windows_says_how_well_it_is_known():
+    """The error that it names is that of noise, whose power is known."""
+    few = recommend(white(2, 200), Y_N, DT, alphas=())[1]
+    line = inputs.describe(few).splitlines()[-1]
+    assert line.startswith(f"warning: this rests on {few['segments']} windows: ")
+    said = int(line.split("within ")[1].split(" %")[0]) / 100
+    powers = [
+        recommend(white(2, 200, seed), Y_N, DT, alphas=())[0].power_F[2:-2] * np.pi
+        for seed in range(200)
+    ]
+    assert np.std(powers) == pytest.approx(said, rel=0.2)
+    assert "warning" not in inputs.describe(recommend(white(20, 1_000), Y_N, DT, alphas=())[1])
+    short = [*white(2, 200), *white(30, 20)]
+    assert "30 sequences are too short" in inputs.describe(
+        recommend(short, Y_N, DT, alphas=())[1]
+    ).replace("as 30", "30")
+
+
 def test_white_noise_is_flat_and_integrates_to_its_variance():
     found = input_spectrum(2 * white(400), LENGTH)
     # one-sided: variance 4 over 0..pi

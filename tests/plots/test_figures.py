@@ -6,6 +6,7 @@ import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ssm_jax import plots
 from ssm_jax.analysis.bands import band_edges, pole_drift
@@ -72,6 +73,17 @@ def test_a_format_is_drawn_on_request_with_the_same_bytes_each_time(
     before, after = layers
     options = {"rows": rows, "before": before, "after": after, "ending": ending}
     assert {p.suffix for p in draw_run(tmp_path / "run", **options, **OPTIONS)} == {f".{ending}"}
+
+
+def test_a_long_title_is_folded_and_fits_its_figure():
+    name = "listops_small, alpha = 10, depth = 2, warmup_steps = 10, and 3 more"
+    figure = plots.titled(f"{name}: exponent $a b c$ of it, before and after", 6.5, 3)
+    FigureCanvasAgg(figure).draw()
+    box = figure.get_suptitle(), figure.texts[0].get_window_extent()
+    assert "$a b c$" in box[0] and box[0].count("\n") == 2
+    assert box[1].x0 >= 0 and box[1].x1 <= figure.bbox.x1
+    short = r"a price of \$5: exponent $\beta$ of the filter $(1+|s|)^\beta$"
+    assert plots.folded(short, 55) == short
 
 
 def test_a_run_is_drawn_into_its_files_and_nothing_else(tmp_path, layers):
