@@ -238,11 +238,6 @@ def open_arrays(
         raise FileNotFoundError("give your file or folder with --from=PATH.")
     options = ArrayOptions(**data["arrays"])
     name = path.absolute().stem
-    if options.val + options.test >= 1:
-        raise ValueError(
-            f"data.arrays.val={options.val} and data.arrays.test={options.test} leave nothing for "
-            "training; their sum must be below 1."
-        )
     found = read(path, options.columns(head))
     parts, rows = splits_of(head, found, options, data["seed"], path)
     if head == "forecasting":

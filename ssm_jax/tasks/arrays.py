@@ -5,8 +5,9 @@ class, or K numbers; for each step there is no pool; a forecast is horizon x K n
 step of a causal model.
 """
 
+import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,29 @@ _ERRORS: dict[str, Literal["max", "min"]] = {
     "mse": "min", "mae": "min", "rmse": "min", "r2": "max", "nse": "max", "kge": "max",
     "loss": "min",
 }  # fmt: skip
+
+
+_FORECASTING = ("context", "horizon", "stride", "relative", "season")
+
+
+def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
+    """Options of the data that have no effect, or leave nothing to train on."""
+    given = {
+        f.name: data["arrays"][f.name]
+        for f in fields(ArrayOptions)
+        if data["arrays"][f.name] != f.default
+    }
+    if head != "forecasting":
+        for name in filter(given.__contains__, _FORECASTING):
+            yield f"data.arrays.{name}={given[name]} is of forecasts alone, not of task={head}."
+    if "set" in given and data["source"] != "package":
+        yield f"data.arrays.set={given['set']} needs data.source=package."
+    val, test = data["arrays"]["val"], data["arrays"]["test"]
+    if val + test >= 1:
+        yield (
+            f"data.arrays.val={val} and data.arrays.test={test} leave nothing for training; their "
+            "sum must be below 1."
+        )
 
 
 def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, summary: str) -> Task:
@@ -46,6 +70,7 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, su
         summary=Lazy(f"{module}:{summary}"),
         options={f"data.arrays.{f.name}": f.metadata["option"] for f in fields(ArrayOptions)},
         sources=("files", "package"),
+        faults=functools.partial(_faults, head),
         network=Lazy("ssm_jax.models:SequenceClassifier"),
     )
 

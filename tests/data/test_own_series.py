@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from ssm_jax import config as config_lib
+from ssm_jax.config.check import check
+from ssm_jax.config.load import load_config
 from ssm_jax.data.arrays import open_arrays
 
 RNG = np.random.default_rng(1)
@@ -277,8 +279,15 @@ def test_splits_that_leave_nothing_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=RNG.normal(size=(2, 5)), y=np.arange(2.0))
     with pytest.raises(ValueError, match="of 2 series none is left for training"):
         opened(tmp_path / "a.npz", "regression")
-    with pytest.raises(ValueError, match="leave nothing for training"):
-        opened(tmp_path / "a.npz", "regression", val=0.5, test=0.5)
+    for option, said in (
+        ({"val": 0.5, "test": 0.5}, "leave nothing for training; their sum must be below 1"),
+        ({"horizon": 5}, "data.arrays.horizon=5 is of forecasts alone, not of task=regression"),
+        ({"set": "PLAID"}, "data.arrays.set=PLAID needs data.source=package"),
+    ):
+        cfg = load_config("arrays:regression")
+        cfg.data.arrays.update(option)
+        with pytest.raises(ValueError, match=said):
+            check(cfg)
 
 
 def test_what_one_pass_finds_is_kept_and_is_of_that_file(tmp_path):
