@@ -32,6 +32,20 @@ class Watched:
         self._read[name] = value
         return value
 
+    def _whole(self) -> Any:
+        """The data set itself, for what looks into it; no record can hold that."""
+        self._read["whole"] = self._dataset
+        return self._dataset
+
+    def __len__(self) -> int:
+        return len(self._whole())
+
+    def __iter__(self) -> Any:
+        return iter(self._whole())
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._whole()[key]
+
 
 def facts_of(watched: Any) -> Facts | None:
     """The attributes that were read, as JSON can hold them; None if one of them it cannot."""

@@ -97,7 +97,8 @@ class Experiment:
 
     def _build_model(self, key: jax.Array, dataset: Dataset | None = None) -> nnx.Module:
         options = self.cfg.model.to_dict()
-        return self.task.build_model(dataset or self.dataset, options, nnx.Rngs(params=key))
+        dataset = self.dataset if dataset is None else dataset
+        return self.task.build_model(dataset, options, nnx.Rngs(params=key))
 
     @functools.cached_property
     def fresh_state(self) -> Callable[[], TrainState]:

@@ -119,6 +119,12 @@ class Own:
     def size(self):
         return 7
 
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, key):
+        return "row"[key]
+
 
 def test_what_is_read_of_a_data_set_is_kept_as_json_and_read_again():
     watched = Watched(Own())
@@ -131,9 +137,10 @@ def test_what_is_read_of_a_data_set_is_kept_as_json_and_read_again():
 
 
 def test_what_is_no_json_needs_the_data_set_itself():
-    watched = Watched(Own())
-    assert watched.size() == 7
-    assert facts_of(watched) is None
+    for look in (lambda w: w.size() == 7, lambda w: len(w) == 5, lambda w: [*w] == ["r", "o", "w"]):
+        watched = Watched(Own())
+        assert facts_of(watched) == {} and look(watched)
+        assert facts_of(watched) is None
 
 
 # Files
