@@ -11,8 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
+from ssm_jax.config.cli import is_out_of_memory
 from ssm_jax.files import os_fault, write_json
-from ssm_jax.outside import ours
+from ssm_jax.outside import one_line, ours
 from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, Run, Status
@@ -24,6 +25,8 @@ from ssm_jax.training.workdir import WorkdirBusy
 
 # A file where a folder of the run is to be, or the reverse
 MISPLACED = (FileExistsError, IsADirectoryError, NotADirectoryError)
+
+OUT_OF_MEMORY = (MemoryError, jax.errors.JaxRuntimeError)  # which may be something else, too
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,13 @@ def run_one(run: Run, cfg: ConfigDict, job: Job) -> Status | Literal["stopped", 
             return "diverged"
         except WorkdirBusy:
             return "busy"
-        except (CheckpointError, ValueError, *MISPLACED) as error:
-            misplaced = isinstance(error, OSError)
-            if isinstance(error, (ConfigMismatch, SaveError)) or not (misplaced or ours(error)):
+        except (CheckpointError, ValueError, *MISPLACED, *OUT_OF_MEMORY) as error:
+            misplaced, full = isinstance(error, OSError), is_out_of_memory(error)
+            known = misplaced or full or ours(error)
+            if isinstance(error, (ConfigMismatch, SaveError)) or not known:
                 raise  # the folder of another sweep, a full disk, or a bug
             fault = os_fault(error) if isinstance(error, OSError) else str(error)
+            fault = f"out of memory: {one_line(error)}" if full else fault
             say(f"error: {fault}")
             write_json(path / FAILED, {"error": fault, "config_digest": digest})
             return "failed"

@@ -1,11 +1,14 @@
 """The runs of a sweep: their order, names, configs and commands."""
 
+import json
 from pathlib import Path
 
+import jax
 import pytest
 
 from ssm_jax import config
 from ssm_jax.config.load import load_config, load_sweep
+from ssm_jax.sweep import runs as sweep_runs
 from ssm_jax.sweep import runs_of, short_names
 from ssm_jax.sweep.runs import Job
 
@@ -33,6 +36,26 @@ def test_a_run_is_the_experiment_with_its_cell_and_seed():
     assert changed.pop("changed") == "alpha = 3, beta = 0.5"  # beside the name in figures
     assert changed == {"model.alpha": 3.0, "model.beta.init": 0.5, "seed": 7}
     assert config.digest(cfg) == before
+
+
+@pytest.mark.parametrize("error", [MemoryError, jax.errors.JaxRuntimeError])
+def test_a_run_without_memory_has_failed_and_a_bug_is_none(error, tmp_path, monkeypatch):
+    """The other cells of a sweep may be smaller."""
+
+    def fail(*_, **__):
+        raise error(said)
+
+    monkeypatch.setattr(sweep_runs, "train_and_evaluate", fail)
+    monkeypatch.setattr(Job, "build", lambda self, cfg: None)
+    run, job = runs_of(CELLS, (7,))[0], Job(tmp_path, tmp_path, None, "e.py", {}, [])
+    said = "RESOURCE_EXHAUSTED: Out of memory: 9 bytes."
+    assert sweep_runs.run_one(run, config.default(), job) == "failed"
+    known = json.loads((tmp_path / run.name / "failed.json").read_text())
+    assert known["error"] == f"out of memory: {said}"
+    said = "INTERNAL: a bug"
+    if error is not MemoryError:
+        with pytest.raises(error):
+            sweep_runs.run_one(run, config.default(), job)
 
 
 def test_the_command_of_a_run_makes_it_by_itself():
