@@ -195,7 +195,7 @@ SPECTRUM = (
     Flag("low", "start of the fit, rad per sample; if not given, 2 turns in a segment", kind=float),
     Flag("high", "end of the fit, rad per sample; if not given, pi / 2", kind=float),
     Flag("out", "file for the result, JSON", kind=Path, writes="file"),
-    Flag("figure", "file for the figure, PNG", kind=Path, writes="file"),
+    Flag("figure", "file for the figure: .png, .pdf or .svg", kind=Path, writes="file"),
     cli.DATA_DIR,
     cli.FROM,
 )
