@@ -226,8 +226,11 @@ def _taken(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainS
     if other:
         paths = "|".join(re.escape(line.partition(" ")[0]) for line in other)
         way = f"--init_match='^(?!({paths})$)' leaves them as they are initialized"
-        way = "only --init_from can take the rest" if begin.whole else way
-        raise ValueError(f"{begin.run} has other shapes: {'; '.join(other)}. {way}.")
+        if len(other) > 12:
+            way = "It is a model of another size; name what to take by --init_match=REGEX"
+        way = "Only --init_from can take the rest" if begin.whole else way
+        more = f"; and {len(other) - 6} more" if other[6:] else ""
+        raise ValueError(f"{begin.run} has other shapes: {'; '.join(other[:6])}{more}. {way}.")
     if begin.whole and (lost := [path for path in left if path in experiment.paths]):
         raise ValueError(f"{begin.run} has no {', '.join(lost)}; --init_from takes what it has.")
     if not any(path in experiment.paths for path in taken):

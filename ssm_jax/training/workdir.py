@@ -3,6 +3,7 @@
 A checkpoint and DONE have the length and hash of the files next to them: their stamps.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -64,6 +65,7 @@ class Workdir:
         self.start = self.path / "start"  # the first state of a run with a parent
         self.crash = self.path / "crash"  # the last state of a run that met a non-finite number
         self._lock: Lock | None = None
+        self._made = False  # whether entering it made the folder
 
     @property
     def done(self) -> bool:
@@ -99,6 +101,7 @@ class Workdir:
         A folder of something else is refused, see `refuse_foreign`.
         """
         self.refuse_foreign()
+        self._made = not os.path.lexists(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         lock = Lock(self.path / "LOCK")
         try:
@@ -119,9 +122,21 @@ class Workdir:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(self.path)
+        if error is not None and self._made and self._lock is not None:
+            self._remove_if_empty()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def _remove_if_empty(self) -> None:
+        """Remove a folder that holds the lock and empty folders alone: nothing was begun."""
+        inside = [path for path in self.path.rglob("*") if path.name != "LOCK"]
+        if all(path.is_dir() and not path.is_symlink() for path in inside):
+            with contextlib.suppress(OSError):
+                for path in sorted(inside, reverse=True):
+                    path.rmdir()
+                (self.path / "LOCK").unlink()
+                self.path.rmdir()
 
     def confirm(self) -> None:
         """Raise WorkdirLost, before a save, if this process no longer is the folder's writer."""

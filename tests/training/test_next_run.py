@@ -92,6 +92,7 @@ def test_other_shapes_are_refused_with_the_expression_that_leaves_them(
     begin = Begin(reference, "best")
     with pytest.raises(ValueError, match=r"blocks/0/ssm/A_im is .* here and .* there") as refused:
         started(data_dir, tmp_path / "a", begin, model__d_state=6)
+    assert not (tmp_path / "a").exists()  # nothing was begun, and nothing is left
     match = re.search(r"--init_match='([^']+)'", str(refused.value))[1]
     _, first = started(data_dir, tmp_path / "b", begin._replace(match=match), model__d_state=6)
     theirs = best_of(reference)
