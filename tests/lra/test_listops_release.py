@@ -112,7 +112,7 @@ def test_the_hashes_of_the_files_are_kept(tmp_path, fake):
 
 def test_without_the_release_and_without_its_data_the_error_says_how_to_give_it(tmp_path):
     paths = DataPaths(tmp_path / "data")
-    with pytest.raises(FileNotFoundError, match=r"; run: python .* listops .* --from=PATH$"):
+    with pytest.raises(FileNotFoundError, match=r"; run: ssm-jax prepare listops .* --from=PATH$"):
         open_data("listops", data_options.options(source="official"), paths)
     with pytest.raises(FileNotFoundError, match=r"give them with --from=PATH \(the LRA release"):
         prepare(listops(Spec(), "official", paths), paths.data_dir)
