@@ -14,7 +14,8 @@ from ssm_jax.config import check as config_check
 from ssm_jax.lra import variants
 from ssm_jax.lra.catalog import entry_of
 from ssm_jax.tasks.classification import build_classifier
-from ssm_jax.training.step import assign, groups_from, split
+from ssm_jax.training.optim import assign, groups_from
+from ssm_jax.training.step import split
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")

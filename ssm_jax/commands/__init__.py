@@ -20,13 +20,13 @@ COMMANDS = {
     "evaluate": ("runs", "evaluate a checkpoint of a run on a split"),
     "analyze": ("runs", "show what the layers of a run do to frequencies"),
     "predict": ("runs", "predict series of a file with the model of a run"),
-    "sweep": ("train", "train an experiment at every value of some options"),
+    "sweep": ("sweep", "train an experiment at every value of some options"),
     "report": ("runs", "compare the results of runs with the published ones"),
     "prepare": ("data", "generate, download or read the data of the Long Range Arena"),
     "spectrum": ("data", "choose alpha and beta from the spectrum of the input"),
-    "denoise": ("train", "see a frequency bias strengthened, weakened and reversed"),
-    "waves": ("train", "see which waves a model learns under four settings"),
-    "one-pole": ("train", "see how far a pole feels a distant target"),
+    "denoise": ("studies", "see a frequency bias strengthened, weakened and reversed"),
+    "waves": ("studies", "see which waves a model learns under four settings"),
+    "one-pole": ("studies", "see how far a pole feels a distant target"),
 }
 TRAINING = ("train", "sweep", "denoise", "waves")
 

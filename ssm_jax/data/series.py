@@ -84,7 +84,8 @@ def read(path: Path, columns: Columns) -> Found:
     """The series of a file or folder; a ValueError names the file, row and column at fault."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; give a file or folder with --from=PATH.")
-    from ssm_jax.data.text_files import read_csv, read_ts
+    from ssm_jax.data.csv_files import read_csv
+    from ssm_jax.data.ts_files import read_ts
 
     kinds: dict[str, Callable[[list[Path], Columns], Found]] = {
         ".npz": _read_npz, ".npy": _read_npy, ".csv": read_csv, ".ts": read_ts,

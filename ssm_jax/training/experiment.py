@@ -22,7 +22,7 @@ from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.progress import Progress, say, warn
 from ssm_jax.tasks import find_task
 from ssm_jax.tasks.facts import Watched, facts_of
-from ssm_jax.training import plan
+from ssm_jax.training import optim, plan
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity, flatten
 from ssm_jax.training.step import TrainState
@@ -82,14 +82,14 @@ class Experiment:
         self.statistics = frozenset(flatten(statistics))  # paths of what is measured of batches
         warmup, last = cfg.schedule.warmup_steps, cfg.schedule.total_steps or self.total_steps
         if cfg.schedule.shape == "constant":
-            self.schedule = step_lib.constant_with_warmup(warmup)
+            self.schedule = optim.constant_with_warmup(warmup)
             self.schedule_says = "which it keeps" if not warmup else "after the warmup constant"
         else:
-            self.schedule = step_lib.cosine_with_warmup(warmup, last, clamp=cfg.schedule.clamp)
+            self.schedule = optim.cosine_with_warmup(warmup, last, clamp=cfg.schedule.clamp)
             self.schedule_says = f"a cosine that ends at step {last:,}"
-        groups = step_lib.groups_from(cfg.optim.groups.to_dict())
+        groups = optim.groups_from(cfg.optim.groups.to_dict())
         adam = {name: cfg.optim[name] for name in ("b1", "b2", "eps", "clip_norm")}
-        self.tx, self.rows = step_lib.make_optimizer(
+        self.tx, self.rows = optim.make_optimizer(
             params, groups, self.schedule, freeze=cfg.optim.freeze, **adam
         )
         self.frozen = {path for row in self.rows if row.group.freeze for path in row.paths}

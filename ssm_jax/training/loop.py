@@ -21,13 +21,14 @@ from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, as_result, build
 from ssm_jax.training.logs import MetricsLog
+from ssm_jax.training.optim import learning_rates
 from ssm_jax.training.parent import Begin, begin_from, find_parent, first_state
 from ssm_jax.training.profile import Profile
 from ssm_jax.training.runs import UNUSABLE, restore
 from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
 from ssm_jax.training.runs.tables import parameter_table
 from ssm_jax.training.sinks import Sink, TensorBoardSink, WandbSink
-from ssm_jax.training.step import Metrics, TrainState, learning_rates
+from ssm_jax.training.step import Metrics, TrainState
 from ssm_jax.training.workdir import Workdir
 
 EXIT_DONE = 0

@@ -23,9 +23,10 @@ from ssm_jax.training.checkpoint import CheckpointStore, io
 from ssm_jax.training.checkpoint.manifest import CheckpointError, flatten
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.optim import learning_rates
 from ssm_jax.training.record import config_of, read_record
 from ssm_jax.training.runs import UNUSABLE, choose_step, restore
-from ssm_jax.training.step import TrainState, learning_rates
+from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import Workdir, document_checksum, run_and_step, sealed
 
 # Of the model, what may differ from a run that is continued: neither shapes nor meanings change.

@@ -18,7 +18,7 @@ import pytest
 
 import ssm_jax
 from ssm_jax import kernels
-from ssm_jax.commands import COMMANDS, data, runs, train
+from ssm_jax.commands import COMMANDS, runs
 from ssm_jax.config import digest
 from ssm_jax.config.load import load_config, shipped
 from ssm_jax.stop import EXIT_STOPPED
@@ -72,8 +72,8 @@ HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "matpl
 def test_every_command_has_a_function_a_door_and_a_line():
     shown = run(MAIN, "--help").splitlines()
     for name, (module, about) in COMMANDS.items():
-        modules = {"train": train, "runs": runs, "data": data}
-        function = getattr(modules[module], name.replace("-", "_"))
+        home = importlib.import_module(f"ssm_jax.commands.{module}")
+        function = getattr(home, name.replace("-", "_"))
         assert f"ssm-jax {name}" in function.__doc__
         assert f"  ssm-jax {name:12}{about}" in shown
         door = (ROOT / f"scripts/{DOORS.get(name, name)}.py").read_text()

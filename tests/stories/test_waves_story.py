@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssm_jax.commands.train import waves
+from ssm_jax.commands.studies import waves
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.stories.waves.run import SETTINGS
 from ssm_jax.stories.waves.task import regression_sums

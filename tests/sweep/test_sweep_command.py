@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ssm_jax import config as config_lib
-from ssm_jax.commands.train import sweep
+from ssm_jax.commands.sweep import sweep
 
 CONFIG = """
 from ssm_jax import config as config_lib
@@ -47,7 +47,7 @@ def played(tmp_path, monkeypatch):
     monkeypatch.setattr("ssm_jax.sweep.runs.build", lambda cfg, **_: cfg)
     monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", train)
     monkeypatch.setattr("ssm_jax.sweep.runs.jax.clear_caches", lambda: None)
-    monkeypatch.setattr("ssm_jax.commands.train.start_jax", lambda *_, **__: None)
+    monkeypatch.setattr("ssm_jax.commands.sweep.start_jax", lambda *_, **__: None)
     return made
 
 

@@ -13,19 +13,16 @@ from running import run
 
 from ssm_jax import config
 from ssm_jax.models import SequenceClassifier
-from ssm_jax.training.step import (
+from ssm_jax.training.optim import (
     Group,
     assign,
     constant_with_warmup,
     cosine_with_warmup,
     groups_from,
-    init_state,
     learning_rates,
-    make_gradient,
     make_optimizer,
-    make_train_step,
-    split,
 )
+from ssm_jax.training.step import init_state, make_gradient, make_train_step, split
 
 
 def hugging_face(step, warmup, total):

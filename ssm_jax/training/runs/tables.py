@@ -16,7 +16,7 @@ from ssm_jax.tasks.metrics import ERROR_METRICS
 from ssm_jax.training import plan
 from ssm_jax.training.checkpoint.manifest import flatten
 from ssm_jax.training.experiment import Experiment, planned_bytes, timed_compile
-from ssm_jax.training.step import GroupRow
+from ssm_jax.training.optim import GroupRow
 
 WIDTH = 100  # where the output is no terminal: ten classes fit
 MOST_CLASSES = 20  # whose confusion is a table

@@ -1,12 +1,12 @@
-"""Series in text: .csv with a line per step, and .ts, the format of the UEA/UCR archive.
+"""Series in .csv files, with a line for each step; see `series` for what a folder may hold.
 
-See `series` for what a folder may hold. Empty fields, ?, NA, NaN and null are missing numbers.
+Empty fields, ?, NA, NaN and null are missing numbers.
 """
 
 import csv
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,7 +19,9 @@ from ssm_jax.data.series import Columns, Found, Series, rows_of_splits
 MISSING = ("", "?", "na", "nan", "null", "none")  # in small letters
 
 
-def _numbers(words: Sequence[str], names: Sequence[str], place: str, hint: str = "") -> list[float]:
+def numbers_of(
+    words: Sequence[str], names: Sequence[str], place: str, hint: str = ""
+) -> list[float]:
     """The numbers that some words are, by the names of their columns."""
     if "_" not in "".join(words):  # Python reads 1_0 as 10
         with suppress(ValueError):
@@ -106,7 +108,7 @@ class _Table:
                     )
                 time, shown = now, row[columns.time]
             words = [row[c] for c in inputs]
-            self.values.extend(_numbers(words, inputs, f"{path} line {number}", _NOT_A_CHANNEL))
+            self.values.extend(numbers_of(words, inputs, f"{path} line {number}", _NOT_A_CHANNEL))
             self.targets.append([row[c] for c in columns.target if c in row])
             self.places.append(number)
 
@@ -151,7 +153,7 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
         if lacking := [p.name for p in table.files if p.name not in labels]:
             raise ValueError(f"{files[0].with_name('labels.csv')} has no line for {lacking[0]}.")
         found = [labels[p.name] for p in table.files]
-        typed = _typed(
+        typed = typed_targets(
             [words for words, _ in found], lambda i: f"labels.csv, {table.files[i].name}"
         )
         series, splits = replace(series, targets=typed), [split for _, split in found]
@@ -229,11 +231,11 @@ def _labels(files: list[Path], columns: Columns) -> dict[str, tuple[list[str], s
     return found
 
 
-def _typed(rows: Sequence[Sequence[str]], where: Callable[[int], str]) -> np.ndarray:
+def typed_targets(rows: Sequence[Sequence[str]], where: Callable[[int], str]) -> np.ndarray:
     """Targets as numbers (n,) or (n, K), whole ones as integers; one that is none as words (n,)."""
     names = [f"target {k}" for k in range(len(rows[0]))]
     try:
-        values = np.array([_numbers(row, names, where(i)) for i, row in enumerate(rows)])
+        values = np.array([numbers_of(row, names, where(i)) for i, row in enumerate(rows)])
     except ValueError:
         if len(names) > 1:
             raise
@@ -257,81 +259,10 @@ def _with_targets(series: Series, table: _Table, per_step: bool) -> Series:
                         "--config=arrays:per_step."
                     )
         firsts = [rows[0] for rows in parts]
-        return replace(series, targets=_typed(firsts, lambda i: series.where(i, 0)))
+        return replace(series, targets=typed_targets(firsts, lambda i: series.where(i, 0)))
     values = [
-        _numbers(row, series.target_names, series.where(number, step))
+        numbers_of(row, series.target_names, series.where(number, step))
         for number, rows in enumerate(parts)
         for step, row in enumerate(rows)
     ]
     return replace(series, targets=np.array(values), per_step=True)
-
-
-def read_ts(files: list[Path], columns: Columns) -> Found:
-    """Series of .ts files; TRAIN and TEST in their names are splits."""
-    names = sorted({re.sub(r"_(TRAIN|TEST)\Z", "", p.stem) for p in files})
-    if len(names) > 1:
-        raise ValueError(
-            f"{files[0].parent} has the sets {', '.join(names[:5])}; give one, as in "
-            f"--from={files[0]}."
-        )
-    parts = {}
-    for path in files:
-        split = {"TRAIN": "train", "TEST": "test"}.get(path.stem.rpartition("_")[2], "")
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            parts[split] = parse_ts(file, str(path))
-    if len(parts) > 1 and "" in parts:
-        raise ValueError(f"{files[0].parent} has files with and without _TRAIN or _TEST.")
-    return Found(parts, None, tuple(files))
-
-
-def parse_ts(lines: Iterable[str], name: str) -> Series:
-    """The series of a .ts file: ":" between channels, "," between values, the target last."""
-    head: dict[str, str] = {}
-    cases: list[np.ndarray] = []
-    targets: list[str] = []
-    places: list[int] = []
-
-    def says(*keys: str) -> bool:
-        return any(head.get(key, "").lower().startswith("true") for key in keys)
-
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if not line or line.startswith(("#", "%")):
-            continue
-        if "data" not in head:
-            if not line.startswith("@"):
-                raise ValueError(f"{name} line {number}: there is no @data before {line[:30]!r}.")
-            key, _, value = line[1:].partition(" ")
-            head[key.lower()] = value.strip()
-            continue
-        if says("timestamps"):
-            raise ValueError(f"{name}: series with time stamps are not read; resample them first.")
-        channels = line.split(":")
-        if says("classlabel", "targetlabel"):
-            targets.append(channels.pop().strip())
-        rows = []
-        for c, channel in enumerate(channels):
-            words = channel.split(",")
-            rows.append(_numbers(words, [f"channel {c}"] * len(words), f"{name} line {number}"))
-        if len({len(row) for row in rows}) != 1 or (cases and len(rows) != cases[0].shape[1]):
-            raise ValueError(
-                f"{name} line {number} has channels of {', '.join(str(len(r)) for r in rows)} "
-                "steps; a series has as many channels as the others, all equally long."
-            )
-        case = np.array(rows).T
-        there = np.flatnonzero(
-            ~np.isnan(case).all(axis=1)
-        )  # the archive fills up with missing ones
-        cases.append(case[: there[-1] + 1 if there.size else 1])
-        places.append(number)
-    if not cases:
-        raise ValueError(f"{name} has no series after @data.")
-    lengths = np.array([len(case) for case in cases], np.int64)
-    found: np.ndarray | None = np.array(targets) if targets else None
-    if found is not None and not says("classlabel"):
-        places_of = zip(targets, places, strict=True)
-        found = np.array([_numbers([w], ["target"], f"{name} line {n}")[0] for w, n in places_of])
-    return Series(
-        np.concatenate(cases), np.cumsum(lengths) - lengths, lengths, found, False,
-        tuple(f"channel {c}" for c in range(cases[0].shape[1])), ("y0",),
-        where=lambda i, step: f"{name} line {places[i]}, step {step}",
-    )  # fmt: skip

@@ -1,0 +1,99 @@
+"""The commands of the studies of frequency bias: denoise, waves and one-pole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssm_jax.commands import start_jax
+from ssm_jax.commands.sweep import job_of
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+
+if TYPE_CHECKING:
+    from ssm_jax.sweep.runs import Job
+
+
+def denoise(argv: list[str], called: Sequence[str] = ("ssm-jax", "denoise")) -> int:
+    """See a frequency bias strengthened, weakened and reversed: train denoisers, show what passes.
+
+        ssm-jax denoise                       # four settings of the knobs: a few minutes
+        ssm-jax denoise --grid                # all 20 settings of the paper
+        ssm-jax denoise --config=denoise:full --from=img_align_celeba.zip
+
+    Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
+    trained again, so the command can be stopped and given again. At the end: images.png (outputs
+    for striped images), gains.png (the operators against frequency), table.md and results.json.
+    """
+    grid = Flag("grid", "all settings of the paper instead of four", False, bool)
+    command = _load("denoise", argv, denoise.__doc__, grid, cli.FROM)
+    job = _start(command, [*called, *argv])
+    from ssm_jax.stories.denoise import run
+
+    settings = run.GRID if command.values["grid"] else run.STORY
+    return run.run_story(command.cfg, settings, command.values["seeds"], job)
+
+
+def waves(argv: list[str], called: Sequence[str] = ("ssm-jax", "waves")) -> int:
+    """Show which waves a state space model learns, under four settings of alpha and beta.
+
+        ssm-jax waves                         # minutes on two CPU cores
+        ssm-jax waves --config=waves:full     # the official size, for a GPU
+
+    Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
+    trained again, so the command can be stopped and given again. At the end: errors.png (error of
+    each wave over training), table.md and results.json.
+    """
+    command = _load("waves", argv, waves.__doc__)
+    job = _start(command, [*called, *argv])
+    from ssm_jax.stories.waves import run
+
+    return run.run_story(command.cfg, command.values["seeds"], job)
+
+
+def _start(command: cli.Command, words: Sequence[str]) -> Job:
+    """Start JAX for the runs of a command; where they are, and what made them."""
+    start_jax(command.values["compiled"], usual=command.values["folder"])
+    return job_of(command, words, command.values["folder"])
+
+
+def _load(name: str, argv: Sequence[str], about: str | None, *more: Flag) -> cli.Command:
+    """The options of a story, whose experiment is its shipped config unless another is given."""
+    folder, about_it = Path(f"runs/{name}"), "where the runs and the results are"
+    flags = (
+        Flag("folder", about_it, folder, Path, writes="folder"),
+        Flag("seeds", "runs of each setting, from --config.seed on", 1, int, least=1),
+        cli.DATA_DIR,
+        cli.COMPILED,
+        *more,
+    )
+    if not any(word.partition("=")[0] == "--config" for word in argv):
+        argv = [f"--config={name}", *argv]
+    command = cli.load(argv, flags=flags, about=about)
+    if (task := command.cfg.task) != name:
+        cli.fail(f"task={task!r} is not {name}; give a config such as configs/{name}.py.")
+    return command
+
+
+def one_pole(argv: list[str], called: Sequence[str] = ("ssm-jax", "one-pole")) -> int:
+    """Train one pole towards a target at a distance: the |s - y|^-2 law, and what beta does.
+
+        ssm-jax one-pole --out=results/theory/one_pole.json
+
+    The pole is -0.5 + i with residue 1 + i; see ssm_jax/stories/one_pole.py for the three targets.
+    A figure of the same name is written next to the JSON file. Some seconds on a CPU.
+    """
+    to = Flag("out", "file for the results, JSON", Path("runs/one_pole.json"), Path, writes="file")
+    out = cli.load_flags(argv, flags=(to,), about=one_pole.__doc__)["out"]
+    if out.suffix != ".json":
+        cli.fail(f"--out={out} does not fit: it must be a .json.")
+    from ssm_jax.plots import save
+    from ssm_jax.stories.one_pole import describe, measure, one_pole_figure
+    from ssm_jax.training.record import write_result
+
+    results = measure()
+    write_result(out, results, [*called, *argv])
+    save(out.with_suffix(".png"), one_pole_figure, results)
+    print(f"{describe(results)}; {out}, {out.with_suffix('.png')}")
+    return 0

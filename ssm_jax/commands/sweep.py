@@ -1,0 +1,139 @@
+"""The command sweep: an experiment at every value of some options, or several experiments."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssm_jax.commands import start_jax
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag, parse
+from ssm_jax.config.load import load_sweep
+from ssm_jax.stop import EXIT_STOPPED
+from ssm_jax.sweep import runs_of
+
+if TYPE_CHECKING:
+    from ssm_jax.sweep.runs import Job
+
+CURVES = 8  # settings whose curves one figure can tell apart
+
+
+def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
+    """Run an experiment with some seeds, at every value of the options that its file sweeps.
+
+        ssm-jax sweep --config=ablation/image:reduced --folder=runs/ablation
+        ssm-jax sweep --config=listops_small --seeds=3 --folder=runs/seeds
+        ssm-jax sweep packaged:PLAID,s4d packaged:PLAID,s5 --seeds=3 --folder=runs/plaid
+
+    The file may define sweep() next to get_config(): a list of {option: value}; without it, the
+    experiment is run as it is. Configs without --config are run as they are, whatever they sweep,
+    into one table. Each cell and
+    seed is a run of its own in the folder; one that diverges or fails is marked and the next
+    begins. The same command resumes a stopped sweep, and several commands may share a folder. At
+    the end the folder has sweep.md, sweep.csv and sweep.json, for one or two options sweep.png, and
+    for up to eight settings curves.png. The validation split chooses the best cell; the test split
+    is shown beside it.
+    """
+    flags = (
+        Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
+        Flag("folder", "has a folder for each run, and the results", kind=Path, writes="folder"),
+        Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
+        Flag("metric", "what is shown of both splits; if not given, the task's first"),
+        Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
+        cli.DATA_DIR,
+        cli.FROM,
+        cli.COMPILED,
+    )
+    commands = _named(argv, flags, sweep.__doc__)
+    values, several = next(iter(commands.values())).values, len(commands) > 1
+    folder, seeds = values["folder"], values["seeds"]
+    if folder is None:
+        cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
+    if values["configs"] and not several and seeds == 1:
+        word = values["configs"][0]
+        cli.fail(f"{word} alone is one run; give --seeds=N, or --config={word} for its sweep().")
+    parts = {}
+    for label, (cfg, known, overrides) in commands.items():
+        spec = known["config"]
+        as_is = bool(known["configs"])
+        cells = [{}] if as_is else load_sweep(spec, cfg, overrides, alone=seeds > 1)
+        if both := [key for key in cells[0] if key in overrides]:
+            raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
+        where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
+        parts[label] = where, runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
+    if values["report_only"] and not folder.is_dir():
+        raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
+    if not values["report_only"]:
+        start_jax(values["compiled"], usual=folder)
+        from ssm_jax.sweep.runs import run_sweep
+
+        for label, (where, runs) in parts.items():
+            job = job_of(commands[label], [*called, *argv], where)
+            if not run_sweep(runs, commands[label].cfg, job):
+                print("stopped; the same command goes on.", file=sys.stderr)
+                return EXIT_STOPPED
+    from ssm_jax.plots.sweep import draw_sweep
+    from ssm_jax.sweep.results import document_of, joined
+    from ssm_jax.sweep.tables import write_results
+    from ssm_jax.training.record import published
+
+    command = published([*called, *argv])
+    documents = {
+        label: document_of(runs, where, commands[label].cfg, command, values["metric"])
+        for label, (where, runs) in parts.items()
+    }
+    (document,) = [joined(documents, command)] if several else documents.values()
+    text = write_results(folder, document)
+    ending = next(iter(commands.values())).cfg.figures_format
+    draw_sweep(folder / f"sweep.{ending}", document)
+    if len(document["cells"]) <= CURVES:
+        _draw_curves(
+            folder / f"curves.{ending}",
+            [where / r.name for where, rs in parts.values() for r in rs],
+        )
+    print(text, end="")
+    failed = [run["name"] for run in document["runs"] if run["status"] == "failed"]
+    for name in failed:
+        print(f"error: {name} failed; look into its log.txt.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _draw_curves(path: Path, runs: Sequence[Path]) -> None:
+    """Draw the curves of those runs of a sweep that have begun."""
+    from ssm_jax.plots import save
+    from ssm_jax.plots.compare import compare_figure
+    from ssm_jax.sweep.compare import curves_of, settings_of
+
+    try:
+        if begun := [run for run in runs if (run / "record.json").exists()]:
+            save(path, compare_figure, *curves_of(settings_of(begun)))
+    except ValueError as error:  # one is damaged, which is no reason to show no table
+        print(f"warning: {path} is not drawn: {error}", file=sys.stderr)
+
+
+def _named(argv: list[str], flags: Sequence[Flag], about: str | None) -> dict[str, cli.Command]:
+    """The experiment of --config, or those of several configs, by name or by FILE.py:ARG."""
+    given, _ = parse(argv, (cli.CONFIG, *flags))
+    words = given.get("configs", [])
+    if words and "config" in given:
+        cli.fail(f"--config={given['config']} and {words[0]} are both given; leave one out.")
+    argvs = [[f"--config={word}", *argv] for word in words] or [argv]
+    commands = [cli.load(each, flags=flags, about=about) for each in argvs]
+    names = [command.cfg.name for command in commands]
+    if len(set(names)) < len(names):
+        names = [command.values["config"] for command in commands]
+    if again := [name for name in names if names.count(name) > 1]:
+        cli.fail(f"the config {again[0]} is given twice; give --seeds=N to run it several times.")
+    return dict(zip(names, commands, strict=True))
+
+
+def job_of(command: cli.Command, words: Sequence[str], folder: Path) -> Job:
+    """Where the runs of a command are, and what made them."""
+    from ssm_jax.sweep.runs import Job
+
+    _, values, overrides = command
+    where = folder, values["data_dir"], values.get("from")
+    return Job(*where, values["config"], overrides, words)
