@@ -1,5 +1,6 @@
 """Where the numbers of a run go besides metrics.jsonl: Weights & Biases, TensorBoard."""
 
+import abc
 import contextlib
 import importlib.util
 import logging
@@ -7,21 +8,43 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from ssm_jax.progress import warn
 
 
-class Sink(Protocol):
-    """Takes the numbers and figures of a run; no error of it stops the run."""
+class Sink(abc.ABC):
+    """Takes the numbers and figures of a run. Its first error is one warning, and its end: none
+    stops the run."""
 
+    broken: str  # what a warning says of a sink that had an error
+    _to: Any = None  # what takes them; None: nothing does any more
+
+    @abc.abstractmethod
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None: ...
 
+    @abc.abstractmethod
     def draw(self, step: int, figures: Sequence[Path]) -> None: ...
 
+    @abc.abstractmethod
     def close(self) -> None: ...
+
+    def _call(self, name: str, *args: Any, **options: Any) -> None:
+        if self._to is None:
+            return
+        try:
+            getattr(self._to, name)(*args, **options)
+        except Exception as error:
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        self._to = None
+        warn(
+            f"{self.broken} ({_in_a_line(error)}) and gets no more; metrics.jsonl has all metrics, "
+            "the run goes on."
+        )
 
 
 def require_tensorboard() -> None:
@@ -32,26 +55,24 @@ def require_tensorboard() -> None:
         )
 
 
-class TensorBoardSink:
+class TensorBoardSink(Sink):
     """Metrics and figures in a folder, for `tensorboard --logdir`.
 
-    A restart at `start_step` hides what an earlier process wrote of later steps. The first error is
-    one warning, and the end of it.
+    A restart at `start_step` hides what an earlier process wrote of later steps.
     """
 
     def __init__(self, folder: Path, start_step: int = 0):
         require_tensorboard()
-        self._writer: Any = None
-        self._folder = folder
+        self.broken = f"TensorBoard in {folder} failed"
         try:
             from tensorboardX import SummaryWriter
 
             logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # a line for each nan
             # A name of its own, also for a restart within a second.
             name = {"filename_suffix": f".{start_step}"}
-            self._writer = SummaryWriter(str(folder), purge_step=start_step + 1, **name)
+            self._to = SummaryWriter(str(folder), purge_step=start_step + 1, **name)
         except Exception as error:  # as for wandb
-            self._failed(error)
+            self._end(error)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Add each value as "kind/name" at `step`; arguments as in MetricsLog.write."""
@@ -71,22 +92,7 @@ class TensorBoardSink:
     def close(self) -> None:
         """Write what is left; a second call does nothing."""
         self._call("close")
-        self._writer = None
-
-    def _call(self, name: str, *args: Any, **options: Any) -> None:
-        if self._writer is None:
-            return
-        try:
-            getattr(self._writer, name)(*args, **options)
-        except Exception as error:
-            self._failed(error)
-
-    def _failed(self, error: Exception) -> None:
-        self._writer = None
-        warn(
-            f"TensorBoard's files in {self._folder} cannot be written ({_in_a_line(error)}) and "
-            "get no more; metrics.jsonl has all metrics, the run goes on."
-        )
+        self._to = None
 
 
 def default_wandb() -> str:
@@ -95,8 +101,8 @@ def default_wandb() -> str:
     return {"dryrun": "offline", "run": "online"}.get(mode, mode)
 
 
-class WandbSink:
-    """Metrics and figures for Weights & Biases; its first exception is one warning, and its end.
+class WandbSink(Sink):
+    """Metrics and figures for Weights & Biases.
 
     `given` are project, entity, group and tags, as wandb.init takes them. wandb's environment
     variables (WANDB_NAME, WANDB_DIR, WANDB_RUN_ID, ...) win over all else that is set here. `mode`
@@ -105,6 +111,8 @@ class WandbSink:
     half a minute at most and with one warning. The run's folder keeps the wandb run's id, so that a
     restart adds to the same run.
     """
+
+    broken = "wandb failed"
 
     def __init__(
         self,
@@ -120,14 +128,14 @@ class WandbSink:
         }  # fmt: skip
         if mode not in attempts:
             raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
-        self._run, failed = None, ""
+        failed = ""
         for attempt in attempts[mode]:
             try:
-                self._run = _init(attempt, workdir, config, run_name, given or {})
+                self._to = _init(attempt, workdir, config, run_name, given or {})
                 break
             except Exception as error:  # the sink's promise: no error of wandb's stops a run
                 failed = failed or _in_a_line(error)
-        if failed and self._run is None:
+        if failed and self._to is None:
             warn(f"wandb cannot start ({failed}); metrics.jsonl has all metrics, the run goes on.")
         elif failed:
             warn(f"wandb cannot go online ({failed}); it logs offline instead.")
@@ -139,7 +147,7 @@ class WandbSink:
 
     def draw(self, step: int, figures: Sequence[Path]) -> None:
         """Upload figures, each as "figures/NAME"."""
-        if self._run is not None and figures:
+        if self._to is not None and figures:
             with contextlib.suppress(Exception):  # `_call` warns, if wandb is broken
                 import wandb
 
@@ -149,19 +157,7 @@ class WandbSink:
     def close(self) -> None:
         """Send what is left, for a minute at most; a second call does nothing."""
         self._call("finish", exit_code=0)
-        self._run = None
-
-    def _call(self, name: str, *args: Any, **options: Any) -> None:
-        if self._run is None:
-            return
-        try:
-            getattr(self._run, name)(*args, **options)
-        except Exception as error:  # as above
-            self._run = None
-            warn(
-                f"wandb failed ({_in_a_line(error)}) and gets no more; metrics.jsonl has all "
-                "metrics, the run goes on."
-            )
+        self._to = None
 
 
 def _init(
