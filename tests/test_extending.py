@@ -15,6 +15,7 @@ import pytest
 from ssm_jax import config as config_lib
 from ssm_jax import outside
 from ssm_jax.commands import runs as read
+from ssm_jax.commands import sweep as sweeps
 from ssm_jax.commands import train as make
 from ssm_jax.config import cli
 from ssm_jax.config.check import check
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/extending.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = {
-    "train": make.train, "sweep": make.sweep, "evaluate": read.evaluate, "analyze": read.analyze,
+    "train": make.train, "sweep": sweeps.sweep, "evaluate": read.evaluate, "analyze": read.analyze,
     "report": read.report,
 }  # fmt: skip
 LAYER = "my_layer.py:MovingAverage"
@@ -116,7 +117,7 @@ def commands(page):
             "--config=my_layer.py", "--config.model.MovingAverage.window=3", "--workdir=runs/a",
             data,
         ]),
-        ("my_series.py", make.sweep, ["--config=my_series.py", "--folder=runs/noise", data]),
+        ("my_series.py", sweeps.sweep, ["--config=my_series.py", "--folder=runs/noise", data]),
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from ssm_jax.commands import data
 from ssm_jax.commands import runs as read
+from ssm_jax.commands import sweep as sweeps
 from ssm_jax.commands import train as make
 from ssm_jax.data.loader import eval_order
 from ssm_jax.stop import EXIT_STOPPED
@@ -24,7 +25,7 @@ from ssm_jax.training.runs.evaluate import moments
 PAGE = (Path(__file__).parents[1] / "docs/own-data.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = {
-    "train": make.train, "sweep": make.sweep, "evaluate": read.evaluate, "analyze": read.analyze,
+    "train": make.train, "sweep": sweeps.sweep, "evaluate": read.evaluate, "analyze": read.analyze,
     "report": read.report, "spectrum": data.spectrum,
 }  # fmt: skip
 SMALL = [f"--config.{option}" for option in (
