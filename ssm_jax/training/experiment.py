@@ -180,12 +180,19 @@ class Experiment:
         return eval_batches(self.dataset, split, self.eval_batch_size, self.padded_lengths)
 
     def means(
-        self, state: TrainState, split: str, stopped: Callable[[], bool] = lambda: False
+        self,
+        state: TrainState,
+        split: str,
+        stopped: Callable[[], bool] = lambda: False,
+        title: str = "",
     ) -> dict[str, float] | None:
-        """The metrics of a state over a whole split; None if `stopped`, asked after every batch."""
+        """The metrics of a state over a whole split; None if `stopped`, asked after every batch.
+
+        Its progress is shown as `title`, by default the name of the split.
+        """
         total = -(-self.dataset.size(split) // self.eval_batch_size)
         sums, means = dict[str, Any](), dict[str, float]()
-        with Progress(split, total, metric=self.task.headline) as progress:
+        with Progress(title or split, total, metric=self.task.headline) as progress:
             for number, numbered in enumerate(self.eval_batches(split), start=1):
                 batch = self.place_batch(numbered)
                 found = self.step_for(batch, training=False)(state.params, state.stats, batch)

@@ -316,10 +316,16 @@ class _Run:
     ) -> dict[str, float] | None:
         """Means over a split, of the averages beside as OTHER_...; None if asked to stop."""
         found: dict[str, float] = {}
-        pairs = [("", state)] + ([(f"{other}_", state.averaged())] if state.ema is not None else [])
-        for prefix, each in pairs:
+        states = [("", split, state)]
+        if state.ema is not None:
+            if other == "raw":
+                states = [("", f"{split} (ema)", state)]
+            states.append((f"{other}_", f"{split} ({other})", state.averaged()))
+        for prefix, title, each in states:
             with self.profile.part("evaluation"):
-                means = self.experiment.means(each, split, lambda: self.stop.requested is not None)
+                means = self.experiment.means(
+                    each, split, lambda: self.stop.requested is not None, title
+                )
             if means is None:
                 return None
             found |= {f"{prefix}{name}": value for name, value in means.items()}

@@ -347,7 +347,7 @@ def test_a_name_gives_task_and_arm(tmp_path, name, task, expected):
     assert (run.task, run.variant, run.reduced) == expected
     table = table_of(tmp_path)
     assert bool(table.rows) == bool(run.task)
-    assert bool(table.remarks) != bool(run.task)
+    assert bool(table.others) != bool(run.task) and not table.remarks
 
 
 def test_where_the_runs_are_is_not_published(tmp_path, monkeypatch):
@@ -379,7 +379,7 @@ def test_a_run_of_another_task_is_in_a_table_of_its_own(tmp_path):
         "| 0, 1, 2 |",
     ):
         assert row in FORMATS["md"](table).splitlines()
-    assert table.remarks[0] == "r0: denoise:flip is no task of the Long Range Arena."
+    assert not table.remarks and FORMATS["md"](table).startswith("# Long Range Arena\n")
     assert all("Other tasks" in FORMATS[form](table) for form in ("md", "latex", "html"))
     assert FORMATS["csv"](table).count('\nrun,"denoise,flip",denoise,') == 3
     rows = csv.DictReader(io.StringIO(FORMATS["csv"](table)))
@@ -401,3 +401,21 @@ def test_runs_of_other_tasks_of_older_versions_have_what_chose_them_on_validatio
     assert not any("Published" in row or "No run has a result" in row for row in shown)
     assert "| denoise | denoise:flip | psnr | 21 | 20 | 0 |" in shown
     assert "| denoise | denoise:flip | loss | - | 0.01 | 0 |" in shown
+
+
+def test_a_report_without_the_arena_is_headed_by_the_tasks_that_are_in_it(tmp_path):
+    """Also while none of their runs is finished; one that diverged is said."""
+    entries = {"selected_by": "val loss", "test": {"loss": 0.5}, "val": {"loss": 0.6}}
+    for task in ("forecasting", "<my>.py:TASK"):
+        fake_runs.finished(tmp_path / task, task, 0, 0.0, **entries, task=task)
+    fake_runs.diverged(tmp_path / "x", "forecasting", 1, 70)
+    table = table_of(tmp_path)
+    text, page = FORMATS["md"](table), FORMATS["html"](table)
+    assert text.startswith("# Results: \\<my\\>.py:TASK, forecasting\n"), text
+    assert "<title>Results: &lt;my&gt;.py:TASK, forecasting</title>" in page
+    assert "Arena" not in text and "Arena" not in page and "Other tasks" not in text
+    assert table.remarks == ("x: forecasting, seed 1, diverged at step 70; left out.",)
+    fake_runs.unfinished(tmp_path / "new/y", "waves:cosine", 0, [{"step": 7, "kind": "train"}])
+    text = FORMATS["md"](table_of(tmp_path / "new"))
+    assert text.startswith("# Results: waves\n") and "Arena" not in text
+    assert "seed 0: at step 7\n" in text

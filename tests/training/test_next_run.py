@@ -358,11 +358,13 @@ def test_all_of_it_stopped_and_resumed_equals_the_undisturbed_run(
 
 
 def test_the_average_may_choose_and_is_then_what_readers_get(
-    whole, data_dir, reference, tmp_path, monkeypatch
+    whole, data_dir, reference, tmp_path, monkeypatch, capsys
 ):
     shared(monkeypatch, whole[1])
     cfg = tiny_config(**ALL, train__select_ema=True)
     summary = loop.train(cfg, tmp_path / "run", data_dir=data_dir, init_from=reference)
+    shown = set(re.findall(r"^((?:val|test).*?) \d+/", capsys.readouterr().err, re.MULTILINE))
+    assert shown == {"val", "val (ema)", "test (ema)", "test (raw)"}, "which is the average"
     rows = {row["step"]: row for row in read_metrics(tmp_path / "run/metrics.jsonl", "val")}
     values = {step: row["ema_loss"] for step, row in rows.items()}
     best = min(values, key=values.__getitem__)

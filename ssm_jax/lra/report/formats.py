@@ -5,6 +5,7 @@ Markdown and LaTeX are written from the elements of the page, which `ssm_jax.lra
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -13,23 +14,25 @@ from xml.etree.ElementTree import Element
 
 from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Score
-from ssm_jax.lra.report.page import element, elements
+from ssm_jax.lra.report.page import element, elements, title_of
 from ssm_jax.lra.report.results import Result
 from ssm_jax.lra.report.table import Table
 
 
 def to_html(table: Table, *, published: bool = True) -> str:
     """A page: no script, nothing that is fetched."""
-    body = element("body", element("h1", "Long Range Arena"), elements(table, published))
+    title = element("h1", title_of(table))
+    body = element("body", title, elements(table, published))
     ElementTree.indent(body, "")
     page = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    return page.substitute(body=ElementTree.tostring(body, encoding="unicode", method="html"))
+    text = ElementTree.tostring(body, encoding="unicode", method="html")
+    return page.substitute(title=escape(title.text or ""), body=text)
 
 
 def to_markdown(table: Table, *, published: bool = True) -> str:
     """Markdown with GitHub's tables."""
     parts = map(_markdown, elements(table, published))
-    return "# Long Range Arena\n\n" + "\n".join(parts)
+    return f"# {escape_markdown(title_of(table))}\n\n" + "\n".join(parts)
 
 
 def _markdown(element: Element) -> str:

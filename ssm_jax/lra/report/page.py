@@ -55,10 +55,28 @@ def _add(made: Element, content: Content) -> None:
             made.text = (made.text or "") + text
 
 
+def has_arena(table: Table) -> bool:
+    """Whether a report is of the Long Range Arena: it has runs of it, or none of other tasks."""
+    unfinished = any(run.task for run in table.unfinished)
+    return bool(table.rows or unfinished or not _other_tasks(table))
+
+
+def title_of(table: Table) -> str:
+    """The title of a report: the Arena, or the other tasks that are in it."""
+    tasks = ", ".join(_other_tasks(table))
+    return "Long Range Arena" if has_arena(table) else f"Results: {tasks}"
+
+
+def _other_tasks(table: Table) -> list[str]:
+    """The tasks of runs that are not of the Arena, each once."""
+    runs = [*(runs[0] for runs in table.others), *table.unfinished]
+    return list(dict.fromkeys(run.other or "unknown" for run in runs if not run.task))
+
+
 def elements(table: Table, published: bool) -> Iterator[Element]:
     """The report below its title: h2, p, ul, ol, and a div around each table; with the published
     rows if they are wanted."""
-    arena = bool(table.rows or not table.others)  # else there is nothing to compare
+    arena = has_arena(table)
     published = published and arena
     if arena:
         yield element("p", INTRO)
@@ -78,7 +96,8 @@ def elements(table: Table, published: bool) -> Iterator[Element]:
     if published:
         yield element("p", LEGEND)
     if table.others:
-        yield element("h2", "Other tasks")
+        if arena:
+            yield element("h2", "Other tasks")
         yield element("p", OTHERS_SAY)
         rows = [row for runs in table.others for row in _other_rows(runs)]
         yield _grid("words", OTHERS, {"": rows})

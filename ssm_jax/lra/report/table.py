@@ -74,10 +74,10 @@ def tabulate(results: Iterable[Result], faults: Iterable[str] = ()) -> Table:
     first: dict[tuple, Result] = {}
     for run in sorted(results, key=lambda run: run.path):
         key = (run.task, run.variant, run.reduced, run.setup, run.sha256, run.seed)
-        if not run.task and run.status != "finished":
-            remarks.append(f"{run.path}: {run.name} is no task of the Long Range Arena; left out.")
-        elif run.status == "unfinished":
+        if run.status == "unfinished":
             unfinished.append(run)
+        elif not run.task and run.status == "diverged":
+            remarks.append(f"{run.path}: {run.name}, seed {run.seed}, {outcome(run)}; left out.")
         elif (kept := first.setdefault(key, run)) is not run:
             repeated.append(run)
             remarks.append(
@@ -88,7 +88,6 @@ def tabulate(results: Iterable[Result], faults: Iterable[str] = ()) -> Table:
             runs.append(run)
         else:
             others.append(run)
-            remarks.append(f"{run.path}: {run.name} is no task of the Long Range Arena.")
     rows, footnotes = _rows(runs, remarks)
     setups = _grouped(others, lambda run: (run.other, run.name, run.setup, run.sha256, run.metric))
     by_seed = tuple(tuple(sorted(same, key=attrgetter("seed"))) for _, same in setups)
@@ -177,5 +176,7 @@ def outcome(run: Result) -> str:
         return f"{run.metric} {run.value:.4g}"
     if run.status == "diverged":
         return "diverged" if run.steps is None else f"diverged at step {run.steps:,}"
+    if not run.task:
+        return f"at step {run.steps or 0:,}"
     best = "no evaluation" if run.validation is None else f"{percent(run.validation)} %"
     return f"at step {run.steps or 0:,}, best validation accuracy so far: {best}"
