@@ -4,7 +4,8 @@ Statistics are of the training examples. A file may be larger than memory: it is
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import numpy as np
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.series import Series, words_of
+from ssm_jax.progress import stage
 
 _BLOCK = 1 << 22  # numbers that are in memory at once
+_MANY = 1 << 28  # numbers: to look at so many takes seconds, and is shown
 _COMPARED = 1_000_000  # series, and of each 4,096 steps, that are compared across splits
 _ROUNDING = 1e-14  # of the mean: the standard deviation of a constant channel may be that
 
@@ -220,15 +223,29 @@ def _check_finite(part: Series, missing: str) -> None:
     if part.steps.dtype.kind != "f":
         return
     size = max(1, _BLOCK // part.steps.shape[1])
-    for start, end in _merged(part.starts, part.starts + part.lengths):
-        for a in range(start, end, size):
-            block = part.steps[a : min(a + size, end)]
-            wrong = ~np.isfinite(block) if missing == "refuse" else np.isinf(block)
-            for step, c in np.argwhere(wrong)[:1]:
-                number, at = _series_at(part, a + int(step))
-                value = block[step, c]
-                hint = "; data.arrays.missing=interpolate fills it" if np.isnan(value) else ""
-                raise ValueError(f"{part.where(number, at)}, {part.channels[c]}: {value}{hint}.")
+    stretches = _merged(part.starts, part.starts + part.lengths)
+    with _shown("checking all values", stretches, part.steps) as advance:
+        for group in _blocks(stretches, size):
+            for a, b in group:
+                block = part.steps[a:b]
+                wrong = ~np.isfinite(block) if missing == "refuse" else np.isinf(block)
+                for step, c in np.argwhere(wrong)[:1]:
+                    number, at = _series_at(part, a + int(step))
+                    value = block[step, c]
+                    hint = "; data.arrays.missing=interpolate fills it" if np.isnan(value) else ""
+                    place = f"{part.where(number, at)}, {part.channels[c]}"
+                    raise ValueError(f"{place}: {value}{hint}.")
+                advance(b - a)
+
+
+def _shown(
+    title: str, stretches: list[tuple[int, int]], values: np.ndarray
+) -> AbstractContextManager[Callable[[int], None]]:
+    """The progress of a look at many values, as `progress.stage`; of fewer nothing is shown."""
+    total = sum(end - start for start, end in stretches)
+    if total * values[:1].size < _MANY:
+        return nullcontext(lambda steps: None)
+    return stage(title, total, "steps")
 
 
 def _series_at(part: Series, step: int) -> tuple[int, int]:
@@ -293,20 +310,22 @@ def _statistics(
     deviation, which is 0 for a constant one."""
     width = 1 if values.ndim == 1 else values.shape[1]
     n, mean, squares = np.zeros(width), np.zeros(width), np.zeros(width)
-    for block in _blocks(stretches, max(1, _BLOCK // width)):
-        x = np.concatenate(
-            [np.asarray(values[a:b], np.float64).reshape(-1, width) for a, b in block]
-        )
-        there = ~np.isnan(x)
-        m = there.sum(0)
-        total, some = np.maximum(n + m, 1), np.maximum(m, 1)
-        mean_x = np.where(there, x, 0.0).sum(0) / some
-        apart = np.where(m > 0, mean_x - mean, 0.0)
-        with np.errstate(over="ignore"):
-            squares += (np.where(there, x - mean_x, 0.0) ** 2).sum(0)
-            squares += np.where(n > 0, apart, 0.0) ** 2 * n * m / total
-        mean += apart * m / total
-        n += m
+    with _shown("mean and standard deviation", stretches, values) as advance:
+        for block in _blocks(stretches, max(1, _BLOCK // width)):
+            x = np.concatenate(
+                [np.asarray(values[a:b], np.float64).reshape(-1, width) for a, b in block]
+            )
+            there = ~np.isnan(x)
+            m = there.sum(0)
+            total, some = np.maximum(n + m, 1), np.maximum(m, 1)
+            mean_x = np.where(there, x, 0.0).sum(0) / some
+            apart = np.where(m > 0, mean_x - mean, 0.0)
+            with np.errstate(over="ignore"):
+                squares += (np.where(there, x - mean_x, 0.0) ** 2).sum(0)
+                squares += np.where(n > 0, apart, 0.0) ** 2 * n * m / total
+            mean += apart * m / total
+            n += m
+            advance(len(x))
     std = np.sqrt(squares / np.maximum(n, 1))  # infinite where squares overflow
     return n, mean, np.where(std > _ROUNDING * np.abs(mean), std, 0.0)
 

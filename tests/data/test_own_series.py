@@ -306,6 +306,15 @@ def test_what_one_pass_finds_is_kept_and_is_of_that_file(tmp_path):
     assert open_arrays("regression", data, path, tmp_path / "kept").preprocessing.mean == means[0]
 
 
+def test_a_long_look_at_many_values_is_shown(labelled, monkeypatch, capsys):
+    opened(labelled[0])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("ssm_jax.data.fitting._MANY", 60 * 8 * 2)
+    opened(labelled[0])
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(" in ")[0] for line in said] == ["checking all values: 480 steps"]
+
+
 def test_many_small_classes_have_their_share_together(tmp_path):
     """Of ten classes with four examples a tenth is four in all, not none of each."""
     x, y = RNG.normal(size=(80, 5)), np.arange(80) % 10
