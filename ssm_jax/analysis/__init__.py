@@ -1,1 +1,3 @@
-"""What a model has learned: its spectra, and the figures of a run."""
+"""What a model has learned, and what its inputs are like: spectra, eigenvalues, autocorrelation."""
+
+from ssm_jax.analysis.autocorrelation import lambda_max as lambda_max
