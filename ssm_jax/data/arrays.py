@@ -15,7 +15,8 @@ from ssm_jax.data.dataset import Arrays, Dataset, Provenance
 from ssm_jax.data.examples import SPLITS, spread
 from ssm_jax.data.fitting import classes_of, fit
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
-from ssm_jax.data.series import Series, read, sha256_of_files
+from ssm_jax.data.read_once import read_once, stamp_of
+from ssm_jax.data.series import Series, sha256_of_files
 from ssm_jax.data.splits import splits_of, windows_of
 from ssm_jax.files import parse_json, write_json
 
@@ -50,7 +51,7 @@ class ArrayDataset(Dataset):
         self._parts, self.rows, self.options = parts, rows, options
         self.preprocessing, self._remarks = preprocessing, remarks
         self.splits = tuple(rows)
-        self._stats = {path: _stat(path) for path in files}
+        self._stats = {path: stamp_of(path) for path in files}
         self._classes = {
             split: classes_of(part, preprocessing.classes)
             for split, part in parts.items()
@@ -97,7 +98,7 @@ class ArrayDataset(Dataset):
 
     def check_unchanged(self) -> None:
         for path, before in self._stats.items():
-            if _stat(path) != before:
+            if stamp_of(path) != before:
                 raise ValueError(f"{path} was written to since it was opened; start again.")
 
     def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
@@ -220,25 +221,26 @@ def _spread_of(counts: np.ndarray) -> str:
     return f"{len(counts)} of {counts.min()} to {counts.max()} examples"
 
 
-def _stat(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-
-
 def open_arrays(
-    head: str, data: Mapping[str, Any], path: Path | None, kept: Path | None = None
+    head: str,
+    data: Mapping[str, Any],
+    path: Path | None,
+    kept: Path | None = None,
+    *,
+    keep: bool = True,
 ) -> ArrayDataset:
     """The data set of a user's file or folder, by the options of `cfg.data`.
 
-    What one pass over all values finds is kept as JSON in the folder `kept`, so that the next start
-    is quick; it is found again when a file or an option changes. ValueError for files that do not
-    fit the head, and for values that are not finite, by file, row and column.
+    What one pass over all values finds is kept as JSON in the folder `kept`, and so are the values
+    of text, see `read_once`; so the next start is quick. Both are found again when a file or an
+    option changes. Without `keep` they are read there, and not written. ValueError for files that
+    do not fit the head, and for values that are not finite, by file, row and column.
     """
     if path is None:
         raise FileNotFoundError("give your file or folder with --from=PATH.")
     options = ArrayOptions(**data["arrays"])
     name = path.absolute().stem
-    found = read(path, options.columns(head))
+    found = read_once(path, options.columns(head), kept, keep=keep)
     parts, rows = splits_of(head, found, options, data["seed"], path)
     if head == "forecasting":
         rows = {s: windows_of(parts[s], rows[s], options, s) for s in rows}
@@ -253,7 +255,7 @@ def open_arrays(
     used |= {"head": head, "seed": data["seed"]}
     looked = {"form": 1, "used": used, "counts": [len(rows[s]) for s in SPLITS]}
     looked |= {"padded_length": data["padded_length"]}
-    looked |= {"files": [(os.fsdecode(p.absolute()), *_stat(p)) for p in found.files]}
+    looked |= {"files": [(os.fsdecode(p.absolute()), *stamp_of(p)) for p in found.files]}
     key = hashlib.sha256(json.dumps(looked, sort_keys=True).encode()).hexdigest()[:16]
     memo = None if kept is None else kept / f"{name}-{key}.json"
     known = _known(memo)
@@ -262,7 +264,7 @@ def open_arrays(
         text = sha256_of_files(found.files) + json.dumps(used, sort_keys=True)
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         known = preprocessing, sha256, remarks
-        if memo is not None:
+        if memo is not None and keep:
             as_json = dataclasses.asdict(preprocessing)
             with suppress(
                 OSError

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.data.series import Columns, Found, Series, rows_of_splits
+from ssm_jax.data.series import Columns, Found, Lines, Series, rows_of_splits
 
 MISSING = ("", "?", "na", "nan", "null", "none")  # in small letters
 
@@ -67,7 +67,7 @@ class _Table:
 
     values: array = field(default_factory=lambda: array("d"))  # of the channels, step by step
     targets: list[list[str]] = field(default_factory=list)  # of each step
-    places: list[int] = field(default_factory=list)  # the line of each step
+    places: array = field(default_factory=lambda: array("q"))  # the line of each step
     starts: list[int] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)  # of each series, as its split
     splits: list[str] = field(default_factory=list)
@@ -109,11 +109,9 @@ class _Table:
                 time, shown = now, row[columns.time]
             words = [row[c] for c in inputs]
             self.values.extend(numbers_of(words, inputs, f"{path} line {number}", _NOT_A_CHANNEL))
-            self.targets.append([row[c] for c in columns.target if c in row])
+            if columns.target:
+                self.targets.append([row[c] for c in columns.target if c in row])
             self.places.append(number)
-
-    def where(self, number: int, step: int) -> str:
-        return f"{self.files[number]} line {self.places[self.starts[number] + step]}"
 
 
 def read_csv(files: list[Path], columns: Columns) -> Found:
@@ -121,7 +119,7 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
 
     Targets are the same in all steps of a series, unless they are wanted of each step.
     """
-    labels = _labels(files, columns)
+    labels, given = _labels(files, columns), files
     files = [p for p in files if p.name != "labels.csv"]
     if not files:
         raise ValueError("there is no .csv with series besides labels.csv.")
@@ -143,12 +141,17 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
     if not table.places:
         raise ValueError(f"{files[0]} has a header and no line of numbers.")
     starts = np.array(table.starts, np.int64)
-    steps = np.array(table.values).reshape(-1, len(inputs))
+    steps = np.frombuffer(table.values).reshape(-1, len(inputs))
+    # labels.csv last: it is a part of the data, though no series
+    files += [p for p in given if p not in files]
+    places = {file: number for number, file in enumerate(files)}
+    file_of = np.array([places[file] for file in table.files], np.int64)
+    where = Lines(files, file_of, np.frombuffer(table.places, np.int64), starts)
     series = Series(
         steps, starts, np.diff([*table.starts, len(steps)]),
-        None, False, tuple(inputs), columns.target, table.where,
+        None, False, tuple(inputs), columns.target, where,
     )  # fmt: skip
-    splits, where = table.splits, f"{files[0]}: {columns.split}"
+    splits, column = table.splits, f"{files[0]}: {columns.split}"
     if labels is not None:
         if lacking := [p.name for p in table.files if p.name not in labels]:
             raise ValueError(f"{files[0].with_name('labels.csv')} has no line for {lacking[0]}.")
@@ -159,7 +162,7 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
         series, splits = replace(series, targets=typed), [split for _, split in found]
     elif columns.target:
         series = _with_targets(series, table, columns.per_step)
-    rows = rows_of_splits(splits, where) if any(splits) else None
+    rows = rows_of_splits(splits, column) if any(splits) else None
     return Found({"": series}, rows, tuple(files))
 
 

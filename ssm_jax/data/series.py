@@ -71,6 +71,22 @@ class Series:
         return slice(self.starts[number], self.starts[number] + self.lengths[number])
 
 
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Where series in text are: called with a series and a step of it, file and line in words."""
+
+    files: Sequence[Path]
+    file_of: np.ndarray  # (n,), the number of the file of each series
+    numbers: np.ndarray  # the line of each step (T,), or of each series (n,), from 1 on
+    starts: np.ndarray  # (n,), the first step of each series
+
+    def __call__(self, number: int, step: int) -> str:
+        name = self.files[self.file_of[number]]
+        if len(self.numbers) == len(self.starts):  # with a step in each it is the same
+            return f"{name} line {self.numbers[number]}, step {step}"
+        return f"{name} line {self.numbers[self.starts[number] + step]}"
+
+
 @dataclass(frozen=True)
 class Found:
     """What was read: series by the split that files give, or under "" where none does."""
@@ -82,18 +98,24 @@ class Found:
 
 def read(path: Path, columns: Columns) -> Found:
     """The series of a file or folder; a ValueError names the file, row and column at fault."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; give a file or folder with --from=PATH.")
     from ssm_jax.data.csv_files import read_csv
     from ssm_jax.data.ts_files import read_ts
 
     kinds: dict[str, Callable[[list[Path], Columns], Found]] = {
         ".npz": _read_npz, ".npy": _read_npy, ".csv": read_csv, ".ts": read_ts,
     }  # fmt: skip
+    kind, files = files_of(path)
+    return kinds[kind](files, columns)
+
+
+def files_of(path: Path) -> tuple[str, list[Path]]:
+    """The files that a file or folder stands for, and how their names end, ".csv"."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; give a file or folder with --from=PATH.")
     files = [path]
     if path.is_dir():  # but for what editors and systems hide there
         files = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
-    suffixes = sorted({p.suffix.lower() for p in files} & kinds.keys())
+    suffixes = sorted({p.suffix.lower() for p in files} & {".npz", ".npy", ".csv", ".ts"})
     if len(suffixes) != 1:
         found = " and ".join(suffixes) or "none of them"
         raise ValueError(
@@ -104,7 +126,7 @@ def read(path: Path, columns: Columns) -> Found:
         name = re.sub(r"_(TRAIN|TEST)\Z", "", path.stem)
         twins = [path.with_name(f"{name}_{part}.ts") for part in ("TRAIN", "TEST")]
         files = [p for p in twins if p.is_file()] if name != path.stem else [path]
-    return kinds[suffixes[0]](files, columns)
+    return suffixes[0], files
 
 
 def sha256_of_files(files: Sequence[Path]) -> str:
@@ -150,8 +172,8 @@ def _read_npz(files: list[Path], columns: Columns) -> Found:
     wanted += [f"{name}_{split}" for name in wanted[:3] for split in SPLITS]
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
-            arrays = {name: _entry(archive, names[name]) for name in wanted if name in names}
+            names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+            arrays = {name: entry_of(archive, name) for name in wanted if name in names}
     except (*_DAMAGED, ValueError, EOFError, KeyError) as error:
         raise ValueError(f"{path} is no .npz that can be read ({error}).") from error
     if columns.x not in arrays and f"{columns.x}_train" not in arrays:
@@ -166,9 +188,11 @@ def _read_npz(files: list[Path], columns: Columns) -> Found:
 _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, OverflowError)
 
 
-def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+def entry_of(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """An array of an .npz, mapped where it is stored as it is."""
     assert archive.filename is not None
+    names = archive.namelist()
+    info = archive.getinfo(name if name in names else f"{name}.npy")
     with archive.open(info) as entry:
         version = np.lib.format.read_magic(entry)
         header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
@@ -185,8 +209,8 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         with open(archive.filename, "rb") as file:
             file.seek(info.header_offset)
             head = file.read(30)  # of which the lengths of name and extra field are the last four
-            name, extra = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
-            at = info.header_offset + 30 + name + extra + start
+            named, extra = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
+            at = info.header_offset + 30 + named + extra + start
             return np.memmap(file, dtype, "r", at, shape)
     if info.file_size > UNPACKED:
         raise ValueError(f"{info.filename} {NOT_MAPPED.format(info.file_size)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.csv_files import numbers_of
-from ssm_jax.data.series import Columns, Found, Series
+from ssm_jax.data.series import Columns, Found, Lines, Series
 
 
 def read_ts(files: list[Path], columns: Columns) -> Found:
@@ -22,14 +22,16 @@ def read_ts(files: list[Path], columns: Columns) -> Found:
     for path in files:
         split = {"TRAIN": "train", "TEST": "test"}.get(path.stem.rpartition("_")[2], "")
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            parts[split] = parse_ts(file, str(path))
+            parts[split] = parse_ts(file, files, files.index(path))
     if len(parts) > 1 and "" in parts:
         raise ValueError(f"{files[0].parent} has files with and without _TRAIN or _TEST.")
     return Found(parts, None, tuple(files))
 
 
-def parse_ts(lines: Iterable[str], name: str) -> Series:
-    """The series of a .ts file: ":" between channels, "," between values, the target last."""
+def parse_ts(lines: Iterable[str], files: list[Path], file: int) -> Series:
+    """The series of one of some .ts files: ":" between channels, "," between values, the target
+    last."""
+    name = files[file]
     head: dict[str, str] = {}
     cases: list[np.ndarray] = []
     targets: list[str] = []
@@ -74,8 +76,9 @@ def parse_ts(lines: Iterable[str], name: str) -> Series:
     if found is not None and not says("classlabel"):
         places_of = zip(targets, places, strict=True)
         found = np.array([numbers_of([w], ["target"], f"{name} line {n}")[0] for w, n in places_of])
+    starts, file_of = np.cumsum(lengths) - lengths, np.full(len(cases), file)
     return Series(
-        np.concatenate(cases), np.cumsum(lengths) - lengths, lengths, found, False,
+        np.concatenate(cases), starts, lengths, found, False,
         tuple(f"channel {c}" for c in range(cases[0].shape[1])), ("y0",),
-        where=lambda i, step: f"{name} line {places[i]}, step {step}",
+        where=Lines(files, file_of, np.array(places), starts),
     )  # fmt: skip

