@@ -225,6 +225,8 @@ FRESH = {
                     "lra.catalog",
                     "stories.denoise",
                     "stories.waves",
+                    "tasks.copying",
+                    "tasks.delay",
                 )
             ),
         ],

@@ -126,6 +126,8 @@ TASKS: dict[str, str | Task] = {
     "regression": "ssm_jax.tasks.arrays:REGRESSION",
     "per_step": "ssm_jax.tasks.arrays:PER_STEP",
     "forecasting": "ssm_jax.tasks.arrays:FORECASTING",
+    "copying": "ssm_jax.tasks.copying:COPYING",
+    "delay": "ssm_jax.tasks.delay:DELAY",
 }
 
 

@@ -1,4 +1,4 @@
-"""Networks and sums of the tasks of your own series."""
+"""Networks and sums of heads: a class, numbers, numbers or a class at each step, or a forecast."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +38,20 @@ def build_network(
             "a forecast is made at the last step by a causal model; set model.pool=last and "
             "model.bidirectional=False, as configs/arrays.py:forecasting does."
         )
+    return _network(dataset, own, layer, rngs)
+
+
+def build_per_step(dataset: Any, options: Mapping[str, Any], rngs: nnx.Rngs) -> SequenceClassifier:
+    """A network that has a class at each step; a ValueError for one with a pool."""
+    own = arguments_of(SequenceClassifier, options)
+    if own["pool"] != "none":
+        raise ValueError(f"model.pool={own['pool']} leaves no steps; use none.")
+    return _network(dataset, own, layer_arguments(options), rngs)
+
+
+def _network(
+    dataset: Any, own: Mapping[str, Any], layer: Mapping[str, Any], rngs: nnx.Rngs
+) -> SequenceClassifier:
     return SequenceClassifier(
         n_classes=dataset.n_classes,
         vocab_size=dataset.vocab_size,
@@ -66,6 +80,25 @@ def class_summary(sums: Mapping[str, Any], dataset: ArrayDataset) -> dict[str, f
     """Metrics of a split."""
     del dataset
     return {**class_metrics(sums["confusion"]), "loss": float(sums["loss"] / sums["count"])}
+
+
+def last_steps_train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
+    """Cross-entropy in nats and right answers, means over the last steps, which have targets."""
+    return _last_steps_sums(logits_of(model, batch, train=True, key=key), batch)
+
+
+def last_steps_eval_sums(model: nnx.Module, batch: Batch) -> Sums:
+    """The same in evaluation."""
+    return _last_steps_sums(logits_of(model, batch), batch)
+
+
+def _last_steps_sums(logits_BLK: Array, batch: Batch) -> Sums:
+    """Classes of the last M steps against targets (B, M), summed over the real examples."""
+    B, M = batch["targets"].shape
+    steps = {"targets": jnp.asarray(batch["targets"]).reshape(B * M)}
+    steps["mask"] = jnp.repeat(batch.get("mask", jnp.ones(B, jnp.float32)), M)
+    sums = classification_sums(logits_BLK[:, -M:].reshape(B * M, -1), steps)
+    return {name: total / M for name, total in sums.items()}
 
 
 def outputs(model: Any, batch: Batch, *, train: bool = False, key: Array | None = None) -> Array:

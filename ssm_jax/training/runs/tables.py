@@ -96,7 +96,9 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
     else:
         found = {_said(name): f"{value:.4g}" for name, value in result["metrics"].items()}
         found |= {
-            _said(name): f"{result[name]:.4g}" for name in result if name.endswith(("_mse", "_mae"))
+            _said(name): f"{result[name]:.4g}"
+            for name in result
+            if name.endswith(("_mse", "_mae", "_accuracy"))
         }
     found |= {
         "examples": f"{result['examples']:,}",
