@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssm_jax.commands import start_jax
+from ssm_jax.commands.train import INIT_FLAGS
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, parse
 from ssm_jax.config.load import load_sweep
@@ -17,6 +19,7 @@ from ssm_jax.sweep import runs_of
 
 if TYPE_CHECKING:
     from ssm_jax.sweep.runs import Job
+    from ssm_jax.training.parent import Begin
 
 CURVES = 8  # settings whose curves one figure can tell apart
 
@@ -35,7 +38,8 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     begins. The same command resumes a stopped sweep, and several commands may share a folder. At
     the end the folder has sweep.md, sweep.csv and sweep.json, for one or two options sweep.png, and
     for up to eight settings curves.png. The validation split chooses the best cell; the test split
-    is shown beside it.
+    is shown beside it. With --init_from all runs begin with the parameters of another run, which
+    the record of each names.
     """
     flags = (
         Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
@@ -45,6 +49,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
         Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
         cli.DATA_DIR,
         cli.FROM,
+        *INIT_FLAGS,
         cli.COMPILED,
     )
     commands = _named(argv, flags, sweep.__doc__)
@@ -64,6 +69,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
             raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
         where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
         parts[label] = where, runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
+    commands, begin = _begun(commands, parts, values)
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     if not values["report_only"]:
@@ -71,7 +77,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
         from ssm_jax.sweep.runs import run_sweep
 
         for label, (where, runs) in parts.items():
-            job = job_of(commands[label], [*called, *argv], where)
+            job = replace(job_of(commands[label], [*called, *argv], where), begin=begin)
             if not run_sweep(runs, commands[label].cfg, job):
                 print("stopped; the same command goes on.", file=sys.stderr)
                 return EXIT_STOPPED
@@ -99,6 +105,30 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     for name in failed:
         print(f"error: {name} failed; look into its log.txt.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _begun(
+    commands: Mapping[str, cli.Command], parts: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[dict[str, cli.Command], Begin | None]:
+    """The experiments as they begin from the run of --init_from, and what is asked of that.
+
+    Runs of the folder that have begun from it say which state it was: that of all the others too.
+    """
+    runs = [where / run.name for where, several in parts.values() for run in several]
+    old = [run for run in runs if (run / "start").is_dir()]
+    if not (old or values["init_from"] or values["init_match"]):
+        return dict(commands), None
+    from ssm_jax.training.parent import begin_from, find_parent  # imports JAX
+
+    begin = begin_from(values["init_from"], values["init_match"], None)
+    if (parent := find_parent(begin, (old or runs)[0])) is None:
+        return dict(commands), begin
+    made = {}
+    for label, command in commands.items():
+        cfg = command.cfg.copy_and_resolve_references()
+        cfg.parent = parent.state
+        made[label] = command._replace(cfg=cfg.lock())
+    return made, begin
 
 
 def _draw_curves(path: Path, runs: Sequence[Path]) -> None:

@@ -18,6 +18,14 @@ WANDB_FLAGS = (
     Flag("wandb_group", "group of runs there"),
     Flag("wandb_tags", "tags there, with commas between them"),
 )
+INIT_FLAGS = (
+    Flag(
+        "init_from",
+        "begin with parameters of another run: RUN, or RUN:STEP (default: best)",
+        kind=str,
+    ),
+    Flag("init_match", "regular expression of the parameters that are taken", ""),
+)
 BEGIN = ("init_from", "init_match", "continue_from")
 
 
@@ -44,7 +52,6 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
 
     fresh = "start anew: what is in --workdir moves to its subfolder old-1; give it once"
     accept = "continue though log or diagnostics are lost or damaged; keep what is sound"
-    init = "begin with the parameters of another run: RUN, or RUN:STEP (default: best)"
     go_on = "go on from the whole state of another run: RUN, or RUN:STEP (default: newest)"
     flags = (
         cli.WORKDIR,
@@ -63,8 +70,7 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
             least=0,
         ),
         cli.DRY_RUN,
-        Flag("init_from", init, kind=str),
-        Flag("init_match", "regular expression of the parameters that are taken", ""),
+        *INIT_FLAGS,
         Flag("continue_from", go_on, kind=str),
         cli.COMPILED,
         Flag("fresh", fresh, False, bool),

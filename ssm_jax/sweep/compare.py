@@ -98,6 +98,8 @@ def compare(settings: Settings, command: Sequence[str], metric: str | None = Non
                 {"config": label},
                 {str(seed): summary["test"][metric] for seed, summary in done.items()},
                 {str(seed): known[seed].get(metric) for seed in done},
+                list(done.values()),
+                metric,
                 diverged=[seed for seed, end in ends.items() if end == "diverged"],
                 missing=[],
                 unfinished=[seed for seed, end in ends.items() if end == "unfinished"],

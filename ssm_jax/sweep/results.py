@@ -17,7 +17,7 @@ from ssm_jax import spread
 from ssm_jax.sweep import Run, by_cell, short_names, shown
 from ssm_jax.tasks import find_task
 
-SHARED = ("data", "examples", "steps", "parameters", "git", "versions", "devices")
+SHARED = ("data", "examples", "steps", "parameters", "parent", "git", "versions", "devices")
 PAIRS = 4  # so many settings are compared in pairs, more of them with the chosen one
 Document = Mapping[str, Any]  # as `document_of` makes it
 
@@ -40,7 +40,8 @@ def document_of(
       "cells": of each its "options"; of the metric on the test split the "mean", the "std" (sample
         standard deviation; None for fewer than two) and the "values" by seed, over the "n" seeds
         that finished; the same three on the split of "selected_by" in "validation" (None where a
-        run does not say); and the seeds that "diverged", or are "missing";
+        run does not say); its "parameters", their number, and its "baselines", see `baselines_of`,
+        as far as runs say; and the seeds that "diverged", or are "missing";
       "differences": see `differences`;
       "remarks": a line each on what the runs do not share, and on lost best checkpoints;
       what all runs share: SHARED, as the first has it;
@@ -81,6 +82,8 @@ def document_of(
                 same[0].cell,
                 {seed: finished[name]["test"][metric] for seed, name in done.items()},
                 {seed: chosen[name].get(metric) for seed, name in done.items()},
+                [finished[name] for name in done.values()],
+                metric,
                 diverged=[seed for seed, end in ends.items() if end == "diverged"],
                 missing=[s for s, end in ends.items() if end not in ("finished", "diverged")],
             )
@@ -201,20 +204,50 @@ def differences(document: Document) -> list[dict[str, Any]]:
     return rows
 
 
+def baselines_of(metric: str, summary: Mapping[str, Any]) -> dict[str, float]:
+    """What predictors that learn nothing have of a metric on the test split, by their names.
+
+    "majority class", "mean", "last value" and "seasonal naive", as far as the summary of a run has
+    them.
+    """
+    if metric == "accuracy":
+        known = {"majority class": summary.get("majority_rate")}
+    else:
+        of, root = ("mse", 0.5) if metric == "rmse" else (metric, 1.0)
+        naive = ("mean", "last_value", "seasonal_naive")
+        found = {name: summary.get(f"{name}_{of}") for name in naive}
+        known = {k.replace("_", " "): v**root for k, v in found.items() if v is not None}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _about(metric: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The number of parameters of the runs of a cell, and the baselines of their data."""
+    found: dict[str, Any] = {}
+    for summary in summaries:  # of one setting, so they do not differ
+        if "parameters" in summary:
+            found["parameters"] = summary["parameters"]
+        if baselines := baselines_of(metric, summary):
+            found["baselines"] = baselines
+    return found
+
+
 def cell_of(
     options: Mapping[str, Any],
     test: Mapping[str, float],
     validation: Mapping[str, float | None],
+    summaries: Sequence[Mapping[str, Any]],
+    metric: str,
     **ends: list[int],
 ) -> dict[str, Any]:
     """A cell of a document, from the metric of its finished runs on both splits, by seed.
 
-    `ends` are the seeds of the others, by what became of them.
+    `summaries` are those of the finished runs, `ends` the seeds of the others, by what became of
+    them.
     """
     known = {seed: value for seed, value in validation.items() if value is not None}
     whole = bool(known) and len(known) == len(test)
     values = {**_over(test), "n": len(test), "validation": _over(known) if whole else None}
-    return {"options": dict(options), **values, **ends}
+    return {"options": dict(options), **values, **_about(metric, summaries), **ends}
 
 
 def _over(values: Mapping[str, float]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ssm_jax.sweep import DIVERGED, FAILED, Run, Status
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.loop import train_and_evaluate
+from ssm_jax.training.parent import Begin
 from ssm_jax.training.record import check_sources
 from ssm_jax.training.workdir import WorkdirBusy
 
@@ -36,6 +37,7 @@ class Job:
     folder: has a folder for each run, and the results.
     data_dir, files: see `experiment.build`.
     spec: FILE.py[:ARG] of the experiment; overrides: what the command, argv, changed of it.
+    begin: the run with whose parameters each of them begins.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Job:
     spec: str
     overrides: Mapping[str, Any]
     argv: Sequence[str]
+    begin: Begin | None = None
 
     def build(self, cfg: ConfigDict) -> Experiment:
         return build(cfg, data_dir=self.data_dir, files=self.files)
@@ -53,6 +56,11 @@ class Job:
         options = {**self.overrides, **run.cell, "seed": run.seed}
         words = [f"--config.{key}={value}" for key, value in options.items()]
         workdir = f"--workdir={(self.folder / run.name).as_posix()}"
+        if self.files is not None:
+            words.append(f"--from={self.files.as_posix()}")
+        if self.begin is not None:
+            words.append(f"--init_from={self.begin.run}:{self.begin.step}")
+            words += [f"--init_match={self.begin.match}"] * bool(self.begin.match)
         return ["ssm-jax", "train", f"--config={self.spec}", *words, workdir]
 
 
@@ -100,7 +108,7 @@ def run_one(run: Run, cfg: ConfigDict, job: Job) -> Status | Literal["stopped", 
         contextlib.redirect_stderr(log),
     ):
         try:
-            code = train_and_evaluate(experiment, path, argv=job.command(run))
+            code = train_and_evaluate(experiment, path, argv=job.command(run), begin=job.begin)
         except FloatingPointError as error:
             write_json(path / DIVERGED, {"error": str(error), "config_digest": digest})
             return "diverged"

@@ -11,7 +11,7 @@ from typing import Any
 from ssm_jax import tables
 from ssm_jax.files import replace_atomically, write_json
 from ssm_jax.sweep import short_names, shown
-from ssm_jax.sweep.results import Document, best_cell
+from ssm_jax.sweep.results import Document, best_cell, name_of
 
 PERCENT = ("accuracy", "balanced_accuracy", "f1")  # from 0 to 1, and read in per cent
 SPLITS = {"val": "validation", "train": "training"}  # those that may choose, in words
@@ -56,8 +56,10 @@ def on_split(cell: Mapping[str, Any], split: str) -> Mapping[str, Any]:
 def to_markdown(document: Document) -> str:
     """A table: a row for each cell, with a column for each split; and the differences below.
 
-    Of a grid a table for each split, one option down and one across. A number is
-    `81.2 ± 0.4 (3)`, and says what diverged or is missing; those of the chosen cell are bold.
+    Where cells differ in their number of parameters, or are several configs, it has a column for
+    that. Predictors that learn nothing have a row each at the end. Of a grid a table for each
+    split, one option down and one across. A number is `81.2 ± 0.4 (3)`, and says what diverged or
+    is missing; those of the chosen cell are bold.
     """
     splits, cells = splits_of(document), document["cells"]
     best = best_cell(document) if len(cells) > 1 else None
@@ -65,13 +67,25 @@ def to_markdown(document: Document) -> str:
     if is_grid(document):
         text = "\n".join(_grid(document, split, len(splits) > 1) for split in splits)
     else:
-        head = [*labels.values(), *(metric_label(document, split) for split in splits), "seeds"]
+        sizes = [f"{cell['parameters']:,}" if "parameters" in cell else "" for cell in cells]
+        sized = len(known := {*filter(None, sizes)}) > 1 or ("config" in labels and bool(known))
+        head = [*labels.values(), *["parameters"] * sized]
+        head += [*(metric_label(document, split) for split in splits), "seeds"]
         rows = []
-        for cell in cells:
+        for cell, size in zip(cells, sizes, strict=True):
             numbers = [_bold(_mean(document, cell, split), cell is best) for split in splits]
             ends = ", ".join([str(cell["n"])] * bool(cell["n"]) + _ends(cell))
-            rows.append([*(shown(cell["options"][key]) for key in labels), *numbers, ends])
+            options = [shown(cell["options"][key]) for key in labels]
+            rows.append([*options, *[size] * sized, *numbers, ends])
+        for name, value in _baselines(document) if labels else ():
+            row = dict.fromkeys(head, "") | {
+                metric_label(document, "test"): number(document, value)
+            }
+            rows.append([f"*{name}*", *list(row.values())[1:]])
         text = tables.to_markdown(head, rows)
+    if (is_grid(document) or not labels) and (found := _baselines(document)):
+        words = [f"{name} {number(document, value)}" for name, value in found]
+        text += f"\nWithout learning, {metric_label(document, 'test')}: {', '.join(words)}.\n"
     return text + _differences(document, splits)
 
 
@@ -88,6 +102,20 @@ def _grid(document: Document, split: str, titled: bool) -> str:
     corner = " \\ ".join(short_names(document["options"]).values())
     title = f"{metric_label(document, split)}:\n\n" if titled else ""
     return title + tables.to_markdown([corner, *map(shown, columns)], lines)
+
+
+def _baselines(document: Document) -> list[tuple[str, float]]:
+    """The names and test values of the predictors that learn nothing; where they differ between
+    cells each with the name of the first cell that has it."""
+    found: dict[tuple[str, float], str] = {}
+    for cell in document["cells"]:
+        for name, value in cell.get("baselines", {}).items():
+            found.setdefault((name, value), name_of(cell))
+    names = [name for name, _ in found]
+    return [
+        (f"{name} ({cell})" if names.count(name) > 1 else name, value)
+        for (name, value), cell in found.items()
+    ]
 
 
 def _differences(document: Document, splits: list[str]) -> str:
@@ -175,9 +203,12 @@ def caption(document: Document) -> str:
 
 
 def to_csv(document: Document) -> str:
-    """A line for each cell: options; of each split mean, standard deviation, least and most; and
-    how many runs ended how."""
+    """A line for each cell: options; of each split mean, standard deviation, least and most; how
+    many runs ended how; the number of parameters, and the baselines on test, as far as known."""
     options, metric, splits = document["options"], document["metric"], splits_of(document)
+    cells = document["cells"]
+    sized = any("parameters" in cell for cell in cells)
+    baselines = list(dict.fromkeys(name for cell in cells for name in cell.get("baselines", {})))
     rows = []
     for cell in document["cells"]:
         found: list[Any] = [cell["options"][key] for key in options]
@@ -185,6 +216,10 @@ def to_csv(document: Document) -> str:
             known = on_split(cell, split)
             values = list(known.get("values", {}).values()) or [None]
             found += [known.get("mean"), known.get("std"), min(values), max(values)]
-        rows.append([*found, cell["n"], len(cell["diverged"]), len(cell["missing"])])
+        found += [cell["n"], len(cell["diverged"]), len(cell["missing"])]
+        found += [cell.get("parameters")] * sized
+        rows.append([*found, *(cell.get("baselines", {}).get(name) for name in baselines)])
     what = [f"{split}_{metric}{end}" for split in splits for end in ("", "_std", "_min", "_max")]
-    return tables.to_csv((*options, *what, "n", "diverged", "missing"), rows)
+    ends = ("n", "diverged", "missing", *["parameters"] * sized)
+    own = (f"{name.replace(' ', '_')}_{metric}" for name in baselines)
+    return tables.to_csv((*options, *what, *ends, *own), rows)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from ssm_jax import config as config_lib
 from ssm_jax.commands.sweep import sweep
 
+OLD_RUN = Path(__file__).parents[1] / "training/old_runs/finished"
 CONFIG = """
 from ssm_jax import config as config_lib
 
@@ -29,7 +32,7 @@ def played(tmp_path, monkeypatch):
     (tmp_path / "e.py").write_text(CONFIG)
     made = []
 
-    def train(cfg, path, argv):
+    def train(cfg, path, argv, begin):
         made.append(path.relative_to(tmp_path).as_posix())
         test = cfg.model.alpha / 20 + cfg.seed / 100
         summary = {
@@ -38,8 +41,13 @@ def played(tmp_path, monkeypatch):
             "selected_by": "val accuracy",
             "best": {"step": 4, "value": 0.9 - test},
             "steps": cfg.train.steps,
+            "parameters": 1000 * int(cfg.model.alpha),
+            "majority_rate": 0.25,
             "config_digest": config_lib.digest(cfg),
         }
+        if begin is not None:
+            summary |= {"parent": {"run": begin.run.name, "state": cfg.parent}, "command": argv}
+            (path / "start").mkdir(exist_ok=True)
         (path / "summary.json").write_text(json.dumps(summary))
         (path / "DONE").touch()
         return 0
@@ -91,7 +99,9 @@ def test_several_configs_have_a_folder_each_and_one_table(played, tmp_path, caps
     assert sweep([*words, folder(tmp_path)]) == 0
     assert played == [f"out/played_{alpha}/seed={s}" for alpha in (1, 3, 10) for s in (0, 1)]
     shown = capsys.readouterr().out
-    assert "| played:1 | **84.5 ± 0.7** | **5.5 ± 0.7** | 2 |" in shown, "validation chooses"
+    rows = ("| played:1 | 1,000 | **84.5 ± 0.7** | **5.5 ± 0.7** | 2 |", "| played:10 | 10,000 |")
+    assert all(row in shown for row in rows), "validation chooses"
+    assert "| *majority class* |  |  | 25.0 |  |" in shown
     assert "| played:1 | played:10 | +45.0 ± 0.0 | -45.0 ± 0.0 | 2 |" in shown
     document = json.loads((tmp_path / "out/sweep.json").read_text())
     assert document["steps"] == 8 and document["options"] == {
@@ -108,6 +118,26 @@ def test_configs_of_one_name_are_told_apart_by_their_arguments(played, tmp_path)
     (tmp_path / "e.py").write_text(text)
     assert sweep(["e.py:1", "e.py:3", folder(tmp_path)]) == 0
     assert played == ["out/e.py_1/seed=0", "out/e.py_3/seed=0"]
+
+
+def test_all_runs_begin_from_one_parent_which_table_and_records_name(played, tmp_path, capsys):
+    shutil.copytree(OLD_RUN, tmp_path / "parent")
+    words = ["e.py:1", "e.py:3", "--seeds=2", folder(tmp_path)]
+    assert sweep([*words, "--init_from=parent:best", "--init_match=blocks"]) == 0
+    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in played]
+    assert len(played) == 4 and len({summary["parent"]["state"] for summary in summaries}) == 1
+    assert summaries[0]["parent"]["state"].endswith(": matching blocks")
+    command = summaries[3]["command"]
+    assert "--init_from=parent:best" in command and "--init_match=blocks" in command
+    document = json.loads((tmp_path / "out/sweep.json").read_text())
+    assert document["parent"] == summaries[0]["parent"] and not document["remarks"]
+    with pytest.raises(ValueError, match="holds a run with other options"):
+        sweep([*words, "--init_from=parent:newest"])
+    with pytest.raises(ValueError, match="--init_match=a goes with --init_from"):
+        sweep(["e.py:1", "--seeds=2", f"--folder={tmp_path / 'new'}", "--init_match=a"])
+    with pytest.raises(OSError, match="nowhere"):
+        sweep(["e.py:1", "--seeds=2", f"--folder={tmp_path / 'new'}", "--init_from=nowhere"])
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

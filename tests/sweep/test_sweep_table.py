@@ -3,7 +3,7 @@
 import pytest
 from sweep_document import grid, line
 
-from ssm_jax.sweep.results import best_cell, differences
+from ssm_jax.sweep.results import baselines_of, best_cell, differences
 from ssm_jax.sweep.tables import caption, to_csv, to_markdown
 
 
@@ -159,3 +159,55 @@ def test_one_setting_has_a_row_of_its_seeds():
         "| 36.0 ± 1.0 | 72.0 ± 2.0 | 3 |",
     ]
     assert "bold" not in caption(alone)
+
+
+def forecasts():
+    """As `line`, of an error, with what is known of the parameters and of naive forecasts."""
+    document = line(metric="mse", better="min")
+    for cell, size, last in zip(
+        document["cells"], (12_345, 23_456, 12_345), (9, 9, 7), strict=True
+    ):
+        cell |= {"parameters": size, "baselines": {"last value": float(last), "mean": 1.5}}
+    return document
+
+
+def test_sizes_and_predictors_that_learn_nothing_are_in_the_table():
+    head, _, *rows = to_markdown(forecasts()).splitlines()
+    assert head == "| alpha | parameters | validation mse | test mse | seeds |"
+    assert [row for row in rows if "12,345" in row] == [rows[0], rows[2]] and "23,456" in rows[1]
+    assert rows[3:] == [
+        "| *last value (alpha=0.1)* |  |  | 9 |  |",
+        "| *mean* |  |  | 1.5 |  |",
+        "| *last value (alpha=10)* |  |  | 7 |  |",
+    ]
+    same = forecasts()
+    for cell in same["cells"]:
+        cell["parameters"] = 5
+    assert "parameters" not in to_markdown(same), "it is one number, which sweep.json has"
+    rows = to_csv(forecasts()).splitlines()
+    assert rows[0].endswith(",n,diverged,missing,parameters,last_value_mse,mean_mse")
+    assert rows[3].endswith(",2,1,0,12345,7.0,1.5")
+
+
+def test_where_rows_have_no_name_the_baselines_stand_below():
+    document = grid()
+    for cell in document["cells"]:
+        cell["baselines"] = {"majority class": 0.25}
+    assert to_markdown(document).endswith(
+        "\nWithout learning, test accuracy (%): majority class 25.0.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("accuracy", {"majority class": 0.4}),
+        ("mse", {"mean": 4.0, "seasonal naive": 9.0}),
+        ("rmse", {"mean": 2.0, "seasonal naive": 3.0}),
+        ("mae", {"mean": 1.0}),
+        ("loss", {}),
+    ],
+)
+def test_baselines_are_those_of_the_metric(metric, expected):
+    summary = {"majority_rate": 0.4, "mean_mse": 4.0, "seasonal_naive_mse": 9.0, "mean_mae": 1.0}
+    assert baselines_of(metric, summary) == expected
