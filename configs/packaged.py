@@ -22,7 +22,7 @@ SETS = (
 # Of the rates of sweep() the one of the least validation loss with seed 0 (results/series/rates/).
 # The other sets have 0.003, which was not compared.
 RATES = {
-    **{("JapaneseVowels", variant): 0.01 for variant in VARIANTS},
+    **{(name, variant): 0.01 for name in ("JapaneseVowels", "PLAID") for variant in VARIANTS},
     ("weather", "s4d_ft"): 0.01,
     ("weather", "s4d"): 0.003,
     ("weather", "s5"): 0.001,
