@@ -206,6 +206,10 @@ class ArrayDataset(Dataset):
         ]
         if p.vocab_size:
             lines.append(f"tokens: whole numbers (n, L), {p.vocab_size} ids from 0 on")
+        if p.decorrelation:
+            lines.append(
+                f"inputs are decorrelated, eps = {self.options.decorrelate:g} of their power"
+            )
         if len(lines) > 12:
             lines = [*lines[:10], f"... and {len(lines) - 10} more"]
         for split in self.splits if p.head == "classification" else ():

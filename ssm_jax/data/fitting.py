@@ -6,10 +6,12 @@ Statistics are of the training examples. A file may be larger than memory: it is
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ssm_jax.data.decorrelation import LONGEST, autocorrelation_matrix, packed, whitening
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.series import Series, words_of
@@ -107,7 +109,28 @@ def fit(
         relative=options.relative and head == "forecasting",
         padded_length=longest,
     )
+    if options.decorrelate:
+        found = _decorrelating(found, parts, rows, options.decorrelate)
     return found, remarks
+
+
+def _decorrelating(
+    found: Preprocessing, parts: Mapping[str, Series], rows: Mapping[str, np.ndarray], eps: float
+) -> Preprocessing:
+    """The same with the decorrelation of the training inputs; a ValueError if they have none."""
+    asked, train = f"data.arrays.decorrelate={eps}", parts["train"]
+    lengths = np.unique(np.concatenate([parts[s].lengths[r] for s, r in rows.items()]))
+    if found.vocab_size is not None:
+        raise ValueError(f"{asked} needs real inputs; these are tokens.")
+    if lengths.size > 1:
+        raise ValueError(
+            f"{asked} needs series of one length; these have {lengths[0]} to {lengths[-1]} steps."
+        )
+    if (length := int(lengths[0])) > LONGEST:
+        raise ValueError(f"{asked} takes at most {LONGEST:,} steps; these series have {length:,}.")
+    series = (found.inputs(train.steps[train.of(int(row))]) for row in rows["train"])
+    R_LL = autocorrelation_matrix(series, length)
+    return replace(found, decorrelation=packed(whitening(R_LL, eps)))
 
 
 _WANTED = {

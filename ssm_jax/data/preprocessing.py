@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssm_jax import options as rows
+from ssm_jax.data.decorrelation import decorrelated
 from ssm_jax.data.series import Columns
 from ssm_jax.options import COUNT, SIZE, Range
 
@@ -51,6 +52,12 @@ class ArrayOptions:
         "channels to mean 0 and standard deviation 1, over training; series: each series by itself",
         choices=("training", "series", "none"),
     )
+    decorrelate: float = setting(
+        0.0,
+        "inputs of one length times (R + eps)^(-1/2), R their autocorrelation in training; this "
+        "eps, a share of their power; 0: no",
+        Range(0),
+    )
     context: int = setting(96, "steps that a forecast sees", SIZE, unit="steps")
     horizon: int = setting(24, "steps that are forecast", SIZE, unit="steps")
     stride: int = setting(1, "from a window to the next", SIZE, unit="steps")
@@ -75,7 +82,8 @@ class Preprocessing:
     """All that maps arrays of a user to what a model sees, and its outputs back; JSON can hold it.
 
     Channels and targets become (v - mean) / std in float64; where `by_series`, each series then
-    gets mean 0 and standard deviation 1 of its own.
+    gets mean 0 and standard deviation 1 of its own. Where there is a `decorrelation`, the steps of
+    each channel are then multiplied by its matrix.
     """
 
     head: str
@@ -92,6 +100,7 @@ class Preprocessing:
     relative: bool  # a forecast is added to the last value
     padded_length: int
     by_series: bool = False
+    decorrelation: str = ""  # as `decorrelation.packed` has it; "": none
 
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> "Preprocessing":
@@ -119,6 +128,8 @@ class Preprocessing:
             if self.missing != "interpolate":
                 raise ValueError("a series has missing values; the model was trained without.")
             x_LC = interpolated(x_LC)
+        if self.decorrelation:
+            x_LC = decorrelated(x_LC, self.decorrelation)
         return x_LC.astype(np.float32)
 
     def scaled(self, y: np.ndarray) -> np.ndarray:

@@ -37,6 +37,11 @@ def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
     if head != "forecasting":
         for name in filter(given.__contains__, _FORECASTING):
             yield f"data.arrays.{name}={given[name]} is of forecasts alone, not of task={head}."
+    if head == "forecasting" and "decorrelate" in given:
+        yield (
+            f"data.arrays.decorrelate={given['decorrelate']} needs whole series, and a forecast "
+            "does not see its end."
+        )
     if "set" in given and data["source"] != "package":
         yield f"data.arrays.set={given['set']} needs data.source=package."
     val, test = data["arrays"]["val"], data["arrays"]["test"]

@@ -100,6 +100,8 @@ def _refuse(network: Any, preprocessing: Preprocessing | None) -> None:
     layers = layers_of(network)
     if preprocessing is not None and preprocessing.by_series:
         options.append(("sees whole series", "--config.data.arrays.standardize=training"))
+    if preprocessing is not None and preprocessing.decorrelation:
+        options.append(("decorrelates whole series", "--config.data.arrays.decorrelate=0"))
     if any(layer.bidirectional for layer in layers):
         options.append(("looks ahead", "--config.model.bidirectional=false"))
     if any(map(has_filter, layers)):

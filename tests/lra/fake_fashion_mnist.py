@@ -2,15 +2,16 @@
 
 import hashlib
 import struct
+from dataclasses import replace
 
 import numpy as np
 
-from ssm_jax.lra.image import FASHION, IdxFile
+from ssm_jax.data.idx_files import FASHION, IdxFile
 
 rng = np.random.default_rng(0)
 ARRAYS = {
     name: rng.integers(0, 10, size=(count, *file.shape[1:]), dtype=np.uint8)
-    for (name, file), count in zip(FASHION.items(), (7, 7, 3, 3), strict=True)
+    for (name, file), count in zip(FASHION.files.items(), (7, 7, 3, 3), strict=True)
 }
 
 
@@ -28,7 +29,7 @@ SMALL = {
 
 def make_small(monkeypatch):
     """Let the small files be the official ones."""
-    monkeypatch.setattr("ssm_jax.lra.image.FASHION", SMALL)
+    monkeypatch.setattr("ssm_jax.lra.image.FASHION", replace(FASHION, files=SMALL))
 
 
 def lay(folder, files):

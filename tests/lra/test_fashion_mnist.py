@@ -1,12 +1,14 @@
 """Fashion-MNIST is read from its four files, and no other content is."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_fashion_mnist import ARRAYS, FILES, SMALL, lay, make_small
 
-from ssm_jax.lra import image as fashion_mnist
+from ssm_jax.data import idx_files, packages
+from ssm_jax.data.prepare import DataPaths
 from ssm_jax.lra.image import DEBIAN_FOLDER
 from ssm_jax.lra.image import read_fashion as read
 
@@ -101,7 +103,7 @@ def test_a_bomb_is_unpacked_no_further_than_the_known_size(tmp_path, monkeypatch
     bomb = gzip.compress(FILES[TRAIN]) + gzip.compress(bytes(1 << 20), 1) * 1_000
     lay(tmp_path / "f", FILES | {f"{TRAIN}.gz": bomb})
     (tmp_path / "f" / TRAIN).unlink()
-    monkeypatch.setattr(fashion_mnist.gzip, "open", Counting)
+    monkeypatch.setattr(idx_files.gzip, "open", Counting)
     with pytest.raises(ValueError, match="holds more than 5,504 bytes"):
         read(tmp_path / "f")
     assert asked == [5_505]
@@ -119,3 +121,25 @@ def test_the_debian_package_is_read():
     assert inner.sum() == images.pixels[:n_train].sum()
     # The first training images show a boot, two tops and two dresses.
     assert images.targets[:5].tolist() == [9, 0, 0, 3, 0]
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "mnist"])
+def test_the_files_are_a_set_of_series_too(name, folder, tmp_path, monkeypatch):
+    """Pixels as they are, 784 in a row, with the official split."""
+    monkeypatch.setitem(packages.IDX, name, replace(packages.IDX[name], files=SMALL))
+    made = packages.unpack(name, DataPaths(tmp_path / "data", folder))
+    train, train_targets, test, test_targets = ARRAYS.values()
+    with np.load(made / f"{name}.npz") as found:
+        np.testing.assert_array_equal(found["x_train"], train.reshape(7, 784, 1))
+        np.testing.assert_array_equal(found["x_test"], test.reshape(3, 784, 1))
+        np.testing.assert_array_equal(found["y_train"], train_targets)
+        np.testing.assert_array_equal(found["y_test"], test_targets)
+
+
+def test_official_digits_come_from_a_folder_alone(tmp_path):
+    with pytest.raises(FileNotFoundError, match="MNIST is not there; give the folder of the four"):
+        packages.unpack("mnist", DataPaths(tmp_path / "data"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"neither train-images.* nor .*; give the"):
+        packages.unpack("mnist", DataPaths(tmp_path / "data", tmp_path / "empty"))
+    assert not (tmp_path / "data").exists()
