@@ -27,6 +27,8 @@ def get_config(arg=""):
         cfg.model.pool = "none"
     if head == "forecasting":
         cfg.model.pool, cfg.model.bidirectional, cfg.train.epochs = "last", False, 10.0
+        # A filter looks ahead (OC-11): without it the forecaster is causal, and has steps
+        cfg.model.beta.filter, cfg.model.beta.learn = False, False
     rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), beta=(0.001, 0.0), rest=(0.003, 0.01))
     cfg.log.every = 10
     return cfg

@@ -8,7 +8,9 @@
 Sets: PLAID (the default), JapaneseVowels, ACSF1, BasicMotions, OSULeaf, ArrowHead, GunPoint,
 ItalyPowerDemand, PickupGestureWiimoteZ, smnist, mnist1d (classes); Tecator, Covid3Month,
 CardanoSentiment (a number); weather (forecast). Variants: s4d_ft, with tuned alpha and a learned
-beta (the default); s4d, alpha = 1 and no filter; s5.
+beta (the default); s4d, alpha = 1 and no filter; s5. The filter of s4d_ft looks ahead within what
+it is given, so its forecasts of the weather come from windows, and those of the others also from
+`stream()`.
 """
 
 from ssm_jax import config as config_lib

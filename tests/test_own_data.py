@@ -18,6 +18,7 @@ from ssm_jax.commands import sweep as sweeps
 from ssm_jax.commands import train as make
 from ssm_jax.data.loader import eval_order
 from ssm_jax.stop import EXIT_STOPPED
+from ssm_jax.trained import load
 from ssm_jax.training import loop, runs
 from ssm_jax.training.experiment import build
 from ssm_jax.training.runs.evaluate import moments
@@ -125,6 +126,16 @@ def moments_do_not_depend_on_buckets(experiment):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+def steps_say_what_windows_do(run):
+    """A forecaster as the config has it is streamed: after n steps it says what a window does."""
+    model = load(run)
+    x = np.random.default_rng(3).normal(size=(8, 2))
+    stream = model.stream()
+    said = [stream.step(step) for step in x]
+    for n in (1, 5, 8):
+        np.testing.assert_allclose(said[n - 1], model.predict(x[None, :n])[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("head", ["classification", "regression", "per_step", "forecasting"])
 def test_each_head_is_trained_resumed_and_evaluated(head, tmp_path, monkeypatch, capsys):
     """Killed after three steps and continued, it ends with the same bits."""
@@ -162,6 +173,8 @@ def test_each_head_is_trained_resumed_and_evaluated(head, tmp_path, monkeypatch,
     assert (whole / "metrics.jsonl").read_bytes() == (resumed / "metrics.jsonl").read_bytes()
     tests = [json.loads((path / "summary.json").read_text())["test"] for path in (whole, resumed)]
     assert tests[0] == tests[1] and set(made[0].task.metrics) <= tests[0].keys()
+    if head == "forecasting":
+        steps_say_what_windows_do(whole)
     if head == "per_step":
         moments_do_not_depend_on_buckets(made[0])
     said = capsys.readouterr().err
