@@ -5,6 +5,7 @@
     python -m benchmarks --what=steps                         # a step of each LRA config
     python -m benchmarks --what=kernels                       # other ways to the same kernel
     python -m benchmarks --what=streams --channels=64 --modes=32           # one step in real time
+    python -m benchmarks --what=startup --rounds=3            # a command until it has begun
     python -m benchmarks --config=configs/lra/listops.py      # a step of your config
     python -m benchmarks --what=memory --config=configs/lra/pathx.py       # by options
     python -m benchmarks --what=buckets --config=configs/lra/text.py --config.data.buckets=4
@@ -33,7 +34,7 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.load import load_config
 
-WHAT = ("layers", "steps", "kernels", "streams", "memory", "buckets")
+WHAT = ("layers", "steps", "kernels", "streams", "startup", "memory", "buckets")
 LRA = Path(__file__).parents[1] / "configs/lra"
 FLAGS = (
     Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
@@ -56,6 +57,10 @@ FLAGS = (
     Flag("out", "file for the results, as JSON", kind=Path, writes="file"),
 )
 COLUMNS = {
+    "started": "command",
+    "programs": "programs",
+    "wall_s": "s",
+    "processor_s": "s of the processor",
     "name": "model",
     "layer": "layer",
     "kernel": "kernel",
@@ -87,7 +92,7 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from benchmarks import buckets, layers, steps, streams
+    from benchmarks import buckets, layers, startup, steps, streams
     from benchmarks.measure import in_fresh_process
     from ssm_jax.kernels.devices import keep_freed_memory
     from ssm_jax.outside import located
@@ -110,6 +115,8 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
     elif what == "streams":
         kinds, size = _words(values["kinds"]), (values["channels"], values["modes"])
         calls = ((streams.measure_stream, kind, *size, n) for kind in map(located, kinds))
+    elif what == "startup":
+        calls = ((startup.measure_start, *start, n) for start in startup.STARTS)
     elif what == "kernels":
         calls = _of_kernels(values)
     elif what == "layers":

@@ -34,6 +34,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layer_accuracy": measured.layer_accuracy,
     "bench_layers": measured.bench_layers,
     "bench_streams": measured.bench_streams,
+    "bench_startup": measured.bench_startup,
     "bench_steps": measured.bench_steps,
     "bench_kernels": measured.bench_kernels,
     "denoise": bias.denoise_story,

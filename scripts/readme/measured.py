@@ -251,6 +251,15 @@ def bench_streams() -> str:
     return per_file("bench/streams_*.json", {**model, **times, **COMPILE})
 
 
+def bench_startup() -> str:
+    def least(name: str) -> str:
+        return f"{{{name}[min]:.1f}} ({{{name}[median]:.1f}})"
+
+    command = {"command": "`{started}`", "programs of XLA": "{programs}"}
+    times = {"s": least("wall_s"), "s of the processor": least("processor_s")}
+    return per_file("bench/startup_*.json", {**command, **times})
+
+
 def bench_kernels() -> str:
     times = _times("forward + backward, ms", "call_ms")
     kernel = {"kernel": "{kernel}", "form": "{form}", **LENGTH}

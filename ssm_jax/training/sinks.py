@@ -26,7 +26,8 @@ class Sink(abc.ABC):
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None: ...
 
     @abc.abstractmethod
-    def draw(self, step: int, figures: Sequence[Path]) -> None: ...
+    def draw(self, step: int, figures: Sequence[Path]) -> None:
+        """Show figures, each as "figures/NAME"; of a .pdf or .svg there is none to show."""
 
     @abc.abstractmethod
     def close(self) -> None: ...
@@ -80,10 +81,10 @@ class TensorBoardSink(Sink):
             self._call("add_scalar", f"{kind}/{name}", float(value), int(step))
 
     def draw(self, step: int, figures: Sequence[Path]) -> None:
-        """Add figures, each as "figures/NAME"."""
+        """Add figures, see `Sink.draw`."""
         from PIL import Image  # here, as few runs need it
 
-        for path in figures:
+        for path in _images(figures):
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
             name = f"figures/{path.stem}"
@@ -146,8 +147,8 @@ class WandbSink(Sink):
         self._call("log", row, step=int(step))
 
     def draw(self, step: int, figures: Sequence[Path]) -> None:
-        """Upload figures, each as "figures/NAME"."""
-        if self._to is not None and figures:
+        """Upload figures, see `Sink.draw`."""
+        if self._to is not None and (figures := _images(figures)):
             with contextlib.suppress(Exception):  # `_call` warns, if wandb is broken
                 import wandb
 
@@ -194,6 +195,11 @@ def _init(
     except Exception:
         wandb.teardown()  # else the id counts as in use, and offline fails as well
         raise
+
+
+def _images(figures: Sequence[Path]) -> list[Path]:
+    """Those that are of pixels."""
+    return [path for path in figures if path.suffix == ".png"]
 
 
 def _in_a_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from benchmarks.__main__ import main
 from benchmarks.buckets import measure_buckets
 from benchmarks.floor import kernel_flops, layer_seconds
 from benchmarks.layers import measure_layer
+from benchmarks.startup import AGAIN, OFF, TRAIN, measure_start
 from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
 from benchmarks.streams import measure_stream
 from ssm_jax.config.load import load_config
@@ -36,6 +37,20 @@ def test_a_step_of_a_stream_is_measured(layer):
     row = measure_stream(layer, 4, 3, 1)
     assert (row["layer"], row["channels"], row["modes"], row["blocks"]) == (layer, 4, 3, 4)
     assert row["stream_us"]["min"] > row["scan_us"]["min"] > 0
+
+
+def test_a_start_of_a_command_is_measured_to_its_end():
+    row = measure_start("--help", "", 1)
+    assert row["started"] == "ssm-jax --help" and row["rounds"] == 1
+    assert row["wall_s"]["min"] > 0 and row["processor_s"]["min"] > 0
+    with pytest.raises(ValueError, match=r"train --config=nowhere: error: .*nowhere"):
+        measure_start("train --config=nowhere", "", 1)
+
+
+@pytest.mark.slow
+def test_a_second_start_finds_what_the_first_compiled():
+    off, kept = (measure_start(TRAIN, programs, 1)["processor_s"] for programs in (OFF, AGAIN))
+    assert kept["min"] < 0.7 * off["min"]
 
 
 MINE = """

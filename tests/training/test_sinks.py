@@ -171,11 +171,12 @@ def events(folder: Path) -> list[tuple[str, int, float | None]]:
 def test_tensorboard_gets_numbers_and_figures_and_a_restart_hides_what_was_past_it(tmp_path):
     pytest.importorskip("tensorboardX")
     Image.fromarray(np.full((4, 6, 4), 200, np.uint8)).save(tmp_path / "curves.png")
+    (tmp_path / "poles.svg").write_text("<svg/>")  # of no pixels: neither shown nor an error
     for start, stop in ((0, 5), (3, 6)):
         sink = sinks.TensorBoardSink(tmp_path / "tb", start)
         for step in range(start + 1, stop + 1):
             sink.write("train", step, {"loss": 1 / (step + start), "bad": np.nan})
-        sink.draw(stop, [tmp_path / "curves.png"])
+        sink.draw(stop, [tmp_path / "curves.png", tmp_path / "poles.svg"])
         sink.close()
         sink.close()
     rows = events(tmp_path / "tb")
@@ -221,6 +222,7 @@ def test_wandb_gets_what_was_asked_for_over_its_environment_and_the_figures(tmp_
     given = {"project": "mine", "entity": "we", "group": "g", "tags": ["a", "b"]}
     about = {"workdir": tmp_path, "config": {}, "run_name": "a"}
     sink = sinks.WandbSink("offline", given=given, **about)
+    sink.draw(7, [tmp_path / "poles.pdf"])
     sink.draw(7, [tmp_path / "curves.png"])
     init, image, log = wandb.calls[1:]
     assert init[2].items() >= given.items()
