@@ -257,7 +257,7 @@ def open_arrays(
         if (value := getattr(options, f.name)) != f.default and f.name != "season"
     }
     used |= {"head": head, "seed": data["seed"]}
-    looked = {"form": 1, "used": used, "counts": [len(rows[s]) for s in SPLITS]}
+    looked = {"form": 2, "used": used, "counts": [len(rows[s]) for s in SPLITS]}
     looked |= {"padded_length": data["padded_length"]}
     looked |= {"files": [(os.fsdecode(p.absolute()), *stamp_of(p)) for p in found.files]}
     key = hashlib.sha256(json.dumps(looked, sort_keys=True).encode()).hexdigest()[:16]

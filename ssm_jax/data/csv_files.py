@@ -32,6 +32,8 @@ def numbers_of(
             found.append(float(word.replace("_", "?")))
         except ValueError:
             if word.strip().lower() not in MISSING:
+                if re.fullmatch(r"\s*[-+]?\d+,\d+\s*", word):
+                    hint = "; write decimals with a point"
                 raise ValueError(f"{place}, {name}: {word!r} is no number{hint}.") from None
             found.append(np.nan)
     return found
@@ -174,6 +176,11 @@ def _inputs_of(path: Path, header: list[str], columns: Columns, labelled: bool) 
         raise ValueError(f"{path} is empty; its first line must name the columns.")
     if len(set(header)) < len(header):
         raise ValueError(f"{path} has two columns of one name: {', '.join(header)}.")
+    if _is_of_numbers(header):
+        raise ValueError(
+            f"{path} has numbers in its first line ({', '.join(header[:4])}), which must name the "
+            "columns: write a line of names before it."
+        )
     if "" in header and not columns.inputs:
         raise ValueError(
             f"{path} has a column without a name, which may number the lines: name it, or choose "
@@ -190,6 +197,13 @@ def _inputs_of(path: Path, header: list[str], columns: Columns, labelled: bool) 
     if not (found := columns.inputs or tuple(c for c in header if c not in others)):
         raise ValueError(f"{path} has no column left for the inputs: {', '.join(header)}.")
     return found
+
+
+def _is_of_numbers(header: list[str]) -> bool:
+    """Whether a first line is one of values: numbers, but not 0, 1, 2, ... as pandas writes."""
+    with suppress(ValueError):
+        return [float(word) for word in header] != list(range(len(header)))
+    return False
 
 
 _NOT_A_CHANNEL = (

@@ -14,7 +14,7 @@ import numpy as np
 from ssm_jax.data.decorrelation import LONGEST, autocorrelation_matrix, packed, whitening
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
-from ssm_jax.data.series import Series, words_of
+from ssm_jax.data.series import Lines, Series, words_of
 from ssm_jax.progress import stage
 
 _BLOCK = 1 << 22  # numbers that are in memory at once
@@ -54,6 +54,7 @@ def fit(
                 remarks.append(f"channel {name}: {share} of training is missing, and interpolated")
             if spread == 0:
                 remarks.append(f"channel {name} is constant in training")
+        remarks += _misread(train)
     names: tuple[str, ...] = train.target_names
     classes: tuple[str, ...] = ()
     target_mean = target_std = np.zeros(0)
@@ -66,8 +67,9 @@ def fit(
             )
         at = [train.channels.index(n) for n in names]
         target_mean, target_std = mean[at], std[at]
-    elif any(part.targets is None for part in apart):
-        raise ValueError(f"{path} has no targets; {_WANTED[head]}")
+    elif lacking := [split for split, part in parts.items() if part.targets is None]:
+        where = "" if len(lacking) == len(parts) else f" for {' and '.join(lacking)}"
+        raise ValueError(f"{path} has no targets{where}; {_WANTED[head]}")
     elif head == "classification":
         names, classes = (), _classes(parts, rows, path)
         known = {split: classes_of(parts[split], classes)[rows[split]] for split in SPLITS}
@@ -133,6 +135,26 @@ def _decorrelating(
     return replace(found, decorrelation=packed(whitening(R_LL, eps)))
 
 
+def _misread(train: Series) -> list[str]:
+    """Remarks on what may be another thing than an input: times, or an array that is turned."""
+    remarks, C = [], len(train.channels)
+    if C > train.lengths.max() > 1:
+        remarks.append(
+            f"series have at most {train.lengths.max():,} steps and {C:,} channels; the steps come "
+            "first in arrays, (n, L, C)"
+        )
+    longest = np.asarray(train.steps[train.of(int(train.lengths.argmax()))][:1000], np.float64)
+    rises = np.diff(longest, axis=0)
+    if isinstance(train.where, Lines) and train.where.files[0].suffix == ".csv" and len(rises) > 2:
+        even = (rises[0] > 0) & (np.abs(rises - rises[0]) <= 1e-6 * rises[0]).all(axis=0)
+        remarks += [
+            f"channel {train.channels[c]} rises evenly, as times do, and is an input; "
+            f"--config.data.arrays.time={train.channels[c]} leaves it out"
+            for c in np.flatnonzero(even)
+        ]
+    return remarks
+
+
 _WANTED = {
     "classification": "classification needs a class of each series, a word or a whole number.",
     "regression": "regression needs numbers of each series, (n,) or (n, K).",
@@ -174,8 +196,9 @@ def _labels(part: Series) -> tuple[list[str], np.ndarray]:
     wanted, targets = _WANTED["classification"], part.targets
     assert targets is not None
     if part.per_step or targets.ndim > 1 or targets.dtype.kind not in "biufUS":
-        shape = f"{targets.dtype} {targets.shape}"
-        raise ValueError(f"the targets are {shape}{' of steps' * part.per_step}; {wanted}")
+        shape = f"{targets.dtype} {targets.shape}{' of steps' * part.per_step}"
+        one_hot = " Of rows with a single 1 give argmax(axis=1)." * (targets.ndim == 2)
+        raise ValueError(f"the targets are {shape}; {wanted}{one_hot}")
     labels = np.asarray(targets)
     if labels.dtype.kind == "f":
         for i in np.flatnonzero(~np.isfinite(labels))[:1].tolist():

@@ -233,7 +233,12 @@ def _of_arrays(
         found = {name: arrays.get(name + end) for name in (columns.x, columns.y, "lengths")}
         x = found[columns.x]
         if x is None:
-            raise ValueError(f"there is no {columns.x}.npy next to {files[0]}; rename the inputs.")
+            there = ", ".join(path.name for path in files[:4])
+            raise ValueError(
+                f"{files[0].parent} has {there} and no {columns.x}.npy: all series are one array "
+                "(n, L, C), with lengths.npy where they differ; name yours with "
+                "--config.data.arrays.x=NAME, and the targets with --config.data.arrays.y=NAME."
+            )
         shown = names.get(columns.x + end, str(files[0]))
         parts[split] = _rectangular(x, found[columns.y], found["lengths"], columns, shown)
     if not splits and (labels := arrays.get("split")) is not None:

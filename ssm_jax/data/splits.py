@@ -34,7 +34,12 @@ def splits_of(
         rows = dict(found.rows) if found.rows else {s: _all(p) for s, p in found.parts.items()}
         parts = {s: found.parts.get(s, whole) for s in SPLITS}
         if "train" not in rows or not rows["train"].size or not rows.get("test", _NONE).size:
-            raise ValueError(f"{path} must say which examples are train and which are test.")
+            known = ", ".join(split for split in SPLITS if rows.get(split, _NONE).size)
+            raise ValueError(
+                f"{path} says which examples are {known} and none else; it must have some for "
+                "train and some for test, or say nothing of splits: then it is split by "
+                "data.arrays.split."
+            )
         if not rows.get("val", _NONE).size:
             parts["val"] = parts["train"]
             kept, val = _drawn(parts["train"], rows["train"], options.val, seed, head)

@@ -339,3 +339,31 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
     np.savez(path, x=x, y=np.arange(40) % 2)
     with pytest.raises(ValueError, match="channel 1 is missing in all of training"):
         opened(path, missing="interpolate")
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path):
+    x, y = RNG.normal(size=(30, 6)), np.arange(30) % 2
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y)
+    with pytest.raises(ValueError, match="says which examples are train and none else"):
+        opened(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x)
+    with pytest.raises(ValueError, match="has no targets for test; classification needs"):
+        opened(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", x=x, y=np.eye(2)[y])
+    with pytest.raises(ValueError, match=r"give argmax\(axis=1\)"):
+        opened(tmp_path / "a.npz")
+
+
+def test_times_and_turned_arrays_are_pointed_out(tmp_path):
+    """Both train without an error, on what nobody meant."""
+    lines = [f"{0.1 * t},{(t * t) % 7},{t + (t == 50)}" for t in range(300)]
+    (tmp_path / "a.csv").write_text("\n".join(["t,a,b", *lines]))
+    options = {"context": 9, "horizon": 2}
+    said = opened(tmp_path / "a.csv", "forecasting", **options).describe()
+    (remark,) = [line for line in said if "WARNING" in line]
+    assert "channel t rises evenly" in remark and "--config.data.arrays.time=t" in remark
+    said = opened(tmp_path / "a.csv", "forecasting", **options, time="t").describe()
+    assert not any("WARNING" in line for line in said)
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=(20, 3, 50)), y=np.arange(20) % 2)
+    said = opened(tmp_path / "a.npz").describe()
+    assert "WARNING: series have at most 3 steps and 50 channels" in said[-1]

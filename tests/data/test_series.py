@@ -264,3 +264,25 @@ def test_numbers_of_a_ts_that_are_none_are_refused_by_line(tmp_path):
     (tmp_path / "a.ts").write_text(head + "3,4:much\n")
     with pytest.raises(ValueError, match="line 4, target: 'much' is no number"):
         read(tmp_path / "a.ts", Columns())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1.0,2.0\n3.0,4.0\n", r"a\.csv has numbers in its first line \(1\.0, 2\.0\)"),
+        ("a;b\n0,5;1\n", "line 2, a: '0,5' is no number; write decimals with a point"),
+    ],
+)
+def test_what_a_csv_lacks_is_said(tmp_path, text, said):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path / "a.csv", Columns())
+    (tmp_path / "a.csv").write_text("0,1\n1.0,2.0\n")  # as pandas names columns
+    assert read(tmp_path / "a.csv", Columns()).parts[""].steps.tolist() == [[1, 2]]
+
+
+def test_a_folder_of_arrays_of_other_names_says_what_to_do(tmp_path):
+    for name in ("s0", "s1"):
+        np.save(tmp_path / f"{name}.npy", X[0])
+    with pytest.raises(ValueError, match=r"has s0\.npy, s1\.npy and no x\.npy: .*arrays\.x=NAME"):
+        read(tmp_path, Columns())
