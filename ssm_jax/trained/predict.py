@@ -106,9 +106,12 @@ class Predictor:
         channels = x_LC.shape[-1] if p is None else len(p.channels)
         real = x.dtype.kind in "biuf" and x_LC.ndim == 2
         if not real or x_LC.shape[1] != channels or not len(x_LC):
+            alone = (
+                " One series alone is x[None]." if x_LC.shape[0] == channels > 1 == x.ndim else ""
+            )
             raise ValueError(
                 f"series {number} is {x.dtype} of the shape {x.shape}; it must be real numbers "
-                f"(L, {channels}), L >= 1."
+                f"(L, {channels}), L >= 1.{alone}"
             )
         try:
             x_LC = x_LC.astype(np.float32) if p is None else p.inputs(x_LC)

@@ -113,14 +113,17 @@ def _columns(trained: "Trained") -> Columns:
     if p is None:
         return Columns()
     columns = ArrayOptions(**trained.cfg.data.to_dict()["arrays"]).columns(p.head)
-    inputs = () if p.vocab_size else p.channels
+    # Channels of arrays have numbers in the place of names: of a .csv all columns are they
+    named = p.channels != tuple(f"channel {c}" for c in range(len(p.channels)))
+    inputs = p.channels if named and not p.vocab_size else ()
     return replace(columns, inputs=inputs, target=(), split="")
 
 
 def _check_channels(part: Series, trained: "Trained", path: Path) -> None:
     p = trained.preprocessing
     if p is not None and not p.vocab_size and len(part.channels) != len(p.channels):
+        hint = " One series in an array is (1, L, C)." if len(part.channels) == 1 else ""
         raise ValueError(
             f"{path} has {len(part.channels)} channels ({', '.join(part.channels[:5])}); the model "
-            f"has {len(p.channels)} ({', '.join(p.channels[:5])})."
+            f"has {len(p.channels)} ({', '.join(p.channels[:5])}).{hint}"
         )

@@ -1,6 +1,7 @@
 """A trained model step by step: the state of each layer, and of the pool, is all it remembers."""
 
 import functools
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -28,6 +29,10 @@ class Stream:
     """
 
     def __init__(self, trained: "Trained", batch_size: int = 1) -> None:
+        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+            raise ValueError(
+                f"batch_size={batch_size} must be a whole number of sequences, from 1."
+            )
         network, self.preprocessing = trained.network, trained.preprocessing
         _refuse(network, self.preprocessing)
         network = plain(network)
@@ -57,7 +62,9 @@ class Stream:
         if single and self.batch_size == 1:
             x = x[None]
         if x.shape != self._shape:
-            raise ValueError(f"a step must have the shape {self._shape}, got {x.shape}.")
+            alone = f"{self._shape[1:]} or " * (self.batch_size == 1)
+            got = np.shape(x[0]) if single and self.batch_size == 1 else x.shape
+            raise ValueError(f"a step must have the shape {alone}{self._shape}, got {got}.")
         u, p = self._checked(x), self.preprocessing
         self.state, output = self._step(self.state, u)
         found = np.asarray(output)
@@ -73,6 +80,8 @@ class Stream:
                     f"a step of tokens must be ids 0..{self._vocab_size - 1}, got {x}."
                 )
             return x.astype(np.int32)
+        if x.dtype.kind not in "biuf":
+            raise ValueError(f"a step must be real numbers, got {x.dtype}.")
         if not np.isfinite(x).all():
             raise ValueError(
                 f"a step must be finite, got {x}; a stream cannot interpolate, as it has not seen "

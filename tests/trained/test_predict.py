@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import numpy as np
 import oracles
@@ -13,6 +14,7 @@ from small_models import CAUSAL, MEAN, STD, trained
 from ssm_jax.commands import runs as commands
 from ssm_jax.models import PairClassifier
 from ssm_jax.trained.predict import Predictor
+from ssm_jax.trained.series import predict_file
 
 RNG = np.random.default_rng(5)
 LENGTHS = (24, 3, 17, 1, 16, 9, 24)
@@ -158,6 +160,7 @@ def test_a_network_that_knows_no_lengths_is_called_at_each_length():
     [
         ([SERIES[0], np.ones((3, 5))], r"series 1 is float64 of the shape \(3, 5\); .* \(L, 2\)"),
         ([np.zeros((0, 2))], r"series 0 .* L >= 1"),
+        (SERIES[0], r"series 0 .* One series alone is x\[None\]"),
         ([SERIES[1], np.array([[1, np.nan]])], "series 1: a series has missing values"),
         ([np.array([[1.0, 2.0], [3.0, np.inf]])], "series 0 is not finite at step 1, channel 1"),
         ([np.array([["a", "b"]])], "series 0 is <U1"),
@@ -207,6 +210,26 @@ def test_a_csv_needs_no_targets_and_its_forecast_has_a_line_for_each_step(tmp_pa
     assert [row[:2] for row in rows] == [["0", "0"], ["0", "1"], ["0", "2"]]
     values = np.array([row[2:] for row in rows], float)
     np.testing.assert_allclose(values, model.predict(SERIES[:1])[0], rtol=1e-6)
+
+
+def test_columns_of_a_csv_are_channels_that_had_no_names_in_training(tmp_path):
+    """They are known by number where training read an array; one of them too many is refused."""
+    model = trained("forecasting", horizon=3)
+    own = {key: ["channel 0", "channel 1"] for key in ("channels", "targets")}
+    p = {**model.built_from["preprocessing"], **own}
+    model = dataclasses.replace(model, built_from={**model.built_from, "preprocessing": p})
+    lines = [f"{a!r},{b!r}" for a, b in SERIES[0].tolist()]
+    (tmp_path / "new.csv").write_text("\n".join(["a,b", *lines]))
+    (predicted,) = predict_file(model, tmp_path / "new.csv").rows
+    np.testing.assert_allclose(predicted, model.predict(SERIES[:1])[0], rtol=1e-6)
+    (tmp_path / "new.csv").write_text("\n".join(["a,b,c", *(f"{line},1" for line in lines)]))
+    with pytest.raises(ValueError, match=r"has 3 channels \(a, b, c\); the model has 2"):
+        predict_file(model, tmp_path / "new.csv")
+    np.save(tmp_path / "new.npy", SERIES[0])
+    with pytest.raises(
+        ValueError, match=r"has 1 channels .* One series in an array is \(1, L, C\)"
+    ):
+        predict_file(model, tmp_path / "new.npy")
 
 
 def test_steps_that_a_shorter_series_lacks_are_nan(tmp_path):

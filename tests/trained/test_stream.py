@@ -188,12 +188,20 @@ def test_what_has_no_steps_is_refused():
     assert all(hasattr(layer, "step") for layer in LAYERS.values())
 
 
+@pytest.mark.parametrize("batch_size", [0, 2.5])
+def test_a_number_of_sequences_that_cannot_be_is_refused(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size={batch_size} must be a whole number"):
+        trained(depth=1, **CAUSAL).stream(batch_size)
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (np.zeros(3), r"must have the shape \(1, 2\), got \(1, 3\)"),
-        (np.zeros((2, 2)), r"must have the shape \(1, 2\), got \(2, 2\)"),
+        (np.zeros(3), r"must have the shape \(2,\) or \(1, 2\), got \(3,\)"),
+        (np.zeros((2, 2)), r"must have the shape \(2,\) or \(1, 2\), got \(2, 2\)"),
+        (1.0, r"must have the shape \(2,\) or \(1, 2\), got \(\)"),
         (np.array([1.0, np.nan]), "a step must be finite"),
+        (["1", "b"], "a step must be real numbers, got <U1"),
     ],
 )
 def test_a_step_that_does_not_fit_is_refused_and_changes_nothing(step, message):
