@@ -419,3 +419,14 @@ def test_a_report_without_the_arena_is_headed_by_the_tasks_that_are_in_it(tmp_pa
     text = FORMATS["md"](table_of(tmp_path / "new"))
     assert text.startswith("# Results: waves\n") and "Arena" not in text
     assert "seed 0: at step 7\n" in text
+
+
+def test_a_task_is_shown_by_its_first_metric_in_whatever_order_a_summary_has_them(tmp_path):
+    errors = {"test": {"mae": 0.3, "mse": 0.2, "loss": 0.2}, "val": {"mse": 0.4, "loss": 0.4}}
+    entries = {"task": "forecasting", "selected_by": "val loss", **errors}
+    fake_runs.finished(tmp_path / "r", "tides", 0, 0.0, **entries)
+    rows = [row for row in FORMATS["md"](table_of(tmp_path)).splitlines() if "| tides |" in row]
+    assert rows == [
+        "| forecasting | tides | mse | 0.4 | 0.2 | 0 |",
+        "| forecasting | tides | loss | 0.4 | 0.2 | 0 |",
+    ]

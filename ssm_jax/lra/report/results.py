@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from ssm_jax.files import parse_json
 from ssm_jax.lra.published import COLUMNS
+from ssm_jax.tasks import TASKS, find_task
 
 REDUCED = ("smoke", "reduced")  # words of a run's name that say: not the full experiment
 # Options that change no number, so that runs which differ in them are repetitions; the seed; the
@@ -208,7 +209,10 @@ def _of_summary(path: Path, document: _Document) -> Result:
     else:
         found["metric"], found["value"] = chose, document.get(f"test.{chose}", float)
         best = document.get("best.value", float, None)  # summaries of older versions have it alone
-        shown_by = dict.fromkeys((next(iter(test)), chose))
+        task = document.get("task", str, "")
+        first = find_task(task).headline if task in TASKS else ""
+        wanted = (first or next(iter(test)), chose, "loss")
+        shown_by = [name for name in dict.fromkeys(wanted) if name in test]
         found["scores"] = {
             name: (known.get(name, best if name == chose else None), test[name])
             for name in shown_by
