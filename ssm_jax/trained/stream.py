@@ -1,7 +1,6 @@
 """A trained model step by step: the state of each layer, and of the pool, is all it remembers."""
 
 import functools
-import numbers
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -29,7 +28,7 @@ class Stream:
     """
 
     def __init__(self, trained: "Trained", batch_size: int = 1) -> None:
-        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise ValueError(
                 f"batch_size={batch_size} must be a whole number of sequences, from 1."
             )
