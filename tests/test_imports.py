@@ -79,7 +79,7 @@ ONLY_IN = {
     "torch": {"trained/pytorch.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
-            "__init__", "compare", "layers", "run", "sweep",
+            "__init__", "compare", "inputs", "layers", "run", "sweep",
         )),
         "stories/one_pole.py",
         "stories/denoise/run.py",

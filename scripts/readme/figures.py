@@ -23,10 +23,10 @@ FIGURES = {
     "diagnostics/poles.png": ("diagnostics/listops_small.json", "plots/layers.poles_figure"),
     "diagnostics/variation.png": ("diagnostics/listops_small.json", "plots/run.variation_figure"),
     "spectrum/image_fashion_mnist.png": (
-        "spectrum/image_fashion_mnist.json", "plots/layers.spectrum_figure",
+        "spectrum/image_fashion_mnist.json", "plots/inputs.spectrum_figure",
     ),
     "spectrum/listops_generated.png": (
-        "spectrum/listops_generated.json", "plots/layers.spectrum_figure",
+        "spectrum/listops_generated.json", "plots/inputs.spectrum_figure",
     ),
     "theory/one_pole.png": ("theory/one_pole.json", "stories/one_pole.one_pole_figure"),
     "waves/errors.png": ("waves/waves.json", "stories/waves/run.waves_figure"),

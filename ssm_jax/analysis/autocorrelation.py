@@ -13,7 +13,7 @@ their end, as a layer gets them, and L is that of the longest.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,15 @@ class LambdaMax:
 
 
 class Padded:
-    """Chunks of sequences (L,) or (L, C) of any lengths, with zeros behind the end of each."""
+    """Chunks of sequences (L,) or (L, C) of any lengths, with zeros behind the end of each.
 
-    def __init__(self, sequences: Sequence[np.ndarray]) -> None:
+    Of token ids (L,) with a table (V, C): row i of it stands for the id i.
+    """
+
+    def __init__(self, sequences: Sequence[np.ndarray], table_VC: np.ndarray | None = None) -> None:
         self.sequences, self.length = sequences, max(len(sequence) for sequence in sequences)
-        self.trailing = np.shape(sequences[0])[1:]
+        self.table_VC = table_VC
+        self.trailing = np.shape(sequences[0] if table_VC is None else table_VC)[1:]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         rows = _rows(self.length * math.prod(self.trailing))
@@ -80,7 +84,8 @@ class Padded:
             some = self.sequences[start : start + rows]
             chunk = np.zeros((len(some), self.length, *self.trailing))
             for row, sequence in zip(chunk, some, strict=True):
-                row[: len(sequence)] = sequence
+                values = sequence if self.table_VC is None else self.table_VC[sequence]
+                row[: len(sequence)] = values
             yield chunk
 
 
@@ -212,8 +217,8 @@ def _resampled(sums_GK: np.ndarray, n: int, resamples: int, seed: int) -> np.nda
 class Autocorrelation:
     """r(k) = E[x_t x_{t+k}] at the lags k = 0, 1, .., the mean over channels; r_K[0] is E[x^2].
 
-    `low_K` and `high_K` are the ends of a 95 % interval of each by resampling the sequences, NaN of
-    a single one; `mean` is E[x], whose square is what r(k) falls to at long lags.
+    `low_K` and `high_K` are the ends of a 95 % interval of r(k) / r(0) by resampling the sequences,
+    NaN of a single one; `mean` is E[x], whose square is what r(k) falls to at long lags.
     """
 
     r_K: np.ndarray
@@ -245,8 +250,83 @@ def autocorrelation(
     sums_GK /= C * (L - np.arange(lags))
     low_K, high_K = np.full((2, lags), np.nan)
     if n > 1:
-        low_K, high_K = np.quantile(_resampled(sums_GK, n, resamples, seed), INTERVAL, axis=0)
+        drawn_RK = _resampled(sums_GK, n, resamples, seed)
+        with np.errstate(invalid="ignore"):  # inputs that are zero
+            low_K, high_K = np.quantile(drawn_RK / drawn_RK[:, :1], INTERVAL, axis=0)
     return Autocorrelation(sums_GK.sum(axis=0) / n, low_K, high_K, float(total / (n * C * L)), n)
+
+
+def correlation_facts(
+    found: LambdaMax, r: Autocorrelation, dt: tuple[float, float]
+) -> dict[str, Any]:
+    """What was found, as JSON can hold it, with the timescale that it asks for.
+
+    "dt" = 1 / sqrt(L lambda_max) with its interval, None where it is not known; "dt_limits", what
+    it is of constant and of white inputs of this power; "dt_layer", the ends of the layer's range
+    and the root of its mean square, which is what the bound takes of a range. "lags" are spread
+    evenly on a logarithmic axis; the intervals are of r(k) / r(0).
+    """
+    last = len(r.r_K) - 1
+    K = np.unique([0, *np.geomspace(1, max(last, 1), 60).astype(int)])[: last + 1]
+    power, L = float(r.r_K[0]), found.length
+    known = found.sequences > 1 and found.low > 0
+    ends = [found.high, found.low]
+    silent = power == 0
+    return {
+        "length": L,
+        "sequences": found.sequences,
+        "channels": len(found.channels_C),
+        "power": power,
+        "mean": r.mean,
+        "lambda_max": found.mean,
+        "held_out": found.held_out if known else None,
+        "interval": [found.low, found.high] if known else None,
+        "steps": found.steps,
+        "error": found.error,
+        "converged": found.converged,
+        "dt": None if silent else found.timescale(),
+        "dt_interval": [1 / math.sqrt(L * end) for end in ends] if known else None,
+        "dt_limits": None if silent else [1 / (L * math.sqrt(power)), 1 / math.sqrt(L * power)],
+        "dt_layer": [*dt, root_mean_square(dt)],
+        "lags": {
+            "lag": K.tolist(),
+            "r": r.r_K[K].tolist(),
+            "low": r.low_K[K].tolist() if known else None,
+            "high": r.high_K[K].tolist() if known else None,
+        },
+    }
+
+
+def root_mean_square(dt: tuple[float, float]) -> float:
+    """Of dt log-uniform in a range: sqrt((dt_max^2 - dt_min^2) / (2 log(dt_max / dt_min)))."""
+    low, high = dt
+    if low == high:
+        return low
+    return math.sqrt((high**2 - low**2) / (2 * math.log(high / low)))
+
+
+def describe_correlation(facts: Mapping[str, Any]) -> str:
+    """Lines for a person about `correlation_facts`."""
+    L, power = facts["length"], facts["power"]
+    if facts["dt"] is None:
+        return "autocorrelation: the inputs are zero"
+    interval = "of one sequence there is no interval"
+    if facts["interval"] is not None:
+        interval = "{:.4g} to {:.4g} (95 %)".format(*facts["interval"])
+    ended = f"{facts['steps']} steps, error {facts['error']:.1g}"
+    if not facts["converged"]:
+        ended += ": not converged, too small"
+    held = "" if facts["held_out"] is None else f", held out {facts['held_out']:.4g}"
+    dt = "" if facts["dt_interval"] is None else " ({:.3g} to {:.3g})".format(*facts["dt_interval"])
+    constant, white = facts["dt_limits"]
+    low, high, middle = facts["dt_layer"]
+    return (
+        f"autocorrelation: lambda_max of E[x x^T] {facts['lambda_max']:.4g} of the sample{held}; "
+        f"{interval}; {facts['sequences']:,} sequences, L = {L:,}, E[x^2] = {power:.4g}; {ended}\n"
+        f"timescale: dt = 1 / sqrt(L lambda_max) = {facts['dt']:.3g}{dt}; constant input of this "
+        f"power {constant:.3g} (1/L), white {white:.3g} (1/sqrt(L)); the layer has {low:g} to "
+        f"{high:g}, root mean square {middle:.3g}"
+    )
 
 
 def _rows(size: int) -> int:

@@ -9,14 +9,22 @@ channels, so what is said of modes are expectations over the channels of a new l
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.signal import welch
 from scipy.special import stdtrit
 
+from ssm_jax.analysis.autocorrelation import (
+    INTERVAL,
+    Padded,
+    autocorrelation,
+    correlation_facts,
+    describe_correlation,
+    lambda_max,
+)
 from ssm_jax.analysis.spectra import NYQUIST
 from ssm_jax.kernels.response import BETA_UNITS, frequency_per_radian
 
@@ -25,6 +33,9 @@ SHORTEST = 64  # samples of a segment: below that there is no spectrum to speak 
 SHARES = (0.5, 0.9, 0.99)
 CHANNELS = 2_000  # quantiles of dt over which is averaged
 Steps = tuple[float, float]  # the least and the largest dt, in units of time per sample
+PARTS = 50  # groups of sequences, which are drawn anew for the intervals
+RESAMPLES = 200
+EMBEDDED = 16  # channels of a random embedding of tokens
 FAR = 0.3  # half of the 95 % interval of gamma from which the spectrum is called no power law
 
 
@@ -34,7 +45,8 @@ class InputSpectrum:
 
     The angles begin with 0; power_F is a density per radian, summed over features, at 0 what the
     window leaves of it. A segment has `segment` samples, `segments` were averaged; `sequences` were
-    read, of which those that are `too_short` for a segment are left out.
+    read, of which those that are `too_short` for a segment are left out. `parts_GF` and `windows_G`
+    are sums of power and segments over groups of sequences.
     """
 
     omega_F: np.ndarray
@@ -43,6 +55,16 @@ class InputSpectrum:
     segments: int
     sequences: int
     too_short: int
+    parts_GF: np.ndarray
+    windows_G: np.ndarray
+
+    def resampled(self, seed: int = 0) -> Iterator["InputSpectrum"]:
+        """Spectra of as many sequences, drawn anew; none if there is but one."""
+        random, groups = np.random.default_rng(seed), int(np.sum(self.windows_G > 0))
+        for _ in range(RESAMPLES if groups > 1 else 0):
+            drawn_G = random.multinomial(groups, [1 / groups] * groups)
+            parts_GF, windows_G = self.parts_GF[:groups], self.windows_G[:groups]
+            yield replace(self, power_F=drawn_G @ parts_GF / (drawn_G @ windows_G))
 
     def _cumulated(self) -> tuple[np.ndarray, np.ndarray]:
         """Angles between the bins, and the share of the energy below each; the bin 0 has none."""
@@ -93,8 +115,8 @@ def input_spectrum(
       ValueError: a value that is not finite, no sequence as long as a segment, or sequences that
         never change.
     """
-    total = np.zeros(segment // 2 + 1)
-    segments = count = too_short = 0
+    parts_GF, windows_G = np.zeros((PARTS, segment // 2 + 1)), np.zeros(PARTS, int)
+    count = too_short = 0
     for count, sequence in enumerate(sequences, start=1):
         if n_tokens is not None:
             sequence = np.arange(n_tokens) == np.asarray(sequence)[:, None]
@@ -105,17 +127,22 @@ def input_spectrum(
             too_short += 1
             continue
         x_LM = x_LM[:, np.ptp(x_LM, axis=0) > 0]  # most tokens of a vocabulary are not in it
-        parts = 1 + (len(x_LM) - segment) // (segment - segment // 2)
-        segments += parts
+        parts, group = (
+            1 + (len(x_LM) - segment) // (segment - segment // 2),
+            (count - too_short - 1) % PARTS,
+        )
+        windows_G[group] += parts
         if x_LM.size:
             _, power_FM = welch(x_LM, fs=2 * np.pi, nperseg=segment, detrend="constant", axis=0)
-            total += parts * power_FM.sum(axis=1)
+            parts_GF[group] += parts * power_FM.sum(axis=1)
+    total, segments = parts_GF.sum(axis=0), int(windows_G.sum())
     if not segments:
         raise ValueError(f"none of the {count} sequences has the {segment} samples of a segment.")
     if not total[1:].any():
         raise ValueError("the sequences are constant; they have no spectrum.")
     omega_F = 2 * np.pi * np.arange(total.size) / segment
-    return InputSpectrum(omega_F, total / segments, segment, segments, count, too_short)
+    mean_F = total / segments
+    return InputSpectrum(omega_F, mean_F, segment, segments, count, too_short, parts_GF, windows_G)
 
 
 def fit_power_law(
@@ -209,6 +236,22 @@ def mode_density(y_N: np.ndarray, alpha: float, dt: Steps, edges: np.ndarray) ->
     return -np.diff([share_beyond(y_N, edge, dt).mean() for edge in edges])
 
 
+def embedding(sequences: Sequence[np.ndarray], n_tokens: int) -> np.ndarray:
+    """What stands for each token, (V, C): a random N(0, 1) embedding, as of a new model, whose
+    channels have the mean 0 and the variance 1 over these sequences, as a batch norm leaves them.
+
+    Without the norm the mean of a channel over few tokens would be a constant input.
+    """
+    table_VC = np.random.default_rng(0).normal(size=(n_tokens, EMBEDDED))
+    counts_V = np.zeros(n_tokens)
+    for sequence in sequences:
+        counts_V += np.bincount(sequence, minlength=n_tokens)
+    share_V1 = (counts_V / counts_V.sum())[:, None]
+    table_VC -= (share_V1 * table_VC).sum(axis=0)
+    std_C = np.sqrt((share_V1 * table_VC**2).sum(axis=0))
+    return table_VC / np.where(std_C > 0, std_C, 1)
+
+
 FEW_WINDOWS = 16  # Welch's power has a relative standard error of 1 / sqrt(windows), here a quarter
 
 
@@ -225,6 +268,8 @@ def recommend(
 ) -> tuple[InputSpectrum, dict[str, Any]]:
     """Read a starting alpha and beta off the spectrum of some inputs; look at other alphas too.
 
+    And dt off their autocorrelation, of tokens as `embedding` has them.
+
     At alpha the middle channel, of the geometric mean of dt, reaches all the band: half of the
     channels reach beyond the frequency below which `share` of the energy lies, and half end within
     it, which keeps the modes dense where the energy is. beta is half of the slope of the power:
@@ -238,7 +283,14 @@ def recommend(
     spectrum = input_spectrum(sequences, default_segment(lengths), n_tokens=n_tokens)
     fit = fit_power_law(spectrum, low, high)
     middle, circle = math.sqrt(dt[0] * dt[1]), 2 * int(lengths.max())
-    alpha = spectrum.angle_below_which(share) / (float(np.abs(y_N).max()) * middle)
+    reach = float(np.abs(y_N).max()) * middle
+    alpha = spectrum.angle_below_which(share) / reach
+    drawn = [
+        (fit_power_law(one, low, high)["gamma"], *map(one.angle_below_which, (share, 0.5)))
+        for one in spectrum.resampled()
+    ]
+    ends = np.quantile(drawn, INTERVAL, axis=0).T.tolist() if drawn else None
+    source = Padded(sequences, None if n_tokens is None else embedding(sequences, n_tokens))
     beta = float(np.clip(fit["gamma"] / 2, -4.0, 4.0))
     s_at_nyquist = {u: frequency_per_radian(circle, u) * NYQUIST for u in BETA_UNITS}
     candidates = sorted({*map(float, alphas), alpha})
@@ -255,6 +307,15 @@ def recommend(
         "band": share,
         "alpha": alpha,
         "beta": beta,
+        # By resampling the sequences; None: there is but one
+        "intervals": ends
+        and {
+            "gamma": ends[0],
+            "angle": ends[1],
+            "median": ends[2],
+            "alpha": [end / reach for end in ends[1]],
+        },
+        "autocorrelation": correlation_facts(lambda_max(source), autocorrelation(source), dt),
         "gain_at_nyquist": {unit: (1 + s) ** beta for unit, s in s_at_nyquist.items()},
         "windows": [window_of(spectrum, y_N, a, dt, share) for a in candidates],
     }
@@ -277,16 +338,20 @@ def describe(found: Mapping[str, Any]) -> str:
             f"each frequency is known to within {100 / math.sqrt(n):.0f} %; take more or longer "
             "sequences."
         )
+    ranges = {"gamma": "", "alpha": ""}
+    if (ends := found["intervals"]) is not None:
+        ranges = {key: "; {:.3g} to {:.3g} by resampling".format(*ends[key]) for key in ranges}
     return (
         f"inputs: {found['inputs']}; {found['sequences']:,} sequences of {found['length']:,.0f} "
         f"samples on average{f', {short} too short' if short else ''}\n"
         f"method: {found['method']}\n"
         f"slope: power ~ w^-gamma, gamma = {fit['gamma']:.2f} ± {fit['half_width']:.2f} (95 %, by "
-        f"the residuals) from {fit['low']:.3g} to {fit['high']:.3g} rad per sample"
+        f"the residuals{ranges['gamma']}) from {fit['low']:.3g} to {fit['high']:.3g} rad per sample"
         f"{poor if fit['half_width'] > FAR else ''}\n"
         f"energy: {', '.join(below)} rad per sample (Nyquist 3.14)\n"
         f"start: beta = gamma / 2 = {found['beta']:.2f}, a third-party rule of thumb; gain at "
         f"Nyquist by unit of beta: {', '.join(gains)}\n"
-        f"start: alpha = {found['alpha']:.3g}: half of the channels reach past the band that holds "
-        f"{100 * found['band']:g} % of the energy{few}"
+        f"start: alpha = {found['alpha']:.3g}{ranges['alpha']}: half of the channels reach past "
+        f"the band that holds {100 * found['band']:g} % of the energy\n"
+        f"{describe_correlation(found['autocorrelation'])}{few}"
     )

@@ -250,7 +250,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     _print(result)
     if values["figure"] is not None:
         from ssm_jax.plots import save
-        from ssm_jax.plots.layers import spectrum_figure
+        from ssm_jax.plots.inputs import spectrum_figure
 
         shown = dict(sorted({1.0: "", float(max(alphas)): "", facts["alpha"]: "start"}.items()))
         save(values["figure"], spectrum_figure, found, facts, y_N, dt, shown, cfg.name)

@@ -1,8 +1,7 @@
-"""The layers before and after training, and the modes of a new one in the spectrum of its input."""
+"""The layers of a model before and after training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,9 +11,8 @@ from matplotlib.patches import Patch
 from ssm_jax import plots
 from ssm_jax.analysis import spectra
 from ssm_jax.analysis.bands import pole_drift
-from ssm_jax.analysis.inputs import InputSpectrum, mode_density
 from ssm_jax.analysis.spectra import NYQUIST, LayerView, mode_angles, quartiles
-from ssm_jax.plots import AFTER, BEFORE, EVALUATION, LayerPanels
+from ssm_jax.plots import AFTER, BEFORE, LayerPanels
 
 Layers = Sequence[LayerView]
 
@@ -201,50 +199,3 @@ def angle_range(layers: Layers, length: int) -> tuple[float, float]:
     # One channel whose dt ran away would move the rest to the left edge.
     widest = np.quantile(angles, 0.995) if angles.size else 0.0
     return np.pi / length, float(np.clip(1.3 * widest, 4 * np.pi, ANGLE_LIMIT))
-
-
-def spectrum_figure(
-    spectrum: InputSpectrum,
-    found: Mapping[str, Any],
-    y_N: np.ndarray,
-    dt: tuple[float, float],
-    alphas: Mapping[float, str],
-    title: str,
-) -> Figure:
-    """Above the power with its fit and the angles below which 50, 90 and 99 % of the energy lie.
-
-    Below, for each alpha, how the modes of all channels of a new layer spread over the angles.
-    `found` is of `inputs.recommend`, y_N and dt are as there; at most three alphas, with a word on
-    each.
-    """
-    title = title.replace("$", r"\$")  # a name is no formula
-    figure = plots.titled(f"{title}: spectrum of the input, and modes of a new layer", 7.5, 6.6)
-    power, modes = figure.subplots(2, 1, height_ratios=(1.5, 1))
-    omega_F, power_F = spectrum.omega_F[1:], spectrum.power_F[1:]
-    low, highest = omega_F[0] / 2, max(alphas) * float(np.abs(y_N).max()) * dt[1]
-    high = float(np.clip(1.3 * highest, 4 * np.pi, ANGLE_LIMIT))
-    power.plot(omega_F, power_F, color=AFTER, lw=1)
-    fit, angles = found["fit"], found["energy_below"]
-    at, gamma = np.array([fit["low"], fit["high"]]), fit["gamma"]
-    label = f"$\\omega^{{-\\gamma}}$, $\\gamma$ = {gamma:.2f} ± {fit['half_width']:.2f}"
-    power.plot(at, fit["scale"] * at**-gamma, color="black", ls="--", lw=1.5, label=label)
-    below = ", ".join(f"{100 * float(share):.0f} % below {w:.3g}" for share, w in angles.items())
-    power.set_title(f"energy (grey lines): {below} rad / sample", fontsize=9)
-    power.set(yscale="log", ylabel="power per rad / sample")
-    power.set_ylim(power_F[power_F > 0].min() / 2, power_F.max() * 3)
-    plots.log_ticks(power.yaxis)
-    edges = np.geomspace(low, high, 61)
-    for (alpha, word), colour in zip(alphas.items(), (BEFORE, AFTER, EVALUATION), strict=False):
-        share_E = 100 * mode_density(y_N, alpha, dt, edges)
-        beyond = 100 * mode_density(y_N, alpha, dt, np.array([np.pi, 1e30])).item()
-        label = f"$\\alpha$ = {alpha:.3g}{f' ({word})' if word else ''}"
-        label += f": {beyond:.0f} % beyond Nyquist"
-        modes.stairs(share_E, edges, color=colour, lw=1.5, label=label)
-    modes.set(ylim=(0, 1.5 * modes.get_ylim()[1]), ylabel="modes (%) per bar")
-    for axes, right, corner in ((power, 1.1 * np.pi, "lower left"), (modes, high, "upper left")):
-        foot = axes.get_xaxis_transform()
-        axes.vlines(list(angles.values()), 0, 1, transform=foot, color="0.6", lw=1, zorder=0)
-        axes.set_xlabel("angle $\\omega$ (rad / sample)")
-        axes.legend(frameon=False, loc=corner)
-        plots.mark_nyquist(axes, low, right)
-    return figure

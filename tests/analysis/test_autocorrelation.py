@@ -1,6 +1,7 @@
 """lambda_max against NumPy's eigenvalues of the explicit matrix, and autocorrelations of known
 processes."""
 
+import json
 import tracemalloc
 
 import numpy as np
@@ -9,7 +10,13 @@ from scipy.linalg import toeplitz
 from scipy.signal import lfilter
 
 from ssm_jax.analysis import lambda_max
-from ssm_jax.analysis.autocorrelation import Padded, autocorrelation
+from ssm_jax.analysis.autocorrelation import (
+    Padded,
+    autocorrelation,
+    correlation_facts,
+    describe_correlation,
+    root_mean_square,
+)
 from ssm_jax.stories.denoise.data import photographs
 
 
@@ -187,7 +194,9 @@ def test_intervals_of_the_autocorrelation_hold_that_of_the_process():
     found = autocorrelation(ar1(0.9, 300, 128), 40)
     exact_K = 0.9 ** np.arange(40) / (1 - 0.9**2)
     np.testing.assert_allclose(found.r_K, exact_K, atol=0.25)
-    assert np.mean((found.low_K <= exact_K) & (exact_K <= found.high_K)) > 0.8
+    rho_K = 0.9 ** np.arange(1, 40)
+    assert np.mean((found.low_K[1:] <= rho_K) & (rho_K <= found.high_K[1:])) > 0.8
+    assert found.low_K[0] == found.high_K[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -205,3 +214,30 @@ def test_intervals_of_the_autocorrelation_hold_that_of_the_process():
 def test_what_is_no_source_is_one_line(x, words):
     with pytest.raises(ValueError, match=words):
         lambda_max(x)
+
+
+def test_facts_name_the_timescale_its_limits_and_the_layer_s():
+    L = 200
+    x_nL = 2 * ar1(0.0, 400, L)  # of power 4
+    facts = correlation_facts(lambda_max(x_nL), autocorrelation(x_nL), (1e-3, 1e-1))
+    assert facts["dt_limits"] == pytest.approx([1 / (2 * L), 1 / (2 * L**0.5)], rel=0.01)
+    assert facts["dt"] == pytest.approx(facts["dt_limits"][1], rel=0.05)
+    low, high = facts["dt_interval"]
+    assert low < facts["dt"] < high and facts["converged"]
+    drawn = 10 ** np.random.default_rng(0).uniform(-3, -1, 100_000)
+    assert facts["dt_layer"][2] == pytest.approx(np.sqrt(np.mean(drawn**2)), rel=0.01)
+    assert root_mean_square((0.1, 0.1)) == 0.1
+    said = describe_correlation(facts)
+    assert f"dt = 1 / sqrt(L lambda_max) = {facts['dt']:.3g}" in said and "held out" in said
+
+
+def test_facts_of_one_sequence_and_of_zeros_say_what_they_do_not_know():
+    one, zeros = (
+        correlation_facts(lambda_max(x), autocorrelation(x), (1e-3, 1e-1))
+        for x in (ar1(0.9, 1, 100), np.zeros((3, 100)))
+    )
+    assert one["interval"] is None and one["lags"]["low"] is None and one["dt"] > 0
+    assert "no interval" in describe_correlation(one)
+    assert zeros["dt"] is None and describe_correlation(zeros).endswith("the inputs are zero")
+    for facts in (one, zeros):
+        assert json.loads(json.dumps(facts, allow_nan=False)) == facts

@@ -5,6 +5,12 @@ import pytest
 from scipy.signal import lfilter
 
 from ssm_jax.analysis import inputs
+from ssm_jax.analysis.autocorrelation import (
+    Padded,
+    autocorrelation,
+    correlation_facts,
+    lambda_max,
+)
 from ssm_jax.analysis.inputs import (
     SHARES,
     default_segment,
@@ -15,7 +21,7 @@ from ssm_jax.analysis.inputs import (
     share_beyond,
     window_of,
 )
-from ssm_jax.plots.layers import spectrum_figure
+from ssm_jax.plots.inputs import spectrum_figure
 
 LENGTH = 512
 N = 16
@@ -250,8 +256,16 @@ def test_the_figure_shows_the_spectrum_its_fit_and_the_modes(flat):
     fit = fit_power_law(flat)
     alphas = {1.0: "", 5.0: "start"}
     found = {"fit": fit, "energy_below": {f"{s:g}": flat.angle_below_which(s) for s in SHARES}}
+    x_nL = white(30)
+    facts = correlation_facts(lambda_max(x_nL), autocorrelation(x_nL), DT)
+    found["autocorrelation"] = facts
     figure = spectrum_figure(flat, found, Y_N, DT, alphas, "noise")
-    power, modes = figure.axes
+    power, modes, lags, scales = figure.axes
+    np.testing.assert_allclose(
+        lags.lines[0].get_ydata(), np.array(facts["lags"]["r"][1:]) / facts["power"]
+    )
+    assert [line.get_xdata()[0] for line in scales.lines[-2:]] == facts["dt_limits"]
+    assert facts["dt"] in [line.get_xdata()[0] for line in scales.lines]
     np.testing.assert_array_equal(power.lines[0].get_ydata(), flat.power_F[1:])
     line = power.lines[1]
     np.testing.assert_allclose(line.get_ydata(), fit["scale"] * line.get_xdata() ** -fit["gamma"])
@@ -266,3 +280,28 @@ def test_the_figure_shows_the_spectrum_its_fit_and_the_modes(flat):
         assert label.endswith(f"{100 * share:.0f} % beyond Nyquist")
     assert power.get_xlim()[1] < 1.2 * np.pi < modes.get_xlim()[1], "there is no power beyond pi"
     assert "(start)" in labels[1] and "(" not in labels[0]
+
+
+def test_the_interval_of_alpha_holds_that_of_the_process():
+    """Of first order: the angle below which 90 % lie is known."""
+    phi, length = 0.9, 512
+    angle = 2 * np.arctan((1 - phi) / (1 + phi) * np.tan(0.9 * np.pi / 2))
+    exact = angle / (Y_N.max() * (DT[0] * DT[1]) ** 0.5)
+    found = recommend(ar1(phi, 60, length), Y_N, DT, alphas=())[1]
+    low, high = found["intervals"]["alpha"]
+    assert low < found["alpha"] < high and low <= 1.03 * exact and high >= 0.97 * exact
+    low, high = found["intervals"]["gamma"]
+    assert low < found["fit"]["gamma"] < high
+    assert recommend(ar1(phi, 1, 4_096), Y_N, DT, alphas=())[1]["intervals"] is None
+
+
+def test_independent_tokens_are_white_behind_a_norm_and_equal_ones_constant():
+    tokens = np.random.default_rng(0).integers(0, 5, (300, 128))
+    table_VC = inputs.embedding(list(tokens), 7)
+    embedded = table_VC[tokens]
+    np.testing.assert_allclose(embedded.mean(axis=(0, 1)), 0, atol=1e-12)
+    np.testing.assert_allclose(embedded.std(axis=(0, 1)), 1, atol=1e-12)
+    assert lambda_max(Padded(list(tokens), table_VC)).held_out == pytest.approx(1, rel=0.1)
+    same = np.repeat(tokens[:, :1], 128, axis=1)
+    table_VC = inputs.embedding(list(same), 7)
+    assert lambda_max(Padded(list(same), table_VC)).held_out == pytest.approx(128, rel=1e-6)

@@ -38,9 +38,15 @@ def test_a_file_of_ones_own_is_read_and_drawn(tmp_path, spectrum, capsys):
     assert (result["inputs"], result["sequences"], result["length"]) == ("real", 60, 4096)
     assert {1.0, 4.0, result["alpha"]} == {window["alpha"] for window in result["windows"]}
     assert result["layer"]["d_state"] == 64 and result["git"] and result["command"]
+    correlation = result["autocorrelation"]
+    assert correlation["length"] == 4096 and correlation["converged"]
+    low, high = correlation["dt_interval"]
+    assert low < correlation["dt"] < high
+    assert correlation["dt"] < 1.5 * correlation["dt_limits"][0], "nearly constant"
     assert str(tmp_path) not in out.read_text()
     shown = capsys.readouterr().out
     assert f"{result['alpha']:.3g}*" in shown and "third-party" in shown
+    assert "lambda_max of E[x x^T]" in shown and "1 / sqrt(L lambda_max)" in shown
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
