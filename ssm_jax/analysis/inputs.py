@@ -252,6 +252,23 @@ def embedding(sequences: Sequence[np.ndarray], n_tokens: int) -> np.ndarray:
     return table_VC / np.where(std_C > 0, std_C, 1)
 
 
+def behind_norm(sequences: Sequence[np.ndarray], n_tokens: int | None) -> Padded:
+    """The sequences as a first layer gets them behind a batch norm: channels of mean 0, variance 1.
+
+    Of tokens those of `embedding`. A channel that never changes becomes 0.
+    """
+    if n_tokens is not None:
+        return Padded(sequences, embedding(sequences, n_tokens))
+    rows = [np.asarray(row, np.float64).reshape(len(row), -1) for row in sequences]
+    n = sum(map(len, rows))
+    mean_C = np.sum([row.sum(axis=0) for row in rows], axis=0) / n
+    std_C = np.sqrt(np.sum([((row - mean_C) ** 2).sum(axis=0) for row in rows], axis=0) / n)
+    varies_C = std_C > 1e-9 * np.abs(mean_C)  # not by rounding alone
+    return Padded(
+        [np.where(varies_C, row - mean_C, 0) / np.where(varies_C, std_C, 1) for row in rows]
+    )
+
+
 FEW_WINDOWS = 16  # Welch's power has a relative standard error of 1 / sqrt(windows), here a quarter
 
 

@@ -36,7 +36,7 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
 @contextlib.contextmanager
 def beside(spec: str) -> Iterator[None]:
     """Resolve FILE.py:NAME of layers and tasks against the folder of a config first."""
-    with outside.beside(Path(_split(spec)[0])):
+    with outside.beside(Path(split_spec(spec)[0])):
         yield
 
 
@@ -153,7 +153,7 @@ def _near(asked: str) -> str:
     return f"; nearest: {', '.join(get_close_matches(asked, found, n=3, cutoff=0))}"
 
 
-def _split(spec: str) -> tuple[str, str]:
+def split_spec(spec: str) -> tuple[str, str]:
     """The file and the argument of `FILE[:ARG]`, where FILE and ARG may have colons too."""
     try:
         local_path(spec)
@@ -173,7 +173,7 @@ def _function(spec: str, name: str) -> Iterator[tuple[Callable[..., Any], str]]:
     asked = f"--config={spec}"
     if not spec:
         raise ValueError(f"--config is missing; give --config=FILE.py{_near('denoise')}.")
-    path, arg = _split(spec)
+    path, arg = split_spec(spec)
     if not Path(path).is_file():
         if path.endswith(".py"):
             raise ValueError(f"{asked}: there is no file {path}{_near(path)}.")
@@ -190,5 +190,5 @@ def _function(spec: str, name: str) -> Iterator[tuple[Callable[..., Any], str]]:
 
 def _defines(spec: str, name: str) -> bool:
     """Whether the file of a config has a function of this name."""
-    with outside.running(Path(_split(spec)[0]), f"--config={spec}") as file:
+    with outside.running(Path(split_spec(spec)[0]), f"--config={spec}") as file:
         return callable(getattr(file.module, name, None))

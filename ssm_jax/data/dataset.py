@@ -225,20 +225,23 @@ def sequences_of(dataset: Dataset, n: int) -> Sequences:
     return sequences, getattr(dataset, "vocab_size", None), dataset.provenance.detail
 
 
-def read_sequences(path: Path, n: int, *, tokens: bool = False) -> Sequences:
-    """As `sequences_of`, of a .npy file (L,), (n, L) or, unless of tokens, (n, L, channels)."""
+def read_sequences(path: Path, n: int, *, tokens: bool = False, flag: str = "file") -> Sequences:
+    """As `sequences_of`, of a .npy file (L,), (n, L) or, unless of tokens, (n, L, channels).
+
+    `flag` is the option that named it, for messages.
+    """
     if path.suffix != ".npy":
-        raise ValueError(f"--file={path} does not fit: it must be a .npy of numpy.save.")
+        raise ValueError(f"--{flag}={path} does not fit: it must be a .npy of numpy.save.")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"--file={path} is no array that can be read ({error}).") from error
+        raise ValueError(f"--{flag}={path} is no array that can be read ({error}).") from error
     array = array[None] if array.ndim == 1 else array
     if array.ndim not in ((2,) if tokens else (2, 3)) or not array.size:
-        raise ValueError(f"--file={path} has the shape {array.shape}; see --help for those read.")
+        raise ValueError(f"--{flag}={path} has the shape {array.shape}; see --help for those read.")
     if array.dtype.kind not in ("iu" if tokens else "iufb"):
         what = "whole" if tokens else "real"
-        raise ValueError(f"--file={path} holds {array.dtype}; it must hold {what} numbers.")
+        raise ValueError(f"--{flag}={path} holds {array.dtype}; it must hold {what} numbers.")
     chosen = array[_evenly(len(array), n)]
     vocabulary = int(chosen.max()) + 1 if tokens else None
     return list(chosen), vocabulary, f"{path.name}, {len(array):,} sequences"

@@ -64,6 +64,16 @@ def spectrum_figure(
     return figure
 
 
+def correlation_figure(facts: Mapping[str, Any], title: str) -> Figure:
+    """The autocorrelation and the timescales alone, of inputs that have no spectrum."""
+    title = title.replace("$", r"\$")
+    figure = plots.titled(f"{title}: autocorrelation and timescale", 7.5, 4.6)
+    lags, scales = figure.subplots(2, 1, height_ratios=(1.1, 0.45))
+    _autocorrelation(lags, facts)
+    _timescales(scales, facts)
+    return figure
+
+
 def _autocorrelation(axes: Axes, facts: Mapping[str, Any]) -> None:
     """r(k) / r(0) from the lag 1 on, with its interval and the share of the mean."""
     found, power = facts["lags"], facts["power"]

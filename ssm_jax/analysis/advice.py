@@ -1,0 +1,234 @@
+"""Advice on the initialization of a layer, read off its inputs, and what they cannot tell.
+
+Each piece has its reason, how well it is known, and the panel of the figure behind it. dt is that
+of arXiv:2411.19455, 1 / sqrt(L lambda_max), as the root mean square of a range; that the mean over
+the channels of a range may stand for one dt is ours, as is all that is said of the real part, alpha
+and the initialization. beta is a rule of thumb of third parties. None of it knows the target: what
+a task needs of the past is not in its inputs, so each comes with a command that tests it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ssm_jax.analysis.autocorrelation import Source, autocorrelation, correlation_facts, lambda_max
+from ssm_jax.analysis.gram import Time, condition_number, gram
+from ssm_jax.analysis.inputs import FAR, FEW_WINDOWS, InputSpectrum, recommend
+
+APART = 4.0  # ends of the interval of lambda_max: dt is then known to within a factor of 2
+FLAT = 0.05  # how near the angles below which 50 and 90 % lie are to those of white noise
+KEPT = 0.05  # of a mode after L steps: below that, the beginning is forgotten
+ILL = 1e3  # condition number from which a read-out is slow to learn
+KNOBS = ("dt", "real", "alpha", "beta", "init")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to set, by dotted option; {}: nothing, as it is right already, or `unknown` says why."""
+
+    knob: str  # one of KNOBS
+    proposal: str
+    reason: str
+    uncertainty: str
+    panel: str  # of the figure
+    options: dict[str, Any] = field(default_factory=dict)
+    unknown: str = ""  # why the inputs cannot tell
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the inputs say: `spectrum` and `found` of `inputs.recommend`, or `no_spectrum`, why
+    there is none; `correlation` of the inputs as the layer gets them."""
+
+    correlation: Mapping[str, Any]
+    spectrum: InputSpectrum | None = None
+    found: Mapping[str, Any] | None = None
+    no_spectrum: str = ""
+
+
+def measure(
+    sequences: Sequence[np.ndarray],
+    behind_norm: Source,
+    y_N: np.ndarray,
+    dt: tuple[float, float],
+    **options: Any,
+) -> Measured:
+    """Measure inputs; `behind_norm` are those which the layer gets, the rest is of `recommend`."""
+    correlation = correlation_facts(lambda_max(behind_norm), autocorrelation(behind_norm), dt)
+    try:
+        spectrum, found = recommend(sequences, y_N, dt, alphas=(), **options)
+    except ValueError as error:
+        return Measured(correlation, no_spectrum=str(error).rstrip("."))
+    return Measured(correlation, spectrum, {**found, "autocorrelation": correlation})
+
+
+def advise(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray) -> list[Advice]:
+    """Advice on each of KNOBS, for a model with these options (model.alpha is "alpha").
+
+    `A_N` are the modes of its init at alpha = 1, with its real part.
+    """
+    dt = _dt(measured.correlation, model)
+    low, high = (dt.options.get(f"model.{key}", model[key]) for key in ("dt_min", "dt_max"))
+    alpha = _alpha(measured, model, A_N, math.sqrt(low * high))
+    factor = alpha.options.get("model.alpha", model["alpha"])
+    return [
+        dt,
+        _real(measured.correlation, model, A_N, dt),
+        alpha,
+        _beta(measured, model),
+        _init(measured.correlation, model, A_N, factor),
+    ]
+
+
+def _dt(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Advice:
+    about = "dt", "timescales"
+    low, high = model["dt_min"], model["dt_max"]
+    kept = f"keep {low:g} to {high:g}"
+    if model["discretization"] == "none":
+        return _unknown(*about, kept, "its modes are of discrete time: there is no dt")
+    if model.get("dt_rule", "log_uniform") != "log_uniform":
+        return _unknown(*about, kept, f"model.dt_rule={model['dt_rule']} sets dt, not a range")
+    if facts["dt"] is None:
+        return _unknown(*about, kept, "the inputs are zero behind the norm: they never change")
+    if facts["interval"] is None:
+        return _unknown(*about, kept, "few sequences: of one there is no interval")
+    least, most = facts["interval"]
+    bound = facts["dt_layer"][2] ** 2 * facts["length"] * facts["held_out"]
+    said = (
+        f"E|y_L|^2 <= dt^2 L lambda_max = {bound:.3g} for the range in use, and 1 for the rule's: "
+        f"dt = 1 / sqrt(L lambda_max) = {facts['dt']:.3g} as its root mean square"
+    )
+    ends = "lambda_max {:.4g} to {:.4g}, dt {:.3g} to {:.3g} (95 %)".format(
+        *facts["interval"], *facts["dt_interval"]
+    )
+    if most > APART * least:
+        return _unknown(*about, kept, f"few sequences ({facts['sequences']:,}), take more: {ends}")
+    first, last = facts["dt_interval"]
+    if first <= facts["dt_layer"][2] <= last:
+        return Advice("dt", kept, f"{said}, which is within the interval", ends, "timescales")
+    scale = facts["dt"] / facts["dt_layer"][2]
+    new = {"model.dt_min": _rounded(low * scale), "model.dt_max": _rounded(high * scale)}
+    proposal = "{:g} to {:g}".format(*new.values())
+    return Advice("dt", proposal, said, ends, "timescales", new)
+
+
+def _real(
+    facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray, dt: Advice
+) -> Advice:
+    slowest = float(A_N.real.max())
+    kept = f"keep {slowest:g}"
+    about = "real", "timescales, autocorrelation"
+    if model["layer"] not in ("s4d", "s5"):
+        return _unknown(*about, kept, f"model.layer={model['layer']} keeps its own real part")
+    if dt.unknown:
+        return _unknown(*about, kept, "it goes with dt, which is not known")
+    L, step = facts["length"], facts["dt"]
+    left = math.exp(slowest * step * L)
+    said = (
+        f"at dt = {step:.3g} a mode of Re A = {slowest:g} keeps {left:.2g} of itself over L = {L:,}"
+    )
+    ends = [math.exp(slowest * end * L) for end in reversed(facts["dt_interval"])]
+    sure = "{:.2g} to {:.2g} of it (95 %); whether the target needs the past is not in the inputs"
+    sure = sure.format(*ends)
+    if left >= KEPT:
+        return Advice("real", kept, f"{said}: the beginning reaches the end", sure, about[1])
+    if ends[1] >= KEPT:
+        return _unknown(*about, kept, f"{said}, {sure}")
+    options = {"model.alpha_real": 0.0, "model.real_transform": "clip"}
+    why = f"{said}: the beginning is forgotten; with Re A = 0 it is not, and dt keeps y_L bounded"
+    return Advice("real", "0, kept at most 0", why, sure, about[1], options)
+
+
+def _alpha(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray, middle: float) -> Advice:
+    kept = f"keep {model['alpha']:g}"
+    if (why := _no_spectrum(measured, model)) is not None:
+        return _unknown("alpha", "spectrum, modes", kept, why)
+    assert measured.spectrum is not None and measured.found is not None
+    found, reach = measured.found, float(np.abs(A_N.imag).max()) * middle
+    angle = measured.spectrum.angle_below_which(found["band"])
+    ends = [end / reach for end in found["intervals"]["angle"]]
+    said = (
+        f"{100 * found['band']:g} % of the energy lie below {angle:.3g} rad per sample, which the "
+        f"highest mode of the middle channel (dt = {middle:.3g}) reaches at this alpha"
+    )
+    sure = "{:.3g} to {:.3g} by resampling".format(*ends)
+    if ends[0] <= model["alpha"] <= ends[1]:
+        return Advice("alpha", kept, said, sure, "spectrum, modes")
+    options = {"model.alpha": _rounded(angle / reach)}
+    proposal = f"{options['model.alpha']:g}"
+    return Advice("alpha", proposal, said, sure, "spectrum, modes", options)
+
+
+def _beta(measured: Measured, model: Mapping[str, Any]) -> Advice:
+    beta = model["beta"]
+    kept = f"keep {beta['init']:g}" if beta["filter"] else "keep none"
+    if not beta["filter"]:
+        return _unknown("beta", "spectrum", kept, "model.beta.filter=False: there is no filter")
+    if (why := _no_spectrum(measured, model)) is not None:
+        return _unknown("beta", "spectrum", kept, why)
+    assert measured.found is not None
+    fit, drawn = measured.found["fit"], measured.found["intervals"]["gamma"]
+    width = fit["half_width"]
+    said = f"power ~ w^-gamma, gamma = {fit['gamma']:.2f}; beta = gamma / 2, a third-party rule"
+    low, high = min(drawn[0], fit["gamma"] - width) / 2, max(drawn[1], fit["gamma"] + width) / 2
+    sure = f"{low:.2f} to {high:.2f}: residuals of the line, and resampling"
+    if width > FAR:
+        return _unknown("beta", "spectrum", kept, f"no straight line: gamma ± {width:.2f}")
+    if low <= beta["init"] <= high:
+        return Advice("beta", kept, said, sure, "spectrum")
+    options = {"model.beta.init": round(measured.found["beta"], 2)}
+    return Advice("beta", f"{options['model.beta.init']:g}", said, sure, "spectrum", options)
+
+
+def _init(
+    facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray, alpha: float
+) -> Advice:
+    name, kept = model["init"], f"keep {model['init']}"
+    if model["discretization"] == "none" or facts["dt"] is None:
+        return _unknown("init", "modes", kept, "without dt or inputs modes cannot be compared")
+    horizon = Time(facts["length"] * facts["dt"])  # what L steps are to the modes
+    own = condition_number(gram(A_N.real + 1j * alpha * A_N.imag, "real", horizon))
+    even = -0.5 + 1j * np.pi * alpha * np.arange(len(A_N))
+    lin = condition_number(gram(even, "real", horizon))
+    said = (
+        f"condition number of the Gram matrix of its modes over L: {own:.3g} at alpha = {alpha:.3g}"
+    )
+    sure = "exact for white inputs and a trained read-out alone; where the target lies is not known"
+    if name != "s4d_lin" and model["layer"] == "s4d" and own > max(ILL, 10 * lin):
+        why = f"{said}, and {lin:.3g} of evenly spaced ones"
+        return Advice("init", "s4d_lin", why, sure, "modes", {"model.init": "s4d_lin"})
+    if own > ILL:
+        said += "; modes this close are nearly the same: fewer (model.d_state) would do"
+    return Advice("init", kept, said, sure, "modes")
+
+
+def _no_spectrum(measured: Measured, model: Mapping[str, Any]) -> str | None:
+    """Why nothing can be read off the spectrum; None: it can."""
+    if model["layer"] != "s4d" or model["discretization"] != "zoh":
+        return "the modes that are counted are those of s4d with zoh"
+    if measured.found is None or measured.spectrum is None:
+        return measured.no_spectrum
+    found, tokens = measured.found, measured.found["inputs"] != "real"
+    if found["intervals"] is None:
+        long = found["sequences"] - found["too_short"]
+        return f"few sequences: {long} of {found['sequences']:,} has the samples of a window"
+    if (windows := found["segments"]) < FEW_WINDOWS:
+        return f"few windows: the spectrum rests on {windows}, at least {FEW_WINDOWS} are needed"
+    shares = {0.5: np.pi / 2, 0.9: 0.9 * np.pi}
+    angles = {share: measured.spectrum.angle_below_which(share) for share in shares}
+    if all(abs(angles[share] / white - 1) < FLAT for share, white in shares.items()):
+        what = "tokens without order: their spectrum" if tokens else "the spectrum"
+        return f"{what} is flat, as of white noise: no frequency is preferred"
+    return None
+
+
+def _unknown(knob: str, panel: str, proposal: str, why: str) -> Advice:
+    return Advice(knob, proposal, "cannot be known from these inputs", why, panel, {}, why)
+
+
+def _rounded(value: float) -> float:
+    """Three digits, as a person would write an option."""
+    return float(f"{value:.3g}")

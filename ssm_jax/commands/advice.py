@@ -1,0 +1,224 @@
+"""The command recommend: advice on the initialization, read off the inputs, and its test."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from ssm_jax import config as config_lib
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag
+from ssm_jax.config.load import load_config, split_spec
+from ssm_jax.data.dataset import read_sequences, sequences_of
+from ssm_jax.data.prepare import DataPaths
+from ssm_jax.files import replace_atomically
+from ssm_jax.tasks import find_task
+
+if TYPE_CHECKING:
+    from ssm_jax.analysis.advice import Advice
+
+LABELS = {"dt": "dt range", "real": "real part", "alpha": "alpha", "beta": "beta", "init": "init"}
+
+FLAGS = (
+    Flag("tokens", "the .npy of --from holds token ids, (L,) or (n, L)", False, bool),
+    Flag("n", "sequences that are read, evenly spread", 2_000, int, least=1),
+    Flag("out", "config to write, FILE.py, with the advice applied", kind=Path, writes="file"),
+    Flag("record", "also write what was found to a JSON file", kind=Path, writes="file"),
+    Flag("figure", "file for the figure: .png, .pdf or .svg", kind=Path, writes="file"),
+    cli.DATA_DIR,
+    cli.FROM,
+)
+
+
+def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend")) -> int:
+    """Advise on dt, real part, alpha, beta and init for a task's inputs, or say what is not known.
+
+        ssm-jax recommend --config=lra/image --out=advised.py --figure=advised.png
+        ssm-jax recommend --config=arrays:forecasting --from=weather.csv --out=advised.py
+        ssm-jax recommend --from=signals.npy            # an array alone, (n, L[, channels])
+
+    Each piece of advice has its reason and how well it is known by resampling the sequences; what
+    the inputs cannot tell is left as it is, and said. The target is not looked at: --out=FILE.py
+    writes a config with the advice applied, for ssm-jax train --config=FILE.py, and the command
+    that tests it against the default with three seeds. FILE.py:alpha applies the advice on alpha
+    alone, FILE.py:dt,real that on two.
+    """
+    given = dict(word.partition("=")[::2] for word in argv)
+    about, alone = recommend.__doc__, False
+    if "--config" not in given and "--from" in given:
+        alone = given["--from"].endswith(".npy")
+        argv = argv if alone else ["--config=arrays", *argv]
+    if alone:
+        values = cli.load_flags(argv, flags=FLAGS, about=about)
+        cfg, overrides = config_lib.default(), dict[str, Any]()
+        cfg.name = values["from"].stem
+        if values["out"] is not None:
+            cli.fail("--out is a config, which takes a task; give --config with --from.")
+        sequences, vocabulary, detail = read_sequences(
+            values["from"], values["n"], tokens=values["tokens"], flag="from"
+        )
+    else:
+        cfg, values, overrides = cli.load(argv, flags=FLAGS, about=about)
+        if values["out"] is not None:
+            _check_out(values["out"], values["config"], cfg)
+        paths = DataPaths(values["data_dir"], values["from"])
+        dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
+        sequences, vocabulary, detail = sequences_of(dataset, values["n"])
+    from ssm_jax.analysis.advice import advise, measure
+    from ssm_jax.analysis.inputs import behind_norm
+    from ssm_jax.init import initial_modes
+
+    model = cfg.model.to_dict()
+    name = model["init"] if model["layer"] != "s4" else f"s4d_{model['init']}"
+    A_N = initial_modes(
+        name, cfg.model.d_state, alpha_real=cfg.model.alpha_real, seed=cfg.model.init_seed
+    ).A_SN[0]
+    dt = (cfg.model.dt_min, cfg.model.dt_max)
+    measured = measure(
+        sequences, behind_norm(sequences, vocabulary), np.abs(A_N.imag), dt, n_tokens=vocabulary
+    )
+    advice = advise(measured, model, A_N)
+    out = values["out"]
+    changed = [one for one in advice if one.options]
+    _show(cfg.name, detail, measured.correlation, advice)
+    if values["figure"] is not None:
+        from ssm_jax.plots import save
+        from ssm_jax.plots.inputs import correlation_figure, spectrum_figure
+
+        if measured.found is None:
+            save(values["figure"], correlation_figure, measured.correlation, cfg.name)
+        else:
+            alpha = next(one for one in advice if one.knob == "alpha")
+            alphas = {cfg.model.alpha: "in use"}
+            alphas |= {value: "advised" for value in alpha.options.values()}
+            shown = measured.spectrum, measured.found, np.abs(A_N.imag), dt, alphas, cfg.name
+            save(values["figure"], spectrum_figure, *shown)
+    if values["record"] is not None:
+        from ssm_jax.training.record import write_result
+
+        rows = [{**vars(one), "label": LABELS[one.knob]} for one in advice]
+        found = {"spectrum": measured.found, "correlation": measured.correlation}
+        result = {"name": cfg.name, "seed": cfg.seed, "data": detail, "advice": rows, **found}
+        write_result(values["record"], result, [*called, *argv])
+    if not changed:
+        print("nothing to change: there is no config to write, and nothing to test.")
+    elif out is None:
+        print("" if alone else "--out=FILE.py writes a config with this, and the test of it.")
+    else:
+        usual = config_lib.flatten(cfg)
+        _write(out, values["config"], overrides, changed, usual)
+        data = [
+            f"--{key}={given[f'--{key}']}" for key in ("from", "data_dir") if f"--{key}" in given
+        ]
+        test = ["ssm-jax", "sweep", f"--config={out}", "--seeds=3", f"--folder=runs/{out.stem}"]
+        print(f"{out} has the advice applied; it is tested against the default by\n")
+        print(f"    {shlex.join([*test, *data])}\n")
+        for one in changed if len(changed) > 1 else ():
+            alone_words = [*test, *data]
+            alone_words[2] += f":{one.knob}"
+            alone_words[4] += f"_{one.knob}"
+            print(f"    {shlex.join(alone_words)}    # {LABELS[one.knob]} alone")
+    return 0
+
+
+def _check_out(out: Path, spec: str, cfg: Any) -> None:
+    """Refuse a file that could not load the given config, before any work is done."""
+    base = Path(split_spec(spec)[0])
+    if out.suffix != ".py" or (out.exists() and out.resolve() == base.resolve()):
+        cli.fail(f"--out={out} does not fit: it must be another .py than that of --config.")
+    if out.parent.resolve() != base.parent.resolve():
+        brought = [text for text in (cfg.task, cfg.model.layer) if ".py:" in text]
+        if brought:
+            cli.fail(f"--out={out} must be in the folder of {base}: {brought[0]} is found from it.")
+
+
+def _show(name: str, detail: str, facts: Mapping[str, Any], advice: Sequence[Advice]) -> None:
+    from ssm_jax.analysis.autocorrelation import describe_correlation
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{name}: {detail}\nbehind a batch norm, {describe_correlation(facts)}\n")
+    for one in advice:
+        words = [
+            f"{LABELS[one.knob]}: {one.proposal}",
+            f"    {one.reason}",
+            f"    {one.uncertainty}",
+        ]
+        console.print("\n".join([*words, f"    figure: {one.panel}"]))
+    console.print()
+
+
+TEMPLATE = '''"""{name} with the initialization that its inputs advise, by ssm-jax recommend.
+
+    ssm-jax train --config={file} --workdir=runs/{stem}
+    ssm-jax sweep --config={file} --seeds=3 --folder=runs/{stem}
+
+sweep() has two arms, the experiment as it was and as advised. {file}:KNOB takes the advice on one
+knob alone, of {knobs}.
+
+{reasons}
+"""
+
+from pathlib import Path
+
+import ssm_jax
+
+BASE = {base}
+GIVEN = {given}
+USUAL = {usual}
+ADVICE = {advice}
+
+
+def chosen(table, arg):
+    knobs = arg.split(",") if arg else table
+    return {{key: value for knob in knobs for key, value in table[knob].items()}}
+
+
+def get_config(arg=""):
+    return ssm_jax.load_config(BASE, GIVEN | chosen(ADVICE, arg))
+
+
+def sweep(arg=""):
+    return [chosen(USUAL, arg), chosen(ADVICE, arg)]
+'''
+
+
+def _write(
+    out: Path,
+    spec: str,
+    overrides: Mapping[str, Any],
+    changed: Sequence[Advice],
+    usual: Mapping[str, Any],
+) -> None:
+    """Write the config of the advice; nothing is left of one that does not load."""
+    path, arg = split_spec(spec)
+    base = repr(spec)
+    if os.path.expanduser(spec).startswith(path):
+        relative = Path(os.path.relpath(Path(path).resolve(), out.parent.resolve())).as_posix()
+        base = f"str(Path(__file__).parent / {relative!r})" + (f" + {':' + arg!r}" if arg else "")
+    knobs = [one.knob for one in changed]
+    reasons = "\n".join(
+        f"{LABELS[one.knob]}: {one.proposal}. {one.reason} ({one.uncertainty})." for one in changed
+    )
+    text = TEMPLATE.format(
+        name=usual["name"], file=out.name, stem=out.stem, knobs=", ".join(knobs), reasons=reasons,
+        base=base, given=dict(overrides),
+        usual={one.knob: {key: usual[key] for key in one.options} for one in changed},
+        advice={one.knob: one.options for one in changed},
+    )  # fmt: skip
+    before = out.read_bytes() if out.exists() else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_atomically(out, text)
+    try:
+        load_config(str(out))
+    except ValueError:
+        if before is None:
+            out.unlink()
+        else:
+            replace_atomically(out, before)
+        raise

@@ -1,0 +1,95 @@
+"""`ssm-jax recommend`: what it prints and writes, and that what it writes trains and sweeps."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ssm_jax.commands.advice import recommend
+from ssm_jax.commands.train import train
+from ssm_jax.config.load import load_config, load_sweep
+
+CONFIG = """
+from ssm_jax import config as config_lib
+
+def get_config(arg=""):
+    cfg = config_lib.default("classification")
+    cfg.data.source, cfg.data.padded_length, cfg.batch_size = "files", 0, 8
+    cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 1, 4, 4
+    cfg.train.steps, cfg.train.eval_every, cfg.checkpoint.every, cfg.figures = 2, 2, 2, False
+    cfg.name = arg or "own"
+    return cfg
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with walks of two classes in walks.npz, and a config for them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSM_JAX_DATA_DIR", str(tmp_path / "data"))
+    steps = np.random.default_rng(0).normal(size=(200, 128, 1))
+    np.savez("walks.npz", x=np.cumsum(steps, axis=1), y=np.arange(200) % 2)
+    np.save("walks.npy", np.cumsum(steps, axis=1))
+    (tmp_path / "own.py").write_text(CONFIG)
+    return tmp_path
+
+
+def run(*words: str) -> int:
+    return recommend([str(word) for word in words])
+
+
+def test_what_it_writes_trains_and_is_swept_against_the_default(folder, capsys):
+    words = ["--from=walks.npz", f"--data_dir={folder / 'data'}"]
+    assert run(
+        "--config=own.py:mine", *words, "--config.model.depth=2", "--out=sub/advised.py",
+        "--figure=advised.png", "--record=advised.json",
+    ) == 0  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "    ssm-jax sweep --config=sub/advised.py --seeds=3 --folder=runs/advised" in shown
+    assert "--from=walks.npz" in shown and "95 %" in shown
+    record = json.loads((folder / "advised.json").read_text())
+    advised = {k: v for row in record["advice"] for k, v in row["options"].items()}
+    assert {"model.dt_min", "model.dt_max", "model.alpha"} <= advised.keys()
+    assert (folder / "advised.png").stat().st_size > 0
+    cfg = load_config("sub/advised.py")
+    assert (cfg.name, cfg.model.depth) == ("mine", 2)
+    assert cfg.model.alpha == advised["model.alpha"]
+    usual, arm = load_sweep("sub/advised.py", cfg)
+    assert arm == advised and usual.keys() == arm.keys() and usual["model.dt_min"] == 1e-3
+    alone = load_config("sub/advised.py:alpha")
+    assert alone.model.alpha == advised["model.alpha"] and alone.model.dt_min == 1e-3
+    assert load_sweep("sub/advised.py:alpha", alone)[1] == {"model.alpha": advised["model.alpha"]}
+    assert train(["--config=sub/advised.py", *words, "--workdir=runs/a", "--compiled=off"]) == 0
+
+
+def test_a_file_alone_gets_advice_without_a_test(folder, capsys):
+    assert run("--from=walks.npy") == 0
+    shown = capsys.readouterr().out
+    assert "dt range: " in shown and "ssm-jax sweep" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config=own.py", "--from=walks.npz", "--out=own.py"], "another .py"),
+        (["--config=own.py", "--from=walks.npz", "--out=a.json"], "another .py"),
+        (["--from=walks.npy", "--out=a.py"], "give --config"),
+        (["--from=walks.npy", "--n=0"], "at least 1"),
+        ([], "--config is missing"),
+    ],
+)
+def test_wrong_options_are_one_line(folder, capsys, words, said):
+    with pytest.raises(SystemExit) as refused:
+        run(*words)
+    assert refused.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and said in shown
+    assert (folder / "own.py").read_text() == CONFIG and not (folder / "a.py").exists()
+
+
+def test_a_file_that_is_missing_or_no_array_is_refused(folder):
+    with pytest.raises(OSError, match=r"none\.npy"):
+        run("--from=none.npy")
+    (folder / "text.npy").write_text("no array")
+    with pytest.raises(ValueError, match=r"--from=text\.npy is no array"):
+        run("--from=text.npy")
