@@ -1,4 +1,4 @@
-"""Real series that come in Python packages, in three variants at one budget.
+"""Real series that come in Python packages, in some variants at one budget.
 
     pip install --no-deps sktime==1.2.0
     ssm-jax train --config=packaged:PLAID,s4d_ft --workdir=runs/plaid
@@ -8,14 +8,15 @@
 Sets: PLAID (the default), JapaneseVowels, ACSF1, BasicMotions, OSULeaf, ArrowHead, GunPoint,
 ItalyPowerDemand, PickupGestureWiimoteZ, smnist, mnist1d (classes); Tecator, Covid3Month,
 CardanoSentiment (a number); weather (forecast). Variants: s4d_ft, with tuned alpha and a learned
-beta (the default); s4d, alpha = 1 and no filter; s5. The filter of s4d_ft looks ahead within what
-it is given, so its forecasts of the weather come from windows, and those of the others also from
-`stream()`.
+beta (the default); s4d, alpha = 1 and no filter; s4d_ac and s4d_re0, arms of it (docs/lra.md); s5.
+The filter of s4d_ft looks ahead within what it is given, so its forecasts of the weather come from
+windows, and those of the others also from `stream()`.
 """
 
 from ssm_jax import config as config_lib
+from ssm_jax.lra import variants
 
-VARIANTS = ("s4d_ft", "s4d", "s5")
+VARIANTS = ("s4d_ft", "s4d", "s5", *variants.ARMS)
 NUMBERS = ("Tecator", "Covid3Month", "CardanoSentiment")
 SETS = (
     *("PLAID", "JapaneseVowels", "ACSF1", "BasicMotions", "OSULeaf", "ArrowHead", "GunPoint"),
@@ -52,10 +53,10 @@ def get_config(arg=""):
     cfg.train.select_metric = "loss"
     if variant == "s4d_ft":
         cfg.model.alpha = 3.0
-    elif variant == "s4d":
-        cfg.model.beta.learn, cfg.model.beta.filter = False, False
     else:
-        cfg.model.layer, cfg.model.beta.learn, cfg.model.beta.filter = "s5", False, False
+        cfg.model.layer = "s5" if variant == "s5" else "s4d"
+        cfg.model.beta.learn, cfg.model.beta.filter = False, False
+        variants.arm(cfg, variant)
     if name == "weather":
         weather(cfg)
     rate = RATES.get((name, variant), 0.003)

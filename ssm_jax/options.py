@@ -115,6 +115,7 @@ def _group(name: str, match: str) -> dict[str, Option]:
 
 _TRANSFORMS = ("exp", "softplus", "relu", "clip", "stable", "none")
 _RULES = ("zoh", "bilinear", "none")
+DT_RULES = ("log_uniform", "fixed", "autocorrelation")
 _C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
 _DT = "time units per sample"
 _WHITE = "units of full white"
@@ -170,6 +171,19 @@ OPTIONS: dict[str, Option] = {
     "model.dt_max": Option(1e-1, "see model.dt_min", POSITIVE, unit=_DT),
     "model.dt_transform": Option(
         "softplus", "dt as a function of the parameter", choices=("softplus", "exp"), source="OC-5"
+    ),
+    "model.dt_rule": Option(
+        "log_uniform",
+        "where dt starts: drawn, dt_min, or dt_kappa / sqrt(L lambda_max) of the layer's inputs",
+        choices=DT_RULES,
+        source="docs/autocorrelation.md",
+        since="0.2",
+    ),
+    "model.dt_kappa": Option(
+        1.0, "factor of dt_rule=autocorrelation", POSITIVE, unit=_DT, since="0.2"
+    ),
+    "model.dt_apply_to": Option(
+        "all", "layers of dt_rule; of the others dt is drawn", choices=("all", "first"), since="0.2"
     ),
     "model.discretization": Option(
         "zoh", "in s4 bilinear; none for ring and dfout, which have no dt", choices=_RULES

@@ -76,7 +76,7 @@ def test_a_variant_is_valid_named_and_of_the_published_size(task, variant):
     assign(shapes, groups_from(cfg.optim.groups.to_dict()))
     if variant == "s4d_ft":
         assert count(shapes) == PARAMETERS[variant][task]
-    elif variant == "s4d":  # one beta per channel and block less
+    elif variant in ("s4d", *variants.ARMS):  # one beta per channel and block less
         betas = cfg.model.depth * cfg.model.d_model
         assert count(shapes) == PARAMETERS["s4d_ft"][task] - betas
     else:
@@ -90,6 +90,21 @@ def test_the_matched_baseline_differs_in_alpha_and_beta_alone(task):
     changed = {key for key in tuned if tuned[key] != baseline[key]}
     assert changed == {"name", "model.alpha", "model.beta.learn"}
     assert (baseline["model.alpha"], baseline["model.beta.init"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("variant", "options"),
+    [
+        ("s4d_ac", {"model.dt_rule": "autocorrelation"}),
+        ("s4d_re0", {"model.alpha_real": 0.0, "model.real_transform": "clip"}),
+    ],
+)
+@pytest.mark.parametrize("task", TASKS)
+def test_an_arm_of_the_autocorrelation_differs_from_s4d_in_its_options_alone(
+    task, variant, options
+):
+    arm, baseline = (config.flatten(experiment(task, each)) for each in (variant, "s4d"))
+    assert {k: v for k, v in arm.items() if baseline[k] != v} == options | {"name": arm["name"]}
 
 
 @pytest.mark.parametrize("variant", variants.VARIANTS)

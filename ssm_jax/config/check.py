@@ -10,6 +10,8 @@ from ssm_jax.options import LARGEST, SEED, SHARED, Option, parameters_of
 from ssm_jax.outside import Unknown
 from ssm_jax.tasks import TASKS, Task, find_task
 
+STEPS = ("dt_rule", "dt_kappa", "dt_apply_to")  # of layers whose dt can be set
+
 
 def check(cfg: ConfigDict) -> None:
     """Refuse values and combinations that cannot work, with a ValueError of a line per fault.
@@ -165,13 +167,20 @@ def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
     section, why = "", f"task={cfg.task!r}"
     unless: dict[str, str] = {}  # why arguments that are taken are not read
     if "layer" in network:
-        takes, section = parameters_of(find_layer(model.layer)), section_of(model.layer)
+        layer = find_layer(model.layer)
+        takes, section = parameters_of(layer), section_of(model.layer)
+        if hasattr(layer, "set_step_sizes"):
+            takes = {*takes, *STEPS}
         why = f"model.layer={model.layer!r}"
         if not _is_discrete(model.init):
             unless["init_seed"] = f"model.init={model.init!r}"
         if model.discretization == "none":
-            for step in ("dt_min", "dt_max", "dt_transform"):
+            for step in ("dt_min", "dt_max", "dt_transform", *STEPS):
                 unless[step] = "model.discretization='none'"
+        elif model.dt_rule != "autocorrelation":
+            unless["dt_kappa"] = f"model.dt_rule={model.dt_rule!r}"
+            if model.dt_rule == "log_uniform":
+                unless["dt_apply_to"] = unless["dt_kappa"]
     argument = {f"model.{key}": name for name, key in SHARED.items()}
     argument["model.beta.filter"] = "beta"
     for key, row in rows(cfg).items():

@@ -146,6 +146,16 @@ class StateSpaceLayer(nnx.Module):
             return jnp.ones(self.state_shape()[:1], self.D[...].dtype)
         return DT_TRANSFORMS[self.dt_transform][0](self.dt_raw[...])
 
+    def set_step_sizes(self, dt: ArrayLike) -> None:
+        """Start from these dt, positive, in units of time per sample: one, or one for each step.
+
+        ValueError: the discretization is "none", and there is no dt.
+        """
+        if self.discretization == "none":
+            raise ValueError(f"{self.NAME}: discretization='none' has no dt that could be set.")
+        dt_H = jnp.broadcast_to(jnp.asarray(dt, jnp.float32), self.dt_raw.shape)
+        self.dt_raw = nnx.Param(DT_TRANSFORMS[self.dt_transform][1](dt_H))
+
     @on_any_mesh("BLH")
     def __call__(
         self,

@@ -4,6 +4,8 @@ An experiment file has a function for each variant and adds what its task needs:
 
     s4d_ft  S4D with tuned frequency bias: alpha, learned beta (arXiv:2410.02035, official code)
     s4d     the same with alpha = 1 and without filter: what alpha and beta are worth at one budget
+    s4d_ac  s4d with dt = 1 / sqrt(L lambda_max) of the inputs of each layer (arXiv:2411.19455)
+    s4d_re0 s4d with Re A = 0 at the start, and at most 0 in training (likewise)
     s4      S4 with HiPPO-LegS (arXiv:2111.00396, configuration v4 of the official code)
     s5      S5 (arXiv:2208.04933, official run scripts)
 
@@ -12,6 +14,7 @@ The name of any other layer (see `layers.find_layer`) is a variant as well: that
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -21,7 +24,11 @@ from ssm_jax.config.check import unread
 from ssm_jax.options import parameters_of
 from ssm_jax.outside import Unknown
 
-VARIANTS = ("s4d_ft", "s4d", "s4", "s5")
+ARMS: dict[str, dict[str, Any]] = {  # of s4d, by the source above
+    "s4d_ac": {"dt_rule": "autocorrelation"},
+    "s4d_re0": {"alpha_real": 0.0, "real_transform": "clip"},
+}
+VARIANTS = ("s4d_ft", "s4d", "s4", "s5", *ARMS)
 SIZES = ("full", "smoke", "reduced")
 OWN = ("init", "discretization", "real_transform", "dt_transform")  # a layer knows best
 
@@ -58,6 +65,7 @@ def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None])
         return
     tuned["s4d_ft"](cfg)
     cfg.model.alpha, cfg.model.beta.learn = 1.0, False
+    arm(cfg, variant)
     if variant in ("s4", "s5"):
         raise ValueError(f"the task {cfg.task} has no variant {variant}; choose another.")
     if variant not in VARIANTS:
@@ -68,6 +76,11 @@ def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None])
         own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
         cfg.update_from_flattened_dict({k: v for k, v in own.items() if isinstance(v, str)})
         cfg.update_from_flattened_dict({key: rows[key].default for key, _ in unread(cfg)})
+
+
+def arm(cfg: ConfigDict, variant: str) -> None:
+    """Set what an arm of s4d differs in from it; other variants are no arm."""
+    cfg.model.update(ARMS.get(variant, {}))
 
 
 def finish(cfg: ConfigDict, size: str, reduce: Callable[[ConfigDict], None]) -> ConfigDict:

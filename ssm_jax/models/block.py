@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.kernels.arrays import checked_lengths, computed_in, returned_in
+from ssm_jax.kernels.arrays import checked_lengths, computed_in, returned_in, without_padding
 from ssm_jax.kernels.devices import materialize, on_cpu
 from ssm_jax.layers.inputs import checked_input, checked_key, dropout
 from ssm_jax.layers.norm import make_norm
@@ -120,6 +120,16 @@ class Block(nnx.Module):
             return self.ssm(u_BLH, lengths_B, key=ssm_key)
 
         return self._around(ssm, normed, x_BLH, dtype, gelu_key, branch_key)
+
+    def layer_input(
+        self, x_BLH: Array, lengths_B: ArrayLike | None = None, *, train: bool = False
+    ) -> Array:
+        """What the state space layer gets of features in the call: 0 at padded steps."""
+        lengths_B = checked_lengths("Block", lengths_B, x_BLH.shape[:1], x_BLH.shape[1])
+        u_BLH = x_BLH.astype(computed_in(x_BLH, self.norm.scale[...]))
+        if self.prenorm:
+            u_BLH = self.norm(u_BLH, lengths_B, train=train, padding=self.norm_padding)
+        return without_padding(u_BLH, lengths_B)
 
     def _around(
         self,

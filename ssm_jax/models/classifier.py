@@ -127,9 +127,34 @@ class SequenceClassifier(nnx.Module):
         sequence are NaN, and in training with batch norm those of the whole batch. Lengths, (B,) or
         of pairs (B, 2), are real steps, see `checked_lengths`; of none the pool is zero.
         """
+        key = checked_key(type(self).__name__, key)
+        with jax.numpy_dtype_promotion("standard"):
+            x_BLH, lengths_B, dtype, returned = self._encoded(inputs, lengths)
+            how: dict[str, Any] = {"train": train, "key": key, "remat": self.remat and train}
+            x_BLH = apply_blocks(self.blocks, x_BLH, lengths_B, **how).astype(dtype)
+            if self.norm is not None:
+                x_BLH = self.norm(x_BLH, lengths_B, train=train, padding=self.norm_padding)
+            if self.pool != "none":
+                x_BLH = pool(x_BLH, lengths_B, self.pool)
+            if len(self.TOKEN_AXES) == 3:
+                one_BH, two_BH = x_BLH[0::2], x_BLH[1::2]
+                both = (one_BH, two_BH, one_BH * two_BH, one_BH - two_BH)
+                x_BLH = jnp.concatenate(both, axis=-1)
+            return self.decoder(x_BLH).astype(returned)
+
+    def encode(
+        self, inputs: ArrayLike, lengths: ArrayLike | None = None
+    ) -> tuple[Array, Array | None]:
+        """What the first block gets: features, of pairs (2B, L, H), and how many steps are real."""
+        with jax.numpy_dtype_promotion("standard"):
+            return self._encoded(inputs, lengths)[:2]
+
+    def _encoded(
+        self, inputs: ArrayLike, lengths: ArrayLike | None
+    ) -> tuple[Array, Array | None, Any, Any]:
+        """`encode`, and the types to compute in and to return."""
         name, encoder = type(self).__name__, self.encoder
         in_pairs = len(self.TOKEN_AXES) == 3
-        key = checked_key(name, key)
         if isinstance(encoder, nnx.Linear):
             inputs = checked_input(name, inputs, "(B, L, d_input)", encoder.in_features)
             *shape, steps, _ = inputs.shape
@@ -145,24 +170,13 @@ class SequenceClassifier(nnx.Module):
         if in_pairs:  # every sequence on the batch axis
             inputs = inputs.reshape(-1, steps)
             lengths_B = None if lengths_B is None else lengths_B.ravel()
-        with jax.numpy_dtype_promotion("standard"):
-            dtype = computed_in(*jax.tree.leaves(nnx.state(self)), inputs)
-            if isinstance(encoder, nnx.Linear):
-                x_BLH = encoder(inputs.astype(dtype))
-            else:
-                x_BLH = jnp.take(encoder.embedding[...], inputs, axis=0)
-            x_BLH = x_BLH.astype(dtype if self.activations == "float32" else self.activations)
-            how: dict[str, Any] = {"train": train, "key": key, "remat": self.remat and train}
-            x_BLH = apply_blocks(self.blocks, x_BLH, lengths_B, **how).astype(dtype)
-            if self.norm is not None:
-                x_BLH = self.norm(x_BLH, lengths_B, train=train, padding=self.norm_padding)
-            if self.pool != "none":
-                x_BLH = pool(x_BLH, lengths_B, self.pool)
-            if in_pairs:
-                one_BH, two_BH = x_BLH[0::2], x_BLH[1::2]
-                both = (one_BH, two_BH, one_BH * two_BH, one_BH - two_BH)
-                x_BLH = jnp.concatenate(both, axis=-1)
-            return self.decoder(x_BLH).astype(returned_in(inputs, dtype))
+        dtype = computed_in(*jax.tree.leaves(nnx.state(self)), inputs)
+        if isinstance(encoder, nnx.Linear):
+            x_BLH = encoder(inputs.astype(dtype))
+        else:
+            x_BLH = jnp.take(encoder.embedding[...], inputs, axis=0)
+        x_BLH = x_BLH.astype(dtype if self.activations == "float32" else self.activations)
+        return x_BLH, lengths_B, dtype, returned_in(inputs, dtype)
 
     def initial_state(self, batch_size: int = 1) -> State:
         """The state of `step` before the first one.

@@ -22,7 +22,7 @@ from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.progress import Progress, say, warn
 from ssm_jax.tasks import find_task
 from ssm_jax.tasks.facts import Watched, facts_of
-from ssm_jax.training import optim, plan
+from ssm_jax.training import data_init, optim, plan
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity, flatten
 from ssm_jax.training.step import TrainState
@@ -102,10 +102,14 @@ class Experiment:
 
     @functools.cached_property
     def fresh_state(self) -> Callable[[], TrainState]:
-        """() -> the state before the first step; compiled once, as a run's figures show it too."""
+        """() -> the state before the first step, but for what `data_init` sets by the data.
+
+        Compiled once, as a run's figures show it too.
+        """
 
         def init() -> TrainState:
             model = self._build_model(jax.random.fold_in(jax.random.key(self.cfg.seed), 0))
+            data_init.set_fixed(model, self.cfg.model.to_dict())
             _, params, stats = step_lib.split(model)
             return step_lib.init_state(params, stats, self.tx, ema=self.cfg.train.ema > 0)
 
@@ -229,6 +233,7 @@ class Experiment:
                 if cfg.train.patience
                 else ""
             ),
+            *data_init.announce(cfg),
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
             *filter(None, [plan.alias_warning(cfg.model.to_dict())]),
         ]

@@ -21,15 +21,18 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 def aliased_share(model: Mapping[str, Any]) -> float | None:
     """The share of the modes of all channels that start beyond Nyquist, by the options of a model.
 
-    None where it is not known: discrete inits have no dt, and bilinear folds no frequency.
+    None where it is not known: discrete inits have no dt, bilinear folds no frequency, and a dt of
+    the data is not known before.
     """
     init, d_state = model["init"], model["d_state"]
     if init == "legs":  # S5's: equal blocks of it
         init, d_state = "s4d_legs", max(1, d_state // model["s5"]["n_blocks"])
-    if model["discretization"] != "zoh" or init not in INITS or INITS[init].discrete:
+    measured = model["dt_rule"] == "autocorrelation"
+    if model["discretization"] != "zoh" or init not in INITS or INITS[init].discrete or measured:
         return None
     modes = initial_modes(init, d_state, alpha=model["alpha"], seed=model["init_seed"])
-    y_N, dt = np.abs(modes.A_SN[0].imag), (model["dt_min"], model["dt_max"])
+    highest = model["dt_min" if model["dt_rule"] == "fixed" else "dt_max"]
+    y_N, dt = np.abs(modes.A_SN[0].imag), (model["dt_min"], highest)
     return float(share_beyond(y_N, NYQUIST, dt).mean())
 
 

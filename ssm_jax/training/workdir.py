@@ -62,7 +62,9 @@ class Workdir:
         self.figures = self.path / "figures"
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
-        self.start = self.path / "start"  # the first state of a run with a parent
+        self.start = (
+            self.path / "start"
+        )  # the first state of a run with a parent, or set by its data
         self.crash = self.path / "crash"  # the last state of a run that met a non-finite number
         self._lock: Lock | None = None
         self._made = False  # whether entering it made the folder

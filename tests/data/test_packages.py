@@ -146,7 +146,7 @@ def test_the_list_names_origin_and_licence_of_each(tmp_path, capsys):
     assert "--config=packaged:PLAID" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("variant", ["s4d_ft", "s4d", "s5"])
+@pytest.mark.parametrize("variant", ["s4d_ft", "s4d", "s5", "s4d_ac", "s4d_re0"])
 def test_variants_have_one_budget(variant):
     usual = load_config("packaged:PLAID,s4d_ft")
     cfg = load_config(f"packaged:PLAID,{variant}")
@@ -154,6 +154,7 @@ def test_variants_have_one_budget(variant):
         assert cfg[part] == usual[part]
     for size in ("depth", "d_model", "d_state", "dropout"):
         assert cfg.model[size] == usual.model[size]
-    assert (cfg.model.alpha, cfg.model.beta.filter) == {
-        "s4d_ft": (3.0, True), "s4d": (1.0, False), "s5": (1.0, False)
-    }[variant]  # fmt: skip
+    alpha, beta = (3.0, True) if variant == "s4d_ft" else (1.0, False)
+    assert (cfg.model.alpha, cfg.model.beta.filter) == (alpha, beta)
+    assert (cfg.model.dt_rule == "autocorrelation") == (variant == "s4d_ac")
+    assert (cfg.model.alpha_real == 0) == (variant == "s4d_re0")

@@ -1,0 +1,180 @@
+"""Parameters of a new model that are set by a sample of its training inputs, before step 0.
+
+The timescale, `model.dt_rule=autocorrelation`: all dt of a layer start at kappa / sqrt(L lambda),
+lambda the mean over channels of the largest eigenvalue of E[x x^T] of what the layer gets as input,
+L the longest sequence of the sample (shorter ones end in zeros, as the layer sees them). Layers are
+set in turn, so that the input of each is that which it gets at step 0. The rule is that of
+arXiv:2411.19455 for one layer with one input; several layers, and S5 with its many inputs, are
+ours (docs/autocorrelation.md).
+
+What is set is a function of config, data and seed. `training.parent` keeps the state that it makes
+in the run's folder: a resumed run measures nothing.
+"""
+
+import functools
+import itertools
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ssm_jax.analysis.autocorrelation import lambda_max
+from ssm_jax.files import parse_json, write_json
+from ssm_jax.models import SequenceClassifier
+from ssm_jax.tasks import Batch
+from ssm_jax.training import step as step_lib
+from ssm_jax.training.step import TrainState
+from ssm_jax.training.workdir import document_checksum, sealed
+
+if TYPE_CHECKING:
+    from ssm_jax.training.experiment import Experiment
+
+SEQUENCES = 1_024  # of the sample, at most ...
+NUMBERS = 2**24  # ... and so many numbers of a layer's input, of ...
+CHANNELS = 16  # ... so many channels, evenly spread
+TOLERANCE, STEPS = 1e-2, 200  # of the power iteration: dt is its root
+Measured = list[dict[str, Any]]  # of each layer that was set
+
+
+def measures(cfg: Any) -> bool:
+    """Whether an experiment sets parameters by its data."""
+    return bool(cfg.model.dt_rule == "autocorrelation")
+
+
+def announce(cfg: Any) -> Iterator[str]:
+    """What a run sets by its data, for a person who looks at its plan."""
+    if measures(cfg):
+        which = "the first layer" if cfg.model.dt_apply_to == "first" else "every layer"
+        yield (
+            f"timescale: dt of {which} = {cfg.model.dt_kappa:g} / sqrt(L lambda_max), measured "
+            "once, of what it gets as input before step 0"
+        )
+
+
+def layer_inputs(model: nnx.Module, batch: Batch, *, train: bool = True) -> Iterator[jax.Array]:
+    """What the state space layer of each block gets of a batch, u_BLH in turn, 0 at padded steps.
+
+    A block is run when the next input is asked for, so a caller may set its layer before. `train`:
+    batch norms take the statistics of the batch, as at step 0; else running ones. No dropout; the
+    model stays as it is. Of pairs of sequences there are 2B. ValueError: it has no blocks.
+    """
+    blocks = _blocks(model)
+    x_BLH, lengths_B = _encode(*nnx.split(model), batch["inputs"], batch.get("lengths"))
+    for block in blocks:
+        yield _layer_input(*nnx.split(block), x_BLH, lengths_B, train)
+        x_BLH = _after(*nnx.split(block), x_BLH, lengths_B, train)
+
+
+def _blocks(model: Any) -> Any:
+    if not isinstance(model, SequenceClassifier):
+        raise ValueError(
+            "the layers' inputs and dt are known of networks of blocks (SequenceClassifier), and "
+            f"this one is a {type(model).__name__}; leave model.dt_rule at log_uniform."
+        )
+    return model.blocks
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(graphdef: Any, state: Any, inputs: Any, lengths: Any) -> Any:
+    return nnx.merge(graphdef, state).encode(inputs, lengths)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _layer_input(graphdef: Any, state: Any, x_BLH: Any, lengths_B: Any, train: bool) -> Any:
+    return nnx.merge(graphdef, state).layer_input(x_BLH, lengths_B, train=train)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _after(graphdef: Any, state: Any, x_BLH: Any, lengths_B: Any, train: bool) -> Any:
+    return nnx.merge(graphdef, state)(x_BLH, lengths_B, train=train, key=None)
+
+
+def set_fixed(model: Any, options: Mapping[str, Any]) -> None:
+    """Start the layers that `dt_apply_to` names from dt_min, if the rule is "fixed"."""
+    if options.get("dt_rule") == "fixed":
+        for block in _layers_to_set(model, options):
+            block.ssm.set_step_sizes(options["dt_min"])
+
+
+def _layers_to_set(model: Any, options: Mapping[str, Any]) -> list[Any]:
+    return list(_blocks(model))[: 1 if options["dt_apply_to"] == "first" else None]
+
+
+def initialized(
+    experiment: "Experiment", state: TrainState, keep: Collection[str] = ()
+) -> tuple[TrainState, Measured]:
+    """The state of step 0 with what its data say, and what was measured of each layer.
+
+    Of a layer: "dt", "lambda_max" (its estimate, mean over "channels"), the ends "low" and "high"
+    of its interval, that "of_sample", too large on average, and its "length" and "sequences".
+
+    The paths in `keep` are left as they are. The optimizer starts anew. ValueError: a layer gets
+    zeros, or numbers that are not finite.
+    """
+    options, model = experiment.cfg.model.to_dict(), experiment.model(state)
+    found: Measured = []
+    for number, block in enumerate(_layers_to_set(model, options)):
+        name = f"blocks/{number}/ssm"
+        if f"{name}/dt_raw" not in keep:
+            u_nLC = _inputs_of(experiment, model, number)
+            try:
+                measured = lambda_max(u_nLC, tolerance=TOLERANCE, max_steps=STEPS)
+                dt = measured.timescale(options["dt_kappa"])
+            except ValueError as error:
+                raise ValueError(f"what {name} gets as input: {error}") from None
+            block.ssm.set_step_sizes(dt)
+            size = {"length": measured.length, "sequences": measured.sequences}
+            size["channels"] = u_nLC.shape[2]
+            told = {"lambda_max": measured.estimate, "low": measured.low, "high": measured.high}
+            found.append({"layer": name, "dt": dt, **told, "of_sample": measured.mean, **size})
+    _, params, _ = step_lib.split(model)
+    state = step_lib.init_state(params, state.stats, experiment.tx, ema=state.ema is not None)
+    return jax.device_put(state, experiment.replicated), found
+
+
+def _inputs_of(experiment: "Experiment", model: Any, number: int) -> np.ndarray:
+    """What layer `number` gets of the first training batches, (n, L, channels) in float32."""
+    order, dataset = experiment.order, experiment.dataset
+    H = experiment.cfg.model.d_model
+    channels = np.unique(np.linspace(0, H - 1, min(CHANNELS, H)).astype(int))
+    most = min(SEQUENCES, NUMBERS // (channels.size * dataset.padded_length))
+    found: list[np.ndarray] = []
+    for step in range(order.steps_per_epoch):
+        batch = experiment.place_batch(dataset.gather("train", *order.batch(step)))
+        *_, u_BLH = itertools.islice(layer_inputs(model, batch), number + 1)
+        found.append(np.asarray(u_BLH[:, :, channels], np.float32))
+        if sum(map(len, found)) >= most:
+            break
+    longest = max(u_BLC.shape[1] for u_BLC in found)
+    ends = [((0, 0), (0, longest - u_BLC.shape[1]), (0, 0)) for u_BLC in found]
+    return np.concatenate([np.pad(u, end) for u, end in zip(found, ends, strict=True)])
+
+
+def describe(measured: Measured) -> Iterator[str]:
+    """A line of each layer that was set."""
+    for row in measured:
+        yield (
+            f"{row['layer']}: dt = {row['dt']:.3g}, as lambda_max of its inputs is "
+            f"{row['lambda_max']:.4g} ({row['low']:.4g} to {row['high']:.4g}) and L = "
+            f"{row['length']:,}: {row['sequences']:,} training sequences, {row['channels']} of "
+            "their channels"
+        )
+
+
+def keep(start: Path, measured: Measured) -> None:
+    """Note what was measured in the folder of a run's first state."""
+    write_json(start / "measured.json", sealed({"layers": measured}))
+
+
+def kept(start: Path) -> Measured | None:
+    """What `keep` noted; None if there is nothing, or it is damaged."""
+    try:
+        document = parse_json((start / "measured.json").read_bytes())
+        if document.pop("crc32") != document_checksum(document):
+            return None
+        return list(document["layers"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
