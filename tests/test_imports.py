@@ -30,8 +30,8 @@ MAY_IMPORT = {
     },
     "tasks": {"models", "layers", "data", "options", "outside", "jax", "numpy", "flax", "optax"},
     "training": {
-        "outside", "tasks", "data", "config", "analysis", "plots", "layers", "kernels", "init",
-        "files", "lock", "progress", "stop", "tables",
+        "outside", "tasks", "data", "config", "analysis", "plots", "layers", "models", "kernels",
+        "init", "files", "lock", "progress", "stop", "tables",
         "jax", "numpy", "scipy", "flax", "optax", "orbax", "wandb", "rich", "ml_collections",
         "tensorboardX", "PIL",
     },
@@ -79,7 +79,7 @@ ONLY_IN = {
     "torch": {"trained/pytorch.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
-            "__init__", "compare", "inputs", "layers", "run", "sweep",
+            "__init__", "autocorrelation", "compare", "inputs", "layers", "run", "sweep",
         )),
         "stories/one_pole.py",
         "stories/denoise/run.py",

@@ -28,6 +28,7 @@ COMMANDS = {
     "denoise": ("studies", "see a frequency bias strengthened, weakened and reversed"),
     "waves": ("studies", "see which waves a model learns under four settings"),
     "one-pole": ("studies", "see how far a pole feels a distant target"),
+    "autocorrelation": ("studies", "see what the inputs' autocorrelation asks of a new layer"),
 }
 TRAINING = ("train", "sweep", "denoise", "waves")
 
@@ -65,7 +66,7 @@ def _answer(word: str) -> int:
     elif word in ("--help", "-h"):
         print("Train state space models and choose their frequency bias.\n\nCommands:")
         for name, (_, about) in COMMANDS.items():
-            print(f"  ssm-jax {name:12}{about}")
+            print(f"  ssm-jax {name:17}{about}")
         print("\nssm-jax COMMAND --help shows what a command takes; --version is that of ssm_jax.")
     else:
         none = f"no command given; choose one of {', '.join(COMMANDS)}."

@@ -1,7 +1,8 @@
-"""The commands of the studies of frequency bias: denoise, waves and one-pole."""
+"""The commands of the studies: denoise, waves and one-pole, and autocorrelation."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,4 +97,34 @@ def one_pole(argv: list[str], called: Sequence[str] = ("ssm-jax", "one-pole")) -
     write_result(out, results, [*called, *argv])
     save(out.with_suffix(".png"), one_pole_figure, results)
     print(f"{describe(results)}; {out}, {out.with_suffix('.png')}")
+    return 0
+
+
+def autocorrelation(argv: list[str], called: Sequence[str] = ("ssm-jax", "autocorrelation")) -> int:
+    """Measure what the autocorrelation of the inputs asks of a new layer (arXiv:2411.19455).
+
+        ssm-jax autocorrelation --part=bound         # E|y_L|^2 against L under four rules for dt
+
+    Writes PART.json and PART.png into --folder. See docs/autocorrelation.md.
+    """
+    from ssm_jax.stories.autocorrelation import PARTS
+
+    folder, about = Path("runs/autocorrelation"), "where the results are"
+    flags = (
+        Flag("part", "what is measured", PARTS[0], choices=PARTS),
+        Flag("folder", about, folder, Path, writes="folder"),
+        cli.COMPILED,
+    )
+    values = cli.load_flags(argv, flags=flags, about=autocorrelation.__doc__)
+    folder, part = values["folder"], values["part"]
+    start_jax(values["compiled"])
+    from ssm_jax.plots import autocorrelation as plots
+    from ssm_jax.plots import save
+    from ssm_jax.training.record import write_result
+
+    study = importlib.import_module(f"ssm_jax.stories.autocorrelation.{part}")
+    results = study.measure()
+    write_result(folder / f"{part}.json", results, [*called, *argv])
+    save(folder / f"{part}.png", getattr(plots, f"{part}_figure"), results)
+    print(f"{study.describe(results)}\n{folder / part}.json, {folder / part}.png")
     return 0

@@ -75,7 +75,7 @@ def test_every_command_has_a_function_a_door_and_a_line():
         home = importlib.import_module(f"ssm_jax.commands.{module}")
         function = getattr(home, name.replace("-", "_"))
         assert f"ssm-jax {name}" in function.__doc__
-        assert f"  ssm-jax {name:12}{about}" in shown
+        assert f"  ssm-jax {name:17}{about}" in shown
         door = (ROOT / f"scripts/{DOORS.get(name, name)}.py").read_text()
         assert f'main("{name}")' in door and len(door.splitlines()) <= 8
     assert len(list((ROOT / "scripts").glob("*.py"))) == len(COMMANDS) + 1
