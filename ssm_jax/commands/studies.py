@@ -104,6 +104,8 @@ def autocorrelation(argv: list[str], called: Sequence[str] = ("ssm-jax", "autoco
     """Measure what the autocorrelation of the inputs asks of a new layer (arXiv:2411.19455).
 
         ssm-jax autocorrelation --part=bound         # E|y_L|^2 against L under four rules for dt
+        ssm-jax autocorrelation --part=memory        # how far back, with and without damping
+        ssm-jax autocorrelation --part=conditioning  # what spacing and alpha do to the read-out
 
     Writes PART.json and PART.png into --folder. See docs/autocorrelation.md.
     """

@@ -4,4 +4,4 @@ Each part is a file with `measure()`, its numbers as JSON can hold them, and `de
 lines about them; PART_figure of `plots.autocorrelation` draws it.
 """
 
-PARTS = ("bound",)
+PARTS = ("bound", "memory", "conditioning")
