@@ -43,6 +43,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "one_pole": bias.one_pole,
     "claims": bias.claims,
     "ablation": measured.ablation,
+    "series": measured.series,
+    "series_rates": measured.series_rates,
     "spectrum": measured.spectrum,
     "windows": measured.windows,
     "options": options.options,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from readme.common import Result, load, per_file, table, where
+from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS
 from ssm_jax.sweep.tables import caption, to_markdown
 from ssm_jax.tables import Columns
@@ -139,14 +142,40 @@ def ablation() -> str:
     return swept("ablation/*.json")
 
 
+def series() -> str:
+    return swept("series/*.json")
+
+
+def series_rates() -> str:
+    """Validation loss at each learning rate of the packaged sets, which chose their rates."""
+    found: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
+    for result in load("series/rates/*.json"):
+        name, variant = result["name"].split(":")
+        at = {run["options"]["optim.lr"]: run["validation"]["loss"] for run in result["runs"]}
+        found.setdefault((name, result["commit"]), {})[variant] = at
+    rates = sorted({rate for rows in found.values() for at in rows.values() for rate in at})
+
+    def cell(at: Mapping[float, float], rate: float) -> str:
+        text = f"{at[rate]:.3f}"
+        return f"**{text}**" if at[rate] == min(at.values()) else text
+
+    head = ["set", "variant", *(f"{rate:g}" for rate in rates), "commit"]
+    rows = [
+        [name, variant, *(cell(at, rate) for rate in rates), commit]
+        for (name, commit), variants in found.items()
+        for variant, at in variants.items()
+    ]
+    return tables.to_markdown(head, rows) if rows else "Not run.\n"
+
+
 def swept(pattern: str) -> str:
     """A table for each sweep, with what is reduced and where it was measured."""
-    tables = []
+    parts = []
     for result in load(pattern):
         notes = f"\n{result['notes']}" if result["notes"] else ""
         foot = f"\n{caption(result)}{notes}\n{where(result)}"
-        tables.append(f"`{result['name']}`\n\n{to_markdown(result)}{foot}")
-    return "\n".join(tables) or "Not run.\n"
+        parts.append(f"`{result['name']}`\n\n{to_markdown(result)}{foot}")
+    return "\n".join(parts) or "Not run.\n"
 
 
 def spectrum() -> str:
@@ -200,7 +229,7 @@ def windows() -> str:
 
 def kernel_accuracy() -> str:
     """Largest errors by alpha and length; the denoising model has a column of its own length."""
-    tables = []
+    parts = []
     for result in load("accuracy.json"):
         lengths = sorted({row["length"] for row in result["kernel"]})
         errors = {(row["alpha"], row["length"]): row["max"] for row in result["kernel"]}
@@ -213,8 +242,8 @@ def kernel_accuracy() -> str:
                 for n in lengths
             },
         }
-        tables.append(table(columns, sorted({alpha for alpha, _ in errors})) + where(result))
-    return "\n".join(tables) or "Not run.\n"
+        parts.append(table(columns, sorted({alpha for alpha, _ in errors})) + where(result))
+    return "\n".join(parts) or "Not run.\n"
 
 
 LENGTH: Columns = {"L": "{length:,}"}
