@@ -3,6 +3,7 @@
     ssm-jax train --config=copying --workdir=runs/copying          # S4's: 100 blanks, 10 symbols
     ssm-jax train --config=copying:rtf --workdir=runs/copying_rtf  # RTF's: 1,024 symbols, L = 2,048
     ssm-jax train --config=copying:reduced --workdir=runs/copying_reduced
+    ssm-jax sweep --config=copying:reduced --folder=runs/copying_dt  # dt rule x Re A x L: 24 runs
 
 Network, rates and length of training are those of RTF's run of S4 with d_state = 128 (64 pairs), 4
 causal blocks of 64 channels, but for dt: theirs is 4 / M, ours S4's default. Published, for RTF's
@@ -11,6 +12,7 @@ not run.
 """
 
 from ssm_jax import config as config_lib
+from ssm_jax.stories.autocorrelation import cells
 
 ARGUMENTS = {"specification": ("s4", "rtf"), "size": ("full", "reduced", "smoke")}
 
@@ -51,3 +53,14 @@ def reduce(cfg):
     config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.01, 0.0))
     cfg.schedule.warmup_steps = 50
     cfg.figures = False
+
+
+def sweep(arg=""):
+    """dt rule x Re A x L; of S4's specification the blanks change with L, of RTF's the symbols."""
+    chosen = config_lib.parse_arg(arg, **ARGUMENTS)
+    rtf, full = chosen["specification"] == "rtf", chosen["size"] == "full"
+    published = (512, 1_024, 2_048) if rtf else (120, 520, 1_020)
+    found = cells(published if full else (128, 256, 512))
+    if rtf:
+        found = [c | {"data.copying.memorize": c["data.padded_length"] // 2} for c in found]
+    return found

@@ -2,6 +2,7 @@
 
     ssm-jax train --config=delay --workdir=runs/delay
     ssm-jax train --config=delay:reduced --workdir=runs/delay_reduced
+    ssm-jax sweep --config=delay:reduced --folder=runs/delay_dt      # dt rule x Re A x L: 24 runs
 
 The published experiment (S4's code for arXiv:2206.12037) has one linear layer of 4 channels with a
 state of 1,024 (512 pairs) and dt = 0.002, the reciprocal of half the lag, batches of 64 and 20
@@ -11,6 +12,7 @@ size: not run.
 """
 
 from ssm_jax import config as config_lib
+from ssm_jax.stories.autocorrelation import cells
 
 ARGUMENTS = {"size": ("full", "reduced", "smoke")}
 
@@ -45,3 +47,9 @@ def reduce(cfg):
     config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.01, 0.0))
     cfg.schedule.warmup_steps = 50
     cfg.figures = False
+
+
+def sweep(arg=""):
+    """dt rule x Re A x L, with a lag of L / 4."""
+    full = config_lib.parse_arg(arg, **ARGUMENTS)["size"] == "full"
+    return cells((1_000, 2_000, 4_000) if full else (256, 512, 1_024))

@@ -7,8 +7,8 @@
     ssm-jax train --config=smnist:raw,mnist --from=FOLDER --workdir=runs/mnist
 
 Sets: mnist5k, 5,000 digits of MNIST, of which 3,500 are for training (the default); fashion,
-Fashion-MNIST; mnist, the four official files in a folder. Arms: s4d, Re A = -1/2 (the default);
-s4d_re0, Re A = 0.
+Fashion-MNIST; mnist, the four official files in a folder. Arms: s4d, Re A = -1/2 and dt as S4 draws
+it (the default); s4d_ac, dt by the autocorrelation; s4d_re0, Re A = 0.
 
 Decorrelated inputs are (R + eps)^(-1/2) x, with R the autocorrelation of the training split and
 eps a tenth of its power. arXiv:2411.19455 has such a task; this definition is ours. One budget for
@@ -16,10 +16,11 @@ all, for some minutes on two CPU cores: not comparable with published numbers.
 """
 
 from ssm_jax import config as config_lib
+from ssm_jax.lra import variants
 
 SETS = {"mnist5k": "smnist", "fashion": "fashion_mnist", "mnist": "mnist"}
 ARGUMENTS = {
-    "inputs": ("raw", "decorrelated"), "set": tuple(SETS), "arm": ("s4d", "s4d_re0")
+    "inputs": ("raw", "decorrelated"), "set": tuple(SETS), "arm": ("s4d", *variants.ARMS)
 }  # fmt: skip
 
 
@@ -36,8 +37,7 @@ def get_config(arg=""):
     cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 2, 32, 16
     cfg.model.beta.learn, cfg.model.beta.filter = False, False
     cfg.model.real_transform = "clip"  # so that alpha_real=0 changes nothing else
-    if chosen["arm"] == "s4d_re0":
-        cfg.model.alpha_real = 0.0
+    variants.arm(cfg, chosen["arm"])
     cfg.train.steps, cfg.train.eval_every, cfg.train.eval_batch_size = 600, 200, 100
     config_lib.rates(cfg, A=(0.001, 0.0), dt=(0.001, 0.0), rest=(0.01, 0.01))
     cfg.schedule.warmup_steps = 50

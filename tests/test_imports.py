@@ -180,7 +180,7 @@ def test_experiment_files_import_config_variants_and_stories_alone():
         known = {
             name for name in imports(file) if name.split(".")[0] not in sys.stdlib_module_names
         }
-        stories = {"ssm_jax.stories.denoise", "ssm_jax.stories.waves"}
+        stories = {f"ssm_jax.stories.{name}" for name in ("denoise", "waves", "autocorrelation")}
         assert known <= {"ssm_jax.config", "ssm_jax.lra", "ml_collections"} | stories, file
 
 
