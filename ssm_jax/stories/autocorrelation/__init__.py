@@ -4,11 +4,10 @@ Each part is a file with `measure()`, its numbers as JSON can hold them, and `de
 lines about them; PART_figure of `plots.autocorrelation` draws it.
 """
 
-PARTS = ("bound", "memory", "conditioning")
 from collections.abc import Iterable
 from typing import Any
 
-PARTS = ("bound",)
+PARTS = ("bound", "memory", "conditioning")
 
 
 def cells(lengths: Iterable[int]) -> list[dict[str, Any]]:
