@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import bias, figures, measured, options
+from readme import bias, figures, measured, modes, options
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -42,6 +42,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "waves": bias.wave_errors,
     "one_pole": bias.one_pole,
     "claims": bias.claims,
+    "memory_reach": modes.memory,
+    "conditioning": modes.conditioning,
+    "initializations": modes.initializations,
+    "trade_off": modes.trade_off,
+    "alphas": modes.alphas,
     "ablation": measured.ablation,
     "series": measured.series,
     "series_rates": measured.series_rates,

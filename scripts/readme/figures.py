@@ -18,6 +18,12 @@ STAMPS = RESULTS / "figures.json"
 # The numbers and the function of each figure
 FIGURES = {
     "ablation/image_reduced.png": ("ablation/image_reduced.json", "plots/sweep.heatmap_figure"),
+    "autocorrelation/conditioning.png": (
+        "autocorrelation/conditioning.json", "plots/autocorrelation.conditioning_figure",
+    ),
+    "autocorrelation/memory.png": (
+        "autocorrelation/memory.json", "plots/autocorrelation.memory_figure",
+    ),
     "denoise/gains.png": ("denoise/story.json", "stories/denoise/run.gains_figure"),
     "denoise/images.png": ("denoise/story.json", "stories/denoise/run.images_figure"),
     "diagnostics/poles.png": ("diagnostics/listops_small.json", "plots/layers.poles_figure"),

@@ -66,10 +66,14 @@ def _ways(variables, u, graphdef):
     def layer():
         return nnx.merge(graphdef, variables)
 
-    start = layer().initial_state(1, u.dtype)
-    _, stepped = jax.lax.scan(layer().step, start, jnp.swapaxes(u, 0, 1))
     both = {mode: layer()(u, mode=mode) for mode in ("conv", "scan")}
-    return {**both, "step": jnp.swapaxes(stepped, 0, 1)}
+    return {**both, "step": _stepped(variables, u, graphdef)}
+
+
+def _stepped(variables, u, graphdef):
+    layer = nnx.merge(graphdef, variables)
+    start = layer.initial_state(1, u.dtype)
+    return jnp.swapaxes(jax.lax.scan(layer.step, start, jnp.swapaxes(u, 0, 1))[1], 0, 1)
 
 
 @pytest.mark.optimized
@@ -93,6 +97,19 @@ def test_all_ways_agree_with_a_loop_over_16384_steps(kind):
     for way, found in run(_ways, variables, u, graphdef=graphdef).items():
         error = np.abs(found[0] - exact)[-256:].max(0) / np.abs(exact).max(0)
         assert (error < tolerance[way]).all(), (way, error)
+
+
+@pytest.mark.optimized
+def test_single_steps_in_float64_lose_nothing():
+    model = undamped("s4d")
+    u = np.ones((1, L, H))
+    with jax.enable_x64(True):
+        dt = np.asarray(jax.nn.softplus(model.dt_raw[...].astype(float)))
+        graphdef, variables = nnx.split(model)
+        found = run(_stepped, variables, u, graphdef=graphdef)
+    exact = s4d_loop(numbers(model), 1j * numbers(model)["A_im"], dt, u[0])
+    assert found.dtype == np.float64
+    assert np.abs(found[0] - exact).max() < 1e-9 * np.abs(exact).max()
 
 
 def _slope(variables, u, g, graphdef, mode):

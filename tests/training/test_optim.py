@@ -237,6 +237,18 @@ def test_a_frozen_parameter_has_no_part_in_the_gradient():
     np.testing.assert_array_equal(part["bias"], whole["bias"])
 
 
+def test_the_real_parts_alone_can_be_frozen():
+    """The group A has the frequencies too, which go on learning."""
+    groups = groups_from(config.default().optim.groups.to_dict())
+    _, shapes, _ = nnx.eval_shape(
+        lambda: split(SequenceClassifier(n_classes=10, vocab_size=18, rngs=nnx.Rngs(params=0)))
+    )
+    ways = {**ADAM, "clip_norm": 0.0}
+    _, rows = make_optimizer(shapes, groups, jnp.ones_like, freeze="/A_re_raw$", **ways)
+    members = {row.group.name: {path.split("/")[-1] for path in row.paths} for row in rows}
+    assert members["frozen"] == {"A_re_raw"} and members["A"] == {"A_im"}
+
+
 @pytest.mark.parametrize(
     ("freeze", "message"),
     [("(", "no regular expression"), ("nothing", "matches no parameter"), ("", "every parameter")],
