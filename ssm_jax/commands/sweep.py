@@ -118,9 +118,15 @@ def _begun(
     old = [run for run in runs if (run / "start").is_dir()]
     if not (old or values["init_from"] or values["init_match"]):
         return dict(commands), None
-    from ssm_jax.training.parent import begin_from, find_parent  # imports JAX
+    from ssm_jax.training.parent import begin_from, find_parent, idle_with  # imports JAX
 
     begin = begin_from(values["init_from"], values["init_match"], None)
+    swept = [key for _, several in parts.values() for key in several[0].cell]
+    if begin and (idle := idle_with(begin, swept)):
+        raise ValueError(
+            f"{', '.join(idle)} is swept and acts at initialization, and --init_from takes all "
+            "parameters, so all cells would be one run; take fewer by --init_match, or leave it."
+        )
     if (parent := find_parent(begin, (old or runs)[0])) is None:
         return dict(commands), begin
     made = {}

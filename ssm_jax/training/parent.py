@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,12 @@ from ssm_jax.training.workdir import Workdir, document_checksum, run_and_step, s
 
 # Of the model, what may differ from a run that is continued: neither shapes nor meanings change.
 FREE = ("model.dropout", "model.tie_dropout", "model.remat", "model.activations")
+
+# What acts at the initialization of parameters, and not otherwise
+AT_START = (
+    "model.alpha", "model.alpha_real", "model.init", "model.init_seed",
+    "model.dt_min", "model.dt_max", "model.s5.C_init", "model.s4.b_clip",
+)  # fmt: skip
 
 
 class Begin(NamedTuple):
@@ -80,6 +86,11 @@ def config_of_run(run: Path, workdir: Path | None) -> Any:
     cfg = config_of(read_record(path), path).copy_and_resolve_references()
     cfg.parent = ""
     return cfg.lock()
+
+
+def idle_with(begin: Begin, options: Iterable[str]) -> list[str]:
+    """Those of some options that change nothing in a run that takes all parameters of another."""
+    return [] if begin.whole or begin.match else [key for key in options if key in AT_START]
 
 
 class Parent(NamedTuple):
@@ -329,6 +340,13 @@ def _check_whole(experiment: Experiment, begin: Begin, parent: Parent) -> None:
 
 def _describe(experiment: Experiment, begin: Begin, parent: Parent) -> list[str]:
     """What was taken and what not; of a run that is continued, the learning rates from now on."""
+    theirs, ours = read_record(Workdir(begin.run).record)["config"], experiment.identity.options
+    changed = [key for key in theirs if key in ours and theirs[key] != ours[key]]
+    if idle := idle_with(begin, changed):
+        warn(
+            f"{', '.join(idle)}: they act at initialization, and all parameters are taken from "
+            f"{begin.run}, so they change nothing; --init_match says which to take."
+        )
     numbers = sum(experiment.paths[path] for path in parent.taken if path in experiment.paths)
     reasons: dict[str, list[str]] = {}
     for path, why in parent.left.items():

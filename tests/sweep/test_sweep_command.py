@@ -140,6 +140,18 @@ def test_all_runs_begin_from_one_parent_which_table_and_records_name(played, tmp
     assert not (tmp_path / "new").exists()
 
 
+def test_a_sweep_over_what_a_parent_replaces_is_refused(played, tmp_path):
+    """All cells would have its parameters, and a table of equal numbers says nothing."""
+    shutil.copytree(OLD_RUN, tmp_path / "parent")
+    sweeps = "\ndef sweep():\n    return [{'model.alpha': a} for a in (1.0, 2.0)]\n"
+    (tmp_path / "e.py").write_text(CONFIG + sweeps)
+    words = ["--config=e.py:3", "--init_from=parent", folder(tmp_path)]
+    with pytest.raises(ValueError, match=r"model\.alpha is swept and acts at initialization"):
+        sweep(words)
+    assert not played and not (tmp_path / "out").exists()
+    assert sweep([*words, "--init_match=^decoder/"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "fault"),
     [

@@ -55,7 +55,9 @@ def started(data_dir, path, begin, **options) -> tuple[Experiment, dict[str, np.
 def test_parameters_and_statistics_are_taken_and_the_rest_is_fresh(
     data_dir, reference, tmp_path, capsys
 ):
-    experiment, first = started(data_dir, tmp_path / "run", Begin(reference, "best"))
+    """Also what the command says of their initialization is nothing, then, and is said to be."""
+    begin = Begin(reference, "best")
+    experiment, first = started(data_dir, tmp_path / "run", begin, model__alpha=2.5)
     theirs = best_of(reference)
     fresh = {name: np.asarray(leaf) for name, leaf in flatten(experiment.fresh_state()).items()}
     taken = [n for n in first if n.startswith("params/") or n.endswith(("/mean", "/var"))]
@@ -64,7 +66,8 @@ def test_parameters_and_statistics_are_taken_and_the_rest_is_fresh(
         expected = theirs if name in taken else fresh
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
     assert any(np.any(first[name] != fresh[name]) for name in taken)
-    assert "nothing is left out." in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "nothing is left out." in err and "warning: model.alpha: they act at" in err
 
 
 def test_a_regular_expression_says_what_is_taken_and_a_line_what_not(
