@@ -16,6 +16,8 @@ listops: $(INSTALLED)
 
 # Where rounding is tested, programs are compiled as users compile them; elsewhere quickly, which
 # takes a third of the time (tests/conftest.py). XLA ends a process that has a flag it does not know.
+# Workers and processes share what Python makes of the sources, though the environment may say no.
+test: export PYTHONDONTWRITEBYTECODE =
 TESTS := $(PY) -m pytest -n auto --dist worksteal
 QUICKLY := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 

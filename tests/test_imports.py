@@ -214,7 +214,7 @@ FRESH = {
     ),
     "training": (
         modules("tasks") + modules("training") + modules("trained") + ["ssm_jax.data.loader"],
-        {"tensorflow_datasets", "matplotlib"},
+        {"tensorflow_datasets", "matplotlib", "scipy"},
     ),
     "tasks": (  # which are asked for their options and metrics before JAX is needed
         [
@@ -257,7 +257,7 @@ def held(*names: str) -> set[str]:
 
 @pytest.mark.parametrize("group", FRESH)
 def test_a_fresh_process_holds_nothing_that_a_part_may_not_have(group):
-    """Training starts without TFDS, matplotlib and wandb; the command line without JAX."""
+    """Training starts without TFDS, matplotlib, SciPy, wandb; the command line without JAX."""
     names, forbidden = FRESH[group]
     assert names
     found = held(*names)

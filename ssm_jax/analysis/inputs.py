@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.signal import welch
-from scipy.special import stdtrit
 
 from ssm_jax.analysis.autocorrelation import (
     INTERVAL,
@@ -115,6 +113,8 @@ def input_spectrum(
       ValueError: a value that is not finite, no sequence as long as a segment, or sequences that
         never change.
     """
+    from scipy.signal import welch  # half a second to import, which a run that only trains spares
+
     parts_GF, windows_G = np.zeros((PARTS, segment // 2 + 1)), np.zeros(PARTS, int)
     count = too_short = 0
     for count, sequence in enumerate(sequences, start=1):
@@ -159,6 +159,8 @@ def fit_power_law(
     of gamma, tells how far the spectrum is from a straight line, not how far another sample of the
     data may be.
     """
+    from scipy.special import stdtrit
+
     low = 2 * 2 * np.pi / spectrum.segment if low is None else low
     high = np.pi / 2 if high is None else high
     omega, power = spectrum.omega_F, spectrum.power_F

@@ -180,7 +180,6 @@ def test_a_file_in_the_place_of_a_folder_stops_one_run_and_a_full_disk_all(tmp_p
         raise raised
 
     job = Unbuilt(tmp_path, tmp_path, None, "e.py", {}, [])
-    monkeypatch.setattr("ssm_jax.sweep.runs.jax.clear_caches", lambda: None)
     monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", train)
     assert run_one(run, cfg, job) == "failed"
     assert run.status(cfg, tmp_path)[0] == "failed"

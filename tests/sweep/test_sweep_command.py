@@ -54,7 +54,6 @@ def played(tmp_path, monkeypatch):
 
     monkeypatch.setattr("ssm_jax.sweep.runs.build", lambda cfg, **_: cfg)
     monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", train)
-    monkeypatch.setattr("ssm_jax.sweep.runs.jax.clear_caches", lambda: None)
     monkeypatch.setattr("ssm_jax.commands.sweep.start_jax", lambda *_, **__: None)
     return made
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from ssm_jax.data.preprocessing import Preprocessing
 from ssm_jax.tasks.metrics import class_metrics, efficiencies
@@ -55,6 +54,8 @@ def rate_of(right_n: np.ndarray) -> tuple[int, float, list[float]]:
     Wilson's interval holds its level near 0 and 1 too, where p +- 2 sqrt(p (1 - p) / n) has no
     width. Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
     """
+    from scipy.stats import binomtest  # half a second to import, and of use here alone
+
     n, right = right_n.size, int(right_n.sum())
     interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
     return n, right / n, [float(interval.low), float(interval.high)]
