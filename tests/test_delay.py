@@ -56,6 +56,17 @@ def test_signals_have_the_published_spread_and_band():
     assert power_F[1:501].mean() == pytest.approx(power_F[501:1_001].mean(), rel=0.03)
 
 
+def test_the_first_value_rules_lambda_max():
+    """Var x_0 is 1/4, a constant over L = 64 steps; without it 64 / (2 K) / 4 for K = 16 waves."""
+    counts = {**COUNTS, "train": 2_000}
+    for from_zero, low, high in ((True, 15, 18), (False, 0.5, 0.7)):
+        dataset = DelayDataset(64, 16, 0.5, counts, seed=0, from_zero=from_zero)
+        x_BL = dataset.gather("train", np.arange(2_000))["inputs"][..., 0].astype(np.float64)
+        assert (x_BL[:, 0] == 0).all() == from_zero
+        assert low < np.linalg.eigvalsh(x_BL.T @ x_BL / 2_000)[-1] < high
+    assert dataset.facts("train")["mean_mse"] == pytest.approx(0.25 * 48 / 64, rel=0.03)
+
+
 def test_the_past_itself_scores_0_and_nothing_scores_the_variance():
     dataset = DelayDataset(64, 16, 0.5, {**COUNTS, "test": 40}, seed=0)
     batch = dataset.gather("test", np.arange(40))

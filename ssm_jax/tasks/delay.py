@@ -4,7 +4,9 @@
     y_t = x_{t - lag},    0 where t < lag
 
 with r_k of Rayleigh's distribution and phi_k uniform: the K lowest harmonics of L steps, Gaussian
-and independent. The standard deviation is 1/2 before x_0 is subtracted.
+and independent. The standard deviation is 1/2 before the value at t = 0 is subtracted. That value
+is a constant of the sequence with as much power, so it rules the autocorrelation: lambda_max is
+near L / 4, and near 1 / (4 band) with data.delay.from_zero=False, which leaves it in.
 
 Theirs: the signal and the target of the code of S4 for arXiv:2206.12037, whose experiment has L =
 4,000 samples of 1/4000 s, a lag of 1,000, all frequencies up to 1,000 Hz, half of Nyquist, 16,384
@@ -42,11 +44,19 @@ class DelayDataset(Dataset):
     paired, vocab_size, d_input, n_classes = False, None, 1, 1
 
     def __init__(
-        self, length: int, lag: int, band: float, counts: Mapping[str, int], seed: int
+        self,
+        length: int,
+        lag: int,
+        band: float,
+        counts: Mapping[str, int],
+        seed: int,
+        *,
+        from_zero: bool = True,
     ) -> None:
         """Of L = `length` steps with frequencies up to `band`, a share of Nyquist; `counts` of 0
         are COUNTS. ValueError: no harmonic is within the band."""
         self.lag, self._seed, self._facts = lag, seed, dict[str, float]()
+        self.from_zero = from_zero
         self.harmonics = min(int(band * length / 2 + 1e-9), (length - 1) // 2)
         if self.harmonics < 1:
             raise ValueError(
@@ -60,9 +70,11 @@ class DelayDataset(Dataset):
             vocab_size=None, missing="refuse", horizon=0, relative=False, padded_length=length,
         )  # fmt: skip
         about = {"form": 1, "length": length, "lag": lag, "harmonics": self.harmonics, "seed": seed}
+        about |= {} if from_zero else {"from_zero": from_zero}
         sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        detail = f"noise of {self.harmonics:,} harmonics of {length:,} steps, lag {lag:,}, seed "
-        super().__init__("delay", length, Provenance("generated", f"{detail}{seed}", sha256))
+        start = "from 0, " if from_zero else ""
+        detail = f"noise of {self.harmonics:,} harmonics of {length:,} steps, {start}lag {lag:,}, "
+        super().__init__("delay", length, Provenance("generated", f"{detail}seed {seed}", sha256))
 
     def signal(self, split: str, number: int) -> np.ndarray:
         """The signal of an example, float64 (L,)."""
@@ -73,7 +85,7 @@ class DelayDataset(Dataset):
         spectrum = np.zeros(L // 2 + 1, complex)
         spectrum[1 : K + 1] = c_K * (RMS / np.sqrt(K) * L / 2)
         x_L = np.fft.irfft(spectrum, L)
-        return x_L - x_L[0]
+        return x_L - x_L[0] if self.from_zero else x_L
 
     def gather(self, split: str, indices: np.ndarray, length: int | None = None) -> Arrays:
         numbers = self.check(split, indices)
@@ -98,9 +110,11 @@ def open_delay(data: Mapping[str, Any], paths: DataPaths) -> DelayDataset:
     if paths.files is not None:
         raise ValueError("delay is generated: give no files.")
     counts = {split: data[f"n_{split}"] for split in SPLITS}
+    about = data["delay"]
     return DelayDataset(
-        data["padded_length"], _lag(data), data["delay"]["band"], counts, data["seed"]
-    )
+        data["padded_length"], _lag(data), about["band"], counts, data["seed"],
+        from_zero=about["from_zero"],
+    )  # fmt: skip
 
 
 def _lag(data: Mapping[str, Any]) -> int:
@@ -132,6 +146,9 @@ DELAY = Task(
         "data.delay.band": Option(
             0.5, "highest frequency of the noise, a share of Nyquist", Range(0, 1, above=True),
             source="S4: 1,000 of 2,000 Hz", since="0.2",
+        ),
+        "data.delay.from_zero": Option(
+            True, "signals less their first value", source="S4", since="0.2"
         ),
     },
     sources=("generated",),
