@@ -36,6 +36,7 @@ class Advice:
     panel: str  # of the figure
     options: dict[str, Any] = field(default_factory=dict)
     unknown: str = ""  # why the inputs cannot tell
+    alone: dict[str, Any] = field(default_factory=dict)  # to set if no other advice is followed
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,17 @@ class Measured:
 
 def measure(
     sequences: Sequence[np.ndarray],
-    behind_norm: Source,
+    behind_norm: Source | Mapping[str, Any],
     y_N: np.ndarray,
     dt: tuple[float, float],
     **options: Any,
 ) -> Measured:
-    """Measure inputs; `behind_norm` are those which the layer gets, the rest is of `recommend`."""
-    correlation = correlation_facts(lambda_max(behind_norm), autocorrelation(behind_norm), dt)
+    """Measure inputs; `behind_norm` are those which the layer gets, or their `correlation_facts`;
+    the rest is of `recommend`."""
+    if isinstance(behind_norm, Mapping):
+        correlation = behind_norm
+    else:
+        correlation = correlation_facts(lambda_max(behind_norm), autocorrelation(behind_norm), dt)
     try:
         spectrum, found = recommend(sequences, y_N, dt, alphas=(), **options)
     except ValueError as error:
@@ -72,7 +77,8 @@ def advise(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray) -> lis
     """
     dt = _dt(measured.correlation, model)
     low, high = (dt.options.get(f"model.{key}", model[key]) for key in ("dt_min", "dt_max"))
-    alpha = _alpha(measured, model, A_N, math.sqrt(low * high))
+    usual = math.sqrt(model["dt_min"] * model["dt_max"])
+    alpha = _alpha(measured, model, A_N, math.sqrt(low * high), usual)
     factor = alpha.options.get("model.alpha", model["alpha"])
     return [
         dt,
@@ -139,10 +145,13 @@ def _real(
         return _unknown(*about, kept, f"{said}, {sure}")
     options = {"model.alpha_real": 0.0, "model.real_transform": "clip"}
     why = f"{said}: the beginning is forgotten; with Re A = 0 it is not, and dt keeps y_L bounded"
-    return Advice("real", "0, kept at most 0", why, sure, about[1], options)
+    alone = options | dt.options  # without the rule's dt nothing keeps y_L bounded
+    return Advice("real", "0, kept at most 0", why, sure, about[1], options, alone=alone)
 
 
-def _alpha(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray, middle: float) -> Advice:
+def _alpha(
+    measured: Measured, model: Mapping[str, Any], A_N: np.ndarray, middle: float, usual: float
+) -> Advice:
     kept = f"keep {model['alpha']:g}"
     if (why := _no_spectrum(measured, model)) is not None:
         return _unknown("alpha", "spectrum, modes", kept, why)
@@ -158,8 +167,11 @@ def _alpha(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray, middle
     if ends[0] <= model["alpha"] <= ends[1]:
         return Advice("alpha", kept, said, sure, "spectrum, modes")
     options = {"model.alpha": _rounded(angle / reach)}
+    alone = {"model.alpha": _rounded(angle / reach * middle / usual)}
     proposal = f"{options['model.alpha']:g}"
-    return Advice("alpha", proposal, said, sure, "spectrum, modes", options)
+    if alone != options:
+        proposal += f" ({alone['model.alpha']:g} with dt as it is)"
+    return Advice("alpha", proposal, said, sure, "spectrum, modes", options, alone=alone)
 
 
 def _beta(measured: Measured, model: Mapping[str, Any]) -> Advice:

@@ -47,10 +47,10 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
     the inputs cannot tell is left as it is, and said. The target is not looked at: --out=FILE.py
     writes a config with the advice applied, for ssm-jax train --config=FILE.py, and the command
     that tests it against the default with three seeds. FILE.py:alpha applies the advice on alpha
-    alone, FILE.py:dt,real that on two.
+    alone, as it is with the rest left as it was.
     """
     given = dict(word.partition("=")[::2] for word in argv)
-    about, alone = recommend.__doc__, False
+    about, alone, layers = recommend.__doc__, False, list[dict[str, Any]]()
     if "--config" not in given and "--from" in given:
         alone = given["--from"].endswith(".npy")
         argv = argv if alone else ["--config=arrays", *argv]
@@ -70,23 +70,24 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         paths = DataPaths(values["data_dir"], values["from"])
         dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
         sequences, vocabulary, detail = sequences_of(dataset, values["n"])
+        layers = _layers(cfg, dataset, values["n"])
     from ssm_jax.analysis.advice import advise, measure
     from ssm_jax.analysis.inputs import behind_norm
     from ssm_jax.init import initial_modes
 
     model = cfg.model.to_dict()
-    name = model["init"] if model["layer"] != "s4" else f"s4d_{model['init']}"
+    name = "s4d_legs" if model["init"] == "legs" else model["init"]  # of S4 and S5
     A_N = initial_modes(
         name, cfg.model.d_state, alpha_real=cfg.model.alpha_real, seed=cfg.model.init_seed
     ).A_SN[0]
     dt = (cfg.model.dt_min, cfg.model.dt_max)
-    measured = measure(
-        sequences, behind_norm(sequences, vocabulary), np.abs(A_N.imag), dt, n_tokens=vocabulary
-    )
+    first = layers[0] if layers else behind_norm(sequences, vocabulary)
+    measured = measure(sequences, first, np.abs(A_N.imag), dt, n_tokens=vocabulary)
     advice = advise(measured, model, A_N)
     out = values["out"]
     changed = [one for one in advice if one.options]
-    _show(cfg.name, detail, measured.correlation, advice)
+    whose = "the first layer's input" if layers else "behind a batch norm"
+    _show(f"{cfg.name}: {detail}\n{whose}", measured.correlation, layers, advice)
     if values["figure"] is not None:
         from ssm_jax.plots import save
         from ssm_jax.plots.inputs import correlation_figure, spectrum_figure
@@ -103,7 +104,8 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         from ssm_jax.training.record import write_result
 
         rows = [{**vars(one), "label": LABELS[one.knob]} for one in advice]
-        found = {"spectrum": measured.found, "correlation": measured.correlation}
+        found: dict[str, Any] = {"spectrum": measured.found, "correlation": measured.correlation}
+        found |= {"layers": layers} if layers else {}
         result = {"name": cfg.name, "seed": cfg.seed, "data": detail, "advice": rows, **found}
         write_result(values["record"], result, [*called, *argv])
     if not changed:
@@ -138,11 +140,28 @@ def _check_out(out: Path, spec: str, cfg: Any) -> None:
             cli.fail(f"--out={out} must be in the folder of {base}: {brought[0]} is found from it.")
 
 
-def _show(name: str, detail: str, facts: Mapping[str, Any], advice: Sequence[Advice]) -> None:
+def _layers(cfg: Any, dataset: Any, n: int) -> list[dict[str, Any]]:
+    """What each layer of a new model gets; [] of a network without blocks."""
+    from ssm_jax.training.experiment import Experiment
+    from ssm_jax.training.runs.inputs import has_blocks, new_layers
+
+    experiment = Experiment(cfg, dataset)
+    return new_layers(experiment, n) if has_blocks(experiment) else []
+
+
+def _show(
+    head: str,
+    facts: Mapping[str, Any],
+    layers: Sequence[Mapping[str, Any]],
+    advice: Sequence[Advice],
+) -> None:
     from ssm_jax.analysis.autocorrelation import describe_correlation
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{name}: {detail}\nbehind a batch norm, {describe_correlation(facts)}\n")
+    console.print(f"{head}, {describe_correlation(facts)}")
+    if deeper := [f"{row['dt']:.3g}" for row in layers[1:] if row["dt"] is not None]:
+        console.print(f"deeper layers: dt = {', '.join(deeper)}")
+    console.print()
     for one in advice:
         words = [
             f"{LABELS[one.knob]}: {one.proposal}",
@@ -159,7 +178,7 @@ TEMPLATE = '''"""{name} with the initialization that its inputs advise, by ssm-j
     ssm-jax sweep --config={file} --seeds=3 --folder=runs/{stem}
 
 sweep() has two arms, the experiment as it was and as advised. {file}:KNOB takes the advice on one
-knob alone, of {knobs}.
+knob alone, of {knobs}: what it would be with the others as they are.
 
 {reasons}
 """
@@ -172,19 +191,19 @@ BASE = {base}
 GIVEN = {given}
 USUAL = {usual}
 ADVICE = {advice}
+ALONE = {alone}
 
 
-def chosen(table, arg):
-    knobs = arg.split(",") if arg else table
-    return {{key: value for knob in knobs for key, value in table[knob].items()}}
+def advised(arg):
+    return ALONE[arg] if arg else {{k: v for knob in ADVICE.values() for k, v in knob.items()}}
 
 
 def get_config(arg=""):
-    return ssm_jax.load_config(BASE, GIVEN | chosen(ADVICE, arg))
+    return ssm_jax.load_config(BASE, GIVEN | advised(arg))
 
 
 def sweep(arg=""):
-    return [chosen(USUAL, arg), chosen(ADVICE, arg)]
+    return [{{key: USUAL[key] for key in advised(arg)}}, advised(arg)]
 '''
 
 
@@ -208,8 +227,9 @@ def _write(
     text = TEMPLATE.format(
         name=usual["name"], file=out.name, stem=out.stem, knobs=", ".join(knobs), reasons=reasons,
         base=base, given=dict(overrides),
-        usual={one.knob: {key: usual[key] for key in one.options} for one in changed},
+        usual={key: usual[key] for one in changed for key in one.options | one.alone},
         advice={one.knob: one.options for one in changed},
+        alone={one.knob: one.alone or one.options for one in changed},
     )  # fmt: skip
     before = out.read_bytes() if out.exists() else None
     out.parent.mkdir(parents=True, exist_ok=True)

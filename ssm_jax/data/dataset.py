@@ -233,7 +233,7 @@ def read_sequences(path: Path, n: int, *, tokens: bool = False, flag: str = "fil
     if path.suffix != ".npy":
         raise ValueError(f"--{flag}={path} does not fit: it must be a .npy of numpy.save.")
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # it may be larger than memory
     except (ValueError, EOFError) as error:
         raise ValueError(f"--{flag}={path} is no array that can be read ({error}).") from error
     array = array[None] if array.ndim == 1 else array

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ssm_jax.commands.advice import recommend
+from ssm_jax.commands.data import spectrum
 from ssm_jax.commands.train import train
 from ssm_jax.config.load import load_config, load_sweep
 
@@ -56,9 +57,18 @@ def test_what_it_writes_trains_and_is_swept_against_the_default(folder, capsys):
     assert cfg.model.alpha == advised["model.alpha"]
     usual, arm = load_sweep("sub/advised.py", cfg)
     assert arm == advised and usual.keys() == arm.keys() and usual["model.dt_min"] == 1e-3
+    (row,) = (row for row in record["advice"] if row["knob"] == "alpha")
     alone = load_config("sub/advised.py:alpha")
-    assert alone.model.alpha == advised["model.alpha"] and alone.model.dt_min == 1e-3
-    assert load_sweep("sub/advised.py:alpha", alone)[1] == {"model.alpha": advised["model.alpha"]}
+    assert alone.model.alpha == row["alone"]["model.alpha"] and alone.model.dt_min == 1e-3
+    middles = [(low * high) ** 0.5 for low, high in (
+        (advised["model.dt_min"], advised["model.dt_max"]), (1e-3, 1e-1),
+    )]  # fmt: skip
+    reached = advised["model.alpha"] * middles[0], alone.model.alpha * middles[1]
+    assert reached[0] == pytest.approx(reached[1], rel=0.01), "the same frequency"
+    assert load_sweep("sub/advised.py:alpha", alone)[1] == row["alone"]
+    assert [row["layer"] for row in record["layers"]] == ["blocks/0/ssm", "blocks/1/ssm"]
+    assert record["correlation"] == {k: v for k, v in record["layers"][0].items()}
+    assert record["layers"][0]["power"] == pytest.approx(1, rel=0.05), "behind a batch norm"
     assert train(["--config=sub/advised.py", *words, "--workdir=runs/a", "--compiled=off"]) == 0
 
 
@@ -93,3 +103,20 @@ def test_a_file_that_is_missing_or_no_array_is_refused(folder):
     (folder / "text.npy").write_text("no array")
     with pytest.raises(ValueError, match=r"--from=text\.npy is no array"):
         run("--from=text.npy")
+
+
+def test_the_layers_of_a_run_and_of_a_new_model_are_measured(folder, capsys):
+    words = ["--from=walks.npz", f"--data_dir={folder / 'data'}"]
+    assert train(["--config=own.py", *words, "--workdir=runs/a", "--compiled=off"]) == 0
+    assert spectrum(["--run=runs/a", *words, "--out=run.json"]) == 0
+    assert "inputs of the layers of runs/a" in capsys.readouterr().out
+    assert spectrum(["--config=own.py", *words, "--layers", "--out=new.json"]) == 0
+    trained, new = (
+        json.loads((folder / name).read_text())["layers"] for name in ("run.json", "new.json")
+    )
+    assert [row["layer"] for row in trained] == [row["layer"] for row in new] == ["blocks/0/ssm"]
+    assert new[0]["power"] == pytest.approx(1, rel=0.05) and new[0]["length"] == 128
+    assert trained[0]["lambda_max"] != new[0]["lambda_max"]
+    with pytest.raises(SystemExit):
+        spectrum(["--file=walks.npy", "--layers"])
+    assert "--layers and --run are of a task's model" in capsys.readouterr().err

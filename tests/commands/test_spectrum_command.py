@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ssm_jax.analysis import lambda_max
 from ssm_jax.commands import data
+from ssm_jax.data.dataset import read_sequences
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/spectrum.py"
@@ -103,6 +106,22 @@ def test_arrays_without_a_spectrum_are_refused(tmp_path, spectrum, array, words)
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ValueError, match=words):
         spectrum(f"--file={tmp_path / 'a.npy'}")
+
+
+def test_of_a_file_larger_than_memory_only_the_rows_that_are_used_are_read(tmp_path):
+    """20 GB in a file without content; memory of what is read, not of the file."""
+    path = tmp_path / "large.npy"
+    np.lib.format.open_memmap(path, "w+", np.float32, (305_176, 16_384))
+    assert path.stat().st_size > 20e9
+    tracemalloc.start()
+    rows, _, detail = read_sequences(path, 40)
+    whole = np.load(path, mmap_mode="r")
+    found = lambda_max(whole[:: len(whole) // 100], max_steps=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(rows) == 40 and "305,176 sequences" in detail
+    assert found.mean == 0 and found.length == 16_384
+    assert peak < 2**28
 
 
 def test_a_missing_file_is_one_line_and_code_2():
