@@ -185,6 +185,13 @@ OPTIONS: dict[str, Option] = {
     "model.dt_apply_to": Option(
         "all", "layers of dt_rule; of the others dt is drawn", choices=("all", "first"), since="0.2"
     ),
+    "model.spectrum_steps": Option(
+        0,
+        "steps that fit |H| of the first layer to the spectrum of its input, before training",
+        COUNT,
+        source="arXiv:2509.20789",
+        since="0.2",
+    ),
     "model.discretization": Option(
         "zoh", "in s4 bilinear; none for ring and dfout, which have no dt", choices=_RULES
     ),

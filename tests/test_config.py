@@ -30,6 +30,7 @@ WRONG = {
     "model.dt_rule": "largest",
     "model.dt_kappa": 0.0,
     "model.dt_apply_to": "last",
+    "model.spectrum_steps": -1,
     "model.discretization": "euler",
     "model.norm": "group",
     "model.pool": "max",

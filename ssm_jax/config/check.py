@@ -171,11 +171,13 @@ def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
         takes, section = parameters_of(layer), section_of(model.layer)
         if hasattr(layer, "set_step_sizes"):
             takes = {*takes, *STEPS}
+        if hasattr(layer, "taps"):
+            takes = {*takes, "spectrum_steps"}
         why = f"model.layer={model.layer!r}"
         if not _is_discrete(model.init):
             unless["init_seed"] = f"model.init={model.init!r}"
         if model.discretization == "none":
-            for step in ("dt_min", "dt_max", "dt_transform", *STEPS):
+            for step in ("dt_min", "dt_max", "dt_transform", "spectrum_steps", *STEPS):
                 unless[step] = "model.discretization='none'"
         elif model.dt_rule != "autocorrelation":
             unless["dt_kappa"] = f"model.dt_rule={model.dt_rule!r}"

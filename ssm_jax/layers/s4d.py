@@ -91,6 +91,12 @@ class ChannelwiseLayer(StateSpaceLayer):
             return y_BLH
         return y_BLH + fft_conv(v_BLH, self.probe[0], reverse_kernel_HL=self.probe[1])
 
+    def taps(self, length: int) -> Array:
+        """k_CHL, the first `length` taps without filter and D: forward, then reverse if there."""
+        kernel, _ = self.KERNELS
+        system, C_CHN, dt_H = self.system(1.0)
+        return kernel(*system, C_CHN, dt_H, length, **self.rule())
+
     def scan(self, v_BLH: Array, scale: Scale) -> Array:
         _, recurrence = self.KERNELS
         system, C_CHN, dt_H = self.system(scale)

@@ -3,9 +3,10 @@
 The timescale, `model.dt_rule=autocorrelation`: all dt of a layer start at kappa / sqrt(L lambda),
 lambda the mean over channels of the largest eigenvalue of E[x x^T] of what the layer gets as input,
 L the longest sequence of the sample (shorter ones end in zeros, as the layer sees them). Layers are
-set in turn, so that the input of each is that which it gets at step 0. The rule is that of
-arXiv:2411.19455 for one layer with one input; several layers, and S5 with its many inputs, are
-ours (docs/autocorrelation.md).
+set in turn, so that the input of each is that which it gets at step 0. With `model.spectrum_steps`
+the response of the first layer is fitted to the spectrum of its input (`spectrum_match`). The rule
+is that of arXiv:2411.19455 for one layer with one input; several layers, and S5 with its many
+inputs, are ours (docs/autocorrelation.md).
 
 What is set is a function of config, data and seed. `training.parent` keeps the state that it makes
 in the run's folder: a resumed run measures nothing.
@@ -25,6 +26,7 @@ from ssm_jax.analysis.autocorrelation import lambda_max
 from ssm_jax.files import parse_json, write_json
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.tasks import Batch
+from ssm_jax.training import spectrum_match
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import document_checksum, sealed
@@ -41,16 +43,21 @@ Measured = list[dict[str, Any]]  # of each layer that was set
 
 def measures(cfg: Any) -> bool:
     """Whether an experiment sets parameters by its data."""
-    return bool(cfg.model.dt_rule == "autocorrelation")
+    return bool(cfg.model.dt_rule == "autocorrelation" or cfg.model.spectrum_steps)
 
 
 def announce(cfg: Any) -> Iterator[str]:
     """What a run sets by its data, for a person who looks at its plan."""
-    if measures(cfg):
+    if cfg.model.dt_rule == "autocorrelation":
         which = "the first layer" if cfg.model.dt_apply_to == "first" else "every layer"
         yield (
             f"timescale: dt of {which} = {cfg.model.dt_kappa:g} / sqrt(L lambda_max), measured "
             "once, of what it gets as input before step 0"
+        )
+    if cfg.model.spectrum_steps:
+        yield (
+            "spectrum: A, dt and C of the first layer are fitted to that of its input, once, in "
+            f"{cfg.model.spectrum_steps:,} steps before step 0"
         )
 
 
@@ -95,12 +102,8 @@ def _after(graphdef: Any, state: Any, x_BLH: Any, lengths_B: Any, train: bool) -
 def set_fixed(model: Any, options: Mapping[str, Any]) -> None:
     """Start the layers that `dt_apply_to` names from dt_min, if the rule is "fixed"."""
     if options.get("dt_rule") == "fixed":
-        for block in _layers_to_set(model, options):
+        for block in list(_blocks(model))[: 1 if options["dt_apply_to"] == "first" else None]:
             block.ssm.set_step_sizes(options["dt_min"])
-
-
-def _layers_to_set(model: Any, options: Mapping[str, Any]) -> list[Any]:
-    return list(_blocks(model))[: 1 if options["dt_apply_to"] == "first" else None]
 
 
 def initialized(
@@ -108,31 +111,48 @@ def initialized(
 ) -> tuple[TrainState, Measured]:
     """The state of step 0 with what its data say, and what was measured of each layer.
 
-    Of a layer: "dt", "lambda_max" (its estimate, mean over "channels"), the ends "low" and "high"
-    of its interval, that "of_sample", too large on average, and its "length" and "sequences".
+    Of a dt that was set: "lambda_max" (its estimate, mean over "channels"), the ends "low" and
+    "high" of its interval, that "of_sample", too large on average, and its "length" and
+    "sequences". Of a fit to the spectrum: `spectrum_match.distance` in dB, "before" and "after".
 
     The paths in `keep` are left as they are. The optimizer starts anew. ValueError: a layer gets
     zeros, or numbers that are not finite.
     """
     options, model = experiment.cfg.model.to_dict(), experiment.model(state)
     found: Measured = []
-    for number, block in enumerate(_layers_to_set(model, options)):
-        name = f"blocks/{number}/ssm"
-        if f"{name}/dt_raw" not in keep:
-            u_nLC = _inputs_of(experiment, model, number)
-            try:
-                measured = lambda_max(u_nLC, tolerance=TOLERANCE, max_steps=STEPS)
-                dt = measured.timescale(options["dt_kappa"])
-            except ValueError as error:
-                raise ValueError(f"what {name} gets as input: {error}") from None
-            block.ssm.set_step_sizes(dt)
-            size = {"length": measured.length, "sequences": measured.sequences}
-            size["channels"] = u_nLC.shape[2]
-            told = {"lambda_max": measured.estimate, "low": measured.low, "high": measured.high}
-            found.append({"layer": name, "dt": dt, **told, "of_sample": measured.mean, **size})
+    for number, block in enumerate(_blocks(model)):
+        name, first = f"blocks/{number}/ssm", number == 0
+        sets_dt = options["dt_rule"] == "autocorrelation" and f"{name}/dt_raw" not in keep
+        sets_dt &= first or options["dt_apply_to"] == "all"
+        fits = first and options["spectrum_steps"] > 0
+        fits &= not any(f"{name}/{fitted}" in keep for fitted in spectrum_match.FITTED)
+        if not (sets_dt or fits):
+            continue
+        u_nLC = _inputs_of(experiment, model, number)
+        try:
+            if sets_dt:
+                found.append({"layer": name, **_set_dt(block.ssm, u_nLC, options["dt_kappa"])})
+            if fits:
+                wanted_F, steps = spectrum_match.input_power(u_nLC), options["spectrum_steps"]
+                length = experiment.dataset.padded_length
+                before, after = spectrum_match.match(block.ssm, wanted_F, length, steps)
+                row = {"layer": name, "spectrum_steps": steps, "before": before, "after": after}
+                found.append({**row, "sequences": len(u_nLC)})
+        except ValueError as error:
+            raise ValueError(f"what {name} gets as input: {error}") from None
     _, params, _ = step_lib.split(model)
     state = step_lib.init_state(params, state.stats, experiment.tx, ema=state.ema is not None)
     return jax.device_put(state, experiment.replicated), found
+
+
+def _set_dt(layer: Any, u_nLC: np.ndarray, kappa: float) -> dict[str, Any]:
+    """Set dt of a layer by a sample of its inputs; what was found, see `initialized`."""
+    measured = lambda_max(u_nLC, tolerance=TOLERANCE, max_steps=STEPS)
+    dt = measured.timescale(kappa)
+    layer.set_step_sizes(dt)
+    told = {"lambda_max": measured.estimate, "low": measured.low, "high": measured.high}
+    size = {"length": measured.length, "sequences": measured.sequences}
+    return {"dt": dt, **told, "of_sample": measured.mean, **size, "channels": u_nLC.shape[2]}
 
 
 def _inputs_of(experiment: "Experiment", model: Any, number: int) -> np.ndarray:
@@ -156,6 +176,13 @@ def _inputs_of(experiment: "Experiment", model: Any, number: int) -> np.ndarray:
 def describe(measured: Measured) -> Iterator[str]:
     """A line of each layer that was set."""
     for row in measured:
+        if "spectrum_steps" in row:
+            yield (
+                f"{row['layer']}: its response is {row['after']:.2f} dB from the spectrum of its "
+                f"input after {row['spectrum_steps']:,} steps, {row['before']:.2f} dB before; "
+                f"{row['sequences']:,} training sequences"
+            )
+            continue
         yield (
             f"{row['layer']}: dt = {row['dt']:.3g}, as lambda_max of its inputs is "
             f"{row['lambda_max']:.4g} ({row['low']:.4g} to {row['high']:.4g}) and L = "

@@ -17,7 +17,7 @@ from ssm_jax.kernels.arrays import real_steps
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.stop import StopRequest
 from ssm_jax.trained import load
-from ssm_jax.training import data_init, loop
+from ssm_jax.training import data_init, loop, spectrum_match
 from ssm_jax.training.checkpoint.manifest import flatten
 from ssm_jax.training.experiment import build
 from ssm_jax.training.parent import first_state
@@ -223,11 +223,7 @@ def test_the_record_says_what_was_measured_and_load_needs_no_data(measured_run):
     assert load(copy).cfg.model.dt_rule == "autocorrelation"
 
 
-@pytest.mark.parametrize("killed_at", [3, 10])
-def test_killed_and_resumed_equals_undisturbed_and_measures_nothing(
-    data_dir, measured_run, tmp_path, monkeypatch, killed_at
-):
-    cfg = tiny_config(**AC, train__steps=14, train__eval_every=7)
+def killed_and_resumed(cfg, data_dir, path, monkeypatch, killed_at):
     polled = StopRequest.poll
 
     def kill(self, step):
@@ -237,17 +233,51 @@ def test_killed_and_resumed_equals_undisturbed_and_measures_nothing(
 
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(StopRequest, "poll", kill)
-        loop.train(cfg, tmp_path / "run", data_dir=data_dir)
+        loop.train(cfg, path, data_dir=data_dir)
     with monkeypatch.context() as patch:
         patch.setattr(data_init, "lambda_max", None)
-        loop.train(cfg, tmp_path / "run", data_dir=data_dir)
-    names = "metrics.jsonl", "start/measured.json"
-    for name in names:
-        assert (tmp_path / "run" / name).read_bytes() == (measured_run / name).read_bytes()
-    (_, ours), (_, theirs) = newest(tmp_path / "run"), newest(measured_run)
+        patch.setattr(data_init, "spectrum_match", None)
+        loop.train(cfg, path, data_dir=data_dir)
+
+
+def assert_same(path, reference):
+    for name in ("metrics.jsonl", "start/measured.json"):
+        assert (path / name).read_bytes() == (reference / name).read_bytes()
+    (_, ours), (_, theirs) = newest(path), newest(reference)
     assert ours.keys() == theirs.keys()
     for name, array in ours.items():
         assert array.tobytes() == theirs[name].tobytes(), name
+
+
+@pytest.mark.parametrize("killed_at", [3, 10])
+def test_killed_and_resumed_equals_undisturbed_and_measures_nothing(
+    data_dir, measured_run, tmp_path, monkeypatch, killed_at
+):
+    cfg = tiny_config(**AC, train__steps=14, train__eval_every=7)
+    killed_and_resumed(cfg, data_dir, tmp_path / "run", monkeypatch, killed_at)
+    assert_same(tmp_path / "run", measured_run)
+
+
+def test_a_run_from_a_fitted_spectrum_resumes_exactly(data_dir, tmp_path, monkeypatch, capsys):
+    long = {"data__listops__longer_than": 70, "data__listops__shorter_than": 96}
+    long |= {"data__padded_length": 96, "model__depth": 1, "model__spectrum_steps": 20}
+    cfg = tiny_config(**long, train__steps=8, train__eval_every=8, checkpoint__every=4)
+    loop.train(cfg, whole := tmp_path / "whole", data_dir=data_dir)
+    killed_and_resumed(cfg, data_dir, tmp_path / "run", monkeypatch, 6)
+    assert_same(tmp_path / "run", whole)
+    (row,) = json.loads((whole / "record.json").read_text())["measured"]
+    assert row["layer"] == "blocks/0/ssm" and row["after"] < row["before"]
+    assert "dB from the spectrum of its" in " ".join(capsys.readouterr().err.split())
+    started = first_state(build(cfg, data_dir=data_dir), whole).params
+    usual = tiny_experiment(data_dir, **{**long, "model__spectrum_steps": 0}).fresh_state().params
+    moved = [p for p, leaf in flatten(started).items() if (leaf != flatten(usual)[p]).any()]
+    assert {path.rpartition("/")[2] for path in moved} == {*spectrum_match.FITTED}
+
+
+def test_s5_has_no_taps_to_fit():
+    options = {"model__layer": "s5", "model__init": "legs", "model__spectrum_steps": 9}
+    with pytest.raises(ValueError, match=r"spectrum_steps=9 is not read with model\.layer='s5'"):
+        check(tiny_config(**options))
 
 
 def test_a_lost_first_state_is_measured_again(data_dir, measured_run, tmp_path):
