@@ -43,6 +43,11 @@ WRONG = {
     "data.n_val": -1,
     "data.n_test": -1,
     "data.padded_length": -1,
+    "data.arrays.decorrelate": -0.1,
+    "data.copying.memorize": 0,
+    "data.copying.tokens": 2,
+    "data.delay.lag": -1,
+    "data.delay.band": 0.0,
     "data.arrays.split": "half",
     "data.arrays.missing": "zero",
     "data.arrays.standardize": "true",
@@ -348,6 +353,7 @@ def test_what_may_choose_a_checkpoint_is_what_the_task_counts():
         known |= dict.fromkeys(
             ("regression", "per_step", "forecasting"), "mse, mae, rmse, r2, nse, kge, loss"
         )
+        known["delay"] = "mse, rmse, r2, loss"
         metrics = known.get(name, "accuracy, loss")
         assert f"'bleu' is not known to task={name!r}; choose one of {metrics}." in str(
             refused.value
