@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import bias, figures, measured, modes, options
+from readme import bias, figures, measured, modes, options, timescale
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -42,6 +42,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "waves": bias.wave_errors,
     "one_pole": bias.one_pole,
     "claims": bias.claims,
+    "bound": timescale.bound,
     "memory_reach": modes.memory,
     "conditioning": modes.conditioning,
     "initializations": modes.initializations,

@@ -18,6 +18,9 @@ STAMPS = RESULTS / "figures.json"
 # The numbers and the function of each figure
 FIGURES = {
     "ablation/image_reduced.png": ("ablation/image_reduced.json", "plots/sweep.heatmap_figure"),
+    "autocorrelation/bound.png": (
+        "autocorrelation/bound.json", "plots/autocorrelation.bound_figure",
+    ),
     "autocorrelation/conditioning.png": (
         "autocorrelation/conditioning.json", "plots/autocorrelation.conditioning_figure",
     ),
