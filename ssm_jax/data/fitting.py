@@ -183,7 +183,9 @@ def _labels(part: Series) -> tuple[list[str], np.ndarray]:
         for i in np.flatnonzero(~np.isfinite(labels))[:1].tolist():
             raise ValueError(f"{part.where(i, 0)}: {labels[i]} is no class.")
         if (labels != np.rint(labels)).any() or np.abs(labels).max(initial=0) >= 2**53:
-            raise ValueError(f"the targets are real numbers; {wanted}")
+            raise ValueError(
+                f"the targets are real numbers; {wanted} --config=arrays:regression learns numbers."
+            )
         labels = labels.astype(np.int64)
     found, numbers = np.unique(labels, return_inverse=True)
     return words_of(found), numbers
