@@ -353,7 +353,7 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"give argmax\(axis=1\)"):
         opened(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", x=x, y=y + 0.5)
-    with pytest.raises(ValueError, match="real numbers; .* --config=arrays:regression learns"):
+    with pytest.raises(ValueError, match=r"real numbers; .* --config=arrays:regression learns"):
         opened(tmp_path / "a.npz")
 
 
