@@ -95,10 +95,10 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         if measured.found is None:
             save(values["figure"], correlation_figure, measured.correlation, cfg.name)
         else:
-            alpha = next(one for one in advice if one.knob == "alpha")
-            alphas = {cfg.model.alpha: "in use"}
-            alphas |= {value: "advised" for value in alpha.options.values()}
-            shown = measured.spectrum, measured.found, np.abs(A_N.imag), dt, alphas, cfg.name
+            alpha, advised_dt = as_advised(model, advice)
+            alphas = {alpha: "dt as advised" if advised_dt != dt else "in use"}
+            y_N = np.abs(A_N.imag)
+            shown = measured.spectrum, measured.found, y_N, advised_dt, alphas, cfg.name
             save(values["figure"], spectrum_figure, *shown)
     if values["record"] is not None:
         from ssm_jax.training.record import write_result
@@ -127,6 +127,15 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
             alone_words[4] += f"_{one.knob}"
             print(f"    {shlex.join(alone_words)}    # {LABELS[one.knob]} alone")
     return 0
+
+
+def as_advised(
+    model: Mapping[str, Any], advice: Sequence[Advice]
+) -> tuple[float, tuple[float, float]]:
+    """alpha and the range of dt if all advice is followed."""
+    new = {key: value for one in advice for key, value in one.options.items()}
+    alpha, low, high = (new.get(f"model.{k}", model[k]) for k in ("alpha", "dt_min", "dt_max"))
+    return alpha, (low, high)
 
 
 def _check_out(out: Path, spec: str, cfg: Any) -> None:

@@ -6,7 +6,8 @@ from scipy.signal import lfilter
 
 from ssm_jax import config as config_lib
 from ssm_jax.analysis.advice import KNOBS, Advice, advise, measure
-from ssm_jax.analysis.inputs import behind_norm
+from ssm_jax.analysis.inputs import behind_norm, mode_density
+from ssm_jax.commands.advice import as_advised
 from ssm_jax.init import initial_modes
 from ssm_jax.plots.inputs import correlation_figure
 
@@ -92,6 +93,14 @@ def test_a_band_is_reached_by_the_middle_channel():
     middle = np.sqrt(np.prod([*found["dt"].options.values()]))
     reached = found["alpha"].options["model.alpha"] * np.pi * (N - 1) * middle
     assert reached == pytest.approx(0.3, abs=2 * np.pi / L)
+    # The figure shows the modes with the dt that goes with this alpha: those of dt as it was would
+    # be beyond Nyquist.
+    usual = {"alpha": 1.0, "dt_min": 1e-3, "dt_max": 1e-1}
+    alpha, dt = as_advised(usual, [*found.values()])
+    beyond = mode_density(np.pi * np.arange(N), alpha, dt, np.array([np.pi, 1e30])).item()
+    assert alpha * np.pi * (N - 1) * np.sqrt(np.prod(dt)) == pytest.approx(reached)
+    assert abs(beyond) < 0.05
+    assert as_advised(usual, []) == (1.0, (1e-3, 1e-1))
     assert "no straight line" in found["beta"].unknown
 
 
