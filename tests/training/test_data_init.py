@@ -13,7 +13,9 @@ from tiny import newest, tiny_config, tiny_experiment
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.check import check
+from ssm_jax.config.load import load_config
 from ssm_jax.kernels.arrays import real_steps
+from ssm_jax.lra.variants import ARMS
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.stop import StopRequest
 from ssm_jax.trained import load
@@ -272,6 +274,22 @@ def test_a_run_from_a_fitted_spectrum_resumes_exactly(data_dir, tmp_path, monkey
     usual = tiny_experiment(data_dir, **{**long, "model__spectrum_steps": 0}).fresh_state().params
     moved = [p for p, leaf in flatten(started).items() if (leaf != flatten(usual)[p]).any()]
     assert {path.rpartition("/")[2] for path in moved} == {*spectrum_match.FITTED}
+
+
+def test_a_plan_needs_no_data_and_says_what_will_be_set(tmp_path):
+    cfg = tiny_config(**AC, model__spectrum_steps=20)
+    experiment = build(cfg, data_dir=tmp_path / "none", look_only=True)
+    told = "\n".join(experiment.describe())
+    assert "dt of every layer = 1 / sqrt(L lambda_max)" in told
+    assert "fitted to that of its input, once, in 20 steps" in told
+
+
+@pytest.mark.parametrize("arm", ["s4d_ac", "s4d_re0"])
+def test_an_arm_of_your_own_series_is_s4d_with_its_options(arm):
+    usual, cfg = (config_lib.flatten(load_config(f"arrays:{name}")) for name in ("s4d", arm))
+    changed = {key: value for key, value in cfg.items() if value != usual[key]}
+    assert changed.pop("name") == f"classification:{arm}"
+    assert changed == {f"model.{key}": value for key, value in ARMS[arm].items()}
 
 
 def test_s5_has_no_taps_to_fit():
