@@ -95,6 +95,7 @@ def test_every_form_on_every_mesh():
 
 def main() -> None:
     import contextlib
+    import gc
     import math
     import os
     import re
@@ -112,6 +113,8 @@ def main() -> None:
 
     import ssm_jax.layers
 
+    gc.freeze()  # as tests/conftest.py
+    gc.set_threshold(20_000, 10, 10)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     u = np.random.default_rng(0).normal(size=(4, 16, 8)).astype(np.float32)
     specs = {
