@@ -16,6 +16,7 @@
 | J, P   | blocks of an S5 state matrix, and real states of a block or random draws |
 | R, G   | rows B L, and outputs, of the product of a gated linear unit             |
 | E      | edges of bins; evaluations of a run                                      |
+| V      | tokens of a vocabulary                                                   |
 
 A number is an axis of that size, as in y_2HL; 2N has real and imaginary parts, or modes and
 conjugates. `_ri` marks an array whose last axis, of size 2, holds real and imaginary part.

@@ -73,10 +73,10 @@ class Padded:
     Of token ids (L,) with a table (V, C): row i of it stands for the id i.
     """
 
-    def __init__(self, sequences: Sequence[np.ndarray], table_VC: np.ndarray | None = None) -> None:
+    def __init__(self, sequences: Sequence[np.ndarray], table_VH: np.ndarray | None = None) -> None:
         self.sequences, self.length = sequences, max(len(sequence) for sequence in sequences)
-        self.table_VC = table_VC
-        self.trailing = np.shape(sequences[0] if table_VC is None else table_VC)[1:]
+        self.table_VH = table_VH
+        self.trailing = np.shape(sequences[0] if table_VH is None else table_VH)[1:]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         rows = _rows(self.length * math.prod(self.trailing))
@@ -84,7 +84,7 @@ class Padded:
             some = self.sequences[start : start + rows]
             chunk = np.zeros((len(some), self.length, *self.trailing))
             for row, sequence in zip(chunk, some, strict=True):
-                values = sequence if self.table_VC is None else self.table_VC[sequence]
+                values = sequence if self.table_VH is None else self.table_VH[sequence]
                 row[: len(sequence)] = values
             yield chunk
 

@@ -244,14 +244,14 @@ def embedding(sequences: Sequence[np.ndarray], n_tokens: int) -> np.ndarray:
 
     Without the norm the mean of a channel over few tokens would be a constant input.
     """
-    table_VC = np.random.default_rng(0).normal(size=(n_tokens, EMBEDDED))
+    table_VH = np.random.default_rng(0).normal(size=(n_tokens, EMBEDDED))
     counts_V = np.zeros(n_tokens)
     for sequence in sequences:
         counts_V += np.bincount(sequence, minlength=n_tokens)
     share_V1 = (counts_V / counts_V.sum())[:, None]
-    table_VC -= (share_V1 * table_VC).sum(axis=0)
-    std_C = np.sqrt((share_V1 * table_VC**2).sum(axis=0))
-    return table_VC / np.where(std_C > 0, std_C, 1)
+    table_VH -= (share_V1 * table_VH).sum(axis=0)
+    std_H = np.sqrt((share_V1 * table_VH**2).sum(axis=0))
+    return table_VH / np.where(std_H > 0, std_H, 1)
 
 
 def behind_norm(sequences: Sequence[np.ndarray], n_tokens: int | None) -> Padded:
@@ -264,10 +264,10 @@ def behind_norm(sequences: Sequence[np.ndarray], n_tokens: int | None) -> Padded
     rows = [np.asarray(row, np.float64).reshape(len(row), -1) for row in sequences]
     n = sum(map(len, rows))
     mean_C = np.sum([row.sum(axis=0) for row in rows], axis=0) / n
-    std_C = np.sqrt(np.sum([((row - mean_C) ** 2).sum(axis=0) for row in rows], axis=0) / n)
-    varies_C = std_C > 1e-9 * np.abs(mean_C)  # not by rounding alone
+    std_H = np.sqrt(np.sum([((row - mean_C) ** 2).sum(axis=0) for row in rows], axis=0) / n)
+    varies_C = std_H > 1e-9 * np.abs(mean_C)  # not by rounding alone
     return Padded(
-        [np.where(varies_C, row - mean_C, 0) / np.where(varies_C, std_C, 1) for row in rows]
+        [np.where(varies_C, row - mean_C, 0) / np.where(varies_C, std_H, 1) for row in rows]
     )
 
 

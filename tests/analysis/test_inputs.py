@@ -297,11 +297,11 @@ def test_the_interval_of_alpha_holds_that_of_the_process():
 
 def test_independent_tokens_are_white_behind_a_norm_and_equal_ones_constant():
     tokens = np.random.default_rng(0).integers(0, 5, (300, 128))
-    table_VC = inputs.embedding(list(tokens), 7)
-    embedded = table_VC[tokens]
+    table_VH = inputs.embedding(list(tokens), 7)
+    embedded = table_VH[tokens]
     np.testing.assert_allclose(embedded.mean(axis=(0, 1)), 0, atol=1e-12)
     np.testing.assert_allclose(embedded.std(axis=(0, 1)), 1, atol=1e-12)
-    assert lambda_max(Padded(list(tokens), table_VC)).held_out == pytest.approx(1, rel=0.1)
+    assert lambda_max(Padded(list(tokens), table_VH)).held_out == pytest.approx(1, rel=0.1)
     same = np.repeat(tokens[:, :1], 128, axis=1)
-    table_VC = inputs.embedding(list(same), 7)
-    assert lambda_max(Padded(list(same), table_VC)).held_out == pytest.approx(128, rel=1e-6)
+    table_VH = inputs.embedding(list(same), 7)
+    assert lambda_max(Padded(list(same), table_VH)).held_out == pytest.approx(128, rel=1e-6)

@@ -105,16 +105,16 @@ def measure(
         estimates = [lambda_max(x_nL).estimate for x_nL in samples]
         for rule, re in itertools.product(RULES, REALS):
             A_N = re + 1j * modes.imag
-            dts_I = [steps_of(rule, length, estimate) for estimate in estimates]
+            steps = [steps_of(rule, length, estimate) for estimate in estimates]
             if rule == "rule":
-                pairs = zip(samples, dts_I, strict=True)
+                pairs = zip(samples, steps, strict=True)
                 found = [squares(x_nL, A_N, dts[0]) for x_nL, dts in pairs]
             else:  # of all inputs at once
                 together = np.concatenate(samples)
-                mean_n = np.mean([squares(together, A_N, dt) for dt in dts_I[0]], axis=0)
+                mean_n = np.mean([squares(together, A_N, dt) for dt in steps[0]], axis=0)
                 found = list(mean_n.reshape(len(samples), -1))
             for (name, rho), square_n, dts, guess in zip(
-                INPUTS.items(), found, dts_I, estimates, strict=True
+                INPUTS.items(), found, steps, estimates, strict=True
             ):
                 exact, dt = exact_lambda_max(rho, length), float(np.sqrt(np.mean(dts**2)))
                 error = float(square_n.std()) / math.sqrt(sequences)
