@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssm_jax.commands import train as commands
+from ssm_jax.commands import studies as commands
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.stories.denoise import DENOISE
 from ssm_jax.stories.denoise.run import (
