@@ -25,7 +25,8 @@ SETS = (
 # Of the rates of sweep() the one of the least validation loss with seed 0 (results/series/rates/).
 # The other sets have 0.003, which was not compared.
 RATES = {
-    **{(name, variant): 0.01 for name in ("JapaneseVowels", "PLAID") for variant in VARIANTS},
+    **{(s, v): 0.01 for s in ("JapaneseVowels", "PLAID", "ACSF1") for v in VARIANTS},
+    ("ACSF1", "s5"): 0.003,
     ("weather", "s4d_ft"): 0.01,
     ("weather", "s4d"): 0.003,
     ("weather", "s5"): 0.001,
