@@ -37,7 +37,8 @@ FREE = ("model.dropout", "model.tie_dropout", "model.remat", "model.activations"
 # What acts at the initialization of parameters, and not otherwise
 AT_START = (
     "model.alpha", "model.alpha_real", "model.init", "model.init_seed",
-    "model.dt_min", "model.dt_max", "model.s5.C_init", "model.s4.b_clip",
+    "model.dt_min", "model.dt_max", "model.dt_rule", "model.dt_kappa", "model.dt_apply_to",
+    "model.spectrum_steps", "model.s5.C_init", "model.s4.b_clip",
 )  # fmt: skip
 
 

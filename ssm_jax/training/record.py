@@ -22,7 +22,7 @@ from ssm_jax.data.prepare import cpu_count
 from ssm_jax.files import parse_json, write_json
 from ssm_jax.layers import LAYERS
 from ssm_jax.progress import warn
-from ssm_jax.tasks import TASKS
+from ssm_jax.tasks import TASKS, find_task
 from ssm_jax.training.workdir import document_checksum
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -158,8 +158,10 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
 
 
 def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
-    """Say in one line which options of a config its record lacks."""
-    if newer := [key for key in config_lib.flatten(cfg) if key not in record["config"]]:
+    """Say in one line which options of a config its record lacks, those of other tasks left out."""
+    others = {key for name in TASKS for key in find_task(name).options}
+    read = config_lib.flatten(cfg).keys() - (others - find_task(cfg.task).options.keys())
+    if newer := [key for key in config_lib.flatten(cfg) if key in read - record["config"].keys()]:
         warn(
             f"{where.parent} was recorded before these options existed; they have their defaults: "
             f"{', '.join(newer)}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -28,6 +29,7 @@ from ssm_jax.training.parent import (
     config_of_run,
     find_parent,
     first_state,
+    idle_with,
 )
 from ssm_jax.training.runs.evaluate import analyze, evaluate_run
 from ssm_jax.training.workdir import Workdir
@@ -68,6 +70,12 @@ def test_parameters_and_statistics_are_taken_and_the_rest_is_fresh(
     assert any(np.any(first[name] != fresh[name]) for name in taken)
     err = capsys.readouterr().err
     assert "nothing is left out." in err and "warning: model.alpha: they act at" in err
+
+
+def test_the_timescale_of_a_run_that_takes_all_parameters_is_said_to_be_idle():
+    asked = ["model.dt_rule", "model.spectrum_steps", "model.dropout"]
+    assert idle_with(Begin(Path("run"), "best"), asked) == asked[:2]
+    assert idle_with(Begin(Path("run"), "best", match="decoder"), asked) == []
 
 
 def test_a_regular_expression_says_what_is_taken_and_a_line_what_not(

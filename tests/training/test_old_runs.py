@@ -43,6 +43,7 @@ WHOLE = {
 }  # fmt: skip
 TEST_LOSS = 2.4504008293151855
 ADDED = "schedule.newer"
+OTHERS = ("data.arrays.", "data.copying.", "data.delay.")  # tasks that are newer than the runs
 
 
 @pytest.fixture
@@ -55,11 +56,13 @@ def old(request, tmp_path) -> Path:
 
 @pytest.fixture
 def newer(monkeypatch) -> str:
-    """An option that this version has and the old runs have not; the line of all such."""
+    """An option that this version has and the old runs have not; the line of all such, but those
+    of other tasks."""
     option = OPTIONS["schedule.warmup_steps"]._replace(default=7, since="9.9")
     monkeypatch.setitem(OPTIONS, ADDED, option)
     rows = config_lib.rows()
-    return ", ".join(key for key in config_lib.flatten(config_lib.default()) if rows[key].since)
+    known = config_lib.flatten(config_lib.default())
+    return ", ".join(key for key in known if rows[key].since and not key.startswith(OTHERS))
 
 
 def resume(path: Path, data_dir: Path, **changes) -> int:
