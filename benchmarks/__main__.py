@@ -6,6 +6,7 @@
     python -m benchmarks --what=kernels                       # other ways to the same kernel
     python -m benchmarks --what=streams --channels=64 --modes=32           # one step in real time
     python -m benchmarks --what=startup --rounds=3            # a command until it has begun
+    python -m benchmarks --what=large_file --gigabytes=20     # training on more than memory
     python -m benchmarks --config=configs/lra/listops.py      # a step of your config
     python -m benchmarks --what=memory --config=configs/lra/pathx.py       # by options
     python -m benchmarks --what=buckets --config=configs/lra/text.py --config.data.buckets=4
@@ -34,7 +35,7 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.load import load_config
 
-WHAT = ("layers", "steps", "kernels", "streams", "startup", "memory", "buckets")
+WHAT = (*("layers", "steps", "kernels", "streams", "startup", "large_file", "memory", "buckets"),)
 LRA = Path(__file__).parents[1] / "configs/lra"
 FLAGS = (
     Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
@@ -52,12 +53,17 @@ FLAGS = (
     Flag("batch", "batch B, for layers and scans", 4, int),
     Flag("alpha", "factor on the frequencies, for --what=kernels", 3.0, float),
     Flag("parts", "train.accumulate to compare with 1, for --what=memory", 5, int),
+    Flag("gigabytes", "of the file, for --what=large_file", 20.0, float),
     cli.DATA_DIR,
     Flag("rounds", "timed rounds of each measurement", 10, int),
     Flag("out", "file for the results, as JSON", kind=Path, writes="file"),
 )
 COLUMNS = {
     "started": "command",
+    "start": "start",
+    "file_gb": "GB",
+    "own_mib": "own MiB",
+    "mapped_mib": "mapped MiB",
     "programs": "programs",
     "wall_s": "s",
     "processor_s": "s of the processor",
@@ -92,7 +98,7 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from benchmarks import buckets, layers, startup, steps, streams
+    from benchmarks import buckets, large_file, layers, startup, steps, streams
     from benchmarks.measure import in_fresh_process
     from ssm_jax.kernels.devices import keep_freed_memory
     from ssm_jax.outside import located
@@ -106,6 +112,9 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
                 with cfg.unlocked():
                     cfg.train.accumulate, cfg.model.remat = parts, remat
                 yield in_fresh_process(steps.planned_memory, cfg)
+        return
+    if what == "large_file":
+        yield from large_file.measure_large_file(values["gigabytes"])
         return
     calls: Iterator[tuple[Any, ...]]  # a function and its arguments
     if cfg is not None and what == "buckets":
@@ -192,6 +201,8 @@ def check(values: dict[str, Any]) -> None:
     lengths = _words(values["lengths"])
     if not lengths or not all(word.isdecimal() and int(word) > 0 for word in lengths):
         raise ValueError(f"--lengths={values['lengths']}: give whole numbers, such as 1024,2048.")
+    if not 0 < values["gigabytes"] < 1e6:
+        raise ValueError(f"--gigabytes={values['gigabytes']} is no size; use 20, or less to try.")
     for name in ("channels", "modes", "batch", "rounds", "parts"):
         if values[name] < 1:
             raise ValueError(f"--{name}={values[name]} measures nothing; use at least 1.")

@@ -40,9 +40,7 @@ def measure_start(words: str, programs: str, n: int) -> dict[str, Any]:
       much: median, least and largest.
     """
     argv = [sys.executable, "-c", "from ssm_jax.commands import main; main()", *words.split()]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    for name in ("JAX_COMPILATION_CACHE_DIR", "SSM_JAX_DATA_DIR"):
-        environment.pop(name, None)
+    environment = environment_of_a_start()
     wall, processor = list[float](), list[float]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -63,6 +61,14 @@ def measure_start(words: str, programs: str, n: int) -> dict[str, Any]:
                 raise ValueError(f"ssm-jax {words}: {done.stderr.strip().splitlines()[-1]}")
     shown = {"started": f"ssm-jax {words}", "programs": programs or "none"}
     return {**shown, "wall_s": _over(wall[1:]), "processor_s": _over(processor[1:]), "rounds": n}
+
+
+def environment_of_a_start() -> dict[str, str]:
+    """Variables of a process in which this ssm_jax is found, and none of its own folders."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    for name in ("JAX_COMPILATION_CACHE_DIR", "SSM_JAX_DATA_DIR"):
+        environment.pop(name, None)
+    return environment
 
 
 def _write_series(path: Path) -> None:

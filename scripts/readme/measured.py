@@ -289,6 +289,18 @@ def bench_startup() -> str:
     return per_file("bench/startup_*.json", {**command, **times})
 
 
+def bench_large_file() -> str:
+    columns: Columns = {
+        "start": "{start}",
+        "file": "{file_gb:.0f} GB",
+        "own memory": "{own_mib:,} MiB",
+        "mapped pages": "{mapped_mib:,} MiB",
+        "steps": "{steps}",
+        "s": "{wall_s:.0f}",
+    }
+    return per_file("bench/large_file_*.json", columns)
+
+
 def bench_kernels() -> str:
     times = _times("forward + backward, ms", "call_ms")
     kernel = {"kernel": "{kernel}", "form": "{form}", **LENGTH}

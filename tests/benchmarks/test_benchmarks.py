@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from ml_collections import ConfigDict
 from benchmarks.__main__ import main
 from benchmarks.buckets import measure_buckets
 from benchmarks.floor import kernel_flops, layer_seconds
+from benchmarks.large_file import _peaks, measure_large_file
 from benchmarks.layers import measure_layer
 from benchmarks.startup import AGAIN, OFF, TRAIN, measure_start
 from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
@@ -45,6 +48,16 @@ def test_a_start_of_a_command_is_measured_to_its_end():
     assert row["wall_s"]["min"] > 0 and row["processor_s"]["min"] > 0
     with pytest.raises(ValueError, match=r"train --config=nowhere: error: .*nowhere"):
         measure_start("train --config=nowhere", "", 1)
+
+
+def test_the_memory_of_a_training_on_a_file_is_watched(monkeypatch):
+    monkeypatch.setattr("benchmarks.large_file.LENGTH", 100)
+    monkeypatch.setattr("benchmarks.large_file.TRAIN", "train --config=nowhere --from=series")
+    with pytest.raises(ValueError, match=r"train --config=nowhere --from=series: error: .*nowhere"):
+        list(measure_large_file(1e-4))
+    held = "x = bytearray(64 << 20); import time; time.sleep(1)"
+    peaks = _peaks(subprocess.Popen([sys.executable, "-c", held]))
+    assert 64 <= peaks["own_mib"] < 100 and peaks["mapped_mib"] > 0
 
 
 @pytest.mark.slow
