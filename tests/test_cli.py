@@ -628,6 +628,15 @@ def test_outputs_are_tried_before_any_work(capsys):
         assert line == f"error: {said}"
 
 
+def test_a_figure_of_no_known_format_is_refused_before_any_work(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.load_flags([f"--figure={tmp_path}/a.xyz"], flags=(cli.FIGURE,), about="")
+    (line,) = capsys.readouterr().err.splitlines()
+    said = "does not fit: it must end in .png, .pdf or .svg."
+    assert line == f"error: --figure={tmp_path}/a.xyz {said}"
+    assert not (tmp_path / "a.xyz").exists()
+
+
 def test_a_line_break_in_a_name_breaks_no_line(capsys, monkeypatch):
     for word in ("--workdir=a\nb", "a\nb"):
         monkeypatch.setattr(sys, "argv", ["script.py", word])

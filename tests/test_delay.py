@@ -89,7 +89,10 @@ def test_what_does_not_go_together_is_said_in_a_line():
     cfg.data.padded_length, cfg.data.delay.lag = 64, 64
     with pytest.raises(ValueError, match=r"delay\.lag=64 must be below data.padded_length=64"):
         config_check.check(cfg)
-    cfg.data.delay.lag, cfg.data.delay.band = 0, 0.03
+    cfg.data.padded_length, cfg.data.delay.lag = 3, 0
+    with pytest.raises(ValueError, match=r"padded_length=3 has no quarter for data\.delay\.lag=0"):
+        config_check.check(cfg)
+    cfg.data.padded_length, cfg.data.delay.band = 64, 0.03
     config_check.check(cfg)
     with pytest.raises(ValueError, match=r"band=0\.03 has no harmonic of 64 steps; .* least 0.031"):
         find_task("delay").open_data(cfg.data.to_dict(), DataPaths(None))

@@ -102,7 +102,7 @@ def _dt(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Advice:
     if facts["interval"] is None:
         return _unknown(*about, kept, "few sequences: of one there is no interval")
     least, most = facts["interval"]
-    bound = facts["dt_layer"][2] ** 2 * facts["length"] * facts["held_out"]
+    bound = (facts["dt_layer"][2] / facts["dt"]) ** 2
     said = (
         f"E|y_L|^2 <= dt^2 L lambda_max = {bound:.3g} for the range in use, and 1 for the rule's: "
         f"dt = 1 / sqrt(L lambda_max) = {facts['dt']:.3g} as its root mean square"

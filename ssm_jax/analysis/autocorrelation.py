@@ -33,9 +33,11 @@ class LambdaMax:
 
     The eigenvalue of a sample is too large on average: of n sequences of white noise it is
     (1 + sqrt(L / n))^2, not 1. `held_out` is too small on average: the mean square of each half of
-    the sequences along the eigenvector of the other half. `low` to `high` is a 95 % interval that
-    allows for both, from the resampled held-out value's lower end to the upper end of `mean`. Of a
-    single sequence there is no other half, and `held_out`, `low` and `high` are NaN.
+    the sequences along the eigenvector of the other half. `power` is E[x^2], the mean of all
+    eigenvalues, which the largest is not below. `low` to `high` is a 95 % interval that allows for
+    these, from the lower end of the resampled held-out value, or of `power` if that is higher, to
+    the upper end of `mean`. Of a single sequence there is no other half, and `held_out`, `low` and
+    `high` are NaN.
 
     `converged`: `error`, the estimated relative error of the worst channel after `steps` steps of
     power iteration, is within the tolerance.
@@ -45,6 +47,7 @@ class LambdaMax:
     low: float
     high: float
     held_out: float
+    power: float
     channels_C: np.ndarray
     length: int
     sequences: int
@@ -54,8 +57,9 @@ class LambdaMax:
 
     @property
     def estimate(self) -> float:
-        """The value that is nearer to that of all sequences there could be: `held_out` if any."""
-        return self.held_out if self.sequences > 1 else self.mean
+        """The value that is nearer to that of all sequences there could be: `held_out` if any, but
+        at least `power`: halves of few sequences may have eigenvectors with nothing in common."""
+        return max(self.held_out, self.power) if self.sequences > 1 else self.mean
 
     def timescale(self, kappa: float = 1.0) -> float:
         """dt = kappa / sqrt(L lambda_max) of the estimate; a ValueError if there is no input."""
@@ -123,16 +127,17 @@ def lambda_max(
     channels_C = squares_GCK[:, :, 0].sum(axis=0) / n
     low, high, held_out = _interval(squares_GCK.mean(axis=1), n, resamples, seed)
     return LambdaMax(
-        float(channels_C.mean()), low, high, held_out, channels_C, L, n, steps, error,
-        error <= tolerance,
+        float(channels_C.mean()), low, high, held_out, float(squares_GCK[:, :, 3].sum() / (n * C)),
+        channels_C, L, n, steps, error, error <= tolerance,
     )  # fmt: skip
 
 
 def _power_iteration(
     x: Source, block: slice, L: int, tolerance: float, max_steps: int, seed: int
 ) -> tuple[np.ndarray, int, float, int]:
-    """Of a block of channels: squares along the eigenvectors summed by group (G, C, 3), n, the
-    estimated relative error, and steps. The three are of all sequences, the even, the odd ones."""
+    """Of a block of channels: squares along the eigenvectors summed by group (G, C, 4), n, the
+    estimated relative error, and steps. The four are along those of all sequences, of the even and
+    the odd ones, and the mean over all directions."""
 
     def times_R(v_CLK: np.ndarray) -> np.ndarray:
         product, n = np.zeros(v_CLK.shape), 0
@@ -182,10 +187,12 @@ def _power_iteration(
             error = float((grown / scale).max())
             if error <= tolerance:
                 break
-    squares, n = np.zeros((GROUPS, C, 3)), 0
+    squares, n = np.zeros((GROUPS, C, 4)), 0
     for x_CnL in _chunks(x, block):
         groups = np.arange(n, n + x_CnL.shape[1]) % GROUPS
-        np.add.at(squares, groups, np.square(x_CnL @ v).swapaxes(0, 1))
+        power_Cn1 = np.square(x_CnL).mean(axis=2, keepdims=True)
+        along_CnK = np.concatenate([np.square(x_CnL @ v), power_Cn1], axis=2)
+        np.add.at(squares, groups, along_CnK.swapaxes(0, 1))
         n += x_CnL.shape[1]
     return squares, n, error, step
 
@@ -200,8 +207,10 @@ def _interval(squares_GK: np.ndarray, n: int, resamples: int, seed: int) -> tupl
         return math.nan, math.nan, math.nan
     even_G = np.arange(GROUPS) % 2 == 0  # GROUPS is even, so a group is of one half alone
     other_G = np.where(even_G, squares_GK[:, 2], squares_GK[:, 1])
-    drawn_R2 = _resampled(np.stack([other_G, squares_GK[:, 0]], axis=1), n, resamples, seed)
-    low, high = np.quantile(drawn_R2[:, 0], INTERVAL[0]), np.quantile(drawn_R2[:, 1], INTERVAL[1])
+    sums_G3 = np.stack([other_G, squares_GK[:, 3], squares_GK[:, 0]], axis=1)
+    drawn_R3 = _resampled(sums_G3, n, resamples, seed)
+    low = np.quantile(drawn_R3[:, :2], INTERVAL[0], axis=0).max()
+    high = np.quantile(drawn_R3[:, 2], INTERVAL[1])
     return float(low), float(high), float(other_G.sum() / n)
 
 

@@ -30,7 +30,7 @@ FLAGS = (
     Flag("n", "sequences that are read, evenly spread", 2_000, int, least=1),
     Flag("out", "config to write, FILE.py, with the advice applied", kind=Path, writes="file"),
     Flag("record", "also write what was found to a JSON file", kind=Path, writes="file"),
-    Flag("figure", "file for the figure: .png, .pdf or .svg", kind=Path, writes="file"),
+    cli.FIGURE,
     cli.DATA_DIR,
     cli.FROM,
 )

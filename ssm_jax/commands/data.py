@@ -197,7 +197,7 @@ SPECTRUM = (
     Flag("layers", "also what each layer of a new model gets as input", False, bool),
     Flag("run", "a trained run: its task, and what its layers get as input", kind=Path),
     Flag("out", "file for the result, JSON", kind=Path, writes="file"),
-    Flag("figure", "file for the figure: .png, .pdf or .svg", kind=Path, writes="file"),
+    cli.FIGURE,
     cli.DATA_DIR,
     cli.FROM,
 )

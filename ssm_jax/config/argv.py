@@ -33,6 +33,7 @@ class Flag:
     choices: tuple[str, ...] = ()  # the only texts allowed, if any
     least: int | None = None  # the smallest number allowed, if any
     writes: Literal["", "file", "folder"] = ""  # what is written there, see `check_writable`
+    endings: tuple[str, ...] = ()  # what the file that it writes may end in, if not all
     words: bool = False  # it is the list of the arguments without dashes
 
 

@@ -32,6 +32,10 @@ FROM = Flag("from", "official files: an archive or a folder; sets data.source", 
 WANDB = Flag(
     "wandb", "also log to Weights & Biases", "disabled", choices=("offline", "online", "disabled")
 )
+FIGURE = Flag(
+    "figure", "file for the figure: .png, .pdf or .svg", kind=Path, writes="file",
+    endings=(".png", ".pdf", ".svg"),
+)  # fmt: skip
 DRY_RUN = Flag(
     "dry_run", "show shapes, parameters and memory; prepare and write nothing", False, bool
 )
@@ -297,6 +301,9 @@ def _values(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
         value = values.get(flag.name)
         if flag.least is not None and value is not None and value < flag.least:
             fail(f"--{flag.name}={value} must be at least {flag.least}.")
+        if flag.endings and value is not None and value.suffix.lower() not in flag.endings:
+            choices = f"{', '.join(flag.endings[:-1])} or {flag.endings[-1]}"
+            fail(f"--{flag.name}={value} does not fit: it must end in {choices}.")
         if flag.writes and value is not None:
             try:
                 check_writable(value, flag.writes)

@@ -40,7 +40,10 @@ def whitening(R_LL: np.ndarray, eps: float) -> np.ndarray:
     """(R + eps trace(R) / L I)^(-1/2), symmetric; a ValueError if R is 0."""
     power = np.trace(R_LL) / len(R_LL)
     if not power > 0:
-        raise ValueError("inputs that are 0 cannot be decorrelated.")
+        raise ValueError(
+            "inputs that are 0 cannot be decorrelated: once standardized, those of training never "
+            "change; use data.arrays.decorrelate=0."
+        )
     values_L, vectors_LL = np.linalg.eigh(R_LL)
     scale_L = 1 / np.sqrt(np.maximum(values_L, 0) + eps * power)
     return (vectors_LL * scale_L) @ vectors_LL.T

@@ -123,11 +123,10 @@ def _lag(data: Mapping[str, Any]) -> int:
 
 def _faults(data: Mapping[str, Any]) -> Iterator[str]:
     L = data["padded_length"]
-    if not 0 < _lag(data) < L:
-        yield (
-            f"data.delay.lag={data['delay']['lag']} must be below data.padded_length={L}, which is "
-            "at least 4."
-        )
+    if L < 4 and not data["delay"]["lag"]:
+        yield f"data.padded_length={L} has no quarter for data.delay.lag=0; use at least 4."
+    elif _lag(data) >= L:
+        yield f"data.delay.lag={_lag(data)} must be below data.padded_length={L}."
 
 
 _HEADS = "ssm_jax.tasks.heads"

@@ -112,8 +112,9 @@ def initialized(
     """The state of step 0 with what its data say, and what was measured of each layer.
 
     Of a dt that was set: "lambda_max" (its estimate, mean over "channels"), the ends "low" and
-    "high" of its interval, that "of_sample", too large on average, and its "length" and
-    "sequences". Of a fit to the spectrum: `spectrum_match.distance` in dB, "before" and "after".
+    "high" of its interval (None of one sequence), that "of_sample", too large on average, and its
+    "length" and "sequences". Of a fit to the spectrum: `spectrum_match.distance` in dB, "before"
+    and "after".
 
     The paths in `keep` are left as they are. The optimizer starts anew. ValueError: a layer gets
     zeros, or numbers that are not finite.
@@ -150,7 +151,9 @@ def _set_dt(layer: Any, u_nLC: np.ndarray, kappa: float) -> dict[str, Any]:
     measured = lambda_max(u_nLC, tolerance=TOLERANCE, max_steps=STEPS)
     dt = measured.timescale(kappa)
     layer.set_step_sizes(dt)
-    told = {"lambda_max": measured.estimate, "low": measured.low, "high": measured.high}
+    known = measured.sequences > 1  # of one there is no interval, and JSON has no NaN
+    ends = (measured.low, measured.high) if known else (None, None)
+    told = {"lambda_max": measured.estimate, "low": ends[0], "high": ends[1]}
     size = {"length": measured.length, "sequences": measured.sequences}
     return {"dt": dt, **told, "of_sample": measured.mean, **size, "channels": u_nLC.shape[2]}
 
@@ -183,11 +186,13 @@ def describe(measured: Measured) -> Iterator[str]:
                 f"{row['sequences']:,} training sequences"
             )
             continue
+        ends = "no interval, of one sequence"
+        if row["low"] is not None:
+            ends = f"{row['low']:.4g} to {row['high']:.4g}"
         yield (
             f"{row['layer']}: dt = {row['dt']:.3g}, as lambda_max of its inputs is "
-            f"{row['lambda_max']:.4g} ({row['low']:.4g} to {row['high']:.4g}) and L = "
-            f"{row['length']:,}: {row['sequences']:,} training sequences, {row['channels']} of "
-            "their channels"
+            f"{row['lambda_max']:.4g} ({ends}) and L = {row['length']:,}: "
+            f"{row['sequences']:,} training sequences, {row['channels']} of their channels"
         )
 
 

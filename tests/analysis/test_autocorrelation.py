@@ -124,6 +124,19 @@ def test_the_interval_holds_the_value_of_the_process(phi, n):
     assert np.mean([one.mean for one in draws]) >= exact * 0.95
 
 
+def test_no_estimate_is_below_the_mean_of_the_eigenvalues():
+    """E[x^2] = trace(R) / L. Of few nearly white sequences the eigenvectors of two halves may be
+    orthogonal, as here, where all sequences are: then the held-out value says nothing."""
+    x_nL = np.linalg.svd(ar1(0.0, 20, 64), full_matrices=False)[2]
+    power, found = float(np.mean(x_nL**2)), lambda_max(x_nL)
+    assert found.held_out < power / 100 and found.power == pytest.approx(power, rel=1e-12)
+    assert found.estimate == found.power
+    assert found.low == pytest.approx(power, rel=1e-12)  # as each has the same power
+    assert found.timescale() == pytest.approx((64 * power) ** -0.5)  # that of white inputs
+    plain = lambda_max(ar1(0.9, 200, 64))
+    assert plain.estimate == plain.held_out > 2 * plain.power
+
+
 def test_intervals_are_the_seed_s_and_none_of_one_sequence():
     x_nL = ar1(0.9, 50, 64)
     one, again, other = (lambda_max(x_nL, seed=seed) for seed in (0, 0, 1))

@@ -190,6 +190,22 @@ def test_inputs_that_are_zero_are_refused(data_dir):
         data_init.initialized(experiment, type(state)(**{**vars(state), "params": silent}))
 
 
+def test_one_sequence_has_no_interval_and_no_nan():
+    class Layer:
+        def set_step_sizes(self, dt):
+            self.dt = dt
+
+    layer, u_nLC = Layer(), np.random.default_rng(0).normal(size=(1, 16, 2))
+    found = data_init._set_dt(layer, u_nLC, 1.0)
+    assert found["low"] is None and found["high"] is None
+    # R of one sequence is x x^T, whose eigenvalue is the sum of squares.
+    largest = np.square(u_nLC).sum(axis=1).mean()
+    assert layer.dt == found["dt"] == pytest.approx((16 * largest) ** -0.5, rel=0.01)
+    json.dumps(found, allow_nan=False)
+    (line,) = data_init.describe([{"layer": "blocks/0/ssm", **found}])
+    assert "(no interval, of one sequence) and L = 16: 1 training" in line and "nan" not in line
+
+
 def test_pairs_of_sequences_are_rows_of_their_own():
     from ssm_jax.models import PairClassifier
 
