@@ -5,9 +5,8 @@
     ssm-jax sweep --config=ablation/image --folder=runs/full --seeds=3
 
 The data are Fashion-MNIST, padded to 32 x 32; --config.data.source=official is gray CIFAR-10. With
-:learned, beta is learned from 0 and alpha alone is swept. Ours, reduced: results/ablation/, of the
-test split alone: it is older than the choice by validation that a sweep makes now. At full size, 75
-runs of about 9 minutes each (1.8 steps per second on two CPU cores): not run.
+:learned, beta is learned from 0 and alpha alone is swept. Ours, reduced: results/ablation/. At full
+size, 75 runs of about 9 minutes each (1.8 steps per second on two CPU cores): not run.
 """
 
 from ssm_jax import config as config_lib
