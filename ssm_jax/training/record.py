@@ -160,8 +160,9 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
 def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
     """Say in one line which options of a config its record lacks, those of other tasks left out."""
     others = {key for name in TASKS for key in find_task(name).options}
-    read = config_lib.flatten(cfg).keys() - (others - find_task(cfg.task).options.keys())
-    if newer := [key for key in config_lib.flatten(cfg) if key in read - record["config"].keys()]:
+    others -= find_task(cfg.task).options.keys()
+    known = others | record["config"].keys()
+    if newer := [key for key in config_lib.flatten(cfg) if key not in known]:
         warn(
             f"{where.parent} was recorded before these options existed; they have their defaults: "
             f"{', '.join(newer)}."
