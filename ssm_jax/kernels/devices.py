@@ -13,6 +13,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+PLATFORMS = ("cpu", "gpu", "tpu")
 DATA_AXIS = "data"  # the mesh axis over which a batch is split
 
 Call = TypeVar("Call", bound=Callable)
@@ -32,8 +34,31 @@ Axes = str | tuple[str, ...] | None  # of a mesh, that split one axis of an arra
 _split: ContextVar[tuple[Axes, Axes]] = ContextVar("split", default=(DATA_AXIS, None))
 
 
+# A part of the key by which JAX keeps programs: one traced for a platform is not taken for another
+_asked_for = jax.make_user_context(None)
+
+
+def backend() -> str:
+    """The platform that a program is being made for: "cpu", "gpu" or "tpu".
+
+    That of `compiling_for`, else of the devices of the mesh in force, which need not be those of
+    this machine, else of JAX's default devices.
+    """
+    if asked := _asked_for.value:
+        return str(asked)
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device is not None else jax.default_backend()
+
+
+def compiling_for(platform: str) -> AbstractContextManager[None]:
+    """A context in which programs are made for "cpu", "gpu" or "tpu", whatever this machine has."""
+    if platform not in PLATFORMS:
+        raise ValueError(f"unknown platform {platform!r}; choose one of {', '.join(PLATFORMS)}.")
+    return _asked_for(platform)
+
+
 def on_cpu() -> bool:
-    """Whether programs are made for a CPU. Then (times of two cores)
+    """Whether programs are made for a CPU (`backend`). Then (times of two cores)
 
     fft_conv      takes even and odd bins apart: a gradient takes four fifths (results/bench);
     scan          loops over the steps of blocks, where each step of a loop is no launch;
@@ -41,7 +66,7 @@ def on_cpu() -> bool:
                   for a step of 4 x 64 channels at L = 64;
     materialize   is a wall.
     """
-    return jax.default_backend() == "cpu"
+    return backend() == "cpu"
 
 
 def materialize(tree: Tree, guard: Array) -> Tree:

@@ -37,15 +37,17 @@ def batch_mesh() -> Mesh:
 class Experiment:
     """All that `loop.train_and_evaluate` needs, from a checked config and its data; never changed.
 
-    `built_from` has what the model reads of the data, as `tasks.facts.facts_of` has it. ValueError
-    for a batch that does not split over the devices, or parameters without a group.
+    `built_from` has what the model reads of the data, as `tasks.facts.facts_of` has it. `mesh` has
+    the devices, one axis for the batch; None: all of this machine. Its devices may be those of a
+    topology: steps compile for them, and none runs. ValueError for a batch that does not split over
+    the devices, or parameters without a group.
     """
 
     parts: tuple[str, ...] = ()  # of the state that a checkpoint restores: all
 
-    def __init__(self, cfg: ConfigDict, dataset: Dataset):
+    def __init__(self, cfg: ConfigDict, dataset: Dataset, *, mesh: Mesh | None = None):
         self.cfg, self.dataset, self.task = cfg, dataset, find_task(cfg.task)
-        self.mesh = batch_mesh()
+        self.mesh = batch_mesh() if mesh is None else mesh
         devices, part = self.mesh.size, cfg.batch_size // cfg.train.accumulate
         if cfg.batch_size % devices:
             raise ValueError(
@@ -71,8 +73,6 @@ class Experiment:
         self.ranking = ranking_of(cfg)  # what names the best checkpoint
         # Samples of the circle on which the filters of the layers act
         self.filter_period = dataset.padded_length * (1 if self.task.circular else 2)
-        dropout_key = jax.random.fold_in(jax.random.key(cfg.seed), 1)
-        self.key = jax.device_put(dropout_key, self.replicated)
         watched: Any = Watched(dataset)
         shapes = nnx.eval_shape(lambda: self._build_model(jax.random.key(0), watched))
         self.built_from = facts_of(watched)
@@ -99,6 +99,12 @@ class Experiment:
         options = self.cfg.model.to_dict()
         dataset = self.dataset if dataset is None else dataset
         return self.task.build_model(dataset, options, nnx.Rngs(params=key))
+
+    @functools.cached_property
+    def key(self) -> jax.Array:
+        """That of dropout, on the devices."""
+        key = jax.random.fold_in(jax.random.key(self.cfg.seed), 1)
+        return jax.device_put(key, self.replicated)
 
     @functools.cached_property
     def fresh_state(self) -> Callable[[], TrainState]:
@@ -153,7 +159,9 @@ class Experiment:
             step = step_lib.make_train_step(
                 self.gradient(), self.tx, frozen=self.frozen, ema=self.cfg.train.ema
             )
-            return self.compile(step, state, self.key, batch, donate_argnums=0)
+            shape = jax.eval_shape(jax.random.key, 0)
+            key = jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=self.replicated)
+            return self.compile(step, state, key, batch, donate_argnums=0)
         evaluate = step_lib.make_eval_step(self.graphdef, self.task.eval_sums)
         return self.compile(evaluate, state.params, state.stats, batch)
 

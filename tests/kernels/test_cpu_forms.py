@@ -1,5 +1,6 @@
 """Forms for CPUs: walls that change no number and hold, and freed memory that is kept."""
 
+import functools
 import platform
 import subprocess
 import sys
@@ -8,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 from running import run
 
-from ssm_jax.kernels.devices import materialize
+from ssm_jax.kernels import diagonal_scan, fft_conv
+from ssm_jax.kernels.devices import backend, compiling_for, materialize
+from ssm_jax.kernels.discretize import exponent
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 5)).astype(np.float32)
@@ -72,6 +76,41 @@ def test_what_stands_before_a_wall_is_not_fused_behind_it(columns):
     """Neither for each reader nor for each element of a broadcast."""
     assert fused_with_sine(False, columns), "XLA no longer recomputes: the wall could go"
     assert not fused_with_sine(True, columns)
+
+
+@functools.partial(jax.jit, static_argnames=("convolution", "scan"))
+def both(u_BLH, z_N, phase_N, v_BLN, convolution="auto", scan="auto"):
+    """What has one form for CPUs and one for accelerators."""
+    y_BLH = fft_conv(u_BLH, jnp.ones((3, 8)), method=convolution)
+    return y_BLH, diagonal_scan(z_N, phase_N, v_BLN, method=scan)
+
+
+def test_a_program_for_an_accelerator_has_its_forms_on_any_machine():
+    """Those of the same name; and what was traced for one platform is not taken for another."""
+    exponents = exponent(jnp.full(2, -0.1 + 1j), jnp.ones(2), "zoh")
+    args = jnp.ones((2, 8, 3)), *exponents, jnp.ones((2, 8, 2), jnp.complex64)
+    whole = {"convolution": "whole", "scan": "associative"}
+    expected = {"cpu": {"convolution": "halves", "scan": "chunked"}, "gpu": whole, "tpu": whole}
+    programs = {}
+    for name, forms in expected.items():
+        with compiling_for(name):
+            programs[name] = str(both.trace(*args).jaxpr)
+            assert programs[name] == str(both.trace(*args, **forms).jaxpr)
+            walls = str(jax.make_jaxpr(lambda x: materialize(x, x[0]))(jnp.ones(3)))
+        assert backend() == jax.default_backend()
+        assert ("cond[" in walls) == (name == "cpu")
+    assert programs["cpu"] != programs["gpu"] == programs["tpu"]
+
+
+def test_the_mesh_in_force_says_for_what_a_program_is_made():
+    device = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
+    mesh = AbstractMesh((4,), ("data",), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert backend() == "gpu"
+        with compiling_for("tpu"):
+            assert backend() == "tpu"
+    with pytest.raises(ValueError, match="unknown platform 'cuda'; choose one of cpu, gpu, tpu"):
+        compiling_for("cuda")
 
 
 PROGRAM = """

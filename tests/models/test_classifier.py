@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from running import numbers, run
 
+from ssm_jax.kernels.devices import compiling_for
 from ssm_jax.layers.inputs import dropout
 from ssm_jax.layers.norm import BatchNorm
 from ssm_jax.models import PairClassifier, SequenceClassifier
@@ -170,20 +171,20 @@ def _through(params, stats, x, key, graphdef, forward, train):
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(("train", "key"), [(True, jax.random.key(5)), (False, None)])
-def test_scanned_blocks_are_a_loop_over_the_blocks(train, key, backend, monkeypatch):
+def test_scanned_blocks_are_a_loop_over_the_blocks(train, key, backend):
     """Values, gradients, running statistics, and the dropout key of each block.
 
     The scan is unrolled on CPUs and rolled elsewhere.
     """
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     rngs = nnx.Rngs(params=0)
     graphdef, params, stats = split(nnx.List([Mixer(rngs) for _ in range(3)]))
     x = np.random.default_rng(6).normal(size=(3, 12, 4)).astype(np.float32)
     gradient = jax.value_and_grad(_through, has_aux=True)
-    scan, loop = (
-        run(gradient, params, stats, x, key, graphdef=graphdef, forward=forward, train=train)
-        for forward in (apply_blocks, in_a_loop)
-    )
+    with compiling_for(backend):
+        scan, loop = (
+            run(gradient, params, stats, x, key, graphdef=graphdef, forward=forward, train=train)
+            for forward in (apply_blocks, in_a_loop)
+        )
     assert jax.tree.structure(scan) == jax.tree.structure(loop)
     (_, (_, new_stats)), _ = scan
     assert np.array_equal(new_stats[2]["norm"]["mean"], stats[2]["norm"]["mean"]) != train
@@ -192,17 +193,17 @@ def test_scanned_blocks_are_a_loop_over_the_blocks(train, key, backend, monkeypa
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_blocks_computed_again_give_the_same_gradients(backend, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def test_blocks_computed_again_give_the_same_gradients(backend):
     rngs = nnx.Rngs(params=0)
     graphdef, params, stats = split(nnx.List([Mixer(rngs) for _ in range(3)]))
     x = np.random.default_rng(6).normal(size=(3, 12, 4)).astype(np.float32)
     gradient, key = jax.value_and_grad(_through, has_aux=True), jax.random.key(5)
     again = functools.partial(apply_blocks, remat=True)
-    kept, made = (
-        run(gradient, params, stats, x, key, graphdef=graphdef, forward=forward, train=True)
-        for forward in (apply_blocks, again)
-    )
+    with compiling_for(backend):
+        kept, made = (
+            run(gradient, params, stats, x, key, graphdef=graphdef, forward=forward, train=True)
+            for forward in (apply_blocks, again)
+        )
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(made), strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=3e-6 * np.abs(a).max() + 1e-6)
 
