@@ -15,13 +15,26 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, parse
 from ssm_jax.config.load import load_sweep
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.sweep import runs_of
+from ssm_jax.sweep import Run, runs_of
 
 if TYPE_CHECKING:
     from ssm_jax.sweep.runs import Job
     from ssm_jax.training.parent import Begin
 
 CURVES = 8  # settings whose curves one figure can tell apart
+FLAGS = (
+    Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
+    Flag("folder", "has a folder for each run, and the results", kind=Path, writes="folder"),
+    Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
+    Flag("run", "make this run alone, counted from 0, and no tables; for arrays of jobs", kind=int),
+    Flag("metric", "what is shown of both splits; if not given, the task's first"),
+    Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
+    cli.DATA_DIR,
+    cli.FROM,
+    *INIT_FLAGS,
+    cli.COMPILED,
+)
+Parts = Mapping[str, tuple[Path, list[Run]]]  # of each experiment its folder and its runs
 
 
 def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
@@ -40,38 +53,21 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     for up to eight settings curves.png. The validation split chooses the best cell; the test split
     is shown beside it. With --init_from all runs begin with the parameters of another run, which
     the record of each names.
+
+        ssm-jax sweep --config=ablation/image:reduced --folder=runs/ablation --run=7
+        ssm-jax sweep --config=ablation/image:reduced --folder=runs/ablation --report_only
+
+    --run makes one run of the list, for schedulers that give each of an array of jobs its number
+    (`ssm-jax launch` writes such jobs); --report_only then writes the tables.
     """
-    flags = (
-        Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
-        Flag("folder", "has a folder for each run, and the results", kind=Path, writes="folder"),
-        Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
-        Flag("metric", "what is shown of both splits; if not given, the task's first"),
-        Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
-        cli.DATA_DIR,
-        cli.FROM,
-        *INIT_FLAGS,
-        cli.COMPILED,
-    )
-    commands = _named(argv, flags, sweep.__doc__)
+    commands, parts = planned(argv, sweep.__doc__)
     values, several = next(iter(commands.values())).values, len(commands) > 1
-    folder, seeds = values["folder"], values["seeds"]
-    if folder is None:
-        cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
-    if values["configs"] and not several and seeds == 1:
-        word = values["configs"][0]
-        cli.fail(f"{word} alone is one run; give --seeds=N, or --config={word} for its sweep().")
-    parts = {}
-    for label, (cfg, known, overrides) in commands.items():
-        spec = known["config"]
-        as_is = bool(known["configs"])
-        cells = [{}] if as_is else load_sweep(spec, cfg, overrides, alone=seeds > 1)
-        if both := [key for key in cells[0] if key in overrides]:
-            raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
-        where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
-        parts[label] = where, runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
+    folder = values["folder"]
     commands, begin = _begun(commands, parts, values)
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
+    if values["run"] is not None:
+        parts = _alone(parts, values["run"])
     if not values["report_only"]:
         start_jax(values["compiled"], usual=folder)
         from ssm_jax.sweep.runs import run_sweep
@@ -81,6 +77,8 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
             if not run_sweep(runs, commands[label].cfg, job):
                 print("stopped; the same command goes on.", file=sys.stderr)
                 return EXIT_STOPPED
+    if values["run"] is not None:
+        return _end_of(commands, parts)
     from ssm_jax.plots.sweep import draw_sweep
     from ssm_jax.sweep.results import document_of, joined
     from ssm_jax.sweep.tables import write_results
@@ -105,6 +103,57 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     for name in failed:
         print(f"error: {name} failed; look into its log.txt.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command], Parts]:
+    """The experiments of a command line by name, and their runs; nothing is read or written."""
+    commands = _named(argv, FLAGS, about)
+    values, several = next(iter(commands.values())).values, len(commands) > 1
+    folder, seeds, run = values["folder"], values["seeds"], values["run"]
+    if folder is None:
+        cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
+    if values["configs"] and not several and seeds == 1:
+        word = values["configs"][0]
+        cli.fail(f"{word} alone is one run; give --seeds=N, or --config={word} for its sweep().")
+    parts: dict[str, tuple[Path, list[Run]]] = {}
+    for label, (cfg, known, overrides) in commands.items():
+        spec = known["config"]
+        as_is = bool(known["configs"])
+        cells = [{}] if as_is else load_sweep(spec, cfg, overrides, alone=seeds > 1)
+        if both := [key for key in cells[0] if key in overrides]:
+            raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
+        where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
+        parts[label] = where, runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
+    if run is not None and values["report_only"]:
+        cli.fail("--run and --report_only are both given; leave one out.")
+    size = sum(len(runs) for _, runs in parts.values())
+    if run is not None and not 0 <= run < size:
+        cli.fail(f"--run={run} is none of the {size} runs, which count from 0 to {size - 1}.")
+    return commands, parts
+
+
+def _alone(parts: Parts, number: int) -> Parts:
+    """The run of that number in the list of all, in its place."""
+    places = [(label, where, run) for label, (where, runs) in parts.items() for run in runs]
+    label, where, run = places[number]
+    return {label: (where, [run])}
+
+
+def _end_of(commands: Mapping[str, cli.Command], parts: Parts) -> int:
+    """The exit code for how the only run of the parts has ended, as `train` has it.
+
+    One that another command is making is EXIT_STOPPED: come back when that has ended.
+    """
+    ((label, (where, (run,))),) = parts.items()
+    status, found = run.status(commands[label].cfg, where)
+    if status in ("diverged", "failed"):
+        print(f"error: {run.name} {status}: {found['error']}", file=sys.stderr)
+        return 1
+    if status in ("unfinished", "missing"):
+        print(f"{run.name}: another process is at it; the same command goes on.", file=sys.stderr)
+        return EXIT_STOPPED
+    print(f"{run.name}: {status}")
+    return 0
 
 
 def _begun(

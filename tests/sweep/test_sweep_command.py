@@ -10,6 +10,7 @@ import pytest
 
 from ssm_jax import config as config_lib
 from ssm_jax.commands.sweep import sweep
+from ssm_jax.training.workdir import WorkdirBusy
 
 OLD_RUN = Path(__file__).parents[1] / "training/old_runs/finished"
 CONFIG = """
@@ -166,3 +167,52 @@ def test_wrong_configs_are_one_line_and_leave_nothing(played, tmp_path, capsys, 
     (line,) = capsys.readouterr().err.splitlines()
     assert fault in line
     assert not (tmp_path / "out").exists() and played == []
+
+
+def test_one_run_of_the_list_is_made_alone_and_the_tables_come_at_the_end(played, tmp_path, capsys):
+    words = ["e.py:1", "e.py:3", "--seeds=2", folder(tmp_path)]
+    assert sweep([*words, "--run=2"]) == 0
+    assert played == ["out/played_3/seed=0"] and "seed=0: finished" in capsys.readouterr().out
+    assert not (tmp_path / "out/sweep.json").exists(), "tables are of all runs"
+    assert sweep([*words, "--run=2"]) == 0 and len(played) == 1, "what is done is not done again"
+    for number in (0, 1, 3):
+        assert sweep([*words, f"--run={number}"]) == 0
+    assert sweep([*words, "--report_only"]) == 0 and len(played) == 4
+    alone = (tmp_path / "out/sweep.csv").read_text()
+    shutil.rmtree(tmp_path / "out")
+    assert sweep(words) == 0 and (tmp_path / "out/sweep.csv").read_text() == alone
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (FloatingPointError("loss is nan"), 1, "error: seed=1 diverged: loss is nan"),
+        (ValueError("no room"), 1, "error: seed=1 failed: no room"),
+        (WorkdirBusy("in use"), 75, "seed=1: another process is at it; the same command goes on."),
+    ],
+)
+def test_the_exit_code_of_one_run_says_how_it_ended(
+    played, tmp_path, monkeypatch, capsys, error, code, line
+):
+    def end(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("ssm_jax.sweep.runs.ours", lambda error: True)
+    monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", end)
+    assert sweep(["e.py:1", "--seeds=2", folder(tmp_path), "--run=1"]) == code
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--run=2"], "--run=2 is none of the 2 runs, which count from 0 to 1"),
+        (["--run=-1"], "--run=-1 is none of the 2 runs"),
+        (["--run=0", "--report_only"], "--run and --report_only are both given"),
+    ],
+)
+def test_a_wrong_number_of_a_run_is_one_line(played, tmp_path, capsys, words, fault):
+    with pytest.raises(SystemExit):
+        sweep(["e.py:1", "--seeds=2", folder(tmp_path), *words])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert fault in line and not (tmp_path / "out").exists()
