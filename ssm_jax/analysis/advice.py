@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.analysis.autocorrelation import Source, autocorrelation, correlation_facts, lambda_max
+from ssm_jax.analysis.autocorrelation import (
+    SILENT,
+    Source,
+    autocorrelation,
+    correlation_facts,
+    lambda_max,
+    root_mean_square,
+)
 from ssm_jax.analysis.gram import Time, condition_number, gram
 from ssm_jax.analysis.inputs import FAR, FEW_WINDOWS, InputSpectrum, recommend
 
@@ -23,6 +30,7 @@ FLAT = 0.05  # how near the angles below which 50 and 90 % lie are to those of w
 KEPT = 0.05  # of a mode after L steps: below that, the beginning is forgotten
 ILL = 1e3  # condition number from which a read-out is slow to learn
 KNOBS = ("dt", "real", "alpha", "beta", "init")
+Range = tuple[float, float]  # of dt
 
 
 @dataclass(frozen=True)
@@ -75,18 +83,53 @@ def advise(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray) -> lis
 
     `A_N` are the modes of its init at alpha = 1, with its real part.
     """
-    dt = _dt(measured.correlation, model)
-    low, high = (dt.options.get(f"model.{key}", model[key]) for key in ("dt_min", "dt_max"))
-    usual = math.sqrt(model["dt_min"] * model["dt_max"])
-    alpha = _alpha(measured, model, A_N, math.sqrt(low * high), usual)
-    factor = alpha.options.get("model.alpha", model["alpha"])
+    facts = measured.correlation
+    dt = _dt(facts, model)
+    in_use = _range_in_use(facts, model)
+    low, high = (dt.options.get(f"model.{key}") for key in ("dt_min", "dt_max"))
+    advised = in_use if low is None or high is None else (low, high)
+    alpha = _alpha(measured, model, A_N, advised, in_use)
+    cases = {(model["alpha"], in_use): "in use"}
+    cases.setdefault((alpha.options.get("model.alpha", model["alpha"]), advised), "as advised")
     return [
         dt,
-        _real(measured.correlation, model, A_N, dt),
+        _real(facts, model, A_N, dt),
         alpha,
         _beta(measured, model),
-        _init(measured.correlation, model, A_N, factor),
+        _init(facts, model, A_N, cases),
     ]
+
+
+def _range_in_use(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Range:
+    """The least and the largest dt that a new layer has by its options."""
+    rule = model.get("dt_rule", "log_uniform")
+    if rule == "autocorrelation" and facts["dt"] is not None:
+        return (model["dt_kappa"] * facts["dt"],) * 2
+    return model["dt_min"], model["dt_min" if rule == "fixed" else "dt_max"]
+
+
+def _no_time(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
+    """Why inputs have no timescale; None: they have one."""
+    if facts["dt"] is None or (facts["power"] < SILENT and model.get("prenorm", True)):
+        return "the inputs are zero behind the norm: they never change"
+    if facts["length"] == 1:
+        return "series of one step have no order in time: L = 1"
+    return None
+
+
+def _condition(facts: Mapping[str, Any], A_N: np.ndarray, alpha: float, dt: Range) -> float:
+    """Of the Gram matrix of modes over L steps, of the root mean square of a range."""
+    horizon = Time(facts["length"] * root_mean_square(dt))  # what L steps are to the modes
+    return condition_number(gram(A_N.real + 1j * alpha * A_N.imag, "real", horizon))
+
+
+def _even(A_N: np.ndarray) -> np.ndarray:
+    """As many modes as S4D-Lin has them."""
+    return -0.5 + 1j * np.pi * np.arange(len(A_N))
+
+
+def _in_digits(condition: float) -> str:
+    return f"{condition:.3g}" if condition < math.inf else "singular"
 
 
 def _dt(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Advice:
@@ -97,8 +140,8 @@ def _dt(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Advice:
         return _unknown(*about, kept, "its modes are of discrete time: there is no dt")
     if model.get("dt_rule", "log_uniform") != "log_uniform":
         return _unknown(*about, kept, f"model.dt_rule={model['dt_rule']} sets dt, not a range")
-    if facts["dt"] is None:
-        return _unknown(*about, kept, "the inputs are zero behind the norm: they never change")
+    if (why := _no_time(facts, model)) is not None:
+        return _unknown(*about, kept, why)
     if facts["interval"] is None:
         return _unknown(*about, kept, "few sequences: of one there is no interval")
     least, most = facts["interval"]
@@ -150,8 +193,9 @@ def _real(
 
 
 def _alpha(
-    measured: Measured, model: Mapping[str, Any], A_N: np.ndarray, middle: float, usual: float
+    measured: Measured, model: Mapping[str, Any], A_N: np.ndarray, dt: Range, in_use: Range
 ) -> Advice:
+    middle, usual = (math.sqrt(low * high) for low, high in (dt, in_use))
     kept = f"keep {model['alpha']:g}"
     if (why := _no_spectrum(measured, model)) is not None:
         return _unknown("alpha", "spectrum, modes", kept, why)
@@ -167,6 +211,18 @@ def _alpha(
     if ends[0] <= model["alpha"] <= ends[1]:
         return Advice("alpha", kept, said, sure, "spectrum, modes")
     options = {"model.alpha": _rounded(angle / reach)}
+    facts = measured.correlation
+    now = _condition(facts, A_N, model["alpha"], in_use)
+    if (own := _condition(facts, A_N, options["model.alpha"], dt)) > ILL:
+        even = _condition(facts, _even(A_N), options["model.alpha"], dt)
+        said += (
+            f"; over L = {facts['length']:,} modes this close are nearly the same (condition "
+            f"number of their Gram matrix: {_in_digits(own)}, in use {_in_digits(now)}), "
+        ) + (
+            "so fewer of them (model.d_state) would do"
+            if own <= 10 * even
+            else f"and evenly spaced ones are less so ({_in_digits(even)})"
+        )
     alone = {"model.alpha": _rounded(angle / reach * middle / usual)}
     proposal = f"{options['model.alpha']:g}"
     if alone != options:
@@ -196,24 +252,34 @@ def _beta(measured: Measured, model: Mapping[str, Any]) -> Advice:
 
 
 def _init(
-    facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray, alpha: float
+    facts: Mapping[str, Any],
+    model: Mapping[str, Any],
+    A_N: np.ndarray,
+    cases: Mapping[tuple[float, Range], str],
 ) -> Advice:
+    """By alpha and dt in use, and by those which are advised, if they are others."""
     name, kept = model["init"], f"keep {model['init']}"
-    if model["discretization"] == "none" or facts["dt"] is None:
+    if model["discretization"] == "none" or _no_time(facts, model) is not None:
         return _unknown("init", "modes", kept, "without dt or inputs modes cannot be compared")
-    horizon = Time(facts["length"] * facts["dt"])  # what L steps are to the modes
-    own = condition_number(gram(A_N.real + 1j * alpha * A_N.imag, "real", horizon))
-    even = -0.5 + 1j * np.pi * alpha * np.arange(len(A_N))
-    lin = condition_number(gram(even, "real", horizon))
-    said = (
-        f"condition number of the Gram matrix of its modes over L: {own:.3g} at alpha = {alpha:.3g}"
-    )
+    pairs = [[_condition(facts, m_N, *case) for m_N in (A_N, _even(A_N))] for case in cases]
+    numbers = [
+        f"{_in_digits(own)} at alpha = {alpha:.3g} and dt {word}"
+        for (own, _), ((alpha, _), word) in zip(pairs, cases.items(), strict=True)
+    ]
+    said = f"condition number of the Gram matrix of its modes over L: {', '.join(numbers)}"
     sure = "exact for white inputs and a trained read-out alone; where the target lies is not known"
-    if name != "s4d_lin" and model["layer"] == "s4d" and own > max(ILL, 10 * lin):
-        why = f"{said}, and {lin:.3g} of evenly spaced ones"
+    worse = [own > max(ILL, 10 * even) for own, even in pairs]
+    cured = worse[-1] and (worse[0] or pairs[-1][1] <= ILL)
+    if name != "s4d_lin" and model["layer"] == "s4d" and cured:
+        why = f"{said}; {_in_digits(pairs[-1][1])} of evenly spaced ones"
+        why += "" if worse[0] else " there: it goes with the advised alpha and dt"
         return Advice("init", "s4d_lin", why, sure, "modes", {"model.init": "s4d_lin"})
-    if own > ILL:
+    if pairs[-1][0] > ILL >= pairs[0][0]:
+        said += "; what crowds them are the advised alpha and dt, and not their initialization"
+    elif pairs[-1][0] > ILL:
         said += "; modes this close are nearly the same: fewer (model.d_state) would do"
+    elif pairs[0][0] > ILL:
+        said += ": the advised alpha and dt tell them apart"
     return Advice("init", kept, said, sure, "modes")
 
 

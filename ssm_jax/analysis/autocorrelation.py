@@ -24,6 +24,9 @@ STATE = 2**20  # numbers of an iteration's vector; it keeps eighteen and some fo
 LAST = 3  # steps whose growth tells how much is still to come
 GROUPS = 200  # of sequences, the units that are drawn anew; fewer sequences are a group each
 INTERVAL = (0.025, 0.975)
+# Mean square behind a norm below which a layer gets nothing: that of channels which never change is
+# what float32 leaves of their mean, over the norm's eps; that of all others is near 1.
+SILENT = 1e-3
 Source = np.ndarray | Iterable[np.ndarray]  # (n, L) or (n, L, C), or chunks of these
 
 

@@ -341,8 +341,8 @@ def recommend(
     return spectrum, found
 
 
-def describe(found: Mapping[str, Any]) -> str:
-    """Lines for a person about what `recommend` found."""
+def describe(found: Mapping[str, Any], *, filtered: bool = True) -> str:
+    """Lines for a person about what `recommend` found; `filtered`: the model has a beta to set."""
     fit, short = found["fit"], found["too_short"]
     below = [
         f"{100 * float(share):g} % below {w:.3g}" for share, w in found["energy_below"].items()
@@ -360,6 +360,13 @@ def describe(found: Mapping[str, Any]) -> str:
     ranges = {"gamma": "", "alpha": ""}
     if (ends := found["intervals"]) is not None:
         ranges = {key: "; {:.3g} to {:.3g} by resampling".format(*ends[key]) for key in ranges}
+    beta = f"start: beta = gamma / 2 = {found['beta']:.2f}, a third-party rule of thumb; gain at "
+    beta += f"Nyquist by unit of beta: {', '.join(gains)}"
+    if not filtered:
+        beta = (
+            "beta: none to set, as the model has no filter; with --config.model.beta.filter=true "
+            f"it may start at gamma / 2 = {found['beta']:.2f}, a third-party rule of thumb"
+        )
     return (
         f"inputs: {found['inputs']}; {found['sequences']:,} sequences of {found['length']:,.0f} "
         f"samples on average{f', {short} too short' if short else ''}\n"
@@ -368,8 +375,7 @@ def describe(found: Mapping[str, Any]) -> str:
         f"the residuals{ranges['gamma']}) from {fit['low']:.3g} to {fit['high']:.3g} rad per sample"
         f"{poor if fit['half_width'] > FAR else ''}\n"
         f"energy: {', '.join(below)} rad per sample (Nyquist 3.14)\n"
-        f"start: beta = gamma / 2 = {found['beta']:.2f}, a third-party rule of thumb; gain at "
-        f"Nyquist by unit of beta: {', '.join(gains)}\n"
+        f"{beta}\n"
         f"start: alpha = {found['alpha']:.3g}{ranges['alpha']}: half of the channels reach past "
         f"the band that holds {100 * found['band']:g} % of the energy\n"
         f"{describe_correlation(found['autocorrelation'])}{few}"

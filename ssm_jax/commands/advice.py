@@ -51,6 +51,8 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
     """
     given = dict(word.partition("=")[::2] for word in argv)
     about, alone, layers = recommend.__doc__, False, list[dict[str, Any]]()
+    if "--file" in given:  # as it is named in `spectrum`
+        cli.fail(f"there is no --file here; give --from={given['--file'] or 'X.npy'}.")
     if "--config" not in given and "--from" in given:
         alone = given["--from"].endswith(".npy")
         argv = argv if alone else ["--config=arrays", *argv]

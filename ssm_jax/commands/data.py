@@ -218,6 +218,8 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     """
     given = {word.partition("=")[0] for word in argv}
     about = spectrum.__doc__
+    if "--from" in given and not given & {"--config", "--run", "--file"}:
+        cli.fail("--from is of a task, which --config names; an array of your own is --file=X.npy.")
     if "--file" in given and "--config" not in given:
         cfg, values = config_lib.default(), cli.load_flags(argv, flags=SPECTRUM, about=about)
         cfg.name = values["file"].stem
@@ -268,6 +270,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         sequences, y_N, dt, alphas=alphas, share=share, n_tokens=vocabulary, low=low, high=high
     )
     layer = {"init": model.init, "d_state": model.d_state, "dt": list(dt)}
+    layer["filter"] = model.beta.filter  # without, there is no beta to set
     result = {"name": cfg.name, "seed": cfg.seed, "data": detail, "layer": layer, **facts}
     result |= {"layers": layers} if layers else {}
     _print(result)
@@ -329,7 +332,9 @@ def _print(found: Mapping[str, Any]) -> None:
     from ssm_jax.analysis.inputs import describe
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{found['name']}: {found['data']}\n{describe(found)}")
+    console.print(
+        f"{found['name']}: {found['data']}\n{describe(found, filtered=found['layer']['filter'])}"
+    )
     layer, band = found["layer"], f"{100 * found['band']:g} %"
     columns: Columns = {
         "alpha": lambda w: f"{w['alpha']:.3g}{'*' if w['alpha'] == found['alpha'] else ''}",

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ssm_jax.analysis.autocorrelation import lambda_max
+from ssm_jax.analysis.autocorrelation import SILENT, lambda_max
 from ssm_jax.files import parse_json, write_json
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.tasks import Batch
@@ -46,19 +46,33 @@ def measures(cfg: Any) -> bool:
     return bool(cfg.model.dt_rule == "autocorrelation" or cfg.model.spectrum_steps)
 
 
-def announce(cfg: Any) -> Iterator[str]:
-    """What a run sets by its data, for a person who looks at its plan."""
+def announce(cfg: Any, found: Measured | None = None) -> Iterator[str]:
+    """What a run sets by its data, for a person who looks at its plan.
+
+    `found` is what was measured for its first state, None before that. A run that begins from
+    another one keeps what it takes of it.
+    """
+    begins, unless = bool(cfg.parent), ", unless it is taken from the other run," * bool(cfg.parent)
+    if cfg.parent.endswith(": continued"):
+        found = []
     if cfg.model.dt_rule == "autocorrelation":
         which = "the first layer" if cfg.model.dt_apply_to == "first" else "every layer"
-        yield (
-            f"timescale: dt of {which} = {cfg.model.dt_kappa:g} / sqrt(L lambda_max), measured "
-            "once, of what it gets as input before step 0"
-        )
+        if begins and found is not None and not any("dt" in row for row in found):
+            yield f"timescale: dt of {which} is taken from the other run, and nothing is measured"
+        else:
+            yield (
+                f"timescale: dt of {which}{unless} = {cfg.model.dt_kappa:g} / sqrt(L lambda_max), "
+                "measured once, of what it gets as input before step 0"
+            )
     if cfg.model.spectrum_steps:
-        yield (
-            "spectrum: A, dt and C of the first layer are fitted to that of its input, once, in "
-            f"{cfg.model.spectrum_steps:,} steps before step 0"
-        )
+        fitted = "spectrum: A, dt and C of the first layer are"
+        if begins and found is not None and not any("spectrum_steps" in row for row in found):
+            yield f"{fitted} taken from the other run, and nothing is fitted"
+        else:
+            yield (
+                f"{fitted}{unless.replace('it is', 'they are')} fitted to that of its input, once, "
+                f"in {cfg.model.spectrum_steps:,} steps before step 0"
+            )
 
 
 def layer_inputs(model: nnx.Module, batch: Batch, *, train: bool = True) -> Iterator[jax.Array]:
@@ -117,7 +131,7 @@ def initialized(
     and "after".
 
     The paths in `keep` are left as they are. The optimizer starts anew. ValueError: a layer gets
-    zeros, or numbers that are not finite.
+    zeros, or what rounding leaves of them behind a norm, or numbers that are not finite.
     """
     options, model = experiment.cfg.model.to_dict(), experiment.model(state)
     found: Measured = []
@@ -132,7 +146,10 @@ def initialized(
         u_nLC = _inputs_of(experiment, model, number)
         try:
             if sets_dt:
-                found.append({"layer": name, **_set_dt(block.ssm, u_nLC, options["dt_kappa"])})
+                normed = options["prenorm"] or not first  # else the encoder's output, of any scale
+                least = SILENT if normed else 0.0
+                row = _set_dt(block.ssm, u_nLC, options["dt_kappa"], least)
+                found.append({"layer": name, **row})
             if fits:
                 wanted_F, steps = spectrum_match.input_power(u_nLC), options["spectrum_steps"]
                 length = experiment.dataset.padded_length
@@ -146,9 +163,17 @@ def initialized(
     return jax.device_put(state, experiment.replicated), found
 
 
-def _set_dt(layer: Any, u_nLC: np.ndarray, kappa: float) -> dict[str, Any]:
-    """Set dt of a layer by a sample of its inputs; what was found, see `initialized`."""
+def _set_dt(layer: Any, u_nLC: np.ndarray, kappa: float, least: float = 0.0) -> dict[str, Any]:
+    """Set dt of a layer by a sample of its inputs; what was found, see `initialized`.
+
+    ValueError: their mean square is below `least`, or 0.
+    """
     measured = lambda_max(u_nLC, tolerance=TOLERANCE, max_steps=STEPS)
+    if 0 < measured.power < least:
+        raise ValueError(
+            f"their mean square behind the norm is {measured.power:.1g}, which is rounding: inputs "
+            "that never change have no timescale; leave model.dt_rule at log_uniform."
+        )
     dt = measured.timescale(kappa)
     layer.set_step_sizes(dt)
     known = measured.sequences > 1  # of one there is no interval, and JSON has no NaN

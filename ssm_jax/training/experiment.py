@@ -224,8 +224,11 @@ class Experiment:
         """That of its checkpoints."""
         return identity_of(self.cfg, self.dataset.fingerprint)
 
-    def describe(self) -> list[str]:
-        """The lines that a person should read before it starts."""
+    def describe(self, measured: data_init.Measured | None = None) -> list[str]:
+        """The lines that a person should read before it starts.
+
+        `measured` is what was found for its first state, None before that.
+        """
         cfg, data, epochs = self.cfg, self.dataset, self.total_steps / self.order.steps_per_epoch
         sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
         notes, lengths = cfg.notes and f": {cfg.notes}", ", ".join(map(str, self.padded_lengths))
@@ -241,7 +244,7 @@ class Experiment:
                 if cfg.train.patience
                 else ""
             ),
-            *data_init.announce(cfg),
+            *data_init.announce(cfg, measured),
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
             *filter(None, [plan.alias_warning(cfg.model.to_dict())]),
         ]
@@ -272,7 +275,8 @@ def as_result(cfg: Any, metrics: Mapping[str, float]) -> dict[str, float]:
 def identity_of(cfg: ConfigDict, fingerprint: str) -> Identity:
     """That of the checkpoints of a run, by its config and the fingerprint of its data."""
     options = json.loads(json.dumps(config_lib.identity(cfg)))  # tuples are lists there
-    return Identity(options, fingerprint)
+    usual = {key: row.default for key, row in config_lib.rows(cfg).items() if row.since}
+    return Identity(options, fingerprint, json.loads(json.dumps(usual)))
 
 
 def build(

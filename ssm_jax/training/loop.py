@@ -15,7 +15,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.files import default_data_dir, parse_json
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
-from ssm_jax.training import restart
+from ssm_jax.training import data_init, restart
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
@@ -77,7 +77,7 @@ def train_and_evaluate(
             if found is None:
                 say(f"{path} is finished; its result is in {workdir.summary.name}.")
                 return EXIT_DONE
-            for line in experiment.describe():
+            for line in experiment.describe(data_init.kept(workdir.start)):
                 say(line)
             Console(stderr=True).print(parameter_table(experiment.rows))
             name, options = (

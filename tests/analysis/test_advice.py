@@ -121,6 +121,9 @@ def test_beta_is_half_of_the_slope():
 def test_modes_that_are_hard_to_tell_apart_become_evenly_spaced():
     found = advice_on(ar1(0.9), init="s4d_inv")["init"]
     assert found.options == {"model.init": "s4d_lin"} and "Gram" in found.reason
+    assert (
+        "13 at alpha = 1 and dt in use" in found.reason and "it goes with the adv" in found.reason
+    )
     assert not advice_on(ar1(0.9))["init"].options
 
 
@@ -136,6 +139,9 @@ def test_modes_that_are_hard_to_tell_apart_become_evenly_spaced():
         (constant(), None, "alpha", "constant"),
         (np.ones((20, L)), None, "dt", "never change"),
         (np.ones((20, L)), None, "real", "not known"),
+        (white(500, 1), None, "dt", "one step"),
+        (white(500, 1), None, "real", "not known"),
+        (white(500, 1), None, "init", "cannot be compared"),
         (ar1(0.9, 50, 40), None, "alpha", "at least 64 samples"),
         (np.random.default_rng(0).integers(0, 9, (300, L)), 9, "alpha", "tokens without order"),
     ],
@@ -143,6 +149,40 @@ def test_modes_that_are_hard_to_tell_apart_become_evenly_spaced():
 def test_what_the_inputs_cannot_tell_is_said_and_left(x, n_tokens, knob, words):
     found = advice_on(x, n_tokens)[knob]
     assert words in found.unknown and not found.options and found.proposal.startswith("keep")
+
+
+def test_what_rounding_leaves_of_constant_channels_is_nothing():
+    """As of a norm in float32: the advice would be a dt of 1 / sqrt(L 1e-6)."""
+    model = config_lib.default().model.to_dict()
+    A_N = initial_modes("s4d_lin", 64).A_SN[0]
+    noise = measure([], 1e-3 * white(), A_N.imag, (1e-3, 0.1))
+    found = {one.knob: one for one in advise(noise, model, A_N)}
+    assert all(found[knob].unknown for knob in KNOBS) and "never change" in found["dt"].unknown
+    raw = model | {"prenorm": False}  # without a norm before the layer they may be as small
+    assert advise(noise, raw, A_N)[0].options
+
+
+def test_an_alpha_that_crowds_the_modes_says_so_and_is_not_held_against_the_init():
+    """The fastest of 16 modes turns once in L steps: no 16 of them can be told apart there."""
+    slow = np.cumsum(ar1(0.99, 300), axis=1)
+    for init in ("s4d_lin", "s4d_legs"):
+        found = advice_on(slow, init=init)
+        assert found["alpha"].options["model.alpha"] < 1
+        assert "condition number of their Gram matrix: " in found["alpha"].reason
+        assert "at alpha = 1 and dt in use" in found["init"].reason
+        assert not found["init"].options and "crowds them are the adv" in found["init"].reason
+    assert "Gram" not in advice_on(ar1(0.9, 300))["alpha"].reason
+
+
+def test_alpha_goes_with_the_dt_that_a_rule_sets():
+    """The dt of all channels, in the place of the middle of a range that is not in use."""
+    found = advice_on(ar1(0.9, 300), dt_rule="autocorrelation", dt_kappa=2.0)
+    assert "sets dt" in found["dt"].unknown
+    lags = np.abs(np.subtract.outer(np.arange(L), np.arange(L)))
+    dt = 2 * (L * np.linalg.eigvalsh(0.9**lags)[-1]) ** -0.5
+    said = float(found["alpha"].reason.partition("dt = ")[2].partition(")")[0])
+    assert said == pytest.approx(dt, rel=0.15)
+    assert "(dt = 0.02)" in advice_on(ar1(0.9, 300), dt_rule="fixed", dt_min=0.02)["alpha"].reason
 
 
 def test_other_layers_get_advice_on_dt_alone():

@@ -85,6 +85,7 @@ def test_a_file_alone_gets_advice_without_a_test(folder, capsys):
         (["--config=own.py", "--from=walks.npz", "--out=a.json"], "another .py"),
         (["--from=walks.npy", "--out=a.py"], "give --config"),
         (["--from=walks.npy", "--n=0"], "at least 1"),
+        (["--file=walks.npy"], "there is no --file here; give --from=walks.npy."),
         ([], "--config is missing"),
     ],
 )

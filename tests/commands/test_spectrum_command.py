@@ -53,6 +53,23 @@ def test_a_file_of_ones_own_is_read_and_drawn(tmp_path, spectrum, capsys):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_model_without_a_filter_gets_no_beta_to_start_from(tmp_path, spectrum, capsys, filtered):
+    rows = np.cumsum(np.random.default_rng(0).normal(size=(2000, 2)), axis=0)
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header="a,b", comments="")
+    words = [
+        "--config=arrays:forecasting",
+        f"--from={tmp_path / 'a.csv'}",
+        f"--data_dir={tmp_path}",
+    ]
+    spectrum(
+        *words, f"--config.model.beta.filter={filtered}", f"--config.model.beta.learn={filtered}"
+    )
+    shown = capsys.readouterr().out
+    assert ("start: beta = gamma / 2" in shown) == filtered and "start: alpha" in shown
+    assert ("none to set, as the model has no filter" in shown) != filtered
+
+
 def test_a_task_of_tokens_is_read_one_hot(tmp_path, spectrum, capsys):
     spectrum(
         "--config=configs/listops_small.py", f"--data_dir={tmp_path}", "--n=200",
@@ -68,6 +85,7 @@ def test_a_task_of_tokens_is_read_one_hot(tmp_path, spectrum, capsys):
     ("arguments", "words"),
     [
         (["--n=3"], "--config is missing"),
+        (["--from=walk.npy"], "an array of your own is --file=X.npy"),
         (["--config=configs/listops_small.py", "--band=1"], "--band=1.0 between 0 and 1"),
         (["--file=x.npy", "--alphas=0,1"], "greater than 0"),
     ],

@@ -411,13 +411,13 @@ def test_another_config_or_data_is_refused_key_by_key_and_nothing_is_renamed(tmp
         with pytest.raises(ConfigMismatch) as caught:
             store.restore_newest(TARGET)
         message = str(caught.value)
-        assert "model.alpha: checkpoint 1.0, this run 3.0" in message
-        assert "model.new: checkpoint not an option, this run True" in message
-        assert "data.shape: checkpoint [3, 4], this run not an option" in message
-        assert "d_model" not in message and "--workdir" in message and "override" in message
+        assert "model.alpha: checkpoint 1.0, asked for 3.0" in message
+        assert "model.new: checkpoint nothing of that name, asked for True" in message
+        assert "data.shape: checkpoint [3, 4], asked for nothing of that name" in message
+        assert "d_model" not in message and "--workdir" in message and "options of the" in message
         assert store.steps() == [1]
     with open_store(tmp_path, data_fingerprint="d2") as store:
-        with pytest.raises(ConfigMismatch, match="data: checkpoint d1, this run d2"):
+        with pytest.raises(ConfigMismatch, match="data: checkpoint d1, asked for d2"):
             store.restore_newest(TARGET)
         assert store.steps() == [1]
 

@@ -12,6 +12,7 @@ from flax import nnx
 from tiny import newest, tiny_config, tiny_experiment
 
 from ssm_jax import config as config_lib
+from ssm_jax.analysis.autocorrelation import SILENT
 from ssm_jax.config.check import check
 from ssm_jax.config.load import load_config
 from ssm_jax.kernels.arrays import real_steps
@@ -20,7 +21,7 @@ from ssm_jax.models import SequenceClassifier
 from ssm_jax.stop import StopRequest
 from ssm_jax.trained import load
 from ssm_jax.training import data_init, loop, spectrum_match
-from ssm_jax.training.checkpoint.manifest import flatten
+from ssm_jax.training.checkpoint.manifest import ConfigMismatch, flatten
 from ssm_jax.training.experiment import build
 from ssm_jax.training.parent import first_state
 
@@ -190,6 +191,26 @@ def test_inputs_that_are_zero_are_refused(data_dir):
         data_init.initialized(experiment, type(state)(**{**vars(state), "params": silent}))
 
 
+def test_what_rounding_leaves_of_constant_inputs_is_refused(data_dir):
+    """A batch norm in float32 makes some 1e-6 of channels that never change, and dt would be 40."""
+    u_nLC = 1e-3 * np.random.default_rng(0).normal(size=(8, 16, 2))
+    with pytest.raises(ValueError, match="behind the norm is 1e-06, which is rounding"):
+        data_init._set_dt(None, u_nLC, 1.0, SILENT)
+    for prenorm in (True, False):
+        experiment = tiny_experiment(data_dir, **AC, model__prenorm=prenorm)
+        state = experiment.fresh_state()
+        faint = jax.tree.map(lambda leaf: leaf, state.params)
+        table = faint["encoder"]["embedding"]
+        # Every token is nearly the same, as all steps of a constant series are
+        faint["encoder"]["embedding"] = jax.tree.map(lambda leaf: 10 + 1e-5 * leaf, table)
+        state = type(state)(**{**vars(state), "params": faint})
+        if prenorm:
+            with pytest.raises(ValueError, match="blocks/0/ssm gets as input: their mean square"):
+                data_init.initialized(experiment, state)
+        else:
+            assert data_init.initialized(experiment, state)[1][0]["dt"] < 0.01
+
+
 def test_one_sequence_has_no_interval_and_no_nan():
     class Layer:
         def set_step_sizes(self, dt):
@@ -325,7 +346,7 @@ def test_a_lost_first_state_is_measured_again(data_dir, measured_run, tmp_path):
         np.testing.assert_array_equal(leaf, kept[path], err_msg=path)
 
 
-def test_parameters_of_another_run_are_kept_as_they_are(data_dir, measured_run, tmp_path):
+def test_parameters_of_another_run_are_kept_as_they_are(data_dir, measured_run, tmp_path, capsys):
     usual = loop.train(
         tiny_config(train__steps=7, train__eval_every=7), tmp_path / "a", data_dir=data_dir
     )
@@ -337,3 +358,23 @@ def test_parameters_of_another_run_are_kept_as_they_are(data_dir, measured_run, 
         loop.train(cfg, run, data_dir=data_dir, **options)
         record = json.loads((run / "record.json").read_text())
         assert [row["layer"] for row in record["measured"]] == layers
+        told = " ".join(capsys.readouterr().err.split())
+        assert ("is taken from the other run, and nothing is measured" in told) == (not layers)
+        assert ("sqrt(L lambda_max), measured once" in told) == bool(layers)
+
+
+def test_the_plan_of_a_run_that_continues_another_measures_nothing():
+    cfg = tiny_config(**AC, model__spectrum_steps=20)
+    cfg.parent = "config 0, step 7, state 0: continued"
+    assert ["nothing is" in line for line in data_init.announce(cfg)] == [True, True]
+    cfg.parent = "config 0, step 7, state 0: all"
+    assert all(", unless" in line for line in data_init.announce(cfg))
+
+
+def test_another_rule_in_the_folder_of_a_run_is_told_by_its_names(data_dir, measured_run):
+    """dt_rule is newer than the first runs: at its default it is no part of what names a run."""
+    usual = tiny_config(train__steps=14, train__eval_every=7)
+    with pytest.raises(ConfigMismatch) as refused:
+        loop.train(usual, measured_run, data_dir=data_dir)
+    line = "model.dt_rule: checkpoint autocorrelation, asked for log_uniform"
+    assert line in str(refused.value) and "Choose a new --workdir" in str(refused.value)

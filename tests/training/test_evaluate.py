@@ -306,7 +306,7 @@ def test_other_data_than_the_runs_are_refused(copy, data_dir):
 
 def test_record_of_another_run_is_refused(run, data_dir):
     other = tiny_experiment(data_dir, **SHORT, model__alpha=2.0)
-    with pytest.raises(ConfigMismatch, match=r"model\.alpha: checkpoint 1\.0, this run 2\.0") as e:
+    with pytest.raises(ConfigMismatch, match=r"model\.alpha: checkpoint 1\.0, record 2\.0") as e:
         open_checkpoint(other, run / "checkpoints", "20")
     assert len(str(e.value).splitlines()) == 1
 

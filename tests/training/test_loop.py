@@ -93,8 +93,8 @@ def test_other_config_is_refused_and_named(data_dir, reference):
     other = tiny_experiment(data_dir, model__alpha=3.0, batch_size=4)
     with pytest.raises(ConfigMismatch) as error:
         loop.train_and_evaluate(other, reference)
-    assert "model.alpha: checkpoint 1.0, this run 3.0" in str(error.value)
-    assert "batch_size: checkpoint 8, this run 4" in str(error.value)
+    assert "model.alpha: checkpoint 1.0, asked for 3.0" in str(error.value)
+    assert "batch_size: checkpoint 8, asked for 4" in str(error.value)
     assert "model.depth" not in str(error.value)
 
 

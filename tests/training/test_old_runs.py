@@ -113,7 +113,7 @@ def test_an_old_run_that_was_killed_resumes_to_the_numbers_of_one_that_was_not(
 
 @pytest.mark.parametrize("old", ["half"], indirect=True)
 def test_a_newer_option_that_is_not_at_its_default_is_another_run(old, data_dir, newer):
-    with pytest.raises(ConfigMismatch, match=f"{ADDED}: checkpoint not an option, this run 8"):
+    with pytest.raises(ConfigMismatch, match=f"{ADDED}: checkpoint 7, asked for 8"):
         resume(old, data_dir, **{ADDED: 8})
 
 

@@ -55,29 +55,35 @@ class Meta:
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """The options, as JSON reads them back, and the data of the run a checkpoint must belong to."""
+    """The options, as JSON reads them back, and the data of the run a checkpoint must belong to.
+
+    `usual` has the defaults of newer options, which `options` leave out where they are at it.
+    """
 
     options: Mapping[str, Any]
     data_fingerprint: str
+    usual: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def differences(self, meta: Meta) -> list[str]:
-        """A line for each difference of the run of a checkpoint from this one."""
+    def differences(self, meta: Meta, whose: str = "asked for") -> list[str]:
+        """A line for each difference of the run of a checkpoint from this one, `whose` it is."""
         pairs = {
-            key: [options.get(key, "not an option") for options in (meta.identity, self.options)]
+            key: [options.get(key, other) for options in (meta.identity, self.options)]
             for key in sorted(meta.identity.keys() | self.options.keys())
+            for other in [self.usual.get(key, "nothing of that name")]
         }
         pairs["data"] = [meta.data_fingerprint, self.data_fingerprint]
-        return [f"{k}: checkpoint {a}, this run {b}" for k, (a, b) in pairs.items() if a != b]
+        return [f"{k}: checkpoint {a}, {whose} {b}" for k, (a, b) in pairs.items() if a != b]
 
     def refuse_other(self, meta: Meta, where: object) -> None:
         """Raise ConfigMismatch, with a line per difference, for a checkpoint of another run."""
         if lines := self.differences(meta):
             same_data = meta.data_fingerprint == self.data_fingerprint
-            other = "drop the override" if same_data else "bring the same options and data back"
+            other = "give" if same_data else "bring back the same data and"
             listed = "\n  ".join(lines)
             raise ConfigMismatch(
-                f"{where} was trained with other options:\n  {listed}\n"
-                f"Choose a new --workdir, or {other}."
+                f"{where} was trained with other options than are asked for:\n  {listed}\n"
+                f"Choose a new --workdir for what is asked for, or {other} the options of the "
+                "checkpoint to go on with it."
             )
 
 

@@ -137,7 +137,7 @@ def restore(experiment: Restorable, checkpoints: Path, step: int, *, or_next: bo
         path = checkpoints / str(each)
         try:
             meta, described = io.read_meta(path)
-            if lines := experiment.identity.differences(meta):
+            if lines := experiment.identity.differences(meta, "record"):
                 raise ConfigMismatch(
                     f"the checkpoint of step {each} in {checkpoints} is not of the run that the "
                     f"record beside it describes: {'; '.join(lines)}."
