@@ -39,6 +39,9 @@ MAY_IMPORT = {
         "training", "tasks", "data", "config", "layers", "models", "init", "files", "options",
         "jax", "numpy", "flax", "ml_collections", "safetensors", "torch",
     },
+    "accelerators": {
+        "training", "kernels", "config", "tables", "jax", "numpy",
+    },
     "stories": {
         "sweep", "training", "tasks", "data", "models", "layers", "init", "kernels", "analysis",
         "plots", "config", "stop", "options", "files", "progress", "tables",
@@ -51,8 +54,8 @@ MAY_IMPORT = {
         "spread", "jax", "ml_collections",
     },
     "commands": {
-        "sweep", "stories", "trained", "training", "tasks", "lra", "data", "init", "kernels",
-        "analysis", "plots", "config", "options", "stop", "files", "tables",
+        "accelerators", "sweep", "stories", "trained", "training", "tasks", "lra", "data", "init",
+        "kernels", "analysis", "plots", "config", "options", "stop", "files", "tables",
         "jax", "numpy", "rich", "ml_collections",
     },
     "config": {

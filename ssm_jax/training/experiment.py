@@ -280,18 +280,23 @@ def identity_of(cfg: ConfigDict, fingerprint: str) -> Identity:
 
 
 def build(
-    cfg: ConfigDict, *, data_dir: Path, files: Path | None = None, look_only: bool = False
+    cfg: ConfigDict,
+    *,
+    data_dir: Path,
+    files: Path | None = None,
+    look_only: bool = False,
+    mesh: Mesh | None = None,
 ) -> Experiment:
     """Check a config, open (or prepare) its data in `data_dir`, and make the experiment.
 
     `files` are official files of the user, an archive or a folder. `look_only` prepares nothing:
-    an experiment whose data are not there can be described and compiled, not run. ValueError for
-    options that cannot work, or not together; FileNotFoundError for data that are missing and
-    cannot be made.
+    an experiment whose data are not there can be described and compiled, not run. `mesh` see
+    Experiment. ValueError for options that cannot work, or not together; FileNotFoundError for data
+    that are missing and cannot be made.
     """
     check(cfg)
     paths = DataPaths(data_dir, files, look_only=look_only)
-    return Experiment(cfg, find_task(cfg.task).open_data(cfg.data.to_dict(), paths))
+    return Experiment(cfg, find_task(cfg.task).open_data(cfg.data.to_dict(), paths), mesh=mesh)
 
 
 def planned_bytes(program: Any) -> int:
