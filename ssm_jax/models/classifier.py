@@ -31,13 +31,14 @@ def pool(x_BLH: Array, lengths_B: ArrayLike | None, mode: str) -> Array:
         if mode == "first":
             return x_BLH[:, 0]
         lengths_B = jnp.full((B,), L, jnp.int32)
-    real_BL1 = real_steps(lengths_B, L)[:, :, None]
+    taken_BL = real_steps(lengths_B, L)
     if mode in ("first", "last"):
-        end_B = jnp.maximum(lengths_B - 1, 0) if mode == "last" else jnp.zeros_like(lengths_B)
-        x_BH = jnp.take_along_axis(x_BLH, end_B[:, None, None], axis=1)[:, 0]
-        return jnp.where(real_BL1[:, 0], x_BH, jnp.zeros_like(x_BH))
-    sum_BH = jnp.sum(jnp.where(real_BL1, x_BLH, jnp.zeros_like(x_BLH)), axis=1)
-    if mode == "sum":
+        # One step is a sum, too: the gradient of a gather is a scatter into an array of zeros, and
+        # on GPUs every mask of the model then reads its zeros from that array.
+        end_B = lengths_B - 1 if mode == "last" else jnp.zeros_like(lengths_B)
+        taken_BL &= jnp.arange(L, dtype=lengths_B.dtype)[None, :] == end_B[:, None]
+    sum_BH = jnp.sum(jnp.where(taken_BL[:, :, None], x_BLH, jnp.zeros_like(x_BLH)), axis=1)
+    if mode != "mean":
         return sum_BH
     return sum_BH / jnp.maximum(lengths_B, 1)[:, None].astype(x_BLH.dtype)
 
