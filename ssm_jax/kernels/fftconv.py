@@ -15,7 +15,15 @@ import numpy as np
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
-from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, on_cpu, per_device
+from ssm_jax.kernels.devices import (
+    materialize,
+    of_rows,
+    on_any_mesh,
+    on_cpu,
+    per_device,
+    vary_alike,
+)
+from ssm_jax.kernels.rules import Ruled, linear_map
 
 METHODS = ("auto", "whole", "halves")
 
@@ -66,13 +74,15 @@ def fft_conv(
     spectra = (_kernel_halves if halves else _kernel_spectrum)(k_HL, reverse_HL, gain_HF)
     if skip_H is not None:
         spectra = tuple(K_HF + skip_H[:, None] for K_HF in spectra)
+    if not halves and not on_cpu():
+        return per_device(_filter_channels_first, u_BLH, *spectra)
 
     def filtered(u_BLH: Array, *spectra: Array) -> Array:
         # Walls keep the transposition of time and channels, which is fast alone, separate from
         # arithmetic, which would be computed in strides next to it.
         guard = spectra[0].real[0, 0]
         u_BHL = materialize(jnp.swapaxes(u_BLH, 1, 2), guard)
-        y_BHL = (_filter_halves if halves else _filter)(u_BHL, *spectra)
+        y_BHL = (_filter_halves if halves else _filter)(u_BHL, *(K_HF[None] for K_HF in spectra))
         return jnp.swapaxes(materialize(y_BHL, guard), 1, 2)
 
     return per_device(filtered, u_BLH, *spectra)
@@ -87,11 +97,54 @@ def _kernel_spectrum(k_HL: Array, reverse_HL, gain_HF) -> tuple[Array, ...]:
     return (K_HF if gain_HF is None else K_HF * gain_HF,)
 
 
-def _filter(u_BHL: Array, K_HF: Array) -> Array:
-    """The inputs times the spectrum of the kernel, cut back to their length."""
-    L = u_BHL.shape[2]
-    Y_BHF = of_rows(jnp.fft.rfft, u_BHL, 2 * L) * K_HF[None]
-    return of_rows(jnp.fft.irfft, Y_BHF, 2 * L)[..., :L]
+def _filter(u: Array, K: Array) -> Array:
+    """The inputs (.., L) times the spectrum of the kernel (.., F), cut back to their length."""
+    return _cut_back(_padded_spectrum(u) * K)
+
+
+def _padded_spectrum(u: Array) -> Array:
+    return of_rows(jnp.fft.rfft, u, 2 * u.shape[-1])
+
+
+def _cut_back(Y: Array) -> Array:
+    L = Y.shape[-1] - 1
+    return of_rows(jnp.fft.irfft, Y, 2 * L)[..., :L]
+
+
+# For accelerators, where a step takes as long as what it reads and writes: channels first, which
+# `models/gate.py` leaves in place, so that nothing is transposed, and with a rule. The derivative
+# that JAX finds splits real from imaginary parts, and scales the inner bins in a pass of their own.
+
+
+def _filter_channels_first(u_BLH: Array, K_HF: Array) -> Array:
+    u_HBL, K_HF = vary_alike(jnp.moveaxis(u_BLH, 2, 0), K_HF)
+    return jnp.moveaxis(_ruled_filter(u_HBL, K_HF[:, None]), 0, 2)
+
+
+_ruled_filter = Ruled(_filter)
+
+
+@_ruled_filter.defjvp
+def _filter_jvp(primals, tangents):
+    """dy by du and dK; by dy, with its spectrum G: conj(K) G cut back, and the sum of conj(G) U."""
+    u_HBL, K_H1F = primals
+    U_HBF = _padded_spectrum(u_HBL)
+
+    def forward(spectra, tangents):
+        (U_HBF, K_H1F), (du_HBL, dK_H1F) = spectra, tangents
+        return _cut_back(_padded_spectrum(du_HBL) * K_H1F + U_HBF * dK_H1F)
+
+    def backward(spectra, dy_HBL):
+        (U_HBF, K_H1F), G_HBF = spectra, _padded_spectrum(dy_HBL)
+        sum_H1F = jnp.sum(G_HBF.conj() * U_HBF, axis=1, keepdims=True)
+        # Of 2 (F - 1) bins on the circle, all but the first and the last stand for two.
+        F = K_H1F.shape[-1]
+        share_F = np.where(np.arange(F) % (F - 1) == 0, 0.5, 1) / (F - 1)
+        share_11F = jnp.asarray(share_F, dy_HBL.dtype)[None, None]
+        return _cut_back(G_HBF * K_H1F.conj()), sum_H1F * share_11F
+
+    y_HBL = _cut_back(U_HBF * K_H1F)
+    return y_HBL, linear_map(forward, backward, (U_HBF, K_H1F), tangents)
 
 
 # "halves": the spectrum of L real samples on a circle of 2L, without their padding, for an even L.
@@ -117,9 +170,9 @@ def _kernel_halves(k_HL: Array, reverse_HL, gain_HF) -> tuple[Array, ...]:
     return even * gain_HF[:, ::2], odd * jnp.concatenate([rising, falling[:, ::-1]], axis=-1)
 
 
-def _filter_halves(u_BHL: Array, even_HF: Array, odd_HF: Array) -> Array:
+def _filter_halves(u_BHL: Array, even_1HF: Array, odd_1HF: Array) -> Array:
     U_even_BHF, U_odd_BHF = _half_spectra(u_BHL, u_BHL)
-    Y_even_BHF, Y_odd_BHF = U_even_BHF * even_HF[None], U_odd_BHF * odd_HF[None]
+    Y_even_BHF, Y_odd_BHF = U_even_BHF * even_1HF, U_odd_BHF * odd_1HF
     total_BHL = of_rows(jnp.fft.irfft, Y_even_BHF, u_BHL.shape[2])
     folded = of_rows(jnp.fft.ifft, Y_odd_BHF) * _twist(total_BHL).conj()
     difference_BHL = jnp.concatenate([folded.real, -folded.imag], axis=-1)

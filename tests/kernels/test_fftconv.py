@@ -16,6 +16,7 @@ from jax.test_util import check_grads
 from running import run
 
 from ssm_jax.kernels import fft_conv
+from ssm_jax.kernels.devices import compiling_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,6 +82,21 @@ def test_halves_of_the_spectrum_are_the_whole(length, function):
     halves, whole = (run(function, *arguments, method=method) for method in ("halves", "whole"))
     for a, b in zip(jax.tree.leaves(halves), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6 * np.abs(b).max(), rtol=0)
+
+
+@pytest.mark.parametrize("length", [1, 2, 17, 64, 2048])
+@pytest.mark.parametrize("function", [by_method, gradients])
+def test_the_form_for_accelerators_is_that_of_cpus(length, function):
+    """Channels first and with a rule, against the derivative that JAX finds; alone and mapped."""
+    arguments = (*signals(length), np.float32([1.5, -0.3, 0.0]))
+    twice = tuple(np.stack([a, a[::-1]]) for a in arguments)
+    many = jax.vmap(function, in_axes=(0, 0, 0, 0, 0, None))
+    for compute, numbers in ((function, arguments), (many, twice)):
+        expected = jax.jit(compute, static_argnums=5)(*numbers, "whole")
+        with compiling_for("gpu"):
+            found = jax.jit(compute, static_argnums=5)(*numbers, "auto")
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-6 * np.abs(b).max() + 1e-6, rtol=0)
 
 
 def test_on_a_cpu_an_even_length_takes_halves_and_an_odd_one_cannot():
@@ -203,12 +219,14 @@ def test_convolution_is_linear_in_the_input_and_in_the_kernels():
 
 
 @pytest.mark.unoptimized
-@pytest.mark.parametrize("length", [1, 5])
-def test_gradients_pass_finite_differences_in_float64(length):
+@pytest.mark.parametrize(
+    ("length", "backend", "order"), [(1, "cpu", 1), (5, "cpu", 1), (5, "gpu", 2)]
+)
+def test_gradients_pass_finite_differences_in_float64(length, backend, order):
     arguments = tuple(a.astype(float) for a in signals(length))
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), compiling_for(backend):
         check_grads(
-            jax.jit(two_sided_filtered), arguments, order=1, modes=["fwd", "rev"], rtol=1e-6
+            jax.jit(two_sided_filtered), arguments, order=order, modes=["fwd", "rev"], rtol=1e-6
         )
 
 
@@ -228,12 +246,14 @@ def test_shapes_that_do_not_fit_are_refused(function, arguments, message):
 
 
 FOUR_DEVICES = """
+    import sys
     import jax
     jax.config.update("jax_num_cpu_devices", 4)
     import jax.numpy as jnp
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec as P
     from ssm_jax.kernels import fft_conv
+    from ssm_jax.kernels.devices import compiling_for
 
     rng = np.random.default_rng(0)
     u = rng.normal(size=(8, 33, 3)).astype(np.float32)
@@ -247,7 +267,7 @@ FOUR_DEVICES = """
     function = jax.value_and_grad(value, argnums=(0, 1, 2, 3), has_aux=True)
     alone = jax.jit(function)(u, k, reverse, gain)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), compiling_for(sys.argv[1]):
         split = jax.device_put(u, NamedSharding(mesh, P("data")))
         whole = [jax.device_put(a, NamedSharding(mesh, P())) for a in (k, reverse, gain)]
         compiled = jax.jit(function).lower(split, *whole).compile()
@@ -260,14 +280,15 @@ FOUR_DEVICES = """
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(a).max() + 1e-7)
 
-    with jax.set_mesh(mesh):  # 6 sequences do not split over 4 devices, and need not
+    # 6 sequences do not split over 4 devices, and need not.
+    with jax.set_mesh(mesh), compiling_for(sys.argv[1]):
         odd = jax.jit(function)(u[:6], k, reverse, gain)
     np.testing.assert_allclose(odd[0][1], alone[0][1][:6], rtol=0, atol=1e-5)
 """
 
 
-def test_four_devices_give_the_same_and_gather_no_batch():
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_four_devices_give_the_same_and_gather_no_batch(backend):
     """Values and gradients, forward and backward; the devices are virtual."""
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FOUR_DEVICES)], check=True, cwd=ROOT, timeout=120
-    )
+    program = textwrap.dedent(FOUR_DEVICES)
+    subprocess.run([sys.executable, "-c", program, backend], check=True, cwd=ROOT, timeout=120)
