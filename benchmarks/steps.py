@@ -15,7 +15,7 @@ from ssm_jax.data.dataset import LabelledDataset, Provenance
 from ssm_jax.data.examples import SPLITS, Content, Examples, Images, Pairs, Ragged
 from ssm_jax.lra.catalog import CATALOG
 from ssm_jax.lra.listops import VOCABULARY
-from ssm_jax.models.block import GATES
+from ssm_jax.models.gate import GATES
 from ssm_jax.training import experiment as experiment_lib
 
 # The batches of the Long Range Arena tasks that two CPU cores step through in seconds; Retrieval's

@@ -1,6 +1,5 @@
 """The residual blocks of S4 and S5: norm, state space layer, GELU, 1x1 convolution, gate."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +10,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths, computed_in, returned_in, without_padding
-from ssm_jax.kernels.devices import materialize, on_cpu
+from ssm_jax.kernels.devices import backend, materialize
 from ssm_jax.layers.inputs import checked_input, checked_key, dropout
 from ssm_jax.layers.norm import make_norm
+from ssm_jax.models.gate import GATES, gated, gelu
 from ssm_jax.options import check
-
-# With g = drop(GELU(y)) of the state space layer's y: GLU(W g), as in S4's code (OC-13), and
-# g sigmoid(W g) and y sigmoid(W g), as in S5's (arXiv:2208.04933); by the outputs of W per channel.
-GATES = {"glu": 2, "half_glu1": 1, "half_glu2": 1}
 
 
 def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
@@ -32,32 +28,6 @@ def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return nnx.Linear(d_in, d_out, kernel_init=init, bias_init=init, rngs=rngs)
-
-
-def gated_linear(x_BLH: Array, glu: nnx.Linear) -> Array:
-    """GLU(W x + b): the first half of W x + b times the logistic function of the second.
-
-    As two products, which make no array of twice the width: on two CPU cores a gradient takes 51 ms
-    of processor time, against 67 for one product that is split (B L = 16,384, H = 128). Computed in
-    the type of x; products are summed in float32.
-    """
-    assert glu.bias is not None
-    B, L, H = x_BLH.shape
-    x_RH = x_BLH.reshape(B * L, H)
-    W_HG, b_G = glu.kernel[...].astype(x_RH.dtype), glu.bias[...].astype(x_RH.dtype)
-    width = W_HG.shape[1] // 2
-    value_RG = x_RH @ W_HG[:, :width] + b_G[None, :width]
-    gate_RG = x_RH @ W_HG[:, width:] + b_G[None, width:]
-    return (value_RG * jax.nn.sigmoid(gate_RG)).reshape(B, L, width)
-
-
-def gelu(x: Array) -> Array:
-    """x Phi(x), with the error function as PyTorch has it.
-
-    jax.nn.gelu(approximate=False) takes the complementary one, which XLA computes in three passes:
-    its smaller error at x < -4 is below 1e-6 anyway.
-    """
-    return 0.5 * x * (1 + jax.lax.erf(x * x.dtype.type(math.sqrt(0.5))))
 
 
 class Block(nnx.Module):
@@ -144,13 +114,7 @@ class Block(nnx.Module):
         u_BLH = normed(u_BLH) if self.prenorm else u_BLH
         y_BLH = ssm(u_BLH).astype(x_BLH.dtype)
         g_BLH = dropout(gelu(y_BLH), self.dropout, gelu_key, tied=self.tie_dropout)
-        if self.gate == "glu":
-            y_BLH = gated_linear(g_BLH, self.glu)
-        else:
-            assert self.glu.bias is not None
-            W_HG, b_G = (a[...].astype(g_BLH.dtype) for a in (self.glu.kernel, self.glu.bias))
-            gate_BLG = jax.nn.sigmoid(g_BLH @ W_HG + b_G[None, None, :])
-            y_BLH = (g_BLH if self.gate == "half_glu1" else y_BLH) * gate_BLG
+        y_BLH = gated(self.gate, y_BLH, g_BLH, self.glu)
         y_BLH = x_BLH + dropout(y_BLH, self.dropout, branch_key, tied=self.tie_dropout)
         return y_BLH if self.prenorm else normed(y_BLH.astype(dtype)).astype(x_BLH.dtype)
 
@@ -173,11 +137,11 @@ class Block(nnx.Module):
 def apply_blocks(
     blocks: nnx.List, x_BLH: Array, lengths_B, *, train: bool, key: Array | None, remat=False
 ) -> Array:
-    """All blocks in turn, as one scan: compile time does not grow with depth on accelerators.
+    """All blocks in turn, as one scan, which is unrolled but on TPUs (`devices.backend`).
 
-    On CPUs the scan is unrolled (`devices.on_cpu`), and the residual stream is materialized between
-    the blocks, or the gradients of later blocks would be computed again in the earlier ones. With
-    `remat` it stays a loop, which alone keeps XLA from computing once what is to be computed twice.
+    On CPUs the residual stream is materialized between the blocks, or the gradients of later blocks
+    would be computed again in the earlier ones. With `remat` it stays a loop, which alone keeps XLA
+    from computing once what is to be computed twice.
     """
     graphdef = nnx.graphdef(blocks[0])
     each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
@@ -191,7 +155,7 @@ def apply_blocks(
         y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
         return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
 
-    unroll = on_cpu() and not remat
+    unroll = backend() != "tpu" and not remat
     body = jax.checkpoint(one_block, prevent_cse=False) if remat else one_block
     x_BLH, statistics = jax.lax.scan(body, x_BLH, (stacked, keys), unroll=unroll)
     if train:

@@ -19,10 +19,12 @@ from ssm_jax.kernels import (
     s4d_kernel,
     s4d_recurrence,
 )
+from ssm_jax.kernels.devices import compiling_for
 from ssm_jax.kernels.discretize import exponent
 from ssm_jax.layers import S4, S4D, S5
 from ssm_jax.layers.norm import BatchNorm
-from ssm_jax.models.block import gated_linear, gelu, linear
+from ssm_jax.models.block import linear
+from ssm_jax.models.gate import gated_linear, gelu
 
 B, L, H, N = 1, 5, 1, 2
 RI = ("A", "B", "C", "P", "x0", "v")  # complex: the last axis is [Re, Im]
@@ -183,11 +185,14 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_hessians_of_layers_are_differences_of_gradients(name):
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "cpu") for name in LAYERS), ("S4D_conv", "gpu"), ("S5_in_a_block", "gpu")],
+)
+def test_hessians_of_layers_are_differences_of_gradients(name, backend):
     """By all parameters and the input."""
     make, how = LAYERS[name]
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), compiling_for(backend):
         graph, params, rest = nnx.split(float64(make(nnx.Rngs(0))), nnx.Param, ...)
         u = np.random.default_rng(1).normal(size=(2, L, 2 if make is ResidualBlock else 1))
 

@@ -9,9 +9,11 @@ from flax import nnx
 from running import numbers, run
 from scipy import stats
 
+from ssm_jax.kernels.devices import compiling_for
 from ssm_jax.layers import S4D
 from ssm_jax.models import Block
-from ssm_jax.models.block import gated_linear, gelu, linear
+from ssm_jax.models.block import linear
+from ssm_jax.models.gate import gated_linear, gelu
 
 H, LENGTHS = 4, np.array([5, 12, 9], np.int32)
 
@@ -48,6 +50,14 @@ def apply(model, x, *, train=False, key=None):
     return run(_forward, state, x, LENGTHS, key, graphdef=graphdef, train=train)
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def backend(request):
+    """Programs take the forms of either, and run here."""
+    with compiling_for(request.param):
+        yield request.param
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     ("kind", "prenorm", "train"),
     [("batch", True, True), ("batch", False, False), ("layer", False, True)],
@@ -63,6 +73,7 @@ def test_block_is_norm_ssm_gelu_linear_glu_and_residual_in_this_order(kind, pren
     )
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("gate", ["half_glu1", "half_glu2"])
 def test_half_gates_are_those_of_s5(gate):
     """g sigmoid(W g), and y sigmoid(W g), for g = GELU(y): W has H outputs, not 2 H."""
@@ -95,6 +106,7 @@ def test_padding_is_masked_before_the_ssm_and_nowhere_else():
     assert np.abs(changed[~padding] - trained[~padding]).max() > 1e-3
 
 
+@pytest.mark.usefixtures("backend")
 def test_gelu_is_x_times_the_normal_distribution_function():
     """Within 1e-6, also far out on the negative side."""
     x = np.linspace(-12, 12, 2001).astype(np.float32)
@@ -104,11 +116,17 @@ def test_gelu_is_x_times_the_normal_distribution_function():
     np.testing.assert_allclose(run(jax.vmap(jax.grad(gelu)), x), slope, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.usefixtures("backend")
 def test_gated_linear_is_the_first_half_times_the_logistic_function_of_the_second():
+    """With its gradient by the input: W v s + W' value s (1 - s), for s of the gate."""
     layer, x = linear(3, 8, nnx.Rngs(params=0)), inputs()[:, :, :3]
     weight, bias = (np.asarray(a, float) for a in (layer.kernel[...], layer.bias[...]))
     value, gate = np.split(x.astype(float) @ weight + bias, 2, axis=-1)
-    np.testing.assert_allclose(gated_linear(x, layer), value / (1 + np.exp(-gate)), atol=1e-6)
+    s, w = 1 / (1 + np.exp(-gate)), np.random.default_rng(2).normal(size=value.shape)
+    np.testing.assert_allclose(gated_linear(x, layer), value * s, atol=1e-6)
+    by_x = jax.grad(lambda x: jnp.sum(jnp.asarray(w, jnp.float32) * gated_linear(x, layer)))(x)
+    by_parts = np.concatenate([w * s, w * value * s * (1 - s)], axis=-1)
+    np.testing.assert_allclose(by_x, by_parts @ weight.T, atol=3e-6)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -28,7 +28,8 @@ from ssm_jax.kernels.arrays import returned_in
 from ssm_jax.kernels.response import circular_gain, discrete_transfer_function
 from ssm_jax.layers import S4D
 from ssm_jax.layers.inputs import checked_input, in_type
-from ssm_jax.models.block import gelu, linear
+from ssm_jax.models.block import linear
+from ssm_jax.models.gate import gelu
 from ssm_jax.options import SIZE, arguments_of, check
 from ssm_jax.tasks import Batch, Sums
 
