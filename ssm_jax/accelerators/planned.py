@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -61,8 +62,8 @@ def planned(
         "batch_size": cfg.batch_size,
         "length": experiment.dataset.padded_length,
         "target": target.name,
-        "device": target.kind.about,
-        "device_count": count,
+        "accelerator": target.kind.about,
+        "accelerators": count,
         "bandwidth": target.kind.bandwidth,
         "memory": target.kind.memory,
         "compilers": {name: metadata.version(name) for name in COMPILERS[target.kind.platform]},
@@ -106,7 +107,6 @@ def described(program: Program, target: Target) -> dict[str, Any]:
         row = collectives.setdefault(message.opcode, {"times": 0, "bytes": 0})
         row["times"] += message.times
         row["bytes"] += message.times * message.nbytes
-    movers = sorted(program.kernels, key=lambda kernel: -kernel.moved)[:MOVERS]
     return {
         "bytes_moved": program.moved,
         "floor_ms": round(1e3 * program.moved / target.kind.bandwidth, 4),
@@ -119,18 +119,22 @@ def described(program: Program, target: Target) -> dict[str, Any]:
         "collectives": collectives,
         "loops": program.loops,
         "unknown_loops": program.unknown_loops,
-        "movers": [
-            {
-                "bytes": kernel.moved,
-                "times": kernel.times,
-                "kernel": kernel.name,
-                "source": kernel.source,
-                "operation": kernel.operation,
-                "arrays": [f"{a.dtype}{list(a.dims)}" for a in kernel.arrays][:4],
-            }
-            for kernel in movers
-        ],
+        "movers": movers_of(program)[:MOVERS],
     }
+
+
+def movers_of(program: Program) -> list[dict[str, Any]]:
+    """What moves memory, most first: kernels of one line of Python that write the same are one."""
+    found: dict[Any, dict[str, Any]] = {}
+    for kernel in program.kernels:
+        name = re.sub(r"[.\d]+$", "", kernel.name)
+        arrays = [f"{array.dtype}{list(array.dims)}" for array in kernel.arrays[:4]]
+        about = {"kernel": name, "source": kernel.source, "arrays": arrays}
+        empty = {"bytes": 0, "times": 0, **about, "operation": kernel.operation}
+        row = found.setdefault(str(about), empty)
+        row["bytes"] += kernel.moved
+        row["times"] += kernel.times
+    return sorted(found.values(), key=lambda row: -row["bytes"])
 
 
 def precision_of(product: Product, platform: str) -> str:
@@ -159,10 +163,10 @@ def beyond_memory(found: Mapping[str, Any], target: Target) -> str:
 
 def shown(found: Mapping[str, Any]) -> Iterator[Any]:
     """What a person reads of `planned`: a line, a table of the steps, and one of the movers."""
-    count, steps = found["device_count"], [name for name in STEPS if name in found]
+    count, steps = found["accelerators"], [name for name in STEPS if name in found]
     yield (
         f"{found['name']} (config {found['config_digest']}): batch {found['batch_size']}, "
-        f"L = {found['length']:,}, on {count} x {found['device']}; per device and call"
+        f"L = {found['length']:,}, on {count} x {found['accelerator']}; per device and call"
     )
     rows = {
         "bytes moved": lambda s: plan.gib(s["bytes_moved"]),

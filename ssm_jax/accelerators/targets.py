@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
+import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -40,6 +44,33 @@ ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+
+
+# What the compilers say on stderr where there is no device, which is what is wanted
+_NOISE = re.compile(
+    r"cudart_stub|InitializeLog\(\)|InitGoogle\(\)|could not determine TPU|Source Location Trace"
+    r"|libtpu_init_utils"
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what is written on stderr, and leave out what compilers say of missing devices."""
+    sys.stderr.flush()
+    there = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(there, 2)
+            os.close(there)
+            kept.seek(0)
+            lines = kept.read().decode(errors="replace").splitlines()
+            for line in lines:
+                if not _NOISE.search(line):
+                    print(line, file=sys.stderr)
 
 
 @dataclass(frozen=True)

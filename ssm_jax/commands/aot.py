@@ -34,7 +34,8 @@ def aot(argv: list[str], called: Sequence[str] = ("ssm-jax", "aot")) -> int:
         cli.DATA_DIR,
         cli.FROM,
     )
-    command = cli.load(argv, flags=flags, about=aot.__doc__)
+    with targets.quiet():
+        command = cli.load(argv, flags=flags, about=aot.__doc__)
     values = command.values
     if not values["target"]:
         cli.fail("--target is missing; give an accelerator, such as --target=h200.")
@@ -47,7 +48,8 @@ def aot(argv: list[str], called: Sequence[str] = ("ssm-jax", "aot")) -> int:
 
     steps = ("train", "eval") if values["steps"] == "both" else (values["steps"],)
     where = {"data_dir": values["data_dir"], "files": values["from"]}
-    found, texts = planned.planned(command.cfg, target, values["devices"], steps=steps, **where)
+    with targets.quiet():
+        found, texts = planned.planned(command.cfg, target, values["devices"], steps=steps, **where)
     width = None if sys.stdout.isatty() else WIDTH
     console = Console(width=width, highlight=False, markup=False)
     for part in planned.shown(found):

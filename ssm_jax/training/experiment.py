@@ -152,8 +152,13 @@ class Experiment:
         sums, parts = self.task.train_sums, self.cfg.train.accumulate
         return step_lib.make_gradient(self.graphdef, sums, accumulate=parts, frozen=self.frozen)
 
-    def compile_step(self, length: int | None = None, *, training: bool = True) -> Any:
-        """The train step, which reuses the state's memory, or evaluation; None: for the longest."""
+    def step(
+        self, length: int | None = None, *, training: bool = True
+    ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """The train step or evaluation, not compiled, and the shapes of its arguments.
+
+        For batches of sequences of a length; None: the longest.
+        """
         state, batch = self.abstract_state(), self.abstract_batch(length, training=training)
         if training:
             step = step_lib.make_train_step(
@@ -161,9 +166,14 @@ class Experiment:
             )
             shape = jax.eval_shape(jax.random.key, 0)
             key = jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=self.replicated)
-            return self.compile(step, state, key, batch, donate_argnums=0)
+            return step, (state, key, batch)
         evaluate = step_lib.make_eval_step(self.graphdef, self.task.eval_sums)
-        return self.compile(evaluate, state.params, state.stats, batch)
+        return evaluate, (state.params, state.stats, batch)
+
+    def compile_step(self, length: int | None = None, *, training: bool = True) -> Any:
+        """`step` compiled; the train step reuses the memory of its state."""
+        step, shapes = self.step(length, training=training)
+        return self.compile(step, *shapes, **({"donate_argnums": 0} if training else {}))
 
     def compile(self, function: Callable[..., Any], *shapes: Any, **options: Any) -> Any:
         """A function compiled for arguments of these shapes; `options` are those of jax.jit."""
