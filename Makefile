@@ -1,10 +1,10 @@
-# make quickstart | listops | test | lint | slow | lock | clean
+# make quickstart | listops | test | lint | slow | aot | lock | clean
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart listops test lint slow lock clean
+.PHONY: quickstart listops test lint slow aot lock clean
 
 quickstart: $(INSTALLED)
 	@if [ -e runs/quickstart/results.json ]; then rm -r runs/quickstart; fi
@@ -35,6 +35,10 @@ lint: $(INSTALLED)
 
 slow: $(INSTALLED)
 	$(PY) -m pytest -m slow -s
+
+# The compilers are the extra aot: pip install -e '.[aot]'. One experiment: ARGS="-k listops-s4d_ft"
+aot: $(INSTALLED)
+	$(PY) -m pytest -m aot -s tests/accelerators $(ARGS)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

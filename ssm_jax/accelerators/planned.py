@@ -50,7 +50,7 @@ def planned(
     """What a config's steps do on devices of a target, and their optimized HLO, each by name.
 
     The data need not be there. ValueError for a batch that does not split over the devices;
-    MemoryError for a step that is planned to take more than a device has.
+    RuntimeError where a compiler refuses a step, as it takes more memory than a device has.
     """
     experiment = build(
         cfg, data_dir=data_dir, files=files, look_only=True, mesh=mesh_of(target, count)
@@ -77,7 +77,7 @@ def planned(
         except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what does not fit
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise MemoryError(f"{_too_large(STEPS[name], target)}; {plan.SMALLER}") from error
+            raise RuntimeError(f"{_too_large(STEPS[name], target)}; {plan.SMALLER}") from error
         texts[name] = step.as_text()
         program = program_lib.read(texts[name], on_chip=target.on_chip)
         found[name] = {**described(program, target), **memory_of(step)}
@@ -148,8 +148,8 @@ def precision_of(product: Product, platform: str) -> str:
 
 def _too_large(what: str, target: Target, needed: int | None = None) -> str:
     size = f" of {plan.gib(needed)}" if needed else ""
-    there = plan.gib(target.kind.memory)
-    return f"{what}{size} does not fit into the {there} of memory of a {target.name}"
+    there, kind = plan.gib(target.kind.memory), target.name.partition(":")[0]
+    return f"{what}{size} does not fit into the {there} of memory of one {kind}"
 
 
 def beyond_memory(found: Mapping[str, Any], target: Target) -> str:
