@@ -16,6 +16,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 from tiny import tiny_experiment
 from ssm_jax.data.loader import train_batches
+from ssm_jax.training.data_init import initialized
 
 experiment = tiny_experiment(Path(sys.argv[2]), train__accumulate=int(sys.argv[3]))
 assert experiment.mesh.size == int(sys.argv[1])
@@ -35,11 +36,15 @@ with jax.set_mesh(experiment.mesh):
 inputs = experiment.place_batch(batch)["inputs"]
 shards = {str(shard.data.shape) for shard in inputs.addressable_shards}
 gathers = step.as_text().count("all-gather(")
+ruled = tiny_experiment(Path(sys.argv[2]), model__dt_rule="autocorrelation")
+with jax.set_mesh(ruled.mesh):
+    _, measured = initialized(ruled, ruled.fresh_state())
 print(json.dumps({
     "steps": found,
     "sums": {name: float(value) for name, value in sums.items()},
     "shards": sorted(shards),
     "gathers": gathers,
+    "measured": measured,
 }))
 """
 
@@ -70,3 +75,5 @@ def test_four_devices_have_the_losses_of_one_and_none_gathers_the_batch(data_dir
     assert four["sums"]["count"] == one["sums"]["count"] == 5
     assert four["sums"]["loss"] == pytest.approx(one["sums"]["loss"], rel=1e-5)
     assert four["gathers"] == 0
+    for a, b in zip(one["measured"], four["measured"], strict=True):
+        assert b == {k: pytest.approx(v, rel=1e-5) if k != "layer" else v for k, v in a.items()}
