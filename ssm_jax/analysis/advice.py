@@ -108,7 +108,7 @@ def _range_in_use(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Range:
     return model["dt_min"], model["dt_min" if rule == "fixed" else "dt_max"]
 
 
-def _no_time(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
+def no_time(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
     """Why inputs have no timescale; None: they have one."""
     if facts["dt"] is None or (facts["power"] < SILENT and model.get("prenorm", True)):
         return "the inputs are zero behind the norm: they never change"
@@ -140,7 +140,7 @@ def _dt(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Advice:
         return _unknown(*about, kept, "its modes are of discrete time: there is no dt")
     if model.get("dt_rule", "log_uniform") != "log_uniform":
         return _unknown(*about, kept, f"model.dt_rule={model['dt_rule']} sets dt, not a range")
-    if (why := _no_time(facts, model)) is not None:
+    if (why := no_time(facts, model)) is not None:
         return _unknown(*about, kept, why)
     if facts["interval"] is None:
         return _unknown(*about, kept, "few sequences: of one there is no interval")
@@ -259,7 +259,7 @@ def _init(
 ) -> Advice:
     """By alpha and dt in use, and by those which are advised, if they are others."""
     name, kept = model["init"], f"keep {model['init']}"
-    if model["discretization"] == "none" or _no_time(facts, model) is not None:
+    if model["discretization"] == "none" or no_time(facts, model) is not None:
         return _unknown("init", "modes", kept, "without dt or inputs modes cannot be compared")
     pairs = [[_condition(facts, m_N, *case) for m_N in (A_N, _even(A_N))] for case in cases]
     numbers = [

@@ -73,7 +73,7 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
         sequences, vocabulary, detail = sequences_of(dataset, values["n"])
         layers = _layers(cfg, dataset, values["n"])
-    from ssm_jax.analysis.advice import advise, measure
+    from ssm_jax.analysis.advice import advise, measure, no_time
     from ssm_jax.analysis.inputs import behind_norm
     from ssm_jax.init import initial_modes
 
@@ -89,7 +89,8 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
     out = values["out"]
     changed = [one for one in advice if one.options]
     whose = "the first layer's input" if layers else "behind a batch norm"
-    _show(f"{cfg.name}: {detail}\n{whose}", measured.correlation, layers, advice)
+    why = no_time(measured.correlation, model)
+    _show(f"{cfg.name}: {detail}\n{whose}", measured.correlation, layers, advice, why)
     if values["figure"] is not None:
         from ssm_jax.plots import save
         from ssm_jax.plots.inputs import correlation_figure, spectrum_figure
@@ -153,10 +154,9 @@ def _check_out(out: Path, spec: str, cfg: Any) -> None:
 
 def _layers(cfg: Any, dataset: Any, n: int) -> list[dict[str, Any]]:
     """What each layer of a new model gets; [] of a network without blocks."""
-    from ssm_jax.training.experiment import Experiment
-    from ssm_jax.training.runs.inputs import has_blocks, new_layers
+    from ssm_jax.training.runs.inputs import has_blocks, new_layers, untrained
 
-    experiment = Experiment(cfg, dataset)
+    experiment = untrained(cfg, dataset)
     return new_layers(experiment, n) if has_blocks(experiment) else []
 
 
@@ -165,12 +165,15 @@ def _show(
     facts: Mapping[str, Any],
     layers: Sequence[Mapping[str, Any]],
     advice: Sequence[Advice],
+    no_time: str | None,
 ) -> None:
     from ssm_jax.analysis.autocorrelation import describe_correlation
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{head}, {describe_correlation(facts)}")
-    if deeper := [f"{row['dt']:.3g}" for row in layers[1:] if row["dt"] is not None]:
+    console.print(f"{head}, {describe_correlation(facts) if no_time is None else no_time}")
+    if no_time is None and (
+        deeper := [f"{row['dt']:.3g}" for row in layers[1:] if row["dt"] is not None]
+    ):
         console.print(f"deeper layers: dt = {', '.join(deeper)}")
     console.print()
     for one in advice:

@@ -255,10 +255,9 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
         read = sequences_of(dataset, n)
         if values["layers"]:
-            from ssm_jax.training.experiment import Experiment
-            from ssm_jax.training.runs.inputs import new_layers
+            from ssm_jax.training.runs.inputs import new_layers, untrained
 
-            layers = new_layers(Experiment(cfg, dataset), n)
+            layers = new_layers(untrained(cfg, dataset), n)
     sequences, vocabulary, detail = read
     from ssm_jax.analysis.inputs import recommend
     from ssm_jax.init import initial_modes

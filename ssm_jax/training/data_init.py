@@ -211,7 +211,7 @@ def describe(measured: Measured) -> Iterator[str]:
                 f"{row['sequences']:,} training sequences"
             )
             continue
-        ends = "no interval, of one sequence"
+        ends = "no interval: of one sequence it is the sum of squares"
         if row["low"] is not None:
             ends = f"{row['low']:.4g} to {row['high']:.4g}"
         yield (

@@ -78,6 +78,23 @@ def test_a_file_alone_gets_advice_without_a_test(folder, capsys):
     assert "dt range: " in shown and "ssm-jax sweep" not in shown
 
 
+def test_a_single_series_and_one_without_change_get_no_number_to_believe(folder, capsys):
+    """Fewer series than a batch has are no fault where nothing is trained."""
+    steps = np.random.default_rng(0).normal(size=(5, 80, 1))
+    parts = {"train": steps[:1], "val": steps[1:3], "test": steps[3:]}
+    for name, scale in (("one", 1.0), ("constant", 0.0)):
+        x = {f"x_{part}": 1000.0 + scale * rows for part, rows in parts.items()}
+        y = {f"y_{part}": 0.5 + np.arange(len(rows)) for part, rows in parts.items()}
+        np.savez(f"{name}.npz", **x, **y)
+        small = [f"--config.model.{key}" for key in ("depth=2", "d_model=4", "d_state=4")]
+        words = ["--config=arrays:regression", f"--from={name}.npz", *small]
+        assert run(*words, f"--data_dir={folder / 'data'}") == 0
+        shown = capsys.readouterr().out
+        assert "nothing to change" in shown
+        assert ("of one there is no interval" in shown) == (name == "one")
+        assert ("they never change" in shown) == ("lambda_max" not in shown) == (name != "one")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -224,7 +224,10 @@ def test_one_sequence_has_no_interval_and_no_nan():
     assert layer.dt == found["dt"] == pytest.approx((16 * largest) ** -0.5, rel=0.01)
     json.dumps(found, allow_nan=False)
     (line,) = data_init.describe([{"layer": "blocks/0/ssm", **found}])
-    assert "(no interval, of one sequence) and L = 16: 1 training" in line and "nan" not in line
+    assert (
+        "of one sequence it is the sum of squares) and L = 16: 1 training" in line
+        and "nan" not in line
+    )
 
 
 def test_pairs_of_sequences_are_rows_of_their_own():

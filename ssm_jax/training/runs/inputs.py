@@ -21,6 +21,13 @@ def has_blocks(experiment: Experiment) -> bool:
     return isinstance(model, SequenceClassifier)
 
 
+def untrained(cfg: Any, dataset: Any) -> Experiment:
+    """An experiment whose inputs are looked at and that is not trained: few sequences will do."""
+    cfg = cfg.copy_and_resolve_references()
+    cfg.batch_size = min(cfg.batch_size, dataset.size("train"))
+    return Experiment(cfg, dataset)
+
+
 def new_layers(experiment: Experiment, n: int) -> list[dict[str, Any]]:
     """Of each layer of a new model, whose batch norms take the statistics of n sequences."""
     state = experiment.fresh_state()
