@@ -1,10 +1,10 @@
-# make quickstart | listops | test | lint | slow | aot | lock | clean
+# make quickstart | listops | test | lint | slow | aot | slurm | lock | clean
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart listops test lint slow aot lock clean
+.PHONY: quickstart listops test lint slow aot slurm lock clean
 
 quickstart: $(INSTALLED)
 	@if [ -e runs/quickstart/results.json ]; then rm -r runs/quickstart; fi
@@ -39,6 +39,10 @@ slow: $(INSTALLED)
 # The compilers are the extra aot: pip install -e '.[aot]'. One experiment: ARGS="-k listops-s4d_ft"
 aot: $(INSTALLED)
 	$(PY) -m pytest -m aot -s tests/accelerators $(ARGS)
+
+# It starts a SLURM of its own: apt-get install slurm-wlm munge.
+slurm: $(INSTALLED)
+	$(PY) -m pytest -m slurm -s tests/slurm $(ARGS)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

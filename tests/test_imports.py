@@ -53,8 +53,10 @@ MAY_IMPORT = {
         "training", "tasks", "config", "options", "outside", "stop", "files", "progress", "tables",
         "spread", "jax", "ml_collections",
     },
+    "launch": {"files", "progress"},
     "commands": {
-        "accelerators", "sweep", "stories", "trained", "training", "tasks", "lra", "data", "init",
+        "accelerators", "launch", "sweep", "stories", "trained", "training", "tasks", "lra", "data",
+        "init",
         "kernels", "analysis", "plots", "config", "options", "stop", "files", "tables",
         "jax", "numpy", "rich", "ml_collections",
     },
@@ -237,7 +239,7 @@ FRESH = {
     ),
     "analysis": (modules("analysis"), {"orbax", "grain", "tensorflow_datasets", "ml_collections"}),
     "command_line": (
-        [*modules("config"), *modules("commands"), "ssm_jax.lra.variants"],
+        [*modules("config"), *modules("commands"), *modules("launch"), "ssm_jax.lra.variants"],
         {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "matplotlib"},
     ),
 }

@@ -21,6 +21,7 @@ COMMANDS = {
     "analyze": ("runs", "show what the layers of a run do to frequencies"),
     "predict": ("runs", "predict series of a file with the model of a run"),
     "sweep": ("sweep", "train an experiment at every value of some options"),
+    "launch": ("launch", "train or sweep as jobs of SLURM, Kubernetes or SkyPilot"),
     "report": ("runs", "compare the results of runs with the published ones"),
     "prepare": ("data", "generate, download or read the data of the Long Range Arena"),
     "spectrum": ("data", "choose alpha and beta from the spectrum of the input"),

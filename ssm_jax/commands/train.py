@@ -47,36 +47,10 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     A new run begins from another: it goes on with its optimizer and step count, or takes its
     parameters. Its record names the other. Without --config it has the config of that run.
     """
-    from ssm_jax.training.sinks import default_wandb, require_tensorboard
+    from ssm_jax.training.sinks import require_tensorboard
     from ssm_jax.training.workdir import Workdir
 
-    fresh = "start anew: what is in --workdir moves to its subfolder old-1; give it once"
-    accept = "continue though log or diagnostics are lost or damaged; keep what is sound"
-    go_on = "go on from the whole state of another run: RUN, or RUN:STEP (default: newest)"
-    flags = (
-        cli.WORKDIR,
-        cli.DATA_DIR,
-        cli.FROM,
-        replace(cli.WANDB, default=default_wandb()),
-        *WANDB_FLAGS,
-        Flag(
-            "tensorboard", "also write files for TensorBoard, in WORKDIR/tensorboard", False, bool
-        ),
-        Flag(
-            "profile",
-            "trace that many steps after warm-up; show where the time goes",
-            0,
-            int,
-            least=0,
-        ),
-        cli.DRY_RUN,
-        *INIT_FLAGS,
-        Flag("continue_from", go_on, kind=str),
-        cli.COMPILED,
-        Flag("fresh", fresh, False, bool),
-        Flag("accept_log", accept, False, bool),
-    )
-    cfg, values, _ = cli.load(argv, flags=flags, about=train.__doc__, base=_config_of_parent)
+    cfg, values, _ = read(argv, train.__doc__)
     if values["dry_run"]:
         start_jax(values["compiled"])
         from ssm_jax.training.experiment import build
@@ -108,6 +82,39 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     given = {name: values[name] for name in names} | {"wandb_options": options}
     summary = loop.train(cfg, workdir, files=values["from"], argv=[*called, *argv], **given)
     return EXIT_STOPPED if summary is None else 0
+
+
+def read(argv: Sequence[str], about: str | None) -> cli.Command:
+    """The experiment and the flags of a command line."""
+    from ssm_jax.training.sinks import default_wandb
+
+    fresh = "start anew: what is in --workdir moves to its subfolder old-1; give it once"
+    accept = "continue though log or diagnostics are lost or damaged; keep what is sound"
+    go_on = "go on from the whole state of another run: RUN, or RUN:STEP (default: newest)"
+    flags = (
+        cli.WORKDIR,
+        cli.DATA_DIR,
+        cli.FROM,
+        replace(cli.WANDB, default=default_wandb()),
+        *WANDB_FLAGS,
+        Flag(
+            "tensorboard", "also write files for TensorBoard, in WORKDIR/tensorboard", False, bool
+        ),
+        Flag(
+            "profile",
+            "trace that many steps after warm-up; show where the time goes",
+            0,
+            int,
+            least=0,
+        ),
+        cli.DRY_RUN,
+        *INIT_FLAGS,
+        Flag("continue_from", go_on, kind=str),
+        cli.COMPILED,
+        Flag("fresh", fresh, False, bool),
+        Flag("accept_log", accept, False, bool),
+    )
+    return cli.load(argv, flags=flags, about=about, base=_config_of_parent)
 
 
 def _config_of_parent(given: Mapping[str, Any]) -> Any:

@@ -40,6 +40,7 @@ from ssm_jax.data.manifest import (
 )
 from ssm_jax.data.release import sha256_of
 from ssm_jax.lock import Held, Lock
+from ssm_jax.progress import say
 
 _NAME = re.compile(r"[a-z_]+-[0-9a-f]{8}")  # of a store, see prepare.py
 _NOTED = 1 << 26  # bytes; smaller stores are compared each time, in 0.05 s
@@ -109,18 +110,26 @@ class MappedFile:
             return np.asarray(np.memmap(self._file, dtype, "r", start, shape))
 
 
+_LOOK_S = 0.5  # between two looks whether a lock is free
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel releases when this process ends, however it ends."""
+    """Hold a lock that the kernel releases when this process ends, however it ends.
+
+    Another holder is waited for: the jobs of a sweep all begin with the data.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = Lock(path)
-    try:
-        lock.acquire()
-    except Held as held:
-        raise BlockingIOError(
-            f"process {held.pid} is preparing the same data ({path}); "
-            "wait for it, then run the same command again."
-        ) from None
+    lock, waits = Lock(path), False
+    while True:
+        try:
+            lock.acquire()
+            break
+        except Held as held:
+            if not waits:
+                say(f"process {held.pid} is preparing the same data ({path}); waiting for it.")
+            waits = True
+        time.sleep(_LOOK_S)
     try:
         yield
     finally:

@@ -241,9 +241,16 @@ def test_a_closed_port_is_one_line(tmp_path):
         fetch(RemoteFile("data.bin", (url,), SIZE, SHA256), tmp_path)
 
 
-def test_a_second_process_is_told_to_wait(remote, tmp_path):
-    with locked(tmp_path / ".data.bin.lock"), one_line(BlockingIOError, "wait"):
-        fetch(remote("ok"), tmp_path)
+def test_a_second_process_waits_and_takes_what_the_first_has_brought(remote, tmp_path, capsys):
+    brought = []
+    with locked(tmp_path / ".data.bin.lock"):
+        second = threading.Thread(target=lambda: brought.append(fetch(remote("404"), tmp_path)))
+        second.start()
+        time.sleep(0.2)
+        (tmp_path / "data.bin").write_bytes(CONTENT)
+    second.join(20)
+    assert brought == [tmp_path / "data.bin"]
+    assert "is preparing the same data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "data.bin", ""])

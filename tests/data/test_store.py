@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -213,14 +216,22 @@ def test_a_description_tells_sizes_steps_and_classes(tmp_path):
         assert line.split() == [split, str(len(found)), mean, median, str(max(found)), *shares]
 
 
-def test_a_lock_is_exclusive_and_free_again_after_its_holder(tmp_path):
-    path = tmp_path / "sub" / ".lock"
-    with (
-        store.locked(path),
-        pytest.raises(BlockingIOError, match=r"process \d+ is preparing the same data"),
-        store.locked(path),
-    ):
-        pass
+def test_a_lock_is_exclusive_and_free_again_after_its_holder(tmp_path, capsys):
+    path, order = tmp_path / "sub" / ".lock", []
+
+    def second():
+        with store.locked(path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with store.locked(path):
+        thread.start()
+        time.sleep(0.7)  # it looks twice
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"process {os.getpid()} is preparing the same data ({path}); waiting for it."
     path.write_text("999999\n")  # what a killed holder leaves behind
     with store.locked(path):
         pass

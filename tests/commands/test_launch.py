@@ -1,0 +1,412 @@
+"""`ssm-jax launch`: what it writes, and what it says to a SLURM that is played."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssm_jax.commands.launch import launch
+from ssm_jax.launch import queue
+
+CONFIG = """
+from ssm_jax import config as config_lib
+
+def get_config(arg=""):
+    cfg = config_lib.default()
+    cfg.name = "small"
+    cfg.train.steps = 4
+    return cfg
+
+def sweep():
+    return [{"model.alpha": alpha} for alpha in (1.0, 3.0, 10.0)]
+"""
+RUN = ("--config=e.py", "--workdir=runs/a")
+SWEEP = ("--sweep", "--config=e.py", "--folder=runs/My Sweep")
+POD = ("--image=ssm:1", "--storage=disk")
+
+# A SLURM in a file: each call is a line of calls.txt; states.txt has what squeue answers next.
+PLAYED = """\
+#!/bin/bash
+cd "$SLURM_PLAYED"
+name=$(basename "$0")
+echo "$name $*" >> calls.txt
+if [ $name = sbatch ]; then
+  if [ -e refuse ] && [[ "$*" = *tables* ]]; then cat refuse >&2; exit 1; fi
+  echo "$((40 + $(grep -c ^sbatch calls.txt)));cluster"
+elif [ $name = squeue ]; then
+  if [ ! -s states.txt ]; then echo "slurm_load_jobs error: Invalid job id" >&2; exit 1; fi
+  head -n 1 states.txt | tr ' ' '\\n'
+  sed -i 1d states.txt
+fi
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with e.py."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "e.py").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def played(here, monkeypatch):
+    """The folder of a SLURM that is played."""
+    folder = here / "played"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        (folder / name).write_text(PLAYED)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_PLAYED", str(folder))
+    monkeypatch.setattr(queue, "EVERY_S", 0.01)
+    (folder / "states.txt").touch()
+    return folder
+
+
+def calls(played):
+    return (played / "calls.txt").read_text().splitlines()
+
+
+def options_of(script):
+    """The lines for sbatch, as it reads them: words in quotes are one."""
+    return [word for line in script.splitlines() if line.startswith("#SBATCH")
+            for word in shlex.split(line)[1:]]  # fmt: skip
+
+
+def test_one_run_is_a_job_that_calls_the_same_command(played, here, capsys):
+    words = ("--nodes=2", "--processes", "4", "--gpus=h200:4", "--cpus=8", "--memory=64G")
+    more = ("--time=1-00:00:00", "--options=--partition=gpu --account=me")
+    name = "--config.name=a b;c"
+    assert launch(["slurm", *words, "--config", "e.py", "--workdir=runs/a", *more, name]) == 0
+    script = (here / "runs/a.slurm/run.sbatch").read_text()
+    assert options_of(script) == [
+        "--job-name=ssm-a",
+        f"--output={here}/runs/a.slurm/%j.log",
+        "--open-mode=append",
+        "--nodes=2",
+        "--ntasks-per-node=4",
+        "--gpus-per-node=h200:4",
+        "--cpus-per-task=8",
+        "--mem=64G",
+        "--time=1-00:00:00",
+        "--partition=gpu",
+        "--account=me",
+        "--requeue",
+        "--signal=B:TERM@120",
+    ]
+    (line,) = [line for line in script.splitlines() if line.startswith("srun ")]
+    command = ["ssm-jax", "train", "--config", "e.py", "--workdir=runs/a", name]
+    assert shlex.split(line) == ["srun", *command, "&"]
+    assert calls(played) == [f"sbatch --parsable {here}/runs/a.slurm/run.sbatch"]
+    assert "job 41: run.sbatch" in capsys.readouterr().out
+    assert not (here / "runs/a").exists(), "the run itself makes its folder"
+
+
+def test_a_sweep_is_an_array_and_a_job_for_the_tables_that_waits_for_it(played, here):
+    assert launch(["slurm", *SWEEP, "--seeds=2", "--at_once=4", "--gpus=1"]) == 0
+    folder = here / "runs/My Sweep.slurm"
+    runs, tables = ((folder / f"{name}.sbatch").read_text() for name in ("runs", "tables"))
+    assert "--array=0-5%4" in options_of(runs) and "--gpus-per-node=1" in options_of(runs)
+    assert f"--output={folder}/%A_%a.log" in options_of(runs), "a space in its name"
+    sweep = "srun ssm-jax sweep --config=e.py '--folder=runs/My Sweep' --seeds=2"
+    assert f"{sweep} --run=$SLURM_ARRAY_TASK_ID &" in runs
+    assert f"{sweep} --report_only &" in tables
+    assert not any(word.startswith(("--gpus", "--array")) for word in options_of(tables))
+    wait = "--dependency=afterany:41"
+    assert calls(played)[1] == f"sbatch --parsable {wait} {folder}/tables.sbatch"
+
+
+@pytest.mark.parametrize(
+    ("env", "job"),
+    [
+        ({"SLURM_JOB_ID": "7"}, "7"),
+        ({"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "7_3"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("code", "state", "again"),
+    [
+        (75, "RUNNING", True),
+        (75, "COMPLETING", False),
+        (0, "RUNNING", False),
+        (1, "RUNNING", False),
+    ],
+)
+def test_the_script_passes_a_signal_on_and_requeues_its_own_task_on_75(
+    here, env, job, code, state, again
+):
+    """The last task of an array has the array's number: 7 alone would stop all of its tasks."""
+    launch(["slurm", *RUN, "--nosubmit"])
+    tools = here / "tools"
+    tools.mkdir()
+    stopped = f"echo $$ > pid; trap 'sleep 0.1; exit {code}' TERM; kill -TERM $PPID"
+    program = f"{stopped}; while :; do sleep 0.05; done"
+    texts = {
+        "srun": program if code == 75 else f"exit {code}",
+        "squeue": f'echo "squeue $*" >> calls; echo {state}',
+        "scontrol": 'echo "scontrol $*" >> calls',
+        "scancel": 'echo "scancel $*" >> calls; kill -TERM $(cat pid)',
+    }
+    for name, text in texts.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    path = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "runs/a.slurm/run.sbatch"], env=path | env, timeout=60)
+    assert done.returncode == code
+    known = (here / "calls").read_text().splitlines() if (here / "calls").exists() else []
+    assert (f"scancel --signal=TERM {job}" in known) == (code == 75)
+    assert ([line for line in known if "scontrol" in line] == [f"scontrol requeue {job}"]) == again
+
+
+def test_the_same_command_follows_and_does_not_submit_twice(played, here, capsys):
+    assert launch(["slurm", *SWEEP]) == 0
+    name, states = "ssm-my-sweep", played / "states.txt"
+    runs = [f"41_0|{s}|{name}" for s in ("RUNNING", "RUNNING", "COMPLETED")]
+    wait, end = f"42|PENDING|{name}-tables", f"42|COMPLETED|{name}-tables"
+    states.write_text("\n".join([runs[0], wait, runs[1], wait, runs[2], end]))
+    (here / "runs/My Sweep").mkdir(parents=True)
+    (here / "runs/My Sweep/sweep.md").write_text("the table\n")
+    assert launch(["slurm", *SWEEP, "--follow"]) == 0
+    out, err = capsys.readouterr()
+    assert sum(call.startswith("sbatch") for call in calls(played)) == 2
+    assert "41 and 42 of My Sweep.slurm is still in the queue, and not submitted again." in out
+    assert [line[10:] for line in err.splitlines()[1:]] == ["1 pending, 1 running", "2 completed"]
+    assert out.endswith("the table\n")
+    assert launch(["slurm", *SWEEP]) == 0, "they have left the queue: it goes on"
+    assert sum(call.startswith("sbatch") for call in calls(played)) == 4
+
+
+def test_jobs_that_fail_or_vanish_are_named_with_their_output(played, here, capsys):
+    name = "ssm-my-sweep"
+    first = f"41_0|RUNNING|{name} 41_1|RUNNING|{name} 41_2|FAILED|{name}"
+    rows = [
+        first,
+        f"42|PENDING|{name}-tables",
+        f"41_1|COMPLETED|{name}",
+        f"42|CANCELLED|{name}-tables",
+    ]
+    (played / "states.txt").write_text("\n".join(rows) + "\n")
+    assert launch(["slurm", *SWEEP, "--follow"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    logs = {"41_0": "41_0.log", "41_2": "41_2.log", "42": "tables.log"}
+    assert lines == [
+        f"error: job {job} has not completed; see {here}/runs/My Sweep.slurm/{log}."
+        for job, log in sorted(logs.items())
+    ]
+
+
+def test_what_sbatch_refuses_is_one_line_and_leaves_neither_files_nor_jobs(played, here):
+    (played / "refuse").write_text("sbatch: error: Batch job submission failed: no account\n")
+    with pytest.raises(ValueError, match=r"sbatch refuses tables.sbatch: Batch job .* no account$"):
+        launch(["slurm", *SWEEP])
+    assert calls(played)[-1] == "scancel 41", "the array would have no tables"
+    assert not (here / "runs").exists()
+    (here / "runs").mkdir()
+    with pytest.raises(ValueError, match="no account"):
+        launch(["slurm", *SWEEP])
+    assert (here / "runs").is_dir() and not list((here / "runs").iterdir())
+
+
+def test_a_queue_that_does_not_answer_is_asked_again_for_some_time(played, monkeypatch, capsys):
+    (played / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: refused' >&2; exit 1\n")
+    monkeypatch.setattr(queue, "PATIENCE_S", 0.1)
+    with pytest.raises(RuntimeError, match="squeue fails: slurm_load_jobs error: refused"):
+        queue.follow([queue.Job("41", "a", "log")])
+    assert "asking again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([], "no engine given; choose one of slurm, k8s, sky."),
+        (["slum", *RUN], "'slum' is no engine; choose one of slurm, k8s, sky."),
+        (["slurm", "--config=e.py"], "--workdir is missing"),
+        (["slurm", "--sweep", "--config=e.py"], "--folder is missing"),
+        (["slurm", *RUN, "--config.model.alhpa=1"], "did you mean --config.model.alpha"),
+        (["slurm", "--config=e.py", "--folder=a"], "--folder and --seeds are for a sweep"),
+        (["slurm", *SWEEP, "--nodes=2"], "--nodes and --processes are for one run"),
+        (["slurm", *SWEEP, "--run=1"], "--run is not for a job that is repeated"),
+        (["slurm", *RUN, "--fresh"], "--fresh is not for a job that is repeated"),
+        (["slurm", *RUN, "--image=a"], "--image is not for slurm"),
+        (["slurm", *RUN, "--nodes=0"], "--nodes=0 must be at least 1"),
+        (["slurm", *RUN, "--nosubmit", "--follow"], "--follow and --nosubmit are both given"),
+        (["slurm", *RUN, "--at_once=2"], "--at_once is for a sweep"),
+        (["k8s", *RUN, "--image=a"], "--storage is missing"),
+        (["k8s", *RUN, *POD, "--time=1"], "--time is not for k8s"),
+        (["k8s", *RUN, *POD, "--gpus=h200:1"], "--gpus=h200:1 does not fit: k8s takes a number"),
+        (["k8s", *RUN, *POD, "--mount=work"], "--mount=work does not fit"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_leaves_nothing(here, capsys, words, fault):
+    with pytest.raises(SystemExit) as end:
+        launch(list(words))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and fault in line and sorted(os.listdir(here)) == ["e.py"]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (
+            ["slurm", *RUN],
+            "sbatch is not on the path; .* --nosubmit writes|sbatch is not on the path",
+        ),
+        (["slurm", "--sweep", "--config=plain.py", "--folder=a"], r"no function sweep\(\)"),
+        (["slurm", *RUN, "--nosubmit", "--options=a\n#b"], "options has a line break"),
+        (
+            ["k8s", "--config=e.py", "--workdir=/x/a", *POD],
+            "/x/a is not in /work, where the shared",
+        ),
+        (["sky", "--config=e.py", "--workdir=../a", *POD], "../a is not in /work"),
+    ],
+)
+def test_what_cannot_be_launched_is_said_and_leaves_nothing(here, monkeypatch, words, fault):
+    monkeypatch.setenv("PATH", str(here))
+    (here / "plain.py").write_text(CONFIG.partition("def sweep")[0])
+    with pytest.raises(ValueError, match=fault):
+        launch(list(words))
+    assert sorted(os.listdir(here)) == ["e.py", "plain.py"]
+
+
+def documents(file):
+    return list(yaml.safe_load_all(Path(file).read_text()))
+
+
+def written(engine):
+    """The files of an engine, of one run on two hosts and of a sweep, as documents."""
+    gpus = "2" if engine == "k8s" else "H200:2"
+    more = ("--cpus=4", "--memory=8Gi" if engine == "k8s" else "--memory=8", f"--gpus={gpus}")
+    assert launch([engine, *RUN, *POD, *more, "--nodes=2"]) == 0
+    assert launch([engine, *SWEEP, *POD, "--config.name=$(x) 'y'"]) == 0
+    return [documents(f"runs/{name}.{engine}.yaml") for name in ("a", "My Sweep")]
+
+
+def test_a_job_of_kubernetes_fails_ends_or_goes_on_by_the_exit_code(here, capsys):
+    (service, run), (sweep,) = written("k8s")
+    rules = {}
+    for kind, job in (("run", run), ("sweep", sweep)):
+        spec = job["spec"]
+        assert spec["completionMode"] == "Indexed"
+        rules[kind] = {
+            code: rule["action"]
+            for rule in spec["podFailurePolicy"]["rules"]
+            for code in rule.get("onExitCodes", {}).get("values", ["drained"])
+        }
+        assert spec["template"]["spec"]["restartPolicy"] == "Never", "rules need it"
+    assert rules["run"] == {"drained": "Ignore", 75: "Ignore", 1: "FailJob", 2: "FailJob"}
+    assert rules["sweep"] == {"drained": "Ignore", 75: "Ignore", 1: "FailIndex", 2: "FailJob"}
+    (pod,) = run["spec"]["template"]["spec"]["containers"]
+    assert run["spec"]["completions"] == run["spec"]["parallelism"] == 2
+    assert pod["command"] == ["ssm-jax", "train", *RUN]
+    assert pod["resources"]["limits"] == {"nvidia.com/gpu": "2", "cpu": "4", "memory": "8Gi"}
+    env = {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in pod["env"]}
+    assert (
+        env["JAX_COORDINATOR_ADDRESS"] == "ssm-a-0.ssm-a:61440" and env["JAX_NUM_PROCESSES"] == "2"
+    )
+    assert env["JAX_PROCESS_ID"]["fieldRef"]["fieldPath"].endswith("job-completion-index']")
+    assert service["metadata"]["name"] == run["spec"]["template"]["spec"]["subdomain"] == "ssm-a"
+    assert service["spec"]["clusterIP"] == "None"
+    (pod,) = sweep["spec"]["template"]["spec"]["containers"]
+    name = "--config.name=$$(x) 'y'"  # which Kubernetes reads as $(x)
+    assert pod["command"] == ["ssm-jax", "sweep", *SWEEP[1:], name, "--run=$(JOB_COMPLETION_INDEX)"]
+    assert sweep["spec"]["completions"] == 3 and sweep["metadata"]["name"] == "ssm-my-sweep"
+    assert "kubectl apply -f 'runs/My Sweep.k8s.yaml'" in capsys.readouterr().out
+
+
+def test_a_job_of_sky_recovers_from_75_alone(here, capsys):
+    (run,), (sweep,) = written("sky")
+    for task in (run, sweep):
+        recovery = task["resources"]["job_recovery"]
+        assert recovery == {"max_restarts_on_errors": 0, "recover_on_exit_codes": [75]}
+        assert task["volumes"] == {"/work": "disk"} and "file_mounts" not in task
+    assert run["num_nodes"] == 2 and run["resources"]["accelerators"] == "H200:2"
+    last = run["run"].splitlines()[-1]
+    assert shlex.split(last) == ["exec", "ssm-jax", "train", *RUN]
+    name = "--config.name=$(x) 'y'"
+    words = ["exec", "ssm-jax", "sweep", *SWEEP[1:], name, "--run=$SKYPILOT_JOB_RANK"]
+    assert shlex.split(sweep["run"].splitlines()[-1]) == words
+    out = capsys.readouterr().out
+    assert "sky jobs launch --num-jobs 3 'runs/My Sweep.sky.yaml'" in out
+    assert "ssm-jax sweep --config=e.py '--folder=runs/My Sweep'" in out and "--report_only" in out
+    assert launch(["sky", *RUN, "--storage=s3://runs"]) == 0
+    (task,) = documents("runs/a.sky.yaml")
+    mount = {"source": "s3://runs", "mode": "MOUNT_CACHED"}
+    assert task["file_mounts"] == {"/work": mount} and "volumes" not in task
+
+
+def test_the_files_of_kubernetes_fit_its_schema(here):
+    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    for documents in written("k8s"):
+        for document in documents:
+            for version in ("1.33", validate.latest_version()):
+                validate.validate(document, version, strict=True)
+    document["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] = ["75"]
+    with pytest.raises(validate.ValidationError):
+        validate.validate(document, "1.33", strict=True)
+
+
+def sky_schema(monkeypatch):
+    """The schema of a task, out of the files of SkyPilot, whose dependencies may be missing."""
+    found = importlib.util.find_spec("sky")
+    if found is None or found.origin is None:
+        pytest.skip("pip install --no-deps skypilot jsonschema")
+    folder = Path(found.origin).parent
+
+    class Anything(types.ModuleType):
+        """A module that is not needed for what is asked of the schema here."""
+
+        def __getattr__(self, name):
+            return Anything(name)
+
+        def __iter__(self):
+            return iter(())
+
+        def __call__(self):
+            return []
+
+    names = ("sky", "sky.skylet", "sky.utils")
+    stubs = {name: Anything(name) for name in names}
+    constants = stubs["sky.skylet"].constants = Anything("constants")
+    for pattern in ("TIME_PATTERN", "MEMORY_SIZE_PATTERN", "SUB_PATH_PATTERN"):
+        setattr(constants, pattern, ".*")
+    constants.ALL_CLOUDS = ("kubernetes", "aws")
+    constants.MIN_PRIORITY, constants.MAX_PRIORITY = -1000, 1000
+    monkeypatch.setattr(sys, "modules", sys.modules | stubs)
+    spec = importlib.util.spec_from_file_location("sky_schemas", folder / "utils/schemas.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module._task_config_schema = dict  # of the servers' configuration
+    module._allow_additional_properties = bool  # none that the file does not know
+    return module.get_task_schema(), module.get_resources_schema()
+
+
+def test_the_files_of_sky_fit_its_schema(here, monkeypatch):
+    jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    task_schema, resources_schema = sky_schema(monkeypatch)
+    launch(["sky", *RUN, "--storage=s3://runs"])
+    for (task,) in [*written("sky"), documents("runs/a.sky.yaml")]:
+        jsonschema.validate(task, task_schema)
+        jsonschema.validate(task["resources"], resources_schema)
+    task["resources"]["job_recovery"]["recover_on_exit_codes"] = [300]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(task["resources"], resources_schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**task, "nodes": 2}, task_schema)
+
+
+def test_every_template_is_short_and_in_the_wheel():
+    folder = Path(importlib.import_module("ssm_jax.launch").__file__).parent
+    files = [file for file in folder.iterdir() if file.suffix in (".sbatch", ".yaml")]
+    assert len(files) == 4 and max(len(f.read_text().splitlines()) for f in files) <= 40
+    listed = (folder.parents[1] / "pyproject.toml").read_text()
+    assert '"launch/*.sbatch"' in listed and '"launch/*.yaml"' in listed
