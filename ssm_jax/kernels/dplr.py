@@ -11,6 +11,7 @@ state are products of powers of Lambda_bar, from exact angles, with the first st
 S4 (arXiv:2111.00396) sums over roots of unity instead; docs/kernels.md compares them.
 """
 
+from functools import partial
 from operator import add
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from jax import Array
 from ssm_jax.kernels import blocks
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.blocks import block_length, rows, toeplitz
-from ssm_jax.kernels.devices import materialize, on_any_mesh
+from ssm_jax.kernels.devices import materialize, on_any_mesh, on_cpu
 from ssm_jax.kernels.discretize import discretize_bilinear, exponent
 from ssm_jax.kernels.powers import halves, parts, powers, times
 from ssm_jax.kernels.rules import Ruled
@@ -47,9 +48,13 @@ def dplr_kernel(A_HN, P_HN, B_HN, C_HN, dt_H, length: int) -> Array:
     k_CHQT = [block.y_by_u_CHT[:, :, None]]  # the block of the impulse, then those after it
     if Q > 1:
         x_H12N = block.enter_B_HT2N[:, :1] - rows(block.w_by_u_HT[:, None], block.enter_P_HT2N)
-        added_QH12N = jnp.zeros((Q - 2, *x_H12N.shape), x_H12N.dtype)
-        states_QH12N = block_starts(block, x_H12N, added_QH12N)
-        k_CHQT.append(outputs_by_state(block, jnp.moveaxis(states_QH12N[:, :, 0], 0, 1)))
+        if on_cpu():
+            added_QH12N = jnp.zeros((Q - 2, *x_H12N.shape), x_H12N.dtype)
+            states_QH12N = block_starts(block, x_H12N, added_QH12N)
+            states_HQ2N = jnp.moveaxis(states_QH12N[:, :, 0], 0, 1)
+        else:
+            states_HQ2N = doubled(block, x_H12N, Q - 1)
+        k_CHQT.append(outputs_by_state(block, states_HQ2N))
     k_CHL = jnp.concatenate(k_CHQT, axis=2).reshape(-1, H, Q * T)[:, :, :length]
     return k_CHL.reshape(*C_HN.shape[:-2], H, length)
 
@@ -232,6 +237,28 @@ def _reciprocal_jvp(primals, tangents):
     return g_HT, -rows(tangents[0], toeplitz(rows(g_HT, toeplitz(g_HT))))
 
 
+def moved(block: DplrBlock, x_HX2N: Array) -> Array:
+    """The states x after a block without inputs."""
+    kept = times(halves(block.kept_H2N[:, None]), halves(x_HX2N))
+    fed_back_HX2N = rows(rows(x_HX2N, block.w_by_x_H2NT), block.enter_P_HT2N)
+    return jnp.concatenate(kept, axis=-1) - fed_back_HX2N
+
+
+def doubled(block: DplrBlock, x_H12N: Array, Q: int) -> Array:
+    """x and where 1, .., Q - 1 blocks move it, as (H, Q, 2N), for accelerators.
+
+    In log2(Q) products with the matrix of a block, of two, of four, .., which are few launches:
+    `block_starts` has one for each part of each step of its loop, 1,900 more for a step of ListOps.
+    """
+    H, _, N2 = x_H12N.shape
+    eye_H2N2N = jnp.broadcast_to(jnp.eye(N2, dtype=x_H12N.dtype), (H, N2, N2))
+    over_H2N2N, x_HX2N = moved(block, eye_H2N2N), x_H12N
+    while x_HX2N.shape[1] < Q:
+        over_H2N2N = over_H2N2N if x_HX2N.shape[1] == 1 else rows(over_H2N2N, over_H2N2N)
+        x_HX2N = jnp.concatenate([x_HX2N, rows(x_HX2N, over_H2N2N)], axis=1)
+    return x_HX2N[:, :Q]
+
+
 def block_starts(block: DplrBlock, x0_HB2N: Array, added_QHB2N: Array) -> Array:
     """x_0 and all x_{q+1} = (x_q moved on by a block) + added_q, as (Q + 1, H, B, 2N).
 
@@ -239,15 +266,10 @@ def block_starts(block: DplrBlock, x0_HB2N: Array, added_QHB2N: Array) -> Array:
     differentiated, jax.lax.scan would add up one for each q.
     """
 
-    def moved(x_HX2N: Array) -> Array:
-        kept = times(halves(block.kept_H2N[:, None]), halves(x_HX2N))
-        fed_back_HX2N = rows(rows(x_HX2N, block.w_by_x_H2NT), block.enter_P_HT2N)
-        return jnp.concatenate(kept, axis=-1) - fed_back_HX2N
-
     def difference(x_QHB2N: Array) -> Array:  # x_q - moved(x_{q-1}), for all q in one product
         Q, H, B, N2 = x_QHB2N[:-1].shape
         before_HX2N = jnp.moveaxis(x_QHB2N[:-1], 0, 1).reshape(H, Q * B, N2)
-        moved_QHB2N = jnp.moveaxis(moved(before_HX2N).reshape(H, Q, B, N2), 1, 0)
+        moved_QHB2N = jnp.moveaxis(moved(block, before_HX2N).reshape(H, Q, B, N2), 1, 0)
         return x_QHB2N - jnp.pad(moved_QHB2N, ((1, 0), (0, 0), (0, 0), (0, 0)))
 
     def along(function, start_HB2N, added_QHB2N, reverse):
@@ -264,10 +286,10 @@ def block_starts(block: DplrBlock, x0_HB2N: Array, added_QHB2N: Array) -> Array:
         return jnp.concatenate(ends)
 
     def solve(_, b_QHB2N):
-        return along(moved, b_QHB2N[0], b_QHB2N[1:], False)
+        return along(partial(moved, block), b_QHB2N[0], b_QHB2N[1:], False)
 
     def transpose_solve(_, b_QHB2N):
-        _, transposed = jax.vjp(moved, b_QHB2N[-1])
+        _, transposed = jax.vjp(partial(moved, block), b_QHB2N[-1])
         return along(lambda x: transposed(x)[0], b_QHB2N[-1], b_QHB2N[:-1], True)
 
     right_QHB2N = jnp.concatenate([x0_HB2N[None], added_QHB2N])

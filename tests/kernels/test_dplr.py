@@ -13,6 +13,7 @@ from running import run
 
 from ssm_jax.init.hippo import legs, legs_nplr
 from ssm_jax.kernels import s4d_kernel
+from ssm_jax.kernels.devices import compiling_for
 from ssm_jax.kernels.dplr import dplr_kernel
 
 DTS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -53,13 +54,17 @@ def in_float64(arrays):
 
 
 @pytest.mark.parametrize(
-    ("n_modes", "length"),
-    [(1, 1), (4, 2), (8, 17), (8, 257), (64, 2048)],
+    ("n_modes", "length", "backend"),
+    [
+        *((1, 1, "cpu"), (4, 2, "cpu"), (8, 17, "cpu"), (8, 257, "cpu"), (64, 2048, "cpu")),
+        *((8, 17, "gpu"), (64, 2048, "gpu")),
+    ],
 )
-def test_kernel_is_the_impulse_response_of_the_dense_recurrence(n_modes, length):
+def test_kernel_is_the_impulse_response_of_the_dense_recurrence(n_modes, length, backend):
     """LegS, with B clipped, without damping, at alpha = 10, and random: dt from 1e-3 to 1."""
     arguments = systems(n_modes)
-    found = run(dplr_kernel, *arguments, length=length)
+    with compiling_for(backend):
+        found = run(dplr_kernel, *arguments, length=length)
     assert worst_error(found, oracles.dplr_kernel(*arguments, length)) < 1e-5
 
 
@@ -67,8 +72,11 @@ def test_kernel_is_the_impulse_response_of_the_dense_recurrence(n_modes, length)
 def test_kernel_is_as_right_at_length_16384():
     """Of the systems above those with the slow steps, where late taps are large."""
     arguments = [a[::4] for a in systems(64)]
-    found = run(dplr_kernel, *arguments, length=16384)
-    assert worst_error(found, oracles.dplr_kernel(*arguments, 16384)) < 1e-5
+    exact = oracles.dplr_kernel(*arguments, 16384)
+    for backend in ("cpu", "gpu"):
+        with compiling_for(backend):
+            found = run(dplr_kernel, *arguments, length=16384)
+        assert worst_error(found, exact) < 1e-5, backend
 
 
 def test_float64_kernel_is_right_to_1e_11():
@@ -155,8 +163,8 @@ def objective_gradient(length):
 
 
 @pytest.mark.unoptimized
-@pytest.mark.parametrize("length", [2, 131])
-def test_gradients_pass_finite_differences_in_float64(length):
+@pytest.mark.parametrize(("length", "backend"), [(2, "cpu"), (131, "cpu"), (131, "gpu")])
+def test_gradients_pass_finite_differences_in_float64(length, backend):
     """With modes on the axis, at 0 and real ones, a leading axis of C, and dt = 2."""
     rng = np.random.default_rng(6)
     re = np.array([[-0.5, 0.0, -0.5], [0.0, -2.0, 0.0]])
@@ -167,7 +175,7 @@ def test_gradients_pass_finite_differences_in_float64(length):
         P, B, C = parts[0::2] + 1j * parts[1::2]
         return dplr_kernel(re + 1j * im, P, B, jnp.stack([C, 1j * C]), dt, length)
 
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), compiling_for(backend):
         point = (re, im, parts, np.array([0.1, 2.0]))
         # The default step is too long for derivatives that grow as l^3.
         check_grads(jax.jit(kernel), point, order=1, modes=["rev"], atol=1e-5, rtol=1e-5, eps=1e-7)
