@@ -74,6 +74,11 @@ def on_cpu() -> bool:
                   products, and each product is one;
     fft_conv, gelu, gated_linear  have rules, which read once what JAX's derivatives read in parts,
                   and keep inputs instead of slopes: with the line above 16.3 -> 12.2 GiB;
+    dplr_kernel   doubles the states of its blocks, where a loop would be 1,900 of the 3,000 kernels
+                  of a step of ListOps s4;
+    mimo_scan     has one read-out for both directions: there are more outputs than states;
+    s4d_kernel    has multiples of 16 blocks, whose products Triton tiles: jaxlib 0.10.2 gives up on
+                  those of 2 x 63 blocks, "Couldn't find output tile sizes that satisfy hlo";
     apply_blocks  is unrolled on GPUs: 23.9 -> 17.5 GiB. XLA fills what a loop keeps with zeros and
                   then copies into it. On TPUs it does not, and a loop compiles in two thirds of the
                   time.

@@ -32,7 +32,7 @@ from jax import Array
 from ssm_jax.kernels import blocks
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.blocks import FAST, block_length, product, rows
-from ssm_jax.kernels.devices import materialize, on_any_mesh
+from ssm_jax.kernels.devices import materialize, on_any_mesh, on_cpu
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import ReIm, halves, parts, power_parts, powers, slope_of_power, times
@@ -66,6 +66,8 @@ def s4d_kernel(A_HN, C_HN, dt_H, length: int, discretization: str = "zoh") -> Ar
     w_CHN, z_HN, phase_HN = materialize((w_CHN, z_HN, phase_HN), dt_H[0])
     T = block_length(length)
     Q = -(-length // T)
+    if not on_cpu():
+        Q = -(-Q // 16) * 16
     steps = (jnp.arange(Q, dtype=jnp.int32) * T, jnp.arange(T, dtype=jnp.int32))
     k_HXT = _sums_of_powers(w_CHN, z_HN, phase_HN, steps)  # X = C Q
     k_HCL = k_HXT.reshape(H, len(w_CHN), Q * T)[:, :, :length]

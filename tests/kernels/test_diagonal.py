@@ -12,6 +12,7 @@ from jax.test_util import check_grads
 from running import run
 
 from ssm_jax.kernels import s4d_kernel
+from ssm_jax.kernels.devices import compiling_for
 
 ALPHAS = (0.1, 1.0, 3.0, 10.0)
 DTS = (1e-3, 1e-2, 1e-1)
@@ -53,6 +54,21 @@ def test_kernel_is_the_impulse_response_of_the_recurrence(length, rule):
     rms, largest = worst_errors(found, oracles.s4d_kernel(A, C, dt, length, rule))
     assert rms < 1e-6
     assert largest < 2e-6
+
+
+@pytest.mark.parametrize("length", [1, 100, 129])
+def test_the_form_for_accelerators_computes_more_taps_and_the_same(length):
+    A, C, dt = official_modes(seed=1)
+    gradient = objective_gradient("zoh")
+    g = np.random.default_rng(0).normal(size=(*C.shape[:-1], length)).astype(np.float32)[0]
+    found = {}
+    for backend in ("cpu", "gpu"):
+        with compiling_for(backend):
+            program = jax.jit(gradient).lower(A, C[0], dt, g)
+            found[backend] = program.compile()(A, C[0], dt, g)
+    # Products of the gradient: 16 blocks, where the CPU has 1, 7 and 9.
+    for a, b in zip(found["gpu"], found["cpu"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * np.abs(b).max())
 
 
 def test_kernel_is_the_sum_of_powers_of_the_eigenvalues():
