@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type
-from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, per_device
+from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, on_cpu, per_device
 from ssm_jax.kernels.powers import power
 from ssm_jax.kernels.scan import scan_parts
 
@@ -50,7 +50,7 @@ def mimo_scan(u_BLH, z_N, phase_N, B_bar_NH, C_CHN, gain_HF=None) -> Array:
         ending_BL2N = to_modes(u_BLH, -power(z_N, phase_N, L)[:, None] * B_bar_NH)
         v_BL2N, ending_BL2N = materialize((v_BL2N, ending_BL2N), z_N.real[0])
         steps_BM2N = jnp.concatenate([v_BL2N, ending_BL2N], axis=1)
-    y_BMH = read_out(scan_parts(z_N, phase_N, steps_BM2N), C_CHN[0])
+    states = [scan_parts(z_N, phase_N, steps_BM2N)]
     if C_CHN.shape[0] == 2:
         if gain_HF is not None:  # from step L - 1 down to step -L, which on the circle is L
             steps_BM2N = jnp.concatenate([ending_BL2N, v_BL2N], axis=1)
@@ -59,7 +59,13 @@ def mimo_scan(u_BLH, z_N, phase_N, B_bar_NH, C_CHN, gain_HF=None) -> Array:
             # Turned here, and not in the outputs: their sum with the others would be taken while
             # they are transposed for the FFT, and slowly.
             x_BM2N = jnp.concatenate([x_BM2N[:, L:], x_BM2N[:, :L]], axis=1)
-        y_BMH += read_out(x_BM2N, C_CHN[1])
+        states.append(x_BM2N)
+    if on_cpu():
+        y_BMH = read_out(states[0], C_CHN[0])
+        for x_BM2N, C_HN in zip(states[1:], C_CHN[1:], strict=True):
+            y_BMH += read_out(x_BM2N, C_HN)
+    else:  # in one product: there are many more outputs than states
+        y_BMH = read_out(jnp.concatenate(states, axis=-1), jnp.concatenate([*C_CHN], axis=-1))
     if gain_HF is None:
         return y_BMH
 

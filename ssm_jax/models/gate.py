@@ -26,8 +26,9 @@ def gated(gate: str, y_BLH: Array, g_BLH: Array, glu: nnx.Linear) -> Array:
     """What a gate of GATES lets pass, in the type of g; W is that of `glu`."""
     if gate == "glu":
         return gated_linear(g_BLH, glu)
-    gate_BLH = jax.nn.sigmoid(over_channels(g_BLH, *_of_type(g_BLH, glu)))
-    return (g_BLH if gate == "half_glu1" else y_BLH) * gate_BLH
+    value_BLH = g_BLH if gate == "half_glu1" else y_BLH
+    half = _half_glu if on_cpu() else _ruled_half_glu
+    return half(value_BLH, over_channels(g_BLH, *_of_type(g_BLH, glu)))
 
 
 def gated_linear(x_BLH: Array, glu: nnx.Linear) -> Array:
@@ -86,10 +87,34 @@ def _gelu_jvp(primals, tangents):
     return _ruled_gelu(x), linear_map(by_slope, by_slope, computed_again(x), dx)
 
 
+def _half_glu(value: Array, gate: Array) -> Array:
+    return value * jax.nn.sigmoid(gate)
+
+
+_ruled_half_glu = Ruled(_half_glu)
+
+
+@_ruled_half_glu.defjvp
+def _half_glu_jvp(primals, tangents):
+    def slopes(value: Array, gate: Array) -> tuple[Array, Array]:
+        value, s = (x.astype(computed_in(x)) for x in (value, gate))
+        s = jax.nn.sigmoid(s)
+        return s, value * s * (1 - s)
+
+    def forward(kept, tangents):
+        by_value, by_gate = slopes(*kept)
+        return (by_value * tangents[0] + by_gate * tangents[1]).astype(kept[0].dtype)
+
+    def backward(kept, g):
+        return tuple((slope * g).astype(g.dtype) for slope in slopes(*kept))
+
+    kept = computed_again(tuple(primals))
+    return _ruled_half_glu(*primals), linear_map(forward, backward, kept, tuple(tangents))
+
+
 @Ruled
 def _glu(x_2HBL: Array) -> Array:
-    value_HBL, gate_HBL = x_2HBL
-    return value_HBL * jax.nn.sigmoid(gate_HBL)
+    return _half_glu(*x_2HBL)
 
 
 @_glu.defjvp

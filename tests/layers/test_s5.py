@@ -13,6 +13,7 @@ from running import numbers, run
 from scipy import stats
 
 from ssm_jax.init.hippo import legs
+from ssm_jax.kernels.devices import compiling_for
 from ssm_jax.layers.base import Knob, NoStateForm
 from ssm_jax.layers.s5 import S5
 
@@ -105,14 +106,16 @@ def assert_close(found, exact, tolerance=2e-6):
     assert np.abs(found - exact).max() < tolerance * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(
     ("length", "mode"), [(1, "scan"), (2, "conv"), (257, "scan"), (257, "conv")]
 )
-def test_both_modes_are_the_two_sided_recurrence(length, mode):
+def test_both_modes_are_the_two_sided_recurrence(length, mode, backend):
     """Both directions count the present input (OC-26)."""
     model, u = layer(), inputs(length)
     exact = np.stack([recurrence(numbers(model), u_LH)[1] for u_LH in u])
-    assert_close(call(model, u, mode=mode), exact)
+    with compiling_for(backend):
+        assert_close(call(model, u, mode=mode), exact)
 
 
 def test_long_sequence_by_scan_is_the_recurrence():
