@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import bias, figures, measured, modes, options, timescale
+from readme import aot, bias, figures, measured, modes, options, timescale
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -55,6 +55,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "spectrum": measured.spectrum,
     "windows": measured.windows,
     "options": options.options,
+    "aot": aot.aot,
 }
 
 

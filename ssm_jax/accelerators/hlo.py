@@ -162,5 +162,5 @@ def _lines(tables: dict[str, dict[int, str]]) -> Iterator[tuple[int, str]]:
     for frame, text in tables["StackFrames"].items():
         location = tables["FileLocations"].get(number(text, "file_location_id"), "")
         if name := tables["FileNames"].get(number(location, "file_name_id")):
-            name = re.sub(r".*/site-packages/|.*/(?=ssm_jax/)", "", name)
+            name = re.sub(r".*/site-packages/|.*/(?=ssm_jax/)|^/.*/", "", name)
             yield frame, f"{name}:{number(location, 'line')}"
