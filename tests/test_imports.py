@@ -50,8 +50,8 @@ MAY_IMPORT = {
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
     "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
     "sweep": {
-        "training", "tasks", "config", "options", "outside", "stop", "files", "progress", "tables",
-        "spread", "jax", "ml_collections",
+        "training", "tasks", "config", "options", "outside", "stop", "files", "lock", "progress",
+        "tables", "spread", "jax", "ml_collections", "optuna", "sqlalchemy",
     },
     "launch": {"files", "progress"},
     "commands": {
@@ -91,6 +91,8 @@ ONLY_IN = {
         "stories/waves/run.py",
     },
     "grain": {"data/loader.py"},
+    "optuna": {"sweep/study.py"},
+    "sqlalchemy": {"sweep/study.py"},
     "tensorflow_datasets": {"data/builder.py"},
     "ml_collections": {
         "config/__init__.py",
@@ -106,8 +108,11 @@ ONLY_IN = {
         "stories/waves/run.py",
         "sweep/__init__.py",
         "sweep/compare.py",
+        "sweep/ledger.py",
         "sweep/results.py",
         "sweep/runs.py",
+        "sweep/search.py",
+        "sweep/study.py",
         "trained/model.py",
     },
 }  # fmt: skip
@@ -198,7 +203,7 @@ def modules(part: str, *, but: tuple[str, ...] = ()) -> list[str]:
     ]
 
 
-HEAVY = {"tensorflow", "torch", "wandb", "tensorboardX"}
+HEAVY = {"tensorflow", "torch", "wandb", "tensorboardX", "optuna"}
 FRESH = {
     # Grain imports jax and orbax, flax.nnx imports optax: neither can be told by sys.modules.
     "numerics": (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssm_jax.commands import start_jax
+from ssm_jax.commands.search import SEARCH_FLAGS, search_of, tried
 from ssm_jax.commands.train import INIT_FLAGS
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, parse
@@ -32,6 +33,7 @@ FLAGS = (
     cli.DATA_DIR,
     cli.FROM,
     *INIT_FLAGS,
+    *SEARCH_FLAGS,
     cli.COMPILED,
 )
 Parts = Mapping[str, tuple[Path, list[Run]]]  # of each experiment its folder and its runs
@@ -59,10 +61,16 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
 
     --run makes one run of the list, for schedulers that give each of an array of jobs its number
     (`ssm-jax launch` writes such jobs); --report_only then writes the tables.
+
+        ssm-jax sweep --config=listops_small --sampler=optuna --search.model.alpha=0.1..10:log
+            --search.model.beta.init=-1,0,1 --trials=40 --folder=runs/search
+
+    With --sampler Optuna proposes the settings, in the space of a function search() of the file and
+    of the flags --search.OPTION, by what validation says; --pruner ends bad runs early.
     """
     commands, parts = planned(argv, sweep.__doc__)
     values, several = next(iter(commands.values())).values, len(commands) > 1
-    folder = values["folder"]
+    folder, search = values["folder"], search_of(next(iter(commands.values())))
     commands, begin = _begun(commands, parts, values)
     if values["report_only"] and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
@@ -74,25 +82,36 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
 
         for label, (where, runs) in parts.items():
             job = replace(job_of(commands[label], [*called, *argv], where), begin=begin)
-            if not run_sweep(runs, commands[label].cfg, job):
+            if search is not None:
+                from ssm_jax.sweep.search import run_search
+
+                finished = run_search(search, commands[label].cfg, job)
+            else:
+                finished = run_sweep(runs, commands[label].cfg, job)
+            if not finished:
                 print("stopped; the same command goes on.", file=sys.stderr)
                 return EXIT_STOPPED
     if values["run"] is not None:
         return _end_of(commands, parts)
     from ssm_jax.plots.sweep import draw_sweep
-    from ssm_jax.sweep.results import document_of, joined
+    from ssm_jax.sweep.results import best_first, document_of, joined
     from ssm_jax.sweep.tables import write_results
     from ssm_jax.training.record import published
 
+    if search is not None:
+        parts = {k: (where, tried(search, where, commands[k])) for k, (where, _) in parts.items()}
     command = published([*called, *argv])
     documents = {
         label: document_of(runs, where, commands[label].cfg, command, values["metric"])
         for label, (where, runs) in parts.items()
     }
     (document,) = [joined(documents, command)] if several else documents.values()
+    if search is not None:
+        document["cells"] = best_first(document)
     text = write_results(folder, document)
     ending = next(iter(commands.values())).cfg.figures_format
-    draw_sweep(folder / f"sweep.{ending}", document)
+    if search is None or search.points:
+        draw_sweep(folder / f"sweep.{ending}", document)
     if len(document["cells"]) <= CURVES:
         _draw_curves(
             folder / f"curves.{ending}",
@@ -119,7 +138,12 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
     for label, (cfg, known, overrides) in commands.items():
         spec = known["config"]
         as_is = bool(known["configs"])
-        cells = [{}] if as_is else load_sweep(spec, cfg, overrides, alone=seeds > 1)
+        cells: list[dict[str, Any]] = [{}]
+        if (search := search_of(commands[label])) is not None:
+            # the first that there could be: the others are proposed as it goes
+            cells = [{key: axis.fit(axis.ends()[0]) for key, axis in search.axes.items()}]
+        elif not as_is:
+            cells = load_sweep(spec, cfg, overrides, alone=seeds > 1)
         if both := [key for key in cells[0] if key in overrides]:
             raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
         where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
@@ -165,6 +189,8 @@ def _begun(
     """
     runs = [where / run.name for where, several in parts.values() for run in several]
     old = [run for run in runs if (run / "start").is_dir()]
+    if values["sampler"] and not old:
+        old = [path.parent for path in sorted(values["folder"].glob("*/start"))]
     if not (old or values["init_from"] or values["init_match"]):
         return dict(commands), None
     from ssm_jax.training.parent import begin_from, find_parent, idle_with  # imports JAX
@@ -206,7 +232,7 @@ def _named(argv: list[str], flags: Sequence[Flag], about: str | None) -> dict[st
     if words and "config" in given:
         cli.fail(f"--config={given['config']} and {words[0]} are both given; leave one out.")
     argvs = [[f"--config={word}", *argv] for word in words] or [argv]
-    commands = [cli.load(each, flags=flags, about=about) for each in argvs]
+    commands = [cli.load(each, flags=flags, about=about, group="search") for each in argvs]
     names = [command.cfg.name for command in commands]
     if len(set(names)) < len(names):
         names = [command.values["config"] for command in commands]

@@ -77,6 +77,15 @@ def choose(cfg: ConfigDict, task: str, layer: str) -> None:
             cfg.optim.groups.A.optional = True  # there may be no parameters of these names
 
 
+def find(key: str, name: str) -> Any:
+    """The task or the layer of a name, by which option of CHOSEN asks; Unknown if there is none."""
+    if key == "task":
+        return find_task(name)
+    from ssm_jax.layers import find_layer  # imports JAX
+
+    return find_layer(name)
+
+
 def _add(cfg: ConfigDict, options: Mapping[str, Option]) -> None:
     for key, option in options.items():
         *sections, name = key.split(".")

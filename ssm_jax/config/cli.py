@@ -209,14 +209,18 @@ def load(
     flags: Sequence[Flag],
     about: str | None,
     base: Callable[[Mapping[str, Any]], ConfigDict | None] = lambda given: None,
+    group: str = "",
 ) -> Command:
     """Read a command line with a config; `--help` and `--print_config` end the process here.
 
     `argv` is without the script's name, `flags` are its own; `about` is the head of `--help`.
-    Without --config it is what `base` makes of the flags that are given, if that is not None.
+    Without --config it is what `base` makes of the flags that are given, if that is not None. The
+    flags may have a text for every option, `--GROUP.KEY=TEXT`: those of `group` are a dict among
+    the values.
     """
     flags = (*flags, PRINT_CONFIG, HELP)
-    given, faults = parse(argv, (*_options(config_lib.rows()), *flags))
+    group = group if any(word.startswith(f"--{group}.") for word in argv) else ""
+    given, faults = parse(argv, (*_options(config_lib.rows(), group), *flags))
     cfg = None
     try:
         spec = given.get("config", "")
@@ -225,7 +229,7 @@ def load(
         chosen = [key for key in config_lib.CHOSEN if f"config.{key}" in given]
         with beside(spec):  # they may bring options along
             config_lib.override(cfg, {key: given[f"config.{key}"] for key in chosen})
-        given, faults = parse(argv, (*_options(config_lib.rows(cfg)), *flags))
+        given, faults = parse(argv, (*_options(config_lib.rows(cfg), group), *flags))
         overrides = {k.partition(".")[2]: v for k, v in given.items() if k.startswith("config.")}
         overrides |= {key: config_lib.flatten(cfg)[key] for key in chosen}
         if not faults:
@@ -243,13 +247,18 @@ def load(
         fail("\n".join(faults))
     if given.get("print_config"):
         show_config(cfg)
-    return Command(cfg, _values(given, (CONFIG, *flags)), overrides)
+    values = _values(given, (CONFIG, *flags))
+    if group:
+        head = f"{group}."
+        values[group] = {k.removeprefix(head): v for k, v in given.items() if k.startswith(head)}
+    return Command(cfg, values, overrides)
 
 
-def _options(rows: Mapping[str, Option]) -> list[Flag]:
-    """The options of an experiment, and --config itself, as flags of a command line."""
+def _options(rows: Mapping[str, Option], group: str = "") -> list[Flag]:
+    """The options of an experiment, and --config itself, as flags of a command line; as texts of a
+    `group` too, if there is one."""
     own = [Flag(f"config.{k}", row.help, kind=type(row.default)) for k, row in rows.items()]
-    return [CONFIG, *own]
+    return [CONFIG, *own, *(Flag(f"{group}.{k}", row.help) for k, row in rows.items() if group)]
 
 
 def _asks_help(argv: Sequence[str]) -> bool:

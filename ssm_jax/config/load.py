@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from ssm_jax import config as config_lib
 from ssm_jax import outside
 from ssm_jax.config.argv import guess
-from ssm_jax.config.check import check
+from ssm_jax.config.check import check, fault_of
+from ssm_jax.config.space import Axis, axis_of
 from ssm_jax.files import local_path
 
 CONFIGS = Path(__file__).parents[1] / "configs"  # a folder of the wheel; a link in the repository
@@ -106,6 +107,56 @@ def load_sweep(
     if faults:
         raise ValueError("\n".join(f"{asked} cell {n}: {fault}" for fault, n in faults.items()))
     return cells
+
+
+def load_search(
+    spec: str, cfg: ConfigDict, flags: Mapping[str, str], given: Collection[str] = ()
+) -> dict[str, Axis]:
+    """The axes of a search by option: those of search() beside get_config, and of the flags.
+
+    search() returns {option: range or values}, see `space.axis_of`; a flag replaces an axis of the
+    file or adds one. `given` as in `load_sweep`. A ValueError has a line for each fault.
+    """
+    asked: dict[str, Any] = {}
+    if _defines(spec, "search"):
+        with _function(spec, "search") as (search, arg):
+            made = search(arg) if inspect.signature(search).parameters else search()
+            if not isinstance(made, Mapping):
+                raise ValueError(f"search returns a {type(made).__name__}, not a dict.")
+            asked = dict(made)
+    asked |= flags
+    if not asked:
+        raise ValueError(
+            f"--config={spec}: nothing to search; write search() beside get_config(), such as "
+            "return {'model.alpha': '0.1..10:log'}, or give --search.model.alpha=0.1..10:log."
+        )
+    flat, faults, axes = config_lib.flatten(cfg), list[str](), dict[str, Axis]()
+    for key, text in asked.items():
+        if key not in flat:
+            faults.append(f"search of {key}: no such option{guess(str(key), flat)}")
+        elif key == "seed":
+            faults.append("search of seed: it is no option to choose; give --seeds=N.")
+        elif key in given:
+            faults.append(f"--config.{key} is given and is searched; leave one of them out.")
+        else:
+            try:
+                axes[key] = axis_of(key, text, type(flat[key]))
+                row = config_lib.rows(cfg)[key]
+                found = (fault_of(key, end, row) for end in axes[key].ends())
+                faults += [f"search of {line}" for line in found if line]
+                with beside(spec):
+                    for end in axes[key].ends() if key in config_lib.CHOSEN else ():
+                        config_lib.find(key, end)
+            except ValueError as error:
+                faults.append(str(error))
+    if faults:
+        raise ValueError("\n".join(faults))
+    return axes
+
+
+def faults_of(cfg: ConfigDict, cell: Mapping[str, Any], given: Collection[str] = ()) -> list[str]:
+    """Why an experiment cannot be changed like this; [] if it can."""
+    return _changed(cfg.copy_and_resolve_references(), cell, given)[0]
 
 
 def _changed(

@@ -19,10 +19,16 @@ from ssm_jax.options import short_names as short_names
 from ssm_jax.options import shown as shown
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
+PRUNED = "pruned.json"  # of one that a search has ended early; it can be trained to its end
 FAILED = "failed.json"  # of one that cannot continue as it is; the next command tries again
 
-Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
-ENDS: dict[str, Status] = {"summary.json": "finished", DIVERGED: "diverged", FAILED: "failed"}
+Status = Literal["finished", "diverged", "pruned", "failed", "unfinished", "missing"]
+ENDS: dict[str, Status] = {
+    "summary.json": "finished",
+    DIVERGED: "diverged",
+    PRUNED: "pruned",
+    FAILED: "failed",
+}
 AnyRun = TypeVar("AnyRun", bound="Run")
 
 
@@ -48,7 +54,7 @@ class Run:
 
     def status(self, cfg: ConfigDict, folder: Path) -> tuple[Status, Mapping[str, Any]]:
         """How it ended in the folder of a sweep of `cfg`, with its summary.json, or the mark of a
-        diverged or failed one. One whose result is damaged has failed.
+        diverged, pruned or failed one. One whose result is damaged has failed.
 
         An unfinished run can continue; of a failed one somebody has to look at log.txt. Raises
         ValueError if there is a run with other options.

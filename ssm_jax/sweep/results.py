@@ -41,7 +41,7 @@ def document_of(
         standard deviation; None for fewer than two) and the "values" by seed, over the "n" seeds
         that finished; the same three on the split of "selected_by" in "validation" (None where a
         run does not say); its "parameters", their number, and its "baselines", see `baselines_of`,
-        as far as runs say; and the seeds that "diverged", or are "missing";
+        as far as runs say; and the seeds that "diverged", are "missing", or were "pruned";
       "differences": see `differences`;
       "remarks": a line each on what the runs do not share, and on lost best checkpoints;
       what all runs share: SHARED, as the first has it;
@@ -76,6 +76,7 @@ def document_of(
     cells = []
     for same in by_cell(runs):
         ends = {run.seed: found[run.name][0] for run in same}
+        pruned = [seed for seed, end in ends.items() if end == "pruned"]
         done = {str(run.seed): run.name for run in same if run.name in finished}
         cells.append(
             cell_of(
@@ -85,7 +86,10 @@ def document_of(
                 [finished[name] for name in done.values()],
                 metric,
                 diverged=[seed for seed, end in ends.items() if end == "diverged"],
-                missing=[s for s, end in ends.items() if end not in ("finished", "diverged")],
+                missing=[
+                    s for s, end in ends.items() if end not in ("finished", "diverged", "pruned")
+                ],
+                **({"pruned": pruned} if pruned else {}),
             )
         )
     document = {
@@ -171,6 +175,17 @@ def best_cell(document: Document) -> Mapping[str, Any] | None:
         return None
     choose = max if document["better"] == "max" else min
     return choose(found, key=lambda cell: cell["validation"]["mean"])
+
+
+def best_first(document: Document) -> list[Mapping[str, Any]]:
+    """The cells by their mean on validation; those that have none at the end, as they were."""
+    sign = -1 if document["better"] == "max" else 1
+
+    def place(cell: Mapping[str, Any]) -> tuple[bool, float]:
+        known = cell.get("validation")
+        return known is None, 0.0 if known is None else sign * known["mean"]
+
+    return sorted(document["cells"], key=place)
 
 
 def name_of(cell: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,10 @@ from ssm_jax.files import os_fault, write_json
 from ssm_jax.outside import one_line, ours
 from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
-from ssm_jax.sweep import DIVERGED, FAILED, Run, Status
+from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run, Status
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
-from ssm_jax.training.loop import train_and_evaluate
+from ssm_jax.training.loop import Watch, train_and_evaluate
 from ssm_jax.training.parent import Begin
 from ssm_jax.training.record import check_sources
 from ssm_jax.training.workdir import WorkdirBusy
@@ -78,7 +78,7 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
             if stop.requested:
                 return False
             check_sources(run.config(cfg), job.folder / run.name)
-            if run.status(cfg, job.folder)[0] in ("finished", "diverged"):
+            if run.status(cfg, job.folder)[0] in ("finished", "diverged", "pruned"):
                 done += 1
                 continue
             say(f"[{number} of {len(runs)}] {run.name}: begins; its lines are in log.txt")
@@ -95,22 +95,40 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
     return True
 
 
-def run_one(run: Run, cfg: ConfigDict, job: Job) -> Status | Literal["stopped", "busy"]:
-    """Start or continue one run; what it says is added to log.txt in its folder."""
+def run_one(
+    run: Run, cfg: ConfigDict, job: Job, watching: Callable[[Experiment], Watch] | None = None
+) -> Status | Literal["stopped", "busy"]:
+    """Start or continue one run; what it says is added to log.txt in its folder.
+
+    What `watching` makes may end it early: the run is then marked as pruned.
+    """
     cfg, path = run.config(cfg), job.folder / run.name
-    digest = config_lib.digest(cfg)
+    mark = {"config_digest": config_lib.digest(cfg), "options": dict(run.cell), "seed": run.seed}
     experiment = job.build(cfg)
     path.mkdir(parents=True, exist_ok=True)
     (path / FAILED).unlink(missing_ok=True)
+    ended: list[str] = []
+    watch = None if watching is None else watching(experiment)
+
+    def watched(step: int, value: float) -> str:
+        if why := watch(step, value) if watch is not None else "":
+            write_json(
+                path / PRUNED, {"error": why, "step": step, **mark}
+            )  # while the run's lock is ours
+            ended.append(why)
+        return why
+
+    options: dict[str, Any] = {} if watch is None else {"watch": watched}
     with (
         relayed(run.name),
         (path / "log.txt").open("a", encoding="utf-8") as log,
         contextlib.redirect_stderr(log),
     ):
         try:
-            code = train_and_evaluate(experiment, path, argv=job.command(run), begin=job.begin)
+            words = job.command(run)
+            code = train_and_evaluate(experiment, path, argv=words, begin=job.begin, **options)
         except FloatingPointError as error:
-            write_json(path / DIVERGED, {"error": str(error), "config_digest": digest})
+            write_json(path / DIVERGED, {"error": str(error), **mark})
             return "diverged"
         except WorkdirBusy:
             return "busy"
@@ -122,8 +140,10 @@ def run_one(run: Run, cfg: ConfigDict, job: Job) -> Status | Literal["stopped", 
             fault = os_fault(error) if isinstance(error, OSError) else str(error)
             fault = f"out of memory: {one_line(error)}" if full else fault
             say(f"error: {fault}")
-            write_json(path / FAILED, {"error": fault, "config_digest": digest})
+            write_json(path / FAILED, {"error": fault, **mark})
             return "failed"
         finally:
             jax.clear_caches()  # the next run compiles its own programs
-    return "stopped" if code == EXIT_STOPPED else "finished"
+    if code == EXIT_STOPPED:
+        return "pruned" if ended else "stopped"
+    return "finished"

@@ -19,6 +19,7 @@ SPLITS = {"val": "validation", "train": "training"}  # those that may choose, in
 
 ENDS = {
     "diverged": "diverged and count in no mean",
+    "pruned": "were ended early and count in no mean",
     "missing": "are missing",
     "unfinished": "are not finished",
 }
@@ -208,6 +209,7 @@ def to_csv(document: Document) -> str:
     options, metric, splits = document["options"], document["metric"], splits_of(document)
     cells = document["cells"]
     sized = any("parameters" in cell for cell in cells)
+    pruned = any(cell.get("pruned") for cell in cells)
     baselines = list(dict.fromkeys(name for cell in cells for name in cell.get("baselines", {})))
     rows = []
     for cell in document["cells"]:
@@ -217,9 +219,10 @@ def to_csv(document: Document) -> str:
             values = list(known.get("values", {}).values()) or [None]
             found += [known.get("mean"), known.get("std"), min(values), max(values)]
         found += [cell["n"], len(cell["diverged"]), len(cell["missing"])]
+        found += [len(cell.get("pruned", ()))] * pruned
         found += [cell.get("parameters")] * sized
         rows.append([*found, *(cell.get("baselines", {}).get(name) for name in baselines)])
     what = [f"{split}_{metric}{end}" for split in splits for end in ("", "_std", "_min", "_max")]
-    ends = ("n", "diverged", "missing", *["parameters"] * sized)
+    ends = ("n", "diverged", "missing", *["pruned"] * pruned, *["parameters"] * sized)
     own = (f"{name.replace(' ', '_')}_{metric}" for name in baselines)
     return tables.to_csv((*options, *what, *ends, *own), rows)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ from ssm_jax.training.workdir import Workdir
 
 EXIT_DONE = 0
 
+# Is told of each evaluation but the last: its step, and the value that chooses the best checkpoint.
+# A text says why the run should end here: it is saved and stopped as if by a signal.
+Watch = Callable[[int, float], str]
+
 
 def train_and_evaluate(
     experiment: Experiment,
@@ -46,6 +50,7 @@ def train_and_evaluate(
     fresh: bool = False,
     accept_log: bool = False,
     begin: Begin | None = None,
+    watch: Watch | None = None,
 ) -> int:
     """Train, evaluate, choose the best checkpoint, and read the test split once.
 
@@ -57,8 +62,9 @@ def train_and_evaluate(
     group and tags; `tensorboard`: files for it as well; `profile` traces that
     many steps, see `profile.Profile`; `argv` the command, for the record; `fresh`
     moves what a run has left in the folder to a subfolder; for `accept_log` and `begin` see
-    `restart.find`. Raises FloatingPointError if a loss or gradient is not finite, and
-    WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError or RunDamaged.
+    `restart.find`; `watch` may end the run early, see `Watch`. Raises FloatingPointError if a loss
+    or gradient is not finite, and WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError or
+    RunDamaged.
     """
     cfg = experiment.cfg
     experiment.check_memory()
@@ -111,6 +117,7 @@ def train_and_evaluate(
                     evaluated_at=meta.step if meta.evaluated else 0,
                     first=beginning,
                     profile=profiled,
+                    watch=watch,
                 )  # fmt: skip
                 finished = run.train(state, meta.step) and run.conclude()
                 profiled.close(argv)
@@ -170,6 +177,7 @@ class _Run:
     noted: bool  # whether the record says that a step was saved
     evaluated_at: int  # last step that was evaluated, and what was found there
     profile: Profile
+    watch: Watch | None
     first: int  # step that it began with, which is not 0 for one that continues another
     found: dict[str, float] | None = None
     last_finite: str = "none"  # the last step with a finite loss, and that
@@ -183,6 +191,9 @@ class _Run:
             if not self._evaluate(state, start):
                 return False
             self._save(start, state, replace=True, final=self._ends(start))
+            if self._unpromising(start):
+                say(f"{self.stop.requested}: training ends at step {start:,}.")
+                return False
         if start >= total or (start and self.evaluated_at == start and self._ends(start)):
             return True
         if start == 0:
@@ -209,7 +220,7 @@ class _Run:
                 self._read(*unread, state, progress)
                 unread = None
                 if self._due(step) and not stopping:
-                    stopping = not self._evaluate(state, step)
+                    stopping = not self._evaluate(state, step) or self._unpromising(step)
                 ended = self.evaluated_at == step and self._ends(step)
                 self._save(step, state, final=stopping or ended)
                 if stopping:
@@ -354,6 +365,14 @@ class _Run:
         self.evaluated_at = step
         self._diagnose(state, step)
         return True
+
+    def _unpromising(self, step: int) -> bool:
+        """Whether the run should end at this evaluation, as who watches it says."""
+        if self.watch is None or self.found is None or self._ends(step):
+            return False
+        why = self.watch(step, self.found[self.experiment.ranking[0]])
+        self.stop.requested = why or self.stop.requested
+        return bool(why)
 
     def _diagnose(self, state: TrainState, step: int) -> None:
         """Note what has become of the layers, unless it is not wanted."""

@@ -27,7 +27,7 @@ FILES = (
 # ... and of those, what tells the folder of a run from any other
 MARKS = ("record.json", "metrics.jsonl", "checkpoints", "crash", "summary.json", "DONE", "LOCK")
 # What `sweep.runs` writes beside a run that has not begun
-BESIDE = ("log.txt", "failed.json", "diverged.json")
+BESIDE = ("log.txt", "failed.json", "diverged.json", "pruned.json")
 LOGS = ("metrics.jsonl", "timing.jsonl")  # they grow after a checkpoint's stamp
 
 Stamps = Mapping[str, Mapping[str, Any]]  # {"bytes", "hash"} by name within the run's folder
