@@ -25,7 +25,7 @@ MAY_IMPORT = {
     },
     "lra": {
         "tasks", "layers", "options", "outside", "data", "files", "progress", "tables", "spread",
-        "config",
+        "config", "pages",
         "ml_collections", "numpy", "PIL", "scipy", "lra_generators",
     },
     "tasks": {"models", "layers", "data", "options", "outside", "jax", "numpy", "flax", "optax"},
@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "plots": {"analysis", "sweep", "files", "numpy", "matplotlib"},
     "sweep": {
         "training", "tasks", "config", "options", "outside", "stop", "files", "lock", "progress",
-        "tables", "spread", "jax", "ml_collections", "optuna", "sqlalchemy",
+        "tables", "spread", "pages", "jax", "ml_collections", "optuna", "sqlalchemy",
     },
     "launch": {"files", "progress"},
     "commands": {
@@ -72,6 +72,7 @@ MAY_IMPORT = {
     "stop": {"jax"},
     "options": {"numpy"},
     "outside": set(),
+    "pages": set(),
     "dims": set(),
     "__init__": {"config", "init", "kernels", "layers", "models", "trained", "training"},  # on use
 }  # fmt: skip

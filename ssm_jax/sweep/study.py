@@ -140,6 +140,10 @@ def _storage(address: str, folder: Path) -> Any:
         ours = isinstance(error, (ImportError, ValueError, optuna.exceptions.OptunaError))
         if not ours and "sqlalchemy" not in type(error).__module__:
             raise
+        if "database is locked" in str(error):
+            else_ = (
+                "another command is in the middle of a write: wake it if it is frozen, or end it"
+            )
         raise ValueError(f"{shown} cannot be used ({_why(error)}); {else_}.") from None
     if address.startswith("sqlite:"):
         # No waiting for the disk, which a kill does not need: after a power cut there is the folder

@@ -6,17 +6,19 @@ database server: make postgres.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 from played_search import CONFIG, Commands
 
-from ssm_jax.sweep.plan import read_plan
+from ssm_jax.sweep.plan import STUDY, read_plan
 
 ARGV = ("--config=e.py", "--folder=out", "--pruner=none")
 
@@ -73,6 +75,24 @@ def begun(folder: Path, *, steps: int = 0):
     ]
 
 
+def freeze(pid: int, folder: Path):
+    """Freeze a worker, but not while it writes to the file of the study, which nobody else then
+    could: that is a limit of a file."""
+    path = folder / "out" / STUDY
+
+    def free():
+        os.kill(pid, signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(path, timeout=0.2)) as study:
+            try:
+                study.execute("BEGIN EXCLUSIVE")
+                return True
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                return False
+
+    wait_for(free)
+
+
 def check_all(folder: Path, count: int):
     """So many runs are finished, and each step of each was made once."""
     runs = [path.parent for path in (folder / "out").glob("*/record.json")]
@@ -123,8 +143,8 @@ def test_a_run_that_is_stopped_and_then_killed_goes_on_elsewhere(commands, folde
 def test_a_frozen_worker_keeps_its_run_and_nobody_else_writes_it(commands, folder, storage):
     argv = (*ARGV, *storage, "--sampler=optuna:random", "--trials=2")
     frozen = commands.start(folder, *argv)
-    (run,) = wait_for(lambda: begun(folder, steps=3))
-    os.kill(frozen, signal.SIGSTOP)
+    (run,) = wait_for(lambda: begun(folder, steps=1))
+    freeze(frozen, folder)
     time.sleep(4.5)  # it is taken for dead, and its trial taken over
     other = commands.start(folder, *argv)
     assert commands.wait(other) == 0, (folder / "said.txt").read_text()

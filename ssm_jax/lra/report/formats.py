@@ -5,28 +5,20 @@ Markdown and LaTeX are written from the elements of the page, which `ssm_jax.lra
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from html import escape
-from pathlib import Path
-from string import Template
 from typing import Any
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Score
-from ssm_jax.lra.report.page import element, elements, title_of
+from ssm_jax.lra.report.page import elements, title_of
 from ssm_jax.lra.report.results import Result
 from ssm_jax.lra.report.table import Table
+from ssm_jax.pages import page_of
 
 
 def to_html(table: Table, *, published: bool = True) -> str:
     """A page: no script, nothing that is fetched."""
-    title = element("h1", title_of(table))
-    body = element("body", title, elements(table, published))
-    ElementTree.indent(body, "")
-    page = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    text = ElementTree.tostring(body, encoding="unicode", method="html")
-    return page.substitute(title=escape(title.text or ""), body=text)
+    return page_of(title_of(table), elements(table, published))
 
 
 def to_markdown(table: Table, *, published: bool = True) -> str:

@@ -1,15 +1,15 @@
 """What a report says, in order, as the elements of its HTML page."""
 
-import re
 import shlex
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
-from xml.etree.ElementTree import Element, SubElement
+from xml.etree.ElementTree import Element
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Published
 from ssm_jax.lra.report.results import Result
 from ssm_jax.lra.report.table import OFFICIAL, Cell, Row, Table, outcome, percent
+from ssm_jax.pages import Content, element, grid, listed
 from ssm_jax.spread import half_width
 
 INTRO = (
@@ -30,29 +30,6 @@ OTHERS_SAY = (
     "At the checkpoint that was chosen: the mean over the seeds ± half of its 95 % interval "
     "(Student t), and the least .. the most."
 )
-Content = str | Element | Iterable["Content"]
-
-
-def element(tag: str, *contents: Content, **attributes: str) -> Element:
-    """An element of a page. Texts lose their line breaks and characters that show nothing; an
-    attribute is written `class_` or `data_column`."""
-    made = Element(tag, {name.strip("_").replace("_", "-"): v for name, v in attributes.items()})
-    _add(made, contents)
-    return made
-
-
-def _add(made: Element, content: Content) -> None:
-    if isinstance(content, Element):
-        made.append(content)
-    elif not isinstance(content, str):
-        for part in content:
-            _add(made, part)
-    else:
-        text = "".join(c for c in re.sub(r"\s+", " ", content) if c.isprintable())
-        if len(made):
-            made[-1].tail = (made[-1].tail or "") + text
-        else:
-            made.text = (made.text or "") + text
 
 
 def has_arena(table: Table) -> bool:
@@ -88,11 +65,11 @@ def elements(table: Table, published: bool) -> Iterator[Element]:
     if published:
         groups["Published"] = map(_published_row, ANCHORS)
     if groups:
-        yield _grid("numbers", ("Model", *COLUMNS.values(), "Avg", "Source"), groups)
+        yield grid("numbers", ("Model", *COLUMNS.values(), "Avg", "Source"), groups)
     if any(row.marks for row in table.rows):
         yield element("p", NOT_COMPARABLE)
     if table.footnotes:
-        yield _list("ol", table.footnotes)
+        yield listed("ol", table.footnotes)
     if published:
         yield element("p", LEGEND)
     if table.others:
@@ -100,45 +77,22 @@ def elements(table: Table, published: bool) -> Iterator[Element]:
             yield element("h2", "Other tasks")
         yield element("p", OTHERS_SAY)
         rows = [row for runs in table.others for row in _other_rows(runs)]
-        yield _grid("words", OTHERS, {"": rows})
+        yield grid("words", OTHERS, {"": rows})
     if table.unfinished:
         yield element("h2", "Unfinished runs, not counted")
-        yield _list("ul", (_named(run, outcome(run)) for run in table.unfinished))
+        yield listed("ul", (_named(run, outcome(run)) for run in table.unfinished))
     if table.remarks:
         yield element("h2", "Remarks")
-        yield _list("ul", table.remarks)
+        yield listed("ul", table.remarks)
     if table.rows:
         cells = [(r.name, COLUMNS[k], cell) for r in table.rows for k, cell in r.cells.items()]
         yield element("h2", "Seeds")
-        yield _list("ul", (_seeds(*cell) for cell in cells))
+        yield listed("ul", (_seeds(*cell) for cell in cells))
         yield element("h2", "Data")
         head = ("Model", "Task", "Source", "sha256", "Detail")
-        yield _grid("words", head, {"": (_data_row(*cell) for cell in cells)})
+        yield grid("words", head, {"": (_data_row(*cell) for cell in cells)})
         yield element("h2", "Runs")
-        yield _list("ul", (_described(run) for _, _, cell in cells for run in cell.runs))
-
-
-def _list(tag: str, items: Iterable[Content]) -> Element:
-    return element(tag, [element("li", item) for item in items])
-
-
-def _grid(
-    look: str, head: Sequence[str], groups: Mapping[str, Iterable[Sequence[Content]]]
-) -> Element:
-    """A table of "numbers" or "words" that scrolls; groups of rows by their title, "" for none."""
-    table = element("table", class_=look)
-    names = [element("th", name, scope="col") for name in head]
-    table.append(element("thead", element("tr", names)))
-    for title, rows in groups.items():
-        body = SubElement(table, "tbody")
-        if title:
-            name = element("th", title, colspan=f"{len(head)}", scope="rowgroup")
-            body.append(element("tr", name, class_="group"))
-        for first, *rest in rows:
-            columns = zip(head[1:], rest, strict=True)
-            cells = [element("td", cell, data_column=column) for column, cell in columns]
-            body.append(element("tr", element("th", first, scope="row"), cells))
-    return element("div", table, class_="wide")
+        yield listed("ul", (_described(run) for _, _, cell in cells for run in cell.runs))
 
 
 def _our_row(row: Row) -> list[Content]:
