@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssm_jax.commands import progress as progress_lib
 from ssm_jax.commands import start_jax
 from ssm_jax.commands.search import SEARCH_FLAGS, search_of, tried
 from ssm_jax.commands.train import INIT_FLAGS
@@ -30,6 +31,7 @@ FLAGS = (
     Flag("run", "make this run alone, counted from 0, and no tables; for arrays of jobs", kind=int),
     Flag("metric", "what is shown of both splits; if not given, the task's first"),
     Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
+    progress_lib.STATUS,
     cli.DATA_DIR,
     cli.FROM,
     *INIT_FLAGS,
@@ -67,16 +69,26 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
 
     With --sampler Optuna proposes the settings, in the space of a function search() of the file and
     of the flags --search.OPTION, by what validation says; --pruner ends bad runs early.
+
+        ssm-jax sweep --status --folder=runs/ablation
+
+    --status shows how far all runs are, also while other commands make them, and writes
+    progress.html, a page with a table to sort and the heat map.
     """
+    argv = progress_lib.remembered(argv, FLAGS)
     commands, parts = planned(argv, sweep.__doc__)
     values, several = next(iter(commands.values())).values, len(commands) > 1
     folder, search = values["folder"], search_of(next(iter(commands.values())))
     commands, begin = _begun(commands, parts, values)
-    if values["report_only"] and not folder.is_dir():
+    if (values["report_only"] or values["status"]) and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
+    if values["status"]:
+        progress_lib.show(commands, parts, search)
+        return 0
     if values["run"] is not None:
         parts = _alone(parts, values["run"])
     if not values["report_only"]:
+        progress_lib.remember(folder, argv)
         start_jax(values["compiled"], usual=folder)
         from ssm_jax.sweep.runs import run_sweep
 
@@ -117,6 +129,8 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
             folder / f"curves.{ending}",
             [where / r.name for where, rs in parts.values() for r in rs],
         )
+    for label, (where, runs) in parts.items():
+        progress_lib.write(commands[label], where, runs, search)
     print(text, end="")
     failed = [run["name"] for run in document["runs"] if run["status"] == "failed"]
     for name in failed:

@@ -28,6 +28,7 @@ from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep import study as study_lib
 from ssm_jax.sweep.ledger import runs_in, validation_curve
 from ssm_jax.sweep.plan import Search
+from ssm_jax.sweep.progress import line_of, progress_of
 from ssm_jax.sweep.pruning import Curve, Rule, rungs_of
 from ssm_jax.sweep.runs import Job, run_one
 from ssm_jax.sweep.study import distribution, draw, is_proposal, open_study, optuna
@@ -61,6 +62,8 @@ class _Worker:
     job: Job
     study: optuna.Study
     stop: StopRequest
+    _trial: int = -1  # the one that is being run, or was last
+    _error: Exception | None = None  # what was raised in it
     _lost: dict[int, float] = field(default_factory=dict)  # when trials were first found unheld
 
     def work(self) -> bool:
@@ -72,8 +75,8 @@ class _Worker:
             if waiting or sum(map(is_proposal, trials)) < self.search.size:
                 try:
                     self.study.optimize(self._objective, n_trials=1, catch=(_Left,))
-                except ValueError as error:
-                    if "Cannot tell a" not in str(error):
+                except (ValueError, AssertionError) as error:  # see `_taken_for_dead`
+                    if error is self._error or not self._taken_for_dead():
                         raise
                     # Its run is in its folder, where `_tidy` finds it.
                     warn(
@@ -89,7 +92,21 @@ class _Worker:
             self._tidy()
         return False
 
+    def _taken_for_dead(self) -> bool:
+        """Whether another worker has ended our trial: Optuna 5 then fails to take its value, with a
+        ValueError or, on a complete one, with an AssertionError ("Should not reach.")."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return any(trial.number == self._trial for trial in trials)
+
     def _objective(self, trial: optuna.Trial) -> float:
+        self._trial, self._error = trial.number, None
+        try:
+            return self._value_of(trial)
+        except Exception as error:
+            self._error = error
+            raise
+
+    def _value_of(self, trial: optuna.Trial) -> float:
         """Run a proposal: the mean over its seeds of the best value on validation."""
         trials = self.study.get_trials(deepcopy=False)
         number = sum(is_proposal(other) for other in trials if other.number < trial.number)
@@ -151,6 +168,9 @@ class _Worker:
         if outcome == "finished":
             found = f": {self.cfg.train.select_split} {metric} {document['best']['value']:.4g}"
         say(f"{about}: {outcome} after {time.monotonic() - start:.0f} s{found}")
+        runs = [*runs_in(self.job.folder, [*self.search.axes], self.job.overrides)]
+        left = max(0, self.search.size * len(self.search.seeds) - len(runs))
+        say(line_of(progress_of(runs, self.job.folder, self.cfg, left)))
         if outcome == "stopped":
             self.stop.requested = "stopped"
         if outcome == "busy":

@@ -5,6 +5,7 @@ Run as a program it starts commands of `ssm-jax sweep` with such training: `Comm
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -53,7 +54,13 @@ def train(experiment, path, argv, begin=None, watch=None):
         saved.mkdir(exist_ok=True)
         if not (path / "record.json").exists():
             (path / "record.json").write_text(
-                json.dumps({"config": config_lib.flatten(cfg), "seed": cfg.seed})
+                json.dumps(
+                    {
+                        "config": config_lib.flatten(cfg),
+                        "seed": cfg.seed,
+                        "started": datetime.datetime.now(datetime.UTC).isoformat(),
+                    }
+                )
             )
         if cfg.model.alpha > 9:
             raise FloatingPointError("loss is nan at step 1")

@@ -136,3 +136,12 @@ def test_without_optuna_a_line_says_what_to_install(search, monkeypatch):
         monkeypatch.delitem(sys.modules, f"ssm_jax.sweep.{name}", raising=False)
     with pytest.raises(ValueError, match=r"pip install 'ssm-jax\[search\]'"):
         search("--trials=1")
+
+
+def test_a_folder_of_other_options_stops_the_search(search, tmp_path):
+    assert search("--search.model.alpha=1", "--trials=1", sampler="optuna:grid") == 0
+    summary = tmp_path / "out/alpha=1,seed=0/summary.json"
+    summary.write_text(summary.read_text().replace('"config_digest": "', '"config_digest": "x'))
+    (tmp_path / "out/search.db").unlink()
+    with pytest.raises(ValueError, match="holds a run with other options"):
+        search("--search.model.alpha=1", "--trials=1", sampler="optuna:grid")

@@ -82,6 +82,8 @@ def freeze(pid: int, folder: Path):
 
     def free():
         os.kill(pid, signal.SIGSTOP)
+        if not path.exists():
+            return True
         with contextlib.closing(sqlite3.connect(path, timeout=0.2)) as study:
             try:
                 study.execute("BEGIN EXCLUSIVE")

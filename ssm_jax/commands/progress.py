@@ -1,0 +1,89 @@
+"""`sweep --status`: how far all the runs of a sweep are, on the terminal and as a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssm_jax.commands.search import tried
+from ssm_jax.config import cli
+from ssm_jax.config.argv import Flag, parse
+from ssm_jax.files import parse_json, write_json
+from ssm_jax.sweep import Run
+from ssm_jax.sweep.plan import Search
+
+STATUS = Flag("status", "run nothing; show how far all runs are, here and as a page", False, bool)
+COMMAND = "command.json"  # the command that a sweep's folder is of
+ASIDE = ("--run", "--storage", "--status", "--report_only")  # not part of what it makes
+
+
+def remember(folder: Path, argv: Sequence[str]) -> None:
+    """Keep in a folder the command of its sweep, so that `--status --folder=` finds it."""
+    words = [word for word in argv if word.partition("=")[0] not in ASIDE]
+    found = {"argv": words, "cwd": os.getcwd()}
+    path = folder / COMMAND
+    if not path.exists() or parse_json(path.read_text(encoding="utf-8")) != found:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+
+
+def remembered(argv: list[str], flags: Sequence[Flag]) -> list[str]:
+    """The command line; of `--status --folder=` alone, that of the sweep in the folder.
+
+    It then continues in the folder in which that command was given.
+    """
+    given, _ = parse(argv, flags)
+    folder = given.get("folder")
+    if not given.get("status") or "configs" in given or folder is None:
+        return argv
+    if any(word.startswith("--config") for word in argv):
+        return argv
+    try:
+        known = parse_json((folder / COMMAND).read_text(encoding="utf-8"))
+        words, where = [str(word) for word in known["argv"]], str(known["cwd"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{folder} does not say by which command it was made; give that, with --status."
+        ) from None
+    whole = folder.absolute()
+    os.chdir(where)
+    return [*words, *argv, f"--folder={whole}"]
+
+
+def show(
+    commands: Mapping[str, cli.Command],
+    parts: Mapping[str, tuple[Path, list[Run]]],
+    search: Search | None,
+) -> None:
+    """Print how far each experiment of a sweep is, and write its page."""
+    from rich.console import Console
+
+    from ssm_jax.sweep.progress import line_of, table_of
+
+    for label, (where, runs) in parts.items():
+        progress = write(commands[label], where, runs, search)
+        print(line_of(progress))
+        Console().print(table_of(progress))
+        print(f"{where / 'progress.html'}: the same, to be sorted")
+
+
+def write(command: cli.Command, folder: Path, runs: list[Run], search: Search | None) -> Any:
+    """Write progress.html, with the figure of what is finished; the progress."""
+    from ssm_jax.plots.sweep import draw_sweep
+    from ssm_jax.sweep.progress import progress_of, write_page
+    from ssm_jax.sweep.results import document_of
+
+    to_come, cfg = 0, command.cfg
+    if search is not None:
+        runs = tried(search, folder, command)
+        to_come = max(0, search.size * len(search.seeds) - len(runs))
+    progress = progress_of(runs, folder, cfg, to_come)
+    figure = None
+    if progress.count("finished") and (search is None or search.points) and runs[0].cell:
+        document = document_of(runs, folder, cfg, [])
+        figure = folder / f"sweep.{cfg.figures_format}"
+        figure = figure if draw_sweep(figure, document) else None
+    write_page(folder / "progress.html", progress, figure)
+    return progress
