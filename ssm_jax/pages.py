@@ -40,7 +40,8 @@ def listed(tag: str, items: Iterable[Content]) -> Element:
 def grid(
     look: str, head: Sequence[str], groups: Mapping[str, Iterable[Sequence[Content]]]
 ) -> Element:
-    """A table of "numbers" or "words" that scrolls; groups of rows by their title, "" for none.
+    """A table of "numbers", "words" or both (""), that scrolls; groups of rows by their title, ""
+    for none.
 
     With "sortable" in its look, a click on a head sorts by it. A cell that is an element with a
     `data-sort` sorts by that.
@@ -56,7 +57,8 @@ def grid(
         for first, *rest in rows:
             columns = zip(head[1:], rest, strict=True)
             cells = [element("td", cell, data_column=column) for column, cell in columns]
-            body.append(element("tr", element("th", first, scope="row"), cells))
+            named = {"data_column": head[0]} if "sortable" in look else {}
+            body.append(element("tr", element("th", first, scope="row", **named), cells))
     return element("div", table, class_="wide")
 
 

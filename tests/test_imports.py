@@ -110,6 +110,7 @@ ONLY_IN = {
         "sweep/__init__.py",
         "sweep/compare.py",
         "sweep/ledger.py",
+        "sweep/progress.py",
         "sweep/results.py",
         "sweep/runs.py",
         "sweep/search.py",

@@ -45,7 +45,8 @@ def heatmap_figure(document: Document) -> Figure:
     A panel for validation, which chooses, and one for test, in the same colours; the frame is
     around the cell that validation prefers, in both. The first option goes up, the second to the
     right. Below a mean stand its standard deviation and number of seeds. A cell with runs that
-    diverged is hatched and says how many; one without any run is blank and says so.
+    diverged is hatched and says how many, one whose runs a search ended early says so; one without
+    any run is blank.
     """
     (up, rows), (across, columns) = document["options"].items()
     splits = splits_of(document)
@@ -93,7 +94,7 @@ def heatmap_figure(document: Document) -> Figure:
         handles.append(Patch(fill=False, edgecolor=EVALUATION, lw=2, label=label))
     if any(cell["diverged"] for cell in cells.values()):
         handles.append(Patch(facecolor="white", edgecolor="0.6", hatch=HATCH, label="diverged"))
-    if any(not (cell["n"] or cell["diverged"]) for cell in cells.values()):
+    if any(not (c["n"] or c["diverged"] or c.get("pruned")) for c in cells.values()):
         handles.append(Patch(facecolor="white", edgecolor="0.8", label="blank: not run"))
     if handles:
         legend_below(figure, handles)
@@ -117,7 +118,10 @@ def _write_cell(
         lines += [number(document, mean), f"{behind}n = {cell['n']}"]
     if failed:
         lines.append("diverged" if failed == of else f"{failed} of {of}\ndiverged")
-    elif not lines:
+    if cell.get("pruned"):
+        n = len(cell["pruned"])
+        lines.append("ended early" if n == of else f"{n} of {of}\nended early")
+    if not lines:
         lines.append("not run")
     red, green, blue, _ = colour
     dark = mean is not None and 0.2126 * red + 0.7152 * green + 0.0722 * blue <= 0.45

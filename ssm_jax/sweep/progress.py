@@ -155,7 +155,7 @@ def table_of(progress: Progress) -> Any:
     """What a terminal shows below that line: a row for each run, what goes on above."""
     head, ordered = _head(progress), sorted(progress.runs, key=lambda r: ORDER.index(r.status))
     rows = [[*(str(value) for value, _ in _row(progress, run))] for run in ordered]
-    return tables.to_screen(head, rows, title=progress.name, words=range(len(head)))
+    return tables.to_screen(head, rows, title=progress.name, words=range(len(head) - 1))
 
 
 def write_page(path: Path, progress: Progress, figure: Path | None) -> None:
@@ -175,7 +175,7 @@ def write_page(path: Path, progress: Progress, figure: Path | None) -> None:
     body: list[Element] = [
         element("p", element("strong", line_of(progress)), f". As of {now}."),
         element("p", "Bold: the best so far by validation. A click on a head sorts by it."),
-        grid("words sortable", head, {"": rows}),
+        grid("sortable", head, {"": rows}),
     ]
     if figure is not None and (kind := {".png": "png", ".svg": "svg+xml"}.get(figure.suffix)):
         data = base64.b64encode(figure.read_bytes()).decode()
@@ -186,7 +186,7 @@ def write_page(path: Path, progress: Progress, figure: Path | None) -> None:
 
 def _head(progress: Progress) -> list[str]:
     options = short_names(progress.runs[0].run.cell).values() if progress.runs else ()
-    return [*options, "seed", "status", "step", f"best {progress.metric}", "time", "where"]
+    return [*options, "seed", "status", "step", f"best {progress.metric}", "time", "where, or why"]
 
 
 def _row(progress: Progress, standing: Standing) -> list[tuple[str, Any]]:
