@@ -226,7 +226,7 @@ FRESH = {
     ),
     "training": (
         modules("tasks") + modules("training") + modules("trained") + ["ssm_jax.data.loader"],
-        {"tensorflow_datasets", "matplotlib", "scipy"},
+        {"orbax", "grain", "tensorflow_datasets", "matplotlib", "scipy"},
     ),
     "tasks": (  # which are asked for their options and metrics before JAX is needed
         [

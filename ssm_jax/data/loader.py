@@ -7,7 +7,6 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 
-import grain
 import numpy as np
 
 from ssm_jax.data.dataset import Arrays, Dataset
@@ -79,6 +78,8 @@ class Order:
 
 def _prefetched(length: int, make: Callable[[int], Arrays]) -> Iterator[Arrays]:
     """Batches made by one thread, at most four ahead (Grain's default would hold 500 of them)."""
+    import grain  # 0.2 s, which what reads no batch need not wait for
+
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(grain.MapDataset.range(length).map(make).to_iter_dataset(options))
 

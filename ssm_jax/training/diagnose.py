@@ -20,7 +20,7 @@ from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_ali
 from ssm_jax.files import replace_atomically
 from ssm_jax.layers.s4d import Probe, add_probe
 from ssm_jax.tasks import mean_metrics
-from ssm_jax.training.experiment import Experiment, timed_compile
+from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import stamp_of
 
@@ -29,7 +29,7 @@ EXAMPLES = 16  # of the first training batch, whose gradient is taken
 
 
 class Diagnostics:
-    """Measures states of a run, whose first is `first()`; keeps compiled programs between calls."""
+    """Measures states of a run, whose first is `first()`."""
 
     def __init__(self, experiment: Experiment, first: Callable[[], TrainState]):
         self._experiment, self._first = experiment, first
@@ -95,7 +95,7 @@ class Diagnostics:
 
         state = experiment.abstract_state()
         compile_ = functools.partial(experiment.compile, by_taps, state.params, state.stats, batch)
-        program, _ = timed_compile(compile_, "the diagnostics")
+        program = experiment.compiled_once("the diagnostics", compile_)
         return lambda params, stats: program(params, stats, batch)
 
 

@@ -93,7 +93,7 @@ class Experiment:
             params, groups, self.schedule, freeze=cfg.optim.freeze, **adam
         )
         self.frozen = {path for row in self.rows if row.group.freeze for path in row.paths}
-        self._compiled: dict[tuple[str, int], jax.stages.Compiled] = {}
+        self._compiled: dict[str, jax.stages.Compiled] = {}
 
     def _build_model(self, key: jax.Array, dataset: Dataset | None = None) -> nnx.Module:
         options = self.cfg.model.to_dict()
@@ -185,13 +185,20 @@ class Experiment:
         """The train step or the evaluation for a batch; each length is compiled once."""
         length = self.dataset.steps_of(batch)
         what = "the training step" if training else "the evaluation"
-        if (what, length) not in self._compiled:
-            step = functools.partial(self.compile_step, length, training=training)
-            program, _ = timed_compile(step, f"{what} for L = {length:,}")
-            if line := plan.too_large(planned_bytes(program), what):
+        step = functools.partial(self.compile_step, length, training=training)
+        return self.compiled_once(f"{what} for L = {length:,}", step, what)
+
+    def compiled_once(self, name: str, compile_step: Callable[[], Any], planned: str = "") -> Any:
+        """The program of that name, compiled when it is first asked for.
+
+        `planned` names it in the warning that it needs more memory than a device has; "": none.
+        """
+        if name not in self._compiled:
+            program, _ = timed_compile(compile_step, name)
+            if planned and (line := plan.too_large(planned_bytes(program), planned)):
                 warn(f"{line}; {plan.SMALLER}")
-            self._compiled[what, length] = program
-        return self._compiled[what, length]
+            self._compiled[name] = program
+        return self._compiled[name]
 
     def train_batches(self, start: int) -> Iterator[Arrays]:
         """The endless training batches from number `start` on."""

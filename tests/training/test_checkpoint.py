@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
@@ -619,7 +620,7 @@ def test_ctrl_c_while_a_step_is_read_is_no_damage(tmp_path, monkeypatch):
             raise ValueError("incompatible handler") from error
         raise ValueError("incompatible handler")
 
-    monkeypatch.setattr(step_folder.ocp.v1, "load_checkpointables", interrupted)
+    monkeypatch.setattr(ocp.v1, "load_checkpointables", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

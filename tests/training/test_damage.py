@@ -302,7 +302,7 @@ def test_a_run_ended_before_its_first_save_begins_again_without_a_word(
 
 def test_first_save_is_noted_in_the_record(stopped, reference):
     for path in (stopped, reference):
-        assert read_record(path / "record.json")["saved"] == 7
+        assert read_record(path / "record.json")["saved"] == 14
 
 
 @pytest.mark.parametrize("fate", ["missing", "halved", "flipped", "another run's", "a folder"])
@@ -420,4 +420,4 @@ def test_a_full_disk_stops_with_what_was_saved_and_the_same_command_goes_on(
     else:
         assert outcome == "stopped, then the same result" and "No space left" in line
     assert_same_run(tmp_path / "run", reference)
-    assert read_record(tmp_path / "run/record.json")["saved"] == 7
+    assert read_record(tmp_path / "run/record.json")["saved"] == 14

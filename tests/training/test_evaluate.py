@@ -39,6 +39,7 @@ SHORT = {
     "model__depth": 1,
     "train__steps": 20,
     "train__eval_every": 10,
+    "checkpoint__every": 7,
     "checkpoint__keep": 9,
     "model__pool": "mean",
     "model__bidirectional": False,

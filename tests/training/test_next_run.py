@@ -192,13 +192,13 @@ def constant(data_dir):
 
 def shared(monkeypatch, source: Experiment) -> None:
     """Let experiments of this model use the programs of another: nothing is compiled again."""
-    step_for = Experiment.step_for
+    compiled_once = Experiment.compiled_once
 
-    def from_source(self, batch, *, training):
+    def from_source(self, *asked):
         self._compiled = source._compiled
-        return step_for(source, batch, training=training)
+        return compiled_once(source, *asked)
 
-    monkeypatch.setattr(Experiment, "step_for", from_source)
+    monkeypatch.setattr(Experiment, "compiled_once", from_source)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def tiny_config(**overrides) -> ConfigDict:
     cfg.model.dropout, cfg.model.pool = 0.1, "last"
     cfg.train.steps, cfg.train.eval_every = 60, 20
     cfg.schedule.warmup_steps = 5
-    cfg.checkpoint.every, cfg.log.every = 7, 3
+    cfg.checkpoint.every, cfg.log.every = 14, 3
     cfg.figures, cfg.log.diagnostics = False, False
     cfg.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
     return cfg

@@ -85,6 +85,7 @@ class CheckpointStore:
         self._failure: str | None = None  # of the last save
         self._failures_in_a_row = 0
         self.directory.mkdir(parents=True, exist_ok=True)
+        io.get_ready()
         with io.plain(self.directory / "0"):
             pass  # only to refuse a name before anything is trained
         self._remove_temporary()
