@@ -16,6 +16,7 @@ import pytest
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.sweep import Run, runs_of
+from ssm_jax.sweep.ledger import runs_in, validation_curve
 from ssm_jax.sweep.results import document_of
 from ssm_jax.sweep.runs import Job, run_one, run_sweep
 from ssm_jax.training.experiment import Experiment
@@ -131,6 +132,41 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, 
     known = json.loads((sweep.folder / "sweep.json").read_text())
     assert known["cells"] == document["cells"] and known["metric"] == "accuracy"
     assert known["git"] and known["devices"] and known["command"][0] == "scripts/sweep.py"
+
+
+def test_a_run_that_is_ended_early_trains_on_to_the_same_result(tmp_path, compile_once):
+    sweep = Sweep(tmp_path / "sweep", tmp_path / "data")
+    run, told = sweep.runs[0], []
+
+    def watching(experiment):
+        assert (experiment.total_steps, experiment.eval_every) == (4, 2)
+
+        def watch(step, value):
+            told.append((step, value))
+            return "no hope"
+
+        return watch
+
+    def job(folder):
+        return Job(tmp_path / folder, tmp_path / "data", None, "e.py", {}, [])
+
+    assert run_one(run, sweep.cfg, job("sweep"), watching) == "pruned"
+    path = tmp_path / "sweep" / run.name
+    assert [step for step, _ in told] == [2], "it is not asked at the last evaluation"
+    assert told == validation_curve(run.config(sweep.cfg), path)
+    status, mark = run.status(sweep.cfg, tmp_path / "sweep")
+    assert (status, mark["error"], mark["step"]) == ("pruned", "no hope", 2)
+    assert sweep.document()["cells"][0]["pruned"] == [0]
+    assert "no hope: saved step 2" in (path / "log.txt").read_text()
+    (found,) = runs_in(tmp_path / "sweep", list(run.cell))
+    assert found == run
+
+    assert run_one(run, sweep.cfg, job("sweep")) == "finished"
+    assert run_one(run, sweep.cfg, job("whole")) == "finished"
+    for name in ("metrics.jsonl", "summary.json"):
+        one, other = ((tmp_path / f / run.name / name).read_text() for f in ("sweep", "whole"))
+        assert one.replace("sweep", "whole") == other.replace("sweep", "whole"), name
+    assert run.status(sweep.cfg, tmp_path / "sweep")[0] == "finished"
 
 
 def run_script(folder: Path, *arguments: str, code: int = 0):
