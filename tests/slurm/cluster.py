@@ -51,7 +51,7 @@ PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=0
 MpiDefault=none
 ReturnToService=2
-KillWait=5
+KillWait=30
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=usual Nodes={host} Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
 PartitionName=urgent Nodes={host} PriorityTier=10 PreemptMode=OFF

@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import pytest
 from cluster import Cluster, missing
 
 from ssm_jax.launch import queue
+from ssm_jax.training.logs import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/training"))
@@ -29,6 +32,7 @@ LONG = (  # enough for SLURM to stop it on its way
     "--config.train.steps=1500",
     "--config.train.eval_every=500",
     "--config.checkpoint.every=50",
+    "--config.log.diagnostics=true",
 )
 NAP = "--wrap=sleep 3"
 pytestmark = [
@@ -50,7 +54,6 @@ def cluster(tmp_path_factory):
 
 def call(cluster, folder, *words):
     """Call a command in a folder; show, and return, what it says."""
-    print("\n$", *words)
     done = subprocess.run(
         [str(word) for word in words],
         cwd=folder,
@@ -61,8 +64,18 @@ def call(cluster, folder, *words):
         text=True,
         timeout=600,
     )
-    print(done.stdout.replace(f"{folder}/", ""), end="")
+    tell(f"$ {shlex.join(map(str, words))}\n{done.stdout}", folder)
     return done
+
+
+def tell(text, folder):
+    """Show a text, and add it to the file of $SLURM_TRANSCRIPT, without paths of this machine."""
+    text = text.replace(f"{folder}/", "").replace(f"{ROOT}/", "")
+    print(f"\n{text}", end="")
+    if name := os.environ.get("SLURM_TRANSCRIPT"):
+        lines = [line.rstrip() for line in text.splitlines() if line.isascii()]  # no frames
+        with Path(name).open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n\n")
 
 
 @pytest.fixture
@@ -78,7 +91,7 @@ def undisturbed(cluster, tmp_path_factory):
     return folder / "run"
 
 
-def until(found, seconds=120):
+def until(found, seconds=300):
     """Wait for something to be true; what it is."""
     end = time.monotonic() + seconds
     while not (value := found()):
@@ -118,18 +131,33 @@ def test_a_stopped_run_is_queued_again_and_ends_as_if_undisturbed(
     launch = ("ssm-jax", "launch", "slurm", *LONG, "--workdir=runs/a")
     number = number_of(run(*launch))
     until(lambda: steps_of(tmp_path / "runs/a") > 60)
-    if how == "preempted":
-        cluster.call("sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", NAP)
-    else:
-        cluster.call("scancel", "--signal=TERM", "--batch", number)
+    preempt = ("sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", NAP)
+    run(*(preempt if how == "preempted" else ("scancel", "--signal=TERM", "--batch", number)))
     again = run(*launch, "--follow")
     assert again.returncode == 0 and "not submitted again" in again.stdout, again.stdout
     job = cluster.call("scontrol", "show", "job", number)
     assert "Restarts=1" in job and "JobState=COMPLETED" in job
     said = (tmp_path / f"runs/a.slurm/{number}.log").read_text()
-    print(said)
-    assert "Exited with exit code 75" in said and "resum" in said, said
+    tell(f"$ cat runs/a.slurm/{number}.log\n{said}", tmp_path)
+    assert "Exited with exit code 75" in said and "going on from step" in said, said
     assert_same_run(tmp_path / "runs/a", undisturbed, evaluated=(0, 500, 1000, 1500))
+
+
+def test_two_tasks_are_two_processes_of_one_run(cluster, run, tmp_path):
+    """Each has one device of two; process 0 alone writes."""
+    words = (f"--config={TINY}", "--workdir=runs/a", "--processes=2", "--follow")
+    assert run("ssm-jax", "launch", "slurm", *words).returncode == 0
+    assert run("ssm-jax", "train", *words[:1], "--workdir=runs/alone").returncode == 0
+    both, alone = (read_metrics(tmp_path / f"runs/{name}/metrics.jsonl") for name in ("a", "alone"))
+    assert len(both) == len(alone) > 3
+    for row, other in zip(both, alone, strict=True):
+        for key, value in other.items():
+            assert row[key] == (pytest.approx(value, abs=1e-6) if key == "loss" else value), row
+    record = json.loads((tmp_path / "runs/a/record.json").read_text())
+    assert "2" in str(record["devices"]), record["devices"]
+    (log,) = (tmp_path / "runs/a.slurm").glob("*.log")
+    tell(f"$ cat runs/a.slurm/{log.name}\n{log.read_text()}", tmp_path)
+    assert "process 1 of 2 on" in log.read_text()
 
 
 def test_a_cancelled_job_does_not_come_back(cluster, run, tmp_path):
@@ -138,7 +166,8 @@ def test_a_cancelled_job_does_not_come_back(cluster, run, tmp_path):
     cluster.call("scancel", number)
     until(lambda: not cluster.call("squeue", "--noheader"), 30)
     job = cluster.call("scontrol", "show", "job", number)
-    assert "JobState=CANCELLED" in job and "Restarts=0" in job and "ExitCode=75:0" in job
+    assert "JobState=CANCELLED" in job and "Restarts=0" in job, job
+    assert "ExitCode=75:0" in job, "it was saved, and not queued again all the same"
 
 
 def test_wrong_input_is_not_repeated(cluster, run, tmp_path):
