@@ -29,6 +29,7 @@ FLAGS = (
     Flag("cpus", "processor cores of each process", kind=int, least=1),
     Flag("memory", "memory of each host, as the engine writes it: 64G (slurm), 64Gi (k8s)"),
     Flag("at_once", "jobs of a sweep that run at the same time; else all", kind=int, least=1),
+    Flag("workers", "jobs that share a sweep: each takes what is free", kind=int, least=1),
     Flag("processes", "slurm: processes of a run on each host", 1, int, least=1),
     Flag("time", "slurm: limit of a job; one that is stopped by it is queued again"),
     Flag("options", "slurm: more options of sbatch, '--partition=gpu --account=me'"),
@@ -54,7 +55,8 @@ def launch(argv: list[str], called: Sequence[str] = ("ssm-jax", "launch")) -> in
     --help has it; it is checked here, before anything waits in a queue. Each job calls that same
     command, which resumes: a job that is stopped (exit code 75: its time limit, preemption) goes
     back into the queue, one with wrong input (2) or that has diverged (1) does not. Job number i of
-    a sweep makes run number i; a last job writes the tables. Other commands may share the folder.
+    a sweep makes run number i; a last job writes the tables. With --workers=N, and for a search or
+    a population, the jobs share the folder and take what is free, as commands given by hand may.
     The folder must be on storage that all hosts share, which launch cannot know.
 
     slurm: FOLDER.slurm has the scripts and the output. The same command, given again, follows jobs
@@ -69,7 +71,7 @@ def launch(argv: list[str], called: Sequence[str] = ("ssm-jax", "launch")) -> in
     mine, words = _split(argv[1:])
     values = cli.load_flags(mine, flags=FLAGS, about=launch.__doc__)
     _fitting(engine, values, words)
-    work = _work(words, sweep=values["sweep"])
+    work = _work(words, values)
     usual = ".slurm" if engine == "slurm" else f".{engine}.yaml"
     out = values["out"] or _beside(work.target, usual)
     if engine == "slurm":
@@ -83,7 +85,7 @@ def launch(argv: list[str], called: Sequence[str] = ("ssm-jax", "launch")) -> in
         sky_submit(work, out) if engine == "sky" else f"kubectl apply -f {shlex.quote(str(out))}"
     )
     print(f"{out} is written; submit it:\n  {submit}")
-    if work.runs:
+    if work.jobs:
         print(f"At the end, where the storage is mounted:\n  {work.report}")
     return 0
 
@@ -130,6 +132,8 @@ def _fitting(engine: str, values: Mapping[str, Any], words: Sequence[str]) -> No
         cli.fail("--nodes and --processes are for one run; in a sweep each run is one process.")
     if values["at_once"] and not values["sweep"]:
         cli.fail("--at_once is for a sweep; give --sweep, or leave it out.")
+    if values["workers"] and not values["sweep"]:
+        cli.fail("--workers is for a sweep; give --sweep, or leave it out.")
     if values["at_once"] and engine == "sky":
         cli.fail("--at_once is not for sky; leave it out.")
     if values["follow"] and not values["submit"]:
@@ -140,14 +144,18 @@ def _fitting(engine: str, values: Mapping[str, Any], words: Sequence[str]) -> No
             cli.fail(f"--{name} is not for a job that is repeated; leave it out.")
 
 
-def _work(words: list[str], *, sweep: bool) -> Work:
+def _work(words: list[str], asked: Mapping[str, Any]) -> Work:
     """What the words launch; where they are wrong the process ends as the command itself would."""
-    if sweep:
+    if asked["sweep"]:
         from ssm_jax.commands.sweep import planned
 
         commands, parts = planned(words, launch.__doc__)
-        folder = next(iter(commands.values())).values["folder"]
-        return Work(tuple(words), folder, sum(len(runs) for _, runs in parts.values()))
+        values = next(iter(commands.values())).values
+        # Of these the runs are known, or begin, together
+        shared = bool(asked["workers"] or values.get("sampler") or values.get("population"))
+        many = sum(len(runs) for _, runs in parts.values())
+        jobs = (asked["workers"] or 1) if shared else many
+        return Work(tuple(words), values["folder"], jobs, shared)
     from ssm_jax.commands.train import read
 
     if any(re.match("--(folder|seeds)(=|$)", word) for word in words):
@@ -174,9 +182,9 @@ def _slurm(work: Work, values: Mapping[str, Any], out: Path) -> int:
     if values["submit"]:
         queue.find_sbatch()
     out = out.absolute()
-    log = out / ("%A_%a.log" if work.runs else "%j.log")
-    scripts = {"runs" if work.runs else "run": (slurm(work, values, log), log)}
-    if work.runs:
+    log = out / ("%A_%a.log" if work.jobs else "%j.log")
+    scripts = {"runs" if work.jobs else "run": (slurm(work, values, log), log)}
+    if work.jobs:
         scripts["tables"] = tables(work, values, out / "tables.log"), out / "tables.log"
     jobs = queue.kept(out) if values["submit"] else []
     if jobs:
@@ -218,7 +226,7 @@ def _submit(work: Work, out: Path, scripts: Mapping[str, tuple[str, Path]]) -> l
             queue.cancel(job.id)
         raise
     for job, name in zip(jobs, scripts, strict=True):
-        many = f" of {work.runs} runs" if name == "runs" else ""
+        many = f" {work.jobs} times" if name == "runs" else ""
         print(f"job {job.id}: {name}.sbatch{many}; its output is in {job.log}", flush=True)
     return jobs
 
@@ -239,6 +247,6 @@ def _followed(work: Work, jobs: Sequence[queue.Job]) -> int:
             f"error: job {number} has not completed; see {queue.log_of(jobs, number)}.",
             file=sys.stderr,
         )
-    if work.runs and (table := work.target / "sweep.md").exists():
+    if work.jobs and (table := work.target / "sweep.md").exists():
         print(table.read_text(encoding="utf-8"), end="")
     return 1 if bad else 0

@@ -22,18 +22,20 @@ INDEX = {  # what a scheduler calls the number of a run
 
 @dataclass(frozen=True)
 class Work:
-    """What is launched: `ssm-jax train WORDS`, or as many runs of `ssm-jax sweep WORDS`.
+    """What is launched: `ssm-jax train WORDS`, or jobs of `ssm-jax sweep WORDS`.
 
-    target: the folder of the run, or of the sweep; runs: how many a sweep has, 0: it is none.
+    target: the folder of the run, or of the sweep; jobs: how many a sweep has, 0: it is none;
+    shared: each of them takes what is free in the folder, and not the run of its number.
     """
 
     words: tuple[str, ...]
     target: Path
-    runs: int = 0
+    jobs: int = 0
+    shared: bool = False
 
     @property
     def command(self) -> list[str]:
-        return ["ssm-jax", "sweep" if self.runs else "train", *self.words]
+        return ["ssm-jax", "sweep" if self.jobs else "train", *self.words]
 
     @property
     def report(self) -> str:
@@ -42,7 +44,7 @@ class Work:
 
     def line(self, engine: str) -> str:
         """The command of one process, for the shell of an engine."""
-        number = f" --run={INDEX[engine]}" if self.runs else ""
+        number = f" --run={INDEX[engine]}" if self.jobs and not self.shared else ""
         return shlex.join(self.command) + number
 
     @property
@@ -70,7 +72,7 @@ def slurm(work: Work, options: Mapping[str, Any], log: Path) -> str:
     most = f"%{options['at_once']}" if options["at_once"] else ""
     values = {name: options[name] for name in ("nodes", "processes", "gpus", "cpus", "memory")}
     values |= {name: options[name] for name in ("time", "options")}
-    values["array"] = f"0-{work.runs - 1}{most}" if work.runs else None
+    values["array"] = f"0-{work.jobs - 1}{most}" if work.jobs else None
     values |= {"name": work.name, "log": shlex.quote(str(log)), "command": work.line("slurm")}
     return filled("slurm.sbatch", _one_line(values))
 
@@ -90,19 +92,19 @@ def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:
     limits |= {"memory": options["memory"]}
     # $( is expanded in a command, and $$( is not
     words = [word.replace("$(", "$$(") for word in work.command]
-    if work.runs:
+    if work.jobs and not work.shared:
         words.append(f"--run={INDEX['k8s']}")
     values = {
         "name": work.name,
-        "count": work.runs,
-        "at_once": min(options["at_once"] or work.runs, work.runs),
+        "count": work.jobs,
+        "at_once": min(options["at_once"] or work.jobs, work.jobs),
         "nodes": options["nodes"],
         "command": json.dumps(words),
-        "report": work.report if work.runs else None,
+        "report": work.report if work.jobs else None,
         "limits": json.dumps({key: str(value) for key, value in limits.items() if value}),
         **{name: json.dumps(options[name]) for name in ("image", "mount", "storage")},
     }
-    return filled("k8s-sweep.yaml" if work.runs else "k8s-run.yaml", _one_line(values))
+    return filled("k8s-sweep.yaml" if work.jobs else "k8s-run.yaml", _one_line(values))
 
 
 def sky(work: Work, options: Mapping[str, Any], file: Path) -> str:
@@ -119,7 +121,7 @@ def sky(work: Work, options: Mapping[str, Any], file: Path) -> str:
         "bucket": json.dumps(storage) if bucket else None,
         "command": work.line("sky"),
         "submit": sky_submit(work, file),
-        "report": work.report if work.runs else None,
+        "report": work.report if work.jobs else None,
         **{name: options[name] and json.dumps(str(options[name])) for name in ("cpus", "memory")},
         "gpus": options["gpus"] and json.dumps(options["gpus"]),
     }
@@ -128,7 +130,7 @@ def sky(work: Work, options: Mapping[str, Any], file: Path) -> str:
 
 def sky_submit(work: Work, file: Path) -> str:
     """The command that launches a file of `sky`."""
-    many = ["--num-jobs", str(work.runs)] if work.runs else []
+    many = ["--num-jobs", str(work.jobs)] if work.jobs else []
     return shlex.join(["sky", "jobs", "launch", *many, file.as_posix()])
 
 

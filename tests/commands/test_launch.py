@@ -126,6 +126,17 @@ def test_a_sweep_is_an_array_and_a_job_for_the_tables_that_waits_for_it(played, 
     assert calls(played)[1] == f"sbatch --parsable {wait} {folder}/tables.sbatch"
 
 
+@pytest.mark.parametrize("engine", ["slurm", "k8s", "sky"])
+def test_workers_share_a_sweep_and_have_no_number_of_a_run(here, engine):
+    more = ["--nosubmit"] if engine == "slurm" else POD
+    assert launch([engine, *SWEEP, "--workers=2", *more]) == 0
+    file = "My Sweep.slurm/runs.sbatch" if engine == "slurm" else f"My Sweep.{engine}.yaml"
+    text = (here / "runs" / file).read_text()
+    assert "--run" not in text and "sweep" in text
+    many = {"slurm": "--array=0-1", "k8s": "completions: 2", "sky": "--num-jobs 2"}
+    assert many[engine] in text
+
+
 @pytest.mark.parametrize(
     ("env", "job"),
     [
@@ -241,6 +252,7 @@ def test_a_queue_that_does_not_answer_is_asked_again_for_some_time(played, monke
         (["slurm", *RUN, "--nodes=0"], "--nodes=0 must be at least 1"),
         (["slurm", *RUN, "--nosubmit", "--follow"], "--follow and --nosubmit are both given"),
         (["slurm", *RUN, "--at_once=2"], "--at_once is for a sweep"),
+        (["slurm", *RUN, "--workers=2"], "--workers is for a sweep"),
         (["k8s", *RUN, "--image=a"], "--storage is missing"),
         (["k8s", *RUN, *POD, "--time=1"], "--time is not for k8s"),
         (["k8s", *RUN, *POD, "--gpus=h200:1"], "--gpus=h200:1 does not fit: k8s takes a number"),
