@@ -70,7 +70,8 @@ def call(cluster, folder, *words):
 
 def tell(text, folder):
     """Show a text, and add it to the file of $SLURM_TRANSCRIPT, without paths of this machine."""
-    text = text.replace(f"{folder}/", "").replace(f"{ROOT}/", "")
+    for path in (folder, ROOT, Path(sys.prefix).parent):
+        text = text.replace(f"{path}/", "")
     print(f"\n{text}", end="")
     if name := os.environ.get("SLURM_TRANSCRIPT"):
         lines = [line.rstrip() for line in text.splitlines() if line.isascii()]  # no frames
