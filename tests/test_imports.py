@@ -185,6 +185,12 @@ def test_config_dict_stops_at_the_loop():
         assert "ConfigDict" not in named or name_of(file) in allowed, name_of(file)
 
 
+def test_what_differs_by_platform_asks_one_function():
+    """`devices.backend` knows for what a program is being made; JAX only what this machine has."""
+    asking = [file for file in FILES if "default_backend" in file.read_text()]
+    assert [name_of(file) for file in asking] == ["kernels/devices.py"]
+
+
 def test_experiment_files_import_config_variants_and_stories_alone():
     files = sorted((ROOT / "configs").rglob("*.py"))
     assert files
