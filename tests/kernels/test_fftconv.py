@@ -84,7 +84,7 @@ def test_halves_of_the_spectrum_are_the_whole(length, function):
         np.testing.assert_allclose(a, b, atol=2e-6 * np.abs(b).max(), rtol=0)
 
 
-@pytest.mark.parametrize("length", [1, 2, 17, 64, 2048])
+@pytest.mark.parametrize("length", [1, 17, 64])
 @pytest.mark.parametrize("function", [by_method, gradients])
 def test_the_form_for_accelerators_is_that_of_cpus(length, function):
     """Channels first and with a rule, against the derivative that JAX finds; alone and mapped."""
