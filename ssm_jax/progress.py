@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, Self, TextIO
 
 from ssm_jax.files import printable
+from ssm_jax.stop import Process
 
 WINDOW_S = 30.0  # rates and ETA are of the last half minute: they follow a change of speed
 _LINE_EVERY = 5.0  # seconds between the lines of a stage
@@ -16,8 +17,9 @@ _RUN_EVERY = 10.0  # ... and between those of a run
 
 
 def say(text: str) -> None:
-    """Print one line to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line to stderr; of several processes of a run the first alone does."""
+    if Process.index == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:

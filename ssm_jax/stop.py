@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -26,6 +26,8 @@ class Process:
     ours = False  # it is a command of ours, which a handler may end
     begun = False  # it has written to a run: its failures are no longer those of a start
     stuck = False  # threads are left that never end, so that it must not wait for them
+    index = 0  # among those of one run; 0 alone writes and speaks
+    last: Callable[[int], None] | None = None  # called with the exit code, see training.processes
 
 
 def _catch(number: int, handler: Any) -> Any:
@@ -85,6 +87,8 @@ def end(code: int) -> NoReturn:
     for number in SIGNALS:
         if callable(signal.getsignal(number)):
             signal.signal(number, lambda *_: os._exit(code))
+    if Process.last is not None:
+        Process.last(code)
     if Process.stuck:
         os._exit(code)
     raise SystemExit(code)
@@ -94,22 +98,23 @@ class StopRequest:
     """Turns the signals into a flag that the loop polls, so that it can save and stop.
 
     `requested` is the name of the signal that came, else None. A second Ctrl-C stops at once. Enter
-    it in the main thread. With several JAX processes it installs nothing: JAX's own notifier of
-    SIGTERM, which a Python handler would disable, has them all stop at one step.
+    it in the main thread. Of several JAX processes all stop at one step, whichever got the signal:
+    JAX's own notifier of SIGTERM sees to it, which a Python handler would disable. So it gets the
+    other signals as SIGTERM.
     """
 
     def __init__(self) -> None:
         self.requested: str | None = None
         self._interrupts = 0
         self._previous: dict[int, Any] = {}
-        self._many = False
+        self._many, self._polls = False, 0
 
     def __enter__(self) -> Self:
         import jax  # here, so that the rest of this module starts without it
 
         self._many = jax.process_count() > 1
-        if not self._many:
-            self._previous = {number: _catch(number, self._receive) for number in SIGNALS}
+        ours = [number for number in SIGNALS if not (self._many and number == signal.SIGTERM)]
+        self._previous = {number: _catch(number, self._receive) for number in ours}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -124,13 +129,21 @@ class StopRequest:
             if not Process.ours:
                 raise KeyboardInterrupt
             _leave(EXIT_INTERRUPTED, "interrupted.")  # what is being written is whole or not there
-        self.requested = signal.Signals(number).name
+        if self._many:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.requested = signal.Signals(number).name
 
     def poll(self, step: int) -> bool:
         """Whether to stop after this step; several processes, which must all poll, agree on it."""
+        return self.asked()
+
+    def asked(self) -> bool:
+        """Whether to stop now; several processes, which must all ask as often, agree on it."""
+        self._polls += 1
         if self._many and self.requested is None:
             from jax.experimental import multihost_utils
 
-            if multihost_utils.reached_preemption_sync_point(step):
+            if multihost_utils.reached_preemption_sync_point(self._polls):
                 self.requested = "SIGTERM"
         return self.requested is not None

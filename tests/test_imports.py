@@ -65,7 +65,7 @@ MAY_IMPORT = {
         "jax", "ml_collections",
     },
     "lock": {"files", "progress", "stop"},
-    "progress": {"files", "rich", "jax"},
+    "progress": {"files", "stop", "rich", "jax"},
     "tables": {"rich"},
     "spread": {"scipy"},
     "files": set(),

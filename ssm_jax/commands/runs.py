@@ -37,6 +37,14 @@ def _asked(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     return workdir, {"step": step, "data_dir": values["data_dir"], "files": values["from"]}
 
 
+def _start(name: str, values: Mapping[str, Any]) -> None:
+    """Start JAX for a command that several processes would do several times."""
+    from ssm_jax.training.places import refuse_several
+
+    refuse_several(name)
+    start_jax(values["compiled"])
+
+
 def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -> int:
     """Evaluate a checkpoint of a run on a split; the run may be going on meanwhile.
 
@@ -55,7 +63,7 @@ def evaluate(argv: list[str], called: Sequence[str] = ("ssm-jax", "evaluate")) -
     if out is not None and (out.suffix != ".json" or out.name in ("record.json", "summary.json")):
         cli.fail(f"--out={out} does not fit: it must be another .json than those of a run.")
 
-    start_jax(values["compiled"])
+    _start("evaluate", values)
     from ssm_jax.training.runs.evaluate import evaluate_run
     from ssm_jax.training.runs.tables import print_evaluation
 
@@ -100,7 +108,7 @@ def analyze(argv: list[str], called: Sequence[str] = ("ssm-jax", "analyze")) -> 
         cli.fail("--metric is for several runs; a run shows what chose its checkpoint.")
     workdir, source = _asked(values)
 
-    start_jax(values["compiled"])
+    _start("analyze", values)
     from ssm_jax.training.runs.evaluate import analyze as analyze_run
     from ssm_jax.training.runs.tables import print_analysis
 
@@ -158,7 +166,7 @@ def predict(argv: list[str], called: Sequence[str] = ("ssm-jax", "predict")) -> 
     if output.suffix not in (".npz", ".csv"):
         cli.fail(f"--output={output} does not fit: it must be a .npz or a .csv.")
 
-    start_jax(values["compiled"])
+    _start("predict", values)
     from ssm_jax.trained import load
     from ssm_jax.trained.series import predict_file
 

@@ -76,7 +76,9 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         check_writable(workdir, "folder")
         Workdir(workdir).refuse_foreign()
     start_jax(values["compiled"])
-    from ssm_jax.training import loop
+    from ssm_jax.training import loop, processes
+
+    processes.begin(values["wait_s"])
 
     names = ("data_dir", "wandb", "tensorboard", "profile", "fresh", "accept_log", *BEGIN)
     given = {name: values[name] for name in names} | {"wandb_options": options}
@@ -106,6 +108,13 @@ def read(argv: Sequence[str], about: str | None) -> cli.Command:
             0,
             int,
             least=0,
+        ),
+        Flag(
+            "wait_s",
+            "seconds to wait at the start for the other processes of the run",
+            60,
+            int,
+            least=1,
         ),
         cli.DRY_RUN,
         *INIT_FLAGS,

@@ -112,7 +112,8 @@ def _error(message: str) -> None:
         if len(name.splitlines()) > 1:
             message = message.replace(name, printable(name))
     for line in message.splitlines():
-        print(f"error: {printable(line)}", file=sys.stderr)
+        of = f"process {stop.Process.index}: " if stop.Process.index else ""
+        print(f"{of}error: {printable(line)}", file=sys.stderr)
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:

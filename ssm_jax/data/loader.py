@@ -12,6 +12,9 @@ import numpy as np
 from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.draws import philox
 
+Rows = np.ndarray | slice  # of a batch, those that a process reads
+ALL = slice(None)
+
 
 def bucket_lengths(padded_length: int, buckets: int) -> tuple[int, ...]:
     """The lengths that batches are padded to: ..., L/4, L/2, L; halves are rounded up."""
@@ -84,13 +87,18 @@ def _prefetched(length: int, make: Callable[[int], Arrays]) -> Iterator[Arrays]:
     return iter(grain.MapDataset.range(length).map(make).to_iter_dataset(options))
 
 
-def train_batches(dataset: Dataset, split: str, order: Order, start_step: int) -> Iterator[Arrays]:
-    """The endless training batches from number `start_step` on; a ValueError if the data were
-    written to after they were opened: no batch is made of them."""
+def train_batches(
+    dataset: Dataset, split: str, order: Order, start_step: int, rows: Rows = ALL
+) -> Iterator[Arrays]:
+    """The endless training batches from number `start_step` on, of each some rows, by default all.
+
+    ValueError if the data were written to after they were opened: no batch is made of them.
+    """
     order.batch(start_step)  # refuse here, not in Grain's thread
 
     def make(index: int) -> Arrays:
-        batch = dataset.gather(split, *order.batch(start_step + index))
+        indices_B, length = order.batch(start_step + index)
+        batch = dataset.gather(split, indices_B[rows], length)
         dataset.check_unchanged()
         return batch
 
@@ -104,9 +112,15 @@ def eval_order(dataset: Dataset, split: str, padded_lengths: tuple[int, ...]) ->
 
 
 def eval_batches(
-    dataset: Dataset, split: str, batch_size: int, padded_lengths: tuple[int, ...]
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
+    padded_lengths: tuple[int, ...],
+    rows: Rows = ALL,
 ) -> Iterator[Arrays]:
     """Every example of a split once: in order, or with more buckets than one from short to long.
+
+    Of each batch some rows, by default all.
 
     The last batch is filled up with copies of the last example. The extra key "mask", float32 (B,),
     is 1 for the examples that count and 0 for the copies. Errors as `train_batches`.
@@ -121,8 +135,9 @@ def eval_batches(
     def make(index: int) -> Arrays:
         positions = np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.int64)
         indices_B = order_n[np.minimum(positions, n - 1)]
-        batch = dataset.gather(split, indices_B, padded_lengths[bucket_n[indices_B].max()])
+        length = padded_lengths[bucket_n[indices_B].max()]
+        batch = dataset.gather(split, indices_B[rows], length)
         dataset.check_unchanged()
-        return {**batch, "mask": (positions < n).astype(np.float32)}
+        return {**batch, "mask": (positions[rows] < n).astype(np.float32)}
 
     return _prefetched(-(-n // batch_size), make)

@@ -160,7 +160,7 @@ def initialized(
             raise ValueError(f"what {name} gets as input: {error}") from None
     _, params, _ = step_lib.split(model)
     state = step_lib.init_state(params, state.stats, experiment.tx, ema=state.ema is not None)
-    return jax.device_put(state, experiment.replicated), found
+    return experiment.replicate(state), found
 
 
 def _set_dt(layer: Any, u_nLC: np.ndarray, kappa: float, least: float = 0.0) -> dict[str, Any]:
@@ -191,9 +191,10 @@ def _inputs_of(experiment: "Experiment", model: Any, number: int) -> np.ndarray:
     most = min(SEQUENCES, NUMBERS // (channels.size * dataset.padded_length))
     found: list[np.ndarray] = []
     for step in range(order.steps_per_epoch):
-        batch = experiment.place_batch(dataset.gather("train", *order.batch(step)))
+        indices_B, length = order.batch(step)
+        batch = experiment.place_batch(dataset.gather("train", experiment.part(indices_B), length))
         *_, u_BLH = itertools.islice(layer_inputs(model, batch), number + 1)
-        found.append(np.asarray(u_BLH[:, :, channels], np.float32))
+        found.append(experiment.whole(u_BLH[:, :, channels]).astype(np.float32))
         if sum(map(len, found)) >= most:
             break
     longest = max(u_BLC.shape[1] for u_BLC in found)

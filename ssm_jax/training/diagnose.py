@@ -77,7 +77,8 @@ class Diagnostics:
         indices, length = experiment.order.batch(0)
         # At most what a training step has in memory at a time, and a part for every device.
         most = min(-(-EXAMPLES // devices) * devices, cfg.batch_size // cfg.train.accumulate)
-        batch = experiment.place_batch(dataset.gather("train", indices[:most], length))
+        part = experiment.part(indices[:most])
+        batch = experiment.place_batch(dataset.gather("train", part, length))
         L = dataset.padded_length
 
         def by_taps(params: Any, stats: Any, batch: Any) -> dict[str, jax.Array]:

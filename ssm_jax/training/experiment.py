@@ -16,21 +16,21 @@ from ml_collections import ConfigDict
 from ssm_jax import config as config_lib
 from ssm_jax.config.check import check
 from ssm_jax.data.dataset import Arrays, Dataset
-from ssm_jax.data.loader import Order, bucket_lengths, eval_batches, train_batches
+from ssm_jax.data.loader import ALL, Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.progress import Progress, say, warn
 from ssm_jax.tasks import find_task
 from ssm_jax.tasks.facts import Watched, facts_of
-from ssm_jax.training import data_init, optim, plan
+from ssm_jax.training import data_init, optim, plan, processes
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity, flatten
 from ssm_jax.training.step import TrainState
 
 
 def batch_mesh() -> Mesh:
-    """All local devices along one axis, over which batches are split."""
-    devices = jax.local_devices()
+    """All devices, of all processes, along one axis, over which batches are split."""
+    devices = jax.devices()
     return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 
 
@@ -38,7 +38,7 @@ class Experiment:
     """All that `loop.train_and_evaluate` needs, from a checked config and its data; never changed.
 
     `built_from` has what the model reads of the data, as `tasks.facts.facts_of` has it. `mesh` has
-    the devices, one axis for the batch; None: all of this machine. Its devices may be those of a
+    the devices, one axis for the batch; None: all of all processes. Its devices may be those of a
     topology: steps compile for them, and none runs. ValueError for a batch that does not split over
     the devices, or parameters without a group.
     """
@@ -104,7 +104,7 @@ class Experiment:
     def key(self) -> jax.Array:
         """That of dropout, on the devices."""
         key = jax.random.fold_in(jax.random.key(self.cfg.seed), 1)
-        return jax.device_put(key, self.replicated)
+        return jax.random.wrap_key_data(self.replicate(jax.random.key_data(key)))
 
     @functools.cached_property
     def fresh_state(self) -> Callable[[], TrainState]:
@@ -143,9 +143,40 @@ class Experiment:
             for name, described in shapes.items()
         }
 
+    def own_rows(self, size: int) -> np.ndarray | slice:
+        """Those of a batch that this process reads, as its devices get them: with one, all."""
+        if jax.process_count() == 1:
+            return ALL
+        parts = self.batch_sharding.addressable_devices_indices_map((size,)).values()
+        return np.unique(np.concatenate([np.arange(size)[part] for part in parts]))
+
+    def part(self, indices_B: np.ndarray) -> np.ndarray:
+        """The examples of a batch that this process reads."""
+        return indices_B[self.own_rows(indices_B.size)]
+
     def place_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """A batch on the devices, split over them."""
-        return jax.device_put(dict(batch), self.batch_sharding)
+        """A batch on the devices, split over them; each process gives its `own_rows`."""
+        if jax.process_count() == 1:
+            return jax.device_put(dict(batch), self.batch_sharding)
+        return {
+            name: jax.make_array_from_process_local_data(self.batch_sharding, rows)
+            for name, rows in batch.items()
+        }
+
+    def replicate(self, tree: Any) -> Any:
+        """A tree of arrays, of which each process has all, on every device."""
+
+        def place(leaf: Any) -> jax.Array:
+            array = np.asarray(leaf)
+            return jax.make_array_from_callback(array.shape, self.replicated, array.__getitem__)
+
+        return jax.tree.map(place, tree)
+
+    def whole(self, array: jax.Array) -> np.ndarray:
+        """All of an array that is split over the devices, on every process."""
+        if jax.process_count() > 1:
+            array = jax.jit(lambda x: x, out_shardings=self.replicated)(array)
+        return np.asarray(array)
 
     def gradient(self) -> step_lib.Gradient:
         """See `make_gradient`."""
@@ -202,11 +233,13 @@ class Experiment:
 
     def train_batches(self, start: int) -> Iterator[Arrays]:
         """The endless training batches from number `start` on."""
-        return train_batches(self.dataset, "train", self.order, start)
+        rows = self.own_rows(self.cfg.batch_size)
+        return train_batches(self.dataset, "train", self.order, start, rows)
 
     def eval_batches(self, split: str) -> Iterator[Arrays]:
         """Every example of a split once."""
-        return eval_batches(self.dataset, split, self.eval_batch_size, self.padded_lengths)
+        size, rows = self.eval_batch_size, self.own_rows(self.eval_batch_size)
+        return eval_batches(self.dataset, split, size, self.padded_lengths, rows)
 
     def means(
         self,
@@ -230,7 +263,7 @@ class Experiment:
                 progress.update(number, means["loss"], means[self.task.headline])
                 if stopped():
                     return None
-        return means
+        return processes.agreed(lambda: means)
 
     def chosen(self, state: TrainState) -> TrainState:
         """The state whose parameters are the result of the run: itself, or its averages."""
@@ -262,7 +295,8 @@ class Experiment:
                 else ""
             ),
             *data_init.announce(cfg, measured),
-            f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",
+            f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}"
+            + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             *filter(None, [plan.alias_warning(cfg.model.to_dict())]),
         ]
 
@@ -313,7 +347,8 @@ def build(
     """
     check(cfg)
     paths = DataPaths(data_dir, files, look_only=look_only)
-    return Experiment(cfg, find_task(cfg.task).open_data(cfg.data.to_dict(), paths), mesh=mesh)
+    task, options = find_task(cfg.task), cfg.data.to_dict()
+    return Experiment(cfg, processes.in_turn(lambda: task.open_data(options, paths)), mesh=mesh)
 
 
 def planned_bytes(program: Any) -> int:

@@ -103,6 +103,22 @@ class MetricsLog:
             self.close()
 
 
+class NoLog(MetricsLog):
+    """The log of a process that writes none."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None: ...
+
+    def stamp(self) -> dict[str, Any]:
+        return {}
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def sound_lines(path: Path, step: int) -> bytes:
     """The lines of a damaged log that can be its own: whole, in order, none twice, up to `step`."""
     try:

@@ -14,17 +14,18 @@ from rich.console import Console
 from ssm_jax import config as config_lib
 from ssm_jax.files import default_data_dir, parse_json
 from ssm_jax.progress import Progress, say
-from ssm_jax.stop import EXIT_STOPPED, StopRequest
-from ssm_jax.training import data_init, restart
+from ssm_jax.stop import EXIT_STOPPED, Process, StopRequest
+from ssm_jax.training import data_init, processes, restart
 from ssm_jax.training.checkpoint import CheckpointStore
-from ssm_jax.training.checkpoint.manifest import CheckpointError
+from ssm_jax.training.checkpoint.io import host_copies
+from ssm_jax.training.checkpoint.manifest import CheckpointError, describe
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, as_result, build
-from ssm_jax.training.logs import MetricsLog
+from ssm_jax.training.logs import MetricsLog, NoLog
 from ssm_jax.training.optim import learning_rates
 from ssm_jax.training.parent import Begin, begin_from, find_parent, first_state
 from ssm_jax.training.profile import Profile
-from ssm_jax.training.runs import UNUSABLE, restore
+from ssm_jax.training.runs import UNUSABLE, Opened, restore
 from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
 from ssm_jax.training.runs.tables import parameter_table
 from ssm_jax.training.sinks import Sink, TensorBoardSink, WandbSink
@@ -66,11 +67,12 @@ def train_and_evaluate(
     or gradient is not finite, and WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError or
     RunDamaged.
     """
-    cfg = experiment.cfg
+    cfg, leads = experiment.cfg, processes.first()
     experiment.check_memory()
     with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
+        processes.same(f"another experiment or other data in {path}", repr(experiment.identity))
         if fresh:
-            restart.start_anew(workdir)
+            processes.agreed(lambda: restart.start_anew(workdir))
         with CheckpointStore(
             workdir.checkpoints,
             keep=cfg.checkpoint.keep,
@@ -85,28 +87,40 @@ def train_and_evaluate(
                 return EXIT_DONE
             for line in experiment.describe(data_init.kept(workdir.start)):
                 say(line)
-            Console(stderr=True).print(parameter_table(experiment.rows))
+            if leads:
+                Console(stderr=True).print(parameter_table(experiment.rows))
             name, options = (
                 f"{config_lib.title_of(cfg)}-{workdir.path.name}",
                 config_lib.flatten(cfg),
             )
             where, given = workdir.path, wandb_options
-            sinks: list[Sink] = [
-                WandbSink(wandb, workdir=where, config=options, run_name=name, given=given)
-            ]
+            sinks: list[Sink] = []
+            if leads:
+                sinks.append(
+                    WandbSink(wandb, workdir=where, config=options, run_name=name, given=given)
+                )
             state, meta, stamps = found
-            if tensorboard:
+            processes.same("another state to begin from", lambda: describe(host_copies(state)))
+            if tensorboard and leads:
                 sinks.append(TensorBoardSink(workdir.tensorboard, meta.step))
             first = functools.partial(first_state, experiment, path)
-            beginning = (
-                parent.step if (parent := find_parent(None, workdir.path)) and parent.whole else 0
-            )
+
+            def beginning() -> int:
+                parent = find_parent(None, workdir.path)
+                return parent.step if parent and parent.whole else 0
+
+            def log_in(log: Path) -> MetricsLog:
+                stamp = stamps.pop(log.name, None)
+                return MetricsLog(log, meta.step, stamp) if leads else NoLog(log)
+
             with (
-                MetricsLog(workdir.metrics, meta.step, stamps.pop("metrics.jsonl", None)) as log,
-                MetricsLog(workdir.timing, meta.step, stamps.pop("timing.jsonl", None)) as timing,
-                Profile(workdir.profile, profile) as profiled,
+                log_in(workdir.metrics) as log,
+                log_in(workdir.timing) as timing,
+                Profile(workdir.profile, profile if leads else 0) as profiled,
+                processes.doubting(),
             ):
-                cut(workdir.diagnostics, meta.step)
+                if leads:
+                    cut(workdir.diagnostics, meta.step)
                 run = _Run(
                     experiment, workdir, checkpoints, log, timing, sinks, stop, argv,
                     Diagnostics(experiment, first),
@@ -115,7 +129,7 @@ def train_and_evaluate(
                     arrays=stamps,
                     noted=bool(meta.identity),
                     evaluated_at=meta.step if meta.evaluated else 0,
-                    first=beginning,
+                    first=processes.agreed(beginning),
                     profile=profiled,
                     watch=watch,
                 )  # fmt: skip
@@ -147,6 +161,7 @@ def train(
     `data_dir` is by default $SSM_JAX_DATA_DIR or ./data; `files` see `experiment.build`, and for
     the `options` and the errors `train_and_evaluate`.
     """
+    Process.index = jax.process_index()
     begin = begin_from(init_from, init_match, continue_from)
     anew = bool(options.get("fresh"))
     if parent := find_parent(begin, Workdir(workdir).path, anew=anew):
@@ -155,7 +170,7 @@ def train(
     experiment = build(cfg, data_dir=data_dir or default_data_dir(), files=files)
     if train_and_evaluate(experiment, Path(workdir), begin=begin, **options) == EXIT_STOPPED:
         return None
-    return parse_json(Workdir(workdir).summary.read_text())
+    return processes.agreed(lambda: parse_json(Workdir(workdir).summary.read_text()))
 
 
 @dataclass
@@ -242,9 +257,17 @@ class _Run:
             raise FloatingPointError(
                 f"no evaluation had a finite {experiment.ranking[0]}; no checkpoint can be tested."
             )
-        checkpoints = self.workdir.checkpoints
+        checkpoints, leads = self.workdir.checkpoints, processes.first()
+
+        def restored(step: int, *, or_next: bool) -> Opened:
+            return restore(experiment, checkpoints, step, or_next=or_next)
+
         try:
-            opened = restore(experiment, checkpoints, self.best["step"], or_next=True)
+            if leads:
+                opened = restored(self.best["step"], or_next=True)
+            step = processes.agreed(lambda: opened.meta.step)
+            if not leads:
+                opened = restored(step, or_next=False)
         except UNUSABLE as error:
             raise CheckpointError(
                 f"the checkpoint of step {self.best['step']}, which has the best evaluation, is "
@@ -265,11 +288,14 @@ class _Run:
             say(f"{self.stop.requested}: training is complete; the same command evaluates.")
             return False
         self.workdir.confirm()
-        restart.check_record(experiment, self.workdir, self.argv, self.evaluated_at)
-        found = as_result(experiment.cfg, opened.meta.metrics)
-        write_summary(experiment, self.workdir, test, found, chosen, self.evaluated_at)
+        if leads:
+            restart.check_record(experiment, self.workdir, self.argv, self.evaluated_at)
+            found = as_result(experiment.cfg, opened.meta.metrics)
+            write_summary(experiment, self.workdir, test, found, chosen, self.evaluated_at)
         with self.profile.part("figures"):
             figures = draw(experiment, self.workdir, state) if experiment.cfg.figures else []
+        if not leads:
+            return True
         for figure in figures:
             say(f"figure: {figure}")
         mark_done(experiment, self.workdir, test, self._stamps())
@@ -334,9 +360,7 @@ class _Run:
             states.append((f"{other}_", f"{split} ({other})", state.averaged()))
         for prefix, title, each in states:
             with self.profile.part("evaluation"):
-                means = self.experiment.means(
-                    each, split, lambda: self.stop.requested is not None, title
-                )
+                means = self.experiment.means(each, split, self.stop.asked, title)
             if means is None:
                 return None
             found |= {f"{prefix}{name}": value for name, value in means.items()}
@@ -381,7 +405,7 @@ class _Run:
             return
         with self.profile.part("diagnostics"):
             arrays = self.diagnostics.of(state, gradient=log.gradient)
-        if row := numbers_of(arrays):
+        if (row := numbers_of(arrays)) and processes.first():
             self.workdir.confirm()
             stamp = write_arrays(self.workdir.diagnostics, step, arrays)
             self.arrays[f"{self.workdir.diagnostics.name}/{step}.npz"] = stamp
@@ -397,7 +421,7 @@ class _Run:
             self.store.save(
                 step, state, metrics=found, best=self.best, window=self.window, files=files, **ways
             )
-        if not self.noted and (saved := self.store.steps()):
+        if not self.noted and processes.first() and (saved := self.store.steps()):
             self.noted = restart.note_saved(self.workdir, saved[0])
 
     def _stamps(self) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from ssm_jax.files import local_path, parse_json, write_json
 from ssm_jax.progress import say, warn
-from ssm_jax.training import data_init
+from ssm_jax.training import data_init, processes
 from ssm_jax.training.checkpoint import CheckpointStore, io
 from ssm_jax.training.checkpoint.manifest import CheckpointError, flatten
 from ssm_jax.training.experiment import Experiment
@@ -190,6 +191,7 @@ def begin_run(experiment: Experiment, workdir: Workdir, begin: Begin | None) -> 
     except CheckpointError:
         if begin is None and experiment.cfg.parent:
             raise
+    processes.meet()  # all have looked
     if not experiment.cfg.parent:
         state, rows = data_init.initialized(experiment, experiment.fresh_state())
         if measured is not None:
@@ -211,7 +213,8 @@ def begin_run(experiment: Experiment, workdir: Workdir, begin: Begin | None) -> 
     if kept is not None:
         warn(f"{workdir.start} was damaged, and was made again from {parent.run}.")
     _keep(experiment, workdir, state, parent.step if parent.whole else 0, rows)
-    write_json(workdir.start / "parent.json", sealed(parent._asdict()))
+    if processes.first():
+        write_json(workdir.start / "parent.json", sealed(parent._asdict()))
     for line in _describe(experiment, begin, parent):
         say(line)
     return state
@@ -228,7 +231,8 @@ def _keep(
     with CheckpointStore(workdir.start, keep=1, identity=experiment.identity) as store:
         store.save(step, state, replace=True, final=True)
     if data_init.measures(experiment.cfg):
-        data_init.keep(workdir.start, found)
+        if processes.first():
+            data_init.keep(workdir.start, found)
         for line in data_init.describe(found):
             say(line)
 
@@ -275,7 +279,7 @@ def _taken(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainS
         elif (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
             other.append(f"{path} is {leaf.shape} here and {array.shape} there")
         else:
-            values[full] = jax.device_put(array, experiment.replicated)
+            values[full] = experiment.replicate(array)
             taken.append(path if section == "params" else full)
     if other:
         paths = "|".join(re.escape(line.partition(" ")[0]) for line in other)
@@ -299,7 +303,7 @@ def _taken(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainS
         for full in table:
             if full.startswith("ema/"):
                 own = np.asarray(values[full.removeprefix("ema/")])
-                values[full] = jax.device_put(own.copy(), experiment.replicated)
+                values[full] = experiment.replicate(own.copy())
     state: TrainState = jax.tree.unflatten(jax.tree.structure(fresh), values.values())
     return _with_counts(state), parent._replace(taken=tuple(taken), left=left)
 
@@ -313,8 +317,7 @@ def _with_counts(state: TrainState) -> TrainState:
     def counted(link: Any) -> Any:
         if not isinstance(link, optax.ScaleByScheduleState):
             return link
-        count = jax.device_put(np.asarray(state.step), state.step.sharding)
-        return link._replace(count=count)
+        return link._replace(count=jnp.copy(state.step))
 
     def is_link(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)

@@ -14,6 +14,7 @@ from typing import Any
 from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.progress import say, warn
+from ssm_jax.training import processes
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, Meta
 from ssm_jax.training.experiment import Experiment
@@ -55,30 +56,42 @@ def find(
     of the files that hold. `begin` is the other run that it begins from. `accept_log`: resume
     though log or diagnostics are not what the run has written; they are renamed, and of a log the
     lines that can be its own are kept. Raises RunDamaged where something would be lost, or is not
-    the run's; else as `CheckpointStore.restore_newest`.
+    the run's; else as `CheckpointStore.restore_newest`. Of several processes process 0 looks after
+    the files, and says what it found.
     """
     check_sources(experiment.cfg, workdir.path)
-    done, not_done = _own(experiment, workdir.done_mark, _read_done)
+    first, not_done = processes.first(), ""
+    done: dict[str, Any] | None = None
+    if first:
+        done, not_done = _own(experiment, workdir.done_mark, _read_done)
     unreadable: CheckpointError | None = None
     restored: tuple[TrainState, Meta] | None = None
     try:
         restored = checkpoints.restore_newest(experiment.abstract_state())
     except CheckpointError as error:
         unreadable = error
-    if done and _result_stands(experiment, workdir, done["files"], restored is not None):
+
+    def finished() -> bool:
+        files, testable = done and done["files"], restored is not None
+        return files is not None and _result_stands(experiment, workdir, files, testable)
+
+    if processes.agreed(finished):
         if unreadable is not None:
             warn(" ".join(str(unreadable).split()))
         return None
     if unreadable is not None:
         raise unreadable
     if restored is None:
-        _check_beginning(experiment, workdir)
+        processes.agreed(lambda: _check_beginning(experiment, workdir))
         state = begin_run(experiment, workdir, begin)
-        _make_record(experiment, workdir, argv, None)
+        if first:
+            _make_record(experiment, workdir, argv, None)
         return state, Meta(int(state.step), {}, "", False, {}, None, {"window": {}}), {}
     state, meta = restored
     begin_run(experiment, workdir, begin)
-    held = _check_files(workdir, meta, accept_log=accept_log)
+    held = processes.agreed(lambda: _check_files(workdir, meta, accept_log=accept_log))
+    if not first:
+        return state, meta, held
     check_record(experiment, workdir, argv, meta.step)
     say_new_options(experiment.cfg, read_record(workdir.record), workdir.record)
     mark = workdir.done_mark

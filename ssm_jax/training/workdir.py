@@ -47,7 +47,7 @@ class Workdir:
     """The folder of one run.
 
     Naming its files needs no lock; `with Workdir(path) as workdir:` makes this process its only
-    writer. In a run of several processes process 0 alone enters it.
+    writer. Of several processes of one run process 0 alone writes, and holds the lock.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -100,8 +100,23 @@ class Workdir:
     def __enter__(self) -> Self:
         """Become the folder's only writer (else WorkdirBusy); a run that is done needs none.
 
-        A folder of something else is refused, see `refuse_foreign`.
+        A folder of something else is refused, see `refuse_foreign`; and one that another process of
+        the run sees otherwise: its host has another disk there.
         """
+        from ssm_jax.training import processes  # here, so that the rest starts without JAX
+
+        owner = processes.agreed(self._enter)
+        lock = self.path / "LOCK"
+        if not processes.first() and owner and not (lock.exists() and lock.read_text() == owner):
+            raise ValueError(
+                f"{self.path} is not what process 0 sees there; give a --workdir on a file system "
+                "that all hosts share."
+            )
+        Process.begun = True
+        return self
+
+    def _enter(self) -> str:
+        """Take the lock; its text, or "" where a run that is done cannot be written to."""
         self.refuse_foreign()
         self._made = not os.path.lexists(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -115,11 +130,10 @@ class Workdir:
             ) from None
         except OSError as error:
             if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and self.done:
-                return self
+                return ""
             raise
         self._lock = lock
-        Process.begun = True
-        return self
+        return lock.path.read_text()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and error.filename is None:

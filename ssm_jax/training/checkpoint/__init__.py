@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 
 from ssm_jax.files import rename_aside
 from ssm_jax.stop import Process
+from ssm_jax.training import processes
 from ssm_jax.training.checkpoint import io, manifest
 from ssm_jax.training.checkpoint.manifest import CheckpointError, Identity, Meta, SaveError
 
@@ -67,8 +68,8 @@ class CheckpointStore:
     """The checkpoints of one run. One writer at a time: hold the run's `Workdir` lock.
 
     Makes the folder, and removes what dead saves have left in it. With several JAX processes all
-    make the same calls; process 0 alone renames and deletes. `keep` >= 1 newest steps are kept, and
-    the best one by `ranking` besides.
+    make the same calls and all read; process 0 alone writes, as each has the whole state. `keep` >=
+    1 newest steps are kept, and the best one by `ranking` besides.
     """
 
     def __init__(
@@ -138,6 +139,23 @@ class CheckpointStore:
                 f"checkpoints are ranked by {metric!r}, but the evaluation at step {step} has only "
                 f"{', '.join(metrics) or 'no metrics'}."
             )
+        if processes.first():
+            self._save(step, state, metrics, best, window, files, replace, final)
+        if final:
+            processes.agreed(lambda: self._check(step))
+
+    def _save(
+        self,
+        step: int,
+        state: Any,
+        metrics: Mapping[str, float] | None,
+        best: dict[str, Any] | None,
+        window: Mapping[str, float] | None,
+        files: Mapping[str, Any] | None,
+        replace: bool,
+        final: bool,
+    ) -> None:
+        """See `save`."""
         self.wait()
         if replace or step not in self.steps():
             options, fingerprint = self._identity.options, self._identity.data_fingerprint
@@ -148,13 +166,14 @@ class CheckpointStore:
             self._start(meta, io.host_copies(state))
         elif not final:
             raise ValueError(f"step {step} is already saved in {self.directory}.")
-        if final:
-            self.close()
-            if jax.process_index() == 0:
-                path = self.directory / str(step)
-                saved, described = io.read_meta(path)
-                self._identity.refuse_other(saved, self.directory)
-                io.read_arrays(path, described)
+
+    def _check(self, step: int) -> None:
+        """Wait for a step, and read it back."""
+        self.close()
+        path = self.directory / str(step)
+        saved, described = io.read_meta(path)
+        self._identity.refuse_other(saved, self.directory)
+        io.read_arrays(path, described)
 
     def _start(self, meta: Meta, arrays: Arrays) -> None:
         self._remove_temporary()
@@ -175,7 +194,7 @@ class CheckpointStore:
     def _write(self, meta: Meta, arrays: Arrays) -> Any:
         """Start to write a step; what has its name makes way."""
         path = self.directory / str(meta.step)
-        if path.is_dir() and jax.process_index() == 0:  # it comes back if its replacement dies
+        if path.is_dir():  # it comes back if its replacement dies
             path.rename(f"{path}{_REPLACED}")
         elif os.path.lexists(path):  # a file or a dangling link is no step
             self._set_aside(meta.step)
@@ -195,11 +214,10 @@ class CheckpointStore:
                 self._pending, self._failures_in_a_row = None, 0
                 steps = self.steps()
                 kept = {*steps[-self._keep :], *self.ranked_steps()[:1], meta.step}
-                if jax.process_index() == 0:
-                    # Renamed first: a death must not leave half a step under its name.
-                    for step in set(steps) - kept:
-                        path = self.directory / str(step)
-                        path.rename(f"{path}{_DROPPED}")
+                # Renamed first: a death must not leave half a step under its name.
+                for step in set(steps) - kept:
+                    path = self.directory / str(step)
+                    path.rename(f"{path}{_DROPPED}")
                 self._remove_temporary()
                 self._pay()
         return self._failure is None
@@ -211,7 +229,7 @@ class CheckpointStore:
 
     def _written(self, meta: Meta) -> None:
         """Note a step that was just written, if it was."""
-        if jax.process_index() == 0 and meta.step not in self.steps():
+        if meta.step not in self.steps():
             raise CheckpointError("no error was reported, but it is not on the disk")
         self._metas[meta.step] = meta
         self._remove_temporary()
@@ -234,8 +252,7 @@ class CheckpointStore:
 
     def _pay(self) -> None:
         """Try once more to write the best step, whose save failed."""
-        # Of several processes some may have failed and others not: they would wait for each other.
-        if self._owed is None or jax.process_count() > 1:
+        if self._owed is None:
             return
         meta, arrays = self._owed
         try:
@@ -251,13 +268,13 @@ class CheckpointStore:
 
     def _set_aside(self, step: int) -> None:
         """Rename a broken step to `<step>.corrupt`."""
-        if jax.process_index() == 0:
+        if processes.first():
             aside = self.directory / rename_aside(self.directory / str(step), "corrupt")
             _log.warning("the broken checkpoint of step %d is now %s.", step, aside)
 
     def _remove_temporary(self) -> None:
         """Remove what dead saves have left; a step that one was to replace comes back."""
-        if jax.process_index() != 0:
+        if not processes.first():
             return
         for path in self.directory.glob(f"*{io.TEMPORARY}*"):
             original = self.directory / path.name.removesuffix(_REPLACED)
@@ -279,7 +296,7 @@ class CheckpointStore:
         """
         self.wait()
         self.broken = []
-        for step in reversed(self.steps()):
+        for step in reversed(processes.agreed(self.steps)):
             found, reason = None, "another process cannot read it"
             path = self.directory / str(step)
             try:

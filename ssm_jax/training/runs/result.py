@@ -13,6 +13,7 @@ from ssm_jax.data.dataset import Dataset, LabelledDataset
 from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.progress import warn
+from ssm_jax.training import processes
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.experiment import Experiment
@@ -89,13 +90,18 @@ def draw(
     # Here, because matplotlib takes half a second to import and most processes draw nothing.
     from ssm_jax.analysis.bands import band_edges
     from ssm_jax.analysis.spectra import layers_of
+
+    before = layers_of(experiment.model(first_state(experiment, workdir.path)))
+    after = layers_of(experiment.model(state))
+    if not processes.first():
+        return []
     from ssm_jax.plots.run import draw_run
 
     return draw_run(
         folder or workdir.figures,
         rows=read_metrics(workdir.metrics),
-        before=layers_of(experiment.model(first_state(experiment, workdir.path))),
-        after=layers_of(experiment.model(state)),
+        before=before,
+        after=after,
         length=experiment.filter_period // 2,
         title=config_lib.title_of(experiment.cfg),
         ending=experiment.cfg.figures_format,
@@ -114,8 +120,11 @@ def diverged(
     """
     step = int(state.step) + 1
     indices_B, length = experiment.order.batch(step - 1)
-    rows = experiment.dataset.gather("train", indices_B, length)
-    batch = experiment.place_batch(rows)
+    rows, own = (
+        experiment.dataset.gather("train", indices_B, length),
+        experiment.own_rows(indices_B.size),
+    )
+    batch = experiment.place_batch({name: array[own] for name, array in rows.items()})
     leaves = non_finite_leaves(experiment.gradient(), state, experiment.key, batch)
     outside = id_outside(experiment.dataset, rows)
     report = {
@@ -133,7 +142,8 @@ def diverged(
     except (CheckpointError, OSError) as error:
         saved = f"the state before that step could not be saved ({error})"
     try:
-        write_json(folder / "report.json", report)
+        if processes.first():
+            write_json(folder / "report.json", report)
     except OSError as error:
         saved = f"what is needed to look into it could not be written ({error})"
     shown = ", ".join(leaves[:4]) + (f" and {len(leaves) - 4} more" if len(leaves) > 4 else "")
