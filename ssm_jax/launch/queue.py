@@ -99,7 +99,8 @@ def follow(jobs: Sequence[Job]) -> list[str]:
     """
     states: dict[str, str] = {}
     shown, answered = "", time.monotonic()
-    say(f"following {', '.join(job.id for job in jobs)}; Ctrl-C leaves them, this command returns.")
+    numbers = ", ".join(job.id for job in jobs)
+    say(f"following {numbers}; Ctrl-C leaves them alone, and the same command finds them again.")
     while True:
         try:
             found, answered = states_of(jobs), time.monotonic()
