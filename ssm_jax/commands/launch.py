@@ -27,7 +27,7 @@ FLAGS = (
     Flag("nodes", "hosts of one run", 1, int, least=1),
     Flag("gpus", "GPUs of each host: 4, or h200:4 where the engine has kinds"),
     Flag("cpus", "processor cores of each process", kind=int, least=1),
-    Flag("memory", "memory of each host, as the engine writes it: 64G (slurm), 64Gi (k8s)"),
+    Flag("mem", "memory of each host, as the engine writes it: 64G (slurm), 64Gi (k8s)"),
     Flag("at_once", "jobs of a sweep that run at the same time; else all", kind=int, least=1),
     Flag("workers", "jobs that share a sweep: each takes what is free", kind=int, least=1),
     Flag("processes", "slurm: processes of a run on each host", 1, int, least=1),
@@ -36,11 +36,11 @@ FLAGS = (
     Flag("submit", "slurm: submit the jobs; --nosubmit writes the files alone", True, bool),
     Flag("follow", "slurm: say what becomes of the jobs until they have ended", False, bool),
     Flag("image", "k8s, sky: container image in which ssm-jax is installed"),
-    Flag("storage", "k8s: persistent volume claim; sky: volume, or bucket (s3://...)"),
+    Flag("volume", "k8s: persistent volume claim; sky: volume, or bucket (s3://...)"),
     Flag("mount", "k8s, sky: where that is mounted, and the command runs", "/work"),
 )
 OF_SLURM = ("processes", "time", "options", "submit", "follow")
-ELSEWHERE = ("image", "storage", "mount")
+ELSEWHERE = ("image", "volume", "mount")
 
 
 def launch(argv: list[str], called: Sequence[str] = ("ssm-jax", "launch")) -> int:
@@ -48,8 +48,8 @@ def launch(argv: list[str], called: Sequence[str] = ("ssm-jax", "launch")) -> in
 
         ssm-jax launch slurm --config=lra/listops --workdir=runs/a --gpus=1 --time=12:00:00
         ssm-jax launch slurm --sweep --config=ablation/image --folder=runs/b --gpus=1 --follow
-        ssm-jax launch k8s --config=lra/listops --workdir=runs/a --image=ssm:1 --storage=runs
-        ssm-jax launch sky --config=lra/listops --workdir=runs/a --gpus=H200:1 --storage=runs
+        ssm-jax launch k8s --config=lra/listops --workdir=runs/a --image=ssm:1 --volume=runs
+        ssm-jax launch sky --config=lra/listops --workdir=runs/a --gpus=H200:1 --volume=runs
 
     All that is no flag of launch is for `ssm-jax train`, or with --sweep for `ssm-jax sweep`, whose
     --help has it; it is checked here, before anything waits in a queue. Each job calls that same
@@ -120,7 +120,7 @@ def _fitting(engine: str, values: Mapping[str, Any], words: Sequence[str]) -> No
     for name in ELSEWHERE if engine == "slurm" else OF_SLURM:
         if values[name] != usual[name]:
             cli.fail(f"--{name} is not for {engine}; leave it out.")
-    for name in ("image", "storage"):
+    for name in ("image", "volume"):
         if engine != "slurm" and not values[name] and (name, engine) != ("image", "sky"):
             about = next(flag.help for flag in FLAGS if flag.name == name)
             cli.fail(f"--{name} is missing; give it ({about}).")

@@ -70,7 +70,7 @@ def slurm(work: Work, options: Mapping[str, Any], log: Path) -> str:
     ValueError, as for all values, if one would be more than one line.
     """
     most = f"%{options['at_once']}" if options["at_once"] else ""
-    values = {name: options[name] for name in ("nodes", "processes", "gpus", "cpus", "memory")}
+    values = {name: options[name] for name in ("nodes", "processes", "gpus", "cpus", "mem")}
     values |= {name: options[name] for name in ("time", "options")}
     values["array"] = f"0-{work.jobs - 1}{most}" if work.jobs else None
     values |= {"name": work.name, "log": shlex.quote(str(log)), "command": work.line("slurm")}
@@ -79,7 +79,7 @@ def slurm(work: Work, options: Mapping[str, Any], log: Path) -> str:
 
 def tables(work: Work, options: Mapping[str, Any], log: Path) -> str:
     """The script of the job that writes the tables of a sweep: one processor, no GPU."""
-    values = dict.fromkeys(("array", "gpus", "cpus", "memory", "time"))
+    values = dict.fromkeys(("array", "gpus", "cpus", "mem", "time"))
     values |= {"nodes": 1, "processes": 1, "options": options["options"], "command": work.report}
     values |= {"name": f"{work.name}-tables", "log": shlex.quote(str(log))}
     return filled("slurm.sbatch", _one_line(values))
@@ -89,7 +89,7 @@ def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:
     """An Indexed Job of Kubernetes: a pod for each run of a sweep, or for each host of one run."""
     _below(work.target, options["mount"])
     limits = {"nvidia.com/gpu": options["gpus"], "cpu": options["cpus"]}
-    limits |= {"memory": options["memory"]}
+    limits |= {"memory": options["mem"]}
     # $( is expanded in a command, and $$( is not
     words = [word.replace("$(", "$$(") for word in work.command]
     if work.jobs and not work.shared:
@@ -102,7 +102,7 @@ def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:
         "command": json.dumps(words),
         "report": work.report if work.jobs else None,
         "limits": json.dumps({key: str(value) for key, value in limits.items() if value}),
-        **{name: json.dumps(options[name]) for name in ("image", "mount", "storage")},
+        **{name: json.dumps(options[name]) for name in ("image", "mount", "volume")},
     }
     return filled("k8s-sweep.yaml" if work.jobs else "k8s-run.yaml", _one_line(values))
 
@@ -110,19 +110,19 @@ def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:
 def sky(work: Work, options: Mapping[str, Any], file: Path) -> str:
     """A managed job of SkyPilot, to be launched as often as there are runs."""
     _below(work.target, options["mount"])
-    storage = options["storage"]
-    bucket = re.match(r"[a-z0-9]+://", storage) is not None
+    volume = options["volume"]
+    bucket = re.match(r"[a-z0-9]+://", volume) is not None
     values = {
         "name": work.name,
         "nodes": options["nodes"],
         "image": options["image"] and json.dumps(f"docker:{options['image']}"),
         "mount": json.dumps(options["mount"]),
-        "volume": None if bucket else json.dumps(storage),
-        "bucket": json.dumps(storage) if bucket else None,
+        "volume": None if bucket else json.dumps(volume),
+        "bucket": json.dumps(volume) if bucket else None,
         "command": work.line("sky"),
         "submit": sky_submit(work, file),
         "report": work.report if work.jobs else None,
-        **{name: options[name] and json.dumps(str(options[name])) for name in ("cpus", "memory")},
+        **{name: options[name] and json.dumps(str(options[name])) for name in ("cpus", "mem")},
         "gpus": options["gpus"] and json.dumps(options["gpus"]),
     }
     return filled("sky.yaml", _one_line(values))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssm_jax.commands.launch import launch
+from ssm_jax.commands.launch import FLAGS, launch
 from ssm_jax.launch import queue
 
 CONFIG = """
@@ -31,7 +31,7 @@ def sweep():
 """
 RUN = ("--config=e.py", "--workdir=runs/a")
 SWEEP = ("--sweep", "--config=e.py", "--folder=runs/My Sweep")
-POD = ("--image=ssm:1", "--storage=disk")
+POD = ("--image=ssm:1", "--volume=disk")
 
 # A SLURM in a file: each call is a line of calls.txt; states.txt has what squeue answers next.
 PLAYED = """\
@@ -84,7 +84,7 @@ def options_of(script):
 
 
 def test_one_run_is_a_job_that_calls_the_same_command(played, here, capsys):
-    words = ("--nodes=2", "--processes", "4", "--gpus=h200:4", "--cpus=8", "--memory=64G")
+    words = ("--nodes=2", "--processes", "4", "--gpus=h200:4", "--cpus=8", "--mem=64G")
     more = ("--time=1-00:00:00", "--options=--partition=gpu --account=me")
     name = "--config.name=a b;c"
     assert launch(["slurm", *words, "--config", "e.py", "--workdir=runs/a", *more, name]) == 0
@@ -253,7 +253,7 @@ def test_a_queue_that_does_not_answer_is_asked_again_for_some_time(played, monke
         (["slurm", *RUN, "--nosubmit", "--follow"], "--follow and --nosubmit are both given"),
         (["slurm", *RUN, "--at_once=2"], "--at_once is for a sweep"),
         (["slurm", *RUN, "--workers=2"], "--workers is for a sweep"),
-        (["k8s", *RUN, "--image=a"], "--storage is missing"),
+        (["k8s", *RUN, "--image=a"], "--volume is missing"),
         (["k8s", *RUN, *POD, "--time=1"], "--time is not for k8s"),
         (["k8s", *RUN, *POD, "--gpus=h200:1"], "--gpus=h200:1 does not fit: k8s takes a number"),
         (["k8s", *RUN, *POD, "--mount=work"], "--mount=work does not fit"),
@@ -297,7 +297,7 @@ def documents(file):
 def written(engine):
     """The files of an engine, of one run on two hosts and of a sweep, as documents."""
     gpus = "2" if engine == "k8s" else "H200:2"
-    more = ("--cpus=4", "--memory=8Gi" if engine == "k8s" else "--memory=8", f"--gpus={gpus}")
+    more = ("--cpus=4", "--mem=8Gi" if engine == "k8s" else "--mem=8", f"--gpus={gpus}")
     assert launch([engine, *RUN, *POD, *more, "--nodes=2"]) == 0
     assert launch([engine, *SWEEP, *POD, "--config.name=$(x) 'y'"]) == 0
     return [documents(f"runs/{name}.{engine}.yaml") for name in ("a", "My Sweep")]
@@ -350,7 +350,7 @@ def test_a_job_of_sky_recovers_from_75_alone(here, capsys):
     out = capsys.readouterr().out
     assert "sky jobs launch --num-jobs 3 'runs/My Sweep.sky.yaml'" in out
     assert "ssm-jax sweep --config=e.py '--folder=runs/My Sweep'" in out and "--report_only" in out
-    assert launch(["sky", *RUN, "--storage=s3://runs"]) == 0
+    assert launch(["sky", *RUN, "--volume=s3://runs"]) == 0
     (task,) = documents("runs/a.sky.yaml")
     mount = {"source": "s3://runs", "mode": "MOUNT_CACHED"}
     assert task["file_mounts"] == {"/work": mount} and "volumes" not in task
@@ -405,7 +405,7 @@ def sky_schema(monkeypatch):
 def test_the_files_of_sky_fit_its_schema(here, monkeypatch):
     jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
     task_schema, resources_schema = sky_schema(monkeypatch)
-    launch(["sky", *RUN, "--storage=s3://runs"])
+    launch(["sky", *RUN, "--volume=s3://runs"])
     for (task,) in [*written("sky"), documents("runs/a.sky.yaml")]:
         jsonschema.validate(task, task_schema)
         jsonschema.validate(task["resources"], resources_schema)
@@ -414,6 +414,14 @@ def test_the_files_of_sky_fit_its_schema(here, monkeypatch):
         jsonschema.validate(task["resources"], resources_schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**task, "nodes": 2}, task_schema)
+
+
+def test_launch_takes_no_flag_that_is_for_what_it_launches(here):
+    """It would keep it for itself."""
+    from ssm_jax.commands import sweep, train
+
+    names = {flag.name for flag in sweep.FLAGS} | set(train.read(RUN, None).values)
+    assert not names & {flag.name for flag in FLAGS}
 
 
 def test_every_template_is_short_and_in_the_wheel():
