@@ -20,7 +20,8 @@ from ssm_jax.training.experiment import ranking_of
 
 ORDER = ("running", "unfinished", "failed", "finished", "diverged", "pruned", "missing")
 SAID = {"unfinished": "stopped", "missing": "waiting"}  # where the word of a status says too little
-OVER = ("finished", "diverged", "pruned", "failed")
+FOR_GOOD = ("finished", "diverged", "pruned")
+OVER = (*FOR_GOOD, "failed")
 
 
 @dataclass(frozen=True)
@@ -90,18 +91,29 @@ class Progress:
         return statistics.fmean(took) * left / max(1, self.count("running"))
 
 
-def progress_of(runs: Iterable[Run], folder: Path, cfg: ConfigDict, to_come: int = 0) -> Progress:
+def progress_of(
+    runs: Iterable[Run],
+    folder: Path,
+    cfg: ConfigDict,
+    to_come: int = 0,
+    known: dict[str, Standing] | None = None,
+) -> Progress:
     """How far the runs of a sweep of `cfg` are; `to_come` proposals of a search are not yet made.
 
-    Nothing is taken and nothing written: it can be asked from anywhere that sees the folder.
+    Nothing is taken and nothing written: it can be asked from anywhere that sees the folder. Who
+    asks often keeps in `known` what has ended for good, which is not read again.
     """
-    metric, better = ranking_of(cfg)
-    found = [_standing(run, folder, cfg, better) for run in runs]
+    (metric, better), known = ranking_of(cfg), {} if known is None else known
+    found = [known.get(run.name) or _standing(run, folder, cfg, better) for run in runs]
+    known.update((s.run.name, s) for s in found if s.status in FOR_GOOD)
     return Progress(cfg.name, f"{cfg.train.select_split} {metric}", better, found, to_come)
 
 
 def _standing(run: Run, folder: Path, cfg: ConfigDict, better: str) -> Standing:
-    path, own = folder / run.name, run.config(cfg)
+    path = folder / run.name
+    if not path.exists():
+        return Standing(run, "missing", {}, 0, 0, None, None, "")
+    own = run.config(cfg)
     status: str
     status, document = run.status(cfg, folder)
     holder = holder_of(path / "LOCK") if status in ("unfinished", "failed") else None

@@ -17,7 +17,7 @@ from ssm_jax.outside import one_line, ours
 from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run, Status
-from ssm_jax.sweep.progress import line_of, progress_of
+from ssm_jax.sweep.progress import Standing, line_of, progress_of
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.loop import Watch, train_and_evaluate
@@ -73,7 +73,7 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
     have been seen to; False: stopped by SIGTERM or Ctrl-C, with everything saved. Raises ValueError
     if a folder holds a run with other options.
     """
-    done = 0
+    done, known = 0, dict[str, Standing]()
     with StopRequest() as stop:
         for number, run in enumerate(runs, start=1):
             if stop.requested:
@@ -90,7 +90,7 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
             seconds = time.monotonic() - start
             say(f"[{number} of {len(runs)}] {run.name}: {outcome} after {seconds:.0f} s")
             if len(runs) > 1:
-                say(line_of(progress_of(runs, job.folder, cfg)))
+                say(line_of(progress_of(runs, job.folder, cfg, known=known)))
             if outcome == "stopped":
                 return False
     if done:

@@ -28,7 +28,7 @@ from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep import study as study_lib
 from ssm_jax.sweep.ledger import runs_in, validation_curve
 from ssm_jax.sweep.plan import Search
-from ssm_jax.sweep.progress import line_of, progress_of
+from ssm_jax.sweep.progress import Standing, line_of, progress_of
 from ssm_jax.sweep.pruning import Curve, Rule, rungs_of
 from ssm_jax.sweep.runs import Job, run_one
 from ssm_jax.sweep.study import distribution, draw, is_proposal, open_study, optuna
@@ -62,6 +62,7 @@ class _Worker:
     job: Job
     study: optuna.Study
     stop: StopRequest
+    _standings: dict[str, Standing] = field(default_factory=dict)  # of runs that have ended
     _trial: int = -1  # the one that is being run, or was last
     _error: Exception | None = None  # what was raised in it
     _lost: dict[int, float] = field(default_factory=dict)  # when trials were first found unheld
@@ -168,9 +169,11 @@ class _Worker:
         if outcome == "finished":
             found = f": {self.cfg.train.select_split} {metric} {document['best']['value']:.4g}"
         say(f"{about}: {outcome} after {time.monotonic() - start:.0f} s{found}")
-        runs = [*runs_in(self.job.folder, [*self.search.axes], self.job.overrides)]
+        axes, told = [*self.search.axes], self._standings
+        runs = [known.run for known in told.values()]
+        runs += runs_in(self.job.folder, axes, self.job.overrides, list(told))
         left = max(0, self.search.size * len(self.search.seeds) - len(runs))
-        say(line_of(progress_of(runs, self.job.folder, self.cfg, left)))
+        say(line_of(progress_of(runs, self.job.folder, self.cfg, left, told)))
         if outcome == "stopped":
             self.stop.requested = "stopped"
         if outcome == "busy":

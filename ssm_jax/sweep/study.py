@@ -110,15 +110,28 @@ def open_study(search: Search, cfg: ConfigDict, folder: Path) -> Iterator[optuna
         )
     try:
         yield study
-    except optuna.exceptions.StorageInternalError as error:
+    except Exception as error:
+        if (lost := _storage_error(error)) is None:
+            raise
         raise StorageLost(
-            f"the database of the search cannot be reached ({_why(error)}); what the runs have "
+            f"the database of the search cannot be reached ({_why(lost)}); what the runs have "
             "saved is kept, and the same command goes on."
         ) from error
     finally:
         with contextlib.suppress(Exception):  # it may be gone
             storage.remove_session()
             storage.engine.dispose()
+
+
+def _storage_error(error: BaseException | None) -> BaseException | None:
+    """What the database said, of what it led to: Optuna 5 makes an UnboundLocalError of it."""
+    while error is not None:
+        if isinstance(
+            error, optuna.exceptions.StorageInternalError | sqlalchemy.exc.SQLAlchemyError
+        ):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _storage(address: str, folder: Path) -> Any:
