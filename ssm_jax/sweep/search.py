@@ -169,11 +169,11 @@ class _Worker:
         if outcome == "finished":
             found = f": {self.cfg.train.select_split} {metric} {document['best']['value']:.4g}"
         say(f"{about}: {outcome} after {time.monotonic() - start:.0f} s{found}")
-        axes, told = [*self.search.axes], self._standings
-        runs = [known.run for known in told.values()]
-        runs += runs_in(self.job.folder, axes, self.job.overrides, list(told))
+        axes, ended = [*self.search.axes], self._standings
+        runs = [known.run for known in ended.values()]
+        runs += runs_in(self.job.folder, axes, self.job.overrides, list(ended))
         left = max(0, self.search.size * len(self.search.seeds) - len(runs))
-        say(line_of(progress_of(runs, self.job.folder, self.cfg, left, told)))
+        say(line_of(progress_of(runs, self.job.folder, self.cfg, left, ended)))
         if outcome == "stopped":
             self.stop.requested = "stopped"
         if outcome == "busy":
