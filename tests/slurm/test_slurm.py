@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -142,6 +143,32 @@ def test_a_stopped_run_is_queued_again_and_ends_as_if_undisturbed(
     tell(f"$ cat runs/a.slurm/{number}.log\n{said}", tmp_path)
     assert "Exited with exit code 75" in said and "going on from step" in said, said
     assert_same_run(tmp_path / "runs/a", undisturbed, evaluated=(0, 500, 1000, 1500))
+
+
+PLAYED = """\
+#!/bin/bash
+[ "$SLURM_RESTART_COUNT" ] && exit 0
+trap 'echo told after $SECONDS s; exit 75' TERM
+while :; do sleep 0.5; done
+"""
+
+
+def test_the_time_limit_comes_with_a_warning_of_two_minutes(cluster, tmp_path):
+    """The command is played: SLURM counts limits in minutes."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ssm-jax").write_text(PLAYED)
+    (tmp_path / "bin/ssm-jax").chmod(0o755)
+    real = shutil.which("ssm-jax", path=cluster.env["PATH"])
+    words = (f"--config={TINY}", "--workdir=runs/a", "--time=4", "--follow")
+    cluster.env["PATH"] = f"{tmp_path}/bin:{cluster.env['PATH']}"
+    try:
+        assert call(cluster, tmp_path, real, "launch", "slurm", *words).returncode == 0
+    finally:
+        cluster.env["PATH"] = cluster.env["PATH"].partition(":")[2]
+    (log,) = (tmp_path / "runs/a.slurm").glob("*.log")
+    tell(f"$ cat runs/a.slurm/{log.name}\n{log.read_text()}", tmp_path)
+    after = int(re.search(r"told after (\d+) s", log.read_text())[1])
+    assert 30 <= after <= 150, "120 s before the limit, and up to 60 s earlier"
 
 
 def test_two_tasks_are_two_processes_of_one_run(cluster, run, tmp_path):
