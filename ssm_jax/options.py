@@ -54,7 +54,7 @@ class Range(NamedTuple):
     def short(self) -> str:
         """The same as signs: > 0, >= 1, 0..1."""
         if self.high < math.inf:
-            high = "2^32-1" if self == SEED else f"{self.high:.10g}"
+            high = "2^32-1" if self.high == SEED.high else f"{self.high:.10g}"
             return f"{self.low:g}..{high}"
         return f"{'>' if self.above else '>='} {self.low:g}"
 
@@ -95,6 +95,7 @@ POSITIVE = Range(0, above=True)
 SHARE = Range(0, 1)
 # JAX keeps the lower 32 bits of a seed, so 2**32 would be seed 0 once more.
 SEED = Range(0, 2**32 - 1, whole=True)
+SEED_OR_NOT = Range(-1, 2**32 - 1, whole=True)
 
 
 def _group(name: str, match: str) -> dict[str, Option]:
@@ -132,6 +133,9 @@ OPTIONS: dict[str, Option] = {
     "batch_size": Option(32, "examples per step over all devices", SIZE),
     "data.source": Option("generated", "where the examples come from; each task has its own"),
     "data.seed": Option(0, "of what is generated; not read for official data", SEED),
+    "data.order_seed": Option(
+        -1, "of the order of the training examples; -1: seed", SEED_OR_NOT, since="0.2"
+    ),
     "data.n_train": Option(0, "training examples, spread evenly; 0: all, or as published", COUNT),
     "data.n_val": Option(0, "validation examples, likewise", COUNT),
     "data.n_test": Option(0, "test examples, likewise", COUNT),

@@ -337,3 +337,50 @@ def buckets() -> str:
         "speed-up": "{speed_up:.2f}",
     }
     return per_file("bench/buckets_*.json", columns)
+
+
+def population() -> str:
+    """Of each experiment a population beside its runs one by one."""
+    columns: Columns = {
+        "members": "{members}",
+        "trained by": lambda row: WAYS_TO_TRAIN[row["way"]],
+        "s of the processor": "{processor_s:.0f}",
+        "s on the clock": "{wall_s:.0f}",
+    }
+    found = load("population/cpu_*.json")
+    parts = [
+        f"`{one['name']}`, {one['steps']} steps:\n\n{table(columns, one['rows'])}{where(one)}"
+        for one in found
+    ]
+    return "\n".join(parts) or "Not run.\n"
+
+
+WAYS_TO_TRAIN = {
+    "population": "`sweep --population`",
+    "sweep": "`sweep`, one process",
+    "train": "`train`, a process each (one, times the members)",
+}
+
+
+def population_planned() -> str:
+    """What XLA plans for members on an accelerator."""
+    found = sorted(load("population/planned_*.json"), key=lambda one: one["members"])
+    if not found:
+        return "Not run.\n"
+
+    def per(row: Result, key: str, unit: float) -> str:
+        return f"{row['train'][key] / row['members'] / unit:,.1f}"
+
+    columns: Columns = {
+        "config": "`{name}`",
+        "target": "{target}",
+        "members": "{members}",
+        "MiB moved a member": lambda row: per(row, "bytes_moved", 2**20),
+        "MiB planned a member": lambda row: per(row, "planned_bytes", 2**20),
+        "MiB planned": lambda row: f"{row['train']['planned_bytes'] / 2**20:,.0f}",
+        "kernels": lambda row: f"{row['train']['kernels']:,}",
+        "floor, ms": lambda row: f"{row['train']['floor_ms']:.3f}",
+        "commit": "{commit}",
+        "": "{file}",
+    }
+    return table(columns, found)

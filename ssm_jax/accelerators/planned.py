@@ -24,6 +24,8 @@ from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.tables import to_screen
 from ssm_jax.training import plan
 from ssm_jax.training.experiment import build, planned_bytes, timed_compile
+from ssm_jax.training.members import Member
+from ssm_jax.training.programs import AtOnce
 
 MOVERS = 12  # kernels that are listed
 STEPS = {"train": "the training step", "eval": "the evaluation"}
@@ -46,8 +48,11 @@ def planned(
     data_dir: Path,
     files: Path | None = None,
     steps: tuple[str, ...] = ("train", "eval"),
+    members: int = 0,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What a config's steps do on devices of a target, and their optimized HLO, each by name.
+
+    `members`: of a population of so many, all at once, split over the devices.
 
     The data need not be there. ValueError for a batch that does not split over the devices;
     RuntimeError where a compiler refuses a step, as it takes more memory than a device has.
@@ -69,10 +74,16 @@ def planned(
         "compilers": {name: metadata.version(name) for name in COMPILERS[target.kind.platform]},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+    if members:
+        member = Member(cfg, experiment.dataset, mesh=experiment.mesh)
+        population = AtOnce([member], members, members)
+        found["members"] = population.rows
     texts = {}
     for name in steps:
         try:
             compile_step = functools.partial(experiment.compile_step, training=name == "train")
+            if members:
+                compile_step = functools.partial(population.compiled, training=name == "train")
             step, seconds = timed_compile(compile_step)
         except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what does not fit
             if "RESOURCE_EXHAUSTED" not in str(error):
@@ -164,8 +175,9 @@ def beyond_memory(found: Mapping[str, Any], target: Target) -> str:
 def shown(found: Mapping[str, Any]) -> Iterator[Any]:
     """What a person reads of `planned`: a line, a table of the steps, and one of the movers."""
     count, steps = found["accelerators"], [name for name in STEPS if name in found]
+    who = f"{found['members']} members of " if "members" in found else ""
     yield (
-        f"{found['name']} (config {found['config_digest']}): batch {found['batch_size']}, "
+        f"{who}{found['name']} (config {found['config_digest']}): batch {found['batch_size']}, "
         f"L = {found['length']:,}, on {count} x {found['accelerator']}; per device and call"
     )
     rows = {

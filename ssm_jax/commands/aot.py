@@ -29,6 +29,7 @@ def aot(argv: list[str], called: Sequence[str] = ("ssm-jax", "aot")) -> int:
         Flag("target", "h100, h200, or a TPU with its topology, v5e:2x2"),
         Flag("devices", "devices over which the batch is split", 1, int, least=1),
         Flag("steps", "which steps to compile", "both", choices=("both", "train", "eval")),
+        Flag("members", "of a population, all at once; 0: one run", 0, int, least=0),
         Flag("out", "file for the figures", kind=Path, writes="file", endings=(".json",)),
         Flag("hlo", "file for the optimized HLO; each step has its own", kind=Path, writes="file"),
         cli.DATA_DIR,
@@ -48,8 +49,9 @@ def aot(argv: list[str], called: Sequence[str] = ("ssm-jax", "aot")) -> int:
 
     steps = ("train", "eval") if values["steps"] == "both" else (values["steps"],)
     where = {"data_dir": values["data_dir"], "files": values["from"]}
+    ways = {"steps": steps, "members": values["members"], **where}
     with targets.quiet():
-        found, texts = planned.planned(command.cfg, target, values["devices"], steps=steps, **where)
+        found, texts = planned.planned(command.cfg, target, values["devices"], **ways)
     width = None if sys.stdout.isatty() else WIDTH
     console = Console(width=width, highlight=False, markup=False)
     for part in planned.shown(found):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ssm_jax.sweep.runs import Job
     from ssm_jax.training.parent import Begin
 
+WITH_POPULATION = ("members", "memory", "at_once", "own_order")
 CURVES = 8  # settings whose curves one figure can tell apart
 FLAGS = (
     Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
@@ -30,6 +31,11 @@ FLAGS = (
     Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
     Flag("run", "make this run alone, counted from 0, and no tables; for arrays of jobs", kind=int),
     Flag("metric", "what is shown of both splits; if not given, the task's first"),
+    Flag("population", "train runs that differ in starts, seeds and rates as one", False, bool),
+    Flag("members", "of a population, at most; 0: as many as fit", 0, int, least=0),
+    Flag("memory", "GiB of a device for a population; 0: nine tenths of it", 0.0, float, least=0),
+    Flag("at_once", "members computed at a time; 0: all, on a CPU one", 0, int, least=0),
+    Flag("own_order", "of batches for each seed; else that of the first seed", False, bool),
     Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
     progress_lib.STATUS,
     cli.DATA_DIR,
@@ -74,6 +80,11 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
 
     --status shows how far all runs are, also while other commands make them, and writes
     progress.html, a page with a table to sort and the heat map.
+
+        ssm-jax sweep --config=ablation/image:reduced --folder=runs/ablation --population
+
+    --population trains runs that differ in starts, seeds, learning rates and weight decay as one
+    program, as many at a time as fit into memory. Each ends as the folder of an ordinary run.
     """
     argv = progress_lib.remembered(argv, FLAGS)
     commands, parts = planned(argv, sweep.__doc__)
@@ -90,14 +101,23 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     if not values["report_only"]:
         progress_lib.remember(folder, argv)
         start_jax(values["compiled"], usual=folder)
+        from ssm_jax.sweep.population import Size, begun, run_populations
         from ssm_jax.sweep.runs import run_sweep
 
+        size = Size(values["members"], int(values["memory"] * 2**30), values["at_once"])
         for label, (where, runs) in parts.items():
             job = replace(job_of(commands[label], [*called, *argv], where), begin=begin)
             if search is not None:
                 from ssm_jax.sweep.search import run_search
 
                 finished = run_search(search, commands[label].cfg, job)
+            elif values["population"]:
+                finished = run_populations(runs, commands[label].cfg, job, size)
+            elif unfinished := [path for path, _ in begun(where)]:
+                raise ValueError(
+                    f"{unfinished[0]} holds the states of runs that are trained as one; add "
+                    "--population to go on, or delete it to train them anew, one by one."
+                )
             else:
                 finished = run_sweep(runs, commands[label].cfg, job)
             if not finished:
@@ -142,6 +162,10 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
     """The experiments of a command line by name, and their runs; nothing is read or written."""
     commands = _named(argv, FLAGS, about)
     values, several = next(iter(commands.values())).values, len(commands) > 1
+    if values["population"]:
+        commands = {label: _one_order(command) for label, command in commands.items()}
+    elif idle := [name for name in WITH_POPULATION if values[name]]:
+        cli.fail(f"--{idle[0]} goes with --population.")
     folder, seeds, run = values["folder"], values["seeds"], values["run"]
     if folder is None:
         cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
@@ -154,6 +178,8 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
         as_is = bool(known["configs"])
         cells: list[dict[str, Any]] = [{}]
         if (search := search_of(commands[label])) is not None:
+            if values["population"]:
+                cli.fail("--sampler proposes one run after the other; leave --population out.")
             # the first that there could be: the others are proposed as it goes
             cells = [{key: axis.fit(axis.ends()[0]) for key, axis in search.axes.items()}]
         elif not as_is:
@@ -162,12 +188,24 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
             raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
         where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
         parts[label] = where, runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
-    if run is not None and values["report_only"]:
-        cli.fail("--run and --report_only are both given; leave one out.")
+    for other in ("report_only", "population"):
+        if run is not None and values[other]:
+            cli.fail(f"--run and --{other} are both given; leave one out.")
     size = sum(len(runs) for _, runs in parts.values())
     if run is not None and not 0 <= run < size:
         cli.fail(f"--run={run} is none of the {size} runs, which count from 0 to {size - 1}.")
     return commands, parts
+
+
+def _one_order(command: cli.Command) -> cli.Command:
+    """The experiment with one order of the training examples for all seeds, unless asked for."""
+    cfg, values, overrides = command
+    if values["own_order"] or values["seeds"] == 1 or "data.order_seed" in overrides:
+        return command
+    cfg = cfg.copy_and_resolve_references()
+    cfg.data.order_seed = cfg.seed
+    overrides = {**overrides, "data.order_seed": cfg.data.order_seed}
+    return command._replace(cfg=cfg.lock(), overrides=overrides)
 
 
 def _alone(parts: Parts, number: int) -> Parts:

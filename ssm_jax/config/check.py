@@ -44,8 +44,8 @@ def fault_of(key: str, value: Any, option: Option) -> str | None:
     if option.within is None or option.within.holds(value):
         return None
     bounds = str(option.within).removesuffix(" and finite").replace("positive", "greater than 0")
-    if option.within == SEED:
-        bounds = f"at least 0 and below 2^32 = {2**32}"
+    if option.within.whole and option.within.high == SEED.high:
+        bounds = f"at least {option.within.low} and below 2^32 = {2**32}"
     elif isinstance(value, float) and abs(value) > LARGEST:
         bounds = "a finite number of float32"
     return f"{key}={value!r} is out of range; it must be {bounds}."

@@ -47,7 +47,7 @@ class Order:
                 f"batch_size={batch_size} does not fit {n} examples; use a number from 1 to {n}."
             )
         self.steps_per_epoch = n // batch_size
-        self._batch_size, self._seed, self._padded_lengths = batch_size, seed, padded_lengths
+        self._batch_size, self.seed, self._padded_lengths = batch_size, seed, padded_lengths
         self._bucket_n = np.searchsorted(padded_lengths, lengths_n)
         self._epoch = functools.lru_cache(maxsize=2)(self._batches_of_epoch)
 
@@ -64,7 +64,7 @@ class Order:
         n, B = self._bucket_n.size, self._batch_size
         # The ranks of Philox words. Not Generator.permutation, which may change: a run resumes in
         # one order after an upgrade.
-        order = np.argsort(philox(self._seed, epoch).random_raw(n), kind="stable")
+        order = np.argsort(philox(self.seed, epoch).random_raw(n), kind="stable")
         order = order[: self.steps_per_epoch * B]
         if len(self._padded_lengths) > 1:
             rank = np.empty(n, np.int64)

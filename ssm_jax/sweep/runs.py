@@ -136,12 +136,8 @@ def run_one(
         except WorkdirBusy:
             return "busy"
         except (CheckpointError, ValueError, *MISPLACED, *OUT_OF_MEMORY) as error:
-            misplaced, full = isinstance(error, OSError), is_out_of_memory(error)
-            known = misplaced or full or ours(error)
-            if isinstance(error, (ConfigMismatch, SaveError)) or not known:
-                raise  # the folder of another sweep, a full disk, or a bug
-            fault = os_fault(error) if isinstance(error, OSError) else str(error)
-            fault = f"out of memory: {one_line(error)}" if full else fault
+            if (fault := fault_of_run(error)) is None:
+                raise
             say(f"error: {fault}")
             write_json(path / FAILED, {"error": fault, **mark})
             return "failed"
@@ -150,3 +146,15 @@ def run_one(
     if code == EXIT_STOPPED:
         return "pruned" if ended else "stopped"
     return "finished"
+
+
+def fault_of_run(error: Exception) -> str | None:
+    """What an error says that is of one run; None: the folder of another sweep, a bug, or such."""
+    if not isinstance(error, (CheckpointError, ValueError, *MISPLACED, *OUT_OF_MEMORY)):
+        return None
+    misplaced, full = isinstance(error, OSError), is_out_of_memory(error)
+    known = misplaced or full or ours(error)
+    if isinstance(error, (ConfigMismatch, SaveError)) or not known:
+        return None
+    fault = os_fault(error) if isinstance(error, OSError) else str(error)
+    return f"out of memory: {one_line(error)}" if full else fault

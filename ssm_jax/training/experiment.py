@@ -3,12 +3,13 @@
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -44,6 +45,7 @@ class Experiment:
     """
 
     parts: tuple[str, ...] = ()  # of the state that a checkpoint restores: all
+    population: Mapping[str, Any] = {}  # in which it is trained, for the record; {}: by itself
 
     def __init__(self, cfg: ConfigDict, dataset: Dataset, *, mesh: Mesh | None = None):
         self.cfg, self.dataset, self.task = cfg, dataset, find_task(cfg.task)
@@ -64,7 +66,8 @@ class Experiment:
         # Of batches, the longest last
         self.padded_lengths = bucket_lengths(dataset.padded_length, cfg.data.buckets)
         lengths = dataset.lengths("train")
-        self.order = Order(lengths, cfg.batch_size, cfg.seed, self.padded_lengths)
+        drawn_by = cfg.seed if cfg.data.order_seed < 0 else cfg.data.order_seed
+        self.order = Order(lengths, cfg.batch_size, drawn_by, self.padded_lengths)
         epoch = self.order.steps_per_epoch
         self.total_steps: int = cfg.train.steps or max(1, round(cfg.train.epochs * epoch))
         self.eval_every: int = cfg.train.eval_every or epoch  # in steps
@@ -87,13 +90,20 @@ class Experiment:
         else:
             self.schedule = optim.cosine_with_warmup(warmup, last, clamp=cfg.schedule.clamp)
             self.schedule_says = f"a cosine that ends at step {last:,}"
-        groups = optim.groups_from(cfg.optim.groups.to_dict())
-        adam = {name: cfg.optim[name] for name in ("b1", "b2", "eps", "clip_norm")}
-        self.tx, self.rows = optim.make_optimizer(
-            params, groups, self.schedule, freeze=cfg.optim.freeze, **adam
-        )
+        self.groups, self._params = optim.groups_from(cfg.optim.groups.to_dict()), params
+        self.tx, self.rows = self.optimizer(self.groups)
         self.frozen = {path for row in self.rows if row.group.freeze for path in row.paths}
-        self._compiled: dict[str, jax.stages.Compiled] = {}
+        self._compiled: dict[str, Any] = {}
+
+    def optimizer(
+        self, groups: Sequence[optim.Group]
+    ) -> tuple[optax.GradientTransformation, list[optim.GroupRow]]:
+        """The optimizer with these groups of parameters, and its table; rates may be traced."""
+        options = self.cfg.optim
+        adam = {name: options[name] for name in ("b1", "b2", "eps", "clip_norm")}
+        return optim.make_optimizer(
+            self._params, groups, self.schedule, freeze=options.freeze, **adam
+        )
 
     def _build_model(self, key: jax.Array, dataset: Dataset | None = None) -> nnx.Module:
         options = self.cfg.model.to_dict()
@@ -113,13 +123,13 @@ class Experiment:
         Compiled once, as a run's figures show it too.
         """
 
-        def init() -> TrainState:
-            model = self._build_model(jax.random.fold_in(jax.random.key(self.cfg.seed), 0))
-            data_init.set_fixed(model, self.cfg.model.to_dict())
-            _, params, stats = step_lib.split(model)
-            return step_lib.init_state(params, stats, self.tx, ema=self.cfg.train.ema > 0)
+        return jax.jit(self._first_state, out_shardings=self.replicated)
 
-        return jax.jit(init, out_shardings=self.replicated)
+    def _first_state(self) -> TrainState:
+        model = self._build_model(jax.random.fold_in(jax.random.key(self.cfg.seed), 0))
+        data_init.set_fixed(model, self.cfg.model.to_dict())
+        _, params, stats = step_lib.split(model)
+        return step_lib.init_state(params, stats, self.tx, ema=self.cfg.train.ema > 0)
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and placement of the state."""

@@ -1,8 +1,9 @@
 """One run, from its start or from where it stopped, to its result."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ssm_jax.files import default_data_dir, parse_json
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import EXIT_STOPPED, Process, StopRequest
 from ssm_jax.training import data_init, processes, restart
-from ssm_jax.training.checkpoint import CheckpointStore
+from ssm_jax.training.checkpoint import Checkpoints, CheckpointStore
 from ssm_jax.training.checkpoint.io import host_copies
 from ssm_jax.training.checkpoint.manifest import CheckpointError, describe
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
@@ -67,77 +68,114 @@ def train_and_evaluate(
     or gradient is not finite, and WorkdirBusy, ConfigMismatch, StateMismatch, CheckpointError or
     RunDamaged.
     """
-    cfg, leads = experiment.cfg, processes.first()
     experiment.check_memory()
-    with Workdir(path) as workdir, StopRequest() as stop, jax.set_mesh(experiment.mesh):
-        processes.same(f"another experiment or other data in {path}", repr(experiment.identity))
+    with (
+        Workdir(path) as workdir,
+        StopRequest() as stop,
+        jax.set_mesh(experiment.mesh),
+        open_run(
+            experiment, workdir, stop, wandb=wandb, wandb_options=wandb_options,
+            tensorboard=tensorboard, profile=profile, argv=argv, fresh=fresh,
+            accept_log=accept_log, begin=begin, watch=watch,
+        ) as opened,
+    ):  # fmt: skip
+        if opened is None:
+            say(f"{path} is finished; its result is in {workdir.summary.name}.")
+            return EXIT_DONE
+        run, state, start = opened
+        finished = run.train(state, start) and run.conclude()
+        run.profile.close(argv)
+    return EXIT_DONE if finished else EXIT_STOPPED
+
+
+@contextlib.contextmanager
+def open_run(
+    experiment: Experiment,
+    workdir: Workdir,
+    stop: StopRequest,
+    *,
+    checkpoints: Checkpoints | None = None,
+    wandb: str = "disabled",
+    wandb_options: Mapping[str, Any] | None = None,
+    tensorboard: bool = False,
+    profile: int = 0,
+    argv: Sequence[str] = (),
+    fresh: bool = False,
+    accept_log: bool = False,
+    begin: Begin | None = None,
+    watch: Watch | None = None,
+) -> Iterator[tuple["OpenRun", TrainState, int] | None]:
+    """A run with its files open, the state that it goes on from and its step; None if finished.
+
+    `checkpoints` are where its states are kept while it is trained: by default in its folder. The
+    other arguments and errors are those of `train_and_evaluate`.
+    """
+    cfg, path, leads = experiment.cfg, workdir.path, processes.first()
+    processes.same(f"another experiment or other data in {path}", repr(experiment.identity))
+    with contextlib.ExitStack() as open_until:
         if fresh:
             processes.agreed(lambda: restart.start_anew(workdir))
-        with CheckpointStore(
-            workdir.checkpoints,
-            keep=cfg.checkpoint.keep,
-            identity=experiment.identity,
-            ranking=experiment.ranking,
-        ) as checkpoints:
-            found = restart.find(
-                experiment, workdir, checkpoints, argv, accept_log=accept_log, begin=begin
-            )
-            if found is None:
-                say(f"{path} is finished; its result is in {workdir.summary.name}.")
-                return EXIT_DONE
-            for line in experiment.describe(data_init.kept(workdir.start)):
-                say(line)
-            if leads:
-                Console(stderr=True).print(parameter_table(experiment.rows))
-            name, options = (
-                f"{config_lib.title_of(cfg)}-{workdir.path.name}",
-                config_lib.flatten(cfg),
-            )
-            where, given = workdir.path, wandb_options
-            sinks: list[Sink] = []
-            if leads:
-                sinks.append(
-                    WandbSink(wandb, workdir=where, config=options, run_name=name, given=given)
+        if checkpoints is None:
+            checkpoints = open_until.enter_context(
+                CheckpointStore(
+                    workdir.checkpoints,
+                    keep=cfg.checkpoint.keep,
+                    identity=experiment.identity,
+                    ranking=experiment.ranking,
                 )
-            state, meta, stamps = found
-            processes.same("another state to begin from", lambda: describe(host_copies(state)))
-            if tensorboard and leads:
-                sinks.append(TensorBoardSink(workdir.tensorboard, meta.step))
-            first = functools.partial(first_state, experiment, path)
+            )
+        found = restart.find(
+            experiment, workdir, checkpoints, argv, accept_log=accept_log, begin=begin
+        )
+        if found is None:
+            yield None
+            return
+        for line in experiment.describe(data_init.kept(workdir.start)):
+            say(line)
+        if leads:
+            Console(stderr=True).print(parameter_table(experiment.rows))
+        name, options = f"{config_lib.title_of(cfg)}-{path.name}", config_lib.flatten(cfg)
+        sinks: list[Sink] = []
+        if leads:
+            sinks.append(
+                WandbSink(wandb, workdir=path, config=options, run_name=name, given=wandb_options)
+            )
+        state, meta, stamps = found
+        processes.same("another state to begin from", lambda: describe(host_copies(state)))
+        if tensorboard and leads:
+            sinks.append(TensorBoardSink(workdir.tensorboard, meta.step))
+        first = functools.partial(first_state, experiment, path)
 
-            def beginning() -> int:
-                parent = find_parent(None, workdir.path)
-                return parent.step if parent and parent.whole else 0
+        def beginning() -> int:
+            parent = find_parent(None, path)
+            return parent.step if parent and parent.whole else 0
 
-            def log_in(log: Path) -> MetricsLog:
-                stamp = stamps.pop(log.name, None)
-                return MetricsLog(log, meta.step, stamp) if leads else NoLog(log)
+        def log_in(log: Path) -> MetricsLog:
+            stamp = stamps.pop(log.name, None)
+            return MetricsLog(log, meta.step, stamp) if leads else NoLog(log)
 
-            with (
-                log_in(workdir.metrics) as log,
-                log_in(workdir.timing) as timing,
-                Profile(workdir.profile, profile if leads else 0) as profiled,
-                processes.doubting(),
-            ):
-                if leads:
-                    cut(workdir.diagnostics, meta.step)
-                run = _Run(
-                    experiment, workdir, checkpoints, log, timing, sinks, stop, argv,
-                    Diagnostics(experiment, first),
-                    best=meta.best,
-                    window=meta.extra["window"],
-                    arrays=stamps,
-                    noted=bool(meta.identity),
-                    evaluated_at=meta.step if meta.evaluated else 0,
-                    first=processes.agreed(beginning),
-                    profile=profiled,
-                    watch=watch,
-                )  # fmt: skip
-                finished = run.train(state, meta.step) and run.conclude()
-                profiled.close(argv)
-            for sink in sinks:
-                sink.close()
-    return EXIT_DONE if finished else EXIT_STOPPED
+        log, timing = (
+            open_until.enter_context(log_in(file)) for file in (workdir.metrics, workdir.timing)
+        )
+        profiled = open_until.enter_context(Profile(workdir.profile, profile if leads else 0))
+        open_until.enter_context(processes.doubting())
+        if leads:
+            cut(workdir.diagnostics, meta.step)
+        run = OpenRun(
+            experiment, workdir, checkpoints, log, timing, sinks, stop, argv,
+            Diagnostics(experiment, first),
+            best=meta.best,
+            window=meta.extra["window"],
+            arrays=stamps,
+            noted=bool(meta.identity),
+            evaluated_at=meta.step if meta.evaluated else 0,
+            first=processes.agreed(beginning),
+            profile=profiled,
+            watch=watch,
+        )  # fmt: skip
+        yield run, state, meta.step
+    for sink in sinks:
+        sink.close()
 
 
 def train(
@@ -174,12 +212,12 @@ def train(
 
 
 @dataclass
-class _Run:
+class OpenRun:
     """The files of a run, and what it carries from step to step besides the state."""
 
     experiment: Experiment
     workdir: Workdir
-    store: CheckpointStore
+    store: Checkpoints
     log: MetricsLog
     timing: MetricsLog  # steps per second: depends on the clock, so kept out of the log
     sinks: Sequence[Sink]
@@ -200,19 +238,19 @@ class _Run:
     def train(self, state: TrainState, start: int) -> bool:
         """Train to the last step; False if stopped before, with everything saved."""
         experiment, cfg, total = self.experiment, self.experiment.cfg, self.experiment.total_steps
-        if start and self.evaluated_at != start and (self._due(start) or start == self.first):
+        if start and self.evaluated_at != start and (self.due(start) or start == self.first):
             # Stopped during this evaluation: the step is on the disk without its result. Or the
             # run continues another, whose last state is a candidate too.
             if not self._evaluate(state, start):
                 return False
-            self._save(start, state, replace=True, final=self._ends(start))
+            self.save(start, state, replace=True, final=self.ends(start))
             if self._unpromising(start):
                 say(f"{self.stop.requested}: training ends at step {start:,}.")
                 return False
-        if start >= total or (start and self.evaluated_at == start and self._ends(start)):
+        if start >= total or (start and self.evaluated_at == start and self.ends(start)):
             return True
         if start == 0:
-            self._diagnose(state, 0)
+            self.diagnose(state, 0)
         batches = experiment.train_batches(start)
         unread: tuple[int, Metrics] | None = None
         with Progress("train", total, start=start, metric=experiment.task.headline) as progress:
@@ -227,17 +265,17 @@ class _Run:
                     self.profile.dispatched(metrics)
                 # Metrics of step k are read after step k + 1 is dispatched: no waiting in between.
                 if unread is not None:
-                    self._read(*unread, state, progress)
+                    self.read(*unread, state, progress)
                 unread = (step, metrics)
                 stopping = self.stop.poll(step)
-                if not (stopping or self._due(step) or step % cfg.checkpoint.every == 0):
+                if not (stopping or self.due(step) or step % cfg.checkpoint.every == 0):
                     continue
-                self._read(*unread, state, progress)
+                self.read(*unread, state, progress)
                 unread = None
-                if self._due(step) and not stopping:
+                if self.due(step) and not stopping:
                     stopping = not self._evaluate(state, step) or self._unpromising(step)
-                ended = self.evaluated_at == step and self._ends(step)
-                self._save(step, state, final=stopping or ended)
+                ended = self.evaluated_at == step and self.ends(step)
+                self.save(step, state, final=stopping or ended)
                 if stopping:
                     say(f"{self.stop.requested}: saved step {step:,}; the same command goes on.")
                     return False
@@ -298,7 +336,7 @@ class _Run:
             return True
         for figure in figures:
             say(f"figure: {figure}")
-        mark_done(experiment, self.workdir, test, self._stamps())
+        mark_done(experiment, self.workdir, test, self.stamps())
         for sink in self.sinks:
             sink.write("test", self.evaluated_at, test)
             sink.draw(self.evaluated_at, figures)
@@ -311,11 +349,11 @@ class _Run:
         )
         return True
 
-    def _due(self, step: int) -> bool:
+    def due(self, step: int) -> bool:
         """Whether an evaluation belongs to this step."""
         return step % self.experiment.eval_every == 0 or step == self.experiment.total_steps
 
-    def _ends(self, step: int) -> bool:
+    def ends(self, step: int) -> bool:
         """Whether training ends at an evaluated step: the last, or patience has come to its end."""
         # All that counts is in the checkpoint: the best step, and the rhythm of evaluations.
         patience, every = self.experiment.cfg.train.patience, self.experiment.eval_every
@@ -323,12 +361,18 @@ class _Run:
         impatient = patience > 0 and step // every - since // every >= patience
         return impatient or step == self.experiment.total_steps
 
-    def _read(self, step: int, metrics: Metrics, state: TrainState, progress: Progress) -> None:
-        """Take in the metrics of a step, which the device may already have left behind."""
+    def read(
+        self, step: int, metrics: Metrics, state: TrainState | None, progress: Progress
+    ) -> None:
+        """Take in the metrics of a step, which the device may already have left behind.
+
+        The state is looked into if they are not finite.
+        """
         experiment = self.experiment
         with self.profile.part("device"):
             values = {name: float(value) for name, value in metrics.items()}
         if not values.pop("ok"):
+            assert state is not None
             raise diverged(experiment, self.workdir.crash, state, values, self.last_finite)
         self.last_finite = f"step {step}, {values['loss']:.4g}"
         progress.update(step, values["loss"], values[experiment.task.headline])
@@ -353,12 +397,8 @@ class _Run:
     ) -> dict[str, float] | None:
         """Means over a split, of the averages beside as OTHER_...; None if asked to stop."""
         found: dict[str, float] = {}
-        states = [("", split, state)]
-        if state.ema is not None:
-            if other == "raw":
-                states = [("", f"{split} (ema)", state)]
-            states.append((f"{other}_", f"{split} ({other})", state.averaged()))
-        for prefix, title, each in states:
+        for prefix, title, averaged in evaluated(split, state.ema is not None, other):
+            each = state.averaged() if averaged else state
             with self.profile.part("evaluation"):
                 means = self.experiment.means(each, split, self.stop.asked, title)
             if means is None:
@@ -368,10 +408,15 @@ class _Run:
 
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate on the selection split and note the result; False if asked to stop meanwhile."""
-        train = self.experiment.cfg.train
-        self.found = self._means_of(state, train.select_split)
-        if self.found is None:
+        found = self._means_of(state, self.experiment.cfg.train.select_split)
+        if found is None:
             return False
+        self.take(found, state, step)
+        return True
+
+    def take(self, found: dict[str, float], state: TrainState | None, step: int) -> None:
+        """Note the result of an evaluation on the selection split, and measure the state."""
+        train, self.found = self.experiment.cfg.train, found
         value = self.found[self.experiment.ranking[0]]
         sign = 1 if self.experiment.ranking[1] == "max" else -1
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
@@ -387,21 +432,20 @@ class _Run:
         kind = "train_eval" if train.select_split == "train" else train.select_split
         self._write(kind, step, self.found)
         self.evaluated_at = step
-        self._diagnose(state, step)
-        return True
+        self.diagnose(state, step)
 
     def _unpromising(self, step: int) -> bool:
         """Whether the run should end at this evaluation, as who watches it says."""
-        if self.watch is None or self.found is None or self._ends(step):
+        if self.watch is None or self.found is None or self.ends(step):
             return False
         why = self.watch(step, self.found[self.experiment.ranking[0]])
         self.stop.requested = why or self.stop.requested
         return bool(why)
 
-    def _diagnose(self, state: TrainState, step: int) -> None:
+    def diagnose(self, state: TrainState | None, step: int) -> None:
         """Note what has become of the layers, unless it is not wanted."""
         log = self.experiment.cfg.log
-        if not log.diagnostics:
+        if not log.diagnostics or state is None:
             return
         with self.profile.part("diagnostics"):
             arrays = self.diagnostics.of(state, gradient=log.gradient)
@@ -411,12 +455,12 @@ class _Run:
             self.arrays[f"{self.workdir.diagnostics.name}/{step}.npz"] = stamp
             self._write("diagnostics", step, row)
 
-    def _save(self, step: int, state: TrainState, **ways: bool) -> None:
+    def save(self, step: int, state: TrainState | None, **ways: bool) -> None:
         """Save, after the log is on the disk: a restart can cut its lines, it cannot add any."""
         self.workdir.confirm()
         self.log.flush()
         self.timing.flush()
-        found, files = self.found if self.evaluated_at == step else None, self._stamps()
+        found, files = self.found if self.evaluated_at == step else None, self.stamps()
         with self.profile.part("checkpoint"):
             self.store.save(
                 step, state, metrics=found, best=self.best, window=self.window, files=files, **ways
@@ -424,6 +468,17 @@ class _Run:
         if not self.noted and processes.first() and (saved := self.store.steps()):
             self.noted = restart.note_saved(self.workdir, saved[0])
 
-    def _stamps(self) -> dict[str, Any]:
+    def stamps(self) -> dict[str, Any]:
         """The stamps of all that the run has written so far, by name."""
         return {**{log.path.name: log.stamp() for log in (self.log, self.timing)}, **self.arrays}
+
+
+def evaluated(split: str, averages: bool, other: str = "ema") -> Iterator[tuple[str, str, bool]]:
+    """What is evaluated: (beginning of the names, title, whether it is the averages).
+
+    With averages both, of which those that have changed their places with the state (`averaged`)
+    are called OTHER_...: "ema", or "raw" where the state already is the averages.
+    """
+    yield "", f"{split} (ema)" if averages and other == "raw" else split, False
+    if averages:
+        yield f"{other}_", f"{split} ({other})", True

@@ -15,7 +15,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.progress import say, warn
 from ssm_jax.training import processes
-from ssm_jax.training.checkpoint import CheckpointStore
+from ssm_jax.training.checkpoint import Checkpoints
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, Meta
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import sound_lines
@@ -44,7 +44,7 @@ def start_anew(workdir: Workdir) -> None:
 def find(
     experiment: Experiment,
     workdir: Workdir,
-    checkpoints: CheckpointStore,
+    checkpoints: Checkpoints,
     argv: Sequence[str],
     *,
     accept_log: bool,
@@ -229,6 +229,8 @@ def _make_record(
     record = run_record(experiment.cfg, data, argv, workdir.path)
     if experiment.built_from is not None:
         record["built_from"] = experiment.built_from
+    if experiment.population:
+        record["population"] = experiment.population
     write_json(workdir.record, sealed({**record, **facts(workdir.path), "saved": saved}))
 
 

@@ -327,7 +327,7 @@ def test_a_record_that_is_lost_or_damaged_is_made_again_at_the_start(
         evaluate_run(copy, data_dir=data_dir)
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:  # noticed before the first step, not after the last one
-        patch.setattr(loop._Run, "train", lambda self, state, start: False)
+        patch.setattr(loop.OpenRun, "train", lambda self, state, start: False)
         assert loop.train_and_evaluate(experiment, copy) == loop.EXIT_STOPPED
     told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(told) == 1 and "made again from this command" in told[0]

@@ -57,7 +57,7 @@ def test_run_stopped_during_evaluations_equals_an_undisturbed_one(
     experiment, reference, tmp_path, monkeypatch
 ):
     """SIGTERM in the middle of the evaluations at steps 20 and 60 and of the final test."""
-    means, stopped = loop._Run._means_of, []
+    means, stopped = loop.OpenRun._means_of, []
 
     def interrupted(self, state, split, *other):
         key = (split, int(state.step))
@@ -66,7 +66,7 @@ def test_run_stopped_during_evaluations_equals_an_undisturbed_one(
             self.stop.requested = "SIGTERM"
         return means(self, state, split, *other)
 
-    monkeypatch.setattr(loop._Run, "_means_of", interrupted)
+    monkeypatch.setattr(loop.OpenRun, "_means_of", interrupted)
     for _ in range(3):
         assert loop.train_and_evaluate(experiment, tmp_path / "run") == loop.EXIT_STOPPED
     assert loop.train_and_evaluate(experiment, tmp_path / "run") == loop.EXIT_DONE
@@ -184,7 +184,7 @@ def test_test_split_is_read_once_after_training(experiment, tmp_path, monkeypatc
 
 def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path, monkeypatch):
     order = []
-    step_for, read = Experiment.step_for, loop._Run._read
+    step_for, read = Experiment.step_for, loop.OpenRun.read
     calls = iter(range(1, 1000))
 
     def step_watched(self, batch, *, training):
@@ -202,7 +202,7 @@ def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path
         return read(self, step, metrics, state, progress)
 
     monkeypatch.setattr(Experiment, "step_for", step_watched)
-    monkeypatch.setattr(loop._Run, "_read", read_watched)
+    monkeypatch.setattr(loop.OpenRun, "read", read_watched)
     loop.train_and_evaluate(experiment, tmp_path / "run")
     position = {event: i for i, event in enumerate(order)}
     saved = {step for step in range(1, 61) if step % 14 == 0 or step % 20 == 0}

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
@@ -62,6 +62,27 @@ def ranked_steps(
         if math.isfinite(value):
             ranks.append((-value if mode == "max" else value, step))
     return [step for _, step in sorted(ranks)]
+
+
+class Checkpoints(Protocol):
+    """Where a run keeps its states, as `CheckpointStore` does; see there."""
+
+    def restore_newest(self, target: Any) -> tuple[Any, Meta] | None: ...
+
+    def steps(self) -> list[int]: ...
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        best: dict[str, Any] | None = None,
+        window: Mapping[str, float] | None = None,
+        files: Mapping[str, Any] | None = None,
+        replace: bool = False,
+        final: bool = False,
+    ) -> None: ...
 
 
 class CheckpointStore:
@@ -119,6 +140,7 @@ class CheckpointStore:
         best: dict[str, Any] | None = None,
         window: Mapping[str, float] | None = None,
         files: Mapping[str, Any] | None = None,
+        members: Mapping[str, Any] | None = None,
         replace: bool = False,
         final: bool = False,
     ) -> None:
@@ -128,10 +150,10 @@ class CheckpointStore:
         more than `FAILURES_ALLOWED` have failed in a row. If it was that of the best step so far
         (`best`), its state stays in memory and each later save tries it again.
 
-        `metrics` are of an evaluation at this step, if there was one; best, window and files see
-        `Meta`. With `replace` the step may exist, as when a run was stopped before it could
-        evaluate it. `final`: wait, read the step back and check it; one that exists and is not to
-        be replaced is only checked.
+        `metrics` are of an evaluation at this step, if there was one; best, window, files and
+        members see `Meta`. With `replace` the step may exist, as when a run was stopped before it
+        could evaluate it. `final`: wait, read the step back and check it; one that exists and is
+        not to be replaced is only checked.
         """
         metric = self._ranking[0] if self._ranking else None
         if metrics is not None and metric not in (None, *metrics):
@@ -140,7 +162,7 @@ class CheckpointStore:
                 f"{', '.join(metrics) or 'no metrics'}."
             )
         if processes.first():
-            self._save(step, state, metrics, best, window, files, replace, final)
+            self._save(step, state, metrics, best, window, files, members, replace, final)
         if final:
             processes.agreed(lambda: self._check(step))
 
@@ -152,6 +174,7 @@ class CheckpointStore:
         best: dict[str, Any] | None,
         window: Mapping[str, float] | None,
         files: Mapping[str, Any] | None,
+        members: Mapping[str, Any] | None,
         replace: bool,
         final: bool,
     ) -> None:
@@ -161,6 +184,7 @@ class CheckpointStore:
             options, fingerprint = self._identity.options, self._identity.data_fingerprint
             values = {name: float(value) for name, value in (metrics or {}).items()}
             extra = {"window": window or {}, "files": files or {}}
+            extra |= {"members": members} if members else {}
             meta = Meta(step, dict(options), fingerprint, metrics is not None, values, best, extra)
             meta = copy.deepcopy(meta)  # it may be written later, when the loop has changed its own
             self._start(meta, io.host_copies(state))

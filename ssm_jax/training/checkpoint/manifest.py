@@ -50,7 +50,9 @@ class Meta:
     evaluated: bool  # whether there was an evaluation at this step
     metrics: dict[str, float]  # its results
     best: dict[str, Any] | None  # {"step", "value"} of the best evaluation so far
-    extra: dict[str, Any]  # "window": sums since the last line of the log; "files": its stamps
+    # "window": sums since the last line of the log; "files": its stamps; of a population "members",
+    # what is said here of a run, of each of them by name
+    extra: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

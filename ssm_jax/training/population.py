@@ -1,0 +1,307 @@
+"""The training of a population: every member ends as the folder of an ordinary run.
+
+A member has the log, the diagnostics and the record of a single run in its own folder, written by
+the code of a single run (`loop.OpenRun`). The states of all are one tree, in the checkpoints of the
+population's folder, beside the best state of each so far; a member that has come to its end gets
+its checkpoints from there, and is tested from its own folder.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from ssm_jax.progress import Progress, say
+from ssm_jax.stop import StopRequest
+from ssm_jax.training.checkpoint import CheckpointStore
+from ssm_jax.training.checkpoint.manifest import Identity
+from ssm_jax.training.loop import OpenRun, evaluated, open_run
+from ssm_jax.training.members import Member
+from ssm_jax.training.parent import Begin
+from ssm_jax.training.programs import Program
+from ssm_jax.training.seats import Beside, KeptMember, Seat
+from ssm_jax.training.workdir import Workdir
+
+# (step, {name: metrics of the selection split}) -> the names of members that shall end there
+Prune = Callable[[int, Mapping[str, Mapping[str, float]]], Collection[str]]
+
+
+class Population:
+    """Some members between two steps. Use it as a context, which closes the members' files."""
+
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        program: Program,
+        folder: Path,
+        place: Path,
+        commands: Mapping[str, Sequence[str]],
+        stop: StopRequest,
+        *,
+        begin: Begin | None = None,
+        failed: Callable[[str, Exception], bool] = lambda name, error: False,
+        prune: Prune | None = None,
+    ):
+        """New members, or those of a checkpoint in `folder`; `open` opens them.
+
+        members: by name, in the order of the rows; their folders are `place`/NAME, and `commands`
+        make them as single runs.
+        failed: is told of an error that ends one member; where it says False the error is raised.
+        prune: see `Prune`.
+        """
+        self.program, self.stop, self._failed, self._prune = program, stop, failed, prune
+        self._begin, self._folder = begin, folder
+        self.seats = [
+            Seat(n, m, Workdir(place / n), commands[n], KeptMember(m)) for n, m in members.items()
+        ]
+        self._files = contextlib.ExitStack()
+        self.step = 0
+        self.best: Any = None  # the best state of each member so far, on the host
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as opening:
+            opening.push(self._files)
+            self._open()
+            opening.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._files.__exit__(*error)
+
+    def _open(self) -> None:
+        first, size = self.program.first, len(self.seats)
+        options = {seat.name: dict(seat.member.identity.options) for seat in self.seats}
+        identity = Identity({"members": options}, first.dataset.fingerprint)
+        keep = first.cfg.checkpoint.keep
+        self.store = self._files.enter_context(
+            CheckpointStore(self._folder, keep=keep, identity=identity)
+        )
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((size, *x.shape), x.dtype),
+            jax.eval_shape(first.fresh_state),
+        )
+        found = self.store.restore_newest({"newest": shapes, "best": shapes})
+        rows: list[Any] = [None] * size
+        if found is not None:
+            tree, meta = jax.tree.map(np.array, found[0]), found[1]
+            self.step, self.best = meta.step, tree["best"]
+            for i, seat in enumerate(self.seats):
+                rows[i] = jax.tree.map(lambda x, i=i: x[i], tree["newest"])
+                said = meta.extra["members"][seat.name]
+                seat.status = said["status"]
+                if said["newest"] is not None:
+                    state = jax.device_put(rows[i], first.replicated)
+                    seat.kept.put(state, said["newest"], said["best"])
+        for i, seat in enumerate(self.seats):
+            self._files.push(seat.files)
+            with self._ends_alone(seat):
+                if seat.status != "out":
+                    state = self._open_one(seat)
+                    rows[i] = state if rows[i] is None else rows[i]
+        there = next((row for row in rows if row is not None), None)
+        if there is None:
+            return
+        self.state = self.program.joined([there if row is None else row for row in rows])
+        self._seated = self.program.seated([seat.member for seat in self.seats])
+        if self.best is None:
+            self.best = self._host()
+
+    def _open_one(self, seat: Seat) -> Any:
+        """Open the files of a member; the state that it begins with."""
+        workdir = seat.files.enter_context(seat.workdir)
+        with seat.speaking():
+            opened = seat.files.enter_context(
+                open_run(
+                    seat.member, workdir, self.stop,
+                    checkpoints=seat.kept, argv=seat.argv, begin=self._begin,
+                )
+            )  # fmt: skip
+        if opened is None:  # it was tested before this process was ended
+            seat.status = "out"
+            return None
+        seat.run, state, _ = opened
+        return state
+
+    @contextlib.contextmanager
+    def _ends_alone(self, seat: Seat) -> Iterator[None]:
+        """Let an error end this member and no other."""
+        try:
+            yield
+        except Exception as error:
+            seat.status, seat.run = "out", None
+            seat.files.close()
+            if not self._failed(seat.name, error):
+                raise
+
+    @property
+    def live(self) -> list[tuple[int, Seat, OpenRun]]:
+        """The members that are trained further, with their rows."""
+        return [
+            (i, seat, seat.run)
+            for i, seat in enumerate(self.seats)
+            if seat.status == "live" and seat.run is not None
+        ]
+
+    def run(self) -> bool:
+        """Train to the end, and test the members; False if stopped before, with all saved."""
+        if not self.train():
+            return False
+        host = self._host()
+        for i, seat in enumerate(self.seats):
+            if seat.status == "ended" and seat.run is not None:
+                with self._ends_alone(seat), seat.speaking():
+                    self._export(seat, seat.run, i, host)
+                    if not seat.run.conclude():
+                        return False
+                seat.files.close()
+                seat.status = "out"
+        return True
+
+    def train(self) -> bool:
+        """Train until every member has come to its end; False if stopped before."""
+        first, total, start = self.program.first, self.program.first.total_steps, self.step
+        if start and any(run.evaluated_at != start and run.due(start) for _, _, run in self.live):
+            # Stopped during this evaluation: the step is on the disk without its result.
+            if not self._evaluate():
+                return False
+            self._save(replace=True)
+        if start == 0 and first.cfg.log.diagnostics:
+            for i, seat, run in self.live:
+                with seat.speaking():
+                    run.diagnose(self.program.row(self.state, i), 0)
+        orders = [seat.member for seat in self.seats] if self.program.own_order else [first]
+        batches = [member.train_batches(start) for member in orders]
+        unread: tuple[int, list[int], Any] | None = None
+        with Progress("train", total, start=start, metric=first.task.headline) as progress:
+            while self.live:
+                self.step += 1
+                numbered = [next(each) for each in batches]
+                rows = [i for i, _, _ in self.live]
+                self.state, found = self.program.step(self.state, rows, self._seated, numbered)
+                if unread is not None:
+                    self._read(*unread, progress)
+                unread = (self.step, rows, found)
+                stopping, due = self.stop.poll(self.step), self._due()
+                if not (stopping or due or self.step % first.cfg.checkpoint.every == 0):
+                    continue
+                self._read(*unread, progress)
+                unread = None
+                if due and not stopping:
+                    stopping = not self._evaluate()
+                self._save(final=stopping)
+                if stopping:
+                    done = f"saved step {self.step:,}; the same command goes on"
+                    say(f"{self.stop.requested}: {done}.")
+                    return False
+        return True
+
+    def _due(self) -> bool:
+        return any(run.due(self.step) for _, _, run in self.live)
+
+    def _read(self, step: int, rows: list[int], found: Any, progress: Progress) -> None:
+        """Take in the metrics of a step; a member whose loss is not finite ends."""
+        values = self.program.metrics(found, rows)
+        for i, seat, run in self.live:
+            state = None if values[i]["ok"] else self.program.row(self.state, i)
+            with self._ends_alone(seat):
+                run.read(step, values[i], state, Beside(progress))
+        if rows := [i for i, _, _ in self.live]:
+            names = ("loss", self.program.first.task.headline)
+            means = (float(np.mean([values[i][name] for i in rows])) for name in names)
+            progress.update(step, *means)
+
+    def _evaluate(self) -> bool:
+        """Evaluate all members, and end those that have come to their end; False if stopped."""
+        first, live = self.program.first, self.live
+        found: list[dict[str, float]] = [{} for _ in self.seats]
+        split, averages = first.cfg.train.select_split, first.cfg.train.ema > 0
+        for prefix, title, averaged in evaluated(split, averages):
+            state = self.program.averaged(self.state) if averaged else self.state
+            means = self.means(state, split, title)
+            if means is None:
+                return False
+            for i, _, _ in live:
+                found[i] |= {f"{prefix}{name}": value for name, value in means[i].items()}
+        for i, seat, run in live:
+            shown = self.program.row(self.state, i) if first.cfg.log.diagnostics else None
+            with self._ends_alone(seat), seat.speaking():
+                run.take(found[i], shown, self.step)
+        named = {seat.name: found[i] for i, seat, _ in self.live}
+        pruned = self._prune(self.step, named) if self._prune else ()
+        for _, seat, run in self.live:
+            if run.ends(self.step) or seat.name in pruned:
+                seat.status = "ended"
+        return True
+
+    def means(self, state: Any, split: str, title: str) -> dict[int, dict[str, float]] | None:
+        """The metrics over a split of each row that is live; None if asked to stop meanwhile."""
+        first, rows = self.program.first, [i for i, _, _ in self.live]
+        sums: dict[int, dict[str, Any]] = {i: {} for i in rows}
+        total = -(-first.dataset.size(split) // first.eval_batch_size)
+        with Progress(title, total, metric=first.task.headline) as progress:
+            for number, batch in enumerate(first.eval_batches(split), start=1):
+                found = self.program.sums(state, rows, batch)
+                for i in rows:
+                    for name, value in found[i].items():
+                        sums[i][name] = sums[i].get(name, 0.0) + np.asarray(value, np.float64)
+                progress.update(number)
+                if self.stop.requested is not None:
+                    return None
+        return {
+            i: {k: float(v) for k, v in first.task.summary(of, first.dataset).items()}
+            for i, of in sums.items()
+        }
+
+    def _host(self) -> Any:
+        """A copy of the rows of the members."""
+        return self.program.host(self.state, len(self.seats))
+
+    def _save(self, *, replace: bool = False, final: bool = False) -> None:
+        """Save the states of all, and what each run says of its own."""
+        host = self._host()
+        for i, seat in enumerate(self.seats):
+            if seat.run is None:
+                continue
+            if seat.status == "live" or seat.run.evaluated_at == self.step:
+                seat.run.save(self.step, None)
+                if seat.kept.best is seat.kept.newest:
+                    for kept, row in zip(
+                        jax.tree.leaves(self.best), jax.tree.leaves(host), strict=True
+                    ):
+                        kept[i] = row[i]
+        said = {
+            seat.name: {"status": seat.status, "newest": seat.kept.newest, "best": seat.kept.best}
+            for seat in self.seats
+        }
+        self.store.save(
+            self.step,
+            {"newest": host, "best": self.best},
+            members=said,
+            replace=replace,
+            final=final,
+        )
+
+    def _export(self, seat: Seat, run: OpenRun, number: int, host: Any) -> None:
+        """Write the checkpoints of a member into its folder: its best state and its last."""
+        member, trees = seat.member, {"best": self.best, "newest": host}
+        told = {"best": seat.kept.best, "newest": seat.kept.newest}
+        if told["best"] is told["newest"] or told["best"] == told["newest"]:
+            del told["best"]
+        with CheckpointStore(
+            run.workdir.checkpoints,
+            keep=member.cfg.checkpoint.keep,
+            identity=member.identity,
+            ranking=member.ranking,
+        ) as store:
+            for which, said in told.items():
+                if said is None:
+                    continue
+                state = jax.tree.map(lambda x: x[number], trees[which])
+                metrics = said["metrics"] if said["evaluated"] else None
+                store.save(
+                    said["step"], state, metrics=metrics, best=said["best"], **said["extra"],
+                    replace=True, final=True,
+                )  # fmt: skip

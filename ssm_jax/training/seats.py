@@ -1,0 +1,106 @@
+"""A member's place in a population: its folder, its open files, and what is kept of it."""
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ssm_jax.progress import Progress, relayed
+from ssm_jax.training.checkpoint.manifest import Meta
+from ssm_jax.training.loop import OpenRun
+from ssm_jax.training.members import Member
+from ssm_jax.training.workdir import Workdir
+
+
+class KeptMember:
+    """What a population keeps of one member, in the place of its checkpoints (`Checkpoints`)."""
+
+    def __init__(self, member: Member):
+        self._member = member
+        self.newest: dict[str, Any] | None = None  # what `save` was told, all JSON-able
+        self.best: dict[str, Any] | None = None  # ... at the best step so far
+        self._found: tuple[Any, Meta] | None = None
+
+    def put(self, state: Any, newest: dict[str, Any], best: dict[str, Any] | None) -> None:
+        """What was found in a checkpoint of the population."""
+        self.newest, self.best, identity = newest, best, self._member.identity
+        self._found = (
+            state,
+            Meta(
+                identity=dict(identity.options),
+                data_fingerprint=identity.data_fingerprint,
+                **newest,
+            ),
+        )
+
+    def restore_newest(self, target: Any) -> tuple[Any, Meta] | None:
+        return self._found
+
+    def steps(self) -> list[int]:
+        """Those that were found: the record of a member says of no step that it is saved, so that a
+        single run may begin anew in its folder."""
+        found = (self.best, self.newest) if self._found is not None else ()
+        return sorted({kept["step"] for kept in found if kept is not None})
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        best: dict[str, Any] | None = None,
+        window: Mapping[str, float] | None = None,
+        files: Mapping[str, Any] | None = None,
+        replace: bool = False,
+        final: bool = False,
+    ) -> None:
+        del state, replace, final  # the population saves all members at once
+        self.newest = copy.deepcopy(
+            {
+                "step": step,
+                "evaluated": metrics is not None,
+                "metrics": {name: float(value) for name, value in (metrics or {}).items()},
+                "best": best,
+                "extra": {"window": dict(window or {}), "files": dict(files or {})},
+            }
+        )
+        if best is not None and best["step"] == step:
+            self.best = self.newest
+
+
+@dataclasses.dataclass(eq=False)
+class Seat:
+    """The place of a member: a row of the population's state, and a folder."""
+
+    name: str
+    member: Member
+    workdir: Workdir
+    argv: Sequence[str]
+    kept: KeptMember
+    status: str = "live"  # it is trained; "ended": it is to be tested; "out": it is done with
+    run: OpenRun | None = None
+    files: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
+
+    @contextlib.contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Add what is said to log.txt in its folder."""
+        with (
+            relayed(self.name),
+            (self.workdir.path / "log.txt").open("a", encoding="utf-8") as log,
+            contextlib.redirect_stderr(log),
+        ):
+            yield
+
+
+class Beside(Progress):
+    """The progress of the population as one member sees it, which shows nothing itself."""
+
+    def __init__(self, progress: Progress):
+        self._whole = progress
+
+    def update(self, *shown: Any) -> None:
+        pass
+
+    def steps_per_second(self) -> float | None:
+        return self._whole.steps_per_second()

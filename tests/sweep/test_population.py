@@ -1,0 +1,245 @@
+"""A population: its members are the single runs of their options, bit for bit on a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssm_jax import config as config_lib
+from ssm_jax.commands.sweep import planned
+from ssm_jax.sweep import Run
+from ssm_jax.sweep.population import Size, begun, fitting, grouped, run_populations, told
+from ssm_jax.sweep.runs import Job
+from ssm_jax.training import loop
+from ssm_jax.training.checkpoint.io import list_steps, read_arrays, read_meta
+from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.members import Member
+from ssm_jax.training.population import Population
+from ssm_jax.training.programs import InTurn
+from ssm_jax.training.runs.evaluate import evaluate_run
+
+pytestmark = pytest.mark.optimized  # rounding is what is tested
+LR, DECAY = "optim.groups.rest.lr", "optim.groups.rest.weight_decay"
+# Of seeds of their own, so of orders of their own; the third diverges at its first step.
+RUNS = [
+    Run({"model.alpha": 1.0}, 0, "a"),
+    Run({"model.alpha": 3.0, "model.beta.init": 0.3, "model.dt_max": 0.02}, 1, "b"),
+    Run({"model.alpha": 2e38}, 2, "c"),
+]
+RATES = [
+    Run({LR: 0.1, DECAY: 0.05}, 0, "large"),
+    Run({LR: 0.0, DECAY: 0.0}, 0, "none"),
+    Run({LR: 1e-3, DECAY: 0.0, "model.alpha": 2e38}, 0, "infinite"),
+]
+
+
+def tiny_config():
+    cfg = config_lib.default()
+    cfg.name = "tiny_population"
+    cfg.batch_size = 8
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 100, 20, 20
+    cfg.data.listops.longer_than, cfg.data.listops.shorter_than = 3, 24
+    cfg.data.padded_length = 24
+    cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 1, 4, 2
+    cfg.model.dropout, cfg.model.bidirectional = 0.1, False
+    cfg.train.steps, cfg.train.eval_every = 12, 3
+    cfg.train.select_metric = "loss"
+    cfg.schedule.warmup_steps = 2
+    cfg.checkpoint.every, cfg.log.every = 2, 2
+    cfg.figures, cfg.log.gradient = False, False
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """The folder of a population that nobody disturbed."""
+    return trained(tmp_path_factory.mktemp("whole"), data_dir)
+
+
+def trained(folder: Path, data_dir: Path) -> Path:
+    job = Job(folder, data_dir, None, "e.py", {}, [])
+    assert run_populations(RUNS, tiny_config(), job, Size())
+    return folder
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    """All that the numbers of a run are written in; the clock and the commands left out."""
+    found = {"metrics": (run / "metrics.jsonl").read_bytes()}
+    found |= {file.name: file.read_bytes() for file in (run / "diagnostics").glob("*.npz")}
+    for folder in (run / "checkpoints", run / "crash"):
+        for step in list_steps(folder) if folder.is_dir() else ():
+            meta, leaves = read_meta(folder / str(step))
+            arrays = read_arrays(folder / str(step), leaves)
+            place = f"{folder.name}/{step}"
+            found |= {f"{place}/{name}": array.tobytes() for name, array in arrays.items()}
+            found[place] = repr((meta.best, meta.metrics, meta.extra["window"])).encode()
+    for name in ("summary.json", "crash/report.json"):
+        if (run / name).exists():
+            document = json.loads((run / name).read_text())
+            found[name] = repr({k: v for k, v in document.items() if k != "command"}).encode()
+    return found
+
+
+def test_members_are_the_single_runs_of_their_options_bit_for_bit(
+    whole, tmp_path, data_dir, compile_once
+):
+    """One of them diverges, which changes no bit of the others."""
+    cfg = tiny_config()
+    assert [run.status(cfg, whole)[0] for run in RUNS] == ["finished", "finished", "diverged"]
+    for run in RUNS:
+        job = Job(tmp_path, data_dir, None, "e.py", {}, [])
+        alone = tmp_path / run.name
+        if run.name == "c":
+            with pytest.raises(FloatingPointError, match="not finite at step 1"):
+                loop.train_and_evaluate(job.build(run.config(cfg)), alone)
+        else:
+            assert loop.train_and_evaluate(job.build(run.config(cfg)), alone) == 0
+        found, expected = files_of(whole / run.name), files_of(alone)
+        # Of its states a member keeps the best and the last, a single run the last but one, too.
+        more = {name.split("/")[1] for name in expected.keys() - found.keys()}
+        assert found.keys() <= expected.keys() and len(more) <= 1, run.name
+        assert [name for name in found if found[name] != expected[name]] == [], run.name
+
+
+def test_a_member_is_an_ordinary_run(whole, data_dir):
+    summary = json.loads((whole / "b/summary.json").read_text())
+    found = evaluate_run(whole / "b", data_dir=data_dir)
+    assert found["accuracy"] == summary["test"]["accuracy"]
+    record = json.loads((whole / "b/record.json").read_text())
+    assert record["population"] == {"members": 3, "rows": 3, "at_once": 1}
+    assert record["config"]["model.alpha"] == 3.0 and record["saved"] == 12
+    assert not list(begun(whole)) and not (whole / "populations/1/checkpoints").exists()
+
+
+class Stopped(Member):
+    """Members of which the first asks to stop at its sixth batch."""
+
+    def train_batches(self, start):
+        for number, batch in enumerate(super().train_batches(start), start=start + 1):
+            if number == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+
+def test_stopped_and_killed_it_goes_on_bit_for_bit(whole, tmp_path, data_dir, monkeypatch):
+    """Stopped on request, then killed after logs were written and before the states were."""
+    job, cfg = Job(tmp_path, data_dir, None, "e.py", {}, []), tiny_config()
+    monkeypatch.setattr("ssm_jax.sweep.population.Member", Stopped)
+    assert run_populations(RUNS, cfg, job, Size()) is False
+    monkeypatch.undo()
+    ((folder, names),) = begun(tmp_path)
+    assert names == list("abc") and max(list_steps(folder / "checkpoints")) < 9
+    assert not (tmp_path / "a/checkpoints").exists() and not (tmp_path / "a/DONE").exists()
+
+    class Killed(BaseException):
+        pass
+
+    save = Population._save
+
+    def die(self, **ways):
+        if self.step >= 10:
+            for _, _, run in self.live:
+                run.save(self.step, None)
+            raise Killed
+        save(self, **ways)
+
+    monkeypatch.setattr(Population, "_save", die)
+    with pytest.raises(Killed):
+        run_populations(RUNS, cfg, job, Size())
+    monkeypatch.undo()
+    trained(tmp_path, data_dir)
+    for name in "abc":
+        found, expected = files_of(tmp_path / name), files_of(whole / name)
+        assert found.keys() == expected.keys()
+        assert [key for key in found if found[key] != expected[key]] == [], name
+
+
+def test_rates_and_all_members_at_once_are_the_same_within_rounding(tmp_path, data_dir):
+    """Members that have ended, or diverged, change nothing in the rows of the others."""
+    cfg = tiny_config()
+
+    def prune(step, found):
+        assert found.keys() <= {"large", "none"}
+        return ["none"] if step == 6 else []
+
+    job = Job(tmp_path, data_dir, None, "e.py", {}, [])
+    assert run_populations(RATES, cfg, job, Size(at_once=3), prune)
+    assert (tmp_path / "infinite/diverged.json").exists()
+    assert json.loads((tmp_path / "none/summary.json").read_text())["steps"] == 6
+    loop.train_and_evaluate(job.build(RATES[0].config(cfg)), tmp_path / "alone")
+    rows, expected = (
+        read_metrics(tmp_path / name / "metrics.jsonl") for name in ("large", "alone")
+    )
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
+        if row["kind"] != "diagnostics":
+            assert row["loss"] == pytest.approx(other["loss"], rel=2e-5)
+            assert row["accuracy"] == other["accuracy"]
+
+
+def members_of(data_dir, runs) -> dict[str, Member]:
+    dataset = Job(data_dir, data_dir, None, "e.py", {}, []).build(tiny_config()).dataset
+    first = None
+    members = {}
+    for run in runs:
+        members[run.name] = Member(run.config(tiny_config()), dataset, first)
+        first = first or members[run.name]
+    return members
+
+
+def test_first_states_are_those_of_single_runs_by_one_program(data_dir):
+    members = members_of(data_dir, RUNS)
+    for member in members.values():
+        found = member.fresh_state()
+        expected = Experiment(member.cfg, member.dataset).fresh_state()
+        for a, b in zip(*map(_leaves, (found, expected)), strict=True):
+            assert a.tobytes() == b.tobytes()
+        assert member._starts is members["a"]._starts and len(member._starts) == 1
+
+
+def _leaves(tree):
+    import jax
+
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_what_differs_otherwise_is_another_population_and_named(data_dir):
+    runs = [*RUNS[:2], Run({"model.depth": 2}, 0, "deep"), Run({"model.depth": 2}, 1, "deep1")]
+    groups = grouped(members_of(data_dir, runs))
+    assert [list(group) for group in groups] == [["a", "b"], ["deep", "deep1"]]
+    (line,) = told(groups)
+    assert line.startswith("2 populations, of 2, 2 runs, as they differ in model.depth: ")
+    assert not list(told(groups[:1]))
+
+
+def test_as_many_members_as_fit_into_the_memory_that_the_program_states(data_dir, monkeypatch):
+    monkeypatch.setattr(InTurn, "planned_bytes", lambda self: 50 + 100 * self.rows)
+    members = [*members_of(data_dir, RUNS).values()]
+    assert fitting(members, Size(memory=350)).rows == 3
+    assert fitting(members, Size(memory=349)).rows == 2
+    assert fitting(members, Size(memory=350, members=1)).rows == 1
+    assert fitting(members, Size(memory=10)).rows == 1
+
+
+def test_seeds_share_the_order_of_the_batches_unless_each_is_to_have_its_own(capsys):
+    words = ["--config=listops_small", "--folder=x", "--seeds=2"]
+    (command,), _ = ((*each.values(),) for each in planned([*words, "--population"], ""))
+    assert command.cfg.data.order_seed == command.overrides["data.order_seed"] == 0
+    (command,), _ = (
+        (*each.values(),) for each in planned([*words, "--population", "--own_order"], "")
+    )
+    assert command.cfg.data.order_seed == -1
+    with pytest.raises(SystemExit):
+        planned([*words, "--own_order"], "")
+    assert "--own_order goes with --population" in capsys.readouterr().err
