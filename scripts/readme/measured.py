@@ -345,7 +345,6 @@ def population() -> str:
         "members": "{members}",
         "trained by": lambda row: WAYS_TO_TRAIN[row["way"]],
         "s of the processor": "{processor_s:.0f}",
-        "s on the clock": "{wall_s:.0f}",
     }
     found = load("population/cpu_*.json")
     parts = [

@@ -35,8 +35,8 @@ MEMBER_AXIS = "members"  # the mesh axis over which a population is split
 def usual_at_once(size: int) -> int:
     """How many members a device computes at a time: all of `size`, on a CPU one.
 
-    A CPU has no launches to save, and the arrays of one member fit its caches
-    (results/population).
+    A CPU has no launches to save, the arrays of one member fit its caches, and its numbers then
+    have the bits of a single run.
     """
     return 1 if on_cpu() else size
 
