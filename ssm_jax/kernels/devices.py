@@ -62,28 +62,35 @@ def on_cpu() -> bool:
 
     fft_conv      takes even and odd bins apart: a gradient takes four fifths (results/bench);
     scan          loops over the steps of blocks, where each step of a loop is no launch;
-    gated_linear  is two products, which make no array of twice the width: 51 ms against 67;
     apply_blocks  is unrolled: XLA copies what a loop keeps for the backward pass, 84 ms against 60
                   for a step of 4 x 64 channels at L = 64;
     materialize   is a wall.
 
-    An accelerator takes as long as what it reads and writes. So there (what XLA plans for a step of
-    ListOps s4d_ft on an H200, batch 32)
+    And on accelerators
 
-    fft_conv, over_channels  have the channels first: nothing is transposed between FFTs and
-                  products, and each product is one;
-    fft_conv, gelu, gated_linear  have rules, which read once what JAX's derivatives read in parts,
-                  and keep inputs instead of slopes: with the line above 16.3 -> 12.2 GiB;
     dplr_kernel   doubles the states of its blocks, where a loop would be 1,900 of the 3,000 kernels
                   of a step of ListOps s4;
     mimo_scan     has one read-out for both directions: there are more outputs than states;
     s4d_kernel    has multiples of 16 blocks, whose products Triton tiles: jaxlib 0.10.2 gives up on
-                  those of 2 x 63 blocks, "Couldn't find output tile sizes that satisfy hlo";
-    apply_blocks  is unrolled on GPUs: 23.9 -> 17.5 GiB. XLA fills what a loop keeps with zeros and
-                  then copies into it. On TPUs it does not, and a loop compiles in two thirds of the
-                  time.
+                  those of 2 x 63 blocks, "Couldn't find output tile sizes that satisfy hlo".
     """
     return backend() == "cpu"
+
+
+def on_gpu() -> bool:
+    """Whether programs are made for a GPU (`backend`), which takes as long as it reads and writes.
+
+    Then, with GiB that XLA plans for a step of ListOps s4d_ft on an H200, batch 32,
+
+    fft_conv, over_channels  have the channels first: nothing is transposed between FFTs and
+                  products, and GLU is one product. Not so on TPUs: the plan of that step for a v5e
+                  had more bytes than before, by a tenth;
+    fft_conv, gelu, gated  have rules, which read once what JAX's derivatives read in parts, and
+                  keep inputs instead of slopes: with the line above 16.3 -> 12.2;
+    apply_blocks  is unrolled: 23.9 -> 17.5. XLA fills what a loop keeps with zeros and then copies
+                  into it. For TPUs it does not, and a loop compiles in two thirds of the time.
+    """
+    return backend() == "gpu"
 
 
 def materialize(tree: Tree, guard: Array) -> Tree:

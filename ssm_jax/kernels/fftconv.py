@@ -20,6 +20,7 @@ from ssm_jax.kernels.devices import (
     of_rows,
     on_any_mesh,
     on_cpu,
+    on_gpu,
     per_device,
     vary_alike,
 )
@@ -74,7 +75,7 @@ def fft_conv(
     spectra = (_kernel_halves if halves else _kernel_spectrum)(k_HL, reverse_HL, gain_HF)
     if skip_H is not None:
         spectra = tuple(K_HF + skip_H[:, None] for K_HF in spectra)
-    if not halves and not on_cpu():
+    if not halves and on_gpu():
         return per_device(_filter_channels_first, u_BLH, *spectra)
 
     def filtered(u_BLH: Array, *spectra: Array) -> Array:
@@ -111,7 +112,7 @@ def _cut_back(Y: Array) -> Array:
     return of_rows(jnp.fft.irfft, Y, 2 * L)[..., :L]
 
 
-# For accelerators, where a step takes as long as what it reads and writes: channels first, which
+# For GPUs, where a step takes as long as what it reads and writes: channels first, which
 # `models/gate.py` leaves in place, so that nothing is transposed, and with a rule. The derivative
 # that JAX finds splits real from imaginary parts, and scales the inner bins in a pass of their own.
 

@@ -1,4 +1,4 @@
-"""The GELU and the gate after a state space layer, in a form for CPUs and one for accelerators.
+"""The GELU and the gate after a state space layer, with a form of their own for GPUs.
 
 There a step takes as long as what it reads and writes. So the maps over the channels have these
 first, as `fft_conv` has: no array is transposed between its FFTs and the products, nor copied to
@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 
 from ssm_jax.kernels.arrays import computed_in
-from ssm_jax.kernels.devices import computed_again, on_cpu
+from ssm_jax.kernels.devices import computed_again, on_gpu
 from ssm_jax.kernels.rules import Ruled, linear_map
 
 # With g = drop(GELU(y)) of the state space layer's y: GLU(W g), as in S4's code (OC-13), and
@@ -27,21 +27,21 @@ def gated(gate: str, y_BLH: Array, g_BLH: Array, glu: nnx.Linear) -> Array:
     if gate == "glu":
         return gated_linear(g_BLH, glu)
     value_BLH = g_BLH if gate == "half_glu1" else y_BLH
-    half = _half_glu if on_cpu() else _ruled_half_glu
+    half = _ruled_half_glu if on_gpu() else _half_glu
     return half(value_BLH, over_channels(g_BLH, *_of_type(g_BLH, glu)))
 
 
 def gated_linear(x_BLH: Array, glu: nnx.Linear) -> Array:
     """GLU(W x + b): the first half of W x + b times the logistic function of the second.
 
-    On CPUs as two products, which make no array of twice the width: on two cores a gradient takes
+    Elsewhere as two products, which make no array of twice the width: on two cores a gradient takes
     51 ms of processor time, against 67 for one product that is split (B L = 16,384, H = 128).
     Computed in the type of x; products are summed in float32.
     """
     W_HG, b_G = _of_type(x_BLH, glu)
     B, L, H = x_BLH.shape
     width = W_HG.shape[1] // 2
-    if not on_cpu():
+    if on_gpu():
         both_GBL = jnp.moveaxis(over_channels(x_BLH, W_HG, b_G), 2, 0)
         return jnp.moveaxis(_glu(both_GBL.reshape(2, width, B, L)), 0, 2)
     x_RH = x_BLH.reshape(B * L, H)
@@ -52,7 +52,7 @@ def gated_linear(x_BLH: Array, glu: nnx.Linear) -> Array:
 
 def over_channels(x_BLH: Array, W_HG: Array, b_G: Array) -> Array:
     """y_BLG = W x + b at every step."""
-    if on_cpu():
+    if not on_gpu():
         return x_BLH @ W_HG + b_G[None, None, :]
     x_HBL = jnp.moveaxis(x_BLH, 2, 0)
     y_GBL = jax.lax.dot_general(W_HG, x_HBL, (((0,), (0,)), ((), ())))
@@ -65,7 +65,7 @@ def gelu(x: Array) -> Array:
     jax.nn.gelu(approximate=False) takes the complementary one, which XLA computes in three passes:
     its smaller error at x < -4 is below 1e-6 anyway.
     """
-    return _x_times_phi(x) if on_cpu() else _ruled_gelu(x)
+    return _ruled_gelu(x) if on_gpu() else _x_times_phi(x)
 
 
 def _x_times_phi(x: Array) -> Array:

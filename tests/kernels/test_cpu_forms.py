@@ -99,7 +99,7 @@ def test_a_program_for_an_accelerator_has_its_forms_on_any_machine():
             walls = str(jax.make_jaxpr(lambda x: materialize(x, x[0]))(jnp.ones(3)))
         assert backend() == jax.default_backend()
         assert ("cond[" in walls) == (name == "cpu")
-    assert programs["cpu"] != programs["gpu"] == programs["tpu"]
+    assert len(set(programs.values())) == 3
 
 
 def test_the_mesh_in_force_says_for_what_a_program_is_made():
