@@ -46,6 +46,7 @@ ARMS = ("s4d_ft", "s4d", "s4", "s5")
 ERROR = 1e-4  # of a layer's outputs, relative rms, over at most 2,048 steps
 DRIFT = 1e-3  # of a loss within STEPS, relative to float64
 OVER_FLOOR = 2.0  # a step's time over that of its bytes at the device's bandwidth
+BATCH_ON_CPU = 8  # of ListOps
 SECONDS_TO_STOP = 40  # a run needs them to save its last checkpoint
 
 Item = tuple[str, str, Callable[[], dict[str, Any]]]  # part, name, measurement
@@ -147,3 +148,82 @@ def faults(part: str, row: dict[str, Any], on_cpu: bool) -> list[str]:
     if part == "steps" and not on_cpu and not row["over_bytes"] < OVER_FLOOR:
         return [f"takes {row['over_bytes']} times its bytes' time (at most {OVER_FLOOR:g})"]
     return []
+
+
+def main(argv: list[str]) -> int:
+    values = cli.load_flags(argv, flags=FLAGS, about=__doc__ or "")
+    asked = [word for word in values["only"].split(",") if word] or list(PARTS)
+    if unknown := [part for part in asked if part not in PARTS]:
+        raise ValueError(f"--only={values['only']}: no part {unknown[0]}; {', '.join(PARTS)}.")
+    end = time.monotonic() + 60 * values["minutes"]
+    folder = values["folder"]
+    folder.mkdir(parents=True, exist_ok=True)
+    # The run of ListOps is a process of its own, beside this one on the same device
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+
+    from ssm_jax.training.record import made_by
+
+    on_cpu = jax.default_backend() == "cpu"
+    about = made_by(["python", "-m", "benchmarks.accelerator", *argv])
+    print(f"{jax.device_count()} x {jax.devices()[0].device_kind}")
+    if on_cpu:
+        print("JAX has no accelerator here; the CPU takes its place, with small batches.")
+    path = folder / "results.json"
+    kept = [] if values["again"] else _kept(path, about)
+    rows = {(row["part"], row["name"]): row for row in kept}
+    for part, name, measure in items(on_cpu):
+        if part not in asked or (part, name) in rows:
+            continue
+        if time.monotonic() > end - SECONDS_TO_STOP:
+            print(f"no time for {part} {name}: the same command goes on from here.")
+            continue
+        start = time.monotonic()
+        try:
+            found = measure()
+            bad = faults(part, found, on_cpu)
+        except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+            found, bad = {}, [f"{type(error).__name__}: {str(error).splitlines()[0]}"]
+        took = round(time.monotonic() - start, 1)
+        row = {"part": part, "name": name, **found, "faults": bad, "seconds": took}
+        rows[part, name] = row
+        write_json(path, {"rows": list(rows.values()), **about})
+        print(f"{part} {name}: {'; '.join(bad) or 'within its bounds'} ({took} s)", flush=True)
+    if "listops" in asked:
+        _train_until(end, folder / "listops", values["data_dir"], on_cpu)
+    return 1 if any(row["faults"] for row in rows.values()) else 0
+
+
+def _kept(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an earlier call measured with the same code on the same device."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    same = all(before[key] == about[key] for key in ("git", "devices", "versions"))
+    if not same:
+        print(f"{path} is of other code or another device; all is measured again.")
+    return [row for row in before["rows"] if not row["faults"]] if same else []
+
+
+def _train_until(end: float, workdir: Path, data_dir: Path, on_cpu: bool) -> None:
+    """Train ListOps and stop it, its checkpoint saved, when the time is over."""
+    from benchmarks.resume import train_command
+
+    remaining = end - time.monotonic() - SECONDS_TO_STOP
+    if remaining < SECONDS_TO_STOP:
+        print("no time for listops: the same command goes on from here.")
+        return
+    command = train_command(["--config=lra/listops", f"--data_dir={data_dir}"], workdir)
+    # Its batch on a CPU is that of a run of its own: a folder keeps its options
+    command += [f"--config.batch_size={BATCH_ON_CPU}"] if on_cpu else []
+    run = subprocess.Popen(command)
+    try:
+        run.wait(remaining)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGTERM)
+        run.wait()
+    print(f"listops: exit {run.returncode} (75: stopped, its checkpoint saved), {workdir}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_main(main))

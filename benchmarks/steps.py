@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.floor import kernel_flops, layer_seconds, passes
+from benchmarks.floor import COPY, kernel_flops, layer_seconds, passes
 from benchmarks.measure import PeakMemory, ratio, rounds, summary
 from ssm_jax import config as config_lib
+from ssm_jax.accelerators import program
 from ssm_jax.data.dataset import LabelledDataset, Provenance
 from ssm_jax.data.examples import SPLITS, Content, Examples, Images, Pairs, Ragged
 from ssm_jax.lra.catalog import CATALOG
@@ -88,7 +89,7 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
     Returns:
       Milliseconds and MiB, the seconds to compile, and the ratio to the floor: for every block that
       of an S4D layer of its size (floor.py) and the three products of its gate, forward and
-      backward.
+      backward; and the bytes that the program moves, with the ratio to the time of copying as many.
 
     Raises:
       FloatingPointError: a step was not finite.
@@ -118,6 +119,8 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
     gate = 3 * 2.0 * sequences * L * H * GATES[model.gate] * H
     block = layer_seconds(times, kernel_flops(L, H, model.d_state) + gate)
     times["floor"] = [model.depth * seconds for seconds in block]
+    moved, copied = program.read(step.as_text()).moved, 2 * 8 * sequences * H * (L + 1)
+    times["bytes"] = [moved / copied * seconds for seconds in times[COPY]]
     return {
         "name": cfg.name,
         "layer": cfg.model.layer,
@@ -129,6 +132,8 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
         "step_ms": summary(times["step"]),
         "floor_ms": summary(times["floor"]),
         "over_floor": ratio(times, "step", "floor"),
+        "moved_mib": round(moved / 2**20),
+        "over_bytes": ratio(times, "step", "bytes"),
         "peak_mib": memory.mib,
         "compile_s": round(compile_s, 2),
         "rounds": n,
