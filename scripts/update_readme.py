@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import aot, bias, figures, measured, modes, options, timescale
+from readme import advice, aot, bias, figures, measured, modes, options, timescale
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -51,6 +51,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "initializations": modes.initializations,
     "trade_off": modes.trade_off,
     "alphas": modes.alphas,
+    "dt_rules": advice.dt_rules,
+    "decorrelated": advice.decorrelated,
+    "advice": advice.advice,
+    "advised": advice.advised,
     "ablation": measured.ablation,
     "series": measured.series,
     "series_rates": measured.series_rates,
