@@ -52,7 +52,7 @@ SECONDS_TO_STOP = 40  # a run needs them to save its last checkpoint
 Item = tuple[str, str, Callable[[], dict[str, Any]]]  # part, name, measurement
 
 
-def items(on_cpu: bool) -> Iterator[Item]:
+def items(on_cpu: bool, data_dir: Path) -> Iterator[Item]:
     """What there is to measure but for the training of ListOps, the most telling first."""
     from benchmarks import accuracy, layers, steps
     from ssm_jax.config.load import load_config
@@ -73,7 +73,7 @@ def items(on_cpu: bool) -> Iterator[Item]:
     for arm in ARMS:
         yield step_of("listops", arm)
     for members in (1, 2) if on_cpu else (1, 4, 16, 64):
-        yield "population", f"{members} members", _call(population, members)
+        yield "population", f"{members} members", _call(population, members, data_dir)
     for kind in ("s4d", "s4", "s5"):
         for length in (1_024,) if on_cpu else (1_024, 2_048, 4_096, 16_384):
             sizes = (4 if on_cpu else 32, length, 128, 64, 3 if on_cpu else 20)
@@ -138,6 +138,19 @@ def train(arm: str, platform: str = "", x64: bool = False) -> list[float]:
     return found
 
 
+def population(members: int, data_dir: Path) -> dict[str, Any]:
+    """What a command takes that trains members as one program, start-up and compilation included,
+    and the updates of members per second over all of it."""
+    from benchmarks.population import row_of
+
+    steps = 200
+    options = [f"--config.train.steps={steps}", "--config.train.epochs=0"]
+    options += [f"--config.train.eval_every={steps}", "--config.figures=false"]
+    options += ["--config.log.diagnostics=false"]
+    row = row_of("population", members, "listops_small", options, data_dir)
+    return {**row, "steps": steps, "updates_per_s": round(members * steps / row["wall_s"], 1)}
+
+
 def faults(part: str, row: dict[str, Any], on_cpu: bool) -> list[str]:
     """What of a measurement is beyond its bounds."""
     if part == "layers":
@@ -172,7 +185,7 @@ def main(argv: list[str]) -> int:
     path = folder / "results.json"
     kept = [] if values["again"] else _kept(path, about)
     rows = {(row["part"], row["name"]): row for row in kept}
-    for part, name, measure in items(on_cpu):
+    for part, name, measure in items(on_cpu, values["data_dir"]):
         if part not in asked or (part, name) in rows:
             continue
         if time.monotonic() > end - SECONDS_TO_STOP:

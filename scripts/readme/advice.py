@@ -83,8 +83,8 @@ def advised() -> str:
         "metric": "{metric}",
         "default": "{default}",
         "advised": "{advised}",
-        "advised minus default, validation": "{validation}",
-        "test (95 % interval)": "{test}",
+        "difference, validation": "{on_validation}",
+        "difference, test": "{on_test}",
         "on test": "{verdict}",
         "commit": "{commit}",
         "": "{file}",
@@ -92,7 +92,10 @@ def advised() -> str:
     rows = [_followed(result) for result in load("autocorrelation/advised/*.json")]
     counts = {word: sum(row["verdict"] == word for row in rows) for word in ("win", "tie", "loss")}
     foot = ", ".join(f"{word}: {count}" for word, count in counts.items())
-    about = "A win or loss is an interval that does not hold 0."
+    about = (
+        "Differences are advised minus default, seed by seed, with a 95 % interval; where it holds "
+        "0 there is a tie."
+    )
     return table(columns, rows) + (f"\n{foot}. {about}\n" if rows else "")
 
 
@@ -105,16 +108,18 @@ def _followed(result: Result) -> Result:
     sure = abs(test["mean"]) > test["half_width"]
     verdict = ("win" if better > 0 else "loss") if sure else "tie"
 
-    def signed(value: float) -> str:
-        return f"{scale * value:+.{digits}f}"
+    def interval(split: str) -> str:
+        found = pair[split]
+        mean, half_width = scale * found["mean"], scale * found["half_width"]
+        return f"{mean:+.{digits}f} ± {half_width:.{digits}f}"
 
     return {
         **result,
         "experiment": result["name"],
         "default": _spread(result, usual),
         "advised": _spread(result, new),
-        "validation": signed(pair["validation"]["mean"]),
-        "test": f"{signed(test['mean'])} ± {scale * test['half_width']:.{digits}f}",
+        "on_validation": interval("validation"),
+        "on_test": interval("test"),
         "verdict": verdict,
     }
 
