@@ -1,10 +1,10 @@
-# make quickstart | listops | test | lint | slow | aot | slurm | postgres | lock | clean
+# make quickstart | listops | test | lint | slow | aot | gpu | slurm | postgres | lock | clean
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart listops test lint slow aot slurm postgres lock clean
+.PHONY: quickstart listops test lint slow aot gpu slurm postgres lock clean
 
 quickstart: $(INSTALLED)
 	@if [ -e runs/quickstart/results.json ]; then rm -r runs/quickstart; fi
@@ -39,6 +39,10 @@ slow: $(INSTALLED)
 # The compilers are the extra aot: pip install -e '.[aot]'. One experiment: ARGS="-k listops-s4d_ft"
 aot: $(INSTALLED)
 	$(PY) -m pytest -m aot -s tests/accelerators $(ARGS)
+
+# Right numbers, times and bytes on an accelerator, in eight minutes; again goes on: MINUTES=20
+gpu: $(INSTALLED)
+	$(PY) -m benchmarks.accelerator --folder=runs/gpu --minutes=$(or $(MINUTES),8)
 
 # It starts a SLURM of its own: apt-get install slurm-wlm munge.
 slurm: $(INSTALLED)

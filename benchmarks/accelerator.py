@@ -126,9 +126,7 @@ def train(arm: str, platform: str = "", x64: bool = False) -> list[float]:
     state = jax.tree.map(
         lambda x: x.astype(wide.get(x.dtype, x.dtype)) if x64 else x, experiment.fresh_state()
     )
-    step = jax.jit(
-        make_train_step(experiment.gradient(), experiment.tx, frozen=experiment.frozen)
-    )
+    step = jax.jit(make_train_step(experiment.gradient(), experiment.tx, frozen=experiment.frozen))
     batch = experiment.place_batch(experiment.dataset.gather("train", np.arange(8)))
     found = []
     with jax.set_mesh(experiment.mesh):

@@ -35,6 +35,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench_layers": measured.bench_layers,
     "bench_streams": measured.bench_streams,
     "bench_startup": measured.bench_startup,
+    "processes": measured.processes,
     "population": measured.population,
     "population_planned": measured.population_planned,
     "bench_large_file": measured.bench_large_file,

@@ -339,6 +339,32 @@ def buckets() -> str:
     return per_file("bench/buckets_*.json", columns)
 
 
+def processes() -> str:
+    """One run by one process and by two, and what a lost process costs."""
+    parts = []
+    for result in load("processes/*.json"):
+        ways = [row for row in result["rows"] if "processes" in row]
+        lost = [row for row in result["rows"] if "signal" in row]
+        columns: Columns = {
+            "processes": "{processes}",
+            "devices": "{devices}",
+            "ms a step": "{ms_per_step:.0f}",
+            "metrics differ by": "{apart:.1e}",
+        }
+        ends: Columns = {
+            "signal": "{signal}",
+            "to process": "{to_process}",
+            "the other ends after": "{seconds_to_end:.1f} s",
+            "with code": "{code_of_the_others}",
+            "at step": "{reached}",
+            "saved": "{saved}",
+            "there again after": "{seconds_to_be_there_again:.0f} s",
+            "metrics differ by": "{apart:.1e}",
+        }
+        parts.append(f"{table(columns, ways)}\n{table(ends, lost)}{where(result)}")
+    return "\n".join(parts) or "Not run.\n"
+
+
 def population() -> str:
     """Of each experiment a population beside its runs one by one."""
     columns: Columns = {
