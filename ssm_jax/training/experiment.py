@@ -227,7 +227,12 @@ class Experiment:
         length = self.dataset.steps_of(batch)
         what = "the training step" if training else "the evaluation"
         step = functools.partial(self.compile_step, length, training=training)
-        return self.compiled_once(f"{what} for L = {length:,}", step, what)
+        name = f"{what} for L = {length:,}"
+        new = name not in self._compiled
+        program = self.compiled_once(name, step, what)
+        if new:  # gloo waits half a minute for a process that still compiles, and then fails
+            processes.meet()
+        return program
 
     def compiled_once(self, name: str, compile_step: Callable[[], Any], planned: str = "") -> Any:
         """The program of that name, compiled when it is first asked for.

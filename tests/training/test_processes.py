@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import tiny_experiment
@@ -10,7 +11,7 @@ from tiny import tiny_experiment
 from benchmarks.processes import apart, codes, together, wait_for_step
 from ssm_jax.commands import runs
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
-from ssm_jax.training import loop
+from ssm_jax.training import loop, processes
 from ssm_jax.training.checkpoint.io import list_steps
 from ssm_jax.training.places import Place, place_of
 
@@ -49,6 +50,18 @@ def test_half_a_place_is_refused_in_one_line(changed, said):
     with pytest.raises(ValueError, match=said) as error:
         place_of({**EXPLICIT, **changed})
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_all_meet_once_a_program_is_compiled(monkeypatch, data_dir):
+    """Else the first to have it sends, and gives up on one that compiles for another 30 s."""
+    experiment, met = tiny_experiment(data_dir), []
+    program = SimpleNamespace(memory_analysis=lambda: None)
+    monkeypatch.setattr(experiment, "compile_step", lambda *_, **__: program)
+    monkeypatch.setattr(processes, "meet", lambda: met.append(experiment))
+    batch = next(experiment.train_batches(0))
+    for _ in range(2):
+        assert experiment.step_for(batch, training=True) is program
+    assert met == [experiment]
 
 
 def test_a_step_of_slurm_names_a_place():
