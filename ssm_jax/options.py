@@ -214,6 +214,13 @@ OPTIONS: dict[str, Option] = {
     "model.activations": Option(
         "float32", "of the residual stream, GELU and gate", choices=("float32", "bfloat16")
     ),
+    "model.precision": Option(
+        "default",
+        "of products in gate, encoder, decoder: TF32 on GPUs, bfloat16 on TPUs; highest: float32",
+        choices=("default", "high", "highest"),
+        source="docs/accelerators.md",
+        since="0.2",
+    ),
     "model.remat": Option(False, "compute blocks again in the backward pass, to save memory"),
     "model.s4d.input_norm": Option(
         "none", "lru: input times sqrt(1 - |A_bar|^2), for ring and dfout", choices=("none", "lru")
@@ -228,6 +235,12 @@ OPTIONS: dict[str, Option] = {
     "train.epochs": Option(0.0, "length of training; or give steps, and leave this 0", Range(0)),
     "train.steps": Option(0, "length of training", COUNT),
     "train.accumulate": Option(1, "parts of a batch in turn, a divisor of batch_size", SIZE),
+    "train.deterministic": Option(
+        False,
+        "on GPUs: nothing is tuned by timing, so that a resumed run has the same bits; slower",
+        source="docs/accelerators.md",
+        since="0.2",
+    ),
     "train.eval_every": Option(0, "steps between evaluations; 0: at the end of an epoch", COUNT),
     "train.eval_batch_size": Option(0, "examples; 0: batch_size", COUNT),
     "train.select_metric": Option("accuracy", "of the task; it names the best evaluation"),

@@ -23,6 +23,7 @@ WRONG = {
     "model.layer": "s6",
     "model.real_transform": "tanh",
     "model.activations": "float16",
+    "model.precision": "float32",
     "model.s4d.input_norm": "gamma",
     "model.s5.C_init": "normal",
     "model.beta.unit": "hz",

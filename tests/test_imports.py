@@ -2,13 +2,17 @@
 
 import ast
 import functools
+import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from ssm_jax.kernels.devices import on_cpu
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
@@ -191,6 +195,20 @@ def test_what_differs_by_platform_asks_one_function():
     """`devices.backend` knows for what a program is being made; JAX only what this machine has."""
     asking = [file for file in FILES if "default_backend" in file.read_text()]
     assert [name_of(file) for file in asking] == ["kernels/devices.py"]
+
+
+def test_the_table_of_forms_has_each_function_that_differs_by_platform():
+    """The rows of `devices.on_cpu` are the functions that ask; a form without a reason is none."""
+    found = set()
+    for file in FILES:
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+                names = {node.id for node in calls if isinstance(node, ast.Name)}
+                if names & {"on_cpu", "backend"} and function.name != "on_cpu":
+                    found.add(function.name)
+    rows = re.findall(r"^((?:\w+, )*\w+)  +\S", inspect.getdoc(on_cpu), re.MULTILINE)
+    assert {name for row in rows for name in row.split(", ")} == found
 
 
 def test_experiment_files_import_config_variants_and_stories_alone():

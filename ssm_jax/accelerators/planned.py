@@ -25,13 +25,12 @@ from ssm_jax.tables import to_screen
 from ssm_jax.training import plan
 from ssm_jax.training.experiment import build, planned_bytes, timed_compile
 from ssm_jax.training.members import Member
+from ssm_jax.training.numerics import product_of
 from ssm_jax.training.programs import AtOnce
 
 MOVERS = 12  # kernels that are listed
 STEPS = {"train": "the training step", "eval": "the evaluation"}
 COMPILERS = {"gpu": ("jax-cuda12-plugin", "jax-cuda12-pjrt"), "tpu": ("libtpu",)}
-# What a product of float32 is made of where nothing else is said
-DEFAULT = {"gpu": "TF32", "tpu": "bfloat16", "cpu": "in full"}
 
 
 def mesh_of(target: Target, count: int) -> Mesh:
@@ -153,8 +152,10 @@ def precision_of(product: Product, platform: str) -> str:
     if product.dtype not in ("f32", "c64"):
         return {"bf16": "bfloat16", "f16": "float16"}.get(product.dtype, product.dtype)
     name = {"f32": "float32", "c64": "complex64"}[product.dtype]
-    said = {"highest": "in full", "default": f"as {DEFAULT[platform]}"}.get(product.precision)
-    return f"{name} {said or product.precision}".replace("as in full", "in full")
+    if product.precision not in ("default", "high", "highest"):  # an algorithm
+        return f"{name} {product.precision}"
+    made_of = product_of(product.precision, platform)
+    return f"{name} in full" if made_of == "float32" else f"{name} as {made_of}"
 
 
 def _too_large(what: str, target: Target, needed: int | None = None) -> str:

@@ -58,7 +58,8 @@ def kernel_taps(layer: LayerView, length: int) -> Array:
     signs_HP = (2 * draws_HP - 1).astype(np.float32)
     # dt belongs to a mode: in units of a sample it is 1 for all. The kernel doubles, S5 does not.
     z_1N = (A_HN[:, 0] * dt_H)[None]
-    B_PN = (jnp.asarray(layer.B_NH) @ signs_HP).T * dt_H[None] / 2
+    B_NP = jnp.matmul(layer.B_NH, signs_HP, precision=jax.lax.Precision.HIGHEST)
+    B_PN = B_NP.T * dt_H[None] / 2
     residues = B_PN[:, None, None, None, :] * C_CHN[None, :, :, None, :]
     return s4d_kernel(z_1N, residues, jnp.ones(1), length, layer.discretization)[:, :, :, 0]
 

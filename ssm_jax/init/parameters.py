@@ -20,6 +20,8 @@ from ssm_jax.options import POSITIVE
 
 # The b of StableSSM's -1 / (w^2 + b), as in its code: |Re A| stays below 1 / b = 10.
 STABLE_B = 0.1
+# Of products: one seed starts at one place on every platform
+_FULL = jax.lax.Precision.HIGHEST
 # Initializations that bring their eigenvectors along
 EIGENBASES = {"legs": legs_nplr, "ptd": legs_ptd}
 C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
@@ -110,7 +112,7 @@ def input_matrix(key: Array, V_inv: np.ndarray, n_blocks: int, d_model: int) -> 
     """
     block = V_inv.shape[1]
     B0_JPH = _cut_normal(key, (n_blocks, block, d_model), 1 / (n_blocks * block))
-    B_ri = [jnp.einsum("np,jph->jnh", part, B0_JPH) for part in _parts(V_inv)]
+    B_ri = [jnp.einsum("np,jph->jnh", part, B0_JPH, precision=_FULL) for part in _parts(V_inv)]
     return jnp.stack(B_ri, axis=-1).reshape(-1, d_model, 2)
 
 
@@ -134,7 +136,7 @@ def output_matrix(
     V_re, V_im = _parts(V)
 
     def times(C0: Array, part: Array) -> Array:
-        return jnp.einsum("chjp,pn->chjn", C0, part)
+        return jnp.einsum("chjp,pn->chjn", C0, part, precision=_FULL)
 
     C_ri = [times(re, V_re) - times(im, V_im), times(re, V_im) + times(im, V_re)]
     return jnp.stack(C_ri, axis=-1).reshape(shape_of_C)

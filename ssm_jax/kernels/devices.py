@@ -58,35 +58,43 @@ def compiling_for(platform: str) -> AbstractContextManager[None]:
 
 
 def on_cpu() -> bool:
-    """Whether programs are made for a CPU (`backend`). Then (times of two cores)
-
-    fft_conv      takes even and odd bins apart: a gradient takes four fifths (results/bench);
-    scan          loops over the steps of blocks, where each step of a loop is no launch;
-    apply_blocks  is unrolled: XLA copies what a loop keeps for the backward pass, 84 ms against 60
-                  for a step of 4 x 64 channels at L = 64;
-    materialize   is a wall.
-
-    And on accelerators
-
-    dplr_kernel   doubles the states of its blocks, where a loop would be 1,900 of the 3,000 kernels
-                  of a step of ListOps s4;
-    mimo_scan     has one read-out for both directions: there are more outputs than states;
-    s4d_kernel    has multiples of 16 blocks, whose products Triton tiles: jaxlib 0.10.2 gives up on
-                  those of 2 x 63 blocks, "Couldn't find output tile sizes that satisfy hlo".
-    """
+    """Whether programs are made for a CPU; `on_gpu` has the table of what differs."""
     return backend() == "cpu"
 
 
 def on_gpu() -> bool:
-    """Whether programs are made for a GPU (`backend`), which takes as long as it reads and writes.
+    """Whether programs are made for a GPU (`backend`). The forms that differ, with the reasons:
 
-    Then, with GiB that XLA plans for a step of ListOps s4d_ft on an H200, batch 32,
+    On CPUs (times of two cores)
+
+    fft_conv      takes even and odd bins apart: a gradient takes four fifths (results/bench);
+    scan_parts    loops over the steps of blocks, where each step of a loop is no launch;
+    look_up       adds rows in place for its gradient, in the order of the steps;
+    apply_blocks  is unrolled: XLA copies what a loop keeps for the backward pass, 84 ms against 60
+                  for a step of 4 x 64 channels at L = 64;
+    usual_at_once  is one member of a population: its arrays fit the caches, its bits are those of a
+                  single run, and there are no launches to save;
+    materialize   is a wall.
+
+    On accelerators
+
+    dplr_kernel   doubles the states of its blocks, where a loop would be 1,900 of the 3,000 kernels
+                  of a step of ListOps s4;
+    scan_parts    is a tree, where a loop over the steps of blocks would be a launch for each;
+    mimo_scan     has one read-out for both directions: there are more outputs than states;
+    s4d_kernel    has multiples of 16 blocks, whose products Triton tiles: jaxlib 0.10.2 gives up on
+                  those of 2 x 63 blocks, "Couldn't find output tile sizes that satisfy hlo";
+    look_up       has a product for its gradient: on GPUs a scatter adds by atomics, in any order,
+                  and two runs would differ in the last bits. It costs one kernel and 4.5 MiB.
+
+    On GPUs, which take as long as they read and write, with GiB that XLA plans for a step of
+    ListOps s4d_ft on an H200, batch 32
 
     fft_conv, over_channels  have the channels first: nothing is transposed between FFTs and
                   products, and GLU is one product. Not so on TPUs: the plan of that step for a v5e
                   had more bytes than before, by a tenth;
-    fft_conv, gelu, gated  have rules, which read once what JAX's derivatives read in parts, and
-                  keep inputs instead of slopes: with the line above 16.3 -> 12.2;
+    fft_conv, gelu, gated, gated_linear  have rules, which read once what JAX's derivatives read in
+                  parts, and keep inputs instead of slopes: with the line above 16.3 -> 12.2;
     apply_blocks  is unrolled: 23.9 -> 17.5. XLA fills what a loop keeps with zeros and then copies
                   into it. For TPUs it does not, and a loop compiles in two thirds of the time.
     """

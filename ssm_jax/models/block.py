@@ -17,17 +17,20 @@ from ssm_jax.models.gate import GATES, gated, gelu
 from ssm_jax.options import check
 
 
-def linear(d_in: int, d_out: int, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(d_in: int, d_out: int, rngs: nnx.Rngs, precision: str = "default") -> nnx.Linear:
     """A linear map of the last axis, initialized as PyTorch's Linear and Conv1d(kernel_size=1).
 
-    Weights and biases are uniform in +-1/sqrt(d_in).
+    Weights and biases are uniform in +-1/sqrt(d_in). The precision is that of its product, and of
+    the gate that takes it apart: model.precision in `ssm_jax.options`.
     """
     bound = d_in**-0.5
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return nnx.Linear(d_in, d_out, kernel_init=init, bias_init=init, rngs=rngs)
+    # None, as a caller's jax.default_matmul_precision would not count beside DEFAULT
+    said = None if precision == "default" else jax.lax.Precision(precision)
+    return nnx.Linear(d_in, d_out, kernel_init=init, bias_init=init, precision=said, rngs=rngs)
 
 
 class Block(nnx.Module):
@@ -50,6 +53,7 @@ class Block(nnx.Module):
         gate: str = "glu",
         dropout: float = 0.0,
         tie_dropout: bool = True,
+        precision: str = "default",
         rngs: nnx.Rngs,
     ):
         """Make a block; the options are those of `ssm_jax.options`.
@@ -61,7 +65,7 @@ class Block(nnx.Module):
         self.norm = make_norm(norm, d_model, norm_momentum)
         self.norm_padding = norm_padding
         self.ssm = ssm
-        self.glu = linear(d_model, GATES[gate] * d_model, rngs)
+        self.glu = linear(d_model, GATES[gate] * d_model, rngs, precision)
         self.gate = gate
         self.prenorm = prenorm
         self.dropout = dropout

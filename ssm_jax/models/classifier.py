@@ -16,6 +16,7 @@ from ssm_jax.layers.base import NoStateForm
 from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
+from ssm_jax.models.embedding import look_up
 from ssm_jax.options import check, check_choice, parameters_of
 
 POOLS = ("last", "mean", "first", "sum")
@@ -71,6 +72,7 @@ class SequenceClassifier(nnx.Module):
         pool: str = "mean",
         layer: str = "s4d",
         activations: str = "float32",
+        precision: str = "default",
         remat: bool = False,
         ssm: Mapping[str, Any] | None = None,
         horizon: int | None = None,
@@ -91,10 +93,10 @@ class SequenceClassifier(nnx.Module):
             normal = jax.nn.initializers.normal(1.0)
             self.encoder = nnx.Embed(vocab_size, d_model, embedding_init=normal, rngs=rngs)
         elif d_input is not None:
-            self.encoder = linear(d_input, d_model, rngs)
+            self.encoder = linear(d_input, d_model, rngs, precision)
         drop: dict[str, Any] = {"dropout": dropout, "tie_dropout": tie_dropout}
         outer = drop | {"norm": norm, "norm_momentum": norm_momentum, "norm_padding": norm_padding}
-        outer |= {"prenorm": prenorm, "gate": gate, "rngs": rngs}
+        outer |= {"prenorm": prenorm, "gate": gate, "precision": precision, "rngs": rngs}
         ssm_layer = find_layer(layer)
         takes = parameters_of(ssm_layer)
         inner = {k: v for k, v in {**drop, "horizon": horizon}.items() if k in takes}
@@ -105,10 +107,11 @@ class SequenceClassifier(nnx.Module):
         self.norm_padding = norm_padding
         self.decoder: nnx.Module
         if len(self.TOKEN_AXES) == 3:
-            hidden = linear(4 * d_model, d_model, rngs)
-            self.decoder = nnx.Sequential(hidden, jax.nn.relu, linear(d_model, n_classes, rngs))
+            hidden = linear(4 * d_model, d_model, rngs, precision)
+            last = linear(d_model, n_classes, rngs, precision)
+            self.decoder = nnx.Sequential(hidden, jax.nn.relu, last)
         else:
-            self.decoder = linear(d_model, n_classes, rngs)
+            self.decoder = linear(d_model, n_classes, rngs, precision)
         self.pool = pool
         self.activations = activations
         self.remat = remat
@@ -175,7 +178,7 @@ class SequenceClassifier(nnx.Module):
         if isinstance(encoder, nnx.Linear):
             x_BLH = encoder(inputs.astype(dtype))
         else:
-            x_BLH = jnp.take(encoder.embedding[...], inputs, axis=0)
+            x_BLH = look_up(encoder.embedding[...], inputs)
         x_BLH = x_BLH.astype(dtype if self.activations == "float32" else self.activations)
         return x_BLH, lengths_B, dtype, returned_in(inputs, dtype)
 
@@ -206,7 +209,7 @@ class SequenceClassifier(nnx.Module):
         if isinstance(encoder, nnx.Linear):
             x_BH = encoder(jnp.asarray(inputs, jnp.float32))
         else:
-            x_BH = jnp.take(encoder.embedding[...], jnp.asarray(inputs), axis=0)
+            x_BH = look_up(encoder.embedding[...], jnp.asarray(inputs))
         x_BH, states = x_BH.astype(self.activations), []
         for block, before in zip(self.blocks, state["blocks"], strict=True):
             after, x_BH = block.step(before, x_BH)

@@ -100,17 +100,20 @@ def _blocks(model: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(graphdef: Any, state: Any, inputs: Any, lengths: Any) -> Any:
-    return nnx.merge(graphdef, state).encode(inputs, lengths)
+    with jax.default_matmul_precision("highest"):
+        return nnx.merge(graphdef, state).encode(inputs, lengths)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _layer_input(graphdef: Any, state: Any, x_BLH: Any, lengths_B: Any, train: bool) -> Any:
-    return nnx.merge(graphdef, state).layer_input(x_BLH, lengths_B, train=train)
+    with jax.default_matmul_precision("highest"):
+        return nnx.merge(graphdef, state).layer_input(x_BLH, lengths_B, train=train)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _after(graphdef: Any, state: Any, x_BLH: Any, lengths_B: Any, train: bool) -> Any:
-    return nnx.merge(graphdef, state)(x_BLH, lengths_B, train=train, key=None)
+    with jax.default_matmul_precision("highest"):
+        return nnx.merge(graphdef, state)(x_BLH, lengths_B, train=train, key=None)
 
 
 def set_fixed(model: Any, options: Mapping[str, Any]) -> None:

@@ -91,7 +91,9 @@ class Diagnostics:
                 model = nnx.merge(graphdef, probes, rest)
                 return mean_metrics(experiment.task.train_sums(model, batch, None))["loss"]
 
-            layers = dict(modules_of(nnx.merge(graphdef, jax.grad(loss)(probes), rest)))
+            with jax.default_matmul_precision("highest"):
+                slopes = jax.grad(loss)(probes)
+            layers = dict(modules_of(nnx.merge(graphdef, slopes, rest)))
             return {name: layers[name].probe[...] for name in names}
 
         state = experiment.abstract_state()

@@ -23,7 +23,7 @@ from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.progress import Progress, say, warn
 from ssm_jax.tasks import find_task
 from ssm_jax.tasks.facts import Watched, facts_of
-from ssm_jax.training import data_init, optim, plan, processes
+from ssm_jax.training import data_init, numerics, optim, plan, processes
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity, flatten
 from ssm_jax.training.step import TrainState
@@ -220,7 +220,8 @@ class Experiment:
         """A function compiled for arguments of these shapes; `options` are those of jax.jit."""
         with jax.set_mesh(self.mesh):
             program = jax.jit(function, out_shardings=self.replicated, **options)
-            return program.lower(*shapes).compile()
+            flags = numerics.compiler_options(self.cfg, numerics.platform_of(self.mesh))
+            return program.lower(*shapes).compile(flags or None)
 
     def step_for(self, batch: Mapping[str, jax.Array], *, training: bool) -> Any:
         """The train step or the evaluation for a batch; each length is compiled once."""
@@ -312,6 +313,7 @@ class Experiment:
             *data_init.announce(cfg, measured),
             f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}"
             + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
+            *numerics.describe(cfg, numerics.platform_of(self.mesh), self.paths),
             *filter(None, [plan.alias_warning(cfg.model.to_dict())]),
         ]
 

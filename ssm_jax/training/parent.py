@@ -33,7 +33,9 @@ from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import Workdir, document_checksum, run_and_step, sealed
 
 # Of the model, what may differ from a run that is continued: neither shapes nor meanings change.
-FREE = ("model.dropout", "model.tie_dropout", "model.remat", "model.activations")
+FREE = (
+    "model.dropout", "model.tie_dropout", "model.remat", "model.activations", "model.precision",
+)  # fmt: skip
 
 # What acts at the initialization of parameters, and not otherwise
 AT_START = (

@@ -22,7 +22,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ssm_jax.data.dataset import Arrays
 from ssm_jax.kernels.devices import on_cpu
-from ssm_jax.training import plan
+from ssm_jax.training import numerics, plan
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.experiment import planned_bytes, timed_compile
 from ssm_jax.training.members import Member
@@ -324,7 +324,8 @@ class AtOnce(Program):
         with jax.set_mesh(self.mesh):
             program = jax.jit(whole, out_shardings=self._by_row, **options)
             lowered = program.lower(*shapes(of_member, True), shapes(dict(batch), split))
-            return lowered.compile()
+            platform = numerics.platform_of(self.mesh)
+            return lowered.compile(numerics.compiler_options(self.first.cfg, platform) or None)
 
 
 def program_of(members: Sequence[Member], rows: int, at_once: int = 0) -> Program:

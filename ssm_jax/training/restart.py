@@ -14,7 +14,7 @@ from typing import Any
 from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json, rename_aside, replace_atomically, write_json
 from ssm_jax.progress import say, warn
-from ssm_jax.training import processes
+from ssm_jax.training import numerics, processes
 from ssm_jax.training.checkpoint import Checkpoints
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, Meta
 from ssm_jax.training.experiment import Experiment
@@ -227,6 +227,9 @@ def _make_record(
     dataset = experiment.dataset
     data = {"fingerprint": dataset.fingerprint, **dataset.provenance._asdict()}
     record = run_record(experiment.cfg, data, argv, workdir.path)
+    vocabulary = getattr(dataset, "vocab_size", None)
+    platform = numerics.platform_of(experiment.mesh)
+    record["determinism"] = numerics.determinism(experiment.cfg, platform, vocabulary)._asdict()
     if experiment.built_from is not None:
         record["built_from"] = experiment.built_from
     if experiment.population:

@@ -169,12 +169,12 @@ def _through(params, stats, x, key, graphdef, forward, train):
     return jnp.sum(jnp.sin(y)), (y, split(blocks)[2])
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
 @pytest.mark.parametrize(("train", "key"), [(True, jax.random.key(5)), (False, None)])
 def test_scanned_blocks_are_a_loop_over_the_blocks(train, key, backend):
     """Values, gradients, running statistics, and the dropout key of each block.
 
-    The scan is unrolled on CPUs and rolled elsewhere.
+    The scan is unrolled on CPUs and GPUs and a loop on TPUs.
     """
     rngs = nnx.Rngs(params=0)
     graphdef, params, stats = split(nnx.List([Mixer(rngs) for _ in range(3)]))

@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from running import products_for_a_gpu
 from test_scripts import script
 from tiny import tiny_experiment
 
 from ssm_jax.analysis.bands import BANDS, band_edges
 from ssm_jax.training import loop
-from ssm_jax.training.diagnose import cut, numbers_of, write_arrays
+from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.logs import read_metrics
 
 
@@ -87,3 +88,13 @@ def test_analyze_without_a_run_is_one_line(tmp_path):
     for path, words in ((tmp_path / "none", "no folder"), (tmp_path, "record.json")):
         done = script("analyze.py", str(path), code=2)
         assert len(done.stderr.strip().splitlines()) == 1 and words in done.stderr
+
+
+def test_the_gradient_of_diagnostics_is_the_same_on_every_platform(data_dir, monkeypatch):
+    """Its products are in full also where those of training are not."""
+    experiment, found = tiny_experiment(data_dir, log__diagnostics=True), []
+    monkeypatch.setattr(
+        experiment, "compile", lambda f, *shapes: found.extend(products_for_a_gpu(f, *shapes))
+    )
+    assert callable(Diagnostics(experiment, experiment.fresh_state)._gradient)
+    assert len(found) > 3 and set(found) == {"HIGHEST, HIGHEST"}

@@ -70,7 +70,7 @@ class Denoiser(nnx.Module):
         self.ssm = S4D(CHANNELS, init=A_SN, **numbers, bidirectional=False, skip=False, rngs=rngs)
         scale_SN = (A_SN.imag / 1000).astype(np.float32)
         self.ssm.C_ri[...] = self.ssm.C_ri[...] * scale_SN[None, :, :, None]
-        self.mix = linear(CHANNELS, CHANNELS, rngs)
+        self.mix = linear(CHANNELS, CHANNELS, rngs, "highest")
 
     def __call__(self, inputs: ArrayLike) -> Array:
         """Images (B, L, 3), flattened row by row, as the model returns them."""

@@ -124,13 +124,13 @@ class WaveRegressor(nnx.Module):
             )
         self.waves, self.length = tuple(listed), length
         self.legacy_unsymmetric = legacy_unsymmetric
-        self.encoder = linear(1, d_model, rngs)
+        self.encoder = linear(1, d_model, rngs, "highest")
         dt = 2 * math.pi / length
         start_N = -0.5 + 1j * np.pi * (1.3 + np.arange(d_state))
         A_HN = initial_modes(start_N, d_state, n_sets=d_model, alpha=alpha).A_SN
         shared |= {"beta_unit": "hz_1e4", "dt_min": dt, "dt_max": dt, "dt_transform": "exp"}
         self.ssm = S4D(d_model, n_ssm=d_model, init=A_HN, **shared, bidirectional=False, rngs=rngs)
-        self.decoder = linear(d_model, len(self.waves), rngs)
+        self.decoder = linear(d_model, len(self.waves), rngs, "highest")
 
     def responses(self) -> Array:
         """K g + D at 0 and at the waves, complex (H, 1 + waves)."""
