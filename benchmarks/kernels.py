@@ -43,10 +43,11 @@ def _row(form: str, function: Function, arguments: tuple, n: int) -> tuple[dict[
         return value, transpose(jnp.ones_like(value))
 
     compiled = both.lower(*arguments).compile()
-    with PeakMemory() as memory:
+    with PeakMemory(compiled) as memory:
         value = jax.block_until_ready(compiled(*arguments))[0]
     times = rounds({"call": lambda: compiled(*arguments)}, n)
-    return {"form": form, "call_ms": summary(times["call"]), "peak_mib": memory.mib}, value
+    peak = {"peak_mib": memory.mib, "peak_by": memory.by}
+    return {"form": form, "call_ms": summary(times["call"]), **peak}, value
 
 
 def _rms(found: np.ndarray, exact: np.ndarray) -> float:

@@ -49,7 +49,7 @@ def measure_layer(
     start = time.perf_counter()
     compiled = forward_backward.lower(params, u_BLH, dy_BLH).compile()
     compile_s = time.perf_counter() - start
-    with PeakMemory() as memory:
+    with PeakMemory(compiled) as memory:
         jax.block_until_ready(compiled(params, u_BLH, dy_BLH))
     functions = {
         **passes(batch, length, channels),
@@ -70,6 +70,7 @@ def measure_layer(
         "over_fft": ratio(times, "layer", FFTS),
         "over_floor": ratio(times, "layer", "floor"),
         "peak_mib": memory.mib,
+        "peak_by": memory.by,
         "compile_s": round(compile_s, 2),
         "rounds": n,
     }

@@ -109,7 +109,7 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
         return state, metrics
 
     with jax.set_mesh(experiment.mesh):
-        with PeakMemory() as memory:
+        with PeakMemory(step) as memory:
             jax.block_until_ready(one_step())
         sequences = B * (2 if dataset.paired else 1)
         times = rounds({**passes(sequences, L, H), "step": one_step}, n)
@@ -135,6 +135,7 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
         "moved_mib": round(moved / 2**20),
         "over_bytes": ratio(times, "step", "bytes"),
         "peak_mib": memory.mib,
+        "peak_by": memory.by,
         "compile_s": round(compile_s, 2),
         "rounds": n,
         "config_digest": config_lib.digest(cfg),

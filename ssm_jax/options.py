@@ -237,7 +237,7 @@ OPTIONS: dict[str, Option] = {
     "train.accumulate": Option(1, "parts of a batch in turn, a divisor of batch_size", SIZE),
     "train.deterministic": Option(
         False,
-        "on GPUs: nothing is tuned by timing, so that a resumed run has the same bits; slower",
+        "on GPUs: nothing is tuned by timing, so that a resumed run has the same bits",
         source="docs/accelerators.md",
         since="0.2",
     ),
