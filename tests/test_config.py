@@ -40,6 +40,7 @@ WRONG = {
     "seed": -1,
     "batch_size": 0,
     "data.seed": -1,
+    "data.order_seed": -2,
     "data.n_train": -1,
     "data.n_val": -1,
     "data.n_test": -1,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ssm_jax.kernels.devices import on_cpu
+from ssm_jax.kernels.devices import on_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "ssm_jax").rglob("*.py"))
@@ -197,17 +197,20 @@ def test_what_differs_by_platform_asks_one_function():
     assert [name_of(file) for file in asking] == ["kernels/devices.py"]
 
 
+ASKING = {"on_cpu", "on_gpu", "backend"}
+
+
 def test_the_table_of_forms_has_each_function_that_differs_by_platform():
-    """The rows of `devices.on_cpu` are the functions that ask; a form without a reason is none."""
+    """The rows of `devices.on_gpu` are the functions that ask; a form without a reason is none."""
     found = set()
     for file in FILES:
         for function in ast.walk(ast.parse(file.read_text())):
             if isinstance(function, ast.FunctionDef):
                 calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
                 names = {node.id for node in calls if isinstance(node, ast.Name)}
-                if names & {"on_cpu", "backend"} and function.name != "on_cpu":
+                if names & ASKING and function.name not in ASKING:
                     found.add(function.name)
-    rows = re.findall(r"^((?:\w+, )*\w+)  +\S", inspect.getdoc(on_cpu), re.MULTILINE)
+    rows = re.findall(r"^((?:\w+, )*\w+)  +\S", inspect.getdoc(on_gpu), re.MULTILINE)
     assert {name for row in rows for name in row.split(", ")} == found
 
 
