@@ -343,8 +343,6 @@ def processes() -> str:
     """One run by one process and by two, and what a lost process costs."""
     parts = []
     for result in load("processes/*.json"):
-        ways = [row for row in result["rows"] if "processes" in row]
-        lost = [row for row in result["rows"] if "signal" in row]
         columns: Columns = {
             "processes": "{processes}",
             "devices": "{devices}",
@@ -361,7 +359,8 @@ def processes() -> str:
             "there again after": "{seconds_to_be_there_again:.0f} s",
             "metrics differ by": "{apart:.1e}",
         }
-        parts.append(f"{table(columns, ways)}\n{table(ends, lost)}{where(result)}")
+        tables = table(columns, result["runs"]), table(ends, result["lost"])
+        parts.append("\n".join(tables) + where(result))
     return "\n".join(parts) or "Not run.\n"
 
 
