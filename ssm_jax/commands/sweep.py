@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ssm_jax.sweep.runs import Job
     from ssm_jax.training.parent import Begin
 
-WITH_POPULATION = ("members", "memory", "at_once", "own_order")
+WITH_POPULATION = ("members", "memory", "vmap", "own_order")
 CURVES = 8  # settings whose curves one figure can tell apart
 FLAGS = (
     Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
@@ -34,7 +34,7 @@ FLAGS = (
     Flag("population", "train runs that differ in starts, seeds and rates as one", False, bool),
     Flag("members", "of a population, at most; 0: as many as fit", 0, int, least=0),
     Flag("memory", "GiB of a device for a population; 0: nine tenths of it", 0.0, float, least=0),
-    Flag("at_once", "members computed at a time; 0: all, on a CPU one", 0, int, least=0),
+    Flag("vmap", "members computed at a time; 0: all, on a CPU one", 0, int, least=0),
     Flag("own_order", "of batches for each seed; else that of the first seed", False, bool),
     Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
     progress_lib.STATUS,
@@ -104,7 +104,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
         from ssm_jax.sweep.population import Size, begun, run_populations
         from ssm_jax.sweep.runs import run_sweep
 
-        size = Size(values["members"], int(values["memory"] * 2**30), values["at_once"])
+        size = Size(values["members"], int(values["memory"] * 2**30), values["vmap"])
         for label, (where, runs) in parts.items():
             job = replace(job_of(commands[label], [*called, *argv], where), begin=begin)
             if search is not None:

@@ -192,7 +192,7 @@ class AtOnce(Program):
         if self.own_order and len(self.first.padded_lengths) > 1:
             raise ValueError(
                 "members with orders of their own (--own_order) have batches of different lengths "
-                "at one step (data.buckets); leave one of the two, or give --at_once=1."
+                "at one step (data.buckets); leave one of the two, or give --vmap=1."
             )
         axis = (MEMBER_AXIS,)
         self.mesh = jax.make_mesh((len(devices),), axis, (AxisType.Auto,), devices=devices)
