@@ -145,7 +145,8 @@ def population(members: int, data_dir: Path) -> dict[str, Any]:
     options = [f"--config.train.steps={steps}", "--config.train.epochs=0"]
     options += [f"--config.train.eval_every={steps}", "--config.figures=false"]
     options += ["--config.log.diagnostics=false"]
-    row = row_of("population", members, "listops_small", options, data_dir)
+    way = "population" if members > 1 else "train"  # a population of one is a run
+    row = row_of(way, members, "listops_small", options, data_dir)
     return {**row, "steps": steps, "updates_per_s": round(members * steps / row["wall_s"], 1)}
 
 
@@ -196,7 +197,7 @@ def main(argv: list[str]) -> int:
         except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             found, bad = {}, [f"{type(error).__name__}: {str(error).splitlines()[0]}"]
         took = round(time.monotonic() - start, 1)
-        row = {"part": part, "name": name, **found, "faults": bad, "seconds": took}
+        row = {**found, "part": part, "name": name, "faults": bad, "seconds": took}
         rows[part, name] = row
         write_json(path, {"rows": list(rows.values()), **about})
         print(f"{part} {name}: {'; '.join(bad) or 'within its bounds'} ({took} s)", flush=True)

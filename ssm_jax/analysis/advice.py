@@ -29,7 +29,7 @@ APART = 4.0  # ends of the interval of lambda_max: dt is then known to within a 
 FLAT = 0.05  # how near the angles below which 50 and 90 % lie are to those of white noise
 KEPT = 0.05  # of a mode after L steps: below that, the beginning is forgotten
 ILL = 1e3  # condition number from which a read-out is slow to learn
-TRIED = "followed on five data sets it gained on none: docs/autocorrelation.md, Advice"
+TRIED = "followed in eight experiments it gained in none: docs/autocorrelation.md, Advice"
 KNOBS = ("dt", "real", "alpha", "beta", "init")
 Range = tuple[float, float]  # of dt
 

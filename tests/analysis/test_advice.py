@@ -72,7 +72,7 @@ def test_a_range_that_is_right_already_is_kept():
     found = advice_on(white(2_000))["dt"]  # the default's root mean square is 0.033
     again = advice_on(constant(), dt_min=3.03 / L / 100, dt_max=3.03 / L)["dt"]
     assert not again.options and not again.unknown and "within the interval" in again.reason
-    assert found.options["model.dt_max"] > 0.1 and "gained on none" in found.uncertainty
+    assert found.options["model.dt_max"] > 0.1 and "gained in none" in found.uncertainty
 
 
 def test_the_real_part_is_zero_where_a_mode_would_forget_the_beginning():

@@ -21,7 +21,11 @@ def calls(monkeypatch):
 
         return call
 
-    found = {"a": EXACT, "b": {**EXACT, "scan": 0.5}, "c": RuntimeError("out of memory\nat 0x0")}
+    found = {
+        "a": {**EXACT, "name": "as its config has it"},
+        "b": {**EXACT, "scan": 0.5},
+        "c": RuntimeError("out of memory\nat 0x0"),
+    }
     items = [("layers", name, measure(name, value)) for name, value in found.items()]
     monkeypatch.setattr(accelerator, "items", lambda *_: items)
     monkeypatch.setattr(accelerator, "_train_until", lambda *_: made.append("listops"))
