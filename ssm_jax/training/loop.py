@@ -19,7 +19,7 @@ from ssm_jax.stop import EXIT_STOPPED, Process, StopRequest
 from ssm_jax.training import data_init, processes, restart
 from ssm_jax.training.checkpoint import Checkpoints, CheckpointStore
 from ssm_jax.training.checkpoint.io import host_copies
-from ssm_jax.training.checkpoint.manifest import CheckpointError, describe
+from ssm_jax.training.checkpoint.manifest import CheckpointError, Notes, describe
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, as_result, build
 from ssm_jax.training.logs import MetricsLog, NoLog
@@ -460,11 +460,10 @@ class OpenRun:
         self.workdir.confirm()
         self.log.flush()
         self.timing.flush()
-        found, files = self.found if self.evaluated_at == step else None, self.stamps()
+        found = self.found if self.evaluated_at == step else None
+        notes = Notes(found, self.best, self.window, self.stamps())
         with self.profile.part("checkpoint"):
-            self.store.save(
-                step, state, metrics=found, best=self.best, window=self.window, files=files, **ways
-            )
+            self.store.save(step, state, notes, **ways)
         if not self.noted and processes.first() and (saved := self.store.steps()):
             self.noted = restart.note_saved(self.workdir, saved[0])
 

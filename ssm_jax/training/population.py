@@ -17,7 +17,7 @@ import numpy as np
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import StopRequest
 from ssm_jax.training.checkpoint import CheckpointStore
-from ssm_jax.training.checkpoint.manifest import Identity
+from ssm_jax.training.checkpoint.manifest import Identity, Notes
 from ssm_jax.training.loop import OpenRun, evaluated, open_run
 from ssm_jax.training.members import Member
 from ssm_jax.training.parent import Begin
@@ -279,7 +279,7 @@ class Population:
         self.store.save(
             self.step,
             {"newest": host, "best": self.best},
-            members=said,
+            Notes(members=said),
             replace=replace,
             final=final,
         )
@@ -300,8 +300,4 @@ class Population:
                 if said is None:
                     continue
                 state = jax.tree.map(lambda x: x[number], trees[which])
-                metrics = said["metrics"] if said["evaluated"] else None
-                store.save(
-                    said["step"], state, metrics=metrics, best=said["best"], **said["extra"],
-                    replace=True, final=True,
-                )  # fmt: skip
+                store.save(said["step"], state, Notes.of(said), replace=True, final=True)

@@ -1,13 +1,12 @@
 """A member's place in a population: its folder, its open files, and what is kept of it."""
 
 import contextlib
-import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ssm_jax.progress import Progress, relayed
-from ssm_jax.training.checkpoint.manifest import Meta
+from ssm_jax.training.checkpoint.manifest import Meta, Notes
 from ssm_jax.training.loop import OpenRun
 from ssm_jax.training.members import Member
 from ssm_jax.training.workdir import Workdir
@@ -44,28 +43,11 @@ class KeptMember:
         return sorted({kept["step"] for kept in found if kept is not None})
 
     def save(
-        self,
-        step: int,
-        state: Any,
-        *,
-        metrics: Mapping[str, float] | None = None,
-        best: dict[str, Any] | None = None,
-        window: Mapping[str, float] | None = None,
-        files: Mapping[str, Any] | None = None,
-        replace: bool = False,
-        final: bool = False,
+        self, step: int, state: Any, notes: Notes, *, replace: bool = False, final: bool = False
     ) -> None:
         del state, replace, final  # the population saves all members at once
-        self.newest = copy.deepcopy(
-            {
-                "step": step,
-                "evaluated": metrics is not None,
-                "metrics": {name: float(value) for name, value in (metrics or {}).items()},
-                "best": best,
-                "extra": {"window": dict(window or {}), "files": dict(files or {})},
-            }
-        )
-        if best is not None and best["step"] == step:
+        self.newest = {"step": step, **notes.fields()}
+        if notes.best is not None and notes.best["step"] == step:
             self.best = self.newest
 
 

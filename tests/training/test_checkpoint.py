@@ -34,6 +34,7 @@ from ssm_jax.training.checkpoint.manifest import (
     CheckpointError,
     ConfigMismatch,
     Identity,
+    Notes,
     SaveError,
     StateMismatch,
 )
@@ -145,9 +146,7 @@ def test_every_leaf_and_container_comes_back_bit_equal(tmp_path):
     state = make_state(7)
     with open_store(tmp_path) as store:
         assert store.restore_newest(TARGET) is None
-        store.save(
-            7, state, metrics={"accuracy": 0.5}, best={"step": 7, "value": 0.5}, window={"steps": 1}
-        )
+        store.save(7, state, Notes({"accuracy": 0.5}, {"step": 7, "value": 0.5}, {"steps": 1}))
     with open_store(tmp_path) as store:
         restored, meta = store.restore_newest(TARGET)
     assert bits(restored) == bits(state)
@@ -435,7 +434,7 @@ def test_the_newest_and_the_best_are_kept_across_restarts(tmp_path, mode, values
     x = {"x": jnp.zeros(2)}
     for step, value in values.items():
         with open_store(tmp_path, ranking=("accuracy", mode)) as store:
-            store.save(step, x, metrics=None if value is None else {"accuracy": value})
+            store.save(step, x, Notes(None if value is None else {"accuracy": value}))
             store.wait()
             assert step == store.steps()[-1]  # the latest is never the one dropped
     with open_store(tmp_path, ranking=("accuracy", mode)) as store:
@@ -470,7 +469,7 @@ def test_a_step_is_replaced_or_stays(tmp_path, monkeypatch, fate):
 
     if fate != "written":
         monkeypatch.setattr(step_folder, "write", write)
-    store.save(1, new, metrics={"accuracy": 0.5}, replace=True)
+    store.save(1, new, Notes({"accuracy": 0.5}), replace=True)
     if fate != "killed":
         assert store.wait() == (fate == "written")
     store = open_store(tmp_path)
@@ -486,7 +485,7 @@ def test_an_evaluation_without_the_ranking_metric_is_an_error(tmp_path):
         open_store(tmp_path) as store,
         pytest.raises(ValueError, match=r"'accuracy'.* has only loss"),
     ):
-        store.save(1, {"x": jnp.zeros(2)}, metrics={"loss": 1.0})
+        store.save(1, {"x": jnp.zeros(2)}, Notes({"loss": 1.0}))
 
 
 @pytest.mark.parametrize("where", ["at once", "in the background", "without a word"])

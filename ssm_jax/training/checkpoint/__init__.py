@@ -5,12 +5,10 @@ All is read from the disk, never from memory: a folder named by a plain number i
 """
 
 import contextlib
-import copy
 import logging
 import math
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -22,7 +20,14 @@ from ssm_jax.files import rename_aside
 from ssm_jax.stop import Process
 from ssm_jax.training import processes
 from ssm_jax.training.checkpoint import io, manifest
-from ssm_jax.training.checkpoint.manifest import CheckpointError, Identity, Meta, SaveError
+from ssm_jax.training.checkpoint.manifest import (
+    NO_NOTES,
+    CheckpointError,
+    Identity,
+    Meta,
+    Notes,
+    SaveError,
+)
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
 FAILURES_ALLOWED = 2
@@ -72,16 +77,7 @@ class Checkpoints(Protocol):
     def steps(self) -> list[int]: ...
 
     def save(
-        self,
-        step: int,
-        state: Any,
-        *,
-        metrics: Mapping[str, float] | None = None,
-        best: dict[str, Any] | None = None,
-        window: Mapping[str, float] | None = None,
-        files: Mapping[str, Any] | None = None,
-        replace: bool = False,
-        final: bool = False,
+        self, step: int, state: Any, notes: Notes, *, replace: bool = False, final: bool = False
     ) -> None: ...
 
 
@@ -135,12 +131,8 @@ class CheckpointStore:
         self,
         step: int,
         state: Any,
+        notes: Notes = NO_NOTES,
         *,
-        metrics: Mapping[str, float] | None = None,
-        best: dict[str, Any] | None = None,
-        window: Mapping[str, float] | None = None,
-        files: Mapping[str, Any] | None = None,
-        members: Mapping[str, Any] | None = None,
         replace: bool = False,
         final: bool = False,
     ) -> None:
@@ -148,45 +140,29 @@ class CheckpointStore:
 
         First waits for the previous save. A save that fails is logged, and the run continues until
         more than `FAILURES_ALLOWED` have failed in a row. If it was that of the best step so far
-        (`best`), its state stays in memory and each later save tries it again.
+        (`notes.best`), its state stays in memory and each later save tries it again.
 
-        `metrics` are of an evaluation at this step, if there was one; best, window, files and
-        members see `Meta`. With `replace` the step may exist, as when a run was stopped before it
-        could evaluate it. `final`: wait, read the step back and check it; one that exists and is
-        not to be replaced is only checked.
+        With `replace` the step may exist, as when a run was stopped before it could evaluate it.
+        `final`: wait, read the step back and check it; one that exists and is not to be replaced is
+        only checked.
         """
         metric = self._ranking[0] if self._ranking else None
-        if metrics is not None and metric not in (None, *metrics):
+        if notes.metrics is not None and metric not in (None, *notes.metrics):
             raise ValueError(
                 f"checkpoints are ranked by {metric!r}, but the evaluation at step {step} has only "
-                f"{', '.join(metrics) or 'no metrics'}."
+                f"{', '.join(notes.metrics) or 'no metrics'}."
             )
         if processes.first():
-            self._save(step, state, metrics, best, window, files, members, replace, final)
+            self._save(step, state, notes, replace=replace, final=final)
         if final:
             processes.agreed(lambda: self._check(step))
 
-    def _save(
-        self,
-        step: int,
-        state: Any,
-        metrics: Mapping[str, float] | None,
-        best: dict[str, Any] | None,
-        window: Mapping[str, float] | None,
-        files: Mapping[str, Any] | None,
-        members: Mapping[str, Any] | None,
-        replace: bool,
-        final: bool,
-    ) -> None:
+    def _save(self, step: int, state: Any, notes: Notes, *, replace: bool, final: bool) -> None:
         """See `save`."""
         self.wait()
         if replace or step not in self.steps():
             options, fingerprint = self._identity.options, self._identity.data_fingerprint
-            values = {name: float(value) for name, value in (metrics or {}).items()}
-            extra = {"window": window or {}, "files": files or {}}
-            extra |= {"members": members} if members else {}
-            meta = Meta(step, dict(options), fingerprint, metrics is not None, values, best, extra)
-            meta = copy.deepcopy(meta)  # it may be written later, when the loop has changed its own
+            meta = Meta(step, dict(options), fingerprint, **notes.fields())
             self._start(meta, io.host_copies(state))
         elif not final:
             raise ValueError(f"step {step} is already saved in {self.directory}.")

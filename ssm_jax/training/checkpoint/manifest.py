@@ -4,12 +4,13 @@ The document has what the run says (`Meta`), and shape, dtype and checksum of ea
 by its path, "params/blocks/0/ssm/A_im". Nothing here knows how either is stored.
 """
 
+import copy
 import dataclasses
 import datetime
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -49,10 +50,41 @@ class Meta:
     data_fingerprint: str  # changes if and only if the data change
     evaluated: bool  # whether there was an evaluation at this step
     metrics: dict[str, float]  # its results
-    best: dict[str, Any] | None  # {"step", "value"} of the best evaluation so far
-    # "window": sums since the last line of the log; "files": its stamps; of a population "members",
-    # what is said here of a run, of each of them by name
-    extra: dict[str, Any]
+    best: dict[str, Any] | None  # see `Notes`
+    extra: dict[str, Any]  # "window", "files" and of a population "members", see there
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """What a run notes of a step when it saves it."""
+
+    metrics: Mapping[str, float] | None = None  # of an evaluation at this step, if there was one
+    best: dict[str, Any] | None = None  # {"step", "value"} of the best evaluation so far
+    window: Mapping[str, float] = dataclasses.field(default_factory=dict)  # sums since a log's line
+    files: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # stamps of log and arrays
+    # Of a population: the state of each member by name, and what it notes of itself
+    members: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def fields(self) -> dict[str, Any]:
+        """A copy by the names of `Meta`, which stays when the run changes its own."""
+        extra = {"window": dict(self.window), "files": dict(self.files)}
+        return copy.deepcopy(
+            {
+                "evaluated": self.metrics is not None,
+                "metrics": {name: float(value) for name, value in (self.metrics or {}).items()},
+                "best": self.best,
+                "extra": extra | ({"members": self.members} if self.members else {}),
+            }
+        )
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """The notes that have these `fields`."""
+        metrics = fields["metrics"] if fields["evaluated"] else None
+        return cls(metrics, fields["best"], **fields["extra"])
+
+
+NO_NOTES = Notes()
 
 
 @dataclasses.dataclass(frozen=True)
