@@ -85,8 +85,8 @@ def run_populations(
                 continue
             program = fitting([*group.values()], size)
             names = list(group)
-            for start in range(0, len(names), program.rows):
-                some = {name: group[name] for name in names[start : start + program.rows]}
+            for start in range(0, len(names), program.size):
+                some = {name: group[name] for name in names[start : start + program.size]}
                 named = [run for run in waiting if run.name in some]
                 if not _train(some, program, None, named, job, stop, prune):
                     return False
@@ -163,17 +163,17 @@ def told(groups: Sequence[Mapping[str, Member]]) -> Iterator[str]:
 def fitting(members: Sequence[Member], size: Size) -> Program:
     """The program for as many of the members as fit, whose step is compiled."""
     budget = size.memory or int(SHARE * (plan.device_memory() or 0))
-    rows = min(size.members or len(members), len(members))
+    some = min(size.members or len(members), len(members))
     while True:
-        program = program_of(members, rows, size.at_once)
+        program = program_of(members, some, size.at_once)
         program.planned = program.planned_bytes()
         fits = not budget or program.planned <= budget
-        said = f"{min(program.rows, len(members))} of {len(members)} members at a time"
+        said = f"{some} of {len(members)} members at a time"
         takes = f"{plan.gib(program.planned)} a device, as planned"
         say(f"population: {said}; {takes}{'' if fits else f', of {plan.gib(budget)}'}.")
-        if fits or rows == 1:
+        if fits or some == 1:
             return program
-        rows = max(1, min(rows - 1, int(rows * budget / program.planned)))
+        some = max(1, min(some - 1, int(some * budget / program.planned)))
 
 
 def _train(
@@ -188,7 +188,7 @@ def _train(
     """Train one population, in its folder or in a new one; False if stopped, with all saved."""
     start = time.monotonic()
     by_name = {run.name: run for run in runs}
-    facts = {"members": len(members), "rows": program.rows, "at_once": program.at_once}
+    facts = {"members": len(members), "rows": program.size, "at_once": program.at_once}
     for member in members.values():
         member.population = facts
 

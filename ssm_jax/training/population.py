@@ -93,14 +93,14 @@ class Population:
                 said = meta.extra["members"][seat.name]
                 seat.status = said["status"]
                 if said["newest"] is not None:
-                    state = jax.device_put(rows[i], first.replicated)
-                    seat.kept.put(state, said["newest"], said["best"])
+                    seat.kept.put(rows[i], said["newest"], said["best"])
         for i, seat in enumerate(self.seats):
             self._files.push(seat.files)
             with self._ends_alone(seat):
                 if seat.status != "out":
                     state = self._open_one(seat)
-                    rows[i] = state if rows[i] is None else rows[i]
+                    # On the host: a device has the rows alone, and not each state once more.
+                    rows[i] = jax.device_get(state) if rows[i] is None else rows[i]
         there = next((row for row in rows if row is not None), None)
         if there is None:
             return

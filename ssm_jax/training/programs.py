@@ -44,15 +44,15 @@ def usual_at_once(size: int) -> int:
 class Program(ABC):
     """The common step of members, for any of their values.
 
-    `members` are all that it will be used for, `rows` of them at a time. What it calls a state is
-    that of the members that are trained now.
+    `members` are all that it will be used for, `size` of them at a time, in `rows`. What it calls a
+    state is that of the members that are trained now.
     """
 
-    at_once: int
+    at_once: int  # as asked: a device that has fewer rows computes those
     planned: int = 0  # bytes of a device, where somebody has asked
 
-    def __init__(self, members: Sequence[Member], rows: int):
-        self.first, self.rows = members[0], rows
+    def __init__(self, members: Sequence[Member], size: int):
+        self.first, self.size, self.rows = members[0], size, size
         self.own_order = len({member.order.seed for member in members}) > 1
         # What all agree in stays a constant of the program, as it is in a single run's.
         self._differ = {
@@ -183,12 +183,13 @@ class InTurn(Program):
 class AtOnce(Program):
     """Members together. A state is one whose leaves are (rows, ...), split over the devices.
 
-    `rows` are filled up to a multiple of the devices.
+    `rows` are filled up to a multiple of the devices: each of these has as many.
     """
 
-    def __init__(self, members: Sequence[Member], rows: int, at_once: int):
-        devices = list(members[0].mesh.devices.flat)
-        super().__init__(members, -(-rows // len(devices)) * len(devices))
+    def __init__(self, members: Sequence[Member], size: int, at_once: int):
+        super().__init__(members, size)
+        devices = list(self.first.mesh.devices.flat)
+        self.rows = -(-size // len(devices)) * len(devices)
         if self.own_order and len(self.first.padded_lengths) > 1:
             raise ValueError(
                 "members with orders of their own (--own_order) have batches of different lengths "
@@ -196,7 +197,7 @@ class AtOnce(Program):
             )
         axis = (MEMBER_AXIS,)
         self.mesh = jax.make_mesh((len(devices),), axis, (AxisType.Auto,), devices=devices)
-        self.at_once = min(at_once, self.rows // len(devices))
+        self.at_once = at_once
         self._by_row = NamedSharding(self.mesh, PartitionSpec(MEMBER_AXIS))
         self._everywhere = NamedSharding(self.mesh, PartitionSpec())
         self._compiled: dict[tuple[str, int], Any] = {}
@@ -328,7 +329,7 @@ class AtOnce(Program):
             return lowered.compile(numerics.compiler_options(self.first.cfg, platform) or None)
 
 
-def program_of(members: Sequence[Member], rows: int, at_once: int = 0) -> Program:
+def program_of(members: Sequence[Member], size: int, at_once: int = 0) -> Program:
     """The program for so many of some members at a time; `at_once` 0: `usual_at_once`."""
-    at_once = at_once or usual_at_once(rows)
-    return InTurn(members, rows) if at_once == 1 else AtOnce(members, rows, at_once)
+    at_once = at_once or usual_at_once(size)
+    return InTurn(members, size) if at_once == 1 else AtOnce(members, size, at_once)

@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
+
 from ssm_jax.progress import Progress, relayed
 from ssm_jax.training.checkpoint.manifest import Meta, Notes
 from ssm_jax.training.loop import OpenRun
@@ -19,28 +21,31 @@ class KeptMember:
         self._member = member
         self.newest: dict[str, Any] | None = None  # what `save` was told, all JSON-able
         self.best: dict[str, Any] | None = None  # ... at the best step so far
-        self._found: tuple[Any, Meta] | None = None
+        self._found: Any = None  # the state that goes with them, on the host
+        self._steps: list[int] = []
 
     def put(self, state: Any, newest: dict[str, Any], best: dict[str, Any] | None) -> None:
         """What was found in a checkpoint of the population."""
-        self.newest, self.best, identity = newest, best, self._member.identity
-        self._found = (
-            state,
-            Meta(
-                identity=dict(identity.options),
-                data_fingerprint=identity.data_fingerprint,
-                **newest,
-            ),
-        )
+        self.newest, self.best, self._found = newest, best, state
+        self._steps = sorted({kept["step"] for kept in (best, newest) if kept is not None})
 
     def restore_newest(self, target: Any) -> tuple[Any, Meta] | None:
-        return self._found
+        """What was found, once: a device keeps no second state of each member."""
+        if self.newest is None or self._found is None:
+            return None
+        found, self._found = self._found, None
+        identity = self._member.identity
+        meta = Meta(
+            identity=dict(identity.options),
+            data_fingerprint=identity.data_fingerprint,
+            **self.newest,
+        )
+        return jax.device_put(found, self._member.replicated), meta
 
     def steps(self) -> list[int]:
         """Those that were found: the record of a member says of no step that it is saved, so that a
         single run may begin anew in its folder."""
-        found = (self.best, self.newest) if self._found is not None else ()
-        return sorted({kept["step"] for kept in found if kept is not None})
+        return self._steps
 
     def save(
         self, step: int, state: Any, notes: Notes, *, replace: bool = False, final: bool = False
