@@ -56,6 +56,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "decorrelated": advice.decorrelated,
     "advice": advice.advice,
     "advised": advice.advised,
+    "alpha_alone": advice.alpha_alone,
     "ablation": measured.ablation,
     "series": measured.series,
     "series_rates": measured.series_rates,

@@ -76,27 +76,32 @@ def decorrelated() -> str:
     return to_markdown(["images", "inputs", *arms], lines) + notes + "".join(feet)
 
 
-def advised() -> str:
-    """A row for each data set: as it was, as advised, and the paired difference of both."""
+def advised(folder: str = "advised", arm: str = "advised") -> str:
+    """A row for each data set: as it was, with that arm, and the paired difference of both."""
     columns: Columns = {
         "experiment": "{experiment}",
         "metric": "{metric}",
         "default": "{default}",
-        "advised": "{advised}",
+        arm: "{advised}",
         "difference, validation": "{on_validation}",
         "difference, test": "{on_test}",
         "on test": "{verdict}",
         "commit": "{commit}",
         "": "{file}",
     }
-    rows = [_followed(result) for result in load("autocorrelation/advised/*.json")]
+    rows = [_followed(result) for result in load(f"autocorrelation/{folder}/*.json")]
     counts = {word: sum(row["verdict"] == word for row in rows) for word in ("win", "tie", "loss")}
     foot = ", ".join(f"{word}: {count}" for word, count in counts.items())
     about = (
-        "Differences are advised minus default, seed by seed, with a 95 % interval; where it holds "
+        f"Differences are {arm} minus default, seed by seed, with a 95 % interval; where it holds "
         "0 there is a tie."
     )
     return table(columns, rows) + (f"\n{foot}. {about}\n" if rows else "")
+
+
+def alpha_alone() -> str:
+    """The same for the alpha that goes with dt as it is."""
+    return advised("advised_alone", "alpha alone")
 
 
 def _followed(result: Result) -> Result:

@@ -5,6 +5,10 @@ of arXiv:2411.19455, 1 / sqrt(L lambda_max), as the root mean square of a range;
 the channels of a range may stand for one dt is ours, as is all that is said of the real part, alpha
 and the initialization. beta is a rule of thumb of third parties. None of it knows the target: what
 a task needs of the past is not in its inputs, so each comes with a command that tests it.
+
+dt by the rule, the zero real part that goes with it, and alpha (for the dt in use) are proposed for
+a test alone: where they were followed they gained in no experiment. beta and the initialization are
+advised, though no experiment has tried that advice.
 """
 
 import math
@@ -23,20 +27,25 @@ from ssm_jax.analysis.autocorrelation import (
     root_mean_square,
 )
 from ssm_jax.analysis.gram import Time, condition_number, gram
-from ssm_jax.analysis.inputs import FAR, FEW_WINDOWS, InputSpectrum, recommend
+from ssm_jax.analysis.inputs import FAR, FEW_WINDOWS, InputSpectrum, Steps, recommend
 
 APART = 4.0  # ends of the interval of lambda_max: dt is then known to within a factor of 2
 FLAT = 0.05  # how near the angles below which 50 and 90 % lie are to those of white noise
 KEPT = 0.05  # of a mode after L steps: below that, the beginning is forgotten
 ILL = 1e3  # condition number from which a read-out is slow to learn
-TRIED = "followed in eight experiments it gained in none: docs/autocorrelation.md, Advice"
+SEE = "docs/autocorrelation.md, Advice"
+TRIED = f"followed in eight experiments it gained in none: {SEE}"
+ALPHA_TRIED = f"followed alone in four experiments it gained in none: {SEE}"
+UNTRIED = f"not tried in any experiment: {SEE}"
 KNOBS = ("dt", "real", "alpha", "beta", "init")
-Range = tuple[float, float]  # of dt
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to set, by dotted option; {}: nothing, as it is right already, or `unknown` says why."""
+    """What to set, by dotted option; {}: nothing, as it is right already, or `unknown` says why.
+
+    What is not advised may still be worth a test: then `alone` has the options that test sets.
+    """
 
     knob: str  # one of KNOBS
     proposal: str
@@ -45,7 +54,12 @@ class Advice:
     panel: str  # of the figure
     options: dict[str, Any] = field(default_factory=dict)
     unknown: str = ""  # why the inputs cannot tell
-    alone: dict[str, Any] = field(default_factory=dict)  # to set if no other advice is followed
+    alone: dict[str, Any] = field(default_factory=dict)  # of a test of this knob; {}: `options`
+
+    @property
+    def tested(self) -> dict[str, Any]:
+        """The options that a test of this knob alone sets; {}: there is nothing to test."""
+        return self.alone or self.options
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ def measure(
     sequences: Sequence[np.ndarray],
     behind_norm: Source | Mapping[str, Any],
     y_N: np.ndarray,
-    dt: tuple[float, float],
+    dt: Steps,
     **options: Any,
 ) -> Measured:
     """Measure inputs; `behind_norm` are those which the layer gets, or their `correlation_facts`;
@@ -84,26 +98,20 @@ def advise(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray) -> lis
 
     `A_N` are the modes of its init at alpha = 1, with its real part.
     """
-    facts = measured.correlation
-    dt = _dt(facts, model)
-    in_use = _range_in_use(facts, model)
-    low, high = (dt.options.get(f"model.{key}") for key in ("dt_min", "dt_max"))
-    advised = in_use if low is None or high is None else (low, high)
-    alpha = _alpha(measured, model, A_N, advised, in_use)
-    cases = {(model["alpha"], in_use): "in use"}
-    cases.setdefault((alpha.options.get("model.alpha", model["alpha"]), advised), "as advised")
+    facts, dt = measured.correlation, range_in_use(measured.correlation, model)
+    init = _init(facts, model, A_N, dt)
     return [
-        dt,
-        _real(facts, model, A_N, dt),
-        alpha,
+        _dt(facts, model),
+        _real(facts, model, A_N),
+        _alpha(measured, model, A_N, dt, init),
         _beta(measured, model),
-        _init(facts, model, A_N, cases),
+        init,
     ]
 
 
-def _range_in_use(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Range:
+def range_in_use(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Steps:
     """The least and the largest dt that a new layer has by its options."""
-    rule = model.get("dt_rule", "log_uniform")
+    rule = model["dt_rule"]
     if rule == "autocorrelation" and facts["dt"] is not None:
         return (model["dt_kappa"] * facts["dt"],) * 2
     return model["dt_min"], model["dt_min" if rule == "fixed" else "dt_max"]
@@ -118,7 +126,7 @@ def no_time(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _condition(facts: Mapping[str, Any], A_N: np.ndarray, alpha: float, dt: Range) -> float:
+def _condition(facts: Mapping[str, Any], A_N: np.ndarray, alpha: float, dt: Steps) -> float:
     """Of the Gram matrix of modes over L steps, of the root mean square of a range."""
     horizon = Time(facts["length"] * root_mean_square(dt))  # what L steps are to the modes
     return condition_number(gram(A_N.real + 1j * alpha * A_N.imag, "real", horizon))
@@ -133,72 +141,97 @@ def _in_digits(condition: float) -> str:
     return f"{condition:.3g}" if condition < math.inf else "singular"
 
 
+def _no_rule(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
+    """Why the rule's dt is not known; None: it is."""
+    if model["discretization"] == "none":
+        return "its modes are of discrete time: there is no dt"
+    if (why := no_time(facts, model)) is not None:
+        return why
+    if facts["interval"] is None:
+        return "few sequences: of one there is no interval"
+    least, most = facts["interval"]
+    if most > APART * least:
+        return f"few sequences ({facts['sequences']:,}), take more: {_ends(facts)}"
+    return None
+
+
+def _ends(facts: Mapping[str, Any]) -> str:
+    ends = *facts["interval"], *facts["dt_interval"]
+    return "lambda_max {:.4g} to {:.4g}, dt {:.3g} to {:.3g} (95 %)".format(*ends)
+
+
+def _by_rule(facts: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, float]:
+    """The options that move the range in use to the rule's dt; {}: it is there already."""
+    first, last = facts["dt_interval"]
+    if first <= facts["dt_layer"][2] <= last:
+        return {}
+    scale = facts["dt"] / facts["dt_layer"][2]
+    moved = {key: _rounded(model[key] * scale) for key in ("dt_min", "dt_max")}
+    if all(value == model[key] for key, value in moved.items()):  # the interval is that narrow
+        return {}
+    return {f"model.{key}": value for key, value in moved.items()}
+
+
 def _dt(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Advice:
     about = "dt", "timescales"
-    low, high = model["dt_min"], model["dt_max"]
-    kept = f"keep {low:g} to {high:g}"
-    if model["discretization"] == "none":
-        return _unknown(*about, kept, "its modes are of discrete time: there is no dt")
-    if model.get("dt_rule", "log_uniform") != "log_uniform":
+    kept = f"keep {model['dt_min']:g} to {model['dt_max']:g}"
+    if model["discretization"] != "none" and model["dt_rule"] != "log_uniform":
         return _unknown(*about, kept, f"model.dt_rule={model['dt_rule']} sets dt, not a range")
-    if (why := no_time(facts, model)) is not None:
+    if (why := _no_rule(facts, model)) is not None:
         return _unknown(*about, kept, why)
-    if facts["interval"] is None:
-        return _unknown(*about, kept, "few sequences: of one there is no interval")
-    least, most = facts["interval"]
     bound = (facts["dt_layer"][2] / facts["dt"]) ** 2
     said = (
         f"E|y_L|^2 <= dt^2 L lambda_max = {bound:.3g} for the range in use, and 1 for the rule's: "
         f"dt = 1 / sqrt(L lambda_max) = {facts['dt']:.3g} as its root mean square"
     )
-    ends = "lambda_max {:.4g} to {:.4g}, dt {:.3g} to {:.3g} (95 %)".format(
-        *facts["interval"], *facts["dt_interval"]
-    )
-    if most > APART * least:
-        return _unknown(*about, kept, f"few sequences ({facts['sequences']:,}), take more: {ends}")
-    first, last = facts["dt_interval"]
-    if first <= facts["dt_layer"][2] <= last:
-        return Advice("dt", kept, f"{said}, which is within the interval", ends, "timescales")
-    scale = facts["dt"] / facts["dt_layer"][2]
-    new = {"model.dt_min": _rounded(low * scale), "model.dt_max": _rounded(high * scale)}
-    proposal = "{:g} to {:g}".format(*new.values())
-    return Advice("dt", proposal, said, f"{ends}; {TRIED}", "timescales", new)
+    if not (alone := _by_rule(facts, model)):
+        said += ", which it has already"
+        return Advice("dt", kept, said, _ends(facts), about[1])
+    kept += "; to be tested: {:g} to {:g}".format(*alone.values())
+    return Advice("dt", kept, said, f"{_ends(facts)}; {TRIED}", about[1], alone=alone)
 
 
-def _real(
-    facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray, dt: Advice
-) -> Advice:
+def _real(facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray) -> Advice:
     slowest = float(A_N.real.max())
     kept = f"keep {slowest:g}"
-    about = "real", "timescales, autocorrelation"
+    about, rule = ("real", "timescales, autocorrelation"), model["dt_rule"]
     if model["layer"] not in ("s4d", "s5"):
         return _unknown(*about, kept, f"model.layer={model['layer']} keeps its own real part")
-    if dt.unknown:
-        return _unknown(*about, kept, "it goes with dt, which is not known")
-    L, step = facts["length"], facts["dt"]
+    if rule == "fixed":
+        return _unknown(*about, kept, "it goes with the rule's dt, and model.dt_rule=fixed sets dt")
+    if (why := _no_rule(facts, model)) is not None:
+        return _unknown(*about, kept, f"it goes with the rule's dt, which is not known: {why}")
+    L, kappa = facts["length"], model["dt_kappa"] if rule == "autocorrelation" else 1.0
+    step = kappa * facts["dt"]
     left = math.exp(slowest * step * L)
     said = (
-        f"at dt = {step:.3g} a mode of Re A = {slowest:g} keeps {left:.2g} of itself over L = {L:,}"
+        f"at the rule's dt = {step:.3g} a mode of Re A = {slowest:g} keeps {left:.2g} of itself "
+        f"over L = {L:,}"
     )
-    ends = [math.exp(slowest * end * L) for end in reversed(facts["dt_interval"])]
+    ends = [math.exp(slowest * kappa * end * L) for end in reversed(facts["dt_interval"])]
     sure = "{:.2g} to {:.2g} of it (95 %); whether the target needs the past is not in the inputs"
     sure = sure.format(*ends)
     if left >= KEPT:
         return Advice("real", kept, f"{said}: the beginning reaches the end", sure, about[1])
     if ends[1] >= KEPT:
         return _unknown(*about, kept, f"{said}, {sure}")
-    options = {"model.alpha_real": 0.0, "model.real_transform": "clip"}
+    alone: dict[str, Any] = {"model.alpha_real": 0.0, "model.real_transform": "clip"}
+    dt = {} if rule == "autocorrelation" else _by_rule(facts, model)
+    kept += "; to be tested: 0, kept at most 0"
+    kept += ", at dt {:g} to {:g}".format(*dt.values()) if dt else ""
     why = f"{said}: the beginning is forgotten; with Re A = 0 it is not, and dt keeps y_L bounded"
-    alone = options | dt.options  # without the rule's dt nothing keeps y_L bounded
-    return Advice("real", "0, kept at most 0", why, sure, about[1], options, alone=alone)
+    sure += f"; followed with the rule's dt in one experiment it lost: {SEE}"
+    return Advice("real", kept, why, sure, about[1], alone=alone | dt)
 
 
 def _alpha(
-    measured: Measured, model: Mapping[str, Any], A_N: np.ndarray, dt: Range, in_use: Range
+    measured: Measured, model: Mapping[str, Any], A_N: np.ndarray, dt: Steps, init: Advice
 ) -> Advice:
-    middle, usual = (math.sqrt(low * high) for low, high in (dt, in_use))
-    kept = f"keep {model['alpha']:g}"
-    if (why := _no_spectrum(measured, model)) is not None:
+    middle, kept = math.sqrt(dt[0] * dt[1]), f"keep {model['alpha']:g}"
+    why = _no_spectrum(measured, model)
+    if why is None and init.options:
+        why = f"it goes with the init, for which {init.proposal} is advised: ask again with that"
+    if why is not None:
         return _unknown("alpha", "spectrum, modes", kept, why)
     assert measured.spectrum is not None and measured.found is not None
     found, reach = measured.found, float(np.abs(A_N.imag).max()) * middle
@@ -209,13 +242,12 @@ def _alpha(
         f"highest mode of the middle channel (dt = {middle:.3g}) reaches at this alpha"
     )
     sure = "{:.3g} to {:.3g} by resampling".format(*ends)
-    if ends[0] <= model["alpha"] <= ends[1]:
+    alpha, facts = _rounded(angle / reach), measured.correlation
+    if ends[0] <= model["alpha"] <= ends[1] or alpha == model["alpha"]:
         return Advice("alpha", kept, said, sure, "spectrum, modes")
-    options = {"model.alpha": _rounded(angle / reach)}
-    facts = measured.correlation
-    now = _condition(facts, A_N, model["alpha"], in_use)
-    if (own := _condition(facts, A_N, options["model.alpha"], dt)) > ILL:
-        even = _condition(facts, _even(A_N), options["model.alpha"], dt)
+    now = _condition(facts, A_N, model["alpha"], dt)
+    if (own := _condition(facts, A_N, alpha, dt)) > ILL:
+        even = _condition(facts, _even(A_N), alpha, dt)
         said += (
             f"; over L = {facts['length']:,} modes this close are nearly the same (condition "
             f"number of their Gram matrix: {_in_digits(own)}, in use {_in_digits(now)}), "
@@ -224,11 +256,9 @@ def _alpha(
             if own <= 10 * even
             else f"and evenly spaced ones are less so ({_in_digits(even)})"
         )
-    alone = {"model.alpha": _rounded(angle / reach * middle / usual)}
-    proposal = f"{options['model.alpha']:g}"
-    if alone != options:
-        proposal += f" ({alone['model.alpha']:g} with dt as it is)"
-    return Advice("alpha", proposal, said, sure, "spectrum, modes", options, alone=alone)
+    kept += f"; to be tested: {alpha:g}"
+    sure += f"; {ALPHA_TRIED}"
+    return Advice("alpha", kept, said, sure, "spectrum, modes", alone={"model.alpha": alpha})
 
 
 def _beta(measured: Measured, model: Mapping[str, Any]) -> Advice:
@@ -249,38 +279,26 @@ def _beta(measured: Measured, model: Mapping[str, Any]) -> Advice:
     if low <= beta["init"] <= high:
         return Advice("beta", kept, said, sure, "spectrum")
     options = {"model.beta.init": round(measured.found["beta"], 2)}
-    return Advice("beta", f"{options['model.beta.init']:g}", said, sure, "spectrum", options)
+    proposal, sure = f"{options['model.beta.init']:g}", f"{sure}; {UNTRIED}"
+    return Advice("beta", proposal, said, sure, "spectrum", options)
 
 
-def _init(
-    facts: Mapping[str, Any],
-    model: Mapping[str, Any],
-    A_N: np.ndarray,
-    cases: Mapping[tuple[float, Range], str],
-) -> Advice:
-    """By alpha and dt in use, and by those which are advised, if they are others."""
+def _init(facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray, dt: Steps) -> Advice:
     name, kept = model["init"], f"keep {model['init']}"
     if model["discretization"] == "none" or no_time(facts, model) is not None:
         return _unknown("init", "modes", kept, "without dt or inputs modes cannot be compared")
-    pairs = [[_condition(facts, m_N, *case) for m_N in (A_N, _even(A_N))] for case in cases]
-    numbers = [
-        f"{_in_digits(own)} at alpha = {alpha:.3g} and dt {word}"
-        for (own, _), ((alpha, _), word) in zip(pairs, cases.items(), strict=True)
-    ]
-    said = f"condition number of the Gram matrix of its modes over L: {', '.join(numbers)}"
+    own, even = (_condition(facts, m_N, model["alpha"], dt) for m_N in (A_N, _even(A_N)))
+    said = (
+        f"condition number of the Gram matrix of its modes over L: {_in_digits(own)} at alpha = "
+        f"{model['alpha']:.3g} and dt in use"
+    )
     sure = "exact for white inputs and a trained read-out alone; where the target lies is not known"
-    worse = [own > max(ILL, 10 * even) for own, even in pairs]
-    cured = worse[-1] and (worse[0] or pairs[-1][1] <= ILL)
-    if name != "s4d_lin" and model["layer"] == "s4d" and cured:
-        why = f"{said}; {_in_digits(pairs[-1][1])} of evenly spaced ones"
-        why += "" if worse[0] else " there: it goes with the advised alpha and dt"
-        return Advice("init", "s4d_lin", why, sure, "modes", {"model.init": "s4d_lin"})
-    if pairs[-1][0] > ILL >= pairs[0][0]:
-        said += "; what crowds them are the advised alpha and dt, and not their initialization"
-    elif pairs[-1][0] > ILL:
+    if name != "s4d_lin" and model["layer"] == "s4d" and own > max(ILL, 10 * even):
+        said += f"; {_in_digits(even)} of evenly spaced ones"
+        sure += f"; {UNTRIED}"
+        return Advice("init", "s4d_lin", said, sure, "modes", {"model.init": "s4d_lin"})
+    if own > ILL:
         said += "; modes this close are nearly the same: fewer (model.d_state) would do"
-    elif pairs[0][0] > ILL:
-        said += ": the advised alpha and dt tell them apart"
     return Advice("init", kept, said, sure, "modes")
 
 

@@ -28,7 +28,7 @@ LABELS = {"dt": "dt range", "real": "real part", "alpha": "alpha", "beta": "beta
 FLAGS = (
     Flag("tokens", "the .npy of --from holds token ids, (L,) or (n, L)", False, bool),
     Flag("n", "sequences that are read, evenly spread", 2_000, int, least=1),
-    Flag("out", "config to write, FILE.py, with the advice applied", kind=Path, writes="file"),
+    Flag("out", "config to write, FILE.py: advised, and each test", kind=Path, writes="file"),
     Flag("record", "also write what was found to a JSON file", kind=Path, writes="file"),
     cli.FIGURE,
     cli.DATA_DIR,
@@ -45,9 +45,9 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
 
     Each piece of advice has its reason and how well it is known by resampling the sequences; what
     the inputs cannot tell is left as it is, and said. The target is not looked at: --out=FILE.py
-    writes a config with the advice applied, for ssm-jax train --config=FILE.py, and the command
-    that tests it against the default with three seeds. FILE.py:alpha applies the advice on alpha
-    alone, as it is with the rest left as it was.
+    writes a config with the advice applied, for ssm-jax train --config=FILE.py, and prints the
+    commands that test it against the default with three seeds. dt, the real part and alpha are
+    proposed for a test only: FILE.py:alpha is the experiment with the alpha to be tested.
     """
     given = dict(word.partition("=")[::2] for word in argv)
     about, alone, layers = recommend.__doc__, False, list[dict[str, Any]]()
@@ -73,7 +73,7 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
         sequences, vocabulary, detail = sequences_of(dataset, values["n"])
         layers = _layers(cfg, dataset, values["n"])
-    from ssm_jax.analysis.advice import advise, measure, no_time
+    from ssm_jax.analysis.advice import advise, measure, no_time, range_in_use
     from ssm_jax.analysis.inputs import behind_norm
     from ssm_jax.init import initial_modes
 
@@ -87,7 +87,7 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
     measured = measure(sequences, first, np.abs(A_N.imag), dt, n_tokens=vocabulary)
     advice = advise(measured, model, A_N)
     out = values["out"]
-    changed = [one for one in advice if one.options]
+    tested = [one for one in advice if one.tested]
     whose = "the first layer's input" if layers else "behind a batch norm"
     why = no_time(measured.correlation, model)
     _show(f"{cfg.name}: {detail}\n{whose}", measured.correlation, layers, advice, why)
@@ -98,10 +98,12 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         if measured.found is None:
             save(values["figure"], correlation_figure, measured.correlation, cfg.name)
         else:
-            alpha, advised_dt = as_advised(model, advice)
-            alphas = {alpha: "dt as advised" if advised_dt != dt else "in use"}
-            y_N = np.abs(A_N.imag)
-            shown = measured.spectrum, measured.found, y_N, advised_dt, alphas, cfg.name
+            alphas = {
+                one.tested["model.alpha"]: "to be tested" for one in tested if one.knob == "alpha"
+            }
+            alphas = {model["alpha"]: "in use"} | alphas
+            in_use, y_N = range_in_use(measured.correlation, model), np.abs(A_N.imag)
+            shown = measured.spectrum, measured.found, y_N, in_use, alphas, cfg.name
             save(values["figure"], spectrum_figure, *shown)
     if values["record"] is not None:
         from ssm_jax.training.record import write_result
@@ -111,34 +113,35 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         found |= {"layers": layers} if layers else {}
         result = {"name": cfg.name, "seed": cfg.seed, "data": detail, "advice": rows, **found}
         write_result(values["record"], result, [*called, *argv])
-    if not changed:
+    if not tested:
         print("nothing to change: there is no config to write, and nothing to test.")
     elif out is None:
         print("" if alone else "--out=FILE.py writes a config with this, and the test of it.")
     else:
-        usual = config_lib.flatten(cfg)
-        _write(out, values["config"], overrides, changed, usual)
+        _write(out, values["config"], overrides, tested, config_lib.flatten(cfg))
         data = [
             f"--{key}={given[f'--{key}']}" for key in ("from", "data_dir") if f"--{key}" in given
         ]
-        test = ["ssm-jax", "sweep", f"--config={out}", "--seeds=3", f"--folder=runs/{out.stem}"]
-        print(f"{out} has the advice applied; it is tested against the default by\n")
-        print(f"    {shlex.join([*test, *data])}\n")
-        for one in changed if len(changed) > 1 else ():
-            alone_words = [*test, *data]
-            alone_words[2] += f":{one.knob}"
-            alone_words[4] += f"_{one.knob}"
-            print(f"    {shlex.join(alone_words)}    # {LABELS[one.knob]} alone")
+        print("\n".join(_tests(out, tested, data)))
     return 0
 
 
-def as_advised(
-    model: Mapping[str, Any], advice: Sequence[Advice]
-) -> tuple[float, tuple[float, float]]:
-    """alpha and the range of dt if all advice is followed."""
-    new = {key: value for one in advice for key, value in one.options.items()}
-    alpha, low, high = (new.get(f"model.{k}", model[k]) for k in ("alpha", "dt_min", "dt_max"))
-    return alpha, (low, high)
+def _tests(out: Path, tested: Sequence[Advice], data: Sequence[str]) -> list[str]:
+    """Lines with the commands that test what was written against the experiment as it was."""
+
+    def command(knob: str, about: str) -> str:
+        arg, folder = (f":{knob}", f"_{knob}") if knob else ("", "")
+        words = [f"--config={out}{arg}", "--seeds=3", f"--folder=runs/{out.stem}{folder}", *data]
+        return f"    {shlex.join(['ssm-jax', 'sweep', *words])}    # {about}"
+
+    applied = [LABELS[one.knob] for one in tested if one.options]
+    lines = [f"{out} is the experiment as it was; what may be worth a test is tested by", ""]
+    if applied:
+        lines[0] = f"{out} has the advice on {' and '.join(applied)} applied; it is tested by"
+    if applied or len(tested) > 1:
+        lines.append(command("", "as advised" if applied else "all of them"))
+    alone = [one for one in tested if len(applied) != 1 or not one.options]
+    return [*lines, *(command(one.knob, LABELS[one.knob]) for one in alone), ""]
 
 
 def _check_out(out: Path, spec: str, cfg: Any) -> None:
@@ -186,13 +189,13 @@ def _show(
     console.print()
 
 
-TEMPLATE = '''"""{name} with the initialization that its inputs advise, by ssm-jax recommend.
+TEMPLATE = '''"""{name} with the initialization that its inputs suggest, by ssm-jax recommend.
 
     ssm-jax train --config={file} --workdir=runs/{stem}
     ssm-jax sweep --config={file} --seeds=3 --folder=runs/{stem}
 
-sweep() has two arms, the experiment as it was and as advised. {file}:KNOB takes the advice on one
-knob alone, of {knobs}: what it would be with the others as they are.
+{what}
+{file}:KNOB is the test of one knob, of {knobs}.
 
 {reasons}
 """
@@ -204,20 +207,18 @@ import ssm_jax
 BASE = {base}
 GIVEN = {given}
 USUAL = {usual}
-ADVICE = {advice}
-ALONE = {alone}
-
-
-def advised(arg):
-    return ALONE[arg] if arg else {{k: v for knob in ADVICE.values() for k, v in knob.items()}}
+ADVISED = {advised}
+TESTS = {tests}
 
 
 def get_config(arg=""):
-    return ssm_jax.load_config(BASE, GIVEN | advised(arg))
+    return ssm_jax.load_config(BASE, GIVEN | (TESTS[arg] if arg else ADVISED))
 
 
 def sweep(arg=""):
-    return [{{key: USUAL[key] for key in advised(arg)}}, advised(arg)]
+    arms = [TESTS[arg]] if arg else [ADVISED] if ADVISED else [*TESTS.values()]
+    usual = {{key: USUAL[key] for arm in arms for key in arm}}
+    return [usual, *(usual | arm for arm in arms)]
 '''
 
 
@@ -225,25 +226,29 @@ def _write(
     out: Path,
     spec: str,
     overrides: Mapping[str, Any],
-    changed: Sequence[Advice],
+    tested: Sequence[Advice],
     usual: Mapping[str, Any],
 ) -> None:
-    """Write the config of the advice; nothing is left of one that does not load."""
+    """Write the config of advice and tests; nothing is left of one that does not load."""
     path, arg = split_spec(spec)
     base = repr(spec)
     if os.path.expanduser(spec).startswith(path):
         relative = Path(os.path.relpath(Path(path).resolve(), out.parent.resolve())).as_posix()
         base = f"str(Path(__file__).parent / {relative!r})" + (f" + {':' + arg!r}" if arg else "")
-    knobs = [one.knob for one in changed]
     reasons = "\n".join(
-        f"{LABELS[one.knob]}: {one.proposal}. {one.reason} ({one.uncertainty})." for one in changed
+        f"{LABELS[one.knob]}: {one.proposal}. {one.reason} ({one.uncertainty})." for one in tested
     )
+    advised = {key: value for one in tested for key, value in one.options.items()}
+    what = "Its config and the second arm of its sweep have what is advised."
+    if not advised:
+        what = (
+            "Nothing is advised: its config is the experiment as it was, its sweep has the tests."
+        )
     text = TEMPLATE.format(
-        name=usual["name"], file=out.name, stem=out.stem, knobs=", ".join(knobs), reasons=reasons,
-        base=base, given=dict(overrides),
-        usual={key: usual[key] for one in changed for key in one.options | one.alone},
-        advice={one.knob: one.options for one in changed},
-        alone={one.knob: one.alone or one.options for one in changed},
+        name=usual["name"], file=out.name, stem=out.stem, what=what, reasons=reasons,
+        knobs=", ".join(one.knob for one in tested), base=base, given=dict(overrides),
+        usual={key: usual[key] for one in tested for key in one.tested},
+        advised=advised, tests={one.knob: one.tested for one in tested},
     )  # fmt: skip
     before = out.read_bytes() if out.exists() else None
     out.parent.mkdir(parents=True, exist_ok=True)

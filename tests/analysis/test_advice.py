@@ -6,8 +6,7 @@ from scipy.signal import lfilter
 
 from ssm_jax import config as config_lib
 from ssm_jax.analysis.advice import KNOBS, Advice, advise, measure
-from ssm_jax.analysis.inputs import behind_norm, mode_density
-from ssm_jax.commands.advice import as_advised
+from ssm_jax.analysis.inputs import behind_norm
 from ssm_jax.init import initial_modes
 from ssm_jax.plots.inputs import correlation_figure
 
@@ -39,7 +38,9 @@ def advice_on(x, n_tokens=None, **options) -> dict[str, Advice]:
     measured = measure(rows, behind_norm(rows, n_tokens), np.abs(A_N.imag), dt, n_tokens=n_tokens)
     found = advise(measured, model, A_N)
     assert tuple(one.knob for one in found) == KNOBS
-    assert all(not (one.unknown and one.options) for one in found)
+    assert all(not (one.unknown and one.tested) for one in found)
+    assert not any(one.options for one in found if one.knob not in ("beta", "init"))
+    assert all(("to be tested" in one.proposal) == bool(one.alone) for one in found)
     return {one.knob: one for one in found}
 
 
@@ -63,44 +64,43 @@ def test_dt_falls_from_white_over_correlated_to_constant_inputs():
         "constant": advice_on(constant()),
     }
     for kind, exact in expected.items():
-        assert root_mean_square(found[kind]["dt"].options) == pytest.approx(exact, rel=0.12), kind
-    ends = found["ar"]["dt"].options.values()
+        assert root_mean_square(found[kind]["dt"].alone) == pytest.approx(exact, rel=0.12), kind
+    ends = found["ar"]["dt"].alone.values()
     assert max(ends) / min(ends) == pytest.approx(100, rel=0.02), "as wide as the range in use"
 
 
 def test_a_range_that_is_right_already_is_kept():
-    found = advice_on(white(2_000))["dt"]  # the default's root mean square is 0.033
-    again = advice_on(constant(), dt_min=3.03 / L / 100, dt_max=3.03 / L)["dt"]
-    assert not again.options and not again.unknown and "within the interval" in again.reason
-    assert found.options["model.dt_max"] > 0.1 and "gained in none" in found.uncertainty
+    """Also where three digits lie outside of the interval, which is a point for inputs of +-1."""
+    for x in (constant(300), np.sign(constant(50))):
+        first = advice_on(x)["dt"]
+        assert first.proposal.startswith("keep 0.001 to 0.1; to be tested: ")
+        assert "gained in none" in first.uncertainty
+        new = {key.removeprefix("model."): value for key, value in first.alone.items()}
+        again = advice_on(x, **new)["dt"]
+        assert not again.tested and not again.unknown and "has already" in again.reason
 
 
 def test_the_real_part_is_zero_where_a_mode_would_forget_the_beginning():
     """White: dt = 1/16, and e^-8 is left after 256 steps. Constant: dt = 1/L, and e^-0.5 is."""
-    forgets = advice_on(white(), dt_max=0.01, dt_min=1e-4)["real"]
-    assert forgets.options == {"model.alpha_real": 0.0, "model.real_transform": "clip"}
+    zero = {"model.alpha_real": 0.0, "model.real_transform": "clip"}
+    forgets = advice_on(white(), dt_max=0.01, dt_min=1e-4)
+    dt = forgets["dt"].alone
+    assert forgets["real"].alone == zero | dt, "without that dt nothing keeps y_L bounded"
     keeps = advice_on(constant())["real"]
-    assert not keeps.options and "0.61 of itself" in keeps.reason
+    assert not keeps.tested and "0.61 of itself" in keeps.reason
     assert "not in the inputs" in keeps.uncertainty
 
 
-def test_a_band_is_reached_by_the_middle_channel():
+def test_a_band_is_reached_by_the_middle_channel_of_dt_in_use():
     """Sines of 0.3 rad per sample: the highest mode, alpha pi (N - 1), times the middle dt."""
     random = np.random.default_rng(0)
     phases = random.uniform(0, 2 * np.pi, (600, 1))
     sines = np.cos(0.3 * np.arange(L) + phases) + 1e-3 * random.normal(size=(600, L))
     found = advice_on(sines)
-    middle = np.sqrt(np.prod([*found["dt"].options.values()]))
-    reached = found["alpha"].options["model.alpha"] * np.pi * (N - 1) * middle
-    assert reached == pytest.approx(0.3, abs=2 * np.pi / L)
-    # The figure shows the modes with the dt that goes with this alpha: those of dt as it was would
-    # be beyond Nyquist.
-    usual = {"alpha": 1.0, "dt_min": 1e-3, "dt_max": 1e-1}
-    alpha, dt = as_advised(usual, [*found.values()])
-    beyond = mode_density(np.pi * np.arange(N), alpha, dt, np.array([np.pi, 1e30])).item()
-    assert alpha * np.pi * (N - 1) * np.sqrt(np.prod(dt)) == pytest.approx(reached)
-    assert abs(beyond) < 0.05
-    assert as_advised(usual, []) == (1.0, (1e-3, 1e-1))
+    alpha = found["alpha"].alone["model.alpha"]
+    assert alpha * np.pi * (N - 1) * 1e-2 == pytest.approx(0.3, abs=2 * np.pi / L)
+    assert "gained in none" in found["alpha"].uncertainty
+    assert not advice_on(sines, alpha=alpha)["alpha"].tested
     assert "no straight line" in found["beta"].unknown
 
 
@@ -119,12 +119,14 @@ def test_beta_is_half_of_the_slope():
 
 
 def test_modes_that_are_hard_to_tell_apart_become_evenly_spaced():
-    found = advice_on(ar1(0.9), init="s4d_inv")["init"]
-    assert found.options == {"model.init": "s4d_lin"} and "Gram" in found.reason
+    """At a dt so small that S4D-Inv's low frequencies all turn by much less than once in L."""
+    found = advice_on(ar1(0.9, 300), init="s4d_inv", dt_min=1e-3, dt_max=0.02)
+    assert found["init"].options == {"model.init": "s4d_lin"} and "Gram" in found["init"].reason
+    assert "ask again" in found["alpha"].unknown, "its highest mode is another then"
     assert (
-        "13 at alpha = 1 and dt in use" in found.reason and "it goes with the adv" in found.reason
+        "13 at alpha = 1 and dt in use" in advice_on(ar1(0.9, 300), init="s4d_inv")["init"].reason
     )
-    assert not advice_on(ar1(0.9))["init"].options
+    assert not advice_on(ar1(0.9, 300), dt_min=1e-3, dt_max=0.02)["init"].options
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_modes_that_are_hard_to_tell_apart_become_evenly_spaced():
 )
 def test_what_the_inputs_cannot_tell_is_said_and_left(x, n_tokens, knob, words):
     found = advice_on(x, n_tokens)[knob]
-    assert words in found.unknown and not found.options and found.proposal.startswith("keep")
+    assert words in found.unknown and not found.tested and found.proposal.startswith("keep")
 
 
 def test_what_rounding_leaves_of_constant_channels_is_nothing():
@@ -159,7 +161,7 @@ def test_what_rounding_leaves_of_constant_channels_is_nothing():
     found = {one.knob: one for one in advise(noise, model, A_N)}
     assert all(found[knob].unknown for knob in KNOBS) and "never change" in found["dt"].unknown
     raw = model | {"prenorm": False}  # without a norm before the layer they may be as small
-    assert advise(noise, raw, A_N)[0].options
+    assert advise(noise, raw, A_N)[0].alone
 
 
 def test_an_alpha_that_crowds_the_modes_says_so_and_is_not_held_against_the_init():
@@ -167,27 +169,33 @@ def test_an_alpha_that_crowds_the_modes_says_so_and_is_not_held_against_the_init
     slow = np.cumsum(ar1(0.99, 300), axis=1)
     for init in ("s4d_lin", "s4d_legs"):
         found = advice_on(slow, init=init)
-        assert found["alpha"].options["model.alpha"] < 1
+        assert found["alpha"].alone["model.alpha"] < 1
         assert "condition number of their Gram matrix: " in found["alpha"].reason
-        assert "at alpha = 1 and dt in use" in found["init"].reason
-        assert not found["init"].options and "crowds them are the adv" in found["init"].reason
+        assert not found["init"].options and "at alpha = 1 and dt in use" in found["init"].reason
     assert "Gram" not in advice_on(ar1(0.9, 300))["alpha"].reason
 
 
-def test_alpha_goes_with_the_dt_that_a_rule_sets():
+def test_alpha_and_the_real_part_go_with_the_dt_that_a_rule_sets():
     """The dt of all channels, in the place of the middle of a range that is not in use."""
-    found = advice_on(ar1(0.9, 300), dt_rule="autocorrelation", dt_kappa=2.0)
-    assert "sets dt" in found["dt"].unknown
     lags = np.abs(np.subtract.outer(np.arange(L), np.arange(L)))
-    dt = 2 * (L * np.linalg.eigvalsh(0.9**lags)[-1]) ** -0.5
-    said = float(found["alpha"].reason.partition("dt = ")[2].partition(")")[0])
-    assert said == pytest.approx(dt, rel=0.15)
-    assert "(dt = 0.02)" in advice_on(ar1(0.9, 300), dt_rule="fixed", dt_min=0.02)["alpha"].reason
+    rule = (L * np.linalg.eigvalsh(0.9**lags)[-1]) ** -0.5
+    for kappa in (1.0, 2.0):
+        found = advice_on(ar1(0.9, 300), dt_rule="autocorrelation", dt_kappa=kappa)
+        assert "sets dt" in found["dt"].unknown and not found["real"].unknown
+        said = float(found["alpha"].reason.partition("dt = ")[2].partition(")")[0])
+        assert said == pytest.approx(kappa * rule, rel=0.15)
+        left = float(found["real"].reason.partition("keeps ")[2].split()[0])
+        assert np.log(left) == pytest.approx(-kappa * rule * L / 2, rel=0.15)
+        zero = {"model.alpha_real": 0.0, "model.real_transform": "clip"}
+        assert found["real"].alone == (zero if left < 0.05 else {}), "dt is set already"
+    assert left < 0.05
+    fixed = advice_on(ar1(0.9, 300), dt_rule="fixed", dt_min=0.02)
+    assert "(dt = 0.02)" in fixed["alpha"].reason and "dt_rule=fixed" in fixed["real"].unknown
 
 
 def test_other_layers_get_advice_on_dt_alone():
     found = advice_on(ar1(0.9), layer="s5")
-    assert found["dt"].options and "s4d with zoh" in found["alpha"].unknown
+    assert found["dt"].alone and "s4d with zoh" in found["alpha"].unknown
 
 
 def test_a_figure_without_a_spectrum_shows_the_timescales():

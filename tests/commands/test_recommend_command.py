@@ -39,37 +39,56 @@ def run(*words: str) -> int:
     return recommend([str(word) for word in words])
 
 
-def test_what_it_writes_trains_and_is_swept_against_the_default(folder, capsys):
+def test_what_it_writes_trains_and_sweeps_each_test_beside_the_default(folder, capsys):
     words = ["--from=walks.npz", f"--data_dir={folder / 'data'}"]
     assert run(
         "--config=own.py:mine", *words, "--config.model.depth=2", "--out=sub/advised.py",
-        "--figure=advised.png", "--record=advised.json",
+        "--config.model.beta.init=1.0", "--figure=advised.png", "--record=advised.json",
     ) == 0  # fmt: skip
     shown = capsys.readouterr().out
-    assert "    ssm-jax sweep --config=sub/advised.py --seeds=3 --folder=runs/advised" in shown
-    assert "--from=walks.npz" in shown and "95 %" in shown
+    assert "sub/advised.py is the experiment as it was" in shown and "95 %" in shown
+    assert "keep 0.001 to 0.1; to be tested: " in shown and "gained in none" in shown
     record = json.loads((folder / "advised.json").read_text())
-    advised = {k: v for row in record["advice"] for k, v in row["options"].items()}
-    assert {"model.dt_min", "model.dt_max", "model.alpha"} <= advised.keys()
+    tests = {row["knob"]: row["alone"] for row in record["advice"] if row["alone"]}
+    assert tests.keys() == {"dt", "alpha"}, "walks reach the end of 128 steps; beta is 1"
+    assert not any(row["options"] for row in record["advice"])
+    for arg, knob in ((":dt", "_dt"), (":alpha", "_alpha"), ("", "")):
+        command = f"--config=sub/advised.py{arg} --seeds=3 --folder=runs/advised{knob} {words[0]}"
+        assert f"    ssm-jax sweep {command}" in shown
     assert (folder / "advised.png").stat().st_size > 0
     cfg = load_config("sub/advised.py")
-    assert (cfg.name, cfg.model.depth) == ("mine", 2)
-    assert cfg.model.alpha == advised["model.alpha"]
-    usual, arm = load_sweep("sub/advised.py", cfg)
-    assert arm == advised and usual.keys() == arm.keys() and usual["model.dt_min"] == 1e-3
-    (row,) = (row for row in record["advice"] if row["knob"] == "alpha")
-    alone = load_config("sub/advised.py:alpha")
-    assert alone.model.alpha == row["alone"]["model.alpha"] and alone.model.dt_min == 1e-3
-    middles = [(low * high) ** 0.5 for low, high in (
-        (advised["model.dt_min"], advised["model.dt_max"]), (1e-3, 1e-1),
-    )]  # fmt: skip
-    reached = advised["model.alpha"] * middles[0], alone.model.alpha * middles[1]
-    assert reached[0] == pytest.approx(reached[1], rel=0.01), "the same frequency"
-    assert load_sweep("sub/advised.py:alpha", alone)[1] == row["alone"]
+    assert (cfg.name, cfg.model.depth, cfg.model.beta.init) == ("mine", 2, 1.0)
+    usual = {"model.dt_min": 1e-3, "model.dt_max": 1e-1, "model.alpha": 1.0}
+    assert {key: cfg.model[key.removeprefix("model.")] for key in usual} == usual
+    arms = load_sweep("sub/advised.py", cfg)
+    assert arms == [usual, *(usual | tests[knob] for knob in ("dt", "alpha"))]
+    for knob, test in tests.items():
+        arm = load_config(f"sub/advised.py:{knob}")
+        assert {key: arm.model[key.removeprefix("model.")] for key in usual} == usual | test
+        assert load_sweep(f"sub/advised.py:{knob}", arm) == [
+            {key: usual[key] for key in test},
+            test,
+        ]
     assert [row["layer"] for row in record["layers"]] == ["blocks/0/ssm", "blocks/1/ssm"]
     assert record["correlation"] == {k: v for k, v in record["layers"][0].items()}
     assert record["layers"][0]["power"] == pytest.approx(1, rel=0.05), "behind a batch norm"
-    assert train(["--config=sub/advised.py", *words, "--workdir=runs/a", "--compiled=off"]) == 0
+    assert train(["--config=sub/advised.py:dt", *words, "--workdir=runs/a", "--compiled=off"]) == 0
+
+
+def test_what_is_advised_is_applied_and_swept_and_what_is_a_test_is_not(folder, capsys):
+    """Walks fall as w^-2, so that beta = 1 is advised; dt and alpha are for a test only."""
+    words = ["--config=own.py", "--from=walks.npz", f"--data_dir={folder / 'data'}"]
+    assert run(*words, "--out=advised.py") == 0
+    shown = capsys.readouterr().out
+    assert "advised.py has the advice on beta applied" in shown
+    assert "advised.py:beta" not in shown, "it is tested by what is advised"
+    cfg = load_config("advised.py")
+    assert cfg.model.beta.init == pytest.approx(1, abs=0.15)
+    assert (cfg.model.alpha, cfg.model.dt_min) == (1.0, 1e-3)
+    beta = {"model.beta.init": cfg.model.beta.init}
+    assert load_sweep("advised.py", cfg) == [{"model.beta.init": 0.0}, beta]
+    dt = load_config("advised.py:dt")
+    assert dt.model.beta.init == 0.0 and dt.model.dt_min < 1e-3 and dt.model.alpha == 1.0
 
 
 def test_a_file_alone_gets_advice_without_a_test(folder, capsys):
