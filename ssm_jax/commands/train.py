@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ssm_jax.commands import start_jax
@@ -54,9 +55,13 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
     if values["dry_run"]:
         start_jax(values["compiled"])
         from ssm_jax.training.experiment import build
+        from ssm_jax.training.parent import begin_from, begun
         from ssm_jax.training.runs.tables import print_plan
 
         where = {"data_dir": values["data_dir"], "files": values["from"]}
+        anew = values["fresh"] or values["workdir"] is None
+        begin = begin_from(*(values[name] for name in BEGIN))
+        cfg = begun(cfg, begin, values["workdir"] or Path(), anew=anew)
         print_plan(build(cfg, **where, look_only=True))
         return 0
     if (workdir := values["workdir"]) is None:

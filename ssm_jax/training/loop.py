@@ -24,7 +24,7 @@ from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.experiment import Experiment, as_result, build
 from ssm_jax.training.logs import MetricsLog, NoLog
 from ssm_jax.training.optim import learning_rates
-from ssm_jax.training.parent import Begin, begin_from, find_parent, first_state
+from ssm_jax.training.parent import Begin, begin_from, begun, find_parent, first_state
 from ssm_jax.training.profile import Profile
 from ssm_jax.training.runs import UNUSABLE, Opened, restore
 from ssm_jax.training.runs.result import diverged, draw, mark_done, write_summary
@@ -202,9 +202,7 @@ def train(
     Process.index = jax.process_index()
     begin = begin_from(init_from, init_match, continue_from)
     anew = bool(options.get("fresh"))
-    if parent := find_parent(begin, Workdir(workdir).path, anew=anew):
-        cfg = cfg.copy_and_resolve_references()
-        cfg.parent = parent.state
+    cfg = begun(cfg, begin, Workdir(workdir).path, anew=anew)
     experiment = build(cfg, data_dir=data_dir or default_data_dir(), files=files)
     if train_and_evaluate(experiment, Path(workdir), begin=begin, **options) == EXIT_STOPPED:
         return None

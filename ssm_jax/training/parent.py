@@ -133,6 +133,18 @@ def find_parent(begin: Begin | None, workdir: Path, *, anew: bool = False) -> Pa
     return Parent(*asked, record["config_digest"], step, name)
 
 
+def begun(cfg: Any, begin: Begin | None, workdir: Path, *, anew: bool = False) -> Any:
+    """The config with the state that its run begins from, if it begins from another run.
+
+    Arguments and errors as of `find_parent`.
+    """
+    if (parent := find_parent(begin, workdir, anew=anew)) is None:
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    cfg.parent = parent.state
+    return cfg.lock()
+
+
 def _read(folder: Path) -> Parent | None:
     """The parent of the run with this folder `start`; None if there is none, or it is damaged."""
     try:

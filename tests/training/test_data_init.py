@@ -13,6 +13,7 @@ from tiny import newest, tiny_config, tiny_experiment
 
 from ssm_jax import config as config_lib
 from ssm_jax.analysis.autocorrelation import SILENT
+from ssm_jax.commands.train import train
 from ssm_jax.config.check import check
 from ssm_jax.config.load import load_config
 from ssm_jax.kernels.arrays import real_steps
@@ -24,6 +25,7 @@ from ssm_jax.training import data_init, loop, spectrum_match
 from ssm_jax.training.checkpoint.manifest import ConfigMismatch, flatten
 from ssm_jax.training.experiment import build
 from ssm_jax.training.parent import first_state
+from ssm_jax.training.runs import tables
 
 AC = {"model__dt_rule": "autocorrelation"}
 
@@ -372,6 +374,19 @@ def test_the_plan_of_a_run_that_continues_another_measures_nothing():
     assert ["nothing is" in line for line in data_init.announce(cfg)] == [True, True]
     cfg.parent = "config 0, step 7, state 0: all"
     assert all(", unless" in line for line in data_init.announce(cfg))
+
+
+def test_the_plan_of_a_dry_run_knows_the_other_run(data_dir, measured_run, monkeypatch, capsys):
+    """The command without a folder, and with one that is there already."""
+    monkeypatch.setattr(tables, "print_plan", lambda one: print("\n".join(one.describe())))
+    words = ["--dry_run", f"--data_dir={data_dir}", "--compiled=off"]
+    for flag, said in (
+        ("init_from", ", unless it is taken from the other run, = 1 / sqrt(L lambda_max)"),
+        ("continue_from", "is taken from the other run, and nothing is measured"),
+    ):
+        for more in ([], [f"--workdir={measured_run}", "--fresh"]):
+            assert train([f"--{flag}={measured_run}", *words, *more]) == 0
+            assert said in capsys.readouterr().out
 
 
 def test_another_rule_in_the_folder_of_a_run_is_told_by_its_names(data_dir, measured_run):
