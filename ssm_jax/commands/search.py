@@ -13,6 +13,7 @@ from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.plan import SAMPLERS, USUAL, Search
 from ssm_jax.sweep.pruning import RULES
 
+PRUNER = "median"  # of a search that says none
 SEARCH_FLAGS = (
     Flag("sampler", "propose settings in a space, in the place of sweep()", choices=SAMPLERS),
     Flag(
@@ -27,7 +28,12 @@ SEARCH_FLAGS = (
         int,
         least=0,
     ),
-    Flag("pruner", "rule by which --sampler ends bad runs early", "median", choices=RULES),
+    Flag(
+        "pruner",
+        f"rule that ends bad runs early: with --sampler, if not given, {PRUNER}; with --population "
+        "none",
+        choices=RULES,
+    ),
     Flag(
         "storage",
         "database of a search on many machines, postgresql://USER:PASSWORD@HOST/NAME; without it, "
@@ -43,8 +49,10 @@ def search_of(command: cli.Command) -> Search | None:
     if values["sampler"] is None:
         given = [f"--search.{key}" for key in values.get("search", ())]
         given += [f"--{name}" for name in ("trials", "storage") if values[name]]
+        given += ["--pruner"] if values["pruner"] and not values.get("population") else []
         if given:
-            raise ValueError(f"{given[0]} is of a search; give --sampler=optuna too.")
+            too = " or --population" if given == ["--pruner"] else ""
+            raise ValueError(f"{given[0]} is of a search; give --sampler=optuna{too} too.")
         return None
     if values["configs"]:
         raise ValueError("--sampler searches for the settings of one experiment; give --config.")
@@ -53,7 +61,8 @@ def search_of(command: cli.Command) -> Search | None:
     axes = load_search(values["config"], cfg, values.get("search", {}), overrides)
     seeds = range(cfg.seed, cfg.seed + values["seeds"])
     names = ("sampler", "pruner", "trials", "storage")
-    search = Search(axes, seeds=seeds, **{name: values[name] for name in names})
+    asked = {name: values[name] for name in names}
+    search = Search(axes, seeds=seeds, **asked | {"pruner": values["pruner"] or PRUNER})
     _ = search.points  # a grid without values says so now
     return search
 

@@ -84,7 +84,8 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
         ssm-jax sweep --config=ablation/image:reduced --folder=runs/ablation --population
 
     --population trains runs that differ in starts, seeds, learning rates and weight decay as one
-    program, as many at a time as fit into memory. Each ends as the folder of an ordinary run.
+    program, as many at a time as fit into memory. Each ends as the folder of an ordinary run. With
+    --pruner those that are worse than the others on validation end early.
     """
     argv = progress_lib.remembered(argv, FLAGS)
     commands, parts = planned(argv, sweep.__doc__)
@@ -112,7 +113,9 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
 
                 finished = run_search(search, commands[label].cfg, job)
             elif values["population"]:
-                finished = run_populations(runs, commands[label].cfg, job, size)
+                finished = run_populations(
+                    runs, commands[label].cfg, job, size, values["pruner"] or "none"
+                )
             elif unfinished := [path for path, _ in begun(where)]:
                 raise ValueError(
                     f"{unfinished[0]} holds the states of runs that are trained as one; add "

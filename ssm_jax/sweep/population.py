@@ -12,7 +12,7 @@ import itertools
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,17 @@ from ssm_jax.files import parse_json, write_json
 from ssm_jax.lock import Held, Lock
 from ssm_jax.progress import say
 from ssm_jax.stop import StopRequest
-from ssm_jax.sweep import DIVERGED, FAILED, Run
+from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run
+from ssm_jax.sweep.ledger import validation_curve
+from ssm_jax.sweep.pruning import Rule, rungs_of
 from ssm_jax.sweep.runs import Job, fault_of_run, run_sweep
 from ssm_jax.training import plan
 from ssm_jax.training.members import Member
 from ssm_jax.training.parent import AT_START
-from ssm_jax.training.population import Population, Prune
+from ssm_jax.training.population import Population
 from ssm_jax.training.programs import Program, program_of
 from ssm_jax.training.record import check_sources
+from ssm_jax.training.seats import Curves, Pruning
 from ssm_jax.training.workdir import WorkdirBusy
 
 FREE = {*AT_START, "seed", "data.order_seed", "model.beta.init", "optim.lr"}
@@ -56,13 +59,14 @@ class Size:
 
 
 def run_populations(
-    runs: Sequence[Run], cfg: ConfigDict, job: Job, size: Size, prune: Prune | None = None
+    runs: Sequence[Run], cfg: ConfigDict, job: Job, size: Size, pruner: str = "none"
 ) -> bool:
     """Run what is not yet done of a sweep, as few programs; see `run_sweep`, as to what it returns.
 
-    First those populations that were begun before. Members that other processes have are left to
-    them.
+    First those populations that were begun before, which go on with the `pruner` (`pruning.Rule`)
+    that they began with. Members that other processes have are left to them.
     """
+    prunes = pruner != "none"
     with StopRequest() as stop:
         waiting = _to_do(runs, cfg, job)
         for folder, names in begun(job.folder):
@@ -73,8 +77,13 @@ def run_populations(
             waiting = [run for run in waiting if run.name not in names]
             members = _members(sorted(there, key=lambda run: names.index(run.name)), cfg, job)
             document = parse_json((folder / "members.json").read_text(encoding="utf-8"))
+            if (began := document.get("pruner", "none")) != pruner:
+                raise ValueError(
+                    f"{folder} holds a population with --pruner={began}, and here it is {pruner}; "
+                    "give the same, or another --folder."
+                )
             program = program_of([*members.values()], document["rows"], document["at_once"])
-            if not _train(members, program, folder, there, job, stop, prune):
+            if not _train(members, program, folder, there, job, stop, document):
                 return False
         members = _members(waiting, cfg, job)
         groups = grouped(members)
@@ -88,7 +97,8 @@ def run_populations(
             for start in range(0, len(names), program.size):
                 some = {name: group[name] for name in names[start : start + program.size]}
                 named = [run for run in waiting if run.name in some]
-                if not _train(some, program, None, named, job, stop, prune):
+                early = {"pruner": pruner, "before": _ended(runs, cfg, job)} if prunes else {}
+                if not _train(some, program, None, named, job, stop, early):
                     return False
             jax.clear_caches()
     return run_sweep(runs, cfg, job)
@@ -109,6 +119,12 @@ def _to_do(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> list[Run]:
         if run.status(cfg, job.folder)[0] not in ("finished", "diverged", "pruned"):
             waiting.append(run)
     return waiting
+
+
+def _ended(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> list[Any]:
+    """The curves on validation of what of a sweep has ended, for good or early."""
+    there = [r for r in runs if r.status(cfg, job.folder)[0] in ("finished", "pruned")]
+    return [validation_curve(run.config(cfg), job.folder / run.name) for run in there]
 
 
 def _members(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> dict[str, Member]:
@@ -183,9 +199,12 @@ def _train(
     runs: Sequence[Run],
     job: Job,
     stop: StopRequest,
-    prune: Prune | None,
+    early: Mapping[str, Any],
 ) -> bool:
-    """Train one population, in its folder or in a new one; False if stopped, with all saved."""
+    """Train one population, in its folder or in a new one; False if stopped, with all saved.
+
+    `early` has its "pruner", if it has one, and the curves of runs that ended "before" it.
+    """
     start = time.monotonic()
     by_name = {run.name: run for run in runs}
     facts = {"members": len(members), "rows": program.size, "at_once": program.at_once}
@@ -193,7 +212,6 @@ def _train(
         member.population = facts
 
     def failed(name: str, error: Exception) -> bool:
-        path, member = job.folder / name, members[name]
         if isinstance(error, WorkdirBusy):
             say(f"{name}: {error}")
             return True
@@ -203,17 +221,32 @@ def _train(
                 return False
             mark, fault = FAILED, known
         say(f"{name}: {'diverged' if mark == DIVERGED else fault}")
-        run, digest = by_name[name], config_lib.digest(member.cfg)
-        options = {"options": dict(run.cell), "seed": run.seed}
-        write_json(path / mark, {"error": fault, "config_digest": digest, **options})
+        note(name, mark, error=fault)
         return True
+
+    def note(name: str, mark: str, **what: Any) -> None:
+        run, digest = by_name[name], config_lib.digest(members[name].cfg)
+        options = {"options": dict(run.cell), "seed": run.seed}
+        write_json(job.folder / name / mark, {**what, "config_digest": digest, **options})
+
+    def pruned(name: str, step: int, why: str) -> None:
+        note(name, PRUNED, error=why, step=step)
+        say(f"{name}: pruned at step {step:,}: {why}")
+
+    def choose(curves: Curves, live: Collection[str]) -> dict[str, str]:
+        return rule.chosen(curves, live, early["before"])
+
+    first = program.first
+    rungs = rungs_of(first.total_steps, first.eval_every)
+    rule = Rule(early.get("pruner", "none"), first.ranking[1], rungs)  # type: ignore[arg-type]
+    pruning = Pruning(choose, pruned, lambda name: (job.folder / name / PRUNED).exists())
 
     with contextlib.ExitStack() as files:
         if folder is None:
             folder = _new_folder(job.folder)
             files.enter_context(_locked(folder))
             listed = {name: config_lib.digest(member.cfg) for name, member in members.items()}
-            write_json(folder / "members.json", {**facts, "members": listed})
+            write_json(folder / "members.json", {**facts, "members": listed, **early})
         else:
             try:
                 files.enter_context(_locked(folder))
@@ -227,7 +260,7 @@ def _train(
         say(f"{folder.parent.name}/{folder.name}: {len(members)} members; log.txt of each tells")
         with Population(
             members, program, folder / "checkpoints", job.folder, commands, stop,
-            begin=job.begin, failed=failed, prune=prune,
+            begin=job.begin, failed=failed, pruning=pruning if rule.kind != "none" else None,
         ) as population:  # fmt: skip
             if not population.run():
                 return False

@@ -6,7 +6,7 @@ members of a population.
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +41,23 @@ class Rule:
         if not curve or self.kind == "none":
             return ""
         return (self._median if self.kind == "median" else self._asha)(curve, list(others))
+
+    def chosen(
+        self, curves: Mapping[str, Curve], live: Collection[str], before: Sequence[Curve] = ()
+    ) -> dict[str, str]:
+        """Of members that train side by side those of the `live` ones that end now, and why.
+
+        All have come to this evaluation before one is judged, and by the curves of all others, also
+        of those that have ended: "asha" is successive halving (Jamieson and Talwalkar 2016), and
+        for "median" one that has ended counts with its last value. `before` are curves of runs that
+        have ended before.
+        """
+        found = {}
+        for name in live:
+            others = [curve for other, curve in curves.items() if other != name]
+            if why := self.prunes(curves[name], [*others, *before]):
+                found[name] = why
+        return found
 
     def _median(self, curve: Curve, others: list[Curve]) -> str:
         if len(others) < STARTUP:

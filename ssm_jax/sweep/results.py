@@ -78,6 +78,12 @@ def document_of(
         ends = {run.seed: found[run.name][0] for run in same}
         pruned = [seed for seed, end in ends.items() if end == "pruned"]
         done = {str(run.seed): run.name for run in same if run.name in finished}
+        if pruned and done:
+            what = name_of({"options": same[0].cell}) or cfg.name
+            remarks.append(
+                f"{what}: a mean of the {len(done)} of {len(same)} seeds that validation did not "
+                "end early, which flatters."
+            )
         cells.append(
             cell_of(
                 same[0].cell,

@@ -3,11 +3,12 @@
 A member has the log, the diagnostics and the record of a single run in its own folder, written by
 the code of a single run (`loop.OpenRun`). The states of all are one tree, in the checkpoints of the
 population's folder, beside the best state of each so far; a member that has come to its end gets
-its checkpoints from there, and is tested from its own folder.
+its checkpoints from there, and is tested from its own folder. One that is pruned gets them at once,
+and leaves: its folder is that of a run which was stopped.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,11 +23,8 @@ from ssm_jax.training.loop import OpenRun, evaluated, open_run
 from ssm_jax.training.members import Member
 from ssm_jax.training.parent import Begin
 from ssm_jax.training.programs import Program
-from ssm_jax.training.seats import Beside, KeptMember, Seat
+from ssm_jax.training.seats import Beside, KeptMember, Pruning, Seat
 from ssm_jax.training.workdir import Workdir
-
-# (step, {name: metrics of the selection split}) -> the names of members that shall end there
-Prune = Callable[[int, Mapping[str, Mapping[str, float]]], Collection[str]]
 
 
 class Population:
@@ -43,16 +41,15 @@ class Population:
         *,
         begin: Begin | None = None,
         failed: Callable[[str, Exception], bool] = lambda name, error: False,
-        prune: Prune | None = None,
+        pruning: Pruning | None = None,
     ):
         """New members, or those of a checkpoint in `folder`; `open` opens them.
 
         members: by name, in the order of the rows; their folders are `place`/NAME, and `commands`
         make them as single runs.
         failed: is told of an error that ends one member; where it says False the error is raised.
-        prune: see `Prune`.
         """
-        self.program, self.stop, self._failed, self._prune = program, stop, failed, prune
+        self.program, self.stop, self._failed, self._pruning = program, stop, failed, pruning
         self._begin, self._folder = begin, folder
         self.seats = [
             Seat(n, m, Workdir(place / n), commands[n], KeptMember(m)) for n, m in members.items()
@@ -91,7 +88,10 @@ class Population:
             for i, seat in enumerate(self.seats):
                 rows[i] = jax.tree.map(lambda x, i=i: x[i], tree["newest"])
                 said = meta.extra["members"][seat.name]
-                seat.status = said["status"]
+                seat.status, seat.why = said["status"], said.get("why", "")
+                seat.curve = [(step, value) for step, value in said.get("curve", ())]
+                if seat.status == "pruned" and self._pruning and self._pruning.marked(seat.name):
+                    seat.status = "out"
                 if said["newest"] is not None:
                     seat.kept.put(rows[i], said["newest"], said["best"])
         for i, seat in enumerate(self.seats):
@@ -131,8 +131,7 @@ class Population:
         try:
             yield
         except Exception as error:
-            seat.status, seat.run = "out", None
-            seat.files.close()
+            seat.leave()
             if not self._failed(seat.name, error):
                 raise
 
@@ -153,11 +152,10 @@ class Population:
         for i, seat in enumerate(self.seats):
             if seat.status == "ended" and seat.run is not None:
                 with self._ends_alone(seat), seat.speaking():
-                    self._export(seat, seat.run, i, host)
+                    seat.export(self._states(i, host))
                     if not seat.run.conclude():
                         return False
-                seat.files.close()
-                seat.status = "out"
+                seat.leave()
         return True
 
     def train(self) -> bool:
@@ -168,6 +166,7 @@ class Population:
             if not self._evaluate():
                 return False
             self._save(replace=True)
+        self._release()
         if start == 0 and first.cfg.log.diagnostics:
             for i, seat, run in self.live:
                 with seat.speaking():
@@ -192,6 +191,7 @@ class Population:
                 if due and not stopping:
                     stopping = not self._evaluate()
                 self._save(final=stopping)
+                self._release()
                 if stopping:
                     done = f"saved step {self.step:,}; the same command goes on"
                     say(f"{self.stop.requested}: {done}.")
@@ -229,12 +229,28 @@ class Population:
             shown = self.program.row(self.state, i) if first.cfg.log.diagnostics else None
             with self._ends_alone(seat), seat.speaking():
                 run.take(found[i], shown, self.step)
-        named = {seat.name: found[i] for i, seat, _ in self.live}
-        pruned = self._prune(self.step, named) if self._prune else ()
+                seat.curve.append((self.step, found[i][seat.member.ranking[0]]))
         for _, seat, run in self.live:
-            if run.ends(self.step) or seat.name in pruned:
+            if run.ends(self.step):
                 seat.status = "ended"
+        if self._pruning:
+            left = {seat.name: seat for _, seat, _ in self.live}
+            chosen = self._pruning.choose({seat.name: seat.curve for seat in self.seats}, left)
+            for name, why in chosen.items():
+                left[name].status, left[name].why = "pruned", why
         return True
+
+    def _release(self) -> None:
+        """Give those that were pruned their checkpoints, and leave their folders."""
+        leaving = [(i, seat) for i, seat in enumerate(self.seats) if seat.status == "pruned"]
+        host = self._host() if leaving else None
+        for i, seat in leaving:
+            with self._ends_alone(seat), seat.speaking():
+                seat.export(self._states(i, host))
+                say(f"{seat.why}: training ends at step {self.step:,}.")
+                if self._pruning:
+                    self._pruning.mark(seat.name, self.step, seat.why)
+                seat.leave()
 
     def means(self, state: Any, split: str, title: str) -> dict[int, dict[str, float]] | None:
         """The metrics over a split of each row that is live; None if asked to stop meanwhile."""
@@ -259,6 +275,11 @@ class Population:
         """A copy of the rows of the members."""
         return self.program.host(self.state, len(self.seats))
 
+    def _states(self, number: int, host: Any) -> dict[str, Any]:
+        """The best and the last state of a member."""
+        trees = {"best": self.best, "newest": host}
+        return {name: jax.tree.map(lambda x: x[number], tree) for name, tree in trees.items()}
+
     def _save(self, *, replace: bool = False, final: bool = False) -> None:
         """Save the states of all, and what each run says of its own."""
         host = self._host()
@@ -273,9 +294,17 @@ class Population:
                     ):
                         kept[i] = row[i]
         said = {
-            seat.name: {"status": seat.status, "newest": seat.kept.newest, "best": seat.kept.best}
+            seat.name: {
+                "status": seat.status,
+                "newest": seat.kept.newest,
+                "best": seat.kept.best,
+                "curve": seat.curve,
+                "why": seat.why,
+            }
             for seat in self.seats
         }
+        # Who was pruned leaves once that is on the disk, and stays away after a kill.
+        final |= any(seat.status == "pruned" for seat in self.seats)
         self.store.save(
             self.step,
             {"newest": host, "best": self.best},
@@ -283,21 +312,3 @@ class Population:
             replace=replace,
             final=final,
         )
-
-    def _export(self, seat: Seat, run: OpenRun, number: int, host: Any) -> None:
-        """Write the checkpoints of a member into its folder: its best state and its last."""
-        member, trees = seat.member, {"best": self.best, "newest": host}
-        told = {"best": seat.kept.best, "newest": seat.kept.newest}
-        if told["best"] is told["newest"] or told["best"] == told["newest"]:
-            del told["best"]
-        with CheckpointStore(
-            run.workdir.checkpoints,
-            keep=member.cfg.checkpoint.keep,
-            identity=member.identity,
-            ranking=member.ranking,
-        ) as store:
-            for which, said in told.items():
-                if said is None:
-                    continue
-                state = jax.tree.map(lambda x: x[number], trees[which])
-                store.save(said["step"], state, Notes.of(said), replace=True, final=True)

@@ -2,16 +2,34 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from ssm_jax.progress import Progress, relayed
+from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import Meta, Notes
 from ssm_jax.training.loop import OpenRun
 from ssm_jax.training.members import Member
 from ssm_jax.training.workdir import Workdir
+
+Curves = Mapping[str, Sequence[tuple[int, float]]]  # as in `pruning.Curve`, by name
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruning:
+    """How members end early.
+
+    choose: (curves of all members on validation, names of those that can end) -> why some of these
+      end at this evaluation.
+    mark: is told name, step and why of each, once its checkpoints are in its folder; `marked`:
+      whether it was.
+    """
+
+    choose: Callable[[Curves, Collection[str]], Mapping[str, str]]
+    mark: Callable[[str, int, str], None]
+    marked: Callable[[str], bool]
 
 
 class KeptMember:
@@ -65,7 +83,10 @@ class Seat:
     workdir: Workdir
     argv: Sequence[str]
     kept: KeptMember
-    status: str = "live"  # it is trained; "ended": it is to be tested; "out": it is done with
+    # It is trained; "ended": it is to be tested; "pruned": it is to leave; "out": it is done with
+    status: str = "live"
+    why: str = ""  # it was pruned
+    curve: list[tuple[int, float]] = dataclasses.field(default_factory=list)  # on validation
     run: OpenRun | None = None
     files: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
@@ -78,6 +99,27 @@ class Seat:
             contextlib.redirect_stderr(log),
         ):
             yield
+
+    def export(self, states: Mapping[str, Any]) -> None:
+        """Write the checkpoints of the member into its folder: of its "best" state and "newest"."""
+        told = {"best": self.kept.best, "newest": self.kept.newest}
+        if told["best"] is told["newest"] or told["best"] == told["newest"]:
+            del told["best"]
+        with CheckpointStore(
+            self.workdir.checkpoints,
+            keep=self.member.cfg.checkpoint.keep,
+            identity=self.member.identity,
+            ranking=self.member.ranking,
+        ) as store:
+            for which, said in told.items():
+                if said is not None:
+                    notes = Notes.of(said)
+                    store.save(said["step"], states[which], notes, replace=True, final=True)
+
+    def leave(self) -> None:
+        """Close its files; another process may take its folder."""
+        self.files.close()
+        self.status, self.run = "out", None
 
 
 class Beside(Progress):

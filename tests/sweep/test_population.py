@@ -130,18 +130,21 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(whole, tmp_path, data_dir, mo
         assert [key for key in found if found[key] != expected[key]] == [], name
 
 
-def test_rates_and_all_members_at_once_are_the_same_within_rounding(tmp_path, data_dir):
+def test_rates_and_all_members_at_once_are_the_same_within_rounding(
+    tmp_path, data_dir, monkeypatch
+):
     """Members that have ended, or diverged, change nothing in the rows of the others."""
     cfg = tiny_config()
 
-    def prune(step, found):
-        assert found.keys() <= {"large", "none"}
-        return ["none"] if step == 6 else []
+    def chosen(rule, curves, live, before):
+        assert set(live) <= {"large", "none"} and rule.kind == "median"
+        return {"none": "so the test says"} if curves["none"][-1][0] == 6 and "none" in live else {}
 
+    monkeypatch.setattr("ssm_jax.sweep.pruning.Rule.chosen", chosen)
     job = Job(tmp_path, data_dir, None, "e.py", {}, [])
-    assert run_populations(RATES, cfg, job, Size(at_once=3), prune)
+    assert run_populations(RATES, cfg, job, Size(at_once=3), "median")
     assert (tmp_path / "infinite/diverged.json").exists()
-    assert json.loads((tmp_path / "none/summary.json").read_text())["steps"] == 6
+    assert json.loads((tmp_path / "none/pruned.json").read_text())["step"] == 6
     loop.train_and_evaluate(job.build(RATES[0].config(cfg)), tmp_path / "alone")
     rows, expected = (
         read_metrics(tmp_path / name / "metrics.jsonl") for name in ("large", "alone")

@@ -9,6 +9,7 @@ import pytest
 from ssm_jax.sweep.pruning import FACTOR, STARTUP, Rule, rungs_of
 
 STEPS = 27
+RUNGS = tuple(FACTOR**k for k in range(4))
 
 
 def curves(seed, better):
@@ -20,18 +21,19 @@ def curves(seed, better):
     return (found if better == "max" else -found).tolist()
 
 
+def pruner_of(kind):
+    if kind == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=FACTOR)
+
+
 @pytest.mark.parametrize("better", ["max", "min"])
 @pytest.mark.parametrize("kind", ["median", "asha"])
 def test_a_rule_ends_the_runs_that_optuna_ends_and_at_the_same_step(kind, better):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    pruners = {
-        "median": optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
-        "asha": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=FACTOR),
-    }
     direction = {"max": "maximize", "min": "minimize"}[better]
-    study = optuna.create_study(direction=direction, pruner=pruners[kind])
-    rungs = tuple(FACTOR**k for k in range(4))
-    rule, done, ends = Rule(kind, better, rungs), [], []
+    study = optuna.create_study(direction=direction, pruner=pruner_of(kind))
+    rule, done, ends = Rule(kind, better, RUNGS), [], []
     for values in curves(3, better):
         trial, curve = study.ask(), []
         for step, value in enumerate(values, start=1):
@@ -47,6 +49,45 @@ def test_a_rule_ends_the_runs_that_optuna_ends_and_at_the_same_step(kind, better
         state = optuna.trial.TrialState.PRUNED if theirs else None
         study.tell(trial, None if theirs else values[-1], state=state)
     assert 2 < ends.count(STEPS) < 25 and len(set(ends)) > 3
+
+
+@pytest.mark.parametrize("better", ["max", "min"])
+@pytest.mark.parametrize("kind", ["median", "asha"])
+def test_of_members_side_by_side_those_end_that_optuna_would_end_last(kind, better):
+    """Each is the last that Optuna is asked about, when it knows all others.
+
+    Its median knows complete trials alone, and their value at the very step: a member that has
+    ended is to it a trial that stays where it was.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    direction = {"max": "maximize", "min": "minimize"}[better]
+    rule = Rule(kind, better, RUNGS)
+    values, live = dict(enumerate(curves(3, better)[:12])), list(range(12))
+    found: dict[int, list] = {name: [] for name in values}
+    for step in range(1, STEPS + 1):
+        for name in live:
+            found[name].append((step, values[name][step - 1]))
+        ours = set(rule.chosen(found, live))
+        theirs = set()
+        for name in live if kind == "median" or step in RUNGS else ():
+            study = optuna.create_study(direction=direction, pruner=pruner_of(kind))
+            for curve in (curve for other, curve in found.items() if other != name):
+                trial = study.ask()
+                for at, value in curve:
+                    trial.report(value, at)
+                    if kind == "asha":
+                        trial.should_prune()  # keeps its value at a rung
+                if kind == "median":
+                    trial.report(curve[-1][1], max(step, curve[-1][0] + 1))
+                    study.tell(trial, 0.0)
+            trial = study.ask()
+            for at, value in found[name]:
+                trial.report(value, at)
+                end = trial.should_prune()
+            theirs |= {name} if end else set()
+        assert ours == theirs, step
+        live = [name for name in live if name not in ours]
+    assert {len(curve) for curve in found.values()} >= {1, STEPS} and 0 < len(live) < 7
 
 
 def test_the_rungs_of_a_run_end_before_its_first_evaluation():

@@ -118,6 +118,7 @@ def test_what_cannot_go_together_is_passed_over(search, tmp_path, capsys):
         (["--sampler=optuna", "--search.model.alpha=1..2"], "with space {'model.alpha': '0.1..10"),
         (["--sampler=optuna:grid"], "say how many, 0.1..10:log:5, or list them"),
         (["--search.model.alpha=1..2"], "--search.model.alpha is of a search; give --sampler"),
+        (["--seeds=2"], "--pruner is of a search; give --sampler=optuna or --population too."),
         (["--sampler=optuna", "--storage=nonsense"], "--storage=nonsense cannot be used"),
         (["--sampler=optuna", "--config.model.alpha=1"], "is given and is searched"),
     ],
