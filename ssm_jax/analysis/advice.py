@@ -18,18 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.analysis.autocorrelation import (
-    SILENT,
-    Source,
-    autocorrelation,
-    correlation_facts,
-    lambda_max,
-    root_mean_square,
-)
+from ssm_jax.analysis.autocorrelation import Source, autocorrelation, lambda_max
 from ssm_jax.analysis.gram import Time, condition_number, gram
-from ssm_jax.analysis.inputs import FAR, FEW_WINDOWS, InputSpectrum, Steps, recommend
+from ssm_jax.analysis.inputs import InputSpectrum
+from ssm_jax.analysis.start import FAR, FEW_WINDOWS, recommend
+from ssm_jax.analysis.timescale import (
+    Steps,
+    correlation_facts,
+    ends_of,
+    moved_to_rule,
+    no_rule,
+    no_time,
+    range_in_use,
+    root_mean_square,
+    rounded,
+)
 
-APART = 4.0  # ends of the interval of lambda_max: dt is then known to within a factor of 2
 FLAT = 0.05  # how near the angles below which 50 and 90 % lie are to those of white noise
 KEPT = 0.05  # of a mode after L steps: below that, the beginning is forgotten
 ILL = 1e3  # condition number from which a read-out is slow to learn
@@ -64,7 +68,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the inputs say: `spectrum` and `found` of `inputs.recommend`, or `no_spectrum`, why
+    """What the inputs say: `spectrum` and `found` of `start.recommend`, or `no_spectrum`, why
     there is none; `correlation` of the inputs as the layer gets them."""
 
     correlation: Mapping[str, Any]
@@ -109,23 +113,6 @@ def advise(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray) -> lis
     ]
 
 
-def range_in_use(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Steps:
-    """The least and the largest dt that a new layer has by its options."""
-    rule = model["dt_rule"]
-    if rule == "autocorrelation" and facts["dt"] is not None:
-        return (model["dt_kappa"] * facts["dt"],) * 2
-    return model["dt_min"], model["dt_min" if rule == "fixed" else "dt_max"]
-
-
-def no_time(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
-    """Why inputs have no timescale; None: they have one."""
-    if facts["dt"] is None or (facts["power"] < SILENT and model.get("prenorm", True)):
-        return "the inputs are zero behind the norm: they never change"
-    if facts["length"] == 1:
-        return "series of one step have no order in time: L = 1"
-    return None
-
-
 def _condition(facts: Mapping[str, Any], A_N: np.ndarray, alpha: float, dt: Steps) -> float:
     """Of the Gram matrix of modes over L steps, of the root mean square of a range."""
     horizon = Time(facts["length"] * root_mean_square(dt))  # what L steps are to the modes
@@ -141,54 +128,23 @@ def _in_digits(condition: float) -> str:
     return f"{condition:.3g}" if condition < math.inf else "singular"
 
 
-def _no_rule(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
-    """Why the rule's dt is not known; None: it is."""
-    if model["discretization"] == "none":
-        return "its modes are of discrete time: there is no dt"
-    if (why := no_time(facts, model)) is not None:
-        return why
-    if facts["interval"] is None:
-        return "few sequences: of one there is no interval"
-    least, most = facts["interval"]
-    if most > APART * least:
-        return f"few sequences ({facts['sequences']:,}), take more: {_ends(facts)}"
-    return None
-
-
-def _ends(facts: Mapping[str, Any]) -> str:
-    ends = *facts["interval"], *facts["dt_interval"]
-    return "lambda_max {:.4g} to {:.4g}, dt {:.3g} to {:.3g} (95 %)".format(*ends)
-
-
-def _by_rule(facts: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, float]:
-    """The options that move the range in use to the rule's dt; {}: it is there already."""
-    first, last = facts["dt_interval"]
-    if first <= facts["dt_layer"][2] <= last:
-        return {}
-    scale = facts["dt"] / facts["dt_layer"][2]
-    moved = {key: _rounded(model[key] * scale) for key in ("dt_min", "dt_max")}
-    if all(value == model[key] for key, value in moved.items()):  # the interval is that narrow
-        return {}
-    return {f"model.{key}": value for key, value in moved.items()}
-
-
 def _dt(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Advice:
     about = "dt", "timescales"
     kept = f"keep {model['dt_min']:g} to {model['dt_max']:g}"
     if model["discretization"] != "none" and model["dt_rule"] != "log_uniform":
         return _unknown(*about, kept, f"model.dt_rule={model['dt_rule']} sets dt, not a range")
-    if (why := _no_rule(facts, model)) is not None:
+    if (why := no_rule(facts, model)) is not None:
         return _unknown(*about, kept, why)
     bound = (facts["dt_layer"][2] / facts["dt"]) ** 2
     said = (
         f"E|y_L|^2 <= dt^2 L lambda_max = {bound:.3g} for the range in use, and 1 for the rule's: "
         f"dt = 1 / sqrt(L lambda_max) = {facts['dt']:.3g} as its root mean square"
     )
-    if not (alone := _by_rule(facts, model)):
+    if not (alone := moved_to_rule(facts, model)):
         said += ", which it has already"
-        return Advice("dt", kept, said, _ends(facts), about[1])
+        return Advice("dt", kept, said, ends_of(facts), about[1])
     kept += "; to be tested: {:g} to {:g}".format(*alone.values())
-    return Advice("dt", kept, said, f"{_ends(facts)}; {TRIED}", about[1], alone=alone)
+    return Advice("dt", kept, said, f"{ends_of(facts)}; {TRIED}", about[1], alone=alone)
 
 
 def _real(facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray) -> Advice:
@@ -199,7 +155,7 @@ def _real(facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray) -
         return _unknown(*about, kept, f"model.layer={model['layer']} keeps its own real part")
     if rule == "fixed":
         return _unknown(*about, kept, "it goes with the rule's dt, and model.dt_rule=fixed sets dt")
-    if (why := _no_rule(facts, model)) is not None:
+    if (why := no_rule(facts, model)) is not None:
         return _unknown(*about, kept, f"it goes with the rule's dt, which is not known: {why}")
     L, kappa = facts["length"], model["dt_kappa"] if rule == "autocorrelation" else 1.0
     step = kappa * facts["dt"]
@@ -216,7 +172,7 @@ def _real(facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray) -
     if ends[1] >= KEPT:
         return _unknown(*about, kept, f"{said}, {sure}")
     alone: dict[str, Any] = {"model.alpha_real": 0.0, "model.real_transform": "clip"}
-    dt = {} if rule == "autocorrelation" else _by_rule(facts, model)
+    dt = {} if rule == "autocorrelation" else moved_to_rule(facts, model)
     kept += "; to be tested: 0, kept at most 0"
     kept += ", at dt {:g} to {:g}".format(*dt.values()) if dt else ""
     why = f"{said}: the beginning is forgotten; with Re A = 0 it is not, and dt keeps y_L bounded"
@@ -242,7 +198,7 @@ def _alpha(
         f"highest mode of the middle channel (dt = {middle:.3g}) reaches at this alpha"
     )
     sure = "{:.3g} to {:.3g} by resampling".format(*ends)
-    alpha, facts = _rounded(angle / reach), measured.correlation
+    alpha, facts = rounded(angle / reach), measured.correlation
     if ends[0] <= model["alpha"] <= ends[1] or alpha == model["alpha"]:
         return Advice("alpha", kept, said, sure, "spectrum, modes")
     now = _condition(facts, A_N, model["alpha"], dt)
@@ -324,8 +280,3 @@ def _no_spectrum(measured: Measured, model: Mapping[str, Any]) -> str | None:
 
 def _unknown(knob: str, panel: str, proposal: str, why: str) -> Advice:
     return Advice(knob, proposal, "cannot be known from these inputs", why, panel, {}, why)
-
-
-def _rounded(value: float) -> float:
-    """Three digits, as a person would write an option."""
-    return float(f"{value:.3g}")

@@ -73,8 +73,9 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
         sequences, vocabulary, detail = sequences_of(dataset, values["n"])
         layers = _layers(cfg, dataset, values["n"])
-    from ssm_jax.analysis.advice import advise, measure, no_time, range_in_use
+    from ssm_jax.analysis.advice import advise, measure
     from ssm_jax.analysis.inputs import behind_norm
+    from ssm_jax.analysis.timescale import no_time, range_in_use
     from ssm_jax.init import initial_modes
 
     model = cfg.model.to_dict()
@@ -170,7 +171,7 @@ def _show(
     advice: Sequence[Advice],
     no_time: str | None,
 ) -> None:
-    from ssm_jax.analysis.autocorrelation import describe_correlation
+    from ssm_jax.analysis.timescale import describe_correlation
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{head}, {describe_correlation(facts) if no_time is None else no_time}")

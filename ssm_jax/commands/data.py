@@ -259,7 +259,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
 
             layers = new_layers(untrained(cfg, dataset), n)
     sequences, vocabulary, detail = read
-    from ssm_jax.analysis.inputs import recommend
+    from ssm_jax.analysis.start import recommend
     from ssm_jax.init import initial_modes
 
     modes = initial_modes(model.init, model.d_state, seed=model.init_seed)
@@ -328,7 +328,7 @@ def _print_layers(layers: Sequence[Mapping[str, Any]], whose: str) -> None:
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    from ssm_jax.analysis.inputs import describe
+    from ssm_jax.analysis.start import describe
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(

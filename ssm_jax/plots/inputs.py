@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssm_jax import plots
-from ssm_jax.analysis.inputs import InputSpectrum, mode_density
+from ssm_jax.analysis.inputs import InputSpectrum
+from ssm_jax.analysis.start import mode_density
 from ssm_jax.plots import AFTER, BEFORE, EVALUATION
 from ssm_jax.plots.layers import ANGLE_LIMIT
 
@@ -25,7 +26,7 @@ def spectrum_figure(
 
     Below, for each alpha, how the modes of all channels of a new layer spread over the angles. Then
     the autocorrelation with its interval, and the timescales that it asks for beside the layer's.
-    `found` is of `inputs.recommend`, y_N and dt are as there; at most three alphas, with a word on
+    `found` is of `start.recommend`, y_N and dt are as there; at most three alphas, with a word on
     each.
     """
     title = title.replace("$", r"\$")  # a name is no formula

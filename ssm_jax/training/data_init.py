@@ -22,7 +22,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ssm_jax.analysis.autocorrelation import SILENT, lambda_max
+from ssm_jax.analysis.autocorrelation import lambda_max
+from ssm_jax.analysis.timescale import SILENT
 from ssm_jax.files import parse_json, write_json
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.tasks import Batch

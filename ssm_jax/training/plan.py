@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssm_jax.analysis.inputs import share_beyond
 from ssm_jax.analysis.spectra import NYQUIST
+from ssm_jax.analysis.start import share_beyond
 from ssm_jax.init import INITS, initial_modes
 
 MOST = 0.5  # share of aliased modes from which a run says so

@@ -10,13 +10,8 @@ from scipy.linalg import toeplitz
 from scipy.signal import lfilter
 
 from ssm_jax.analysis import lambda_max
-from ssm_jax.analysis.autocorrelation import (
-    Padded,
-    autocorrelation,
-    correlation_facts,
-    describe_correlation,
-    root_mean_square,
-)
+from ssm_jax.analysis.autocorrelation import Padded, autocorrelation
+from ssm_jax.analysis.timescale import correlation_facts, describe_correlation, root_mean_square
 from ssm_jax.stories.denoise.data import photographs
 
 

@@ -4,23 +4,18 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from ssm_jax.analysis import inputs
-from ssm_jax.analysis.autocorrelation import (
-    Padded,
-    autocorrelation,
-    correlation_facts,
-    lambda_max,
-)
-from ssm_jax.analysis.inputs import (
+from ssm_jax.analysis import start
+from ssm_jax.analysis.autocorrelation import Padded, autocorrelation, lambda_max
+from ssm_jax.analysis.inputs import default_segment, embedding, fit_power_law, input_spectrum
+from ssm_jax.analysis.start import (
     SHARES,
-    default_segment,
-    fit_power_law,
-    input_spectrum,
+    describe,
     mode_density,
     recommend,
     share_beyond,
     window_of,
 )
+from ssm_jax.analysis.timescale import correlation_facts
 from ssm_jax.plots.inputs import spectrum_figure
 
 LENGTH = 512
@@ -49,7 +44,7 @@ def power_law(gamma: float, n: int) -> np.ndarray:
 def test_a_spectrum_of_few_windows_says_how_well_it_is_known():
     """The error that it names is that of noise, whose power is known."""
     few = recommend(white(2, 200), Y_N, DT, alphas=())[1]
-    line = inputs.describe(few).splitlines()[-1]
+    line = describe(few).splitlines()[-1]
     assert line.startswith(f"warning: this rests on {few['segments']} windows: ")
     said = int(line.split("within ")[1].split(" %")[0]) / 100
     powers = [
@@ -57,9 +52,9 @@ def test_a_spectrum_of_few_windows_says_how_well_it_is_known():
         for seed in range(200)
     ]
     assert np.std(powers) == pytest.approx(said, rel=0.2)
-    assert "warning" not in inputs.describe(recommend(white(20, 1_000), Y_N, DT, alphas=())[1])
+    assert "warning" not in describe(recommend(white(20, 1_000), Y_N, DT, alphas=())[1])
     short = [*white(2, 200), *white(30, 20)]
-    assert "30 sequences are too short" in inputs.describe(
+    assert "30 sequences are too short" in describe(
         recommend(short, Y_N, DT, alphas=())[1]
     ).replace("as 30", "30")
 
@@ -231,7 +226,7 @@ def test_the_modes_of_a_bar_are_those_that_are_counted():
 
 
 def start_for(gamma: float, monkeypatch) -> dict:
-    monkeypatch.setattr(inputs, "fit_power_law", lambda *_: {"gamma": gamma})
+    monkeypatch.setattr(start, "fit_power_law", lambda *_: {"gamma": gamma})
     return recommend(white(20, 1_000), Y_N, DT, alphas=())[1]
 
 
@@ -297,11 +292,11 @@ def test_the_interval_of_alpha_holds_that_of_the_process():
 
 def test_independent_tokens_are_white_behind_a_norm_and_equal_ones_constant():
     tokens = np.random.default_rng(0).integers(0, 5, (300, 128))
-    table_VH = inputs.embedding(list(tokens), 7)
+    table_VH = embedding(list(tokens), 7)
     embedded = table_VH[tokens]
     np.testing.assert_allclose(embedded.mean(axis=(0, 1)), 0, atol=1e-12)
     np.testing.assert_allclose(embedded.std(axis=(0, 1)), 1, atol=1e-12)
     assert lambda_max(Padded(list(tokens), table_VH)).held_out == pytest.approx(1, rel=0.1)
     same = np.repeat(tokens[:, :1], 128, axis=1)
-    table_VH = inputs.embedding(list(same), 7)
+    table_VH = embedding(list(same), 7)
     assert lambda_max(Padded(list(same), table_VH)).held_out == pytest.approx(128, rel=1e-6)

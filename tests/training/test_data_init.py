@@ -12,7 +12,7 @@ from flax import nnx
 from tiny import newest, tiny_config, tiny_experiment
 
 from ssm_jax import config as config_lib
-from ssm_jax.analysis.autocorrelation import SILENT
+from ssm_jax.analysis.timescale import SILENT
 from ssm_jax.commands.train import train
 from ssm_jax.config.check import check
 from ssm_jax.config.load import load_config

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.analysis.autocorrelation import autocorrelation, correlation_facts, lambda_max
+from ssm_jax.analysis.autocorrelation import autocorrelation, lambda_max
+from ssm_jax.analysis.timescale import correlation_facts
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.training.data_init import CHANNELS, NUMBERS, initialized, layer_inputs, measures
 from ssm_jax.training.experiment import Experiment
