@@ -12,7 +12,7 @@ from flax import nnx
 from benchmarks.floor import FFTS, kernel_flops, layer_seconds, passes
 from benchmarks.measure import PeakMemory, processor_seconds, ratio, rounds, summary
 from ssm_jax.layers import find_layer
-from ssm_jax.options import parameters_of
+from ssm_jax.options.arguments import parameters_of
 
 
 def measure_layer(

@@ -13,7 +13,7 @@ from benchmarks.measure import rounds, summary
 from ssm_jax import config as config_lib
 from ssm_jax.layers import find_layer
 from ssm_jax.models import SequenceClassifier
-from ssm_jax.options import parameters_of
+from ssm_jax.options.arguments import parameters_of
 from ssm_jax.trained import Trained
 from ssm_jax.trained.predict import plain
 

@@ -17,7 +17,7 @@ from ssm_jax.kernels.discretize import DISCRETIZE
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.base import Knob
 from ssm_jax.layers.s4 import NPLR_INITS
-from ssm_jax.options import parameters_of
+from ssm_jax.options.arguments import parameters_of
 from ssm_jax.tasks.classification import (
     build_classifier,
     classification_sums,

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from ssm_jax.layers import LAYERS
 from ssm_jax.models import SequenceClassifier
-from ssm_jax.options import OPTIONS, SECTIONS, SHARED, Option, parameters_of
+from ssm_jax.options.arguments import SHARED, parameters_of
+from ssm_jax.options.rows import OPTIONS, SECTIONS, Option
 from ssm_jax.tables import Columns, cells, to_markdown
 from ssm_jax.tasks import TASKS, find_task
 

@@ -22,7 +22,7 @@ from ssm_jax.data.prepare import prepare as make
 from ssm_jax.data.store import Store, stores_of, unfinished, verify_store
 from ssm_jax.files import os_fault, printable
 from ssm_jax.lra.catalog import CATALOG, Entry, command_of
-from ssm_jax.options import OPTIONS
+from ssm_jax.options.rows import OPTIONS
 from ssm_jax.stop import EXIT_INTERRUPTED
 from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks import find_task

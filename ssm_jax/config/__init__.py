@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssm_jax.options import OPTIONS, Option, short_names, shown
+from ssm_jax.options.rows import OPTIONS, Option, short_names, shown
 from ssm_jax.outside import Unknown, located
 from ssm_jax.tasks import TASKS, find_task
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import local_path
-from ssm_jax.options import SECTIONS, Option
+from ssm_jax.options.rows import SECTIONS, Option
 
 BOOLS = {"true": True, "yes": True, "on": True, "1": True}
 BOOLS |= {"false": False, "no": False, "off": False, "0": False}

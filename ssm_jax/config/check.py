@@ -6,7 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssm_jax.config import flatten, rows
-from ssm_jax.options import LARGEST, SEED, SHARED, Option, parameters_of
+from ssm_jax.options.arguments import SHARED, parameters_of
+from ssm_jax.options.rows import LARGEST, SEED, Option
 from ssm_jax.outside import Unknown
 from ssm_jax.tasks import TASKS, Task, find_task
 

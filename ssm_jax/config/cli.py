@@ -23,7 +23,7 @@ from ssm_jax.config.argv import Flag, parse, show_config, show_help
 from ssm_jax.config.check import check
 from ssm_jax.config.load import beside, read_config
 from ssm_jax.files import check_writable, default_data_dir, local_path, os_fault, printable
-from ssm_jax.options import Option
+from ssm_jax.options.rows import Option
 from ssm_jax.outside import one_line, ours
 
 WORKDIR = Flag("workdir", "folder of the run; the same command resumes it", kind=Path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_jax.config.argv import convert
-from ssm_jax.options import shown
+from ssm_jax.options.rows import shown
 
 DIGITS = 4  # of a number that a search draws: its folder's name then says it exactly
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax import options as rows
 from ssm_jax.data.decorrelation import decorrelated
 from ssm_jax.data.series import Columns
-from ssm_jax.options import COUNT, SIZE, Range
+from ssm_jax.options import rows
+from ssm_jax.options.rows import COUNT, SIZE, Range
 
 
 def setting(*args: Any, **kwargs: Any) -> Any:

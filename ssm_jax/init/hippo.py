@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssm_jax.options import SIZE
+from ssm_jax.options.rows import SIZE
 
 
 class Eigenbasis(NamedTuple):

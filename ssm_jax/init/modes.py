@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from ssm_jax.init.hippo import Eigenbasis, legs_nplr
 from ssm_jax.init.ptd import legs_ptd
-from ssm_jax.options import check
+from ssm_jax.options.arguments import check
 
 # Mode 0 of the official code is not real: its frequency starts at 1e-4 and may leave zero in
 # training (OC-3).

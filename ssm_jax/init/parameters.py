@@ -16,7 +16,7 @@ from jax import Array
 
 from ssm_jax.init.hippo import legs_nplr
 from ssm_jax.init.ptd import legs_ptd
-from ssm_jax.options import POSITIVE
+from ssm_jax.options.rows import POSITIVE
 
 # The b of StableSSM's -1 / (w^2 + b), as in its code: |Re A| stays below 1 / b = 10.
 STABLE_B = 0.1

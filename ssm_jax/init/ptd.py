@@ -20,7 +20,7 @@ import numpy as np
 
 from ssm_jax.files import replace_atomically, user_cache
 from ssm_jax.init.hippo import Eigenbasis, check_order, legs
-from ssm_jax.options import POSITIVE
+from ssm_jax.options.rows import POSITIVE
 
 GAMMA = 300.0
 

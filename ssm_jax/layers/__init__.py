@@ -8,7 +8,8 @@ from ssm_jax.layers.base import NoStateForm
 from ssm_jax.layers.s4 import S4
 from ssm_jax.layers.s4d import S4D
 from ssm_jax.layers.s5 import S5
-from ssm_jax.options import OPTIONS, SHARED, Option, parameters_of
+from ssm_jax.options.arguments import SHARED, parameters_of
+from ssm_jax.options.rows import OPTIONS, Option
 
 LAYERS: dict[str, Any] = {"s4d": S4D, "s4": S4, "s5": S5}
 

@@ -23,7 +23,7 @@ from ssm_jax.kernels.arrays import checked_lengths, complex_of
 from ssm_jax.kernels.devices import on_any_mesh
 from ssm_jax.layers import inputs
 from ssm_jax.layers.inputs import checked_input, checked_integer
-from ssm_jax.options import check, check_choice, parameters_of
+from ssm_jax.options.arguments import check, check_choice, parameters_of
 
 MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
 

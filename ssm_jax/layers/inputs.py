@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import clipped, complex_of, computed_in, known_values
-from ssm_jax.options import POSITIVE
+from ssm_jax.options.rows import POSITIVE
 
 Module = TypeVar("Module", bound=nnx.Module)
 

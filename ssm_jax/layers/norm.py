@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from ssm_jax.kernels.arrays import checked_lengths, computed_in, real_steps, returned_in
 from ssm_jax.kernels.devices import materialize
 from ssm_jax.layers.inputs import checked_input
-from ssm_jax.options import check, check_choice
+from ssm_jax.options.arguments import check, check_choice
 
 EPSILON = 1e-5
 NORMS = ("batch", "layer")

@@ -14,7 +14,7 @@ from ssm_jax.kernels import dplr_kernel, dplr_recurrence, dplr_step
 from ssm_jax.layers.base import Scale
 from ssm_jax.layers.inputs import from_ri
 from ssm_jax.layers.s4d import ChannelwiseLayer
-from ssm_jax.options import check, check_choice
+from ssm_jax.options.arguments import check, check_choice
 
 NPLR_INITS = {"legs": legs_nplr, "fout": fout_nplr}
 

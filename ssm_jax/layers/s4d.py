@@ -17,7 +17,8 @@ from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.powers import lacking, parts, times
 from ssm_jax.layers.base import Knob, Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
-from ssm_jax.options import SIZE, check
+from ssm_jax.options.arguments import check
+from ssm_jax.options.rows import SIZE
 
 
 class Probe(nnx.Variable):

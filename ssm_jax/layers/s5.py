@@ -20,7 +20,8 @@ from ssm_jax.kernels.powers import lacking
 from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
-from ssm_jax.options import SIZE, check, check_choice
+from ssm_jax.options.arguments import check, check_choice
+from ssm_jax.options.rows import SIZE
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 

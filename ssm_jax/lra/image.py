@@ -13,7 +13,7 @@ from ssm_jax.data.prepare import DataPaths, Recipe, found_in_tfds
 from ssm_jax.data.release import Release
 from ssm_jax.lra import cifar, stand_in
 from ssm_jax.lra.cifar import N_CLASSES
-from ssm_jax.options import Range, setting
+from ssm_jax.options.rows import Range, setting
 from ssm_jax.progress import stage
 
 TASK = "image"

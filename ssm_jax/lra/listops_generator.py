@@ -9,7 +9,7 @@ from lra_generators.listops import Draws, grow
 from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import SPLITS, Ragged
 from ssm_jax.lra.shards import Arrays, Sharded, fill
-from ssm_jax.options import COUNT, Range, setting
+from ssm_jax.options.rows import COUNT, Range, setting
 
 SHARD_ROWS = 1_000  # expressions drawn from one random stream
 # Up to this many tokens (2,000 expressions of full length, 0.7 s) no worker is worth its start.

@@ -29,7 +29,7 @@ from ssm_jax.data.prepare import DataPaths, Recipe, files_missing
 from ssm_jax.data.release import Release
 from ssm_jax.lra.pathfinder_generator import Spec, generate_images
 from ssm_jax.lra.shards import write_mapped
-from ssm_jax.options import setting
+from ssm_jax.options.rows import setting
 from ssm_jax.progress import stage
 
 SIZES = {"pathfinder": 32, "pathx": 128}

@@ -26,7 +26,7 @@ from ssm_jax.data.prepare import UNOFFICIAL, DataPaths, Recipe, found_in_tfds
 from ssm_jax.data.release import Release, find_release, members, sha256_of
 from ssm_jax.lra import stand_in
 from ssm_jax.lra.vocabulary import Vocabulary
-from ssm_jax.options import SIZE, Range, setting
+from ssm_jax.options.rows import SIZE, Range, setting
 
 TASK = "text"
 CLASSES = ("neg", "pos")

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from ssm_jax import config as config_lib
 from ssm_jax.config import rates
 from ssm_jax.config.check import unread
-from ssm_jax.options import parameters_of
+from ssm_jax.options.arguments import parameters_of
 from ssm_jax.outside import Unknown
 
 ARMS: dict[str, dict[str, Any]] = {  # of s4d, by the source above

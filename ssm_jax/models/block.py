@@ -14,7 +14,7 @@ from ssm_jax.kernels.devices import backend, materialize
 from ssm_jax.layers.inputs import checked_input, checked_key, dropout
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.gate import GATES, gated, gelu
-from ssm_jax.options import check
+from ssm_jax.options.arguments import check
 
 
 def linear(d_in: int, d_out: int, rngs: nnx.Rngs, precision: str = "default") -> nnx.Linear:

@@ -17,7 +17,7 @@ from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
 from ssm_jax.models.embedding import look_up
-from ssm_jax.options import check, check_choice, parameters_of
+from ssm_jax.options.arguments import check, check_choice, parameters_of
 
 POOLS = ("last", "mean", "first", "sum")
 State = dict[str, Any]

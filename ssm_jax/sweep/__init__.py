@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from ssm_jax import config as config_lib
 from ssm_jax.config.check import fault_of
 from ssm_jax.files import parse_json
-from ssm_jax.options import OPTIONS
-from ssm_jax.options import short_names as short_names
-from ssm_jax.options import shown as shown
+from ssm_jax.options.rows import OPTIONS
+from ssm_jax.options.rows import short_names as short_names
+from ssm_jax.options.rows import shown as shown
 
 DIVERGED = "diverged.json"  # in the folder of a run that has no result and will have none
 PRUNED = "pruned.json"  # of one that a search has ended early; it can be trained to its end

@@ -10,8 +10,9 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssm_jax import outside
-from ssm_jax.options import OPTIONS, parameters_of
-from ssm_jax.options import Option as Option
+from ssm_jax.options.arguments import parameters_of
+from ssm_jax.options.rows import OPTIONS
+from ssm_jax.options.rows import Option as Option
 
 if TYPE_CHECKING:
     from flax import nnx

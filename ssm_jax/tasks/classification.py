@@ -12,7 +12,7 @@ from ssm_jax.data.dataset import LabelledDataset
 from ssm_jax.layers import find_layer, section_of
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.models import PairClassifier, SequenceClassifier
-from ssm_jax.options import arguments_of
+from ssm_jax.options.arguments import arguments_of
 from ssm_jax.tasks import Batch, Sums
 
 

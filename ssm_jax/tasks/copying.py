@@ -24,7 +24,7 @@ from ssm_jax.data.dataset import Arrays, Dataset, Provenance
 from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.prepare import DataPaths
-from ssm_jax.options import SIZE, Option, Range
+from ssm_jax.options.rows import SIZE, Option, Range
 from ssm_jax.tasks import Lazy, Task
 
 COUNTS = {"train": 10_000, "val": 1_000, "test": 1_000}

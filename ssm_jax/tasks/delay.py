@@ -27,7 +27,7 @@ from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.preprocessing import Preprocessing
-from ssm_jax.options import COUNT, Option, Range
+from ssm_jax.options.rows import COUNT, Option, Range
 from ssm_jax.tasks import Lazy, Task
 
 COUNTS = {"train": 16_384, "val": 1_024, "test": 1_024}

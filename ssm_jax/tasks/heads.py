@@ -10,7 +10,7 @@ from jax import Array
 
 from ssm_jax.data.arrays import ArrayDataset
 from ssm_jax.models import SequenceClassifier
-from ssm_jax.options import arguments_of
+from ssm_jax.options.arguments import arguments_of
 from ssm_jax.tasks import Batch, Sums
 from ssm_jax.tasks.classification import classification_sums, layer_arguments, logits_of
 from ssm_jax.tasks.metrics import (

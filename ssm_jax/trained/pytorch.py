@@ -16,7 +16,7 @@ import numpy as np
 from ssm_jax import config as config_lib
 from ssm_jax.data.preprocessing import Preprocessing
 from ssm_jax.files import local_path
-from ssm_jax.options import check_choice
+from ssm_jax.options.arguments import check_choice
 from ssm_jax.tasks.facts import kept
 from ssm_jax.trained.model import Trained
 from ssm_jax.trained.opening import Weights

@@ -12,7 +12,7 @@ from ssm_jax.kernels import dplr_recurrence, s4d_recurrence
 from ssm_jax.kernels.arrays import checked_lengths, real_steps
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.base import StateSpaceLayer
-from ssm_jax.options import parameters_of
+from ssm_jax.options.arguments import parameters_of
 
 B, L, H = 3, 3, 2
 each_layer = pytest.mark.parametrize("name", LAYERS)

@@ -19,7 +19,7 @@ import pytest
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config
-from ssm_jax.options import OPTIONS
+from ssm_jax.options.rows import OPTIONS
 from ssm_jax.training import loop
 from ssm_jax.training.checkpoint.manifest import ConfigMismatch
 from ssm_jax.training.experiment import build

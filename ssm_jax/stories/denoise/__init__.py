@@ -7,7 +7,7 @@ on alpha, the distance of the frequencies Im a, and on beta. Source: arXiv:2410.
 import math
 
 from ssm_jax import config as config_lib
-from ssm_jax.options import SIZE, Option, Range
+from ssm_jax.options.rows import SIZE, Option, Range
 from ssm_jax.stories import setting, smoke, story_config
 from ssm_jax.tasks import Lazy, Task
 

@@ -22,7 +22,7 @@ from ssm_jax.kernels.arrays import returned_in
 from ssm_jax.layers import S4D
 from ssm_jax.layers.inputs import checked_input, in_type
 from ssm_jax.models.block import linear
-from ssm_jax.options import arguments_of, check
+from ssm_jax.options.arguments import arguments_of, check
 from ssm_jax.stories.denoise.data import DenoiseDataset
 from ssm_jax.tasks import Batch, Sums
 

@@ -4,7 +4,7 @@ Source: Figure 1 of arXiv:2410.02035 and its tuned version.
 """
 
 from ssm_jax import config as config_lib
-from ssm_jax.options import Option
+from ssm_jax.options.rows import Option
 from ssm_jax.stories import setting, smoke, story_config
 from ssm_jax.tasks import Lazy, Task
 

@@ -30,7 +30,8 @@ from ssm_jax.layers import S4D
 from ssm_jax.layers.inputs import checked_input, in_type
 from ssm_jax.models.block import linear
 from ssm_jax.models.gate import gelu
-from ssm_jax.options import SIZE, arguments_of, check
+from ssm_jax.options.arguments import arguments_of, check
+from ssm_jax.options.rows import SIZE
 from ssm_jax.tasks import Batch, Sums
 
 WAVES = (1, 16, 256, 4096)  # rad/s, and periods in a sequence
