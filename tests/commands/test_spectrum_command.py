@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ssm_jax.analysis import lambda_max
-from ssm_jax.commands import data
+from ssm_jax.commands import spectrum as command
 from ssm_jax.data.dataset import read_sequences
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def spectrum(monkeypatch):
     """Runs the command in this process, from the project's folder."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "160")
-    return lambda *words: data.spectrum([str(word) for word in words])
+    return lambda *words: command.spectrum([str(word) for word in words])
 
 
 def test_a_file_of_ones_own_is_read_and_drawn(tmp_path, spectrum, capsys):
