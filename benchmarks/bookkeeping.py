@@ -38,7 +38,7 @@ def sweep():
 """
 
 
-def train(experiment: Any, path: Path, argv: Any, begin: Any = None, watch: Any = None) -> int:
+def train(experiment: Any, path: Path, request: Any) -> int:
     """A run without training: its value follows from alpha."""
     cfg = experiment.cfg
     with Workdir(path):
@@ -49,7 +49,7 @@ def train(experiment: Any, path: Path, argv: Any, begin: Any = None, watch: Any 
             row = {"step": step, "kind": "val", "accuracy": value, "loss": 1 - value}
             with (path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            if watch is not None and step < STEPS and watch(step, value):
+            if request.watch is not None and step < STEPS and request.watch(step, value):
                 return EXIT_STOPPED
         found = {"accuracy": value, "loss": 1 - value}
         summary = {"test": found, "val": found, "selected_by": "val accuracy", "steps": STEPS}

@@ -27,6 +27,7 @@ from ssm_jax.training.checkpoint import io as step_folder
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import MetricsLog
 from ssm_jax.training.record import config_of, read_record
+from ssm_jax.training.run import Request
 from ssm_jax.training.runs import open_checkpoint
 from ssm_jax.training.runs.result import draw
 
@@ -34,6 +35,7 @@ Damage = Callable[[Path, Path], None]  # (what is spoilt, the same of another ru
 
 COLUMNS = ("when", "file", "damage", "outcome", "said")
 ALWAYS = ("record.json", "metrics.jsonl", "timing.jsonl", "LOCK", "summary.json", "DONE")
+COMMAND = ("scripts/train.py",)
 
 
 def _flip(path: Path, other: Path) -> None:
@@ -203,7 +205,7 @@ def _copy_of(twin: int) -> Damage:
 def _train(experiment: Experiment, path: Path, **ways: bool) -> int:
     # Nobody reads what a few hundred runs print.
     with contextlib.redirect_stderr(io.StringIO()):
-        return loop.train_and_evaluate(experiment, path, argv=["scripts/train.py"], **ways)
+        return loop.train_and_evaluate(experiment, path, Request(argv=COMMAND, **ways))
 
 
 def _stop(experiment: Experiment, path: Path, at: int) -> None:
@@ -226,7 +228,7 @@ def _outcome(experiment: Experiment, path: Path, reference: Path) -> tuple[str, 
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            loop.train_and_evaluate(experiment, path, argv=["scripts/train.py"])
+            loop.train_and_evaluate(experiment, path, Request(argv=COMMAND))
     except Exception as error:
         line = " ".join(str(error).split())
         if not _for_people(error):
@@ -349,7 +351,7 @@ def starved(
     line = ""
     with _full_disk(name, number), contextlib.redirect_stderr(said):
         try:
-            loop.train_and_evaluate(experiment, path, argv=["scripts/train.py"])
+            loop.train_and_evaluate(experiment, path, Request(argv=COMMAND))
         except Exception as error:
             line = " ".join(str(error).split())
             if not isinstance(error, OSError):
@@ -402,6 +404,6 @@ def _full_disk(name: str, number: int) -> Iterator[None]:
     with (
         mock.patch.object(os, "replace", replace_watched),
         mock.patch.object(MetricsLog, "__init__", opened_watched),
-        mock.patch.object(loop, "draw", draw_watched),
+        mock.patch("ssm_jax.training.run.draw", draw_watched),
     ):
         yield

@@ -20,9 +20,10 @@ from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run, Status
 from ssm_jax.sweep.progress import Standing, line_of, progress_of
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
-from ssm_jax.training.loop import Watch, train_and_evaluate
+from ssm_jax.training.loop import train_and_evaluate
 from ssm_jax.training.parent import Begin
 from ssm_jax.training.record import check_sources
+from ssm_jax.training.run import Request, Watch
 from ssm_jax.training.workdir import WorkdirBusy
 
 # A file where a folder of the run is to be, or the reverse
@@ -121,15 +122,17 @@ def run_one(
             ended.append(why)
         return why
 
-    options: dict[str, Any] = {} if watch is None else {"watch": watched}
     with (
         relayed(run.name),
         (path / "log.txt").open("a", encoding="utf-8") as log,
         contextlib.redirect_stderr(log),
     ):
         try:
-            words = job.command(run)
-            code = train_and_evaluate(experiment, path, argv=words, begin=job.begin, **options)
+            code = train_and_evaluate(
+                experiment,
+                path,
+                Request(argv=job.command(run), begin=job.begin, watch=watched if watch else None),
+            )
         except FloatingPointError as error:
             write_json(path / DIVERGED, {"error": str(error), **mark})
             return "diverged"

@@ -33,7 +33,7 @@ from ssm_jax.sweep.pruning import Curve, Rule, rungs_of
 from ssm_jax.sweep.runs import Job, run_one
 from ssm_jax.sweep.study import distribution, draw, is_proposal, open_study, optuna
 from ssm_jax.training.experiment import Experiment, ranking_of
-from ssm_jax.training.loop import Watch
+from ssm_jax.training.run import Watch
 
 TrialState = optuna.trial.TrialState
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)

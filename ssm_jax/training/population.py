@@ -1,7 +1,7 @@
 """The training of a population: every member ends as the folder of an ordinary run.
 
 A member has the log, the diagnostics and the record of a single run in its own folder, written by
-the code of a single run (`loop.OpenRun`). The states of all are one tree, in the checkpoints of the
+the code of a single run (`run.OpenRun`). The states of all are one tree, in the checkpoints of the
 population's folder, beside the best state of each so far; a member that has come to its end gets
 its checkpoints from there, and is tested from its own folder. One that is pruned gets them at once,
 and leaves: its folder is that of a run which was stopped.
@@ -19,10 +19,11 @@ from ssm_jax.progress import Progress, say
 from ssm_jax.stop import StopRequest
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import Identity, Notes
-from ssm_jax.training.loop import OpenRun, evaluated, open_run
+from ssm_jax.training.loop import open_run
 from ssm_jax.training.members import Member
 from ssm_jax.training.parent import Begin
 from ssm_jax.training.programs import Program
+from ssm_jax.training.run import OpenRun, Request, evaluated
 from ssm_jax.training.seats import Beside, KeptMember, Pruning, Seat
 from ssm_jax.training.workdir import Workdir
 
@@ -115,10 +116,13 @@ class Population:
         with seat.speaking():
             opened = seat.files.enter_context(
                 open_run(
-                    seat.member, workdir, self.stop,
-                    checkpoints=seat.kept, argv=seat.argv, begin=self._begin,
+                    seat.member,
+                    workdir,
+                    self.stop,
+                    Request(argv=seat.argv, begin=self._begin),
+                    checkpoints=seat.kept,
                 )
-            )  # fmt: skip
+            )
         if opened is None:  # it was tested before this process was ended
             seat.status = "out"
             return None

@@ -10,8 +10,8 @@ import jax
 from ssm_jax.progress import Progress, relayed
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import Meta, Notes
-from ssm_jax.training.loop import OpenRun
 from ssm_jax.training.members import Member
+from ssm_jax.training.run import OpenRun
 from ssm_jax.training.workdir import Workdir
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]  # as in `pruning.Curve`, by name

@@ -44,7 +44,7 @@ def build(cfg, **_):
     return SimpleNamespace(cfg=cfg, total_steps=cfg.train.steps, eval_every=cfg.train.eval_every)
 
 
-def train(experiment, path, argv, begin=None, watch=None):
+def train(experiment, path, request):
     """A run whose state is its step; each that begins or goes on adds a line to `writers`."""
     cfg = experiment.cfg
     with Workdir(path), StopRequest() as stop:
@@ -74,7 +74,7 @@ def train(experiment, path, argv, begin=None, watch=None):
             with (path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             (saved / str(step)).mkdir()
-            if watch is not None and step < cfg.train.steps and watch(step, value):
+            if request.watch is not None and step < cfg.train.steps and request.watch(step, value):
                 return EXIT_STOPPED
             if stop.requested and step < cfg.train.steps:
                 return EXIT_STOPPED

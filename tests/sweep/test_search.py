@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import played_search
 import pytest
@@ -43,16 +44,16 @@ def test_a_search_that_is_stopped_proposes_what_it_would_have(search, tmp_path, 
     assert search(*argv, folder="whole") == 0
     calls = []
 
-    def told(experiment, path, argv, begin=None, watch=None):
+    def told(experiment, path, request):
         calls.append(path.name)
         asked = len(calls) in (3, 13)
 
         def watching(step, value):
             if asked and step == 4:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return watch(step, value)
+            return request.watch(step, value)
 
-        return played_search.train(experiment, path, argv, begin, watching)
+        return played_search.train(experiment, path, replace(request, watch=watching))
 
     monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", told)
     assert [search(*argv) for _ in range(3)] == [75, 75, 0]
@@ -75,11 +76,11 @@ def test_a_diverged_run_is_a_proposal_that_was_tried_and_a_failed_one_is_tried_a
 ):
     damaged = []
 
-    def train(experiment, path, *args, **options):
+    def train(experiment, path, request):
         if experiment.cfg.model.alpha == 2 and not damaged:
             damaged.append(path)
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path / "LOCK"))
-        return played_search.train(experiment, path, *args, **options)
+        return played_search.train(experiment, path, request)
 
     monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", train)
     argv = ("--search.model.alpha=9.5,2,1", "--pruner=none", "--seeds=2")

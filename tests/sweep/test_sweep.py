@@ -208,11 +208,11 @@ def test_a_file_in_the_place_of_a_folder_stops_one_run_and_a_full_disk_all(tmp_p
         def build(self, cfg):
             return None
 
-    def train(experiment, path, argv, begin):
+    def train(experiment, path, request):
         (path / "checkpoints").write_text("")
         (path / "checkpoints").mkdir()
 
-    def stopped(experiment, path, argv, begin):
+    def stopped(experiment, path, request):
         raise raised
 
     job = Unbuilt(tmp_path, tmp_path, None, "e.py", {}, [])

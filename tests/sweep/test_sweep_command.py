@@ -33,7 +33,7 @@ def played(tmp_path, monkeypatch):
     (tmp_path / "e.py").write_text(CONFIG)
     made = []
 
-    def train(cfg, path, argv, begin):
+    def train(cfg, path, request):
         made.append(path.relative_to(tmp_path).as_posix())
         test = cfg.model.alpha / 20 + cfg.seed / 100
         summary = {
@@ -46,8 +46,9 @@ def played(tmp_path, monkeypatch):
             "majority_rate": 0.25,
             "config_digest": config_lib.digest(cfg),
         }
-        if begin is not None:
-            summary |= {"parent": {"run": begin.run.name, "state": cfg.parent}, "command": argv}
+        if request.begin is not None:
+            summary |= {"parent": {"run": request.begin.run.name, "state": cfg.parent}}
+            summary |= {"command": request.argv}
             (path / "start").mkdir(exist_ok=True)
         (path / "summary.json").write_text(json.dumps(summary))
         (path / "DONE").touch()

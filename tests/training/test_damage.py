@@ -20,6 +20,7 @@ from ssm_jax.training.checkpoint.io import list_steps
 from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import read_record
+from ssm_jax.training.run import OpenRun, Request
 from ssm_jax.training.runs.evaluate import evaluate_run
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -223,7 +224,7 @@ def test_a_log_that_is_not_the_runs_stops_it_and_there_are_two_ways_on(
     assert len(str(error.value).splitlines()) == 1
     assert snapshot(copy) == before
 
-    assert loop.train_and_evaluate(experiment, copy, accept_log=True) == loop.EXIT_DONE
+    assert loop.train_and_evaluate(experiment, copy, Request(accept_log=True)) == loop.EXIT_DONE
     assert summary_of(copy)["test"] == summary_of(reference)["test"]
     if spoilt is not None:
         assert snapshot(copy)[f"{name}.damaged"] == spoilt
@@ -238,7 +239,7 @@ def test_a_log_that_is_not_the_runs_stops_it_and_there_are_two_ways_on(
 def test_fresh_keeps_what_was_there_and_begins_anew(experiment, reference, copy, capsys):
     halved(copy / "metrics.jsonl")
     before = snapshot(copy)
-    assert loop.train_and_evaluate(experiment, copy, fresh=True) == loop.EXIT_DONE
+    assert loop.train_and_evaluate(experiment, copy, Request(fresh=True)) == loop.EXIT_DONE
     assert_same_run(copy, reference)
     assert snapshot(copy / "old-1") == before
     assert "what it had left is in" in capsys.readouterr().err
@@ -327,7 +328,7 @@ def test_a_record_that_is_lost_or_damaged_is_made_again_at_the_start(
         evaluate_run(copy, data_dir=data_dir)
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:  # noticed before the first step, not after the last one
-        patch.setattr(loop.OpenRun, "train", lambda self, state, start: False)
+        patch.setattr(OpenRun, "train", lambda self, state, start: False)
         assert loop.train_and_evaluate(experiment, copy) == loop.EXIT_STOPPED
     told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(told) == 1 and "made again from this command" in told[0]

@@ -17,6 +17,7 @@ from ssm_jax.training.checkpoint.manifest import ConfigMismatch
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import setup_digest
+from ssm_jax.training.run import OpenRun
 from ssm_jax.training.runs.result import id_outside
 from ssm_jax.training.step import TrainState, make_train_step
 from ssm_jax.training.workdir import Workdir, WorkdirBusy
@@ -57,7 +58,7 @@ def test_run_stopped_during_evaluations_equals_an_undisturbed_one(
     experiment, reference, tmp_path, monkeypatch
 ):
     """SIGTERM in the middle of the evaluations at steps 20 and 60 and of the final test."""
-    means, stopped = loop.OpenRun._means_of, []
+    means, stopped = OpenRun._means_of, []
 
     def interrupted(self, state, split, *other):
         key = (split, int(state.step))
@@ -66,7 +67,7 @@ def test_run_stopped_during_evaluations_equals_an_undisturbed_one(
             self.stop.requested = "SIGTERM"
         return means(self, state, split, *other)
 
-    monkeypatch.setattr(loop.OpenRun, "_means_of", interrupted)
+    monkeypatch.setattr(OpenRun, "_means_of", interrupted)
     for _ in range(3):
         assert loop.train_and_evaluate(experiment, tmp_path / "run") == loop.EXIT_STOPPED
     assert loop.train_and_evaluate(experiment, tmp_path / "run") == loop.EXIT_DONE
@@ -184,7 +185,7 @@ def test_test_split_is_read_once_after_training(experiment, tmp_path, monkeypatc
 
 def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path, monkeypatch):
     order = []
-    step_for, read = Experiment.step_for, loop.OpenRun.read
+    step_for, read = Experiment.step_for, OpenRun.read
     calls = iter(range(1, 1000))
 
     def step_watched(self, batch, *, training):
@@ -202,7 +203,7 @@ def test_metrics_are_read_after_the_next_step_is_dispatched(experiment, tmp_path
         return read(self, step, metrics, state, progress)
 
     monkeypatch.setattr(Experiment, "step_for", step_watched)
-    monkeypatch.setattr(loop.OpenRun, "read", read_watched)
+    monkeypatch.setattr(OpenRun, "read", read_watched)
     loop.train_and_evaluate(experiment, tmp_path / "run")
     position = {event: i for i, event in enumerate(order)}
     saved = {step for step in range(1, 61) if step % 14 == 0 or step % 20 == 0}

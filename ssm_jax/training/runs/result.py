@@ -20,8 +20,38 @@ from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.parent import first_state
 from ssm_jax.training.record import published, setup_digest
+from ssm_jax.training.runs import UNUSABLE, Opened, restore
 from ssm_jax.training.step import TrainState, non_finite_leaves
 from ssm_jax.training.workdir import Stamps, Workdir, stamp_faults, stamp_of
+
+
+def open_best(
+    experiment: Experiment, workdir: Workdir, best: Mapping[str, Any]
+) -> tuple[Opened, dict[str, Any]]:
+    """Open the checkpoint of the best evaluation, or the next best that is left; say which it is.
+
+    Of several processes all open the same. CheckpointError: none can be opened.
+    """
+    checkpoints, leads = workdir.checkpoints, processes.first()
+    try:
+        if leads:
+            opened = restore(experiment, checkpoints, best["step"], or_next=True)
+        step = processes.agreed(lambda: opened.meta.step)
+        if not leads:
+            opened = restore(experiment, checkpoints, step, or_next=False)
+    except UNUSABLE as error:
+        raise CheckpointError(
+            f"the checkpoint of step {best['step']}, which has the best evaluation, is "
+            f"lost ({' '.join(str(error).split())}), and no other one can be tested; bring one "
+            "back, or start anew with --fresh."
+        ) from error
+    if opened.lost is None:
+        return opened, {"best": best}
+    value = opened.meta.metrics[experiment.ranking[0]]
+    return opened, {
+        "best": {"step": opened.meta.step, "value": value},
+        "best_lost": {**opened.lost, "value": best["value"]},
+    }
 
 
 def write_summary(
