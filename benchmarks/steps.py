@@ -18,6 +18,7 @@ from ssm_jax.lra.catalog import CATALOG
 from ssm_jax.lra.listops import VOCABULARY
 from ssm_jax.models.gate import GATES
 from ssm_jax.training import experiment as experiment_lib
+from ssm_jax.training.plan import timed_compile
 
 # The batches of the Long Range Arena tasks that two CPU cores step through in seconds; Retrieval's
 # count pairs.
@@ -65,7 +66,7 @@ def on_random_data(cfg: ConfigDict) -> experiment_lib.Experiment:
 
 def planned_memory(cfg: ConfigDict) -> dict[str, Any]:
     """MiB per device that XLA plans for a training step of a config; nothing is computed."""
-    step, compile_s = experiment_lib.timed_compile(on_random_data(cfg).compile_step)
+    step, compile_s = timed_compile(on_random_data(cfg).compile_step)
     memory = step.memory_analysis()
     assert memory is not None, "this backend does not tell"
     return {
@@ -99,7 +100,7 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
     dataset = experiment.dataset
     assert isinstance(dataset, LabelledDataset)
     state = experiment.fresh_state()
-    step, compile_s = experiment_lib.timed_compile(experiment.compile_step)
+    step, compile_s = timed_compile(experiment.compile_step)
     batch = experiment.place_batch(dataset.gather("train", np.arange(B)))
     metrics: dict[str, Any] = {}
 

@@ -23,9 +23,10 @@ from ssm_jax.accelerators.targets import Target
 from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.tables import to_screen
 from ssm_jax.training import plan
-from ssm_jax.training.experiment import build, planned_bytes, timed_compile
+from ssm_jax.training.experiment import build
 from ssm_jax.training.members import Member
 from ssm_jax.training.numerics import product_of
+from ssm_jax.training.plan import planned_bytes, timed_compile
 from ssm_jax.training.programs import AtOnce
 
 MOVERS = 12  # kernels that are listed

@@ -131,6 +131,23 @@ def title_of(cfg: ConfigDict) -> str:
     return ", ".join(filter(None, (cfg.name, cfg.changed)))
 
 
+def ranking_of(cfg: ConfigDict) -> tuple[str, str]:
+    """The metric that names the best checkpoint of a run, and "max" or "min"."""
+    metric = cfg.train.select_metric
+    mode = find_task(cfg.task).metrics[metric]
+    return (f"ema_{metric}" if cfg.train.select_ema else metric), mode
+
+
+def as_result(cfg: ConfigDict, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of an evaluation by the names of the result: with select_ema ema_loss is loss."""
+    if not cfg.train.select_ema:
+        return dict(metrics)
+    return {
+        name.removeprefix("ema_") if name.startswith("ema_") else f"raw_{name}": value
+        for name, value in metrics.items()
+    }
+
+
 def scale_rates(cfg: ConfigDict, keep: Collection[str] = ()) -> None:
     """Set the rate of the group rest to optim.lr, and scale the others, but those of `keep`.
 

@@ -16,7 +16,6 @@ from ssm_jax.progress import warn
 from ssm_jax.sweep import DIVERGED, short_names, shown
 from ssm_jax.sweep.results import Document, cell_of, differences, validation_of
 from ssm_jax.tasks import find_task
-from ssm_jax.training.experiment import as_result, ranking_of
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import config_of, published, read_record, setup_digest
 
@@ -117,7 +116,9 @@ def compare(settings: Settings, command: Sequence[str], metric: str | None = Non
         "metric": metric,
         "better": find_task(first.cfg.task).metrics.get(metric),
         "split": "test",
-        "selected_by": " ".join((first.cfg.train.select_split, ranking_of(first.cfg)[0])),
+        "selected_by": " ".join(
+            (first.cfg.train.select_split, config_lib.ranking_of(first.cfg)[0])
+        ),
         "options": {"config": list(settings)},
         "seeds": sorted({run["seed"] for run in every}),
         "cells": cells,
@@ -147,7 +148,7 @@ def _as_chosen(run: ReadRun) -> list[dict[str, Any]]:
     facts = ("step", "kind")
     return [
         {key: row[key] for key in facts}
-        | as_result(run.cfg, {name: v for name, v in row.items() if name not in facts})
+        | config_lib.as_result(run.cfg, {name: v for name, v in row.items() if name not in facts})
         if row["kind"] not in ("train", "diagnostics")
         else dict(row)
         for row in run.rows

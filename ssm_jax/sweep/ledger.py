@@ -5,10 +5,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json
 from ssm_jax.sweep import ENDS, Run, runs_of
 from ssm_jax.sweep.pruning import Curve
-from ssm_jax.training.experiment import ranking_of
 from ssm_jax.training.logs import read_metrics
 
 
@@ -38,6 +38,6 @@ def runs_in(
 
 def validation_curve(cfg: ConfigDict, run: Path) -> Curve:
     """The evaluations of a run so far, by the value that chooses its best checkpoint."""
-    split, (metric, _) = cfg.train.select_split, ranking_of(cfg)
+    split, (metric, _) = cfg.train.select_split, config_lib.ranking_of(cfg)
     rows = read_metrics(run / "metrics.jsonl", "train_eval" if split == "train" else split)
     return [(row["step"], float(row[metric])) for row in rows if metric in row]

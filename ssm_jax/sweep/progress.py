@@ -10,13 +10,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssm_jax import config as config_lib
 from ssm_jax import tables
 from ssm_jax.files import parse_json, replace_atomically
 from ssm_jax.lock import holder_of
 from ssm_jax.pages import Content, Element, element, grid, page_of
 from ssm_jax.sweep import Run, short_names, shown
 from ssm_jax.sweep.ledger import validation_curve
-from ssm_jax.training.experiment import ranking_of
 
 ORDER = ("running", "unfinished", "failed", "finished", "diverged", "pruned", "missing")
 SAID = {"unfinished": "stopped", "missing": "waiting"}  # where the word of a status says too little
@@ -103,7 +103,7 @@ def progress_of(
     Nothing is taken and nothing written: it can be asked from anywhere that sees the folder. Who
     asks often keeps in `known` what has ended for good, which is not read again.
     """
-    (metric, better), known = ranking_of(cfg), {} if known is None else known
+    (metric, better), known = config_lib.ranking_of(cfg), {} if known is None else known
     found = [known.get(run.name) or _standing(run, folder, cfg, better) for run in runs]
     known.update((s.run.name, s) for s in found if s.status in FOR_GOOD)
     return Progress(cfg.name, f"{cfg.train.select_split} {metric}", better, found, to_come)

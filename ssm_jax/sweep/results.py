@@ -50,7 +50,6 @@ def document_of(
     Raises:
       ValueError: the metric is not among those of the runs; or as `Run.status`.
     """
-    from ssm_jax.training.experiment import ranking_of  # here: tables need no JAX
 
     task = find_task(cfg.task)
     metric = metric or task.headline
@@ -104,7 +103,7 @@ def document_of(
         "metric": metric,
         "better": task.metrics.get(metric),
         "split": "test",
-        "selected_by": " ".join((cfg.train.select_split, ranking_of(cfg)[0])),
+        "selected_by": " ".join((cfg.train.select_split, config_lib.ranking_of(cfg)[0])),
         "options": {key: list(dict.fromkeys(r.cell[key] for r in runs)) for key in runs[0].cell},
         "seeds": list(dict.fromkeys(run.seed for run in runs)),
         "cells": cells,

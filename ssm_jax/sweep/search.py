@@ -20,6 +20,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssm_jax import config as config_lib
 from ssm_jax.config.load import faults_of
 from ssm_jax.lock import holder_of
 from ssm_jax.progress import say, warn
@@ -32,7 +33,7 @@ from ssm_jax.sweep.progress import Standing, line_of, progress_of
 from ssm_jax.sweep.pruning import Curve, Rule, rungs_of
 from ssm_jax.sweep.runs import Job, run_one
 from ssm_jax.sweep.study import distribution, draw, is_proposal, open_study, optuna
-from ssm_jax.training.experiment import Experiment, ranking_of
+from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.run import Watch
 
 TrialState = optuna.trial.TrialState
@@ -137,7 +138,7 @@ class _Worker:
 
     def _run(self, trial: optuna.Trial, run: Run, about: str, *, prunes: bool) -> tuple[str, Any]:
         """Begin or continue a run, a bad one to an early end; how it ended, and its document."""
-        metric, better = ranking_of(self.cfg)
+        metric, better = config_lib.ranking_of(self.cfg)
         told: dict[int, float] = {}
 
         def tell(step: int, value: float) -> None:

@@ -16,7 +16,6 @@ from ssm_jax.config.space import Axis
 from ssm_jax.lock import Held, Lock
 from ssm_jax.stop import EXIT_STORAGE
 from ssm_jax.sweep.plan import STUDY, Search, shown_address
-from ssm_jax.training.experiment import ranking_of
 
 if importlib.util.find_spec("optuna") is None:
     raise ValueError("--sampler=optuna needs the package optuna: pip install 'ssm-jax[search]'.")
@@ -105,7 +104,7 @@ def open_study(search: Search, cfg: ConfigDict, folder: Path) -> Iterator[optuna
             storage=storage,
             study_name=plan["study"],
             sampler=ProposalSampler(plan["sampler"].partition(":")[2], cfg.seed),
-            direction="maximize" if ranking_of(cfg)[1] == "max" else "minimize",
+            direction="maximize" if config_lib.ranking_of(cfg)[1] == "max" else "minimize",
             load_if_exists=True,
         )
     try:

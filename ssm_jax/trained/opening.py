@@ -7,14 +7,15 @@ from typing import Any
 import jax
 from flax import nnx
 
+from ssm_jax import config as config_lib
 from ssm_jax.files import default_data_dir, local_path
 from ssm_jax.tasks import find_task
 from ssm_jax.tasks.facts import stand_in
 from ssm_jax.trained.model import Trained
 from ssm_jax.trained.tensors import SUFFIX, load_tensors
 from ssm_jax.training import step as step_lib
-from ssm_jax.training.experiment import as_result, build, identity_of, ranking_of
-from ssm_jax.training.record import PROVENANCE, config_of, read_record
+from ssm_jax.training.experiment import build
+from ssm_jax.training.record import PROVENANCE, config_of, identity_of, read_record
 from ssm_jax.training.runs import choose_step, open_checkpoint
 from ssm_jax.training.workdir import Workdir, run_and_step
 
@@ -25,7 +26,7 @@ class Weights:
     def __init__(self, cfg: Any, built_from: Mapping[str, Any], fingerprint: str = "") -> None:
         self.cfg, self.built_from, task = cfg, dict(built_from), find_task(cfg.task)
         self.identity = identity_of(cfg, fingerprint)
-        self.ranking = ranking_of(cfg)
+        self.ranking = config_lib.ranking_of(cfg)
         self.parts = ("ema",) if cfg.train.select_ema else ("params", "stats")
         options, dataset = cfg.model.to_dict(), stand_in(built_from)
 
@@ -92,5 +93,5 @@ def load(
     weights = Weights(cfg, built_from, record["data"]["fingerprint"])
     opened = open_checkpoint(weights, workdir.checkpoints, asked)
     origin = {key: record[key] for key in PROVENANCE}
-    origin |= {"step": opened.meta.step, "metrics": as_result(cfg, opened.meta.metrics)}
+    origin |= {"step": opened.meta.step, "metrics": config_lib.as_result(cfg, opened.meta.metrics)}
     return Trained(cfg, weights.built_from, weights.model(opened.state), origin)

@@ -1,8 +1,6 @@
 """From a config to the pieces of a run: data, model, optimizer, mesh and compiled steps."""
 
 import functools
-import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,13 @@ from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.loader import ALL, Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.devices import DATA_AXIS
-from ssm_jax.progress import Progress, say, warn
+from ssm_jax.progress import Progress, warn
 from ssm_jax.tasks import find_task
 from ssm_jax.tasks.facts import Watched, facts_of
 from ssm_jax.training import data_init, numerics, optim, plan, processes
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity, flatten
+from ssm_jax.training.record import identity_of
 from ssm_jax.training.step import TrainState
 
 
@@ -50,17 +49,8 @@ class Experiment:
     def __init__(self, cfg: ConfigDict, dataset: Dataset, *, mesh: Mesh | None = None):
         self.cfg, self.dataset, self.task = cfg, dataset, find_task(cfg.task)
         self.mesh = batch_mesh() if mesh is None else mesh
-        devices, part = self.mesh.size, cfg.batch_size // cfg.train.accumulate
-        if cfg.batch_size % devices:
-            raise ValueError(
-                f"batch_size={cfg.batch_size} does not split over {devices} devices; "
-                f"use a multiple of {devices}, such as {-(-cfg.batch_size // devices) * devices}."
-            )
-        if part % devices:
-            raise ValueError(
-                f"a part of {part} sequences (train.accumulate={cfg.train.accumulate}) does not "
-                f"split over {devices} devices; use parts of a multiple of {devices}."
-            )
+        devices = self.mesh.size
+        plan.check_split(cfg.batch_size, cfg.train.accumulate, devices)
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(DATA_AXIS))
         # Of batches, the longest last
@@ -73,7 +63,7 @@ class Experiment:
         self.eval_every: int = cfg.train.eval_every or epoch  # in steps
         eval_batch_size = cfg.train.eval_batch_size or cfg.batch_size
         self.eval_batch_size: int = -(-eval_batch_size // devices) * devices
-        self.ranking = ranking_of(cfg)  # what names the best checkpoint
+        self.ranking = config_lib.ranking_of(cfg)  # what names the best checkpoint
         # Samples of the circle on which the filters of the layers act
         self.filter_period = dataset.padded_length * (1 if self.task.circular else 2)
         watched: Any = Watched(dataset)
@@ -83,13 +73,12 @@ class Experiment:
         self.paths = {path: leaf.size for path, leaf in flatten(params).items()}  # of parameters
         statistics = nnx.to_pure_dict(nnx.state(shapes, nnx.BatchStat))
         self.statistics = frozenset(flatten(statistics))  # paths of what is measured of batches
-        warmup, last = cfg.schedule.warmup_steps, cfg.schedule.total_steps or self.total_steps
-        if cfg.schedule.shape == "constant":
-            self.schedule = optim.constant_with_warmup(warmup)
-            self.schedule_says = "which it keeps" if not warmup else "after the warmup constant"
-        else:
-            self.schedule = optim.cosine_with_warmup(warmup, last, clamp=cfg.schedule.clamp)
-            self.schedule_says = f"a cosine that ends at step {last:,}"
+        self.schedule, self.schedule_says = optim.schedule_of(
+            cfg.schedule.shape,
+            warmup=cfg.schedule.warmup_steps,
+            last=cfg.schedule.total_steps or self.total_steps,
+            clamp=cfg.schedule.clamp,
+        )
         self.groups, self._params = optim.groups_from(cfg.optim.groups.to_dict()), params
         self.tx, self.rows = self.optimizer(self.groups)
         self.frozen = {path for row in self.rows if row.group.freeze for path in row.paths}
@@ -122,7 +111,6 @@ class Experiment:
 
         Compiled once, as a run's figures show it too.
         """
-
         return jax.jit(self._first_state, out_shardings=self.replicated)
 
     def _first_state(self) -> TrainState:
@@ -241,8 +229,8 @@ class Experiment:
         `planned` names it in the warning that it needs more memory than a device has; "": none.
         """
         if name not in self._compiled:
-            program, _ = timed_compile(compile_step, name)
-            if planned and (line := plan.too_large(planned_bytes(program), planned)):
+            program, _ = plan.timed_compile(compile_step, name)
+            if planned and (line := plan.too_large(plan.planned_bytes(program), planned)):
                 warn(f"{line}; {plan.SMALLER}")
             self._compiled[name] = program
         return self._compiled[name]
@@ -290,62 +278,6 @@ class Experiment:
         """That of its checkpoints."""
         return identity_of(self.cfg, self.dataset.fingerprint)
 
-    def describe(self, measured: data_init.Measured | None = None) -> list[str]:
-        """The lines that a person should read before it starts.
-
-        `measured` is what was found for its first state, None before that.
-        """
-        cfg, data, epochs = self.cfg, self.dataset, self.total_steps / self.order.steps_per_epoch
-        sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
-        notes, lengths = cfg.notes and f": {cfg.notes}", ", ".join(map(str, self.padded_lengths))
-        return [
-            f"{config_lib.title_of(cfg)} (config {config_lib.digest(cfg)}){notes}",
-            f"data: {data.provenance.detail}; {sizes} examples, L = {lengths}",
-            *data.describe(),
-            f"training: {self.total_steps:,} steps of {cfg.batch_size} sequences "
-            f"({epochs:.1f} epochs), evaluated every {self.eval_every:,} steps; the best "
-            f"{cfg.train.select_split} {self.ranking[0]} chooses the checkpoint"
-            + (
-                f", and {cfg.train.patience} without a better one end it"
-                if cfg.train.patience
-                else ""
-            ),
-            *data_init.announce(cfg, measured),
-            f"devices: {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}"
-            + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
-            *numerics.describe(cfg, numerics.platform_of(self.mesh), self.paths),
-            *filter(None, [plan.alias_warning(cfg.model.to_dict())]),
-        ]
-
-    def check_memory(self) -> None:
-        """Refuse, before anything is allocated, a state that fits into no device."""
-        if line := plan.too_large(plan.size_of(self.abstract_state()), "a state"):
-            raise ValueError(f"{line}: parameters and two moments each; {plan.SMALLER}")
-
-
-def ranking_of(cfg: ConfigDict) -> tuple[str, str]:
-    """The metric that names the best checkpoint of a run, and "max" or "min"."""
-    metric = cfg.train.select_metric
-    mode = find_task(cfg.task).metrics[metric]
-    return (f"ema_{metric}" if cfg.train.select_ema else metric), mode
-
-
-def as_result(cfg: Any, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics of an evaluation by the names of the result: with select_ema ema_loss is loss."""
-    if not cfg.train.select_ema:
-        return dict(metrics)
-    return {
-        name.removeprefix("ema_") if name.startswith("ema_") else f"raw_{name}": value
-        for name, value in metrics.items()
-    }
-
-
-def identity_of(cfg: ConfigDict, fingerprint: str) -> Identity:
-    """That of the checkpoints of a run, by its config and the fingerprint of its data."""
-    options = json.loads(json.dumps(config_lib.identity(cfg)))  # tuples are lists there
-    usual = {key: row.default for key, row in config_lib.rows(cfg).items() if row.since}
-    return Identity(options, fingerprint, json.loads(json.dumps(usual)))
-
 
 def build(
     cfg: ConfigDict,
@@ -366,21 +298,3 @@ def build(
     paths = DataPaths(data_dir, files, look_only=look_only)
     task, options = find_task(cfg.task), cfg.data.to_dict()
     return Experiment(cfg, processes.in_turn(lambda: task.open_data(options, paths)), mesh=mesh)
-
-
-def planned_bytes(program: Any) -> int:
-    """Bytes that a compiled program has in memory at a time, as XLA plans; 0: it does not say."""
-    if (memory := program.memory_analysis()) is None:
-        return 0
-    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return int(kept - memory.alias_size_in_bytes + memory.temp_size_in_bytes)
-
-
-def timed_compile(compile_step: Callable[[], Any], what: str = "") -> tuple[Any, float]:
-    """A compiled step and the seconds that took, also in a line if it says what was compiled."""
-    start = time.perf_counter()
-    step = compile_step()
-    seconds = time.perf_counter() - start
-    if what:
-        say(f"compiled {what} in {seconds:.1f} s.")
-    return step, seconds

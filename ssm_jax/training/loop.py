@@ -14,7 +14,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.files import default_data_dir, parse_json
 from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED, Process, StopRequest
-from ssm_jax.training import data_init, processes, restart
+from ssm_jax.training import data_init, plan, processes, restart
 from ssm_jax.training.checkpoint import Checkpoints, CheckpointStore
 from ssm_jax.training.checkpoint.io import host_copies
 from ssm_jax.training.checkpoint.manifest import describe
@@ -42,7 +42,7 @@ def train_and_evaluate(experiment: Experiment, path: Path, request: Request = US
     Raises FloatingPointError if a loss or gradient is not finite, and WorkdirBusy, ConfigMismatch,
     StateMismatch, CheckpointError or RunDamaged.
     """
-    experiment.check_memory()
+    plan.check_memory(experiment)
     with (
         Workdir(path) as workdir,
         StopRequest() as stop,
@@ -97,7 +97,7 @@ def open_run(
         if found is None:
             yield None
             return
-        for line in experiment.describe(data_init.kept(workdir.start)):
+        for line in plan.describe(experiment, data_init.kept(workdir.start)):
             say(line)
         if leads:
             Console(stderr=True).print(parameter_table(experiment.rows))

@@ -107,6 +107,14 @@ def constant_with_warmup(warmup_steps: int) -> Schedule:
     return factor
 
 
+def schedule_of(shape: str, *, warmup: int, last: int, clamp: bool) -> tuple[Schedule, str]:
+    """The schedule of a shape, "constant" or a cosine down to step `last`; in words, too."""
+    if shape == "constant":
+        says = "which it keeps" if not warmup else "after the warmup constant"
+        return constant_with_warmup(warmup), says
+    return cosine_with_warmup(warmup, last, clamp=clamp), f"a cosine that ends at step {last:,}"
+
+
 def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> dict[str, float]:
     """The rate "lr/GROUP" of each group that is trained, in the update after `count` others.
 

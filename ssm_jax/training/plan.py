@@ -1,16 +1,25 @@
-"""What can be known of an experiment before it runs: its aliased modes, and whether it fits."""
+"""What is said of an experiment before it runs: what it is, whether it fits, what it compiles."""
+
+from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from ssm_jax import config as config_lib
 from ssm_jax.analysis.spectra import NYQUIST
 from ssm_jax.analysis.start import share_beyond
 from ssm_jax.init import INITS, initial_modes
+from ssm_jax.progress import say
+from ssm_jax.training import data_init, numerics
+
+if TYPE_CHECKING:
+    from ssm_jax.training.experiment import Experiment
 
 MOST = 0.5  # share of aliased modes from which a run says so
 GIB = 2**30
@@ -91,3 +100,67 @@ SMALLER = (
     "(--config.train.accumulate), or save memory by --config.model.remat=true and "
     "--config.model.activations=bfloat16."
 )
+
+
+def check_split(batch_size: int, accumulate: int, devices: int) -> None:
+    """Refuse a batch, or one computed in parts, that does not split over the devices."""
+    part = batch_size // accumulate
+    if batch_size % devices:
+        raise ValueError(
+            f"batch_size={batch_size} does not split over {devices} devices; "
+            f"use a multiple of {devices}, such as {-(-batch_size // devices) * devices}."
+        )
+    if part % devices:
+        raise ValueError(
+            f"a part of {part} sequences (train.accumulate={accumulate}) does not "
+            f"split over {devices} devices; use parts of a multiple of {devices}."
+        )
+
+
+def check_memory(experiment: Experiment) -> None:
+    """Refuse, before anything is allocated, a state that fits into no device."""
+    if line := too_large(size_of(experiment.abstract_state()), "a state"):
+        raise ValueError(f"{line}: parameters and two moments each; {SMALLER}")
+
+
+def planned_bytes(program: Any) -> int:
+    """Bytes that a compiled program has in memory at a time, as XLA plans; 0: it does not say."""
+    if (memory := program.memory_analysis()) is None:
+        return 0
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return int(kept - memory.alias_size_in_bytes + memory.temp_size_in_bytes)
+
+
+def timed_compile(compile_step: Callable[[], Any], what: str = "") -> tuple[Any, float]:
+    """A compiled step and the seconds that took, also in a line if it says what was compiled."""
+    start = time.perf_counter()
+    step = compile_step()
+    seconds = time.perf_counter() - start
+    if what:
+        say(f"compiled {what} in {seconds:.1f} s.")
+    return step, seconds
+
+
+def describe(experiment: Experiment, measured: data_init.Measured | None = None) -> list[str]:
+    """The lines that a person should read before a run starts.
+
+    `measured` is what was found for its first state, None before that.
+    """
+    cfg, data, steps = experiment.cfg, experiment.dataset, experiment.total_steps
+    epochs = steps / experiment.order.steps_per_epoch
+    sizes = " / ".join(f"{data.size(split):,}" for split in ("train", "val", "test"))
+    notes, lengths = cfg.notes and f": {cfg.notes}", ", ".join(map(str, experiment.padded_lengths))
+    return [
+        f"{config_lib.title_of(cfg)} (config {config_lib.digest(cfg)}){notes}",
+        f"data: {data.provenance.detail}; {sizes} examples, L = {lengths}",
+        *data.describe(),
+        f"training: {steps:,} steps of {cfg.batch_size} sequences "
+        f"({epochs:.1f} epochs), evaluated every {experiment.eval_every:,} steps; the best "
+        f"{cfg.train.select_split} {experiment.ranking[0]} chooses the checkpoint"
+        + (f", and {cfg.train.patience} without a better one end it" if cfg.train.patience else ""),
+        *data_init.announce(cfg, measured),
+        f"devices: {experiment.mesh.size} x {experiment.mesh.devices.flat[0].device_kind}"
+        + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
+        *numerics.describe(cfg, numerics.platform_of(experiment.mesh), experiment.paths),
+        *filter(None, [alias_warning(cfg.model.to_dict())]),
+    ]

@@ -24,8 +24,8 @@ from ssm_jax.data.dataset import Arrays
 from ssm_jax.kernels.devices import on_cpu
 from ssm_jax.training import numerics, plan
 from ssm_jax.training import step as step_lib
-from ssm_jax.training.experiment import planned_bytes, timed_compile
 from ssm_jax.training.members import Member
+from ssm_jax.training.plan import planned_bytes, timed_compile
 from ssm_jax.training.step import TrainState
 
 RATES = ("lr", "weight_decay")  # of a group of parameters

@@ -3,6 +3,7 @@
 It names no machine: no host, no user and no absolute path, so that it can be published as it is.
 """
 
+import json
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ from ssm_jax.files import parse_json, write_json
 from ssm_jax.layers import LAYERS
 from ssm_jax.progress import warn
 from ssm_jax.tasks import TASKS, find_task
+from ssm_jax.training.checkpoint.manifest import Identity
 from ssm_jax.training.workdir import document_checksum
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -86,6 +88,13 @@ def setup_digest(cfg: Any) -> str:
     cfg = cfg.copy_and_resolve_references()
     cfg.seed = 0
     return config_lib.digest(cfg)
+
+
+def identity_of(cfg: Any, fingerprint: str) -> Identity:
+    """That of the checkpoints of a run, by its config and the fingerprint of its data."""
+    options = json.loads(json.dumps(config_lib.identity(cfg)))  # tuples are lists there
+    usual = {key: row.default for key, row in config_lib.rows(cfg).items() if row.since}
+    return Identity(options, fingerprint, json.loads(json.dumps(usual)))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssm_jax import config as config_lib
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import StopRequest
 from ssm_jax.training import processes, restart
 from ssm_jax.training.checkpoint import Checkpoints
 from ssm_jax.training.checkpoint.manifest import Notes
 from ssm_jax.training.diagnose import Diagnostics, numbers_of, write_arrays
-from ssm_jax.training.experiment import Experiment, as_result
+from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import MetricsLog
 from ssm_jax.training.optim import learning_rates
 from ssm_jax.training.parent import Begin
@@ -141,7 +142,7 @@ class OpenRun:
         self.workdir.confirm()
         if leads:
             restart.check_record(experiment, self.workdir, self.request.argv, self.evaluated_at)
-            found = as_result(experiment.cfg, opened.meta.metrics)
+            found = config_lib.as_result(experiment.cfg, opened.meta.metrics)
             write_summary(experiment, self.workdir, test, found, chosen, self.evaluated_at)
         with self.profile.part("figures"):
             figures = draw(experiment, self.workdir, state) if experiment.cfg.figures else []

@@ -21,7 +21,7 @@ from ssm_jax.lra.variants import ARMS
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.stop import StopRequest
 from ssm_jax.trained import load
-from ssm_jax.training import data_init, loop, spectrum_match
+from ssm_jax.training import data_init, loop, plan, spectrum_match
 from ssm_jax.training.checkpoint.manifest import ConfigMismatch, flatten
 from ssm_jax.training.experiment import build
 from ssm_jax.training.parent import first_state
@@ -321,7 +321,7 @@ def test_a_run_from_a_fitted_spectrum_resumes_exactly(data_dir, tmp_path, monkey
 def test_a_plan_needs_no_data_and_says_what_will_be_set(tmp_path):
     cfg = tiny_config(**AC, model__spectrum_steps=20)
     experiment = build(cfg, data_dir=tmp_path / "none", look_only=True)
-    told = "\n".join(experiment.describe())
+    told = "\n".join(plan.describe(experiment))
     assert "dt of every layer = 1 / sqrt(L lambda_max)" in told
     assert "fitted to that of its input, once, in 20 steps" in told
 

@@ -40,10 +40,10 @@ def test_the_aliased_share_is_that_of_counting_channels(alpha, init):
 
 
 def test_a_run_whose_modes_mostly_alias_says_so_with_their_share(data_dir):
-    lines = tiny_experiment(data_dir, model__alpha=1e30).describe()
+    lines = plan.describe(tiny_experiment(data_dir, model__alpha=1e30))
     assert lines[-1].startswith("warning: 75% of the modes start beyond Nyquist")  # n = 0 does not
     assert "model.alpha=1e+30" in lines[-1]
-    assert not any("Nyquist" in line for line in tiny_experiment(data_dir).describe())
+    assert not any("Nyquist" in line for line in plan.describe(tiny_experiment(data_dir)))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_hidden_and_empty_files_and_those_of_runs_are_no_obstacle(tmp_path):
 def test_a_look_needs_no_data_and_makes_none(config, parameters, tmp_path):
     experiment = build(load_config(config), data_dir=tmp_path / "data", look_only=True)
     assert not (tmp_path / "data").exists()
-    assert "; assumed: " in experiment.describe()[1]
+    assert "; assumed: " in plan.describe(experiment)[1]
     if parameters is not None:
         assert sum(row.size for row in experiment.rows) == parameters
 

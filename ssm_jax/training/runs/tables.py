@@ -15,7 +15,7 @@ from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks.metrics import ERROR_METRICS
 from ssm_jax.training import plan
 from ssm_jax.training.checkpoint.manifest import flatten
-from ssm_jax.training.experiment import Experiment, planned_bytes, timed_compile
+from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.optim import GroupRow
 
 WIDTH = 100  # where the output is no terminal: ten classes fit
@@ -53,10 +53,10 @@ def print_plan(experiment: Experiment) -> None:
     if repeated > 0:
         rows.append((f"blocks/1..{repeated}", "as blocks/0", ""))
 
-    step, seconds = timed_compile(experiment.compile_step)
+    step, seconds = plan.timed_compile(experiment.compile_step)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     shapes = to_screen(("array", "shape", "dtype"), rows, title="Shapes", words={0, 1, 2})
-    for shown in (*experiment.describe(), shapes, parameter_table(experiment.rows)):
+    for shown in (*plan.describe(experiment), shapes, parameter_table(experiment.rows)):
         console.print(shown)
     sizes = [plan.gib(plan.size_of(tree)) for tree in (state, state.params)]
     console.print(f"state: {sizes[0]}, of which parameters {sizes[1]}")
@@ -70,7 +70,7 @@ def print_plan(experiment: Experiment) -> None:
             f"{plan.gib(memory.temp_size_in_bytes)}"
             + (f"; a device has {plan.gib(there)}" if there else "")
         )
-        if line := plan.too_large(planned_bytes(step), "this training step"):
+        if line := plan.too_large(plan.planned_bytes(step), "this training step"):
             warn(f"{line}; {plan.SMALLER}")
 
 
