@@ -8,8 +8,8 @@ the response of the first layer is fitted to the spectrum of its input (`spectru
 is that of arXiv:2411.19455 for one layer with one input; several layers, and S5 with its many
 inputs, are ours (docs/autocorrelation.md).
 
-What is set is a function of config, data and seed. `training.parent` keeps the state that it makes
-in the run's folder: a resumed run measures nothing.
+What is set is a function of config, data and seed. `training.first_state` keeps the state that it
+makes in the run's folder: a resumed run measures nothing.
 """
 
 import functools

@@ -20,8 +20,9 @@ from ssm_jax.training.checkpoint.io import host_copies
 from ssm_jax.training.checkpoint.manifest import describe
 from ssm_jax.training.diagnose import Diagnostics, cut
 from ssm_jax.training.experiment import Experiment, build
+from ssm_jax.training.first_state import first_state
 from ssm_jax.training.logs import MetricsLog, NoLog
-from ssm_jax.training.parent import begin_from, begun, find_parent, first_state
+from ssm_jax.training.parent import begin_from, begun, find_parent
 from ssm_jax.training.profile import Profile
 from ssm_jax.training.run import USUAL, OpenRun, Request
 from ssm_jax.training.runs.tables import parameter_table

@@ -1,9 +1,6 @@
-"""The first state of a run: fresh, set by its data, or taken of the run that it begins from.
+"""The run that another one begins from: which it is, and what is taken of its state.
 
-A run with a parent, or one whose data set parameters (`data_init`), keeps its first state in its
-own folder, start/STEP, sealed as checkpoints are, and beside it start/parent.json or measured.json:
-so it resumes, bit for bit, though the parent be trained further or gone. The option `parent` names
-the state, so that two runs from different ones are two experiments.
+The option `parent` names what is taken, so that two runs from different ones are two experiments.
 """
 
 import dataclasses
@@ -19,18 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssm_jax.files import local_path, parse_json, write_json
-from ssm_jax.progress import say, warn
-from ssm_jax.training import data_init, processes
-from ssm_jax.training.checkpoint import CheckpointStore, io
+from ssm_jax.files import local_path, parse_json
+from ssm_jax.progress import warn
+from ssm_jax.training.checkpoint import io
 from ssm_jax.training.checkpoint.manifest import CheckpointError, flatten
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.optim import learning_rates
 from ssm_jax.training.record import config_of, read_record
-from ssm_jax.training.runs import UNUSABLE, choose_step, restore
+from ssm_jax.training.runs import choose_step
 from ssm_jax.training.step import TrainState
-from ssm_jax.training.workdir import Workdir, document_checksum, run_and_step, sealed
+from ssm_jax.training.workdir import Workdir, document_checksum, run_and_step
 
 # Of the model, what may differ from a run that is continued: neither shapes nor meanings change.
 FREE = (
@@ -117,7 +113,7 @@ def find_parent(begin: Begin | None, workdir: Path, *, anew: bool = False) -> Pa
     Without `begin` it is that of the run in `workdir`, if there is one. `anew`: do not look there.
     FileNotFoundError or ValueError: there is no such run or step. CheckpointError: it is damaged.
     """
-    own = None if anew else _read(workdir / "start")
+    own = None if anew else read_parent(workdir / "start")
     if begin is None:
         return own
     asked = begin.run.absolute().name, begin.step, begin.match, begin.whole
@@ -145,7 +141,7 @@ def begun(cfg: Any, begin: Begin | None, workdir: Path, *, anew: bool = False) -
     return cfg.lock()
 
 
-def _read(folder: Path) -> Parent | None:
+def read_parent(folder: Path) -> Parent | None:
     """The parent of the run with this folder `start`; None if there is none, or it is damaged."""
     try:
         document = parse_json((folder / "parent.json").read_bytes())
@@ -156,109 +152,7 @@ def _read(folder: Path) -> Parent | None:
         return None
 
 
-def first_state(experiment: Experiment, path: Path) -> TrainState:
-    """The state that the run in a folder began with; nothing is written.
-
-    CheckpointError: it had a parent, and start/ is lost or damaged.
-    """
-    if not (experiment.cfg.parent or data_init.measures(experiment.cfg)):
-        return experiment.fresh_state()
-    try:
-        return _kept_state(experiment, path)
-    except CheckpointError:
-        if experiment.cfg.parent:
-            raise
-        return data_init.initialized(experiment, experiment.fresh_state())[0]
-
-
-def _kept_state(experiment: Experiment, path: Path) -> TrainState:
-    """The first state in the folder of a run; CheckpointError: it is lost or damaged."""
-    start = Workdir(path).start
-    steps = io.list_steps(start) if start.is_dir() else []
-    try:
-        if not steps:
-            raise CheckpointError("there is none")
-        return restore(experiment, start, steps[-1], or_next=False).state
-    except UNUSABLE as error:
-        raise CheckpointError(
-            f"the first state of the run, in {start}, is lost ({' '.join(str(error).split())}); "
-            "bring it back, or give the command that began the run."
-        ) from error
-
-
-def begin_run(experiment: Experiment, workdir: Workdir, begin: Begin | None) -> TrainState:
-    """The first state of a run, which is made and kept if it is not yet there.
-
-    ValueError: what is asked for does not fit this model. CheckpointError: the parent is damaged.
-    """
-    measures = data_init.measures(experiment.cfg)
-    if not (experiment.cfg.parent or measures):
-        return experiment.fresh_state()
-    kept, measured = _read(workdir.start), data_init.kept(workdir.start)
-    noted = (kept is not None or not experiment.cfg.parent) and (
-        measured is not None or not measures
-    )
-    try:
-        state = _kept_state(experiment, workdir.path)
-        if noted:
-            return state
-    except CheckpointError:
-        if begin is None and experiment.cfg.parent:
-            raise
-    processes.meet()  # all have looked
-    if not experiment.cfg.parent:
-        state, rows = data_init.initialized(experiment, experiment.fresh_state())
-        if measured is not None:
-            warn(f"{workdir.start} was damaged, and was made again from the data.")
-        _keep(experiment, workdir, state, 0, rows)
-        return state
-    parent = find_parent(begin, workdir.path, anew=True)
-    if parent is None or parent.state != experiment.cfg.parent:
-        found = f"is now {parent.state}" if parent else "is not given"
-        raise ValueError(
-            f"the run begins from another one ({experiment.cfg.parent}), which {found}; give it by "
-            "--init_from or --continue_from."
-        )
-    assert begin is not None
-    state, parent = _taken(experiment, begin, parent)
-    rows = []
-    if measures and not parent.whole:
-        state, rows = data_init.initialized(experiment, state, keep=parent.taken)
-    if kept is not None:
-        warn(f"{workdir.start} was damaged, and was made again from {parent.run}.")
-    _keep(experiment, workdir, state, parent.step if parent.whole else 0, rows)
-    if processes.first():
-        write_json(workdir.start / "parent.json", sealed(parent._asdict()))
-    for line in _describe(experiment, begin, parent):
-        say(line)
-    return state
-
-
-def _keep(
-    experiment: Experiment,
-    workdir: Workdir,
-    state: TrainState,
-    step: int,
-    found: data_init.Measured,
-) -> None:
-    """Keep a first state in the folder of its run; note and say what was measured for it."""
-    with CheckpointStore(workdir.start, keep=1, identity=experiment.identity) as store:
-        store.save(step, state, replace=True, final=True)
-    if data_init.measures(experiment.cfg):
-        if processes.first():
-            data_init.keep(workdir.start, found)
-        for line in data_init.describe(found):
-            say(line)
-
-
-def facts(path: Path) -> dict[str, Any]:
-    """What the record of a run says of its parent, and of what was measured for its first state."""
-    parent, measured = _read(start := Workdir(path).start), data_init.kept(start)
-    found: dict[str, Any] = {} if parent is None else {"parent": parent._asdict()}
-    return found if measured is None else {**found, "measured": measured}
-
-
-def _taken(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainState, Parent]:
+def take(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainState, Parent]:
     """The fresh state with what is taken of the parent, and the lists of what is and is not."""
     folder = Workdir(begin.run).checkpoints / str(parent.step)
     try:
@@ -356,7 +250,7 @@ def _check_whole(experiment: Experiment, begin: Begin, parent: Parent) -> None:
         )
 
 
-def _describe(experiment: Experiment, begin: Begin, parent: Parent) -> list[str]:
+def describe(experiment: Experiment, begin: Begin, parent: Parent) -> list[str]:
     """What was taken and what not; of a run that is continued, the learning rates from now on."""
     theirs, ours = read_record(Workdir(begin.run).record)["config"], experiment.identity.options
     changed = [key for key in theirs if key in ours and theirs[key] != ours[key]]

@@ -18,8 +18,9 @@ from ssm_jax.training import numerics, processes
 from ssm_jax.training.checkpoint import Checkpoints
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, Meta
 from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.first_state import begin_run, facts
 from ssm_jax.training.logs import sound_lines
-from ssm_jax.training.parent import Begin, begin_run, facts
+from ssm_jax.training.parent import Begin
 from ssm_jax.training.record import check_sources, read_record, run_record, say_new_options
 from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import FILES, LOGS, Stamps, Workdir, are_stamps, sealed, stamp_faults

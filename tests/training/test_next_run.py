@@ -21,16 +21,9 @@ from ssm_jax.training import loop
 from ssm_jax.training.checkpoint.io import read_arrays, read_meta
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, flatten
 from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.first_state import begin_run, first_state
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.parent import (
-    Begin,
-    begin_from,
-    begin_run,
-    config_of_run,
-    find_parent,
-    first_state,
-    idle_with,
-)
+from ssm_jax.training.parent import Begin, begin_from, config_of_run, find_parent, idle_with
 from ssm_jax.training.runs.evaluate import analyze, evaluate_run
 from ssm_jax.training.workdir import Workdir
 

@@ -18,7 +18,7 @@ from ssm_jax.progress import Progress
 from ssm_jax.tasks.metrics import moments_of
 from ssm_jax.training.diagnose import Arrays, Diagnostics, layer_names, numbers_of
 from ssm_jax.training.experiment import Experiment
-from ssm_jax.training.parent import first_state
+from ssm_jax.training.first_state import first_state
 from ssm_jax.training.record import PROVENANCE, made_by, published
 from ssm_jax.training.runs import open_run
 from ssm_jax.training.runs.result import draw

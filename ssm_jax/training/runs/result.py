@@ -17,8 +17,8 @@ from ssm_jax.training import processes
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.first_state import first_state
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.parent import first_state
 from ssm_jax.training.record import published, setup_digest
 from ssm_jax.training.runs import UNUSABLE, Opened, restore
 from ssm_jax.training.step import TrainState, non_finite_leaves
