@@ -16,8 +16,7 @@ from ssm_jax.progress import say
 from ssm_jax.stop import EXIT_STOPPED, Process, StopRequest
 from ssm_jax.training import data_init, plan, processes, restart
 from ssm_jax.training.checkpoint import Checkpoints, CheckpointStore
-from ssm_jax.training.checkpoint.io import host_copies
-from ssm_jax.training.checkpoint.manifest import describe
+from ssm_jax.training.checkpoint.manifest import describe, host_copies
 from ssm_jax.training.diagnose import Diagnostics, cut
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.first_state import first_state

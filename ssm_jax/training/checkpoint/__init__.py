@@ -6,7 +6,6 @@ All is read from the disk, never from memory: a folder named by a plain number i
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from jax.experimental import multihost_utils
 from ssm_jax.files import rename_aside
 from ssm_jax.stop import Process
 from ssm_jax.training import processes
-from ssm_jax.training.checkpoint import io, manifest
+from ssm_jax.training.checkpoint import io
 from ssm_jax.training.checkpoint.manifest import (
     NO_NOTES,
     CheckpointError,
@@ -27,6 +26,7 @@ from ssm_jax.training.checkpoint.manifest import (
     Meta,
     Notes,
     SaveError,
+    host_copies,
 )
 
 # Failed saves in a row that a run survives, as when a disk is full for a while.
@@ -36,37 +36,8 @@ _DROPPED = f"{io.TEMPORARY}-dropped"  # suffix of a step on its way out
 _REPLACED = f"{io.TEMPORARY}-replaced"  # of a step whose replacement is being written
 
 Arrays = dict[str, np.ndarray]  # by leaf path
-Ranking = tuple[str, str]  # the metric that names the best step, and "max" or "min"
 
 _log = logging.getLogger(__name__)
-
-
-def ranked_steps(
-    directory: Path,
-    ranking: Ranking | None,
-    identity: Identity | None = None,
-    known: dict[int, Meta | None] | None = None,
-) -> list[int]:
-    """The steps on the disk that were evaluated with a finite metric, the best first.
-
-    `identity`: only those of this run. `known` keeps the metas that were read between calls, None
-    for one that cannot be read.
-    """
-    ranks, known = [], {} if known is None else known
-    metric, mode = ranking or ("", "max")
-    for step in io.list_steps(directory):
-        if step not in known:
-            try:
-                known[step] = io.read_meta(directory / str(step))[0]
-            except (CheckpointError, manifest.StateMismatch):
-                known[step] = None
-        meta = known[step]
-        if meta is None or not meta.evaluated or (identity and identity.differences(meta)):
-            continue
-        value = meta.metrics.get(metric, math.nan)
-        if math.isfinite(value):
-            ranks.append((-value if mode == "max" else value, step))
-    return [step for _, step in sorted(ranks)]
 
 
 class Checkpoints(Protocol):
@@ -90,14 +61,14 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, directory: Path, *, keep: int, identity: Identity, ranking: Ranking | None = None
+        self, directory: Path, *, keep: int, identity: Identity, ranking: io.Ranking | None = None
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} would delete every checkpoint; use at least 1.")
         self.directory = directory.absolute()
         self.broken: list[tuple[int, str]] = []  # steps that `restore_newest` passed over, and why
         self._keep, self._identity, self._ranking = keep, identity, ranking
-        self._metas: dict[int, Meta | None] = {}  # see `ranked_steps`
+        self._metas: dict[int, Meta | None] = {}  # see `io.ranked_steps`
         self._pending: tuple[Meta, Any, Arrays] | None = None
         self._owed: tuple[Meta, Arrays] | None = None  # the best step, where its save failed
         self._failure: str | None = None  # of the last save
@@ -124,8 +95,8 @@ class CheckpointStore:
         return io.list_steps(self.directory)
 
     def ranked_steps(self) -> list[int]:
-        """The steps of this run, see `ranked_steps`."""
-        return ranked_steps(self.directory, self._ranking, self._identity, self._metas)
+        """The steps of this run, see `io.ranked_steps`."""
+        return io.ranked_steps(self.directory, self._ranking, self._identity, self._metas)
 
     def save(
         self,
@@ -163,7 +134,7 @@ class CheckpointStore:
         if replace or step not in self.steps():
             options, fingerprint = self._identity.options, self._identity.data_fingerprint
             meta = Meta(step, dict(options), fingerprint, **notes.fields())
-            self._start(meta, io.host_copies(state))
+            self._start(meta, host_copies(state))
         elif not final:
             raise ValueError(f"step {step} is already saved in {self.directory}.")
 

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import functools
 import logging
+import math
 import os
 import re
 import sys
@@ -29,10 +30,19 @@ import numpy as np
 from ssm_jax.files import UNSUPPORTED
 from ssm_jax.stop import interrupt_afterwards
 from ssm_jax.training.checkpoint import manifest
-from ssm_jax.training.checkpoint.manifest import CheckpointError, Leaves, Meta, SaveError
+from ssm_jax.training.checkpoint.manifest import (
+    CheckpointError,
+    Identity,
+    Leaves,
+    Meta,
+    SaveError,
+    StateMismatch,
+)
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
+
+Ranking = tuple[str, str]  # the metric that names the best step, and "max" or "min"
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is not yet complete
 
@@ -46,21 +56,32 @@ def list_steps(directory: Path) -> list[int]:
     )
 
 
-def host_copies(state: Any) -> dict[str, np.ndarray]:
-    """A copy of each leaf by path in this process's memory, bit for bit.
+def ranked_steps(
+    directory: Path,
+    ranking: Ranking | None,
+    identity: Identity | None = None,
+    known: dict[int, Meta | None] | None = None,
+) -> list[int]:
+    """The steps on the disk that were evaluated with a finite metric, the best first.
 
-    A copy, not a view: a NumPy view of a CPU array keeps its buffer alive, so that the next train
-    step cannot reuse the donated buffer and allocates a second state (seen with jax 0.10).
+    `identity`: only those of this run. `known` keeps the metas that were read between calls, None
+    for one that cannot be read.
     """
-    copies = {}
-    for path, x in manifest.flatten(state).items():
-        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
-            raise ValueError(
-                f"cannot save {path}: it is sharded over several hosts ({x.sharding}); "
-                "replicate the state over hosts, and shard over the devices of one host only."
-            )
-        copies[path] = np.array(x, order="C")
-    return copies
+    ranks, known = [], {} if known is None else known
+    metric, mode = ranking or ("", "max")
+    for step in list_steps(directory):
+        if step not in known:
+            try:
+                known[step] = read_meta(directory / str(step))[0]
+            except (CheckpointError, StateMismatch):
+                known[step] = None
+        meta = known[step]
+        if meta is None or not meta.evaluated or (identity and identity.differences(meta)):
+            continue
+        value = meta.metrics.get(metric, math.nan)
+        if math.isfinite(value):
+            ranks.append((-value if mode == "max" else value, step))
+    return [step for _, step in sorted(ranks)]
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> ocp.v1.AsyncResponse[None]:
@@ -123,7 +144,7 @@ def read_state(path: Path, described: Leaves, target: Any, parts: Sequence[str] 
         if len(lines) > 10:
             lines[10:] = [f"and {len(lines) - 10} more"]
         listed = "\n  ".join(lines)
-        raise manifest.StateMismatch(
+        raise StateMismatch(
             f"the state in {path} is not this program's:\n  {listed}\n"
             "Choose a new --workdir, or run the code that wrote it."
         )

@@ -132,6 +132,23 @@ def flatten(tree: Any) -> dict[str, Any]:
     return table
 
 
+def host_copies(state: Any) -> dict[str, np.ndarray]:
+    """A copy of each leaf by path in this process's memory, bit for bit.
+
+    A copy, not a view: a NumPy view of a CPU array keeps its buffer alive, so that the next train
+    step cannot reuse the donated buffer and allocates a second state (seen with jax 0.10).
+    """
+    copies = {}
+    for path, x in flatten(state).items():
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            raise ValueError(
+                f"cannot save {path}: it is sharded over several hosts ({x.sharding}); "
+                "replicate the state over hosts, and shard over the devices of one host only."
+            )
+        copies[path] = np.array(x, order="C")
+    return copies
+
+
 def describe(arrays: Mapping[str, np.ndarray]) -> Leaves:
     """Shape, dtype and checksum of each leaf.
 

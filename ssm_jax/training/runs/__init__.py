@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ssm_jax.progress import warn
-from ssm_jax.training.checkpoint import Ranking, io, manifest, ranked_steps
+from ssm_jax.training.checkpoint import io, manifest
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.record import config_of, read_record
@@ -25,7 +25,7 @@ class Restorable(Protocol):
     def identity(self) -> manifest.Identity: ...
 
     @property
-    def ranking(self) -> Ranking: ...
+    def ranking(self) -> io.Ranking: ...
 
     @property
     def parts(self) -> tuple[str, ...]: ...  # of the state that are read; (): all
@@ -132,7 +132,7 @@ def restore(experiment: Restorable, checkpoints: Path, step: int, *, or_next: bo
     Raises an error of UNUSABLE, that of `step`, where none is sound.
     """
     errors: list[Exception] = []
-    others = ranked_steps(checkpoints, experiment.ranking) if or_next else ()
+    others = io.ranked_steps(checkpoints, experiment.ranking) if or_next else ()
     for each in dict.fromkeys((step, *others)):
         path = checkpoints / str(each)
         try:
