@@ -26,6 +26,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
+from orbax.checkpoint.experimental.v1._src.saving import execution
 
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint import io as step_folder
@@ -486,6 +487,12 @@ def test_an_evaluation_without_the_ranking_metric_is_an_error(tmp_path):
         pytest.raises(ValueError, match=r"'accuracy'.* has only loss"),
     ):
         store.save(1, {"x": jnp.zeros(2)}, Notes({"loss": 1.0}))
+
+
+def test_an_orbax_that_keeps_several_processes_from_writing_is_refused_in_a_line(monkeypatch):
+    monkeypatch.delattr(execution, "_check_directory_consistency")
+    with pytest.raises(SaveError, match=rf"Orbax {ocp.__version__} cannot write in one of several"):
+        step_folder._write_alone.__wrapped__()
 
 
 @pytest.mark.parametrize("where", ["at once", "in the background", "without a word"])

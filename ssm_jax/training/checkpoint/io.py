@@ -241,6 +241,8 @@ def _allow_for(folder: Path) -> None:
 @functools.cache
 def _write_alone() -> None:
     """Let one process write though there are others: Orbax would ask them all for the path."""
+    import orbax.checkpoint as ocp
+
     try:
         from orbax.checkpoint.experimental.v1._src.saving import execution
 
