@@ -31,10 +31,10 @@ from ssm_jax.sweep.ledger import validation_curve
 from ssm_jax.sweep.pruning import Rule, rungs_of
 from ssm_jax.sweep.runs import Job, fault_of_run, run_sweep
 from ssm_jax.training import plan
-from ssm_jax.training.members import Member
+from ssm_jax.training.members import Member, Program
 from ssm_jax.training.parent import AT_START
 from ssm_jax.training.population import Population
-from ssm_jax.training.programs import Program, program_of
+from ssm_jax.training.programs import program_of
 from ssm_jax.training.record import check_sources
 from ssm_jax.training.seats import Curves, Pruning
 from ssm_jax.training.workdir import WorkdirBusy

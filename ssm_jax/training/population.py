@@ -20,9 +20,8 @@ from ssm_jax.stop import StopRequest
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import Identity, Notes
 from ssm_jax.training.loop import open_run
-from ssm_jax.training.members import Member
+from ssm_jax.training.members import Member, Program
 from ssm_jax.training.parent import Begin
-from ssm_jax.training.programs import Program
 from ssm_jax.training.run import OpenRun, Request, evaluated
 from ssm_jax.training.seats import Beside, KeptMember, Pruning, Seat
 from ssm_jax.training.workdir import Workdir

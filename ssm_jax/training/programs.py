@@ -9,9 +9,7 @@ keys of dropout, and what acts at initialization alone. How they share a device 
     more     `AtOnce`: so many by `jax.vmap`, few large kernels in the place of many small ones
 """
 
-import dataclasses
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,15 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ssm_jax.data.dataset import Arrays
 from ssm_jax.kernels.devices import on_cpu
 from ssm_jax.training import numerics, plan
 from ssm_jax.training import step as step_lib
-from ssm_jax.training.members import Member
-from ssm_jax.training.plan import planned_bytes, timed_compile
+from ssm_jax.training.members import Member, Program
 from ssm_jax.training.step import TrainState
 
-RATES = ("lr", "weight_decay")  # of a group of parameters
 MEMBER_AXIS = "members"  # the mesh axis over which a population is split
 
 
@@ -41,93 +36,6 @@ def usual_at_once(size: int) -> int:
     return 1 if on_cpu() else size
 
 
-class Program(ABC):
-    """The common step of members, for any of their values.
-
-    `members` are all that it will be used for, `size` of them at a time, in `rows`. What it calls a
-    state is that of the members that are trained now.
-    """
-
-    at_once: int  # as asked: a device that has fewer rows computes those
-    planned: int = 0  # bytes of a device, where somebody has asked
-
-    def __init__(self, members: Sequence[Member], size: int):
-        self.first, self.size, self.rows = members[0], size, size
-        self.own_order = len({member.order.seed for member in members}) > 1
-        # What all agree in stays a constant of the program, as it is in a single run's.
-        self._differ = {
-            (group.name, name)
-            for member in members
-            for group, first in zip(member.groups, self.first.groups, strict=True)
-            for name in RATES
-            if getattr(group, name) != getattr(first, name)
-        }
-
-    def rates(self, member: Member) -> dict[str, dict[str, np.float32]]:
-        """The learning rates and weight decays of a member by group, as far as members differ."""
-        return {
-            group.name: {
-                name: np.float32(getattr(group, name))
-                for name in RATES
-                if (group.name, name) in self._differ
-            }
-            for group in member.groups
-        }
-
-    def update(self, state: TrainState, key: Any, rates: Any, batch: Any) -> Any:
-        """The training step of one member at some rates."""
-        first = self.first
-        groups = [dataclasses.replace(group, **rates[group.name]) for group in first.groups]
-        step = step_lib.make_train_step(
-            first.gradient(),
-            first.optimizer(groups)[0],
-            frozen=first.frozen,
-            ema=first.cfg.train.ema,
-        )
-        return step(state, key, batch)
-
-    @abstractmethod
-    def planned_bytes(self) -> int:
-        """Bytes that the step on the longest sequences takes of a device, as XLA plans."""
-
-    @abstractmethod
-    def seated(self, members: Sequence[Member]) -> Any:
-        """The arguments of these members, for `step`."""
-
-    @abstractmethod
-    def joined(self, states: Sequence[TrainState]) -> Any:
-        """The state of these members."""
-
-    @abstractmethod
-    def row(self, state: Any, number: int) -> Any:
-        """The state of one member, where a single run has it."""
-
-    @abstractmethod
-    def averaged(self, state: Any) -> Any:
-        """The state with the moving averages in the place of its own numbers."""
-
-    @abstractmethod
-    def host(self, state: Any, size: int) -> Any:
-        """A copy of the first `size` rows, leaves (size, ...) of NumPy."""
-
-    @abstractmethod
-    def step(
-        self, state: Any, live: Sequence[int], seats: Any, batches: Sequence[Arrays]
-    ) -> tuple[Any, Any]:
-        """(the state in which the `live` rows are a step further, what `metrics` reads).
-
-        The memory of the state is used again. `batches`: one for all, or one of each row.
-        """
-
-    @abstractmethod
-    def metrics(self, found: Any, live: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """The metrics of a step by row; waits for it."""
-
-    @abstractmethod
-    def sums(self, state: Any, live: Sequence[int], batch: Arrays) -> dict[int, dict[str, Any]]:
-        """The sums of an evaluation over one batch, by row."""
-
-
 class InTurn(Program):
     """Members one after the other, by the program of a single run. A state is a list of theirs."""
 
@@ -135,7 +43,7 @@ class InTurn(Program):
 
     def planned_bytes(self) -> int:
         state = plan.size_of(self.first.abstract_state())
-        return planned_bytes(self._step_for(None)) + (self.rows - 1) * state
+        return plan.planned_bytes(self._step_for(None)) + (self.rows - 1) * state
 
     def _step_for(self, length: int | None) -> Any:
         first, length = self.first, length or self.first.dataset.padded_length
@@ -203,7 +111,7 @@ class AtOnce(Program):
         self._compiled: dict[tuple[str, int], Any] = {}
 
     def planned_bytes(self) -> int:
-        return planned_bytes(self.compiled(training=True))
+        return plan.planned_bytes(self.compiled(training=True))
 
     def compiled(self, *, training: bool) -> Any:
         """The step, or the evaluation, on the longest sequences."""
@@ -280,7 +188,7 @@ class AtOnce(Program):
     def _once(self, what: str, length: int, compile_: Callable[[], Any]) -> Any:
         if (what, length) not in self._compiled:
             title = f"the {what} of {self.rows} members for L = {length:,}"
-            self._compiled[what, length], _ = timed_compile(compile_, title)
+            self._compiled[what, length], _ = plan.timed_compile(compile_, title)
         return self._compiled[what, length]
 
     def _compile(
