@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssm_jax.commands import data
 from ssm_jax.commands import runs as read
+from ssm_jax.commands import spectrum as look
 from ssm_jax.commands import sweep as sweeps
 from ssm_jax.commands import train as make
 from ssm_jax.data.loader import eval_order
@@ -27,7 +27,7 @@ PAGE = (Path(__file__).parents[1] / "docs/own-data.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = {
     "train": make.train, "sweep": sweeps.sweep, "evaluate": read.evaluate, "analyze": read.analyze,
-    "report": read.report, "spectrum": data.spectrum,
+    "report": read.report, "spectrum": look.spectrum,
 }  # fmt: skip
 SMALL = [f"--config.{option}" for option in (
     "batch_size=8", "model.depth=1", "model.d_model=4", "model.d_state=4", "train.epochs=0",
