@@ -3,8 +3,7 @@
 Statistics are of the training examples. A file may be larger than memory: it is read in blocks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,7 @@ from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.remarks import misread, repeated
 from ssm_jax.data.series import Series, words_of
-from ssm_jax.progress import stage
-
-_BLOCK = 1 << 22  # numbers that are in memory at once
-_MANY = 1 << 28  # numbers: to look at so many takes seconds, and is shown
-_ROUNDING = 1e-14  # of the mean: the standard deviation of a constant channel may be that
+from ssm_jax.data.statistics import BLOCK, check_finite, merged, series_at, statistics, stretches_of
 
 
 def fit(
@@ -40,9 +35,9 @@ def fit(
         vocab_size = _vocabulary(apart, head, path)
     else:
         for part in apart:
-            _check_finite(part, options.missing)
-        stretches = _stretches(train, rows["train"], options, head)
-        n, mean, std = _statistics(stretches, train.steps)
+            check_finite(part, options.missing)
+        stretches = stretches_of(train, rows["train"], options, head)
+        n, mean, std = statistics(stretches, train.steps)
         total = sum(end - start for start, end in stretches)
         for name, there, spread in zip(train.channels, n, std, strict=True):
             if not there or not np.isfinite(spread):
@@ -149,9 +144,9 @@ def _vocabulary(parts: list[Series], head: str, path: Path) -> int:
     ends = [
         (int(part.steps[a:b].min()), int(part.steps[a:b].max()))
         for part in parts
-        for start, end in _merged(part.starts, part.starts + part.lengths)
-        for a in range(start, end, _BLOCK)
-        for b in [min(a + _BLOCK, end)]
+        for start, end in merged(part.starts, part.starts + part.lengths)
+        for a in range(start, end, BLOCK)
+        for b in [min(a + BLOCK, end)]
     ]
     least, most = min(low for low, _ in ends), max(high for _, high in ends)
     if least < 0 or most >= 1 << 20:
@@ -226,123 +221,20 @@ def _target_statistics(
             what += " of steps" if part.per_step else " of series"
             raise ValueError(f"the targets are {what}; {_WANTED[head]}")
         y = np.reshape(part.targets, (len(part.targets), -1))
-        for start in range(0, len(y), _BLOCK):
-            block = np.asarray(y[start : start + _BLOCK], np.float64)
+        for start in range(0, len(y), BLOCK):
+            block = np.asarray(y[start : start + BLOCK], np.float64)
             # Missing ones do not count where there are others, at other steps
             for row, k in np.argwhere(np.isinf(block) if part.per_step else ~np.isfinite(block)):
                 at = start + int(row)
-                place = part.where(*_series_at(part, at)) if part.per_step else part.where(at, 0)
+                place = part.where(*series_at(part, at)) if part.per_step else part.where(at, 0)
                 raise ValueError(f"{place}, {part.target_names[k]}: {block[row, k]} is no target.")
     train = parts["train"]
     assert train.targets is not None
     if head == "regression":
         y = np.asarray(train.targets, np.float64).reshape(len(train), -1)[rows["train"]]
-        n, mean, std = _statistics([(0, len(y))], y)
+        n, mean, std = statistics([(0, len(y))], y)
     else:
-        n, mean, std = _statistics(_stretches(train, rows["train"], options, head), train.targets)
+        n, mean, std = statistics(stretches_of(train, rows["train"], options, head), train.targets)
     for k in np.flatnonzero(n == 0)[:1]:
         raise ValueError(f"the target {train.target_names[k]} is missing in all of training.")
     return mean, std
-
-
-def _check_finite(part: Series, missing: str) -> None:
-    """Refuse the first input that is infinite or, unless they are interpolated, missing."""
-    if part.steps.dtype.kind != "f":
-        return
-    size = max(1, _BLOCK // part.steps.shape[1])
-    stretches = _merged(part.starts, part.starts + part.lengths)
-    with _shown("checking all values", stretches, part.steps) as advance:
-        for group in _blocks(stretches, size):
-            for a, b in group:
-                block = part.steps[a:b]
-                wrong = ~np.isfinite(block) if missing == "refuse" else np.isinf(block)
-                for step, c in np.argwhere(wrong)[:1]:
-                    number, at = _series_at(part, a + int(step))
-                    value = block[step, c]
-                    hint = "; data.arrays.missing=interpolate fills it" if np.isnan(value) else ""
-                    place = f"{part.where(number, at)}, {part.channels[c]}"
-                    raise ValueError(f"{place}: {value}{hint}.")
-                advance(b - a)
-
-
-def _shown(
-    title: str, stretches: list[tuple[int, int]], values: np.ndarray
-) -> AbstractContextManager[Callable[[int], None]]:
-    """The progress of a look at many values, as `progress.stage`; of fewer nothing is shown."""
-    total = sum(end - start for start, end in stretches)
-    if total * values[:1].size < _MANY:
-        return nullcontext(lambda steps: None)
-    return stage(title, total, "steps")
-
-
-def _series_at(part: Series, step: int) -> tuple[int, int]:
-    """The series to which a step belongs, and its number there."""
-    number = int(np.searchsorted(part.starts, step, side="right")) - 1
-    return number, step - int(part.starts[number])
-
-
-def _merged(starts: np.ndarray, ends: np.ndarray) -> list[tuple[int, int]]:
-    """Stretches whose starts ascend, without overlap; neighbours are joined."""
-    ends = np.maximum.accumulate(ends)
-    new = starts[1:] > ends[:-1]
-    firsts, lasts = starts[np.r_[True, new]], ends[np.r_[new, True]]
-    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
-
-
-def _stretches(
-    series: Series, rows: np.ndarray, options: ArrayOptions, head: str
-) -> list[tuple[int, int]]:
-    """Steps that belong to training examples, (start, end), ascending and without overlap."""
-    if not len(rows):
-        raise ValueError(
-            f"of {len(series)} series none is left for training: lower data.arrays.val and test, "
-            "or say which column tells series apart by data.arrays.id."
-        )
-    if head == "forecasting":
-        starts = np.sort(series.starts[rows[:, 0]] + rows[:, 1])
-        return _merged(starts, starts + options.context + options.horizon)
-    rows = np.sort(rows)
-    return _merged(series.starts[rows], series.starts[rows] + series.lengths[rows])
-
-
-def _statistics(
-    stretches: list[tuple[int, int]], values: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each column over some stretches: values that are not missing, their mean and standard
-    deviation, which is 0 for a constant one."""
-    width = 1 if values.ndim == 1 else values.shape[1]
-    n, mean, squares = np.zeros(width), np.zeros(width), np.zeros(width)
-    with _shown("mean and standard deviation", stretches, values) as advance:
-        for block in _blocks(stretches, max(1, _BLOCK // width)):
-            x = np.concatenate(
-                [np.asarray(values[a:b], np.float64).reshape(-1, width) for a, b in block]
-            )
-            there = ~np.isnan(x)
-            m = there.sum(0)
-            total, some = np.maximum(n + m, 1), np.maximum(m, 1)
-            mean_x = np.where(there, x, 0.0).sum(0) / some
-            apart = np.where(m > 0, mean_x - mean, 0.0)
-            with np.errstate(over="ignore"):
-                squares += (np.where(there, x - mean_x, 0.0) ** 2).sum(0)
-                squares += np.where(n > 0, apart, 0.0) ** 2 * n * m / total
-            mean += apart * m / total
-            n += m
-            advance(len(x))
-    std = np.sqrt(squares / np.maximum(n, 1))  # infinite where squares overflow
-    return n, mean, np.where(std > _ROUNDING * np.abs(mean), std, 0.0)
-
-
-def _blocks(stretches: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    """Stretches in groups of about `size` steps; long ones are cut."""
-    group: list[tuple[int, int]] = []
-    held = 0
-    for start, end in stretches:
-        for a in range(start, end, size):
-            b = min(a + size, end)
-            group.append((a, b))
-            held += b - a
-            if held >= size:
-                yield group
-                group, held = [], 0
-    if group:
-        yield group

@@ -309,7 +309,7 @@ def test_what_one_pass_finds_is_kept_and_is_of_that_file(tmp_path):
 def test_a_long_look_at_many_values_is_shown(labelled, monkeypatch, capsys):
     opened(labelled[0])
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("ssm_jax.data.fitting._MANY", 60 * 8 * 2)
+    monkeypatch.setattr("ssm_jax.data.statistics._MANY", 60 * 8 * 2)
     opened(labelled[0])
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(" in ")[0] for line in said] == ["checking all values: 480 steps"]
