@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.series import WHOLE, Columns, Found, Lines, Series, entry_of, files_of, read
+from ssm_jax.data.array_files import entry_of
+from ssm_jax.data.series import WHOLE, Columns, Found, Lines, Series, files_of, read
 from ssm_jax.files import parse_json, replace_atomically
 from ssm_jax.progress import say
 
