@@ -7,6 +7,7 @@
     python -m benchmarks --what=streams --channels=64 --modes=32           # one step in real time
     python -m benchmarks --what=startup --rounds=3            # a command until it has begun
     python -m benchmarks --what=large_file --gigabytes=20     # training on more than memory
+    python -m benchmarks --what=lambda_max --gigabytes=20     # the eigenvalue of such a file
     python -m benchmarks --config=configs/lra/listops.py      # a step of your config
     python -m benchmarks --what=memory --config=configs/lra/pathx.py       # by options
     python -m benchmarks --what=buckets --config=configs/lra/text.py --config.data.buckets=4
@@ -35,7 +36,10 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.load import load_config
 
-WHAT = (*("layers", "steps", "kernels", "streams", "startup", "large_file", "memory", "buckets"),)
+WHAT = (
+    *("layers", "steps", "kernels", "streams", "startup", "large_file", "lambda_max", "memory"),
+    "buckets",
+)
 LRA = Path(__file__).parents[1] / "configs/lra"
 FLAGS = (
     Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
@@ -53,7 +57,7 @@ FLAGS = (
     Flag("batch", "batch B, for layers and scans", 4, int),
     Flag("alpha", "factor on the frequencies, for --what=kernels", 3.0, float),
     Flag("parts", "train.accumulate to compare with 1, for --what=memory", 5, int),
-    Flag("gigabytes", "of the file, for --what=large_file", 20.0, float),
+    Flag("gigabytes", "of the file, for --what=large_file and lambda_max", 20.0, float),
     cli.DATA_DIR,
     Flag("rounds", "timed rounds of each measurement", 10, int),
     Flag("out", "file for the results, as JSON", kind=Path, writes="file"),
@@ -62,6 +66,8 @@ COLUMNS = {
     "started": "command",
     "start": "start",
     "file_gb": "GB",
+    "lambda_max": "lambda_max",
+    "exact": "exact",
     "own_mib": "own MiB",
     "mapped_mib": "mapped MiB",
     "programs": "programs",
@@ -115,6 +121,9 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
         return
     if what == "large_file":
         yield from large_file.measure_large_file(values["gigabytes"])
+        return
+    if what == "lambda_max":
+        yield from large_file.measure_lambda_max(values["gigabytes"])
         return
     calls: Iterator[tuple[Any, ...]]  # a function and its arguments
     if cfg is not None and what == "buckets":

@@ -1,7 +1,8 @@
-"""Training on a file that is larger than memory: how much of it a process holds."""
+"""Training, and one lambda_max, on a file larger than memory: how much of it a process holds."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.signal import lfilter
 
 from benchmarks.startup import environment_of_a_start
 
@@ -21,6 +23,48 @@ TRAIN = (
     f"train --config=arrays --from=series --config.train.steps={STEPS} --config.batch_size=4 "
     "--config.model.depth=1 --config.model.d_model=32 --config.model.d_state=16"
 )
+
+ROWS, EIGENVALUE = 300, 16_384  # written at three places of the file of lambda_max, and its L
+FIND = (
+    "import json, numpy as np; from ssm_jax.analysis import lambda_max; "
+    "found = lambda_max(np.load('x.npy', mmap_mode='r')); print(json.dumps({'lambda_max': "
+    "found.mean, 'steps': found.steps, 'converged': found.converged, 'error': found.error}))"
+)
+
+
+def measure_lambda_max(gigabytes: float) -> Iterator[dict[str, Any]]:
+    """`lambda_max` of sequences of 16,384 steps in one file of so many GB, in a temporary folder.
+
+    Most of the file are zeros, which take no place on the disk but are read as any others; the
+    first, middle and last sequences are AR(1) noise. So the eigenvalue is known: it is that of the
+    products of those alone.
+
+    Returns:
+      The two eigenvalues, the steps of the iteration, and time and memory as `measure_large_file`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder, L = Path(name), EIGENVALUE
+        n = max(3 * ROWS, round(gigabytes * 1e9 / (4 * L)))
+        x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float32, shape=(n, L))
+        noise = np.random.default_rng(0).standard_normal((3 * ROWS, L))
+        rows = lfilter([1], [1, -0.9], noise).astype(np.float32)
+        for part, start in zip(np.split(rows, 3), (0, n // 2, n - ROWS), strict=True):
+            x[start : start + ROWS] = part
+        x.flush()
+        exact = np.linalg.eigvalsh(rows.astype(float) @ rows.T.astype(float))[-1] / n
+        with (folder / "said.txt").open("w") as said:
+            begun = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, "-c", FIND], cwd=folder, env=environment_of_a_start(), stdout=said
+            )
+            peaks = _peaks(process)
+            seconds = time.perf_counter() - begun
+        if process.returncode:
+            raise ValueError(f"lambda_max ended with {process.returncode}.")
+        found = json.loads((folder / "said.txt").read_text())
+        size = {"file_gb": round(x.nbytes / 1e9, 2), "sequences": n, "length": L}
+        about = {"command": "ssm_jax.analysis.lambda_max", **size}
+        yield {**about, **found, "exact": float(exact), "wall_s": round(seconds, 1), **peaks}
 
 
 def measure_large_file(gigabytes: float) -> Iterator[dict[str, Any]]:

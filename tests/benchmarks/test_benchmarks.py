@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from benchmarks.__main__ import main
 from benchmarks.buckets import measure_buckets
 from benchmarks.floor import kernel_flops, layer_seconds
-from benchmarks.large_file import _peaks, measure_large_file
+from benchmarks.large_file import _peaks, measure_lambda_max, measure_large_file
 from benchmarks.layers import measure_layer
 from benchmarks.startup import AGAIN, OFF, TRAIN, measure_start
 from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
@@ -58,6 +58,14 @@ def test_the_memory_of_a_training_on_a_file_is_watched(monkeypatch):
     held = "x = bytearray(64 << 20); import time; time.sleep(1)"
     peaks = _peaks(subprocess.Popen([sys.executable, "-c", held]))
     assert 64 <= peaks["own_mib"] < 100 and peaks["mapped_mib"] > 0
+
+
+def test_the_eigenvalue_of_a_file_of_holes_is_that_of_its_rows(monkeypatch):
+    monkeypatch.setattr("benchmarks.large_file.EIGENVALUE", 64)
+    monkeypatch.setattr("benchmarks.large_file.ROWS", 20)
+    (row,) = measure_lambda_max(64 * 4 * 100 / 1e9)
+    assert (row["sequences"], row["length"], row["converged"]) == (100, 64, True)
+    assert row["lambda_max"] == pytest.approx(row["exact"], rel=2e-3)
 
 
 @pytest.mark.slow
