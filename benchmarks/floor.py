@@ -2,7 +2,8 @@
 
 The floor of a layer's forward and backward pass is, at the speeds of the same run, all FFTs (of the
 input, the output and their gradients, of the kernel and its gradient), six spectral arrays at the
-speed of a copy, and the three products of the kernel at the speed of a large matrix product.
+speed of a copy, and the three products of the kernel at the speed of a large matrix product. Those
+of a block's gate are at the precision that the model asks for, which accelerators multiply faster.
 """
 
 from __future__ import annotations
@@ -20,28 +21,36 @@ FFTS = "fft_floor"
 KERNEL_FFTS = "kernel_ffts"
 COPY = "copy"
 PRODUCT = "product"
+GATE_PRODUCT = "gate_product"
 
 _SPECTRAL_ARRAYS = 6  # of the input, output and kernel, and of their gradients
 _PRODUCT_SIZE = 2048
 
 
-def passes(batch: int, length: int, channels: int) -> dict[str, Callable[[], Array]]:
-    """Passes to time for the floor of a layer, by name."""
-    return {
+def passes(
+    batch: int, length: int, channels: int, gate: str | None = None
+) -> dict[str, Callable[[], Array]]:
+    """Passes to time for the floor of a layer, by name; `gate` is `model.precision` of a block."""
+    found = {
         FFTS: fft_passes(batch, length, channels),
         KERNEL_FFTS: kernel_fft_passes(length, channels),
         COPY: copy_pass(batch, length, channels),
-        PRODUCT: matrix_product(),
+        PRODUCT: matrix_product("highest"),
     }
+    return found if gate is None else {**found, GATE_PRODUCT: matrix_product(gate)}
 
 
-def layer_seconds(times: Times, flops: float) -> list[float]:
-    """The floor of each round, with matrix products of `flops` operations, from `passes` timed."""
-    columns = (times[name] for name in (FFTS, KERNEL_FFTS, COPY, PRODUCT))
-    per_flop = 1 / (2 * _PRODUCT_SIZE**3)
+def layer_seconds(times: Times, flops: float, gate_flops: float = 0.0) -> list[float]:
+    """The floor of each round, with so many operations of products, from `passes` timed."""
+    columns = [times[name] for name in (FFTS, KERNEL_FFTS, COPY, PRODUCT)]
+    columns.append(times[GATE_PRODUCT] if gate_flops else [0.0] * len(columns[0]))
+    large = 2 * _PRODUCT_SIZE**3
     return [
-        ffts + kernel_ffts + _SPECTRAL_ARRAYS * copy + flops * per_flop * product
-        for ffts, kernel_ffts, copy, product in zip(*columns, strict=True)
+        ffts
+        + kernel_ffts
+        + _SPECTRAL_ARRAYS * copy
+        + (flops * product + gate_flops * gate_product) / large
+        for ffts, kernel_ffts, copy, product, gate_product in zip(*columns, strict=True)
     ]
 
 
@@ -77,8 +86,9 @@ def copy_pass(batch: int, length: int, channels: int) -> Callable[[], Array]:
     return functools.partial(add, X)
 
 
-def matrix_product() -> Callable[[], Array]:
+def matrix_product(precision: str) -> Callable[[], Array]:
     """A product of two square float32 matrices, large enough for the machine's full speed."""
     a = jnp.ones((_PRODUCT_SIZE, _PRODUCT_SIZE), jnp.float32)
-    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST))
+    how = jax.lax.Precision(precision)
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=how))
     return functools.partial(product, a, a)

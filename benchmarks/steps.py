@@ -113,12 +113,12 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
         with PeakMemory(step) as memory:
             jax.block_until_ready(one_step())
         sequences = B * (2 if dataset.paired else 1)
-        times = rounds({**passes(sequences, L, H), "step": one_step}, n)
+        times = rounds({**passes(sequences, L, H, cfg.model.precision), "step": one_step}, n)
     if not bool(metrics["ok"]):
         raise FloatingPointError("a step of the benchmark was not finite; its time means nothing.")
     model = cfg.model
     gate = 3 * 2.0 * sequences * L * H * GATES[model.gate] * H
-    block = layer_seconds(times, kernel_flops(L, H, model.d_state) + gate)
+    block = layer_seconds(times, kernel_flops(L, H, model.d_state), gate)
     times["floor"] = [model.depth * seconds for seconds in block]
     moved, copied = program.read(step.as_text()).moved, 2 * 8 * sequences * H * (L + 1)
     times["bytes"] = [moved / copied * seconds for seconds in times[COPY]]

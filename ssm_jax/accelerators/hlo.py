@@ -15,6 +15,7 @@ BYTES = {
 _ARRAY = re.compile(r"(\w+)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*-> .*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+PASSED_OVER = "ssm_jax/kernels/rules.py:"  # which runs functions of others: their callers tell more
 _TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 
 
@@ -159,8 +160,16 @@ def _lines(tables: dict[str, dict[int, str]]) -> Iterator[tuple[int, str]]:
         found = re.search(rf"\b{key}=(\d+)", text)
         return int(found[1]) if found else 0
 
+    found, callers = dict[int, str](), dict[int, int]()
     for frame, text in tables["StackFrames"].items():
         location = tables["FileLocations"].get(number(text, "file_location_id"), "")
+        # XLA writes the number of the caller plus one, as 0 is none
+        callers[frame] = number(text, "parent_frame_id") - 1
         if name := tables["FileNames"].get(number(location, "file_name_id")):
             name = re.sub(r".*/site-packages/|.*/(?=ssm_jax/)|^/.*/", "", name)
-            yield frame, f"{name}:{number(location, 'line')}"
+            found[frame] = f"{name}:{number(location, 'line')}"
+    for frame in found:
+        caller = frame
+        while found[caller].startswith(PASSED_OVER) and callers[caller] in found:
+            caller = callers[caller]
+        yield frame, found[caller]

@@ -223,28 +223,32 @@ class _Reader:
         users = _users(body)
         named = {each.name: each for each in body}
         numbered = {int(p.operands[0]): p for p in body if p.opcode == "parameter"}
+        root = next((each for each in body if each.root), None)
+        results = one.arrays if one.opcode == "fusion" or root is None else root.arrays
+        outputs = [named[n] for n in root.operands] if root and root.opcode == "tuple" else []
+        outputs = outputs or ([root] if root else [])
+        for place, output in enumerate(outputs):
+            while output.opcode == "bitcast" and output.operands[0] in named:
+                output = outputs[place] = named[output.operands[0]]
         read, in_place = 0, set[str]()
         for number, operand in enumerate(operands):
             whole = self._bytes(operand.arrays)
             uses = [*users(numbered[number].name)] if number in numbered else []
             sliced = [each for each, place in uses if each.opcode in _SLICES and not place]
-            updated = [
-                each for each, place in uses if each.opcode == "dynamic-update-slice" and not place
+            updated = [  # in the operand's own memory, as nothing else sees the result
+                each
+                for each, place in uses
+                if each.opcode == "dynamic-update-slice" and not place and each in outputs
             ]
             if uses and len(sliced) + len(updated) == len(uses):
                 taken = sum(array.nbytes for each in sliced for array in each.arrays)
                 in_place |= {each.name for each in updated}
                 whole = min(taken, whole)
             read += whole
-        root = next((each for each in body if each.root), None)
-        results = one.arrays if one.opcode == "fusion" or root is None else root.arrays
         if root is None:
             return read, self._bytes(results)
-        outputs = [named[n] for n in root.operands] if root.opcode == "tuple" else [root]
         written = 0
         for array, output in zip(results, outputs, strict=False):
-            while output.opcode == "bitcast" and output.operands[0] in named:
-                output = named[output.operands[0]]
             part = self._bytes((array,))
             if output.name in in_place and part:
                 part = min(part, sum(a.nbytes for a in named[output.operands[1]].arrays))

@@ -10,9 +10,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths, computed_in, returned_in, without_padding
-from ssm_jax.kernels.devices import backend, materialize
+from ssm_jax.kernels.devices import backend, materialize, on_gpu
 from ssm_jax.layers.inputs import checked_input, checked_key, dropout
-from ssm_jax.layers.norm import make_norm
+from ssm_jax.layers.norm import BatchNorm, make_norm
 from ssm_jax.models.gate import GATES, gated, gelu
 from ssm_jax.options.arguments import check
 
@@ -72,12 +72,18 @@ class Block(nnx.Module):
         self.tie_dropout = tie_dropout
 
     def __call__(
-        self, x_BLH: Array, lengths_B: ArrayLike | None, *, train: bool, key: Array | None
+        self,
+        x_BLH: Array,
+        lengths_B: ArrayLike | None,
+        *,
+        train: bool,
+        key: Array | None,
+        near_H: Array | None = None,
     ) -> Array:
         """Apply the block to features with lengths_B real steps, see `checked_lengths`; None: all.
 
-        With `train` the batch norm uses the batch's statistics, and updates the running ones.
-        Without a key there is no dropout.
+        With `train` the batch norm uses the batch's statistics, and updates the running ones;
+        `near_H` is a guess of its mean (`layers.norm`). Without a key there is no dropout.
         """
         x_BLH = checked_input("Block", x_BLH, "(B, L, H)", self.glu.in_features)
         B, L, _ = x_BLH.shape
@@ -88,7 +94,8 @@ class Block(nnx.Module):
         ssm_key, gelu_key, branch_key = (None,) * 3 if key is None else jax.random.split(key, 3)
 
         def normed(z_BLH: Array) -> Array:
-            return self.norm(z_BLH, lengths_B, train=train, padding=self.norm_padding)
+            how: dict[str, Any] = {"padding": self.norm_padding, "near_H": near_H}
+            return self.norm(z_BLH, lengths_B, train=train, **how)
 
         def ssm(u_BLH: Array) -> Array:
             return self.ssm(u_BLH, lengths_B, key=ssm_key)
@@ -152,16 +159,34 @@ def apply_blocks(
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     keys = None if key is None else jax.random.split(key, len(blocks))
 
-    def one_block(x_BLH: Array, variables):
-        state, key = variables
+    # On GPUs batch norms get a guess of their mean. What a channel's mean is apart from the running
+    # one it still is in the next block, but after a norm.
+    norm: Any = blocks[0].norm if isinstance(blocks[0], Block) else None
+    guess = on_gpu() and train and isinstance(norm, BatchNorm) and norm.momentum > 0
+    apart_H = None
+    if guess:
+        dtype = computed_in(x_BLH, norm.mean[...])
+        apart_H = jax.lax.stop_gradient(
+            jnp.mean(x_BLH.astype(dtype), axis=(0, 1)) - norm.mean[...].astype(dtype)
+        )
+
+    def one_block(carry, variables):
+        (x_BLH, apart_H), (state, key) = carry, variables
         block = nnx.merge(graphdef, state)
-        y_BLH = block(x_BLH, lengths_B, train=train, key=key)
+        how: dict[str, Any] = {"train": train, "key": key}
+        if guess:
+            before_H = block.norm.mean[...].astype(apart_H.dtype)
+            how["near_H"] = before_H + apart_H
+        y_BLH = block(x_BLH, lengths_B, **how)
         y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
-        return y_BLH, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
+        if guess:
+            moved_H = (block.norm.mean[...].astype(apart_H.dtype) - before_H) / block.norm.momentum
+            apart_H = moved_H if block.prenorm else jnp.zeros_like(moved_H)
+        return (y_BLH, apart_H), nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
 
     unroll = backend() != "tpu" and not remat
     body = jax.checkpoint(one_block, prevent_cse=False) if remat else one_block
-    x_BLH, statistics = jax.lax.scan(body, x_BLH, (stacked, keys), unroll=unroll)
+    (x_BLH, _), statistics = jax.lax.scan(body, (x_BLH, apart_H), (stacked, keys), unroll=unroll)
     if train:
         for i, block in enumerate(blocks):
             nnx.update(block, jax.tree.map(lambda leaf, i=i: leaf[i], statistics))

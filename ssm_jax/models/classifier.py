@@ -1,5 +1,6 @@
 """One label for one sequence: encoder, residual blocks, pooling, linear decoder."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths, computed_in, real_steps, returned_in
+from ssm_jax.kernels.devices import computed_again, on_gpu
 from ssm_jax.layers import find_layer
 from ssm_jax.layers.base import NoStateForm
 from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key
@@ -38,7 +40,11 @@ def pool(x_BLH: Array, lengths_B: ArrayLike | None, mode: str) -> Array:
         # on GPUs every mask of the model then reads its zeros from that array.
         end_B = lengths_B - 1 if mode == "last" else jnp.zeros_like(lengths_B)
         taken_BL &= jnp.arange(L, dtype=lengths_B.dtype)[None, :] == end_B[:, None]
-    sum_BH = jnp.sum(jnp.where(taken_BL[:, :, None], x_BLH, jnp.zeros_like(x_BLH)), axis=1)
+    x_BLH = jnp.where(taken_BL[:, :, None], x_BLH, jnp.zeros_like(x_BLH))
+    if on_gpu():  # in parts: XLA makes x in the pass that sums, as there are enough sums
+        steps = math.gcd(L, 64)
+        x_BLH = computed_again(jnp.sum(x_BLH.reshape(B, L // steps, steps, -1), axis=2))
+    sum_BH = jnp.sum(x_BLH, axis=1)
     if mode != "mean":
         return sum_BH
     return sum_BH / jnp.maximum(lengths_B, 1)[:, None].astype(x_BLH.dtype)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from ssm_jax.accelerators import hlo, program
+from ssm_jax.kernels.devices import compiling_for
+from ssm_jax.models.gate import gelu
 
 # A loop over six layers that keeps a sum of each, as XLA writes modules for GPUs
 LOOP = (Path(__file__).parent / "loop.hlo").read_text()
@@ -46,10 +48,63 @@ def test_products_have_their_precision_and_the_line_that_asked_for_them():
     assert program.read(chosen).products[0].precision == "dot_bf16_bf16_f32_x3"
 
 
+def test_what_goes_through_a_rule_is_named_by_its_caller():
+    """Which is the caller's caller where rules run rules; a rule without one keeps its own name."""
+    files = ("ssm_jax/models/gate.py", "/tree/ssm_jax/kernels/rules.py")
+    lines = [
+        "FileNames",
+        *(f'{i} "{name}"' for i, name in enumerate(files, 1)),
+        "FileLocations",
+        *(f"{i} {{file_name_id={file} line={10 * i}}}" for i, file in enumerate((1, 2, 2), 1)),
+        "StackFrames",
+        "1 {file_location_id=1 parent_frame_id=1}",
+        "2 {file_location_id=2 parent_frame_id=2}",  # called by frame 1
+        "3 {file_location_id=3 parent_frame_id=3}",  # by frame 2
+        "4 {file_location_id=3 parent_frame_id=1}",  # by nobody
+        "",
+        "ENTRY %main (x: f32[8]) -> f32[8] {",
+    ]
+    sources = hlo.parse("\n".join(lines)).sources
+    assert [sources[i] for i in (1, 2, 3)] == ["ssm_jax/models/gate.py:10"] * 3
+    assert sources[4] == "ssm_jax/kernels/rules.py:30"
+
+
+def test_a_compiled_rule_is_named_by_the_line_that_asked_for_it():
+    with compiling_for("gpu"):
+        text = compiled(gelu, (64,)).as_text()
+    assert {kernel.source.partition(":")[0] for kernel in program.read(text).kernels} == {
+        "ssm_jax/models/gate.py"
+    }
+
+
 def entry(*lines: str) -> str:
     """A module of one computation."""
     body = "\n".join(f"  {line}" for line in lines)
     return f"HloModule jit_f\n\nENTRY %main (x: f32[8,16]) -> f32[8,16] {{\n{body}\n}}\n"
+
+
+def test_an_update_counts_as_a_slice_where_it_is_in_place_alone():
+    """Where others in the kernel read the updated array, the kernel reads all of it."""
+    fused = """%fused (p0: f32[8,16], p1: f32[1,16]) -> f32[8,16] {
+  %p0 = f32[8,16]{1,0} parameter(0)
+  %p1 = f32[1,16]{1,0} parameter(1)
+  %zero = s32[] constant(0)
+  %new = f32[8,16]{1,0} dynamic-update-slice(%p0, %p1, %zero, %zero)
+  ROOT %out = f32[8,16]{1,0} add(%new, %new)
+}
+
+"""
+    call = entry(
+        "%x = f32[8,16]{1,0} parameter(0)",
+        "%row = f32[1,16]{1,0} parameter(1)",
+        "ROOT %y = f32[8,16]{1,0} fusion(%x, %row), kind=kLoop, calls=%fused",
+    ).split("\n\n", 1)
+    (used,) = program.read(f"{call[0]}\n\n{fused}{call[1]}").kernels
+    assert (used.read, used.written) == (X + 64, X)
+    in_place = fused.replace("  ROOT %out = f32[8,16]{1,0} add(%new, %new)\n", "")
+    in_place = in_place.replace("%new =", "ROOT %new =")
+    (kept,) = program.read(f"{call[0]}\n\n{in_place}{call[1]}").kernels
+    assert (kept.read, kept.written) == (64, 64)
 
 
 def test_a_product_of_a_library_is_one():

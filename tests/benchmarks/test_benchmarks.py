@@ -126,6 +126,8 @@ def test_the_floor_of_a_layer_has_all_its_parts():
     }
     flops = 2**34 / 8  # an eighth of the large product
     np.testing.assert_allclose(layer_seconds(times, flops), [2.1, 3.825])
+    times["gate_product"] = [0.4, 0.8]
+    np.testing.assert_allclose(layer_seconds(times, flops, 2 * flops), [2.2, 4.025])
     # three products of an (L, 2N) with a (2N, 1) matrix for each channel and direction
     assert kernel_flops(100, 3, 5) == 3 * (2 * 100 * 10) * 3 * 2
 

@@ -7,7 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.floor import copy_pass, fft_passes, kernel_fft_passes, matrix_product
+from benchmarks.floor import (
+    GATE_PRODUCT,
+    PRODUCT,
+    copy_pass,
+    fft_passes,
+    kernel_fft_passes,
+    matrix_product,
+    passes,
+)
 from benchmarks.measure import (
     PeakMemory,
     in_fresh_process,
@@ -80,20 +88,32 @@ def test_a_fresh_process_passes_its_error_on():
 
 
 def test_fft_floor_is_a_chain_of_four_transforms_at_twice_the_length():
-    passes = fft_passes(2, 8, 3)
-    assert passes().shape == (2, 3, 16)
-    program = passes.func.lower(*passes.args).compile().as_text()
+    four = fft_passes(2, 8, 3)
+    assert four().shape == (2, 3, 16)
+    program = four.func.lower(*four.args).compile().as_text()
     kinds = re.findall(r"fft_type=(I?RFFT)", program)
     assert sorted(kinds) == ["IRFFT", "IRFFT", "RFFT", "RFFT"], "none may be simplified away"
     assert copy_pass(2, 8, 3)().shape == (2, 3, 9)
 
 
 def test_kernels_take_one_transform_each_way():
-    passes = kernel_fft_passes(8, 3)
-    assert passes().shape == (3, 16)
-    program = passes.func.lower(*passes.args).compile().as_text()
+    two = kernel_fft_passes(8, 3)
+    assert two().shape == (3, 16)
+    program = two.func.lower(*two.args).compile().as_text()
     assert sorted(re.findall(r"fft_type=(I?RFFT)", program)) == ["IRFFT", "RFFT"]
 
 
 def test_the_large_product_is_of_the_size_that_flops_are_counted_for():
-    assert matrix_product()().shape == (2048, 2048)
+    assert matrix_product("highest")().shape == (2048, 2048)
+
+
+@pytest.mark.parametrize("precision", ["default", "high", "highest"])
+def test_the_gate_is_charged_at_the_precision_of_the_model(precision):
+    """An accelerator multiplies at TF32 or bfloat16 faster; the kernels stay at float32."""
+    found = passes(1, 8, 2, precision)
+    for name, expected in ((GATE_PRODUCT, precision), (PRODUCT, "highest")):
+        product = found[name]
+        text = product.func.lower(*product.args).as_text()
+        stated = re.findall(r"precision = \[(\w+), (\w+)\]", text) or [("DEFAULT", "DEFAULT")]
+        assert stated == [(expected.upper(),) * 2]
+    assert GATE_PRODUCT not in passes(1, 8, 2)

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.test_util import check_grads
 from running import numbers
 
+from ssm_jax.kernels.devices import compiling_for
 from ssm_jax.layers.norm import BatchNorm, LayerNorm, _normalized, make_norm
 
 RNG = np.random.default_rng(0)
@@ -89,6 +90,38 @@ def test_all_gradients_of_batch_norm_pass_finite_differences_in_float64():
     point = (2 + RNG.normal(size=(2, 5, 3)), 1 + RNG.normal(size=3), RNG.normal(size=3))
     with jax.enable_x64(True):
         check_grads(jax.jit(normalized), point, order=1, modes=["rev"], atol=1e-8, rtol=1e-7)
+
+
+@pytest.mark.parametrize("present", [None, np.array([True, False, True])])
+@pytest.mark.parametrize("off", [0.0, 2.0, 100.0])
+def test_with_a_guess_of_the_mean_one_pass_is_as_exact_as_said(off, present):
+    """A mean of 1,000 deviations, guessed to within `off` deviations; the rest in float64."""
+    x, w = (1000 + RNG.normal(size=(3, 400, 4)) for _ in range(2))
+    x, w = x.astype(np.float32), (w - 1000).astype(np.float32)
+    taken = slice(None) if present is None else present
+    scale, bias = np.float32([1, -2, 0.5, 0]), np.float32([0, 1, 2, 3])
+    near = np.full(4, 1000 + off, np.float32)
+
+    def objective(x, scale, bias):
+        y, mean, var = _normalized(x, scale, bias, present, near)
+        return jnp.sum((y * w)[taken]), (y, mean, var)
+
+    gradient = jax.jit(jax.grad(objective, (0, 1, 2), has_aux=True))
+    with compiling_for("gpu"):  # whose sums for the gradient are one, too
+        slopes, (y, mean, var) = gradient(x, scale, bias)
+    rows = x[taken].astype(float).reshape(-1, 4)
+    error = 2e-6 * (1 + off**2)
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(var, rows.var(0), rtol=error)
+    exact = oracles.normalize(x[taken].astype(float), (0, 1), scale, bias)
+    np.testing.assert_allclose(y[taken], exact, atol=1e-3 + error)
+    x_hat, g = (exact - bias)[..., :3] / scale[:3], w[taken].astype(float)
+    np.testing.assert_allclose(slopes[1][:3], (g[..., :3] * x_hat).sum((0, 1)), atol=0.1 + error)
+    np.testing.assert_allclose(slopes[2], g.sum((0, 1)), atol=1e-3)
+    centered = g - g.mean((0, 1))
+    centered[..., :3] -= x_hat * (g[..., :3] * x_hat).mean((0, 1))
+    expected = centered * scale / np.sqrt(rows.var(0) + 1e-5)
+    np.testing.assert_allclose(slopes[0][taken], expected, atol=1e-3 + error)
 
 
 LENGTHS = np.array([3, 5], np.int32)
