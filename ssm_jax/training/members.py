@@ -100,6 +100,7 @@ class Program(ABC):
 
     def __init__(self, members: Sequence[Member], size: int):
         self.first, self.size, self.rows = members[0], size, size
+        self._members = members
         self.own_order = len({member.order.seed for member in members}) > 1
         # What all agree in stays a constant of the program, as it is in a single run's.
         self._differ = {
@@ -136,6 +137,11 @@ class Program(ABC):
     @abstractmethod
     def planned_bytes(self) -> int:
         """Bytes that the step on the longest sequences takes of a device, as XLA plans."""
+
+    @abstractmethod
+    def smaller(self, size: int) -> "Program":
+        """The program for what is left of the members: half of the rows, or a quarter and so on, if
+        they hold `size` of them; itself, if they do not, or nothing is spared."""
 
     @abstractmethod
     def seated(self, members: Sequence[Member]) -> Any:

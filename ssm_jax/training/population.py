@@ -15,6 +15,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from ssm_jax.data.dataset import Arrays
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import StopRequest
 from ssm_jax.training.checkpoint import CheckpointStore
@@ -55,6 +56,7 @@ class Population:
             Seat(n, m, Workdir(place / n), commands[n], KeptMember(m)) for n, m in members.items()
         ]
         self._files = contextlib.ExitStack()
+        self.rows = self.seats  # those that the program has, by row
         self.step = 0
         self.best: Any = None  # the best state of each member so far, on the host
 
@@ -81,33 +83,48 @@ class Population:
             jax.eval_shape(first.fresh_state),
         )
         found = self.store.restore_newest({"newest": shapes, "best": shapes})
-        rows: list[Any] = [None] * size
+        states: list[Any] = [None] * size
         if found is not None:
             tree, meta = jax.tree.map(np.array, found[0]), found[1]
             self.step, self.best = meta.step, tree["best"]
+            said = meta.extra["members"]
             for i, seat in enumerate(self.seats):
-                rows[i] = jax.tree.map(lambda x, i=i: x[i], tree["newest"])
-                said = meta.extra["members"][seat.name]
-                seat.status, seat.why = said["status"], said.get("why", "")
-                seat.curve = [(step, value) for step, value in said.get("curve", ())]
+                states[i] = jax.tree.map(lambda x, i=i: x[i], tree["newest"])
+                seat.put(states[i], said[seat.name])
                 if seat.status == "pruned" and self._pruning and self._pruning.marked(seat.name):
                     seat.status = "out"
-                if said["newest"] is not None:
-                    seat.kept.put(rows[i], said["newest"], said["best"])
+            in_rows = {said[seat.name].get("row", i): seat for i, seat in enumerate(self.seats)}
+            self.rows = [in_rows[row] for row in sorted(in_rows.keys() - {None})]
+            self.program = self.program.smaller(len(self.rows))
         for i, seat in enumerate(self.seats):
             self._files.push(seat.files)
             with self._ends_alone(seat):
                 if seat.status != "out":
                     state = self._open_one(seat)
                     # On the host: a device has the rows alone, and not each state once more.
-                    rows[i] = jax.device_get(state) if rows[i] is None else rows[i]
-        there = next((row for row in rows if row is not None), None)
+                    states[i] = jax.device_get(state) if states[i] is None else states[i]
+        there = next((state for state in states if state is not None), None)
         if there is None:
             return
-        self.state = self.program.joined([there if row is None else row for row in rows])
-        self._seated = self.program.seated([seat.member for seat in self.seats])
+        self._sit([there if state is None else state for state in states])
         if self.best is None:
             self.best = self._host()
+
+    def _sit(self, states: Sequence[Any]) -> None:
+        """Give the program the states of its rows, out of those of all."""
+        self.state = self.program.joined([states[self.seats.index(seat)] for seat in self.rows])
+        self._seated = self.program.seated([seat.member for seat in self.rows])
+
+    def _narrow(self) -> bool:
+        """Go on in fewer rows, if they hold all that were not pruned; whether it is so."""
+        left = [seat for seat in self.rows if not seat.why]
+        program = self.program.smaller(len(left))
+        if program is self.program or not self.live:
+            return False
+        host = self._host()
+        self.program, self.rows, self.state = program, left, None
+        self._sit([jax.tree.map(lambda x, i=i: x[i], host) for i in range(len(self.seats))])
+        return True
 
     def _open_one(self, seat: Seat) -> Any:
         """Open the files of a member; the state that it begins with."""
@@ -143,7 +160,7 @@ class Population:
         """The members that are trained further, with their rows."""
         return [
             (i, seat, seat.run)
-            for i, seat in enumerate(self.seats)
+            for i, seat in enumerate(self.rows)
             if seat.status == "live" and seat.run is not None
         ]
 
@@ -170,12 +187,12 @@ class Population:
                 return False
             self._save(replace=True)
         self._release()
+        self._narrow()
         if start == 0 and first.cfg.log.diagnostics:
             for i, seat, run in self.live:
                 with seat.speaking():
                     run.diagnose(self.program.row(self.state, i), 0)
-        orders = [seat.member for seat in self.seats] if self.program.own_order else [first]
-        batches = [member.train_batches(start) for member in orders]
+        batches = self._batches()
         unread: tuple[int, list[int], Any] | None = None
         with Progress("train", total, start=start, metric=first.task.headline) as progress:
             while self.live:
@@ -195,11 +212,18 @@ class Population:
                     stopping = not self._evaluate()
                 self._save(final=stopping)
                 self._release()
+                if self._narrow():
+                    batches = self._batches()
                 if stopping:
                     done = f"saved step {self.step:,}; the same command goes on"
                     say(f"{self.stop.requested}: {done}.")
                     return False
         return True
+
+    def _batches(self) -> list[Iterator[Arrays]]:
+        """Those from this step on: one iterator for all, or one for each row."""
+        orders = self.rows if self.program.own_order else self.seats[:1]
+        return [seat.member.train_batches(self.step) for seat in orders]
 
     def _due(self) -> bool:
         return any(run.due(self.step) for _, _, run in self.live)
@@ -219,7 +243,7 @@ class Population:
     def _evaluate(self) -> bool:
         """Evaluate all members, and end those that have come to their end; False if stopped."""
         first, live = self.program.first, self.live
-        found: list[dict[str, float]] = [{} for _ in self.seats]
+        found: list[dict[str, float]] = [{} for _ in self.rows]
         split, averages = first.cfg.train.select_split, first.cfg.train.ema > 0
         for prefix, title, averaged in evaluated(split, averages):
             state = self.program.averaged(self.state) if averaged else self.state
@@ -275,8 +299,15 @@ class Population:
         }
 
     def _host(self) -> Any:
-        """A copy of the rows of the members."""
-        return self.program.host(self.state, len(self.seats))
+        """A copy of the states of the members; of one that has no row any more, zeros."""
+        at = [self.seats.index(seat) for seat in self.rows]
+
+        def whole(rows: Any) -> np.ndarray:
+            array = np.zeros((len(self.seats), *rows.shape[1:]), rows.dtype)
+            array[at] = rows
+            return array
+
+        return jax.tree.map(whole, self.program.host(self.state, len(self.rows)))
 
     def _states(self, number: int, host: Any) -> dict[str, Any]:
         """The best and the last state of a member."""
@@ -296,16 +327,8 @@ class Population:
                         jax.tree.leaves(self.best), jax.tree.leaves(host), strict=True
                     ):
                         kept[i] = row[i]
-        said = {
-            seat.name: {
-                "status": seat.status,
-                "newest": seat.kept.newest,
-                "best": seat.kept.best,
-                "curve": seat.curve,
-                "why": seat.why,
-            }
-            for seat in self.seats
-        }
+        row = {seat.name: number for number, seat in enumerate(self.rows)}
+        said = {seat.name: {**seat.said(), "row": row.get(seat.name)} for seat in self.seats}
         # Who was pruned leaves once that is on the disk, and stays away after a kill.
         final |= any(seat.status == "pruned" for seat in self.seats)
         self.store.save(

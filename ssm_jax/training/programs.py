@@ -45,6 +45,9 @@ class InTurn(Program):
         state = plan.size_of(self.first.abstract_state())
         return plan.planned_bytes(self._step_for(None)) + (self.rows - 1) * state
 
+    def smaller(self, size: int) -> Program:
+        return self
+
     def _step_for(self, length: int | None) -> Any:
         first, length = self.first, length or self.first.dataset.padded_length
 
@@ -112,6 +115,14 @@ class AtOnce(Program):
 
     def planned_bytes(self) -> int:
         return plan.planned_bytes(self.compiled(training=True))
+
+    def smaller(self, size: int) -> Program:
+        each = self.rows // self.mesh.size
+        half = -(-each // 2) * self.mesh.size
+        if half < size or each == 1:
+            return self
+        # By halves, so that the number left says how many rows there are, after a restart too.
+        return AtOnce(self._members, half, self.at_once).smaller(size)
 
     def compiled(self, *, training: bool) -> Any:
         """The step, or the evaluation, on the longest sequences."""

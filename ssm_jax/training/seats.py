@@ -100,6 +100,18 @@ class Seat:
         ):
             yield
 
+    def said(self) -> dict[str, Any]:
+        """What the checkpoint of the population says of it, besides its states."""
+        kept = {"newest": self.kept.newest, "best": self.kept.best}
+        return {"status": self.status, **kept, "curve": self.curve, "why": self.why}
+
+    def put(self, state: Any, said: Mapping[str, Any]) -> None:
+        """Take in what was `said`, with its newest state; older ones had no curve."""
+        self.status, self.why = said["status"], said.get("why", "")
+        self.curve = [(step, value) for step, value in said.get("curve", ())]
+        if said["newest"] is not None:
+            self.kept.put(state, said["newest"], said["best"])
+
     def export(self, states: Mapping[str, Any]) -> None:
         """Write the checkpoints of the member into its folder: of its "best" state and "newest"."""
         told = {"best": self.kept.best, "newest": self.kept.newest}

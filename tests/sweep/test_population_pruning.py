@@ -17,6 +17,7 @@ from ssm_jax.sweep.runs import Job
 from ssm_jax.training import loop
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.population import Population
+from ssm_jax.training.programs import AtOnce
 from ssm_jax.training.seats import Seat
 
 RUNS = [Run({"optim.beta1": 0.9}, seed, f"m{seed}") for seed in range(6)]
@@ -155,3 +156,39 @@ def test_of_several_populations_the_next_is_judged_by_the_last_too(tmp_path, dat
     best = sorted(at_one, key=at_one.__getitem__)[:2]
     for name in ("m3", "m4", "m5"):
         assert (ends(tmp_path)[name] != ("pruned", 1)) == (name in best)
+
+
+@pytest.mark.parametrize("last", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_computed_together_they_give_their_rows_back_and_go_on_with_the_same_bits(
+    whole, tmp_path, data_dir, last
+):
+    """Six rows, then two, then one; also from step 1, in six, or from step 2, in two."""
+    step, save, used = AtOnce.step, Population._save, set()
+
+    def stepped(self, state, live, seats, batches):
+        used.add((self.size, len(live)))
+        return step(self, state, live, seats, batches)
+
+    def saved(self, **ways):
+        save(self, **ways)
+        if self.step == last:
+            self.store.wait()
+            shutil.copytree(tmp_path / "whole", tmp_path / "left")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Population, "_save", saved)
+        patch.setattr(AtOnce, "step", stepped)
+        trained(tmp_path / "whole", data_dir, at_once=6)
+    assert used == {(6, 6), (2, 2), (1, 1)}
+    assert ends(tmp_path / "whole") == ends(whole)
+    for run in RUNS:
+        pairs = (
+            read_metrics(at / run.name / "metrics.jsonl") for at in (tmp_path / "whole", whole)
+        )
+        for row, other in zip(*pairs, strict=True):
+            assert row["loss"] == pytest.approx(other["loss"], rel=2e-5)
+    trained(tmp_path / "left", data_dir, at_once=6)
+    for run in RUNS:
+        found, expected = (files_of(tmp_path / at / run.name) for at in ("left", "whole"))
+        assert found.keys() == expected.keys()
+        assert [key for key in found if found[key] != expected[key]] == [], run.name
