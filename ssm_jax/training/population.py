@@ -272,9 +272,10 @@ class Population:
         leaving = [(i, seat) for i, seat in enumerate(self.seats) if seat.status == "pruned"]
         host = self._host() if leaving else None
         for i, seat in leaving:
-            with self._ends_alone(seat), seat.speaking():
-                seat.export(self._states(i, host))
-                say(f"{seat.why}: training ends at step {self.step:,}.")
+            with self._ends_alone(seat):
+                with seat.speaking():
+                    seat.export(self._states(i, host))
+                    say(f"{seat.why}: training ends at step {self.step:,}.")
                 if self._pruning:
                     self._pruning.mark(seat.name, self.step, seat.why)
                 seat.leave()

@@ -140,9 +140,10 @@ def test_the_others_are_single_runs_and_a_pruned_one_can_be_trained_to_its_end(
         assert [key for key in found if found[key] != expected.get(key, found[key])] == []
 
 
-def test_of_several_populations_the_next_is_judged_by_the_last_too(tmp_path, data_dir):
+def test_of_several_populations_the_next_is_judged_by_the_last_too(tmp_path, data_dir, capsys):
     """Three at a time: of the first one goes on, of the second who is among the best two of six."""
     trained(tmp_path, data_dir, members=3)
+    assert capsys.readouterr().err.count(" pruned at step 1: ") >= 2 + 1
     documents = [
         parse_json((tmp_path / f"populations/{n}/members.json").read_text()) for n in (1, 2)
     ]
