@@ -47,6 +47,16 @@ WRONG = {
     "data.padded_length": -1,
     "data.arrays.decorrelate": -0.1,
     "data.copying.memorize": 0,
+    "data.video.canvas": 0,
+    "data.video.digit": 0,
+    "data.video.colours": 4,
+    "data.video.context": 0,
+    "data.video.horizon": 0,
+    "model.video.cell": "lstm",
+    "model.video.window": 0,
+    "model.video.groups": 0,
+    "model.video.chunk": -1,
+    "model.video.loss_beta": 5.0,
     "data.copying.tokens": 2,
     "data.delay.lag": -1,
     "data.delay.band": 0.0,
@@ -294,6 +304,8 @@ def other(value):
     """A value of the same type that differs."""
     if isinstance(value, bool):
         return not value
+    if isinstance(value, tuple):
+        return (*value, 1)
     return value + "x" if isinstance(value, str) else value + 1
 
 
@@ -355,7 +367,7 @@ def test_what_may_choose_a_checkpoint_is_what_the_task_counts():
         known |= dict.fromkeys(
             ("regression", "per_step", "forecasting"), "mse, mae, rmse, r2, nse, kge, loss"
         )
-        known["delay"] = "mse, rmse, r2, loss"
+        known |= {"delay": "mse, rmse, r2, loss", "video": "forced_mse, loss, mse"}
         metrics = known.get(name, "accuracy, loss")
         assert f"'bleu' is not known to task={name!r}; choose one of {metrics}." in str(
             refused.value

@@ -94,6 +94,7 @@ ONLY_IN = {
         "stories/one_pole.py",
         "stories/denoise/run.py",
         "stories/waves/run.py",
+        "stories/video/run.py",
     },
     "grain": {"data/loader.py"},
     "optuna": {"sweep/study.py"},
@@ -112,6 +113,7 @@ ONLY_IN = {
         "stories/runs.py",
         "stories/denoise/run.py",
         "stories/waves/run.py",
+        "stories/video/run.py",
         "sweep/__init__.py",
         "sweep/compare.py",
         "sweep/population.py",
@@ -221,7 +223,9 @@ def test_experiment_files_import_config_variants_and_stories_alone():
         known = {
             name for name in imports(file) if name.split(".")[0] not in sys.stdlib_module_names
         }
-        stories = {f"ssm_jax.stories.{name}" for name in ("denoise", "waves", "autocorrelation")}
+        stories = {
+            f"ssm_jax.stories.{name}" for name in ("denoise", "waves", "video", "autocorrelation")
+        }
         assert known <= {"ssm_jax.config", "ssm_jax.lra", "ml_collections"} | stories, file
 
 
@@ -266,6 +270,7 @@ FRESH = {
                     "lra.catalog",
                     "stories.denoise",
                     "stories.waves",
+                    "stories.video",
                     "tasks.copying",
                     "tasks.delay",
                 )

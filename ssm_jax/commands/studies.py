@@ -1,4 +1,4 @@
-"""The commands of the studies: denoise, waves and one-pole, and autocorrelation."""
+"""The commands of the studies: denoise, waves, video and one-pole, and autocorrelation."""
 
 from __future__ import annotations
 
@@ -51,6 +51,27 @@ def waves(argv: list[str], called: Sequence[str] = ("ssm-jax", "waves")) -> int:
     from ssm_jax.stories.waves import run
 
     return run.run_story(command.cfg, command.values["seeds"], job)
+
+
+def video(argv: list[str], called: Sequence[str] = ("ssm-jax", "video")) -> int:
+    """Show which of two moving digits a video predictor follows, under settings of alpha and beta.
+
+        ssm-jax video                         # six settings, some minutes each
+        ssm-jax video --grid                  # all 12 pairs of alpha and beta
+        ssm-jax video --seeds=3
+
+    Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
+    trained again, so the command can be stopped and given again. At the end: frames.png, errors.png
+    (against the horizon, and by temporal frequency), response.png, videos.webp, table.md and
+    results.json. See docs/video.md.
+    """
+    grid = Flag("grid", "all pairs of alpha and beta instead of six settings", False, bool)
+    command = _load("video", argv, video.__doc__, grid, cli.FROM)
+    job = _start(command, [*called, *argv])
+    from ssm_jax.stories.video import run
+
+    settings = run.GRID if command.values["grid"] else run.STORY
+    return run.run_story(command.cfg, settings, command.values["seeds"], job)
 
 
 def _start(command: cli.Command, words: Sequence[str]) -> Job:

@@ -111,7 +111,7 @@ def input_matrix(key: Array, V_inv: np.ndarray, n_blocks: int, d_model: int) -> 
     V_inv is (n, p), of one block: N = n_blocks n and P = n_blocks p.
     """
     block = V_inv.shape[1]
-    B0_JPH = _cut_normal(key, (n_blocks, block, d_model), 1 / (n_blocks * block))
+    B0_JPH = cut_normal(key, (n_blocks, block, d_model), 1 / (n_blocks * block))
     B_ri = [jnp.einsum("np,jph->jnh", part, B0_JPH, precision=_FULL) for part in _parts(V_inv)]
     return jnp.stack(B_ri, axis=-1).reshape(-1, d_model, 2)
 
@@ -132,7 +132,7 @@ def output_matrix(
         return draws.reshape(shape_of_C) * jnp.sqrt(jnp.float32(0.5))
     P = n_blocks * block
     variance = 1 / P if C_init == "trunc_standard_normal" else 1 / (P * shape[1])
-    re, im = _cut_normal(key, (2, *shape, n_blocks, block), variance)
+    re, im = cut_normal(key, (2, *shape, n_blocks, block), variance)
     V_re, V_im = _parts(V)
 
     def times(C0: Array, part: Array) -> Array:
@@ -142,7 +142,7 @@ def output_matrix(
     return jnp.stack(C_ri, axis=-1).reshape(shape_of_C)
 
 
-def _cut_normal(key: Array, shape: tuple[int, ...], variance: float) -> Array:
+def cut_normal(key: Array, shape: tuple[int, ...], variance: float) -> Array:
     """Draws of this variance from a normal distribution cut at two of its standard deviations."""
     # Drawn in one row: for five axes the generator takes three seconds to compile.
     draws = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), jnp.float32)

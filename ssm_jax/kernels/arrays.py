@@ -141,5 +141,6 @@ def without_padding(u_BLH: Array, lengths_B: Array | None) -> Array:
     """The input with zeros from lengths_B on; whatever stands there, NaN too, cannot leak."""
     if lengths_B is None:
         return u_BLH
-    real_BL1 = real_steps(lengths_B, u_BLH.shape[1])[:, :, None]
+    real_BL = real_steps(lengths_B, u_BLH.shape[1])
+    real_BL1 = real_BL.reshape(*real_BL.shape, *(1,) * (u_BLH.ndim - 2))
     return jnp.where(real_BL1, u_BLH, jnp.zeros_like(u_BLH))

@@ -57,6 +57,7 @@ class StateSpaceLayer(nnx.Module):
     """
 
     NAME: ClassVar[str]  # in messages
+    INPUT: ClassVar[str] = "BLH"  # axes of an input; what is between L and H has a state each
     STATE: ClassVar[str] = "BHN"  # axes of a state
     __signature__: ClassVar[Any] = _AllKeywords()  # for help and inspect.signature
     D: nnx.Variable
@@ -156,7 +157,7 @@ class StateSpaceLayer(nnx.Module):
         dt_H = jnp.broadcast_to(jnp.asarray(dt, jnp.float32), self.dt_raw.shape)
         self.dt_raw = nnx.Param(DT_TRANSFORMS[self.dt_transform][1](dt_H))
 
-    @on_any_mesh("BLH")
+    @on_any_mesh(lambda named: named["self"].INPUT)
     def __call__(
         self,
         u_BLH: Array,
@@ -177,7 +178,7 @@ class StateSpaceLayer(nnx.Module):
           step_scale: factor on dt, a positive scalar: 0.5 for a signal sampled twice as densely.
             The filter follows: |s| per sample is divided by it. One per sequence: `jax.vmap`.
         """
-        u_BLH = checked_input(self.NAME, u_BLH, "(B, L, H)", self.D.shape[0])
+        u_BLH = checked_input(self.NAME, u_BLH, self.INPUT, self.D.shape[0])
         L = u_BLH.shape[1]
         mode = self.default_mode() if mode is None else mode
         check_choice(self.NAME, "mode", mode, MODES)
@@ -199,24 +200,27 @@ class StateSpaceLayer(nnx.Module):
             scale = inputs.checked_scale(self.NAME, step_scale, dtype)
             v_BLH = arrays.without_padding(u_BLH.astype(dtype), lengths_B)
             if mode == "scan":
-                y_BLH = layer.scan(v_BLH, scale) + layer.D[...][None, None, :] * v_BLH
+                y_BLH = layer.scan(v_BLH, scale) + layer.skipped(v_BLH)
             else:
                 y_BLH = layer.convolve(v_BLH, n, scale)
             y_BLH = inputs.dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
             return y_BLH.astype(arrays.returned_in(u_BLH, dtype))
 
-    def initial_state(self, batch_size: int, dtype: Any = float) -> Array:
+    def initial_state(
+        self, batch_size: int, dtype: Any = float, *, frame: tuple[int, ...] = ()
+    ) -> Array:
         """The state before the first step: zeros x_BHN, in S5 x_BN, for inputs of this type.
 
         By default JAX's floats, so that a `jax.lax.scan` of `step` has 64 bits where enabled.
+        `frame` are the axes of an input between time and channels.
         """
         B = checked_integer(self.NAME, "batch_size", batch_size)
         if B < 0:
             raise ValueError(f"{self.NAME}: batch_size must be at least 0, got {B}.")
         kind = complex_of(arrays.computed_in(jnp.zeros((), dtype)))
-        return jnp.zeros((B, *self.state_shape()), kind)
+        return jnp.zeros((B, *frame, *self.state_shape()), kind)
 
-    @on_any_mesh(lambda named: named["self"].STATE, "BLH")
+    @on_any_mesh(lambda named: named["self"].STATE, lambda named: named["self"].INPUT)
     def prefill(
         self, u_BLH: Array, lengths_B: ArrayLike | None = None, *, state=None, step_scale=1.0
     ) -> tuple[Array, Array]:
@@ -225,20 +229,23 @@ class StateSpaceLayer(nnx.Module):
         Arguments as in the call; `state` is before the first step, None: zero. Raises NoStateForm
         with a filter, and if the layer is bidirectional.
         """
-        return self._advanced("prefill", u_BLH, "(B, L, H)", lengths_B, state, step_scale)
+        return self._advanced("prefill", u_BLH, self.INPUT, lengths_B, state, step_scale)
 
-    @on_any_mesh(lambda named: named["self"].STATE, "BH")
+    @on_any_mesh(
+        lambda named: named["self"].STATE, lambda named: named["self"].INPUT.replace("L", "")
+    )
     def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
         """One step as in `prefill`: (state, y_BH), as `jax.lax.scan` wants it."""
-        return self._advanced("step", u_BH, "(B, H)", None, state, step_scale)
+        return self._advanced("step", u_BH, self.INPUT.replace("L", ""), None, state, step_scale)
 
     def _advanced(self, what, u, axes, lengths_B, state, step_scale) -> tuple[Array, Array]:
         """The state after one step u_BH or the steps u_BLH, and the outputs."""
         self._require_state_form(what)
         u = checked_input(self.NAME, u, axes, self.D.shape[0])
         lengths_B = checked_lengths(self.NAME, lengths_B, u.shape[:1], u.shape[1])
-        shape = u.shape[0], *self.state_shape()
-        if state is not None or u.ndim == 2:
+        one_step = len(axes) < len(self.INPUT)
+        shape = u.shape[0], *u.shape[1 if one_step else 2 : -1], *self.state_shape()
+        if state is not None or one_step:
             try:
                 state = jnp.asarray(state)
             except (TypeError, ValueError):
@@ -254,11 +261,11 @@ class StateSpaceLayer(nnx.Module):
             if state is not None:
                 kept = state.dtype if jnp.issubdtype(state.dtype, jnp.complexfloating) else kind
                 state = state.astype(kind)
-            if u.ndim == 2:
+            if one_step:
                 state, y = layer.advance(state, v, scale)
             else:
                 state, y = layer.run_from(state, v, lengths_B, scale)
-            y = y + layer.D[...].reshape(*(1,) * (u.ndim - 1), -1) * v
+            y = y + layer.skipped(v)
             return state.astype(kept), y.astype(arrays.returned_in(u, dtype))
 
     def _require_state_form(self, what: str) -> None:
@@ -279,6 +286,10 @@ class StateSpaceLayer(nnx.Module):
         if lacks:
             raise NoStateForm(f"{self.NAME}: {what} needs {lacks}")
 
+    def skipped(self, v: Array) -> Array:
+        """D v."""
+        return self.D[...].reshape(*(1,) * (v.ndim - 1), -1) * v
+
     def default_mode(self) -> str:
         return "conv"
 
@@ -286,7 +297,7 @@ class StateSpaceLayer(nnx.Module):
 
     @abstractmethod
     def state_shape(self) -> tuple[int, ...]:
-        """Of the state of one sequence."""
+        """Of the state of one sequence, or of one pixel of it."""
 
     @abstractmethod
     def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:

@@ -22,7 +22,10 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 def checked_input(owner: str, x: ArrayLike, axes: str, channels: int) -> Array:
-    """A JAX array of floats, integers or booleans with the axes "(B, L, H)", H = channels."""
+    """A JAX array of floats, integers or booleans with the axes "(B, L, H)", H = channels.
+
+    The axes may be given as "BLH".
+    """
     try:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:
@@ -30,9 +33,10 @@ def checked_input(owner: str, x: ArrayLike, axes: str, channels: int) -> Array:
         raise TypeError(f"{owner}: the input must be an array of numbers: {first}") from None
     if not jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.kind not in "iub":
         raise TypeError(f"{owner}: the input must be real, got {x.dtype}.")
-    names = axes.strip("()").split(", ")
+    names = axes.strip("()").split(", ") if "(" in axes else [*axes]
     if x.ndim != len(names) or x.shape[-1] != channels or ("L" in names and x.shape[1] < 1):
-        wanted = f"{axes} with {'L >= 1 and ' if 'L' in names else ''}{names[-1]} = {channels}"
+        least = "L >= 1 and " if "L" in names else ""
+        wanted = f"({', '.join(names)}) with {least}{names[-1]} = {channels}"
         raise ValueError(f"{owner}: the input must be {wanted}, got {x.shape}.")
     return x
 
@@ -130,6 +134,6 @@ def dropout(x_BLH: Array, rate: float, key: Array | None, *, tied: bool) -> Arra
     """
     if key is None or rate == 0:
         return x_BLH
-    B, L, H = x_BLH.shape
-    keep = jax.random.bernoulli(key, 1 - rate, (B, 1 if tied else L, H))
+    B, L, *others = x_BLH.shape
+    keep = jax.random.bernoulli(key, 1 - rate, (B, 1 if tied else L, *others))
     return jnp.where(keep, x_BLH / (1 - rate), jnp.zeros_like(x_BLH))

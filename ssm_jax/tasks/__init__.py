@@ -123,6 +123,7 @@ TASKS: dict[str, str | Task] = {
     "pathx": "ssm_jax.lra.catalog:PATHX",
     "denoise": "ssm_jax.stories.denoise:DENOISE",
     "waves": "ssm_jax.stories.waves:WAVE_REGRESSION",
+    "video": "ssm_jax.stories.video:VIDEO",
     "classification": "ssm_jax.tasks.arrays:CLASSIFICATION",
     "regression": "ssm_jax.tasks.arrays:REGRESSION",
     "per_step": "ssm_jax.tasks.arrays:PER_STEP",

@@ -1,0 +1,148 @@
+"""ConvS5: a diagonal SSM over the frames of a video, with tuned frequency bias over time."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+
+from ssm_jax.init.modes import INITS, initial_modes
+from ssm_jax.init.parameters import EIGENBASES, cut_normal, real_basis
+from ssm_jax.kernels import sobolev_gain
+from ssm_jax.kernels.convs5 import conv_scan, conv_step, filtered_conv_scan
+from ssm_jax.kernels.discretize import DISCRETIZE, exponent
+from ssm_jax.kernels.phase import Phase
+from ssm_jax.kernels.powers import lacking
+from ssm_jax.layers.base import Knob, Scale, StateSpaceLayer
+from ssm_jax.layers.inputs import from_ri
+from ssm_jax.layers.s5 import SLOWEST_DECAY
+from ssm_jax.options.arguments import check, check_choice
+from ssm_jax.options.rows import SIZE
+
+
+class ConvS5(StateSpaceLayer):
+    """x' = A x + B * u, y = 2 Re C * x of frames, with B and C convolutions over space.
+
+    Inputs are (B, L, Y, X, H): videos of L frames. A, dt and the filter are those of S5, and act
+    over time at every pixel alike; alpha and beta tune the bias over temporal frequencies. It runs
+    over whole videos (`mode="scan"`; with a filter "conv"), and causally frame by frame. There is
+    no D. Source: ConvS5, arXiv:2310.19694, its "resnet" configuration.
+    """
+
+    NAME = "ConvS5"
+    INPUT = "BLYXH"
+    STATE = "BYXN"
+    INITS = tuple({**EIGENBASES, **INITS})
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 128,
+        window: int = 3,
+        chunk: int | None = None,
+        init: str = "legs",
+        init_seed: int = 0,
+        clip_eigs: bool = True,
+        real_transform: str = "none",
+        dt_transform: str = "exp",
+        beta: ArrayLike | None = None,
+        rngs: nnx.Rngs,
+        **shared: Any,
+    ):
+        """Make a layer; see `ssm_jax.options`, `StateSpaceLayer` and `S5`. Besides
+
+        Args:
+          d_state: modes N that are stored at each pixel; their conjugates come on top, so the
+            published ssm_size of 256 is 128 here.
+          window: rows and columns of B and C, odd; 1 is an S5 at every pixel by itself.
+          chunk: frames whose states are in memory at a time, see `conv_scan`; None: all.
+
+        B starts as V^-1 B_0 and C as C_0 V of a real basis of the modes (`real_basis`), for real
+        B_0 and C_0 of variance 2 over the numbers that are summed (He et al., arXiv:1502.01852).
+        """
+        check_choice("ConvS5", "init", init, self.INITS)
+        if not SIZE.holds(window) or window % 2 == 0:
+            raise ValueError(f"ConvS5: window must be odd and at least 1, got {window!r}.")
+        if chunk is not None and not SIZE.holds(chunk):
+            raise ValueError(f"ConvS5: chunk must be at least 1 frame, or None, got {chunk!r}.")
+        check("ConvS5", locals(), "beta")
+        name = "s4d_legs" if init == "legs" else init
+
+        def modes(**scales: Any) -> np.ndarray:
+            return initial_modes(name, d_state, seed=init_seed, **scales).A_SN[0]
+
+        shared |= {"d_state": d_state, "real_transform": real_transform, "beta": beta}
+        shared |= {"dt_transform": dt_transform, "bidirectional": False}
+        super().__init__(d_model, d_state, modes, rngs=rngs, **shared)
+        self.window, self.chunk, self.clip_eigs = window, chunk, clip_eigs
+        V_PN, V_inv_NP = real_basis(init, d_state)
+        seen = window * window
+        B0 = cut_normal(rngs.params(), (2 * d_state, seen * d_model), 2 / (seen * d_model))
+        C0 = cut_normal(rngs.params(), (seen * d_model, 2 * d_state), 2 / (seen * 2 * d_state))
+        times = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+        B_ri = [
+            times(jnp.asarray(part, jnp.float32), B0) for part in (V_inv_NP.real, V_inv_NP.imag)
+        ]
+        C_ri = [times(C0, jnp.asarray(part, jnp.float32)) for part in (V_PN.real, V_PN.imag)]
+        self.B_ri = nnx.Param(jnp.stack(B_ri, axis=-1))  # (N, W W H, 2)
+        self.C_ri = nnx.Param(jnp.stack(C_ri, axis=-1).reshape(seen, d_model, d_state, 2))
+        self.D = Knob(jnp.zeros((d_model,), jnp.float32))
+
+    def eigenvalues(self) -> Array:
+        """A_N, complex, in rad per unit of time; per sample if the discretization is "none"."""
+        A_N = self.modes()
+        if self.clip_eigs:
+            A_N = jax.lax.complex(jnp.minimum(A_N.real, -SLOWEST_DECAY), A_N.imag)
+        return A_N
+
+    def input_matrix(self) -> Array:
+        """B of the continuous system, complex (N, W W H): from a window's numbers to the modes."""
+        return from_ri(self.B_ri[...])
+
+    def readout(self) -> Array:
+        """C, complex (W W, H, N), of y = Re C * x: one matrix for each pixel of the window.
+
+        It is twice the parameter: the conjugate modes add as much again.
+        """
+        return 2 * from_ri(self.C_ri[...])
+
+    def default_mode(self) -> str:
+        return "conv" if self.filtered else "scan"
+
+    def state_shape(self) -> tuple[int, ...]:
+        return self.A_im.shape
+
+    def convolve(self, v_BLYXH: Array, steps: int, scale: Scale) -> Array:
+        L = v_BLYXH.shape[1]
+        gain_HF = sobolev_gain(self.beta[...], 2 * steps, self.beta_unit, scale)
+        padded = jnp.pad(v_BLYXH, ((0, 0), (0, steps - L), (0, 0), (0, 0), (0, 0)))
+        system = self._discrete(scale)
+        return filtered_conv_scan(padded, *system, gain_HF, chunk=self.chunk)[:, :L]
+
+    def scan(self, v_BLYXH: Array, scale: Scale) -> Array:
+        return conv_scan(v_BLYXH, *self._discrete(scale), chunk=self.chunk)[1]
+
+    def run_from(self, state, v_BLYXH, lengths_B, scale) -> tuple[Array, Array]:
+        system = self._discrete(scale)
+        return conv_scan(v_BLYXH, *system, state, lengths_B, chunk=self.chunk)
+
+    def advance(self, state: Array, v_BYXH: Array, scale: Scale) -> tuple[Array, Array]:
+        z_N, phase_N, B_bar_WWHN, C_WWNH = self._discrete(scale)
+        A_bar_N, _ = DISCRETIZE[self.discretization](self.eigenvalues(), self.step_sizes() * scale)
+        rest_N = lacking(A_bar_N, z_N, phase_N)
+        return conv_step(state, v_BYXH, A_bar_N, rest_N, B_bar_WWHN, C_WWNH)
+
+    def _discrete(self, scale: Scale) -> tuple[Array, Phase, Array, Array]:
+        """(z, phase of z, B_bar, C), the last two as windows."""
+        A_N, dt_N = self.eigenvalues(), self.step_sizes() * scale
+        z_N, phase_N = exponent(A_N, dt_N, self.discretization)
+        _, gain_N = DISCRETIZE[self.discretization](A_N, dt_N)
+        W, H, N = self.window, self.D.shape[0], self.A_im.size
+        B_bar_NWWH = (gain_N[:, None] * self.input_matrix()).reshape(N, W, W, H)
+        C_WWHN = self.readout().reshape(W, W, H, N)
+        return z_N, phase_N, jnp.moveaxis(B_bar_NWWH, 0, -1), jnp.swapaxes(C_WWHN, 2, 3)

@@ -1,0 +1,125 @@
+"""Video prediction: a fast and a slow digit, and which of them a state space model follows.
+
+Source: the appendix of arXiv:2410.02035, on the network of arXiv:2310.19694.
+"""
+
+from ssm_jax import config as config_lib
+from ssm_jax.options.rows import COUNT, SIZE, Option, Range
+from ssm_jax.stories import setting, smoke, story_config
+from ssm_jax.tasks import Lazy, Task
+
+_HERE = "ssm_jax.stories.video"
+VIDEO = Task(
+    open_data=Lazy(f"{_HERE}.data:open_videos"),
+    build_model=Lazy(f"{_HERE}.task:build_predictor"),
+    train_sums=Lazy(f"{_HERE}.task:train_sums"),
+    eval_sums=Lazy(f"{_HERE}.task:eval_sums"),
+    metrics={"forced_mse": "min", "loss": "min", "mse": "min"},
+    options={
+        "data.video.canvas": Option(64, "rows and columns of a frame", SIZE, unit="pixels"),
+        "data.video.digit": Option(28, "rows and columns of a digit", SIZE, unit="pixels"),
+        "data.video.speeds": Option((3.0, 0.3), "of each digit; 1 is 0.15 of the way in a frame"),
+        "data.video.colours": Option(
+            3, "channels of a frame, which digits take in turn", Range(1, 3, whole=True)
+        ),
+        "data.video.context": Option(100, "true frames before a roll-out", SIZE, unit="frames"),
+        "data.video.horizon": Option(400, "predicted frames", SIZE, unit="frames"),
+        "model.video.cell": Option(
+            "convs5", "over time; s5: of each pixel", choices=("convs5", "s5", "convlstm")
+        ),
+        "model.video.window": Option(3, "pixels of a convolution of the cell, odd", SIZE),
+        "model.video.widths": Option((64, 128, 256), "of the encoder, at 1, 1/2 and 1/4 of a side"),
+        "model.video.groups": Option(
+            32, "of group norms, or their largest divisor in common with the channels", SIZE
+        ),
+        "model.video.chunk": Option(0, "frames whose states are kept at a time; 0: all", COUNT),
+        "model.video.loss_beta": Option(
+            0.0, "exponent of a filter of the error over time, in training", Range(-4, 4)
+        ),
+    },
+    sources=("mnist5k", "fashion_mnist", "mnist", "blobs"),
+    network=Lazy(f"{_HERE}.model:VideoPredictor"),
+    faults=Lazy(f"{_HERE}.data:faults"),
+    summary=Lazy(f"{_HERE}.task:summary"),
+)
+
+ALPHAS, BETAS = (0.1, 1.0, 10.0, 100.0), (-1.0, 0.0, 1.0)
+CELLS = ("convs5", "s5", "convlstm")
+# d_model and d_state of a cell, by the d_model of ConvS5
+EQUAL = {
+    "s5": {256: (336, 168), 128: (168, 84), 32: (42, 21)},
+    "convlstm": {256: (160, 80), 128: (80, 40), 32: (20, 10)},
+}
+DIGITS = {"coloured": (3.0, 0.3), "gray": (1.0, 1.0)}
+
+
+def get_config(arg=""):
+    knobs = {"cell": CELLS, "digits": tuple(DIGITS), "frames": ("300", "600")}
+    cfg, cell, digits, frames, size = story_config("video", arg, **knobs)
+    cfg.batch_size = 8
+    cfg.data.source = "mnist5k"
+    cfg.data.padded_length = int(frames)
+    cfg.data.video.speeds = DIGITS[digits]
+    cfg.data.video.colours = 3 if digits == "coloured" else 1
+    width = 256 if frames == "300" else 128
+    cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 8, width, width // 2
+    cfg.model.init = "legs"
+    cfg.model.beta.learn, cfg.model.beta.filter = False, False
+    cfg.model.dt_min, cfg.model.dt_max = 1e-3, 1e-1
+    cfg.model.video.cell = cell
+    cfg.model.remat = True
+    cfg.train.steps, cfg.train.eval_every = 300_000, 10_000
+    cfg.train.select_metric = "loss"
+    cfg.optim.b2 = 0.95
+    rate = 1e-3 if frames == "300" and cell != "convlstm" else 5e-4
+    every = (rate, 1e-5)
+    config_lib.rates(cfg, A=every, dt=every, rest=every)
+    cfg.schedule.warmup_steps = 5_000
+    cfg.checkpoint.every, cfg.log.every, cfg.log.gradient = 5_000, 100, False
+    cfg.log.diagnostics = False
+    if size != "full":
+        reduce(cfg)
+    equal_parameters(cfg, cell)
+    if size == "smoke":
+        smoke(cfg, 8, 4)
+        cfg.data.source, cfg.schedule.warmup_steps = "blobs", 2
+        cfg.data.video.canvas, cfg.data.video.digit, cfg.data.padded_length = 16, 7, 6
+        cfg.data.video.context, cfg.data.video.horizon = 3, 3
+        cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 1, 8, 4
+        cfg.model.video.widths, cfg.model.video.groups = (4, 4, 8), 2
+    return cfg
+
+
+def reduce(cfg):
+    cfg.name += ":reduced"
+    cfg.notes = (
+        "Reduced: frames of 32 x 32 pixels, digits of 14, 40 frames, 2 blocks of 32 channels "
+        "(published: 64 x 64, 28, 300 or 600, 8 blocks of 256 or 128), 1,000 steps of 4 (300,000 "
+        "of 8)."
+    )
+    cfg.batch_size = 4
+    cfg.data.padded_length = 40
+    cfg.data.video.canvas, cfg.data.video.digit = 32, 14
+    cfg.data.video.context, cfg.data.video.horizon = 40, 40
+    cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 2_000, 32, 128
+    cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 2, 32, 16
+    cfg.model.video.widths, cfg.model.video.groups = (8, 16, 32), 8
+    cfg.model.remat = False
+    cfg.train.steps, cfg.train.eval_every, cfg.train.eval_batch_size = 1_000, 250, 16
+    every = (2e-3, 1e-5)
+    config_lib.rates(cfg, A=every, dt=every, rest=every)
+    cfg.schedule.warmup_steps = 50
+    cfg.checkpoint.every, cfg.log.every = 250, 10
+
+
+def equal_parameters(cfg, cell):
+    """Give another cell as many parameters as the ConvS5 of the same config, within 4 %: S5 has
+    more channels and modes, ConvLSTM with its four gates has fewer."""
+    if cell in EQUAL:
+        cfg.model.d_model, cfg.model.d_state = EQUAL[cell][cfg.model.d_model]
+
+
+def sweep():
+    """The grid of alpha and beta, as options over `get_config()`; a beta of 0 is no filter."""
+    cells = [setting(alpha, beta) for alpha in ALPHAS for beta in BETAS]
+    return [{**cell, "model.beta.filter": cell["model.beta.init"] != 0} for cell in cells]
