@@ -15,7 +15,8 @@ BYTES = {
 _ARRAY = re.compile(r"(\w+)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*-> .*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-PASSED_OVER = "ssm_jax/kernels/rules.py:"  # which runs functions of others: their callers tell more
+# Which run functions of others: their callers tell more
+_PASSED_OVER = ("ssm_jax/kernels/rules.py:", "ssm_jax/kernels/devices.py:")
 _TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 
 
@@ -170,6 +171,6 @@ def _lines(tables: dict[str, dict[int, str]]) -> Iterator[tuple[int, str]]:
             found[frame] = f"{name}:{number(location, 'line')}"
     for frame in found:
         caller = frame
-        while found[caller].startswith(PASSED_OVER) and callers[caller] in found:
+        while found[caller].startswith(_PASSED_OVER) and callers[caller] in found:
             caller = callers[caller]
         yield frame, found[caller]

@@ -50,12 +50,16 @@ def test_products_have_their_precision_and_the_line_that_asked_for_them():
 
 def test_what_goes_through_a_rule_is_named_by_its_caller():
     """Which is the caller's caller where rules run rules; a rule without one keeps its own name."""
-    files = ("ssm_jax/models/gate.py", "/tree/ssm_jax/kernels/rules.py")
+    files = (
+        "ssm_jax/models/gate.py",
+        "/tree/ssm_jax/kernels/rules.py",
+        "/tree/ssm_jax/kernels/devices.py",
+    )
     lines = [
         "FileNames",
         *(f'{i} "{name}"' for i, name in enumerate(files, 1)),
         "FileLocations",
-        *(f"{i} {{file_name_id={file} line={10 * i}}}" for i, file in enumerate((1, 2, 2), 1)),
+        *(f"{i} {{file_name_id={file} line={10 * i}}}" for i, file in enumerate((1, 3, 2), 1)),
         "StackFrames",
         "1 {file_location_id=1 parent_frame_id=1}",
         "2 {file_location_id=2 parent_frame_id=2}",  # called by frame 1
