@@ -4,6 +4,7 @@
     python -m benchmarks --kinds=s4d,my_layer.py:MyLayer      # or by an entry point
     python -m benchmarks --what=steps                         # a step of each LRA config
     python -m benchmarks --what=kernels                       # other ways to the same kernel
+    python -m benchmarks --what=peers --lengths=2048,16384    # beside published layers (peers.py)
     python -m benchmarks --what=streams --channels=64 --modes=32           # one step in real time
     python -m benchmarks --what=startup --rounds=3            # a command until it has begun
     python -m benchmarks --what=large_file --gigabytes=20     # training on more than memory
@@ -37,14 +38,15 @@ from ssm_jax.config.argv import Flag
 from ssm_jax.config.load import load_config
 
 WHAT = (
-    *("layers", "steps", "kernels", "streams", "startup", "large_file", "lambda_max", "memory"),
-    "buckets",
+    *("layers", "steps", "kernels", "peers", "streams", "startup", "large_file", "lambda_max"),
+    *("memory", "buckets"),
 )
 LRA = Path(__file__).parents[1] / "configs/lra"
 FLAGS = (
     Flag("what", f"what to measure: {' | '.join(WHAT)}", "layers", choices=WHAT),
     Flag("kinds", "layers for --what=layers and streams; of your own as FILE.py:NAME", "s4d,s4,s5"),
-    Flag("lengths", "lengths L, for layers and kernels", "1024,2048,4096,16384"),
+    Flag("lengths", "lengths L, for layers, kernels and peers", "1024,2048,4096,16384"),
+    Flag("peers", "for --what=peers", "official,discretax,lindermanlab"),
     Flag(
         "tasks",
         "files of configs/lra, for --what=steps",
@@ -52,9 +54,9 @@ FLAGS = (
     ),
     Flag("variants", "variants of these files, for --what=steps", "s4d_ft,s4,s5"),
     Flag("official_batch", "the batch sizes of the files, not those for a CPU", False, bool),
-    Flag("channels", "channels H, for layers, streams and kernels", 128, int),
-    Flag("modes", "modes N, for layers, streams and kernels", 64, int),
-    Flag("batch", "batch B, for layers and scans", 4, int),
+    Flag("channels", "channels H, for layers, streams, kernels and peers", 128, int),
+    Flag("modes", "modes N, for layers, streams, kernels and peers", 64, int),
+    Flag("batch", "batch B, for layers, scans and peers", 4, int),
     Flag("alpha", "factor on the frequencies, for --what=kernels", 3.0, float),
     Flag("parts", "train.accumulate to compare with 1, for --what=memory", 5, int),
     Flag("gigabytes", "of the file, for --what=large_file and lambda_max", 20.0, float),
@@ -80,7 +82,11 @@ COLUMNS = {
     "batch": "B",
     "length": "L",
     "channels": "H",
+    "peer": "peer",
     "layer_ms": "ms",
+    "blocks_ms": "ms in blocks",
+    "peer_ms": "ms of the peer",
+    "least_speed_up": "x of the least",
     "step_ms": "ms",
     "call_ms": "ms",
     "stream_us": "us",
@@ -104,7 +110,7 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from benchmarks import buckets, large_file, layers, startup, steps, streams
+    from benchmarks import buckets, large_file, layers, peers, startup, steps, streams
     from benchmarks.measure import in_fresh_process
     from ssm_jax.kernels.devices import keep_freed_memory
     from ssm_jax.outside import located
@@ -137,6 +143,13 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
         calls = ((startup.measure_start, *start, n) for start in startup.STARTS)
     elif what == "kernels":
         calls = _of_kernels(values)
+    elif what == "peers":
+        size = values["channels"], values["modes"], n
+        calls = (
+            (peers.measure_beside, peer, values["batch"], L, *size)
+            for peer in _words(values["peers"])
+            for L in _lengths(values)
+        )
     elif what == "layers":
         B, H, N = (values[name] for name in ("batch", "channels", "modes"))
         calls = (
@@ -194,12 +207,14 @@ def check(values: dict[str, Any]) -> None:
     Raises:
       ValueError: what was asked, and what there is.
     """
+    from benchmarks.peers import PEERS
     from benchmarks.steps import CPU_BATCHES
     from ssm_jax.layers import LAYERS, find_layer
     from ssm_jax.lra.variants import VARIANTS
     from ssm_jax.outside import Unknown
 
-    for name, known in (("kinds", LAYERS), ("tasks", CPU_BATCHES), ("variants", VARIANTS)):
+    names = {"kinds": LAYERS, "tasks": CPU_BATCHES, "variants": VARIANTS, "peers": PEERS}
+    for name, known in names.items():
         unknown = [word for word in _words(values[name]) if word not in known]
         if name == "kinds":
             with contextlib.suppress(Unknown):

@@ -33,6 +33,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernel_accuracy": measured.kernel_accuracy,
     "layer_accuracy": measured.layer_accuracy,
     "bench_layers": measured.bench_layers,
+    "bench_peers": measured.bench_peers,
     "bench_streams": measured.bench_streams,
     "bench_startup": measured.bench_startup,
     "processes": measured.processes,

@@ -268,6 +268,14 @@ def bench_layers() -> str:
     return per_file("bench/layers_*.json", columns)
 
 
+def bench_peers() -> str:
+    ours = {"peer": "{peer}", "ours": "{layer}", **LENGTH, **_times("ours, ms", "layer_ms")}
+    theirs = {**_times("the peer's, ms", "peer_ms"), "times ours": "{speed_up:.1f}"}
+    return per_file(
+        "bench/peers_*.json", {**ours, **theirs, "of the least": "{least_speed_up:.1f}"}
+    )
+
+
 def bench_steps() -> str:
     model = {"model": "{name}", "layer": "{layer}", "B": "{batch}", **LENGTH, "H": "{channels}"}
     columns = {**model, **_times("step, ms", "step_ms"), **OVER_FLOOR, **MEMORY, **COMPILE}

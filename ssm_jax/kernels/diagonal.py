@@ -22,6 +22,7 @@ So the memory is O(B H N L / T), and the outputs take L (4 N + T) multiplication
 channel. Powers over many steps come from exact angles: no error of repeated multiplication grows.
 """
 
+from functools import partial
 from operator import add
 from typing import Any
 
@@ -66,77 +67,98 @@ def s4d_kernel(A_HN, C_HN, dt_H, length: int, discretization: str = "zoh") -> Ar
     w_CHN, z_HN, phase_HN = materialize((w_CHN, z_HN, phase_HN), dt_H[0])
     T = block_length(length)
     Q = -(-length // T)
-    if not on_cpu():
+    modes_last = on_cpu()
+    if not modes_last:
         Q = -(-Q // 16) * 16
     steps = (jnp.arange(Q, dtype=jnp.int32) * T, jnp.arange(T, dtype=jnp.int32))
-    k_HXT = _sums_of_powers(w_CHN, z_HN, phase_HN, steps)  # X = C Q
+    k_HXT = _sums_of_powers(modes_last, w_CHN, z_HN, phase_HN, steps)  # X = C Q
     k_HCL = k_HXT.reshape(H, len(w_CHN), Q * T)[:, :, :length]
     return jnp.moveaxis(k_HCL, 1, 0).reshape(*C_HN.shape[:-2], H, length)
 
 
-def _factored(w_CHN: Array, z_HN: Array, phase_HN: Phase, steps: tuple[Array, Array]) -> Any:
-    """The sums over n, and (w, e^{zqT} as two (H, N, Q), E, (qT, r)), of which they are made."""
-    phase_HN1 = Phase(*(part[:, :, None] for part in phase_HN))
-    starts = power_parts(z_HN[:, :, None], phase_HN1, steps[0][None, None, :])
+# Of arrays with the axes H, C, Q and N: where the last three stand if the modes are last, or not.
+_AXES = {True: (1, 2, 3), False: (2, 3, 1)}
+
+
+def _four(last: bool, w_CHN: Array, starts: ReIm) -> tuple[ReIm, ReIm]:
+    """w and e^{zqT}, which broadcast over the axes H, C, Q and N in their order."""
+    C, Q, _ = _AXES[last]
+    w = jnp.expand_dims(jnp.moveaxis(w_CHN, 0, C if last else -1), Q)
+    return parts(w), _map(lambda x: jnp.expand_dims(x, C), starts)
+
+
+def _weighted(last: bool, w_CHN: Array, starts: ReIm) -> Array:
+    """U as (H, C Q, 2N), or as (H, 2N, C Q)."""
+    re, im = times(*_four(last, w_CHN, starts))
+    U = jnp.concatenate([2 * re, -2 * im], axis=_AXES[last][2])
+    return U.reshape(len(U), -1, U.shape[3]) if last else U.reshape(*U.shape[:2], -1)
+
+
+def _sums(last: bool, U: Array, E_HT2N: Array) -> Array:
+    return product(U, E_HT2N, (2, 2) if last else FAST)
+
+
+def _factored(last, w_CHN: Array, z_HN: Array, phase_HN: Phase, steps: tuple) -> Any:
+    """The sums over n, and (w, e^{zqT} as two (H, Q, N) or (H, N, Q), E, (qT, r))."""
+    aside = 1 if last else 2
+    phase = Phase(*(jnp.expand_dims(part, aside) for part in phase_HN))
+    start = jnp.expand_dims(steps[0], (0, 2 if last else 1))
+    starts = power_parts(jnp.expand_dims(z_HN, aside), phase, start)
     E_HT2N = powers(z_HN, phase_HN, steps[1])
-    return product(_weighted(w_CHN, starts), E_HT2N, FAST), (w_CHN, starts, E_HT2N, steps)
+    k_HXT = _sums(last, _weighted(last, w_CHN, starts), E_HT2N)
+    return k_HXT, (w_CHN, starts, E_HT2N, (start, steps[1][None, :, None]))
 
 
-@Ruled
-def _sums_of_powers(*arrays: Any) -> Array:
-    return _factored(*arrays)[0]
+@partial(Ruled, static=1)
+def _sums_of_powers(*arguments: Any) -> Array:
+    return _factored(*arguments)[0]
 
 
 @_sums_of_powers.defjvp
-def _sums_of_powers_jvp(primals, tangents):
-    k_HXT, factors = _factored(*primals)
-    return k_HXT, linear_map(_forward, _backward, factors, tangents[:2])
+def _sums_of_powers_jvp(last, primals, tangents):
+    k_HXT, factors = _factored(last, *primals)
+    maps = partial(_forward, last), partial(_backward, last)
+    return k_HXT, linear_map(*maps, factors, tangents[:2])
 
 
-def _weighted(w_CHN: Array, starts: ReIm) -> Array:
-    """U as (H, 2N, C Q)."""
-    w_HNC1 = jnp.moveaxis(w_CHN, 0, 2)[:, :, :, None]
-    re, im = times(parts(w_HNC1), _map(lambda x_HNQ: x_HNQ[:, :, None], starts))
-    U_H2NCQ = jnp.concatenate([2 * re, -2 * im], axis=1)
-    return U_H2NCQ.reshape(*U_H2NCQ.shape[:2], -1)
-
-
-def _forward(factors, tangents):
+def _forward(last, factors, tangents):
     """dk by dw and dz."""
-    w_CHN, starts, E_HT2N, (start_Q, inner_T) = factors
+    w_CHN, starts, E_HT2N, (start, inner) = factors
     dw_CHN, dz_HN = tangents
-    dstarts = slope_of_power(starts, dz_HN[:, :, None], start_Q[None, None, :])
-    dE = slope_of_power(halves(E_HT2N), dz_HN[:, None, :], inner_T[None, :, None])
-    dU_H2NX = _weighted(dw_CHN, starts) + _weighted(w_CHN, dstarts)
+    dstarts = slope_of_power(starts, jnp.expand_dims(dz_HN, 1 if last else 2), start)
+    dE = slope_of_power(halves(E_HT2N), dz_HN[:, None], inner)
+    dU = _weighted(last, dw_CHN, starts) + _weighted(last, w_CHN, dstarts)
     dE_HT2N = jnp.concatenate(dE, axis=-1)
-    return product(dU_H2NX, E_HT2N, FAST) + product(_weighted(w_CHN, starts), dE_HT2N, FAST)
+    return _sums(last, dU, E_HT2N) + _sums(last, _weighted(last, w_CHN, starts), dE_HT2N)
 
 
-def _backward(factors, dk_HXT):
+def _backward(last, factors, dk_HXT):
     """dw and dz by dk, with products alone: the powers are known, so no exponential is taken."""
-    w_CHN, starts, E_HT2N, (start_Q, inner_T) = factors
-    C, H, N = w_CHN.shape
-    dE_HT2N = product(dk_HXT, _weighted(w_CHN, starts), FAST)
-    dU_H2NCQ = product(E_HT2N, dk_HXT, FAST).reshape(H, 2 * N, C, len(start_Q))
+    w_CHN, starts, E_HT2N, (start, inner) = factors
+    C, Q, N = _AXES[last]
+    dE_HT2N = product(dk_HXT, _weighted(last, w_CHN, starts), (1, 1) if last else FAST)
+    dU = product(dk_HXT, E_HT2N, (2, 1)) if last else product(E_HT2N, dk_HXT, FAST)
+    four = list(dU.shape[:1]) * 4
+    four[C], four[Q], four[N] = len(w_CHN), start.size, E_HT2N.shape[-1]
 
     def times_conj(a: ReIm, b: ReIm) -> ReIm:
         return a[0] * b[0] + a[1] * b[1], a[1] * b[0] - a[0] * b[1]
 
     # From U = 2 w e^{zqT} to w and e^{zqT}; then from both powers to z: d/dz e^{zl} = l e^{zl}.
-    du = 2 * dU_H2NCQ[:, :N], -2 * dU_H2NCQ[:, N:]
-    starts_HN1Q = _map(lambda x_HNQ: x_HNQ[:, :, None], starts)
-    w_HNC1 = jnp.moveaxis(w_CHN, 0, 2)[:, :, :, None]
-    dw_re, dw_im = (jnp.sum(x, axis=3) for x in times_conj(du, starts_HN1Q))
-    dstarts = _map(lambda x: jnp.sum(x, axis=2), times_conj(du, parts(w_HNC1)))
+    dre, dim = jnp.split(dU.reshape(four), 2, axis=N)
+    du = 2 * dre, -2 * dim
+    w, each = _four(last, w_CHN, starts)
+    dw_re, dw_im = (jnp.sum(x, axis=Q) for x in times_conj(du, each))
+    dstarts = _map(lambda x: jnp.sum(x, axis=C), times_conj(du, w))
 
     def by_z(power: ReIm, dpower: ReIm, steps: Array, axis: int) -> list[Array]:
         steps = steps.astype(power[0].dtype)
         return [jnp.sum(steps * x, axis=axis) for x in times_conj(dpower, power)]
 
-    outer = by_z(starts, dstarts, start_Q[None, None, :], axis=2)
-    inner = by_z(halves(E_HT2N), halves(dE_HT2N), inner_T[None, :, None], axis=1)
+    outer = by_z(starts, dstarts, start, axis=Q - 1)
+    inner = by_z(halves(E_HT2N), halves(dE_HT2N), inner, axis=1)
     # JAX's cotangent of a complex number x + iy is d/dx - i d/dy.
-    dw_CHN = jnp.moveaxis(dw_re - 1j * dw_im, 2, 0)
+    dw_CHN = jnp.moveaxis(dw_re - 1j * dw_im, C, 0)
     return dw_CHN, (outer[0] + inner[0]) - 1j * (outer[1] + inner[1])
 
 

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from benchmarks import peers
 from benchmarks.__main__ import main
 from benchmarks.buckets import measure_buckets
 from benchmarks.floor import kernel_flops, layer_seconds
@@ -33,6 +35,24 @@ def test_a_layer_is_measured_beside_its_floors(kind):
     assert row["layer_ms"]["min"] > 0
     assert row["floor_ms"]["min"] > row["fft_floor_ms"]["min"] > 0
     assert row["over_fft"] > row["over_floor"] > 0
+
+
+def test_a_layer_is_timed_beside_a_peer_and_in_its_other_form(monkeypatch):
+    kind, options, size = "s4d", {"bidirectional": False, "beta": None}, (2, 24, 4, 3)
+    forms = [peers.of_ours(kind, options, *size, mode=mode)() for mode in ("conv", "scan")]
+    for one, other in zip(*map(jax.tree.leaves, forms), strict=True):  # outputs and gradients
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(one).max())
+
+    def many(*size):
+        call = peers.of_ours(kind, options, *size)
+        return lambda: jax.block_until_ready([call() for _ in range(40)])
+
+    monkeypatch.setitem(peers.PEERS, "discretax", (many, kind, options))
+    row = peers.measure_beside("discretax", *size, 3)
+    assert (row["layer"], row["peer"], row["length"], row["modes"]) == (kind, "discretax", 24, 3)
+    assert row["blocks_ms"]["min"] > 0
+    assert row["speed_up"] > 3 and row["least_speed_up"] > 3
+    assert row["versions"]["jax"] == jax.__version__
 
 
 @pytest.mark.parametrize("layer", ["s4d", "s4", "s5"])
