@@ -89,7 +89,7 @@ def measure(runs: int) -> dict[str, Any]:
                 own.model.alpha = 1 + i / 1000
                 path = Path("alone") / str(i)
                 path.mkdir(parents=True)
-                train(build(own), path, [])
+                train(build(own), path, SimpleNamespace(watch=None))
 
         bare = _timed(alone)
         found: dict[str, Any] = {

@@ -40,6 +40,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "population": measured.population,
     "population_planned": measured.population_planned,
     "bench_large_file": measured.bench_large_file,
+    "bench_lambda_max": measured.bench_lambda_max,
+    "bench_bookkeeping": measured.bench_bookkeeping,
     "bench_steps": measured.bench_steps,
     "bench_kernels": measured.bench_kernels,
     "denoise": bias.denoise_story,

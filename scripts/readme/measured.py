@@ -309,6 +309,35 @@ def bench_large_file() -> str:
     return per_file("bench/large_file_*.json", columns)
 
 
+def bench_lambda_max() -> str:
+    columns: Columns = {
+        "file": "{file_gb:.0f} GB",
+        "sequences": "{sequences:,}",
+        "L": "{length:,}",
+        "own memory": "{own_mib:,} MiB",
+        "steps": "{steps}",
+        "lambda_max": "{lambda_max:.4f}",
+        "exact": "{exact:.4f}",
+        "s": "{wall_s:,.0f}",
+    }
+    return per_file("bench/lambda_max_*.json", columns)
+
+
+def bench_bookkeeping() -> str:
+    """What each way to sweep takes for a run, beside the run."""
+    columns: Columns = {
+        "": "{way}",
+        "processor, ms a run": "{processor:.0f}",
+        "of it the share of a run of a minute": "{share:.2%}",
+    }
+    (result,) = load("bench/sweep_*.json")
+    ways = {way: result[way]["beside_a_run_ms"] for way in result if "sea" in way or way == "sweep"}
+    rows = [{"way": way, **took, "share": took["processor"] / 6e4} for way, took in ways.items()]
+    asked = result["sweep --status"]["processor_s"]
+    about = f"\n`sweep --status` of {result['runs']} runs: {asked:.1f} s of the processor.\n"
+    return table(columns, rows) + about + where(result)
+
+
 def bench_kernels() -> str:
     times = _times("forward + backward, ms", "call_ms")
     kernel = {"kernel": "{kernel}", "form": "{form}", **LENGTH}
