@@ -50,6 +50,9 @@ WRONG = {
     "data.video.canvas": 0,
     "data.video.digit": 0,
     "data.video.colours": 4,
+    "data.video.fast": 0.0,
+    "data.video.slow": -1.0,
+    "model.video.width": 0,
     "data.video.context": 0,
     "data.video.horizon": 0,
     "model.video.cell": "lstm",
@@ -304,8 +307,6 @@ def other(value):
     """A value of the same type that differs."""
     if isinstance(value, bool):
         return not value
-    if isinstance(value, tuple):
-        return (*value, 1)
     return value + "x" if isinstance(value, str) else value + 1
 
 

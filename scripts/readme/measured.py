@@ -330,7 +330,10 @@ def bench_bookkeeping() -> str:
         "processor, ms a run": "{processor:.0f}",
         "of it the share of a run of a minute": "{share:.2%}",
     }
-    (result,) = load("bench/sweep_*.json")
+    found = load("bench/sweep_*.json")
+    if not found:
+        return "Not run.\n"
+    (result,) = found
     ways = {way: result[way]["beside_a_run_ms"] for way in result if "sea" in way or way == "sweep"}
     rows = [{"way": way, **took, "share": took["processor"] / 6e4} for way, took in ways.items()]
     asked = result["sweep --status"]["processor_s"]

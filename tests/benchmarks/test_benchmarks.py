@@ -88,16 +88,6 @@ def test_the_eigenvalue_of_a_file_of_holes_is_that_of_its_rows(monkeypatch):
     assert row["lambda_max"] == pytest.approx(row["exact"], rel=2e-3)
 
 
-def test_the_bookkeeping_of_a_sweep_is_measured_beside_its_runs(tmp_path):
-    out = tmp_path / "sweep.json"  # in a process of its own, as it replaces training
-    words = [sys.executable, "-m", "benchmarks.bookkeeping", "--runs=2", f"--out={out}"]
-    subprocess.run(words, check=True, capture_output=True, cwd=Path(__file__).parents[2])
-    found = json.loads(out.read_text())
-    for way in ("sweep", "search, random", "search, tpe"):
-        assert found[way]["beside_a_run_ms"]["processor"] > 0
-    assert found["sweep --status"]["processor_s"] > 0
-
-
 @pytest.mark.slow
 def test_a_second_start_finds_what_the_first_compiled():
     off, kept = (measure_start(TRAIN, programs, 1)["processor_s"] for programs in (OFF, AGAIN))

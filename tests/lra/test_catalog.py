@@ -47,7 +47,7 @@ def test_every_section_is_that_of_a_task():
     sections = {entry.section for entry in CATALOG.values() if entry.section}
     found = {key for key, value in data.items() if isinstance(value, dict)}
     others = {"denoise", "arrays"}  # whose files are read as they are
-    others |= {"copying", "delay"}  # which are drawn example by example
+    others |= {"copying", "delay", "video"}  # which are drawn example by example
     assert found == sections | others
 
 

@@ -18,7 +18,7 @@ from ssm_jax.stories.video.data import Scene, measured_periods, open_videos, pat
 from ssm_jax.stories.video.model import VideoPredictor
 
 SCENE = Scene(16, (3.0, 0.3), 3, 6, 4, 5)
-SMALL = {"d_model": 8, "d_state": 4, "widths": (4, 4, 8), "groups": 2, "depth": 2}
+SMALL = {"d_model": 8, "d_state": 4, "width": 4, "groups": 2, "depth": 2}
 
 
 def opened(data_dir, spec="video:smoke", **options):
@@ -95,16 +95,12 @@ def test_digits_of_a_package_are_shared_out_and_halved(tmp_path):
         ({"data.video.digit": 17}, "must fit data.video.canvas"),
         ({"data.video.canvas": 18}, "multiple of 4"),
         ({"data.source": "mnist5k", "data.video.digit": 5}, "28, 14 or 7"),
-        ({"data.video.speeds": (1.0, -1.0)}, "one positive number"),
-        ({"model.video.widths": (4, 4)}, "three sizes"),
+        ({"data.video.fast": -1.0}, "data.video.fast"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        cfg = load_config("video:smoke", options)
-        VideoPredictor(
-            scene=SCENE, widths=tuple(cfg.model.video.widths), rngs=nnx.Rngs(0), groups=2
-        )
+        load_config("video:smoke", options)
 
 
 def test_ssim_by_scipy():
@@ -140,7 +136,7 @@ def test_the_loss_by_a_loop_and_its_weights_over_time():
     np.testing.assert_allclose(task.frame_loss(jnp.asarray(e), 0.8), wanted, rtol=1e-5)
 
 
-def parameters(cell, scene, d, n, widths, depth, window=3):
+def parameters(cell, scene, d, n, width, depth, window=3):
     """The number of parameters, from the description of the network alone."""
 
     def conv(i, o, w=3, bias=1):
@@ -149,7 +145,7 @@ def parameters(cell, scene, d, n, widths, depth, window=3):
     def residual(i, o):
         return 2 * i + 2 * o + conv(i, o) + conv(o, o) + (conv(i, o, 1, 0) if i != o else 0)
 
-    c, (a, b, e) = scene.colours, widths
+    c, a, b, e = scene.colours, width, 2 * width, 4 * width
     encoder = conv(c, a) + residual(a, a) + residual(a, b) + residual(b, e) + conv(e, d, 1)
     decoder = conv(d, a) + residual(a, e) + residual(e, b) + residual(b, a) + 2 * a + a * c + c
     over_time = {
@@ -164,13 +160,13 @@ def parameters(cell, scene, d, n, widths, depth, window=3):
 @pytest.mark.parametrize("size", ["small", "full"])
 def test_parameters_are_counted(cell, size):
     sizes = SMALL if size == "small" else {
-        "d_model": 256, "d_state": 128, "widths": (64, 128, 256), "groups": 32, "depth": 1
+        "d_model": 256, "d_state": 128, "width": 64, "groups": 32, "depth": 1
     }  # fmt: skip
     make = lambda: VideoPredictor(scene=SCENE, cell=cell, **sizes, rngs=nnx.Rngs(0))  # noqa: E731
     model = nnx.eval_shape(make)
     found = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    widths, d, n = sizes["widths"], sizes["d_model"], sizes["d_state"]
-    assert found == parameters(cell, SCENE, d, n, widths, sizes["depth"])
+    width, d, n = sizes["width"], sizes["d_model"], sizes["d_state"]
+    assert found == parameters(cell, SCENE, d, n, width, sizes["depth"])
 
 
 @pytest.mark.parametrize("size, frames", [("reduced", "300"), ("full", "300"), ("full", "600")])
@@ -178,7 +174,7 @@ def test_cells_have_as_many_parameters(size, frames):
     counts = []
     for cell in ("convs5", "s5", "convlstm"):
         model = load_config(f"video:{cell},{size},{frames}").model
-        about = cell, SCENE, model.d_model, model.d_state, tuple(model.video.widths), model.depth
+        about = cell, SCENE, model.d_model, model.d_state, model.video.width, model.depth
         counts.append(parameters(*about))
     assert max(counts) < 1.04 * min(counts)
 

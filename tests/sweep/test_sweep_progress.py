@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import played_search
 import pytest
@@ -34,7 +35,7 @@ def folder(tmp_path, monkeypatch):
     for number, run in enumerate(runs_of([{"model.alpha": float(a)} for a in range(1, 7)], [0])):
         path = out / run.name
         path.mkdir(parents=True)
-        played_search.train(played_search.build(run.config(cfg)), path, [])
+        played_search.train(played_search.build(run.config(cfg)), path, SimpleNamespace(watch=None))
         began = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=90)
         record = {"config": {"model.alpha": number + 1.0}, "seed": 0, "started": str(began)}
         (path / "record.json").write_text(json.dumps(record))

@@ -4,11 +4,12 @@ Source: the appendix of arXiv:2410.02035, on the network of arXiv:2310.19694.
 """
 
 from ssm_jax import config as config_lib
-from ssm_jax.options.rows import COUNT, SIZE, Option, Range
+from ssm_jax.options.rows import COUNT, POSITIVE, SIZE, Option, Range
 from ssm_jax.stories import setting, smoke, story_config
 from ssm_jax.tasks import Lazy, Task
 
 _HERE = "ssm_jax.stories.video"
+CELLS = ("convs5", "s5", "convlstm")
 VIDEO = Task(
     open_data=Lazy(f"{_HERE}.data:open_videos"),
     build_model=Lazy(f"{_HERE}.task:build_predictor"),
@@ -16,25 +17,52 @@ VIDEO = Task(
     eval_sums=Lazy(f"{_HERE}.task:eval_sums"),
     metrics={"forced_mse": "min", "loss": "min", "mse": "min"},
     options={
-        "data.video.canvas": Option(64, "rows and columns of a frame", SIZE, unit="pixels"),
-        "data.video.digit": Option(28, "rows and columns of a digit", SIZE, unit="pixels"),
-        "data.video.speeds": Option((3.0, 0.3), "of each digit; 1 is 0.15 of the way in a frame"),
+        "data.video.canvas": Option(
+            64, "rows and columns of a frame", SIZE, unit="pixels", since="0.2"
+        ),
+        "data.video.digit": Option(
+            28, "rows and columns of a digit", SIZE, unit="pixels", since="0.2"
+        ),
+        "data.video.fast": Option(
+            3.0, "speed of one digit; 1 is 0.15 of the way in a frame", POSITIVE, since="0.2"
+        ),
+        "data.video.slow": Option(0.3, "speed of the other digit", POSITIVE, since="0.2"),
         "data.video.colours": Option(
-            3, "channels of a frame, which digits take in turn", Range(1, 3, whole=True)
+            3,
+            "channels of a frame, which digits take in turn",
+            Range(1, 3, whole=True),
+            since="0.2",
         ),
-        "data.video.context": Option(100, "true frames before a roll-out", SIZE, unit="frames"),
-        "data.video.horizon": Option(400, "predicted frames", SIZE, unit="frames"),
+        "data.video.context": Option(
+            100, "true frames before a roll-out", SIZE, unit="frames", since="0.2"
+        ),
+        "data.video.horizon": Option(400, "predicted frames", SIZE, unit="frames", since="0.2"),
         "model.video.cell": Option(
-            "convs5", "over time; s5: of each pixel", choices=("convs5", "s5", "convlstm")
+            "convs5", "over time; s5: of each pixel", choices=CELLS, since="0.2"
         ),
-        "model.video.window": Option(3, "pixels of a convolution of the cell, odd", SIZE),
-        "model.video.widths": Option((64, 128, 256), "of the encoder, at 1, 1/2 and 1/4 of a side"),
+        "model.video.window": Option(
+            3, "pixels of a convolution of the cell, odd", SIZE, since="0.2"
+        ),
+        "model.video.width": Option(
+            64,
+            "features of the encoder at full size; twice, four times as many at 1/2 and 1/4",
+            SIZE,
+            since="0.2",
+        ),
         "model.video.groups": Option(
-            32, "of group norms, or their largest divisor in common with the channels", SIZE
+            32,
+            "of group norms, or their largest divisor in common with the channels",
+            SIZE,
+            since="0.2",
         ),
-        "model.video.chunk": Option(0, "frames whose states are kept at a time; 0: all", COUNT),
+        "model.video.chunk": Option(
+            0, "frames whose states are kept at a time; 0: all", COUNT, since="0.2"
+        ),
         "model.video.loss_beta": Option(
-            0.0, "exponent of a filter of the error over time, in training", Range(-4, 4)
+            0.0,
+            "exponent of a filter of the error over time, in training",
+            Range(-4, 4),
+            since="0.2",
         ),
     },
     sources=("mnist5k", "fashion_mnist", "mnist", "blobs"),
@@ -44,7 +72,6 @@ VIDEO = Task(
 )
 
 ALPHAS, BETAS = (0.1, 1.0, 10.0, 100.0), (-1.0, 0.0, 1.0)
-CELLS = ("convs5", "s5", "convlstm")
 # d_model and d_state of a cell, by the d_model of ConvS5
 EQUAL = {
     "s5": {256: (336, 168), 128: (168, 84), 32: (42, 21)},
@@ -59,7 +86,7 @@ def get_config(arg=""):
     cfg.batch_size = 8
     cfg.data.source = "mnist5k"
     cfg.data.padded_length = int(frames)
-    cfg.data.video.speeds = DIGITS[digits]
+    cfg.data.video.fast, cfg.data.video.slow = DIGITS[digits]
     cfg.data.video.colours = 3 if digits == "coloured" else 1
     width = 256 if frames == "300" else 128
     cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 8, width, width // 2
@@ -86,7 +113,7 @@ def get_config(arg=""):
         cfg.data.video.canvas, cfg.data.video.digit, cfg.data.padded_length = 16, 7, 6
         cfg.data.video.context, cfg.data.video.horizon = 3, 3
         cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 1, 8, 4
-        cfg.model.video.widths, cfg.model.video.groups = (4, 4, 8), 2
+        cfg.model.video.width, cfg.model.video.groups = 4, 2
     return cfg
 
 
@@ -103,7 +130,7 @@ def reduce(cfg):
     cfg.data.video.context, cfg.data.video.horizon = 40, 40
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 2_000, 32, 128
     cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 2, 32, 16
-    cfg.model.video.widths, cfg.model.video.groups = (8, 16, 32), 8
+    cfg.model.video.width, cfg.model.video.groups = 8, 8
     cfg.model.remat = False
     cfg.train.steps, cfg.train.eval_every, cfg.train.eval_batch_size = 1_000, 250, 16
     every = (2e-3, 1e-5)

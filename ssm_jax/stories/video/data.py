@@ -22,7 +22,6 @@ from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.idx_files import SIDE
 from ssm_jax.data.packages import unpack
 from ssm_jax.data.prepare import DataPaths
-from ssm_jax.options.rows import POSITIVE
 
 STEP = 0.15  # of the way that is free, in a frame, at speed 1
 COUNTS = {"train": 2_000, "val": 128, "test": 1_024}
@@ -179,15 +178,13 @@ def faults(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"data.video.canvas={own['canvas']} must be a multiple of 4: it is halved twice."
     if SIDE % own["digit"] and data["source"] != "blobs":
         yield f"data.video.digit={own['digit']} must be 28, 14 or 7: digits have 28 pixels."
-    if not own["speeds"] or not all(POSITIVE.holds(speed) for speed in own["speeds"]):
-        yield f"data.video.speeds={own['speeds']} must be one positive number for each digit."
 
 
 def open_videos(data: Mapping[str, Any], paths: DataPaths) -> MovingDigits:
     """The videos that a checked `cfg.data` asks for."""
     own = data["video"]
     scene = Scene(
-        own["canvas"], tuple(own["speeds"]), own["colours"], data["padded_length"],
+        own["canvas"], (own["fast"], own["slow"]), own["colours"], data["padded_length"],
         own["context"], own["horizon"],
     )  # fmt: skip
     sprites = _sprites(data["source"], own["digit"], paths, data["seed"])

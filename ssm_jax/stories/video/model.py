@@ -19,10 +19,9 @@ from jax import Array
 from ssm_jax.layers.convs5 import ConvS5
 from ssm_jax.models.gate import gelu
 from ssm_jax.options.arguments import check, check_choice
-from ssm_jax.options.rows import SIZE
+from ssm_jax.stories.video import CELLS
 from ssm_jax.stories.video.data import Scene
 
-CELLS = ("convs5", "s5", "convlstm")
 BRANCH = 0.1  # weight of what a residual adds in encoder and decoder
 
 # A state is that of each block; frames (B, L, Y, X, channels).
@@ -186,7 +185,7 @@ class VideoPredictor(nnx.Module):
         dt_max: float = 1e-1,
         cell: str = "convs5",
         window: int = 3,
-        widths: tuple[int, ...] = (64, 128, 256),
+        width: int = 64,
         groups: int = 32,
         chunk: int = 0,
         loss_beta: float = 0.0,
@@ -199,17 +198,16 @@ class VideoPredictor(nnx.Module):
         Args:
           scene: what the videos have in common, which the losses read.
           cell: one of CELLS; "s5" is a ConvS5 with a window of one pixel.
-          widths: of the features of the encoder at full, half and quarter size, reversed in the
-            decoder.
+          width: features of the encoder at full size; at half and quarter twice and four times as
+            many, and in the decoder the other way round.
           groups: of the group norms.
           chunk: of `ConvS5`; 0: None.
           loss_beta: of the loss that the model is trained by, see `task.frame_loss`.
         """
         check("VideoPredictor", locals())
         check_choice("VideoPredictor", "cell", cell, CELLS)
-        if len(widths) != 3 or not all(map(SIZE.holds, widths)):
-            raise ValueError(f"VideoPredictor: widths must be three sizes, got {widths!r}.")
         said = None if precision == "default" else jax.lax.Precision(precision)
+        widths = width, 2 * width, 4 * width
         own: tuple[Any, ...] = groups, rngs, said
         ssm: dict[str, Any] = {"init": init, "alpha": alpha, "alpha_real": alpha_real}
         ssm |= {"beta": beta, "learn_beta": learn_beta, "beta_unit": beta_unit}
