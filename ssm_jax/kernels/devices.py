@@ -69,7 +69,7 @@ def on_gpu() -> bool:
 
     fft_conv      takes even and odd bins apart: a gradient takes four fifths (results/bench);
     s4d_kernel    has the modes last in the factors of its products, so that the sums of its
-                  gradient run along them: 17.1 ms against 19.9 for a filtered layer, L = 2048;
+                  gradient run along them, which at L = 2048 takes less time;
                   on an H200 ListOps s4d_ft would have 30 kernels and 0.15 GiB more;
     scan_parts    loops over the steps of blocks, where each step of a loop is no launch;
     look_up       adds rows in place for its gradient, in the order of the steps;
