@@ -28,7 +28,7 @@ from ssm_jax.progress import say
 from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run
 from ssm_jax.sweep.ledger import validation_curve
-from ssm_jax.sweep.pruning import Rule, rungs_of
+from ssm_jax.sweep.pruning import Rule, idle, rungs_of
 from ssm_jax.sweep.runs import Job, fault_of_run, run_sweep
 from ssm_jax.training import plan
 from ssm_jax.training.members import Member, Program
@@ -258,6 +258,9 @@ def _train(
             (job.folder / name / FAILED).unlink(missing_ok=True)
         commands = {name: job.command(run) for name, run in by_name.items()}
         say(f"{folder.parent.name}/{folder.name}: {len(members)} members; log.txt of each tells")
+        known = len(members) + sum(map(bool, early.get("before", ())))
+        if why := idle(rule.kind, known, first.total_steps, first.eval_every):
+            say(f"{why}.")
         with Population(
             members, program, folder / "checkpoints", job.folder, commands, stop,
             begin=job.begin, failed=failed, pruning=pruning if rule.kind != "none" else None,

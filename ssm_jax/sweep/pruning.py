@@ -60,17 +60,16 @@ class Rule:
         return found
 
     def _median(self, curve: Curve, others: list[Curve]) -> str:
-        if len(others) < STARTUP:
-            return ""
         step = curve[-1][0]
         there = [v for v in (_last_until(each, step) for each in others) if v is not None]
-        if not there:
+        if len(there) < STARTUP:
             return ""
         best = max(self._merit(value) for _, value in curve)
         middle = statistics.median(map(self._merit, there))
         if best >= middle:
             return ""
-        return f"its best {self._shown(best)} is worse than the median {self._shown(middle)}"
+        best_shown, middle_shown = self._apart(best, middle)
+        return f"its best {best_shown} is worse than the median {middle_shown}"
 
     def _asha(self, curve: Curve, others: list[Curve]) -> str:
         before = curve[-2][0] if len(curve) > 1 else -1
@@ -91,8 +90,29 @@ class Rule:
             return -math.inf
         return value if self.better == "max" else -value
 
-    def _shown(self, merit: float) -> str:
-        return f"{merit if self.better == 'max' else -merit:.4g}"
+    def _apart(self, *merits: float) -> list[str]:
+        """Two values that differ, in as many digits as show it."""
+        values = [merit if self.better == "max" else -merit for merit in merits]
+        texts = ([f"{value:.{digits}g}" for value in values] for digits in range(4, 18))
+        return next(pair for pair in texts if pair[0] != pair[1])
+
+
+def idle(kind: str, runs: int, total: int, every: int) -> str:
+    """Why a rule ends none of so many runs of `total` steps; "" if it may end some."""
+    if kind == "median" and runs <= STARTUP:
+        return f"--pruner=median ends no run early: it needs {STARTUP + 1} runs, and has {runs}"
+    if kind == "median" and every >= total:
+        return (
+            "--pruner=median ends no run early: the first evaluation is the last; give a smaller "
+            "--config.train.eval_every"
+        )
+    if kind == "asha" and not rungs_of(total, every):
+        return (
+            f"--pruner=asha ends no run early: of {total:,} steps, evaluated every {every:,}, none "
+            f"is a rung; give --config.train.eval_every={max(1, total // FACTOR)} or less, or more "
+            "steps"
+        )
+    return ""
 
 
 def rungs_of(total: int, every: int) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from ssm_jax.sweep import study as study_lib
 from ssm_jax.sweep.ledger import runs_in, validation_curve
 from ssm_jax.sweep.plan import Search
 from ssm_jax.sweep.progress import Standing, line_of, progress_of
-from ssm_jax.sweep.pruning import Curve, Rule, rungs_of
+from ssm_jax.sweep.pruning import Curve, Rule, idle, rungs_of
 from ssm_jax.sweep.runs import Job, run_one
 from ssm_jax.sweep.study import distribution, draw, is_proposal, open_study, optuna
 from ssm_jax.training.experiment import Experiment
@@ -66,6 +66,7 @@ class _Worker:
     _standings: dict[str, Standing] = field(default_factory=dict)  # of runs that have ended
     _trial: int = -1  # the one that is being run, or was last
     _error: Exception | None = None  # what was raised in it
+    _told_idle: bool = False  # that no run can end early
     _lost: dict[int, float] = field(default_factory=dict)  # when trials were first found unheld
 
     def work(self) -> bool:
@@ -150,6 +151,11 @@ class _Worker:
         def watching(experiment: Experiment) -> Watch:
             rungs = rungs_of(experiment.total_steps, experiment.eval_every)
             rule = Rule(self.search.pruner, better, rungs)  # type: ignore[arg-type]
+            steps = experiment.total_steps, experiment.eval_every
+            why = idle(rule.kind, self.search.size, *steps)
+            if why and not self._told_idle:
+                say(f"{why}.")
+                self._told_idle = True
 
             def watch(step: int, value: float) -> str:
                 tell(step, value)

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from ssm_jax.sweep.pruning import FACTOR, STARTUP, Rule, rungs_of
+from ssm_jax.sweep.pruning import FACTOR, STARTUP, Rule, idle, rungs_of
 
 STEPS = 27
 RUNGS = tuple(FACTOR**k for k in range(4))
@@ -102,6 +102,32 @@ def test_curves_of_other_steps_are_compared_where_they_are():
     assert rule.prunes([(6, 0.4)], others) == ""
     assert rule.prunes([(2, 0.0)], others) == "", "nobody was there yet"
     assert Rule("none", "max").prunes([(6, 0.0)], others) == ""
+
+
+def test_the_median_is_of_five_others_that_have_a_value_there():
+    rule, good = Rule("median", "max"), [(10, 0.9)]
+    assert rule.prunes([(10, 0.5)], [good, [], [], [], []]) == "", "one curve, of five"
+    late = [(11, 0.9)]
+    assert rule.prunes([(10, 0.5)], [good] * 4 + [late]) == ""
+    assert rule.prunes([(11, 0.5)], [good] * 4 + [late])
+    members = {"m": [(10, 0.5)], **{f"diverged {k}": [] for k in range(4)}, "good": good}
+    assert rule.chosen(members, ["m", "good"]) == {}
+
+
+def test_two_values_that_differ_are_shown_to_differ():
+    for better, best, middle in (("max", "2.30761", "2.30762"), ("min", "2.30762", "2.30761")):
+        why = Rule(better=better, kind="median").prunes(
+            [(50, float(best))], [[(50, float(middle))]] * 5
+        )
+        assert why == f"its best {best} is worse than the median {middle}"
+
+
+def test_a_rule_that_can_end_nothing_says_why():
+    assert "none is a rung" in idle("asha", 9, 4, 2) and "eval_every=1 " in idle("asha", 9, 4, 2)
+    assert "needs 6 runs, and has 5" in idle("median", 5, 9, 1)
+    assert "the first evaluation is the last" in idle("median", 6, 9, 9)
+    for kind, runs, total, every in (("asha", 2, 9, 3), ("median", 6, 9, 1), ("none", 1, 1, 1)):
+        assert idle(kind, runs, total, every) == ""
 
 
 def test_a_run_that_is_not_finite_ends_at_the_next_rung():
