@@ -40,6 +40,8 @@ def remembered(argv: list[str], flags: Sequence[Flag]) -> list[str]:
         return argv
     if any(word.startswith("--config") for word in argv):
         return argv
+    if not folder.is_dir():
+        raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     try:
         known = parse_json((folder / COMMAND).read_text(encoding="utf-8"))
         words, where = [str(word) for word in known["argv"]], str(known["cwd"])
@@ -59,13 +61,20 @@ def show(
 ) -> None:
     """Print how far each experiment of a sweep is, and write its page."""
     from rich.console import Console
+    from rich.text import Text
 
-    from ssm_jax.sweep.progress import line_of, table_of
+    from ssm_jax.sweep.progress import ends_of, line_of, table_of
 
     for label, (where, runs) in parts.items():
         progress = write(commands[label], where, runs, search)
         print(line_of(progress))
-        Console().print(table_of(progress))
+        console = Console()
+        if Console(width=10_000).measure(table := table_of(progress)).maximum <= console.width:
+            console.print(table)
+        else:  # the last column has no room: a line for each below the table, cut at the end
+            console.print(table_of(progress, ends=False))
+            for end in ends_of(progress):
+                console.print(Text(end), no_wrap=True, overflow="ellipsis")
         print(f"{where / 'progress.html'}: the same, to be sorted")
 
 

@@ -163,11 +163,24 @@ def line_of(progress: Progress) -> str:
     return text
 
 
-def table_of(progress: Progress) -> Any:
-    """What a terminal shows below that line: a row for each run, what goes on above."""
-    head, ordered = _head(progress), sorted(progress.runs, key=lambda r: ORDER.index(r.status))
-    rows = [[*(str(value) for value, _ in _row(progress, run))] for run in ordered]
-    return tables.to_screen(head, rows, title=progress.name, words=range(len(head) - 1))
+def table_of(progress: Progress, *, ends: bool = True) -> Any:
+    """What a terminal shows below that line: a row for each run, what goes on above; `ends`: also
+    where each is, or why it ended."""
+    ordered = _ordered(progress)
+    head = _head(progress)[: None if ends else -1]
+    rows = [[str(value) for value, _ in _row(progress, run)][: len(head)] for run in ordered]
+    words = range(len(head) - ends)
+    return tables.to_screen(head, rows, title=progress.name, words=words)
+
+
+def ends_of(progress: Progress) -> list[str]:
+    """The last column of that table, as a line for each run that has something there."""
+    found = ((run.run.name, _row(progress, run)[-1][0]) for run in _ordered(progress))
+    return [f"{name}: {end}" for name, end in found if end]
+
+
+def _ordered(progress: Progress) -> list[Standing]:
+    return sorted(progress.runs, key=lambda run: ORDER.index(run.status))
 
 
 def write_page(path: Path, progress: Progress, figure: Path | None) -> None:

@@ -90,6 +90,19 @@ def test_each_run_is_told_as_it_is(folder, tmp_path, capsys, monkeypatch):
     assert "data:image/png;base64," in page and "<script>" in page
 
 
+def test_a_narrow_terminal_has_a_line_for_each_reason(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    why = "loss is nan at step 7; " + "the gradient of every layer is " * 20
+    for path in folder.glob("*/diverged.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"error": why}))
+    assert sweep(["--config=e.py", "--folder=out", "--status"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 25 and max(map(len, shown.splitlines()[1:])) <= 80
+    assert "\nalpha=5,seed=0: loss is nan at step 7; the gradient" in shown
+    assert "\nalpha=3,seed=0: as <played>" in shown
+    assert why.strip() in (folder / "progress.html").read_text()
+
+
 def test_the_time_to_the_end_is_that_of_the_runs_so_far(folder):
     cfg = load_config("e.py")
     progress = progress_of(
@@ -114,6 +127,8 @@ def test_a_folder_knows_its_command(folder, tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert sweep(["--status", f"--folder={tmp_path / 'searched'}"]) == 0
     assert capsys.readouterr().out.startswith("2 runs: 2 finished; best alpha=1,seed=0, val acc")
+    with pytest.raises(ValueError, match="nosuch does not exist"):
+        sweep(["--status", f"--folder={tmp_path / 'nosuch'}"])
     with pytest.raises(ValueError, match="does not say by which command"):
         sweep(["--status", f"--folder={folder}"])
 
