@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn
@@ -66,7 +67,13 @@ def check_writable(path: Path, kind: Literal["file", "folder"]) -> None:
     room = os.statvfs(there)
     if not os.access(there, os.W_OK | os.X_OK):
         refuse(errno.EROFS if room.f_flag & os.ST_RDONLY else errno.EACCES)
-    if room.f_blocks and not room.f_bfree:
+    if not room.f_blocks:  # /proc lets root in, and then makes no file
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError:
+            refuse(errno.EACCES)
+    elif not room.f_bfree:
         refuse(errno.ENOSPC)
 
 
@@ -100,6 +107,10 @@ def replace_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], o
                 file.flush()
                 os.fsync(file.fileno())
             move_into_place(temporary, path)
+        except OSError as error:
+            if error.filename == str(temporary) and error.filename2 is None:
+                error.filename = str(path)
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -167,10 +167,10 @@ def _real(facts: Mapping[str, Any], model: Mapping[str, Any], A_N: np.ndarray) -
     ends = [math.exp(slowest * kappa * end * L) for end in reversed(facts["dt_interval"])]
     sure = "{:.2g} to {:.2g} of it (95 %); whether the target needs the past is not in the inputs"
     sure = sure.format(*ends)
+    if min(left, *ends) < KEPT <= max(left, *ends):
+        return _unknown(*about, kept, f"{said}, {sure}")
     if left >= KEPT:
         return Advice("real", kept, f"{said}: the beginning reaches the end", sure, about[1])
-    if ends[1] >= KEPT:
-        return _unknown(*about, kept, f"{said}, {sure}")
     alone: dict[str, Any] = {"model.alpha_real": 0.0, "model.real_transform": "clip"}
     dt = {} if rule == "autocorrelation" else moved_to_rule(facts, model)
     kept += "; to be tested: 0, kept at most 0"
@@ -194,7 +194,7 @@ def _alpha(
     angle = measured.spectrum.angle_below_which(found["band"])
     ends = [end / reach for end in found["intervals"]["angle"]]
     said = (
-        f"{100 * found['band']:g} % of the energy lie below {angle:.3g} rad per sample, which the "
+        f"{100 * found['band']:g} % of the energy lies below {angle:.3g} rad per sample, which the "
         f"highest mode of the middle channel (dt = {middle:.3g}) reaches at this alpha"
     )
     sure = "{:.3g} to {:.3g} by resampling".format(*ends)
@@ -267,7 +267,8 @@ def _no_spectrum(measured: Measured, model: Mapping[str, Any]) -> str | None:
     found, tokens = measured.found, measured.found["inputs"] != "real"
     if found["intervals"] is None:
         long = found["sequences"] - found["too_short"]
-        return f"few sequences: {long} of {found['sequences']:,} has the samples of a window"
+        have = "has" if long == 1 else "have"
+        return f"few sequences: {long} of {found['sequences']:,} {have} the samples of a window"
     if (windows := found["segments"]) < FEW_WINDOWS:
         return f"few windows: the spectrum rests on {windows}, at least {FEW_WINDOWS} are needed"
     shares = {0.5: np.pi / 2, 0.9: 0.9 * np.pi}

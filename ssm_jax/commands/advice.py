@@ -17,7 +17,7 @@ from ssm_jax.config.argv import Flag
 from ssm_jax.config.load import load_config, split_spec
 from ssm_jax.data.dataset import read_sequences, sequences_of
 from ssm_jax.data.prepare import DataPaths
-from ssm_jax.files import replace_atomically
+from ssm_jax.files import printable, replace_atomically
 from ssm_jax.tasks import find_task
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         alone = given["--from"].endswith(".npy")
         argv = argv if alone else ["--config=arrays", *argv]
     if alone:
-        values = cli.load_flags(argv, flags=FLAGS, about=about)
+        values = cli.load_flags(argv, flags=(cli.CONFIG, *FLAGS), about=about)
         cfg, overrides = config_lib.default(), dict[str, Any]()
         cfg.name = values["from"].stem
         if values["out"] is not None:
@@ -71,7 +71,7 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
             _check_out(values["out"], values["config"], cfg)
         paths = DataPaths(values["data_dir"], values["from"])
         dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
-        sequences, vocabulary, detail = sequences_of(dataset, values["n"])
+        sequences, vocabulary, detail = sequences_of(dataset, values["n"], flag="from")
         layers = _layers(cfg, dataset, values["n"])
     from ssm_jax.analysis.advice import advise, measure
     from ssm_jax.analysis.inputs import behind_norm
@@ -212,15 +212,26 @@ ADVISED = {advised}
 TESTS = {tests}
 
 
+def test_of(knob):
+    if knob not in TESTS:
+        raise ValueError(f"there is no test of {{knob}}; the knobs here are {{', '.join(TESTS)}}")
+    return TESTS[knob]
+
+
 def get_config(arg=""):
-    return ssm_jax.load_config(BASE, GIVEN | (TESTS[arg] if arg else ADVISED))
+    return ssm_jax.load_config(BASE, GIVEN | (test_of(arg) if arg else ADVISED))
 
 
 def sweep(arg=""):
-    arms = [TESTS[arg]] if arg else [ADVISED] if ADVISED else [*TESTS.values()]
+    arms = [test_of(arg)] if arg else [ADVISED] if ADVISED else [*TESTS.values()]
     usual = {{key: USUAL[key] for arm in arms for key in arm}}
     return [usual, *(usual | arm for arm in arms)]
 '''
+
+
+def _quoted(text: str) -> str:
+    """A text as it stands between the quotes of a docstring."""
+    return printable(text).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
 
 
 def _write(
@@ -236,9 +247,9 @@ def _write(
     if os.path.expanduser(spec).startswith(path):
         relative = Path(os.path.relpath(Path(path).resolve(), out.parent.resolve())).as_posix()
         base = f"str(Path(__file__).parent / {relative!r})" + (f" + {':' + arg!r}" if arg else "")
-    reasons = "\n".join(
+    reasons = [
         f"{LABELS[one.knob]}: {one.proposal}. {one.reason} ({one.uncertainty})." for one in tested
-    )
+    ]
     advised = {key: value for one in tested for key, value in one.options.items()}
     what = "Its config and the second arm of its sweep have what is advised."
     if not advised:
@@ -246,7 +257,8 @@ def _write(
             "Nothing is advised: its config is the experiment as it was, its sweep has the tests."
         )
     text = TEMPLATE.format(
-        name=usual["name"], file=out.name, stem=out.stem, what=what, reasons=reasons,
+        name=_quoted(usual["name"]), file=_quoted(out.name), stem=_quoted(out.stem), what=what,
+        reasons="\n".join(map(_quoted, reasons)),
         knobs=", ".join(one.knob for one in tested), base=base, given=dict(overrides),
         usual={key: usual[key] for one in tested for key in one.tested},
         advised=advised, tests={one.knob: one.tested for one in tested},

@@ -50,7 +50,8 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     if "--from" in given and not given & {"--config", "--run", "--file"}:
         cli.fail("--from is of a task, which --config names; an array of your own is --file=X.npy.")
     if "--file" in given and "--config" not in given:
-        cfg, values = config_lib.default(), cli.load_flags(argv, flags=SPECTRUM, about=about)
+        values = cli.load_flags(argv, flags=(cli.CONFIG, *SPECTRUM), about=about)
+        cfg = config_lib.default()
         cfg.name = values["file"].stem
         if values["layers"] or values["run"]:
             cli.fail("--layers and --run are of a task's model; give --config in place of --file.")

@@ -41,6 +41,7 @@ def parse(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, Any], l
     """The converted values of all known options in argv, and one line per fault."""
     known = {flag.name: flag for flag in flags if not flag.words}
     words = next((flag for flag in flags if flag.words), None)
+    options = any(name.startswith("config.") for name in known)
     given: dict[str, Any] = {}
     faults: list[str] = []
     queue = deque(argv)
@@ -69,6 +70,8 @@ def parse(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, Any], l
             listed = ", ".join(f"--{k}" for k in inside[:6]) + (", ..." if inside[6:] else "")
             group = f"--{name} is a group of options: {listed}; set one of them."
             unknown = f"unknown option --{name}{guess(name, known, '--')}"
+            if name.startswith("config.") and "config" in known and not options:
+                unknown = f"--{name} is of an experiment, and none is named; give --config too."
             faults.append(group if inside else unknown)
             if not equals and queue and not queue[0].startswith("-") and "=" not in queue[0]:
                 queue.popleft()  # its value, which is no fault of its own

@@ -26,8 +26,8 @@ def read_npy(files: list[Path], columns: Columns) -> Found:
     arrays = {}
     for path in files:
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError, OverflowError) as error:
+            array = open_npy(path)
+        except (OSError, OverflowError) as error:
             raise ValueError(f"{path} is no array that can be read ({error}).") from error
         if array.nbytes > UNPACKED and not array.flags.c_contiguous:
             raise ValueError(f"{path} {NOT_MAPPED.format(array.nbytes)}.")
@@ -35,6 +35,18 @@ def read_npy(files: list[Path], columns: Columns) -> Found:
     if len(files) == 1:
         arrays = {columns.x: next(iter(arrays.values()))}
     return _of_arrays(arrays, columns, tuple(files), {p.stem: str(p) for p in files})
+
+
+def open_npy(path: Path, name: str = "") -> np.ndarray:
+    """The array of a .npy, mapped; a ValueError that begins with `name` where it holds none."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        why = str(error)
+        if "pickle" in why:  # NumPy's advice is to run what the file says
+            why = "it holds no numbers in the format of numpy.save"
+        raise ValueError(f"{name or path} is no array that can be read ({why}).") from error
+    return array
 
 
 def read_npz(files: list[Path], columns: Columns) -> Found:

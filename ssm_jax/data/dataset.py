@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssm_jax.data.array_files import open_npy
 from ssm_jax.data.examples import SPLITS, Content, Images, Pairs, spread
 from ssm_jax.data.store import Store
 
@@ -210,9 +211,14 @@ def open_dataset(
 Sequences = tuple[list[np.ndarray], int | None, str]
 
 
-def sequences_of(dataset: Dataset, n: int) -> Sequences:
-    """The inputs of n training examples, evenly spread; a ValueError if they are no sequences."""
-    batch = dataset.gather("train", _evenly(dataset.size("train"), n))
+def sequences_of(dataset: Dataset, n: int, *, flag: str = "file") -> Sequences:
+    """The inputs of n training examples, evenly spread.
+
+    A ValueError if they are no sequences, or not finite; `flag` is the option of the command that
+    takes an array in their place.
+    """
+    chosen = _evenly(dataset.size("train"), n)
+    batch = dataset.gather("train", chosen)
     sequences = list(batch["inputs"])
     if "lengths" in batch:  # of a pair two rows of tokens
         lengths = batch["lengths"].ravel()
@@ -221,7 +227,11 @@ def sequences_of(dataset: Dataset, n: int) -> Sequences:
         )
         sequences = [row[:steps] for row, steps in zip(rows, lengths, strict=True)]
     elif len(sequences[0]) != dataset.steps_of(batch):
-        raise ValueError(f"the examples of task={dataset.name} are no sequences; give --file.")
+        raise ValueError(
+            f"the examples of task={dataset.name} are no sequences; give --{flag}=X.npy alone, "
+            "an array of your own."
+        )
+    _check_finite(sequences, np.repeat(chosen, len(sequences) // len(chosen)), dataset.name)
     return sequences, getattr(dataset, "vocab_size", None), dataset.provenance.detail
 
 
@@ -232,19 +242,29 @@ def read_sequences(path: Path, n: int, *, tokens: bool = False, flag: str = "fil
     """
     if path.suffix != ".npy":
         raise ValueError(f"--{flag}={path} does not fit: it must be a .npy of numpy.save.")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # it may be larger than memory
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"--{flag}={path} is no array that can be read ({error}).") from error
+    array = open_npy(path, f"--{flag}={path}")  # mapped: it may be larger than memory
     array = array[None] if array.ndim == 1 else array
     if array.ndim not in ((2,) if tokens else (2, 3)) or not array.size:
         raise ValueError(f"--{flag}={path} has the shape {array.shape}; see --help for those read.")
     if array.dtype.kind not in ("iu" if tokens else "iufb"):
         what = "whole" if tokens else "real"
         raise ValueError(f"--{flag}={path} holds {array.dtype}; it must hold {what} numbers.")
-    chosen = array[_evenly(len(array), n)]
+    numbers = _evenly(len(array), n)
+    chosen = array[numbers]
+    if tokens and (least := chosen.min()) < 0:
+        raise ValueError(f"--{flag}={path} holds {least}; tokens count from 0.")
+    _check_finite(chosen, numbers, f"--{flag}={path}")
     vocabulary = int(chosen.max()) + 1 if tokens else None
     return list(chosen), vocabulary, f"{path.name}, {len(array):,} sequences"
+
+
+def _check_finite(sequences: Sequence[np.ndarray] | np.ndarray, numbers: Any, name: str) -> None:
+    """Refuse the first of sequences with these numbers that has a value that is not finite."""
+    for number, sequence in zip(numbers, sequences, strict=True):
+        if not np.isfinite(sequence).all():
+            raise ValueError(
+                f"{name}: sequence {number} has a value that is not finite; mend the data."
+            )
 
 
 def _evenly(size: int, n: int) -> np.ndarray:

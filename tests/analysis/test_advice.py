@@ -137,6 +137,7 @@ def test_modes_that_are_hard_to_tell_apart_become_evenly_spaced():
         (white(30), None, "dt", "few sequences"),
         (white(1, 4_096), None, "dt", "of one there is no interval"),
         (white(1, 4_096), None, "alpha", "few sequences"),
+        (ar1(0.9, 1, 640), None, "alpha", "1 of 1 has the samples"),
         (ar1(0.9, 6, 100), None, "alpha", "few windows"),
         (constant(), None, "alpha", "constant"),
         (np.ones((20, L)), None, "dt", "never change"),

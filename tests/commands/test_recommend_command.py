@@ -77,16 +77,26 @@ def test_what_it_writes_trains_and_sweeps_each_test_beside_the_default(folder, c
 
 def test_what_is_advised_is_applied_and_swept_and_what_is_a_test_is_not(folder, capsys):
     """Walks fall as w^-2, so that beta = 1 is advised; dt and alpha are for a test only."""
-    words = ["--config=own.py", "--from=walks.npz", f"--data_dir={folder / 'data'}"]
+    name = 'a"""b\\N\n"'  # what ends a docstring, and what no string may hold
+    words = [
+        "--config=own.py",
+        f"--config.name={name}",
+        "--from=walks.npz",
+        f"--data_dir={folder / 'data'}",
+    ]
     assert run(*words, "--out=advised.py") == 0
     shown = capsys.readouterr().out
     assert "advised.py has the advice on beta applied" in shown
     assert "advised.py:beta" not in shown, "it is tested by what is advised"
     cfg = load_config("advised.py")
+    assert cfg.name == name
     assert cfg.model.beta.init == pytest.approx(1, abs=0.15)
     assert (cfg.model.alpha, cfg.model.dt_min) == (1.0, 1e-3)
     beta = {"model.beta.init": cfg.model.beta.init}
     assert load_sweep("advised.py", cfg) == [{"model.beta.init": 0.0}, beta]
+    for load in (load_config, lambda spec: load_sweep(spec, cfg)):
+        with pytest.raises(ValueError, match="no test of foo; the knobs here are dt, alpha, beta"):
+            load("advised.py:foo")
     dt = load_config("advised.py:dt")
     assert dt.model.beta.init == 0.0 and dt.model.dt_min < 1e-3 and dt.model.alpha == 1.0
 
@@ -123,6 +133,8 @@ def test_a_single_series_and_one_without_change_get_no_number_to_believe(folder,
         (["--from=walks.npy", "--n=0"], "at least 1"),
         (["--file=walks.npy"], "there is no --file here; give --from=walks.npy."),
         ([], "--config is missing"),
+        (["--from=walks.npy", "--config.model.alpha=2"], "is of an experiment, and none is named"),
+        (["--from=walks.npy", "--figure=/proc/x.png"], "error: --figure: /proc/x.png: Permission"),
     ],
 )
 def test_wrong_options_are_one_line(folder, capsys, words, said):
@@ -138,8 +150,28 @@ def test_a_file_that_is_missing_or_no_array_is_refused(folder):
     with pytest.raises(OSError, match=r"none\.npy"):
         run("--from=none.npy")
     (folder / "text.npy").write_text("no array")
-    with pytest.raises(ValueError, match=r"--from=text\.npy is no array"):
+    with pytest.raises(ValueError, match=r"--from=text\.npy is no array") as refused:
         run("--from=text.npy")
+    assert "pickle" not in str(refused.value)
+
+
+def test_negative_tokens_and_values_that_are_not_finite_are_refused(folder):
+    tokens = np.arange(40 * 128).reshape(40, 128) % 9
+    tokens[3, 5] = -2
+    np.save("neg.npy", tokens)
+    np.save("nan.npy", np.where(tokens < 0, np.nan, tokens))
+    for command, flag in ((run, "from"), (lambda *words: spectrum([*words]), "file")):
+        with pytest.raises(ValueError, match=rf"--{flag}=neg\.npy holds -2; tokens count from 0"):
+            command(f"--{flag}=neg.npy", "--tokens")
+        with pytest.raises(
+            ValueError, match=r"nan\.npy: sequence 3 has a value that is not finite"
+        ):
+            command(f"--{flag}=nan.npy")
+
+
+def test_a_task_without_sequences_names_the_flag_of_the_command(folder):
+    with pytest.raises(ValueError, match=r"are no sequences; give --from=X\.npy"):
+        run("--config=waves", f"--data_dir={folder / 'data'}")
 
 
 def test_the_layers_of_a_run_and_of_a_new_model_are_measured(folder, capsys):
