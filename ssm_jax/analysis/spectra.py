@@ -25,12 +25,13 @@ class LayerView:
     name: its path in the model, such as blocks/0/ssm.
     A_HN: complex eigenvalues (R, N) in rad per unit of time, in S5 (R, 1); the conjugates are
       implied. In S4 the diagonal part of A, without its low rank.
-    C_CHN: complex read-out, forward, then reverse if there is one.
+    C_CHN: complex read-out, forward, then reverse if there is one; in ConvS5 one for each pixel of
+      the window.
     dt_H: step (R,) in units of time per sample; 1 if the discretization is "none".
-    beta_H, beta_unit: exponent of the filter (1 + |s|)^beta, and the unit of |s|.
+    beta_H, beta_unit: exponent of the filter (1 + |s|)^beta, and the unit of |s|; in ConvS5 one.
     D_H: the skip past the filter.
     discretization: "zoh", "bilinear" or "none".
-    B_NH: complex input matrix of S5.
+    B_NH: complex input matrix of S5; in ConvS5 of the numbers in a window.
     PB_HN: complex P and B of S4, where A = diag(A_HN) - P P^*.
     """
 
@@ -110,7 +111,8 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
     sin(w/2) / (w/2), and by what is aliased. Bilinear: s = (2 / dt) tan(w / 2), which has all s
     below Nyquist; nan beyond. Modes given per sample ("none") are shown as those of the held system
     that gives their kernel. An output of S5 answers to H inputs: here the root of the sum of its
-    squared answers. omega_F is at least 0; n_fft as in `filter_gain`.
+    squared answers. The gain of ConvS5 is that before its kernels are made causal. omega_F is at
+    least 0; n_fft as in `filter_gain`.
     """
     s_F = omega_F = np.asarray(omega_F, np.float64)
     if layer.discretization == "bilinear":

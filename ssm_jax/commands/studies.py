@@ -67,6 +67,12 @@ def video(argv: list[str], called: Sequence[str] = ("ssm-jax", "video")) -> int:
     """
     grid = Flag("grid", "all pairs of alpha and beta instead of six settings", False, bool)
     command = _load("video", argv, video.__doc__, grid, cli.FROM)
+    if command.cfg.model.video.cell == "convlstm":
+        cli.fail(
+            "model.video.cell=convlstm has no alpha and no beta, in which the settings differ."
+        )
+    if (colours := command.cfg.data.video.colours) != 3:
+        cli.fail(f"data.video.colours={colours} must be 3: the study tells digits by colour.")
     job = _start(command, [*called, *argv])
     from ssm_jax.stories.video import run
 

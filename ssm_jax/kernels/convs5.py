@@ -14,7 +14,7 @@ from jax import Array
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.devices import of_rows
 from ssm_jax.kernels.phase import Phase
-from ssm_jax.kernels.powers import power
+from ssm_jax.kernels.powers import power_parts
 from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
@@ -42,6 +42,8 @@ def conv_scan(
         )
     if x0_BYXN is None:
         x0_BYXN = jnp.zeros((B, Y, X, N), z_N.dtype)
+    if u_BLYXH.size == 0:  # no video, or no pixel
+        return x0_BYXN, u_BLYXH
     # All pixels have the same modes: N becomes Y X N.
     z, phase = jnp.tile(z_N, Y * X), Phase(*(jnp.tile(part, Y * X) for part in phase_N))
 
@@ -81,22 +83,38 @@ def conv_step(x_BYXN, u_BYXH, A_bar_N, rest_N, B_bar_WWHN, C_WWNH) -> tuple[Arra
 
 
 @in_one_type
-def filtered_conv_scan(u_BLYXH, z_N, phase_N, B_bar_WWHN, C_WWNH, gain_HF, *, chunk=None) -> Array:
-    """y_BLYXH of `conv_scan` with a gain on the spectrum over time of every output channel.
+def filtered_conv_scan(u_BLYXH, z_N, phase_N, B_bar_WWHN, C_WWNH, gain_F) -> Array:
+    """y_BLYXH of `conv_scan` with each mode's kernel filtered over time, and kept causal.
 
-    A convolution on a circle of 2L steps, as in `mimo.mimo_scan`: kernels have L taps, and their
-    states obey x_l = A_bar x_{l-1} + B_bar (u_l - A_bar^L u_{l-L}).
+    The gain, on the F = L + 1 bins of a real FFT of length 2L, is that of a real and even response
+    g on the circle of 2L steps, which reaches ahead. Of the filtered kernels only lags from 0 on
+    are kept,
+
+        kappa_n[l] = sum_m g[l - m] A_bar_n^m,    0 <= l, m < L,
+
+    and y = Re C * kappa * (B_bar * u), with two convolutions over space and one over time. So y of
+    a frame is of that frame and those before. It takes FFTs over time of all modes at all pixels,
+    hence the whole video at once: there are no chunks.
     """
-    L, H = u_BLYXH.shape[1], u_BLYXH.shape[-1]
-    if gain_HF.shape != (H, L + 1):
-        needs = f"needs a gain on {L + 1} bins, {(H, L + 1)}, got {gain_HF.shape}."
+    B, L, Y, X, _ = u_BLYXH.shape
+    N = z_N.size
+    if gain_F.shape != (L + 1,):
+        needs = f"needs a gain on {L + 1} bins, got {gain_F.shape}."
         raise ValueError(f"filtered_conv_scan: input {u_BLYXH.shape} {needs}")
-    ending_WWHN = -power(z_N, phase_N, L)[None, None, None] * B_bar_WWHN
-    x_BYXN, first = conv_scan(u_BLYXH, z_N, phase_N, B_bar_WWHN, C_WWNH, chunk=chunk)
-    _, last = conv_scan(u_BLYXH, z_N, phase_N, ending_WWHN, C_WWNH, x_BYXN, chunk=chunk)
-    y_BYXHM = jnp.moveaxis(jnp.concatenate([first, last], axis=1), 1, -1)
-    Y_BYXHF = of_rows(jnp.fft.rfft, y_BYXHM, 2 * L) * gain_HF[None, None, None]
-    return jnp.moveaxis(of_rows(jnp.fft.irfft, Y_BYXHF, 2 * L)[..., :L], -1, 1)
+    v_BL2P = _to_modes(u_BLYXH, B_bar_WWHN)
+    if v_BL2P.size == 0:
+        return u_BLYXH
+    even_M = jnp.concatenate([gain_F, gain_F[1:-1][::-1]])  # bins of a complex FFT
+    phase_N1 = Phase(*(part[:, None] for part in phase_N))
+    power_NL = jax.lax.complex(*power_parts(z_N[:, None], phase_N1, jnp.arange(L)[None]))
+    power_NM = of_rows(jnp.fft.fft, power_NL, 2 * L)
+    kappa_NL = of_rows(jnp.fft.ifft, power_NM * even_M[None], 2 * L)[:, :L]
+    kernel_NM = of_rows(jnp.fft.fft, kappa_NL, 2 * L)
+    v_BPNL = jnp.moveaxis(from_parts(v_BL2P).reshape(B, L, Y * X, N), 1, -1)
+    V_BPNM = of_rows(jnp.fft.fft, v_BPNL, 2 * L) * kernel_NM[None, None]
+    x_BPNL = of_rows(jnp.fft.ifft, V_BPNM, 2 * L)[..., :L]
+    x_BLYXN = jnp.moveaxis(x_BPNL, -1, 1).reshape(B, L, Y, X, N)
+    return _read_out(jnp.stack([x_BLYXN.real, x_BLYXN.imag], axis=2), C_WWNH)
 
 
 def _conv(x_BYXH: Array, w_WWHG: Array) -> Array:
@@ -121,4 +139,4 @@ def _read_out(x_BL2YXN: Array, C_WWNH: Array) -> Array:
     B, L, _, Y, X, N = x_BL2YXN.shape
     both_WW2NH = jnp.concatenate([C_WWNH.real, -C_WWNH.imag], axis=2)
     x = jnp.moveaxis(x_BL2YXN, 2, 4).reshape(B * L, Y, X, 2 * N)
-    return _conv(x, both_WW2NH).reshape(B, L, Y, X, -1)
+    return _conv(x, both_WW2NH).reshape(B, L, Y, X, C_WWNH.shape[-1])

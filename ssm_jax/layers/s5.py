@@ -26,7 +26,26 @@ from ssm_jax.options.rows import SIZE
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 
 
-class S5(StateSpaceLayer):
+class SharedModes(StateSpaceLayer):
+    """What S5 and ConvS5 have in common: N modes that all channels share."""
+
+    clip_eigs: bool  # Re A is at most -SLOWEST_DECAY
+
+    def eigenvalues(self) -> Array:
+        """A_N, complex, in rad per unit of time; per sample if the discretization is "none"."""
+        A_N = self.modes()
+        if self.clip_eigs:
+            A_N = jax.lax.complex(jnp.minimum(A_N.real, -SLOWEST_DECAY), A_N.imag)
+        return A_N
+
+    def default_mode(self) -> str:
+        return "conv" if self.filtered else "scan"
+
+    def state_shape(self) -> tuple[int, ...]:
+        return self.A_im.shape
+
+
+class S5(SharedModes):
     """x' = A x + B u, y = Re C x + D u: H channels in and out, N complex modes (arXiv:2208.04933).
 
     The filter can act on every output channel: y = gain^(beta) * Re C x + D u. It runs as `S4D`
@@ -104,13 +123,6 @@ class S5(StateSpaceLayer):
         self.C_ri = nnx.Param(output_matrix(rngs.params(), V, n_blocks, shape, C_init))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
 
-    def eigenvalues(self) -> Array:
-        """A_N, complex, in rad per unit of time; per sample if the discretization is "none"."""
-        A_N = self.modes()
-        if self.clip_eigs:
-            A_N = jax.lax.complex(jnp.minimum(A_N.real, -SLOWEST_DECAY), A_N.imag)
-        return A_N
-
     def input_matrix(self) -> Array:  # B_NH, complex, of the continuous system
         return from_ri(self.B_ri[...])
 
@@ -121,12 +133,6 @@ class S5(StateSpaceLayer):
         """
         C_CHN = from_ri(self.C_ri[...])
         return 2 * C_CHN if self.conj_sym else C_CHN
-
-    def default_mode(self) -> str:
-        return "conv" if self.filtered else "scan"
-
-    def state_shape(self) -> tuple[int, ...]:
-        return self.A_im.shape
 
     def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
         L = v_BLH.shape[1]

@@ -60,8 +60,14 @@ class Trained:
         named = () if self.preprocessing is None else self.preprocessing.classes
         return named or tuple(map(str, range(self.built_from["n_classes"])))
 
+    def require_series(self) -> None:
+        """ValueError: the network says by `takes_series = False` that its inputs are no series."""
+        if not getattr(self.network, "takes_series", True):
+            raise ValueError(f"a model of {self.cfg.task} predicts no series; call its network.")
+
     @functools.cached_property
     def _predictor(self) -> Predictor:
+        self.require_series()
         paired = bool(self.built_from.get("paired"))
         padded_length = self.built_from["padded_length"]
         return Predictor(self.network, self.preprocessing, padded_length, paired=paired)
@@ -101,6 +107,7 @@ class Trained:
         """The model as a recurrence that takes one step after the other; see `Stream`."""
         from ssm_jax.trained.stream import Stream
 
+        self.require_series()
         return Stream(self, batch_size)
 
     def save(self, path: str | Path) -> None:

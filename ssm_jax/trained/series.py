@@ -80,6 +80,7 @@ def predict_file(trained: "Trained", path: Path, batch_size: int = 32) -> Predic
     NAME_TEST.ts is that part alone. ValueError: a series does not fit the model.
     """
     p = trained.preprocessing
+    trained.require_series()
     if trained.built_from.get("paired"):
         raise ValueError("a file has no pairs of series; call the model's predict from Python.")
     if not path.exists():

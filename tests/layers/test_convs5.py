@@ -104,25 +104,55 @@ def test_a_window_of_one_pixel_is_an_s5_at_each():
 
 
 @pytest.mark.parametrize("horizon", [None, 13])
-def test_the_filter_acts_over_time_on_a_circle_of_twice_the_length(horizon):
-    model, u = layer(beta=0.7, chunk=4, horizon=horizon), video()
+def test_filtered_kernels_are_kept_causal(horizon):
+    model, u = layer(beta=0.7, horizon=horizon), video()
     steps = horizon or L
-    model.beta[...] = jnp.asarray([0.7, -1.0, 0.3])
-    # The kernels' first taps by the answers to impulses, in the frequency domain in float64.
     A_bar, B_bar, C = system(model)
-    frames = np.pad(u.astype(float), ((0, 0), (0, steps - L), (0, 0), (0, 0), (0, 0)))
-    v = np.einsum("blyxijh,ijhn->blyxn", windows(frames, 3), B_bar)
-    taps = A_bar[None] ** np.arange(steps)[:, None]
-    x = np.zeros((B, 2 * steps, Y, X, N), complex)
-    for j in range(steps):
-        x[:, j : j + steps] += taps[j] * v
-    y = np.einsum("blyxijn,ijnh->blyxh", windows(x, 3), C).real
+    # The even response of the gain by a sum of cosines, and kernels by direct sums.
     s = np.arange(steps + 1) / (2 * steps)
-    gain = (1 + s)[:, None] ** np.asarray(model.beta[...], float)
-    filtered = np.fft.irfft(np.fft.rfft(y, axis=1) * gain[None, :, None, None], axis=1)
-    np.testing.assert_allclose(model(u), filtered[:, :L], rtol=1e-4, atol=3e-6)
+    weight = np.where((s == 0) | (s == 0.5), 1, 2) / (2 * steps)
+    lags = np.arange(-steps + 1, steps)
+    g = (weight * (1 + s) ** 0.7 * np.cos(2 * np.pi * lags[:, None] * s)).sum(axis=1)
+    kappa = np.zeros((steps, N), complex)
+    for lag, m in np.ndindex(steps, steps):
+        kappa[lag] += g[lag - m + steps - 1] * A_bar**m
+    v = np.einsum("blyxijh,ijhn->blyxn", windows(u.astype(float), 3), B_bar)
+    x = np.zeros_like(v)
+    for frame in range(L):
+        for j in range(frame + 1):
+            x[:, frame] += kappa[frame - j] * v[:, j]
+    wanted = np.einsum("blyxijn,ijnh->blyxh", windows(x, 3), C).real
+    found = model(u)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=3e-6)
+    changed = u.copy()
+    changed[:, 6:] *= -1
+    # FFTs round by what all frames are.
+    np.testing.assert_allclose(model(changed)[:, :6], found[:, :6], atol=3e-6)
     with pytest.raises(NoStateForm, match="beta = 0"):
         model.prefill(u)
+
+
+def test_a_beta_of_zero_is_no_filter_and_one_number_learns():
+    model, u = layer(beta=0.0), video()
+    np.testing.assert_allclose(model(u), layer()(u), rtol=1e-5, atol=2e-6)
+    assert isinstance(model.beta, nnx.Param) and model.beta.shape == (1,)
+    graphdef, beta, others = nnx.split(model, nnx.PathContains("beta"), ...)
+
+    def loss(beta):
+        return jnp.sum(nnx.merge(graphdef, beta, others)(u) ** 2)
+
+    check_grads(loss, (beta,), order=1, modes=("rev",), rtol=2e-2, eps=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(0, L, Y, X, H), (B, L, 0, X, H)])
+def test_nothing_comes_of_nothing(shape):
+    for options in ({}, {"chunk": 4}, {"beta": 0.5}):
+        assert layer(**options)(np.zeros(shape)).shape == shape
+    model = layer()
+    state, y = model.prefill(np.zeros(shape))
+    assert y.shape == shape
+    state, y = model.step(state, np.zeros(shape)[:, 0])
+    assert state.shape == (shape[0], *shape[2:4], N) and y.shape == shape[:1] + shape[2:]
 
 
 def test_gradients_and_their_memory():
@@ -156,6 +186,8 @@ def test_chunks_bound_the_memory_of_a_gradient():
         (lambda: layer(window=2), ValueError, "window must be odd"),
         (lambda: layer(chunk=0), ValueError, "chunk must be at least 1 frame"),
         (lambda: layer(init="none"), ValueError, "unknown init"),
+        (lambda: layer(bidirectional=True), ValueError, "bidirectional=True is not"),
+        (lambda: layer(beta=np.zeros(H)), ValueError, "one number for all channels"),
         (lambda: layer()(np.zeros((2, 3, 4, 3))), ValueError, r"\(B, L, Y, X, H\)"),
         (lambda: layer()(np.zeros((2, 3, 4, 5, 2))), ValueError, "H = 3"),
         (

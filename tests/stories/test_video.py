@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from scipy import ndimage
 
+import ssm_jax
 from ssm_jax.commands.studies import video as video_command
 from ssm_jax.config.load import load_config
 from ssm_jax.data.prepare import DataPaths
@@ -16,6 +17,9 @@ from ssm_jax.layers.base import NoStateForm
 from ssm_jax.stories.video import task
 from ssm_jax.stories.video.data import Scene, measured_periods, open_videos, paths
 from ssm_jax.stories.video.model import VideoPredictor
+from ssm_jax.stories.video.run import COLUMNS
+from ssm_jax.trained.series import predict_file
+from ssm_jax.training.optim import assign, groups_from
 
 SCENE = Scene(16, (3.0, 0.3), 3, 6, 4, 5)
 SMALL = {"d_model": 8, "d_state": 4, "width": 4, "groups": 2, "depth": 2}
@@ -43,9 +47,10 @@ def test_a_path_is_a_walk_that_turns_at_the_border():
 
 
 def test_periods_are_those_of_bounces():
-    fast, slow = measured_periods(SCENE)
+    fast, slow, slowest = measured_periods(SCENE._replace(speeds=(3.0, 0.3, 0.01)))
     assert 4.4 <= fast <= 10  # 2 / 0.45 at least, and a frame more at each border
     assert 44 <= slow <= 100
+    assert slowest == np.inf
 
 
 @pytest.mark.parametrize("colours", [3, 1])
@@ -94,13 +99,72 @@ def test_digits_of_a_package_are_shared_out_and_halved(tmp_path):
     [
         ({"data.video.digit": 17}, "must fit data.video.canvas"),
         ({"data.video.canvas": 18}, "multiple of 4"),
-        ({"data.source": "mnist5k", "data.video.digit": 5}, "28, 14 or 7"),
+        ({"data.source": "mnist5k", "data.video.digit": 5}, "28, 14, 7, 4, 2 or 1"),
+        ({"data.video.canvas": 8}, "at least 11, the window of SSIM"),
+        ({"data.padded_length": 1}, "data.padded_length=1 must be at least 2"),
+        ({"train.select_metric": "mse"}, "train.select_metric"),
         ({"data.video.fast": -1.0}, "data.video.fast"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         load_config("video:smoke", options)
+
+
+def test_digits_divide_28(tmp_path):
+    for side in (4, 2, 1):
+        load_config("video:smoke", {"data.source": "mnist5k", "data.video.digit": side})
+
+
+def test_a_longer_video_is_of_the_full_size():
+    with pytest.raises(ValueError, match="give video:600,full"):
+        load_config("video:600")
+
+
+def test_the_study_refuses_what_it_cannot_show(capsys):
+    for config, words in (("video:gray", "colours=1 must be 3"), ("video:convlstm", "no alpha")):
+        with pytest.raises(SystemExit):
+            video_command([f"--config={config}"])
+        assert words in capsys.readouterr().err
+
+
+def test_a_convlstm_has_groups_and_gradients_and_no_knobs():
+    cfg = load_config("video:convlstm,smoke")
+    own = task.arguments_of(VideoPredictor, cfg.model.to_dict(), "video")
+    make = lambda **changed: VideoPredictor(  # noqa: E731
+        scene=SCENE, **{**own, **changed}, rngs=nnx.Rngs(0)
+    )
+    for changed in ({"alpha": 10.0}, {"beta": 1.0}, {"alpha_real": 0.0}):
+        with pytest.raises(ValueError, match="has no modes and no filter"):
+            make(**changed)
+    with pytest.raises(ValueError, match="ConvLSTM: window must be odd"):
+        make(window=2)
+    graphdef, params = nnx.split(nnx.eval_shape(make))
+    names, _ = assign(nnx.to_pure_dict(params), groups_from(cfg.optim.groups.to_dict()))
+    assert set(jax.tree.leaves(names)) == {"norm", "rest"}
+    batch = {
+        "inputs": jax.ShapeDtypeStruct((2, 2, 7, 7), jnp.uint8),
+        "places": jax.ShapeDtypeStruct((2, 2, 9, 2), jnp.int16),
+    }
+
+    def loss(params, batch):
+        return task.train_sums(nnx.merge(graphdef, params), batch, None)["loss"]
+
+    jax.eval_shape(jax.grad(loss), params, batch)
+
+
+@pytest.mark.parametrize("beta", [None, 1.0])
+def test_a_filter_leaves_no_roll_out_to_measure(beta):
+    own = {"scene": SCENE, **SMALL, "beta": beta, "learn_beta": False, "rngs": nnx.Rngs(0)}
+    model = VideoPredictor(**own)
+    batch = {"inputs": jnp.zeros((2, 2, 7, 7), jnp.uint8), "places": jnp.zeros((2, 2, 9, 2), int)}
+    sums = jax.eval_shape(lambda: task.eval_sums(model, batch))
+    forced = {"loss", "count", "forced_mse", "forced_mse_red", "forced_mse_blue"}
+    rolled = {"mse", "mse_red", "mse_blue", "psnr", "ssim"}
+    assert sums.keys() == (forced if beta else forced | rolled)
+    shown = dict.fromkeys(sums.keys() | {"forced_ratio"} | (set() if beta else {"ratio"}), 1.0)
+    row = [make({"mean": shown, "seeds": {"0": shown}}) for make in [*COLUMNS.values()][2:]]
+    assert [cell == "-" for cell in row] == [False] * 3 + [beta is not None] * 5
 
 
 def test_ssim_by_scipy():
@@ -238,5 +302,12 @@ def test_the_story_trains_its_settings_and_shows_them(tmp_path, compile_once, mo
     assert [(cell["alpha"], cell["beta"]) for cell in results["cells"]] == [(1, 0), (10, 0)]
     for cell in results["cells"]:
         assert cell["mean"]["ratio"] > 0
+    # A record holds the scene as a plain tuple, and a prediction of series is refused in a line.
+    model = ssm_jax.load(next(folder.glob("*/record.json")).parent)
+    assert isinstance(model.network.scene, Scene) and model.network.scene.channels == (0, 2)
+    with pytest.raises(ValueError, match="a model of video predicts no series"):
+        predict_file(model, tmp_path / "any.npz")
+    with pytest.raises(ValueError, match="predicts no series"):
+        model.predict(np.zeros((1, 4, 3)))
     for name in ("frames.png", "errors.png", "response.png", "videos.webp", "table.md"):
         assert (folder / name).stat().st_size > 100

@@ -96,11 +96,14 @@ class Decoder(nnx.Module):
 
 
 class ConvLSTM(nnx.Module):
-    """Gates by a 3 x 3 convolution of input and output, without peepholes (arXiv:1506.04214)."""
+    """Gates by one convolution of input and output, without peepholes (arXiv:1506.04214).
 
-    NAME = "ConvLSTM"
+    Its window is odd, in rows and columns.
+    """
 
     def __init__(self, d_model: int, window: int, rngs: nnx.Rngs, precision: Any) -> None:
+        if window % 2 == 0:
+            raise ValueError(f"ConvLSTM: window must be odd and at least 1, got {window}.")
         own = {"precision": precision, "rngs": rngs}
         self.gates = nnx.Conv(2 * d_model, 4 * d_model, (window, window), **own)
         self.d_model = d_model
@@ -165,8 +168,11 @@ class VideoPredictor(nnx.Module):
     """Of each frame, (B, L, Y, X, colours) in -1..1, the next one.
 
     `__call__` is given the true frames (teacher forcing). `roll_out` is given a beginning and then
-    its own predictions; a model with a filter refuses, since the filter has no state.
+    its own predictions; a model with a filter refuses, since the filter has no state. Predictions
+    see no later frame, with a filter neither: its causal projection in `ConvS5` is ours.
     """
+
+    takes_series = False  # see `trained.model`
 
     def __init__(
         self,
@@ -197,15 +203,23 @@ class VideoPredictor(nnx.Module):
 
         Args:
           scene: what the videos have in common, which the losses read.
-          cell: one of CELLS; "s5" is a ConvS5 with a window of one pixel.
+          cell: one of CELLS; "s5" is a ConvS5 with a window of one pixel, "convlstm" has no modes:
+            alpha, alpha_real and beta are refused, and the other options of modes do nothing.
+          alpha_real: at 0 all real parts are -1e-4 and stay there, see clip_eigs of `ConvS5`.
           width: features of the encoder at full size; at half and quarter twice and four times as
             many, and in the decoder the other way round.
           groups: of the group norms.
-          chunk: of `ConvS5`; 0: None.
+          chunk: of `ConvS5`, without a filter; 0: None.
           loss_beta: of the loss that the model is trained by, see `task.frame_loss`.
         """
         check("VideoPredictor", locals())
         check_choice("VideoPredictor", "cell", cell, CELLS)
+        if cell == "convlstm" and (alpha, alpha_real, beta) != (1, 1, None):
+            got = f"alpha={alpha:g}, alpha_real={alpha_real:g}, beta={beta}"
+            raise ValueError(
+                f"VideoPredictor: cell='convlstm' has no modes and no filter: leave alpha and "
+                f"alpha_real at 1 and beta without a filter; got {got}."
+            )
         said = None if precision == "default" else jax.lax.Precision(precision)
         widths = width, 2 * width, 4 * width
         own: tuple[Any, ...] = groups, rngs, said

@@ -47,10 +47,14 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
     story = [run for run in runs if run.seed == cfg.seed and run.cell in STORY]
     shown = [look(run, job.build(run.config(cfg))) for run in story]
     scene, truth = shown[0].scene, shown[0].truth
-    makers = {"frames": frames_figure, "errors": errors_figure, "response": response_figure}
-    names = [f"{name}.{cfg.figures_format}" for name in makers]
-    for name, make in zip(names, makers.values(), strict=True):
-        plots.save(job.folder / name, make, scene, truth, shown)
+    makers: list[tuple[Any, ...]] = [
+        (frames_figure, scene, truth, shown),
+        (errors_figure, scene, shown),
+        (response_figure, shown),
+    ]
+    names = [f"{name}.{cfg.figures_format}" for name in ("frames", "errors", "response")]
+    for name, (make, *what) in zip(names, makers, strict=True):
+        plots.save(job.folder / name, make, *what)
     animate(job.folder / "videos.webp", truth, shown)
     title = "Squared error of each digit's colour, test videos"
     about = runs[0].summary, cfg.notes, found, COLUMNS, title
@@ -61,17 +65,22 @@ def _error(metric: str) -> Any:
     return with_spread(metric, lambda value: f"{1e3 * value:.2f}")
 
 
+def _roll_out(column: Any) -> Any:
+    """The column, with "-" for a model with a filter, which has no roll-out."""
+    return lambda cell: column(cell) if "mse" in cell["mean"] else "-"
+
+
 COLUMNS: Columns = {
     "alpha": "{alpha:g}",
     "beta": "{beta:g}",
     "next frame: fast, 1e-3": _error("forced_mse_red"),
     "slow": _error("forced_mse_blue"),
     "fast / slow": with_spread("forced_ratio", lambda value: f"{value:.2f}"),
-    "roll-out: fast, 1e-3": _error("mse_red"),
-    "slow ": _error("mse_blue"),
-    "fast / slow ": with_spread("ratio", lambda value: f"{value:.2f}"),
-    "PSNR, dB": with_spread("psnr", lambda value: f"{value:.1f}"),
-    "SSIM": with_spread("ssim", lambda value: f"{value:.3f}"),
+    "roll-out: fast, 1e-3": _roll_out(_error("mse_red")),
+    "slow ": _roll_out(_error("mse_blue")),
+    "fast / slow ": _roll_out(with_spread("ratio", lambda value: f"{value:.2f}")),
+    "PSNR, dB": _roll_out(with_spread("psnr", lambda value: f"{value:.1f}")),
+    "SSIM": _roll_out(with_spread("ssim", lambda value: f"{value:.3f}")),
 }
 
 
@@ -173,7 +182,7 @@ def frames_figure(scene: Scene, truth: np.ndarray, shown: Sequence[Shown]) -> Fi
     figure = plots.titled("A test video, frames after the context", 1.2 * len(at) + 2, 8)
     rows = [("truth", truth)]
     for one in shown:
-        how = "next frame, given the true ones" if one.forced else "roll-out"
+        how = "no roll-out: next frame,\ngiven the true ones" if one.forced else "roll-out"
         rows.append((f"{one.name}\n{how}", one.predicted))
     grid = figure.subplots(len(rows), len(at), squeeze=False)
     for line, (name, video) in zip(grid, rows, strict=True):
@@ -190,9 +199,9 @@ def _colours(frame_YXC: np.ndarray) -> np.ndarray:
     return np.clip(np.broadcast_to(frame_YXC, (*frame_YXC.shape[:2], 3)), 0, 1)
 
 
-def errors_figure(scene: Scene, truth: np.ndarray, shown: Sequence[Shown]) -> Figure:
-    """Above, the error of each digit against the horizon; below, by temporal frequency."""
-    del truth
+def errors_figure(scene: Scene, shown: Sequence[Shown]) -> Figure:
+    """Above, the error of each digit against the horizon; below, by temporal frequency. Dashed:
+    models without a roll-out, by their predictions of the next frame."""
     digits = _digits(scene)
     figure = plots.titled("How far predictions follow each digit", 4.8 * len(digits) + 1, 7)
     grid = figure.subplots(2, len(digits), squeeze=False, sharey="row")
@@ -210,18 +219,17 @@ def errors_figure(scene: Scene, truth: np.ndarray, shown: Sequence[Shown]) -> Fi
             axes.grid(color="0.92")
     grid[0, 0].set_ylabel("squared error, full white is 1")
     grid[1, 0].set_ylabel("energy of the error / of the truth")
-    handles = [
-        Line2D([], [], color=c, label=one.name + (" (next frame)" if one.forced else ""),
-               ls="--" if one.forced else "-")
-        for one, c in zip(shown, LINES, strict=False)
-    ]  # fmt: skip
+    handles = []
+    for one, colour in zip(shown, LINES, strict=False):
+        how, line = (" (no roll-out: next frame)", "--") if one.forced else ("", "-")
+        handles.append(Line2D([], [], color=colour, ls=line, label=one.name + how))
     plots.legend_below(figure, handles, 3)
     return figure
 
 
-def response_figure(scene: Scene, truth: np.ndarray, shown: Sequence[Shown]) -> Figure:
-    """The gain over time of the first block's state space layer, before and after training."""
-    del scene, truth
+def response_figure(shown: Sequence[Shown]) -> Figure:
+    """The gain over time of the first block's state space layer, before and after training; with a
+    filter that before its kernels are made causal."""
     figure = plots.titled(
         "Temporal gain of the first ConvS5: median of channels and pixels", 9, 4.6
     )

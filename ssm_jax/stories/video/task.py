@@ -11,13 +11,13 @@ from jax import Array
 from ssm_jax.kernels import sobolev_gain
 from ssm_jax.kernels.devices import of_rows
 from ssm_jax.options.arguments import arguments_of
-from ssm_jax.stories.video.data import MovingDigits, Scene
+from ssm_jax.stories.video.data import WINDOW, MovingDigits, Scene
 from ssm_jax.stories.video.model import VideoPredictor
 from ssm_jax.tasks import Batch, Sums
 
 PEAK = 2.0  # from black to white
-# Of SSIM (Wang et al. 2004): a Gaussian window of this many pixels, and the constants of its terms
-WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
+# Of SSIM (Wang et al. 2004): its Gaussian window of WINDOW pixels, and the constants of its terms
+SIGMA, K1, K2 = 1.5, 0.01, 0.03
 COLOURS = ("red", "green", "blue")
 
 
@@ -25,7 +25,8 @@ def build_predictor(
     dataset: MovingDigits, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> VideoPredictor:
     own = arguments_of(VideoPredictor, options, "video")
-    return VideoPredictor(scene=dataset.scene, **own, rngs=rngs)
+    # A record of the run has the scene as a plain tuple.
+    return VideoPredictor(scene=Scene(*dataset.scene), **own, rngs=rngs)
 
 
 def frame_loss(error_BTYXC: Array, beta: float = 0.0, unit: str = "lra") -> Array:
@@ -45,15 +46,27 @@ def frame_loss(error_BTYXC: Array, beta: float = 0.0, unit: str = "lra") -> Arra
 
 
 def train_sums(model: VideoPredictor, batch: Batch, key: Array | None) -> Sums:
-    """Loss and squared error of the next frame, given the true ones before it (teacher forcing)."""
+    """Loss and forced_mse, the squared error of each frame of a training video but the first, given
+    the true ones before it (teacher forcing)."""
     del key  # there is no dropout
-    scene: Scene = model.scene
-    frames = _frames(scene, batch, scene.train_frames)
+    found = _forced(model, _frames(model.scene, batch, model.scene.train_frames), model.loss_beta)
+    return _sums({name: found[name] for name in ("loss", "forced_mse")}, batch)
+
+
+def _forced(model: VideoPredictor, frames: Array, loss_beta: float) -> dict[str, Array]:
+    """Of each video the loss, and forced_mse with its colours, of frames that are not clipped.
+
+    A filter takes nothing away from this: ConvS5 has it without a look at later frames.
+    """
     predicted, truth = model(frames[:, :-1]), frames[:, 1:]
-    loss_B = frame_loss(predicted - truth, model.loss_beta, model.beta_unit)
-    mask_B = batch.get("mask", jnp.ones_like(loss_B))
-    mse_B = errors(scene, predicted, truth)["mse"]
-    means = {"loss": loss_B, "forced_mse": mse_B}
+    loss_B = frame_loss(predicted - truth, loss_beta, model.beta_unit)
+    found = errors(model.scene, predicted, truth)
+    return {"loss": loss_B} | {f"forced_{name}": mse_B for name, mse_B in found.items()}
+
+
+def _sums(means: Mapping[str, Array], batch: Batch) -> Sums:
+    """The sums over the real videos of a batch, and their count."""
+    mask_B = batch.get("mask", jnp.ones(batch["inputs"].shape[0]))
     sums = {name: jnp.sum(value_B * mask_B) for name, value_B in means.items()}
     return {**sums, "count": jnp.sum(mask_B)}
 
@@ -61,33 +74,25 @@ def train_sums(model: VideoPredictor, batch: Batch, key: Array | None) -> Sums:
 def eval_sums(model: VideoPredictor, batch: Batch) -> Sums:
     """The loss as in training without its beta, and
 
-    forced_mse, forced_mse_COLOUR: squared error of the next frame given the true ones, of the
-      frames after the context;
-    mse, mse_COLOUR, psnr, ssim: of as many frames of a roll-out. Of a model with a filter, which
-      cannot roll out, they are those of the forced ones.
+    forced_mse, forced_mse_COLOUR: as in training;
+    mse, mse_COLOUR, psnr, ssim: of the frames of a roll-out after the context. A model with a
+      filter, which cannot roll out, has none of them.
 
-    Errors are per pixel in units of full white; PSNR in dB and SSIM of clipped frames, mean over
-    frames. A colour is that of a digit.
+    Errors are per pixel in units of full white; PSNR in dB and SSIM, mean over frames. A colour is
+    that of a digit.
     """
     scene: Scene = model.scene
-    mask_B = batch.get("mask", jnp.ones(batch["inputs"].shape[0]))
     whole = _frames(scene, batch, scene.frames)
-    frames = whole[:, : scene.train_frames]
-    loss_B = frame_loss(model(frames[:, :-1]) - frames[:, 1:])
-    means = {"loss": loss_B}
-    shown, truth = whole[:, : scene.context + scene.horizon], whole[:, scene.context :]
-    truth = truth[:, : scene.horizon]
-    forced = jnp.clip(model(shown[:, :-1])[:, -scene.horizon :], -1, 1)
-    means |= {f"forced_{name}": mse for name, mse in errors(scene, forced, truth).items()}
-    predicted = forced
+    means = _forced(model, whole[:, : scene.train_frames], 0.0)
     if model.rolls_out:
         predicted = model.roll_out(whole[:, : scene.context], scene.horizon)
-    means |= errors(scene, predicted, truth)
-    by_frame_BT = jnp.mean(jnp.square(predicted - truth), axis=(2, 3, 4))
-    psnr_BT = 10 * jnp.log10(PEAK**2 / jnp.maximum(by_frame_BT, 1e-10))
-    means |= {"psnr": jnp.mean(psnr_BT, axis=1), "ssim": jnp.mean(ssim(predicted, truth), axis=1)}
-    sums = {name: jnp.sum(value_B * mask_B) for name, value_B in means.items()}
-    return {**sums, "count": jnp.sum(mask_B)}
+        truth = whole[:, scene.context :][:, : scene.horizon]
+        means |= errors(scene, predicted, truth)
+        by_frame_BT = jnp.mean(jnp.square(predicted - truth), axis=(2, 3, 4))
+        psnr_BT = 10 * jnp.log10(PEAK**2 / jnp.maximum(by_frame_BT, 1e-10))
+        means["psnr"] = jnp.mean(psnr_BT, axis=1)
+        means["ssim"] = jnp.mean(ssim(predicted, truth), axis=1)
+    return _sums(means, batch)
 
 
 def errors(scene: Scene, predicted: Array, truth: Array) -> dict[str, Array]:
