@@ -77,6 +77,10 @@ def test_what_cannot_be_written_is_refused_with_its_path(tmp_path, monkeypatch):
     assert refused(tmp_path / ("a" * 256), "folder") == errno.ENAMETOOLONG
     assert refused(tmp_path / ("a/" * 1950), "folder") == errno.ENAMETOOLONG
     assert refused(Path("/dev/null"), "file") == errno.EINVAL
+    assert refused(Path("/proc/x.py"), "file") == errno.EACCES, "it says yes to root"
+    with pytest.raises(OSError) as caught:
+        files.replace_atomically(Path("/proc/x.py"), "")
+    assert caught.value.filename == "/proc/x.py", "not a hidden file that nobody knows"
     monkeypatch.setattr(files.os, "access", lambda *_: False)
     assert refused(folder / "a", "file") == errno.EACCES
 

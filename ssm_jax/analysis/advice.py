@@ -267,8 +267,7 @@ def _no_spectrum(measured: Measured, model: Mapping[str, Any]) -> str | None:
     found, tokens = measured.found, measured.found["inputs"] != "real"
     if found["intervals"] is None:
         long = found["sequences"] - found["too_short"]
-        have = "has" if long == 1 else "have"
-        return f"few sequences: {long} of {found['sequences']:,} {have} the samples of a window"
+        return f"few sequences: {long} of {found['sequences']:,} has the samples of a window"
     if (windows := found["segments"]) < FEW_WINDOWS:
         return f"few windows: the spectrum rests on {windows}, at least {FEW_WINDOWS} are needed"
     shares = {0.5: np.pi / 2, 0.9: 0.9 * np.pi}

@@ -100,6 +100,7 @@ def test_a_band_is_reached_by_the_middle_channel_of_dt_in_use():
     alpha = found["alpha"].alone["model.alpha"]
     assert alpha * np.pi * (N - 1) * 1e-2 == pytest.approx(0.3, abs=2 * np.pi / L)
     assert "gained in none" in found["alpha"].uncertainty
+    assert "90 % of the energy lies below" in found["alpha"].reason
     assert not advice_on(sines, alpha=alpha)["alpha"].tested
     assert "no straight line" in found["beta"].unknown
 
@@ -137,8 +138,9 @@ def test_modes_that_are_hard_to_tell_apart_become_evenly_spaced():
         (white(30), None, "dt", "few sequences"),
         (white(1, 4_096), None, "dt", "of one there is no interval"),
         (white(1, 4_096), None, "alpha", "few sequences"),
-        (ar1(0.9, 1, 640), None, "alpha", "1 of 1 has the samples"),
         (ar1(0.9, 6, 100), None, "alpha", "few windows"),
+        (ar1(0.8, 200), None, "real", "keeps 0.054 of itself over L = 256, 0.04 to 0.13"),
+        (ar1(0.77, 200), None, "real", "keeps 0.043 of itself over L = 256, 0.03 to 0.12"),
         (constant(), None, "alpha", "constant"),
         (np.ones((20, L)), None, "dt", "never change"),
         (np.ones((20, L)), None, "real", "not known"),

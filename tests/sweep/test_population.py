@@ -131,7 +131,7 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(whole, tmp_path, data_dir, mo
 
 
 def test_rates_and_all_members_at_once_are_the_same_within_rounding(
-    tmp_path, data_dir, monkeypatch
+    tmp_path, data_dir, monkeypatch, capsys
 ):
     """Members that have ended, or diverged, change nothing in the rows of the others."""
     cfg = tiny_config()
@@ -143,6 +143,7 @@ def test_rates_and_all_members_at_once_are_the_same_within_rounding(
     monkeypatch.setattr("ssm_jax.sweep.pruning.Rule.chosen", chosen)
     job = Job(tmp_path, data_dir, None, "e.py", {}, [])
     assert run_populations(RATES, cfg, job, Size(at_once=3), "median")
+    assert "ends no run early: it needs 6 runs, and has 3" in capsys.readouterr().err
     assert (tmp_path / "infinite/diverged.json").exists()
     assert json.loads((tmp_path / "none/pruned.json").read_text())["step"] == 6
     loop.train_and_evaluate(job.build(RATES[0].config(cfg)), tmp_path / "alone")
