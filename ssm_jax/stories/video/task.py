@@ -56,7 +56,8 @@ def train_sums(model: VideoPredictor, batch: Batch, key: Array | None) -> Sums:
 def _forced(model: VideoPredictor, frames: Array, loss_beta: float) -> dict[str, Array]:
     """Of each video the loss, and forced_mse with its colours, of frames that are not clipped.
 
-    A filter takes nothing away from this: ConvS5 has it without a look at later frames.
+    They are predictions with a filter too: `ConvS5` projects its kernels on past frames, which is
+    ours and in no paper.
     """
     predicted, truth = model(frames[:, :-1]), frames[:, 1:]
     loss_B = frame_loss(predicted - truth, loss_beta, model.beta_unit)
