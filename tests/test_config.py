@@ -368,7 +368,7 @@ def test_what_may_choose_a_checkpoint_is_what_the_task_counts():
         known |= dict.fromkeys(
             ("regression", "per_step", "forecasting"), "mse, mae, rmse, r2, nse, kge, loss"
         )
-        known |= {"delay": "mse, rmse, r2, loss", "video": "forced_mse, loss, mse"}
+        known |= {"delay": "mse, rmse, r2, loss", "video": "forced_mse, loss"}
         metrics = known.get(name, "accuracy, loss")
         assert f"'bleu' is not known to task={name!r}; choose one of {metrics}." in str(
             refused.value
