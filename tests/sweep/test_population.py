@@ -40,11 +40,6 @@ RATES = [
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory, data_dir):
     """The folder of a population that nobody disturbed."""
     return trained(tmp_path_factory.mktemp("whole"), data_dir)

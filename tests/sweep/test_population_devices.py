@@ -48,11 +48,6 @@ def trained(folder: Path, data_dir: Path, left: Path | None = None) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def folders(tmp_path_factory, data_dir):
     """Of one device and of four the whole, and what was left of each after SAVED."""
     root = tmp_path_factory.mktemp("runs")

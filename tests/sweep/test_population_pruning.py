@@ -37,11 +37,6 @@ def trained(folder: Path, data_dir: Path, pruner: str = "asha", **size: int) -> 
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory, data_dir):
     """A population that nobody disturbed; beside it what kills would have left of it."""
     root = tmp_path_factory.mktemp("runs")
