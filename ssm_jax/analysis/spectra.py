@@ -33,6 +33,7 @@ class LayerView:
     discretization: "zoh", "bilinear" or "none".
     B_NH: complex input matrix of S5; in ConvS5 of the numbers in a window.
     PB_HN: complex P and B of S4, where A = diag(A_HN) - P P^*.
+    causal: the filter is made causal, see `ConvS5`.
     """
 
     name: str = field(metadata={"static": True})
@@ -46,6 +47,7 @@ class LayerView:
     discretization: str = field(metadata={"static": True})
     B_NH: np.ndarray | None = None
     PB_HN: tuple[np.ndarray, np.ndarray] | None = None
+    causal: bool = field(default=False, metadata={"static": True})
 
 
 def modules_of(model: nnx.Module) -> list[tuple[str, Any]]:
@@ -83,6 +85,7 @@ def view(name: str, layer: Any) -> LayerView:
         discretization="bilinear" if PB_HN is not None else layer.discretization,
         B_NH=B_NH,
         PB_HN=PB_HN,
+        causal=getattr(layer, "CAUSAL_FILTER", False) and layer.filtered,
     )
 
 
@@ -111,8 +114,7 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
     sin(w/2) / (w/2), and by what is aliased. Bilinear: s = (2 / dt) tan(w / 2), which has all s
     below Nyquist; nan beyond. Modes given per sample ("none") are shown as those of the held system
     that gives their kernel. An output of S5 answers to H inputs: here the root of the sum of its
-    squared answers. The gain of ConvS5 is that before its kernels are made causal. omega_F is at
-    least 0; n_fft as in `filter_gain`.
+    squared answers. omega_F is at least 0; n_fft as in `filter_gain`.
     """
     s_F = omega_F = np.asarray(omega_F, np.float64)
     if layer.discretization == "bilinear":
@@ -133,6 +135,8 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
                 np.concatenate([x, x.conj()]) for x in (layer.A_HN, weight_HN, layer.B_NH)
             )
             answers_FN = (weight / (1j * np.concatenate([s_HF, s_HF]) - A)).T
+            if layer.causal:
+                answers_FN *= _causal_share(layer, A[:, 0], omega_F, n_fft).T
             C_CHN = np.concatenate([layer.C_CHN, layer.C_CHN.conj()], axis=2) / 2
             rows = [[np.linalg.norm((C * a) @ B, axis=1) for a in answers_FN] for C in C_CHN]
             G_CHF = np.swapaxes(rows, 1, 2)
@@ -143,7 +147,24 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
             G_CHF = np.stack(each)
         else:
             G_CHF = np.stack([transfer(C_HN) for C_HN in layer.C_CHN])
-        return np.abs(G_CHF) * filter_gain(layer, omega_F, n_fft)
+        return np.abs(G_CHF) * (1 if layer.causal else filter_gain(layer, omega_F, n_fft))
+
+
+def _causal_share(layer: LayerView, A_N: np.ndarray, omega_F: np.ndarray, n_fft: int) -> np.ndarray:
+    """Of each mode (N, F): its spectrum with the causal filter over that without one.
+
+    The kernel is kappa of `filtered_conv_scan`, of n_fft / 2 steps.
+    """
+    z_N = np.asarray(A_N, complex) * np.resize(layer.dt_H, A_N.size)
+    if layer.discretization == "bilinear":
+        z_N = np.log((1 + z_N / 2) / (1 - z_N / 2))
+    steps_L = np.arange(n_fft // 2)
+    gain_F = filter_gain(layer, 2 * np.pi / n_fft * np.arange(n_fft // 2 + 1), n_fft)[0]
+    even_M = np.concatenate([gain_F, gain_F[1:-1][::-1]])
+    power_NM = np.fft.fft(np.exp(z_N[:, None] * steps_L), n_fft)
+    kappa_NL = np.fft.ifft(power_NM * even_M)[:, : steps_L.size]
+    spectrum_NF = kappa_NL @ np.exp(-1j * np.outer(steps_L, omega_F))
+    return spectrum_NF * (1 - np.exp(z_N[:, None] - 1j * omega_F))
 
 
 def mode_angles(layer: LayerView) -> np.ndarray:

@@ -39,6 +39,7 @@ class ConvS5(SharedModes):
     NAME = "ConvS5"
     INPUT = "BLYXH"
     STATE = "BYXN"
+    CAUSAL_FILTER = True
     INITS = tuple({**EIGENBASES, **INITS})
 
     def __init__(

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
+from ssm_jax.analysis.spectra import filter_gain, response_magnitude, view
 from ssm_jax.layers.base import NoStateForm
 from ssm_jax.layers.convs5 import ConvS5
 from ssm_jax.layers.s5 import S5
@@ -206,3 +207,25 @@ def test_alpha_scales_the_imaginary_parts():
     one, ten = layer(), layer(alpha=10.0)
     np.testing.assert_allclose(ten.A_im[...], 10 * one.A_im[...], rtol=1e-6)
     np.testing.assert_array_equal(ten.A_re_raw[...], one.A_re_raw[...])
+
+
+@pytest.mark.parametrize("beta", [-1.0, 1.0])
+def test_the_gain_that_is_shown_is_that_of_the_causal_filter(beta):
+    model = layer(beta=beta, learn_beta=False, window=1, alpha=0.3, dt_min=0.02, dt_max=0.05)
+    steps, n_fft = 200, 400
+    omega_F = np.array([0.01, 0.03, 0.1, 0.3])
+    found_CHF = response_magnitude(view("ssm", model), omega_F, n_fft)[0]
+    # By the layer's own answers to an impulse in each channel.
+    impulses = np.zeros((H, steps, 1, 1, H), np.float32)
+    impulses[np.arange(H), 0, 0, 0, np.arange(H)] = 1
+    answer_ITO = np.asarray(model(jnp.asarray(impulses)))[:, :, 0, 0]
+    spectrum_IFO = np.einsum(
+        "ito,tf->ifo", answer_ITO, np.exp(-1j * np.outer(range(steps), omega_F))
+    )
+    wanted_OF = np.linalg.norm(spectrum_IFO, axis=0).T
+    # The hold and half a step, for which the one is continuous, take less than 3 % here.
+    np.testing.assert_allclose(found_CHF, wanted_OF, rtol=0.03)
+    ahead = filter_gain(view("ssm", model), omega_F, n_fft)
+    free = ConvS5(H, d_state=N, window=1, alpha=0.3, dt_min=0.02, dt_max=0.05, rngs=nnx.Rngs(0))
+    both = response_magnitude(view("ssm", free), omega_F, n_fft)[0] * ahead
+    assert np.abs(both / wanted_OF - 1).max() > 0.06  # the filter that reaches ahead is another

@@ -14,7 +14,7 @@ from ssm_jax.commands.studies import video as video_command
 from ssm_jax.config.load import load_config
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.layers.base import NoStateForm
-from ssm_jax.stories.video import task
+from ssm_jax.stories.video import data, task
 from ssm_jax.stories.video.data import Scene, measured_periods, open_videos, paths
 from ssm_jax.stories.video.model import VideoPredictor
 from ssm_jax.stories.video.run import COLUMNS
@@ -92,6 +92,24 @@ def test_digits_of_a_package_are_shared_out_and_halved(tmp_path):
     }  # fmt: skip
     halved = x.reshape(40, 14, 2, 14, 2).mean(axis=(2, 4))
     np.testing.assert_array_equal(dataset.sprites["val"], np.rint(halved[7::10]))
+
+
+@pytest.mark.parametrize("colours", [3, 1])
+def test_errors_without_a_model(colours, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "PIXELS", 16 * 16 * 6 * 2)  # two videos at a time, of 3
+    dataset = opened(tmp_path, **{"data.n_val": 3, "data.video.colours": colours})
+    batch, scene = dataset.gather("val", np.arange(3)), dataset.scene
+    video = (np.asarray(scene.draw(batch["inputs"], batch["places"]), float) + 1) / 2
+    black = {c: [] for c in scene.channels}
+    last = {c: [] for c in scene.channels}
+    for b, t, c in np.ndindex(3, scene.train_frames - 1, colours):
+        if c in black:
+            black[c].append((video[b, t + 1, :, :, c] ** 2).mean())
+            last[c].append(((video[b, t + 1, :, :, c] - video[b, t, :, :, c]) ** 2).mean())
+    names = {0: "_red", 2: "_blue"} if colours == 3 else {0: ""}
+    wanted = {f"black_mse{names[c]}": np.mean(v) for c, v in black.items()}
+    wanted |= {f"last_mse{names[c]}": np.mean(v) for c, v in last.items()}
+    assert dataset.facts("val") == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def get_config(arg=""):
     cfg.data.video.colours = 3 if digits == "coloured" else 1
     width = 256 if frames == "300" else 128
     cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 8, width, width // 2
-    cfg.model.init = "legs"
+    cfg.model.init, cfg.model.real_transform = "legs", "none"
     cfg.model.beta.learn, cfg.model.beta.filter = False, False
     cfg.model.dt_min, cfg.model.dt_max = 1e-3, 1e-1
     cfg.model.video.cell = cell

@@ -28,6 +28,8 @@ STEP = 0.15  # of the way that is free, in a frame, at speed 1
 # The appendix's generator makes 2,000 videos for training; how many validate and test is ours.
 COUNTS = {"train": 2_000, "val": 128, "test": 1_024}
 SETS = {"mnist5k": "smnist", "fashion_mnist": "fashion_mnist", "mnist": "mnist"}
+COLOURS = ("red", "green", "blue")
+PIXELS = 1 << 22  # of the frames that are looked at together
 WATCHED = 1_024  # frames by which periods are measured
 _STREAM = 1_000  # of the seed; the splits have it and the next two, the blobs another
 _DRAWS = 4  # numbers of a digit: which, where in rows and columns, where to
@@ -93,6 +95,7 @@ class MovingDigits(Dataset):
     ) -> None:
         """Of sprites uint8 (n, S, S) in splits; `counts` of 0 are COUNTS."""
         self.sprites, self.scene, self._seed = sprites, scene, seed
+        self._facts = dict[str, dict[str, float]]()
         self.rows = {split: np.arange(counts[split] or COUNTS[split]) for split in SPLITS}
         sha256 = hashlib.sha256(json.dumps([1, *scene, seed]).encode())
         for images in sprites.values():
@@ -113,6 +116,31 @@ class MovingDigits(Dataset):
 
     def steps_of(self, batch: Mapping[str, Any]) -> int:
         return self.scene.train_frames
+
+    def facts(self, split: str) -> dict[str, float]:
+        """Errors to compare forced_mse of each digit's colour with: "black_mse_COLOUR" of black
+        frames, "last_mse_COLOUR" of the frame before again. Of one channel without COLOUR."""
+        if split not in self._facts:
+            self._facts[split] = self._without_model(split)
+        return self._facts[split]
+
+    def _without_model(self, split: str) -> dict[str, float]:
+        scene, n = self.scene, self.size(split)
+        channels = list(dict.fromkeys(scene.channels))
+        together = max(1, PIXELS // (scene.train_frames * scene.canvas**2))
+        square_2C = np.zeros((2, len(channels)))
+        for first in range(0, n, together):
+            batch = self.gather(split, np.arange(first, min(n, first + together)))
+            video = scene.draw(batch["inputs"], batch["places"][:, :, : scene.train_frames])
+            white = np.asarray((video[..., channels] + 1) / 2, np.float64)
+            for square_C, guess in zip(square_2C, (0, white[:, :-1]), strict=True):
+                square_C += np.mean((white[:, 1:] - guess) ** 2, axis=(1, 2, 3)).sum(axis=0)
+        ends = [f"_{COLOURS[c]}" if scene.colours == 3 else "" for c in channels]
+        return {
+            f"{guess}_mse{end}": float(square / n)
+            for guess, square_C in zip(("black", "last"), square_2C, strict=True)
+            for end, square in zip(ends, square_C, strict=True)
+        }
 
     def describe(self) -> list[str]:
         periods = zip(self.scene.speeds, measured_periods(self.scene), strict=True)

@@ -184,6 +184,7 @@ class VideoPredictor(nnx.Module):
         init: str = "legs",
         alpha: float = 1.0,
         alpha_real: float = 1.0,
+        real_transform: str = "none",
         beta: float | None = None,
         learn_beta: bool | None = None,
         beta_unit: str = "lra",
@@ -205,7 +206,8 @@ class VideoPredictor(nnx.Module):
           scene: what the videos have in common, which the losses read.
           cell: one of CELLS; "s5" is a ConvS5 with a window of one pixel, "convlstm" has no modes:
             alpha, alpha_real and beta are refused, and the other options of modes do nothing.
-          alpha_real: at 0 all real parts are -1e-4 and stay there, see clip_eigs of `ConvS5`.
+          alpha_real: at 0, without a real_transform, all real parts are -1e-4 and stay there, see
+            clip_eigs of `ConvS5`.
           width: features of the encoder at full size; at half and quarter twice and four times as
             many, and in the decoder the other way round.
           groups: of the group norms.
@@ -224,6 +226,7 @@ class VideoPredictor(nnx.Module):
         widths = width, 2 * width, 4 * width
         own: tuple[Any, ...] = groups, rngs, said
         ssm: dict[str, Any] = {"init": init, "alpha": alpha, "alpha_real": alpha_real}
+        ssm |= {"real_transform": real_transform}
         ssm |= {"beta": beta, "learn_beta": learn_beta, "beta_unit": beta_unit}
         ssm |= {"dt_min": dt_min, "dt_max": dt_max}
         self.scene = scene

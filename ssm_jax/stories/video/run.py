@@ -20,8 +20,8 @@ from ssm_jax.files import replace_atomically
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
 from ssm_jax.stories.video import sweep
-from ssm_jax.stories.video.data import Scene
-from ssm_jax.stories.video.task import COLOURS, PEAK
+from ssm_jax.stories.video.data import COLOURS, Scene
+from ssm_jax.stories.video.task import PEAK
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
 from ssm_jax.training.experiment import Experiment
@@ -228,8 +228,7 @@ def errors_figure(scene: Scene, shown: Sequence[Shown]) -> Figure:
 
 
 def response_figure(shown: Sequence[Shown]) -> Figure:
-    """The gain over time of the first block's state space layer, before and after training; with a
-    filter that before its kernels are made causal."""
+    """The gain over time of the first block's state space layer, before and after training."""
     figure = plots.titled(
         "Temporal gain of the first ConvS5: median of channels and pixels", 9, 4.6
     )

@@ -11,14 +11,13 @@ from jax import Array
 from ssm_jax.kernels import sobolev_gain
 from ssm_jax.kernels.devices import of_rows
 from ssm_jax.options.arguments import arguments_of
-from ssm_jax.stories.video.data import WINDOW, MovingDigits, Scene
+from ssm_jax.stories.video.data import COLOURS, WINDOW, MovingDigits, Scene
 from ssm_jax.stories.video.model import VideoPredictor
 from ssm_jax.tasks import Batch, Sums
 
 PEAK = 2.0  # from black to white
 # Of SSIM (Wang et al. 2004): its Gaussian window of WINDOW pixels, and the constants of its terms
 SIGMA, K1, K2 = 1.5, 0.01, 0.03
-COLOURS = ("red", "green", "blue")
 
 
 def build_predictor(
