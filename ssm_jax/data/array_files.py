@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.examples import SPLITS
-from ssm_jax.data.series import Columns, Found, Series, rows_of_splits, words_of
+from ssm_jax.data.series import Columns, Found, Series, numbered_channels, rows_of_splits, words_of
 
 UNPACKED = 1 << 31  # bytes of an array that cannot be mapped, and is read into memory
 NOT_MAPPED = (
@@ -174,7 +174,7 @@ def _rectangular(
         elif targets.ndim == 2 and targets.shape[1] == 1:
             targets = targets[:, 0]
     width = 1 if targets is None or targets.ndim == 1 else targets.shape[1]
-    channels = ("token",) if tokens else tuple(f"channel {c}" for c in range(steps.shape[1]))
+    channels = ("token",) if tokens else numbered_channels(steps.shape[1])
     named = columns.target if len(columns.target) == width else [f"y{k}" for k in range(width)]
     return Series(
         steps, starts, found.astype(np.int64), targets, per_step, channels, tuple(named),

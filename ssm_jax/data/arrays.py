@@ -16,7 +16,7 @@ from ssm_jax.data.examples import SPLITS, spread
 from ssm_jax.data.fitting import classes_of, fit
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.read_once import read_once, stamp_of
-from ssm_jax.data.series import Series, sha256_of_files
+from ssm_jax.data.series import Series, channel_called, sha256_of_files
 from ssm_jax.data.splits import splits_of, windows_of
 from ssm_jax.files import parse_json, write_json
 
@@ -196,7 +196,7 @@ class ArrayDataset(Dataset):
         """Lines about channels, targets and classes, to be read before training."""
         p = self.preprocessing
         lines = [
-            f"channel {name}: mean {mean:.4g}, standard deviation {std:.4g} in training"
+            f"{channel_called(name)}: mean {mean:.4g}, standard deviation {std:.4g} in training"
             for name, mean, std in zip(p.channels, p.mean, p.std, strict=False)
         ]
         lines += [

@@ -13,7 +13,7 @@ from ssm_jax.data.decorrelation import LONGEST, autocorrelation_matrix, packed, 
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.remarks import misread, repeated
-from ssm_jax.data.series import Series, words_of
+from ssm_jax.data.series import Series, channel_called, words_of
 from ssm_jax.data.statistics import BLOCK, check_finite, merged, series_at, statistics, stretches_of
 
 
@@ -42,12 +42,12 @@ def fit(
         for name, there, spread in zip(train.channels, n, std, strict=True):
             if not there or not np.isfinite(spread):
                 wrong = "is missing in all of training" if not there else "has numbers too large"
-                raise ValueError(f"{path}: the channel {name} {wrong}; leave it out.")
+                raise ValueError(f"{path}: {channel_called(name)} {wrong}; leave it out.")
             if there < 0.99 * total:
-                share = f"{1 - there / total:.1%}"
-                remarks.append(f"channel {name}: {share} of training is missing, and interpolated")
+                lacks = f"{1 - there / total:.1%} of training is missing, and interpolated"
+                remarks.append(f"{channel_called(name)}: {lacks}")
             if spread == 0:
-                remarks.append(f"channel {name} is constant in training")
+                remarks.append(f"{channel_called(name)} is constant in training")
         remarks += misread(train)
     names: tuple[str, ...] = train.target_names
     classes: tuple[str, ...] = ()

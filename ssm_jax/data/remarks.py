@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssm_jax.data.examples import SPLITS
-from ssm_jax.data.series import Lines, Series
+from ssm_jax.data.series import Lines, Series, channel_called
 
 _COMPARED = 1_000_000  # series, and of each 4,096 steps, that are compared across splits
 
@@ -24,7 +24,7 @@ def misread(train: Series) -> list[str]:
     if isinstance(train.where, Lines) and train.where.files[0].suffix == ".csv" and len(rises) > 2:
         even = (rises[0] > 0) & (np.abs(rises - rises[0]) <= 1e-6 * rises[0]).all(axis=0)
         remarks += [
-            f"channel {train.channels[c]} rises evenly, as times do, and is an input; "
+            f"{channel_called(train.channels[c])} rises evenly, as times do, and is an input; "
             f"--config.data.arrays.time={train.channels[c]} leaves it out"
             for c in np.flatnonzero(even)
         ]

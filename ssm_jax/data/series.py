@@ -143,6 +143,16 @@ def words_of(array: np.ndarray) -> list[str]:
     return [w.decode(errors="replace") if isinstance(w, bytes) else str(w) for w in array.tolist()]
 
 
+def numbered_channels(channels: int) -> tuple[str, ...]:
+    """The names of channels that have none of their own."""
+    return tuple(f"channel {c}" for c in range(channels))
+
+
+def channel_called(name: str) -> str:
+    """A channel in a sentence; the name of one without a name says what it is."""
+    return name if name.startswith("channel ") else f"channel {name}"
+
+
 def rows_of_splits(words: Sequence[str], name: str) -> dict[str, np.ndarray]:
     """Numbers of the entries "train", "val" and "test"; "valid" and "validation" are val."""
     ours = {**{s: s for s in SPLITS}, "valid": "val", "validation": "val"}

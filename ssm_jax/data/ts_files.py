@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.csv_files import numbers_of
-from ssm_jax.data.series import Columns, Found, Lines, Series
+from ssm_jax.data.series import Columns, Found, Lines, Series, numbered_channels
 
 
 def read_ts(files: list[Path], columns: Columns) -> Found:
@@ -79,6 +79,6 @@ def parse_ts(lines: Iterable[str], files: list[Path], file: int) -> Series:
     starts, file_of = np.cumsum(lengths) - lengths, np.full(len(cases), file)
     return Series(
         np.concatenate(cases), starts, lengths, found, False,
-        tuple(f"channel {c}" for c in range(cases[0].shape[1])), ("y0",),
+        numbered_channels(cases[0].shape[1]), ("y0",),
         where=Lines(files, file_of, np.array(places), starts),
     )  # fmt: skip

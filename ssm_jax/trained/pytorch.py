@@ -15,6 +15,7 @@ import numpy as np
 
 from ssm_jax import config as config_lib
 from ssm_jax.data.preprocessing import Preprocessing
+from ssm_jax.data.series import numbered_channels
 from ssm_jax.files import local_path
 from ssm_jax.options.arguments import check_choice
 from ssm_jax.tasks.facts import kept
@@ -276,7 +277,7 @@ def _plain_preprocessing(
     classes, targets = (outputs, ()) if head == "classification" else ((), outputs)
     return Preprocessing(
         head=head,
-        channels=tuple(f"channel {c}" for c in range(d_input)) or ("token",),
+        channels=numbered_channels(d_input) or ("token",),
         mean=(0.0,) * d_input,
         std=(1.0,) * d_input,
         targets=targets,

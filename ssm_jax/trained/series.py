@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssm_jax.data.preprocessing import ArrayOptions
-from ssm_jax.data.series import Columns, Series, read
+from ssm_jax.data.series import Columns, Series, numbered_channels, read
 from ssm_jax.files import replace_atomically
 from ssm_jax.trained.predict import softmax
 
@@ -115,7 +115,7 @@ def _columns(trained: "Trained") -> Columns:
         return Columns()
     columns = ArrayOptions(**trained.cfg.data.to_dict()["arrays"]).columns(p.head)
     # Channels of arrays have numbers in the place of names: of a .csv all columns are they
-    named = p.channels != tuple(f"channel {c}" for c in range(len(p.channels)))
+    named = p.channels != numbered_channels(len(p.channels))
     inputs = p.channels if named and not p.vocab_size else ()
     return replace(columns, inputs=inputs, target=(), split="")
 

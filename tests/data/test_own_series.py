@@ -198,10 +198,10 @@ def test_what_a_person_should_know_is_said(tmp_path):
     split = np.repeat(["train", "val", "test"], [12, 6, 6])
     np.savez(path, x=x, y=y, split=split)
     said = lines_of(path, missing="interpolate")
-    assert "WARNING: channel channel 1 is constant in training." in said
+    assert "WARNING: channel 1 is constant in training." in said
     assert "WARNING: class 2 is in test and not in training." in said
     assert "1 series are in two splits, such as" in said and "[20, 0] in test, which is" in said
-    assert "WARNING: channel channel 2: 3.3% of training is missing, and interpolated." in said
+    assert "WARNING: channel 2: 3.3% of training is missing, and interpolated." in said
     assert "classes in test: 0 2, 1 2, 2 2" in said
     found = opened(path, missing="interpolate").gather("test", np.arange(6))["inputs"]
     assert np.abs(found[..., 1]).max() < 1e-6
@@ -333,11 +333,11 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
         opened(path)
     x[..., 1] *= 1e300
     np.savez(path, x=x, y=np.arange(40) % 2)
-    with pytest.raises(ValueError, match="the channel channel 1 has numbers too large"):
+    with pytest.raises(ValueError, match="npz: channel 1 has numbers too large"):
         opened(path)
     x[..., 1] = np.nan
     np.savez(path, x=x, y=np.arange(40) % 2)
-    with pytest.raises(ValueError, match="channel 1 is missing in all of training"):
+    with pytest.raises(ValueError, match="npz: channel 1 is missing in all of training"):
         opened(path, missing="interpolate")
 
 
