@@ -35,6 +35,7 @@ from rich.table import Table
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.ending import run_main
 from ssm_jax.config.load import load_config
 
 WHAT = (
@@ -276,4 +277,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_main(main))
+    run_main(main)

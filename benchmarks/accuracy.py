@@ -12,7 +12,6 @@ take the layer's float32 eigenvalues, read-out and step sizes as exact numbers.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from flax import nnx
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.ending import run_main
 from ssm_jax.init import initial_modes
 from ssm_jax.kernels import s4d_kernel
 from ssm_jax.layers import LAYERS, S4, S4D, S5
@@ -211,4 +211,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_main(main))
+    run_main(main)

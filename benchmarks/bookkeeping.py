@@ -21,6 +21,7 @@ from typing import Any
 from ssm_jax import config as config_lib
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.ending import run_main
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.training.workdir import Workdir
 
@@ -134,4 +135,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

@@ -20,6 +20,7 @@ from typing import Any
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.ending import run_main
 from ssm_jax.training.record import write_result
 
 WAYS = ("population", "sweep", "train")
@@ -79,4 +80,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_main(main))
+    run_main(main)

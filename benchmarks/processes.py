@@ -24,6 +24,7 @@ from typing import Any
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.ending import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = "from ssm_jax.commands import main; main()"
@@ -202,4 +203,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_main(main))
+    run_main(main)

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.ending import run_main
 
 SIGNALS = (
     signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1,
@@ -215,4 +216,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_main(main))
+    run_main(main)

@@ -19,6 +19,7 @@ from readme.common import ROOT
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.ending import run_main
 
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
@@ -100,4 +101,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_main(main))
+    run_main(main)

@@ -414,7 +414,7 @@ SCRIPT = """
 import errno, os, resource, sys, threading
 from pathlib import Path
 from ssm_jax import config, stop
-from ssm_jax.config import cli
+from ssm_jax.config.ending import run_main
 from ssm_jax.training.workdir import WorkdirLost
 import numpy as np
 
@@ -464,7 +464,7 @@ def main(argv):
         case "jax": assert "jax" not in sys.modules
         case "pipe": print("x" * 1_000_000)
 
-cli.run_main(main)
+run_main(main)
 """
 
 
@@ -534,8 +534,8 @@ def test_a_reader_that_goes_away_is_no_bug(case):
 
 PLATFORM = """
 import jax
-from ssm_jax.config import cli
-cli.run_main(lambda argv: print(jax.default_backend()))
+from ssm_jax.config.ending import run_main
+run_main(lambda argv: print(jax.default_backend()))
 """
 
 

@@ -47,7 +47,7 @@ def main(name: str | None = None) -> NoReturn:
         called = ["ssm-jax", name]
     if name in TRAINING:
         stop.catch_signals()  # the imports take a moment
-    from ssm_jax.config import cli
+    from ssm_jax.config.ending import run_main
 
     def run(argv: list[str]) -> int:
         if name not in COMMANDS:
@@ -56,13 +56,13 @@ def main(name: str | None = None) -> NoReturn:
         code: int = getattr(module, name.replace("-", "_"))(argv[words:], called)
         return code
 
-    cli.run_main(run)
+    run_main(run)
 
 
 def _answer(word: str) -> int:
     """Answer a first word that is not the name of a command."""
-    from ssm_jax.config import cli
     from ssm_jax.config.argv import guess
+    from ssm_jax.config.ending import fail
 
     if word == "--version":
         print(f"ssm-jax {ssm_jax.__version__}")
@@ -73,7 +73,7 @@ def _answer(word: str) -> int:
         print("\nssm-jax COMMAND --help shows what a command takes; --version is that of ssm_jax.")
     else:
         none = f"no command given; choose one of {', '.join(COMMANDS)}."
-        cli.fail(f"unknown command {word!r}{guess(word, COMMANDS)}" if word else none)
+        fail(f"unknown command {word!r}{guess(word, COMMANDS)}" if word else none)
     return 0
 
 

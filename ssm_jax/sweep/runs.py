@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
-from ssm_jax.config.cli import is_out_of_memory
+from ssm_jax.config.ending import is_out_of_memory
 from ssm_jax.files import os_fault, write_json
 from ssm_jax.outside import one_line, ours
 from ssm_jax.progress import relayed, say

@@ -133,7 +133,7 @@ class Commands:
 def serve():
     """Read commands, a line each, and fork for each of them."""
     from ssm_jax.commands import sweep
-    from ssm_jax.config.cli import run_main
+    from ssm_jax.config.ending import run_main
     from ssm_jax.plots import sweep as _
     from ssm_jax.sweep import search as _  # noqa: F401, F811
     from ssm_jax.sweep import study
