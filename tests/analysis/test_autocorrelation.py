@@ -12,7 +12,7 @@ from scipy.signal import lfilter
 from ssm_jax.analysis import lambda_max
 from ssm_jax.analysis.autocorrelation import Padded, autocorrelation
 from ssm_jax.analysis.timescale import correlation_facts, describe_correlation, root_mean_square
-from ssm_jax.stories.denoise.data import photographs
+from ssm_jax.stories.denoise.images import photographs
 
 
 def ar1(phi: float, n: int, length: int, seed: int = 0) -> np.ndarray:

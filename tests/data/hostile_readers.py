@@ -48,7 +48,7 @@ def pathfinder(path):
 
 
 def celeba(path):
-    from ssm_jax.stories.denoise.data import celeba
+    from ssm_jax.stories.denoise.images import celeba
 
     celeba(path, (8, 8), {"train": 0, "val": 0, "test": 0}).pixels("train", 0)
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ssm_jax import config
 from ssm_jax.data.prepare import DataPaths
-from ssm_jax.stories.denoise.data import FOLDER, PHOTOGRAPHS, celeba, open_denoise, photographs
+from ssm_jax.stories.denoise.data import open_denoise
+from ssm_jax.stories.denoise.images import FOLDER, PHOTOGRAPHS, celeba, photographs
 from tests.lra import fake_tfds
 
 NONE = {"train": 0, "val": 0, "test": 0}
