@@ -211,11 +211,13 @@ def test_the_loss_by_a_loop_and_its_weights_over_time():
     e = np.random.default_rng(3).normal(size=(2, 5, 4, 3, 2)).astype(np.float32)
     wanted = [(0.5 * v**2 + 0.5 * abs(v)).sum(axis=(2, 3)).mean() for v in e.astype(float)]
     np.testing.assert_allclose(task.frame_loss(jnp.asarray(e)), wanted, rtol=1e-5)
+    squares = [(0.9 * v**2 + 0.1 * abs(v)).sum(axis=(2, 3)).mean() for v in e.astype(float)]
+    np.testing.assert_allclose(task.frame_loss(jnp.asarray(e), 0.1), squares, rtol=1e-5)
     gain = (1 + np.arange(6) / 10) ** 0.8
     spectrum = np.fft.rfft(e, 10, axis=1) * gain[None, :, None, None, None]
     weighed = np.fft.irfft(spectrum, 10, axis=1)[:, :5]
     wanted = [(0.5 * v**2 + 0.5 * abs(v)).sum(axis=(2, 3)).mean() for v in weighed]
-    np.testing.assert_allclose(task.frame_loss(jnp.asarray(e), 0.8), wanted, rtol=1e-5)
+    np.testing.assert_allclose(task.frame_loss(jnp.asarray(e), 0.5, 0.8), wanted, rtol=1e-5)
 
 
 def parameters(cell, scene, d, n, width, depth, window=3):

@@ -195,6 +195,7 @@ class VideoPredictor(nnx.Module):
         width: int = 64,
         groups: int = 32,
         chunk: int = 0,
+        l1: float = 0.5,
         loss_beta: float = 0.0,
         remat: bool = False,
         precision: str = "default",
@@ -212,7 +213,7 @@ class VideoPredictor(nnx.Module):
             many, and in the decoder the other way round.
           groups: of the group norms.
           chunk: of `ConvS5`, without a filter; 0: None.
-          loss_beta: of the loss that the model is trained by, see `task.frame_loss`.
+          l1, loss_beta: of the loss that the model is trained by, see `task.frame_loss`.
         """
         check("VideoPredictor", locals())
         check_choice("VideoPredictor", "cell", cell, CELLS)
@@ -243,7 +244,8 @@ class VideoPredictor(nnx.Module):
 
         self.blocks = nnx.List([block() for _ in range(depth)])
         self.decoder = Decoder(scene.colours, widths, d_model, *own)
-        self.remat, self.loss_beta, self.beta_unit = remat, loss_beta, beta_unit
+        self.remat, self.beta_unit = remat, beta_unit
+        self.l1, self.loss_beta = l1, loss_beta
 
     def __call__(self, frames: Array) -> Array:
         """The predictions, (B, L, Y, X, colours): number l is that of frame l + 1."""

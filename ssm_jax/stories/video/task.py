@@ -28,8 +28,9 @@ def build_predictor(
     return VideoPredictor(scene=Scene(*dataset.scene), **own, rngs=rngs)
 
 
-def frame_loss(error_BTYXC: Array, beta: float = 0.0, unit: str = "lra") -> Array:
-    """0.5 e^2 + 0.5 |e| of each video: summed over columns and channels, mean over time and rows.
+def frame_loss(error_BTYXC: Array, l1: float = 0.5, beta: float = 0.0, unit: str = "lra") -> Array:
+    """(1 - l1) e^2 + l1 |e| of each video: summed over columns and channels, mean over time and
+    rows. The published network has l1 = 0.5.
 
     With beta, which is ours and in no paper, e is first filtered over time by (1 + |s|)^beta, as a
     layer's output is: beta > 0 weighs what changes fast.
@@ -40,7 +41,7 @@ def frame_loss(error_BTYXC: Array, beta: float = 0.0, unit: str = "lra") -> Arra
         e_BYXCT = jnp.moveaxis(error_BTYXC, 1, -1)
         E_BYXCF = of_rows(jnp.fft.rfft, e_BYXCT, 2 * T) * gain_F[None, None, None, None]
         error_BTYXC = jnp.moveaxis(of_rows(jnp.fft.irfft, E_BYXCF, 2 * T)[..., :T], -1, 1)
-    each = 0.5 * jnp.square(error_BTYXC) + 0.5 * jnp.abs(error_BTYXC)
+    each = (1 - l1) * jnp.square(error_BTYXC) + l1 * jnp.abs(error_BTYXC)
     return jnp.mean(jnp.sum(each, axis=(3, 4)), axis=(1, 2))
 
 
@@ -59,7 +60,7 @@ def _forced(model: VideoPredictor, frames: Array, loss_beta: float) -> dict[str,
     ours and in no paper.
     """
     predicted, truth = model(frames[:, :-1]), frames[:, 1:]
-    loss_B = frame_loss(predicted - truth, loss_beta, model.beta_unit)
+    loss_B = frame_loss(predicted - truth, model.l1, loss_beta, model.beta_unit)
     found = errors(model.scene, predicted, truth)
     return {"loss": loss_B} | {f"forced_{name}": mse_B for name, mse_B in found.items()}
 
