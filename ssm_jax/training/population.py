@@ -19,12 +19,13 @@ from ssm_jax.data.dataset import Arrays
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import StopRequest
 from ssm_jax.training.checkpoint import CheckpointStore
-from ssm_jax.training.checkpoint.manifest import Identity, Notes
+from ssm_jax.training.checkpoint.manifest import Identity
 from ssm_jax.training.loop import open_run
 from ssm_jax.training.members import Member, Program
 from ssm_jax.training.parent import Begin
-from ssm_jax.training.run import OpenRun, Request, evaluated
+from ssm_jax.training.run import Request, evaluated
 from ssm_jax.training.seats import Beside, KeptMember, Pruning, Seat
+from ssm_jax.training.states import States
 from ssm_jax.training.workdir import Workdir
 
 
@@ -50,15 +51,13 @@ class Population:
         make them as single runs.
         failed: is told of an error that ends one member; where it says False the error is raised.
         """
-        self.program, self.stop, self._failed, self._pruning = program, stop, failed, pruning
-        self._begin, self._folder = begin, folder
+        self.first, self.stop, self._failed, self._pruning = program.first, stop, failed, pruning
+        self._program, self._begin, self._folder = program, begin, folder
         self.seats = [
             Seat(n, m, Workdir(place / n), commands[n], KeptMember(m)) for n, m in members.items()
         ]
         self._files = contextlib.ExitStack()
-        self.rows = self.seats  # those that the program has, by row
         self.step = 0
-        self.best: Any = None  # the best state of each member so far, on the host
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opening:
@@ -71,32 +70,15 @@ class Population:
         self._files.__exit__(*error)
 
     def _open(self) -> None:
-        first, size = self.program.first, len(self.seats)
         options = {seat.name: dict(seat.member.identity.options) for seat in self.seats}
-        identity = Identity({"members": options}, first.dataset.fingerprint)
-        keep = first.cfg.checkpoint.keep
-        self.store = self._files.enter_context(
-            CheckpointStore(self._folder, keep=keep, identity=identity)
-        )
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((size, *x.shape), x.dtype),
-            jax.eval_shape(first.fresh_state),
-        )
-        found = self.store.restore_newest({"newest": shapes, "best": shapes})
-        states: list[Any] = [None] * size
-        if found is not None:
-            tree, meta = jax.tree.map(np.array, found[0]), found[1]
-            self.step, self.best = meta.step, tree["best"]
-            said = meta.extra["members"]
-            for i, seat in enumerate(self.seats):
-                states[i] = jax.tree.map(lambda x, i=i: x[i], tree["newest"])
-                seat.put(states[i], said[seat.name])
-                if seat.status == "pruned" and self._pruning and self._pruning.marked(seat.name):
-                    seat.status = "out"
-            in_rows = {said[seat.name].get("row", i): seat for i, seat in enumerate(self.seats)}
-            self.rows = [in_rows[row] for row in sorted(in_rows.keys() - {None})]
-            self.program = self.program.smaller(len(self.rows))
+        identity = Identity({"members": options}, self.first.dataset.fingerprint)
+        keep = self.first.cfg.checkpoint.keep
+        store = CheckpointStore(self._folder, keep=keep, identity=identity)
+        self.states = States(self.seats, self._program, self._files.enter_context(store))
+        self.step, states = self.states.restored()
         for i, seat in enumerate(self.seats):
+            if seat.status == "pruned" and self._pruning and self._pruning.marked(seat.name):
+                seat.status = "out"
             self._files.push(seat.files)
             with self._ends_alone(seat):
                 if seat.status != "out":
@@ -104,27 +86,8 @@ class Population:
                     # On the host: a device has the rows alone, and not each state once more.
                     states[i] = jax.device_get(state) if states[i] is None else states[i]
         there = next((state for state in states if state is not None), None)
-        if there is None:
-            return
-        self._sit([there if state is None else state for state in states])
-        if self.best is None:
-            self.best = self._host()
-
-    def _sit(self, states: Sequence[Any]) -> None:
-        """Give the program the states of its rows, out of those of all."""
-        self.state = self.program.joined([states[self.seats.index(seat)] for seat in self.rows])
-        self._seated = self.program.seated([seat.member for seat in self.rows])
-
-    def _narrow(self) -> bool:
-        """Go on in fewer rows, if they hold all that were not pruned; whether it is so."""
-        left = [seat for seat in self.rows if not seat.why]
-        program = self.program.smaller(len(left))
-        if program is self.program or not self.live:
-            return False
-        host = self._host()
-        self.program, self.rows, self.state = program, left, None
-        self._sit([jax.tree.map(lambda x, i=i: x[i], host) for i in range(len(self.seats))])
-        return True
+        if there is not None:
+            self.states.sit([there if state is None else state for state in states])
 
     def _open_one(self, seat: Seat) -> Any:
         """Open the files of a member; the state that it begins with."""
@@ -155,24 +118,16 @@ class Population:
             if not self._failed(seat.name, error):
                 raise
 
-    @property
-    def live(self) -> list[tuple[int, Seat, OpenRun]]:
-        """The members that are trained further, with their rows."""
-        return [
-            (i, seat, seat.run)
-            for i, seat in enumerate(self.rows)
-            if seat.status == "live" and seat.run is not None
-        ]
-
     def run(self) -> bool:
         """Train to the end, and test the members; False if stopped before, with all saved."""
         if not self.train():
             return False
-        host = self._host()
-        for i, seat in enumerate(self.seats):
-            if seat.status == "ended" and seat.run is not None:
+        ended = [(i, seat) for i, seat in enumerate(self.seats) if seat.status == "ended"]
+        host = self.states.host() if ended else None
+        for i, seat in ended:
+            if seat.run is not None:
                 with self._ends_alone(seat), seat.speaking():
-                    seat.export(self._states(i, host))
+                    seat.export(self.states.kept(i, host))
                     if not seat.run.conclude():
                         return False
                 seat.leave()
@@ -180,26 +135,27 @@ class Population:
 
     def train(self) -> bool:
         """Train until every member has come to its end; False if stopped before."""
-        first, total, start = self.program.first, self.program.first.total_steps, self.step
-        if start and any(run.evaluated_at != start and run.due(start) for _, _, run in self.live):
+        first, total, start = self.first, self.first.total_steps, self.step
+        live = self.states.live
+        if start and any(run.evaluated_at != start and run.due(start) for _, _, run in live):
             # Stopped during this evaluation: the step is on the disk without its result.
             if not self._evaluate():
                 return False
-            self._save(replace=True)
+            self.states.save(self.step, replace=True)
         self._release()
-        self._narrow()
+        self.states.narrow()
         if start == 0 and first.cfg.log.diagnostics:
-            for i, seat, run in self.live:
+            for i, seat, run in self.states.live:
                 with seat.speaking():
-                    run.diagnose(self.program.row(self.state, i), 0)
+                    run.diagnose(self.states.row(i), 0)
         batches = self._batches()
         unread: tuple[int, list[int], Any] | None = None
         with Progress("train", total, start=start, metric=first.task.headline) as progress:
-            while self.live:
+            while self.states.live:
                 self.step += 1
                 numbered = [next(each) for each in batches]
-                rows = [i for i, _, _ in self.live]
-                self.state, found = self.program.step(self.state, rows, self._seated, numbered)
+                rows = [i for i, _, _ in self.states.live]
+                found = self.states.step(rows, numbered)
                 if unread is not None:
                     self._read(*unread, progress)
                 unread = (self.step, rows, found)
@@ -210,9 +166,9 @@ class Population:
                 unread = None
                 if due and not stopping:
                     stopping = not self._evaluate()
-                self._save(final=stopping)
+                self.states.save(self.step, final=stopping)
                 self._release()
-                if self._narrow():
+                if self.states.narrow():
                     batches = self._batches()
                 if stopping:
                     done = f"saved step {self.step:,}; the same command goes on"
@@ -222,46 +178,46 @@ class Population:
 
     def _batches(self) -> list[Iterator[Arrays]]:
         """Those from this step on: one iterator for all, or one for each row."""
-        orders = self.rows if self.program.own_order else self.seats[:1]
+        orders = self.states.rows if self.states.program.own_order else self.seats[:1]
         return [seat.member.train_batches(self.step) for seat in orders]
 
     def _due(self) -> bool:
-        return any(run.due(self.step) for _, _, run in self.live)
+        return any(run.due(self.step) for _, _, run in self.states.live)
 
     def _read(self, step: int, rows: list[int], found: Any, progress: Progress) -> None:
         """Take in the metrics of a step; a member whose loss is not finite ends."""
-        values = self.program.metrics(found, rows)
-        for i, seat, run in self.live:
-            state = None if values[i]["ok"] else self.program.row(self.state, i)
+        values = self.states.program.metrics(found, rows)
+        for i, seat, run in self.states.live:
+            state = None if values[i]["ok"] else self.states.row(i)
             with self._ends_alone(seat):
                 run.read(step, values[i], state, Beside(progress))
-        if rows := [i for i, _, _ in self.live]:
-            names = ("loss", self.program.first.task.headline)
+        if rows := [i for i, _, _ in self.states.live]:
+            names = ("loss", self.first.task.headline)
             means = (float(np.mean([values[i][name] for i in rows])) for name in names)
             progress.update(step, *means)
 
     def _evaluate(self) -> bool:
         """Evaluate all members, and end those that have come to their end; False if stopped."""
-        first, live = self.program.first, self.live
-        found: list[dict[str, float]] = [{} for _ in self.rows]
+        first, live = self.first, self.states.live
+        found: list[dict[str, float]] = [{} for _ in self.states.rows]
         split, averages = first.cfg.train.select_split, first.cfg.train.ema > 0
         for prefix, title, averaged in evaluated(split, averages):
-            state = self.program.averaged(self.state) if averaged else self.state
+            state = self.states.averaged() if averaged else self.states.now
             means = self.means(state, split, title)
             if means is None:
                 return False
             for i, _, _ in live:
                 found[i] |= {f"{prefix}{name}": value for name, value in means[i].items()}
         for i, seat, run in live:
-            shown = self.program.row(self.state, i) if first.cfg.log.diagnostics else None
+            shown = self.states.row(i) if first.cfg.log.diagnostics else None
             with self._ends_alone(seat), seat.speaking():
                 run.take(found[i], shown, self.step)
                 seat.curve.append((self.step, found[i][seat.member.ranking[0]]))
-        for _, seat, run in self.live:
+        for _, seat, run in self.states.live:
             if run.ends(self.step):
                 seat.status = "ended"
         if self._pruning:
-            left = {seat.name: seat for _, seat, _ in self.live}
+            left = {seat.name: seat for _, seat, _ in self.states.live}
             chosen = self._pruning.choose({seat.name: seat.curve for seat in self.seats}, left)
             for name, why in chosen.items():
                 left[name].status, left[name].why = "pruned", why
@@ -270,11 +226,11 @@ class Population:
     def _release(self) -> None:
         """Give those that were pruned their checkpoints, and leave their folders."""
         leaving = [(i, seat) for i, seat in enumerate(self.seats) if seat.status == "pruned"]
-        host = self._host() if leaving else None
+        host = self.states.host() if leaving else None
         for i, seat in leaving:
             with self._ends_alone(seat):
                 with seat.speaking():
-                    seat.export(self._states(i, host))
+                    seat.export(self.states.kept(i, host))
                     say(f"{seat.why}: training ends at step {self.step:,}.")
                 if self._pruning:
                     self._pruning.mark(seat.name, self.step, seat.why)
@@ -282,12 +238,12 @@ class Population:
 
     def means(self, state: Any, split: str, title: str) -> dict[int, dict[str, float]] | None:
         """The metrics over a split of each row that is live; None if asked to stop meanwhile."""
-        first, rows = self.program.first, [i for i, _, _ in self.live]
+        first, rows = self.first, [i for i, _, _ in self.states.live]
         sums: dict[int, dict[str, Any]] = {i: {} for i in rows}
         total = -(-first.dataset.size(split) // first.eval_batch_size)
         with Progress(title, total, metric=first.task.headline) as progress:
             for number, batch in enumerate(first.eval_batches(split), start=1):
-                found = self.program.sums(state, rows, batch)
+                found = self.states.program.sums(state, rows, batch)
                 for i in rows:
                     for name, value in found[i].items():
                         sums[i][name] = sums[i].get(name, 0.0) + np.asarray(value, np.float64)
@@ -298,44 +254,3 @@ class Population:
             i: {k: float(v) for k, v in first.task.summary(of, first.dataset).items()}
             for i, of in sums.items()
         }
-
-    def _host(self) -> Any:
-        """A copy of the states of the members; of one that has no row any more, zeros."""
-        at = [self.seats.index(seat) for seat in self.rows]
-
-        def whole(rows: Any) -> np.ndarray:
-            array = np.zeros((len(self.seats), *rows.shape[1:]), rows.dtype)
-            array[at] = rows
-            return array
-
-        return jax.tree.map(whole, self.program.host(self.state, len(self.rows)))
-
-    def _states(self, number: int, host: Any) -> dict[str, Any]:
-        """The best and the last state of a member."""
-        trees = {"best": self.best, "newest": host}
-        return {name: jax.tree.map(lambda x: x[number], tree) for name, tree in trees.items()}
-
-    def _save(self, *, replace: bool = False, final: bool = False) -> None:
-        """Save the states of all, and what each run says of its own."""
-        host = self._host()
-        for i, seat in enumerate(self.seats):
-            if seat.run is None:
-                continue
-            if seat.status == "live" or seat.run.evaluated_at == self.step:
-                seat.run.save(self.step, None)
-                if seat.kept.best is seat.kept.newest:
-                    for kept, row in zip(
-                        jax.tree.leaves(self.best), jax.tree.leaves(host), strict=True
-                    ):
-                        kept[i] = row[i]
-        row = {seat.name: number for number, seat in enumerate(self.rows)}
-        said = {seat.name: {**seat.said(), "row": row.get(seat.name)} for seat in self.seats}
-        # Who was pruned leaves once that is on the disk, and stays away after a kill.
-        final |= any(seat.status == "pruned" for seat in self.seats)
-        self.store.save(
-            self.step,
-            {"newest": host, "best": self.best},
-            Notes(members=said),
-            replace=replace,
-            final=final,
-        )

@@ -12,6 +12,7 @@ import pytest
 from tiny_population import files_of, tiny_config
 
 from ssm_jax.commands.sweep import planned
+from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import Run
 from ssm_jax.sweep.population import Size, begun, fitting, grouped, run_populations, told
 from ssm_jax.sweep.runs import Job
@@ -23,6 +24,8 @@ from ssm_jax.training.members import Member
 from ssm_jax.training.population import Population
 from ssm_jax.training.programs import InTurn
 from ssm_jax.training.runs.evaluate import evaluate_run
+from ssm_jax.training.states import States
+from ssm_jax.training.workdir import Workdir, WorkdirBusy
 
 pytestmark = pytest.mark.optimized  # rounding is what is tested
 LR, DECAY = "optim.groups.rest.lr", "optim.groups.rest.weight_decay"
@@ -105,16 +108,16 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(whole, tmp_path, data_dir, mo
     class Killed(BaseException):
         pass
 
-    save = Population._save
+    save = States.save
 
-    def die(self, **ways):
-        if self.step >= 10:
+    def die(self, step, **ways):
+        if step >= 10:
             for _, _, run in self.live:
-                run.save(self.step, None)
+                run.save(step, None)
             raise Killed
-        save(self, **ways)
+        save(self, step, **ways)
 
-    monkeypatch.setattr(Population, "_save", die)
+    monkeypatch.setattr(States, "save", die)
     with pytest.raises(Killed):
         run_populations(RUNS, cfg, job, Size())
     monkeypatch.undo()
@@ -170,6 +173,27 @@ def test_first_states_are_those_of_single_runs_by_one_program(data_dir):
         for a, b in zip(*map(_leaves, (found, expected)), strict=True):
             assert a.tobytes() == b.tobytes()
         assert member._starts is members["a"]._starts and len(member._starts) == 1
+
+
+def test_members_that_others_are_training_are_left_to_them(tmp_path, data_dir):
+    """Also where these are all of them, so that there is no state at all."""
+    members, left = members_of(data_dir, RUNS[:2]), []
+
+    def failed(name, error):
+        left.append((name, type(error)))
+        return True
+
+    program = InTurn([*members.values()], 2)
+    with (
+        Workdir(tmp_path / "a"),
+        Workdir(tmp_path / "b"),
+        Population(
+            members, program, tmp_path / "states", tmp_path, {"a": [], "b": []}, StopRequest(),
+            failed=failed,
+        ) as population,
+    ):  # fmt: skip
+        assert population.run()
+    assert left == [("a", WorkdirBusy), ("b", WorkdirBusy)]
 
 
 def _leaves(tree):

@@ -17,7 +17,7 @@ from ssm_jax.sweep.population import Size, run_populations
 from ssm_jax.sweep.runs import Job
 from ssm_jax.training.checkpoint.io import list_steps, read_arrays, read_meta
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.population import Population
+from ssm_jax.training.states import States
 
 # Five, which four devices do not divide; each with seed and order of its own.
 RUNS = [Run({"model.alpha": 1.0 + seed}, seed, f"m{seed}") for seed in range(5)]
@@ -32,16 +32,16 @@ def small_config():
 
 def trained(folder: Path, data_dir: Path, left: Path | None = None) -> Path:
     """The folder of the population; what a kill after SAVED would have left of it is in `left`."""
-    save = Population._save
+    save = States.save
 
-    def copied(self, **ways):
-        save(self, **ways)
-        if self.step == SAVED and left is not None:
+    def copied(self, step, **ways):
+        save(self, step, **ways)
+        if step == SAVED and left is not None:
             self.store.wait()
             shutil.copytree(folder, left)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Population, "_save", copied)
+        patch.setattr(States, "save", copied)
         job = Job(folder, data_dir, None, "e.py", {}, [])
         assert run_populations(RUNS, small_config(), job, Size(at_once=5))
     return folder

@@ -16,9 +16,9 @@ from ssm_jax.sweep.results import document_of
 from ssm_jax.sweep.runs import Job
 from ssm_jax.training import loop
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.population import Population
 from ssm_jax.training.programs import AtOnce
 from ssm_jax.training.seats import Seat
+from ssm_jax.training.states import States
 
 RUNS = [Run({"optim.beta1": 0.9}, seed, f"m{seed}") for seed in range(6)]
 RUNGS = (1, 3)  # of 9 steps, evaluated at each
@@ -40,11 +40,11 @@ def trained(folder: Path, data_dir: Path, pruner: str = "asha", **size: int) -> 
 def whole(tmp_path_factory, data_dir):
     """A population that nobody disturbed; beside it what kills would have left of it."""
     root = tmp_path_factory.mktemp("runs")
-    save, export, left = Population._save, Seat.export, []
+    save, export, left = States.save, Seat.export, []
 
-    def saved(self, **ways):
-        save(self, **ways)
-        if self.step == 5:
+    def saved(self, step, **ways):
+        save(self, step, **ways)
+        if step == 5:
             self.store.wait()
             shutil.copytree(root / "whole", root / "later")
 
@@ -55,7 +55,7 @@ def whole(tmp_path_factory, data_dir):
             shutil.copytree(root / "whole", root / "between")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Population, "_save", saved)
+        patch.setattr(States, "save", saved)
         patch.setattr(Seat, "export", exported)
         return trained(root / "whole", data_dir)
 
@@ -159,20 +159,20 @@ def test_computed_together_they_give_their_rows_back_and_go_on_with_the_same_bit
     whole, tmp_path, data_dir, last
 ):
     """Six rows, then two, then one; also from step 1, in six, or from step 2, in two."""
-    step, save, used = AtOnce.step, Population._save, set()
+    step, save, used = AtOnce.step, States.save, set()
 
     def stepped(self, state, live, seats, batches):
         used.add((self.size, len(live)))
         return step(self, state, live, seats, batches)
 
-    def saved(self, **ways):
-        save(self, **ways)
-        if self.step == last:
+    def saved(self, step, **ways):
+        save(self, step, **ways)
+        if step == last:
             self.store.wait()
             shutil.copytree(tmp_path / "whole", tmp_path / "left")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Population, "_save", saved)
+        patch.setattr(States, "save", saved)
         patch.setattr(AtOnce, "step", stepped)
         trained(tmp_path / "whole", data_dir, at_once=6)
     assert used == {(6, 6), (2, 2), (1, 1)}
