@@ -103,6 +103,35 @@ class Preprocessing:
     decorrelation: str = ""  # as `decorrelation.packed` has it; "": none
 
     @classmethod
+    def plain(
+        cls,
+        head: str,
+        channels: tuple[str, ...],
+        outputs: tuple[str, ...],
+        *,
+        vocab_size: int | None = None,
+        padded_length: int,
+    ) -> "Preprocessing":
+        """One that leaves numbers as they are."""
+        n_real = 0 if vocab_size is not None else len(channels)
+        targets, classes = ((), outputs) if head == "classification" else (outputs, ())
+        return cls(
+            head=head,
+            channels=channels,
+            mean=(0.0,) * n_real,
+            std=(1.0,) * n_real,
+            targets=targets,
+            target_mean=(0.0,) * len(targets),
+            target_std=(1.0,) * len(targets),
+            classes=classes,
+            vocab_size=vocab_size,
+            missing="refuse",
+            horizon=0,
+            relative=False,
+            padded_length=padded_length,
+        )
+
+    @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> "Preprocessing":
         """That which `dataclasses.asdict` and JSON made of one."""
         fields: dict[str, Any] = {

@@ -64,11 +64,9 @@ class DelayDataset(Dataset):
                 f"{2 / length:.2g}."
             )
         self.rows = {split: np.arange(counts[split] or COUNTS[split]) for split in SPLITS}
-        self.preprocessing = Preprocessing(
-            head="per_step", channels=("signal",), mean=(0.0,), std=(1.0,),
-            targets=("delayed",), target_mean=(0.0,), target_std=(1.0,), classes=(),
-            vocab_size=None, missing="refuse", horizon=0, relative=False, padded_length=length,
-        )  # fmt: skip
+        self.preprocessing = Preprocessing.plain(
+            "per_step", ("signal",), ("delayed",), padded_length=length
+        )
         about = {"form": 1, "length": length, "lag": lag, "harmonics": self.harmonics, "seed": seed}
         about |= {} if from_zero else {"from_zero": from_zero}
         sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ssm_jax import config as config_lib
@@ -14,6 +16,7 @@ from ssm_jax.tasks.facts import stand_in
 from ssm_jax.trained.model import Trained
 from ssm_jax.trained.tensors import SUFFIX, load_tensors
 from ssm_jax.training import step as step_lib
+from ssm_jax.training.checkpoint import manifest
 from ssm_jax.training.experiment import build
 from ssm_jax.training.record import PROVENANCE, config_of, identity_of, read_record
 from ssm_jax.training.runs import choose_step, open_checkpoint
@@ -45,6 +48,15 @@ class Weights:
     def model(self, state: Mapping[str, Any]) -> Any:
         """The model with these numbers."""
         return nnx.merge(self.graphdef, state["params"], state["stats"])
+
+    def misfits(self, arrays: Mapping[str, np.ndarray]) -> list[str]:
+        """A line for each array, by path in the state, that is missing or not the model's."""
+        return manifest.differences(manifest.describe(arrays), manifest.flatten(self.state))
+
+    def filled(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """The model with these arrays, all of which fit."""
+        leaves = [jnp.asarray(arrays[path]) for path in manifest.flatten(self.state)]
+        return self.model(jax.tree.unflatten(jax.tree.structure(self.state), leaves))
 
 
 def load(

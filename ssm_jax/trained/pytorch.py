@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssm_jax import config as config_lib
@@ -22,7 +20,6 @@ from ssm_jax.tasks.facts import kept
 from ssm_jax.trained.model import Trained
 from ssm_jax.trained.opening import Weights
 from ssm_jax.trained.tensors import SUFFIX, read_tensors
-from ssm_jax.training.checkpoint import manifest
 from ssm_jax.training.record import made_by, setup_digest
 
 Arrays = dict[str, np.ndarray]
@@ -101,12 +98,14 @@ def from_torch(
             "these weights have filters (s), which act on a circle of twice the length of a "
             "batch; give padded_length=, the length to which batches were padded."
         )
-    p = preprocessing or _plain_preprocessing(
+    vocab_size = None if vocabulary is None else len(vocabulary)
+    d_input = None if vocabulary is not None else len(found["params/encoder/kernel"])
+    p = preprocessing or Preprocessing.plain(
         "per_step" if pool == "none" else "classification",
-        None if vocabulary is None else len(vocabulary),
-        0 if vocabulary is not None else len(found["params/encoder/kernel"]),
-        n_outputs,
-        padded_length or 2_048,
+        ("token",) if d_input is None else numbered_channels(d_input),
+        tuple(map(str, range(n_outputs))),
+        vocab_size=vocab_size,
+        padded_length=padded_length or 2_048,
     )
     cfg = config_lib.default(p.head)
     cfg.name = "from_torch"
@@ -124,27 +123,24 @@ def from_torch(
     cfg.train.select_metric = "loss"
     built_from = {
         "n_classes": n_outputs,
-        "vocab_size": None if vocabulary is None else len(vocabulary),
-        "d_input": None if vocabulary is not None else len(found["params/encoder/kernel"]),
+        "vocab_size": vocab_size,
+        "d_input": d_input,
         "paired": False,
         "padded_length": p.padded_length,
         "preprocessing": kept(p),
     }
     weights = Weights(cfg, built_from)
-    table = manifest.flatten(weights.state)
     if not filtered:  # there is no parameter then, but zeros
         found = {
             path.replace("params/", "stats/") if path.endswith("/beta") else path: array
             for path, array in found.items()
         }
-    if lines := manifest.differences(manifest.describe(found), table):
+    if lines := weights.misfits(found):
         raise ValueError(f"these weights do not fit together: {lines[0]}.")
-    leaves = [jnp.asarray(found[path]) for path in table]
-    state = jax.tree.unflatten(jax.tree.structure(weights.state), leaves)
     data = {"fingerprint": "", "detail": "weights of PyTorch"}
     origin = {**made_by(["ssm_jax.from_torch"]), "seed": 0, "data": data, "metrics": {}}
     origin |= {"config_digest": config_lib.digest(cfg), "setup_digest": setup_digest(cfg)}
-    return Trained(cfg, built_from, weights.model(state), {**origin, "step": None})
+    return Trained(cfg, built_from, weights.filled(found), {**origin, "step": None})
 
 
 class _Names:
@@ -267,29 +263,6 @@ def _block(names: _Names, i: int) -> tuple[Arrays, tuple[int, ...]]:
     }
     norm = f"{names.root}norms.{i}" if names.family == "s4_layers" else f"{prefix}{family['norm']}"
     return {**found, **names.norm(norm, "*/norm")}, (directions, H, N, S)
-
-
-def _plain_preprocessing(
-    head: str, vocab_size: int | None, d_input: int, n_outputs: int, padded_length: int
-) -> Preprocessing:
-    """One that leaves numbers as they are."""
-    outputs = tuple(map(str, range(n_outputs)))
-    classes, targets = (outputs, ()) if head == "classification" else ((), outputs)
-    return Preprocessing(
-        head=head,
-        channels=numbered_channels(d_input) or ("token",),
-        mean=(0.0,) * d_input,
-        std=(1.0,) * d_input,
-        targets=targets,
-        target_mean=(0.0,) * len(targets),
-        target_std=(1.0,) * len(targets),
-        classes=classes,
-        vocab_size=vocab_size,
-        missing="refuse",
-        horizon=0,
-        relative=False,
-        padded_length=padded_length,
-    )
 
 
 def _arrays_of(source: Mapping[str, Any] | str | Path) -> Arrays:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
@@ -77,11 +76,8 @@ def load_tensors(path: Path, weights_of: "Callable[[Any, Mapping[str, Any]], Wei
     origin = said["provenance"]
     cfg = config_of({**origin, **said}, path)
     weights = weights_of(cfg, said["built_from"])
-    table = manifest.flatten(weights.state)
     found = {name.replace(".", "/"): array for name, array in arrays.items()}
-    if lines := manifest.differences(manifest.describe(found), table):
+    if lines := weights.misfits(found):
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ValueError(f"{path} is not the model that its header describes: {lines[0]}{more}.")
-    leaves = [jax.numpy.asarray(found[name]) for name in table]
-    state = jax.tree.unflatten(jax.tree.structure(weights.state), leaves)
-    return Trained(cfg, weights.built_from, weights.model(state), origin)
+    return Trained(cfg, weights.built_from, weights.filled(found), origin)
