@@ -147,7 +147,7 @@ def _fitting(engine: str, values: Mapping[str, Any], words: Sequence[str]) -> No
 def _work(words: list[str], asked: Mapping[str, Any]) -> Work:
     """What the words launch; where they are wrong the process ends as the command itself would."""
     if asked["sweep"]:
-        from ssm_jax.commands.sweep import planned
+        from ssm_jax.commands.sweep_runs import planned
 
         commands, parts = planned(words, launch.__doc__)
         values = next(iter(commands.values())).values

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssm_jax.commands.search import tried
+from ssm_jax.commands.sweep_runs import tried
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, parse
 from ssm_jax.files import parse_json, write_json
 from ssm_jax.sweep import Run
 from ssm_jax.sweep.plan import Search
 
-STATUS = Flag("status", "run nothing; show how far all runs are, here and as a page", False, bool)
 COMMAND = "command.json"  # the command that a sweep's folder is of
 ASIDE = ("--run", "--storage", "--status", "--report_only")  # not part of what it makes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssm_jax.commands import start_jax
-from ssm_jax.commands.sweep import job_of
+from ssm_jax.commands.sweep_runs import job_of
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 

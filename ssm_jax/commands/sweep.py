@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,40 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ssm_jax.commands import progress as progress_lib
 from ssm_jax.commands import start_jax
-from ssm_jax.commands.search import SEARCH_FLAGS, search_of, tried
-from ssm_jax.commands.train import INIT_FLAGS
+from ssm_jax.commands.sweep_runs import FLAGS, Parts, job_of, planned, search_of, tried
 from ssm_jax.config import cli
-from ssm_jax.config.argv import Flag, parse
-from ssm_jax.config.load import load_sweep
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.sweep import Run, runs_of
 
 if TYPE_CHECKING:
-    from ssm_jax.sweep.runs import Job
     from ssm_jax.training.parent import Begin
 
-WITH_POPULATION = ("members", "memory", "vmap", "own_order")
 CURVES = 8  # settings whose curves one figure can tell apart
-FLAGS = (
-    Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
-    Flag("folder", "has a folder for each run, and the results", kind=Path, writes="folder"),
-    Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
-    Flag("run", "make this run alone, counted from 0, and no tables; for arrays of jobs", kind=int),
-    Flag("metric", "what is shown of both splits; if not given, the task's first"),
-    Flag("population", "train runs that differ in starts, seeds and rates as one", False, bool),
-    Flag("members", "of a population, at most; 0: as many as fit", 0, int, least=0),
-    Flag("memory", "GiB of a device for a population; 0: nine tenths of it", 0.0, float, least=0),
-    Flag("vmap", "members computed at a time; 0: all, on a CPU one", 0, int, least=0),
-    Flag("own_order", "of batches for each seed; else that of the first seed", False, bool),
-    Flag("report_only", "run nothing; write tables and figure of what there is", False, bool),
-    progress_lib.STATUS,
-    cli.DATA_DIR,
-    cli.FROM,
-    *INIT_FLAGS,
-    *SEARCH_FLAGS,
-    cli.COMPILED,
-)
-Parts = Mapping[str, tuple[Path, list[Run]]]  # of each experiment its folder and its runs
 
 
 def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
@@ -161,56 +134,6 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     return 1 if failed else 0
 
 
-def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command], Parts]:
-    """The experiments of a command line by name, and their runs; nothing is read or written."""
-    commands = _named(argv, FLAGS, about)
-    values, several = next(iter(commands.values())).values, len(commands) > 1
-    if values["population"]:
-        commands = {label: _one_order(command) for label, command in commands.items()}
-    elif idle := [name for name in WITH_POPULATION if values[name]]:
-        cli.fail(f"--{idle[0]} goes with --population.")
-    folder, seeds, run = values["folder"], values["seeds"], values["run"]
-    if folder is None:
-        cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
-    if values["configs"] and not several and seeds == 1:
-        word = values["configs"][0]
-        cli.fail(f"{word} alone is one run; give --seeds=N, or --config={word} for its sweep().")
-    parts: dict[str, tuple[Path, list[Run]]] = {}
-    for label, (cfg, known, overrides) in commands.items():
-        spec = known["config"]
-        as_is = bool(known["configs"])
-        cells: list[dict[str, Any]] = [{}]
-        if (search := search_of(commands[label])) is not None:
-            if values["population"]:
-                cli.fail("--sampler proposes one run after the other; leave --population out.")
-            # the first that there could be: the others are proposed as it goes
-            cells = [{key: axis.fit(axis.ends()[0]) for key, axis in search.axes.items()}]
-        elif not as_is:
-            cells = load_sweep(spec, cfg, overrides, alone=seeds > 1)
-        if both := [key for key in cells[0] if key in overrides]:
-            raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
-        where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
-        parts[label] = where, runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
-    for other in ("report_only", "population"):
-        if run is not None and values[other]:
-            cli.fail(f"--run and --{other} are both given; leave one out.")
-    size = sum(len(runs) for _, runs in parts.values())
-    if run is not None and not 0 <= run < size:
-        cli.fail(f"--run={run} is none of the {size} runs, which count from 0 to {size - 1}.")
-    return commands, parts
-
-
-def _one_order(command: cli.Command) -> cli.Command:
-    """The experiment with one order of the training examples for all seeds, unless asked for."""
-    cfg, values, overrides = command
-    if values["own_order"] or values["seeds"] == 1 or "data.order_seed" in overrides:
-        return command
-    cfg = cfg.copy_and_resolve_references()
-    cfg.data.order_seed = cfg.seed
-    overrides = {**overrides, "data.order_seed": cfg.data.order_seed}
-    return command._replace(cfg=cfg.lock(), overrides=overrides)
-
-
 def _alone(parts: Parts, number: int) -> Parts:
     """The run of that number in the list of all, in its place."""
     places = [(label, where, run) for label, (where, runs) in parts.items() for run in runs]
@@ -278,28 +201,3 @@ def _draw_curves(path: Path, runs: Sequence[Path]) -> None:
             save(path, compare_figure, *curves_of(settings_of(begun)))
     except ValueError as error:  # one is damaged, which is no reason to show no table
         print(f"warning: {path} is not drawn: {error}", file=sys.stderr)
-
-
-def _named(argv: list[str], flags: Sequence[Flag], about: str | None) -> dict[str, cli.Command]:
-    """The experiment of --config, or those of several configs, by name or by FILE.py:ARG."""
-    given, _ = parse(argv, (cli.CONFIG, *flags))
-    words = given.get("configs", [])
-    if words and "config" in given:
-        cli.fail(f"--config={given['config']} and {words[0]} are both given; leave one out.")
-    argvs = [[f"--config={word}", *argv] for word in words] or [argv]
-    commands = [cli.load(each, flags=flags, about=about, group="search") for each in argvs]
-    names = [command.cfg.name for command in commands]
-    if len(set(names)) < len(names):
-        names = [command.values["config"] for command in commands]
-    if again := [name for name in names if names.count(name) > 1]:
-        cli.fail(f"the config {again[0]} is given twice; give --seeds=N to run it several times.")
-    return dict(zip(names, commands, strict=True))
-
-
-def job_of(command: cli.Command, words: Sequence[str], folder: Path) -> Job:
-    """Where the runs of a command are, and what made them."""
-    from ssm_jax.sweep.runs import Job
-
-    _, values, overrides = command
-    where = folder, values["data_dir"], values.get("from")
-    return Job(*where, values["config"], overrides, words)

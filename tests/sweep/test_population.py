@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_population import files_of, tiny_config
 
-from ssm_jax.commands.sweep import planned
+from ssm_jax.commands.sweep_runs import planned
 from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import Run
 from ssm_jax.sweep.population import Size, begun, fitting, grouped, run_populations, told
