@@ -50,7 +50,6 @@ def document_of(
     Raises:
       ValueError: the metric is not among those of the runs; or as `Run.status`.
     """
-
     task = find_task(cfg.task)
     metric = metric or task.headline
     found = {run.name: run.status(cfg, folder) for run in runs}
@@ -175,11 +174,8 @@ def best_cell(document: Document) -> Mapping[str, Any] | None:
 
     None where the metric has no best, or the document has no validation values.
     """
-    found = [cell for cell in document["cells"] if cell.get("validation") is not None]
-    if not found or document["better"] is None:
-        return None
-    choose = max if document["better"] == "max" else min
-    return choose(found, key=lambda cell: cell["validation"]["mean"])
+    found = [cell for cell in best_first(document) if cell.get("validation") is not None]
+    return found[0] if found and document["better"] is not None else None
 
 
 def best_first(document: Document) -> list[Mapping[str, Any]]:
@@ -240,17 +236,6 @@ def baselines_of(metric: str, summary: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _about(metric: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The number of parameters of the runs of a cell, and the baselines of their data."""
-    found: dict[str, Any] = {}
-    for summary in summaries:  # of one setting, so they do not differ
-        if "parameters" in summary:
-            found["parameters"] = summary["parameters"]
-        if baselines := baselines_of(metric, summary):
-            found["baselines"] = baselines
-    return found
-
-
 def cell_of(
     options: Mapping[str, Any],
     test: Mapping[str, float],
@@ -267,7 +252,13 @@ def cell_of(
     known = {seed: value for seed, value in validation.items() if value is not None}
     whole = bool(known) and len(known) == len(test)
     values = {**_over(test), "n": len(test), "validation": _over(known) if whole else None}
-    return {"options": dict(options), **values, **_about(metric, summaries), **ends}
+    about: dict[str, Any] = {}
+    for summary in summaries:  # of one setting, so they do not differ
+        if "parameters" in summary:
+            about["parameters"] = summary["parameters"]
+        if baselines := baselines_of(metric, summary):
+            about["baselines"] = baselines
+    return {"options": dict(options), **values, **about, **ends}
 
 
 def _over(values: Mapping[str, float]) -> dict[str, Any]:
