@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-GB, GIB, TB = 10**9, 2**30, 10**12
+GIB, TB = 2**30, 10**12
 MOST_GPUS = 8  # of one host
 
 

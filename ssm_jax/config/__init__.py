@@ -5,13 +5,12 @@ a key.
 """
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssm_jax.files import json_digest
 from ssm_jax.options.rows import OPTIONS, Option, short_names, shown
 from ssm_jax.outside import Unknown, located
 from ssm_jax.tasks import TASKS, find_task
@@ -244,5 +243,4 @@ def identity(cfg: ConfigDict) -> dict[str, Any]:
 
 def digest(cfg: ConfigDict) -> str:
     """Twelve hex digits that name the numbers of a run: SHA-256 over `identity`."""
-    text = json.dumps(identity(cfg), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return json_digest(identity(cfg))[:12]

@@ -18,7 +18,7 @@ from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.read_once import read_once, stamp_of
 from ssm_jax.data.series import Series, channel_called, sha256_of_files
 from ssm_jax.data.splits import splits_of, windows_of
-from ssm_jax.files import parse_json, write_json
+from ssm_jax.files import json_digest, parse_json, write_json
 
 
 class ArrayDataset(Dataset):
@@ -260,8 +260,7 @@ def open_arrays(
     looked = {"form": 2, "used": used, "counts": [len(rows[s]) for s in SPLITS]}
     looked |= {"padded_length": data["padded_length"]}
     looked |= {"files": [(os.fsdecode(p.absolute()), *stamp_of(p)) for p in found.files]}
-    key = hashlib.sha256(json.dumps(looked, sort_keys=True).encode()).hexdigest()[:16]
-    memo = None if kept is None else kept / f"{name}-{key}.json"
+    memo = None if kept is None else kept / f"{name}-{json_digest(looked)[:16]}.json"
     known = _known(memo)
     if known is None:
         preprocessing, remarks = fit(head, parts, rows, options, data["padded_length"], path)

@@ -5,13 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from ssm_jax.data.array_files import open_npy
 from ssm_jax.data.examples import SPLITS, Content, Images, Pairs, spread
 from ssm_jax.data.store import Store
+from ssm_jax.files import json_digest
 
 Arrays = dict[str, np.ndarray]  # a batch, by name
 
@@ -22,6 +23,11 @@ class Provenance(NamedTuple):
     source: str
     detail: str
     sha256: str
+
+    @classmethod
+    def generated(cls, detail: str, about: Mapping[str, Any]) -> Self:
+        """Of examples that a few numbers determine, which stand for the arrays."""
+        return cls("generated", detail, json_digest(about))
 
 
 class Dataset(abc.ABC):

@@ -2,13 +2,12 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ssm_jax.data.examples import KINDS, Content, Examples, Splits
-from ssm_jax.files import parse_json, printable
+from ssm_jax.files import json_digest, parse_json, printable
 
 FORMAT = 2  # of the folder; raise it when an older reader would misread it
 MANIFEST = "manifest.json"
@@ -32,8 +31,7 @@ def sha256_of_all(files: Mapping[str, Mapping[str, Any]]) -> str:
 
 def seal(manifest: Mapping[str, Any]) -> str:
     """The sha256 of all entries but SEAL."""
-    entries = {key: value for key, value in manifest.items() if key != SEAL}
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return json_digest({key: value for key, value in manifest.items() if key != SEAL})
 
 
 def manifest_of(

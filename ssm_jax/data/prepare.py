@@ -12,7 +12,6 @@ missing is made from the TensorFlow Datasets data set of its name, or, without t
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 import shlex
@@ -28,7 +27,7 @@ from ssm_jax.data.examples import Content
 from ssm_jax.data.manifest import FORMAT, MANIFEST, DamagedError, read_manifest
 from ssm_jax.data.release import Release, find_tfds, not_there
 from ssm_jax.data.store import Store, locked, stores_of, write_store
-from ssm_jax.files import parse_json, printable
+from ssm_jax.files import json_digest, parse_json, printable
 from ssm_jax.progress import stage
 
 TFDS_VERSION = "1.0.0"  # of our TFDS data sets; raise it when an older reader would misread them
@@ -184,8 +183,7 @@ class Recipe:
 def _name(header: Mapping[str, Any]) -> str:
     """The name of the store whose manifest has these entries."""
     identity = {**header["parameters"], "files": header["stamp"], "format": FORMAT}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{header['source']}-{digest}"
+    return f"{header['source']}-{json_digest(identity)[:8]}"
 
 
 def check_name(folder: Path) -> None:

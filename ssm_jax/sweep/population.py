@@ -244,12 +244,12 @@ def _train(
     with contextlib.ExitStack() as files:
         if folder is None:
             folder = _new_folder(job.folder)
-            files.enter_context(_locked(folder))
+            files.enter_context(Lock(folder / "LOCK"))
             listed = {name: config_lib.digest(member.cfg) for name, member in members.items()}
             write_json(folder / "members.json", {**facts, "members": listed, **early})
         else:
             try:
-                files.enter_context(_locked(folder))
+                files.enter_context(Lock(folder / "LOCK"))
             except Held as held:
                 say(f"{folder} is trained by {held}.")
                 return True
@@ -283,13 +283,3 @@ def _new_folder(folder: Path) -> Path:
             path.mkdir(parents=True)
             return path
     raise AssertionError
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = Lock(folder / "LOCK")
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

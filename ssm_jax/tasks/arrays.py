@@ -52,8 +52,10 @@ def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, summary: str) -> Task:
-    module = "ssm_jax.tasks.heads"
+def _task(head: str, metrics: Mapping[str, Literal["max", "min"]]) -> Task:
+    module, classes = "ssm_jax.tasks.heads", head == "classification"
+    sums = "class" if classes else "number"
+    train = "ssm_jax.tasks.classification:train_sums" if classes else f"{module}:number_train_sums"
 
     def open_data(data: Mapping[str, Any], paths: DataPaths) -> ArrayDataset:
         packaged, own = data["source"] == "package", data["arrays"]["set"]
@@ -67,12 +69,12 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, su
     return Task(
         open_data=open_data,
         build_model=Lazy(f"{module}:build_network"),
-        train_sums=Lazy(f"{module}:{sums}_train_sums"),
+        train_sums=Lazy(train),
         eval_sums=Lazy(f"{module}:{sums}_eval_sums"),
-        predict=Lazy("ssm_jax.tasks.classification:predict") if sums == "class" else None,
-        outputs=Lazy(f"{module}:outputs") if sums == "number" else None,
+        predict=Lazy("ssm_jax.tasks.classification:predict") if classes else None,
+        outputs=None if classes else Lazy(f"{module}:outputs"),
         metrics=metrics,
-        summary=Lazy(f"{module}:{summary}"),
+        summary=Lazy(f"{module}:{sums}_summary"),
         options={f"data.arrays.{f.name}": f.metadata["option"] for f in fields(ArrayOptions)},
         sources=("files", "package"),
         faults=functools.partial(_faults, head),
@@ -83,9 +85,7 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]], sums: str, su
 CLASSIFICATION = _task(
     "classification",
     {"accuracy": "max", "balanced_accuracy": "max", "f1": "max", "loss": "min"},
-    "class", "class_summary",
-)  # fmt: skip
+)
 REGRESSION, PER_STEP, FORECASTING = (
-    _task(head, _ERRORS, "number", "number_summary")
-    for head in ("regression", "per_step", "forecasting")
+    _task(head, _ERRORS) for head in ("regression", "per_step", "forecasting")
 )

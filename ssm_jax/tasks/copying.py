@@ -13,8 +13,6 @@ that code draws new training examples in each epoch, here they are the same ones
 test have 1,000 each; and the symbols come from Philox.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,12 +46,11 @@ class CopyingDataset(Dataset):
         self.memorize, self.n_classes, self.vocab_size, self._seed = memorize, tokens, tokens, seed
         self.rows = {split: np.arange(counts[split] or COUNTS[split]) for split in SPLITS}
         about = {"form": 1, "length": length, "memorize": memorize, "tokens": tokens, "seed": seed}
-        sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         detail = (
             f"{memorize:,} symbols of {tokens - 2} kinds, {length - 2 * memorize:,} blanks, seed "
             f"{seed}"
         )
-        super().__init__("copying", length, Provenance("generated", detail, sha256))
+        super().__init__("copying", length, Provenance.generated(detail, about))
 
     def symbols(self, split: str, number: int) -> np.ndarray:
         """The M tokens of an example, int32."""

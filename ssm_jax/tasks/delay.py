@@ -15,8 +15,6 @@ examples in each epoch, here they are the same ones; validation and test have 1,
 numbers come from Philox; and the network is that of all tasks here, with norm and gate.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,10 +67,10 @@ class DelayDataset(Dataset):
         )
         about = {"form": 1, "length": length, "lag": lag, "harmonics": self.harmonics, "seed": seed}
         about |= {} if from_zero else {"from_zero": from_zero}
-        sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         start = "from 0, " if from_zero else ""
         detail = f"noise of {self.harmonics:,} harmonics of {length:,} steps, {start}lag {lag:,}, "
-        super().__init__("delay", length, Provenance("generated", f"{detail}seed {seed}", sha256))
+        provenance = Provenance.generated(f"{detail}seed {seed}", about)
+        super().__init__("delay", length, provenance)
 
     def signal(self, split: str, number: int) -> np.ndarray:
         """The signal of an example, float64 (L,)."""

@@ -63,13 +63,8 @@ def _network(
     )
 
 
-def class_train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
-    """Cross-entropy in nats and right answers."""
-    return classification_sums(logits_of(model, batch, train=True, key=key), batch)
-
-
 def class_eval_sums(model: nnx.Module, batch: Batch) -> Sums:
-    """The same, and the confusion matrix."""
+    """Cross-entropy in nats and right answers, and the confusion matrix."""
     logits_BK = logits_of(model, batch)
     sums = classification_sums(logits_BK, batch)
     mask_B = batch.get("mask", jnp.ones_like(logits_BK[:, 0]))
@@ -109,14 +104,13 @@ def outputs(model: Any, batch: Batch, *, train: bool = False, key: Array | None 
 
 
 def _loss(y: Array, p: Array, batch: Batch) -> Sums:
-    """The mean squared error over what is there of each example, and MAE."""
+    """The mean squared error over what is there of each example, as a metric too."""
     axes, there = tuple(range(1, y.ndim)), ~jnp.isnan(y)
     mask_B = batch.get("mask", jnp.ones(y.shape[0], jnp.float32))
     n_B = jnp.maximum(jnp.sum(there, axis=axes), 1).astype(jnp.float32)
     error = jnp.where(there, p - jnp.where(there, y, 0.0), 0.0)
-    means = {"loss": jnp.sum(error**2, axis=axes) / n_B, "mse": jnp.sum(error**2, axis=axes) / n_B}
-    sums = {name: jnp.sum(value_B * mask_B) for name, value_B in means.items()}
-    return {**sums, "count": jnp.sum(mask_B)}
+    total = jnp.sum(jnp.sum(error**2, axis=axes) / n_B * mask_B)
+    return {"loss": total, "mse": total, "count": jnp.sum(mask_B)}
 
 
 def number_train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
