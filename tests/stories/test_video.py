@@ -207,6 +207,18 @@ def test_ssim_by_scipy():
         np.testing.assert_allclose(found[b, t], np.mean(values), rtol=1e-4)
 
 
+def test_ssim_by_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics", reason="pip install scikit-image")
+    rng = np.random.default_rng(6)
+    x = rng.uniform(-1, 1, (1, 2, 20, 24, 3))
+    y = np.clip(x + rng.normal(0, 0.3, x.shape), -1, 1)
+    found = task.ssim(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+    own = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 2}
+    for t in range(2):
+        wanted = metrics.structural_similarity(x[0, t], y[0, t], channel_axis=2, **own)
+        assert found[0, t] == pytest.approx(wanted, abs=1e-5)
+
+
 def test_the_loss_by_a_loop_and_its_weights_over_time():
     e = np.random.default_rng(3).normal(size=(2, 5, 4, 3, 2)).astype(np.float32)
     wanted = [(0.5 * v**2 + 0.5 * abs(v)).sum(axis=(2, 3)).mean() for v in e.astype(float)]
