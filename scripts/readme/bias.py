@@ -6,6 +6,7 @@ import math
 
 from readme.common import Result, load, table, where
 from ssm_jax.stories.denoise.run import COLUMNS as DENOISE
+from ssm_jax.stories.video.run import COLUMNS as VIDEO
 from ssm_jax.stories.waves.run import COLUMNS as WAVES
 from ssm_jax.tables import Columns, to_markdown
 
@@ -16,6 +17,14 @@ def denoise_story() -> str:
 
 def denoise_grid() -> str:
     return _story("denoise/grid.json", DENOISE)
+
+
+def video_story() -> str:
+    return _story("video/story.json", VIDEO)
+
+
+def video_grid() -> str:
+    return _story("video/grid.json", VIDEO)
 
 
 def wave_errors() -> str:

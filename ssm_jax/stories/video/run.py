@@ -57,8 +57,22 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
         plots.save(job.folder / name, make, *what)
     animate(job.folder / "videos.webp", truth, shown)
     title = "Squared error of each digit's colour, test videos"
-    about = runs[0].summary, cfg.notes, found, COLUMNS, title
+    notes = f"{cfg.notes} {without_model(runs[0].summary, scene)}"
+    about = runs[0].summary, notes, found, COLUMNS, title
     return publish(job, *about, *names, "videos.webp")
+
+
+def without_model(facts: Mapping[str, float], scene: Scene) -> str:
+    """A sentence on the errors of the next frame without a model, of `MovingDigits.facts`."""
+    colours = [COLOURS[channel] for channel, _ in _digits(scene)]
+    black, last = (
+        " and ".join(f"{1e3 * facts[f'{guess}_mse_{colour}']:.2f}" for colour in colours)
+        for guess in ("black", "last")
+    )
+    return (
+        f"Without a model the next frame errs by {black} (fast and slow, 1e-3) if it is black, by "
+        f"{last} if it is the last one again."
+    )
 
 
 def _error(metric: str) -> Any:
