@@ -334,6 +334,8 @@ def test_the_story_trains_its_settings_and_shows_them(tmp_path, compile_once, mo
     assert [(cell["alpha"], cell["beta"]) for cell in results["cells"]] == [(1, 0), (10, 0)]
     for cell in results["cells"]:
         assert cell["mean"]["ratio"] > 0
+    facts = json.loads(next(folder.glob("*/summary.json")).read_text())
+    assert f"errs by {1e3 * facts['black_mse_red']:.2f} and" in results["notes"]
     # A record holds the scene as a plain tuple, and a prediction of series is refused in a line.
     model = ssm_jax.load(next(folder.glob("*/record.json")).parent)
     assert isinstance(model.network.scene, Scene) and model.network.scene.channels == (0, 2)
