@@ -70,7 +70,7 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         if values["out"] is not None:
             _check_out(values["out"], values["config"], cfg)
         paths = DataPaths(values["data_dir"], values["from"])
-        dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
+        dataset = find_task(cfg.task).open(cfg, paths)
         sequences, vocabulary, detail = sequences_of(dataset, values["n"], flag="from")
         layers = _layers(cfg, dataset, values["n"])
     from ssm_jax.analysis.advice import advise, measure

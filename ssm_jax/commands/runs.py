@@ -145,9 +145,9 @@ def predict(argv: list[str], called: Sequence[str] = ("ssm-jax", "predict")) -> 
         ssm-jax predict runs/mine --input=new.npz --output=predicted.csv
         ssm-jax predict mine.safetensors --input=NAME_TEST.ts --output=predicted.npz
 
-    Reads what training reads (.npz, .npy, .csv, .ts), in the same units; targets in it are not
-    looked at. Writes class names and probabilities, or values in the units of the training file,
-    and for each series the number that it has in the input.
+    Reads what training reads (.npz, .npy, .csv, .ts, .arff), in the same units; targets in it are
+    not looked at. Writes class names and probabilities, or values in the units of the training
+    file, and for each series the number that it has in the input.
     """
     del called
     about = "file to write or to replace: .npz or .csv"

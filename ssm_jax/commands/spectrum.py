@@ -82,7 +82,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         read = sequences_of(experiment.dataset, n)
     else:
         paths = DataPaths(values["data_dir"], values["from"])
-        dataset = find_task(cfg.task).open_data(cfg.data.to_dict(), paths)
+        dataset = find_task(cfg.task).open(cfg, paths)
         read = sequences_of(dataset, n)
         if values["layers"]:
             from ssm_jax.training.runs.inputs import new_layers, untrained

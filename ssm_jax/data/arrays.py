@@ -60,7 +60,7 @@ class ArrayDataset(Dataset):
         p = preprocessing
         self.n_classes = len(p.classes) or len(p.targets) * max(p.horizon, 1)
         self.vocab_size = p.vocab_size
-        self.d_input = None if p.vocab_size else len(p.channels)
+        self.d_input = None if p.vocab_size else len(p.channels) + p.elapsed
         lengths = [self.lengths(split) for split in self.splits]
         self._padded = any((n < self.padded_length).any() for n in lengths)
         self._facts: dict[str, dict[str, float]] = {}
@@ -107,7 +107,7 @@ class ArrayDataset(Dataset):
         inputs = (
             np.zeros((len(rows), L), np.int32)
             if p.vocab_size
-            else np.zeros((len(rows), L, len(p.channels)), np.float32)
+            else np.zeros((len(rows), L, len(p.channels) + p.elapsed), np.float32)
         )
         found: list[np.ndarray] = []
         for b, row in enumerate(rows):
@@ -264,6 +264,8 @@ def open_arrays(
     known = _known(memo)
     if known is None:
         preprocessing, remarks = fit(head, parts, rows, options, data["padded_length"], path)
+        if options.split == "merged":  # runs of several seeds are repetitions on one data set
+            del used["seed"]
         text = sha256_of_files(found.files) + json.dumps(used, sort_keys=True)
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         known = preprocessing, sha256, remarks

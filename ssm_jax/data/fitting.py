@@ -33,6 +33,8 @@ def fit(
     vocab_size, mean, std = None, np.zeros(0), np.ones(0)
     if train.steps.ndim == 1:
         vocab_size = _vocabulary(apart, head, path)
+        if options.elapsed:
+            raise ValueError("data.arrays.elapsed is of real inputs; these are tokens.")
     else:
         for part in apart:
             check_finite(part, options.missing)
@@ -101,6 +103,7 @@ def fit(
         vocab_size=vocab_size,
         missing=options.missing,
         by_series=options.standardize == "series",
+        elapsed=options.elapsed,
         horizon=options.horizon if head == "forecasting" else 0,
         relative=options.relative and head == "forecasting",
         padded_length=longest,

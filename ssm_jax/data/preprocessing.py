@@ -27,7 +27,9 @@ def _names(text: str) -> tuple[str, ...]:
 class ArrayOptions:
     """The options of data.arrays; names of columns and channels are separated by commas."""
 
-    set: str = setting("", "with data.source=package the data set, see ssm_jax.data.packages")
+    set: str = setting(
+        "", "a set by name: in a folder of the UEA/UCR archive; data.source=package: in a package"
+    )
     x: str = setting("x", "the array of the series, in .npz and folders of .npy")
     y: str = setting("y", "the array of the targets")
     inputs: str = setting("", "columns that are channels; empty: all without another role")
@@ -37,8 +39,9 @@ class ArrayOptions:
     split_column: str = setting("", "column with train, val or test")
     split: str = setting(
         "auto",
-        "examples by split; auto: as the files say, else random, in forecasting time",
-        choices=("auto", "files", "random", "time"),
+        "examples by split; auto: as the files say, else random, in forecasting time; merged: all "
+        "of the files, without repetitions, by the seed as in the benchmark of docs/benchmark.md",
+        choices=("auto", "files", "random", "time", "merged"),
     )
     val: float = setting(0.1, "share for validation", Range(0, 0.5, above=True))
     test: float = setting(0.2, "share for testing, unless the files say", Range(0, 0.5, above=True))
@@ -51,6 +54,9 @@ class ArrayOptions:
         "training",
         "channels to mean 0 and standard deviation 1, over training; series: each series by itself",
         choices=("training", "series", "none"),
+    )
+    elapsed: bool = setting(
+        False, "a first channel that rises from 0 to 1 - 1/L over the L steps of a series"
     )
     decorrelate: float = setting(
         0.0,
@@ -83,7 +89,8 @@ class Preprocessing:
 
     Channels and targets become (v - mean) / std in float64; where `by_series`, each series then
     gets mean 0 and standard deviation 1 of its own. Where there is a `decorrelation`, the steps of
-    each channel are then multiplied by its matrix.
+    each channel are then multiplied by its matrix. With `elapsed` the share of the series that is
+    over comes before the channels.
     """
 
     head: str
@@ -101,6 +108,7 @@ class Preprocessing:
     padded_length: int
     by_series: bool = False
     decorrelation: str = ""  # as `decorrelation.packed` has it; "": none
+    elapsed: bool = False
 
     @classmethod
     def plain(
@@ -159,6 +167,8 @@ class Preprocessing:
             x_LC = interpolated(x_LC)
         if self.decorrelation:
             x_LC = decorrelated(x_LC, self.decorrelation)
+        if self.elapsed:
+            x_LC = np.column_stack([np.arange(len(x_LC)) / len(x_LC), x_LC])
         return x_LC.astype(np.float32)
 
     def scaled(self, y: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Series of text files, .csv and .ts, parsed once: what was read is kept as arrays.
+"""Series of text files, .csv, .ts and .arff, parsed once: what was read is kept as arrays.
 
 They are in DATA_DIR/arrays, one file for each path and choice of columns, and are mapped at the
 next start. A file that was written to since, or is another one, is read again.
@@ -21,7 +21,7 @@ from ssm_jax.files import parse_json, replace_atomically
 from ssm_jax.progress import say
 
 FORM = 1  # of what is kept; raise it when a reader finds other values in the same file
-TEXT = (".csv", ".ts")  # the others are arrays as they are
+TEXT = (".csv", ".ts", ".arff")  # the others are arrays as they are
 _LARGE = 1 << 24  # bytes of files whose reading takes seconds
 _ARRAYS = ("steps", "starts", "lengths", "targets", "file_of", "numbers")  # of a part
 _WORDS = ("per_step", "channels", "target_names")

@@ -1,11 +1,11 @@
-"""Series of your own, as the files have them: .npz and .npy, .csv, and .ts of the UEA/UCR archive.
+"""Series of your own, as files have them: .npz, .npy, .csv; .ts and .arff of the UEA/UCR archive.
 
     .npz, .npy  x (n, L, C) or (n, L), real or whole (token ids); y as below; lengths (n,) and
                 split (n,), if there are any. Or x_train, y_train, x_test, ... In an .npz each is
                 an entry, in a folder a file x.npy, ... A lone .npy is x; (L,) is one series.
     .csv        a header, then a line per step. A file is a series, and a folder has many; or one
                 file has many, with a column that tells them apart.
-    .ts         NAME_TRAIN.ts and NAME_TEST.ts: series in lines, also of unequal lengths.
+    .ts, .arff  NAME_TRAIN.ts and NAME_TEST.ts: series in lines, also of unequal lengths.
 
 Targets y belong to a series, (n,) or (n, K), or to its steps, (n, L) or (n, L, K). Arrays that are
 neither compressed nor in Fortran's order are mapped, so a file may be larger than memory.
@@ -91,10 +91,11 @@ def read(path: Path, columns: Columns) -> Found:
     """The series of a file or folder; a ValueError names the file, row and column at fault."""
     from ssm_jax.data.array_files import read_npy, read_npz
     from ssm_jax.data.csv_files import read_csv
-    from ssm_jax.data.ts_files import read_ts
+    from ssm_jax.data.ts_files import read_archive
 
     kinds: dict[str, Callable[[list[Path], Columns], Found]] = {
-        ".npz": read_npz, ".npy": read_npy, ".csv": read_csv, ".ts": read_ts,
+        ".npz": read_npz, ".npy": read_npy, ".csv": read_csv, ".ts": read_archive,
+        ".arff": read_archive,
     }  # fmt: skip
     kind, files = files_of(path)
     return kinds[kind](files, columns)
@@ -107,16 +108,17 @@ def files_of(path: Path) -> tuple[str, list[Path]]:
     files = [path]
     if path.is_dir():  # but for what editors and systems hide there
         files = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
-    suffixes = sorted({p.suffix.lower() for p in files} & {".npz", ".npy", ".csv", ".ts"})
+    known = {".npz", ".npy", ".csv", ".ts", ".arff"}
+    suffixes = sorted({p.suffix.lower() for p in files} & known)
     if len(suffixes) != 1:
         found = " and ".join(suffixes) or "none of them"
         raise ValueError(
-            f"{path} must hold files of one kind, .npz, .npy, .csv or .ts; got {found}."
+            f"{path} must hold files of one kind, .npz, .npy, .csv, .ts or .arff; got {found}."
         )
     files = [p for p in files if p.suffix.lower() == suffixes[0]]
-    if path.is_file() and suffixes[0] == ".ts":
+    if path.is_file() and suffixes[0] in (".ts", ".arff"):
         name = re.sub(r"_(TRAIN|TEST)\Z", "", path.stem)
-        twins = [path.with_name(f"{name}_{part}.ts") for part in ("TRAIN", "TEST")]
+        twins = [path.with_name(f"{name}_{part}{path.suffix}") for part in ("TRAIN", "TEST")]
         files = [p for p in twins if p.is_file()] if name != path.stem else [path]
     return suffixes[0], files
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.merged import merged, merged_split
 from ssm_jax.data.preprocessing import ArrayOptions
 from ssm_jax.data.series import Found, Series
 
@@ -20,6 +21,9 @@ def splits_of(
     """Series of each split, and the numbers of those in it; in forecasting by time (n, 3): series,
     first step, end."""
     mode, given = options.split, "" not in found.parts or found.rows is not None
+    if mode == "merged":
+        whole = merged(found)
+        return dict.fromkeys(SPLITS, whole), merged_split(whole, seed, options.val, options.test)
     if mode == "auto":
         mode = "files" if given else "time" if head == "forecasting" else "random"
     if mode == "files" and not given:
@@ -27,7 +31,7 @@ def splits_of(
     if mode in ("random", "time") and given:
         raise ValueError(
             f"{path} says which examples are for testing; data.arrays.split={mode} would mix them: "
-            "leave it at auto."
+            "leave it at auto, or say merged if they are to be mixed."
         )
     whole = next(iter(found.parts.values()))
     if given:

@@ -131,7 +131,9 @@ OPTIONS: dict[str, Option] = {
     "seed": Option(0, "of parameters, dropout and the order of the data", SEED),
     "batch_size": Option(32, "examples per step over all devices", SIZE),
     "data.source": Option("generated", "where the examples come from; each task has its own"),
-    "data.seed": Option(0, "of what is generated; not read for official data", SEED),
+    "data.seed": Option(
+        0, "of what is generated or split; not read for official data; -1: seed", SEED_OR_NOT
+    ),
     "data.order_seed": Option(
         -1, "of the order of the training examples; -1: seed", SEED_OR_NOT, since="0.2"
     ),

@@ -145,7 +145,8 @@ def _members(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> dict[str, Member
 def fixed(cfg: ConfigDict) -> dict[str, Any]:
     """The options in which the members of a population agree."""
     flat = config_lib.flatten(cfg)
-    return {k: v for k, v in flat.items() if k not in FREE and not RATES.fullmatch(k)}
+    free = FREE - ({"seed"} if cfg.data.seed < 0 else set())  # which is then of the data, too
+    return {k: v for k, v in flat.items() if k not in free and not RATES.fullmatch(k)}
 
 
 def grouped(members: Mapping[str, Member]) -> list[dict[str, Member]]:

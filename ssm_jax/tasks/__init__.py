@@ -65,6 +65,12 @@ class Task:
     # (sums over a split, as float64, data set) -> metrics
     summary: Callable[[Mapping[str, Any], Any], dict[str, Any]] = mean_metrics
 
+    def open(self, cfg: Any, paths: DataPaths) -> Dataset:
+        """The data set of an experiment; data.seed=-1 is its seed."""
+        options = cfg.data.to_dict()
+        options["seed"] = cfg.seed if options["seed"] < 0 else options["seed"]
+        return self.open_data(options, paths)
+
     @property
     def headline(self) -> str:
         """The metric that is shown with the loss."""

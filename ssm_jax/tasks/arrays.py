@@ -24,6 +24,20 @@ _ERRORS: dict[str, Literal["max", "min"]] = {
 }  # fmt: skip
 
 
+def _in_archive(path: Path | None, name: str) -> Path | None:
+    """The folder of a set in the folder of an archive, or what was given where no set is named."""
+    if path is None or not name or not path.is_dir():
+        return path
+    if (path / name).is_dir():
+        return path / name
+    if not any(path.glob(f"{name}_*")):
+        raise FileNotFoundError(
+            f"{path} has neither a folder {name} nor {name}_TRAIN.ts or .arff; give the folder of "
+            "the archive, or that of the set, by --from=FOLDER."
+        )
+    return path
+
+
 _FORECASTING = ("context", "horizon", "stride", "relative", "season")
 
 
@@ -37,13 +51,12 @@ def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
     if head != "forecasting":
         for name in filter(given.__contains__, _FORECASTING):
             yield f"data.arrays.{name}={given[name]} is of forecasts alone, not of task={head}."
-    if head == "forecasting" and "decorrelate" in given:
-        yield (
-            f"data.arrays.decorrelate={given['decorrelate']} needs whole series, and a forecast "
-            "does not see its end."
-        )
-    if "set" in given and data["source"] != "package":
-        yield f"data.arrays.set={given['set']} needs data.source=package."
+    for name in ("decorrelate", "elapsed") if head == "forecasting" else ():
+        if name in given:
+            yield (
+                f"data.arrays.{name}={given[name]} needs whole series, and a forecast does not see "
+                "its end."
+            )
     val, test = data["arrays"]["val"], data["arrays"]["test"]
     if val + test >= 1:
         yield (
@@ -62,7 +75,7 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]]) -> Task:
         with tempfile.TemporaryDirectory() as folder:  # nothing is left of a look
             if packaged and paths.look_only and not (paths.data_dir / "packages" / own).is_dir():
                 paths = replace(paths, data_dir=Path(folder))
-            path = unpack(own, paths) if packaged else paths.files
+            path = unpack(own, paths) if packaged else _in_archive(paths.files, own)
             kept = paths.data_dir / "arrays"
             return open_arrays(head, data, path, kept, keep=not paths.look_only)
 

@@ -88,7 +88,7 @@ def predict_file(trained: "Trained", path: Path, batch_size: int = 32) -> Predic
     found = read(path, _columns(trained))
     parts = dict(found.parts)
     named = {"TRAIN": "train", "TEST": "test"}.get(path.stem.rpartition("_")[2], "")
-    if path.suffix == ".ts" and named in parts:
+    if path.suffix in (".ts", ".arff") and named in parts:
         parts = {named: parts[named]}
     series, splits = list[np.ndarray](), list[str]()
     for split in sorted(parts, key=["", "train", "val", "test"].index):

@@ -108,6 +108,8 @@ def _refuse(network: Any, preprocessing: Preprocessing | None) -> None:
     layers = layers_of(network)
     if preprocessing is not None and preprocessing.by_series:
         options.append(("sees whole series", "--config.data.arrays.standardize=training"))
+    if preprocessing is not None and preprocessing.elapsed:
+        options.append(("knows how much of a series is over", "--config.data.arrays.elapsed=false"))
     if preprocessing is not None and preprocessing.decorrelation:
         options.append(("decorrelates whole series", "--config.data.arrays.decorrelate=0"))
     if any(layer.bidirectional for layer in layers):

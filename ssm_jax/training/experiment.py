@@ -296,5 +296,5 @@ def build(
     """
     check(cfg)
     paths = DataPaths(data_dir, files, look_only=look_only)
-    task, options = find_task(cfg.task), cfg.data.to_dict()
-    return Experiment(cfg, processes.in_turn(lambda: task.open_data(options, paths)), mesh=mesh)
+    task = find_task(cfg.task)
+    return Experiment(cfg, processes.in_turn(lambda: task.open(cfg, paths)), mesh=mesh)

@@ -282,7 +282,6 @@ def test_splits_that_leave_nothing_are_refused(tmp_path):
     for option, said in (
         ({"val": 0.5, "test": 0.5}, "leave nothing for training; their sum must be below 1"),
         ({"horizon": 5}, "data.arrays.horizon=5 is of forecasts alone, not of task=regression"),
-        ({"set": "PLAID"}, "data.arrays.set=PLAID needs data.source=package"),
     ):
         cfg = load_config("arrays:regression")
         cfg.data.arrays.update(option)
