@@ -1,4 +1,4 @@
-"""What several seeds say: half of the 95 % interval of a mean, and of differences seed by seed."""
+"""What several seeds say: half of the 95 % interval of a mean, and of differences."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,25 @@ def half_width(values: Sequence[float]) -> float | None:
     from scipy.special import stdtrit  # here: it takes a tenth of a second
 
     return float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / len(values) ** 0.5
+
+
+def welch(one: tuple[float | None, int], other: tuple[float | None, int]) -> float | None:
+    """Half of the 95 % interval of the difference of two means, by Welch's t.
+
+    Each is a population standard deviation and the number of values. None: one has no spread.
+    """
+    parts = []
+    for std, n in (one, other):
+        if std is None or n < 2:
+            return None
+        parts.append((std**2 / (n - 1), n - 1))  # the squared error of the mean, and its freedom
+    total = sum(square for square, _ in parts)
+    if not total:
+        return 0.0
+    from scipy.special import stdtrit
+
+    freedom = total**2 / sum(square**2 / free for square, free in parts)
+    return float(stdtrit(freedom, 0.975)) * total**0.5
 
 
 def paired(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from operator import attrgetter
 from xml.etree.ElementTree import Element
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Published
+from ssm_jax.lra.report import benchmark
 from ssm_jax.lra.report.results import Result
 from ssm_jax.lra.report.table import OFFICIAL, Cell, Row, Table, outcome, percent
 from ssm_jax.pages import Content, element, grid, listed
@@ -53,7 +54,7 @@ def _other_tasks(table: Table) -> list[str]:
 def elements(table: Table, published: bool) -> Iterator[Element]:
     """The report below its title: h2, p, ul, ol, and a div around each table; with the published
     rows if they are wanted."""
-    arena = has_arena(table)
+    arena, beside = has_arena(table), published
     published = published and arena
     if arena:
         yield element("p", INTRO)
@@ -78,6 +79,7 @@ def elements(table: Table, published: bool) -> Iterator[Element]:
         yield element("p", OTHERS_SAY)
         rows = [row for runs in table.others for row in _other_rows(runs)]
         yield grid("words", OTHERS, {"": rows})
+        yield from benchmark.elements(table.others, beside=beside)
     if table.unfinished:
         yield element("h2", "Unfinished runs, not counted")
         yield listed("ul", (_named(run, outcome(run)) for run in table.unfinished))

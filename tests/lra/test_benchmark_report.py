@@ -1,0 +1,67 @@
+"""The benchmark's table: published rows beside ours, and no winner inside the noise."""
+
+from __future__ import annotations
+
+import fake_runs
+import numpy as np
+import pytest
+from scipy import stats
+
+from ssm_jax.lra.report import FORMATS, benchmark, collect, tabulate
+from ssm_jax.spread import welch
+
+SEEDS = (2345, 3456, 4567, 5678, 6789)
+
+
+def report(tmp_path, **accuracies):
+    """The Markdown of runs on Heartbeat, by variant."""
+    for variant, values in accuracies.items():
+        for seed, value in zip(SEEDS, values, strict=False):
+            name = f"uea/Heartbeat:{variant}"
+            made = {"task": "classification", "selected_by": "val accuracy",
+                    "val": {"accuracy": 0.7}, "command": ["x"], "setup": variant}  # fmt: skip
+            fake_runs.finished(tmp_path / f"{variant}{seed}", name, seed, value, **made)
+    return FORMATS["md"](tabulate(*collect([tmp_path])), published=True)
+
+
+def test_published_rows_are_beside_ours_with_source_spread_and_n(tmp_path):
+    text = report(tmp_path, s4d=(0.75, 0.77, 0.79, 0.76, 0.78), s4d_ft=(0.8,))
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert "| s4d | 77.00 (1.41), n = 5 | here |" in lines
+    assert "| s4d_ft | 80.00, n = 1 | here |" in lines
+    assert "| PD-SSM | 80.0 (2.6) | P: IBM/expressive-sparse-state-space-model@8682e78 |" in lines
+    assert "| D-LinOSS | 75.8 (4.9) | S: arXiv:2505.12171 |" in lines
+    assert benchmark.NOT_MARKED in text and benchmark.MARKED not in text
+    bare = FORMATS["md"](tabulate(*collect([tmp_path])), published=False)
+    assert "PD-SSM" not in bare and "| s4d | 77.00 (1.41), n = 5 | here |" in bare
+
+
+def test_only_what_is_beyond_the_noise_of_all_others_is_marked():
+    def row(model, mean, std, n=5, **about):
+        return benchmark.Row(model, {"PPG": benchmark.Score("", mean, std, n, **about)}, "")
+
+    good, bad = row("good", 5.0, 0.1), row("bad", 7.0, 0.1)
+    assert benchmark.ahead("PPG", [bad, good]) is good  # of errors the least
+    for other in (row("near", 5.1, 0.3), row("single", 9.0, None), row("one", 9.0, 0.1, 1)):
+        assert benchmark.ahead("PPG", [bad, good, other]) is None
+    assert benchmark.ahead("PPG", [good, bad, row("changed", 1.0, 0.1, counts=False)]) is good
+    assert benchmark.ahead("PPG", [good]) is None
+
+
+def test_the_noise_is_that_of_welch():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=5), 3 * rng.normal(size=8)
+    low, high = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    width = welch((one.std(), 5), (other.std(), 8))
+    assert width == pytest.approx((high - low) / 2, rel=1e-9)
+    assert welch((0.0, 5), (0.0, 5)) == 0.0
+
+
+def test_published_rows_are_whole():
+    rows = benchmark.published()
+    assert len({row.model for row in rows}) == len(rows) == 13
+    means = {row.model: np.mean([row.scores[s].mean for s in list(benchmark.SETS)[:6]])
+             for row in rows}  # fmt: skip
+    # As printed by their authors
+    for model, mean in {"D-LinOSS": 68.0, "PD-SSM": 67.0, "LinOSS-IM": 67.8, "LRU": 61.7}.items():
+        assert means[model] == pytest.approx(mean, abs=0.06)
