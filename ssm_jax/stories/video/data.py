@@ -126,15 +126,18 @@ class MovingDigits(Dataset):
 
     def _without_model(self, split: str) -> dict[str, float]:
         scene, n = self.scene, self.size(split)
+        T = scene.train_frames - 1
         channels = list(dict.fromkeys(scene.channels))
         together = max(1, PIXELS // (scene.train_frames * scene.canvas**2))
         square_2C = np.zeros((2, len(channels)))
         for first in range(0, n, together):
-            batch = self.gather(split, np.arange(first, min(n, first + together)))
+            batch: dict[str, Any] = dict(
+                self.gather(split, np.arange(first, min(n, first + together)))
+            )
             video = scene.draw(batch["inputs"], batch["places"][:, :, : scene.train_frames])
             white = np.asarray((video[..., channels] + 1) / 2, np.float64)
-            for square_C, guess in zip(square_2C, (0, white[:, :-1]), strict=True):
-                square_C += np.mean((white[:, 1:] - guess) ** 2, axis=(1, 2, 3)).sum(axis=0)
+            for square_C, error in zip(square_2C, (white, np.diff(white, axis=1)), strict=True):
+                square_C += np.mean(error[:, -T:] ** 2, axis=(1, 2, 3)).sum(axis=0)
         ends = [f"_{COLOURS[c]}" if scene.colours == 3 else "" for c in channels]
         return {
             f"{guess}_mse{end}": float(square / n)
