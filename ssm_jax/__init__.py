@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ssm_jax.config.load import load_config
     from ssm_jax.init import initial_modes
     from ssm_jax.kernels import *
-    from ssm_jax.layers import S4, S4D, S5
+    from ssm_jax.layers import LRU, S4, S4D, S5, DLinOSS, LinOSS
     from ssm_jax.models import SequenceClassifier
     from ssm_jax.trained import from_torch, load
     from ssm_jax.training.loop import train
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "layers": "S4 S4D S5",
+    "layers": "DLinOSS LRU LinOSS S4 S4D S5",
     "models": "SequenceClassifier",
     "init": "initial_modes",
     "config.load": "load_config",

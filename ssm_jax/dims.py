@@ -15,7 +15,7 @@
 | X      | rows of one matrix product: B Q blocks, or C Q; columns of a frame       |
 | Y, W   | rows of a frame; pixels across the window of a convolution               |
 | J, P   | blocks of an S5 state matrix, and real states of a block or random draws |
-|        | (P also modes of all pixels, Y X N)                                      |
+|        | (P also oscillators, of 2P modes; modes of all pixels, Y X N)            |
 | D      | digits in a video                                                        |
 | R, G   | rows B L, and outputs, of the product of a gated linear unit             |
 | E      | edges of bins; evaluations of a run                                      |

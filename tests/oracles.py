@@ -251,3 +251,28 @@ def s4_layer(p, u_LH, *, dt_of="exp", unit="lra", length=None, step_scale=1.0):
     ]
     gain = (1 + frequency(2 * L, unit) / step_scale) ** p["beta"][:, None]
     return convolve(u_LH, kernels[0], *kernels[1:], gain_HF=gain) + p["D"] * u_LH
+
+
+def oscillate(a, G, dt, scheme, v_L):
+    """Positions x_L of x'' = -a x - G x' + v from rest, by steps of position and velocity.
+
+    v is (L, ..), real or complex; "im" is implicit in both terms and has no G, "imex" in the
+    damping alone, and its position moves by the new velocity.
+    """
+    a, G, dt = (np.asarray(x, float) for x in (a, G, dt))
+    x = speed = np.zeros(v_L.shape[1:], v_L.dtype)
+    found = []
+    for v in v_L:
+        if scheme == "im":
+            matrix = np.array([[np.ones_like(a), dt * a], [-dt, np.ones_like(a)]])
+            det = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
+            right = speed + dt * v, x
+            speed, x = (
+                (matrix[1, 1] * right[0] - matrix[0, 1] * right[1]) / det,
+                (matrix[0, 0] * right[1] - matrix[1, 0] * right[0]) / det,
+            )
+        else:
+            speed = (speed + dt * (v - a * x)) / (1 + dt * G)
+            x = x + dt * speed
+        found.append(x)
+    return np.array(found)

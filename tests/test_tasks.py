@@ -14,8 +14,10 @@ from ssm_jax.config import check as config_check
 from ssm_jax.init import DT_TRANSFORMS, INITS, REAL_TRANSFORMS
 from ssm_jax.init.parameters import C_INITS
 from ssm_jax.kernels.discretize import DISCRETIZE
+from ssm_jax.kernels.oscillator import SCHEMES
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.base import Knob
+from ssm_jax.layers.mimo import MimoLayer
 from ssm_jax.layers.s4 import NPLR_INITS
 from ssm_jax.options.arguments import parameters_of
 from ssm_jax.tasks.classification import (
@@ -29,6 +31,9 @@ LAYER = {
     "s4d": {},
     "s5": {"layer": "s5"},
     "s4": {"layer": "s4", "init": "legs", "discretization": "bilinear"},
+    "lru": {"layer": "lru"},
+    "linoss": {"layer": "linoss"},
+    "dlinoss": {"layer": "dlinoss"},
 }
 RING = {"init": "ring", "discretization": "none"}
 
@@ -77,6 +82,7 @@ def _forward(state, tokens, lengths, graphdef):
         (RING, "s4d.input_norm", "lru", "input_norm"),
         (LAYER["s5"], "s5.conj_sym", False, "conj_sym"),
         (LAYER["s5"], "s5.clip_eigs", True, "clip_eigs"),
+        (LAYER["linoss"], "linoss.scheme", "imex", "scheme"),
         ({}, "real_transform", "clip", "real_transform"),
         ({}, "beta.unit", "rad", "beta_unit"),
     ],
@@ -87,14 +93,14 @@ def test_an_option_is_passed_on(start, key, value, attribute):
 
 
 @pytest.mark.parametrize("layer", LAYER)
-def test_beta_is_learned_fixed_or_in_s5_absent(layer):
-    """A fixed beta of 0 is a value of a knob; but without a filter S5 runs as a scan."""
+def test_beta_is_learned_fixed_or_in_layers_of_many_inputs_absent(layer):
+    """A fixed beta of 0 is a value of a knob; but without a filter these run as a scan."""
     for learn, init, kind in ((True, 0.0, nnx.Param), (False, 0.5, Knob), (False, 0.0, Knob)):
         options = {**LAYER[layer], "beta.learn": learn, "beta.init": init}
         ssm = build(**options).blocks[0].ssm
         assert type(ssm.beta) is kind
         np.testing.assert_array_equal(ssm.beta[...], np.float32(init))
-        assert ssm.filtered == (layer != "s5" or learn or init != 0)
+        assert ssm.filtered == (not isinstance(ssm, MimoLayer) or learn or init != 0)
 
 
 @pytest.mark.parametrize("layer", LAYER)
@@ -123,6 +129,11 @@ def test_without_a_filter_a_causal_layer_runs_step_by_step_also_compiled(layer):
         (LAYER["s4"], {"s4.b_clip": 0.0}, "B_ri"),
         (LAYER["s5"], {"s5.n_blocks": 2, "init": "legs"}, "A_im"),
         (LAYER["s5"], {"s5.C_init": "complex_normal"}, "C_ri"),
+        (LAYER["linoss"], {"alpha": 3.0}, "A_im"),
+        (LAYER["dlinoss"], {"dlinoss.r_min": 0.5}, "A_re_raw"),
+        (LAYER["lru"], {"lru.r_min": 0.9}, "A_re_raw"),
+        (LAYER["lru"], {"lru.r_max": 0.5}, "gamma_log"),
+        (LAYER["lru"], {"lru.max_phase": 0.3}, "A_im"),
     ],
 )
 def test_an_option_changes_where_a_parameter_starts(start, changes, parameter):
@@ -137,15 +148,16 @@ def test_no_clip_is_none_and_not_zero():
 
 
 def test_the_choices_of_a_config_are_those_of_the_program():
-    assert {name: set(layer.INITS) for name, layer in LAYERS.items()} == {
+    inits = {name: layer.INITS for name, layer in LAYERS.items() if hasattr(layer, "INITS")}
+    assert {name: set(known) for name, known in inits.items()} == {
         "s4d": set(INITS),
         "s5": {"legs", *INITS},
         "s4": set(NPLR_INITS),
     }
-    for layer, kind in LAYERS.items():
+    for layer, known in inits.items():
         with pytest.raises(ValueError, match="init='\\?' is not known") as refused:
             options(layer=layer, init="?")
-        assert str(refused.value).endswith(f"choose one of {', '.join(kind.INITS)}.")
+        assert str(refused.value).endswith(f"choose one of {', '.join(known)}.")
     for key, values in (
         ("real_transform", REAL_TRANSFORMS),
         ("dt_transform", DT_TRANSFORMS),
@@ -153,6 +165,7 @@ def test_the_choices_of_a_config_are_those_of_the_program():
         ("activations", ("float32", "bfloat16")),
         ("s4d.input_norm", ("none", "lru")),
         ("s5.C_init", C_INITS),
+        ("linoss.scheme", SCHEMES),
     ):
         cfg = config.default()
         cfg.update_from_flattened_dict({f"model.{key}": "?"})

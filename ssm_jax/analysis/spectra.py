@@ -31,7 +31,7 @@ class LayerView:
     beta_H, beta_unit: exponent of the filter (1 + |s|)^beta, and the unit of |s|; in ConvS5 one.
     D_H: the skip past the filter.
     discretization: "zoh", "bilinear" or "none".
-    B_NH: complex input matrix of S5; in ConvS5 of the numbers in a window.
+    B_NH: complex input matrix of S5 and its kin; in ConvS5 of the numbers in a window.
     PB_HN: complex P and B of S4, where A = diag(A_HN) - P P^*.
     causal: the filter is made causal, see `ConvS5`.
     """

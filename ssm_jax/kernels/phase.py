@@ -6,8 +6,8 @@ alpha = 10 and l = 2,000 the whole accuracy of a kernel. So theta is a fixed-poi
     theta / (2 pi) mod 1 = ticks / 2^32 + rest,     ticks: int32,  |rest| <= 2^-32,
 
 and l ticks, which wraps around modulo 2^32 = one turn by itself, is exact. dt and y are taken as
-exact float32 numbers. Their product and that with 1/(2 pi) are formed without rounding, as sums of
-two float32 numbers (Dekker 1971, Knuth). Phases have no derivatives; `discretize.exponent` has.
+exact float32 numbers. Their product and that with 1/(2 pi) are formed without rounding, see
+`double.py`. Phases have no derivatives; `discretize.exponent` has.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssm_jax.kernels.double import Double, add, exactly, over, product, subtract, times
+
 _TURN = 2.0**32  # ticks in one turn
 _DIRECTIONS = 128  # that divide the circle; a power of two, so they are whole numbers of ticks
 _TICK_BITS = 25  # 2^25 ticks from one direction to the next
-
-Double = tuple[Array, Array]  # the unrounded sum of two float32 numbers, the larger first: 48 bits
 
 _INV_2PI = 1 / (2 * np.pi)
 _INV_2PI_HIGH = np.float32(_INV_2PI)
@@ -47,7 +47,7 @@ def phase_of_product(dt: Array, y: Array) -> Phase:
     dt, y = jnp.broadcast_arrays(jax.lax.stop_gradient(dt), jax.lax.stop_gradient(y))
     if y.dtype != jnp.float32:
         return _phase_of_turns(dt * y * _INV_2PI)
-    return _phase_of_angle(_product(dt, y))
+    return _phase_of_angle(product(dt, y))
 
 
 def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
@@ -61,26 +61,28 @@ def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
         re, im = dt * x / 2, dt * y / 2
         return _phase_of_turns(jnp.arctan2(2 * im, 1 - re**2 - im**2) * _INV_2PI)
     dt, x, y = jnp.broadcast_arrays(dt, x, y)
-    h_re, h_im = _product(dt, x / 2), _product(dt, y / 2)
-    # Behind a barrier, because XLA adds known constants first: (1 + a) - 1 becomes a.
-    one = jax.lax.optimization_barrier(jnp.ones_like(h_im[0])), jnp.zeros_like(h_im[0])
+    h_re, h_im = product(dt, x / 2), product(dt, y / 2)
+    one = exactly(jnp.ones_like(h_im[0]))
     # The vector (cosine, sine) of the angle, times |1 - h|^2.
-    cosine = _subtract(one, _add(_times(h_re, h_re), _times(h_im, h_im)))
-    sine = 2 * h_im[0], 2 * h_im[1]
+    cosine = subtract(one, add(times(h_re, h_re), times(h_im, h_im)))
+    return phase_of_vector(cosine, (2 * h_im[0], 2 * h_im[1]))
+
+
+def phase_of_vector(cosine: Double, sine: Double) -> Phase:
+    """The angle of (cosine, sine), of any length, as a phase: of 48 bits to some 3e-12 rad."""
+    if sine[0].dtype != jnp.float32:
+        return _phase_of_turns(jnp.arctan2(sine[0], cosine[0]) * _INV_2PI)
     # Turn it back by the nearest direction, which is exact in ticks: 0.025 rad or less are left.
     per_radian = np.float32(_DIRECTIONS * _INV_2PI)
     nearest = jnp.round(jnp.arctan2(sine[0], cosine[0]) * per_radian).astype(jnp.int32)
     c, s = _direction(nearest)
-    across = _subtract(_times(sine, c), _times(cosine, s))
-    along = _add(_times(cosine, c), _times(sine, s))
-    divisor = jnp.where(along[0] == 0, 1.0, along[0])  # h = -1: the vector is 0 and its angle too
-    # The tangent of what is left, as the rounded quotient t and the remainder of the division.
-    t = across[0] / divisor
-    remainder = _subtract(across, _times((t, jnp.zeros_like(t)), along))
+    across = subtract(times(sine, c), times(cosine, s))
+    along = add(times(cosine, c), times(sine, s))
+    t, low = over(across, along)  # the tangent of what is left; of no vector its angle 0
     # arctan t = t - t^3/3 + t^5/5 - ...: all but t is below 5e-6, so float32 is enough for it.
     square = t * t
     cubic = t * square * (1 / 3 - square * (1 / 5 - square / 7))
-    rest = _phase_of_angle((t, remainder[0] / divisor - cubic))
+    rest = _phase_of_angle((t, low - cubic))
     return Phase((nearest << _TICK_BITS) + rest.ticks, rest.rest)
 
 
@@ -148,7 +150,7 @@ def _direction(index: Array) -> tuple[Double, Double]:
 
 def _phase_of_angle(angle: Double) -> Phase:
     """The phase of an angle in rad."""
-    turns, error = _product(angle[0], jnp.full_like(angle[0], _INV_2PI_HIGH))
+    turns, error = product(angle[0], jnp.full_like(angle[0], _INV_2PI_HIGH))
     large = _phase_of_turns(turns)
     small = _phase_of_turns(error + angle[0] * _INV_2PI_LOW + angle[1] * _INV_2PI_HIGH)
     return Phase(large.ticks + small.ticks, large.rest + small.rest)
@@ -160,42 +162,3 @@ def _phase_of_turns(turns: Array) -> Phase:
     whole = jnp.round(fraction * _TURN)
     whole = jnp.where(whole >= _TURN / 2, -_TURN / 2, whole)  # float64 may round up to +1/2
     return Phase(whole.astype(jnp.int32), fraction - whole / _TURN)
-
-
-def _product(a: Array, b: Array) -> Double:
-    """a b exactly, for float32 a and b (Dekker).
-
-    A mask, not arithmetic, splits them in halves, so that no compiler can simplify it away.
-    """
-
-    def split(x: Array) -> Double:
-        bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
-        high = jax.lax.bitcast_convert_type(bits, jnp.float32)
-        return high, x - high
-
-    # The barrier keeps the rounded p: fused into a difference, the product would stay unrounded and
-    # its error be counted twice.
-    p = jax.lax.optimization_barrier(a * b)
-    (a_hi, a_lo), (b_hi, b_lo) = split(a), split(b)
-    return p, ((a_hi * b_hi - p) + a_hi * b_lo + a_lo * b_hi) + a_lo * b_lo
-
-
-def _sum(a: Array, b: Array) -> Double:
-    """a + b exactly (Knuth)."""
-    s = a + b
-    part = s - a
-    return s, (a - (s - part)) + (b - part)
-
-
-def _add(a: Double, b: Double) -> Double:
-    s, error = _sum(a[0], b[0])
-    return _sum(s, error + (a[1] + b[1]))
-
-
-def _subtract(a: Double, b: Double) -> Double:
-    return _add(a, (-b[0], -b[1]))
-
-
-def _times(a: Double, b: Double) -> Double:
-    p, error = _product(a[0], b[0])
-    return _sum(p, error + (a[0] * b[1] + a[1] * b[0]))

@@ -5,16 +5,21 @@ from typing import Any
 
 from ssm_jax import outside
 from ssm_jax.layers.base import NoStateForm
+from ssm_jax.layers.linoss import DLinOSS, LinOSS
+from ssm_jax.layers.lru import LRU
 from ssm_jax.layers.s4 import S4
 from ssm_jax.layers.s4d import S4D
 from ssm_jax.layers.s5 import S5
 from ssm_jax.options.arguments import SHARED, parameters_of
 from ssm_jax.options.rows import OPTIONS, Option
 
-LAYERS: dict[str, Any] = {"s4d": S4D, "s4": S4, "s5": S5}
+LAYERS: dict[str, Any] = {
+    "s4d": S4D, "s4": S4, "s5": S5, "lru": LRU, "linoss": LinOSS, "dlinoss": DLinOSS,
+}  # fmt: skip
 
 __all__ = [
-    "LAYERS", "S4", "S4D", "S5", "NoStateForm", "find_layer", "layer_options", "section_of",
+    "LAYERS", "LRU", "S4", "S4D", "S5", "DLinOSS", "LinOSS", "NoStateForm", "find_layer",
+    "layer_options", "section_of",
 ]  # fmt: skip
 
 

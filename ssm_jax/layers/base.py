@@ -7,7 +7,6 @@ is computed. Outputs there are those for zeros, and the state is that after the 
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -17,7 +16,6 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.init.parameters import DT_TRANSFORMS, REAL_TRANSFORMS, log_uniform
 from ssm_jax.kernels import arrays
 from ssm_jax.kernels.arrays import checked_lengths, complex_of
 from ssm_jax.kernels.devices import on_any_mesh
@@ -65,49 +63,32 @@ class StateSpaceLayer(nnx.Module):
     def __init__(
         self,
         d_model: int,
-        n_steps: int,
-        modes: Callable[..., np.ndarray],
         *,
         d_state: int = 64,
-        alpha: float = 1.0,
-        alpha_real: float = 1.0,
-        real_transform: str = "exp",
         beta: ArrayLike | None = 0.0,
         learn_beta: bool | None = None,
         beta_unit: str = "lra",
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        dt_transform: str = "exp",
-        discretization: str = "zoh",
         bidirectional: bool = True,
         dropout: float = 0.0,
         tie_dropout: bool = True,
         horizon: int | None = None,
-        rngs: nnx.Rngs,
     ):
-        """Check and keep the options of all layers, and make beta, A and n_steps step sizes.
+        """Check and keep the options of all layers, and make beta.
 
         What they are, with units, ranges and sources: `ssm_jax.options`. Besides, here
 
         Args:
-          modes: makes A, complex, of alpha, alpha_real, discretization and owner, as
-            `init.modes.initial_modes` takes them, once all options are checked.
           beta: one start value or one for each channel. None: no filter, and the layer has a state
             form wherever it is compiled.
           learn_beta: beta is a parameter, or a Knob. None: a parameter, if there is a filter.
-          discretization: with "none", for eigenvalues per sample, there is no dt.
           bidirectional: look ahead too, with another C and the same A, dt and beta.
           horizon: run as if inputs were padded with zeros to this many steps. The filter acts on
             the circle of twice the padded length, so outputs depend on it. None: an input's own.
-          rngs: with a "params" stream.
         """
         name = self.NAME
         check(name, locals(), "beta")
-        self.real_transform = real_transform
         self.filtered = beta is not None
         self.beta_unit = beta_unit
-        self.dt_transform = dt_transform
-        self.discretization = discretization
         self.bidirectional = bidirectional
         self.dropout = dropout
         self.tie_dropout = tie_dropout
@@ -127,35 +108,6 @@ class StateSpaceLayer(nnx.Module):
             check(name, {"beta": value})
         kind = Knob if beta is None or learn_beta is False else nnx.Param
         self.beta: nnx.Variable = kind(jnp.full((d_model,), start, jnp.float32))
-
-        A = modes(alpha=alpha, alpha_real=alpha_real, discretization=discretization, owner=name)
-        A_re_raw = REAL_TRANSFORMS[real_transform][1](A.real)
-        self.A_re_raw = nnx.Param(jnp.asarray(A_re_raw, jnp.float32))
-        self.A_im = nnx.Param(jnp.asarray(A.imag, jnp.float32))
-        if discretization != "none":
-            dt = log_uniform(rngs.params(), (n_steps,), dt_min, dt_max)
-            self.dt_raw = nnx.Param(DT_TRANSFORMS[dt_transform][1](dt))
-
-    def modes(self) -> Array:
-        """A as it is stored: complex, in rad per unit of time, or per sample if no dt."""
-        A_re = REAL_TRANSFORMS[self.real_transform][0](self.A_re_raw[...])
-        return inputs.as_complex(A_re, self.A_im[...])
-
-    def step_sizes(self) -> Array:
-        """dt_H, in S5 dt_N, in units of time per sample; 1 if the discretization is "none"."""
-        if self.discretization == "none":
-            return jnp.ones(self.state_shape()[:1], self.D[...].dtype)
-        return DT_TRANSFORMS[self.dt_transform][0](self.dt_raw[...])
-
-    def set_step_sizes(self, dt: ArrayLike) -> None:
-        """Start from these dt, positive, in units of time per sample: one, or one for each step.
-
-        ValueError: the discretization is "none", and there is no dt.
-        """
-        if self.discretization == "none":
-            raise ValueError(f"{self.NAME}: discretization='none' has no dt that could be set.")
-        dt_H = jnp.broadcast_to(jnp.asarray(dt, jnp.float32), self.dt_raw.shape)
-        self.dt_raw = nnx.Param(DT_TRANSFORMS[self.dt_transform][1](dt_H))
 
     @on_any_mesh(lambda named: named["self"].INPUT)
     def __call__(

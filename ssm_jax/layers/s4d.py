@@ -15,8 +15,9 @@ from ssm_jax.init.modes import INITS, Modes, initial_modes
 from ssm_jax.kernels import anticausal, fft_conv, s4d_kernel, s4d_recurrence, sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.powers import lacking, parts, times
-from ssm_jax.layers.base import Knob, Scale, StateSpaceLayer
+from ssm_jax.layers.base import Knob, Scale
 from ssm_jax.layers.inputs import from_ri
+from ssm_jax.layers.timed import TimedLayer
 from ssm_jax.options.arguments import check
 from ssm_jax.options.rows import SIZE
 
@@ -38,7 +39,7 @@ def add_probe(layer: Any, length: int) -> bool:
     return True
 
 
-class ChannelwiseLayer(StateSpaceLayer):
+class ChannelwiseLayer(TimedLayer):
     """One SSM for each channel, S4D or S4: channel h has the eigenvalues of set h mod n_ssm."""
 
     # Functions of A..C, dt: the taps (.., L), and the recurrence (u, ..)
@@ -46,7 +47,7 @@ class ChannelwiseLayer(StateSpaceLayer):
     probe: Probe | None = None
 
     def __init__(self, d_model: int, start: Callable[..., Modes], *, n_ssm: int, **shared: Any):
-        """Make A, dt, C and D; `start` gives the modes of n_ssm sets, see `StateSpaceLayer`."""
+        """Make A, dt, C and D; `start` gives the modes of n_ssm sets, see `TimedLayer`."""
         if not SIZE.holds(n_ssm) or d_model % n_ssm:
             raise ValueError(f"{self.NAME}: n_ssm={n_ssm} must divide d_model={d_model}.")
         super().__init__(d_model, d_model, lambda **scales: start(**scales).A_SN, **shared)
@@ -148,7 +149,7 @@ class S4D(ChannelwiseLayer):
         rngs: nnx.Rngs,
         **shared: Any,
     ):
-        """Make a layer; see `ssm_jax.options` and `StateSpaceLayer`. Besides
+        """Make a layer; see `ssm_jax.options` and `TimedLayer`. Besides
 
         Args:
           init: a key of `init.modes.INITS`; its input vector B is absorbed in C, which starts as

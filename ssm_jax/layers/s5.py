@@ -12,21 +12,16 @@ from jax.typing import ArrayLike
 
 from ssm_jax.init.modes import INITS, initial_modes
 from ssm_jax.init.parameters import EIGENBASES, input_matrix, output_matrix, real_basis
-from ssm_jax.kernels import sobolev_gain
-from ssm_jax.kernels.discretize import DISCRETIZE, exponent
-from ssm_jax.kernels.mimo import mimo_scan, read_out, to_modes
-from ssm_jax.kernels.phase import Phase
-from ssm_jax.kernels.powers import lacking
-from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
-from ssm_jax.layers.base import Scale, StateSpaceLayer
 from ssm_jax.layers.inputs import from_ri
+from ssm_jax.layers.mimo import MimoLayer
+from ssm_jax.layers.timed import TimedLayer
 from ssm_jax.options.arguments import check, check_choice
 from ssm_jax.options.rows import SIZE
 
 SLOWEST_DECAY = 1e-4  # of clip_eigs
 
 
-class SharedModes(StateSpaceLayer):
+class SharedModes(TimedLayer):
     """What S5 and ConvS5 have in common: N modes that all channels share."""
 
     clip_eigs: bool  # Re A is at most -SLOWEST_DECAY
@@ -45,15 +40,13 @@ class SharedModes(StateSpaceLayer):
         return self.A_im.shape
 
 
-class S5(SharedModes):
+class S5(SharedModes, MimoLayer):
     """x' = A x + B u, y = Re C x + D u: H channels in and out, N complex modes (arXiv:2208.04933).
 
-    The filter can act on every output channel: y = gain^(beta) * Re C x + D u. It runs as `S4D`
-    does; the default mode is the scan, and with a filter the convolution.
+    The filter can act on every output channel: y = gain^(beta) * Re C x + D u.
     """
 
     NAME = "S5"
-    STATE = "BN"
     INITS = tuple({**EIGENBASES, **INITS})
 
     @staticmethod
@@ -82,7 +75,7 @@ class S5(SharedModes):
         rngs: nnx.Rngs,
         **shared: Any,
     ):
-        """Make a layer; see `ssm_jax.options` and `StateSpaceLayer`. Besides
+        """Make a layer; see `ssm_jax.options` and `TimedLayer`. Besides
 
         Args:
           d_state: modes that are stored and shared by the channels. With conj_sym their conjugates
@@ -133,40 +126,3 @@ class S5(SharedModes):
         """
         C_CHN = from_ri(self.C_ri[...])
         return 2 * C_CHN if self.conj_sym else C_CHN
-
-    def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
-        L = v_BLH.shape[1]
-        gain_HF = sobolev_gain(self.beta[...], 2 * steps, self.beta_unit, scale)
-        padded = jnp.pad(v_BLH, ((0, 0), (0, steps - L), (0, 0)))
-        y_BLH = mimo_scan(padded, *self._discrete(scale), self.readout(), gain_HF)[:, :L]
-        return y_BLH + self.D[...][None, None, :] * v_BLH
-
-    def scan(self, v_BLH: Array, scale: Scale) -> Array:
-        return mimo_scan(v_BLH, *self._discrete(scale), self.readout())
-
-    def run_from(self, state, v_BLH, lengths_B, scale) -> tuple[Array, Array]:
-        z_N, phase_N, B_bar_NH = self._discrete(scale)
-        inputs_BL2N = to_modes(v_BLH, B_bar_NH)
-        x0_B2N = jnp.zeros_like(inputs_BL2N[:, 0]) if state is None else in_parts(state)
-        x_BL2N = scan_parts(z_N, phase_N, inputs_BL2N, x0_B2N)
-        state = from_parts(state_after(x_BL2N, lengths_B, x0_B2N))
-        return state, read_out(x_BL2N, self.readout()[0])
-
-    def transition(self, scale: Scale) -> tuple[Array, ...]:
-        """(A_bar_N, what it lacks, B_bar_NH, C_HN): what every step is made of."""
-        z_N, phase_N, B_bar_NH = self._discrete(scale)
-        A_bar_N, _ = DISCRETIZE[self.discretization](self.eigenvalues(), self.step_sizes() * scale)
-        return A_bar_N, lacking(A_bar_N, z_N, phase_N), B_bar_NH, self.readout()[0]
-
-    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
-        A_bar_N, rest_N, B_bar_NH, C_HN = self.transition(scale)
-        v_BN = from_parts(to_modes(v_BH[:, None], B_bar_NH)[:, 0])
-        state = A_bar_N[None, :] * state + (rest_N[None, :] * state + v_BN)
-        return state, read_out(in_parts(state)[:, None], C_HN)[:, 0]
-
-    def _discrete(self, scale: Scale) -> tuple[Array, Phase, Array]:
-        """(z, phase of z, B_bar)."""
-        A_N, dt_N = self.eigenvalues(), self.step_sizes() * scale
-        z_N, phase_N = exponent(A_N, dt_N, self.discretization)
-        _, gain_N = DISCRETIZE[self.discretization](A_N, dt_N)
-        return z_N, phase_N, gain_N[:, None] * self.input_matrix()

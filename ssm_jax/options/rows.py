@@ -118,6 +118,7 @@ _RULES = ("zoh", "bilinear", "none")
 DT_RULES = ("log_uniform", "fixed", "autocorrelation")
 _C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
 _DT = "time units per sample"
+_RADIUS = Range(0, 1, below=True)
 _WHITE = "units of full white"
 
 OPTIONS: dict[str, Option] = {
@@ -146,7 +147,9 @@ OPTIONS: dict[str, Option] = {
     "data.buckets": Option(1, "lengths of a batch: L, L/2, L/4, ...; 1: always L", Range(1, 8)),
     "data.mean": Option(0.0, "real inputs become (p - mean) / std", unit=_WHITE),
     "data.std": Option(1.0, "see data.mean", POSITIVE, unit=_WHITE),
-    "model.layer": Option("s4d", "s4d | s5 | s4: a key of ssm_jax.layers.LAYERS"),
+    "model.layer": Option(
+        "s4d", "s4d | s4 | s5 | lru | linoss | dlinoss: a key of ssm_jax.layers.LAYERS"
+    ),
     "model.depth": Option(6, "residual blocks", SIZE),
     "model.d_model": Option(128, "channels H", SIZE),
     "model.d_state": Option(
@@ -232,6 +235,27 @@ OPTIONS: dict[str, Option] = {
     "model.s5.clip_eigs": Option(False, "keep Re A at most -1e-4"),
     "model.s4.b_clip": Option(
         2.0, "Im B starts within +-b_clip; 0: no clip", Range(0), source="OC-27: 2", absent=0.0
+    ),
+    "model.lru.r_min": Option(
+        0.0, "poles start between this radius ...", _RADIUS, source="arXiv:2303.06349", since="0.2"
+    ),
+    "model.lru.r_max": Option(1.0, "... and this one", Range(0, 1, above=True), since="0.2"),
+    "model.lru.max_phase": Option(
+        math.pi, "their largest angle", Range(0, math.pi, above=True), unit="rad", since="0.2"
+    ),
+    "model.linoss.scheme": Option(
+        "im",
+        "steps: implicit, where fast modes forget first, or on the unit circle",
+        choices=("im", "imex"),
+        source="arXiv:2410.03943",
+        since="0.2",
+    ),
+    "model.dlinoss.r_min": Option(
+        0.9,
+        "smallest radius of a pole at the start",
+        _RADIUS,
+        source="arXiv:2505.12171",
+        since="0.2",
     ),
     "train.epochs": Option(0.0, "length of training; or give steps, and leave this 0", Range(0)),
     "train.steps": Option(0, "length of training", COUNT),

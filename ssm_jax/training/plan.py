@@ -15,6 +15,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.analysis.spectra import NYQUIST
 from ssm_jax.analysis.start import share_beyond
 from ssm_jax.init import INITS, initial_modes
+from ssm_jax.layers import find_layer
 from ssm_jax.progress import say
 from ssm_jax.training import data_init, numerics
 
@@ -30,9 +31,11 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 def aliased_share(model: Mapping[str, Any]) -> float | None:
     """The share of the modes of all channels that start beyond Nyquist, by the options of a model.
 
-    None where it is not known: discrete inits have no dt, bilinear folds no frequency, and a dt of
-    the data is not known before.
+    None where it is not known: discrete inits have no dt, bilinear folds no frequency, a dt of the
+    data is not known before, and of other layers the start is their own.
     """
+    if not hasattr(find_layer(model["layer"]), "INITS"):
+        return None
     init, d_state = model["init"], model["d_state"]
     if init == "legs":  # S5's: equal blocks of it
         init, d_state = "s4d_legs", max(1, d_state // model["s5"]["n_blocks"])

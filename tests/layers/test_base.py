@@ -254,6 +254,9 @@ RANGES = [
 @each_layer
 @pytest.mark.parametrize(("key", "value"), RANGES)
 def test_options_out_of_range_are_refused_by_name(name, key, value):
+    if key not in parameters_of(LAYERS[name]):
+        assert name in ("lru", "linoss", "dlinoss") and key in ("alpha_real", "dt_min", "dt_max")
+        return
     options = {"d_model": H, "d_state": 2, key: value}
     with pytest.raises(ValueError, match=f"^{LAYERS[name].NAME}: {key}.*must be .*"):
         LAYERS[name](**options, rngs=nnx.Rngs(0))
@@ -269,6 +272,10 @@ def test_options_out_of_range_are_refused_by_name(name, key, value):
         ("s4", "b_clip", -1.0),
         ("s4d", "init_seed", -1),
         ("s5", "init_seed", 0.5),
+        ("lru", "r_min", 1.0),
+        ("lru", "r_max", 0.0),
+        ("linoss", "scheme", "IM"),
+        ("dlinoss", "r_min", -0.1),
         ("s4d", "skip", 1),
         ("s5", "conj_sym", 0),
         ("s5", "clip_eigs", "yes"),
