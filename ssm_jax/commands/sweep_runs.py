@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssm_jax.commands.train import INIT_FLAGS
 from ssm_jax.config import cli
-from ssm_jax.config.argv import Flag, parse
+from ssm_jax.config.argv import Flag, convert, parse
 from ssm_jax.config.load import load_search, load_sweep
 from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.plan import SAMPLERS, USUAL, Search
@@ -50,7 +50,7 @@ WITH_POPULATION = ("members", "memory", "vmap", "own_order")
 FLAGS = (
     Flag("configs", "experiments to run as they are, in the place of --config", [], words=True),
     Flag("folder", "has a folder for each run, and the results", kind=Path, writes="folder"),
-    Flag("seeds", "runs of each cell, from --config.seed on", 1, int, least=1),
+    Flag("seeds", "runs of each cell, from --config.seed on; or their seeds, as in 3,5,8", "1"),
     Flag("run", "make this run alone, counted from 0, and no tables; for arrays of jobs", kind=int),
     Flag("metric", "what is shown of both splits; if not given, the task's first"),
     Flag("population", "train runs that differ in starts, seeds and rates as one", False, bool),
@@ -77,7 +77,7 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
         commands = {label: _one_order(command) for label, command in commands.items()}
     elif idle := [name for name in WITH_POPULATION if values[name]]:
         cli.fail(f"--{idle[0]} goes with --population.")
-    folder, seeds, run = values["folder"], values["seeds"], values["run"]
+    folder, seeds, run = values["folder"], len(seeds_of(values["seeds"], 0)), values["run"]
     if folder is None:
         cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
     if values["configs"] and not several and seeds == 1:
@@ -98,7 +98,7 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
         if both := [key for key in cells[0] if key in overrides]:
             raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
         where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
-        parts[label] = where, runs_of(cells, range(cfg.seed, cfg.seed + seeds), overrides)
+        parts[label] = where, runs_of(cells, seeds_of(known["seeds"], cfg.seed), overrides)
     for other in ("report_only", "population"):
         if run is not None and values[other]:
             cli.fail(f"--run and --{other} are both given; leave one out.")
@@ -108,10 +108,27 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
     return commands, parts
 
 
+def seeds_of(text: str, first: int) -> Sequence[int]:
+    """The seeds that --seeds asks for: so many, from the first on, or those that it lists."""
+    listed = [word for word in text.split(",") if word]
+    try:
+        numbers = [convert(word, int) for word in listed]
+    except ValueError as error:
+        cli.fail(f"--seeds={text} does not fit: {error}, or several with commas between them.")
+    if "," not in text:
+        if not numbers or numbers[0] < 1:
+            cli.fail(f"--seeds={text} must be at least 1.")
+        return range(first, first + numbers[0])
+    if not numbers or len(set(numbers)) < len(numbers):
+        cli.fail(f"--seeds={text} must be different seeds.")
+    return numbers
+
+
 def _one_order(command: cli.Command) -> cli.Command:
     """The experiment with one order of the training examples for all seeds, unless asked for."""
     cfg, values, overrides = command
-    if values["own_order"] or values["seeds"] == 1 or "data.order_seed" in overrides:
+    alone = len(seeds_of(values["seeds"], 0)) == 1
+    if values["own_order"] or alone or "data.order_seed" in overrides:
         return command
     cfg = cfg.copy_and_resolve_references()
     cfg.data.order_seed = cfg.seed
@@ -151,7 +168,7 @@ def search_of(command: cli.Command) -> Search | None:
     if values["run"] is not None:
         raise ValueError("--run is of a sweep whose runs are known; a search gives its own.")
     axes = load_search(values["config"], cfg, values.get("search", {}), overrides)
-    seeds = range(cfg.seed, cfg.seed + values["seeds"])
+    seeds = seeds_of(values["seeds"], cfg.seed)
     names = ("sampler", "pruner", "trials", "storage")
     asked = {name: values[name] for name in names}
     search = Search(axes, seeds=seeds, **asked | {"pruner": values["pruner"] or PRUNER})

@@ -1,4 +1,4 @@
-"""Series of text files, .csv, .ts and .arff, parsed once: what was read is kept as arrays.
+"""Series of text files and pickles, parsed once: what was read is kept as arrays.
 
 They are in DATA_DIR/arrays, one file for each path and choice of columns, and are mapped at the
 next start. A file that was written to since, or is another one, is read again.
@@ -21,20 +21,20 @@ from ssm_jax.files import parse_json, replace_atomically
 from ssm_jax.progress import say
 
 FORM = 1  # of what is kept; raise it when a reader finds other values in the same file
-TEXT = (".csv", ".ts", ".arff")  # the others are arrays as they are
+PARSED = (".csv", ".ts", ".arff", ".pkl")  # the others are arrays as they are
 _LARGE = 1 << 24  # bytes of files whose reading takes seconds
 _ARRAYS = ("steps", "starts", "lengths", "targets", "file_of", "numbers")  # of a part
 _WORDS = ("per_step", "channels", "target_names")
 
 
 def read_once(path: Path, columns: Columns, folder: Path | None, *, keep: bool = True) -> Found:
-    """The same as `series.read`; of text what was kept in a folder, or else what is kept now.
+    """The same as `series.read`; what is parsed was kept in a folder, or is kept there now.
 
     Without `keep` nothing is written. A folder that cannot be written to costs the next start the
     time to read the files again.
     """
     kind, files = files_of(path)
-    if folder is None or kind not in TEXT:
+    if folder is None or kind not in PARSED:
         return read(path, columns)
     asked = json.dumps([str(path.absolute()), dataclasses.asdict(columns)])
     name = hashlib.sha256(asked.encode(errors="surrogateescape")).hexdigest()[:16]

@@ -7,6 +7,8 @@
                 file has many, with a column that tells them apart.
     .ts, .arff  NAME_TRAIN.ts and NAME_TEST.ts: series in lines, also of unequal lengths.
 
+    S1/S1.pkl   and S2/S2.pkl ... in a folder: the recordings of PPG-DaLiA, see `ppg`.
+
 Targets y belong to a series, (n,) or (n, K), or to its steps, (n, L) or (n, L, K). Arrays that are
 neither compressed nor in Fortran's order are mapped, so a file may be larger than memory.
 """
@@ -91,11 +93,12 @@ def read(path: Path, columns: Columns) -> Found:
     """The series of a file or folder; a ValueError names the file, row and column at fault."""
     from ssm_jax.data.array_files import read_npy, read_npz
     from ssm_jax.data.csv_files import read_csv
+    from ssm_jax.data.ppg import read_ppg
     from ssm_jax.data.ts_files import read_archive
 
     kinds: dict[str, Callable[[list[Path], Columns], Found]] = {
         ".npz": read_npz, ".npy": read_npy, ".csv": read_csv, ".ts": read_archive,
-        ".arff": read_archive,
+        ".arff": read_archive, ".pkl": read_ppg,
     }  # fmt: skip
     kind, files = files_of(path)
     return kinds[kind](files, columns)
@@ -105,6 +108,8 @@ def files_of(path: Path) -> tuple[str, list[Path]]:
     """The files that a file or folder stands for, and how their names end, ".csv"."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; give a file or folder with --from=PATH.")
+    if path.is_dir() and (people := people_of(path)):
+        return ".pkl", people
     files = [path]
     if path.is_dir():  # but for what editors and systems hide there
         files = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
@@ -121,6 +126,12 @@ def files_of(path: Path) -> tuple[str, list[Path]]:
         twins = [path.with_name(f"{name}_{part}{path.suffix}") for part in ("TRAIN", "TEST")]
         files = [p for p in twins if p.is_file()] if name != path.stem else [path]
     return suffixes[0], files
+
+
+def people_of(folder: Path) -> list[Path]:
+    """The files S1/S1.pkl, S2/S2.pkl, ... of a folder, by number; [] where it has none."""
+    found = [p / f"{p.name}.pkl" for p in folder.glob("S*") if p.name[1:].isdigit()]
+    return sorted((p for p in found if p.is_file()), key=lambda p: int(p.stem[1:]))
 
 
 def sha256_of_files(files: Sequence[Path]) -> str:

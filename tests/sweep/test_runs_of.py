@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from ssm_jax import config
+from ssm_jax.commands.sweep_runs import seeds_of
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.sweep import runs as sweep_runs
 from ssm_jax.sweep import runs_of, short_names
@@ -22,6 +23,15 @@ def test_all_cells_of_the_first_seed_come_first():
         "alpha=0.1,beta=0.5,seed=8",
         "alpha=3,beta=0.5,seed=8",
     ]
+
+
+def test_seeds_are_counted_or_listed(capsys):
+    assert [*seeds_of("3", 5)] == [5, 6, 7]
+    assert [*seeds_of("2345,6789", 5)] == [2345, 6789] and [*seeds_of("8,", 5)] == [8]
+    for text, said in {"0": "at least 1", "1,1": "different seeds", "a,2": "whole number"}.items():
+        with pytest.raises(SystemExit):
+            seeds_of(text, 0)
+        assert said in capsys.readouterr().err
 
 
 def test_a_run_is_the_experiment_with_its_cell_and_seed():
