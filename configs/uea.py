@@ -9,11 +9,13 @@
 The published protocol (docs/benchmark.md says where ours departs): all series of a set, without
 repetitions, in 70 : 15 : 15 by the seed; Adam at a constant rate, an evaluation every 1,000 steps,
 an end after 11 without a better one; inputs as they are. Variants differ in the layer alone, at the
-point that was chosen for LinOSS; `published` is the point that was chosen for the layer itself.
+point that was chosen for LinOSS: s4d_ft, s4d, s5, or the name of any other layer (s4, FILE.py:NAME;
+with its parametrization). `published` is the point that was chosen for the layer itself.
 The sets of packages (configs/packaged.py) have the same protocol, at a point that nobody chose.
 """
 
 from ssm_jax import config as config_lib
+from ssm_jax.lra import variants
 
 SEEDS = (2345, 3456, 4567, 5678, 6789)
 # Rate, depth, width, state, elapsed time: of LinOSS (tk-rusch/linoss, arXiv:2410.03943) ...
@@ -37,6 +39,15 @@ S5 = {
     "SelfRegulationSCP2": (1e-4, 2, 16, 64, True, 2),
     "PPG": (1e-3, 6, 16, 256, True, 8),
 }
+LRU = {  # and of LRU
+    "EigenWorms": (1e-3, 6, 128, 16, True),
+    "EthanolConcentration": (1e-4, 2, 128, 16, False),
+    "Heartbeat": (1e-4, 6, 128, 256, False),
+    "MotorImagery": (1e-3, 6, 64, 256, False),
+    "SelfRegulationSCP1": (1e-3, 2, 64, 16, False),
+    "SelfRegulationSCP2": (1e-3, 2, 64, 16, True),
+    "PPG": (1e-3, 6, 16, 256, True),
+}
 PACKAGED = (
     *("BasicMotions", "JapaneseVowels", "PLAID", "ACSF1", "OSULeaf", "ArrowHead", "GunPoint"),
     *("ItalyPowerDemand", "PickupGestureWiimoteZ"),
@@ -45,12 +56,14 @@ VARIANTS = ("s4d_ft", "s4d", "s5")
 
 
 def get_config(arg=""):
-    chosen = config_lib.parse_arg(
-        arg, set=(*POINTS, *PACKAGED), variant=VARIANTS, point=("equal", "published")
-    )
-    name, variant, point = chosen.values()
+    known = {"set": (*POINTS, *PACKAGED), "variant": VARIANTS, "point": ("equal", "published")}
+    layer, rest = variants.other_layer(arg, *known.values())
+    name, variant, point = config_lib.parse_arg(rest, **known).values()
+    variant = layer or variant
     cfg = config_lib.default("per_step" if name == "PPG" else "classification")
-    cfg.name = f"uea/{name}:{variant}" + (":published" if point == "published" else "")
+    cfg.name = f"uea/{name}:{variant.rpartition(':')[2]}" + (
+        ":published" if point == "published" else ""
+    )
     cfg.seed, cfg.data.seed = SEEDS[0], -1
     data, model = cfg.data.arrays, cfg.model
     cfg.data.source, cfg.data.padded_length = "package" if name in PACKAGED else "files", 0
@@ -60,12 +73,16 @@ def get_config(arg=""):
     else:
         data.set, data.split, data.val, data.test = name, "merged", 0.15, 0.15
     rate, *sizes, state, data.elapsed = POINTS.get(name, (1e-3, 4, 64, 64, False))
-    if variant == "s5":
-        of_s5(model)
-    elif variant == "s4d_ft":
+    if variant == "s4d_ft":
         model.alpha = 3.0
     else:
         model.beta.learn, model.beta.filter = False, False
+    if variant == "s5":
+        of_s5(model)
+    elif layer:
+        variants.of_layer(cfg, layer)
+    if variant == "linoss" and name == "SelfRegulationSCP2":
+        model.linoss.scheme = "imex"  # the better of the two on this set alone
     if point == "published":
         rate, sizes, state = at_published(cfg, name, variant)
     (model.depth, model.d_model), model.d_state = sizes, state
@@ -77,7 +94,8 @@ def get_config(arg=""):
     cfg.optim.groups.norm.freeze = True  # no scale and no bias
     cfg.schedule.shape = "constant"
     cfg.train.steps, cfg.train.eval_every, cfg.train.patience = 100_000, 1_000, 11
-    cfg.batch_size = 4 if name in ("EigenWorms", "PPG") and point == "equal" else 32
+    elsewhere = name == "EigenWorms" and point == "published" and variant != "linoss"
+    cfg.batch_size = 4 if name in ("EigenWorms", "PPG") and not elsewhere else 32
     cfg.log.every = 100
     return cfg
 
@@ -86,17 +104,19 @@ def of_s5(model):
     """Set what S5 has apart from its size."""
     model.layer, model.init = "s5", "legs"
     model.real_transform, model.dt_transform = "none", "exp"
-    model.beta.learn, model.beta.filter = False, False
 
 
 def at_published(cfg, name, variant):
     """Rate, depth and width, and state of the point that was chosen for a layer itself."""
-    if variant != "s5" or name not in S5:
+    own = {"s5": S5, "lru": LRU, "linoss": POINTS}.get(variant, {})
+    if name not in own:
         raise ValueError(
             f"{variant} has no published point for {name}; without `published` it is at LinOSS's."
         )
-    rate, *sizes, state, cfg.data.arrays.elapsed, cfg.model.s5.n_blocks = S5[name]
-    return rate, sizes, state // 2
+    rate, depth, width, state, cfg.data.arrays.elapsed, *blocks = own[name]
+    if blocks:
+        cfg.model.s5.n_blocks, state = blocks[0], state // 2
+    return rate, (depth, width), state
 
 
 def sweep():

@@ -35,9 +35,21 @@ OWN = ("init", "discretization", "real_transform", "dt_transform")  # a layer kn
 
 def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
     """The defaults under the name lra/TASK:VARIANT, and the variant and the size of `arg`."""
+    layer, rest = other_layer(arg, VARIANTS, SIZES)
+    chosen = config_lib.parse_arg(rest, variant=VARIANTS, size=SIZES)
+    variant = layer or chosen["variant"]
+    cfg = config_lib.default(task)
+    cfg.name = f"lra/{task}:{variant.rpartition(':')[2]}"
+    return cfg, variant, chosen["size"]
+
+
+def other_layer(arg: str, *known: tuple[str, ...]) -> tuple[str, str]:
+    """A word of the argument of a config that is the name of a layer, none of the known words; and
+    the others. The word is "" where there is none."""
+    taken = {word for words in known for word in words}
 
     def is_layer(word: str) -> bool:
-        if word in (*VARIANTS, *SIZES, *(f"size={size}" for size in SIZES)):
+        if word.rpartition("=")[2] in taken:
             return False
         from ssm_jax.layers import find_layer  # imports JAX
 
@@ -47,12 +59,7 @@ def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
 
     words = [word.removeprefix("variant=") for word in arg.split(",") if word]
     layer = next(filter(is_layer, words), "")
-    rest = [word for word in words if word != layer]
-    chosen = config_lib.parse_arg(",".join(rest), variant=VARIANTS, size=SIZES)
-    variant = layer or chosen["variant"]
-    cfg = config_lib.default(task)
-    cfg.name = f"lra/{task}:{variant.rpartition(':')[2]}"
-    return cfg, variant, chosen["size"]
+    return layer, ",".join(word for word in words if word != layer)
 
 
 def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None]) -> None:
@@ -69,13 +76,18 @@ def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None])
     if variant in ("s4", "s5"):
         raise ValueError(f"the task {cfg.task} has no variant {variant}; choose another.")
     if variant not in VARIANTS:
-        from ssm_jax.layers import find_layer  # imports JAX
+        of_layer(cfg, variant)
 
-        config_lib.override(cfg, {"model.layer": variant})
-        takes, rows = parameters_of(find_layer(variant)), config_lib.rows(cfg)
-        own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
-        cfg.update_from_flattened_dict({k: v for k, v in own.items() if isinstance(v, str)})
-        cfg.update_from_flattened_dict({key: rows[key].default for key, _ in unread(cfg)})
+
+def of_layer(cfg: ConfigDict, layer: str) -> None:
+    """Take another layer, parametrized as its constructor is by default."""
+    from ssm_jax.layers import find_layer  # imports JAX
+
+    config_lib.override(cfg, {"model.layer": layer})
+    takes, rows = parameters_of(find_layer(layer)), config_lib.rows(cfg)
+    own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
+    cfg.update_from_flattened_dict({k: v for k, v in own.items() if isinstance(v, str)})
+    cfg.update_from_flattened_dict({key: rows[key].default for key, _ in unread(cfg)})
 
 
 def arm(cfg: ConfigDict, variant: str) -> None:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from ssm_jax.commands import train as make
+from ssm_jax.config.check import check
 from ssm_jax.config.load import load_config
 from ssm_jax.data.arrays import open_arrays
 from ssm_jax.data.merged import distinct, published_order
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.series import Columns, read
+from ssm_jax.layers import LAYERS
 from ssm_jax.tasks import find_task
 from ssm_jax.trained import load
 
@@ -123,3 +125,22 @@ def test_a_run_of_the_benchmark_ends_with_its_data_and_steps(tmp_path):
     assert trained.predict(np.zeros((2, 7, 3))).shape == (2, 2)
     with pytest.raises(ValueError, match="knows how much of a series is over"):
         trained.stream()
+
+
+@pytest.mark.parametrize("variant", ["s4d_ft", *LAYERS])
+def test_every_variant_is_a_config_at_one_budget(variant):
+    points = set()
+    for name in ("EigenWorms", "SelfRegulationSCP2", "PPG", "BasicMotions"):
+        cfg = load_config(f"uea:{name},{variant}")
+        check(cfg)
+        assert cfg.model.layer == variant.removesuffix("_ft")
+        points.add((name, cfg.model.depth, cfg.model.d_model, cfg.model.d_state, cfg.batch_size))
+        assert {cfg.optim.groups[g].lr for g in cfg.optim.groups if g not in ("A_im",)} == {
+            {"SelfRegulationSCP2": 1e-5}.get(name, 1e-3)
+        }
+    assert points == {
+        ("EigenWorms", 2, 128, 64, 4), ("SelfRegulationSCP2", 6, 64, 256, 32),
+        ("PPG", 6, 16, 64, 4), ("BasicMotions", 4, 64, 64, 32),
+    }  # fmt: skip
+    if variant in ("s5", "lru", "linoss"):
+        check(load_config(f"uea:EigenWorms,{variant},published"))
