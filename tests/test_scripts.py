@@ -132,7 +132,7 @@ def test_smoke_run_of_the_official_listops_config_ends_with_figures(data_dir, tm
     assert summary["examples"] == {"train": 48, "val": 8, "test": 8}
     assert "Smoke run" in summary["notes"] and "Smoke run" in done.stderr
     figures = sorted(path.name for path in (run / "figures").glob("*.png"))
-    names = ("beta", "curves", "eigenvalues", "poles", "response", "variation")
+    names = ("beta", "curves", "eigenvalues", "hankel", "poles", "response", "variation")
     assert figures == [f"{name}.png" for name in names]
     assert (run / "DONE").exists()
     assert not (run / "wandb").exists(), "off, unless it is asked for"

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("train", "train one experiment, or continue it"),
     "evaluate": ("runs", "evaluate a checkpoint of a run on a split"),
     "analyze": ("runs", "show what the layers of a run do to frequencies"),
+    "truncate": ("runs", "keep the state that counts of a trained model, and score it"),
     "predict": ("runs", "predict series of a file with the model of a run"),
     "sweep": ("sweep", "train an experiment at every value of some options"),
     "launch": ("launch", "train or sweep as jobs of SLURM, Kubernetes or SkyPilot"),

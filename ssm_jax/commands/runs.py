@@ -1,4 +1,4 @@
-"""The commands that read runs: evaluate, analyze, predict and report."""
+"""The commands that read runs: evaluate, analyze, truncate, predict and report."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -136,6 +136,38 @@ def _compare(paths: Sequence[Path], values: Mapping[str, Any], command: Sequence
     save(curves, compare_figure, *compare.curves_of(settings, values["metric"]))
     print(write_results(out, document, "comparison"), end="")
     print(curves, *(out / f"comparison.{ending}" for ending in ("md", "csv", "json")), sep="\n")
+    return 0
+
+
+def truncate(argv: list[str], called: Sequence[str] = ("ssm-jax", "truncate")) -> int:
+    """Keep the state that counts: balanced truncation of a trained model, scored before and after.
+
+        ssm-jax truncate runs/a --d_state=16,8,4                 # modes that each layer keeps
+        ssm-jax truncate runs/a/checkpoints/1200 --d_state=8 --out=small
+
+    Prints the metrics of the model as it is and of each truncated one, on validation and test. The
+    models go to --out as d_state_N.safetensors, which predict and ssm_jax.load read, with all
+    numbers (truncation.json). How many states count says analyze. The run is only read.
+    """
+    about = "folder for models and numbers; else WORKDIR/truncated"
+    flags = (
+        *SOURCES,
+        Flag("d_state", "modes to keep, below those of the run: one number or several", (), tuple),
+        Flag("out", about, kind=Path, writes="folder"),
+    )
+    values = cli.load_flags(argv, flags=flags, about=truncate.__doc__)
+    workdir, source = _asked(values)
+    kept = values["d_state"]
+    if not kept or not all(type(n) is int for n in kept) or len({*kept}) < len(kept):
+        cli.fail(f"--d_state={kept} does not fit: give different whole numbers, such as 16,8,4.")
+
+    _start("truncate", values)
+    from ssm_jax.trained.truncation import truncate_run
+    from ssm_jax.training.runs.tables import print_truncation
+
+    result, paths = truncate_run(workdir, kept, out=values["out"], argv=[*called, *argv], **source)
+    print_truncation(result)
+    print(*paths, sep="\n")
     return 0
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ssm_jax import plots
 from ssm_jax.analysis.spectra import LayerView
 from ssm_jax.plots import AFTER, BEFORE, EVALUATION
+from ssm_jax.plots.hankel import hankel_figure
 from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
 
 SMOOTH_FROM = 200  # logged training steps; fewer are a readable line
@@ -36,7 +37,7 @@ def draw_run(
     step: int | None = None,
     ending: str = "png",
 ) -> list[Path]:
-    """Draw curves, response, eigenvalues, and beta, variation and poles if there is any change.
+    """Draw curves, response, eigenvalues, Hankel singular values, and what else has changed.
 
     Returns the paths of the files; what is not drawn is removed if it is there from before.
 
@@ -61,6 +62,7 @@ def draw_run(
         ("curves", True, (curves_figure, rows, title, metric, step)),
         ("response", bool(after), (response_figure, *layers)),
         ("eigenvalues", bool(after), (eigenvalues_figure, *layers)),
+        ("hankel", bool(after), (hankel_figure, before, after, title, rows)),
         ("beta", learned, (beta_figure, *layers)),
         ("variation", measured, (variation_figure, rows, edges_E, title)),
         ("poles", moved, (poles_figure, before, after, title)),

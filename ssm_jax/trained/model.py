@@ -110,6 +110,21 @@ class Trained:
         self.require_series()
         return Stream(self, batch_size)
 
+    def truncated(self, d_state: int) -> "Trained":
+        """The model whose layers keep `d_state` modes, by balanced truncation.
+
+        A stored mode holds a pair of complex poles or one real pole. Every channel (in S5 the
+        layer) keeps as many real states as fit, those with the largest Hankel singular values:
+        `ssm_jax.analysis.hankel` says of which system. Its transfer function changes by at most
+        twice the sum of the others; behind a filter, times the filter's gain. The result is a model
+        like any other. It stores n_ssm = d_model sets of eigenvalues, in S4 without the low rank.
+
+        ValueError: another kind of layer, as many modes or more, or a pole of radius 1 or more.
+        """
+        from ssm_jax.trained.truncation import truncated
+
+        return truncated(self, d_state)
+
     def save(self, path: str | Path) -> None:
         """Write the model as one .safetensors file, which `ssm_jax.load` reads bit for bit."""
         from ssm_jax.trained.tensors import save_tensors

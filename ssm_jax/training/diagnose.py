@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from ssm_jax.analysis import bands
+from ssm_jax.analysis.hankel import SHARES, hankel_values, states_holding, states_key
 from ssm_jax.analysis.spectra import LayerView, layers_of, modules_of, share_aliased, view
 from ssm_jax.files import replace_atomically
 from ssm_jax.layers.s4d import Probe, add_probe
@@ -43,7 +44,8 @@ class Diagnostics:
         beta: (H,). aliased: share of the modes beyond Nyquist. gradient: (BANDS,), norms of the
         parts of the gradient by Im A, of the first training examples without dropout; for S4D and
         S4, where the model calls them and A is trained; it costs a training step of `EXAMPLES`
-        sequences. edges: of the bands, in rad per sample.
+        sequences. hankel: (R, 2N) of `hankel.hankel_values`. edges: of the bands, in rad per
+        sample.
         """
         experiment = self._experiment
         length, n_fft = experiment.dataset.padded_length, experiment.filter_period
@@ -64,6 +66,8 @@ class Diagnostics:
             if taps is not None and isinstance(A_im, nnx.Param) and np.any(taps):
                 parts = bands.gradient_per_band(layer, taps, n_fft, A_im.shape[0])
                 each["gradient"] = np.sqrt((parts**2).sum(axis=(1, 2)))
+            if (values := hankel_values(layer)) is not None:
+                each["hankel"] = values.astype(np.float32)
             found |= {f"{name}:{key}": np.asarray(value) for key, value in each.items()}
         return found
 
@@ -114,7 +118,9 @@ def numbers_of(arrays: Arrays) -> dict[str, float]:
     gradient_share_K: mean over the layers. drift_im_median, drift_im_max, drift_re_...: over all
     poles, in rad and nepers per sample; drift_spacings_...: in distances of neighbouring poles.
     beta_min, beta_median, beta_max: over all channels. aliased: mean share of modes beyond Nyquist.
-    The median drift and beta of each layer follow, as "drift_im_median/LAYER".
+    states_99_median, states_99_9_median: how many real states hold so much of the sum of the Hankel
+    singular values, over all systems that have some. The medians of drift, beta and these states
+    follow for each layer, as "drift_im_median/LAYER".
     """
     names = layer_names(arrays)
     if not names:
@@ -144,6 +150,17 @@ def numbers_of(arrays: Arrays) -> dict[str, float]:
     for quantity in ("drift_im", "beta"):
         for name in names:
             row[f"{quantity}_median/{name}"] = float(np.median(arrays[f"{name}:{quantity}"]))
+    for share in SHARES:
+        of = {
+            name: states_holding(arrays[f"{name}:hankel"].astype(np.float64), share)
+            for name in names
+            if f"{name}:hankel" in arrays
+        }
+        of = {name: states[np.isfinite(states)] for name, states in of.items()}
+        of = {name: states for name, states in of.items() if states.size}
+        if of:
+            row[states_key(share)] = float(np.median(np.concatenate([*of.values()])))
+        row |= {states_key(share, name): float(np.median(states)) for name, states in of.items()}
     return row
 
 

@@ -22,7 +22,7 @@ from ssm_jax.stop import EXIT_STORAGE, Process
 FILES = (
     "record.json", "metrics.jsonl", "timing.jsonl", "diagnostics", "checkpoints", "crash",
     "summary.json", "DONE", "figures", "analysis", "wandb", "wandb_id",
-    "tensorboard", "profile", "start",
+    "tensorboard", "profile", "start", "truncated",
 )  # fmt: skip
 # ... and of those, what tells the folder of a run from any other
 MARKS = ("record.json", "metrics.jsonl", "checkpoints", "crash", "summary.json", "DONE", "LOCK")

@@ -10,8 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ssm_jax import plots
 from ssm_jax.analysis.bands import band_edges, pole_drift
+from ssm_jax.analysis.hankel import hankel_values
 from ssm_jax.analysis.spectra import mode_angles, quartiles, response_magnitude, share_aliased
 from ssm_jax.plots import AFTER, BEFORE, LayerPanels
+from ssm_jax.plots.hankel import hankel_figure
 from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
 from ssm_jax.plots.run import SMOOTH_FROM, curves_figure, draw_run, running_mean, variation_figure
 from tests.analysis.small_model import before_and_after
@@ -91,7 +93,15 @@ def test_a_run_is_drawn_into_its_files_and_nothing_else(tmp_path, layers):
     before, after = layers
     names = [
         f"{name}.png"
-        for name in ("curves", "response", "eigenvalues", "beta", "variation", "poles")
+        for name in (
+            "curves",
+            "response",
+            "eigenvalues",
+            "hankel",
+            "beta",
+            "variation",
+            "poles",
+        )
     ]
     options = {"before": before, "after": after, **OPTIONS}
     for _ in range(2):  # the second time over the first
@@ -109,7 +119,7 @@ def test_what_did_not_change_is_not_drawn(tmp_path):
     before, _ = before_and_after(learn_beta=False)
     (tmp_path / "beta.png").touch()
     paths = draw_run(tmp_path, rows=metric_rows(10), before=before, after=before, **OPTIONS)
-    assert [path.stem for path in paths] == ["curves", "response", "eigenvalues"]
+    assert [path.stem for path in paths] == ["curves", "response", "eigenvalues", "hankel"]
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
@@ -128,7 +138,8 @@ def test_every_layer_can_be_drawn(layer, options):
     names = ["blocks/0/ssm", "blocks/1/ssm"]
     assert [view.name for view in after] == names
     figures = [f(before, after, LENGTH, "run") for f in (response_figure, eigenvalues_figure)]
-    for figure in (*figures, beta_figure(before, after, LENGTH, "run")):
+    more = beta_figure(before, after, LENGTH, "run"), hankel_figure(before, after, "run")
+    for figure in (*figures, *more):
         figure.canvas.draw()
     for axes in figures[0].axes[:2]:
         assert np.isfinite(line(axes, colour=AFTER).get_ydata()).any()
@@ -339,6 +350,7 @@ def test_a_diverged_layer_does_not_stop_the_drawing(tmp_path, field):
 def test_a_model_without_such_layers_gets_figures_that_say_so():
     for figure in (response_figure, eigenvalues_figure, beta_figure):
         assert "no layer" in texts(figure([], [], LENGTH, "run").axes[0])
+    assert "no layer" in texts(hankel_figure([], [], "run").axes[0])
 
 
 @pytest.mark.parametrize(
@@ -407,3 +419,20 @@ def test_poles_have_arrows_and_the_numbers_of_their_drift(layers):
     a, dt = layers[1][0].A_HN[h, n], layers[0][0].dt_H[h]
     assert arrows[0].xy == pytest.approx((-a.real * dt, abs(a.imag) * dt))
     assert f"max {moved.max():.2g} rad" in texts(axes)
+
+
+def test_hankel_values_are_drawn_over_the_largest_and_their_states_over_training(layers):
+    rows = [
+        {"step": step, "kind": "diagnostics", "states_99_median/blocks/1/ssm": 5.0 + step}
+        for step in (0, 20)
+    ]
+    figure = hankel_figure(*layers, "run", rows)
+    for axes, *views in zip(figure.axes[:2], *layers, strict=True):
+        for view, colour in zip(views, (BEFORE, AFTER), strict=True):
+            values = hankel_values(view)
+            drawn = np.asarray(line(axes, colour=colour).get_ydata())
+            np.testing.assert_allclose(drawn, np.median(values / values[:, :1], axis=0))
+    first, second = figure.axes[2:]
+    assert [list(drawn.get_ydata()) for drawn in second.lines] == [[5.0, 25.0], []]
+    assert [list(drawn.get_ydata()) for drawn in first.lines] == [[], []]
+    assert len(hankel_figure(*layers, "run").axes) == 2

@@ -38,6 +38,9 @@ def test_step_0_and_every_evaluation_have_a_line_and_their_arrays(run):
         assert numbers_of(found) == {k: v for k, v in row.items() if k not in ("step", "kind")}
         np.testing.assert_array_equal(found["edges"], band_edges(24))
         assert found["blocks/1/ssm:variation"].shape == (2, 8, BANDS)
+        values = found["blocks/1/ssm:hankel"]
+        assert values.shape == (8, 8) and (np.diff(values) <= 0).all()
+        assert 1 <= row["states_99_median/blocks/1/ssm"] <= row["states_99_9_median"] <= 8
         assert sum(row[f"gradient_share_{k + 1}"] for k in range(BANDS)) == pytest.approx(1)
         assert all(np.isfinite(v) for k, v in row.items() if k != "kind")
     assert rows[0]["drift_im_max"] == 0 == rows[0]["beta_max"]
@@ -79,6 +82,10 @@ def test_analyze_explains_a_checkpoint_and_leaves_the_run_as_it_is(run, data_dir
     for name, value in result["all_layers"]["after"].items():
         assert value == pytest.approx(row[name], rel=1e-3, abs=1e-6), name
     assert [layer["layer"] for layer in result["layers"]] == ["blocks/0/ssm", "blocks/1/ssm"]
+    counted = result["layers"][1]["after"]["hankel"]
+    assert counted["states"] == 8 and counted["unstable"] == 0 and counted["median"][0] == 1
+    assert counted["states_99"][1] == row["states_99_median/blocks/1/ssm"]
+    assert "Hankel singular values" in done.stdout and (out / "hankel.png").exists()
     assert "Total variation" in done.stdout and "Gradient by Im a" in done.stdout
     assert (out / "poles.png").stat().st_size > 10_000
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssm_jax.analysis.hankel import summary
 from ssm_jax.data.arrays import ArrayDataset
 from ssm_jax.data.dataset import LabelledDataset
 from ssm_jax.data.loader import eval_order
@@ -161,7 +162,7 @@ def analyze(
 
 
 def _layer(arrays: Arrays, name: str) -> dict[str, Any]:
-    """The numbers of one layer: medians over channels and directions, drift over all poles."""
+    """The numbers of a layer: medians over channels and directions, drift over all poles."""
     of = {key.removeprefix(f"{name}:"): value for key, value in arrays.items()}
     found: dict[str, Any] = {
         quantity: np.median(of[quantity], axis=(0, 1)).tolist()
@@ -173,6 +174,8 @@ def _layer(arrays: Arrays, name: str) -> dict[str, Any]:
         found[quantity] = {k: float(f(values)) for k, f in ends} if values.size else None
     found["beta"] = [float(f(of["beta"])) for f in (np.min, np.median, np.max)]
     found["aliased"] = float(of["aliased"])
+    if "hankel" in of:
+        found["hankel"] = summary(of["hankel"].astype(np.float64))
     norms_K = of.get("gradient")
     found["gradient_share"] = None if norms_K is None else (norms_K / norms_K.sum()).tolist()
     return found

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ssm_jax.analysis.hankel import SHARES, states_key
 from ssm_jax.progress import warn
 from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks.metrics import ERROR_METRICS
@@ -205,6 +206,16 @@ def _code(git: Mapping[str, Any]) -> str:
     return f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}"
 
 
+def _states(entry: Mapping[str, Any]) -> Iterable[str]:
+    """The states of a layer, how many count in the least, the median and the most channel."""
+    ends = [entry[end]["hankel"] for end in ("before", "after")]
+    yield f"{ends[1]['states']}"
+    for share in SHARES:
+        counts = [end[states_key(share).removesuffix("_median")] for end in ends]
+        yield " > ".join("-" if c is None else " / ".join(f"{n:g}" for n in c) for c in counts)
+    yield " > ".join(f"{end['unstable']} of {end['systems']}" for end in ends)
+
+
 def print_analysis(result: Mapping[str, Any]) -> None:
     """Print a result of `evaluate.analyze` to stdout."""
     console, layers, ends = _console(), result["layers"], ("before", "after")
@@ -245,6 +256,11 @@ def print_analysis(result: Mapping[str, Any]) -> None:
     table(title, head, poles)
     title = "Filter: beta of the channels, least / median / most"
     table(title, ends, lambda e: (" / ".join(f"{b:.3g}" for b in e[end]["beta"]) for end in ends))
+    counted = [entry for entry in layers if "hankel" in entry["after"]]
+    if counted:
+        title = "Hankel singular values: states that hold a share of their sum, before > after"
+        shares = [f"{100 * share:g} %" for share in SHARES]
+        table(title, ("real states", *shares, "unstable"), _states, counted)
     taken = [entry for entry in layers if entry["after"]["gradient_share"] is not None]
     if not taken:
         console.print(
@@ -254,3 +270,20 @@ def print_analysis(result: Mapping[str, Any]) -> None:
         return
     title = "Gradient by Im a: share of each band, first training batch, before > after"
     table(title, bands, changes("gradient_share", ".1%"), taken)
+
+
+def print_truncation(result: Mapping[str, Any]) -> None:
+    """Print a result of `trained.truncation.truncate_run` to stdout."""
+    splits = [*result["examples"]]
+    scored = [(split, name) for split in splits for name in (result["metric"], "loss")]
+    rows = []
+    for model in result["models"]:
+        lost = [layer["lost_of_sum"] for layer in model["layers"]]
+        scores = [f"{model[split][name]:.4f}" for split, name in scored]
+        share = f"{max(lost):.2%}" if lost else "-"
+        rows.append((f"{model['d_state']:,}", f"{model['parameters']:,}", *scores, share))
+    console = _console()
+    console.print(f"{result['name']}: step {result['step']:,}, modes kept by balanced truncation")
+    head = ("d_state", "parameters", *(f"{split} {name}" for split, name in scored), "lost")
+    console.print(to_screen(head, rows, plain=True))
+    console.print("lost: of the sum of the Hankel singular values, in the layer that loses most")
