@@ -9,8 +9,8 @@
 The published protocol (docs/benchmark.md says where ours departs): all series of a set, without
 repetitions, in 70 : 15 : 15 by the seed; Adam at a constant rate, an evaluation every 1,000 steps,
 an end after 11 without a better one; inputs as they are. Variants differ in the layer alone, at the
-point chosen for LinOSS: s4d_ft, s4d, s5, or any other layer (lru, linoss, dlinoss, s4, FILE.py:NAME;
-with its parametrization). `published` is the point that was chosen for the layer itself.
+point chosen for LinOSS: s4d_ft, s4d, s5, or any other layer as it is by default (lru, linoss,
+dlinoss, s4, FILE.py:NAME). `published` is the point that was chosen for the layer itself.
 The sets of packages (configs/packaged.py) have the same protocol, at a point that nobody chose.
 """
 

@@ -17,6 +17,7 @@ from ssm_jax.data.merged import distinct, published_order
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.series import Columns, read
 from ssm_jax.layers import LAYERS
+from ssm_jax.lra.report import benchmark
 from ssm_jax.tasks import find_task
 from ssm_jax.trained import load
 
@@ -143,4 +144,5 @@ def test_every_variant_is_a_config_at_one_budget(variant):
         ("PPG", 6, 16, 64, 4), ("BasicMotions", 4, 64, 64, 32),
     }  # fmt: skip
     if variant in ("s5", "lru", "linoss"):
-        check(load_config(f"uea:EigenWorms,{variant},published"))
+        for name in benchmark.SETS:
+            check(load_config(f"uea:{name},{variant},published"))
