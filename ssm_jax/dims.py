@@ -18,6 +18,8 @@
 |        | (P also oscillators, of 2P modes; modes of all pixels, Y X N)            |
 | D      | digits in a video                                                        |
 | R, G   | rows B L, and outputs, of the product of a gated linear unit             |
+| I, O   | inputs and outputs of a system, of which a layer has R; P and Q are then |
+|        | the columns of the factors of its Gramians                               |
 | E      | edges of bins; evaluations of a run                                      |
 | V      | tokens of a vocabulary                                                   |
 
