@@ -108,7 +108,8 @@ def of_s5(model):
 
 def at_published(cfg, name, variant):
     """Rate, depth and width, and state of the point that was chosen for a layer itself."""
-    own = {"s5": S5, "lru": LRU, "linoss": POINTS}.get(variant, {})
+    points: dict[str, dict[str, tuple]] = {"s5": S5, "lru": LRU, "linoss": POINTS}
+    own = points.get(variant, {})
     if name not in own:
         raise ValueError(
             f"{variant} has no published point for {name}; without `published` it is at LinOSS's."

@@ -64,6 +64,7 @@ WRONG = {
     "model.video.window": 0,
     "model.video.groups": 0,
     "model.video.chunk": -1,
+    "model.video.l1": 1.5,
     "model.video.loss_beta": 5.0,
     "data.copying.tokens": 2,
     "data.delay.lag": -1,
