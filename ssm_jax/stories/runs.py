@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssm_jax.files import replace_atomically, write_json
+from ssm_jax.lock import holder_of
 from ssm_jax.progress import say
 from ssm_jax.stories import setting
 from ssm_jax.sweep import Run, by_cell, runs_of
@@ -41,9 +42,10 @@ def train(
     for run in runs:
         path, (end, summary) = job.folder / run.name, run.status(cfg, job.folder)
         if end != "finished":
-            raise ValueError(
-                f"{path} is {end}, and the study shows all of its runs; look into its log.txt."
-            )
+            busy = end == "unfinished" and holder_of(path / "LOCK") is not None
+            now = "being trained by another process" if busy else end
+            then = "give the command again when it is done" if busy else "look into its log.txt"
+            raise ValueError(f"{path} is {now}, and the study shows all of its runs; {then}.")
         finished.append(FinishedRun(run.cell, run.seed, run.name, path, summary))
     return finished
 

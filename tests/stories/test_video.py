@@ -1,6 +1,8 @@
 """Moving digits, their prediction and its errors, against loops and SciPy."""
 
+import fcntl
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from ssm_jax.commands.studies import video as video_command
 from ssm_jax.config.load import load_config
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.layers.base import NoStateForm
+from ssm_jax.stories import runs, setting
 from ssm_jax.stories.video import data, task
 from ssm_jax.stories.video.data import Scene, measured_periods, open_videos, paths
 from ssm_jax.stories.video.model import VideoPredictor
@@ -321,6 +324,20 @@ def test_errors_of_a_perfect_and_of_a_black_prediction():
 
     means = task.summary(sums, Data)
     assert (means["mse_red"], means["ratio"], means["forced_ratio"]) == (2, 2, 0.25)
+
+
+def test_a_study_says_that_another_process_trains_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "run_sweep", lambda *_: True)
+    cfg, job = load_config("video:smoke"), SimpleNamespace(folder=tmp_path)
+    (run,) = runs.runs_of([setting(10, 0)], [0])
+    lock = tmp_path / run.name / "LOCK"
+    lock.parent.mkdir()
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=r"trained by another process.* again when it is done"):
+            runs.train(cfg, [setting(10, 0)], 1, job)
+    with pytest.raises(ValueError, match=r"is unfinished.* look into its log.txt"):
+        runs.train(cfg, [setting(10, 0)], 1, job)
 
 
 def test_the_story_trains_its_settings_and_shows_them(tmp_path, compile_once, monkeypatch):
