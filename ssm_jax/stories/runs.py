@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from ssm_jax.files import replace_atomically, write_json
-from ssm_jax.lock import holder_of
 from ssm_jax.progress import say
 from ssm_jax.stories import setting
 from ssm_jax.sweep import Run, by_cell, runs_of
+from ssm_jax.sweep.progress import progress_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
 from ssm_jax.training.loop import EXIT_DONE
@@ -42,7 +42,7 @@ def train(
     for run in runs:
         path, (end, summary) = job.folder / run.name, run.status(cfg, job.folder)
         if end != "finished":
-            busy = end == "unfinished" and holder_of(path / "LOCK") is not None
+            busy = progress_of([run], job.folder, cfg).count("running") > 0
             now = "being trained by another process" if busy else end
             then = "give the command again when it is done" if busy else "look into its log.txt"
             raise ValueError(f"{path} is {now}, and the study shows all of its runs; {then}.")
