@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from xml.etree import ElementTree
+
 import fake_runs
 import numpy as np
 import pytest
@@ -13,27 +17,72 @@ from ssm_jax.spread import welch
 SEEDS = (2345, 3456, 4567, 5678, 6789)
 
 
-def report(tmp_path, **accuracies):
-    """The Markdown of runs on Heartbeat, by variant."""
+def table(tmp_path, **accuracies):
+    """Runs on Heartbeat, by variant."""
     for variant, values in accuracies.items():
         for seed, value in zip(SEEDS, values, strict=False):
             name = f"uea/Heartbeat:{variant}"
             made = {"task": "classification", "selected_by": "val accuracy",
                     "val": {"accuracy": 0.7}, "command": ["x"], "setup": variant}  # fmt: skip
             fake_runs.finished(tmp_path / f"{variant}{seed}", name, seed, value, **made)
-    return FORMATS["md"](tabulate(*collect([tmp_path])), published=True)
+    return tabulate(*collect([tmp_path]))
 
 
 def test_published_rows_are_beside_ours_with_source_spread_and_n(tmp_path):
-    text = report(tmp_path, s4d=(0.75, 0.77, 0.79, 0.76, 0.78), s4d_ft=(0.8,))
+    runs = table(tmp_path, s4d=(0.75, 0.77, 0.79, 0.76, 0.78), s4d_ft=(0.8,))
+    text = FORMATS["md"](runs)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert "| s4d | 77.00 (1.41), n = 5 | here |" in lines
     assert "| s4d_ft | 80.00, n = 1 | here |" in lines
     assert "| PD-SSM | 80.0 (2.6) | P: IBM/expressive-sparse-state-space-model@8682e78 |" in lines
     assert "| D-LinOSS | 75.8 (4.9) | S: arXiv:2505.12171 |" in lines
     assert benchmark.NOT_MARKED in text and benchmark.MARKED not in text
-    bare = FORMATS["md"](tabulate(*collect([tmp_path])), published=False)
+    bare = FORMATS["md"](runs, published=False)
     assert "PD-SSM" not in bare and "| s4d | 77.00 (1.41), n = 5 | here |" in bare
+    assert "s4d & 77.00 (1.41), n = 5 & here \\\\" in FORMATS["latex"](runs)
+    source = "P: IBM/expressive-sparse-state-space-model@8682e78"
+    assert f"PD-SSM & 80.0 (2.6) & {source} \\\\" in FORMATS["latex"](runs)
+    page = FORMATS["html"](runs)
+    page = page[page.index("<body") : page.index("</body>") + len("</body>")]
+    rows = [
+        [*filter(None, "".join(row.itertext()).split("\n"))]
+        for row in ElementTree.fromstring(page).iter("tr")
+    ]
+    assert ["PD-SSM", "80.0 (2.6)", source] in rows
+    assert ["s4d", "77.00 (1.41), n = 5", "here"] in rows
+
+
+def test_a_spreadsheet_has_ours_and_the_published_numbers_of_the_same_sets(tmp_path):
+    """By task and model, as fractions; no other set, and nothing of the Long Range Arena."""
+    runs = table(tmp_path, s4d=(0.75, 0.77), s5=(0.8,))
+    ppg = {"task": "per_step", "selected_by": "val mse", "val": {"mse": 0.1}, "setup": "p"}
+    fake_runs.finished(tmp_path / "p", "uea/PPG:s4d", 2345, 0.0, test={"mse": 0.07}, **ppg)
+
+    def read(runs, **options):
+        lines = list(csv.DictReader(io.StringIO(FORMATS["csv"](runs, **options), newline="")))
+        return [line for line in lines if line["kind"] == "run"], {
+            (line["task"], line["model"]): line for line in lines if line["kind"] == "published"
+        }
+
+    ours, published = read(runs)
+    assert [(r["task"], r["model"], r["seed"], r["accuracy"], r["counted"]) for r in ours] == [
+        ("uea/Heartbeat", "s4d", "2345", "0.75", "yes"),
+        ("uea/Heartbeat", "s4d", "3456", "0.77", "yes"),
+        ("uea/Heartbeat", "s5", "2345", "0.8", "yes"),
+    ]
+    assert {r["validation_accuracy"] for r in ours} == {"0.7"}
+    assert {task for task, _ in published} == {"uea/Heartbeat"} and len(published) == 13
+    names = ("accuracy", "metric", "value", "std", "n", "source")
+    row = published["uea/Heartbeat", "D-LinOSS"]
+    assert [row[name] for name in names] == [
+        "0.758", "accuracy", "0.758", "0.049", "5", "S: arXiv:2505.12171",
+    ]  # fmt: skip
+    assert published["uea/Heartbeat", "BD-LNCDE"]["std"] == ""
+    assert read(runs, published=False) == (ours, {})
+    _, published = read(tabulate(*collect([tmp_path])))
+    row = published["uea/PPG", "LRU"]
+    assert [row[name] for name in names[:4]] == ["", "mse", "0.1217", "0.0049"]
+    assert len(published) == 13 + 11  # two of the published rows have no PPG
 
 
 def test_only_what_is_beyond_the_noise_of_all_others_is_marked():

@@ -74,23 +74,33 @@ def _published(row: Mapping[str, str]) -> Row:
     return Row(row["model"], scores, f"{row['mark']}: {row['source']}")
 
 
+def named(run: Result) -> tuple[str, str] | None:
+    """Set and variant of a run of the benchmark."""
+    found = re.fullmatch(r"uea/(\w+):(.+)", run.name)
+    return (found[1], found[2]) if found else None
+
+
+def metric_of(name: str) -> str:
+    """What the benchmark counts on a set."""
+    return "mse" if name == "PPG" else "accuracy"
+
+
 def ours(groups: Iterable[Sequence[Result]]) -> list[Row]:
     """Rows of the runs of the benchmark; `groups` are the seeds of each setup, with results."""
     rows: dict[str, dict[str, Score]] = {}
     for runs in groups:
         run = runs[0]
-        if (named := re.fullmatch(r"uea/(\w+):(.+)", run.name)) and (score := _score(runs)):
-            label = ", ".join((named[2], *run.options)) + ("" if score.counts else "*")
-            cell = label, named[1]
+        if (about := named(run)) and (score := _score(runs, metric_of(about[0]))):
+            label = ", ".join((about[1], *run.options)) + ("" if score.counts else "*")
+            cell = label, about[0]
             while cell[1] in rows.get(cell[0], {}):  # another setup of the same name
                 cell = cell[0] + "'", cell[1]
             rows.setdefault(cell[0], {})[cell[1]] = score
     return [Row(label, scores, "here") for label, scores in rows.items()]
 
 
-def _score(runs: Sequence[Result]) -> Score | None:
+def _score(runs: Sequence[Result], metric: str) -> Score | None:
     run = runs[0]
-    metric = "mse" if run.name.startswith("uea/PPG:") else "accuracy"
     if any(metric not in each.scores for each in runs):
         return None
     values = [100 * each.scores[metric][1] for each in runs]

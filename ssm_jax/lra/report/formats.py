@@ -5,12 +5,14 @@ Markdown and LaTeX are written from the elements of the page, which `ssm_jax.lra
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Score
-from ssm_jax.lra.report.page import elements, title_of
+from ssm_jax.lra.report import benchmark
+from ssm_jax.lra.report.page import elements, has_arena, title_of
 from ssm_jax.lra.report.results import Result
 from ssm_jax.lra.report.table import Table
 from ssm_jax.pages import page_of
@@ -139,7 +141,7 @@ def escape_latex(words: str) -> str:
 
 
 CSV_HEAD = (
-    "kind", "model", "task", "seed", "status", "counted", "accuracy", "std", "loss",
+    "kind", "model", "task", "seed", "status", "counted", "accuracy", "std", "n", "loss",
     "validation_accuracy", "metric", "value", "validation_value",
     "majority_rate", "steps", "parameters", "name", "options", "reduced",
     "notes", "source", "detail", "sha256", "setup", "config_digest", "commit", "device", "path",
@@ -148,27 +150,36 @@ CSV_HEAD = (
 
 
 def to_csv(table: Table, *, published: bool = True) -> str:
-    """One line for each run and, if wanted, for each published number; accuracies are 0..1.
+    """One line for each run and, if wanted, for each published number beside it; accuracies: 0..1.
 
     `steps` are all of a finished run, those so far of an unfinished one, and the first that is not
-    finite of one that diverged. `task` is "average" for the printed average of a published row.
+    finite of one that diverged. `task` is "average" for the printed average of a published row, and
+    uea/SET for the sets of docs/benchmark.md, of which published are those that have runs; `std`
+    and `n` are those of a published mean.
     """
     cells = [cell for row in table.rows for cell in row.cells.values()]
     others = [run for runs in table.others for run in runs]
-    rows = [_csv_run(run, "yes") for cell in cells for run in cell.runs]
-    rows += [_csv_run(run, "no") for run in (*table.unfinished, *table.repeated, *others)]
-    rows += _csv_published() if published else []
+    rows = [_csv_run(run, "yes") for runs in (*(c.runs for c in cells), others) for run in runs]
+    rows += [_csv_run(run, "no") for run in (*table.unfinished, *table.repeated)]
+    if published and has_arena(table):
+        rows += _csv_published()
+    if published:
+        rows += _csv_benchmark({about[0] for run in others if (about := benchmark.named(run))})
     return tables.to_csv(CSV_HEAD, ([row.get(name) for name in CSV_HEAD] for row in rows))
 
 
 def _csv_run(run: Result, counted: str) -> dict[str, Any]:
+    about = benchmark.named(run)
+    task, model = (f"uea/{about[0]}", about[1]) if about else (run.task or run.other, run.variant)
+    accuracies = run.scores.get("accuracy", (run.validation, run.accuracy))
     return {
         **vars(run),
         "kind": "run",
-        "model": run.variant or "default",
-        "task": run.task or run.other,
+        "model": model or "default",
+        "task": task,
         "counted": counted,
-        "validation_accuracy": run.validation,
+        "accuracy": accuracies[1],
+        "validation_accuracy": accuracies[0],
         "validation_value": run.scores.get(run.metric, (None,))[0],
         "options": " ".join(run.options),
         "reduced": "yes" if run.reduced else "no",
@@ -186,6 +197,19 @@ def _csv_published() -> Iterator[dict[str, Any]]:
             else:
                 std = None if score.std is None else score.std.scaleb(-2)
                 yield {**line, "accuracy": score.mean.scaleb(-2), "std": std}
+
+
+def _csv_benchmark(sets: set[str]) -> Iterator[dict[str, Any]]:
+    for row in benchmark.published():
+        for name in filter(sets.__contains__, row.scores):
+            score, metric = row.scores[name], benchmark.metric_of(name)
+            mean, std = (
+                None if number is None else Decimal(str(number)).scaleb(-2)
+                for number in (score.mean, score.std)
+            )
+            line = {"kind": "published", "model": row.model, "source": row.source, "n": score.n}
+            line |= {"task": f"uea/{name}", "metric": metric, "value": mean, "std": std}
+            yield {**line, "accuracy": mean if metric == "accuracy" else None}
 
 
 FORMATS: Mapping[str, Callable[..., str]] = {
