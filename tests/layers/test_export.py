@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ssm_jax.layers import S4, S4D, S5
+from ssm_jax.layers import LRU, S4, S4D, S5, DLinOSS, LinOSS
 
-LAYERS = pytest.mark.parametrize("kind", [S4D, S4, S5])
+LAYERS = pytest.mark.parametrize("kind", [S4D, S4, S5, LRU, LinOSS, DLinOSS])
 FLOAT, INT = jnp.float32, jnp.int32
 
 
@@ -44,5 +44,5 @@ def test_one_program_serves_every_batch_and_length(kind):
 @LAYERS
 def test_a_convolution_of_symbolic_length_is_refused(kind):
     layer = kind(4, d_state=2, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=f"{kind.__name__}: mode='conv' needs a length that is a "):
+    with pytest.raises(ValueError, match=f"{kind.NAME}: mode='conv' needs a length that is a "):
         exported(lambda u: layer(u, mode="conv"), ("b, l, 4", FLOAT))
