@@ -49,6 +49,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "denoise_grid": bias.denoise_grid,
     "video_grid": bias.video_grid,
     "waves": bias.wave_errors,
+    "linoss": bias.linoss,
+    "linoss_waves": bias.linoss_waves,
     "one_pole": bias.one_pole,
     "claims": bias.claims,
     "bound": timescale.bound,

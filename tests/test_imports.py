@@ -49,7 +49,7 @@ MAY_IMPORT = {
     },
     "stories": {
         "sweep", "training", "tasks", "data", "models", "layers", "init", "kernels", "analysis",
-        "plots", "config", "stop", "options", "files", "progress", "tables",
+        "plots", "config", "stop", "options", "files", "progress", "tables", "lra", "spread",
         "jax", "numpy", "flax", "PIL", "rich", "ml_collections", "matplotlib",
     },
     "analysis": {"kernels", "models", "jax", "numpy", "flax", "scipy"},
@@ -94,6 +94,7 @@ ONLY_IN = {
         )),
         "stories/one_pole.py",
         "stories/denoise/run.py",
+        "stories/linoss/run.py",
         "stories/waves/run.py",
         "stories/video/run.py",
     },
@@ -113,6 +114,7 @@ ONLY_IN = {
         "training/members.py",
         "stories/runs.py",
         "stories/denoise/run.py",
+        "stories/linoss/run.py",
         "stories/waves/run.py",
         "stories/video/run.py",
         "sweep/__init__.py",
@@ -225,7 +227,8 @@ def test_experiment_files_import_config_variants_and_stories_alone():
             name for name in imports(file) if name.split(".")[0] not in sys.stdlib_module_names
         }
         stories = {
-            f"ssm_jax.stories.{name}" for name in ("denoise", "waves", "video", "autocorrelation")
+            f"ssm_jax.stories.{name}"
+            for name in ("denoise", "waves", "video", "autocorrelation", "linoss")
         }
         assert known <= {"ssm_jax.config", "ssm_jax.lra", "ml_collections"} | stories, file
 

@@ -6,6 +6,7 @@ import math
 
 from readme.common import Result, load, table, where
 from ssm_jax.stories.denoise.run import COLUMNS as DENOISE
+from ssm_jax.stories.linoss.run import COLUMNS as LINOSS
 from ssm_jax.stories.video.run import COLUMNS as VIDEO
 from ssm_jax.stories.waves.run import COLUMNS as WAVES
 from ssm_jax.tables import Columns, to_markdown
@@ -21,6 +22,17 @@ def denoise_grid() -> str:
 
 def video_grid() -> str:
     return _story("video/grid.json", VIDEO)
+
+
+def linoss() -> str:
+    return _story("linoss/story.json", LINOSS)
+
+
+def linoss_waves() -> str:
+    columns: Columns = {"alpha": "{alpha:g}", **{k: WAVES[k] for k in WAVES if "rad/s" in k}}
+    files = load("linoss/story.json")
+    rows = [cell for result in files for cell in result["cells"] if cell["set"] == "waves"]
+    return table(columns, rows) + "".join(where(result) for result in files)
 
 
 def wave_errors() -> str:

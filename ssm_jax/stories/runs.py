@@ -11,8 +11,7 @@ from rich.console import Console
 
 from ssm_jax.files import replace_atomically, write_json
 from ssm_jax.progress import say
-from ssm_jax.stories import setting
-from ssm_jax.sweep import Run, by_cell, runs_of
+from ssm_jax.sweep import Run, by_cell, runs_of, short_names
 from ssm_jax.sweep.progress import progress_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
@@ -51,14 +50,16 @@ def train(
 
 
 def by_setting(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
-    """Of each setting {"alpha", "beta", "mean": test metrics, "seeds": those of each seed}."""
+    """Of each setting its options by short name ("alpha", "beta"), and test metrics: "mean", and
+    "seeds", those of each seed."""
     found = []
     for same in by_cell(runs):
         seeds = {str(run.seed): run.summary["test"] for run in same}
         tests = list(seeds.values())
         mean = {name: float(np.mean([test[name] for test in tests])) for name in tests[0]}
-        alpha, beta = (same[0].cell[key] for key in setting(0, 0))
-        found.append({"alpha": alpha, "beta": beta, "mean": mean, "seeds": seeds})
+        names, cell = short_names(same[0].cell), same[0].cell
+        knobs = {names[key]: value for key, value in cell.items()}
+        found.append({**knobs, "mean": mean, "seeds": seeds})
     return found
 
 

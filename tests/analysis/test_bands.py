@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from oracles import oscillate
 
 from ssm_jax.analysis.bands import (
     BANDS,
@@ -20,7 +22,7 @@ from ssm_jax.analysis.bands import (
 )
 from ssm_jax.analysis.spectra import view
 from ssm_jax.kernels.response import frequency_per_radian
-from ssm_jax.layers import S4, S4D, S5
+from ssm_jax.layers import S4, S4D, S5, LinOSS
 from tests.analysis.exact.variation import discrete_variation_per_band
 
 L = 512
@@ -115,6 +117,20 @@ def test_s5_of_one_input_is_s4d_with_shared_modes():
         *(spectra_per_band(v, L, 2 * L).values() for v in (numbers, single)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 10.0])
+def test_variation_of_oscillators_is_that_of_their_recurrence(alpha):
+    """In float64, of positions step by step, on 16 times as many nodes."""
+    layer = LinOSS(1, d_state=4, alpha=alpha, bidirectional=False, rngs=nnx.Rngs(params=0))
+    a, G, h = (np.asarray(x, float) for x in layer.oscillators())
+    B, C = (np.asarray(x[...], float) @ [1, 1j] for x in (layer.B_ri, layer.C_ri))
+    impulse_L1 = (np.arange(L) == 0)[:, None]
+    taps = (oscillate(a, G, h, "im", impulse_L1 * B[:, 0]) @ C[0, 0]).real
+    path = np.abs(np.diff(np.fft.rfft(taps * taper(L), 128 * L)))
+    exact_K = [path[64 * low : 64 * high].sum() for low, high in pairwise(band_bins(L))]
+    found = spectra_per_band(view("x", layer), L, 2 * L)["variation"]
+    np.testing.assert_allclose(found, [[exact_K]], rtol=3e-3)
 
 
 def test_s5_energy_estimates_the_sum_over_its_inputs():

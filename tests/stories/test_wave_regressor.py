@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 from flax import nnx
 from running import run
@@ -65,6 +66,35 @@ def test_it_is_the_official_computation(length, alpha, beta, legacy):
     graphdef, state = nnx.split(regressor)
     found = run(_forward, state, amplitudes.astype(np.float32), graphdef=graphdef)
     expected = official(regressor, amplitudes, length, waves, beta, legacy=legacy)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 10.0])
+def test_with_oscillators_it_is_their_recurrence_on_the_circle(alpha):
+    """x'' = -a x + B u by implicit steps, of a unit impulse into each channel in turn."""
+    length, waves = 1500, (1, 16, 256, 700)
+    how = {"alpha": alpha, "beta": 0.5, "oscillators": True, "rngs": nnx.Rngs(params=3)}
+    regressor = WaveRegressor(waves=waves, length=length, d_model=H, d_state=N, **how)
+    ssm = regressor.ssm
+    B_NH, C_HN = (np.asarray(x[...], float) @ [1, 1j] for x in (ssm.B_ri, ssm.C_ri))
+    a_N, h_N = np.asarray(ssm.A_im[...], float), np.asarray(ssm.oscillators()[2], float)
+    one_L1 = (np.arange(length) == 0)[:, None]
+    x_HLN = [oracles.oscillate(a_N, 0 * a_N, h_N, "im", one_L1 * B_NH[:, h]) for h in range(H)]
+    k_LHH = np.stack([(x_LN @ C_HN[0].T).real for x_LN in x_HLN], axis=2)
+    K_FHH = np.fft.fft(k_LHH, axis=0)
+    amplitudes = np.random.default_rng(1).uniform(0, 1, (3, 4))
+    k = np.arange(length)
+    gain_F = (1 + np.minimum(k, length - k) / 1e4) ** 0.5
+    W, b = (np.asarray(v[...], float) for v in (regressor.encoder.kernel, regressor.encoder.bias))
+    V, v = (np.asarray(x[...], float) for x in (regressor.decoder.kernel, regressor.decoder.bias))
+    expected = []
+    for x in amplitudes @ np.cos(np.outer(waves, 2 * np.pi * k / length)):
+        u_LH = x[:, None] * W[0] + b
+        Y_FH = np.einsum("fhj,fj->fh", K_FHH, np.fft.fft(u_LH, axis=0)) * gain_F[:, None]
+        y = np.fft.ifft(Y_FH, axis=0).real + np.asarray(ssm.D[...], float) * u_LH
+        expected.append((y * 0.5 * (1 + erf(y / np.sqrt(2))) @ V + v).mean(axis=0))
+    graphdef, state = nnx.split(regressor)
+    found = run(_forward, state, amplitudes.astype(np.float32), graphdef=graphdef)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 
@@ -140,7 +170,7 @@ def test_what_does_not_fit_is_refused_and_types_are_kept():
             regressor(wrong)
     with jax.numpy_dtype_promotion("strict"):
         found = jax.eval_shape(regressor, jax.ShapeDtypeStruct((3, 2), jnp.bfloat16))
-        jax.eval_shape(regressor.responses)
+        jax.eval_shape(regressor.answers)
     assert found.dtype == jnp.bfloat16
     for waves in ((), (0,), (8,), (1.5,), 3, None):
         with pytest.raises(ValueError, match="waves must be integers of at least 1 and below half"):

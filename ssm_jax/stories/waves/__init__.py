@@ -18,7 +18,8 @@ WAVE_REGRESSION = Task(
     options={
         "model.waves.legacy_unsymmetric": Option(
             False, "the filter that the official program has", source="OC-19"
-        )
+        ),
+        "model.waves.oscillators": Option(False, "LinOSS in the place of S4D", since="0.2"),
     },
     sources=("generated",),
     circular=True,

@@ -26,7 +26,7 @@ from ssm_jax.data.prepare import DataPaths
 from ssm_jax.init import initial_modes
 from ssm_jax.kernels.arrays import returned_in
 from ssm_jax.kernels.response import circular_gain, discrete_transfer_function
-from ssm_jax.layers import S4D
+from ssm_jax.layers import S4D, LinOSS
 from ssm_jax.layers.inputs import checked_input, in_type
 from ssm_jax.models.block import linear
 from ssm_jax.models.gate import gelu
@@ -104,6 +104,7 @@ class WaveRegressor(nnx.Module):
         beta: float = 0.0,
         learn_beta: bool = False,
         legacy_unsymmetric: bool = False,
+        oscillators: bool = False,
         rngs: nnx.Rngs,
     ):
         """Of L = `length` samples in 2 pi seconds, so that dt = 2 pi / L and the `waves`, whole
@@ -111,11 +112,12 @@ class WaveRegressor(nnx.Module):
 
         alpha scales the frequencies of the N modes of each channel, conjugates not counted; |s| of
         the filter is in rad/s over 10,000. `legacy_unsymmetric` is for the gain that the official
-        program has in effect, see `circular_gain`.
+        program has in effect, see `circular_gain`. `oscillators`: the layer is a LinOSS of N
+        oscillators for all channels, which has time steps of its own.
         """
         own = {"length": length, "alpha": alpha, "legacy_unsymmetric": legacy_unsymmetric}
         shared: dict[str, Any] = {"d_state": d_state, "beta": beta, "learn_beta": learn_beta}
-        check("WaveRegressor", {"d_model": d_model, **own, **shared})
+        check("WaveRegressor", {"d_model": d_model, "oscillators": oscillators, **own, **shared})
         given = np.asarray(waves).tolist()
         listed = given if isinstance(given, list) else [0]
         if not listed or not all(SIZE.holds(w) and 2 * w < length for w in listed):
@@ -126,31 +128,46 @@ class WaveRegressor(nnx.Module):
         self.waves, self.length = tuple(listed), length
         self.legacy_unsymmetric = legacy_unsymmetric
         self.encoder = linear(1, d_model, rngs, "highest")
-        dt = 2 * math.pi / length
-        start_N = -0.5 + 1j * np.pi * (1.3 + np.arange(d_state))
-        A_HN = initial_modes(start_N, d_state, n_sets=d_model, alpha=alpha).A_SN
-        shared |= {"beta_unit": "hz_1e4", "dt_min": dt, "dt_max": dt, "dt_transform": "exp"}
-        self.ssm = S4D(d_model, n_ssm=d_model, init=A_HN, **shared, bidirectional=False, rngs=rngs)
+        shared |= {"beta_unit": "hz_1e4", "bidirectional": False, "rngs": rngs}
+        if oscillators:
+            self.ssm: S4D | LinOSS = LinOSS(d_model, alpha=alpha, **shared)
+        else:
+            start_N = -0.5 + 1j * np.pi * (1.3 + np.arange(d_state))
+            A_HN = initial_modes(start_N, d_state, n_sets=d_model, alpha=alpha).A_SN
+            dt = 2 * math.pi / length
+            shared |= {"dt_min": dt, "dt_max": dt, "dt_transform": "exp"}
+            self.ssm = S4D(d_model, n_ssm=d_model, init=A_HN, **shared)
         self.decoder = linear(d_model, len(self.waves), rngs, "highest")
 
-    def responses(self) -> Array:
-        """K g + D at 0 and at the waves, complex (H, 1 + waves)."""
+    def answers(self) -> Array:
+        """To the constant b and to each wave times W: complex (H, 1 + waves)."""
         with jax.numpy_dtype_promotion("standard"):
-            periods = np.array([0, *self.waves])
-            D_H = self.ssm.D[...]
+            W_H, b_H = self.encoder.kernel[...][0], self.encoder.bias
+            assert b_H is not None
+            ssm, periods = self.ssm, np.array([0, *self.waves])
+            D_H = ssm.D[...]
             omega_F = jnp.asarray(2 * np.pi * periods / self.length, D_H.dtype)
-            K_HF = discrete_transfer_function(
-                self.ssm.eigenvalues(),
-                self.ssm.readout()[0],
-                self.ssm.step_sizes(),
-                jnp.broadcast_to(omega_F, (D_H.size, periods.size)),
-                self.ssm.discretization,
-                self.length,
-            )
+
+            def spectrum(A_HN: Array, C_HN: Array, dt_H: Array, omega_F: Array) -> Array:
+                omega_HF = jnp.broadcast_to(omega_F, (D_H.size, omega_F.size))
+                how = ssm.discretization, self.length
+                return discrete_transfer_function(A_HN, C_HN, dt_H, omega_HF, *how)
+
             gain_HF = circular_gain(
-                self.ssm.beta[...], periods, self.length, unsymmetric=self.legacy_unsymmetric
+                ssm.beta[...], periods, self.length, unsymmetric=self.legacy_unsymmetric
             )
-            return K_HF * gain_HF + D_H[:, None]
+            v_HF = jnp.concatenate([b_H[...][:, None], *[W_H[:, None]] * len(self.waves)], axis=1)
+            if isinstance(ssm, S4D):
+                K_HF = spectrum(ssm.eigenvalues(), ssm.readout()[0], ssm.step_sizes(), omega_F)
+                return (K_HF * gain_HF + D_H[:, None]) * v_HF
+            # A mode hears all channels: what it hears becomes part of its read-out, per wave.
+            C_HN, B_NH, ones_H = ssm.readout()[0], ssm.input_matrix(), jnp.ones_like(D_H)
+            A_HN = jnp.broadcast_to(ssm.eigenvalues(), C_HN.shape)
+            parts = []
+            for v_H, part in ((b_H[...], slice(0, 1)), (W_H, slice(1, None))):
+                heard_N = jnp.sum(B_NH * v_H[None], axis=1)
+                parts.append(spectrum(A_HN, C_HN / 2 * heard_N[None], ones_H, omega_F[part]))
+            return jnp.concatenate(parts, axis=1) * gain_HF + D_H[:, None] * v_HF
 
     def __call__(self, amplitudes_BF: ArrayLike) -> Array:
         """Estimates (B, waves) of the amplitudes (B, waves) of the waves in a signal."""
@@ -162,11 +179,9 @@ class WaveRegressor(nnx.Module):
     def _estimates(self, amplitudes_BF: Array) -> Array:
         """V mean_t GELU(y(t)) + v, over blocks of time that are computed again backwards."""
         L, dtype = self.length, amplitudes_BF.dtype
-        W_H, b_H = self.encoder.kernel[...][0], self.encoder.bias
-        assert b_H is not None
-        G_HF = self.responses()
-        wave_BFH = amplitudes_BF[:, :, None] * (W_H[None, :] * G_HF[:, 1:].T)[None]
-        constant_H = b_H[...] * G_HF[:, 0].real
+        answer_HF = self.answers()
+        wave_BFH = amplitudes_BF[:, :, None] * answer_HF[:, 1:].T[None]
+        constant_H = answer_HF[:, 0].real
         # Re[G e^{iwt}] = Re G cos wt - Im G sin wt
         parts_BFH = jnp.concatenate([wave_BFH.real, -wave_BFH.imag], axis=1)
         periods_F = jnp.asarray(self.waves, jnp.int32)

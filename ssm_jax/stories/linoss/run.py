@@ -1,0 +1,142 @@
+"""Train LinOSS under different alpha on several sets, and show what that changes."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from ml_collections import ConfigDict
+
+from ssm_jax import plots
+from ssm_jax.analysis.bands import BANDS
+from ssm_jax.spread import paired
+from ssm_jax.stop import EXIT_STOPPED
+from ssm_jax.stories.linoss import sweep
+from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
+from ssm_jax.stories.waves.run import COLOURS
+from ssm_jax.sweep.runs import Job
+from ssm_jax.tables import Columns
+from ssm_jax.tasks import find_task
+from ssm_jax.training.workdir import Workdir
+
+SETTINGS = tuple(sweep())
+Cell = Mapping[str, Any]
+
+
+def run_story(studies: Mapping[str, tuple[ConfigDict, Job]], seeds: int, job: Job) -> int:
+    """Train all settings of each study, by the name of its set, and write what they show into the
+    folder of `job`; the exit code."""
+    found: list[Cell] = []
+    summaries: dict[str, Mapping[str, Any]] = {}
+    for name, (cfg, own) in studies.items():
+        runs = train(cfg, SETTINGS, seeds, own)
+        if runs is None:
+            return EXIT_STOPPED
+        summaries[name] = runs[0].summary
+        task = find_task(cfg.task)
+        about = {"set": name, "metric": task.headline, "better": task.metrics[task.headline]}
+        measured = [{**about, **cell} for cell in by_setting([*map(with_variation, runs)])]
+        usual = next(cell for cell in measured if cell["alpha"] == 1)
+        found += [{**cell, "against_1": difference(cell, usual)} for cell in measured]
+    figure = f"alpha.{cfg.figures_format}"
+    plots.save(job.folder / figure, alpha_figure, found)
+    each = {key: {name: s[key] for name, s in summaries.items()} for key in ("steps", "data")}
+    notes = " ".join(cfg.notes for cfg, _ in studies.values())
+    title = "LinOSS: test metric and total variation under alpha"
+    shared = {**next(iter(summaries.values())), **each}
+    return publish(job, shared, notes, found, COLUMNS, title, figure)
+
+
+def with_variation(run: FinishedRun) -> FinishedRun:
+    """A run whose test metrics have beside them, before training and at the tested checkpoint:
+
+    variation_WHEN: total variation of the layers' transfer functions (`analysis.bands`), mean of
+      all channels. high_WHEN: the share of it in the highest band, pi L^(-1/4) to pi rad / sample.
+    moved: how far the median pole turned, in rad / sample.
+    """
+    test = dict(run.summary["test"])
+    for when, step in (("before", 0), ("after", run.summary["best"]["step"])):
+        with np.load(Workdir(run.path).diagnostics / f"{step}.npz") as arrays:
+            rows = [arrays[k].reshape(-1, BANDS) for k in arrays if k.endswith(":variation")]
+            angles = [arrays[k].ravel() for k in arrays if k.endswith(":drift_im")]
+        by_band = np.concatenate(rows).mean(axis=0, dtype=np.float64)
+        test[f"variation_{when}"] = float(by_band.sum())
+        test[f"high_{when}"] = float(by_band[-1] / by_band.sum())
+    test["moved"] = float(np.median(np.concatenate(angles)))
+    return dataclasses.replace(run, summary={**run.summary, "test": test})
+
+
+def difference(cell: Cell, usual: Cell) -> dict[str, Any] | None:
+    """Of the metric to that of alpha = 1, seed by seed, see `spread.paired`."""
+    ours, theirs = (
+        {seed: test[cell["metric"]] for seed, test in each["seeds"].items()}
+        for each in (cell, usual)
+    )
+    return paired(ours, theirs) if cell is not usual else None
+
+
+def _metric(cell: Cell) -> str:
+    show = "{:.1%}" if cell["better"] == "max" else "{:.3f}"
+    return with_spread(cell["metric"], show.format)(cell)
+
+
+def _difference(cell: Cell) -> str:
+    found, points = cell["against_1"], cell["better"] == "max"
+    if found is None:
+        return "-"
+    scale, form = (100, "{:+.1f} ± {:.1f}") if points else (1, "{:+.3f} ± {:.3f}")
+    return form.format(scale * found["mean"], scale * found["half_width"])
+
+
+COLUMNS: Columns = {
+    "set": "{set}",
+    "alpha": "{alpha:g}",
+    "test accuracy, in waves error": _metric,
+    "to alpha = 1, points": _difference,
+    "V before": with_spread("variation_before", "{:.3g}".format),
+    "V after": with_spread("variation_after", "{:.3g}".format),
+    "of it high: before": with_spread("high_before", "{:.0%}".format),
+    "high: after": with_spread("high_after", "{:.0%}".format),
+    "median pole moved, rad / sample": with_spread("moved", "{:.3f}".format),
+}
+
+
+def alpha_figure(found: Sequence[Cell]) -> Figure:
+    """Above, the test metric of each set against alpha, in waves the error of each wave; below, the
+    share of the total variation at high frequencies before and after training. A dot is a seed."""
+    names = list(dict.fromkeys(cell["set"] for cell in found))
+    figure = plots.titled("LinOSS: what alpha changes", 3.4 * len(names), 6.4)
+    grid = figure.subplots(2, len(names), squeeze=False, sharex=True)
+    for (above, below), name in zip(grid.T, names, strict=True):
+        cells = [cell for cell in found if cell["set"] == name]
+        alphas = [cell["alpha"] for cell in cells]
+
+        def draw(axes: Any, key: str, colour: str, cells: Any = cells, alphas: Any = alphas) -> Any:
+            values_AS = np.array([[seed[key] for seed in c["seeds"].values()] for c in cells])
+            axes.plot(alphas, values_AS, ".", color=colour, ms=5, alpha=0.6)
+            return axes.plot(alphas, values_AS.mean(axis=1), color=colour, lw=1.6)[0]
+
+        metric, test = cells[0]["metric"], cells[0]["mean"]
+        shown = {key: key.removeprefix("error_") for key in test if key.startswith("error_")}
+        colours = COLOURS if shown else (plots.AFTER,)
+        for key, colour in zip(shown or (metric,), colours, strict=False):
+            draw(above, key, colour).set_label(f"{shown[key]} rad/s" if shown else metric)
+        above.set(title=name, ylabel=f"test {metric}", yscale="log" if shown else "linear")
+        if shown:
+            above.legend(fontsize=7, frameon=False)
+        draw(below, "high_before", plots.BEFORE)
+        draw(below, "high_after", plots.AFTER)
+        below.set(xlabel="alpha", xscale="log", ylim=(0, 1))
+        below.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas], minor=False)
+        below.minorticks_off()
+        for axes in (above, below):
+            axes.grid(color="0.92")
+    grid[1, 0].set_ylabel("share of the total variation\nin the highest band")
+    handles = [
+        Line2D([], [], color=plots.BEFORE, label="before training"),
+        Line2D([], [], color=plots.AFTER, label="after, mean of the seeds"),
+    ]
+    plots.legend_below(figure, handles)
+    return figure

@@ -1,0 +1,73 @@
+"""The study of LinOSS under alpha: what it measures, and that it trains and shows it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ssm_jax.commands.studies import linoss
+from ssm_jax.config.load import load_config, load_sweep
+from ssm_jax.stories.linoss import SETS
+from ssm_jax.stories.linoss import run as study
+from ssm_jax.stories.runs import FinishedRun
+
+
+def test_the_arms_of_a_set_differ_in_alpha_alone():
+    for name in SETS:
+        cfg = load_config(f"linoss:{name}")
+        assert [*study.SETTINGS] == load_sweep(f"linoss:{name}", cfg)
+        assert cfg.model.layer == "linoss" or cfg.model.waves.oscillators
+        assert cfg.model.linoss.scheme == "im" and cfg.log.diagnostics
+    assert [cell["model.alpha"] for cell in study.SETTINGS] == [0.3, 1, 3, 10]
+
+
+def test_variation_is_of_the_start_and_of_the_tested_checkpoint(tmp_path):
+    """Against a loop over the bands of every channel of two layers."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "diagnostics").mkdir()
+    kept = {}
+    for step in (0, 20, 40):
+        kept[step] = arrays = {"edges": np.arange(5.0)}
+        for layer in "ab":
+            arrays[f"{layer}:variation"] = rng.uniform(0, 1, (1, 3, 4)).astype(np.float32)
+            arrays[f"{layer}:drift_im"] = rng.uniform(0, 1, (2, 5))
+        np.savez(tmp_path / f"diagnostics/{step}.npz", **arrays)
+    summary = {"test": {"accuracy": 0.5}, "best": {"step": 20}}
+    run = FinishedRun({"model.alpha": 1.0}, 0, "a", path=tmp_path, summary=summary)
+    found = study.with_variation(run).summary["test"]
+    assert found["accuracy"] == 0.5 and summary["test"] == {"accuracy": 0.5}
+    for when, step in (("before", 0), ("after", 20)):
+        whole = high = 0.0
+        for layer in "ab":
+            for channel in kept[step][f"{layer}:variation"][0]:
+                whole += sum(map(float, channel)) / 6
+                high += float(channel[3]) / 6
+        assert found[f"variation_{when}"] == pytest.approx(whole)
+        assert found[f"high_{when}"] == pytest.approx(high / whole)
+    turned = sorted(x for layer in "ab" for x in kept[20][f"{layer}:drift_im"].ravel())
+    assert found["moved"] == pytest.approx((turned[9] + turned[10]) / 2)
+
+
+def test_the_study_trains_and_shows_what_alpha_changes(tmp_path, compile_once, monkeypatch):
+    monkeypatch.setattr(study, "SETTINGS", ({"model.alpha": 1.0}, {"model.alpha": 10.0}))
+    folder = tmp_path / "study"
+    config = "--config=linoss:waves,smoke"
+    assert linoss([config, f"--folder={folder}", "--seeds=2"]) == 0
+    results = json.loads((folder / "results.json").read_text())
+    name = "waves_smoke"
+    assert [(c["set"], c["alpha"]) for c in results["cells"]] == [(name, 1), (name, 10)]
+    usual, wide = results["cells"]
+    assert usual["against_1"] is None and wide["metric"] == "error"
+    gaps = [wide["seeds"][seed]["error"] - usual["seeds"][seed]["error"] for seed in "01"]
+    assert wide["against_1"]["mean"] == pytest.approx(np.mean(gaps))
+    assert wide["against_1"]["half_width"] == pytest.approx(
+        12.706 * abs(np.diff(gaps)[0]) / 2, 1e-3
+    )
+    # Poles at ten times the angle: more of the variation is at high frequencies.
+    for seed in "01":
+        assert wide["seeds"][seed]["high_before"] > usual["seeds"][seed]["high_before"] > 0
+    assert list(results["data"]) == list(results["steps"]) == [name]
+    assert (folder / "alpha.png").stat().st_size > 1000
+    assert (folder / "table.md").read_text().count("\n") == 4
