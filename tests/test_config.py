@@ -70,6 +70,7 @@ WRONG = {
     "data.delay.lag": -1,
     "data.delay.band": 0.0,
     "data.arrays.split": "half",
+    "data.runoff.weight": "flow",
     "data.arrays.missing": "zero",
     "data.arrays.standardize": "true",
     "data.arrays.val": 0.0,
@@ -390,6 +391,7 @@ def test_what_may_choose_a_checkpoint_is_what_the_task_counts():
             ("regression", "per_step", "forecasting"), "mse, mae, rmse, r2, nse, kge, loss"
         )
         known |= {"delay": "mse, rmse, r2, loss", "video": "forced_mse, loss"}
+        known["runoff"] = "mse, nse, kge, missed_peaks, loss"
         metrics = known.get(name, "accuracy, loss")
         assert f"'bleu' is not known to task={name!r}; choose one of {metrics}." in str(
             refused.value

@@ -97,6 +97,7 @@ ONLY_IN = {
         "stories/linoss/run.py",
         "stories/waves/run.py",
         "stories/video/run.py",
+        "stories/runoff/run.py",
     },
     "grain": {"data/loader.py"},
     "optuna": {"sweep/study.py"},
@@ -117,6 +118,7 @@ ONLY_IN = {
         "stories/linoss/run.py",
         "stories/waves/run.py",
         "stories/video/run.py",
+        "stories/runoff/run.py",
         "sweep/__init__.py",
         "sweep/compare.py",
         "sweep/population.py",
@@ -228,7 +230,7 @@ def test_experiment_files_import_config_variants_and_stories_alone():
         }
         stories = {
             f"ssm_jax.stories.{name}"
-            for name in ("denoise", "waves", "video", "autocorrelation", "linoss")
+            for name in ("denoise", "waves", "video", "runoff", "autocorrelation", "linoss")
         }
         assert known <= {"ssm_jax.config", "ssm_jax.lra", "ml_collections"} | stories, file
 
@@ -275,6 +277,7 @@ FRESH = {
                     "stories.denoise",
                     "stories.waves",
                     "stories.video",
+                    "stories.runoff",
                     "tasks.copying",
                     "tasks.delay",
                 )

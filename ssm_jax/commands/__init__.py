@@ -32,10 +32,11 @@ COMMANDS = {
     "waves": ("studies", "see which waves a model learns under four settings"),
     "linoss": ("studies", "see whether alpha moves what LinOSS learns, on four sets"),
     "video": ("studies", "see which of two moving digits a predictor follows"),
+    "runoff": ("studies", "see what the knobs do to the peaks of a flow"),
     "one-pole": ("studies", "see how far a pole feels a distant target"),
     "autocorrelation": ("studies", "see what the inputs' autocorrelation asks of a new layer"),
 }
-TRAINING = ("train", "sweep", "denoise", "waves", "linoss", "video")
+TRAINING = ("train", "sweep", "denoise", "waves", "linoss", "video", "runoff")
 
 
 def main(name: str | None = None) -> NoReturn:

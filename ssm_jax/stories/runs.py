@@ -82,14 +82,16 @@ def publish(
     columns: Columns,
     title: str,
     *figures: str,
+    **more: Any,
 ) -> int:
     """Write results.json and table.md into the folder of the job, and print the table.
 
     `settings` are what was found, of `by_setting` with more entries; `columns` show one of them;
-    `figures` are the names of those in the folder. Returns the exit code.
+    `figures` are the names of those in the folder, `more` is of all settings. Returns the exit
+    code.
     """
     shared = {key: summary[key] for key in ("steps", "data", "git", "versions", "devices")}
-    results = {"notes": notes, "cells": settings, "command": list(job.argv), **shared}
+    results = {"notes": notes, "cells": settings, "command": list(job.argv), **shared, **more}
     rows = cells(columns, settings)
     write_json(job.folder / "results.json", published(results))
     replace_atomically(job.folder / "table.md", to_markdown(columns, rows))

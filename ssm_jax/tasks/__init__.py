@@ -51,6 +51,9 @@ class Task:
     predict: Callable[[nnx.Module, Batch], dict[str, Array]] | None = None
     # (model, batch) -> numbers of the shape of the batch's "targets"; None: the task has classes
     outputs: Callable[[nnx.Module, Batch], Array] | None = None
+    # (data set, split, `outputs` of its examples in order) -> scores of each series by their names,
+    # and "series", its own; `evaluate` adds them to a result
+    scores: Callable[[Any, str, Any], list[dict[str, Any]]] | None = None
     # The model convolves on a circle of L steps in closed form, without calling its layers. Other
     # models pad to 2L steps, on which the filters of their layers then act.
     circular: bool = False
@@ -130,6 +133,7 @@ TASKS: dict[str, str | Task] = {
     "denoise": "ssm_jax.stories.denoise:DENOISE",
     "waves": "ssm_jax.stories.waves:WAVE_REGRESSION",
     "video": "ssm_jax.stories.video:VIDEO",
+    "runoff": "ssm_jax.stories.runoff:RUNOFF",
     "classification": "ssm_jax.tasks.arrays:CLASSIFICATION",
     "regression": "ssm_jax.tasks.arrays:REGRESSION",
     "per_step": "ssm_jax.tasks.arrays:PER_STEP",

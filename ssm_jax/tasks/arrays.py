@@ -6,14 +6,14 @@ step of a causal model.
 """
 
 import functools
-import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from ssm_jax.data.arrays import ArrayDataset, open_arrays
-from ssm_jax.data.packages import unpack
+from ssm_jax.data.packages import unpacked
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.preprocessing import ArrayOptions
 from ssm_jax.tasks import Lazy, Task
@@ -72,11 +72,9 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]]) -> Task:
 
     def open_data(data: Mapping[str, Any], paths: DataPaths) -> ArrayDataset:
         packaged, own = data["source"] == "package", data["arrays"]["set"]
-        with tempfile.TemporaryDirectory() as folder:  # nothing is left of a look
-            if packaged and paths.look_only and not (paths.data_dir / "packages" / own).is_dir():
-                paths = replace(paths, data_dir=Path(folder))
-            path = unpack(own, paths) if packaged else _in_archive(paths.files, own)
-            kept = paths.data_dir / "arrays"
+        kept = paths.data_dir / "arrays"
+        with unpacked(own, paths) if packaged else nullcontext() as path:
+            path = path or _in_archive(paths.files, own)
             return open_arrays(head, data, path, kept, keep=not paths.look_only)
 
     return Task(

@@ -45,7 +45,7 @@ TEST_LOSS = 2.4504008293151855
 ADDED = "schedule.newer"
 # Of tasks that are newer than the runs
 OTHERS = (
-    "data.arrays.", "data.copying.", "data.delay.", "data.video.", "model.video.",
+    "data.arrays.", "data.copying.", "data.delay.", "data.video.", "model.video.", "data.runoff.",
     "model.waves.oscillators",
 )  # fmt: skip
 

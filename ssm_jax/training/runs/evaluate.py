@@ -49,8 +49,12 @@ def evaluate_run(
             means = experiment.means(opened.state, split)
         found = {"examples": dataset.size(split), "metrics": means}
     if experiment.task.outputs is not None and isinstance(dataset, ArrayDataset):
-        sums, series_n = moments(experiment, opened.state, split), dataset.series_of(split)
+        series_n, scores = dataset.series_of(split), experiment.task.scores
+        sums = moments(experiment, opened.state, split, keep=scores is not None)
+        said = sums.pop("said", None)
         found["targets"] = errors_of(sums, series_n, dataset.preprocessing)
+        if scores is not None:
+            found["by_series"] = scores(dataset, split, said)
     return published(
         {
             **{key: cfg[key] for key in ("name", "task", "notes")},
@@ -85,15 +89,18 @@ def predict(experiment: Experiment, state: TrainState, split: str) -> dict[str, 
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def moments(experiment: Experiment, state: TrainState, split: str) -> dict[str, np.ndarray]:
-    """`metrics.moments_of` each example, (n, K) in the order of the split."""
-    said = experiment.task.outputs
-    assert said is not None
+def moments(
+    experiment: Experiment, state: TrainState, split: str, *, keep: bool = False
+) -> dict[str, np.ndarray]:
+    """`metrics.moments_of` each example, (n, K) in the order of the split; with `keep` what the
+    model says too, "said", where all targets have one shape."""
+    outputs = experiment.task.outputs
+    assert outputs is not None
+    parts = []
     with jax.set_mesh(experiment.mesh):
-        parts = [
-            moments_of(part["targets"], part["outputs"])
-            for part in _measured(experiment, state, split, lambda m, b: {"outputs": said(m, b)})
-        ]
+        for part in _measured(experiment, state, split, lambda m, b: {"outputs": outputs(m, b)}):
+            y, said = part["targets"], part["outputs"]
+            parts.append(moments_of(y, said) | ({"said": said} if keep else {}))
     order_n = eval_order(experiment.dataset, split, experiment.padded_lengths)
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return {name: rows[np.argsort(order_n)] for name, rows in found.items()}

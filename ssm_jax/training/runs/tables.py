@@ -1,6 +1,7 @@
 """The tables that a person reads: the plan of a run, an evaluation, an analysis."""
 
 import itertools
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from ssm_jax.training.optim import GroupRow
 
 WIDTH = 100  # where the output is no terminal: ten classes fit
 MOST_CLASSES = 20  # whose confusion is a table
+OF: Mapping[str, Any] = {"least": min, "median": statistics.median, "most": max}  # several series
 
 
 def parameter_table(rows: Sequence[GroupRow]) -> Table:
@@ -132,6 +134,16 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
             for row in result["targets"]
         ]
         console.print(to_screen(tuple(shown.values()), rows, words={0}, plain=True))
+    if series := result.get("by_series"):
+        console.print(f"Scores of {len(series):,} series")
+        rows = [
+            [
+                n.replace("_", " "),
+                *(f"{f(s[n] for s in series if n in s):.4g}" for f in OF.values()),
+            ]
+            for n in dict.fromkeys(n for s in series for n in s if n != "series")
+        ]
+        console.print(to_screen(("score", *OF), rows, words={0}, plain=True))
     if "lengths" in result:
         console.print("Accuracy by length (steps with the end of sequence)")
         columns: Columns = {
