@@ -113,8 +113,9 @@ def pole_drift(before: LayerView, after: LayerView) -> dict[str, np.ndarray]:
 
     "drift_im", |Im a dt - Im a0 dt|, and "drift_re", |Re a dt - Re a0 dt|, both with the dt of
       before, in rad and nepers per sample: what moving a alone does.
-    "drift_spacings": |Im a - Im a0| over the distance of Im a0 to that of the nearest other pole of
-      the same channel, in S5 of all channels; nan where there is none, or at no distance.
+    "drift_spacings": |Im a - Im a0| over the distance of Im a0 to the nearest other one of the same
+      channel, in S5 of all channels; nan where there is none. Poles with one Im a0, as the two of
+      an oscillator of `LinOSS`, are no distance apart and do not count.
     "drift_with_dt": |Im a dt - Im a0 dt0|: a change of dt moves all poles of a channel together.
     """
     pooled = before.B_NH is not None  # S5: one system for all channels
@@ -124,10 +125,8 @@ def pole_drift(before: LayerView, after: LayerView) -> dict[str, np.ndarray]:
         moved = np.abs(new.imag - old.imag)
         rows = old.imag.T if pooled else old.imag
         apart = np.abs(rows[:, :, None] - rows[:, None, :])
-        own = np.arange(rows.shape[1])
-        apart[:, own, own] = np.inf
-        spacing = apart.min(axis=2)
-        spacing = np.where((spacing > 0) & np.isfinite(spacing), spacing, np.nan)
+        spacing = np.where(apart > 0, apart, np.inf).min(axis=2)
+        spacing = np.where(np.isfinite(spacing), spacing, np.nan)
         return {
             "drift_im": moved * dt_H1,
             "drift_re": np.abs(new.real - old.real) * dt_H1,

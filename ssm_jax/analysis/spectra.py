@@ -112,29 +112,30 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
     Zero-order hold: s = w / dt, beyond Nyquist too, where it shows what is aliased. G at w = 0 is
     the kernel's sum exactly; above, the kernel's spectrum differs from G by the hold,
     sin(w/2) / (w/2), and by what is aliased. Bilinear: s = (2 / dt) tan(w / 2), which has all s
-    below Nyquist; nan beyond. Modes given per sample ("none") are shown as those of the held system
-    that gives their kernel. An output of S5 answers to H inputs: here the root of the sum of its
-    squared answers. omega_F is at least 0; n_fft as in `filter_gain`.
+    below Nyquist; nan beyond. Modes given per sample ("none") are of no continuous system: here it
+    is the kernel's spectrum, which repeats beyond Nyquist. An output of S5 answers to H inputs:
+    here the root of the sum of its squared answers. omega_F is at least 0; n_fft as in
+    `filter_gain`.
     """
+    per_sample = layer.discretization == "none"
     s_F = omega_F = np.asarray(omega_F, np.float64)
     if layer.discretization == "bilinear":
         omega_F = np.where(omega_F < NYQUIST, omega_F, np.nan)
         s_F = 2 * np.tan(omega_F / 2)
     s_HF = s_F[None, :] / layer.dt_H[:, None]
-    weight_HN = np.ones_like(layer.A_HN)
-    if layer.discretization == "none":
-        A_HN = np.where(layer.A_HN == 0, 1, layer.A_HN)
-        weight_HN = np.where(layer.A_HN == 0, 1, A_HN / np.expm1(A_HN)).astype(A_HN.dtype)
 
     def transfer(w_HN: np.ndarray) -> np.ndarray:
-        return np.asarray(_transfer(layer.A_HN, w_HN * weight_HN, s_HF.astype(np.float32)))
+        if not per_sample:
+            return np.asarray(_transfer(layer.A_HN, w_HN, s_HF.astype(np.float32)))
+        A_NH, w_NH = (np.concatenate([x, x.conj()], axis=1).T for x in (layer.A_HN, w_HN))
+        modes = zip(A_NH[:, :, None], w_NH[:, :, None], strict=True)
+        return sum(w_H1 / _from_one(A_H1, omega_F) for A_H1, w_H1 in modes)
 
-    with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer, or beyond Nyquist
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # diverged, or a resonance
         if layer.B_NH is not None:  # the norms of the rows of C (s - A)^-1 B, with conjugate modes
-            A, weight, B = (
-                np.concatenate([x, x.conj()]) for x in (layer.A_HN, weight_HN, layer.B_NH)
-            )
-            answers_FN = (weight / (1j * np.concatenate([s_HF, s_HF]) - A)).T
+            A, B = (np.concatenate([x, x.conj()]) for x in (layer.A_HN, layer.B_NH))
+            s_NF = 1j * np.concatenate([s_HF, s_HF])
+            answers_FN = (1 / (_from_one(A, omega_F) if per_sample else s_NF - A)).T
             if layer.causal:
                 answers_FN *= _causal_share(layer, A[:, 0], omega_F, n_fft).T
             C_CHN = np.concatenate([layer.C_CHN, layer.C_CHN.conj()], axis=2) / 2
@@ -148,6 +149,11 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
         else:
             G_CHF = np.stack([transfer(C_HN) for C_HN in layer.C_CHN])
         return np.abs(G_CHF) * (1 if layer.causal else filter_gain(layer, omega_F, n_fft))
+
+
+def _from_one(A: np.ndarray, omega_F: np.ndarray) -> np.ndarray:
+    """1 - e^(A - iw) in float64, of modes per sample: where it is 0 they resonate."""
+    return -np.expm1(A.astype(np.complex128) - 1j * omega_F)
 
 
 def _causal_share(layer: LayerView, A_N: np.ndarray, omega_F: np.ndarray, n_fft: int) -> np.ndarray:

@@ -56,17 +56,18 @@ def hankel_figure(
                 states = np.median(states_holding(values_RN[good], share))
                 axes.axvline(states, color=colour, ls=ls, lw=0.8)
         if not axes.lines:
-            plots.note(axes, "no stable system")
+            plots.note(axes, "no values: poles of radius 1 or more")
         for share, ls in STYLES.items() if logged else ():
             key = states_key(share, new.name)
             points = [(row["step"], row[key]) for row in rows if key in row]
             panels[1].plot(*np.reshape(points, (-1, 2)).T, "o", ls=ls, color=AFTER, ms=3, lw=1.3)
         if logged:
             plots.step_axis(panels[1], 3)
-            panels[1].set_ylim(bottom=0)
     grid.label(0, "number of the real state", "over the largest, median")
     if logged:
         grid.label(1, "training step", "states")
+        most = max(stack[1].dataLim.y1 for stack in grid.panels)
+        panels[1].set_ylim(0, 1.1 * most)  # of all of them
     marks = [
         Line2D([], [], color="0.15", ls=ls, lw=0.8, label=f"holds {100 * share:g} % of the sum")
         for share, ls in STYLES.items()

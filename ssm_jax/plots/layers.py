@@ -61,11 +61,13 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
     grid = LayerPanels(len(after), title, heights=(2.6, 1.5))
     low, high = angle_range([*before, *after], length)
     edges = np.geomspace(low, high, 41)
+    still = _still(*(layer.A_HN for layer in (*before, *after)))
     for (plane, angles), old, new in zip(grid.panels, before, after, strict=True):
         both = np.concatenate([old.A_HN, new.A_HN], axis=1)
         own = np.sort(np.unique(both, axis=0, return_index=True)[1])  # channels may share them
         way = np.stack([layer.A_HN[own].ravel() for layer in (old, new)])
         way = way[:, np.isfinite(way).all(axis=0)]
+        way.real[way.real == 0] = -still
         few = way.shape[1] <= LINES_UP_TO
         if few:
             plane.plot(-way.real, way.imag, color=AFTER, lw=0.7, alpha=0.6)
@@ -90,7 +92,11 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
     half = max(10.0, fast / slow) ** 0.5
     plane.set_xlim((slow * fast) ** 0.5 / half, (slow * fast) ** 0.5 * half)
     plots.log_ticks(plane.xaxis)
-    grid.label(0, "decay rate $-$Re $a$ (1 / unit of time)", "Im $a$ (rad / unit of time)")
+    grid.label(
+        0,
+        f"decay rate $-$Re $a$ (1 / unit of time){_EDGE[still > 0]}",
+        "Im $a$ (rad / unit of time)",
+    )
     grid.label(1, "|Im $a$| $dt$ (rad / sample; first bar: all below)", "modes (%)")
     grid.legend()
     return grid.figure
@@ -156,10 +162,15 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
     if not after:
         return plots.empty_figure(title, NO_LAYERS)
     grid = LayerPanels(len(after), title, heights=(3.0,))
+    starts = (*before, *before)
+    with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
+        pairs = zip((*before, *after), starts, strict=True)
+        still = _still(*(layer.A_HN * start.dt_H[:, None] for layer, start in pairs))
     for (axes,), old, new in zip(grid.panels, before, after, strict=True):
         drift, dt_H1 = pole_drift(old, new), old.dt_H[:, None]
         with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
             both = np.stack([layer.A_HN * dt_H1 for layer in (old, new)])
+        both.real[both.real == 0] = -still
         good = (np.isfinite(both) & (both.real < 0)).all(axis=0)
         places, moved = (-both.real + 1j * np.abs(both.imag))[:, good], drift["drift_im"][good]
         axes.set_title(_name(new), fontsize=10)
@@ -182,10 +193,24 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
         axes.text(0.02, 0.98, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7)
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the numbers
     plots.log_ticks(axes.xaxis)
-    grid.label(0, "$-$Re $a\\;dt$ (nepers / sample)", "|Im $a$| $dt$ (rad / sample)")
+    grid.label(
+        0, f"$-$Re $a\\;dt$ (nepers / sample){_EDGE[still > 0]}", "|Im $a$| $dt$ (rad / sample)"
+    )
     arrow = Line2D([], [], color="black", marker=">", lw=0.8, ms=4, label=f"{ARROWS} farthest")
     grid.legend(arrow, nyquist=False, marker="o", ms=4, ls="")
     return grid.figure
+
+
+_EDGE = ("", "; leftmost: 0")
+
+
+def _still(*poles: np.ndarray) -> float:
+    """Where a decay of 0 stands on a logarithmic axis, left of the least other one; 0: no need."""
+    decays = -np.concatenate([pole.real.ravel() for pole in poles])
+    there = decays[np.isfinite(decays) & (decays > 0)]
+    if not (decays == 0).any():
+        return 0.0
+    return float(there.min() / 3) if there.size else 1e-3
 
 
 def _name(layer: LayerView) -> str:

@@ -173,3 +173,15 @@ def test_a_pole_alone_has_no_spacing():
     assert np.isnan(pole_drift(one, one)["drift_spacings"]).all()
     s5 = view("x", S5(2, d_state=3, rngs=nnx.Rngs(params=jax.random.key(0))))
     assert np.isfinite(pole_drift(s5, s5)["drift_spacings"]).all()
+
+
+def test_the_two_poles_of_an_oscillator_are_no_distance_apart():
+    one = view("x", LinOSS(2, d_state=3, rngs=nnx.Rngs(params=jax.random.key(0))))
+    other = replace(one, A_HN=one.A_HN + np.complex64(0.01j))
+    angle = np.sort(one.A_HN[:3, 0].imag)
+    gaps = np.diff(angle)
+    nearest = np.minimum([np.inf, *gaps], [*gaps, np.inf])[
+        np.argsort(np.argsort(one.A_HN[:3, 0].imag))
+    ]
+    found = pole_drift(one, other)["drift_spacings"][:, 0]
+    np.testing.assert_allclose(found, 0.01 / np.tile(nearest, 2), rtol=1e-3)

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flax import nnx
 from small_model import before_and_after, classifier, moved
 
+from ssm_jax.analysis import spectra
 from ssm_jax.analysis.spectra import (
     LayerView,
     filter_gain,
@@ -19,6 +21,7 @@ from ssm_jax.analysis.spectra import (
 )
 from ssm_jax.kernels import discretize_bilinear, s4d_kernel, sobolev_gain
 from ssm_jax.kernels.response import BETA_UNITS
+from ssm_jax.layers import LRU, S4D, S5, DLinOSS
 
 FREQUENCY = {  # |s| at w radians per sample, for a transform of length n
     "lra": lambda w, n: w / (2 * np.pi),
@@ -161,19 +164,30 @@ def test_response_of_s5_is_the_norm_of_its_answers_to_all_inputs(conj_sym):
     np.testing.assert_allclose(found, np.sqrt(exact), rtol=1e-4)
 
 
-@pytest.mark.parametrize("layer", ["s4d", "s5"])
-def test_response_of_modes_given_per_sample_at_zero_is_the_sum_of_the_kernel(layer):
-    options = {"init": "ring", "discretization": "none", "alpha": 1.0, "learn_beta": False}
-    (start, _), _ = before_and_after(layer=layer, **options)
-    A_bar = np.exp(start.A_HN.astype(complex))
-    np.testing.assert_array_equal(start.dt_H, 1)
-    found = response_magnitude(start, np.zeros(1), 128)[:, :, 0]
-    if layer == "s4d":
-        exact = np.abs(2 * np.sum((start.C_CHN / (1 - A_bar)).real, axis=-1))
+RING = {"init": "ring", "discretization": "none", "d_state": 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(S4D, RING), (S5, RING), (LRU, {"d_state": 4}), (DLinOSS, {"d_state": 32, "alpha_real": 6.0})],
+)
+def test_response_of_modes_given_per_sample_is_the_spectrum_of_the_kernel(kind, options):
+    """Up to Nyquist and beyond, and where oscillators turn by nearly pi in a step."""
+    layer = spectra.view("x", kind(6, **options, rngs=nnx.Rngs(0)))
+    length = 8192
+    A = np.exp(layer.A_HN.astype(complex))
+    assert np.abs(A).max() ** length < 1e-6
+    if layer.B_NH is None:
+        powers_HNL = A[:, :, None] ** np.arange(length)
+        taps = 2 * np.einsum("chn,hnl->chl", layer.C_CHN, powers_HNL).real[:, :, None]
     else:
-        total = ((start.C_CHN / (1 - A_bar[:, 0])) @ start.B_NH).real
-        exact = np.linalg.norm(total, axis=-1)
-    np.testing.assert_allclose(found, exact, rtol=1e-4)
+        powers_NL = A[:, 0, None] ** np.arange(length)
+        taps = np.einsum("chn,nl,ni->chil", layer.C_CHN, powers_NL, layer.B_NH).real
+    exact = np.linalg.norm(np.fft.fft(taps), axis=2)
+    omega_F = 2 * np.pi / length * np.arange(length)
+    found = response_magnitude(layer, omega_F, 2 * length) / filter_gain(layer, omega_F, 2 * length)
+    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-4 * exact.max())
+    assert kind is not DLinOSS or np.abs(layer.A_HN.imag).max() > 3.09
 
 
 def test_response_at_zero_is_the_sum_of_the_kernel():

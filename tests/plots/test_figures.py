@@ -421,6 +421,29 @@ def test_poles_have_arrows_and_the_numbers_of_their_drift(layers):
     assert f"max {moved.max():.2g} rad" in texts(axes)
 
 
+@pytest.mark.parametrize("every", [True, False])
+def test_poles_without_decay_are_drawn_at_the_left_of_the_others(layers, every):
+    """As those of LinOSS with scheme="imex"; a logarithmic axis has no 0."""
+
+    def still(view):
+        A_HN = view.A_HN.copy()
+        A_HN[:, slice(None) if every else slice(1)].real = 0
+        return replace(view, A_HN=A_HN)
+
+    both = [[still(view) for view in views] for views in layers]
+    for figure in (eigenvalues_figure(*both, LENGTH, "run"), poles_figure(*both, "run")):
+        axes = figure.axes[0]
+        assert "leftmost: 0" in axes.get_xlabel() and "no finite" not in texts(axes)
+        for colour in (BEFORE, AFTER):
+            (dots,) = (d for d in axes.lines if d.get_marker() == "o" and d.get_color() == colour)
+            x, views = np.asarray(dots.get_xdata()), both[colour == AFTER]
+            least = np.isclose(x, x.min(), rtol=1e-6)
+            assert (x > 0).all() and least.mean() == np.mean(views[0].A_HN.real == 0)
+            assert axes.get_xlim()[0] < x.min()
+    figures = eigenvalues_figure(*layers, LENGTH, "run"), poles_figure(*layers, "run")
+    assert not any("leftmost" in figure.axes[0].get_xlabel() for figure in figures)
+
+
 def test_hankel_values_are_drawn_over_the_largest_and_their_states_over_training(layers):
     rows = [
         {"step": step, "kind": "diagnostics", "states_99_median/blocks/1/ssm": 5.0 + step}

@@ -11,9 +11,11 @@ from test_scripts import script
 from tiny import tiny_experiment
 
 from ssm_jax.analysis.bands import BANDS, band_edges
+from ssm_jax.analysis.hankel import summary
 from ssm_jax.training import loop
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.runs.tables import _states
 
 
 def read_arrays(folder):
@@ -89,6 +91,19 @@ def test_analyze_explains_a_checkpoint_and_leaves_the_run_as_it_is(run, data_dir
     assert "Total variation" in done.stdout and "Gradient by Im a" in done.stdout
     assert (out / "poles.png").stat().st_size > 10_000
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def test_a_layer_that_is_one_system_has_one_count():
+    """S5 and its kin; and none where a pole is on the unit circle, as with LinOSS imex."""
+    values = np.array([[4.0, 2.0, 1.0, 0.001], [2.0, 1.0, 1.0, 1.0]])
+    one, two, none = summary(values[:1]), summary(values), summary(values * np.nan)
+
+    def shown(before, after):
+        return [*_states({"before": {"hankel": before}, "after": {"hankel": after}})]
+
+    assert shown(one, one) == ["4", "3 > 3", "3 > 3", "0 of 1 > 0 of 1"]
+    assert shown(one, summary(values[:1] * np.nan))[1:] == ["3 > -", "3 > -", "0 of 1 > 1 of 1"]
+    assert shown(two, none)[1:3] == ["3 / 3.5 / 4 > -", "3 / 3.5 / 4 > -"]
 
 
 def test_analyze_without_a_run_is_one_line(tmp_path):

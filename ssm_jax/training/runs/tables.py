@@ -219,12 +219,14 @@ def _code(git: Mapping[str, Any]) -> str:
 
 
 def _states(entry: Mapping[str, Any]) -> Iterable[str]:
-    """The states of a layer, how many count in the least, the median and the most channel."""
+    """The states of a layer, how many count in the least, the median and the most channel; of a
+    layer that is one system one number."""
     ends = [entry[end]["hankel"] for end in ("before", "after")]
+    shown = 1 if ends[1]["systems"] == 1 else 3
     yield f"{ends[1]['states']}"
     for share in SHARES:
         counts = [end[states_key(share).removesuffix("_median")] for end in ends]
-        yield " > ".join("-" if c is None else " / ".join(f"{n:g}" for n in c) for c in counts)
+        yield " > ".join(" / ".join(f"{n:g}" for n in c[:shown]) if c else "-" for c in counts)
     yield " > ".join(f"{end['unstable']} of {end['systems']}" for end in ends)
 
 
@@ -272,7 +274,7 @@ def print_analysis(result: Mapping[str, Any]) -> None:
     if counted:
         title = "Hankel singular values: states that hold a share of their sum, before > after"
         shares = [f"{100 * share:g} %" for share in SHARES]
-        table(title, ("real states", *shares, "unstable"), _states, counted)
+        table(title, ("real states", *shares, "with |pole| >= 1"), _states, counted)
     taken = [entry for entry in layers if entry["after"]["gradient_share"] is not None]
     if not taken:
         console.print(
