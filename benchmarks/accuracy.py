@@ -7,7 +7,8 @@ taken as exact numbers; 16 channels, 64 modes, LRA initialization; and the denoi
 arXiv:2410.02035 (3 channels, dt = 1e-4, Im A spaced by 490.52 rad). max: largest error over the
 largest tap. rms: root mean square of the error over that of the kernel. Layers: rms over the
 outputs, against a loop over the steps. The loops are NumPy and share nothing with the kernels; they
-take the layer's float32 eigenvalues, read-out and step sizes as exact numbers.
+take the layer's float32 eigenvalues, read-out and step sizes as exact numbers, and of oscillators
+stiffness and damping.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ssm_jax.config.argv import Flag
 from ssm_jax.config.ending import run_main
 from ssm_jax.init import initial_modes
 from ssm_jax.kernels import s4d_kernel
-from ssm_jax.layers import LAYERS, S4, S4D, S5
+from ssm_jax.layers import LAYERS, LRU, S4, S4D, S5, DLinOSS, LinOSS
 
 ALPHAS = (0.1, 1.0, 3.0, 10.0)
 LENGTHS = (64, 257, 2048, 16384)
@@ -40,6 +41,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "s4d undamped": {"alpha": 3.0, "alpha_real": 0.0, "real_transform": "relu"},
     "s4": {},
     "s5": {"n_blocks": 4},
+    "lru": {"r_min": 0.9, "r_max": 0.999},
+    "linoss": {},
+    "linoss imex": {"scheme": "imex"},
+    "dlinoss": {},
 }
 
 
@@ -139,10 +144,37 @@ def _s5_loop(layer: S5, u_LH: np.ndarray) -> np.ndarray:
     return y_LH
 
 
+def _lru_loop(layer: LRU, u_LH: np.ndarray) -> np.ndarray:
+    Lambda_N, C_HN = np.exp(_numbers(layer.eigenvalues())), _numbers(layer.readout())[0]
+    v_LN = u_LH @ _numbers(layer.input_matrix()).T
+    x_N, y_LH = np.zeros_like(Lambda_N), np.empty_like(u_LH)
+    for step, v_N in enumerate(v_LN):
+        x_N = Lambda_N * x_N + v_N
+        y_LH[step] = (C_HN @ x_N).real
+    return y_LH
+
+
+def _oscillator_loop(layer: LinOSS | DLinOSS, u_LH: np.ndarray) -> np.ndarray:
+    """By positions and speeds; an implicit stiffness counts at the end of a step."""
+    a_P, G_P, h_P = map(_numbers, layer.oscillators())
+    B_PH, C_HP = (_numbers(x[...]) @ [1, 1j] for x in (layer.B_ri, layer.C_ri[0]))
+    slowed_P = 1 + h_P * G_P + (h_P**2 * a_P if layer.scheme == "im" else 0)
+    v_LP, x_P = u_LH @ B_PH.T, np.zeros(a_P.shape, complex)
+    speed_P, y_LH = np.zeros_like(x_P), np.empty_like(u_LH)
+    for step, v_P in enumerate(v_LP):
+        speed_P = (speed_P + h_P * (v_P - a_P * x_P)) / slowed_P
+        x_P = x_P + h_P * speed_P
+        y_LH[step] = (C_HP @ x_P).real
+    return y_LH
+
+
 _LOOPS: dict[str, Callable[..., np.ndarray]] = {
     "s4d": _s4d_loop,
     "s4": _s4_loop,
     "s5": _s5_loop,
+    "lru": _lru_loop,
+    "linoss": _oscillator_loop,
+    "dlinoss": _oscillator_loop,
 }
 
 
