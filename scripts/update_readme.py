@@ -47,6 +47,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench_kernels": measured.bench_kernels,
     "denoise": bias.denoise_story,
     "denoise_grid": bias.denoise_grid,
+    "video": bias.video_story,
     "video_grid": bias.video_grid,
     "waves": bias.wave_errors,
     "linoss": bias.linoss,

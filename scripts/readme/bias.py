@@ -20,6 +20,10 @@ def denoise_grid() -> str:
     return _story("denoise/grid.json", DENOISE)
 
 
+def video_story() -> str:
+    return _story("video/story.json", VIDEO)
+
+
 def video_grid() -> str:
     return _story("video/grid.json", VIDEO)
 

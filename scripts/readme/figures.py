@@ -38,9 +38,9 @@ FIGURES = {
         "spectrum/listops_generated.json", "plots/inputs.spectrum_figure",
     ),
     "theory/one_pole.png": ("theory/one_pole.json", "stories/one_pole.one_pole_figure"),
-    "video/errors.png": ("video/grid.json", "stories/video/run.errors_figure"),
-    "video/frames.png": ("video/grid.json", "stories/video/run.frames_figure"),
-    "video/response.png": ("video/grid.json", "stories/video/run.response_figure"),
+    "video/errors.png": ("video/story.json", "stories/video/run.errors_figure"),
+    "video/frames.png": ("video/story.json", "stories/video/run.frames_figure"),
+    "video/response.png": ("video/story.json", "stories/video/run.response_figure"),
     "waves/errors.png": ("waves/waves.json", "stories/waves/run.waves_figure"),
 }  # fmt: skip
 
