@@ -256,15 +256,16 @@ def s4_layer(p, u_LH, *, dt_of="exp", unit="lra", length=None, step_scale=1.0):
 def oscillate(a, G, dt, scheme, v_L):
     """Positions x_L of x'' = -a x - G x' + v from rest, by steps of position and velocity.
 
-    v is (L, ..), real or complex; "im" is implicit in both terms and has no G, "imex" in the
-    damping alone, and its position moves by the new velocity.
+    v is (L, ..), real or complex; a and dt may differ between steps, too. "im" is implicit in both
+    terms and has no G, "imex" in the damping alone, and its position moves by the new velocity.
     """
-    a, G, dt = (np.asarray(x, float) for x in (a, G, dt))
+    G = np.asarray(G, float)
+    a_L, dt_L = (np.broadcast_to(np.asarray(x, float), v_L.shape) for x in (a, dt))
     x = speed = np.zeros(v_L.shape[1:], v_L.dtype)
     found = []
-    for v in v_L:
+    for v, a, dt in zip(v_L, a_L, dt_L, strict=True):
         if scheme == "im":
-            matrix = np.array([[np.ones_like(a), dt * a], [-dt, np.ones_like(a)]])
+            matrix = np.array([[np.ones_like(dt), dt * a], [-dt, np.ones_like(dt)]])
             det = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
             right = speed + dt * v, x
             speed, x = (

@@ -51,10 +51,10 @@ def conv_scan(
         """Of T steps: what is carried is the state, and that after lengths_B steps."""
         (x_B2P, kept_B2P), (start, u_BTYXH) = carry, part
         T = u_BTYXH.shape[1]
-        x_BT2P = scan_parts(z, phase, _to_modes(u_BTYXH, B_bar_WWHN), x_B2P)
+        x_BT2P = scan_parts(z, phase, frames_to_modes(u_BTYXH, B_bar_WWHN), x_B2P)
         inside_B = None if lengths_B is None else jnp.clip(lengths_B - start, 0, T)
         kept_B2P = state_after(x_BT2P, inside_B, kept_B2P)
-        y_BTYXH = _read_out(x_BT2P.reshape(B, T, 2, Y, X, N), C_WWNH)
+        y_BTYXH = read_out_frames(x_BT2P.reshape(B, T, 2, Y, X, N), C_WWNH)
         return (x_BT2P[:, -1], kept_B2P), y_BTYXH
 
     x0_B2P = in_parts(x0_BYXN.reshape(B, Y * X * N))
@@ -74,12 +74,12 @@ def conv_scan(
 @in_one_type
 def conv_step(x_BYXN, u_BYXH, A_bar_N, rest_N, B_bar_WWHN, C_WWNH) -> tuple[Array, Array]:
     """One step: (x, y). A_bar is given as a sum of two numbers, see `powers.lacking`."""
-    v_B12P = _to_modes(u_BYXH[:, None], B_bar_WWHN)
+    v_B12P = frames_to_modes(u_BYXH[:, None], B_bar_WWHN)
     v_BYXN = from_parts(v_B12P[:, 0]).reshape(x_BYXN.shape)
     A_bar, rest = A_bar_N[None, None, None], rest_N[None, None, None]
     x_BYXN = A_bar * x_BYXN + (rest * x_BYXN + v_BYXN)
     x_B12YXN = jnp.stack([x_BYXN.real, x_BYXN.imag], axis=1)[:, None]
-    return x_BYXN, _read_out(x_B12YXN, C_WWNH)[:, 0]
+    return x_BYXN, read_out_frames(x_B12YXN, C_WWNH)[:, 0]
 
 
 @in_one_type
@@ -101,7 +101,7 @@ def filtered_conv_scan(u_BLYXH, z_N, phase_N, B_bar_WWHN, C_WWNH, gain_F) -> Arr
     if gain_F.shape != (L + 1,):
         needs = f"needs a gain on {L + 1} bins, got {gain_F.shape}."
         raise ValueError(f"filtered_conv_scan: input {u_BLYXH.shape} {needs}")
-    v_BL2P = _to_modes(u_BLYXH, B_bar_WWHN)
+    v_BL2P = frames_to_modes(u_BLYXH, B_bar_WWHN)
     if v_BL2P.size == 0:
         return u_BLYXH
     even_M = jnp.concatenate([gain_F, gain_F[1:-1][::-1]])  # bins of a complex FFT
@@ -114,7 +114,7 @@ def filtered_conv_scan(u_BLYXH, z_N, phase_N, B_bar_WWHN, C_WWNH, gain_F) -> Arr
     V_BPNM = of_rows(jnp.fft.fft, v_BPNL, 2 * L) * kernel_NM[None, None]
     x_BPNL = of_rows(jnp.fft.ifft, V_BPNM, 2 * L)[..., :L]
     x_BLYXN = jnp.moveaxis(x_BPNL, -1, 1).reshape(B, L, Y, X, N)
-    return _read_out(jnp.stack([x_BLYXN.real, x_BLYXN.imag], axis=2), C_WWNH)
+    return read_out_frames(jnp.stack([x_BLYXN.real, x_BLYXN.imag], axis=2), C_WWNH)
 
 
 def _conv(x_BYXH: Array, w_WWHG: Array) -> Array:
@@ -125,7 +125,7 @@ def _conv(x_BYXH: Array, w_WWHG: Array) -> Array:
     )
 
 
-def _to_modes(u_BLYXH: Array, B_WWHN: Array) -> Array:
+def frames_to_modes(u_BLYXH: Array, B_WWHN: Array) -> Array:
     """B * u as v_BL2P with P = Y X N: real parts, then imaginary ones."""
     B, L, Y, X, H = u_BLYXH.shape
     N = B_WWHN.shape[-1]
@@ -134,7 +134,7 @@ def _to_modes(u_BLYXH: Array, B_WWHN: Array) -> Array:
     return jnp.moveaxis(v, 3, 2).reshape(B, L, 2, Y * X * N)
 
 
-def _read_out(x_BL2YXN: Array, C_WWNH: Array) -> Array:
+def read_out_frames(x_BL2YXN: Array, C_WWNH: Array) -> Array:
     """Real y_BLYXH = Re C * x."""
     B, L, _, Y, X, N = x_BL2YXN.shape
     both_WW2NH = jnp.concatenate([C_WWNH.real, -C_WWNH.imag], axis=2)

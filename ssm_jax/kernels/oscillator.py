@@ -24,33 +24,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.double import Double, add, exactly, over, product, root, subtract, times
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_vector
-from ssm_jax.kernels.powers import value_of
+from ssm_jax.kernels.powers import complex_expm1, value_of
 
 SCHEMES = ("im", "imex")
 SMALLEST = 1e-4  # rad per step: a period of 63,000 steps
 
 
 @in_one_type
-def oscillator(a: Array, damping: Array, dt: Array, scheme: str) -> tuple[Array, Phase, Array]:
+def oscillator(
+    a: Array, damping: Array, dt: Array, scheme: str, smallest: ArrayLike = SMALLEST
+) -> tuple[Array, Phase, Array]:
     """(z, phase of Im z, weight) of the answers to an impulse, k_l = Re weight e^{zl}.
 
     Arrays of one shape: a and damping at least 0, in 1 / time^2 and 1 / time, dt positive; "im" has
     no damping and does not look at it. They are taken as exact float32 numbers, and the phase is
-    right to some 1e-11 rad. Differentiable by all three; where t is clipped, not by a.
+    right to some 1e-11 rad. Differentiable by all three; where t is clipped, not by a. Of "im" the
+    least t may be another, which broadcasts: steps of different lengths have one least a then.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"unknown scheme {scheme!r}; choose one of {', '.join(SCHEMES)}.")
     # p and q have their exact values, and the derivatives of these formulas.
     held = jax.lax.stop_gradient
-    p, q = _exact_parts(held(a), held(damping), held(dt), scheme)
+    smallest = jnp.broadcast_to(jnp.asarray(smallest, dt.dtype), dt.shape)
+    p, q = _exact_parts(held(a), held(damping), held(dt), scheme, held(smallest))
     half = phase_of_vector(root(p), root(q))
     k = dt * dt * a
     if scheme == "im":
-        q_value = value_of(q[0], jnp.maximum(k, SMALLEST**2))
+        q_value = value_of(q[0], jnp.maximum(k, held(smallest) ** 2))
         t, cot = jnp.arctan(jnp.sqrt(q_value)), 1 / jnp.sqrt(q_value)
         log_square, force = jnp.log1p(q_value), dt * dt / (1 + q_value)
         phase = half
@@ -68,13 +73,43 @@ def oscillator(a: Array, damping: Array, dt: Array, scheme: str) -> tuple[Array,
     return jax.lax.complex(-0.5 * log_square, t), phase, jax.lax.complex(force, -force * cot)
 
 
-def _exact_parts(a: Array, damping: Array, dt: Array, scheme: str) -> tuple[Double, Double]:
+@in_one_type
+def imex_step(position, velocity, v, a, damping, dt) -> tuple[Array, Array]:
+    """(position, velocity) after a step of the scheme "imex", of real arrays that broadcast.
+
+    `oscillator` has the poles of this step, a being clipped as there.
+    """
+    shrunk = 1 + dt * damping
+    root_S = jnp.sqrt(shrunk)
+    slow, least = (dt * damping / (1 + root_S)) ** 2, root_S * SMALLEST**2
+    k = jnp.clip(dt * dt * a, slow + least, slow + 4 * root_S - least)
+    velocity = (velocity + dt * v - k / dt * position) / shrunk
+    return position + dt * velocity, velocity
+
+
+@in_one_type
+def in_motion(x: Array, z: Array, dt: Array) -> tuple[Array, Array]:
+    """(position, velocity) of oscillators whose modes are in the states x, complex; z as above."""
+    return x.real, -(x * complex_expm1(-z.real, -z.imag)).real / dt
+
+
+@in_one_type
+def in_modes(position: Array, velocity: Array, z: Array, dt: Array) -> Array:
+    """The states of the modes, whose answers go on from there: the reverse of `in_motion`."""
+    r, sin = jnp.exp(z.real), jnp.sin(z.imag)
+    above = jnp.expm1(z.real) + 2 * jnp.sin(z.imag / 2) ** 2  # r - cos t
+    return jax.lax.complex(position, (above * position - r * dt * velocity) / sin)
+
+
+def _exact_parts(
+    a: Array, damping: Array, dt: Array, scheme: str, smallest: Array
+) -> tuple[Double, Double]:
     """p and q, clipped; for "im" 1 and dt^2 a, whose roots have the angle t and not half of it."""
     one = exactly(jnp.ones_like(dt))
     k = times(product(dt, dt), (a, jnp.zeros_like(a)))
     if scheme == "im":
-        smallest = jnp.full_like(dt, SMALLEST**2)
-        return one, _where(k[0] > smallest, k, (smallest, jnp.zeros_like(smallest)))
+        least = smallest**2, jnp.zeros_like(dt)
+        return one, _where(k[0] > least[0], k, least)
     shrinking = product(dt, damping)
     root_S = root(add(one, shrinking))
     wide, narrow = add(one, root_S), over(shrinking, add(one, root_S))

@@ -25,7 +25,9 @@ from ssm_jax.options.arguments import check, check_choice, parameters_of
 
 MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
 
-Scale = float | Array  # a factor on dt: a real scalar, which may be traced
+_ONE_KERNEL = "a convolution has one kernel for the whole input"
+
+Scale = float | Array  # factors on dt: a real scalar, which may be traced, or (B, L)
 
 
 class Knob(nnx.Variable):
@@ -49,7 +51,7 @@ class StateSpaceLayer(nnx.Module):
     """y = k^(beta) * u + D u: what the layers have in common.
 
     A layer hands the keywords that it does not know to this constructor, sets D, of (H,), and has
-    the five abstract methods. The filter (1 + |s|)^beta is no rational function of the shift, so no
+    the six abstract methods. The filter (1 + |s|)^beta is no rational function of the shift, so no
     state of finite size carries it from one step to the next, and it reaches ahead: only layers
     without a filter run as a recurrence, and step by step only causal ones.
     """
@@ -118,6 +120,7 @@ class StateSpaceLayer(nnx.Module):
         key: Array | None = None,
         mode: str | None = None,
         step_scale: Scale = 1.0,
+        starts_BL: ArrayLike | None = None,
     ) -> Array:
         """Apply the layer: y_BLH, in the float type of the input.
 
@@ -128,11 +131,20 @@ class StateSpaceLayer(nnx.Module):
           mode: "conv" by FFT, or "scan", which needs beta = 0 or raises NoStateForm. None: "conv";
             in S5 "scan" if the layer was made without a filter.
           step_scale: factor on dt, a positive scalar: 0.5 for a signal sampled twice as densely.
-            The filter follows: |s| per sample is divided by it. One per sequence: `jax.vmap`.
+            The filter follows: |s| per sample is divided by it. Or (B, L), the length of each step,
+            which a step has in both directions; that needs a scan, as `starts_BL` does.
+          starts_BL: boolean; true where a new sequence begins, to which those before and after it
+            in the same row are nothing. None: one sequence in a row.
         """
         u_BLH = checked_input(self.NAME, u_BLH, self.INPUT, self.D.shape[0])
         L = u_BLH.shape[1]
-        mode = self.default_mode() if mode is None else mode
+        starts_BL = inputs.checked_starts(self.NAME, starts_BL, u_BLH.shape[:2])
+        uneven = "starts_BL" if starts_BL is not None else "a step_scale for each step"
+        if starts_BL is None and np.ndim(step_scale) == 0:
+            uneven = ""
+        if uneven and mode == "conv":
+            raise NoStateForm(f"{self.NAME}: {uneven} needs mode='scan': {_ONE_KERNEL}.")
+        mode = ("scan" if uneven else self.default_mode()) if mode is None else mode
         check_choice(self.NAME, "mode", mode, MODES)
         n = L if self.horizon is None else self.horizon
         if self.horizon is not None and n < L:
@@ -140,7 +152,7 @@ class StateSpaceLayer(nnx.Module):
         lengths_B = checked_lengths(self.NAME, lengths_B, u_BLH.shape[:1], L)
         key = inputs.checked_key(self.NAME, key)
         if mode == "scan":
-            self._require_state_form("mode='scan'")
+            self._require_state_form(uneven or "mode='scan'", causal=False)
         elif jax.export.is_symbolic_dim(n):
             raise ValueError(
                 f"{self.NAME}: mode='conv' needs a length that is a number, got {n}: JAX has no "
@@ -149,9 +161,14 @@ class StateSpaceLayer(nnx.Module):
             )
         with jax.numpy_dtype_promotion("standard"):
             layer, dtype = inputs.in_type(self, u_BLH)
-            scale = inputs.checked_scale(self.NAME, step_scale, dtype)
+            scale = inputs.checked_scale(self.NAME, step_scale, dtype, u_BLH.shape[:2])
             v_BLH = arrays.without_padding(u_BLH.astype(dtype), lengths_B)
-            if mode == "scan":
+            if uneven:
+                y_BLH = layer.run_uneven(None, v_BLH, None, starts_BL, scale, side=0)[1]
+                if self.bidirectional:
+                    y_BLH += layer.look_ahead(v_BLH, starts_BL, scale)
+                y_BLH += layer.skipped(v_BLH)
+            elif mode == "scan":
                 y_BLH = layer.scan(v_BLH, scale) + layer.skipped(v_BLH)
             else:
                 y_BLH = layer.convolve(v_BLH, n, scale)
@@ -174,28 +191,48 @@ class StateSpaceLayer(nnx.Module):
 
     @on_any_mesh(lambda named: named["self"].STATE, lambda named: named["self"].INPUT)
     def prefill(
-        self, u_BLH: Array, lengths_B: ArrayLike | None = None, *, state=None, step_scale=1.0
+        self,
+        u_BLH: Array,
+        lengths_B: ArrayLike | None = None,
+        *,
+        state: Array | None = None,
+        step_scale: Scale = 1.0,
+        starts_BL: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """Many steps at once, without dropout: the state after the last real one, and all outputs.
 
         Arguments as in the call; `state` is before the first step, None: zero. Raises NoStateForm
         with a filter, and if the layer is bidirectional.
         """
-        return self._advanced("prefill", u_BLH, self.INPUT, lengths_B, state, step_scale)
+        steps = step_scale, starts_BL
+        return self._advanced("prefill", u_BLH, self.INPUT, lengths_B, state, *steps)
 
     @on_any_mesh(
         lambda named: named["self"].STATE, lambda named: named["self"].INPUT.replace("L", "")
     )
-    def step(self, state: Array, u_BH: Array, *, step_scale: Scale = 1.0) -> tuple[Array, Array]:
-        """One step as in `prefill`: (state, y_BH), as `jax.lax.scan` wants it."""
-        return self._advanced("step", u_BH, self.INPUT.replace("L", ""), None, state, step_scale)
+    def step(
+        self,
+        state: Array,
+        u_BH: Array,
+        *,
+        step_scale: Scale = 1.0,
+        starts_B: ArrayLike | None = None,
+    ) -> tuple[Array, Array]:
+        """One step as in `prefill`: (state, y_BH), as `jax.lax.scan` wants it.
 
-    def _advanced(self, what, u, axes, lengths_B, state, step_scale) -> tuple[Array, Array]:
+        `step_scale` may be (B,). Where `starts_B` is true, the state before the step is zero.
+        """
+        steps = step_scale, starts_B
+        return self._advanced("step", u_BH, self.INPUT.replace("L", ""), None, state, *steps)
+
+    def _advanced(self, what, u, axes, lengths_B, state, step_scale, starts):
         """The state after one step u_BH or the steps u_BLH, and the outputs."""
         self._require_state_form(what)
         u = checked_input(self.NAME, u, axes, self.D.shape[0])
         lengths_B = checked_lengths(self.NAME, lengths_B, u.shape[:1], u.shape[1])
         one_step = len(axes) < len(self.INPUT)
+        shape_of_steps = u.shape[: 1 if one_step else 2]
+        starts = inputs.checked_starts(self.NAME, starts, shape_of_steps)
         shape = u.shape[0], *u.shape[1 if one_step else 2 : -1], *self.state_shape()
         if state is not None or one_step:
             try:
@@ -207,36 +244,56 @@ class StateSpaceLayer(nnx.Module):
                 raise ValueError(f"{self.NAME}: the state must be {shape}, got {state.shape}.")
         with jax.numpy_dtype_promotion("standard"):
             layer, dtype = inputs.in_type(self, u, state)
-            scale = inputs.checked_scale(self.NAME, step_scale, dtype)
+            scale = inputs.checked_scale(self.NAME, step_scale, dtype, shape_of_steps)
             v = arrays.without_padding(u.astype(dtype), lengths_B)
             kind = kept = complex_of(dtype)
             if state is not None:
                 kept = state.dtype if jnp.issubdtype(state.dtype, jnp.complexfloating) else kind
                 state = state.astype(kind)
-            if one_step:
+            if starts is not None or jnp.ndim(scale):
+                steps = [v, starts, scale]
+                if one_step:
+                    steps = [x if np.ndim(x) == 0 else x[:, None] for x in steps]
+                state, y = layer.run_uneven(state, steps[0], lengths_B, *steps[1:], side=0)
+                y = y[:, 0] if one_step else y
+            elif one_step:
                 state, y = layer.advance(state, v, scale)
             else:
                 state, y = layer.run_from(state, v, lengths_B, scale)
             y = y + layer.skipped(v)
             return state.astype(kept), y.astype(arrays.returned_in(u, dtype))
 
-    def _require_state_form(self, what: str) -> None:
+    def _require_state_form(self, what: str, *, causal: bool = True) -> None:
         """Raise NoStateForm unless there is the form that "step", "prefill" or "mode='scan'" needs.
 
         Known values of beta decide; else, as under jit, whether the layer was made with a filter.
         """
         values, lacks = arrays.known_values(self.beta[...]), ""
-        if self.bidirectional and what != "mode='scan'":
+        if self.bidirectional and causal:
             lacks = "a causal layer, this one is bidirectional; make it with bidirectional=False."
         elif values is None and self.filtered:
             lacks = (
                 "beta = 0, and this beta is traced and may differ; make the layer with beta=None."
             )
         elif values is not None and (values != 0).any():
-            largest = f"got beta up to {np.abs(values).max():g}. Use mode='conv'."
+            largest = f"got beta up to {np.abs(values).max():g}."
+            if what in ("step", "prefill", "mode='scan'"):
+                largest += " Use mode='conv'."
             lacks = f"beta = 0, since the filter has no finite state; {largest}"
         if lacks:
             raise NoStateForm(f"{self.NAME}: {what} needs {lacks}")
+
+    def look_ahead(self, v_BLH: Array, starts_BL: Array | None, scale: Scale) -> Array:
+        """y_BLH of the second read-out of uneven steps: everything run from the end."""
+        turned = (
+            v_BLH[:, ::-1],
+            scale if isinstance(scale, float) or not scale.ndim else scale[:, ::-1],
+        )
+        if starts_BL is not None:  # the last step of a sequence is the first one then
+            first = jnp.ones_like(starts_BL[:, :1])
+            starts_BL = jnp.concatenate([first, starts_BL[:, :0:-1]], axis=1)
+        _, y_BLH = self.run_uneven(None, turned[0], None, starts_BL, turned[1], side=1)
+        return y_BLH[:, ::-1]
 
     def skipped(self, v: Array) -> Array:
         """D v."""
@@ -266,3 +323,9 @@ class StateSpaceLayer(nnx.Module):
     @abstractmethod
     def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
         """The state after one step, and y_BH without D."""
+
+    @abstractmethod
+    def run_uneven(
+        self, state, v_BLH: Array, lengths_B, starts_BL, scale: Scale, *, side: int
+    ) -> tuple[Array, Array]:
+        """As `run_from`, with starts, None: none, or a scale (B, L); by the read-out `side`."""

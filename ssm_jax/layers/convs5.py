@@ -12,12 +12,20 @@ from jax import Array
 from ssm_jax.init.modes import INITS, initial_modes
 from ssm_jax.init.parameters import EIGENBASES, cut_normal, real_basis
 from ssm_jax.kernels import sobolev_gain
-from ssm_jax.kernels.convs5 import conv_scan, conv_step, filtered_conv_scan
+from ssm_jax.kernels.convs5 import (
+    conv_scan,
+    conv_step,
+    filtered_conv_scan,
+    frames_to_modes,
+    read_out_frames,
+)
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import lacking
+from ssm_jax.kernels.uneven import uneven_scan
 from ssm_jax.layers.base import Knob, Scale
 from ssm_jax.layers.inputs import from_ri
+from ssm_jax.layers.mimo import over_steps
 from ssm_jax.layers.s5 import SharedModes
 from ssm_jax.options.arguments import check, check_choice
 from ssm_jax.options.rows import SIZE
@@ -131,6 +139,30 @@ class ConvS5(SharedModes):
         system = self._discrete(scale)[1:]
         return conv_scan(v_BLYXH, *system, state, lengths_B, chunk=self.chunk)
 
+    def run_uneven(
+        self, state, v_BLYXH, lengths_B, starts_BL, scale, *, side: int
+    ) -> tuple[Array, Array]:
+        B, _, Y, X, _ = v_BLYXH.shape
+        A_N, dt_N, N = self.eigenvalues(), self.step_sizes(), self.A_im.size
+        B_WWHN, C_WWNH = self._windows(jnp.ones_like(A_N))
+
+        def modes(v_BTYXH: Array, scale: Array) -> tuple[Array, Phase, Array]:
+            A, dt = A_N[None, None], dt_N[None, None] * (scale[:, :, None] if scale.ndim else scale)
+            z, phase = exponent(A, dt, self.discretization)
+            _, gain = DISCRETIZE[self.discretization](A, dt)
+            v_BT2PN = frames_to_modes(v_BTYXH, B_WWHN).reshape(B, -1, 2, Y * X, N)
+            v_BTPN = jax.lax.complex(v_BT2PN[:, :, 0], v_BT2PN[:, :, 1])
+            return *jax.tree.map(over_steps, (z, phase)), over_steps(gain) * v_BTPN
+
+        def outputs(x_BTPN: Array) -> Array:
+            x_BTYXN = x_BTPN.reshape(B, -1, Y, X, N)
+            return read_out_frames(jnp.stack([x_BTYXN.real, x_BTYXN.imag], axis=2), C_WWNH)
+
+        x0_BYXN = jnp.zeros((B, Y, X, N), A_N.dtype) if state is None else state
+        x0_BPN = x0_BYXN.reshape(B, Y * X, N)
+        x_BPN, y = uneven_scan(x0_BPN, v_BLYXH, starts_BL, scale, lengths_B, modes, outputs)
+        return x_BPN.reshape(B, Y, X, N), y
+
     def advance(self, state: Array, v_BYXH: Array, scale: Scale) -> tuple[Array, Array]:
         A_bar_N, z_N, phase_N, B_bar_WWHN, C_WWNH = self._discrete(scale)
         rest_N = lacking(A_bar_N, z_N, phase_N)
@@ -145,7 +177,11 @@ class ConvS5(SharedModes):
         A_N, dt_N = self.eigenvalues(), self.step_sizes() * scale
         z_N, phase_N = exponent(A_N, dt_N, self.discretization)
         A_bar_N, gain_N = DISCRETIZE[self.discretization](A_N, dt_N)
+        return A_bar_N, z_N, phase_N, *self._windows(gain_N)
+
+    def _windows(self, gain_N: Array) -> tuple[Array, Array]:
+        """(B, times a gain, and C) as windows."""
         W, H, N = self.window, self.D.shape[0], self.A_im.size
         B_bar_NWWH = (gain_N[:, None] * self.input_matrix()).reshape(N, W, W, H)
         C_WWHN = self.readout().reshape(W, W, H, N)
-        return A_bar_N, z_N, phase_N, jnp.moveaxis(B_bar_NWWH, 0, -1), jnp.swapaxes(C_WWHN, 2, 3)
+        return jnp.moveaxis(B_bar_NWWH, 0, -1), jnp.swapaxes(C_WWHN, 2, 3)

@@ -16,7 +16,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import clipped, complex_of, computed_in, known_values
-from ssm_jax.options.rows import POSITIVE
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -82,19 +81,47 @@ def checked_integer(owner: str, what: str, value: Any) -> int:
     raise TypeError(f"{owner}: {what} must be an integer, got {value!r}.")
 
 
-def checked_scale(owner: str, step_scale: ArrayLike, dtype: Any) -> float | Array:
-    """A scale as a Python number where it is known, else in the type that is computed in."""
+def checked_scale(
+    owner: str, step_scale: ArrayLike, dtype: Any, steps: tuple[int, ...]
+) -> float | Array:
+    """A scale as a Python number where it is one and known, else in the type to compute in.
+
+    It is one number, or one for each of the steps.
+    """
     scale = step_scale if isinstance(step_scale, Array) else np.asarray(step_scale)
     is_real = any(jnp.issubdtype(scale.dtype, kind) for kind in (jnp.integer, jnp.floating))
-    if scale.shape != () or not is_real:
+    if scale.shape not in ((), steps) or not is_real:
         got = f"{scale.dtype} of the shape {scale.shape}"
-        raise ValueError(f"{owner}: step_scale must be one real number, got {got}.")
+        raise ValueError(
+            f"{owner}: step_scale must be one real number, or those of the steps, {steps}; "
+            f"got {got}."
+        )
     known = known_values(scale)
-    if known is None:
-        return jnp.asarray(scale, dtype)
-    if not POSITIVE.holds(float(known)):
-        raise ValueError(f"{owner}: step_scale must be positive and finite, got {float(known):g}.")
-    return float(known)
+    if known is not None:
+        with np.errstate(over="ignore"):
+            narrow = known.astype(np.float32)  # in which it is computed
+        wrong = np.argwhere(~((narrow > 0) & np.isfinite(narrow))).tolist()
+        if wrong:
+            got = f"{float(known[tuple(wrong[0])]):g}" + (
+                f" at {tuple(wrong[0])}" if scale.ndim else ""
+            )
+            raise ValueError(f"{owner}: step_scale must be positive and finite, got {got}.")
+        if not scale.ndim:
+            return float(known)
+    return jnp.asarray(scale, dtype)
+
+
+def checked_starts(owner: str, starts: ArrayLike | None, steps: tuple[int, ...]) -> Array | None:
+    """Where sequences begin, boolean, of these steps; None stays None."""
+    if starts is None:
+        return None
+    starts = starts if isinstance(starts, Array) else np.asarray(starts)
+    if starts.dtype != bool or starts.shape != steps:
+        got = f"{starts.dtype} of the shape {starts.shape}"
+        raise ValueError(
+            f"{owner}: starts must be booleans {steps}, true where a sequence begins; got {got}."
+        )
+    return jnp.asarray(starts)
 
 
 def as_complex(re: Array, im: Array) -> Array:

@@ -10,12 +10,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.init.parameters import REAL_TRANSFORMS
-from ssm_jax.kernels.oscillator import oscillator
+from ssm_jax.kernels.oscillator import SMALLEST, imex_step, in_modes, in_motion, oscillator
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import power
+from ssm_jax.kernels.uneven import one_by_one
 from ssm_jax.layers.base import Scale
 from ssm_jax.layers.inputs import as_complex
-from ssm_jax.layers.mimo import MimoLayer
+from ssm_jax.layers.mimo import MimoLayer, beside
 from ssm_jax.options.arguments import check
 
 
@@ -26,7 +27,8 @@ class Oscillators(MimoLayer):
     and Re x answers to Re B u as Im x does to Im B u. So an oscillator is twice the same mode, with
     real read-outs, N = 2P, and runs as S5 does, in every way and as exactly (`kernels.oscillator`).
     `eigenvalues`, `input_matrix` and `step_sizes` are those of these modes, per sample;
-    `oscillators` has a, G and h, which step_scale multiplies.
+    `oscillators` has a, G and h, which step_scale multiplies. A state is in the modes of steps h,
+    whatever step_scale it comes from.
 
     The parameters have the names of other layers, so that options find them by what they move:
     A_im is a, whose root is the frequency; A_re_raw is G; dt_raw is h by a sigmoid. Of a and G the
@@ -71,15 +73,18 @@ class Oscillators(MimoLayer):
 
         a_P = positive(self.A_im[...])
         G_P = positive(self.A_re_raw[...]) if hasattr(self, "A_re_raw") else jnp.zeros_like(a_P)
-        return a_P, G_P, jax.nn.sigmoid(self.dt_raw[...]) * scale
+        a_P, G_P, h_P = (beside(x, scale) for x in (a_P, G_P, jax.nn.sigmoid(self.dt_raw[...])))
+        return a_P, G_P, h_P * scale
 
-    def discrete(self, scale: Scale) -> tuple[Array, Array, Phase, Array]:
-        z_P, phase_P, weight_P = oscillator(*self.oscillators(scale), self.scheme)
-        z_N, phase_N = jnp.tile(z_P, 2), Phase(*(jnp.tile(x, 2) for x in phase_P))
+    def of_steps(self, scale: Scale) -> tuple[Array, Array, Phase, Array]:
+        a_P, G_P, h_P = jnp.broadcast_arrays(*self.oscillators(scale))
+        z_P, phase_P, weight_P = oscillator(a_P, G_P, h_P, self.scheme, SMALLEST * scale)
+        z_N, phase_N, weight_N = jax.tree.map(_twice, (z_P, phase_P, weight_P))
+        return power(z_N, phase_N, 1), z_N, phase_N, weight_N
+
+    def drive(self) -> Array:
         B_NH = jnp.concatenate([self.B_ri[..., 0], self.B_ri[..., 1]])
-        weight_N1 = jnp.tile(weight_P, 2)[:, None]
-        B_bar_NH = as_complex(weight_N1.real * B_NH, weight_N1.imag * B_NH)
-        return power(z_N, phase_N, 1), z_N, phase_N, B_bar_NH
+        return as_complex(B_NH, jnp.zeros_like(B_NH))
 
     def eigenvalues(self) -> Array:
         """log A_bar_N, complex: of each pair of poles the upper one, twice."""
@@ -95,6 +100,51 @@ class Oscillators(MimoLayer):
 
     def state_shape(self) -> tuple[int, ...]:
         return (2 * self.A_im.shape[0],)
+
+    def run_from(self, state, v_BLH, lengths_B, scale) -> tuple[Array, Array]:
+        state = self._in_modes_of(scale, 1.0, state)
+        state, y_BLH = super().run_from(state, v_BLH, lengths_B, scale)
+        return self._in_modes_of(1.0, scale, state), y_BLH
+
+    def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
+        state, y_BH = super().advance(self._in_modes_of(scale, 1.0, state), v_BH, scale)
+        return self._in_modes_of(1.0, scale, state), y_BH
+
+    def run_uneven(
+        self, state, v_BLH, lengths_B, starts_BL, scale, *, side: int
+    ) -> tuple[Array, Array]:
+        if self.scheme == "im" or jnp.ndim(scale) == 0:
+            state = self._in_modes_of(scale, 1.0, state)
+            arguments = state, v_BLH, lengths_B, starts_BL, scale
+            state, y_BLH = super().run_uneven(*arguments, side=side)
+            return self._in_modes_of(1.0, scale, state), y_BLH
+        # The modes of "imex" are others for each length of a step: no power of one passes over two.
+        B_NH, C_HN = self.drive().real, self.readout()[side].real
+        a_1N, G_1N, h_1N = (_twice(x)[None] for x in self.oscillators())
+        z_1N = self.of_steps(1.0)[1][None]
+        full = jax.lax.Precision.HIGHEST
+
+        def step(motion: tuple[Array, Array], v_BH: Array, scale_B: Array):
+            v_BN = jnp.matmul(v_BH, B_NH.T, precision=full)
+            motion = imex_step(*motion, v_BN, a_1N, G_1N, h_1N * scale_B[:, None])
+            return motion, jnp.matmul(motion[0], C_HN.T, precision=full)
+
+        at_rest = jnp.zeros((len(v_BLH), len(B_NH)), v_BLH.dtype)
+        motion = (at_rest, at_rest) if state is None else in_motion(state, z_1N, h_1N)
+        motion, y_BLH = one_by_one(step, motion, v_BLH, starts_BL, scale, lengths_B)
+        return in_modes(*motion, z_1N, h_1N), y_BLH
+
+    def _in_modes_of(self, scale: Scale, before: Scale, state: Any) -> Any:
+        """A state in the modes of steps of another scale; those of "im" are the same for all."""
+        if state is None or self.scheme == "im" or jnp.ndim(scale) or jnp.ndim(before):
+            return state
+        if isinstance(scale, float) and isinstance(before, float) and scale == before:
+            return state
+        old, new = (
+            (self.of_steps(x)[1][None], _twice(self.oscillators(x)[2])[None])
+            for x in (before, scale)
+        )
+        return in_modes(*in_motion(state, *old), *new)
 
 
 class LinOSS(Oscillators):
@@ -179,6 +229,11 @@ class DLinOSS(Oscillators):
             return a_P, jnp.expm1(log_P) / h_P, dt_raw_P
 
         super().__init__(d_model, start, **shared)
+
+
+def _twice(x_P: Array) -> Array:
+    """For the real parts of inputs and for the imaginary ones."""
+    return jnp.concatenate([x_P, x_P], axis=-1)
 
 
 def _uniform(key: Array, shape: tuple[int, ...], summed: int) -> Array:

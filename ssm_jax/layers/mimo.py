@@ -3,16 +3,29 @@
 from abc import abstractmethod
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels import sobolev_gain
+from ssm_jax.kernels.arrays import complex_of
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.mimo import mimo_scan, read_out, to_modes
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import lacking
 from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
+from ssm_jax.kernels.uneven import uneven_scan
 from ssm_jax.layers.base import Scale, StateSpaceLayer
+
+
+def beside(x_N: Array, scale: Scale) -> Array:
+    """Numbers of N modes with as many axes as a scale of steps."""
+    return x_N.reshape(*(1,) * (jnp.ndim(scale) - 1), -1)
+
+
+def over_steps(x: Array) -> Array:
+    """Numbers of N modes, or of steps too, (B, T, N), as the axes (B, T, P, N) of P = 1."""
+    return x[:, :, None] if x.ndim == 3 else x[None, None, None]
 
 
 class MimoLayer(StateSpaceLayer):
@@ -43,10 +56,18 @@ class MimoLayer(StateSpaceLayer):
 
     def discrete(self, scale: Scale) -> tuple[Array, Array, Phase, Array]:
         """(A_bar_N, z_N, phase of z_N, B_bar_NH), with A_bar = e^z; complex."""
-        A_N, dt_N = self.eigenvalues(), self.step_sizes() * scale
+        A_bar_N, z_N, phase_N, gain_N = self.of_steps(scale)
+        return A_bar_N, z_N, phase_N, gain_N[:, None] * self.drive()
+
+    def of_steps(self, scale: Scale) -> tuple[Array, Array, Phase, Array]:
+        """(A_bar, z, phase of z, gain of `drive`) of steps whose scale broadcasts against N."""
+        A_N, dt_N = beside(self.eigenvalues(), scale), beside(self.step_sizes(), scale) * scale
         A_bar_N, gain_N = DISCRETIZE[self.discretization](A_N, dt_N)
-        z_N, phase_N = exponent(A_N, dt_N, self.discretization)
-        return A_bar_N, z_N, phase_N, gain_N[:, None] * self.input_matrix()
+        return A_bar_N, *exponent(A_N, dt_N, self.discretization), gain_N
+
+    def drive(self) -> Array:
+        """B_NH, real or complex, of which a gain makes B_bar."""
+        return self.input_matrix()
 
     def default_mode(self) -> str:
         return "conv" if self.filtered else "scan"
@@ -79,3 +100,22 @@ class MimoLayer(StateSpaceLayer):
         v_BN = from_parts(to_modes(v_BH[:, None], B_bar_NH)[:, 0])
         state = A_bar_N[None, :] * state + (rest_N[None, :] * state + v_BN)
         return state, read_out(in_parts(state)[:, None], C_HN)[:, 0]
+
+    def run_uneven(
+        self, state, v_BLH, lengths_B, starts_BL, scale, *, side: int
+    ) -> tuple[Array, Array]:
+        B_NH, C_HN = self.drive(), self.readout()[side]
+
+        def modes(v_BTH: Array, scale: Array) -> tuple[Array, Phase, Array]:
+            _, z, phase, gain = self.of_steps(scale[:, :, None] if scale.ndim else scale)
+            driven_BT1N = over_steps(from_parts(to_modes(v_BTH, B_NH)))
+            z, phase, gain = jax.tree.map(over_steps, (z, phase, gain))
+            return z, phase, gain * driven_BT1N
+
+        def outputs(x_BT1N: Array) -> Array:
+            return read_out(in_parts(x_BT1N[:, :, 0]), C_HN)
+
+        x0_B1N = jnp.zeros((len(v_BLH), 1, len(B_NH)), complex_of(v_BLH.dtype))
+        x0_B1N = x0_B1N if state is None else state[:, None]
+        x_B1N, y_BLH = uneven_scan(x0_B1N, v_BLH, starts_BL, scale, lengths_B, modes, outputs)
+        return x_B1N[:, 0], y_BLH

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -11,6 +12,8 @@ from jax import Array
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
 from ssm_jax.init.modes import initial_modes
 from ssm_jax.kernels import dplr_kernel, dplr_recurrence, dplr_step
+from ssm_jax.kernels.arrays import complex_of
+from ssm_jax.kernels.uneven import one_by_one
 from ssm_jax.layers.base import Scale
 from ssm_jax.layers.inputs import from_ri
 from ssm_jax.layers.s4d import ChannelwiseLayer
@@ -85,6 +88,23 @@ class S4(ChannelwiseLayer):
     def system(self, scale: Scale) -> tuple[tuple[Array, ...], Array, Array]:
         system = (*self.state_matrix(), self.input_vector())
         return system, self.readout(), self.step_sizes() * scale
+
+    def run_uneven(
+        self, state, v_BLH, lengths_B, starts_BL, scale, *, side: int
+    ) -> tuple[Array, Array]:
+        (Lambda_HN, P_HN, B_HN), C_CHN, dt_H = self.system(1.0)
+
+        def step(x_BHN: Array, v_BH: Array, scale_B: Array) -> tuple[Array, Array]:
+            def of_one(x_HN: Array, v_H: Array, scale: Array) -> tuple[Array, Array]:
+                system = Lambda_HN, P_HN, B_HN, C_CHN[side], dt_H * scale
+                x_1HN, y_1H = dplr_step(x_HN[None], v_H[None], *system)
+                return x_1HN[0], y_1H[0]
+
+            return jax.vmap(of_one)(x_BHN, v_BH, scale_B)
+
+        x0_BHN = jnp.zeros((len(v_BLH), *self.state_shape()), complex_of(v_BLH.dtype))
+        x0_BHN = x0_BHN if state is None else state
+        return one_by_one(step, x0_BHN, v_BLH, starts_BL, scale, lengths_B)
 
     def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
         (Lambda_HN, P_HN, B_HN), C_CHN, dt_H = self.system(scale)

@@ -14,7 +14,9 @@ from jax.typing import ArrayLike
 from ssm_jax.init.modes import INITS, Modes, initial_modes
 from ssm_jax.kernels import anticausal, fft_conv, s4d_kernel, s4d_recurrence, sobolev_gain
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
+from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import lacking, parts, times
+from ssm_jax.kernels.uneven import uneven_scan
 from ssm_jax.layers.base import Knob, Scale
 from ssm_jax.layers.inputs import from_ri
 from ssm_jax.layers.timed import TimedLayer
@@ -106,6 +108,15 @@ class ChannelwiseLayer(TimedLayer):
         if self.bidirectional:
             y_BLH += anticausal(recurrence, v_BLH, *system, C_CHN[1], dt_H, **self.rule())
         return y_BLH
+
+    def look_ahead(self, v_BLH, starts_BL, scale) -> Array:
+        """Of later inputs alone, without the present one (OC-12)."""
+        y_BLH = super().look_ahead(v_BLH, starts_BL, scale)
+        y_BLH = jnp.pad(y_BLH[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        if starts_BL is None:
+            return y_BLH
+        last_BL = jnp.pad(starts_BL[:, 1:], ((0, 0), (0, 1)))
+        return jnp.where(last_BL[:, :, None], jnp.zeros_like(y_BLH), y_BLH)
 
     def run_from(self, state, v_BLH, lengths_B, scale) -> tuple[Array, Array]:
         _, recurrence = self.KERNELS
@@ -209,6 +220,24 @@ class S4D(ChannelwiseLayer):
         A_bar_HN, gain_HN = DISCRETIZE[self.discretization](A_HN, dt_H[:, None])
         rest_HN = lacking(A_bar_HN, *exponent(A_HN, dt_H[:, None], self.discretization))
         return A_bar_HN, rest_HN, gain_HN, C_CHN[0]
+
+    def run_uneven(
+        self, state, v_BLH, lengths_B, starts_BL, scale, *, side: int
+    ) -> tuple[Array, Array]:
+        (A_HN,), C_CHN, dt_H = self.system(1.0)
+
+        def modes(v_BTH: Array, scale: Array) -> tuple[Array, Phase, Array]:
+            A = A_HN[None, None]
+            dt = dt_H[None, None, :, None] * (scale[:, :, None, None] if scale.ndim else scale)
+            _, gain = DISCRETIZE[self.discretization](A, dt)
+            z, phase = exponent(A, dt, self.discretization)
+            return z, phase, gain * v_BTH[..., None]
+
+        def outputs(x_BTHN: Array) -> Array:
+            return 2 * jnp.sum((C_CHN[side][None, None] * x_BTHN).real, axis=-1)
+
+        x0_BHN = jnp.zeros((len(v_BLH), *A_HN.shape), A_HN.dtype) if state is None else state
+        return uneven_scan(x0_BHN, v_BLH, starts_BL, scale, lengths_B, modes, outputs)
 
     def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
         A_bar_HN, rest_HN, gain_HN, C_HN = self.transition(scale)

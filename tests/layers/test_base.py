@@ -226,8 +226,8 @@ def test_scales_that_are_no_positive_number_are_refused(name, scale):
 
 
 @each_layer
-@pytest.mark.parametrize("shape", [(1,), (H,), (B, 1), (B, L)])
-def test_a_scale_with_axes_is_refused_also_where_it_is_traced(name, shape):
+@pytest.mark.parametrize("shape", [(1,), (H,), (B, 1), (B, L, 1)])
+def test_a_scale_of_other_axes_is_refused_also_where_it_is_traced(name, shape):
     """Such as one per sequence, which would be taken for one per mode where B = N."""
     layer, u = causal(name), jnp.ones((B, L, H))
     with pytest.raises(ValueError, match=f"^{layer.NAME}: step_scale must be one real number"):
@@ -316,7 +316,8 @@ def test_a_layer_that_lacks_a_form_cannot_be_made_and_the_error_names_it():
     class Half(StateSpaceLayer):
         NAME = "Half"
 
-    with pytest.raises(TypeError, match="advance, convolve, run_from, scan, state_shape"):
+    missing = "advance, convolve, run_from, run_uneven, scan, state_shape"
+    with pytest.raises(TypeError, match=missing):
         Half()
 
 

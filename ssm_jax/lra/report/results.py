@@ -305,5 +305,6 @@ def device_of(devices: Mapping[str, Any]) -> str:
     """What a run ran on, from the "devices" of its record."""
     if devices.get("platform") == "cpu":
         model = f" ({devices['cpu']})" if devices.get("cpu") else ""
-        return f"{devices.get('cpu_cores', '?')} CPU cores{model}"
+        cores = devices.get("cpu_cores", "?")
+        return f"{cores} CPU core{'' if cores == 1 else 's'}{model}"
     return f"{devices.get('count', '?')} x {devices['kind']}" if devices.get("kind") else ""
