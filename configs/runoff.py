@@ -64,21 +64,23 @@ def reduce(cfg):
     cfg.name += ":reduced"
     cfg.notes = (
         "Reduced: SYNTHETIC flow of a bucket model that the real hourly weather of three airports "
-        "fills, 365 hours of it for a flow (CAMELS-US: 531 basins, 365 days), 3 blocks of 32 "
-        "channels (6 of 128), 6 epochs of 64 at 10 times the rates (50 of 128). Not comparable "
-        "with CAMELS."
+        "fills, 192 hours of it for a flow (CAMELS-US: 531 basins, 365 days), 2 blocks of 32 "
+        "channels and 32 pairs (6 of 128 and 64), 800 steps of 32 at 10 times the rates (50 epochs "
+        "of 128). Not comparable with CAMELS."
     )
     data = cfg.data.runoff
     cfg.data.source, data.attributes = "package", False
     data.train, data.val = "2013-01-01..2013-07-31", "2013-08-01..2013-08-31"
     data.test = "2013-09-01..2013-12-31"
-    cfg.model.depth, cfg.model.d_model = 3, 32
+    cfg.data.padded_length = 192
+    cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 2, 32, 32
     cfg.model.n_ssm = min(cfg.model.n_ssm, 32)
     cfg.model.beta.unit = "rad"
-    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 64, 6.0, 256
+    cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 32, 0.0, 256
+    cfg.train.steps, cfg.train.eval_every = 800, 200
     cfg.optim.lr = 0.004
     config_lib.scale_rates(cfg)
-    cfg.checkpoint.every, cfg.log.every = 500, 20
+    cfg.checkpoint.every, cfg.log.every = 400, 20
 
 
 def smoke(cfg):
