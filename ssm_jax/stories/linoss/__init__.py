@@ -35,6 +35,7 @@ def get_config(arg=""):
     if size == "smoke":
         cfg.name += ":reduced"  # which `smoke` takes for a word of its own
         smoke(cfg, 40, 8)
+        cfg.schedule.warmup_steps = 0
     return cfg
 
 

@@ -1,6 +1,7 @@
 """Train LinOSS under different alpha on several sets, and show what that changes."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from ssm_jax.tasks import find_task
 from ssm_jax.training.workdir import Workdir
 
 SETTINGS = tuple(sweep())
+WHEN = {"before": plots.BEFORE, "after": plots.AFTER}
 Cell = Mapping[str, Any]
 
 
@@ -52,8 +54,8 @@ def run_story(studies: Mapping[str, tuple[ConfigDict, Job]], seeds: int, job: Jo
 def with_variation(run: FinishedRun) -> FinishedRun:
     """A run whose test metrics have beside them, before training and at the tested checkpoint:
 
-    variation_WHEN: total variation of the layers' transfer functions (`analysis.bands`), mean of
-      all channels. high_WHEN: the share of it in the highest band, pi L^(-1/4) to pi rad / sample.
+    high_WHEN: total variation of the layers' transfer functions in the highest band, pi L^(-1/4) to
+      pi rad / sample, mean of all channels (`analysis.bands`); low_WHEN: in the three below.
     moved: how far the median pole turned, in rad / sample.
     """
     test = dict(run.summary["test"])
@@ -62,8 +64,7 @@ def with_variation(run: FinishedRun) -> FinishedRun:
             rows = [arrays[k].reshape(-1, BANDS) for k in arrays if k.endswith(":variation")]
             angles = [arrays[k].ravel() for k in arrays if k.endswith(":drift_im")]
         by_band = np.concatenate(rows).mean(axis=0, dtype=np.float64)
-        test[f"variation_{when}"] = float(by_band.sum())
-        test[f"high_{when}"] = float(by_band[-1] / by_band.sum())
+        test[f"low_{when}"], test[f"high_{when}"] = float(by_band[:-1].sum()), float(by_band[-1])
     test["moved"] = float(np.median(np.concatenate(angles)))
     return dataclasses.replace(run, summary={**run.summary, "test": test})
 
@@ -95,17 +96,18 @@ COLUMNS: Columns = {
     "alpha": "{alpha:g}",
     "test accuracy, in waves error": _metric,
     "to alpha = 1, points": _difference,
-    "V before": with_spread("variation_before", "{:.3g}".format),
-    "V after": with_spread("variation_after", "{:.3g}".format),
-    "of it high: before": with_spread("high_before", "{:.0%}".format),
-    "high: after": with_spread("high_after", "{:.0%}".format),
+    "V low: before": with_spread("low_before", "{:.2g}".format),
+    "after": with_spread("low_after", "{:.2g}".format),
+    "V high: before": with_spread("high_before", "{:.2g}".format),
+    "after ": with_spread("high_after", "{:.2g}".format),
     "median pole moved, rad / sample": with_spread("moved", "{:.3f}".format),
 }
 
 
 def alpha_figure(found: Sequence[Cell]) -> Figure:
     """Above, the test metric of each set against alpha, in waves the error of each wave; below, the
-    share of the total variation at high frequencies before and after training. A dot is a seed."""
+    total variation at low and at high frequencies before and after training. A dot is a seed, a
+    line their median."""
     names = list(dict.fromkeys(cell["set"] for cell in found))
     figure = plots.titled("LinOSS: what alpha changes", 3.4 * len(names), 6.4)
     grid = figure.subplots(2, len(names), squeeze=False, sharex=True)
@@ -116,7 +118,7 @@ def alpha_figure(found: Sequence[Cell]) -> Figure:
         def draw(axes: Any, key: str, colour: str, cells: Any = cells, alphas: Any = alphas) -> Any:
             values_AS = np.array([[seed[key] for seed in c["seeds"].values()] for c in cells])
             axes.plot(alphas, values_AS, ".", color=colour, ms=5, alpha=0.6)
-            return axes.plot(alphas, values_AS.mean(axis=1), color=colour, lw=1.6)[0]
+            return axes.plot(alphas, np.median(values_AS, axis=1), color=colour, lw=1.6)[0]
 
         metric, test = cells[0]["metric"], cells[0]["mean"]
         shown = {key: key.removeprefix("error_") for key in test if key.startswith("error_")}
@@ -126,17 +128,18 @@ def alpha_figure(found: Sequence[Cell]) -> Figure:
         above.set(title=name, ylabel=f"test {metric}", yscale="log" if shown else "linear")
         if shown:
             above.legend(fontsize=7, frameon=False)
-        draw(below, "high_before", plots.BEFORE)
-        draw(below, "high_after", plots.AFTER)
-        below.set(xlabel="alpha", xscale="log", ylim=(0, 1))
+        for (when, colour), band in itertools.product(WHEN.items(), ("low", "high")):
+            draw(below, f"{band}_{when}", colour).set_linestyle("-" if band == "high" else "--")
+        below.set(xlabel="alpha", xscale="log", yscale="log")
         below.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas], minor=False)
         below.minorticks_off()
         for axes in (above, below):
             axes.grid(color="0.92")
-    grid[1, 0].set_ylabel("share of the total variation\nin the highest band")
+    grid[1, 0].set_ylabel("total variation, mean of channels")
     handles = [
-        Line2D([], [], color=plots.BEFORE, label="before training"),
-        Line2D([], [], color=plots.AFTER, label="after, mean of the seeds"),
+        *(Line2D([], [], color=colour, label=f"{when} training") for when, colour in WHEN.items()),
+        Line2D([], [], color="0.2", label="highest band, up to Nyquist"),
+        Line2D([], [], color="0.2", ls="--", label="the three bands below"),
     ]
-    plots.legend_below(figure, handles)
+    plots.legend_below(figure, handles, 4 if len(names) > 2 else 2)
     return figure
