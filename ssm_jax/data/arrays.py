@@ -204,6 +204,8 @@ class ArrayDataset(Dataset):
             for name, mean, std in zip(p.targets, p.target_mean, p.target_std, strict=True)
             if not p.horizon
         ]
+        if self.options.standardize == "none" and not p.vocab_size:
+            lines = ["inputs and targets as they are: data.arrays.standardize=none"]
         if p.vocab_size:
             lines.append(f"tokens: whole numbers (n, L), {p.vocab_size} ids from 0 on")
         if p.decorrelation:

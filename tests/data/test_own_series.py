@@ -198,6 +198,9 @@ def test_what_a_person_should_know_is_said(tmp_path):
     split = np.repeat(["train", "val", "test"], [12, 6, 6])
     np.savez(path, x=x, y=y, split=split)
     said = lines_of(path, missing="interpolate")
+    assert "channel 0: mean " in said
+    raw = lines_of(path, missing="interpolate", standardize="none")
+    assert "inputs and targets as they are" in raw and "mean" not in raw
     assert "WARNING: channel 1 is constant in training." in said
     assert "WARNING: class 2 is in test and not in training." in said
     assert "1 series are in two splits, such as" in said and "[20, 0] in test, which is" in said
