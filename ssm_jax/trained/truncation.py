@@ -14,7 +14,7 @@ from ssm_jax.analysis.spectra import LayerView, modules_of, view
 from ssm_jax.analysis.truncation import Reduced, reduced
 from ssm_jax.files import check_writable, write_json
 from ssm_jax.init.parameters import DT_TRANSFORMS
-from ssm_jax.layers import S4, S4D, S5
+from ssm_jax.layers import LRU, S4, S4D, S5
 from ssm_jax.trained.model import Trained
 from ssm_jax.trained.opening import Weights
 from ssm_jax.training.checkpoint.manifest import flatten
@@ -24,16 +24,18 @@ from ssm_jax.training.runs import open_run
 from ssm_jax.training.step import split
 
 SPLITS = ("val", "test")
+KINDS = (S4D, S4, S5, LRU)
+SMALLEST_ANGLE = -40.0  # log of the angle of a pole that is real to every float
 PADDING = -1.0  # log of the pole of a stored mode that is not needed, whose read-out is 0
 
 
 def truncated(trained: Trained, d_state: int) -> Trained:
     """The model whose layers keep this many modes; see `Trained.truncated`."""
     model, layers = trained.cfg.model, modules_of(trained.network)
-    if not layers or any(type(layer) not in (S4D, S4, S5) for _, layer in layers):
+    if not layers or any(type(layer) not in KINDS for _, layer in layers):
         names = {type(layer).__name__ for _, layer in layers} or {"no state space layer"}
         has = f"this model has {', '.join(sorted(names))}."
-        raise ValueError(f"only S4D, S4 and S5 can be truncated; {has}")
+        raise ValueError(f"only S4D, S4, S5 and LRU can be truncated; {has}")
     if not isinstance(d_state, (int, np.integer)) or not 0 < d_state < model.d_state:
         raise ValueError(
             f"d_state={d_state} must be a whole number from 1, below the {model.d_state} modes of "
@@ -42,7 +44,7 @@ def truncated(trained: Trained, d_state: int) -> Trained:
     changes = {"model.d_state": int(d_state), "model.real_transform": "clip"}
     if model.layer == "s5":
         changes |= {"model.s5.n_blocks": 1, "model.s5.conj_sym": True, "model.s5.clip_eigs": False}
-    else:  # every channel has modes of its own
+    elif model.layer != "lru":  # every channel has modes of its own
         changes |= {"model.n_ssm": model.d_model, "model.s4d.input_norm": "none"}
     cfg = trained.cfg.copy_and_resolve_references().unlock()
     cfg.update_from_flattened_dict(changes)
@@ -52,8 +54,8 @@ def truncated(trained: Trained, d_state: int) -> Trained:
     said: list[dict[str, Any]] = []
     for name, layer in layers:
         systems = _reduced(name, view(name, layer), d_state)
-        if model.layer == "s5":
-            arrays = _of_s5(layer, systems[0], d_state)
+        if model.layer in ("s5", "lru"):
+            arrays = (_of_s5 if model.layer == "s5" else _of_lru)(layer, systems[0], d_state)
         else:
             arrays = _of_channels(layer, systems, d_state)
         numbers |= {f"params/{name}/{key}": array for key, array in arrays.items()}
@@ -127,10 +129,7 @@ def _of_channels(layer: Any, systems: Sequence[Reduced], d_state: int) -> dict[s
 
 def _of_s5(layer: Any, system: Reduced, d_state: int) -> dict[str, np.ndarray]:
     """The parameters of an S5 with these modes and one step, the geometric mean of its own."""
-    kept, H = len(system.log_pole_N), layer.D.shape[0]
-    z_N = np.full(d_state, PADDING, complex)
-    B_NH, C_ON = np.zeros((d_state, H), complex), np.zeros((len(system.C_ON), d_state), complex)
-    z_N[:kept], B_NH[:kept], C_ON[:, :kept] = system.log_pole_N, system.B_NI, system.C_ON
+    z_N, B_NH, C_ON = _padded(system, d_state)
     numbers = view("", layer)
     dt_N = np.full(d_state, np.exp(np.log(numbers.dt_H.astype(np.float64)).mean()))
     A_N1, gain_N1 = _stored(replace(numbers, dt_H=dt_N), z_N[:, None])
@@ -139,11 +138,33 @@ def _of_s5(layer: Any, system: Reduced, d_state: int) -> dict[str, np.ndarray]:
         "A_im": A_N1[:, 0].imag,
         "B_ri": _parts(B_NH / gain_N1),
         # conj_sym: the read-out is twice the parameter.
-        "C_ri": _parts(C_ON.reshape(-1, H, d_state) / 2),
+        "C_ri": _parts(C_ON.reshape(-1, *layer.D.shape, d_state) / 2),
     }
     if layer.discretization != "none":
         found["dt_raw"] = np.asarray(DT_TRANSFORMS[layer.dt_transform][1](dt_N), np.float32)
     return found
+
+
+def _of_lru(layer: Any, system: Reduced, d_state: int) -> dict[str, np.ndarray]:
+    """The parameters of an LRU with these modes; gamma is 1, and a real pole has a tiny angle."""
+    z_N, B_NH, C_ON = _padded(system, d_state)
+    with np.errstate(divide="ignore"):
+        log_angle_N = np.maximum(np.log(z_N.imag), SMALLEST_ANGLE)
+    return {
+        "A_re_raw": np.log(-z_N.real).astype(np.float32),
+        "A_im": log_angle_N.astype(np.float32),
+        "gamma_log": np.zeros(d_state, np.float32),
+        "B_ri": _parts(B_NH),
+        "C_ri": _parts(C_ON.reshape(-1, *layer.D.shape, d_state)),
+    }
+
+
+def _padded(system: Reduced, d_state: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(log A_bar_N, B_NI, C_ON) with modes that are not needed, up to d_state."""
+    more = d_state - len(system.log_pole_N)
+    z_N = np.concatenate([system.log_pole_N, np.full(more, PADDING, complex)])
+    B_NI = np.pad(system.B_NI.astype(complex), ((0, more), (0, 0)))
+    return z_N, B_NI, np.pad(system.C_ON.astype(complex), ((0, 0), (0, more)))
 
 
 def truncate_run(

@@ -24,6 +24,7 @@ KINDS = {
     "s4": S4,
     "s4, causal": {**S4, **CAUSAL},
     "s5": S5,
+    "lru": {"layer": "lru", **CAUSAL},
     "s5, all modes stored": {**S5, **CAUSAL, "s5.conj_sym": False, "s5.clip_eigs": True},
 }
 
@@ -82,6 +83,8 @@ def test_what_cannot_be_truncated_is_said_in_a_line():
     for wrong in (0, 4, 2.0):
         with pytest.raises(ValueError, match=r"d_state=.* below the 4 modes of the layers"):
             whole.truncated(wrong)
+    with pytest.raises(ValueError, match=r"only S4D, S4, S5 and LRU can be .* has LinOSS"):
+        trained(depth=1, d_state=4, layer="linoss", **CAUSAL).truncated(2)
     ssm = whole.network.blocks[0].ssm
     ssm.real_transform = "none"
     ssm.A_re_raw.set_value(ssm.A_re_raw[...].at[0, 0].set(0.5))
