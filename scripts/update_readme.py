@@ -25,6 +25,7 @@ BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
     "listops_small": measured.listops_small,
     "activations": measured.activations,
+    "truncation": measured.truncation,
     "lra": measured.lra,
     "data": measured.data,
     "memory": measured.memory,

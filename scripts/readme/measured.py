@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from readme.common import Result, load, per_file, table, where
 from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS
+from ssm_jax.lra.report.results import device_of
 from ssm_jax.sweep.tables import caption, to_markdown
 from ssm_jax.tables import Columns
 
@@ -24,6 +25,31 @@ def listops_small() -> str:
     results = load("listops_small/seed*.json")
     notes = sorted({result["notes"] for result in results})
     return "\n".join(notes) + "\n\n" + table(columns, results)
+
+
+def truncation() -> str:
+    """A trained model with fewer modes, scored."""
+    columns: Columns = {
+        "modes of a channel": "{d_state}",
+        "parameters": "{parameters:,}",
+        "validation accuracy": "{val[accuracy]:.1%}",
+        "loss": "{val[loss]:.3f}",
+        "test accuracy": "{test[accuracy]:.1%}",
+        "loss ": "{test[loss]:.3f}",
+        "left out of the sum of singular values, most of any layer": lambda model: (
+            f"{max(layer['lost_of_sum'] for layer in model['layers']):.0%}"
+            if model["layers"]
+            else "-"
+        ),
+    }
+    text = []
+    for result in load("diagnostics/truncation.json"):
+        run = result["run"]
+        about = {"device": device_of(run["devices"]), "commit": run["git"]["commit"][:9]}
+        size = f"{result['examples']['val']:,} and {result['examples']['test']:,} expressions"
+        note = f"\n{result['notes']} Seed {run['seed']}, step {result['step']:,}; {size}.\n"
+        text.append(table(columns, result["models"]) + note + where({**result, **about}))
+    return "\n".join(text) or "Not run.\n"
 
 
 def activations() -> str:
