@@ -32,6 +32,7 @@ FIGURES = {
     "diagnostics/hankel.png": ("diagnostics/listops_small.json", "plots/hankel.hankel_figure"),
     "diagnostics/poles.png": ("diagnostics/listops_small.json", "plots/layers.poles_figure"),
     "diagnostics/variation.png": ("diagnostics/listops_small.json", "plots/run.variation_figure"),
+    "linoss/alpha.png": ("linoss/story.json", "stories/linoss/run.alpha_figure"),
     "spectrum/image_fashion_mnist.png": (
         "spectrum/image_fashion_mnist.json", "plots/inputs.spectrum_figure",
     ),
