@@ -50,6 +50,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "denoise_grid": bias.denoise_grid,
     "video": bias.video_story,
     "video_grid": bias.video_grid,
+    "runoff_mean": bias.runoff_mean,
+    "runoff_last": bias.runoff_last,
     "waves": bias.wave_errors,
     "linoss": bias.linoss,
     "linoss_waves": bias.linoss_waves,

@@ -7,6 +7,7 @@ import math
 from readme.common import Result, load, table, where
 from ssm_jax.stories.denoise.run import COLUMNS as DENOISE
 from ssm_jax.stories.linoss.run import COLUMNS as LINOSS
+from ssm_jax.stories.runoff.run import COLUMNS as RUNOFF
 from ssm_jax.stories.video.run import COLUMNS as VIDEO
 from ssm_jax.stories.waves.run import COLUMNS as WAVES
 from ssm_jax.tables import Columns, to_markdown
@@ -37,6 +38,14 @@ def linoss_waves() -> str:
     files = load("linoss/story.json")
     rows = [cell for result in files for cell in result["cells"] if cell["set"] == "waves"]
     return table(columns, rows) + "".join(where(result) for result in files)
+
+
+def runoff_mean() -> str:
+    return _story("runoff/mean.json", RUNOFF)
+
+
+def runoff_last() -> str:
+    return _story("runoff/last.json", RUNOFF)
 
 
 def wave_errors() -> str:

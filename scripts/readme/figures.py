@@ -33,6 +33,8 @@ FIGURES = {
     "diagnostics/poles.png": ("diagnostics/listops_small.json", "plots/layers.poles_figure"),
     "diagnostics/variation.png": ("diagnostics/listops_small.json", "plots/run.variation_figure"),
     "linoss/alpha.png": ("linoss/story.json", "stories/linoss/run.alpha_figure"),
+    "runoff/peaks_mean.png": ("runoff/mean.json", "stories/runoff/run.runoff_figure"),
+    "runoff/peaks_last.png": ("runoff/last.json", "stories/runoff/run.runoff_figure"),
     "spectrum/image_fashion_mnist.png": (
         "spectrum/image_fashion_mnist.json", "plots/inputs.spectrum_figure",
     ),

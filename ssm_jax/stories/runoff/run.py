@@ -1,7 +1,7 @@
 """What alpha and beta do to the peaks of a flow: figure, table, results."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ def runoff_figure(hydrograph: Mapping[str, Any], cells: Sequence[Mapping[str, An
         column[1].set_xticklabels(["over 90 hours", "10 to 90 hours", "under 10 hours"])
         column[1].grid(color="0.92")
         column[0].legend(frameon=False, fontsize=8)
+        plots.log_ticks(column[1].yaxis)
     grid[0, 0].set_ylabel("flow (mm / h)")
     grid[1, 0].set_ylabel("error, relative to the flow's part")
     return figure
@@ -65,16 +66,30 @@ def _called(cell: Mapping[str, Any], knob: str) -> str:
     return f"alpha = {cell['alpha']:g}{real}"
 
 
+def against(metric: str, show: Callable[[float], str]) -> Callable[[Mapping[str, Any]], str]:
+    """A column: the difference to REFERENCE, seed by seed, with half of its 95 % interval."""
+
+    def column(cell: Mapping[str, Any]) -> str:
+        found = cell["against"][metric]
+        if found is None or found["mean"] == found["half_width"] == 0:
+            return "-"
+        return f"{show(found['mean'])} ± {show(found['half_width']).lstrip('+')}"
+
+    return column
+
+
 SETTINGS = tuple(sweep())
 COLUMNS: Columns = {
     "alpha": "{alpha:g}",
     "real part": "{alpha_real:.3g}",
     "beta": "{beta:g}",
-    "NSE": with_spread("nse", "{:.3f}".format),
-    "KGE": with_spread("kge", "{:.3f}".format),
-    "bias at peaks": with_spread("peak_bias", "{:+.1%}".format),
-    "FHV": with_spread("fhv", "{:+.1%}".format),
-    "missed peaks": with_spread("missed_peaks", "{:.1%}".format),
+    "NSE": with_spread("nse", "{:.2f}".format),
+    "to row 1": against("nse", "{:+.2f}".format),
+    "KGE": with_spread("kge", "{:.2f}".format),
+    "FHV": with_spread("fhv", "{:+.0%}".format),
+    "bias at peaks": with_spread("peak_bias", "{:+.0%}".format),
+    "to row 1 ": against("peak_bias", "{:+.0%}".format),
+    "missed peaks": with_spread("missed_peaks", "{:.0%}".format),
     "error, over 90 h": with_spread(BANDS[0], "{:.2f}".format),
     "10 to 90 h": with_spread(BANDS[1], "{:.2f}".format),
     "under 10 h": with_spread(BANDS[2], "{:.2f}".format),
