@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import advice, aot, bias, figures, measured, modes, options, timescale
+from readme import advice, aot, benchmark, bias, figures, measured, modes, options, timescale
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -70,6 +70,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "alpha_alone": advice.alpha_alone,
     "ablation": measured.ablation,
     "series": measured.series,
+    "uea": benchmark.uea,
     "series_rates": measured.series_rates,
     "spectrum": measured.spectrum,
     "windows": measured.windows,
