@@ -116,9 +116,9 @@ def alpha_figure(found: Sequence[Cell]) -> Figure:
         alphas = [cell["alpha"] for cell in cells]
 
         def draw(axes: Any, key: str, colour: str, cells: Any = cells, alphas: Any = alphas) -> Any:
-            values_AS = np.array([[seed[key] for seed in c["seeds"].values()] for c in cells])
-            axes.plot(alphas, values_AS, ".", color=colour, ms=5, alpha=0.6)
-            return axes.plot(alphas, np.median(values_AS, axis=1), color=colour, lw=1.6)[0]
+            values = np.array([[seed[key] for seed in c["seeds"].values()] for c in cells])
+            axes.plot(alphas, values, ".", color=colour, ms=5, alpha=0.6)
+            return axes.plot(alphas, np.median(values, axis=1), color=colour, lw=1.6)[0]
 
         metric, test = cells[0]["metric"], cells[0]["mean"]
         shown = {key: key.removeprefix("error_") for key in test if key.startswith("error_")}
