@@ -137,6 +137,6 @@ def one_by_one(
         x, y = step(x, u_B, scale_B)
         return (x, jax.tree.map(partial(chosen, step_number < ends_B), x, kept)), y
 
-    steps = (*(jnp.moveaxis(a, 1, 0) for a in (u, none_BL, scale_BL)),)
+    steps = tuple(jnp.moveaxis(a, 1, 0) for a in (u, none_BL, scale_BL))
     (_, state), y = jax.lax.scan(body, (x0, x0), (jnp.arange(L, dtype=jnp.int32), *steps))
     return state, jnp.moveaxis(y, 0, 1)

@@ -164,7 +164,7 @@ class StateSpaceLayer(nnx.Module):
             scale = inputs.checked_scale(self.NAME, step_scale, dtype, u_BLH.shape[:2])
             v_BLH = arrays.without_padding(u_BLH.astype(dtype), lengths_B)
             if uneven:
-                y_BLH = layer.run_uneven(None, v_BLH, None, starts_BL, scale, side=0)[1]
+                y_BLH = layer._run_uneven(None, v_BLH, None, starts_BL, scale)[1]
                 if self.bidirectional:
                     y_BLH += layer.look_ahead(v_BLH, starts_BL, scale)
                 y_BLH += layer.skipped(v_BLH)
@@ -254,7 +254,7 @@ class StateSpaceLayer(nnx.Module):
                 steps = [v, starts, scale]
                 if one_step:
                     steps = [x if np.ndim(x) == 0 else x[:, None] for x in steps]
-                state, y = layer.run_uneven(state, steps[0], lengths_B, *steps[1:], side=0)
+                state, y = layer._run_uneven(state, steps[0], lengths_B, *steps[1:])
                 y = y[:, 0] if one_step else y
             elif one_step:
                 state, y = layer.advance(state, v, scale)
@@ -292,8 +292,15 @@ class StateSpaceLayer(nnx.Module):
         if starts_BL is not None:  # the last step of a sequence is the first one then
             first = jnp.ones_like(starts_BL[:, :1])
             starts_BL = jnp.concatenate([first, starts_BL[:, :0:-1]], axis=1)
-        _, y_BLH = self.run_uneven(None, turned[0], None, starts_BL, turned[1], side=1)
+        _, y_BLH = self._run_uneven(None, turned[0], None, starts_BL, turned[1], side=1)
         return y_BLH[:, ::-1]
+
+    def _run_uneven(self, state, v, lengths_B, starts_BL, scale, *, side=0):
+        """`run_uneven`, also from no state."""
+        if state is None:
+            shape = v.shape[0], *v.shape[2:-1], *self.state_shape()
+            state = jnp.zeros(shape, complex_of(v.dtype))
+        return self.run_uneven(state, v, lengths_B, starts_BL, scale, side=side)
 
     def skipped(self, v: Array) -> Array:
         """D v."""
@@ -328,4 +335,4 @@ class StateSpaceLayer(nnx.Module):
     def run_uneven(
         self, state, v_BLH: Array, lengths_B, starts_BL, scale: Scale, *, side: int
     ) -> tuple[Array, Array]:
-        """As `run_from`, with starts, None: none, or a scale (B, L); by the read-out `side`."""
+        """As `run_from` a state, with starts or None, or a scale (B, L); by the read-out `side`."""

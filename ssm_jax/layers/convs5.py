@@ -158,8 +158,7 @@ class ConvS5(SharedModes):
             x_BTYXN = x_BTPN.reshape(B, -1, Y, X, N)
             return read_out_frames(jnp.stack([x_BTYXN.real, x_BTYXN.imag], axis=2), C_WWNH)
 
-        x0_BYXN = jnp.zeros((B, Y, X, N), A_N.dtype) if state is None else state
-        x0_BPN = x0_BYXN.reshape(B, Y * X, N)
+        x0_BPN = state.reshape(B, Y * X, N)
         x_BPN, y = uneven_scan(x0_BPN, v_BLYXH, starts_BL, scale, lengths_B, modes, outputs)
         return x_BPN.reshape(B, Y, X, N), y
 

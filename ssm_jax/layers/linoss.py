@@ -88,7 +88,7 @@ class Oscillators(MimoLayer):
 
     def eigenvalues(self) -> Array:
         """log A_bar_N, complex: of each pair of poles the upper one, twice."""
-        return self.discrete(1.0)[1]
+        return self.of_steps(1.0)[1]
 
     def input_matrix(self) -> Array:
         """B_bar_NH, complex: of one step."""
@@ -129,8 +129,7 @@ class Oscillators(MimoLayer):
             motion = imex_step(*motion, v_BN, a_1N, G_1N, h_1N * scale_B[:, None])
             return motion, jnp.matmul(motion[0], C_HN.T, precision=full)
 
-        at_rest = jnp.zeros((len(v_BLH), len(B_NH)), v_BLH.dtype)
-        motion = (at_rest, at_rest) if state is None else in_motion(state, z_1N, h_1N)
+        motion = in_motion(state, z_1N, h_1N)
         motion, y_BLH = one_by_one(step, motion, v_BLH, starts_BL, scale, lengths_B)
         return in_modes(*motion, z_1N, h_1N), y_BLH
 

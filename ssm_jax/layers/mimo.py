@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels import sobolev_gain
-from ssm_jax.kernels.arrays import complex_of
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
 from ssm_jax.kernels.mimo import mimo_scan, read_out, to_modes
 from ssm_jax.kernels.phase import Phase
@@ -66,7 +65,7 @@ class MimoLayer(StateSpaceLayer):
         return A_bar_N, *exponent(A_N, dt_N, self.discretization), gain_N
 
     def drive(self) -> Array:
-        """B_NH, real or complex, of which a gain makes B_bar."""
+        """B_NH, complex, of which a gain makes B_bar."""
         return self.input_matrix()
 
     def default_mode(self) -> str:
@@ -115,7 +114,6 @@ class MimoLayer(StateSpaceLayer):
         def outputs(x_BT1N: Array) -> Array:
             return read_out(in_parts(x_BT1N[:, :, 0]), C_HN)
 
-        x0_B1N = jnp.zeros((len(v_BLH), 1, len(B_NH)), complex_of(v_BLH.dtype))
-        x0_B1N = x0_B1N if state is None else state[:, None]
-        x_B1N, y_BLH = uneven_scan(x0_B1N, v_BLH, starts_BL, scale, lengths_B, modes, outputs)
+        steps = v_BLH, starts_BL, scale, lengths_B
+        x_B1N, y_BLH = uneven_scan(state[:, None], *steps, modes, outputs)
         return x_B1N[:, 0], y_BLH

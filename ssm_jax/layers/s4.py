@@ -12,7 +12,6 @@ from jax import Array
 from ssm_jax.init.hippo import fout_nplr, legs_nplr
 from ssm_jax.init.modes import initial_modes
 from ssm_jax.kernels import dplr_kernel, dplr_recurrence, dplr_step
-from ssm_jax.kernels.arrays import complex_of
 from ssm_jax.kernels.uneven import one_by_one
 from ssm_jax.layers.base import Scale
 from ssm_jax.layers.inputs import from_ri
@@ -102,9 +101,7 @@ class S4(ChannelwiseLayer):
 
             return jax.vmap(of_one)(x_BHN, v_BH, scale_B)
 
-        x0_BHN = jnp.zeros((len(v_BLH), *self.state_shape()), complex_of(v_BLH.dtype))
-        x0_BHN = x0_BHN if state is None else state
-        return one_by_one(step, x0_BHN, v_BLH, starts_BL, scale, lengths_B)
+        return one_by_one(step, state, v_BLH, starts_BL, scale, lengths_B)
 
     def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
         (Lambda_HN, P_HN, B_HN), C_CHN, dt_H = self.system(scale)

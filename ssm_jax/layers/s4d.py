@@ -236,8 +236,7 @@ class S4D(ChannelwiseLayer):
         def outputs(x_BTHN: Array) -> Array:
             return 2 * jnp.sum((C_CHN[side][None, None] * x_BTHN).real, axis=-1)
 
-        x0_BHN = jnp.zeros((len(v_BLH), *A_HN.shape), A_HN.dtype) if state is None else state
-        return uneven_scan(x0_BHN, v_BLH, starts_BL, scale, lengths_B, modes, outputs)
+        return uneven_scan(state, v_BLH, starts_BL, scale, lengths_B, modes, outputs)
 
     def advance(self, state: Array, v_BH: Array, scale: Scale) -> tuple[Array, Array]:
         A_bar_HN, rest_HN, gain_HN, C_HN = self.transition(scale)
