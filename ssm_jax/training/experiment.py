@@ -109,9 +109,11 @@ class Experiment:
     def fresh_state(self) -> Callable[[], TrainState]:
         """() -> the state before the first step, but for what `data_init` sets by the data.
 
-        Compiled once, as a run's figures show it too.
+        Compiled once for a run and its figures, and for runs that differ in seeds and values.
         """
-        return jax.jit(self._first_state, out_shardings=self.replicated)
+        text, program, values = step_lib.constants_as_arguments(self._first_state)
+        program = jax.jit(program, out_shardings=self.replicated)
+        return functools.partial(self._compiled.setdefault(text, program), *values)
 
     def _first_state(self) -> TrainState:
         model = self._build_model(jax.random.fold_in(jax.random.key(self.cfg.seed), 0))

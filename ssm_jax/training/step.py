@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import Array
+from jax.extend import core
 
 from ssm_jax.tasks import Batch, Sums, mean_metrics
 from ssm_jax.training.checkpoint.manifest import flatten
@@ -177,3 +179,35 @@ def non_finite_leaves(gradient: Gradient, state: TrainState, key: Array, batch: 
     leaves = flatten({"params": state.params}) | flatten({"grad": grads})
     broken = [path for path, leaf in leaves.items() if not jnp.all(jnp.isfinite(leaf))]
     return broken if jnp.isfinite(loss) else ["loss", *broken]
+
+
+def constants_as_arguments(
+    function: Callable[[], Any],
+) -> tuple[str, Callable[..., Any], list[np.ndarray]]:
+    """A function's program as text, the program with its constants as arguments, and these.
+
+    Two functions that differ in numbers alone have one program.
+    """
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)()
+    jaxpr, values, new = closed.jaxpr, list(closed.consts), []
+
+    def argument(atom: Any) -> Any:
+        if not isinstance(atom, core.Literal):
+            return atom
+        new.append(core.Var(atom.aval))
+        values.append(np.asarray(atom.val, getattr(atom.aval, "dtype", None)))
+        return new[-1]
+
+    eqns = [eqn.replace(invars=[*map(argument, eqn.invars)]) for eqn in jaxpr.eqns]
+    jaxpr = jaxpr.replace(
+        constvars=[],
+        invars=[*jaxpr.constvars, *new],
+        eqns=eqns,
+        debug_info=jaxpr.debug_info.with_unknown_names(),
+    )
+
+    def program(*values: Array) -> Any:
+        found = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, []))(*values)
+        return jax.tree.unflatten(jax.tree.structure(shapes), found)
+
+    return str(jaxpr), program, values

@@ -19,7 +19,7 @@ from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import setup_digest
 from ssm_jax.training.run import OpenRun
 from ssm_jax.training.runs.result import id_outside
-from ssm_jax.training.step import TrainState, make_train_step
+from ssm_jax.training.step import TrainState, constants_as_arguments, make_train_step
 from ssm_jax.training.workdir import Workdir, WorkdirBusy
 
 
@@ -270,6 +270,18 @@ def test_seed_alone_decides_the_first_state(data_dir, experiment):
     other = tiny_experiment(data_dir, seed=1).fresh_state()
     C_ri, other_C_ri = (s.params["blocks"][0]["ssm"]["C_ri"] for s in (same, other))
     assert not np.array_equal(C_ri, other_C_ri)
+
+
+def test_first_states_of_all_seeds_and_alphas_are_of_one_program(data_dir):
+    """A sweep compiles it once; each is, bit for bit, that of the program with its own numbers."""
+    texts = set()
+    for options in ({}, {"seed": 1}, {"seed": 2, "model__alpha": 3.0}):
+        found = tiny_experiment(data_dir, **options)
+        texts.add(constants_as_arguments(found._first_state)[0])
+        expected = jax.jit(found._first_state)()
+        for a, b in zip(*map(jax.tree.leaves, (found.fresh_state(), expected)), strict=True):
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    assert len(texts) == 1
 
 
 def test_batch_that_does_not_split_over_the_devices_is_refused(data_dir, monkeypatch):
