@@ -126,10 +126,15 @@ def mark_nyquist(axes: Axes, low: float, high: float) -> None:
 
 
 def log_ticks(axis: Axis) -> None:
-    """Plain ticks 1, 2, 5, 10 where a logarithmic axis has at most two decades, not 6 x 10^0."""
+    """Plain ticks where a logarithmic axis has at most two decades, not 6 x 10^0.
+
+    1, 2, 5, 10; even steps where so few of these may be seen that they tell no scale.
+    """
     low, high = axis.get_view_interval()
     if axis.get_scale() == "log" and high <= 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        even = high <= 5 * low
+        some = MaxNLocator(5, steps=(1, 2, 5, 10)) if even else LogLocator(subs=(1, 2, 5))
+        axis.set_major_locator(some)
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
 

@@ -237,6 +237,16 @@ def test_a_loss_that_falls_tenfold_is_on_a_logarithmic_axis():
     assert [a.get_yscale() for a in axes] == ["log", "linear"]
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.63, 1.01), (2.01, 9.9), (0.3, 3), (2, 190)])
+def test_a_short_logarithmic_axis_has_plain_ticks_enough_for_its_scale(low, high):
+    axis = plots.titled("", 4, 3).subplots().yaxis
+    axis.axes.set(yscale="log", ylim=(low, high))
+    plots.log_ticks(axis)
+    said = [axis.get_major_formatter()(tick) for tick in axis.get_majorticklocs()]
+    shown = [float(text) for text in said if low <= float(text) <= high]
+    assert len(shown) >= 3 and all(len(text) <= 4 for text in said if float(text) in shown)
+
+
 def test_a_run_without_rows_says_so():
     assert all("no metrics yet" in texts(axes) for axes in curves_figure([], "run").axes)
 
