@@ -24,6 +24,19 @@ def video(frames=L, seed=0):
     return np.random.default_rng(seed).normal(size=(B, frames, Y, X, H)).astype(np.float32)
 
 
+# Compiled whole: each operation by itself would be a program of its own.
+call = nnx.jit(lambda model, *inputs: model(*inputs))
+prefill = nnx.jit(lambda model, *inputs, state=None: model.prefill(*inputs, state=state))
+
+
+@nnx.jit
+def stepped(model, u):
+    """The state after all steps, one by one, and the outputs."""
+    state = model.initial_state(B, frame=(Y, X))
+    state, y = jax.lax.scan(model.step, state, jnp.moveaxis(u, 1, 0))
+    return state, jnp.moveaxis(y, 0, 1)
+
+
 def windows(frames, width):
     """(.., Y, X, W, W, H), with zeros around the frames."""
     edge = width // 2
@@ -66,29 +79,24 @@ def test_all_ways_to_run_are_the_recurrence(window, chunk):
     model, u = layer(window=window, chunk=chunk), video()
     states, wanted = recurrence(model, u)
     near = {"rtol": 1e-5, "atol": 2e-6}
-    np.testing.assert_allclose(model(u), wanted, **near)
-    state, outputs = model.prefill(u)
-    np.testing.assert_allclose(outputs, wanted, **near)
-    np.testing.assert_allclose(state, states[:, -1], **near)
-    state = model.initial_state(B, frame=(Y, X))
-    for step in range(L):
-        state, y = model.step(state, u[:, step])
-        np.testing.assert_allclose(y, wanted[:, step], **near)
-    np.testing.assert_allclose(state, states[:, -1], **near)
+    np.testing.assert_allclose(call(model, u), wanted, **near)
+    for state, outputs in (prefill(model, u), stepped(model, u)):
+        np.testing.assert_allclose(outputs, wanted, **near)
+        np.testing.assert_allclose(state, states[:, -1], **near)
 
 
 def test_a_prefill_goes_on_from_a_state_and_ends_at_each_length():
     u, lengths = video(), [4, 7]
     for chunk in (None, 3):
         model = layer(chunk=chunk)
-        state, _ = model.prefill(u[:, :6])
-        _, later = model.prefill(u[:, 6:], state=state)
-        np.testing.assert_allclose(later, model(u)[:, 6:], rtol=1e-5, atol=2e-6)
-        state, _ = model.prefill(u, lengths)
+        state, _ = prefill(model, u[:, :6])
+        _, later = prefill(model, u[:, 6:], state=state)
+        np.testing.assert_allclose(later, call(model, u)[:, 6:], rtol=1e-5, atol=2e-6)
+        state, _ = prefill(model, u, np.array(lengths))
         states, _ = recurrence(model, u)
         for b, length in enumerate(lengths):
             np.testing.assert_allclose(state[b], states[b, length - 1], rtol=1e-5, atol=2e-6)
-        none, _ = model.prefill(u, [0, 1], state=state)
+        none, _ = prefill(model, u, np.array([0, 1]), state=state)
         np.testing.assert_array_equal(none[0], state[0])
 
 
@@ -100,8 +108,8 @@ def test_a_window_of_one_pixel_is_an_s5_at_each():
     s5.B_ri[...], s5.C_ri[...] = model.B_ri[...], model.C_ri[...]
     s5.D[...] = jnp.zeros(H)
     pixels = np.moveaxis(u, 1, 3).reshape(B * Y * X, L, H)
-    wanted = np.moveaxis(np.asarray(s5(pixels)).reshape(B, Y, X, L, H), 3, 1)
-    np.testing.assert_allclose(model(u), wanted, rtol=1e-5, atol=1e-6)
+    wanted = np.moveaxis(np.asarray(call(s5, pixels)).reshape(B, Y, X, L, H), 3, 1)
+    np.testing.assert_allclose(call(model, u), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("horizon", [None, 13])
@@ -123,34 +131,34 @@ def test_filtered_kernels_are_kept_causal(horizon):
         for j in range(frame + 1):
             x[:, frame] += kappa[frame - j] * v[:, j]
     wanted = np.einsum("blyxijn,ijnh->blyxh", windows(x, 3), C).real
-    found = model(u)
+    found = call(model, u)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=3e-6)
     changed = u.copy()
     changed[:, 6:] *= -1
     # FFTs round by what all frames are.
-    np.testing.assert_allclose(model(changed)[:, :6], found[:, :6], atol=3e-6)
+    np.testing.assert_allclose(call(model, changed)[:, :6], found[:, :6], atol=3e-6)
     with pytest.raises(NoStateForm, match="beta = 0"):
         model.prefill(u)
 
 
 def test_a_beta_of_zero_is_no_filter_and_one_number_learns():
     model, u = layer(beta=0.0), video()
-    np.testing.assert_allclose(model(u), layer()(u), rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(call(model, u), call(layer(), u), rtol=1e-5, atol=2e-6)
     assert isinstance(model.beta, nnx.Param) and model.beta.shape == (1,)
     graphdef, beta, others = nnx.split(model, nnx.PathContains("beta"), ...)
 
     def loss(beta):
         return jnp.sum(nnx.merge(graphdef, beta, others)(u) ** 2)
 
-    check_grads(loss, (beta,), order=1, modes=("rev",), rtol=2e-2, eps=1e-2)
+    check_grads(jax.jit(loss), (beta,), order=1, modes=("rev",), rtol=2e-2, eps=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(0, L, Y, X, H), (B, L, 0, X, H)])
 def test_nothing_comes_of_nothing(shape):
     for options in ({}, {"chunk": 4}, {"beta": 0.5}):
-        assert layer(**options)(np.zeros(shape)).shape == shape
+        assert call(layer(**options), np.zeros(shape)).shape == shape
     model = layer()
-    state, y = model.prefill(np.zeros(shape))
+    state, y = prefill(model, np.zeros(shape))
     assert y.shape == shape
     state, y = model.step(state, np.zeros(shape)[:, 0])
     assert state.shape == (shape[0], *shape[2:4], N) and y.shape == shape[:1] + shape[2:]
@@ -165,7 +173,7 @@ def test_gradients_and_their_memory():
     def loss(variables, u):
         return jnp.sum(jnp.sin(nnx.merge(graphdef, variables, others)(u)))
 
-    check_grads(loss, (variables, u), order=1, modes=("rev",), rtol=2e-2, eps=1e-2)
+    check_grads(jax.jit(loss), (variables, u), order=1, modes=("rev",), rtol=2e-2, eps=1e-2)
 
 
 def test_chunks_bound_the_memory_of_a_gradient():
@@ -182,7 +190,7 @@ def test_chunks_bound_the_memory_of_a_gradient():
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "words"),
+    ("wrong", "error", "words"),
     [
         (lambda: layer(window=2), ValueError, "window must be odd"),
         (lambda: layer(chunk=0), ValueError, "chunk must be at least 1 frame"),
@@ -198,9 +206,9 @@ def test_chunks_bound_the_memory_of_a_gradient():
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(call, error, words):
+def test_what_does_not_fit_is_refused(wrong, error, words):
     with pytest.raises(error, match=words):
-        call()
+        wrong()
 
 
 def test_alpha_scales_the_imaginary_parts():
@@ -218,7 +226,7 @@ def test_the_gain_that_is_shown_is_that_of_the_causal_filter(beta):
     # By the layer's own answers to an impulse in each channel.
     impulses = np.zeros((H, steps, 1, 1, H), np.float32)
     impulses[np.arange(H), 0, 0, 0, np.arange(H)] = 1
-    answer_ITO = np.asarray(model(jnp.asarray(impulses)))[:, :, 0, 0]
+    answer_ITO = np.asarray(call(model, impulses))[:, :, 0, 0]
     spectrum_IFO = np.einsum(
         "ito,tf->ifo", answer_ITO, np.exp(-1j * np.outer(range(steps), omega_F))
     )
