@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -121,7 +122,8 @@ def test_a_trained_model_decorrelates_what_it_is_given(tmp_path):
     trained.save(tmp_path / "model.safetensors")
     (tmp_path / "mine.npz").unlink()
     rows = experiment.dataset.rows["test"]
-    expected = trained.network(np.float32(inputs_of(experiment.dataset, "test")))
+    call = jax.jit(lambda inputs: trained.network(inputs))
+    expected = call(np.float32(inputs_of(experiment.dataset, "test")))
     for model in (trained, ssm_jax.load(tmp_path / "model.safetensors")):
         found = model.predict(STEPS[rows], batch_size=len(rows))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

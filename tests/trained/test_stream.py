@@ -27,6 +27,11 @@ def along(network, inputs):
     return np.asarray(run(inputs))
 
 
+def whole(network, inputs):
+    """The outputs of a call, compiled as one program."""
+    return np.asarray(jax.jit(lambda u: network(u))(inputs))
+
+
 @pytest.mark.optimized
 @pytest.mark.parametrize("options", [{}, S4, S5], ids=["s4d", "s4", "s5"])
 def test_16384_steps_are_the_convolution_to_1e_5(options):
@@ -34,9 +39,9 @@ def test_16384_steps_are_the_convolution_to_1e_5(options):
     head = {"per_step": {**CAUSAL, **options}}
     network = plain(trained("per_step", length=L, **head["per_step"]).network)
     inputs = RNG.normal(size=(1, L, 2)).astype(np.float32)
-    whole = np.asarray(jax.jit(lambda u: network(u))(inputs))[0]
+    called = whole(network, inputs)[0]
     found = along(network, inputs.swapaxes(0, 1))[:, 0]
-    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+    np.testing.assert_allclose(found, called, rtol=0, atol=1e-5 * np.abs(called).max())
 
 
 @pytest.mark.parametrize("pool", ["mean", "last", "first", "sum"])
@@ -45,17 +50,17 @@ def test_pools_see_the_steps_so_far(pool):
     inputs = RNG.normal(size=(2, 40, 2)).astype(np.float32)
     found = along(network, inputs.swapaxes(0, 1))
     for n in (1, 2, 17, 40):
-        whole = np.asarray(network(inputs[:, :n]))
-        np.testing.assert_allclose(found[n - 1], whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+        called = np.asarray(network(inputs[:, :n]))
+        np.testing.assert_allclose(found[n - 1], called, rtol=0, atol=1e-5 * np.abs(called).max())
 
 
 @pytest.mark.optimized
 def test_a_mean_of_many_steps_keeps_its_digits():
     network = plain(trained(pool="mean", length=L, depth=1, **CAUSAL).network)
     inputs = (RNG.normal(size=(1, L, 2)) + 100).astype(np.float32)
-    whole = np.asarray(jax.jit(lambda u: network(u))(inputs))
+    called = whole(network, inputs)
     found = along(network, inputs.swapaxes(0, 1))[-1]
-    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+    np.testing.assert_allclose(found, called, rtol=0, atol=1e-5 * np.abs(called).max())
 
 
 @pytest.mark.parametrize(
@@ -77,9 +82,9 @@ def test_norms_gates_and_encoders_are_those_of_the_call(options):
     inputs = RNG.normal(size=(2, 30, 2)).astype(np.float32)
     if "vocab_size" in options:
         inputs = RNG.integers(0, 6, (2, 30))
-    whole, found = np.asarray(network(inputs)), along(network, inputs.swapaxes(0, 1))[-1]
+    called, found = whole(network, inputs), along(network, inputs.swapaxes(0, 1))[-1]
     error = 2e-2 if "activations" in options else 1e-5
-    np.testing.assert_allclose(found, whole, rtol=0, atol=error * np.abs(whole).max())
+    np.testing.assert_allclose(found, called, rtol=0, atol=error * np.abs(called).max())
 
 
 # In the units of the user

@@ -77,8 +77,10 @@ def test_a_layer_is_measured_behind_layers_that_are_already_set(data_dir):
             seen.append(u_BLH)
             return u_BLH
 
-    x_BLH, lengths_B = model.encode(batch["inputs"], batch["lengths"])
-    after_BLH = model.blocks[0](x_BLH, lengths_B, train=True, key=None)
+    encode = nnx.jit(lambda model, *batch: model.encode(*batch))
+    x_BLH, lengths_B = encode(model, batch["inputs"], batch["lengths"])
+    run = nnx.jit(lambda block, *inputs: block(*inputs, train=True, key=None))
+    after_BLH = run(model.blocks[0], x_BLH, lengths_B)
     model.blocks[1].ssm = Spy()
     model.blocks[1](after_BLH, lengths_B, train=True, key=None)
     *_, second = data_init.layer_inputs(experiment.model(state), batch)
