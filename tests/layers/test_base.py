@@ -1,5 +1,6 @@
 """Rules that hold for every layer: types, lengths, scales, shapes and ranges."""
 
+import functools
 import inspect
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from running import run
 
 from ssm_jax.kernels import dplr_recurrence, s4d_recurrence
 from ssm_jax.kernels.arrays import checked_lengths, real_steps
@@ -18,9 +20,12 @@ B, L, H = 3, 3, 2
 each_layer = pytest.mark.parametrize("name", LAYERS)
 
 
-def causal(name, **options):
-    options = {"d_state": 2, "beta": None, "bidirectional": False, **options}
+def made(name):
+    options = {"d_state": 2, "beta": None, "bidirectional": False}
     return LAYERS[name](H, rngs=nnx.Rngs(0), **options)
+
+
+causal = functools.cache(made)  # no test changes it
 
 
 def inputs(length=L):
@@ -40,21 +45,30 @@ def ways(layer, u_BLH, lengths=None):
     }
 
 
+def ways_by_arguments(layer, u_BLH):
+    graphdef, state = nnx.split(layer)
+    return run(_ways, state, u_BLH, graphdef=graphdef)
+
+
+def _ways(state, u_BLH, graphdef):
+    return ways(nnx.merge(graphdef, state), u_BLH)
+
+
 @each_layer
 def test_float64_runs_in_every_way_to_the_accuracy_of_float64(name):
     """With float32 parameters too, which are then exact constants; the gradient is float64."""
     with jax.enable_x64(True):
-        layer = causal(name)
+        layer = made(name)
 
         @jax.jit
-        def run(u):
+        def gradient(u):
             def sums(u):
                 found = ways(layer, u)
                 return sum(jnp.sum(jnp.sin(y)) for y in found.values()), found
 
             return jax.grad(sums, has_aux=True)(u)
 
-        slope, found = run(jnp.asarray(inputs()))
+        slope, found = gradient(jnp.asarray(inputs()))
         assert slope.dtype == jnp.float64
         for way, y in found.items():
             assert y.dtype == jnp.float64, way
@@ -66,8 +80,7 @@ def test_float64_runs_in_every_way_to_the_accuracy_of_float64(name):
 @each_layer
 def test_a_causal_layer_without_a_filter_steps_with_its_parameters_as_arguments(name):
     """beta = 0 is then not known, but that there is no filter is."""
-    graphdef, state = nnx.split(causal(name))
-    found = jax.jit(lambda state, u: ways(nnx.merge(graphdef, state), u))(state, inputs())
+    found = ways_by_arguments(causal(name), inputs())
     for way, y in found.items():
         np.testing.assert_allclose(y, found["scan"], rtol=0, atol=2e-6, err_msg=way)
 
@@ -76,15 +89,14 @@ def test_a_causal_layer_without_a_filter_steps_with_its_parameters_as_arguments(
 def test_other_types_are_computed_in_float32_and_keep_their_float_type(name):
     layer = causal(name)
     whole = np.rint(4 * inputs())  # exact in every type
-    run = jax.jit(lambda u: ways(layer, u))
-    exact = run(whole)  # NumPy's float64 where that is not enabled
-    for way, y in run(jnp.asarray(whole, jnp.bfloat16)).items():
+    exact = ways_by_arguments(layer, whole)  # NumPy's float64 where that is not enabled
+    for way, y in ways_by_arguments(layer, jnp.asarray(whole, jnp.bfloat16)).items():
         assert exact[way].dtype == jnp.float32 and y.dtype == jnp.bfloat16, way
         np.testing.assert_allclose(
             y.astype(jnp.float32), exact[way], rtol=2**-8, atol=1e-6, err_msg=way
         )
     for dtype, out in ((jnp.float16, jnp.float16), (jnp.int8, jnp.float32), (bool, jnp.float32)):
-        found = jax.eval_shape(run, jax.ShapeDtypeStruct((B, L, H), dtype))
+        found = jax.eval_shape(lambda u: ways(layer, u), jax.ShapeDtypeStruct((B, L, H), dtype))
         assert {y.dtype for y in found.values()} == {jnp.dtype(out)}
     slope = jax.eval_shape(
         jax.grad(lambda u: layer(u, mode="conv").astype(jnp.float32).sum()),
@@ -99,7 +111,7 @@ def test_the_system_of_a_layer_can_be_read_in_any_setting_of_promotion(name):
     read = ("eigenvalues", "state_matrix", "input_vector", "input_matrix", "readout", "step_sizes")
     methods = [getattr(layer, method) for method in read if hasattr(layer, method)]
     with jax.numpy_dtype_promotion("strict"):
-        found = jax.tree.leaves([method() for method in methods])
+        found = jax.tree.leaves(jax.jit(lambda: [method() for method in methods])())
     assert {x.dtype for x in found} == {jnp.dtype(jnp.complex64), jnp.dtype(jnp.float32)}
 
 
@@ -110,7 +122,7 @@ def test_lengths_mean_the_same_in_every_use_of_a_layer(name):
     layer, u = causal(name), jnp.asarray(inputs(), jnp.float32)
 
     @jax.jit
-    def run(lengths):
+    def used(lengths):
         start = layer.initial_state(B)
         _, states = jax.lax.scan(
             lambda x, u: (layer.step(x, u)[0], x), start, jnp.swapaxes(u, 0, 1)
@@ -119,11 +131,11 @@ def test_lengths_mean_the_same_in_every_use_of_a_layer(name):
         outputs = layer(u, lengths, mode="conv"), layer(u, lengths, mode="scan")
         return state, *outputs, states
 
-    state, conv, scan, states = run(np.array([0, 2, 3], np.int32))
+    state, conv, scan, states = used(np.array([0, 2, 3], np.int32))
     assert (state[0] == 0).all() and (conv[0] == 0).all() and (scan[0] == 0).all()
     np.testing.assert_allclose(state[1], states[2, 1], atol=1e-6)  # before the third step
     for lengths in (np.array([0, 2, 200], np.uint8), np.array([-7, 2, 4], np.int32)):
-        for found, exact in zip(run(lengths), (state, conv, scan, states), strict=True):
+        for found, exact in zip(used(lengths), (state, conv, scan, states), strict=True):
             np.testing.assert_array_equal(found, exact)
     for lengths in ([0, 2, 3], np.array([0, 2, 3]), np.array([0, 2, 3], np.uint8)):
         jax.eval_shape(lambda u, lengths=lengths: layer.prefill(u, lengths), u)

@@ -238,6 +238,6 @@ def test_without_skip_the_output_is_the_convolution_alone_and_D_is_not_trained()
     layers = {skip: S4D(3, d_state=4, skip=skip, rngs=nnx.Rngs(params=0)) for skip in (True, False)}
     u_BLH = jax.random.normal(jax.random.key(1), (2, 16, 3))
     skipped_BLH = layers[True].D[...][None, None, :] * u_BLH
-    expected_BLH = layers[True](u_BLH) - skipped_BLH
-    np.testing.assert_allclose(layers[False](u_BLH), expected_BLH, rtol=1e-5, atol=1e-5)
+    expected_BLH = apply(layers[True], u_BLH) - skipped_BLH
+    np.testing.assert_allclose(apply(layers[False], u_BLH), expected_BLH, rtol=1e-5, atol=1e-5)
     assert not isinstance(layers[False].D, nnx.Param)

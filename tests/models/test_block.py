@@ -124,8 +124,8 @@ def test_gated_linear_is_the_first_half_times_the_logistic_function_of_the_secon
     weight, bias = (np.asarray(a, float) for a in (layer.kernel[...], layer.bias[...]))
     value, gate = np.split(x.astype(float) @ weight + bias, 2, axis=-1)
     s, w = 1 / (1 + np.exp(-gate)), np.random.default_rng(2).normal(size=value.shape)
-    np.testing.assert_allclose(gated_linear(x, layer), value * s, atol=1e-6)
-    by_x = jax.grad(lambda x: jnp.sum(jnp.asarray(w, jnp.float32) * gated_linear(x, layer)))(x)
+    np.testing.assert_allclose(run(lambda x: gated_linear(x, layer), x), value * s, atol=1e-6)
+    by_x = run(jax.grad(lambda x: jnp.sum(w.astype(np.float32) * gated_linear(x, layer))), x)
     by_parts = np.concatenate([w * s, w * value * s * (1 - s)], axis=-1)
     np.testing.assert_allclose(by_x, by_parts @ weight.T, atol=3e-6)
 
