@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from oracles import oscillate
+from running import run
 
 from ssm_jax.analysis.bands import (
     BANDS,
@@ -72,7 +73,7 @@ def test_energy_of_all_bands_is_that_of_the_taps():
     for layer in (decayed(beta=0.0), slow):
         numbers = view("x", layer)
         found = spectra_per_band(numbers, L, 2 * L)["energy"].sum(axis=-1)
-        taps = np.asarray(kernel_taps(numbers, L)[0], np.float64) * taper(L)
+        taps = run(kernel_taps, numbers, length=L)[0].astype(np.float64) * taper(L)
         np.testing.assert_allclose(found, np.pi * (taps**2).sum(axis=-1), rtol=1e-5)
 
 
@@ -84,7 +85,7 @@ def test_the_taper_leaves_a_slow_mode_no_ripples_at_high_frequencies():
     exact = discrete_variation_per_band(
         numbers.A_HN, numbers.C_CHN[0], numbers.dt_H, band_edges(256)
     )[:, -1]
-    K_HF = np.fft.rfft(np.asarray(kernel_taps(numbers, 256)[0, 0]), 2 * 1024)
+    K_HF = np.fft.rfft(run(kernel_taps, numbers, length=256)[0, 0], 2 * 1024)
     sharp = np.abs(np.diff(K_HF))[:, 4 * band_bins(256)[-2] :].sum(axis=1)
     assert np.median(np.abs(found / exact - 1)) < 0.1
     assert np.median(sharp / exact) > 10

@@ -43,14 +43,15 @@ def power_law(gamma: float, n: int) -> np.ndarray:
 
 def test_a_spectrum_of_few_windows_says_how_well_it_is_known():
     """The error that it names is that of noise, whose power is known."""
-    few = recommend(white(2, 200), Y_N, DT, alphas=())[1]
+    spectrum, few = recommend(white(2, 200), Y_N, DT, alphas=())
     line = describe(few).splitlines()[-1]
     assert line.startswith(f"warning: this rests on {few['segments']} windows: ")
     said = int(line.split("within ")[1].split(" %")[0]) / 100
-    powers = [
-        recommend(white(2, 200, seed), Y_N, DT, alphas=())[0].power_F[2:-2] * np.pi
-        for seed in range(200)
-    ]
+    # Of each seed the spectrum that `recommend` rests on
+    segment = default_segment(np.array([200, 200]))
+    found = [input_spectrum(white(2, 200, seed), segment).power_F for seed in range(200)]
+    np.testing.assert_array_equal(found[0], spectrum.power_F)
+    powers = [power_F[2:-2] * np.pi for power_F in found]
     assert np.std(powers) == pytest.approx(said, rel=0.2)
     assert "warning" not in describe(recommend(white(20, 1_000), Y_N, DT, alphas=())[1])
     short = [*white(2, 200), *white(30, 20)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from flax import nnx
+from running import run
 from small_model import before_and_after, classifier, moved
 
 from ssm_jax.analysis import spectra
@@ -67,10 +68,16 @@ def response_np(layer: LayerView, omega_F: np.ndarray) -> np.ndarray:
     return magnitude_CHF
 
 
+def kernel(layer: LayerView, length: int) -> np.ndarray:
+    rule = layer.discretization
+    k_CHL = run(s4d_kernel, layer.A_HN, layer.C_CHN, layer.dt_H, length=length, discretization=rule)
+    return k_CHL.astype(np.float64)
+
+
 def spectrum_of_kernel(layer: LayerView, length: int) -> np.ndarray:
     """|DFT| of the kernels in float64, at the bins of length 2L, filter included: (C, H, L + 1)."""
-    k_CHL = s4d_kernel(layer.A_HN, layer.C_CHN, layer.dt_H, length, layer.discretization)
-    K_CHF = np.fft.rfft(np.asarray(k_CHL, np.float64), 2 * length)
+    k_CHL = kernel(layer, length)
+    K_CHF = np.fft.rfft(k_CHL, 2 * length)
     return np.abs(K_CHF) * np.asarray(sobolev_gain(layer.beta_H, 2 * length, layer.beta_unit))
 
 
@@ -192,7 +199,7 @@ def test_response_of_modes_given_per_sample_is_the_spectrum_of_the_kernel(kind, 
 
 def test_response_at_zero_is_the_sum_of_the_kernel():
     layer = slow_layer()
-    k_CHL = np.asarray(s4d_kernel(layer.A_HN, layer.C_CHN, layer.dt_H, 4096), np.float64)
+    k_CHL = kernel(layer, 4096)
     found = response_magnitude(layer, np.zeros(1), 8192)[:, :, 0]
     np.testing.assert_allclose(found, np.abs(k_CHL.sum(axis=-1)), rtol=1e-4)
 
