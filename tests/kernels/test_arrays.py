@@ -67,7 +67,7 @@ def test_any_input_type_is_computed_in_float32_and_returned_in_its_own(name):
             leaves = jax.tree.leaves(kernel(u, *parameters))
             return sum(jnp.sum(jnp.abs(y).astype(jnp.float32)) for y in leaves)
 
-        assert jax.grad(total)(jnp.asarray(u, jnp.bfloat16)).dtype == jnp.bfloat16
+        assert jax.jit(jax.grad(total))(jnp.asarray(u, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("name", KERNELS)

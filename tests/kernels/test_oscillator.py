@@ -90,7 +90,7 @@ def test_an_answer_and_its_slopes_are_those_of_the_recurrence(scheme, damped):
         # Second derivatives; where a mode is slow, differences are too coarse for them.
         fast = np.flatnonzero(dt**2 * a > 0.5)[:4]
         points = a[fast], G[fast] + 0.01, dt[fast]
-        check_grads(answer, points, 2, ["rev"], atol=1e-4, rtol=1e-4, eps=1e-5)
+        check_grads(jax.jit(answer), points, 2, ["rev"], atol=1e-4, rtol=1e-4, eps=1e-5)
 
 
 def test_beyond_its_range_a_pole_stays_just_inside_and_a_has_no_slope():
