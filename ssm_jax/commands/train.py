@@ -56,7 +56,7 @@ def train(argv: list[str], called: Sequence[str] = ("ssm-jax", "train")) -> int:
         start_jax(values["compiled"])
         from ssm_jax.training.experiment import build
         from ssm_jax.training.parent import begin_from, begun
-        from ssm_jax.training.runs.tables import print_plan
+        from ssm_jax.training.plan import print_plan
 
         where = {"data_dir": values["data_dir"], "files": values["from"]}
         anew = values["fresh"] or values["workdir"] is None

@@ -140,3 +140,15 @@ def one_by_one(
     steps = tuple(jnp.moveaxis(a, 1, 0) for a in (u, none_BL, scale_BL))
     (_, state), y = jax.lax.scan(body, (x0, x0), (jnp.arange(L, dtype=jnp.int32), *steps))
     return state, jnp.moveaxis(y, 0, 1)
+
+
+def from_the_end(
+    u: Array, starts_BL: Array | None, scale: float | Array
+) -> tuple[Array, Array | None, float | Array]:
+    """Inputs, starts and scale of the same steps from the last to the first."""
+    if starts_BL is not None:  # the last step of a sequence is the first one then
+        first = jnp.ones_like(starts_BL[:, :1])
+        starts_BL = jnp.concatenate([first, starts_BL[:, :0:-1]], axis=1)
+    if not isinstance(scale, float) and scale.ndim:
+        scale = scale[:, ::-1]
+    return u[:, ::-1], starts_BL, scale

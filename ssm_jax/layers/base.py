@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from ssm_jax.kernels import arrays
 from ssm_jax.kernels.arrays import checked_lengths, complex_of
 from ssm_jax.kernels.devices import on_any_mesh
+from ssm_jax.kernels.uneven import from_the_end
 from ssm_jax.layers import inputs
 from ssm_jax.layers.inputs import checked_input, checked_integer
 from ssm_jax.options.arguments import check, check_choice, parameters_of
@@ -235,13 +236,7 @@ class StateSpaceLayer(nnx.Module):
         starts = inputs.checked_starts(self.NAME, starts, shape_of_steps)
         shape = u.shape[0], *u.shape[1 if one_step else 2 : -1], *self.state_shape()
         if state is not None or one_step:
-            try:
-                state = jnp.asarray(state)
-            except (TypeError, ValueError):
-                text = f"must be an array {shape}, got {type(state).__name__}."
-                raise TypeError(f"{self.NAME}: the state {text}") from None
-            if state.shape != shape:
-                raise ValueError(f"{self.NAME}: the state must be {shape}, got {state.shape}.")
+            state = inputs.checked_state(self.NAME, state, shape)
         with jax.numpy_dtype_promotion("standard"):
             layer, dtype = inputs.in_type(self, u, state)
             scale = inputs.checked_scale(self.NAME, step_scale, dtype, shape_of_steps)
@@ -285,15 +280,8 @@ class StateSpaceLayer(nnx.Module):
 
     def look_ahead(self, v_BLH: Array, starts_BL: Array | None, scale: Scale) -> Array:
         """y_BLH of the second read-out of uneven steps: everything run from the end."""
-        turned = (
-            v_BLH[:, ::-1],
-            scale if isinstance(scale, float) or not scale.ndim else scale[:, ::-1],
-        )
-        if starts_BL is not None:  # the last step of a sequence is the first one then
-            first = jnp.ones_like(starts_BL[:, :1])
-            starts_BL = jnp.concatenate([first, starts_BL[:, :0:-1]], axis=1)
-        _, y_BLH = self._run_uneven(None, turned[0], None, starts_BL, turned[1], side=1)
-        return y_BLH[:, ::-1]
+        turned = from_the_end(v_BLH, starts_BL, scale)
+        return self._run_uneven(None, turned[0], None, *turned[1:], side=1)[1][:, ::-1]
 
     def _run_uneven(self, state, v, lengths_B, starts_BL, scale, *, side=0):
         """`run_uneven`, also from no state."""

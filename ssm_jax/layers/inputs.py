@@ -124,6 +124,18 @@ def checked_starts(owner: str, starts: ArrayLike | None, steps: tuple[int, ...])
     return jnp.asarray(starts)
 
 
+def checked_state(owner: str, state: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """An array of this shape, of any type."""
+    try:
+        state = jnp.asarray(state)
+    except (TypeError, ValueError):
+        got = type(state).__name__
+        raise TypeError(f"{owner}: the state must be an array {shape}, got {got}.") from None
+    if state.shape != shape:
+        raise ValueError(f"{owner}: the state must be {shape}, got {state.shape}.")
+    return state
+
+
 def as_complex(re: Array, im: Array) -> Array:
     """re + i im in the complex type to compute in, whatever the setting of promotion is."""
     dtype = computed_in(re, im)

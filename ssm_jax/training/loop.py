@@ -24,7 +24,6 @@ from ssm_jax.training.logs import MetricsLog, NoLog
 from ssm_jax.training.parent import begin_from, begun, find_parent
 from ssm_jax.training.profile import Profile
 from ssm_jax.training.run import USUAL, OpenRun, Request
-from ssm_jax.training.runs.tables import parameter_table
 from ssm_jax.training.sinks import Sink, TensorBoardSink, WandbSink
 from ssm_jax.training.step import TrainState
 from ssm_jax.training.workdir import Workdir
@@ -100,7 +99,7 @@ def open_run(
         for line in plan.describe(experiment, data_init.kept(workdir.start)):
             say(line)
         if leads:
-            Console(stderr=True).print(parameter_table(experiment.rows))
+            Console(stderr=True).print(plan.parameter_table(experiment.rows))
         name, options = f"{config_lib.title_of(cfg)}-{path.name}", config_lib.flatten(cfg)
         sinks: list[Sink] = []
         if leads:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from ssm_jax import config as config_lib
 from ssm_jax.analysis.spectra import NYQUIST
 from ssm_jax.analysis.start import share_beyond
 from ssm_jax.init import INITS, initial_modes
 from ssm_jax.layers import find_layer
-from ssm_jax.progress import say
+from ssm_jax.progress import say, warn
+from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.training import data_init, numerics
+from ssm_jax.training.checkpoint.manifest import flatten
+from ssm_jax.training.optim import GroupRow
 
 if TYPE_CHECKING:
     from ssm_jax.training.experiment import Experiment
@@ -167,3 +172,54 @@ def describe(experiment: Experiment, measured: data_init.Measured | None = None)
         *numerics.describe(cfg, numerics.platform_of(experiment.mesh), experiment.paths),
         *filter(None, [alias_warning(cfg.model.to_dict())]),
     ]
+
+
+def parameter_table(rows: Sequence[GroupRow]) -> Table:
+    """The parameter groups and their sum."""
+    columns: Columns = {
+        "group": lambda row: row.group.name,
+        "tensors": lambda row: f"{len(row.paths)}",
+        "parameters": lambda row: f"{row.size:,}",
+        "learning rate": lambda row: "" if row.group.freeze else f"{row.group.lr:g}",
+        "weight decay": lambda row: "" if row.group.freeze else f"{row.group.weight_decay:g}",
+        "schedule": lambda row: "" if row.group.freeze else row.group.schedule,
+    }
+    table = to_screen(columns, cells(columns, rows), title="Parameters", words={0, 5})
+    table.add_section()
+    tensors, size = sum(len(row.paths) for row in rows), sum(row.size for row in rows)
+    table.add_row("all", f"{tensors}", f"{size:,}", "", "", "")
+    return table
+
+
+def print_plan(experiment: Experiment) -> None:
+    """Print what a run would be: shapes, parameter groups, memory of the compiled step."""
+    state = experiment.abstract_state()
+    arrays = {f"batch/{name}": x for name, x in experiment.abstract_batch().items()}
+    leaves = flatten(state.params)
+    repeated = len({name.split("/")[1] for name in leaves if name.startswith("blocks/")}) - 1
+    rows = [
+        (name, str(leaf.shape), leaf.dtype.name)
+        for name, leaf in (arrays | leaves).items()
+        if not name.startswith("blocks/") or name.startswith("blocks/0/")
+    ]
+    if repeated > 0:
+        rows.append((f"blocks/1..{repeated}", "as blocks/0", ""))
+
+    step, seconds = timed_compile(experiment.compile_step)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    shapes = to_screen(("array", "shape", "dtype"), rows, title="Shapes", words={0, 1, 2})
+    for shown in (*describe(experiment), shapes, parameter_table(experiment.rows)):
+        console.print(shown)
+    sizes = [gib(size_of(tree)) for tree in (state, state.params)]
+    console.print(f"state: {sizes[0]}, of which parameters {sizes[1]}")
+    devices = f"{experiment.mesh.size} device(s)"
+    console.print(f"training step: compiled in {seconds:.1f} s for {devices}")
+    if (memory := step.memory_analysis()) is not None:  # some backends do not tell
+        there = device_memory()
+        console.print(
+            f"memory per device as XLA plans it: arguments "
+            f"{gib(memory.argument_size_in_bytes)}, temporaries "
+            f"{gib(memory.temp_size_in_bytes)}" + (f"; a device has {gib(there)}" if there else "")
+        )
+        if line := too_large(planned_bytes(step), "this training step"):
+            warn(f"{line}; {SMALLER}")

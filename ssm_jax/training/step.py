@@ -1,4 +1,4 @@
-"""The state of a run, one update, and one evaluation."""
+"""The state of a run, one update, one evaluation, and programs that take numbers as arguments."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace

@@ -25,7 +25,6 @@ from ssm_jax.training import data_init, loop, plan, spectrum_match
 from ssm_jax.training.checkpoint.manifest import ConfigMismatch, flatten
 from ssm_jax.training.experiment import build
 from ssm_jax.training.first_state import first_state
-from ssm_jax.training.runs import tables
 
 AC = {"model__dt_rule": "autocorrelation"}
 
@@ -380,7 +379,7 @@ def test_the_plan_of_a_run_that_continues_another_measures_nothing():
 
 def test_the_plan_of_a_dry_run_knows_the_other_run(data_dir, measured_run, monkeypatch, capsys):
     """The command without a folder, and with one that is there already."""
-    monkeypatch.setattr(tables, "print_plan", lambda one: print("\n".join(plan.describe(one))))
+    monkeypatch.setattr(plan, "print_plan", lambda one: print("\n".join(plan.describe(one))))
     words = ["--dry_run", f"--data_dir={data_dir}", "--compiled=off"]
     for flag, said in (
         ("init_from", ", unless it is taken from the other run, = 1 / sqrt(L lambda_max)"),

@@ -5,7 +5,7 @@ import re
 from rich.console import Console
 
 from ssm_jax.training.optim import Group, GroupRow
-from ssm_jax.training.runs.tables import parameter_table
+from ssm_jax.training.plan import parameter_table
 
 
 def test_the_parameter_table_has_a_line_per_group_and_their_sum():

@@ -1,4 +1,4 @@
-"""The tables that a person reads: the plan of a run, an evaluation, an analysis."""
+"""What a person reads of a trained run: an evaluation, an analysis, what truncation costs."""
 
 import itertools
 import statistics
@@ -12,69 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ssm_jax.analysis.hankel import SHARES, states_key
-from ssm_jax.progress import warn
 from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks.metrics import ERROR_METRICS
-from ssm_jax.training import plan
-from ssm_jax.training.checkpoint.manifest import flatten
-from ssm_jax.training.experiment import Experiment
-from ssm_jax.training.optim import GroupRow
 
 WIDTH = 100  # where the output is no terminal: ten classes fit
 MOST_CLASSES = 20  # whose confusion is a table
 OF: Mapping[str, Any] = {"least": min, "median": statistics.median, "most": max}  # several series
-
-
-def parameter_table(rows: Sequence[GroupRow]) -> Table:
-    """The parameter groups and their sum."""
-    columns: Columns = {
-        "group": lambda row: row.group.name,
-        "tensors": lambda row: f"{len(row.paths)}",
-        "parameters": lambda row: f"{row.size:,}",
-        "learning rate": lambda row: "" if row.group.freeze else f"{row.group.lr:g}",
-        "weight decay": lambda row: "" if row.group.freeze else f"{row.group.weight_decay:g}",
-        "schedule": lambda row: "" if row.group.freeze else row.group.schedule,
-    }
-    table = to_screen(columns, cells(columns, rows), title="Parameters", words={0, 5})
-    table.add_section()
-    tensors, size = sum(len(row.paths) for row in rows), sum(row.size for row in rows)
-    table.add_row("all", f"{tensors}", f"{size:,}", "", "", "")
-    return table
-
-
-def print_plan(experiment: Experiment) -> None:
-    """Print what a run would be: shapes, parameter groups, memory of the compiled step."""
-    state = experiment.abstract_state()
-    arrays = {f"batch/{name}": x for name, x in experiment.abstract_batch().items()}
-    leaves = flatten(state.params)
-    repeated = len({name.split("/")[1] for name in leaves if name.startswith("blocks/")}) - 1
-    rows = [
-        (name, str(leaf.shape), leaf.dtype.name)
-        for name, leaf in (arrays | leaves).items()
-        if not name.startswith("blocks/") or name.startswith("blocks/0/")
-    ]
-    if repeated > 0:
-        rows.append((f"blocks/1..{repeated}", "as blocks/0", ""))
-
-    step, seconds = plan.timed_compile(experiment.compile_step)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    shapes = to_screen(("array", "shape", "dtype"), rows, title="Shapes", words={0, 1, 2})
-    for shown in (*plan.describe(experiment), shapes, parameter_table(experiment.rows)):
-        console.print(shown)
-    sizes = [plan.gib(plan.size_of(tree)) for tree in (state, state.params)]
-    console.print(f"state: {sizes[0]}, of which parameters {sizes[1]}")
-    devices = f"{experiment.mesh.size} device(s)"
-    console.print(f"training step: compiled in {seconds:.1f} s for {devices}")
-    if (memory := step.memory_analysis()) is not None:  # some backends do not tell
-        there = plan.device_memory()
-        console.print(
-            f"memory per device as XLA plans it: arguments "
-            f"{plan.gib(memory.argument_size_in_bytes)}, temporaries "
-            f"{plan.gib(memory.temp_size_in_bytes)}"
-            + (f"; a device has {plan.gib(there)}" if there else "")
-        )
-        if line := plan.too_large(plan.planned_bytes(step), "this training step"):
-            warn(f"{line}; {plan.SMALLER}")
 
 
 def _console() -> Console:
