@@ -14,7 +14,6 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -30,12 +29,10 @@ Call = TypeVar("Call", bound=Callable)
 Tree = TypeVar("Tree")
 Axes = str | tuple[str, ...] | None  # of a mesh, that split one axis of an array
 
+# Both are parts of the key by which JAX keeps programs: none is taken for that of another value.
 # Mesh axes that split the batch and the channels, where the type of an array does not say it.
-_split: ContextVar[tuple[Axes, Axes]] = ContextVar("split", default=(DATA_AXIS, None))
-
-
-# A part of the key by which JAX keeps programs: one traced for a platform is not taken for another
-_asked_for = jax.make_user_context(None)
+_split = jax.make_user_context((DATA_AXIS, None))
+_asked_for = jax.make_user_context(None)  # a platform
 
 
 def backend() -> str:
@@ -177,7 +174,7 @@ def per_device(function: Callable[..., Array], u: Array, *of_channels: Array) ->
         devices = math.prod(free[name] for name in names)
         return names if devices > 1 and size % devices == 0 else None
 
-    batch, channels = map(dividing, _split.get(), (u.shape[0], u.shape[2]))
+    batch, channels = map(dividing, _split.value, (u.shape[0], u.shape[2]))
     if batch is channels is None:
         return function(u, *of_channels)
     split = PartitionSpec(batch, None, channels)
@@ -212,11 +209,8 @@ def on_any_mesh(*outputs: str | Callable[[dict[str, Any]], str]) -> Callable[[Ca
                 new = iter(arrays)
                 replaced = [next(new) if isinstance(leaf, Array) else leaf for leaf in leaves]
                 args, kwargs = jax.tree.unflatten(tree, replaced)
-                token = _split.set((axes.get("B"), axes.get("H")))
-                try:
+                with _split((axes.get("B"), axes.get("H"))):
                     return function(*args, **kwargs)
-                finally:
-                    _split.reset(token)
 
             out = tuple(
                 NamedSharding(mesh, PartitionSpec(*map(axes.get, letters)))

@@ -21,7 +21,7 @@ from ssm_jax.kernels.arrays import checked_lengths, complex_of
 from ssm_jax.kernels.devices import on_any_mesh
 from ssm_jax.kernels.uneven import from_the_end
 from ssm_jax.layers import inputs
-from ssm_jax.layers.inputs import checked_input, checked_integer
+from ssm_jax.layers.inputs import as_one_program, checked_input, checked_integer
 from ssm_jax.options.arguments import check, check_choice, parameters_of
 
 MODES = ("conv", "scan")  # ways to run a layer over a whole sequence
@@ -160,11 +160,17 @@ class StateSpaceLayer(nnx.Module):
                 "FFT of a symbolic length. Export one program for each length (the batch may be "
                 "symbolic), or a layer without a filter with mode='scan'."
             )
+        scale = inputs.checked_scale(self.NAME, step_scale, u_BLH.shape[:2])
+        arrays_in = u_BLH, lengths_B, key, scale, starts_BL
+        return as_one_program(StateSpaceLayer._applied, self, *arrays_in, mode=mode, steps=n)
+
+    def _applied(self, u_BLH, lengths_B, key, scale, starts_BL, *, mode, steps):
+        """The call, of arguments that are checked."""
         with jax.numpy_dtype_promotion("standard"):
             layer, dtype = inputs.in_type(self, u_BLH)
-            scale = inputs.checked_scale(self.NAME, step_scale, dtype, u_BLH.shape[:2])
+            scale = inputs.scale_in(dtype, scale)
             v_BLH = arrays.without_padding(u_BLH.astype(dtype), lengths_B)
-            if uneven:
+            if starts_BL is not None or jnp.ndim(scale):
                 y_BLH = layer._run_uneven(None, v_BLH, None, starts_BL, scale)[1]
                 if self.bidirectional:
                     y_BLH += layer.look_ahead(v_BLH, starts_BL, scale)
@@ -172,7 +178,7 @@ class StateSpaceLayer(nnx.Module):
             elif mode == "scan":
                 y_BLH = layer.scan(v_BLH, scale) + layer.skipped(v_BLH)
             else:
-                y_BLH = layer.convolve(v_BLH, n, scale)
+                y_BLH = layer.convolve(v_BLH, steps, scale)
             y_BLH = inputs.dropout(y_BLH, self.dropout, key, tied=self.tie_dropout)
             return y_BLH.astype(arrays.returned_in(u_BLH, dtype))
 
@@ -237,9 +243,15 @@ class StateSpaceLayer(nnx.Module):
         shape = u.shape[0], *u.shape[1 if one_step else 2 : -1], *self.state_shape()
         if state is not None or one_step:
             state = inputs.checked_state(self.NAME, state, shape)
+        scale = inputs.checked_scale(self.NAME, step_scale, shape_of_steps)
+        arrays_in = state, u, lengths_B, scale, starts
+        return as_one_program(StateSpaceLayer._run, self, *arrays_in, one_step=one_step)
+
+    def _run(self, state, u, lengths_B, scale, starts, *, one_step):
+        """`_advanced`, of arguments that are checked."""
         with jax.numpy_dtype_promotion("standard"):
             layer, dtype = inputs.in_type(self, u, state)
-            scale = inputs.checked_scale(self.NAME, step_scale, dtype, shape_of_steps)
+            scale = inputs.scale_in(dtype, scale)
             v = arrays.without_padding(u.astype(dtype), lengths_B)
             kind = kept = complex_of(dtype)
             if state is not None:

@@ -6,6 +6,8 @@ for another shape or range.
 """
 
 import operator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -82,9 +84,9 @@ def checked_integer(owner: str, what: str, value: Any) -> int:
 
 
 def checked_scale(
-    owner: str, step_scale: ArrayLike, dtype: Any, steps: tuple[int, ...]
-) -> float | Array:
-    """A scale as a Python number where it is one and known, else in the type to compute in.
+    owner: str, step_scale: ArrayLike, steps: tuple[int, ...]
+) -> float | Array | None:
+    """A scale as a Python number where it is one and known, else as a JAX array; None for 1.
 
     It is one number, or one for each of the steps.
     """
@@ -107,8 +109,15 @@ def checked_scale(
             )
             raise ValueError(f"{owner}: step_scale must be positive and finite, got {got}.")
         if not scale.ndim:
-            return float(known)
-    return jnp.asarray(scale, dtype)
+            return None if known == 1 else float(known)
+    return jnp.asarray(scale)
+
+
+def scale_in(dtype: Any, scale: float | Array | None) -> float | Array:
+    """What `checked_scale` gave, in the type to compute in where it is an array."""
+    if scale is None:
+        return 1.0
+    return scale.astype(dtype) if isinstance(scale, Array) else scale
 
 
 def checked_starts(owner: str, starts: ArrayLike | None, steps: tuple[int, ...]) -> Array | None:
@@ -145,6 +154,36 @@ def as_complex(re: Array, im: Array) -> Array:
 def from_ri(x_ri: Array) -> Array:
     """The complex numbers whose real and imaginary parts are on the last axis."""
     return as_complex(x_ri[..., 0], x_ri[..., 1])
+
+
+def as_one_program(
+    method: Callable[..., Any], module: nnx.Module, *args: Any, **static: Any
+) -> Any:
+    """`method(module, *args, **static)`, compiled as a whole where it is called by itself.
+
+    Outside of `jax.jit` JAX runs operation by operation, and compiles each: the first call of S4D,
+    128 channels on 4 x 1,024 steps, took 9.7 s and later ones 0.6 s; as one program 1.9 s and
+    0.02 s. Within a program that is being compiled nothing is done. The only effects of `method`
+    are batch statistics, which are handed on.
+    """
+    if isinstance(jnp.zeros(()), jax.core.Tracer):  # in a program, even a constant is traced
+        return method(module, *args, **static)
+    graphdef, variables = nnx.split(module)
+    try:
+        hash(graphdef)
+    except TypeError:  # a layer from outside may keep a list or a set
+        return method(module, *args, **static)
+    result, statistics = _one_program(method, graphdef, tuple(static.items()), variables, args)
+    if statistics:
+        nnx.update(module, statistics)
+    return result
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _one_program(method, graphdef, static, variables, args):
+    module = nnx.merge(graphdef, variables)
+    result = method(module, *args, **dict(static))
+    return result, nnx.state(module, nnx.BatchStat)
 
 
 def in_type(module: Module, *inputs: Array | None) -> tuple[Module, np.dtype]:

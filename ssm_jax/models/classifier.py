@@ -15,7 +15,7 @@ from ssm_jax.kernels.arrays import checked_lengths, computed_in, real_steps, ret
 from ssm_jax.kernels.devices import computed_again, on_gpu
 from ssm_jax.layers import find_layer
 from ssm_jax.layers.base import NoStateForm
-from ssm_jax.layers.inputs import checked_ids, checked_input, checked_key
+from ssm_jax.layers.inputs import as_one_program, checked_ids, checked_input, checked_key
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
 from ssm_jax.models.embedding import look_up
@@ -138,8 +138,13 @@ class SequenceClassifier(nnx.Module):
         of pairs (B, 2), are real steps, see `checked_lengths`; of none the pool is zero.
         """
         key = checked_key(type(self).__name__, key)
+        arguments = *self._checked(inputs, lengths), key
+        return as_one_program(SequenceClassifier._logits, self, *arguments, train=train)
+
+    def _logits(self, inputs, lengths_B, key, *, train):
+        """The call, of arguments that are checked."""
         with jax.numpy_dtype_promotion("standard"):
-            x_BLH, lengths_B, dtype, returned = self._encoded(inputs, lengths)
+            x_BLH, lengths_B, dtype, returned = self._encoded(inputs, lengths_B)
             how: dict[str, Any] = {"train": train, "key": key, "remat": self.remat and train}
             x_BLH = apply_blocks(self.blocks, x_BLH, lengths_B, **how).astype(dtype)
             if self.norm is not None:
@@ -157,28 +162,32 @@ class SequenceClassifier(nnx.Module):
     ) -> tuple[Array, Array | None]:
         """What the first block gets: features, of pairs (2B, L, H), and how many steps are real."""
         with jax.numpy_dtype_promotion("standard"):
-            return self._encoded(inputs, lengths)[:2]
+            return self._encoded(*self._checked(inputs, lengths))[:2]
 
-    def _encoded(
-        self, inputs: ArrayLike, lengths: ArrayLike | None
-    ) -> tuple[Array, Array | None, Any, Any]:
-        """`encode`, and the types to compute in and to return."""
+    def _checked(self, inputs: ArrayLike, lengths: ArrayLike | None) -> tuple[Array, Array | None]:
+        """Ids or real inputs, and lengths (B,) or (B, 2), as arrays that fit."""
         name, encoder = type(self).__name__, self.encoder
-        in_pairs = len(self.TOKEN_AXES) == 3
         if isinstance(encoder, nnx.Linear):
             inputs = checked_input(name, inputs, "(B, L, d_input)", encoder.in_features)
             *shape, steps, _ = inputs.shape
         else:
             ids = inputs if isinstance(inputs, Array) else np.asarray(inputs)
+            in_pairs = len(self.TOKEN_AXES) == 3
             middle = (2,) if in_pairs else ()
             if ids.ndim != len(self.TOKEN_AXES) or ids.shape[1:-1] != middle or ids.shape[-1] < 1:
                 expected = "(B, 2, L)" if in_pairs else "(B, L)"
                 raise ValueError(f"{name}: tokens must be {expected} with L >= 1, got {ids.shape}.")
             inputs = checked_ids(name, "token", ids, encoder.num_embeddings, self.TOKEN_AXES)
             *shape, steps = inputs.shape
-        lengths_B = checked_lengths(name, lengths, tuple(shape), steps)
-        if in_pairs:  # every sequence on the batch axis
-            inputs = inputs.reshape(-1, steps)
+        return inputs, checked_lengths(name, lengths, tuple(shape), steps)
+
+    def _encoded(
+        self, inputs: Array, lengths_B: Array | None
+    ) -> tuple[Array, Array | None, Any, Any]:
+        """`encode`, and the types to compute in and to return."""
+        encoder = self.encoder
+        if len(self.TOKEN_AXES) == 3:  # every sequence on the batch axis
+            inputs = inputs.reshape(-1, inputs.shape[-1])
             lengths_B = None if lengths_B is None else lengths_B.ravel()
         dtype = computed_in(*jax.tree.leaves(nnx.state(self)), inputs)
         if isinstance(encoder, nnx.Linear):

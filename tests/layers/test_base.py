@@ -14,6 +14,7 @@ from ssm_jax.kernels import dplr_recurrence, s4d_recurrence
 from ssm_jax.kernels.arrays import checked_lengths, real_steps
 from ssm_jax.layers import LAYERS
 from ssm_jax.layers.base import StateSpaceLayer
+from ssm_jax.layers.inputs import _one_program
 from ssm_jax.options.arguments import parameters_of
 
 B, L, H = 3, 3, 2
@@ -351,3 +352,41 @@ def test_a_keyword_of_the_base_alone_reaches_every_layer_and_a_wrong_one_is_refu
     assert dict(shown) == dict(parameters_of(layer)) and "shared" not in shown
     assert [shown[key].default for key in ("extra", "dropout", "alpha")] == [0.5, 0.0, 1.0]
     assert set(shown) == {*inspect.signature(plain).parameters, "extra"}
+
+
+@each_layer
+def test_a_layer_called_by_itself_is_one_program_which_others_like_it_share(name):
+    u_BLH = jnp.asarray(inputs(), jnp.float32)
+    options = {"d_state": 2, "beta": None, "bidirectional": False, "dropout": 0.25}  # of no other
+    programs = _one_program._cache_size()
+    for seed, scale in enumerate((0.5, 0.25)):
+        layer = LAYERS[name](H, rngs=nnx.Rngs(seed), **options)
+
+        def used(layer, scale=scale):
+            state, y_BLH = layer.prefill(u_BLH, step_scale=scale)
+            return layer(u_BLH, step_scale=scale), y_BLH, layer.step(state, u_BLH[:, 0])[1]
+
+        compiled = nnx.jit(used)(layer)
+        for found, expected in zip(used(layer), compiled, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert _one_program._cache_size() == programs + 3
+
+
+def test_the_gradient_of_a_layer_called_by_itself_is_that_of_a_program():
+    layer, u_BLH = made("s4d"), jnp.asarray(inputs(), jnp.float32)
+
+    def loss(layer):
+        return jnp.sum(layer(u_BLH) ** 2)
+
+    found, expected = (f(layer) for f in (nnx.grad(loss), nnx.jit(nnx.grad(loss))))
+    for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_that_no_program_can_be_kept_for_runs_by_itself():
+    layer, u_BLH = made("s4d"), jnp.asarray(inputs(), jnp.float32)
+    expected = layer(u_BLH)
+    layer.notes = {"a set has no hash"}
+    programs = _one_program._cache_size()
+    np.testing.assert_allclose(layer(u_BLH), expected, rtol=1e-5, atol=1e-6)
+    assert _one_program._cache_size() == programs

@@ -12,7 +12,7 @@ from flax import nnx
 from running import numbers, run
 
 from ssm_jax.kernels.devices import compiling_for
-from ssm_jax.layers.inputs import dropout
+from ssm_jax.layers.inputs import _one_program, dropout
 from ssm_jax.layers.norm import BatchNorm
 from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.models.block import apply_blocks
@@ -381,3 +381,23 @@ def test_options_out_of_range_are_refused(key, value):
     options = {"n_classes": 2, "vocab_size": 3, "d_model": 4, "depth": 1, key: value}
     with pytest.raises(ValueError, match=f"^SequenceClassifier: {key} must be"):
         SequenceClassifier(**options, rngs=nnx.Rngs(0))
+
+
+def test_a_model_called_by_itself_is_one_program_and_hands_its_statistics_on():
+    ids = tokens()
+
+    def trained(model, ids):
+        return model(ids, train=True)
+
+    by_itself, compiled = (nnx.clone(classifier(pool="sum")) for _ in range(2))
+    programs = _one_program._cache_size()
+    for _ in range(2):
+        found = trained(by_itself, ids)
+        expected = nnx.jit(trained)(compiled, ids)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert _one_program._cache_size() == programs + 1
+    before = jax.tree.leaves(numbers(classifier(pool="sum"), nnx.BatchStat))
+    statistics = (jax.tree.leaves(numbers(m, nnx.BatchStat)) for m in (by_itself, compiled))
+    for was, x, y in zip(before, *statistics, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+        assert np.abs(x - was).max() > 1e-3
