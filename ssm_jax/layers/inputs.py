@@ -1,5 +1,7 @@
 """What layers, norms and models take: arrays of their axes, ids, keys, and the types of both.
 
+And `as_one_program`, by which they run on what they have taken.
+
 The rule of types is that of `kernels/arrays.py`, where the parameters count as arguments. What
 does not fit raises in the name of its owner: a TypeError for another kind of value, a ValueError
 for another shape or range.
