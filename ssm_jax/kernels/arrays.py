@@ -6,7 +6,7 @@ booleans. What is made of an input has its float type; of integers and booleans 
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import jax
@@ -56,6 +56,41 @@ def in_one_type(function: Call) -> Call:
         )
 
     return call  # type: ignore[return-value]
+
+
+def in_a_program() -> bool:
+    """Whether a program is being made, as under `jax.jit`: there, even a constant is traced."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def one_program(function: Call) -> Call:
+    """A decorator: a call outside of `jax.jit` is compiled as a whole.
+
+    Else JAX would compile each of its operations, and run them in turn. Its gradients, and calls
+    with lengths whose range is to be checked, still run so.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        named = signature.bind(*args, **kwargs).arguments
+        arrays = {k: x for k, x in named.items() if isinstance(x, Array | np.ndarray | Phase)}
+        static = tuple((k, x) for k, x in named.items() if k not in arrays)
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arrays))
+        if traced or named.get("lengths_B") is not None or in_a_program():
+            return function(*args, **kwargs)
+        try:
+            hash(static)
+        except TypeError:  # lists: the function refuses them or not
+            return function(*args, **kwargs)
+        return _compiled(function, static, arrays)
+
+    return call  # type: ignore[return-value]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled(function, static, arrays):
+    return function(**dict(static), **arrays)
 
 
 def computed_in(*numbers: Any) -> np.dtype:

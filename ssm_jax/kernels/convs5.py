@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.arrays import in_one_type, one_program
 from ssm_jax.kernels.devices import of_rows
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import power_parts
@@ -20,6 +20,7 @@ from ssm_jax.kernels.scan import from_parts, in_parts, scan_parts, state_after
 _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 
 
+@one_program
 @in_one_type
 def conv_scan(
     u_BLYXH, z_N, phase_N, B_bar_WWHN, C_WWNH, x0_BYXN=None, lengths_B=None, *, chunk=None
@@ -71,6 +72,7 @@ def conv_scan(
     return from_parts(carry[1]).reshape(B, Y, X, N), jnp.concatenate(y, axis=1)
 
 
+@one_program
 @in_one_type
 def conv_step(x_BYXN, u_BYXH, A_bar_N, rest_N, B_bar_WWHN, C_WWNH) -> tuple[Array, Array]:
     """One step: (x, y). A_bar is given as a sum of two numbers, see `powers.lacking`."""
@@ -82,6 +84,7 @@ def conv_step(x_BYXN, u_BYXH, A_bar_N, rest_N, B_bar_WWHN, C_WWNH) -> tuple[Arra
     return x_BYXN, read_out_frames(x_B12YXN, C_WWNH)[:, 0]
 
 
+@one_program
 @in_one_type
 def filtered_conv_scan(u_BLYXH, z_N, phase_N, B_bar_WWHN, C_WWNH, gain_F) -> Array:
     """y_BLYXH of `conv_scan` with each mode's kernel filtered over time, and kept causal.

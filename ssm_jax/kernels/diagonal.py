@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels import blocks
-from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.arrays import in_one_type, one_program
 from ssm_jax.kernels.blocks import FAST, block_length, product, rows
 from ssm_jax.kernels.devices import materialize, on_any_mesh, on_cpu
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
@@ -43,6 +43,7 @@ _map = jax.tree.map
 
 
 @on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
+@one_program
 @in_one_type
 def s4d_kernel(A_HN, C_HN, dt_H, length: int, discretization: str = "zoh") -> Array:
     """L = length >= 1 taps of H diagonal SSMs: k_h[l] = 2 Re sum_n C_hn gain_hn A_bar_hn^l.
@@ -163,6 +164,7 @@ def _backward(last, factors, dk_HXT):
 
 
 @on_any_mesh("BLH", "BHN")
+@one_program
 @in_one_type
 def s4d_recurrence(
     u_BLH, A_HN, C_HN, dt_H, x0_BHN=None, lengths_B=None, *, discretization: str = "zoh"

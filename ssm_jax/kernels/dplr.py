@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels import blocks
-from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.arrays import in_one_type, one_program
 from ssm_jax.kernels.blocks import block_length, rows, toeplitz
 from ssm_jax.kernels.devices import materialize, on_any_mesh, on_cpu
 from ssm_jax.kernels.discretize import discretize_bilinear, exponent
@@ -29,6 +29,7 @@ from ssm_jax.kernels.rules import Ruled
 
 
 @on_any_mesh(lambda named: "." * (named["C_HN"].ndim - 2) + "HL")
+@one_program
 @in_one_type
 def dplr_kernel(A_HN, P_HN, B_HN, C_HN, dt_H, length: int) -> Array:
     """Impulse response of H DPLR SSMs, k_h[l] = C A_bar^l B_bar, under the bilinear rule.
@@ -59,6 +60,7 @@ def dplr_kernel(A_HN, P_HN, B_HN, C_HN, dt_H, length: int) -> Array:
     return k_CHL.reshape(*C_HN.shape[:-2], H, length)
 
 
+@one_program
 @in_one_type
 def dplr_step(x_BHN, u_BH, A_HN, P_HN, B_HN, C_HN, dt_H) -> tuple[Array, Array]:
     """One step of H DPLR SSMs: the next state x_BHN and the output y_BH, in O(N) per channel.
@@ -83,6 +85,7 @@ def dplr_step(x_BHN, u_BH, A_HN, P_HN, B_HN, C_HN, dt_H) -> tuple[Array, Array]:
 
 
 @on_any_mesh("BLH", "BHN")
+@one_program
 @in_one_type
 def dplr_recurrence(
     u_BLH, A_HN, P_HN, B_HN, C_HN, dt_H, x0_BHN=None, lengths_B=None

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.arrays import in_one_type, one_program
 from ssm_jax.kernels.devices import (
     materialize,
     of_rows,
@@ -30,6 +30,7 @@ METHODS = ("auto", "whole", "halves")
 
 
 @on_any_mesh("BLH")
+@one_program
 @in_one_type
 def fft_conv(
     u_BLH, k_HL, *, reverse_kernel_HL=None, gain_HF=None, skip_H=None, method: str = "auto"

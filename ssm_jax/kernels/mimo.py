@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.arrays import in_one_type, one_program
 from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, on_cpu, per_device
 from ssm_jax.kernels.powers import power
 from ssm_jax.kernels.scan import scan_parts
@@ -19,6 +19,7 @@ _FULL = jax.lax.Precision.HIGHEST  # or accelerators round the operands to TF32
 
 
 @on_any_mesh("BLH")
+@one_program
 @in_one_type
 def mimo_scan(u_BLH, z_N, phase_N, B_bar_NH, C_CHN, gain_HF=None) -> Array:
     """y_BLH = Re C x of a real input, from a zero state; or that with a gain on its spectrum.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.arrays import in_one_type, one_program
 from ssm_jax.kernels.devices import on_any_mesh, on_cpu, vary_alike
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import power_parts, rest_of_power
@@ -36,6 +36,7 @@ _R = 8
 
 
 @on_any_mesh("BLN")
+@one_program
 @in_one_type
 def diagonal_scan(
     z_N, phase_N, v_BLN, x0_BN=None, *, reverse: bool = False, method: str = "auto"

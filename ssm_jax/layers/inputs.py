@@ -19,7 +19,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.kernels.arrays import clipped, complex_of, computed_in, known_values
+from ssm_jax.kernels.arrays import clipped, complex_of, computed_in, in_a_program, known_values
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -168,7 +168,7 @@ def as_one_program(
     0.02 s. Within a program that is being compiled nothing is done. The only effects of `method`
     are batch statistics, which are handed on.
     """
-    if isinstance(jnp.zeros(()), jax.core.Tracer):  # in a program, even a constant is traced
+    if in_a_program():
         return method(module, *args, **static)
     graphdef, variables = nnx.split(module)
     try:

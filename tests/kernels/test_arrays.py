@@ -13,6 +13,7 @@ from ssm_jax.kernels import (
     s4d_recurrence,
     sobolev_gain,
 )
+from ssm_jax.kernels.arrays import _compiled
 from ssm_jax.kernels.discretize import exponent
 from ssm_jax.kernels.mimo import mimo_scan
 
@@ -100,3 +101,24 @@ def test_recurrences_run_without_jit_and_without_a_batch(name, length):
         np.testing.assert_allclose(p, c, rtol=1e-5, atol=1e-6)
     nothing = jax.tree.leaves(jax.jit(kernel)(jnp.asarray(u[:0]), *parameters))
     assert [y.shape for y in nothing] == [(0, *y.shape[1:]) for y in compiled]
+
+
+@pytest.mark.parametrize("name", ["s4d_recurrence", "dplr_recurrence", "fft_conv", "mimo_scan"])
+def test_a_kernel_called_by_itself_is_one_program_for_all_numbers(name):
+    """At a length of no other test."""
+    kernel, u = KERNELS[name], np.arange(5, dtype=np.float32).reshape(1, 5, 1)
+    programs = [_compiled._cache_size()]
+    for scale in (1, 2):
+        arguments = [jnp.asarray(scale * u), *(x * scale for x in inputs(np.float32))]
+        expected = jax.tree.leaves(jax.jit(kernel)(*arguments))
+        for by_itself, e in zip(jax.tree.leaves(kernel(*arguments)), expected, strict=True):
+            np.testing.assert_allclose(by_itself, e, rtol=1e-5, atol=1e-5)
+        programs.append(_compiled._cache_size())
+    assert programs[0] < programs[1] == programs[2]
+
+
+def test_lengths_of_a_kernel_called_by_itself_are_checked():
+    u, parameters = jnp.ones((1, 3, 1)), inputs(np.float32)
+    with pytest.raises(ValueError, match=r"lengths must be in 0..3, the steps of the input; got 4"):
+        s4d_recurrence(u, *parameters, lengths_B=np.array([4]))
+    assert s4d_recurrence(u, *parameters, lengths_B=[2])[0].shape == (1, 3, 1)
