@@ -341,7 +341,7 @@ def shown(value: Any) -> str:
 SECTIONS: Mapping[str, str] = {
     "data": "the examples",
     "model": "the network and its layers",
-    "model.beta": "exponent of the Sobolev filter (1 + s)^beta",
+    "model.beta": "exponent of the Sobolev filter (1 + |s|)^beta",
     "train": "length of training, and what chooses the best checkpoint",
     "reference": "a run far below what was published early on says so",
     "optim": "AdamW",

@@ -390,3 +390,31 @@ def test_a_layer_that_no_program_can_be_kept_for_runs_by_itself():
     programs = _one_program._cache_size()
     np.testing.assert_allclose(layer(u_BLH), expected, rtol=1e-5, atol=1e-6)
     assert _one_program._cache_size() == programs
+
+
+def test_a_layer_from_outside_runs_operation_by_operation():
+    """What it has besides arrays may change between two calls, and counts each time."""
+
+    class Louder(LAYERS["s4d"]):
+        gain, calls = 1.0, 0
+
+        def convolve(self, *args):
+            self.calls += 1
+            assert np.asarray(self.table).sum() == 6
+            return self.gain * super().convolve(*args)
+
+    layer = Louder(H, d_state=2, skip=False, rngs=nnx.Rngs(0))
+    layer.table, u_BLH = np.arange(4.0, dtype=np.float32), jnp.asarray(inputs(), jnp.float32)
+    y_BLH = layer(u_BLH)
+    Louder.gain = 2.0
+    np.testing.assert_allclose(layer(u_BLH), 2 * y_BLH, rtol=1e-6)
+    assert layer.calls == 2
+
+
+@each_layer
+def test_steps_of_64_bit_integers_keep_their_lengths(name):
+    u_BLH, layer = jnp.asarray(inputs(), jnp.float32), causal(name)
+    long = np.full((B, L), 2**33)
+    np.testing.assert_array_equal(
+        layer(u_BLH, step_scale=long), layer(u_BLH, step_scale=long.astype(float))
+    )

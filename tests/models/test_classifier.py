@@ -401,3 +401,19 @@ def test_a_model_called_by_itself_is_one_program_and_hands_its_statistics_on():
     for was, x, y in zip(before, *statistics, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
         assert np.abs(x - was).max() > 1e-3
+
+
+def test_a_model_called_by_itself_is_differentiated_and_batched_by_its_inputs():
+    """Its statistics stay as they are, so that it may be called within any transformation."""
+    model = SequenceClassifier(
+        n_classes=K, d_input=1, d_model=4, depth=1, ssm={"d_state": 3}, rngs=nnx.Rngs(0)
+    )
+    x = jnp.linspace(-1, 1, 24).reshape(2, 12, 1)
+
+    def total(x):
+        return jnp.sum(model(x) ** 2)
+
+    found, expected = jax.grad(total)(x), jax.jit(jax.grad(total))(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    each = jax.vmap(lambda x: model(x[None])[0])(x)
+    np.testing.assert_allclose(each, model(x), rtol=1e-4, atol=1e-6)
