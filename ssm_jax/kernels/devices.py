@@ -90,6 +90,11 @@ def on_gpu() -> bool:
     look_up       has a product for its gradient: on GPUs a scatter adds by atomics, in any order,
                   and two runs would differ in the last bits. It costs one kernel and 4.5 MiB.
 
+    On TPUs
+
+    _swapped      joins two slices: libtpu 0.0.42.1 ends the process where it fuses a reversal
+                  (fusion_emitter.cc), which S5 of Text and Pathfinder met.
+
     On GPUs, which take as long as they read and write, with GiB that XLA plans for a step of
     ListOps s4d_ft on an H200, batch 32
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type, one_program
-from ssm_jax.kernels.devices import on_any_mesh, on_cpu, vary_alike
+from ssm_jax.kernels.devices import backend, on_any_mesh, on_cpu, vary_alike
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import power_parts, rest_of_power
 from ssm_jax.kernels.rules import Ruled, linear_map
@@ -114,6 +114,8 @@ def _times(p_22N: Array, x: Array) -> Array:
 
 
 def _swapped(x: Array) -> Array:  # imaginary parts, then real ones
+    if backend() == "tpu":
+        return jnp.concatenate([x[..., 1:, :], x[..., :1, :]], axis=-2)
     return jax.lax.rev(x, (x.ndim - 2,))
 
 

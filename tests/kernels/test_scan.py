@@ -10,6 +10,7 @@ import pytest
 from jax.test_util import check_grads
 from running import run
 
+from ssm_jax.kernels.devices import compiling_for
 from ssm_jax.kernels.discretize import exponent
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import power, power_parts, rest_of_power
@@ -310,3 +311,23 @@ def test_arguments_that_do_not_fit_are_refused(changes, message):
     z, phase = exponent(np.ones(4, "c8"), np.ones(4, "f4"), "zoh")
     with pytest.raises(ValueError, match=message):
         diagonal_scan(z, phase, arguments["v"], arguments["x0"], method=arguments["method"])
+
+
+def test_a_program_for_a_tpu_reverses_no_axis():
+    """libtpu's compiler ends where it fuses that; the numbers are those of other platforms."""
+    A, dt = modes()
+    v = complex_normal(np.random.default_rng(0), 2, 24, 32)
+
+    def energy(v):
+        z, phase = exponent(jnp.asarray(A), jnp.asarray(dt), "zoh")
+        return jnp.sum(jnp.abs(diagonal_scan(z, phase, v, method="associative")) ** 2)
+
+    gradient = jax.jit(jax.value_and_grad(energy))
+    expected, programs = gradient(v), {}
+    for name in ("gpu", "tpu"):
+        with compiling_for(name):
+            programs[name] = gradient.lower(v).as_text()
+            for found, e in zip(gradient(v), expected, strict=True):
+                np.testing.assert_allclose(found, e, rtol=1e-5, atol=1e-5 * np.abs(e).max())
+    assert "stablehlo.reverse" in programs["gpu"]
+    assert "stablehlo.reverse" not in programs["tpu"]
