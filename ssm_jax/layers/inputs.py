@@ -171,8 +171,9 @@ def as_one_program(
     0.02 s. Within a program that is being compiled nothing is done, nor for a module with a class
     from outside: what its methods do besides computing, a program would do once.
     """
-    kinds = {type(part) for _, part in nnx.iter_modules(module)}
-    if in_a_program() or any(kind.__module__.partition(".")[0] not in OWN for kind in kinds):
+    if in_a_program() or any(
+        type(part).__module__.partition(".")[0] not in OWN for _, part in nnx.iter_modules(module)
+    ):
         return method(module, *args, **static)
     graphdef, variables = nnx.split(module)
     try:
