@@ -66,8 +66,8 @@ def in_a_program() -> bool:
 def one_program(function: Call) -> Call:
     """A decorator: a call outside of `jax.jit` is compiled as a whole.
 
-    Else JAX would compile each of its operations, and run them in turn. Its gradients, and calls
-    with lengths whose range is to be checked, still run so.
+    Else JAX would compile each of its operations, and run them in turn. Calls with lengths, whose
+    range is to be checked, still run so.
     """
     signature = inspect.signature(function)
 
@@ -76,8 +76,7 @@ def one_program(function: Call) -> Call:
         named = signature.bind(*args, **kwargs).arguments
         arrays = {k: x for k, x in named.items() if isinstance(x, Array | np.ndarray | Phase)}
         static = tuple((k, x) for k, x in named.items() if k not in arrays)
-        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arrays))
-        if traced or named.get("lengths_B") is not None or in_a_program():
+        if named.get("lengths_B") is not None or in_a_program():
             return function(*args, **kwargs)
         try:
             hash(static)
@@ -91,6 +90,13 @@ def one_program(function: Call) -> Call:
 @partial(jax.jit, static_argnums=(0, 1))
 def _compiled(function, static, arrays):
     return function(**dict(static), **arrays)
+
+
+def sizes(owner: str, name: str, array: Array, axes: str) -> tuple[int, ...]:
+    """The shape of an array that must have these axes, such as "BLH"."""
+    if array.ndim != len(axes):
+        raise ValueError(f"{owner}: {name} is ({', '.join(axes)}), got {array.shape}.")
+    return array.shape
 
 
 def computed_in(*numbers: Any) -> np.dtype:

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels import blocks
-from ssm_jax.kernels.arrays import in_one_type, one_program
+from ssm_jax.kernels.arrays import in_one_type, one_program, sizes
 from ssm_jax.kernels.blocks import FAST, block_length, product, rows
 from ssm_jax.kernels.devices import materialize, on_any_mesh, on_cpu
 from ssm_jax.kernels.discretize import DISCRETIZE, exponent
@@ -176,7 +176,7 @@ def s4d_recurrence(
     (`arrays.checked_lengths`; None: L). Differentiable. Error in float32: some 1e-6 of the largest
     value, at any length below 2^22 (see tests/kernels/test_recurrence.py).
     """
-    B, L, H = u_BLH.shape
+    B, L, H = sizes("s4d_recurrence", "u", u_BLH, "BLH")
     N = A_HN.shape[-1]
     if L < 1 or not A_HN.shape == C_HN.shape == (H, N) or dt_H.shape != (H,):
         raise ValueError(

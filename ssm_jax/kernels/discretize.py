@@ -24,8 +24,10 @@ def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
     """Zero-order hold of diagonal modes: (A_bar, gain), complex, of the broadcast shape.
 
     A is complex, in rad per unit of time; dt > 0 is in units of time. Accurate to a few units of
-    float32 at any |dt A|; at A = 0, A_bar = 1 and gain = dt.
+    float32 at any |dt A|; at A = 0, A_bar = 1 and gain = dt. ValueError for shapes that do not
+    broadcast: modes A_HN take dt_H[:, None].
     """
+    _check("discretize_zoh", A, dt)
     z, phase = exponent(A, dt, "zoh")
     z_minus_1 = complex_expm1(z.real, value_of(wrapped(phase), z.imag))
     # gain = dt phi_1(z), phi_1(z) = (e^z - 1) / z = 1 + z/2 (1 + z/3 (1 + ...)). The derivative of
@@ -42,6 +44,7 @@ def discretize_zoh(A: Array, dt: Array) -> tuple[Array, Array]:
 @in_one_type
 def discretize_bilinear(A: Array, dt: Array) -> tuple[Array, Array]:
     """Bilinear (Tustin) rule: (A_bar, gain) as above. Re A <= 0 stays in the closed unit disc."""
+    _check("discretize_bilinear", A, dt)
     half = dt * A / 2
     return (1 + half) / (1 - half), dt / (1 - half)
 
@@ -61,6 +64,16 @@ def discretize_none(A: Array, dt: Array) -> tuple[Array, Array]:
 
 
 DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear, "none": discretize_none}
+
+
+def _check(name: str, A: Array, dt: Array) -> None:
+    try:
+        jnp.broadcast_shapes(A.shape, dt.shape)
+    except ValueError:
+        raise ValueError(
+            f"{name}: A and dt must broadcast, as (H, N) and (H, 1) do; "
+            f"got A {A.shape}, dt {dt.shape}."
+        ) from None
 
 
 @in_one_type

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels import blocks
-from ssm_jax.kernels.arrays import in_one_type, one_program
+from ssm_jax.kernels.arrays import in_one_type, one_program, sizes
 from ssm_jax.kernels.blocks import block_length, rows, toeplitz
 from ssm_jax.kernels.devices import materialize, on_any_mesh, on_cpu
 from ssm_jax.kernels.discretize import discretize_bilinear, exponent
@@ -69,6 +69,12 @@ def dplr_step(x_BHN, u_BH, A_HN, P_HN, B_HN, C_HN, dt_H) -> tuple[Array, Array]:
     small where a mode is slow. Arguments as in `dplr_recurrence`.
     """
     check_shapes("dplr_step", A_HN, P_HN, B_HN, C_HN, dt_H)
+    B, H, _ = sizes("dplr_step", "x", x_BHN, "BHN")
+    if x_BHN.shape != (B, *A_HN.shape) or u_BH.shape != (B, H) or C_HN.ndim != 2:
+        raise ValueError(
+            "dplr_step: x is (B, H, N), u is (B, H), A and C are (H, N); got "
+            f"x {x_BHN.shape}, u {u_BH.shape}, A {A_HN.shape}, C {C_HN.shape}."
+        )
     _, gain_HN = discretize_bilinear(A_HN, dt_H[:, None])
 
     def over_modes(a: Array) -> Array:  # and over their conjugates
@@ -96,7 +102,7 @@ def dplr_recurrence(
     All work but Q = L / T products of the state with A_bar^T is parallel over the blocks. Error in
     float32: below 2e-5 of the largest value (see tests/kernels/test_dplr_recurrence.py).
     """
-    B, L, H = u_BLH.shape
+    B, L, H = sizes("dplr_recurrence", "u", u_BLH, "BLH")
     N = A_HN.shape[-1]
     check_shapes("dplr_recurrence", A_HN, P_HN, B_HN, C_HN, dt_H)
     if L < 1 or A_HN.shape != (H, N) or C_HN.ndim != 2:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.kernels.arrays import in_one_type, one_program
+from ssm_jax.kernels.arrays import in_one_type, one_program, sizes
 from ssm_jax.kernels.devices import (
     materialize,
     of_rows,
@@ -48,7 +48,7 @@ def fft_conv(
       method: "whole" pads with zeros and takes FFTs of length 2L; "halves" takes even and odd bins
         of the spectrum separately, for even L; "auto" is the faster one.
     """
-    _, L, H = u_BLH.shape
+    _, L, H = sizes("fft_conv", "u", u_BLH, "BLH")
     taps = k_HL.shape[-1]
     wanted = {
         "kernel": (k_HL, (H, max(L, taps))),

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.kernels.arrays import in_one_type
+from ssm_jax.kernels.arrays import in_one_type, one_program
 from ssm_jax.kernels.discretize import DISCRETIZE, discretize_zoh, exponent
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
 from ssm_jax.kernels.powers import complex_expm1, value_of
@@ -79,6 +79,10 @@ def sobolev_gain(beta_H, n_fft: int, unit: str = "lra", step_scale: float | Arra
     Written exp(beta log(1 + |s|)), whose gradient at beta = 0 is log(1 + |s|). beta > 0 raises high
     frequencies, beta < 0 lowers them.
     """
+    if beta_H.ndim != 1:
+        raise ValueError(f"sobolev_gain: beta is (H,), got {beta_H.shape}.")
+    if isinstance(step_scale, int | float) and not step_scale > 0:
+        raise ValueError(f"sobolev_gain: step_scale must be positive, got {step_scale}.")
     s_F = jnp.asarray(_frequency(n_fft, unit), beta_H.dtype)
     scale = jnp.asarray(step_scale, beta_H.dtype)
     log_base_F = jnp.log1p(s_F / scale if unit in PER_SAMPLE else s_F)
@@ -93,6 +97,12 @@ def circular_gain(beta_H, bins_F, n: int, *, unsymmetric: bool = False) -> Array
     f_k = (1 + k / 10,000)^beta on all n bins and takes the real part of what comes out, in effect
     (f_k + f_{n-k}) / 2: at beta = 1 a constant for all k but 0 (OC-19).
     """
+    bins_F = np.asarray(bins_F)
+    if beta_H.ndim != 1 or bins_F.ndim != 1 or n < 1:
+        got = f"beta {beta_H.shape}, bins {np.shape(bins_F)}, n = {n}"
+        raise ValueError(
+            f"circular_gain: beta is (H,), bins are (F,) and n is at least 1; got {got}."
+        )
 
     def gain(k_F: np.ndarray) -> Array:
         log_base_F = jnp.asarray(np.log1p(k_F * 1e-4), beta_H.dtype)
@@ -104,6 +114,7 @@ def circular_gain(beta_H, bins_F, n: int, *, unsymmetric: bool = False) -> Array
     return gain(np.minimum(bins_F, other_F))
 
 
+@one_program
 @in_one_type
 def transfer_function(A_HN, C_HN, omega_HF) -> Array:
     """Complex G_HF = G_h(i omega) of H diagonal SSMs with B = 1, the conjugate modes included.
@@ -111,11 +122,13 @@ def transfer_function(A_HN, C_HN, omega_HF) -> Array:
     A, complex, and omega, real, are in rad per unit of time; i omega may not be an eigenvalue. The
     memory is (H, N, F): bring moderate F.
     """
+    _check("transfer_function", A_HN, C_HN, omega_HF)
     s_HF1 = 1j * omega_HF[:, :, None]
     A_H1N, C_H1N = A_HN[:, None, :], C_HN[:, None, :]
     return jnp.sum(C_H1N / (s_HF1 - A_H1N) + C_H1N.conj() / (s_HF1 - A_H1N.conj()), axis=-1)
 
 
+@one_program
 @in_one_type
 def discrete_transfer_function(
     A_HN, C_HN, dt_H, omega_HF, discretization: str = "zoh", length: int | None = None
@@ -133,7 +146,10 @@ def discrete_transfer_function(
     FFT are rounded themselves, by up to 1e-7 rad. Differentiable. The memory is (H, N, F). Other
     arguments as in `s4d_kernel`, C without leading axes.
     """
-    if not (C_HN.shape == A_HN.shape and dt_H.shape == A_HN.shape[:1] == omega_HF.shape[:1]):
+    HN = A_HN.shape
+    if not (len(HN) == omega_HF.ndim == 2 and C_HN.shape == HN) or not (
+        dt_H.shape == HN[:1] == omega_HF.shape[:1]
+    ):
         raise ValueError(
             "discrete_transfer_function: A and C are (H, N), dt is (H,) and omega is (H, F); got "
             f"A {A_HN.shape}, C {C_HN.shape}, dt {dt_H.shape}, omega {omega_HF.shape}."
@@ -195,6 +211,7 @@ class Sensitivity(NamedTuple):
     by_y_HFN: Array
 
 
+@one_program
 @in_one_type
 def pole_sensitivity(A_HN, C_HN, omega_HF, beta_H=None) -> Sensitivity:
     """Real derivatives of (1 + |s|)^beta Re[c_n / (i s - a_n)] at s = omega, without conjugates.
@@ -207,10 +224,12 @@ def pole_sensitivity(A_HN, C_HN, omega_HF, beta_H=None) -> Sensitivity:
     Arguments as in `transfer_function`; |s| in the filter is in the same unit. Without beta there
     is none.
     """
+    _check("pole_sensitivity", A_HN, C_HN, omega_HF, beta_H)
     slope_HFN = _slope(A_HN, C_HN, omega_HF)
     return _filtered(slope_HFN.real, -slope_HFN.imag, omega_HF, beta_H)
 
 
+@one_program
 @in_one_type
 def pair_sensitivity(A_HN, C_HN, omega_HF, beta_H=None) -> Sensitivity:
     """Complex derivatives of the layers' (1 + |s|)^beta G(i s) at s = omega, conjugates included.
@@ -218,9 +237,21 @@ def pair_sensitivity(A_HN, C_HN, omega_HF, beta_H=None) -> Sensitivity:
     A loss with derivatives p = dL/dRe G, q = dL/dIm G at the frequencies has the gradient
     dL/dy_n = sum p Re(by_y) + q Im(by_y). Arguments as in `pole_sensitivity`.
     """
+    _check("pair_sensitivity", A_HN, C_HN, omega_HF, beta_H)
     own = _slope(A_HN, C_HN, omega_HF)
     mirror = _slope(A_HN.conj(), C_HN.conj(), omega_HF)  # by conj(a) = x - iy
     return _filtered(own + mirror, 1j * (own - mirror), omega_HF, beta_H)
+
+
+def _check(name: str, A: Array, C: Array, omega: Array, beta: Array | None = None) -> None:
+    H = A.shape[:1]
+    fits = A.ndim == omega.ndim == 2 and C.shape == A.shape and omega.shape[:1] == H
+    if not fits or (beta is not None and beta.shape != H):
+        filtered = "" if beta is None else f", beta {beta.shape}"
+        raise ValueError(
+            f"{name}: A and C are (H, N), omega is (H, F){' and beta (H,)' if filtered else ''}; "
+            f"got A {A.shape}, C {C.shape}, omega {omega.shape}{filtered}."
+        )
 
 
 def _slope(A_HN: Array, C_HN: Array, omega_HF: Array) -> Array:

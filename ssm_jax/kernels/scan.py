@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ssm_jax.kernels.arrays import in_one_type, one_program
+from ssm_jax.kernels.arrays import in_one_type, one_program, sizes
 from ssm_jax.kernels.devices import backend, on_any_mesh, on_cpu, vary_alike
 from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import power_parts, rest_of_power
@@ -57,7 +57,7 @@ def diagonal_scan(
     auto         chunked on a CPU, else associative, since on an accelerator each step of a loop is
                  a launch. This choice is by argument; only the CPU was measured.
     """
-    B, L, N = v_BLN.shape
+    B, L, N = sizes("diagonal_scan", "v", v_BLN, "BLN")
     if L < 1 or z_N.shape != (N,) or (x0_BN is not None and x0_BN.shape != (B, N)):
         raise ValueError(
             "diagonal_scan: v is (B, L, N) with L >= 1, z is (N,) and x0 is (B, N); got "

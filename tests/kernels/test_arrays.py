@@ -117,6 +117,41 @@ def test_a_kernel_called_by_itself_is_one_program_for_all_numbers(name):
     assert programs[0] < programs[1] == programs[2]
 
 
+@pytest.mark.parametrize("name", ["dplr_recurrence", "fft_conv"])
+def test_so_is_its_gradient_also_mapped_over_an_axis(name, compiled_programs):
+    """At a length of no other test; without it there were 41 and 124, and more at each call."""
+    kernel, (A, C, dt) = KERNELS[name], inputs(np.float32)
+
+    def total(u, C):
+        return sum(jnp.sum(jnp.abs(y)) for y in jax.tree.leaves(kernel(u, A, C, dt)))
+
+    u_3BLH = np.linspace(1, 2, 18, dtype=np.float32).reshape(3, 1, 6, 1)
+    gradient = jax.grad(total, (0, 1))
+    for transformed, u in [(gradient, u_3BLH[0]), (jax.vmap(gradient, (0, None)), u_3BLH)]:
+        expected = jax.jit(transformed)(u, C)
+        compiled_programs.clear()
+        for by_itself, e in zip(transformed(u, C), expected, strict=True):
+            np.testing.assert_allclose(by_itself, e, rtol=1e-5, atol=1e-5)
+        assert 1 <= len(compiled_programs) <= 20
+        compiled_programs.clear()
+        transformed(2 * u, C)
+        assert compiled_programs == []
+
+
+@pytest.fixture
+def compiled_programs():
+    """The names of the programs that XLA compiles, as it does so."""
+    names = []
+
+    def listen(event, seconds, **about):
+        if event.endswith("backend_compile_duration"):
+            names.append(about["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
 def test_lengths_of_a_kernel_called_by_itself_are_checked():
     u, parameters = jnp.ones((1, 3, 1)), inputs(np.float32)
     with pytest.raises(ValueError, match=r"lengths must be in 0..3, the steps of the input; got 4"):

@@ -1,0 +1,92 @@
+"""Every public kernel refuses each array whose shape does not fit, by its own name."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssm_jax import kernels
+
+B, L, H, N, F = 2, 5, 3, 4, 6
+REAL = {"dt_H": (H,), "u_BLH": (B, L, H), "kernel_HL": (H, L), "omega_HF": (H, F), "beta_H": (H,)}
+COMPLEX = {name: (H, N) for name in ("A_HN", "P_HN", "B_HN", "C_HN")}
+COMPLEX |= {"x_BHN": (B, H, N), "v_BLN": (B, L, N), "x0_BN": (B, N), "z_N": (N,)}
+
+MODES = ("A_HN", "C_HN", "omega_HF", "beta_H")
+TAKES = {  # array arguments in order, and others
+    "s4d_kernel": (("A_HN", "C_HN", "dt_H"), {"length": L}),
+    "s4d_recurrence": (("u_BLH", "A_HN", "C_HN", "dt_H"), {}),
+    "dplr_kernel": (("A_HN", "P_HN", "B_HN", "C_HN", "dt_H"), {"length": L}),
+    "dplr_recurrence": (("u_BLH", "A_HN", "P_HN", "B_HN", "C_HN", "dt_H"), {}),
+    "dplr_step": (("x_BHN", "u_BH", "A_HN", "P_HN", "B_HN", "C_HN", "dt_H"), {}),
+    "fft_conv": (("u_BLH", "kernel_HL"), {}),
+    "diagonal_scan": (("z_N", "phase_N", "v_BLN", "x0_BN"), {}),
+    "transfer_function": (MODES[:3], {}),
+    "discrete_transfer_function": (("A_HN", "C_HN", "dt_H", "omega_HF"), {}),
+    "pole_sensitivity": (MODES, {}),
+    "pair_sensitivity": (MODES, {}),
+    "sobolev_gain": (("beta_H",), {"n_fft": 8}),
+    "circular_gain": (("beta_H", "bins_F"), {"n": F}),
+    "discretize_zoh": (("A_HN", "dt_H1"), {}),
+    "discretize_bilinear": (("A_HN", "dt_H1"), {}),
+}
+OTHERS = {"u_BH": (B, H), "dt_H1": (H, 1), "bins_F": (F,)}
+# A batch, taps, bins, heads of C and channels of beta may be any; dt is broadcast against A.
+ANY = {
+    *((name, "u_BLH", "longer") for name in TAKES),
+    *((name, "C_HN", "one more axis") for name in ("s4d_kernel", "dplr_kernel")),
+    *((name, "omega_HF", "longer last") for name in TAKES),
+    ("fft_conv", "kernel_HL", "longer last"), ("circular_gain", "bins_F", "longer"),
+    ("sobolev_gain", "beta_H", "longer"), ("circular_gain", "beta_H", "longer"),
+    *((name, array, change) for name in ("discretize_zoh", "discretize_bilinear")
+      for array in ("A_HN", "dt_H1") for change in ("one axis less", "one more axis")),
+    ("discretize_zoh", "A_HN", "longer last"), ("discretize_bilinear", "A_HN", "longer last"),
+}  # fmt: skip
+
+
+def array(name):
+    if name == "phase_N":
+        from ssm_jax.kernels.phase import phase_of_product
+
+        return phase_of_product(jnp.ones(N), jnp.ones(N))
+    kind = np.complex64 if name in COMPLEX else np.float32
+    return jnp.ones((COMPLEX | REAL | OTHERS)[name], kind) * (-1 if name in ("A_HN", "z_N") else 1)
+
+
+def test_public_kernels_are_all_here():
+    said = {"anticausal", "sobolev_frequency"}  # of a recurrence; of numbers alone
+    assert {*TAKES} | said == {*kernels.__all__}
+
+
+CHANGES = {
+    "one axis less": lambda a: a[0],
+    "one more axis": lambda a: a[None],
+    "longer": lambda a: jnp.concatenate([a, a[:1]]),
+    "longer last": lambda a: jnp.concatenate([a, a[..., :1]], -1),
+}
+
+
+@pytest.mark.parametrize("kernel", TAKES)
+def test_arrays_that_do_not_fit_are_refused_by_the_name_of_the_kernel(kernel):
+    names, others = TAKES[kernel]
+    whole = {name: array(name) for name in names}
+    jax.eval_shape(lambda: getattr(kernels, kernel)(*whole.values(), **others))  # these fit
+    let_through = []
+    for wrong, (change, make) in itertools.product(names, CHANGES.items()):
+        same = change == "longer last" and np.ndim(whole[wrong]) == 1
+        if (kernel, wrong, change) in ANY or same or wrong == "phase_N":
+            continue
+        arrays = whole | {wrong: make(whole[wrong])}
+        try:
+            getattr(kernels, kernel)(*arrays.values(), **others)
+        except ValueError as error:
+            if str(error).startswith(f"{kernel}: ") and "\n" not in str(error):
+                continue
+            let_through.append(f"{wrong}, {change}: {error}")
+        except Exception as error:
+            let_through.append(f"{wrong}, {change}: {type(error).__name__}: {error}")
+        else:
+            let_through.append(f"{wrong}, {change}")
+    assert not let_through, "\n".join(let_through)
