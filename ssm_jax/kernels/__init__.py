@@ -1,7 +1,8 @@
 """Pure numerics: arrays in, arrays out. The names below are the public ones.
 
 An argument with a suffix is an array of JAX or NumPy, of the axes that it says (`dims.py`). All
-raise ValueError for shapes that do not fit, and for a number or word out of its range or set.
+raise ValueError for shapes that do not fit, and for a number or word out of its range or set, and
+TypeError for what is no array, no real one or no integer where it must be.
 """
 
 from ssm_jax.kernels.blocks import anticausal

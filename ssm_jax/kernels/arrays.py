@@ -5,7 +5,8 @@ booleans. What is made of an input has its float type; of integers and booleans 
 """
 
 import inspect
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any, TypeVar
 
@@ -20,20 +21,25 @@ from ssm_jax.kernels.phase import Phase
 Call = TypeVar("Call", bound=Callable)
 
 COUNTS = ("lengths_B", "bins_F")  # integers that stay integers
+REAL = ("u_", "dt", "omega_", "beta_")  # how the names of real arrays begin
+SIZES = ("length", "n_fft", "n")  # integers that a program is made for
 
 
 def in_one_type(function: Call) -> Call:
     """A decorator: arrays of any types are computed in one, and returned as said above.
 
     The input is an argument u, else the first one. Complex results keep the computed type.
+    TypeError, by the function's name, for what is no array and for a size that is no integer.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
+        _refuse(function.__name__, signature, bound.arguments)
         kinds, named = Array | np.ndarray | Phase, bound.arguments.items()
-        numbers = {name: x for name, x in named if isinstance(x, kinds) and name not in COUNTS}
+        kept = (*COUNTS, *SIZES)
+        numbers = {name: x for name, x in named if isinstance(x, kinds) and name not in kept}
         # As JAX arrays: without x64 never of 64 bits.
         types = {
             name: jax.dtypes.canonicalize_dtype(x.rest.dtype if isinstance(x, Phase) else x.dtype)
@@ -58,6 +64,32 @@ def in_one_type(function: Call) -> Call:
     return call  # type: ignore[return-value]
 
 
+def _refuse(owner: str, signature: inspect.Signature, arguments: Mapping[str, Any]) -> None:
+    """Raise for what is no array, no real one, or no integer, where its name says that it is."""
+    for name, x in arguments.items():
+        parameter = signature.parameters[name]
+        said, _, axes = name.rpartition("_")
+        is_array, wanted = isinstance(x, Array | np.ndarray), ""
+        if (x is None and parameter.default is None) or name == "lengths_B":
+            continue
+        if name in SIZES:
+            said = name
+            try:
+                jax.export.is_symbolic_dim(x) or operator.index(x)
+            except TypeError:
+                wanted = "an integer"
+        elif name.startswith("phase_"):
+            wanted = "" if isinstance(x, Phase) else "the phase of z"
+        elif axes.isupper() or parameter.annotation is Array:
+            if not is_array:
+                wanted = "an array of JAX or NumPy"
+            elif name.startswith(REAL) and jnp.iscomplexobj(x):
+                wanted = "real"
+        if wanted:
+            got = f"{x.dtype} of the shape {x.shape}" if is_array else f"{x!r:.40}"
+            raise TypeError(f"{owner}: {said or name} must be {wanted}, got {got}.")
+
+
 def in_a_program() -> bool:
     """Whether a program is being made, as under `jax.jit`: there, even a constant is traced."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
@@ -66,18 +98,23 @@ def in_a_program() -> bool:
 def one_program(function: Call) -> Call:
     """A decorator: a call outside of `jax.jit` is compiled as a whole.
 
-    Else JAX would compile each of its operations, and run them in turn. Calls with lengths, whose
-    range is to be checked, still run so.
+    Else JAX would compile each of its operations, and run them in turn. Lengths are checked before:
+    in a program their values are not known.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         named = signature.bind(*args, **kwargs).arguments
-        arrays = {k: x for k, x in named.items() if isinstance(x, Array | np.ndarray | Phase)}
-        static = tuple((k, x) for k, x in named.items() if k not in arrays)
-        if named.get("lengths_B") is not None or in_a_program():
+        if in_a_program():
             return function(*args, **kwargs)
+        u_BLH, lengths = named.get("u_BLH"), named.get("lengths_B")
+        if lengths is not None and np.ndim(u_BLH) == 3:
+            B, L, _ = np.shape(u_BLH)
+            named["lengths_B"] = checked_lengths(function.__name__, lengths, (B,), L)
+        kinds = Array | np.ndarray | Phase
+        arrays = {k: x for k, x in named.items() if isinstance(x, kinds) and k not in SIZES}
+        static = tuple((k, x) for k, x in named.items() if k not in arrays)
         try:
             hash(static)
         except TypeError:  # lists: the function refuses them or not

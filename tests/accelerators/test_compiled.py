@@ -24,6 +24,7 @@ TARGETS = ("h200", "v5e:2x2")
 # A step of the whole batch does not fit into the 16 GiB of one v5e. In how many parts it is taken:
 IN_PARTS = {(f"retrieval:{arm}", "v5e:2x2", 1): 5 for arm in ARMS}
 IN_PARTS |= {("text:s5", "v5e:2x2", 1): 2, ("pathx:s5", "v5e:2x2", 1): 4}
+IN_PARTS |= {("pathx:s4", "v5e:2x2", 1): 2}
 
 
 def batch_for(cfg, devices, parts):

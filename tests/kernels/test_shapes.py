@@ -1,4 +1,4 @@
-"""Every public kernel refuses each array whose shape does not fit, by its own name."""
+"""Every public kernel refuses what is no array or does not fit, by its own name."""
 
 import itertools
 
@@ -90,3 +90,38 @@ def test_arrays_that_do_not_fit_are_refused_by_the_name_of_the_kernel(kernel):
         else:
             let_through.append(f"{wrong}, {change}")
     assert not let_through, "\n".join(let_through)
+
+
+@pytest.mark.parametrize("kernel", TAKES)
+def test_what_is_no_array_no_real_one_or_no_integer_is_refused_too(kernel):
+    """Words of more than one line, as of a large list, are cut."""
+    names, others = TAKES[kernel]
+    whole, call = {name: array(name) for name in names} | others, getattr(kernels, kernel)
+    for name, x in whole.items():
+        said = name if name in others else name.rpartition("_")[0]
+        if name in others:
+            wrong = {"an integer": (float(x), str(x), None, jnp.float32(x))}
+        elif name == "phase_N":
+            wrong = {"the phase of z": (None, x.rest)}
+        else:
+            lists = () if name == "bins_F" else (np.asarray(x).tolist(),)
+            wrong = {"an array of JAX or NumPy": (1.0, "x", *lists)}
+            if kernel != "transfer_function" and name in REAL:
+                wrong |= {"real": (x + 1j,)} if name != "kernel_HL" else {}
+        for must_be, values in wrong.items():
+            for value in values:
+                if value is None and (kernel, name) == ("discrete_transfer_function", "length"):
+                    continue
+                arguments = whole | {name: value}
+                given = [arguments.pop(n) for n in names]
+                said = "k" if name == "kernel_HL" else said
+                with pytest.raises(TypeError) as error:
+                    call(*given, **arguments)
+                start = f"{kernel}: {said} must be {must_be}, got "
+                assert str(error.value).startswith(start) and "\n" not in str(error.value)
+
+
+def test_a_size_may_be_any_integer():
+    A_HN, C_HN, dt_H = (array(name) for name in ("A_HN", "C_HN", "dt_H"))
+    for length in (L, np.int64(L), jnp.int32(L), np.array(L)):
+        assert kernels.s4d_kernel(A_HN, C_HN, dt_H, length).shape == (H, L)
