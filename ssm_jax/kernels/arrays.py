@@ -108,11 +108,11 @@ def one_program(function: Call) -> Call:
         named = signature.bind(*args, **kwargs).arguments
         if in_a_program():
             return function(*args, **kwargs)
-        u_BLH, lengths = named.get("u_BLH"), named.get("lengths_B")
-        if lengths is not None and np.ndim(u_BLH) == 3:
-            B, L, _ = np.shape(u_BLH)
-            named["lengths_B"] = checked_lengths(function.__name__, lengths, (B,), L)
         kinds = Array | np.ndarray | Phase
+        u_BLH, lengths = named.get("u_BLH"), named.get("lengths_B")
+        if lengths is not None and isinstance(u_BLH, Array | np.ndarray) and u_BLH.ndim == 3:
+            B, L, _ = u_BLH.shape
+            named["lengths_B"] = checked_lengths(function.__name__, lengths, (B,), L)
         arrays = {k: x for k, x in named.items() if isinstance(x, kinds) and k not in SIZES}
         static = tuple((k, x) for k, x in named.items() if k not in arrays)
         try:
