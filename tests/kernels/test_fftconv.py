@@ -15,7 +15,7 @@ import pytest
 from jax.test_util import check_grads
 from running import run
 
-from ssm_jax.kernels import fft_conv
+from ssm_jax.kernels import fft_conv, fftconv
 from ssm_jax.kernels.devices import compiling_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,6 +195,35 @@ def test_gradients_of_the_skip_and_of_what_it_passes_by_equal_the_closed_forms()
     np.testing.assert_allclose(with_skip[0] - without[0], w * skip, atol=1e-5)
     for one, other in zip(with_skip[1:3], without[1:3], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.unoptimized
+@pytest.mark.parametrize(("batch", "at_once", "loops"), [(6, 4, 2), (5, 4, 5), (4, 9, None)])
+def test_on_tpus_slices_of_the_batch_are_convolved_as_the_whole(monkeypatch, batch, at_once, loops):
+    """As many sequences as divide the batch; to the second order, and under `vmap`."""
+    u, k, reverse, gain = signals(6)
+    u_BLH = np.concatenate([u, -2 * u[:, ::-1], u**2, u[::-1]])[:batch]
+    monkeypatch.setattr(fftconv, "ON_CHIP", at_once * 2 * 6 * 3 * 4)
+
+    def objective(u_BLH, k, gain):
+        y_BLH = fft_conv(u_BLH, k, reverse_kernel_HL=reverse, gain_HF=gain)
+        return jnp.sum(y_BLH**3), y_BLH
+
+    gradient = jax.value_and_grad(objective, (0, 1, 2), has_aux=True)
+
+    def all_of_it(u_BLH, k, gain):
+        slope = jax.jvp(lambda k: gradient(u_BLH, k, gain)[1], (k,), (k[::-1],))[1]
+        twice = jax.vmap(gradient, (0, None, None))(jnp.stack([u_BLH, u_BLH[::-1]]), k, gain)
+        return gradient(u_BLH, k, gain), slope, twice
+
+    with compiling_for("tpu"):
+        program = jax.make_jaxpr(gradient)(u_BLH, k, gain)
+        found = jax.jit(all_of_it)(u_BLH, k, gain)
+    turns = {eqn.params["length"] for eqn in program.eqns if eqn.primitive.name == "scan"}
+    assert turns == ({loops} if loops else set())
+    exact = jax.jit(all_of_it)(u_BLH, k, gain)  # on a CPU, by halves
+    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_allclose(f, e, atol=1e-5 * np.abs(e).max())
 
 
 def test_gain_of_one_is_no_gain():
