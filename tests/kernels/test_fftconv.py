@@ -281,9 +281,10 @@ FOUR_DEVICES = """
     import jax.numpy as jnp
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec as P
-    from ssm_jax.kernels import fft_conv
+    from ssm_jax.kernels import fft_conv, fftconv
     from ssm_jax.kernels.devices import compiling_for
 
+    fftconv.ON_CHIP = 2 * 33 * 3 * 4  # one of the two sequences that a device has, on a TPU
     rng = np.random.default_rng(0)
     u = rng.normal(size=(8, 33, 3)).astype(np.float32)
     k, reverse = rng.normal(size=(2, 3, 33)).astype(np.float32)
@@ -304,6 +305,7 @@ FOUR_DEVICES = """
         text = compiled.as_text()
     assert "all-reduce" in text, "the gradient of the kernel is a sum over devices"
     assert "all-gather" not in text, "the batch is gathered"
+    assert (" while(" in text) == (sys.argv[1] == "tpu"), "slices on TPUs alone"
     y = together[0][1]
     assert y.sharding.spec == P("data"), y.sharding
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
@@ -316,7 +318,7 @@ FOUR_DEVICES = """
 """
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
 def test_four_devices_give_the_same_and_gather_no_batch(backend):
     """Values and gradients, forward and backward; the devices are virtual."""
     program = textwrap.dedent(FOUR_DEVICES)
