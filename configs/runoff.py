@@ -45,7 +45,7 @@ def get_config(arg=""):
         model.layer, model.init, model.real_transform = "s5", "legs", "none"
         model.n_ssm = 1
     elif layer:
-        variants.of_layer(cfg, layer)
+        config_lib.override(cfg, {"model.layer": layer})
     cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 128, 50.0, 1_024
     cfg.train.select_metric = "loss"
     cfg.optim.clip_norm = 1.0  # in the program, not in the table

@@ -80,7 +80,7 @@ def get_config(arg=""):
     if variant == "s5":
         of_s5(model)
     elif layer:
-        variants.of_layer(cfg, layer)
+        config_lib.override(cfg, {"model.layer": layer})
     if variant == "linoss" and name == "SelfRegulationSCP2":
         model.linoss.scheme = "imex"  # the better of the two on this set alone
     if point == "published":

@@ -230,6 +230,15 @@ def test_values_are_checked_after_the_overrides(experiment, capsys):
     assert lines[0].startswith("model.pool='man'") and lines[1].startswith("model.depth=0")
 
 
+def test_another_layer_says_which_options_of_the_config_it_gives_up(capsys):
+    cfg = load("--config=copying", "--config.model.layer=lru", "--config.model.d_model=8").cfg
+    assert (cfg.model.layer, cfg.model.d_model, cfg.model.real_transform) == ("lru", 8, "exp")
+    said = capsys.readouterr().err
+    assert said == "with model.layer=lru the config has model.real_transform='exp' for 'clip'.\n"
+    assert load("--config=copying", "--config.model.layer=s4d").cfg.model.real_transform == "clip"
+    assert capsys.readouterr().err == ""
+
+
 def test_notes_say_what_the_command_changes(tmp_path):
     """They name numbers of the file, such as its steps."""
     file = tmp_path / "configs/reduced.py"

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config
 from ssm_jax.config import check as config_check
+from ssm_jax.config.load import load_config, shipped
 from ssm_jax.tasks import TASKS, find_task
 
 
@@ -256,6 +257,10 @@ def test_options_that_go_together_pass(values):
         ({"data.padded_length": 1999}, "use at least 2000"),
         ({"train.accumulate": 5}, "batch_size=32 does not split into train.accumulate=5 equal"),
         ({"schedule.warmup_steps": 9, "schedule.total_steps": 9}, "must be below"),
+        (
+            {"optim.groups.A.match": "("},
+            r"optim.groups.A.match='(' is no regular expression: missing )",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(values, expected):
@@ -318,6 +323,51 @@ def test_a_learned_beta_that_a_config_has_by_default_is_none_without_a_filter(gi
     config.override(cfg, {"model.beta.filter": False})
     config_check.check(cfg)
     assert cfg.model.beta.learn
+
+
+LAYER_CONFIGS = [name for name in shipped() if name not in ("denoise", "linoss", "video", "waves")]
+
+
+@pytest.mark.parametrize("layer", ["s4d", "s4", "s5", "lru", "linoss", "dlinoss"])
+def test_every_config_with_layers_takes_any_of_them(layer):
+    for name in LAYER_CONFIGS:
+        before = load_config(name)
+        cfg = load_config(name, {"model.layer": layer, "model.alpha": 1.0, "model.d_state": 24})
+        assert (cfg.model.layer, cfg.model.d_state) == (layer, 24)
+        if before.model.layer == layer:
+            assert cfg.model.dt_min == before.model.dt_min, "the layer of the config is as it was"
+
+
+def test_another_layer_gives_up_what_it_does_not_read_but_not_what_is_given():
+    cfg = load_config("lra/listops", {"model.layer": "linoss"})
+    assert cfg.model.alpha == 3.0 and cfg.model.n_ssm == 1 and cfg.model.beta.learn
+    with pytest.raises(ValueError, match=r"n_ssm=2 is not read with model\.layer='linoss'"):
+        load_config("lra/listops", {"model.layer": "linoss", "model.n_ssm": 2})
+    cfg = valid()
+    cfg.model.real_transform, cfg.model.dt_min = "clip", 0.01
+    config.override(cfg, {"model.layer": "s4"}, ["model.real_transform"])
+    assert (cfg.model.init, cfg.model.discretization) == ("legs", "bilinear")
+    assert (cfg.model.real_transform, cfg.model.dt_min) == ("clip", 0.01)
+    config.override(cfg, {"model.layer": "s6"})
+    assert cfg.model.layer == "s6", "`check` says that there is none"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"train.steps": 7}, (7, 0.0)),
+        ({"train.epochs": 2.0}, (0, 2.0)),
+        ({"train.epochs": 2.0, "train.steps": 0}, (0, 2.0)),
+        ({"train.epochs": 0.0, "train.steps": 7}, (7, 0.0)),
+        ({"train.epochs": 2.0, "train.steps": 7}, (7, 2.0)),
+        ({"seed": 1}, (0, 50.0)),
+    ],
+)
+def test_steps_take_the_place_of_epochs_and_the_reverse(values, expected):
+    cfg = config.default()
+    cfg.train.epochs = 50.0
+    config.override(cfg, values)
+    assert (cfg.train.steps, cfg.train.epochs) == expected
 
 
 def test_flatten_has_every_leaf_by_its_path():

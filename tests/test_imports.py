@@ -66,7 +66,7 @@ MAY_IMPORT = {
         "jax", "numpy", "rich", "ml_collections",
     },
     "config": {
-        "options", "outside", "tasks", "layers", "models", "init", "files", "stop",
+        "options", "outside", "tasks", "layers", "models", "init", "files", "progress", "stop",
         "jax", "ml_collections",
     },
     "lock": {"files", "progress", "stop"},

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from ssm_jax.config.check import STEPS
 from ssm_jax.layers import LAYERS
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.options.arguments import SHARED, parameters_of
 from ssm_jax.options.rows import OPTIONS, SECTIONS, Option
 from ssm_jax.tables import Columns, cells, to_markdown
 from ssm_jax.tasks import TASKS, find_task
+from ssm_jax.tasks.arrays import OF_FORECASTS, OF_WHOLE_SERIES
 
 Row = tuple[str, Option, str]  # key, row, who reads it
 
@@ -32,10 +35,23 @@ def _readers(key: str) -> str:
         return "every layer"
     names = {f"model.{shared}": name for name, shared in SHARED.items()}
     name = names.get(key, parts[-1])
-    layers = [layer for layer, made in LAYERS.items() if name in parameters_of(made)]
+    layers = [layer for layer, made in LAYERS.items() if _takes(made, name)]
     if name in parameters_of(SequenceClassifier) or name == "d_model":
         return "the network"
     return "every layer" if len(layers) == len(LAYERS) else ", ".join(layers)
+
+
+def _takes(layer: Any, name: str) -> bool:
+    """Whether the constructor of a layer takes an argument, or its start from data reads it."""
+    needed = {"spectrum_steps": "taps", **dict.fromkeys(STEPS, "set_step_sizes")}.get(name)
+    return name in parameters_of(layer) or (needed is not None and hasattr(layer, needed))
+
+
+def _refused(task: str, key: str) -> bool:
+    """Whether a task has an option of a user's series only so that it can say no."""
+    return key.startswith("data.arrays.") and key.rpartition(".")[2] in (
+        OF_WHOLE_SERIES if task == "forecasting" else OF_FORECASTS
+    )
 
 
 def _rows() -> Iterator[Row]:
@@ -44,7 +60,8 @@ def _rows() -> Iterator[Row]:
     own: dict[str, tuple[Option, list[str]]] = {}
     for name in TASKS:
         for key, row in find_task(name).options.items():
-            own.setdefault(key, (row, []))[1].append(name)
+            if not _refused(name, key):
+                own.setdefault(key, (row, []))[1].append(name)
     for key, (row, names) in own.items():
         yield key, row, "task " + ", ".join(names)
 

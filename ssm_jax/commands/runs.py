@@ -197,6 +197,8 @@ def predict(argv: list[str], called: Sequence[str] = ("ssm-jax", "predict")) -> 
             cli.fail(f"--{name} is missing; give {'a file' if name == 'output' else 'series'}.")
     if output.suffix not in (".npz", ".csv"):
         cli.fail(f"--output={output} does not fit: it must be a .npz or a .csv.")
+    if output.exists() and values["input"].exists() and output.samefile(values["input"]):
+        cli.fail(f"--output={output} is the series to predict, --input; give another name.")
 
     _start("predict", values)
     from ssm_jax.trained import load

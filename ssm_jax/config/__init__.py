@@ -99,14 +99,24 @@ def _add(cfg: ConfigDict, options: Mapping[str, Option]) -> None:
 def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] = ()) -> None:
     """Change options of a config by dotted key; optim.lr is applied to the parameter groups.
 
-    What was given before (`keep`) is, like `values`, not scaled by optim.lr. ValueError: optim.lr,
-    where the rate of the group rest is 0 or is given as well, or a learned beta without a filter; a
-    task or a layer of your own that cannot be found.
+    What was given before (`keep`) is, like `values`, neither scaled by optim.lr nor given up for
+    another layer: that one is parametrized as its constructor is by default, and options of the
+    model that it does not read have their defaults. A number of steps takes the place of epochs,
+    and the reverse. ValueError: optim.lr, where the rate of the group rest is 0 or is given as
+    well, or a learned beta without a filter; a task or a layer of your own that cannot be found.
     """
+    given, before = {*values, *keep}, cfg.model.layer
     if not values.keys().isdisjoint(CHOSEN):
         choose(cfg, values.get("task", cfg.task), values.get("model.layer", cfg.model.layer))
+    if cfg.model.layer != before:
+        from ssm_jax.config.check import of_layer  # imports JAX
+
+        of_layer(cfg, given)
     cfg.update_from_flattened_dict({k: v for k, v in values.items() if k not in CHOSEN})
-    given, beta = {*values, *keep}, cfg.model.beta
+    for key, other in (("steps", "epochs"), ("epochs", "steps")):
+        if values.get(f"train.{key}") and f"train.{other}" not in given:
+            cfg.train[other] = type(cfg.train[other])(0)
+    beta = cfg.model.beta
     if beta.learn and not beta.filter and "model.beta.learn" in given:
         raise ValueError(
             "model.beta.learn=True needs a filter, and model.beta.filter=False means none; leave "

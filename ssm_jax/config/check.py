@@ -1,5 +1,7 @@
 """Checks of a config: values, combinations, and options that have no effect."""
 
+import contextlib
+import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from ssm_jax.outside import Unknown
 from ssm_jax.tasks import TASKS, Task, find_task
 
 STEPS = ("dt_rule", "dt_kappa", "dt_apply_to")  # of layers whose dt can be set
+OWN = ("init", "discretization", "real_transform", "dt_transform")  # a layer knows best
 
 
 def check(cfg: ConfigDict) -> None:
@@ -79,6 +82,11 @@ def _combination_faults(cfg: ConfigDict) -> Iterator[str]:
             f"model.n_ssm={model.n_ssm} must divide model.d_model={model.d_model}, "
             "because channel h uses set h mod n_ssm."
         )
+    for name, group in cfg.optim.groups.items():
+        try:
+            re.compile(group.match)
+        except re.error as error:
+            yield f"optim.groups.{name}.match={group.match!r} is no regular expression: {error}."
     if model.dt_min > model.dt_max:
         yield f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}."
     if model.beta.init and not model.beta.filter:
@@ -193,6 +201,25 @@ def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
         read = name in network or name in takes or key.startswith(f"model.{section}.")
         if not read or name in unless:
             yield key, unless.get(name, why) if read else why
+
+
+def of_layer(cfg: ConfigDict, keep: Collection[str] = ()) -> None:
+    """Parametrize the layer of a config as its constructor is by default, but for options to keep.
+
+    Nothing changes where the task has a network without such layers, or there is no such layer.
+    """
+    from ssm_jax.layers import find_layer  # imports JAX
+    from ssm_jax.models import SequenceClassifier
+
+    with contextlib.suppress(Unknown):
+        takes, known = parameters_of(find_layer(cfg.model.layer)), rows(cfg)
+        if "layer" not in parameters_of(find_task(cfg.task).network or SequenceClassifier):
+            return
+        own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
+        own = {key: value for key, value in own.items() if isinstance(value, str)}
+        cfg.update_from_flattened_dict({k: v for k, v in own.items() if k not in keep})
+        idle = [key for key, _ in unread(cfg) if key not in keep]
+        cfg.update_from_flattened_dict({key: known[key].default for key in idle})
 
 
 def _is_discrete(init: str) -> bool:

@@ -90,8 +90,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
     The user's are a ValueError of our own raise statements (`outside.ours`), every OSError, and a
     platform on which JAX cannot start. Once a run has begun, an OSError that is no check of ours
     has code 74: the storage failed or is full, what was saved is kept. Our RuntimeError or
-    FloatingPointError (a workdir in use, a loss that is nan) is one line and code 1, or its own
-    `exit_code`. Too little memory is two lines and code 1. Ctrl-C is code 130, a reader of our
+    FloatingPointError (a loss that is nan) is one line and code 1, or its own `exit_code` (75 for a
+    workdir in use). Too little memory is two lines and code 1. Ctrl-C is code 130, a reader of our
     output that went away 141. All else is a bug, also a ValueError out of NumPy or JAX, and keeps
     its traceback.
     """

@@ -167,7 +167,7 @@ def _changed(
     typed: dict[str, Any] = {}
     try:
         named = {key: str(values[key]) for key in config_lib.CHOSEN if key in values}
-        config_lib.override(cfg, named)
+        config_lib.override(cfg, named, given)
         flat = config_lib.flatten(cfg)
         for key, value in values.items():
             if key not in flat:

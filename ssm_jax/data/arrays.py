@@ -247,6 +247,14 @@ def open_arrays(
     options = ArrayOptions(**data["arrays"])
     name = path.absolute().stem
     found = read_once(path, options.columns(head), kept, keep=keep)
+    if (kind := found.files[0].suffix.lower()) != ".csv":
+        idle = ["inputs", "id", "time", "split_column"] + ["target"] * (head == "classification")
+        for name in filter(lambda name: getattr(options, name), idle):
+            value = getattr(options, name)
+            raise ValueError(
+                f"data.arrays.{name}={value!r} names columns of a .csv, and {path.name} is "
+                f"{kind}; leave it out."
+            )
     parts, rows = splits_of(head, found, options, data["seed"], path)
     if head == "forecasting":
         rows = {s: windows_of(parts[s], rows[s], options, s) for s in rows}

@@ -20,8 +20,6 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config import rates
-from ssm_jax.config.check import unread
-from ssm_jax.options.arguments import parameters_of
 from ssm_jax.outside import Unknown
 
 ARMS: dict[str, dict[str, Any]] = {  # of s4d, by the source above
@@ -30,7 +28,6 @@ ARMS: dict[str, dict[str, Any]] = {  # of s4d, by the source above
 }
 VARIANTS = ("s4d_ft", "s4d", "s4", "s5", *ARMS)
 SIZES = ("full", "smoke", "reduced")
-OWN = ("init", "discretization", "real_transform", "dt_transform")  # a layer knows best
 
 
 def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
@@ -76,18 +73,7 @@ def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None])
     if variant in ("s4", "s5"):
         raise ValueError(f"the task {cfg.task} has no variant {variant}; choose another.")
     if variant not in VARIANTS:
-        of_layer(cfg, variant)
-
-
-def of_layer(cfg: ConfigDict, layer: str) -> None:
-    """Take another layer, parametrized as its constructor is by default."""
-    from ssm_jax.layers import find_layer  # imports JAX
-
-    config_lib.override(cfg, {"model.layer": layer})
-    takes, rows = parameters_of(find_layer(layer)), config_lib.rows(cfg)
-    own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
-    cfg.update_from_flattened_dict({k: v for k, v in own.items() if isinstance(v, str)})
-    cfg.update_from_flattened_dict({key: rows[key].default for key, _ in unread(cfg)})
+        config_lib.override(cfg, {"model.layer": variant})
 
 
 def arm(cfg: ConfigDict, variant: str) -> None:

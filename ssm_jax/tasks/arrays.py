@@ -38,7 +38,8 @@ def _in_archive(path: Path | None, name: str) -> Path | None:
     return path
 
 
-_FORECASTING = ("context", "horizon", "stride", "relative", "season")
+OF_FORECASTS = ("context", "horizon", "stride", "relative", "season")
+OF_WHOLE_SERIES = ("decorrelate", "elapsed")
 
 
 def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
@@ -49,9 +50,9 @@ def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
         if data["arrays"][f.name] != f.default
     }
     if head != "forecasting":
-        for name in filter(given.__contains__, _FORECASTING):
+        for name in filter(given.__contains__, OF_FORECASTS):
             yield f"data.arrays.{name}={given[name]} is of forecasts alone, not of task={head}."
-    for name in ("decorrelate", "elapsed") if head == "forecasting" else ():
+    for name in OF_WHOLE_SERIES if head == "forecasting" else ():
         if name in given:
             yield (
                 f"data.arrays.{name}={given[name]} needs whole series, and a forecast does not see "

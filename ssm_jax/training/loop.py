@@ -155,8 +155,8 @@ def train(
     cfg: ConfigDict,
     workdir: str | Path,
     *,
-    data_dir: Path | None = None,
-    files: Path | None = None,
+    data_dir: str | Path | None = None,
+    files: str | Path | None = None,
     init_from: str | Path | None = None,
     init_match: str = "",
     continue_from: str | Path | None = None,
@@ -173,11 +173,16 @@ def train(
     `options` `Request`, and the errors `train_and_evaluate`.
     """
     Process.index = jax.process_index()
+    if not isinstance(cfg, ConfigDict):
+        raise TypeError(
+            f"train: cfg must be a ConfigDict, as of load_config(...), got {cfg!r:.60}."
+        )
     begin = begin_from(init_from, init_match, continue_from)
     anew = bool(options.get("fresh"))
     cfg = begun(cfg, begin, Workdir(workdir).path, anew=anew)
-    experiment = build(cfg, data_dir=data_dir or default_data_dir(), files=files)
     request = Request(begin=begin, **options)
+    own = None if files is None else Path(files)
+    experiment = build(cfg, data_dir=Path(data_dir or default_data_dir()), files=own)
     if train_and_evaluate(experiment, Path(workdir), request) == EXIT_STOPPED:
         return None
     return processes.agreed(lambda: parse_json(Workdir(workdir).summary.read_text()))

@@ -38,6 +38,7 @@ AT_START = (
     "model.alpha", "model.alpha_real", "model.init", "model.init_seed",
     "model.dt_min", "model.dt_max", "model.dt_rule", "model.dt_kappa", "model.dt_apply_to",
     "model.spectrum_steps", "model.s5.C_init", "model.s4.b_clip",
+    "model.lru.r_min", "model.lru.r_max", "model.lru.max_phase", "model.dlinoss.r_min",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ssm_jax.training.optim import learning_rates
 from ssm_jax.training.parent import Begin
 from ssm_jax.training.profile import Profile
 from ssm_jax.training.runs.result import diverged, draw, mark_done, open_best, write_summary
-from ssm_jax.training.sinks import Sink
+from ssm_jax.training.sinks import MODES, Sink
 from ssm_jax.training.step import Metrics, TrainState
 from ssm_jax.training.workdir import Workdir
 
@@ -43,6 +43,12 @@ class Request:
     accept_log: bool = False  # see `restart.find`
     begin: Begin | None = None  # see there
     watch: Watch | None = None  # may end the run early
+
+    def __post_init__(self) -> None:
+        if self.wandb not in MODES:
+            raise ValueError(
+                f"unknown wandb mode {self.wandb!r}; choose one of {', '.join(MODES)}."
+            )
 
 
 USUAL = Request()

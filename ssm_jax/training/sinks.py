@@ -96,6 +96,12 @@ class TensorBoardSink(Sink):
         self._to = None
 
 
+# The modes of wandb, and in which of its own each is tried
+MODES: dict[str, tuple[Literal["online", "offline"], ...]] = {
+    "disabled": (), "offline": ("offline",), "online": ("online", "offline"),
+}  # fmt: skip
+
+
 def default_wandb() -> str:
     """The mode unless a command says otherwise: $WANDB_MODE, or "disabled"."""
     mode = os.environ.get("WANDB_MODE", "").lower() or "disabled"
@@ -124,13 +130,8 @@ class WandbSink(Sink):
         run_name: str,
         given: Mapping[str, Any] | None = None,
     ):
-        attempts: dict[str, tuple[Literal["online", "offline"], ...]] = {
-            "disabled": (), "offline": ("offline",), "online": ("online", "offline"),
-        }  # fmt: skip
-        if mode not in attempts:
-            raise ValueError(f"unknown wandb mode {mode!r}; choose one of {', '.join(attempts)}.")
         failed = ""
-        for attempt in attempts[mode]:
+        for attempt in MODES[mode]:
             try:
                 self._to = _init(attempt, workdir, config, run_name, given or {})
                 break

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from ssm_jax.files import local_path, printable
 from ssm_jax.lock import Held, Lock
-from ssm_jax.stop import EXIT_STORAGE, Process
+from ssm_jax.stop import EXIT_STOPPED, EXIT_STORAGE, Process
 
 # What a run writes into its folder, besides LOCK
 FILES = (
@@ -34,7 +34,9 @@ Stamps = Mapping[str, Mapping[str, Any]]  # {"bytes", "hash"} by name within the
 
 
 class WorkdirBusy(RuntimeError):  # noqa: N818 - it reads as what happened
-    """Another process writes to this folder."""
+    """Another process writes to this folder; the same command may go on once that has ended."""
+
+    exit_code = EXIT_STOPPED
 
 
 class WorkdirLost(RuntimeError):  # noqa: N818

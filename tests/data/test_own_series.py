@@ -160,6 +160,13 @@ def test_missing_values_are_named_or_interpolated(tmp_path):
         opened(tmp_path / "a.npz", missing="interpolate")
 
 
+@pytest.mark.parametrize("role", ["inputs", "target", "id", "time", "split_column"])
+def test_roles_of_columns_are_refused_where_files_have_none(labelled, role):
+    said = f"data.arrays.{role}='channel 0' names columns of a .csv, and .* is .npz"
+    with pytest.raises(ValueError, match=said):
+        opened(labelled[0], **{role: "channel 0"})
+
+
 def test_files_that_do_not_fit_a_head_are_refused(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=RNG.normal(size=(20, 6)), y=RNG.normal(size=20))

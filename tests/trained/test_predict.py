@@ -272,4 +272,9 @@ def test_a_command_that_cannot_be_done_leaves_the_output_as_it_was(classifier, t
     with pytest.raises(SystemExit):
         command(tmp_path, classifier, "new.npz", "found.json")
     assert "it must be a .npz or a .csv" in capsys.readouterr().err
+    before = (tmp_path / "new.npz").read_bytes()
+    with pytest.raises(SystemExit):
+        command(tmp_path, classifier, "new.npz", "../" + tmp_path.name + "/new.npz")
+    assert "is the series to predict" in capsys.readouterr().err
+    assert (tmp_path / "new.npz").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["found.csv", "m.safetensors", "new.npz"]

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from tiny import assert_same_run, tiny_config, tiny_experiment
 
-from ssm_jax.stop import StopRequest
+from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.training import loop
 from ssm_jax.training.checkpoint.io import list_steps, read_arrays, read_meta
 from ssm_jax.training.checkpoint.manifest import ConfigMismatch
@@ -105,9 +105,18 @@ def test_other_data_is_refused(data_dir, reference):
         loop.train_and_evaluate(tiny_experiment(data_dir, data__seed=1), reference)
 
 
-def test_second_writer_is_refused(experiment, tmp_path):
-    with Workdir(tmp_path / "run"), pytest.raises(WorkdirBusy):
+def test_second_writer_is_refused_and_may_come_back(experiment, tmp_path):
+    with Workdir(tmp_path / "run"), pytest.raises(WorkdirBusy) as refused:
         loop.train_and_evaluate(experiment, tmp_path / "run")
+    assert refused.value.exit_code == EXIT_STOPPED
+
+
+def test_train_takes_no_name_for_a_config_and_refuses_before_it_writes(tmp_path):
+    with pytest.raises(TypeError, match=r"cfg must be a ConfigDict, .* got 'listops_small'"):
+        loop.train("listops_small", tmp_path / "run")
+    with pytest.raises(ValueError, match="unknown wandb mode 'yes'"):
+        loop.train(tiny_config(), tmp_path / "run", data_dir=str(tmp_path), wandb="yes")
+    assert not any(tmp_path.iterdir())
 
 
 def evaluated_by_hand(experiment: Experiment, state: TrainState, split: str) -> dict[str, float]:

@@ -106,7 +106,7 @@ def test_another_experiment_or_a_folder_in_use_ends_both_with_one_code(words, tm
     assert codes(both) == [2, 2]
     assert "here is another experiment or other data" in logs[1].read_text()
     with Workdir(tmp_path / "run"), together(tmp_path, [*words(SMALL), run]) as both:
-        assert codes(both) == [1, 1]
+        assert codes(both) == [EXIT_STOPPED] * 2
     assert "is being written by process" in logs[0].read_text()
 
 

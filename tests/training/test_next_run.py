@@ -66,7 +66,7 @@ def test_parameters_and_statistics_are_taken_and_the_rest_is_fresh(
 
 
 def test_the_timescale_of_a_run_that_takes_all_parameters_is_said_to_be_idle():
-    asked = ["model.dt_rule", "model.spectrum_steps", "model.dropout"]
+    asked = ["model.dt_rule", "model.lru.r_max", "model.dropout"]
     assert idle_with(Begin(Path("run"), "best"), asked) == asked[:2]
     assert idle_with(Begin(Path("run"), "best", match="decoder"), asked) == []
 
@@ -220,13 +220,13 @@ def test_a_run_of_40_steps_continued_to_60_is_one_of_60(
     longer = tiny_config(**rate)
     capsys.readouterr()
     stops += [46]
-    found = loop.train(longer, tmp_path / "b", data_dir=data_dir, continue_from=tmp_path / "a")
+    ways = {"data_dir": str(data_dir), "continue_from": tmp_path / "a"}
+    found = loop.train(longer, tmp_path / "b", **ways)
     assert found is None
     said = capsys.readouterr().err
     assert "begins from a, step 40" in said and "the whole state" in said
     assert "learning rate of rest: 0.001 at the end of a, 0.001 from step 41 on" in said
     shutil.rmtree(tmp_path / "a")
-    ways = {"data_dir": data_dir, "continue_from": tmp_path / "a"}
     summary = loop.train(longer, tmp_path / "b", **ways)
     parent = {key: summary["parent"][key] for key in ("run", "step", "whole", "asked")}
     assert parent == {"run": "a", "step": 40, "whole": True, "asked": "newest"}

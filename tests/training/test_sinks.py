@@ -15,6 +15,7 @@ from tiny import tiny_config
 import ssm_jax
 from ssm_jax.training import loop, sinks
 from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.run import Request
 
 ROOT = Path(ssm_jax.__file__).parents[1]
 
@@ -142,9 +143,9 @@ def test_the_environment_of_wandb_wins_over_our_defaults_and_an_option_over_it(
         assert sinks.default_wandb() == mode
 
 
-def test_an_unknown_wandb_mode_is_refused(tmp_path):
+def test_an_unknown_wandb_mode_is_refused():
     with pytest.raises(ValueError, match="unknown wandb mode 'on'; choose one of disabled"):
-        start("on", tmp_path)
+        Request(wandb="on")
 
 
 def events(folder: Path) -> list[tuple[str, int, float | None]]:

@@ -2,7 +2,6 @@
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import read_config
-from ssm_jax.lra import variants
 from ssm_jax.stories import smoke
 
 SETS = ("waves", "PLAID", "ACSF1", "smnist")
@@ -16,7 +15,7 @@ def get_config(arg=""):
     else:
         of = "smnist" if name == "smnist" else f"packaged:{name},s4d"
         cfg = read_config(of).copy_and_resolve_references().unlock()
-        variants.of_layer(cfg, "linoss")
+        config_lib.override(cfg, {"model.layer": "linoss"})
         cfg.model.depth, cfg.model.d_model, cfg.model.d_state = 2, 32, 16
         cfg.model.bidirectional = False  # as LinOSS is published
         cfg.train.epochs, cfg.train.steps, cfg.batch_size = 0.0, 400, 16
