@@ -219,12 +219,13 @@ class SequenceClassifier(nnx.Module):
 
         Returns the state and what the call gives for the steps so far: (B, K), pooled, or those of
         this step. Equal to the call, to float32's rounding, at any length; as `jax.lax.scan` wants.
+        Ids outside the vocabulary are as in the call.
         """
-        encoder = self.encoder
+        encoder, inputs = self.encoder, self._checked_step(state, inputs)
         if isinstance(encoder, nnx.Linear):
-            x_BH = encoder(jnp.asarray(inputs, jnp.float32))
+            x_BH = encoder(inputs.astype(jnp.float32))
         else:
-            x_BH = look_up(encoder.embedding[...], jnp.asarray(inputs))
+            x_BH = look_up(encoder.embedding[...], inputs)
         x_BH, states = x_BH.astype(self.activations), []
         for block, before in zip(self.blocks, state["blocks"], strict=True):
             after, x_BH = block.step(before, x_BH)
@@ -242,6 +243,21 @@ class SequenceClassifier(nnx.Module):
             x_BH = pooled_BH = jnp.where(n == 1, x_BH, pooled_BH)
         state = {"blocks": states, "pooled": pooled_BH, "rest": rest_BH, "n": n}
         return state, self.decoder(x_BH)
+
+    def _checked_step(self, state: State, inputs: ArrayLike) -> Array:
+        """Ids or real inputs of one step, as an array that fits the encoder and the state."""
+        name, encoder, B = type(self).__name__, self.encoder, state["pooled"].shape[0]
+        if isinstance(encoder, nnx.Linear):
+            inputs = checked_input(name, inputs, "(B, d_input)", encoder.in_features)
+        else:
+            ids = inputs if isinstance(inputs, Array) else np.asarray(inputs)
+            if ids.ndim != 1:
+                raise ValueError(f"{name}: tokens of one step must be (B,), got {ids.shape}.")
+            inputs = checked_ids(name, "token", ids, encoder.num_embeddings, self.TOKEN_AXES[:1])
+        if inputs.shape[0] != B:
+            each = f"one input for each of the state's {B} sequences, got {inputs.shape[0]}."
+            raise ValueError(f"{name}: a step must have {each}")
+        return inputs
 
 
 class PairClassifier(SequenceClassifier):

@@ -38,6 +38,17 @@ def classifier(seed=0, **options):
     return model
 
 
+REAL = {"vocab_size": None, "d_input": 2}
+
+
+@functools.cache
+def stepped(**options):
+    """A small model that has steps."""
+    options = {"vocab_size": VOCAB, "d_model": 4, "depth": 1, "pool": "mean", **options}
+    ssm = {"d_state": 3, "beta": None, "bidirectional": False}
+    return SequenceClassifier(n_classes=K, ssm=ssm, rngs=nnx.Rngs(0), **options)
+
+
 def tokens():
     return np.random.default_rng(2).integers(0, VOCAB, (3, 12)).astype(np.int32)
 
@@ -353,6 +364,45 @@ def test_tokens_outside_the_vocabulary_are_named_or_not_a_number():
 def test_inputs_that_do_not_fit_are_refused(inputs, lengths, error, message):
     with pytest.raises(error, match=f"^SequenceClassifier: {message}"):
         classifier()(inputs, lengths)
+
+
+@pytest.mark.parametrize(
+    ("options", "inputs", "error", "message"),
+    [
+        *[
+            ({}, [0, i], ValueError, rf"the token at example 1 must be in 0\.\.6, got {i}")
+            for i in (-1, VOCAB, -VOCAB - 1)
+        ],
+        ({}, [0.0, 1.0], TypeError, "each token must be an integer, got float64"),
+        ({}, np.zeros((2, 1), int), ValueError, r"tokens of one step must be \(B,\), got \(2, 1\)"),
+        ({}, 0, ValueError, r"tokens of one step must be \(B,\), got \(\)"),
+        (
+            {},
+            [0, 1, 2],
+            ValueError,
+            "a step must have one input for each of the state's 2 sequences, got 3",
+        ),
+        (REAL, np.zeros(2), ValueError, r"the input must be \(B, d_input\) with d_input = 2"),
+        (REAL, np.zeros((2, 3)), ValueError, r"the input must be \(B, d_input\).* got \(2, 3\)"),
+        (REAL, np.zeros((2, 2)) + 1j, TypeError, "the input must be real"),
+        (
+            REAL,
+            np.zeros((1, 2)),
+            ValueError,
+            "a step must have one input for each of the state's 2 sequences",
+        ),
+    ],
+)
+def test_a_step_refuses_what_the_call_refuses(options, inputs, error, message):
+    model = stepped(**options)
+    with pytest.raises(error, match=f"^SequenceClassifier: {message}[^\\n]*$"):
+        model.step(model.initial_state(2), inputs)
+
+
+def test_a_traced_token_outside_the_vocabulary_makes_its_own_sequence_not_a_number():
+    model = stepped()
+    _, logits = jax.jit(model.step)(model.initial_state(3), np.array([-1, 1, VOCAB], np.int32))
+    np.testing.assert_array_equal(np.isnan(logits).any(axis=1), [True, False, True])
 
 
 def test_pairs_and_their_lengths_have_two_sequences():
