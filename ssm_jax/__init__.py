@@ -26,7 +26,7 @@ _NAMES = {
     "config.load": "load_config",
     "trained": "from_torch load",
     "training.loop": "train",
-    "kernels": "fft_conv diagonal_scan discretize_bilinear discretize_zoh "
+    "kernels": "fft_conv diagonal_scan exponent discretize_bilinear discretize_zoh "
     "s4d_kernel s4d_recurrence dplr_kernel dplr_recurrence dplr_step anticausal "
     "transfer_function discrete_transfer_function pole_sensitivity pair_sensitivity "
     "sobolev_frequency sobolev_gain circular_gain",

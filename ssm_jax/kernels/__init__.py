@@ -7,7 +7,7 @@ TypeError for what is no array, no real one or no integer where it must be.
 
 from ssm_jax.kernels.blocks import anticausal
 from ssm_jax.kernels.diagonal import s4d_kernel, s4d_recurrence
-from ssm_jax.kernels.discretize import discretize_bilinear, discretize_zoh
+from ssm_jax.kernels.discretize import discretize_bilinear, discretize_zoh, exponent
 from ssm_jax.kernels.dplr import dplr_kernel, dplr_recurrence, dplr_step
 from ssm_jax.kernels.fftconv import fft_conv
 from ssm_jax.kernels.response import (
@@ -24,6 +24,6 @@ from ssm_jax.kernels.scan import diagonal_scan
 __all__ = [
     "anticausal", "circular_gain", "diagonal_scan", "discrete_transfer_function",
     "discretize_bilinear", "discretize_zoh", "dplr_kernel", "dplr_recurrence", "dplr_step",
-    "fft_conv", "pair_sensitivity", "pole_sensitivity", "s4d_kernel", "s4d_recurrence",
+    "exponent", "fft_conv", "pair_sensitivity", "pole_sensitivity", "s4d_kernel", "s4d_recurrence",
     "sobolev_frequency", "sobolev_gain", "transfer_function",
 ]  # fmt: skip

@@ -21,7 +21,8 @@ from ssm_jax.kernels.phase import Phase
 Call = TypeVar("Call", bound=Callable)
 
 COUNTS = ("lengths_B", "bins_F")  # integers that stay integers
-REAL = ("u_", "dt", "omega_", "beta_")  # how the names of real arrays begin
+# How the names of real arrays begin
+REAL = ("u_", "dt", "omega_", "beta_", "k_", "reverse_kernel_", "gain_", "skip_")
 SIZES = ("length", "n_fft", "n")  # integers that a program is made for
 
 
@@ -29,7 +30,8 @@ def in_one_type(function: Call) -> Call:
     """A decorator: arrays of any types are computed in one, and returned as said above.
 
     The input is an argument u, else the first one. Complex results keep the computed type.
-    TypeError, by the function's name, for what is no array and for a size that is no integer.
+    TypeError, by the function's name, for what is no array and for a size that is no integer;
+    ValueError for one with fewer axes than its name has, and for a phase of another shape than z.
     """
     signature = inspect.signature(function)
 
@@ -37,6 +39,7 @@ def in_one_type(function: Call) -> Call:
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         _refuse(function.__name__, signature, bound.arguments)
+        _refuse_shapes(function.__name__, bound.arguments)
         kinds, named = Array | np.ndarray | Phase, bound.arguments.items()
         kept = (*COUNTS, *SIZES)
         numbers = {name: x for name, x in named if isinstance(x, kinds) and name not in kept}
@@ -73,11 +76,7 @@ def _refuse(owner: str, signature: inspect.Signature, arguments: Mapping[str, An
         if (x is None and parameter.default is None) or name == "lengths_B":
             continue
         if name in SIZES:
-            said = name
-            try:
-                jax.export.is_symbolic_dim(x) or operator.index(x)
-            except TypeError:
-                wanted = "an integer"
+            checked_size(owner, name, x)
         elif name.startswith("phase_"):
             wanted = "" if isinstance(x, Phase) else "the phase of z"
         elif axes.isupper() or parameter.annotation is Array:
@@ -88,6 +87,34 @@ def _refuse(owner: str, signature: inspect.Signature, arguments: Mapping[str, An
         if wanted:
             got = f"{x.dtype} of the shape {x.shape}" if is_array else f"{x!r:.40}"
             raise TypeError(f"{owner}: {said or name} must be {wanted}, got {got}.")
+
+
+def _refuse_shapes(owner: str, arguments: Mapping[str, Any]) -> None:
+    """Raise for what a function would fail on, or broadcast, before it can look at the shapes.
+
+    More axes than a name has are the function's own matter: some take leading ones.
+    """
+    for name, x in arguments.items():
+        said, _, axes = name.rpartition("_")
+        if name.startswith("phase_"):
+            wanted, got = arguments[f"z_{axes}"].shape, [np.shape(part) for part in x]
+            if got != [wanted, wanted]:
+                ticks_and_rest = f"ticks {got[0]} and rest {got[1]}"
+                raise ValueError(
+                    f"{owner}: phase must have the shape of z, {wanted}, got {ticks_and_rest}."
+                )
+        elif axes.isupper() and isinstance(x, Array | np.ndarray) and x.ndim < len(axes):
+            raise ValueError(f"{owner}: {said} is ({', '.join(axes)}), got {x.shape}.")
+
+
+def checked_size(owner: str, name: str, size: Any) -> None:
+    """Raise TypeError for what is no integer, of any type, and no length that stays a symbol."""
+    try:
+        jax.export.is_symbolic_dim(size) or operator.index(size)
+    except TypeError:
+        is_array = isinstance(size, Array | np.ndarray)
+        got = f"{size.dtype} of the shape {size.shape}" if is_array else f"{size!r:.40}"
+        raise TypeError(f"{owner}: {name} must be an integer, got {got}.") from None
 
 
 def in_a_program() -> bool:
@@ -129,10 +156,11 @@ def _compiled(function, static, arrays):
     return function(**dict(static), **arrays)
 
 
-def sizes(owner: str, name: str, array: Array, axes: str) -> tuple[int, ...]:
-    """The shape of an array that must have these axes, such as "BLH"."""
-    if array.ndim != len(axes):
-        raise ValueError(f"{owner}: {name} is ({', '.join(axes)}), got {array.shape}.")
+def sizes(owner: str, name: str, array: Array, axes: str, filled: str = "") -> tuple[int, ...]:
+    """The shape of an array that must have these axes, such as "BLH"; `filled` are not empty."""
+    if array.ndim != len(axes) or any(array.shape[axes.index(axis)] < 1 for axis in filled):
+        least = " with " + " and ".join(f"{axis} >= 1" for axis in filled) if filled else ""
+        raise ValueError(f"{owner}: {name} is ({', '.join(axes)}){least}, got {array.shape}.")
     return array.shape
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from ssm_jax.kernels.arrays import checked_lengths
+from ssm_jax.kernels.arrays import checked_lengths, sizes
 from ssm_jax.kernels.devices import vary_alike
 from ssm_jax.kernels.powers import ReIm, halves, parts, times
 
@@ -64,6 +65,9 @@ def anticausal(recurrence: Callable, u_BLH: Array, *system: Array, **rule: Any) 
     By `s4d_recurrence` or `dplr_recurrence`, whose arguments these are; the state after the last
     step is zero.
     """
+    if not isinstance(u_BLH, Array | np.ndarray):
+        raise TypeError(f"anticausal: u must be an array of JAX or NumPy, got {u_BLH!r:.40}.")
+    sizes("anticausal", "u", u_BLH, "BLH", filled="LH")
     y_BLH, _ = recurrence(u_BLH[:, ::-1], *system, **rule)
     return jnp.pad(y_BLH[:, ::-1][:, 1:], ((0, 0), (0, 1), (0, 0)))
 

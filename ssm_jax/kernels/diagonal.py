@@ -61,7 +61,7 @@ def s4d_kernel(A_HN, C_HN, dt_H, length: int, discretization: str = "zoh") -> Ar
         )
     if length < 1:
         raise ValueError(f"s4d_kernel: length must be at least 1, got {length}.")
-    H, N = A_HN.shape
+    H, N = sizes("s4d_kernel", "A", A_HN, "HN", filled="HN")
     z_HN, phase_HN = exponent(A_HN, dt_H[:, None], discretization)
     _, gain_HN = DISCRETIZE[discretization](A_HN, dt_H[:, None])
     w_CHN = C_HN.reshape(-1, H, N) * gain_HN[None, :, :]
@@ -176,11 +176,11 @@ def s4d_recurrence(
     (`arrays.checked_lengths`; None: L). Differentiable. Error in float32: some 1e-6 of the largest
     value, at any length below 2^22 (see tests/kernels/test_recurrence.py).
     """
-    B, L, H = sizes("s4d_recurrence", "u", u_BLH, "BLH")
+    B, L, H = sizes("s4d_recurrence", "u", u_BLH, "BLH", filled="LH")
     N = A_HN.shape[-1]
-    if L < 1 or not A_HN.shape == C_HN.shape == (H, N) or dt_H.shape != (H,):
+    if not A_HN.shape == C_HN.shape == (H, N) or dt_H.shape != (H,):
         raise ValueError(
-            "s4d_recurrence: u is (B, L, H) with L >= 1, A and C are (H, N) and dt is (H,); "
+            "s4d_recurrence: u is (B, L, H), A and C are (H, N) and dt is (H,); "
             f"got u {u_BLH.shape}, A {A_HN.shape}, C {C_HN.shape}, dt {dt_H.shape}."
         )
     T = block_length(L)

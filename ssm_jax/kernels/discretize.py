@@ -77,11 +77,13 @@ def _check(name: str, A: Array, dt: Array) -> None:
 
 
 @in_one_type
-def exponent(A: Array, dt: Array, discretization: str) -> tuple[Array, Phase]:
+def exponent(A: Array, dt: Array, discretization: str = "zoh") -> tuple[Array, Phase]:
     """z with A_bar^l = e^{z l}, and the phase of Im z, which is exact where z itself is rounded.
 
-    Arguments as in `discretize_zoh`, or for "none" in samples; ValueError for another rule.
+    `diagonal_scan` takes both. Arguments as in `discretize_zoh`, or for "none" in samples;
+    ValueError for another rule.
     """
+    _check("exponent", A, dt)
     if discretization not in DISCRETIZE:
         known = ", ".join(DISCRETIZE)
         raise ValueError(f"unknown discretization {discretization!r}; choose one of {known}.")

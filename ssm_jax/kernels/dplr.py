@@ -42,7 +42,7 @@ def dplr_kernel(A_HN, P_HN, B_HN, C_HN, dt_H, length: int) -> Array:
     check_shapes("dplr_kernel", A_HN, P_HN, B_HN, C_HN, dt_H)
     if length < 1:
         raise ValueError(f"dplr_kernel: length must be at least 1, got {length}.")
-    H, N = A_HN.shape
+    H, N = sizes("dplr_kernel", "A", A_HN, "HN", filled="HN")
     T = block_length(length)
     Q = -(-length // T)
     block = dplr_block(A_HN, P_HN, B_HN, C_HN.reshape(-1, H, N), dt_H, T)
@@ -102,12 +102,12 @@ def dplr_recurrence(
     All work but Q = L / T products of the state with A_bar^T is parallel over the blocks. Error in
     float32: below 2e-5 of the largest value (see tests/kernels/test_dplr_recurrence.py).
     """
-    B, L, H = sizes("dplr_recurrence", "u", u_BLH, "BLH")
-    N = A_HN.shape[-1]
+    B, L, H = sizes("dplr_recurrence", "u", u_BLH, "BLH", filled="LH")
     check_shapes("dplr_recurrence", A_HN, P_HN, B_HN, C_HN, dt_H)
-    if L < 1 or A_HN.shape != (H, N) or C_HN.ndim != 2:
+    _, N = sizes("dplr_recurrence", "A", A_HN, "HN", filled="N")
+    if A_HN.shape != (H, N) or C_HN.ndim != 2:
         raise ValueError(
-            "dplr_recurrence: u is (B, L, H) with L >= 1, A and C are (H, N); "
+            "dplr_recurrence: u is (B, L, H), A and C are (H, N); "
             f"got u {u_BLH.shape}, A {A_HN.shape}, C {C_HN.shape}."
         )
     T = block_length(L)

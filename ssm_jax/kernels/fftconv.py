@@ -50,7 +50,7 @@ def fft_conv(
       method: "whole" pads with zeros and takes FFTs of length 2L; "halves" takes even and odd bins
         of the spectrum separately, for even L; "auto" is the faster one.
     """
-    _, L, H = sizes("fft_conv", "u", u_BLH, "BLH")
+    _, L, H = sizes("fft_conv", "u", u_BLH, "BLH", filled="LH")
     taps = k_HL.shape[-1]
     wanted = {
         "kernel": (k_HL, (H, max(L, taps))),

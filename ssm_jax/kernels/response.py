@@ -19,8 +19,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
-from ssm_jax.kernels.arrays import in_one_type, one_program
+from ssm_jax.kernels.arrays import checked_size, in_one_type, known_values, one_program
 from ssm_jax.kernels.discretize import DISCRETIZE, discretize_zoh, exponent
 from ssm_jax.kernels.phase import Phase, multiply, phase_of_product, wrapped
 from ssm_jax.kernels.powers import complex_expm1, value_of
@@ -43,19 +44,31 @@ def sobolev_frequency(n_fft: int, unit: str = "lra", step_scale: float = 1.0) ->
     frequency per sample is divided by it, so that a tone keeps its gain. hz_1e4 counts cycles in
     the whole transform, and at another rate a sequence of the same duration has the same bins.
     """
-    if not step_scale > 0:
-        raise ValueError(f"sobolev_frequency: step_scale must be positive, got {step_scale}.")
-    s_F = _frequency(n_fft, unit)
-    return (s_F / step_scale if unit in PER_SAMPLE else s_F).astype(np.float32)
+    checked_size("sobolev_frequency", "n_fft", n_fft)
+    _check_scale("sobolev_frequency", step_scale)
+    s_F = _frequency("sobolev_frequency", n_fft, unit)
+    return (s_F / float(step_scale) if unit in PER_SAMPLE else s_F).astype(np.float32)
 
 
-def frequency_per_radian(n_fft: int, unit: str = "lra") -> float:
+def _check_scale(owner: str, step_scale: ArrayLike) -> None:
+    """Raise for what is not one number, and for one that is known and not positive."""
+    scale = step_scale if isinstance(step_scale, Array) else np.asarray(step_scale)
+    if not any(jnp.issubdtype(scale.dtype, kind) for kind in (jnp.integer, jnp.floating)):
+        raise TypeError(f"{owner}: step_scale must be one real number, got {scale.dtype}.")
+    if scale.ndim:
+        raise ValueError(f"{owner}: step_scale must be one number, got the shape {scale.shape}.")
+    known = known_values(scale)
+    if known is not None and not known > 0:
+        raise ValueError(f"{owner}: step_scale must be positive, got {known}.")
+
+
+def frequency_per_radian(n_fft: int, unit: str = "lra", owner: str = "frequency") -> float:
     """|s| of one radian per sample, in a unit of beta: |s| is linear in the angle up to Nyquist.
 
     Only hz_1e4 depends on n_fft. Errors: see `sobolev_frequency`.
     """
     if n_fft < 1:
-        raise ValueError(f"frequency: n_fft must be at least 1, got {n_fft}.")
+        raise ValueError(f"{owner}: n_fft must be at least 1, got {n_fft}.")
     scale = {
         "lra": 1 / (2 * np.pi),
         "hz_1e4": n_fft / (2 * np.pi) * 1e-4,
@@ -67,8 +80,8 @@ def frequency_per_radian(n_fft: int, unit: str = "lra") -> float:
     return scale[unit]
 
 
-def _frequency(n_fft: int, unit: str) -> np.ndarray:  # in float64
-    per_bin = frequency_per_radian(n_fft, unit) * 2 * np.pi / n_fft
+def _frequency(owner: str, n_fft: int, unit: str) -> np.ndarray:  # in float64
+    per_bin = frequency_per_radian(n_fft, unit, owner) * 2 * np.pi / n_fft
     return np.arange(n_fft // 2 + 1) * per_bin
 
 
@@ -81,9 +94,8 @@ def sobolev_gain(beta_H, n_fft: int, unit: str = "lra", step_scale: float | Arra
     """
     if beta_H.ndim != 1:
         raise ValueError(f"sobolev_gain: beta is (H,), got {beta_H.shape}.")
-    if isinstance(step_scale, int | float) and not step_scale > 0:
-        raise ValueError(f"sobolev_gain: step_scale must be positive, got {step_scale}.")
-    s_F = jnp.asarray(_frequency(n_fft, unit), beta_H.dtype)
+    _check_scale("sobolev_gain", step_scale)
+    s_F = jnp.asarray(_frequency("sobolev_gain", n_fft, unit), beta_H.dtype)
     scale = jnp.asarray(step_scale, beta_H.dtype)
     log_base_F = jnp.log1p(s_F / scale if unit in PER_SAMPLE else s_F)
     return jnp.exp(beta_H[:, None] * log_base_F[None, :])
@@ -97,12 +109,15 @@ def circular_gain(beta_H, bins_F, n: int, *, unsymmetric: bool = False) -> Array
     f_k = (1 + k / 10,000)^beta on all n bins and takes the real part of what comes out, in effect
     (f_k + f_{n-k}) / 2: at beta = 1 a constant for all k but 0 (OC-19).
     """
-    bins_F = np.asarray(bins_F)
+    if (bins_F := known_values(bins_F)) is None:
+        raise TypeError("circular_gain: bins must be known when a program is made; these are not.")
     if beta_H.ndim != 1 or bins_F.ndim != 1 or n < 1:
         got = f"beta {beta_H.shape}, bins {np.shape(bins_F)}, n = {n}"
         raise ValueError(
             f"circular_gain: beta is (H,), bins are (F,) and n is at least 1; got {got}."
         )
+    if (outside_F := bins_F[~((bins_F >= 0) & (bins_F < n))]).size:
+        raise ValueError(f"circular_gain: bins must be in 0..{n - 1}, got {outside_F[0]}.")
 
     def gain(k_F: np.ndarray) -> Array:
         log_base_F = jnp.asarray(np.log1p(k_F * 1e-4), beta_H.dtype)

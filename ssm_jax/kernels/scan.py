@@ -43,11 +43,12 @@ def diagonal_scan(
 ) -> Array:
     """All states x_l = A_bar x_{l-1} + v_l of N modes, complex x_BLN, for L from 1 to 2^22 - 1.
 
-    z is log A_bar, phase that of Im z; Re z > 0 is allowed, unless something overflows. The state
-    before the first step is x0, or zero. With `reverse`, x_l = A_bar x_{l+1} + v_l from x0 = x_L.
-    Differentiable in z, v and x0, in both modes and to any order. The backward pass is the reverse
-    recurrence and keeps x alone. Error in float32: some 1e-6 of the largest value, by either method
-    and at any length and damping (see tests/kernels/test_scan.py). Methods:
+    z is log A_bar, phase that of Im z, and `exponent` gives both; Re z > 0 is allowed, unless
+    something overflows. The state before the first step is x0, or zero. With `reverse`,
+    x_l = A_bar x_{l+1} + v_l from x0 = x_L. Differentiable in z, v and x0, in both modes and to any
+    order. The backward pass is the reverse recurrence and keeps x alone. Error in float32: some
+    1e-6 of the largest value, by either method and at any length and damping (see
+    tests/kernels/test_scan.py). Methods:
 
     chunked      l = (c Q + q) T + r. Chunk after chunk, loops over the T steps of a block, for Q
                  blocks at once: for what each block adds to the state, then for the states.

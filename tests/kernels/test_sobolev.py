@@ -3,12 +3,13 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
 from running import run
 
-from ssm_jax.kernels import sobolev_frequency, sobolev_gain
+from ssm_jax.kernels import circular_gain, sobolev_frequency, sobolev_gain
 from ssm_jax.kernels.response import BETA_UNITS
 
 
@@ -64,6 +65,37 @@ def test_unknown_unit_and_empty_transform_are_refused():
         sobolev_frequency(0)
     with pytest.raises(ValueError, match="step_scale must be positive, got 0"):
         sobolev_frequency(64, step_scale=0)
+
+
+@pytest.mark.parametrize(
+    ("n_fft", "scale", "error", "message"),
+    [
+        *[(n, 1.0, TypeError, "n_fft must be an integer, got") for n in (7.5, "8", None)],
+        (0, 1.0, ValueError, "n_fft must be at least 1, got 0"),
+        *[
+            (8, kind(-1), ValueError, r"step_scale must be positive, got -1(\.0)?\.$")
+            for kind in (int, float, np.float32, np.int64, np.array, jnp.float32)
+        ],
+        (8, np.nan, ValueError, "step_scale must be positive, got nan"),
+        (8, np.ones(5), ValueError, r"step_scale must be one number, got the shape \(5,\)"),
+        *[(8, x, TypeError, "step_scale must be one real number") for x in (1j, "1", None, True)],
+    ],
+)
+def test_sizes_and_scales_that_are_none_are_refused(n_fft, scale, error, message):
+    with pytest.raises(error, match=f"^sobolev_gain: {message}"):
+        sobolev_gain(np.zeros(1, np.float32), n_fft, step_scale=scale)
+    with pytest.raises(error, match=f"^sobolev_frequency: {message}"):
+        sobolev_frequency(n_fft, step_scale=scale)
+
+
+def test_a_circle_has_no_bins_but_its_own():
+    beta = np.ones(1, np.float32)
+    assert circular_gain(beta, np.array([0, 7]), 8).shape == (1, 2)
+    for k in (-1, 8, 9):
+        with pytest.raises(ValueError, match=rf"^circular_gain: bins must be in 0\.\.7, got {k}\."):
+            circular_gain(beta, np.array([0, k]), 8)
+    with pytest.raises(TypeError, match=r"^circular_gain: bins must be known"):
+        jax.jit(lambda bins: circular_gain(beta, bins, 8))(np.array([0, 7]))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0, 4.0])
