@@ -103,9 +103,14 @@ class StateSpaceLayer(nnx.Module):
                 "use beta=0.0 to start from the identity."
             )
         start = 0.0 if beta is None else beta
+        of_channels = f"{name}: beta must be one number or one for each of {d_model} channels"
+        if isinstance(start, list | tuple):
+            try:
+                start = np.asarray(start)
+            except ValueError:  # lists of different lengths
+                raise ValueError(f"{of_channels}, got {start!r:.40}.") from None
         if np.shape(start) not in ((), (d_model,)):
-            got = f"one for each of {d_model} channels, got the shape {np.shape(start)}."
-            raise ValueError(f"{name}: beta must be one number or {got}")
+            raise ValueError(f"{of_channels}, got the shape {np.shape(start)}.")
         known = arrays.known_values(start)
         for value in () if known is None else np.ravel(known).tolist():
             check(name, {"beta": value})

@@ -24,6 +24,7 @@ from ssm_jax.kernels.arrays import clipped, complex_of, computed_in, in_a_progra
 Module = TypeVar("Module", bound=nnx.Module)
 
 OWN = ("ssm_jax", "flax")  # packages whose modules only compute
+RAW_KEYS = ((2,), (4,))  # shapes of raw keys by JAX's generators
 
 
 def checked_input(owner: str, x: ArrayLike, axes: str, channels: int) -> Array:
@@ -71,10 +72,22 @@ def checked_key(owner: str, key: Array | None) -> Array | None:
     """A single key, typed or raw, or None."""
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if key is None or (dtype is not None and key.ndim == (0 if typed else 1)):
+    raw = dtype == np.uint32 and key is not None and key.shape in RAW_KEYS
+    if key is None or raw or (typed and key.ndim == 0):
         return key
-    shape = type(key).__name__ if dtype is None else f"the shape {key.shape}"
-    raise ValueError(f"{owner}: key must be a single key, as jax.random.key makes it, got {shape}.")
+    got = type(key).__name__ if dtype is None else f"{dtype} of the shape {key.shape}"
+    raise ValueError(f"{owner}: key must be a single key, as jax.random.key makes it, got {got}.")
+
+
+def checked_rngs(owner: str, rngs: Any) -> nnx.Rngs:
+    """Random numbers as Flax has them, with a stream "params" or a default one."""
+    if not callable(getattr(rngs, "params", None)):
+        streams = f" of {', '.join(rngs) or 'no stream'}" if isinstance(rngs, nnx.Rngs) else ""
+        raise TypeError(
+            f'{owner}: rngs must be flax.nnx.Rngs with a stream "params", such as nnx.Rngs(0), '
+            f"got {type(rngs).__name__}{streams}."
+        )
+    return rngs
 
 
 def checked_integer(owner: str, what: str, value: Any) -> int:

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ssm_jax.init.parameters import DT_TRANSFORMS, REAL_TRANSFORMS, log_uniform
+from ssm_jax.kernels.arrays import known_values
 from ssm_jax.layers import inputs
 from ssm_jax.layers.base import StateSpaceLayer
 from ssm_jax.options.arguments import check
@@ -45,6 +46,7 @@ class TimedLayer(StateSpaceLayer):
         """
         name = self.NAME
         check(name, locals())
+        inputs.checked_rngs(name, rngs)
         super().__init__(d_model, d_state=d_state, **shared)
         self.real_transform = real_transform
         self.dt_transform = dt_transform
@@ -71,9 +73,17 @@ class TimedLayer(StateSpaceLayer):
     def set_step_sizes(self, dt: ArrayLike) -> None:
         """Start from these dt, positive, in units of time per sample: one, or one for each step.
 
-        ValueError: the discretization is "none", and there is no dt.
+        ValueError: the discretization is "none", and there is no dt; or these are no such numbers.
         """
         if self.discretization == "none":
             raise ValueError(f"{self.NAME}: discretization='none' has no dt that could be set.")
-        dt_H = jnp.broadcast_to(jnp.asarray(dt, jnp.float32), self.dt_raw.shape)
+        shape = self.dt_raw.shape
+        if np.shape(dt) not in ((), (1,), shape):
+            raise ValueError(f"{self.NAME}: dt must be one number or {shape}, got {np.shape(dt)}.")
+        if (known := known_values(dt)) is not None:
+            with np.errstate(over="ignore"):
+                narrow = known.astype(np.float32)  # in which it is kept
+            if (wrong := known[~((narrow > 0) & np.isfinite(narrow))]).size:
+                raise ValueError(f"{self.NAME}: dt must be positive and finite, got {wrong[0]:g}.")
+        dt_H = jnp.broadcast_to(jnp.asarray(dt, jnp.float32), shape)
         self.dt_raw = nnx.Param(DT_TRANSFORMS[self.dt_transform][1](dt_H))

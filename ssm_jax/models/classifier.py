@@ -15,7 +15,13 @@ from ssm_jax.kernels.arrays import checked_lengths, computed_in, real_steps, ret
 from ssm_jax.kernels.devices import computed_again, on_gpu
 from ssm_jax.layers import find_layer
 from ssm_jax.layers.base import NoStateForm
-from ssm_jax.layers.inputs import as_one_program, checked_ids, checked_input, checked_key
+from ssm_jax.layers.inputs import (
+    as_one_program,
+    checked_ids,
+    checked_input,
+    checked_key,
+    checked_rngs,
+)
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
 from ssm_jax.models.embedding import look_up
@@ -92,6 +98,7 @@ class SequenceClassifier(nnx.Module):
         """
         name = type(self).__name__
         check(name, locals())
+        checked_rngs(name, rngs)
         if (vocab_size is None) == (d_input is None):
             raise ValueError(f"give vocab_size or d_input, got {vocab_size=}, {d_input=}.")
         self.encoder: nnx.Embed | nnx.Linear

@@ -68,6 +68,9 @@ def load_tensors(path: Path, weights_of: "Callable[[Any, Mapping[str, Any]], Wei
             f"{path} is no model of ssm_jax; weights of PyTorch are read by ssm_jax.from_torch."
         )
     said = parse_json(header[KEY])
+    parts = ("format", "config", "built_from", "provenance")
+    if lacking := [part for part in parts if not isinstance(said, Mapping) or part not in said]:
+        raise ValueError(f"{path} has a header without {', '.join(lacking)}; write it anew.")
     if said["format"] != FORMAT:
         raise ValueError(
             f"{path} has the format {said['format']}, this version reads {FORMAT}; use the version "

@@ -217,7 +217,7 @@ def test_inputs_that_do_not_fit_are_refused_by_the_name_of_the_layer(name):
         with pytest.raises(ValueError, match=text):
             layer.prefill(jnp.zeros((B, L, H)), state=wrong)
     keys = jax.random.split(jax.random.key(0), B)
-    for key in (keys, 0):
+    for key in (keys, 0, jnp.arange(3), jnp.arange(2), np.zeros(3, np.uint32)):
         with pytest.raises(ValueError, match=f"^{layer.NAME}: key must be a single key"):
             layer(jnp.zeros((B, L, H)), key=key)
     with pytest.raises(TypeError, match=r"horizon must be an integer, got 4\.0"):
@@ -307,6 +307,43 @@ def test_options_of_one_layer_out_of_range_are_refused(name, key, value):
 def test_a_dropout_just_below_one_and_numpy_numbers_are_taken(name):
     options = {"d_state": np.int64(2), "dropout": 0.999, "alpha": np.float32(1), "beta": None}
     assert LAYERS[name](np.int32(H), **options, rngs=nnx.Rngs(0)).dropout == 0.999
+
+
+@each_layer
+def test_what_makes_no_random_parameters_is_refused_by_the_name_of_the_layer(name):
+    streams = nnx.Rngs(dropout=0), nnx.Rngs()
+    for rngs in (0, None, jax.random.key(0), jax.random.PRNGKey(0), *streams):
+        text = (
+            rf'^{LAYERS[name].NAME}: rngs must be flax\.nnx\.Rngs with a stream "params", [^\n]*$'
+        )
+        with pytest.raises(TypeError, match=text):
+            LAYERS[name](H, d_state=2, rngs=rngs)
+    LAYERS[name](H, d_state=2, rngs=nnx.Rngs(params=jax.random.key(0)))
+
+
+@each_layer
+def test_a_list_of_beta_is_an_array(name):
+    for beta in ([0.5, 0.25], (0.5, 0.25), [jnp.float32(0.5), 0.25]):
+        layer = LAYERS[name](H, d_state=2, beta=beta, rngs=nnx.Rngs(0))
+        np.testing.assert_array_equal(layer.beta[...], [0.5, 0.25])
+    for beta in ([0.5, 4.5], ["a", "b"], [0.5, 0.5, 0.5], [[1], [2, 3]]):
+        with pytest.raises(ValueError, match=f"^{LAYERS[name].NAME}: beta must be [^\\n]*$"):
+            LAYERS[name](H, d_state=2, beta=beta, rngs=nnx.Rngs(0))
+
+
+@each_layer
+def test_step_sizes_that_are_no_positive_numbers_are_refused(name):
+    layer = causal(name)
+    if not hasattr(layer, "set_step_sizes"):
+        assert name in ("lru", "linoss", "dlinoss")
+        return
+    before = np.asarray(layer.dt_raw[...])
+    for dt in (-1.0, 0, np.nan, np.inf, 1e39, np.float32([0.1] * (before.size - 1) + [-0.1])):
+        with pytest.raises(ValueError, match=f"^{layer.NAME}: dt must be positive and finite, got"):
+            layer.set_step_sizes(dt)
+    with pytest.raises(ValueError, match=f"^{layer.NAME}: dt must be one number or "):
+        layer.set_step_sizes(np.ones((1, before.size)))
+    np.testing.assert_array_equal(layer.dt_raw[...], before)
 
 
 @each_layer

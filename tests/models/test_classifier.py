@@ -433,6 +433,12 @@ def test_options_out_of_range_are_refused(key, value):
         SequenceClassifier(**options, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.parametrize("rngs", [0, jax.random.key(0), nnx.Rngs(dropout=0)])
+def test_what_makes_no_random_parameters_is_refused(rngs):
+    with pytest.raises(TypeError, match=r"^SequenceClassifier: rngs must be flax\.nnx\.Rngs"):
+        SequenceClassifier(n_classes=2, vocab_size=3, d_model=4, depth=1, rngs=rngs)
+
+
 def test_a_model_called_by_itself_is_one_program_and_hands_its_statistics_on():
     ids = tokens()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from run_of_arrays import EXAMPLES
+from safetensors.numpy import save as tensor_bytes
 from small_models import CAUSAL, S4, S5, SERIES_OF, trained
 
 import ssm_jax
@@ -200,6 +202,11 @@ def test_files_that_are_no_model_are_refused(tmp_path):
     path.write_bytes(content.replace(b'"ssm_jax":', b'"foreign":'))
     with pytest.raises(ValueError, match="is no model of ssm_jax"):
         load(path)
+    for said in ("{}", "[]", "1"):
+        path.write_bytes(tensor_bytes({}, {"ssm_jax": said}))
+        lacking = "has a header without format, config, built_from, provenance"
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} {lacking}"):
+            load(path)
     path.write_bytes(content.replace(b'\\"model.depth\\": 1', b'\\"model.depth\\": 2'))
     with pytest.raises(ValueError, match="have been changed: their digest"):
         load(path)
