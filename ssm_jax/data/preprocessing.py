@@ -1,5 +1,6 @@
 """The options of a user's series, and what maps them to what a model sees and back."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,7 @@ from ssm_jax.data.series import Columns
 from ssm_jax.options import rows
 from ssm_jax.options.rows import COUNT, SIZE, Range
 
-
-def setting(*args: Any, **kwargs: Any) -> Any:
-    return rows.setting(*args, **kwargs, since="0.2")
-
-
+setting = functools.partial(rows.setting, since="0.2")
 HEADS = ("classification", "regression", "per_step", "forecasting")
 
 

@@ -6,6 +6,7 @@ a layer of your own come from its constructor (`layers.layer_options`).
 """
 
 import dataclasses
+import functools
 import math
 import numbers
 from collections.abc import Iterable, Mapping
@@ -82,6 +83,9 @@ class Option(NamedTuple):
         return f"{line} ({self.source})" if self.source else line
 
 
+since_0_2 = functools.partial(Option, since="0.2")
+
+
 def setting(default: Any, doc: str, *args: Any, **kwargs: Any) -> Any:
     """A field of a dataclass that is an option too; the arguments are those of its row."""
     row = Option(default, doc, *args, **kwargs)
@@ -108,7 +112,7 @@ def _group(name: str, match: str) -> dict[str, Option]:
         "lr": Option(1e-3, "peak learning rate", Range(0)),
         "weight_decay": Option(0.0, "decoupled weight decay (AdamW)", Range(0)),
         "schedule": Option("cosine", shape, choices=shapes),
-        "freeze": Option(False, "not trained, keeps its bits", since="0.2"),
+        "freeze": since_0_2(False, "not trained, keeps its bits"),
     }
     return {f"optim.groups.{name}.{key}": row for key, row in rows.items()}
 
@@ -123,11 +127,11 @@ _WHITE = "units of full white"
 
 OPTIONS: dict[str, Option] = {
     "name": Option("unnamed", "shown in logs and results"),
-    "changed": Option("", "by a command or a sweep, which set it; beside the name", since="0.2"),
+    "changed": since_0_2("", "by a command or a sweep, which set it; beside the name"),
     "notes": Option("", "what is reduced or not as published; shown, and kept in every result"),
     "task": Option("listops", "a task: a key of ssm_jax.tasks.TASKS"),
-    "parent": Option(
-        "", "set by --init_from and --continue_from: names the state it begins from", since="0.2"
+    "parent": since_0_2(
+        "", "set by --init_from and --continue_from: names the state it begins from"
     ),
     "seed": Option(0, "of parameters, dropout and the order of the data", SEED),
     "batch_size": Option(32, "examples per step over all devices", SIZE),
@@ -135,8 +139,8 @@ OPTIONS: dict[str, Option] = {
     "data.seed": Option(
         0, "of what is generated or split; not read for official data; -1: seed", SEED_OR_NOT
     ),
-    "data.order_seed": Option(
-        -1, "of the order of the training examples; -1: seed", SEED_OR_NOT, since="0.2"
+    "data.order_seed": since_0_2(
+        -1, "of the order of the training examples; -1: seed", SEED_OR_NOT
     ),
     "data.n_train": Option(0, "training examples, spread evenly; 0: all, or as published", COUNT),
     "data.n_val": Option(0, "validation examples, likewise", COUNT),
@@ -172,33 +176,29 @@ OPTIONS: dict[str, Option] = {
     "model.beta.init": Option(0.0, "start value", Range(-4, 4), source="OC-10"),
     "model.beta.learn": Option(True, "learned per channel, or fixed", source="OC-10: learned"),
     "model.beta.unit": Option("lra", "of s", choices=("lra", "hz_1e4", "denoise", "rad")),
-    "model.beta.filter": Option(
-        True, "False: no filter; a causal layer can then be stepped under jit", since="0.2"
+    "model.beta.filter": since_0_2(
+        True, "False: no filter; a causal layer can then be stepped under jit"
     ),
     "model.dt_min": Option(1e-3, "dt starts log-uniform in [dt_min, dt_max]", POSITIVE, unit=_DT),
     "model.dt_max": Option(1e-1, "see model.dt_min", POSITIVE, unit=_DT),
     "model.dt_transform": Option(
         "softplus", "dt as a function of the parameter", choices=("softplus", "exp"), source="OC-5"
     ),
-    "model.dt_rule": Option(
+    "model.dt_rule": since_0_2(
         "log_uniform",
         "where dt starts: drawn, dt_min, or dt_kappa / sqrt(L lambda_max) of the layer's inputs",
         choices=DT_RULES,
         source="docs/autocorrelation.md",
-        since="0.2",
     ),
-    "model.dt_kappa": Option(
-        1.0, "factor of dt_rule=autocorrelation", POSITIVE, unit=_DT, since="0.2"
+    "model.dt_kappa": since_0_2(1.0, "factor of dt_rule=autocorrelation", POSITIVE, unit=_DT),
+    "model.dt_apply_to": since_0_2(
+        "all", "layers of dt_rule; of the others dt is drawn", choices=("all", "first")
     ),
-    "model.dt_apply_to": Option(
-        "all", "layers of dt_rule; of the others dt is drawn", choices=("all", "first"), since="0.2"
-    ),
-    "model.spectrum_steps": Option(
+    "model.spectrum_steps": since_0_2(
         0,
         "steps that fit |H| of the first layer to the spectrum of its input, before training",
         COUNT,
         source="arXiv:2509.20789",
-        since="0.2",
     ),
     "model.discretization": Option(
         "zoh", "in s4 bilinear; none for ring and dfout, which have no dt", choices=_RULES
@@ -218,12 +218,11 @@ OPTIONS: dict[str, Option] = {
     "model.activations": Option(
         "float32", "of the residual stream, GELU and gate", choices=("float32", "bfloat16")
     ),
-    "model.precision": Option(
+    "model.precision": since_0_2(
         "default",
         "of products in gate, encoder, decoder: TF32 on GPUs, bfloat16 on TPUs; highest: float32",
         choices=("default", "high", "highest"),
         source="docs/accelerators.md",
-        since="0.2",
     ),
     "model.remat": Option(False, "compute blocks again in the backward pass, to save memory"),
     "model.s4d.input_norm": Option(
@@ -236,60 +235,53 @@ OPTIONS: dict[str, Option] = {
     "model.s4.b_clip": Option(
         2.0, "Im B starts within +-b_clip; 0: no clip", Range(0), source="OC-27: 2", absent=0.0
     ),
-    "model.lru.r_min": Option(
-        0.0, "poles start between this radius ...", _RADIUS, source="arXiv:2303.06349", since="0.2"
+    "model.lru.r_min": since_0_2(
+        0.0, "poles start between this radius ...", _RADIUS, source="arXiv:2303.06349"
     ),
-    "model.lru.r_max": Option(1.0, "... and this one", Range(0, 1, above=True), since="0.2"),
-    "model.lru.max_phase": Option(
-        math.pi, "their largest angle", Range(0, math.pi, above=True), unit="rad", since="0.2"
+    "model.lru.r_max": since_0_2(1.0, "... and this one", Range(0, 1, above=True)),
+    "model.lru.max_phase": since_0_2(
+        math.pi, "their largest angle", Range(0, math.pi, above=True), unit="rad"
     ),
-    "model.linoss.scheme": Option(
+    "model.linoss.scheme": since_0_2(
         "im",
         "steps: implicit, where fast modes forget first, or on the unit circle",
         choices=("im", "imex"),
         source="arXiv:2410.03943",
-        since="0.2",
     ),
-    "model.dlinoss.r_min": Option(
-        0.9,
-        "smallest radius of a pole at the start",
-        _RADIUS,
-        source="arXiv:2505.12171",
-        since="0.2",
+    "model.dlinoss.r_min": since_0_2(
+        0.9, "smallest radius of a pole at the start", _RADIUS, source="arXiv:2505.12171"
     ),
     "train.epochs": Option(0.0, "length of training; or give steps, and leave this 0", Range(0)),
     "train.steps": Option(0, "length of training", COUNT),
     "train.accumulate": Option(1, "parts of a batch in turn, a divisor of batch_size", SIZE),
-    "train.deterministic": Option(
+    "train.deterministic": since_0_2(
         False,
         "on GPUs: nothing is tuned by timing, so that a resumed run has the same bits",
         source="docs/accelerators.md",
-        since="0.2",
     ),
     "train.eval_every": Option(0, "steps between evaluations; 0: at the end of an epoch", COUNT),
     "train.eval_batch_size": Option(0, "examples; 0: batch_size", COUNT),
     "train.select_metric": Option("accuracy", "of the task; it names the best evaluation"),
     "train.select_split": Option("val", "test is read once, at the end", choices=("train", "val")),
-    "train.patience": Option(
-        0, "evaluations without a better one before training ends; 0: none", COUNT, since="0.2"
+    "train.patience": since_0_2(
+        0, "evaluations without a better one before training ends; 0: none", COUNT
     ),
-    "train.ema": Option(
+    "train.ema": since_0_2(
         0.0,
         "decay of a moving average of parameters and statistics, evaluated beside; 0: none",
         Range(0, 1, below=True),
-        since="0.2",
     ),
-    "train.select_ema": Option(
-        False, "the average is the result, and chooses the best evaluation", since="0.2"
+    "train.select_ema": since_0_2(
+        False, "the average is the result, and chooses the best evaluation"
     ),
     "reference.epoch": Option(0.0, "at this epoch ...", Range(0)),
     "reference.accuracy": Option(0.0, "... the published validation accuracy; 0: none", SHARE),
     "reference.margin": Option(0.1, "how far below it is far", SHARE),
-    "optim.lr": Option(
-        0.0, "rate of the group rest; others keep their ratio; 0: no change", Range(0), since="0.2"
+    "optim.lr": since_0_2(
+        0.0, "rate of the group rest; others keep their ratio; 0: no change", Range(0)
     ),
-    "optim.freeze": Option(
-        "", "regular expression of parameters that are not trained; '': none", since="0.2"
+    "optim.freeze": since_0_2(
+        "", "regular expression of parameters that are not trained; '': none"
     ),
     "optim.b1": Option(0.9, "decay of the mean of gradients", Range(0, 0.999999)),
     "optim.b2": Option(0.999, "decay of the mean of their squares", Range(0, 0.999999)),
@@ -302,9 +294,7 @@ OPTIONS: dict[str, Option] = {
     **_group("beta", r"/beta$"),
     **_group("norm", r"(^|/)norm/(scale|bias)$"),
     **_group("rest", ""),
-    "schedule.shape": Option(
-        "cosine", "after the warmup", choices=("cosine", "constant"), since="0.2"
-    ),
+    "schedule.shape": since_0_2("cosine", "after the warmup", choices=("cosine", "constant")),
     "schedule.warmup_steps": Option(0, "linear warmup", COUNT, unit="steps"),
     "schedule.total_steps": Option(0, "end of the cosine; 0: of training", COUNT, unit="steps"),
     "schedule.clamp": Option(True, "stay at 0 past total_steps; False: rise again, as officially"),
@@ -314,7 +304,7 @@ OPTIONS: dict[str, Option] = {
     "log.diagnostics": Option(True, "at evaluations: variation, energy and pole drift by band ..."),
     "log.gradient": Option(True, "... and the origin of the poles' gradient: a step more (T1, T2)"),
     "figures": Option(True, "draw the figures at the end"),
-    "figures_format": Option("png", "of figures", choices=("png", "pdf", "svg"), since="0.2"),
+    "figures_format": since_0_2("png", "of figures", choices=("png", "pdf", "svg")),
 }
 
 # Sections that say nothing in the name of an option

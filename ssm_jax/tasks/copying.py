@@ -22,7 +22,7 @@ from ssm_jax.data.dataset import Arrays, Dataset, Provenance
 from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.prepare import DataPaths
-from ssm_jax.options.rows import SIZE, Option, Range
+from ssm_jax.options.rows import SIZE, Range, since_0_2
 from ssm_jax.tasks import Lazy, Task
 
 COUNTS = {"train": 10_000, "val": 1_000, "test": 1_000}
@@ -99,11 +99,11 @@ COPYING = Task(
     eval_sums=Lazy(f"{_HEADS}:last_steps_eval_sums"),
     metrics={"accuracy": "max", "loss": "min"},
     options={
-        "data.copying.memorize": Option(
-            10, "symbols M to copy; data.padded_length is 2 M and the blanks", SIZE, since="0.2"
+        "data.copying.memorize": since_0_2(
+            10, "symbols M to copy; data.padded_length is 2 M and the blanks", SIZE
         ),
-        "data.copying.tokens": Option(
-            10, "ids A: the blank, A - 2 symbols, the marker", Range(3, whole=True), since="0.2"
+        "data.copying.tokens": since_0_2(
+            10, "ids A: the blank, A - 2 symbols, the marker", Range(3, whole=True)
         ),
     },
     sources=("generated",),

@@ -25,7 +25,7 @@ from ssm_jax.data.draws import philox
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.preprocessing import Preprocessing
-from ssm_jax.options.rows import COUNT, Option, Range
+from ssm_jax.options.rows import COUNT, Range, since_0_2
 from ssm_jax.tasks import Lazy, Task
 
 COUNTS = {"train": 16_384, "val": 1_024, "test": 1_024}
@@ -135,18 +135,16 @@ DELAY = Task(
     metrics={"mse": "min", "rmse": "min", "r2": "max", "loss": "min"},
     summary=Lazy(f"{_HEADS}:number_summary"),
     options={
-        "data.delay.lag": Option(
-            0, "0: a quarter of data.padded_length", COUNT, unit="steps", since="0.2"
+        "data.delay.lag": since_0_2(0, "0: a quarter of data.padded_length", COUNT, unit="steps"),
+        "data.delay.band": since_0_2(
+            0.5,
+            "highest frequency of the noise, a share of Nyquist",
+            Range(0, 1, above=True),
+            source="S4: 1,000 of 2,000 Hz",
         ),
-        "data.delay.band": Option(
-            0.5, "highest frequency of the noise, a share of Nyquist", Range(0, 1, above=True),
-            source="S4: 1,000 of 2,000 Hz", since="0.2",
-        ),
-        "data.delay.from_zero": Option(
-            True, "signals less their first value", source="S4", since="0.2"
-        ),
+        "data.delay.from_zero": since_0_2(True, "signals less their first value", source="S4"),
     },
     sources=("generated",),
     faults=_faults,
     network=Lazy("ssm_jax.models:SequenceClassifier"),
-)  # fmt: skip
+)

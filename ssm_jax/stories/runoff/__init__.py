@@ -3,7 +3,7 @@
 Source: S4D-FT on CAMELS-US, Wang et al., Water Resour. Res. 61 (2025), arXiv:2501.14980.
 """
 
-from ssm_jax.options.rows import Option
+from ssm_jax.options.rows import since_0_2
 from ssm_jax.tasks import Lazy, Task
 
 _HERE = "ssm_jax.stories.runoff"
@@ -17,26 +17,26 @@ RUNOFF = Task(
     summary=Lazy(f"{_HERE}.task:summary"),
     scores=Lazy(f"{_HERE}.scores:scores"),
     options={
-        "data.runoff.forcing": Option(
-            "daymet", "folder of basin_mean_forcing, such as nldas_extended", since="0.2"
+        "data.runoff.forcing": since_0_2(
+            "daymet", "folder of basin_mean_forcing, such as nldas_extended"
         ),
-        "data.runoff.basins": Option(
-            "", "text file with the ID of a basin in each line; empty: all", since="0.2"
+        "data.runoff.basins": since_0_2(
+            "", "text file with the ID of a basin in each line; empty: all"
         ),
-        "data.runoff.attributes": Option(
-            True, "27 attributes of the basin beside the weather of each step", since="0.2"
+        "data.runoff.attributes": since_0_2(
+            True, "27 attributes of the basin beside the weather of each step"
         ),
-        "data.runoff.train": Option(
-            "1999-10-01..2007-09-30", "days whose flow is learned", since="0.2",
+        "data.runoff.train": since_0_2(
+            "1999-10-01..2007-09-30", "days whose flow is learned",
             source="published: to 2008-09-30",
         ),
-        "data.runoff.val": Option("2007-10-01..2008-09-30", "days that choose", since="0.2"),
-        "data.runoff.test": Option(
-            "1989-10-01..1999-09-30", "days that test", since="0.2", source="as published"
+        "data.runoff.val": since_0_2("2007-10-01..2008-09-30", "days that choose"),
+        "data.runoff.test": since_0_2(
+            "1989-10-01..1999-09-30", "days that test", source="as published"
         ),
-        "data.runoff.weight": Option(
+        "data.runoff.weight": since_0_2(
             "basin", "of squared errors: 1 / (standard deviation of the basin's flow + 0.1 mm)^2",
-            choices=("basin", "none"), source="Kratzert et al. 2019", since="0.2",
+            choices=("basin", "none"), source="Kratzert et al. 2019",
         ),
     },
     sources=("files", "package", "generated"),

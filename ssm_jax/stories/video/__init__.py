@@ -4,7 +4,7 @@ Source: the appendix of arXiv:2410.02035, on the network of arXiv:2310.19694.
 """
 
 from ssm_jax import config as config_lib
-from ssm_jax.options.rows import COUNT, POSITIVE, SIZE, Option, Range
+from ssm_jax.options.rows import COUNT, POSITIVE, SIZE, Range, since_0_2
 from ssm_jax.stories import setting, smoke, story_config
 from ssm_jax.tasks import Lazy, Task
 
@@ -17,58 +17,37 @@ VIDEO = Task(
     eval_sums=Lazy(f"{_HERE}.task:eval_sums"),
     metrics={"forced_mse": "min", "loss": "min"},  # those that models with a filter have too
     options={
-        "data.video.canvas": Option(
-            64, "rows and columns of a frame", SIZE, unit="pixels", since="0.2"
+        "data.video.canvas": since_0_2(64, "rows and columns of a frame", SIZE, unit="pixels"),
+        "data.video.digit": since_0_2(28, "rows and columns of a digit", SIZE, unit="pixels"),
+        "data.video.fast": since_0_2(
+            3.0, "speed of one digit; 1 is 0.15 of the way in a frame", POSITIVE
         ),
-        "data.video.digit": Option(
-            28, "rows and columns of a digit", SIZE, unit="pixels", since="0.2"
+        "data.video.slow": since_0_2(0.3, "speed of the other digit", POSITIVE),
+        "data.video.colours": since_0_2(
+            3, "channels of a frame, which digits take in turn", Range(1, 3, whole=True)
         ),
-        "data.video.fast": Option(
-            3.0, "speed of one digit; 1 is 0.15 of the way in a frame", POSITIVE, since="0.2"
-        ),
-        "data.video.slow": Option(0.3, "speed of the other digit", POSITIVE, since="0.2"),
-        "data.video.colours": Option(
-            3,
-            "channels of a frame, which digits take in turn",
-            Range(1, 3, whole=True),
-            since="0.2",
-        ),
-        "data.video.context": Option(
-            100, "true frames before a roll-out", SIZE, unit="frames", since="0.2"
-        ),
-        "data.video.horizon": Option(400, "predicted frames", SIZE, unit="frames", since="0.2"),
-        "model.video.cell": Option(
-            "convs5", "over time; s5: of each pixel", choices=CELLS, since="0.2"
-        ),
-        "model.video.window": Option(
-            3, "pixels of a convolution of the cell, odd", SIZE, since="0.2"
-        ),
-        "model.video.width": Option(
+        "data.video.context": since_0_2(100, "true frames before a roll-out", SIZE, unit="frames"),
+        "data.video.horizon": since_0_2(400, "predicted frames", SIZE, unit="frames"),
+        "model.video.cell": since_0_2("convs5", "over time; s5: of each pixel", choices=CELLS),
+        "model.video.window": since_0_2(3, "pixels of a convolution of the cell, odd", SIZE),
+        "model.video.width": since_0_2(
             64,
             "features of the encoder at full size; twice, four times as many at 1/2 and 1/4",
             SIZE,
-            since="0.2",
         ),
-        "model.video.groups": Option(
-            32,
-            "of group norms, or their largest divisor in common with the channels",
-            SIZE,
-            since="0.2",
+        "model.video.groups": since_0_2(
+            32, "of group norms, or their largest divisor in common with the channels", SIZE
         ),
-        "model.video.chunk": Option(
-            0, "frames of states at a time, without a filter; 0: all", COUNT, since="0.2"
+        "model.video.chunk": since_0_2(
+            0, "frames of states at a time, without a filter; 0: all", COUNT
         ),
-        "model.video.l1": Option(
+        "model.video.l1": since_0_2(
             0.5,
             "share of the absolute error in the loss; the rest is of the squared error",
             Range(0, 1),
-            since="0.2",
         ),
-        "model.video.loss_beta": Option(
-            0.0,
-            "exponent of a filter of the error over time, in training",
-            Range(-4, 4),
-            since="0.2",
+        "model.video.loss_beta": since_0_2(
+            0.0, "exponent of a filter of the error over time, in training", Range(-4, 4)
         ),
     },
     sources=("mnist5k", "fashion_mnist", "mnist", "blobs"),

@@ -4,7 +4,7 @@ Source: Figure 1 of arXiv:2410.02035 and its tuned version.
 """
 
 from ssm_jax import config as config_lib
-from ssm_jax.options.rows import Option
+from ssm_jax.options.rows import Option, since_0_2
 from ssm_jax.stories import setting, smoke, story_config
 from ssm_jax.tasks import Lazy, Task
 
@@ -19,7 +19,7 @@ WAVE_REGRESSION = Task(
         "model.waves.legacy_unsymmetric": Option(
             False, "the filter that the official program has", source="OC-19"
         ),
-        "model.waves.oscillators": Option(False, "LinOSS in the place of S4D", since="0.2"),
+        "model.waves.oscillators": since_0_2(False, "LinOSS in the place of S4D"),
     },
     sources=("generated",),
     circular=True,
