@@ -13,7 +13,7 @@ from ssm_jax import config
 from ssm_jax.config import check as config_check
 from ssm_jax.lra import variants
 from ssm_jax.lra.catalog import entry_of
-from ssm_jax.tasks.classification import build_classifier
+from ssm_jax.tasks.heads import build_classifier
 from ssm_jax.training.optim import assign, groups_from
 from ssm_jax.training.step import split
 

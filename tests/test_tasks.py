@@ -20,7 +20,7 @@ from ssm_jax.layers.base import Knob
 from ssm_jax.layers.mimo import MimoLayer
 from ssm_jax.layers.s4 import NPLR_INITS
 from ssm_jax.options.arguments import parameters_of
-from ssm_jax.tasks.classification import (
+from ssm_jax.tasks.heads import (
     build_classifier,
     classification_sums,
     layer_arguments,

@@ -109,7 +109,7 @@ def classification_task(
     The data set has `n_classes`, `vocab_size`, `d_input` and `paired`; `about` are attributes of
     Task.
     """
-    module = "ssm_jax.tasks.classification"
+    module = "ssm_jax.tasks.heads"
     return Task(
         open_data=open_data,
         build_model=Lazy(f"{module}:build_classifier"),

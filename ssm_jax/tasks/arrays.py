@@ -69,7 +69,7 @@ def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
 def _task(head: str, metrics: Mapping[str, Literal["max", "min"]]) -> Task:
     module, classes = "ssm_jax.tasks.heads", head == "classification"
     sums = "class" if classes else "number"
-    train = "ssm_jax.tasks.classification:train_sums" if classes else f"{module}:number_train_sums"
+    train = "train_sums" if classes else "number_train_sums"
 
     def open_data(data: Mapping[str, Any], paths: DataPaths) -> ArrayDataset:
         packaged, own = data["source"] == "package", data["arrays"]["set"]
@@ -81,9 +81,9 @@ def _task(head: str, metrics: Mapping[str, Literal["max", "min"]]) -> Task:
     return Task(
         open_data=open_data,
         build_model=Lazy(f"{module}:build_network"),
-        train_sums=Lazy(train),
+        train_sums=Lazy(f"{module}:{train}"),
         eval_sums=Lazy(f"{module}:{sums}_eval_sums"),
-        predict=Lazy("ssm_jax.tasks.classification:predict") if classes else None,
+        predict=Lazy(f"{module}:predict") if classes else None,
         outputs=None if classes else Lazy(f"{module}:outputs"),
         metrics=metrics,
         summary=Lazy(f"{module}:{sums}_summary"),

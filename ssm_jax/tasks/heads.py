@@ -5,62 +5,124 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax import Array
 
 from ssm_jax.data.arrays import ArrayDataset
-from ssm_jax.models import SequenceClassifier
+from ssm_jax.data.dataset import LabelledDataset
+from ssm_jax.layers import find_layer, section_of
+from ssm_jax.layers.inputs import checked_ids
+from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.options.arguments import arguments_of
 from ssm_jax.tasks import Batch, Sums
-from ssm_jax.tasks.classification import classification_sums, layer_arguments, logits_of
 from ssm_jax.tasks.metrics import (
     band_sums,
     class_metrics,
     confusion_sums,
+    masked_sums,
     moment_sums,
     number_metrics,
 )
+
+
+def build_classifier(
+    dataset: LabelledDataset, options: Mapping[str, Any], rngs: nnx.Rngs
+) -> SequenceClassifier:
+    """The LRA classifier for sequences of tokens or of real numbers, or for pairs of sequences."""
+    if options["pool"] == "none":
+        raise ValueError("model.pool=none gives no class of a sequence; choose another pool.")
+    kind = PairClassifier if dataset.paired else SequenceClassifier
+    return _network(dataset, options, rngs, kind)
 
 
 def build_network(
     dataset: ArrayDataset, options: Mapping[str, Any], rngs: nnx.Rngs
 ) -> SequenceClassifier:
     """The network of a head; a ValueError for a forecast by a model that is not causal."""
-    head, own = dataset.preprocessing.head, arguments_of(SequenceClassifier, options)
-    layer = layer_arguments(options)
-    if (head == "per_step") != (own["pool"] == "none"):
+    head, pool = dataset.preprocessing.head, options["pool"]
+    if (head == "per_step") != (pool == "none"):
         raise ValueError(
-            f"model.pool={own['pool']} does not fit {head}: none is for numbers at each step, and "
-            "for them alone."
+            f"model.pool={pool} does not fit {head}: none is for numbers at each step, and for "
+            "them alone."
         )
-    if head == "forecasting" and (own["pool"] != "last" or layer.get("bidirectional")):
+    if head == "forecasting" and (pool != "last" or layer_arguments(options).get("bidirectional")):
         raise ValueError(
             "a forecast is made at the last step by a causal model; set model.pool=last and "
             "model.bidirectional=False, as configs/arrays.py:forecasting does."
         )
-    return _network(dataset, own, layer, rngs)
+    return _network(dataset, options, rngs)
 
 
 def build_per_step(dataset: Any, options: Mapping[str, Any], rngs: nnx.Rngs) -> SequenceClassifier:
     """A network that has a class at each step; a ValueError for one with a pool."""
-    own = arguments_of(SequenceClassifier, options)
-    if own["pool"] != "none":
-        raise ValueError(f"model.pool={own['pool']} leaves no steps; use none.")
-    return _network(dataset, own, layer_arguments(options), rngs)
+    if options["pool"] != "none":
+        raise ValueError(f"model.pool={options['pool']} leaves no steps; use none.")
+    return _network(dataset, options, rngs)
 
 
 def _network(
-    dataset: Any, own: Mapping[str, Any], layer: Mapping[str, Any], rngs: nnx.Rngs
+    dataset: Any,
+    options: Mapping[str, Any],
+    rngs: nnx.Rngs,
+    kind: type[SequenceClassifier] = SequenceClassifier,
 ) -> SequenceClassifier:
-    return SequenceClassifier(
+    return kind(
         n_classes=dataset.n_classes,
         vocab_size=dataset.vocab_size,
         d_input=dataset.d_input,
-        **own,
-        ssm=layer,
+        **arguments_of(kind, options),
+        ssm=layer_arguments(options),
         horizon=dataset.padded_length,
         rngs=rngs,
     )
+
+
+def layer_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the layer of `cfg.model` that are among its options, but for d_model."""
+    layer = options["layer"]
+    found = arguments_of(find_layer(layer), options, section_of(layer))
+    del found["d_model"]
+    return found
+
+
+def logits_of(model: Any, batch: Batch, *, train: bool = False, key: Array | None = None) -> Array:
+    """What a model of sequences says of a batch."""
+    return model(batch["inputs"], batch.get("lengths"), train=train, key=key)
+
+
+def train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
+    """Cross-entropy in nats and right answers in training."""
+    return classification_sums(logits_of(model, batch, train=True, key=key), batch)
+
+
+def eval_sums(model: nnx.Module, batch: Batch) -> Sums:
+    """The same in evaluation."""
+    return classification_sums(logits_of(model, batch), batch)
+
+
+def predict(model: nnx.Module, batch: Batch) -> dict[str, Array]:
+    """Of each example the predicted class, and the loss in nats."""
+    logits_BK = logits_of(model, batch)
+    loss_B = _cross_entropy(logits_BK, batch["targets"])
+    return {"predicted": jnp.argmax(logits_BK, axis=-1), "loss": loss_B}
+
+
+def classification_sums(logits_BK: Array, batch: Batch) -> Sums:
+    """Sums over the real examples of a batch: cross-entropy in nats, right answers, examples."""
+    loss_B = _cross_entropy(logits_BK, batch["targets"])
+    targets_B = jnp.asarray(batch["targets"]).astype(jnp.int32)
+    correct_B = (jnp.argmax(logits_BK, axis=-1) == targets_B).astype(jnp.float32)
+    return masked_sums({"loss": loss_B, "accuracy": correct_B}, batch)
+
+
+def _cross_entropy(logits_BK: Array, targets_B: Array) -> Array:
+    """The loss of each example in nats. A target that is no class is a ValueError which names its
+    example, or NaN if it is traced."""
+    targets_B = checked_ids(
+        "classification", "target", targets_B, logits_BK.shape[-1], ("example",)
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BK, targets_B)
 
 
 def class_eval_sums(model: nnx.Module, batch: Batch) -> Sums:
@@ -106,11 +168,10 @@ def outputs(model: Any, batch: Batch, *, train: bool = False, key: Array | None 
 def _loss(y: Array, p: Array, batch: Batch) -> Sums:
     """The mean squared error over what is there of each example, as a metric too."""
     axes, there = tuple(range(1, y.ndim)), ~jnp.isnan(y)
-    mask_B = batch.get("mask", jnp.ones(y.shape[0], jnp.float32))
     n_B = jnp.maximum(jnp.sum(there, axis=axes), 1).astype(jnp.float32)
-    error = jnp.where(there, p - jnp.where(there, y, 0.0), 0.0)
-    total = jnp.sum(jnp.sum(error**2, axis=axes) / n_B * mask_B)
-    return {"loss": total, "mse": total, "count": jnp.sum(mask_B)}
+    apart = jnp.where(there, p - jnp.where(there, y, 0.0), 0.0)
+    error_B = jnp.sum(apart**2, axis=axes) / n_B
+    return masked_sums({"loss": error_B, "mse": error_B}, batch)
 
 
 def number_train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:

@@ -14,8 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ssm_jax.tasks import Batch, Sums
+
 BANDS = (0.0, 0.125, 0.25, 0.5, 1.0)  # ends of the bands of an error, in shares of Nyquist
 ERROR_METRICS = ("mae", "mse", "rmse", "r2", "nse", "kge")
+
+
+def masked_sums(each: Mapping[str, Array], batch: Batch) -> Sums:
+    """Numbers (B,) summed over the real examples of a batch, and "count", how many these are."""
+    mask_B = batch.get("mask", jnp.ones_like(next(iter(each.values()))))
+    sums = {name: jnp.sum(value_B * mask_B) for name, value_B in each.items()}
+    return {**sums, "count": jnp.sum(mask_B)}
 
 
 def confusion_sums(logits_BK: Array, targets_B: Array, mask_B: Array) -> dict[str, Array]:

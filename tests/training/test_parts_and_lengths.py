@@ -7,7 +7,7 @@ from running import run
 from tiny import tiny_experiment
 
 from ssm_jax.tasks import mean_metrics
-from ssm_jax.tasks.classification import train_sums
+from ssm_jax.tasks.heads import train_sums
 from ssm_jax.training import loop
 from ssm_jax.training.step import make_gradient
 

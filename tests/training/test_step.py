@@ -13,7 +13,7 @@ from running import run
 
 from ssm_jax.layers.inputs import dropout
 from ssm_jax.layers.norm import BatchNorm
-from ssm_jax.tasks.classification import eval_sums, train_sums
+from ssm_jax.tasks.heads import eval_sums, train_sums
 from ssm_jax.training.step import (
     init_state,
     make_eval_step,

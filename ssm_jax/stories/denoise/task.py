@@ -25,6 +25,7 @@ from ssm_jax.models.block import linear
 from ssm_jax.options.arguments import arguments_of, check
 from ssm_jax.stories.denoise.data import DenoiseDataset
 from ssm_jax.tasks import Batch, Sums
+from ssm_jax.tasks.metrics import masked_sums
 
 CHANNELS = 3
 Q = 2.99433  # rad per pixel
@@ -91,18 +92,16 @@ def stripes(noise_B3: Array, width: int, length: int) -> dict[str, Array]:
     return {name: noise_B3[:, None, :] * tone[None, :, None] for name, tone in tones.items()}
 
 
-def reconstruction_sums(outputs: Array, batch: Batch) -> Sums:
-    """Squared error per number against the clean images, and the signal-to-noise ratio in dB."""
-    loss_B = _mean_square(outputs - batch["inputs"])
-    mask_B = batch.get("mask", jnp.ones_like(loss_B))
-    psnr = jnp.sum(10 * jnp.log10(PEAK**2 / loss_B) * mask_B)
-    return {"loss": jnp.sum(loss_B * mask_B), "psnr": psnr, "count": jnp.sum(mask_B)}
-
-
 def train_sums(model: Any, batch: Batch, key: Array | None) -> Sums:
-    """The reconstruction of clean images."""
+    """Of the reconstruction of clean images the squared error per number, and the signal-to-noise
+    ratio in dB."""
     del key  # there is no dropout
-    return reconstruction_sums(model(batch["inputs"]), batch)
+    return masked_sums(_reconstruction(model(batch["inputs"]), batch), batch)
+
+
+def _reconstruction(outputs: Array, batch: Batch) -> dict[str, Array]:
+    loss_B = _mean_square(outputs - batch["inputs"])
+    return {"loss": loss_B, "psnr": 10 * jnp.log10(PEAK**2 / loss_B)}
 
 
 def eval_sums(model: Any, batch: Batch) -> Sums:
@@ -113,15 +112,13 @@ def eval_sums(model: Any, batch: Batch) -> Sums:
     passed_NAME: energy of what the disturbance adds to the output, over its own."""
     clean = batch["inputs"]
     outputs = model(clean)
-    sums = reconstruction_sums(outputs, batch)
-    mask_B = batch.get("mask", jnp.ones(clean.shape[0]))
+    each = _reconstruction(outputs, batch)
     for name, noise in stripes(batch["noise"], model.width, clean.shape[1]).items():
         disturbed, energy_B = model(clean + noise), _mean_square(noise)
-        passed_B = _mean_square(disturbed - outputs) / energy_B
-        sums[f"mse_{name}"] = jnp.sum(_mean_square(disturbed - clean) * mask_B)
-        sums[f"disturbed_{name}"] = jnp.sum(energy_B * mask_B)
-        sums[f"passed_{name}"] = jnp.sum(passed_B * mask_B)
-    return sums
+        each[f"mse_{name}"] = _mean_square(disturbed - clean)
+        each[f"disturbed_{name}"] = energy_B
+        each[f"passed_{name}"] = _mean_square(disturbed - outputs) / energy_B
+    return masked_sums(each, batch)
 
 
 def _mean_square(x_BL3: Array) -> Array:

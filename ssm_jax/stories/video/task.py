@@ -14,6 +14,7 @@ from ssm_jax.options.arguments import arguments_of
 from ssm_jax.stories.video.data import COLOURS, WINDOW, MovingDigits, Scene
 from ssm_jax.stories.video.model import VideoPredictor
 from ssm_jax.tasks import Batch, Sums
+from ssm_jax.tasks.metrics import masked_sums
 
 PEAK = 2.0  # from black to white
 # Of SSIM (Wang et al. 2004): its Gaussian window of WINDOW pixels, and the constants of its terms
@@ -50,7 +51,7 @@ def train_sums(model: VideoPredictor, batch: Batch, key: Array | None) -> Sums:
     the true ones before it (teacher forcing)."""
     del key  # there is no dropout
     found = _forced(model, _frames(model.scene, batch, model.scene.train_frames), model.loss_beta)
-    return _sums({name: found[name] for name in ("loss", "forced_mse")}, batch)
+    return masked_sums({name: found[name] for name in ("loss", "forced_mse")}, batch)
 
 
 def _forced(model: VideoPredictor, frames: Array, loss_beta: float) -> dict[str, Array]:
@@ -63,13 +64,6 @@ def _forced(model: VideoPredictor, frames: Array, loss_beta: float) -> dict[str,
     loss_B = frame_loss(predicted - truth, model.l1, loss_beta, model.beta_unit)
     found = errors(model.scene, predicted, truth)
     return {"loss": loss_B} | {f"forced_{name}": mse_B for name, mse_B in found.items()}
-
-
-def _sums(means: Mapping[str, Array], batch: Batch) -> Sums:
-    """The sums over the real videos of a batch, and their count."""
-    mask_B = batch.get("mask", jnp.ones(batch["inputs"].shape[0]))
-    sums = {name: jnp.sum(value_B * mask_B) for name, value_B in means.items()}
-    return {**sums, "count": jnp.sum(mask_B)}
 
 
 def eval_sums(model: VideoPredictor, batch: Batch) -> Sums:
@@ -93,7 +87,7 @@ def eval_sums(model: VideoPredictor, batch: Batch) -> Sums:
         psnr_BT = 10 * jnp.log10(PEAK**2 / jnp.maximum(by_frame_BT, 1e-10))
         means["psnr"] = jnp.mean(psnr_BT, axis=1)
         means["ssim"] = jnp.mean(ssim(predicted, truth), axis=1)
-    return _sums(means, batch)
+    return masked_sums(means, batch)
 
 
 def errors(scene: Scene, predicted: Array, truth: Array) -> dict[str, Array]:

@@ -33,6 +33,7 @@ from ssm_jax.models.gate import gelu
 from ssm_jax.options.arguments import arguments_of, check
 from ssm_jax.options.rows import SIZE
 from ssm_jax.tasks import Batch, Sums
+from ssm_jax.tasks.metrics import masked_sums
 
 WAVES = (1, 16, 256, 4096)  # rad/s, and periods in a sequence
 LEVELS = np.arange(1, 11) / 10  # of each amplitude in training
@@ -217,8 +218,6 @@ def regression_sums(model: Any, batch: Batch, key: Array | None = None) -> Sums:
     amplitudes_BF = batch["inputs"]
     apart_BF = model(amplitudes_BF) - amplitudes_BF
     error_BF = jnp.abs(apart_BF)
-    mask_B = batch.get("mask", jnp.ones_like(error_BF[:, 0]))
     each = {f"error_{wave}": error_BF[:, i] for i, wave in enumerate(WAVES)}
     means = {"loss": jnp.mean(apart_BF**2, axis=1), "error": jnp.mean(error_BF, axis=1), **each}
-    sums = {name: jnp.sum(value_B * mask_B) for name, value_B in means.items()}
-    return {**sums, "count": jnp.sum(mask_B)}
+    return masked_sums(means, batch)
