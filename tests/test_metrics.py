@@ -124,6 +124,5 @@ def test_errors_of_targets_and_series_are_those_of_loops(forecast):
 def preprocessing(center, unit):
     return Preprocessing(
         head="per_step", channels=("a",), mean=(0.0,), std=(1.0,), targets=("y0", "y1"),
-        target_mean=tuple(center), target_std=tuple(unit), classes=(), vocab_size=None,
-        missing="refuse", horizon=0, relative=False, padded_length=16,
+        target_mean=tuple(center), target_std=tuple(unit), padded_length=16,
     )  # fmt: skip

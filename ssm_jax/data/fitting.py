@@ -3,6 +3,7 @@
 Statistics are of the training examples. A file may be larger than memory: it is read in blocks.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 from ssm_jax.data.decorrelation import LONGEST, autocorrelation_matrix, packed, whitening
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
-from ssm_jax.data.remarks import misread, repeated
-from ssm_jax.data.series import Series, channel_called, words_of
-from ssm_jax.data.statistics import BLOCK, check_finite, merged, series_at, statistics, stretches_of
+from ssm_jax.data.series import Lines, Series, channel_called, words_of
+from ssm_jax.data.statistics import BLOCK, check_finite, joined, series_at, statistics, stretches_of
+
+_COMPARED = 1_000_000  # series, and of each 4,096 steps, that are compared across splits
 
 
 def fit(
@@ -50,7 +52,7 @@ def fit(
                 remarks.append(f"{channel_called(name)}: {lacks}")
             if spread == 0:
                 remarks.append(f"{channel_called(name)} is constant in training")
-        remarks += misread(train)
+        remarks += _misread(train)
     names: tuple[str, ...] = train.target_names
     classes: tuple[str, ...] = ()
     target_mean = target_std = np.zeros(0)
@@ -87,7 +89,7 @@ def fit(
         target_mean, target_std = np.zeros_like(target_mean), np.ones_like(target_std)
     longest = options.context
     if head != "forecasting":
-        remarks += repeated(parts, rows)
+        remarks += _repeated(parts, rows)
         longest = padded_length or max(
             int(parts[s].lengths[r].max(initial=1)) for s, r in rows.items()
         )
@@ -111,6 +113,51 @@ def fit(
     if options.decorrelate:
         found = _decorrelating(found, parts, rows, options.decorrelate)
     return found, remarks
+
+
+def _misread(train: Series) -> list[str]:
+    """Remarks on what may be another thing than an input: times, or an array that is turned."""
+    remarks, C = [], len(train.channels)
+    if C > train.lengths.max() > 1:
+        remarks.append(
+            f"series have at most {train.lengths.max():,} steps and {C:,} channels; the steps come "
+            "first in arrays, (n, L, C)"
+        )
+    longest = np.asarray(train.steps[train.of(int(train.lengths.argmax()))][:1000], np.float64)
+    rises = np.diff(longest, axis=0)
+    if isinstance(train.where, Lines) and train.where.files[0].suffix == ".csv" and len(rises) > 2:
+        even = (rises[0] > 0) & (np.abs(rises - rises[0]) <= 1e-6 * rises[0]).all(axis=0)
+        remarks += [
+            f"{channel_called(train.channels[c])} rises evenly, as times do, and is an input; "
+            f"--config.data.arrays.time={train.channels[c]} leaves it out"
+            for c in np.flatnonzero(even)
+        ]
+    return remarks
+
+
+def _repeated(parts: Mapping[str, Series], rows: Mapping[str, np.ndarray]) -> list[str]:
+    """A remark on series that are in two splits, by length and first 4,096 steps."""
+    if sum(r.size for r in rows.values()) > _COMPARED:
+        return []
+    seen: dict[bytes, tuple[str, int]] = {}
+    found: list[tuple[str, int, str, int]] = []
+    for split in SPLITS:
+        part = parts[split]
+        for i in rows[split].tolist():
+            of = part.of(i)
+            digest = hashlib.blake2b(f"{of.stop - of.start} ".encode(), digest_size=16)
+            digest.update(np.ascontiguousarray(part.steps[of][:4096]).data)
+            before, j = seen.setdefault(digest.digest(), (split, i))
+            if before != split:
+                found.append((before, j, split, i))
+    if not found:
+        return []
+    before, j, split, i = found[0]
+    return [
+        f"{len(found):,} series are in two splits, such as {parts[split].where(i, 0)} in {split}, "
+        f"which is {parts[before].where(j, 0)} in {before}: scores on them say nothing about "
+        "other series"
+    ]
 
 
 def _decorrelating(
@@ -147,7 +194,7 @@ def _vocabulary(parts: list[Series], head: str, path: Path) -> int:
     ends = [
         (int(part.steps[a:b].min()), int(part.steps[a:b].max()))
         for part in parts
-        for start, end in merged(part.starts, part.starts + part.lengths)
+        for start, end in joined(part.starts, part.starts + part.lengths)
         for a in range(start, end, BLOCK)
         for b in [min(a + BLOCK, end)]
     ]

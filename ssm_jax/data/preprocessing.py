@@ -80,7 +80,7 @@ class ArrayOptions:
         return _names(self.target)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """All that maps arrays of a user to what a model sees, and its outputs back; JSON can hold it.
 
@@ -97,11 +97,11 @@ class Preprocessing:
     targets: tuple[str, ...]
     target_mean: tuple[float, ...]  # in classification ()
     target_std: tuple[float, ...]
-    classes: tuple[str, ...]
-    vocab_size: int | None
-    missing: str
-    horizon: int  # 0: no forecast
-    relative: bool  # a forecast is added to the last value
+    classes: tuple[str, ...] = ()
+    vocab_size: int | None = None  # of tokens
+    missing: str = "refuse"
+    horizon: int = 0  # 0: no forecast
+    relative: bool = False  # a forecast is added to the last value
     padded_length: int
     by_series: bool = False
     decorrelation: str = ""  # as `decorrelation.packed` has it; "": none
@@ -130,9 +130,6 @@ class Preprocessing:
             target_std=(1.0,) * len(targets),
             classes=classes,
             vocab_size=vocab_size,
-            missing="refuse",
-            horizon=0,
-            relative=False,
             padded_length=padded_length,
         )
 

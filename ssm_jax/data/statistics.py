@@ -19,7 +19,7 @@ def check_finite(part: Series, missing: str) -> None:
     if part.steps.dtype.kind != "f":
         return
     size = max(1, BLOCK // part.steps.shape[1])
-    stretches = merged(part.starts, part.starts + part.lengths)
+    stretches = joined(part.starts, part.starts + part.lengths)
     with _shown("checking all values", stretches, part.steps) as advance:
         for group in _blocks(stretches, size):
             for a, b in group:
@@ -72,12 +72,12 @@ def stretches_of(
         )
     if head == "forecasting":
         starts = np.sort(series.starts[rows[:, 0]] + rows[:, 1])
-        return merged(starts, starts + options.context + options.horizon)
+        return joined(starts, starts + options.context + options.horizon)
     rows = np.sort(rows)
-    return merged(series.starts[rows], series.starts[rows] + series.lengths[rows])
+    return joined(series.starts[rows], series.starts[rows] + series.lengths[rows])
 
 
-def merged(starts: np.ndarray, ends: np.ndarray) -> list[tuple[int, int]]:
+def joined(starts: np.ndarray, ends: np.ndarray) -> list[tuple[int, int]]:
     """Stretches whose starts ascend, without overlap; neighbours are joined."""
     ends = np.maximum.accumulate(ends)
     new = starts[1:] > ends[:-1]

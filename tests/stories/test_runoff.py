@@ -19,10 +19,9 @@ from ssm_jax.commands import studies
 from ssm_jax.commands import train as make
 from ssm_jax.config.check import check
 from ssm_jax.config.load import load_config, load_sweep
-from ssm_jax.data.camels import ATTRIBUTES
 from ssm_jax.data.preprocessing import Preprocessing
-from ssm_jax.stories.runoff.scores import BANDS, flow_scores
-from ssm_jax.stories.runoff.task import eval_sums, summary, train_sums
+from ssm_jax.stories.runoff.camels import ATTRIBUTES
+from ssm_jax.stories.runoff.task import BANDS, eval_sums, flow_scores, summary, train_sums
 from ssm_jax.tasks.heads import build_network
 
 SMALL = [f"--config.{option}" for option in (

@@ -7,9 +7,9 @@ from camels_files import AREAS, MISSING, write_attributes, write_camels
 from ssm_jax import config as config_lib
 from ssm_jax.config.check import check
 from ssm_jax.config.load import load_config
-from ssm_jax.data.camels import ATTRIBUTES, read_camels
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.stories.runoff.bucket import bucket
+from ssm_jax.stories.runoff.camels import ATTRIBUTES, read_camels
 from ssm_jax.stories.runoff.data import open_runoff
 
 L = 40

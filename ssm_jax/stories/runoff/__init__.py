@@ -15,7 +15,7 @@ RUNOFF = Task(
     outputs=Lazy("ssm_jax.tasks.heads:outputs"),
     metrics={"mse": "min", "nse": "max", "kge": "max", "missed_peaks": "min", "loss": "min"},
     summary=Lazy(f"{_HERE}.task:summary"),
-    scores=Lazy(f"{_HERE}.scores:scores"),
+    scores=Lazy(f"{_HERE}.task:scores"),
     options={
         "data.runoff.forcing": since_0_2(
             "daymet", "folder of basin_mean_forcing, such as nldas_extended"

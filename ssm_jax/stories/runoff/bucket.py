@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.data.camels import Basins
 from ssm_jax.data.csv_files import numbers_of
 from ssm_jax.data.draws import uniform
 from ssm_jax.data.preprocessing import interpolated
+from ssm_jax.stories.runoff.camels import Basins
 
 HOURLY = ("precip", "temp", "dewp", "humid", "wind_speed")  # mm/h, C, C, %, mph
 DRAWN = 2_400  # hours

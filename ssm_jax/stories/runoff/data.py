@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from ssm_jax.data.arrays import ArrayDataset
-from ssm_jax.data.camels import Basins, read_camels
 from ssm_jax.data.dataset import Arrays, Provenance
 from ssm_jax.data.examples import SPLITS, spread
 from ssm_jax.data.packages import unpacked
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.series import Series, sha256_of_files
-from ssm_jax.data.statistics import merged, statistics
+from ssm_jax.data.statistics import joined, statistics
 from ssm_jax.stories.runoff.bucket import drawn, read_hourly, with_bucket
+from ssm_jax.stories.runoff.camels import Basins, read_camels
 
 PEAKS = 0.02  # share of the steps that are peaks, as of FHV
 SMOOTHING = 0.1  # mm: added to the standard deviation of a basin's flow, as in Kratzert's loss
@@ -144,7 +144,7 @@ def _standardized(
 ) -> tuple[np.ndarray, Preprocessing]:
     """The weather of all steps as a model sees it, and what maps it so: by what training sees."""
     starts = np.sort(series.starts[train])
-    _, mean, std = statistics(merged(starts, starts + length), series.steps)
+    _, mean, std = statistics(joined(starts, starts + length), series.steps)
     flow = np.asarray(series.targets)[train]
     static = basins.attributes
     mean, std = np.r_[mean, static.mean(axis=0)], np.r_[std, static.std(axis=0)]
@@ -157,11 +157,6 @@ def _standardized(
         targets=series.target_names,
         target_mean=(float(flow.mean()),),
         target_std=(float(flow.std()) or 1.0,),
-        classes=(),
-        vocab_size=None,
-        missing="refuse",
-        horizon=0,
-        relative=False,
         padded_length=length,
     )
     A = len(basins.channels)

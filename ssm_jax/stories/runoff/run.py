@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ssm_jax import plots, spread
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.runoff import UNITS, sweep
-from ssm_jax.stories.runoff.scores import BANDS, scores
+from ssm_jax.stories.runoff.task import BANDS, scores
 from ssm_jax.stories.runs import FinishedRun, publish, train, with_spread
 from ssm_jax.sweep import by_cell
 from ssm_jax.sweep.runs import Job
