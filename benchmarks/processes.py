@@ -194,11 +194,11 @@ def main(argv: list[str]) -> int:
     own = ("--folder", "--step", "--out")
     words = [word for word in argv if word.partition("=")[0] not in own]
     from ssm_jax.files import write_json
-    from ssm_jax.training.record import made_by, published
+    from ssm_jax.training.record import made_by, without_folders
 
     found = measure(folder, words, values["step"])
     kept = made_by(["python", "-m", "benchmarks.processes", *argv])
-    write_json(out, published({"config": cfg.name, **found, **kept, "seed": cfg.seed}))
+    write_json(out, without_folders({"config": cfg.name, **found, **kept, "seed": cfg.seed}))
     return 0
 
 

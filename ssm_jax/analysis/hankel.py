@@ -1,4 +1,4 @@
-r"""How much state counts: Hankel singular values of a layer, in float64.
+r"""How much state counts: Hankel singular values of a layer, and its truncation, in float64.
 
 What a layer does to a sequence, without filter and D, is a real linear system
 
@@ -32,6 +32,7 @@ from ssm_jax.analysis.spectra import LayerView
 SHARES = (0.99, 0.999)
 CHANNELS = 16  # of a layer that are measured, evenly chosen: the cost of a decomposition each
 FASTEST = -40.0  # log of a pole that is 0 to float64's rounding of 1
+RESOLVED = 1e-7  # of the largest value; smaller ones may be rounding, and are below float32's
 
 
 class Factored(NamedTuple):
@@ -189,6 +190,53 @@ def factored(layer: LayerView, channels: np.ndarray | None = None) -> list[Facto
     every = _of_channels(z_RN[good], residues[:, good])
     found = iter([Factored(*(x[i : i + 1] for x in every)) for i in range(good.sum())])
     return [next(found) if one else None for one in good]
+
+
+class Reduced(NamedTuple):
+    """y = Re C x of modes e^{log_pole}: what is kept of a system."""
+
+    log_pole_N: np.ndarray  # complex, imaginary parts in 0..pi
+    B_NI: np.ndarray
+    C_ON: np.ndarray
+    order: int  # real states
+    bound: float  # on the change of the transfer function's norm at any frequency
+    lost: float  # share of the sum of the Hankel singular values
+
+
+def reduced(system: Factored, modes: int) -> Reduced:
+    """Balanced truncation to what this many stored modes hold; fewer, where it has no more states.
+
+    Of the states in balanced coordinates the r with the largest Hankel singular values are kept
+    (Moore, IEEE Trans. Autom. Control 26, 1981): a stable system, whose transfer function differs
+    nowhere by more than twice the sum of the values left out. Its small dense matrix has r poles. A
+    stored mode holds a pair of complex ones or one real pole: r is the largest number whose poles
+    fit. ValueError: rounding has left no stable system.
+    """
+    M, shifted, inputs, outputs = (x[0] for x in system)
+    U, values, V_T = np.linalg.svd(M, full_matrices=False)
+    rank = int((values > RESOLVED * values[0]).sum())
+    for order in range(min(2 * modes, rank), 0, -1):
+        root = values[:order] ** -0.5
+        left, right = U[:, :order].T * root[:, None], V_T[:order].T * root
+        pole, W = np.linalg.eig(left @ shifted @ right)
+        upper = pole.imag >= 0
+        if upper.sum() > modes or not abs(pole).max() < 1:
+            continue
+        B, C = np.linalg.solve(W, left @ inputs), outputs @ right @ W
+        # A real pole of 0 has no logarithm
+        pole = np.where(abs(pole) < np.exp(FASTEST), np.exp(FASTEST), pole)[upper]
+        both = np.where(pole.imag > 0, 2, 1)  # the mode and its conjugate
+        left_out, total = values[order:].sum(), values.sum()
+        z_N = np.log(pole.astype(complex))
+        kept = B[upper].astype(complex), (C[:, upper] * both).astype(complex)
+        return Reduced(z_N, *kept, order, 2 * left_out, left_out / total)
+    if rank:
+        raise ValueError(
+            "its poles are so near to the unit circle that rounding leaves no stable system of "
+            f"{modes} modes"
+        )
+    none = np.zeros(0, complex)
+    return Reduced(none, none[:, None][:, :0], none[None], 0, 0.0, 0.0)
 
 
 def hankel_values(layer: LayerView, most: int = CHANNELS) -> np.ndarray | None:

@@ -104,11 +104,11 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     from ssm_jax.plots.sweep import draw_sweep
     from ssm_jax.sweep.results import best_first, document_of, joined
     from ssm_jax.sweep.tables import write_results
-    from ssm_jax.training.record import published
+    from ssm_jax.training.record import without_folders
 
     if search is not None:
         parts = {k: (where, tried(search, where, commands[k])) for k, (where, _) in parts.items()}
-    command = published([*called, *argv])
+    command = without_folders([*called, *argv])
     documents = {
         label: document_of(runs, where, commands[label].cfg, command, values["metric"])
         for label, (where, runs) in parts.items()

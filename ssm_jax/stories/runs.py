@@ -16,7 +16,7 @@ from ssm_jax.sweep.progress import progress_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
 from ssm_jax.training.loop import EXIT_DONE
-from ssm_jax.training.record import published
+from ssm_jax.training.record import without_folders
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def publish(
     shared = {key: summary[key] for key in ("steps", "data", "git", "versions", "devices")}
     results = {"notes": notes, "cells": settings, "command": list(job.argv), **shared, **more}
     rows = cells(columns, settings)
-    write_json(job.folder / "results.json", published(results))
+    write_json(job.folder / "results.json", without_folders(results))
     replace_atomically(job.folder / "table.md", to_markdown(columns, rows))
     Console().print(to_screen(columns, rows, title=title))
     shown = f"{'figures' if len(figures) > 1 else 'figure'} and table: {job.folder}"

@@ -17,7 +17,7 @@ from ssm_jax.sweep import DIVERGED, short_names, shown
 from ssm_jax.sweep.results import Document, cell_of, differences, validation_of
 from ssm_jax.tasks import find_task
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.record import config_of, published, read_record, setup_digest
+from ssm_jax.training.record import config_of, read_record, setup_digest, without_folders
 
 SHOWN = 3  # options in a label that tells settings of one name apart
 
@@ -124,7 +124,7 @@ def compare(settings: Settings, command: Sequence[str], metric: str | None = Non
         "cells": cells,
     }
     more = {"differences": differences(about), "remarks": remarks, "runs": every}
-    made: Document = published({**about, **more})
+    made: Document = without_folders({**about, **more})
     return made
 
 

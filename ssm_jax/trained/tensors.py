@@ -14,7 +14,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.files import parse_json, replace_atomically
 from ssm_jax.trained.model import Trained
 from ssm_jax.training.checkpoint import manifest
-from ssm_jax.training.record import config_of, published, sources_of
+from ssm_jax.training.record import config_of, sources_of, without_folders
 from ssm_jax.training.step import split
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def save_tensors(trained: Trained, path: Path) -> None:
         "format": FORMAT,
         "config": config_lib.flatten(trained.cfg),
         "built_from": trained.built_from,
-        "provenance": published(trained.provenance),
+        "provenance": without_folders(trained.provenance),
         "sources": sources_of(trained.cfg, path.absolute().parent),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

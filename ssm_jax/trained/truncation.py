@@ -9,9 +9,8 @@ import jax
 import numpy as np
 
 from ssm_jax import config as config_lib
-from ssm_jax.analysis.hankel import factored, log_poles
+from ssm_jax.analysis.hankel import Reduced, factored, log_poles, reduced
 from ssm_jax.analysis.spectra import LayerView, modules_of, view
-from ssm_jax.analysis.truncation import Reduced, reduced
 from ssm_jax.files import check_writable, write_json
 from ssm_jax.init.parameters import DT_TRANSFORMS
 from ssm_jax.layers import LRU, S4, S4D, S5
@@ -19,7 +18,7 @@ from ssm_jax.trained.model import Trained
 from ssm_jax.trained.opening import Weights
 from ssm_jax.training.checkpoint.manifest import flatten
 from ssm_jax.training.experiment import Experiment
-from ssm_jax.training.record import PROVENANCE, made_by, published, setup_digest
+from ssm_jax.training.record import PROVENANCE, made_by, setup_digest, without_folders
 from ssm_jax.training.runs import open_run
 from ssm_jax.training.step import split
 
@@ -207,7 +206,7 @@ def truncate_run(
             model = replace(model, provenance={**model.provenance, "metrics": means["val"]})
             files.append(folder / f"d_state_{n}.safetensors")
             model.save(files[-1])
-    result = published(
+    result = without_folders(
         {
             **{key: experiment.cfg[key] for key in ("name", "task", "notes")},
             "step": opened.meta.step,

@@ -77,7 +77,7 @@ def run_record(
         "config_digest": config_lib.digest(cfg),
         "setup_digest": setup_digest(cfg),
         "seed": cfg.seed,
-        "data": published(data),
+        "data": without_folders(data),
     }
     sources = sources_of(cfg, folder)
     return record | {"sources": sources} if sources else record
@@ -226,12 +226,12 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
         return None, None
 
 
-def published(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """The value as JSON reads it back, with the absolute paths in its texts shortened."""
     if isinstance(value, Mapping):
-        return {str(k): published(v) for k, v in value.items()}
+        return {str(k): without_folders(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [published(v) for v in value]
+        return [without_folders(v) for v in value]
     if isinstance(value, os.PathLike):
         return _short(os.fspath(value))
     return _PATH.sub(r"\1.../\2", value) if isinstance(value, str) else value

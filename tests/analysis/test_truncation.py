@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.linalg import cholesky, solve_discrete_lyapunov, svd
 
-from ssm_jax.analysis.hankel import factored
-from ssm_jax.analysis.truncation import reduced
+from ssm_jax.analysis.hankel import factored, reduced
 from tests.analysis.small_systems import VIEWS, real_systems
 
 OMEGA = np.linspace(0, np.pi, 400)

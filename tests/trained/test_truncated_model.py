@@ -10,9 +10,8 @@ from run_of_arrays import EXAMPLES
 from small_models import CAUSAL, S4, S5, SERIES_OF, trained
 
 import ssm_jax
-from ssm_jax.analysis.hankel import factored
+from ssm_jax.analysis.hankel import factored, reduced
 from ssm_jax.analysis.spectra import layers_of
-from ssm_jax.analysis.truncation import reduced
 from ssm_jax.commands.runs import truncate
 from tests.analysis.small_systems import real_systems
 from tests.analysis.test_truncation import transfer

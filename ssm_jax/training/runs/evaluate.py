@@ -20,7 +20,7 @@ from ssm_jax.tasks.metrics import moments_of
 from ssm_jax.training.diagnose import Arrays, Diagnostics, layer_names, numbers_of
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.first_state import first_state
-from ssm_jax.training.record import PROVENANCE, made_by, published
+from ssm_jax.training.record import PROVENANCE, made_by, without_folders
 from ssm_jax.training.runs import open_run
 from ssm_jax.training.runs.result import draw
 from ssm_jax.training.runs.scores import errors_of, scores_of
@@ -55,7 +55,7 @@ def evaluate_run(
         found["targets"] = errors_of(sums, series_n, dataset.preprocessing)
         if scores is not None:
             found["by_series"] = scores(dataset, split, said)
-    return published(
+    return without_folders(
         {
             **{key: cfg[key] for key in ("name", "task", "notes")},
             "split": split,
@@ -148,7 +148,7 @@ def analyze(
         before, after = (
             diagnostics.of(state, gradient=gradient) for state in (first, opened.state)
         )
-    result = published(
+    result = without_folders(
         {
             **{key: experiment.cfg[key] for key in ("name", "task", "notes")},
             "step": opened.meta.step,

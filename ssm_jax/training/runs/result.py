@@ -19,7 +19,7 @@ from ssm_jax.training.checkpoint.manifest import CheckpointError
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.first_state import first_state
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.record import published, setup_digest
+from ssm_jax.training.record import setup_digest, without_folders
 from ssm_jax.training.runs import UNUSABLE, Opened, restore
 from ssm_jax.training.step import TrainState, non_finite_leaves
 from ssm_jax.training.workdir import Stamps, Workdir, stamp_faults, stamp_of
@@ -74,7 +74,7 @@ def write_summary(
         cfg.train.select_split: found,
         "test": test,
         "selected_by": f"{cfg.train.select_split} {experiment.ranking[0]}",
-        **published(chosen),
+        **without_folders(chosen),
         "steps": steps,
         **({"planned_steps": planned} if steps < (planned := experiment.total_steps) else {}),
         "parameters": sum(row.size for row in experiment.rows),
