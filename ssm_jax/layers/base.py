@@ -60,6 +60,7 @@ class StateSpaceLayer(nnx.Module):
     NAME: ClassVar[str]  # in messages
     INPUT: ClassVar[str] = "BLH"  # axes of an input; what is between L and H has a state each
     STATE: ClassVar[str] = "BHN"  # axes of a state
+    SCANS: ClassVar[bool] = False  # without a filter it runs as a recurrence, unless told otherwise
     __signature__: ClassVar[Any] = _AllKeywords()  # for help and inspect.signature
     D: nnx.Variable
 
@@ -312,7 +313,7 @@ class StateSpaceLayer(nnx.Module):
         return self.D[...].reshape(*(1,) * (v.ndim - 1), -1) * v
 
     def default_mode(self) -> str:
-        return "conv"
+        return "scan" if self.SCANS and not self.filtered else "conv"
 
     # What a layer has of its own, all of one float type; v is an input whose padding is zero.
 

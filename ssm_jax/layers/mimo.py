@@ -34,6 +34,7 @@ class MimoLayer(StateSpaceLayer):
     """
 
     STATE: ClassVar[str] = "BN"
+    SCANS: ClassVar[bool] = True
 
     discretization: str = "none"  # of modes per sample, whose step is 1
 
@@ -67,9 +68,6 @@ class MimoLayer(StateSpaceLayer):
     def drive(self) -> Array:
         """B_NH, complex, of which a gain makes B_bar."""
         return self.input_matrix()
-
-    def default_mode(self) -> str:
-        return "conv" if self.filtered else "scan"
 
     def convolve(self, v_BLH: Array, steps: int, scale: Scale) -> Array:
         L = v_BLH.shape[1]

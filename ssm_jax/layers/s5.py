@@ -1,7 +1,7 @@
 """S5: one diagonal SSM with many inputs and outputs, with tuned frequency bias."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ SLOWEST_DECAY = 1e-4  # of clip_eigs
 class SharedModes(TimedLayer):
     """What S5 and ConvS5 have in common: N modes that all channels share."""
 
+    SCANS: ClassVar[bool] = True
+
     clip_eigs: bool  # Re A is at most -SLOWEST_DECAY
 
     def eigenvalues(self) -> Array:
@@ -32,9 +34,6 @@ class SharedModes(TimedLayer):
         if self.clip_eigs:
             A_N = jax.lax.complex(jnp.minimum(A_N.real, -SLOWEST_DECAY), A_N.imag)
         return A_N
-
-    def default_mode(self) -> str:
-        return "conv" if self.filtered else "scan"
 
     def state_shape(self) -> tuple[int, ...]:
         return self.A_im.shape
