@@ -114,12 +114,6 @@ def _installed(module: str) -> bool:
         return False
 
 
-def set_environment() -> None:
-    """Set what JAX reads when it is imported: call this before."""
-    for name, value in ENVIRONMENT.items():
-        os.environ[name] = value
-
-
 def require_compiler(target: Target) -> None:
     """ValueError where what compiles for a target is not installed."""
     if not all(map(_installed, NEEDS[target.kind.platform])):

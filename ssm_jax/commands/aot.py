@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def aot(argv: list[str], called: Sequence[str] = ("ssm-jax", "aot")) -> int:
     Nothing runs and no data are needed. Targets: h100, h200, and TPUs by their topology (v4:2x2x1,
     v5e:2x2, v5p:2x2x1, v6e:2x2). The extra `aot` has the compilers: pip install 'ssm-jax[aot]'.
     """
-    targets.set_environment()  # reading the config imports JAX
+    os.environ.update(targets.ENVIRONMENT)  # reading the config imports JAX
     flags = (
         Flag("target", "h100, h200, or a TPU with its topology, v5e:2x2"),
         Flag("devices", "devices over which the batch is split", 1, int, least=1),

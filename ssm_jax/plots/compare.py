@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ssm_jax import plots
-from ssm_jax.plots.run import LABELS, SMOOTH_FROM, Rows, running_mean
+from ssm_jax.plots.run import LABELS, SMOOTH_FROM, Rows, points_of, running_mean
 
 COLOURS = (
     "#1f6fb4", "#d1590a", "#2f8f5b", "#8a4fb0", "#b8860b", "#c0392b", "#17a2b8", "0.35",
@@ -86,8 +86,7 @@ def compare_figure(
 
 def _finite(rows: Rows, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of a kind of rows, without those that are not finite."""
-    found = [(row["step"], row[name]) for row in rows if row["kind"] == kind and name in row]
-    step, value = np.array(found, np.float64).reshape(-1, 2).T
+    step, value = points_of([row for row in rows if row["kind"] == kind], name)
     good = np.isfinite(value)
     return step[good], value[good]
 

@@ -99,7 +99,7 @@ def curves_figure(
     for axes, name in zip(panels, ("loss", metric), strict=False):
         shown = np.empty(0)
         for kind in kinds:
-            step, value = _points([row for row in rows if row["kind"] == kind], name)
+            step, value = points_of([row for row in rows if row["kind"] == kind], name)
             if not step.size:
                 continue
             good = np.isfinite(value)
@@ -180,13 +180,13 @@ def variation_figure(rows: Rows, edges_E: np.ndarray, title: str) -> Figure:
     panels = [
         (label, lines)
         for label, lines in every.items()
-        if any(np.nan_to_num(_points(rows, name)[1]).any() for name in lines)
+        if any(np.nan_to_num(points_of(rows, name)[1]).any() for name in lines)
     ] or [*every.items()][:1]
     figure = plots.titled(title, max(6.5, 4 * len(panels)), 4.4)
     (row,) = figure.subplots(1, len(panels), squeeze=False)
     for axes, (label, lines) in zip(row, panels, strict=True):
         for name, (colour, ls, line) in lines.items():
-            step, value = _points(rows, name)
+            step, value = points_of(rows, name)
             value = np.where(np.isfinite(value), value, np.nan)
             axes.plot(step, value, marker="o", ms=3, lw=1.3, color=colour, ls=ls, label=line)
         plots.step_axis(axes)
@@ -201,7 +201,7 @@ def variation_figure(rows: Rows, edges_E: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def _points(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
+def points_of(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the rows that have an entry."""
     points = [(row["step"], row[name]) for row in rows if name in row]
     step, value = np.array(points, np.float64).reshape(-1, 2).T

@@ -128,7 +128,7 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     archive = imitation(tmp_path, packed=True)
     with pytest.raises(FileNotFoundError, match=r"there is no .*nowhere"):
         celeba(tmp_path / "nowhere", (32, 16), NONE)
-    with pytest.raises(ValueError, match="n_train=7: there are 6 train"):
+    with pytest.raises(ValueError, match="n_train=7: there are only 6 examples"):
         celeba(archive, (32, 16), {**NONE, "train": 7})
     (archive.with_suffix("") / "000001.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"000001.jpg of .* is damaged"):
@@ -181,7 +181,7 @@ class TestPreparedWithTfds:
         assert few.size("train") == 2 and few.fingerprint != dataset.fingerprint
 
     def test_more_than_there_are_are_refused(self, paths):
-        with pytest.raises(ValueError, match=r"data.n_train=7: there are 6 train images"):
+        with pytest.raises(ValueError, match="n_train=7: there are only 6 examples"):
             open_denoise(options(source="tfds"), paths)
 
     def test_without_it_the_line_says_what_to_do(self, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ssm_jax.data.archive import GET_AGAIN, Limits, RefusedError, counted, decoded, shown
 from ssm_jax.data.draws import uniform
-from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.examples import SPLITS, spread
 from ssm_jax.data.release import Release, files_below, not_there
 
 FOLDER = Path(__file__).parent / "photos"  # LICENSES.md there names authors and licences
@@ -97,7 +97,8 @@ def celeba(path: Path, size: tuple[int, int], counts: Mapping[str, int]) -> Imag
                 f"{partition} names, such as {shown(missing[0])}; get it again."
             )
     found = {split: len(names) for split, names in names_of.items()}
-    used = {s: [names_of[s][i] for i in _chosen(s, found[s], counts[s])] for s in SPLITS}
+    chosen = {split: spread(np.arange(found[split]), counts[split], split) for split in SPLITS}
+    used = {split: [names_of[split][i] for i in chosen[split]] for split in SPLITS}
     listed = "".join(f"{split} {n} {bytes_of[n]}\n" for split in used for n in used[split])
 
     def pixels(split: str, index: int) -> np.ndarray:
@@ -122,10 +123,10 @@ def prepared_celeba(release: Release, size: tuple[int, int], counts: Mapping[str
     names = {"train": "train", "val": "validation", "test": "test"}
     images = {split: open_split(release.path, name, ("image",)) for split, name in names.items()}
     found = {split: len(rows) for split, rows in images.items()}
-    used = {split: _chosen(split, found[split], n) for split, n in counts.items()}
+    used = {split: spread(np.arange(found[split]), n, split) for split, n in counts.items()}
 
     def pixels(split: str, index: int) -> np.ndarray:
-        number = used[split][index]
+        number = int(used[split][index])
         try:
             return _square(images[split][number]["image"], size)
         except ValueError as error:
@@ -147,13 +148,6 @@ def expected(size: tuple[int, int], counts: Mapping[str, int]) -> Images:
     black = np.zeros((*size, 3), np.uint8)
     detail = "not given; assumed: CelebA, images as published or asked"
     return Images(rows, lambda split, index: black, detail, "0" * 64)
-
-
-def _chosen(split: str, there: int, n: int) -> Sequence[int]:
-    """The numbers of n images, evenly spread; 0: all that are there."""
-    if n > there:
-        raise ValueError(f"data.n_{split}={n}: there are {there:,} {split} images; ask for fewer.")
-    return [i * there // n for i in range(n)] if n else range(there)
 
 
 def _square(data: bytes, size: tuple[int, int]) -> np.ndarray:

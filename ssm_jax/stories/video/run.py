@@ -209,8 +209,9 @@ def frames_figure(scene: Scene, truth: np.ndarray, shown: Sequence[Shown]) -> Fi
     return figure
 
 
-def _colours(frame_YXC: np.ndarray) -> np.ndarray:
-    return np.clip(np.broadcast_to(frame_YXC, (*frame_YXC.shape[:2], 3)), 0, 1)
+def _colours(pixels: np.ndarray) -> np.ndarray:
+    """Frames (..., Y, X, C) in three colours of 0..1."""
+    return np.clip(np.broadcast_to(pixels, (*pixels.shape[:-1], 3)), 0, 1)
 
 
 def errors_figure(scene: Scene, shown: Sequence[Shown]) -> Figure:
@@ -264,7 +265,7 @@ def response_figure(shown: Sequence[Shown]) -> Figure:
 def animate(path: Path, truth: np.ndarray, shown: Sequence[Shown]) -> None:
     """The truth and the predictions beside each other, in the order of the figures, as WebP."""
     gap = np.ones((*truth.shape[:2], 2, 3))
-    videos = [_colours_of(video) for video in (truth, *(one.predicted for one in shown))]
+    videos = [_colours(video) for video in (truth, *(one.predicted for one in shown))]
     parts = [part for video in videos for part in (video, gap)][:-1]
     pixels = np.rint(255 * np.concatenate(parts, axis=2)).astype(np.uint8)
     pixels = pixels.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
@@ -273,7 +274,3 @@ def animate(path: Path, truth: np.ndarray, shown: Sequence[Shown]) -> None:
     replace_atomically(
         path, lambda file: first.save(file, format="WEBP", loop=0, lossless=True, **options)
     )
-
-
-def _colours_of(video_TYXC: np.ndarray) -> np.ndarray:
-    return np.stack([_colours(frame) for frame in video_TYXC])
