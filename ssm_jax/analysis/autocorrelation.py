@@ -24,6 +24,7 @@ STATE = 2**20  # numbers of an iteration's vector; it keeps eighteen and some fo
 LAST = 3  # steps whose growth tells how much is still to come
 GROUPS = 200  # of sequences, the units that are drawn anew; fewer sequences are a group each
 INTERVAL = (0.025, 0.975)
+RESAMPLES = 1_000  # draws of the sequences for it
 Source = np.ndarray | Iterable[np.ndarray]  # (n, L) or (n, L, C), or chunks of these
 
 
@@ -98,7 +99,7 @@ def lambda_max(
     *,
     tolerance: float = 1e-3,
     max_steps: int = 500,
-    resamples: int = 1_000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> LambdaMax:
     """The largest eigenvalue of E[x x^T] by power iteration, v <- X^T (X v) / n, without R.
@@ -214,7 +215,9 @@ def _interval(squares_GK: np.ndarray, n: int, resamples: int, seed: int) -> tupl
     return float(low), float(high), float(other_G.sum() / n)
 
 
-def _resampled(sums_GK: np.ndarray, n: int, resamples: int, seed: int) -> np.ndarray:
+def _resampled(
+    sums_GK: np.ndarray, n: int, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray:
     """Means over sequences (resamples, K), whose groups are drawn anew with replacement."""
     groups = min(n, GROUPS)
     count_G = (n - np.arange(groups) + GROUPS - 1) // GROUPS  # sequences of each
@@ -237,13 +240,11 @@ class Autocorrelation:
     sequences: int
 
 
-def autocorrelation(
-    x: Source, lags: int | None = None, *, resamples: int = 1_000, seed: int = 0
-) -> Autocorrelation:
+def autocorrelation(x: Source, lags: int | None = None) -> Autocorrelation:
     """The uncentred autocorrelation at so many lags, None: half of L, by FFT in one pass.
 
     Each lag is the mean over all pairs of samples so far apart in a sequence; zeros behind its end
-    count as samples. Arguments and errors as of `lambda_max`.
+    count as samples. Errors as of `lambda_max`.
     """
     C, L = next(_chunks(x)).shape[::2]
     lags = min(lags or max(L // 2, 1), L)
@@ -259,7 +260,7 @@ def autocorrelation(
     sums_GK /= C * (L - np.arange(lags))
     low_K, high_K = np.full((2, lags), np.nan)
     if n > 1:
-        drawn_RK = _resampled(sums_GK, n, resamples, seed)
+        drawn_RK = _resampled(sums_GK, n)
         with np.errstate(invalid="ignore"):  # inputs that are zero
             low_K, high_K = np.quantile(drawn_RK / drawn_RK[:, :1], INTERVAL, axis=0)
     return Autocorrelation(sums_GK.sum(axis=0) / n, low_K, high_K, float(total / (n * C * L)), n)

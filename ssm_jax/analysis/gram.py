@@ -141,11 +141,11 @@ class Descent(NamedTuple):
         left = self.decay_N ** (2 * np.asarray(steps, float)[..., None])
         return self.least + np.sum(self.share_N * left, axis=-1)
 
-    def steps_to(self, loss: float, most: float = 1e15) -> float:
-        """Steps until the loss is at most this; inf if more than `most`."""
-        if self.loss(most) > loss:
+    def steps_to(self, loss: float) -> float:
+        """Steps until the loss is at most this; inf if more than 1e15."""
+        if self.loss(1e15) > loss:
             return math.inf
-        low, high = -1, int(most)  # too few, enough
+        low, high = -1, 10**15  # too few, enough
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.loss(middle) <= loss else (middle, high)
@@ -153,11 +153,7 @@ class Descent(NamedTuple):
 
 
 def descent(
-    A_N: ArrayLike,
-    target_K: ArrayLike,
-    weight_K: ArrayLike,
-    features: str = "real",
-    time: Time = ENDLESS,
+    A_N: ArrayLike, target_K: ArrayLike, weight_K: ArrayLike, features: str = "real"
 ) -> Descent:
     """Learn sum_k weight_k Re e^{b_k t}, b = target_K and real weights, by features of the modes A.
 
@@ -165,9 +161,9 @@ def descent(
     descent does not reach them either.
     """
     weight_K = np.asarray(weight_K, float)
-    G = gram(A_N, features, time)
-    along = inner_products(A_N, target_K, features, time)[:, : len(weight_K)] @ weight_K
-    square = float(weight_K @ gram(target_K, "real", time) @ weight_K)
+    G = gram(A_N, features)
+    along = inner_products(A_N, target_K, features)[:, : len(weight_K)] @ weight_K
+    square = float(weight_K @ gram(target_K, "real") @ weight_K)
     eigenvalues, vectors = np.linalg.eigh(G)
     known = eigenvalues > len(G) * np.finfo(np.float64).eps * eigenvalues[-1]
     share = np.where(known, (vectors.T @ along) ** 2 / np.where(known, eigenvalues, 1), 0) / square

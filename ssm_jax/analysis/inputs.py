@@ -38,9 +38,9 @@ class InputSpectrum:
     parts_GF: np.ndarray
     windows_G: np.ndarray
 
-    def resampled(self, seed: int = 0) -> Iterator["InputSpectrum"]:
+    def resampled(self) -> Iterator["InputSpectrum"]:
         """Spectra of as many sequences, drawn anew; none if there is but one."""
-        random, groups = np.random.default_rng(seed), int(np.sum(self.windows_G > 0))
+        random, groups = np.random.default_rng(0), int(np.sum(self.windows_G > 0))
         for _ in range(RESAMPLES if groups > 1 else 0):
             drawn_G = random.multinomial(groups, [1 / groups] * groups)
             parts_GF, windows_G = self.parts_GF[:groups], self.windows_G[:groups]

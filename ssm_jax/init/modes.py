@@ -51,20 +51,18 @@ def s4d_inv(d_state: int) -> np.ndarray:
     return -0.5 + 1j * (R / np.pi) * (R / (2 * np.arange(d_state) + 1) - 1)
 
 
-def dfout(d_state: int, n_sets: int, seed: int, *, xi_min=1e-3, xi_max=1e-1) -> np.ndarray:
+def dfout(d_state: int, n_sets: int, seed: int) -> np.ndarray:
     """Discrete Fourier modes: log lambda_sn = -xi_s / 2 + i (pi / N) (n + s / S); (S, N).
 
     The phases of a full circle of 2N points have the step pi / N; the half n = 0..N-1 is kept. Set
     s is turned by the fraction s / S of a step, so that all S N phases together are the multiples
     of pi / (S N) in [0, pi). xi, which stands where S4D has dt, has S values at the middles of S
-    equal parts of [log xi_min, log xi_max], dealt out to the sets at random; the bounds are ours,
-    those of dt: 0 < xi_min <= xi_max < infinity, else ValueError. Source: DFouT, arXiv:2508.20441.
+    equal parts of [log 1e-3, log 1e-1], dealt out to the sets at random; the bounds are ours, those
+    of dt. Source: DFouT, arXiv:2508.20441.
     """
-    if not 0 < xi_min <= xi_max < np.inf:
-        raise ValueError(f"dfout: needs 0 < xi_min <= xi_max, got {xi_min=}, {xi_max=}.")
     n, s = np.arange(d_state)[None, :], np.arange(n_sets)[:, None]
     part_S = np.random.default_rng(seed).permutation((np.arange(n_sets) + 0.5) / n_sets)
-    xi_S = np.exp(np.log(xi_min) + part_S * np.log(xi_max / xi_min))
+    xi_S = np.exp(np.log(1e-3) + part_S * np.log(1e-1 / 1e-3))
     return -xi_S[:, None] / 2 + 1j * np.pi / d_state * (n + s / n_sets)
 
 

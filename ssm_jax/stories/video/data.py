@@ -170,11 +170,12 @@ def paths(draws_BD4: np.ndarray, speeds: Sequence[float], frames: int) -> np.nda
     return places
 
 
-def measured_periods(scene: Scene, videos: int = 64) -> list[float]:
+def measured_periods(scene: Scene) -> list[float]:
     """Frames after which a digit's place repeats itself: at the peak of the mean spectrum of rows
-    and columns over WATCHED frames. inf: that is its lowest bin, so more than 2/3 of them."""
+    and columns over WATCHED frames of 64 videos. inf: that is its lowest bin, so more than 2/3 of
+    them."""
     D = len(scene.speeds)
-    draws = uniform(0, _STREAM - 1, videos * D * _DRAWS).reshape(videos, D, _DRAWS)
+    draws = uniform(0, _STREAM - 1, 64 * D * _DRAWS).reshape(64, D, _DRAWS)
     places = paths(draws, scene.speeds, WATCHED)
     centred = places - places.mean(axis=2, keepdims=True)
     power_DF = (np.abs(np.fft.rfft(centred, axis=2)) ** 2).sum(axis=(0, 3))
