@@ -28,10 +28,10 @@ MAY_IMPORT = {
         "mnist1d",
     },
     "lra": {
-        "tasks", "layers", "options", "outside", "data", "files", "progress", "tables", "spread",
-        "config", "pages",
+        "tasks", "layers", "options", "outside", "data", "files", "progress", "config",
         "ml_collections", "numpy", "PIL", "scipy", "lra_generators",
     },
+    "report": {"lra", "tasks", "files", "pages", "spread", "tables"},
     "tasks": {"models", "layers", "data", "options", "outside", "jax", "numpy", "flax", "optax"},
     "training": {
         "outside", "tasks", "data", "config", "analysis", "plots", "layers", "models", "kernels",
@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "launch": {"files", "progress"},
     "commands": {
         "accelerators", "launch", "sweep", "stories", "trained", "training", "tasks", "lra", "data",
-        "init",
+        "init", "report",
         "kernels", "analysis", "plots", "config", "options", "stop", "files", "tables",
         "jax", "numpy", "rich", "ml_collections",
     },
@@ -256,7 +256,9 @@ FRESH = {
         {"orbax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
     ),
     "data": (
-        modules("data", but=("loader", "builder")) + modules("lra", but=("variants", "builders")),
+        modules("data", but=("loader", "builder"))
+        + modules("lra", but=("variants", "builders"))
+        + modules("report"),
         {"jax", "flax", "grain", "tensorflow_datasets", "matplotlib", "ml_collections"},
     ),
     "builder": (

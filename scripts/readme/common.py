@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ssm_jax.lra.report.results import device_of
+from ssm_jax.report.results import device_of
 from ssm_jax.tables import Columns, cells, to_markdown
 
 ROOT = Path(__file__).parents[2]

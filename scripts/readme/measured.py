@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from readme.common import Result, load, per_file, table, where
 from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS
-from ssm_jax.lra.report.results import device_of
+from ssm_jax.report.results import device_of
 from ssm_jax.sweep.tables import caption, to_markdown
 from ssm_jax.tables import Columns
 

@@ -232,7 +232,7 @@ def report(argv: list[str], called: Sequence[str] = ("ssm-jax", "report")) -> in
         Flag("published", "put the published rows below ours", True, bool),
     )
     values = cli.load_flags(argv, flags=flags, about=report.__doc__)
-    from ssm_jax.lra.report import FORMATS, collect, tabulate
+    from ssm_jax.report import FORMATS, collect, tabulate
 
     out = values["out"]
     table = tabulate(*collect(values["runs"]))

@@ -218,7 +218,7 @@ def test_the_wheel_brings_the_configs_and_the_command_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     found = [name for name in names if name.startswith("ssm_jax/configs/")]
     assert sorted(found) == sorted(f"ssm_jax/configs/{name}.py" for name in shipped())
-    files = ("py.typed", "lra/published.csv", "page.html")
+    files = ("py.typed", "lra/published.csv", "report/benchmark.csv", "page.html")
     assert {f"ssm_jax/{name}" for name in files} < set(names)
     assert "ssm_jax/stories/denoise/photos/rocket.jpg" in names
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"ssm_jax", "lra_generators"}

@@ -17,7 +17,7 @@ from ssm_jax.data.merged import distinct, published_order
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.series import Columns, read
 from ssm_jax.layers import LAYERS
-from ssm_jax.lra.report import benchmark
+from ssm_jax.report import benchmark
 from ssm_jax.tasks import find_task
 from ssm_jax.trained import load
 

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from ssm_jax.lra.published import COLUMNS
-from ssm_jax.lra.report import FORMATS, collect, tabulate
+from ssm_jax.report import FORMATS, collect, tabulate
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssm_jax.lra.report import FORMATS, benchmark, collect, tabulate
+from ssm_jax.report import FORMATS, benchmark, collect, tabulate
 from ssm_jax.spread import welch
 
 SEEDS = (2345, 3456, 4567, 5678, 6789)

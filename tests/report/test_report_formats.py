@@ -15,8 +15,8 @@ import fake_runs
 import pytest
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS
-from ssm_jax.lra.report import FORMATS, collect, tabulate
-from ssm_jax.lra.report.formats import escape_latex
+from ssm_jax.report import FORMATS, collect, tabulate
+from ssm_jax.report.formats import escape_latex
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('&amp;')</script> | `a``b` *b* _c_ \\x{y} $5 #1 50% ~^ \"q\" [d](e)\u202e"

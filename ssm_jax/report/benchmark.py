@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from ssm_jax.lra.report.results import Result
 from ssm_jax.pages import Content, element, grid
+from ssm_jax.report.results import Result
 from ssm_jax.spread import welch
 
 SETS = {

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from ssm_jax.lra.published import COLUMNS
-from ssm_jax.lra.report.results import Result
+from ssm_jax.report.results import Result
 from ssm_jax.spread import half_width
 
 OFFICIAL = "official"

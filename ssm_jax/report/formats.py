@@ -1,6 +1,6 @@
 """A report as Markdown, LaTeX, CSV, and as one HTML page that needs nothing from elsewhere.
 
-Markdown and LaTeX are written from the elements of the page, which `ssm_jax.lra.report.page` makes.
+Markdown and LaTeX are written from the elements of the page, which `ssm_jax.report.page` makes.
 """
 
 import re
@@ -11,11 +11,11 @@ from xml.etree.ElementTree import Element
 
 from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Score
-from ssm_jax.lra.report import benchmark
-from ssm_jax.lra.report.page import elements, has_arena, title_of
-from ssm_jax.lra.report.results import Result
-from ssm_jax.lra.report.table import Table
 from ssm_jax.pages import page_of
+from ssm_jax.report import benchmark
+from ssm_jax.report.page import elements, has_arena, title_of
+from ssm_jax.report.results import Result
+from ssm_jax.report.table import Table
 
 
 def to_html(table: Table, *, published: bool = True) -> str:

@@ -7,10 +7,10 @@ from operator import attrgetter
 from xml.etree.ElementTree import Element
 
 from ssm_jax.lra.published import ANCHORS, COLUMNS, Published
-from ssm_jax.lra.report import benchmark
-from ssm_jax.lra.report.results import Result
-from ssm_jax.lra.report.table import OFFICIAL, Cell, Row, Table, outcome, percent
 from ssm_jax.pages import Content, element, grid, listed
+from ssm_jax.report import benchmark
+from ssm_jax.report.results import Result
+from ssm_jax.report.table import OFFICIAL, Cell, Row, Table, outcome, percent
 from ssm_jax.spread import half_width
 
 INTRO = (
