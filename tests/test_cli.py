@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -637,11 +638,20 @@ def test_outputs_are_tried_before_any_work(capsys):
         assert line == f"error: {said}"
 
 
-def test_a_figure_of_no_known_format_is_refused_before_any_work(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("endings", "listed"),
+    [
+        (cli.FIGURE.endings, ".png, .pdf or .svg"),
+        ((".npz", ".csv"), ".npz or .csv"),
+        ((".json",), ".json"),
+    ],
+)
+def test_a_file_of_no_known_format_is_refused_before_any_work(tmp_path, capsys, endings, listed):
+    flag = replace(cli.FIGURE, endings=endings)
     with pytest.raises(SystemExit, match="2"):
-        cli.load_flags([f"--figure={tmp_path}/a.xyz"], flags=(cli.FIGURE,), about="")
+        cli.load_flags([f"--figure={tmp_path}/a.xyz"], flags=(flag,), about="")
     (line,) = capsys.readouterr().err.splitlines()
-    said = "does not fit: it must end in .png, .pdf or .svg."
+    said = f"does not fit: it must end in {listed}."
     assert line == f"error: --figure={tmp_path}/a.xyz {said}"
     assert not (tmp_path / "a.xyz").exists()
 

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     },
     "trained": {
         "training", "tasks", "data", "config", "layers", "models", "init", "files", "options",
-        "analysis",
+        "analysis", "tables",
         "jax", "numpy", "flax", "ml_collections", "safetensors", "torch",
     },
     "accelerators": {

@@ -182,12 +182,12 @@ def predict(argv: list[str], called: Sequence[str] = ("ssm-jax", "predict")) -> 
     file, and for each series the number that it has in the input.
     """
     del called
-    about = "file to write or to replace: .npz or .csv"
+    about, endings = "file to write or to replace: .npz or .csv", (".npz", ".csv")
     flags = (
         replace(SOURCES[0], help="the folder of a run, WORKDIR/checkpoints/STEP, or .safetensors"),
         *SOURCES[1:],
         Flag("input", "series to predict: a file or a folder", kind=Path),
-        Flag("output", about, kind=Path, writes="file"),
+        Flag("output", about, kind=Path, writes="file", endings=endings),
         Flag("batch_size", "series at once, at most", 32, int, least=1),
     )
     values = cli.load_flags(argv, flags=flags, about=predict.__doc__)
@@ -195,8 +195,6 @@ def predict(argv: list[str], called: Sequence[str] = ("ssm-jax", "predict")) -> 
     for name in ("input", "output"):
         if values[name] is None:
             cli.fail(f"--{name} is missing; give {'a file' if name == 'output' else 'series'}.")
-    if output.suffix not in (".npz", ".csv"):
-        cli.fail(f"--output={output} does not fit: it must be a .npz or a .csv.")
     if output.exists() and values["input"].exists() and output.samefile(values["input"]):
         cli.fail(f"--output={output} is the series to predict, --input; give another name.")
 

@@ -169,10 +169,9 @@ def one_pole(argv: list[str], called: Sequence[str] = ("ssm-jax", "one-pole")) -
     The pole is -0.5 + i with residue 1 + i; see ssm_jax/stories/one_pole.py for the three targets.
     A figure of the same name is written next to the JSON file. Some seconds on a CPU.
     """
-    to = Flag("out", "file for the results, JSON", Path("runs/one_pole.json"), Path, writes="file")
+    usual, about, endings = Path("runs/one_pole.json"), "file for the results, JSON", (".json",)
+    to = Flag("out", about, usual, Path, writes="file", endings=endings)
     out = cli.load_flags(argv, flags=(to,), about=one_pole.__doc__)["out"]
-    if out.suffix != ".json":
-        cli.fail(f"--out={out} does not fit: it must be a .json.")
     from ssm_jax.plots import save
     from ssm_jax.stories.one_pole import describe, measure, one_pole_figure
     from ssm_jax.training.record import write_result

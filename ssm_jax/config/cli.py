@@ -170,7 +170,8 @@ def _values(given: Mapping[str, Any], flags: Sequence[Flag]) -> dict[str, Any]:
         if flag.least is not None and value is not None and value < flag.least:
             fail(f"--{flag.name}={value} must be at least {flag.least}.")
         if flag.endings and value is not None and value.suffix.lower() not in flag.endings:
-            choices = f"{', '.join(flag.endings[:-1])} or {flag.endings[-1]}"
+            *others, last = flag.endings
+            choices = f"{', '.join(others)} or {last}" if others else last
             fail(f"--{flag.name}={value} does not fit: it must end in {choices}.")
         if flag.writes and value is not None:
             try:

@@ -1,7 +1,5 @@
 """Predictions for the series of a file, and the file that they go to."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssm_jax import tables
 from ssm_jax.data.preprocessing import ArrayOptions
 from ssm_jax.data.series import Columns, Series, numbered_channels, read
 from ssm_jax.files import replace_atomically
@@ -29,10 +28,9 @@ class Predicted:
 
     def write(self, path: Path) -> None:
         """Write a .npz, or a .csv with a line for each series, or for each of its steps."""
-        if path.suffix == ".csv":
-            text = io.StringIO(newline="")
-            csv.writer(text, lineterminator="\n").writerows(self._lines())
-            replace_atomically(path, text.getvalue())
+        if path.suffix.lower() == ".csv":
+            head, *lines = self._lines()
+            replace_atomically(path, tables.to_csv(head, lines))
         else:
             arrays = self._arrays()
             replace_atomically(path, lambda file: np.savez(file, **arrays))

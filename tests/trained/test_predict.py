@@ -271,7 +271,7 @@ def test_a_command_that_cannot_be_done_leaves_the_output_as_it_was(classifier, t
     assert (tmp_path / "found.csv").read_text() == "old"
     with pytest.raises(SystemExit):
         command(tmp_path, classifier, "new.npz", "found.json")
-    assert "it must be a .npz or a .csv" in capsys.readouterr().err
+    assert "it must end in .npz or .csv." in capsys.readouterr().err
     before = (tmp_path / "new.npz").read_bytes()
     with pytest.raises(SystemExit):
         command(tmp_path, classifier, "new.npz", "../" + tmp_path.name + "/new.npz")
