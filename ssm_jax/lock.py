@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from ssm_jax.files import UNSUPPORTED, naming, parse_json
 from ssm_jax.progress import warn
-from ssm_jax.stop import EXIT_STORAGE
+from ssm_jax.stop import EXIT_STORAGE, end_at_once
 
 BEAT_S = 10.0
 LOST_BEATS = 6
@@ -210,7 +210,7 @@ class Lock:
         threading.Thread(target=self._beat, args=(content,), name="lease", daemon=True).start()
 
     def _beat(self, content: dict[str, Any]) -> None:
-        line = f"error: {self._path(self._lease)} was lost to another process; this ends.\n"
+        line = f"error: {self._path(self._lease)} was lost to another process; this ends."
         renewed = time.monotonic()
         while not self._ended.wait(BEAT_S):
             if ours := self._is_newest():
@@ -221,9 +221,7 @@ class Lock:
                 ours = time.monotonic() - renewed <= BEAT_S * LOST_BEATS
             if not ours and not self._ended.is_set():
                 # Not an exception: it would reach the main thread late, and saving is writing.
-                with contextlib.suppress(OSError):
-                    os.write(2, line.encode(errors="backslashreplace"))
-                os._exit(EXIT_STORAGE)
+                end_at_once(EXIT_STORAGE, line)
 
 
 def holder_of(path: Path) -> dict[str, Any] | None:

@@ -38,11 +38,14 @@ def _catch(number: int, handler: Any) -> Any:
     return signal.signal(number, handler)
 
 
-def _leave(code: int, text: str) -> None:
-    """End the process with a line: an exception may be swallowed, and a print be under way."""
+def end_at_once(code: int, text: str) -> NoReturn:
+    """End the process with a line, whatever else is under way.
+
+    An exception may be swallowed or come late, and other threads may print, or wait for ever.
+    """
     with contextlib.suppress(OSError):
         shown = "\x1b[?25h\n" if os.isatty(2) else ""  # a progress bar hides the cursor
-        os.write(2, f"{shown}{text}\n".encode())
+        os.write(2, f"{shown}{text}\n".encode(errors="backslashreplace"))
     os._exit(code)
 
 
@@ -54,7 +57,7 @@ def catch_signals() -> None:
 
     def leave(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        _leave(EXIT_STOPPED, f"{name}: stopped; the same command goes on.")
+        end_at_once(EXIT_STOPPED, f"{name}: stopped; the same command goes on.")
 
     Process.ours = True
     for number in SIGNALS:
@@ -128,7 +131,8 @@ class StopRequest:
         if number == signal.SIGINT and self._interrupts > 1:
             if not Process.ours:
                 raise KeyboardInterrupt
-            _leave(EXIT_INTERRUPTED, "interrupted.")  # what is being written is whole or not there
+            # What is being written is whole or not there
+            end_at_once(EXIT_INTERRUPTED, "interrupted.")
         if self._many:
             os.kill(os.getpid(), signal.SIGTERM)
         else:

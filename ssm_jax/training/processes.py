@@ -25,14 +25,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax._src import distributed  # its client is the way to tell a word without a device
 
 from ssm_jax.outside import ours
 from ssm_jax.progress import say
-from ssm_jax.stop import EXIT_STOPPED, Process
+from ssm_jax.stop import EXIT_STOPPED, Process, end_at_once
 from ssm_jax.training.places import Place, place_of
 
 WAIT_S = 60  # for the others, at the start
@@ -158,15 +158,10 @@ def _find(place: Place, host: str, port: int, deadline: float) -> str:
                 ) from None
         if time.monotonic() > deadline:
             what = f"process 0 does not answer at {place.address} ({where}: {why})"
-            _leave(EXIT_STOPPED, f"process {place.index}: {what}; the same command tries again.")
+            end_at_once(
+                EXIT_STOPPED, f"process {place.index}: {what}; the same command tries again."
+            )
         time.sleep(0.2)
-
-
-def _leave(code: int, text: str) -> NoReturn:
-    """End at once with a line: other threads may wait for what never comes."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{text}\n".encode())
-    os._exit(code)
 
 
 class _Joined:
@@ -189,12 +184,14 @@ class _Joined:
             os._exit(self._code)
         if not self._met:
             what = f"not all of the {place.count} processes have come to {place.address} in time"
-            _leave(EXIT_STOPPED, f"process {place.index}: {what}; the same command tries again.")
+            end_at_once(
+                EXIT_STOPPED, f"process {place.index}: {what}; the same command tries again."
+            )
         host, _, port = place.address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         except OSError:
-            _leave(EXIT_STOPPED, f"process {place.index}: process 0 was lost; {again}")
+            end_at_once(EXIT_STOPPED, f"process {place.index}: process 0 was lost; {again}")
         # It is there: this is another fault, and SIGABRT goes its way
 
     def watch(self) -> None:
@@ -226,7 +223,7 @@ class _Joined:
                 if index != place.index and not self._over.is_set():
                     self._tell("end", code)
                     what = f"process {index} ended with code {code}, and so does this one"
-                    _leave(int(code), f"process {place.index}: {what}.")
+                    end_at_once(int(code), f"process {place.index}: {what}.")
             now = time.monotonic()
             for index in others:
                 if found.get(index) != beats.get(index):
@@ -236,7 +233,9 @@ class _Joined:
             if silent and not self._over.is_set():
                 names = ", ".join(map(str, silent))
                 again = "the same command goes on from the last save"
-                _leave(EXIT_STOPPED, f"process {place.index}: process {names} was lost; {again}.")
+                end_at_once(
+                    EXIT_STOPPED, f"process {place.index}: process {names} was lost; {again}."
+                )
 
     def doubt(self) -> None:
         """Wait for the watch to find who was lost, as a computation has failed."""
