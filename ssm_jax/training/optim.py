@@ -47,8 +47,15 @@ def groups_from(options: Mapping[str, Mapping[str, Any]]) -> tuple[Group, ...]:
     return tuple(Group(name=name, **options[name]) for name in sorted(options))
 
 
-def assign(params: Params, groups: Sequence[Group]) -> tuple[Params, list[GroupRow]]:
-    """Each parameter's group name, in a tree like `params`, and the table; else ValueError."""
+def assign(
+    params: Params, groups: Sequence[Group], freeze: str = ""
+) -> tuple[Params, list[GroupRow]]:
+    """Each parameter's group name, in a tree like `params`, and the table of groups.
+
+    All that is not trained is in a group of its own, FROZEN: what groups say, or what the regular
+    expression `freeze` finds. ValueError: a parameter is not in exactly one group, a group has
+    none, `freeze` is no expression or finds nothing, or nothing is left to train.
+    """
     leaves, names, faults = flatten(params), [group.name for group in groups], []
     owner: dict[str, str] = {}
     for path in leaves:
@@ -58,18 +65,37 @@ def assign(params: Params, groups: Sequence[Group]) -> tuple[Params, list[GroupR
         if len(owners) != 1:
             which = f"is in the groups {', '.join(owners)}" if owners else "matches no group"
             faults.append(f"parameter {path} {which}; it must belong to exactly one of {names}.")
+    faults += [
+        f"optim.groups.{group.name} matches no parameter (match={group.match!r}); "
+        "correct the expression, or set optional=True."
+        for group in groups
+        if not group.optional and group.name not in owner.values()
+    ]
+    if faults:
+        raise ValueError("\n".join(faults))
+    if frozen := _frozen(owner, groups, freeze):
+        owner |= dict.fromkeys(frozen, FROZEN.name)
+        groups = (*groups, FROZEN)
     rows = []
     for group in groups:
         paths = tuple(path for path in leaves if owner[path] == group.name)
         rows.append(GroupRow(group, paths, sum(math.prod(leaves[path].shape) for path in paths)))
-        if not (paths or group.optional):
-            faults.append(
-                f"optim.groups.{group.name} matches no parameter (match={group.match!r}); "
-                "correct the expression, or set optional=True."
-            )
-    if faults:
-        raise ValueError("\n".join(faults))
     return jax.tree.unflatten(jax.tree.structure(params), owner.values()), rows
+
+
+def _frozen(owner: Mapping[str, str], groups: Sequence[Group], freeze: str) -> set[str]:
+    """The paths that are not trained; `owner` is the group of each. ValueError as of `assign`."""
+    try:
+        found = {path for path in owner if freeze and re.search(freeze, path)}
+    except re.error as error:
+        raise ValueError(f"optim.freeze={freeze!r} is no regular expression: {error}.") from None
+    if freeze and not found:
+        raise ValueError(f"optim.freeze={freeze!r} matches no parameter; correct it, or leave it.")
+    kept = {group.name for group in groups if group.freeze}
+    found |= {path for path, name in owner.items() if name in kept}
+    if len(found) == len(owner):
+        raise ValueError("every parameter is frozen (optim.freeze, optim.groups.*.freeze).")
+    return found
 
 
 def cosine_with_warmup(warmup_steps: int, total_steps: int, *, clamp: bool) -> Schedule:
@@ -128,33 +154,6 @@ def learning_rates(rows: Iterable[GroupRow], schedule: Schedule, count: int) -> 
     }
 
 
-def set_apart(
-    labels: Params, rows: Sequence[GroupRow], leaves: Mapping[str, Any], freeze: str = ""
-) -> tuple[Params, list[GroupRow]]:
-    """What `assign` gives, with all that is not trained in a group of its own, FROZEN.
-
-    That is what groups say, or what the regular expression `freeze` finds. `leaves` are the
-    parameters by path. ValueError: it is no expression, finds nothing, or nothing is left to train.
-    """
-    try:
-        found = {path for path in leaves if freeze and re.search(freeze, path)}
-    except re.error as error:
-        raise ValueError(f"optim.freeze={freeze!r} is no regular expression: {error}.") from None
-    if freeze and not found:
-        raise ValueError(f"optim.freeze={freeze!r} matches no parameter; correct it, or leave it.")
-    found |= {path for row in rows if row.group.freeze for path in row.paths}
-    if len(found) == len(leaves):
-        raise ValueError("every parameter is frozen (optim.freeze, optim.groups.*.freeze).")
-    if not found:
-        return labels, list(rows)
-    names = [FROZEN.name if path in found else name for path, name in flatten(labels).items()]
-    parts = [(g, tuple(p for p in paths if p not in found)) for g, paths, _ in rows]
-    parts.append((FROZEN, tuple(path for path in leaves if path in found)))
-    sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
-    table = [GroupRow(g, paths, sum(map(sizes.__getitem__, paths))) for g, paths in parts]
-    return jax.tree.unflatten(jax.tree.structure(labels), names), table
-
-
 def make_optimizer(
     params: Params,
     groups: Sequence[Group],
@@ -167,9 +166,9 @@ def make_optimizer(
     """AdamW by groups, and the table of groups; `adam` are b1, b2 and eps.
 
     `schedule` is for the groups whose schedule is "cosine"; `clip_norm` is the largest global norm
-    of the gradient, over all groups, and 0 no clipping; `freeze` see `set_apart`.
+    of the gradient, over all groups, and 0 no clipping; `freeze` see `assign`.
     """
-    labels, rows = set_apart(*assign(params, groups), flatten(params), freeze)
+    labels, rows = assign(params, groups, freeze)
 
     def adamw(group: Group) -> optax.GradientTransformation:
         if group.freeze:
