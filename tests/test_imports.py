@@ -86,7 +86,7 @@ ONLY_IN = {
     "orbax": {"training/checkpoint/io.py"},  # training/checkpoint keeps one step in a folder
     "wandb": {"training/sinks.py"},
     "tensorboardX": {"training/sinks.py"},
-    "safetensors": {"trained/tensors.py"},
+    "safetensors": {"trained/opening.py"},
     "torch": {"trained/pytorch.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (

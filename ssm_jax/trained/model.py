@@ -127,6 +127,6 @@ class Trained:
 
     def save(self, path: str | Path) -> None:
         """Write the model as one .safetensors file, which `ssm_jax.load` reads bit for bit."""
-        from ssm_jax.trained.tensors import save_tensors
+        from ssm_jax.trained.opening import save_tensors
 
         save_tensors(self, Path(path))
