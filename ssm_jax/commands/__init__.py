@@ -26,7 +26,7 @@ COMMANDS = {
     "report": ("runs", "compare the results of runs with the published ones"),
     "prepare": ("data", "generate, download or read the data of the Long Range Arena"),
     "spectrum": ("spectrum", "choose alpha and beta from the spectrum of the input"),
-    "recommend": ("advice", "advise on the initialization for given inputs, or say why not"),
+    "recommend": ("recommend", "advise on the initialization for given inputs, or say why not"),
     "aot": ("aot", "compile an experiment for an accelerator that is not there"),
     "denoise": ("studies", "see a frequency bias strengthened, weakened and reversed"),
     "waves": ("studies", "see which waves a model learns under four settings"),

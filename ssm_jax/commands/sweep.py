@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssm_jax.commands import progress as progress_lib
-from ssm_jax.commands import start_jax
+from ssm_jax.commands import start_jax, sweep_status
 from ssm_jax.commands.sweep_runs import FLAGS, Parts, job_of, planned, search_of, tried
 from ssm_jax.config import cli
 from ssm_jax.stop import EXIT_STOPPED
@@ -60,7 +59,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     program, as many at a time as fit into memory. Each ends as the folder of an ordinary run. With
     --pruner those that are worse than the others on validation end early.
     """
-    argv = progress_lib.remembered(argv, FLAGS)
+    argv = sweep_status.remembered(argv, FLAGS)
     commands, parts = planned(argv, sweep.__doc__)
     values, several = next(iter(commands.values())).values, len(commands) > 1
     folder, search = values["folder"], search_of(next(iter(commands.values())))
@@ -68,12 +67,12 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     if (values["report_only"] or values["status"]) and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
     if values["status"]:
-        progress_lib.show(commands, parts, search)
+        sweep_status.show(commands, parts, search)
         return 0
     if values["run"] is not None:
         parts = _alone(parts, values["run"])
     if not values["report_only"]:
-        progress_lib.remember(folder, argv)
+        sweep_status.remember(folder, argv)
         start_jax(values["compiled"], usual=folder)
         from ssm_jax.sweep.population import Size, begun, run_populations
         from ssm_jax.sweep.runs import run_sweep
@@ -126,7 +125,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
             [where / r.name for where, rs in parts.values() for r in rs],
         )
     for label, (where, runs) in parts.items():
-        progress_lib.write(commands[label], where, runs, search)
+        sweep_status.write(commands[label], where, runs, search)
     print(text, end="")
     failed = [run["name"] for run in document["runs"] if run["status"] == "failed"]
     for name in failed:

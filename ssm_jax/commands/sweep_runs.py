@@ -178,7 +178,7 @@ def search_of(command: cli.Command) -> Search | None:
 
 def tried(search: Search, folder: Path, command: cli.Command) -> list[Run]:
     """The runs of a search that its folder has, each setting with all seeds."""
-    from ssm_jax.sweep.ledger import runs_in
+    from ssm_jax.sweep.standing import runs_in
 
     found = runs_in(folder, list(search.axes), command.overrides)
     cells: dict[str, Mapping[str, Any]] = {}

@@ -12,8 +12,8 @@ from rich.console import Console
 from ssm_jax.files import replace_atomically, write_json
 from ssm_jax.progress import say
 from ssm_jax.sweep import Run, by_cell, runs_of, short_names
-from ssm_jax.sweep.progress import progress_of
 from ssm_jax.sweep.runs import Job, run_sweep
+from ssm_jax.sweep.standing import progress_of
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
 from ssm_jax.training.loop import EXIT_DONE
 from ssm_jax.training.record import without_folders

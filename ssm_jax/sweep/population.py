@@ -27,9 +27,9 @@ from ssm_jax.lock import Held, Lock
 from ssm_jax.progress import say
 from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run
-from ssm_jax.sweep.ledger import validation_curve
 from ssm_jax.sweep.pruning import Rule, idle, rungs_of
 from ssm_jax.sweep.runs import Job, fault_of_run, run_sweep
+from ssm_jax.sweep.standing import validation_curve
 from ssm_jax.training import plan
 from ssm_jax.training.members import Member, Program
 from ssm_jax.training.parent import AT_START

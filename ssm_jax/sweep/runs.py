@@ -17,7 +17,7 @@ from ssm_jax.outside import one_line, ours
 from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run, Status
-from ssm_jax.sweep.progress import Standing, line_of, progress_of
+from ssm_jax.sweep.standing import Standing, line_of, progress_of
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.loop import train_and_evaluate

@@ -27,11 +27,10 @@ from ssm_jax.progress import say, warn
 from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep import study as study_lib
-from ssm_jax.sweep.ledger import runs_in, validation_curve
 from ssm_jax.sweep.plan import Search
-from ssm_jax.sweep.progress import Standing, line_of, progress_of
 from ssm_jax.sweep.pruning import Curve, Rule, idle, rungs_of
 from ssm_jax.sweep.runs import Job, run_one
+from ssm_jax.sweep.standing import Standing, line_of, progress_of, runs_in, validation_curve
 from ssm_jax.sweep.study import distribution, draw, is_proposal, open_study, optuna
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.run import Watch

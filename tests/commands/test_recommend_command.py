@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ssm_jax.commands.advice import recommend
+from ssm_jax.commands.recommend import recommend
 from ssm_jax.commands.spectrum import spectrum
 from ssm_jax.commands.train import train
 from ssm_jax.config.load import load_config, load_sweep

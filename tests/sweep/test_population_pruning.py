@@ -11,9 +11,9 @@ from tiny_population import files_of, tiny_config
 from ssm_jax.files import parse_json
 from ssm_jax.sweep import Run
 from ssm_jax.sweep.population import Size, begun, run_populations
-from ssm_jax.sweep.progress import line_of, progress_of
 from ssm_jax.sweep.results import document_of
 from ssm_jax.sweep.runs import Job
+from ssm_jax.sweep.standing import line_of, progress_of
 from ssm_jax.training import loop
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.programs import AtOnce

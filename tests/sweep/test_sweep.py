@@ -16,9 +16,9 @@ import pytest
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.sweep import Run, runs_of
-from ssm_jax.sweep.ledger import runs_in, validation_curve
 from ssm_jax.sweep.results import document_of
 from ssm_jax.sweep.runs import Job, run_one, run_sweep
+from ssm_jax.sweep.standing import runs_in, validation_curve
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.workdir import Workdir

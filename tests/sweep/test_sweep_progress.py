@@ -18,7 +18,7 @@ from ssm_jax.commands.sweep import sweep
 from ssm_jax.config.load import load_config
 from ssm_jax.lock import Held, Lock, holder_of
 from ssm_jax.sweep import runs_of
-from ssm_jax.sweep.progress import line_of, progress_of
+from ssm_jax.sweep.standing import line_of, progress_of
 
 KINDS = ("running", "stopped", "failed", "finished", "diverged", "pruned", "waiting")
 

@@ -62,7 +62,7 @@ def show(
     from rich.console import Console
     from rich.text import Text
 
-    from ssm_jax.sweep.progress import ends_of, line_of, table_of
+    from ssm_jax.sweep.standing import ends_of, line_of, table_of
 
     for label, (where, runs) in parts.items():
         progress = write(commands[label], where, runs, search)
@@ -80,8 +80,8 @@ def show(
 def write(command: cli.Command, folder: Path, runs: list[Run], search: Search | None) -> Any:
     """Write progress.html, with the figure of what is finished; the progress."""
     from ssm_jax.plots.sweep import draw_sweep
-    from ssm_jax.sweep.progress import progress_of, write_page
     from ssm_jax.sweep.results import document_of
+    from ssm_jax.sweep.standing import progress_of, write_page
 
     to_come, cfg = 0, command.cfg
     if search is not None:
