@@ -79,7 +79,7 @@ def launch(argv: list[str], called: Sequence[str] = ("ssm-jax", "launch")) -> in
     check_writable(out, "file")
     make = k8s if engine == "k8s" else sky
     text = make(work, values, out)
-    _make_folder(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(out, text)
     submit = (
         sky_submit(work, out) if engine == "sky" else f"kubectl apply -f {shlex.quote(str(out))}"
@@ -172,10 +172,6 @@ def _beside(target: Path, ending: str) -> Path:
     return target.with_name((target.name or "root") + ending)
 
 
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-
-
 def _slurm(work: Work, values: Mapping[str, Any], out: Path) -> int:
     """Write the scripts, submit them unless they are in the queue, follow them if asked."""
     check_writable(out, "folder")
@@ -195,7 +191,7 @@ def _slurm(work: Work, values: Mapping[str, Any], out: Path) -> int:
     else:
         made = [folder for folder in (out, *out.parents) if not folder.exists()]
         try:
-            _make_folder(out)
+            out.mkdir(parents=True, exist_ok=True)
             for name, (text, _) in scripts.items():
                 replace_atomically(out / f"{name}.sbatch", text)
             jobs = _submit(work, out, scripts) if values["submit"] else []

@@ -55,7 +55,13 @@ class Work:
 
 
 def filled(template: str, values: Mapping[str, Any]) -> str:
-    """A template of this folder with its values; lines of a value that is None are left out."""
+    """A template of this folder with its values; lines of a value that is None are left out.
+
+    ValueError: a value is more than one line.
+    """
+    for name, value in values.items():
+        if value is not None and len(str(value).splitlines()) > 1:
+            raise ValueError(f"{name} has a line break, {str(value)!r}; give it in one line.")
     lines = []
     for line in resources.files(__name__).joinpath(template).read_text().splitlines():
         names = re.findall(r"@([a-z_]+)@", line)
@@ -65,16 +71,13 @@ def filled(template: str, values: Mapping[str, Any]) -> str:
 
 
 def slurm(work: Work, options: Mapping[str, Any], log: Path) -> str:
-    """The script of a job of SLURM, or of an array of them, whose output goes to `log`.
-
-    ValueError, as for all values, if one would be more than one line.
-    """
+    """The script of a job of SLURM, or of an array of them, whose output goes to `log`."""
     most = f"%{options['at_once']}" if options["at_once"] else ""
     values = {name: options[name] for name in ("nodes", "processes", "gpus", "cpus", "mem")}
     values |= {name: options[name] for name in ("time", "options")}
     values["array"] = f"0-{work.jobs - 1}{most}" if work.jobs else None
     values |= {"name": work.name, "log": shlex.quote(str(log)), "command": work.line("slurm")}
-    return filled("slurm.sbatch", _one_line(values))
+    return filled("slurm.sbatch", values)
 
 
 def tables(work: Work, options: Mapping[str, Any], log: Path) -> str:
@@ -82,7 +85,7 @@ def tables(work: Work, options: Mapping[str, Any], log: Path) -> str:
     values = dict.fromkeys(("array", "gpus", "cpus", "mem", "time"))
     values |= {"nodes": 1, "processes": 1, "options": options["options"], "command": work.report}
     values |= {"name": f"{work.name}-tables", "log": shlex.quote(str(log))}
-    return filled("slurm.sbatch", _one_line(values))
+    return filled("slurm.sbatch", values)
 
 
 def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:
@@ -104,7 +107,7 @@ def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:
         "limits": json.dumps({key: str(value) for key, value in limits.items() if value}),
         **{name: json.dumps(options[name]) for name in ("image", "mount", "volume")},
     }
-    return filled("k8s-sweep.yaml" if work.jobs else "k8s-run.yaml", _one_line(values))
+    return filled("k8s-sweep.yaml" if work.jobs else "k8s-run.yaml", values)
 
 
 def sky(work: Work, options: Mapping[str, Any], file: Path) -> str:
@@ -125,20 +128,13 @@ def sky(work: Work, options: Mapping[str, Any], file: Path) -> str:
         **{name: options[name] and json.dumps(str(options[name])) for name in ("cpus", "mem")},
         "gpus": options["gpus"] and json.dumps(options["gpus"]),
     }
-    return filled("sky.yaml", _one_line(values))
+    return filled("sky.yaml", values)
 
 
 def sky_submit(work: Work, file: Path) -> str:
     """The command that launches a file of `sky`."""
     many = ["--num-jobs", str(work.jobs)] if work.jobs else []
     return shlex.join(["sky", "jobs", "launch", *many, file.as_posix()])
-
-
-def _one_line(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, value in values.items():
-        if value is not None and len(str(value).splitlines()) > 1:
-            raise ValueError(f"{name} has a line break, {str(value)!r}; give it in one line.")
-    return values
 
 
 def _below(target: Path, mount: str) -> None:
