@@ -24,7 +24,7 @@ from ssm_jax.training.loop import open_run
 from ssm_jax.training.members import Member, Program
 from ssm_jax.training.parent import Begin
 from ssm_jax.training.run import Request, evaluated
-from ssm_jax.training.seats import Beside, KeptMember, Pruning, Seat
+from ssm_jax.training.seats import KeptMember, Pruning, Seat
 from ssm_jax.training.states import States
 from ssm_jax.training.workdir import Workdir
 
@@ -190,7 +190,7 @@ class Population:
         for i, seat, run in self.states.live:
             state = None if values[i]["ok"] else self.states.row(i)
             with self._ends_alone(seat):
-                run.read(step, values[i], state, Beside(progress))
+                run.read(step, values[i], state, progress, shown=False)
         if rows := [i for i, _, _ in self.states.live]:
             names = ("loss", self.first.task.headline)
             means = (float(np.mean([values[i][name] for i in rows])) for name in names)

@@ -182,11 +182,17 @@ class OpenRun:
         return impatient or step == self.experiment.total_steps
 
     def read(
-        self, step: int, metrics: Metrics, state: TrainState | None, progress: Progress
+        self,
+        step: int,
+        metrics: Metrics,
+        state: TrainState | None,
+        progress: Progress,
+        *,
+        shown: bool = True,
     ) -> None:
         """Take in the metrics of a step, which the device may already have left behind.
 
-        The state is looked into if they are not finite.
+        The state is looked into if they are not finite. `shown`: `progress` is of this run alone.
         """
         experiment = self.experiment
         with self.profile.part("device"):
@@ -195,7 +201,8 @@ class OpenRun:
             assert state is not None
             raise diverged(experiment, self.workdir.crash, state, values, self.last_finite)
         self.last_finite = f"step {step}, {values['loss']:.4g}"
-        progress.update(step, values["loss"], values[experiment.task.headline])
+        if shown:
+            progress.update(step, values["loss"], values[experiment.task.headline])
         for name, value in {**values, "steps": 1.0}.items():
             self.window[name] = self.window.get(name, 0.0) + value
         if step % experiment.cfg.log.every == 0 or step == experiment.total_steps:

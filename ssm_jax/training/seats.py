@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ssm_jax.progress import Progress, relayed
+from ssm_jax.progress import relayed
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import Meta, Notes
 from ssm_jax.training.members import Member
@@ -132,16 +132,3 @@ class Seat:
         """Close its files; another process may take its folder."""
         self.files.close()
         self.status, self.run = "out", None
-
-
-class Beside(Progress):
-    """The progress of the population as one member sees it, which shows nothing itself."""
-
-    def __init__(self, progress: Progress):
-        self._whole = progress
-
-    def update(self, *shown: Any) -> None:
-        pass
-
-    def steps_per_second(self) -> float | None:
-        return self._whole.steps_per_second()
