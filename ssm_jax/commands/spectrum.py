@@ -120,13 +120,14 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
 
 def _layers_of(values: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
     """The experiment of --run, and what its layers get at its best checkpoint."""
+    from ssm_jax.training.runs import open_run
     from ssm_jax.training.runs.inputs import trained_layers
     from ssm_jax.training.workdir import run_and_step
 
     path, step = run_and_step(values["run"], "best")
     data = {"data_dir": values["data_dir"], "files": values["from"]}
-    experiment, _, layers = trained_layers(path, values["n"], step=step, **data)
-    return experiment, layers
+    _, experiment, opened = open_run(path, step, **data)
+    return experiment, trained_layers(experiment, opened.state, values["n"])
 
 
 def _print_layers(layers: Sequence[Mapping[str, Any]], whose: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssm_jax import config as config_lib
 from ssm_jax.commands import start_jax, sweep_status
 from ssm_jax.commands.sweep_runs import FLAGS, Parts, job_of, planned, search_of, tried
 from ssm_jax.config import cli
@@ -181,11 +182,11 @@ def _begun(
         )
     if (parent := find_parent(begin, (old or runs)[0])) is None:
         return dict(commands), begin
-    made = {}
-    for label, command in commands.items():
-        cfg = command.cfg.copy_and_resolve_references()
-        cfg.parent = parent.state
-        made[label] = command._replace(cfg=cfg.lock())
+    change = {"parent": parent.state}
+    made = {
+        label: command._replace(cfg=config_lib.altered(command.cfg, change))
+        for label, command in commands.items()
+    }
     return made, begin
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssm_jax import config as config_lib
 from ssm_jax.commands.train import INIT_FLAGS
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, convert, parse
@@ -130,10 +131,8 @@ def _one_order(command: cli.Command) -> cli.Command:
     alone = len(seeds_of(values["seeds"], 0)) == 1
     if values["own_order"] or alone or "data.order_seed" in overrides:
         return command
-    cfg = cfg.copy_and_resolve_references()
-    cfg.data.order_seed = cfg.seed
-    overrides = {**overrides, "data.order_seed": cfg.data.order_seed}
-    return command._replace(cfg=cfg.lock(), overrides=overrides)
+    order = {"data.order_seed": cfg.seed}
+    return command._replace(cfg=config_lib.altered(cfg, order), overrides=overrides | order)
 
 
 def _named(argv: list[str], about: str | None) -> dict[str, cli.Command]:

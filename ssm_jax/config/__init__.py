@@ -126,6 +126,13 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
         scale_rates(cfg, given)
 
 
+def altered(cfg: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """A copy of a config, locked, with other values of some options by dotted key."""
+    cfg = cfg.copy_and_resolve_references()
+    cfg.update_from_flattened_dict(values)
+    return cfg.lock()
+
+
 def note_changes(cfg: ConfigDict, values: Mapping[str, Any]) -> None:
     """Add to cfg.changed what some options were set to: "alpha = 10, beta = 1"."""
     labels = short_names(values)

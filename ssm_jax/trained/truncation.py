@@ -45,9 +45,7 @@ def truncated(trained: Trained, d_state: int) -> Trained:
         changes |= {"model.s5.n_blocks": 1, "model.s5.conj_sym": True, "model.s5.clip_eigs": False}
     elif model.layer != "lru":  # every channel has modes of its own
         changes |= {"model.n_ssm": model.d_model, "model.s4d.input_norm": "none"}
-    cfg = trained.cfg.copy_and_resolve_references().unlock()
-    cfg.update_from_flattened_dict(changes)
-    cfg.lock()
+    cfg = config_lib.altered(trained.cfg, changes)
 
     numbers: dict[str, np.ndarray] = {}
     said: list[dict[str, Any]] = []

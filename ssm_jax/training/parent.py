@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ssm_jax import config as config_lib
 from ssm_jax.files import local_path, parse_json
 from ssm_jax.progress import warn
 from ssm_jax.training.checkpoint import io
@@ -84,9 +85,7 @@ def config_of_run(run: Path, workdir: Path | None) -> Any:
     path = Workdir(run).record
     if workdir is not None and not path.is_file() and Workdir(workdir).record.is_file():
         path = Workdir(workdir).record
-    cfg = config_of(read_record(path), path).copy_and_resolve_references()
-    cfg.parent = ""
-    return cfg.lock()
+    return config_lib.altered(config_of(read_record(path), path), {"parent": ""})
 
 
 def idle_with(begin: Begin, options: Iterable[str]) -> list[str]:
@@ -137,9 +136,7 @@ def begun(cfg: Any, begin: Begin | None, workdir: Path, *, anew: bool = False) -
     """
     if (parent := find_parent(begin, workdir, anew=anew)) is None:
         return cfg
-    cfg = cfg.copy_and_resolve_references()
-    cfg.parent = parent.state
-    return cfg.lock()
+    return config_lib.altered(cfg, {"parent": parent.state})
 
 
 def read_parent(folder: Path) -> Parent | None:

@@ -85,9 +85,7 @@ def run_record(
 
 def setup_digest(cfg: Any) -> str:
     """The config's digest at seed 0: one name for all seeds of an experiment."""
-    cfg = cfg.copy_and_resolve_references()
-    cfg.seed = 0
-    return config_lib.digest(cfg)
+    return config_lib.digest(config_lib.altered(cfg, {"seed": 0}))
 
 
 def identity_of(cfg: Any, fingerprint: str) -> Identity:

@@ -1,19 +1,24 @@
 """What the state space layer of each block gets as input: its autocorrelation and timescale."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssm_jax import config as config_lib
 from ssm_jax.analysis.autocorrelation import autocorrelation, lambda_max
 from ssm_jax.analysis.timescale import correlation_facts
 from ssm_jax.models import SequenceClassifier
-from ssm_jax.training.data_init import CHANNELS, NUMBERS, initialized, layer_inputs, measures
+from ssm_jax.training.data_init import (
+    CHANNELS,
+    NUMBERS,
+    STEPS,
+    TOLERANCE,
+    initialized,
+    layer_inputs,
+    measures,
+)
 from ssm_jax.training.experiment import Experiment
-from ssm_jax.training.runs import open_run
-
-TOLERANCE, STEPS = 1e-2, 200  # of the power iteration
 
 
 def has_blocks(experiment: Experiment) -> bool:
@@ -24,9 +29,8 @@ def has_blocks(experiment: Experiment) -> bool:
 
 def untrained(cfg: Any, dataset: Any) -> Experiment:
     """An experiment whose inputs are looked at and that is not trained: few sequences will do."""
-    cfg = cfg.copy_and_resolve_references()
-    cfg.batch_size = min(cfg.batch_size, dataset.size("train"))
-    return Experiment(cfg, dataset)
+    size = min(cfg.batch_size, dataset.size("train"))
+    return Experiment(config_lib.altered(cfg, {"batch_size": size}), dataset)
 
 
 def new_layers(experiment: Experiment, n: int) -> list[dict[str, Any]]:
@@ -37,16 +41,9 @@ def new_layers(experiment: Experiment, n: int) -> list[dict[str, Any]]:
     return list(_facts(experiment, experiment.model(state), n, train=True))
 
 
-def trained_layers(
-    path: Path, n: int, *, step: str = "best", **data: Any
-) -> tuple[Experiment, int, list[dict[str, Any]]]:
-    """Of each layer of a checkpoint, with its running statistics; the run's experiment, the step.
-
-    `data` are data_dir and files of `open_run`, as are the errors.
-    """
-    _, experiment, opened = open_run(path, step, **data)
-    model = experiment.model(opened.state)
-    return experiment, opened.meta.step, list(_facts(experiment, model, n, train=False))
+def trained_layers(experiment: Experiment, state: Any, n: int) -> list[dict[str, Any]]:
+    """Of each layer of a state that was trained, with its running statistics."""
+    return list(_facts(experiment, experiment.model(state), n, train=False))
 
 
 def _facts(experiment: Experiment, model: Any, n: int, *, train: bool) -> Iterator[dict[str, Any]]:
