@@ -20,6 +20,7 @@ from ssm_jax.accelerators import program as program_lib
 from ssm_jax.accelerators import targets
 from ssm_jax.accelerators.program import Product, Program
 from ssm_jax.accelerators.targets import Target
+from ssm_jax.config.ending import LESS_MEMORY
 from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.tables import to_screen
 from ssm_jax.training import plan
@@ -88,7 +89,7 @@ def planned(
         except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what does not fit
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise RuntimeError(f"{_too_large(STEPS[name], target)}; {plan.SMALLER}") from error
+            raise RuntimeError(f"{_too_large(STEPS[name], target)}; {LESS_MEMORY}.") from error
         texts[name] = step.as_text()
         program = program_lib.read(texts[name], on_chip=target.on_chip)
         found[name] = {**described(program, target), **memory_of(step)}
@@ -170,7 +171,7 @@ def beyond_memory(found: Mapping[str, Any], target: Target) -> str:
     for name, what in STEPS.items():
         needed = found.get(name, {}).get("planned_bytes", 0)
         if needed > target.kind.memory:
-            return f"{_too_large(what, target, needed)}; {plan.SMALLER}"
+            return f"{_too_large(what, target, needed)}; {LESS_MEMORY}."
     return ""
 
 

@@ -18,9 +18,9 @@ from ssm_jax.outside import one_line, ours
 EXIT_GONE = 141  # 128 + SIGPIPE, as shells say it
 STDOUT = "standard output"
 LESS_MEMORY = (
-    "take less of it: --config.train.accumulate=N computes a batch in parts, "
-    "--config.model.remat=true and --config.model.activations=bfloat16 keep less, and so does a "
-    "smaller --config.batch_size; train --dry_run says what a step needs."
+    "take a smaller model or --config.batch_size, compute a batch in parts "
+    "(--config.train.accumulate=N), or save memory by --config.model.remat=true and "
+    "--config.model.activations=bfloat16"
 )
 
 
@@ -121,7 +121,9 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
             raise
         code = 2 if fault or isinstance(error, ValueError) else getattr(error, "exit_code", 1)
         said = str(error) if code == 2 else one_line(error)
-        _error(fault or (f"out of memory: {said}\n{LESS_MEMORY}" if full else said))
+        if full:
+            said = f"out of memory: {said}\n{LESS_MEMORY}; train --dry_run says what a step needs."
+        _error(fault or said)
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     stop.end(code)

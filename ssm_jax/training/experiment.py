@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.check import check
+from ssm_jax.config.ending import LESS_MEMORY
 from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.loader import ALL, Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.prepare import DataPaths
@@ -233,7 +234,7 @@ class Experiment:
         if name not in self._compiled:
             program, _ = plan.timed_compile(compile_step, name)
             if planned and (line := plan.too_large(plan.planned_bytes(program), planned)):
-                warn(f"{line}; {plan.SMALLER}")
+                warn(f"{line}; {LESS_MEMORY}.")
             self._compiled[name] = program
         return self._compiled[name]
 

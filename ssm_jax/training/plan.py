@@ -16,6 +16,7 @@ from rich.table import Table
 from ssm_jax import config as config_lib
 from ssm_jax.analysis.spectra import NYQUIST
 from ssm_jax.analysis.start import share_beyond
+from ssm_jax.config.ending import LESS_MEMORY
 from ssm_jax.init import INITS, initial_modes
 from ssm_jax.layers import find_layer
 from ssm_jax.progress import say, warn
@@ -103,13 +104,6 @@ def too_large(needed: int, what: str) -> str:
     return f"{what} of {gib(needed)} does not fit into the {gib(there)} of memory of a device"
 
 
-SMALLER = (
-    "take a smaller model or --config.batch_size, compute a batch in parts "
-    "(--config.train.accumulate), or save memory by --config.model.remat=true and "
-    "--config.model.activations=bfloat16."
-)
-
-
 def check_split(batch_size: int, accumulate: int, devices: int) -> None:
     """Refuse a batch, or one computed in parts, that does not split over the devices."""
     part = batch_size // accumulate
@@ -128,7 +122,7 @@ def check_split(batch_size: int, accumulate: int, devices: int) -> None:
 def check_memory(experiment: Experiment) -> None:
     """Refuse, before anything is allocated, a state that fits into no device."""
     if line := too_large(size_of(experiment.abstract_state()), "a state"):
-        raise ValueError(f"{line}: parameters and two moments each; {SMALLER}")
+        raise ValueError(f"{line}: parameters and two moments each; {LESS_MEMORY}.")
 
 
 def planned_bytes(program: Any) -> int:
@@ -222,4 +216,4 @@ def print_plan(experiment: Experiment) -> None:
             f"{gib(memory.temp_size_in_bytes)}" + (f"; a device has {gib(there)}" if there else "")
         )
         if line := too_large(planned_bytes(step), "this training step"):
-            warn(f"{line}; {SMALLER}")
+            warn(f"{line}; {LESS_MEMORY}.")
