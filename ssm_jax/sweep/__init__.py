@@ -29,6 +29,7 @@ ENDS: dict[str, Status] = {
     PRUNED: "pruned",
     FAILED: "failed",
 }
+FOR_GOOD = ("finished", "diverged", "pruned")  # no sweep trains these again
 AnyRun = TypeVar("AnyRun", bound="Run")
 
 

@@ -26,7 +26,7 @@ from ssm_jax.files import parse_json, write_json
 from ssm_jax.lock import Held, Lock
 from ssm_jax.progress import say
 from ssm_jax.stop import StopRequest
-from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run
+from ssm_jax.sweep import DIVERGED, FAILED, FOR_GOOD, PRUNED, Run
 from ssm_jax.sweep.pruning import Rule, idle, rungs_of
 from ssm_jax.sweep.runs import Job, fault_of_run, run_sweep
 from ssm_jax.sweep.standing import validation_curve
@@ -116,7 +116,7 @@ def _to_do(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> list[Run]:
     waiting = []
     for run in runs:
         check_sources(run.config(cfg), job.folder / run.name)
-        if run.status(cfg, job.folder)[0] not in ("finished", "diverged", "pruned"):
+        if run.status(cfg, job.folder)[0] not in FOR_GOOD:
             waiting.append(run)
     return waiting
 

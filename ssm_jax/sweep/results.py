@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax import spread
-from ssm_jax.sweep import Run, by_cell, short_names, shown
+from ssm_jax.sweep import FOR_GOOD, Run, by_cell, short_names, shown
 from ssm_jax.tasks import find_task
 
 SHARED = ("data", "examples", "steps", "parameters", "parent", "git", "versions", "devices")
@@ -90,9 +90,7 @@ def document_of(
                 [finished[name] for name in done.values()],
                 metric,
                 diverged=[seed for seed, end in ends.items() if end == "diverged"],
-                missing=[
-                    s for s, end in ends.items() if end not in ("finished", "diverged", "pruned")
-                ],
+                missing=[seed for seed, end in ends.items() if end not in FOR_GOOD],
                 **({"pruned": pruned} if pruned else {}),
             )
         )

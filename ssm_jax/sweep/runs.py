@@ -16,7 +16,7 @@ from ssm_jax.files import os_fault, write_json
 from ssm_jax.outside import one_line, ours
 from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
-from ssm_jax.sweep import DIVERGED, FAILED, PRUNED, Run, Status
+from ssm_jax.sweep import DIVERGED, FAILED, FOR_GOOD, PRUNED, Run, Status
 from ssm_jax.sweep.standing import Standing, line_of, progress_of
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
@@ -80,7 +80,7 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
             if stop.requested:
                 return False
             check_sources(run.config(cfg), job.folder / run.name)
-            if run.status(cfg, job.folder)[0] in ("finished", "diverged", "pruned"):
+            if run.status(cfg, job.folder)[0] in FOR_GOOD:
                 done += 1
                 continue
             say(f"[{number} of {len(runs)}] {run.name}: begins; its lines are in log.txt")
@@ -138,7 +138,7 @@ def run_one(
             return "diverged"
         except WorkdirBusy:
             return "busy"
-        except (CheckpointError, ValueError, *MISPLACED, *OUT_OF_MEMORY) as error:
+        except Exception as error:
             if (fault := fault_of_run(error)) is None:
                 raise
             say(f"error: {fault}")

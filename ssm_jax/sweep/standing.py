@@ -15,13 +15,12 @@ from ssm_jax import tables
 from ssm_jax.files import parse_json, replace_atomically
 from ssm_jax.lock import holder_of
 from ssm_jax.pages import Content, Element, element, grid, page_of
-from ssm_jax.sweep import ENDS, Run, runs_of, short_names, shown
+from ssm_jax.sweep import ENDS, FOR_GOOD, Run, runs_of, short_names, shown
 from ssm_jax.sweep.pruning import Curve
 from ssm_jax.training.logs import read_metrics
 
 ORDER = ("running", "unfinished", "failed", "finished", "diverged", "pruned", "missing")
 SAID = {"unfinished": "stopped", "missing": "waiting"}  # where the word of a status says too little
-FOR_GOOD = ("finished", "diverged", "pruned")
 OVER = (*FOR_GOOD, "failed")
 
 
