@@ -27,9 +27,9 @@ from ssm_jax.training.checkpoint import io as step_folder
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import MetricsLog
 from ssm_jax.training.record import config_of, read_record
+from ssm_jax.training.result import draw
 from ssm_jax.training.run import Request
 from ssm_jax.training.runs import open_checkpoint
-from ssm_jax.training.runs.result import draw
 
 Damage = Callable[[Path, Path], None]  # (what is spoilt, the same of another run)
 

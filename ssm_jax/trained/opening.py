@@ -27,9 +27,9 @@ from ssm_jax.training.record import (
     PROVENANCE,
     config_of,
     identity_of,
-    published,
     read_record,
     sources_of,
+    without_folders,
 )
 from ssm_jax.training.runs import choose_step, open_checkpoint
 from ssm_jax.training.workdir import Workdir, run_and_step
@@ -90,7 +90,7 @@ def save_tensors(trained: Trained, path: Path) -> None:
         "format": FORMAT,
         "config": config_lib.flatten(trained.cfg),
         "built_from": trained.built_from,
-        "provenance": published(trained.provenance),
+        "provenance": without_folders(trained.provenance),
         "sources": sources_of(trained.cfg, path.absolute().parent),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

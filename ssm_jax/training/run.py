@@ -17,7 +17,7 @@ from ssm_jax.training.logs import MetricsLog
 from ssm_jax.training.optim import learning_rates
 from ssm_jax.training.parent import Begin
 from ssm_jax.training.profile import Profile
-from ssm_jax.training.runs.result import diverged, draw, mark_done, open_best, write_summary
+from ssm_jax.training.result import diverged, draw, mark_done, open_best, write_summary
 from ssm_jax.training.sinks import MODES, Sink
 from ssm_jax.training.step import Metrics, TrainState
 from ssm_jax.training.workdir import Workdir

@@ -17,8 +17,8 @@ from ssm_jax.training.checkpoint.manifest import ConfigMismatch
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.record import setup_digest
+from ssm_jax.training.result import id_outside
 from ssm_jax.training.run import OpenRun
-from ssm_jax.training.runs.result import id_outside
 from ssm_jax.training.step import TrainState, constants_as_arguments, make_train_step
 from ssm_jax.training.workdir import Workdir, WorkdirBusy
 

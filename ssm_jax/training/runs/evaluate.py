@@ -21,8 +21,8 @@ from ssm_jax.training.diagnose import Arrays, Diagnostics, layer_names, numbers_
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.first_state import first_state
 from ssm_jax.training.record import PROVENANCE, made_by, without_folders
+from ssm_jax.training.result import draw
 from ssm_jax.training.runs import open_run
-from ssm_jax.training.runs.result import draw
 from ssm_jax.training.runs.scores import errors_of, scores_of
 from ssm_jax.training.step import TrainState, make_eval_step
 from ssm_jax.training.workdir import Workdir
