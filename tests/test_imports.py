@@ -112,7 +112,7 @@ ONLY_IN = {
         "lra/variants.py",
         "training/experiment.py",
         "training/loop.py",
-        "training/members.py",
+        "training/population/members.py",
         "stories/runs.py",
         "stories/denoise/run.py",
         "stories/linoss/run.py",

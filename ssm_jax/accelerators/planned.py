@@ -25,10 +25,10 @@ from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.tables import to_screen
 from ssm_jax.training import plan
 from ssm_jax.training.experiment import build
-from ssm_jax.training.members import Member
 from ssm_jax.training.numerics import product_of
 from ssm_jax.training.plan import planned_bytes, timed_compile
-from ssm_jax.training.programs import AtOnce
+from ssm_jax.training.population.members import Member
+from ssm_jax.training.population.programs import AtOnce
 
 MOVERS = 12  # kernels that are listed
 STEPS = {"train": "the training step", "eval": "the evaluation"}

@@ -31,12 +31,12 @@ from ssm_jax.sweep.pruning import Rule, idle, rungs_of
 from ssm_jax.sweep.runs import Job, fault_of_run, run_sweep
 from ssm_jax.sweep.standing import validation_curve
 from ssm_jax.training import plan
-from ssm_jax.training.members import Member, Program
 from ssm_jax.training.parent import AT_START
-from ssm_jax.training.population import Population
-from ssm_jax.training.programs import program_of
+from ssm_jax.training.population.loop import Population
+from ssm_jax.training.population.members import Member, Program
+from ssm_jax.training.population.programs import program_of
+from ssm_jax.training.population.seats import Curves, Pruning
 from ssm_jax.training.record import check_sources
-from ssm_jax.training.seats import Curves, Pruning
 from ssm_jax.training.workdir import WorkdirBusy
 
 FREE = {*AT_START, "seed", "data.order_seed", "model.beta.init", "optim.lr"}

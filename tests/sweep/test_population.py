@@ -21,11 +21,11 @@ from ssm_jax.training import loop
 from ssm_jax.training.checkpoint.io import list_steps
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.members import Member
-from ssm_jax.training.population import Population
-from ssm_jax.training.programs import InTurn
+from ssm_jax.training.population.loop import Population
+from ssm_jax.training.population.members import Member
+from ssm_jax.training.population.programs import InTurn
+from ssm_jax.training.population.states import States
 from ssm_jax.training.runs.evaluate import evaluate_run
-from ssm_jax.training.states import States
 from ssm_jax.training.workdir import Workdir, WorkdirBusy
 
 pytestmark = pytest.mark.optimized  # rounding is what is tested

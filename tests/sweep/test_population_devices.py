@@ -17,7 +17,7 @@ from ssm_jax.sweep.population import Size, run_populations
 from ssm_jax.sweep.runs import Job
 from ssm_jax.training.checkpoint.io import list_steps, read_arrays, read_meta
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.states import States
+from ssm_jax.training.population.states import States
 
 # Five, which four devices do not divide; each with seed and order of its own.
 RUNS = [Run({"model.alpha": 1.0 + seed}, seed, f"m{seed}") for seed in range(5)]

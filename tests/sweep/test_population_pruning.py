@@ -16,9 +16,9 @@ from ssm_jax.sweep.runs import Job
 from ssm_jax.sweep.standing import line_of, progress_of
 from ssm_jax.training import loop
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.programs import AtOnce
-from ssm_jax.training.seats import Seat
-from ssm_jax.training.states import States
+from ssm_jax.training.population.programs import AtOnce
+from ssm_jax.training.population.seats import Seat
+from ssm_jax.training.population.states import States
 
 RUNS = [Run({"optim.beta1": 0.9}, seed, f"m{seed}") for seed in range(6)]
 RUNGS = (1, 3)  # of 9 steps, evaluated at each

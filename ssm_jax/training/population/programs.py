@@ -21,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ssm_jax.kernels.devices import on_cpu
 from ssm_jax.training import numerics, plan
 from ssm_jax.training import step as step_lib
-from ssm_jax.training.members import Member, Program
+from ssm_jax.training.population.members import Member, Program
 from ssm_jax.training.step import TrainState
 
 MEMBER_AXIS = "members"  # the mesh axis over which a population is split

@@ -9,9 +9,9 @@ import numpy as np
 from ssm_jax.data.dataset import Arrays
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import Notes
-from ssm_jax.training.members import Program
+from ssm_jax.training.population.members import Program
+from ssm_jax.training.population.seats import Seat
 from ssm_jax.training.run import OpenRun
-from ssm_jax.training.seats import Seat
 
 
 class States:

@@ -10,7 +10,7 @@ import jax
 from ssm_jax.progress import relayed
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import Meta, Notes
-from ssm_jax.training.members import Member
+from ssm_jax.training.population.members import Member
 from ssm_jax.training.run import OpenRun
 from ssm_jax.training.workdir import Workdir
 

@@ -21,11 +21,11 @@ from ssm_jax.stop import StopRequest
 from ssm_jax.training.checkpoint import CheckpointStore
 from ssm_jax.training.checkpoint.manifest import Identity
 from ssm_jax.training.loop import open_run
-from ssm_jax.training.members import Member, Program
 from ssm_jax.training.parent import Begin
+from ssm_jax.training.population.members import Member, Program
+from ssm_jax.training.population.seats import KeptMember, Pruning, Seat
+from ssm_jax.training.population.states import States
 from ssm_jax.training.run import Request, evaluated
-from ssm_jax.training.seats import KeptMember, Pruning, Seat
-from ssm_jax.training.states import States
 from ssm_jax.training.workdir import Workdir
 
 

@@ -1,0 +1,1 @@
+"""A population: several runs that train together, by one step for all of them."""
