@@ -204,8 +204,8 @@ def test_a_csv_needs_no_targets_and_its_forecast_has_a_line_for_each_step(tmp_pa
     model = trained("forecasting", horizon=3)
     lines = ["one,when,two"] + [f"{b!r},{t},{a!r}" for t, (a, b) in enumerate(SERIES[0].tolist())]
     (tmp_path / "new.csv").write_text("\n".join(lines))
-    command(tmp_path, model, "new.csv", "found.csv")
-    header, *rows = list(csv.reader((tmp_path / "found.csv").open()))
+    command(tmp_path, model, "new.csv", "found.CSV")
+    header, *rows = list(csv.reader((tmp_path / "found.CSV").open()))
     assert header == ["series", "step", "one", "two"]
     assert [row[:2] for row in rows] == [["0", "0"], ["0", "1"], ["0", "2"]]
     values = np.array([row[2:] for row in rows], float)
