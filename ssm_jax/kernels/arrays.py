@@ -31,7 +31,7 @@ def in_one_type(function: Call) -> Call:
 
     The input is an argument u, else the first one. Complex results keep the computed type.
     TypeError, by the function's name, for what is no array and for a size that is no integer;
-    ValueError for one with fewer axes than its name has, and for a phase of another shape than z.
+    ValueError for one without axes where its name has some, and for a phase not of the shape of z.
     """
     signature = inspect.signature(function)
 
@@ -90,10 +90,7 @@ def _refuse(owner: str, signature: inspect.Signature, arguments: Mapping[str, An
 
 
 def _refuse_shapes(owner: str, arguments: Mapping[str, Any]) -> None:
-    """Raise for what a function would fail on, or broadcast, before it can look at the shapes.
-
-    More axes than a name has are the function's own matter: some take leading ones.
-    """
+    """Raise for what a function would fail on, or broadcast, before it can look at the shapes."""
     for name, x in arguments.items():
         said, _, axes = name.rpartition("_")
         if name.startswith("phase_"):
@@ -103,7 +100,7 @@ def _refuse_shapes(owner: str, arguments: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"{owner}: phase must have the shape of z, {wanted}, got {ticks_and_rest}."
                 )
-        elif axes.isupper() and isinstance(x, Array | np.ndarray) and x.ndim < len(axes):
+        elif axes.isupper() and isinstance(x, Array | np.ndarray) and x.ndim == 0:
             raise ValueError(f"{owner}: {said} is ({', '.join(axes)}), got {x.shape}.")
 
 

@@ -200,7 +200,7 @@ def test_memory_of_the_gradient_is_a_fraction_of_that_of_all_states():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"u": np.ones((2, 0, 3), np.float32)}, r"L >= 1.*got u \(2, 0, 3\)"),
+        ({"u": np.ones((2, 0, 3), np.float32)}, r"L >= 1.*got \(2, 0, 3\)"),
         ({"u": np.ones((2, 5, 4), np.float32)}, r"got u \(2, 5, 4\)"),
         ({"C": np.ones((1, 3, 4), np.complex64)}, r"C \(1, 3, 4\)"),
         ({"P": np.ones((3, 5), np.complex64)}, r"P \(3, 5\)"),

@@ -273,7 +273,7 @@ def test_products_are_asked_for_in_full_precision(gradient):
         ),
         ({"C": np.ones((1, 2, 4), np.complex64)}, r"C \(1, 2, 4\)"),
         ({"dt": np.ones((4,), np.float32)}, r"dt \(4,\)"),
-        ({"u": np.ones((1, 0, 2), np.float32)}, r"L >= 1.*u \(1, 0, 2\)"),
+        ({"u": np.ones((1, 0, 2), np.float32)}, r"L >= 1.*got \(1, 0, 2\)"),
         ({"x0": np.ones((2, 4), np.complex64)}, r"x0 must be \(1, 2, 4\), got \(2, 4\)"),
     ],
 )
