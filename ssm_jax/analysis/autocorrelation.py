@@ -165,7 +165,12 @@ def _power_iteration(
     quotients = [dot(v, Rv)]
     error, step = math.inf, 0
     for step in range(1, max_steps + 1):
-        (w,) = unit(Rv - quotients[-1] * v)
+        rest = Rv - quotients[-1] * v
+        # Where that is rounding a channel is done, and waits for the others. Further directions of
+        # rounding would take R v, which is carried along, ever farther from R times v.
+        done = np.linalg.norm(rest, axis=1, keepdims=True) <= 1e-9 * quotients[-1]
+        rest, p, Rp = (np.where(done, 0.0, part) for part in (rest, p, Rp))
+        (w,) = unit(rest)
         for _ in range(2):  # near the end what is left of w is rounding, at first along v
             (w,) = unit(w - dot(v, w) * v)
         Rw = times_R(w)

@@ -116,6 +116,8 @@ def input_spectrum(
         windows_G[group] += parts
         if x_LM.size:
             _, power_FM = welch(x_LM, fs=2 * np.pi, nperseg=segment, detrend="constant", axis=0)
+            if segment % 2 == 0:  # SciPy's bin at pi is the energy of half a bin, and no density
+                power_FM[-1] *= 2
             parts_GF[group] += parts * power_FM.sum(axis=1)
     total, segments = parts_GF.sum(axis=0), int(windows_G.sum())
     if not segments:

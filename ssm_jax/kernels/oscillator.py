@@ -28,8 +28,8 @@ from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.double import Double, add, exactly, over, product, root, subtract, times
-from ssm_jax.kernels.phase import Phase, multiply, phase_of_vector
-from ssm_jax.kernels.powers import complex_expm1, value_of
+from ssm_jax.kernels.phase import Phase, cos_sin, multiply, phase_of_vector
+from ssm_jax.kernels.powers import value_of
 
 SCHEMES = ("im", "imex")
 SMALLEST = 1e-4  # rad per step: a period of 63,000 steps
@@ -88,17 +88,27 @@ def imex_step(position, velocity, v, a, damping, dt) -> tuple[Array, Array]:
 
 
 @in_one_type
-def in_motion(x: Array, z: Array, dt: Array) -> tuple[Array, Array]:
-    """(position, velocity) of oscillators whose modes are in the states x, complex; z as above."""
-    return x.real, -(x * complex_expm1(-z.real, -z.imag)).real / dt
+def in_motion(x: Array, z: Array, phase: Phase, dt: Array) -> tuple[Array, Array]:
+    """(position, velocity) of oscillators whose modes are in the states x, complex.
+
+    z and its phase are as above. Near Nyquist the phase alone has the digits of sin t.
+    """
+    above, sin = _above_and_sin(z, phase)
+    return x.real, jnp.exp(-z.real) * (above * x.real - sin * x.imag) / dt
 
 
 @in_one_type
-def in_modes(position: Array, velocity: Array, z: Array, dt: Array) -> Array:
+def in_modes(position: Array, velocity: Array, z: Array, phase: Phase, dt: Array) -> Array:
     """The states of the modes, whose answers go on from there: the reverse of `in_motion`."""
-    r, sin = jnp.exp(z.real), jnp.sin(z.imag)
-    above = jnp.expm1(z.real) + 2 * jnp.sin(z.imag / 2) ** 2  # r - cos t
-    return jax.lax.complex(position, (above * position - r * dt * velocity) / sin)
+    above, sin = _above_and_sin(z, phase)
+    pulled = above * position - jnp.exp(z.real) * dt * velocity
+    return jax.lax.complex(position, pulled / sin)
+
+
+def _above_and_sin(z: Array, phase: Phase) -> tuple[Array, Array]:
+    """r - cos t and sin t of the pole r e^(it) = e^z."""
+    cos, sin = cos_sin(phase)
+    return jnp.expm1(z.real) + jnp.where(cos > 0, sin**2 / (1 + abs(cos)), 1 - cos), sin
 
 
 def _exact_parts(

@@ -122,7 +122,7 @@ class Oscillators(MimoLayer):
         # The modes of "imex" are others for each length of a step: no power of one passes over two.
         B_NH, C_HN = self.drive().real, self.readout()[side].real
         a_1N, G_1N, h_1N = (_twice(x)[None] for x in self.oscillators())
-        z_1N = self.of_steps(1.0)[1][None]
+        z_1N, phase_1N = jax.tree.map(lambda x_N: x_N[None], self.of_steps(1.0)[1:3])
         full = jax.lax.Precision.HIGHEST
 
         def step(motion: tuple[Array, Array], v_BH: Array, scale_B: Array):
@@ -130,9 +130,9 @@ class Oscillators(MimoLayer):
             motion = imex_step(*motion, v_BN, a_1N, G_1N, h_1N * scale_B[:, None])
             return motion, jnp.matmul(motion[0], C_HN.T, precision=full)
 
-        motion = in_motion(state, z_1N, h_1N)
+        motion = in_motion(state, z_1N, phase_1N, h_1N)
         motion, y_BLH = one_by_one(step, motion, v_BLH, starts_BL, scale, lengths_B)
-        return in_modes(*motion, z_1N, h_1N), y_BLH
+        return in_modes(*motion, z_1N, phase_1N, h_1N), y_BLH
 
     def _in_modes_of(self, scale: Scale, before: Scale, state: Any) -> Any:
         """A state in the modes of steps of another scale; those of "im" are the same for all."""
@@ -141,7 +141,9 @@ class Oscillators(MimoLayer):
         if isinstance(scale, float) and isinstance(before, float) and scale == before:
             return state
         old, new = (
-            (self.of_steps(x)[1][None], _twice(self.oscillators(x)[2])[None])
+            jax.tree.map(
+                lambda x_N: x_N[None], (*self.of_steps(x)[1:3], _twice(self.oscillators(x)[2]))
+            )
             for x in (before, scale)
         )
         return in_modes(*in_motion(state, *old), *new)

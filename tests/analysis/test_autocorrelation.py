@@ -82,6 +82,18 @@ def test_channels_are_independent_of_each_other():
     assert found.held_out == pytest.approx(np.mean([one.held_out for one in each]), rel=5e-3)
 
 
+@pytest.mark.parametrize("seed", [43, 50, 52])
+def test_a_channel_that_is_done_stays_so_while_the_others_go_on(seed):
+    """One of rank 1 was found at once, and lost again: 30 times too small, and "converged"."""
+    random = np.random.default_rng(seed)
+    noise, of_rank_1 = random.normal(size=(50, 150)), random.normal(size=(50, 1))
+    x = np.stack([noise, of_rank_1 @ random.normal(size=(1, 150))], axis=2)
+    found = lambda_max(x)
+    exact = [np.linalg.eigvalsh(x[:, :, c].T @ x[:, :, c] / 50)[-1] for c in (0, 1)]
+    np.testing.assert_allclose(found.channels_C, exact, rtol=2e-3)
+    assert found.converged
+
+
 def test_too_few_steps_are_said():
     """The true error is below the one that is named, at any step."""
     x_nL = ar1(0.0, 400, 512)

@@ -113,6 +113,16 @@ def test_all_energy_of_a_tone_is_at_its_angle():
     assert energy == pytest.approx(0.5, rel=0.01), "the square of a cosine is a half on average"
 
 
+@pytest.mark.parametrize("segment", [64, 65])
+def test_the_energy_at_nyquist_counts_as_that_elsewhere(segment):
+    """SciPy's bin at pi, of even segments, is the energy of half a bin."""
+    t_L = np.arange(6_400)
+    tones = (-1.0) ** t_L + np.sqrt(2) * np.cos(np.pi / 8 * t_L)  # each of variance 1
+    assert input_spectrum([tones], segment).energy_below(np.pi / 2) == pytest.approx(0.5, abs=1e-3)
+    flat = input_spectrum(white(400), segment).power_F
+    assert flat[-1] == pytest.approx(flat[2:-2].mean(), rel=0.15)
+
+
 def test_channels_add_up():
     both = white(2)[:, :, None] * np.array([1.0, 2.0])
     single = input_spectrum(white(2), LENGTH)

@@ -13,6 +13,7 @@ from flax import nnx
 from running import numbers, run
 
 from ssm_jax.analysis.spectra import layers_of, mode_angles
+from ssm_jax.kernels.oscillator import SMALLEST
 from ssm_jax.layers import DLinOSS, LinOSS
 
 H, P = 4, 6
@@ -98,6 +99,25 @@ def test_lengths_and_step_scale_mean_what_they_mean_for_the_oscillators(kind):
     y = run(_call, variables, u, lengths, zero, np.float32(0.5), graphdef=graphdef)
     assert_close(y[0, :17], oracle(model, u[0, :17], 0.5))
     assert_close(y[1], oracle(model, u[1], 0.5))
+
+
+@pytest.mark.parametrize("scale", [0.9, 0.5])
+def test_a_state_at_the_clip_goes_on_with_another_step_scale(scale):
+    """There t is nearly pi, and sin t has three digits of an angle in float32."""
+    model, u = layer.__wrapped__("imex"), inputs(40, batch=1)  # a layer of its own, to be changed
+    model.A_im[...] = jnp.full_like(model.A_im[...], 1e3)
+    state, first = model.prefill(u[:, :20])
+    _, then = model.prefill(u[:, 20:], state=state, step_scale=scale)
+    a, _, h, B, C, D = system(model)
+    position, velocity, found = np.zeros(P, complex), np.zeros(P, complex), []
+    for number, v_P in enumerate(u[0].astype(float) @ B.T):
+        step = h * (1.0 if number < 20 else scale)
+        k = np.minimum(step**2 * a, 4 - SMALLEST**2)
+        velocity = velocity + step * v_P - k / step * position
+        position = position + step * velocity
+        found.append((C[0] @ position).real)
+    exact = np.stack(found) + D * u[0]
+    assert_close(np.concatenate([first[0], then[0]]), exact, 1e-5)
 
 
 def test_the_filter_multiplies_the_spectrum_of_the_answers_to_impulses():
