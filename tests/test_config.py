@@ -261,6 +261,7 @@ def test_options_that_go_together_pass(values):
             {"optim.groups.A.match": "("},
             r"optim.groups.A.match='(' is no regular expression: missing )",
         ),
+        ({"optim.freeze": "("}, "optim.freeze='(' is no regular expression: missing )"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(values, expected):
@@ -350,6 +351,13 @@ def test_another_layer_gives_up_what_it_does_not_read_but_not_what_is_given():
     assert (cfg.model.real_transform, cfg.model.dt_min) == ("clip", 0.01)
     config.override(cfg, {"model.layer": "s6"})
     assert cfg.model.layer == "s6", "`check` says that there is none"
+
+
+@pytest.mark.parametrize("layer", ["s4", "s5"])
+def test_another_layer_keeps_a_transform_that_was_chosen_and_that_it_reads(layer):
+    """`exp` in its place cannot represent Re A = 0, which the config has."""
+    model = load_config("arrays:s4d_re0", {"model.layer": layer}).model
+    assert (model.real_transform, model.alpha_real, model.init) == ("clip", 0.0, "legs")
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,33 @@ def test_entry_points_are_found_by_name_and_recorded_with_their_package(installe
         outside.recall("layer", "gone", {"package": "gone 3"}, here)
 
 
+def test_cells_of_a_sweep_and_a_search_take_the_file_beside_their_config(here, monkeypatch):
+    """They took one of that name in the current folder, and recorded a command that does not."""
+    (here / "own").mkdir()
+    for folder in (here, here / "own"):
+        (folder / "lay.py").write_text(FILES["my_layer.py"].partition("def get_config")[0])
+    (here / "own/e.py").write_text(
+        FILES["my_layer.py"].replace("my_layer.py:", "lay.py:")
+        + "def sweep():\n    return [{'model.layer': 'lay.py:MovingAverage'}]\n"
+        "def search():\n    return {'model.layer': ['lay.py:MovingAverage', 's4d']}\n"
+    )
+    cfg = load_config("own/e.py", {"model.layer": "s4d"})
+    (run,) = runs_of(load_sweep("own/e.py", cfg), (0,))
+    assert run.config(cfg).model.layer.path == here / "own/lay.py"
+    found = []
+
+    def look(search, cfg, job):
+        (run,) = runs_of([{"model.layer": search.axes["model.layer"].values[0]}], (0,))
+        found.append(run.config(cfg).model.layer.path)
+        return True
+
+    monkeypatch.setattr("ssm_jax.sweep.search.run_search", look)
+    words = ["--config=own/e.py", "--config.model.depth=1", "--sampler=optuna:random"]
+    with pytest.raises(ValueError, match="has no run of this search"):
+        sweeps.sweep([*words, f"--folder={here / 'out'}"])
+    assert found == [here / "own/lay.py"]
+
+
 def test_a_new_line_in_layers_is_trained_swept_and_a_variant(here, monkeypatch):
     monkeypatch.setitem(LAYERS, "mean", find_layer(LAYER))
     overrides = {"model.layer": "mean", "train.steps": 2, "train.eval_every": 2}

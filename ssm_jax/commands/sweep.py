@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +13,11 @@ from ssm_jax import config as config_lib
 from ssm_jax.commands import start_jax, sweep_status
 from ssm_jax.commands.sweep_runs import FLAGS, Parts, job_of, planned, search_of, tried
 from ssm_jax.config import cli
+from ssm_jax.config.load import beside
 from ssm_jax.stop import EXIT_STOPPED
 
 if TYPE_CHECKING:
+    from ssm_jax.sweep.plan import Search
     from ssm_jax.training.parent import Begin
 
 CURVES = 8  # settings whose curves one figure can tell apart
@@ -62,8 +65,23 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
     """
     argv = sweep_status.remembered(argv, FLAGS)
     commands, parts = planned(argv, sweep.__doc__)
+    command = next(iter(commands.values()))
+    search = search_of(command)
+    # Cells of a search are found as it goes: their FILE.py:NAME is beside the config all the time
+    with contextlib.nullcontext() if search is None else beside(command.values["config"]):
+        return _sweep(commands, parts, search, [*called, *argv], argv)
+
+
+def _sweep(
+    commands: Mapping[str, cli.Command],
+    parts: Parts,
+    search: Search | None,
+    words: Sequence[str],
+    argv: Sequence[str],
+) -> int:
+    """Run what is planned and show it; `words` is the command, which gave `argv`."""
     values, several = next(iter(commands.values())).values, len(commands) > 1
-    folder, search = values["folder"], search_of(next(iter(commands.values())))
+    folder = values["folder"]
     commands, begin = _begun(commands, parts, values)
     if (values["report_only"] or values["status"]) and not folder.is_dir():
         raise ValueError(f"--folder={folder} does not exist; there is nothing to report.")
@@ -80,7 +98,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
 
         size = Size(values["members"], int(values["memory"] * 2**30), values["vmap"])
         for label, (where, runs) in parts.items():
-            job = replace(job_of(commands[label], [*called, *argv], where), begin=begin)
+            job = replace(job_of(commands[label], words, where), begin=begin)
             if search is not None:
                 from ssm_jax.sweep.search import run_search
 
@@ -108,7 +126,7 @@ def sweep(argv: list[str], called: Sequence[str] = ("ssm-jax", "sweep")) -> int:
 
     if search is not None:
         parts = {k: (where, tried(search, where, commands[k])) for k, (where, _) in parts.items()}
-    command = without_folders([*called, *argv])
+    command = without_folders(words)
     documents = {
         label: document_of(runs, where, commands[label].cfg, command, values["metric"])
         for label, (where, runs) in parts.items()
@@ -175,7 +193,9 @@ def _begun(
 
     begin = begin_from(values["init_from"], values["init_match"], None)
     swept = [key for _, several in parts.values() for key in several[0].cell]
-    if begin and (idle := idle_with(begin, swept)):
+    learned = [c.cfg.model.beta.learn for c in commands.values()]
+    learns_beta = all(learned) and "model.beta.learn" not in swept
+    if begin and (idle := idle_with(begin, swept, learns_beta=learns_beta)):
         raise ValueError(
             f"{', '.join(idle)} is swept and acts at initialization, and --init_from takes all "
             "parameters, so all cells would be one run; take fewer by --init_match, or leave it."

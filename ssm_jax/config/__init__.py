@@ -100,8 +100,7 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
     """Change options of a config by dotted key; optim.lr is applied to the parameter groups.
 
     What was given before (`keep`) is, like `values`, neither scaled by optim.lr nor given up for
-    another layer: that one is parametrized as its constructor is by default, and options of the
-    model that it does not read have their defaults. A number of steps takes the place of epochs,
+    another layer, see `check.of_layer`. A number of steps takes the place of epochs,
     and the reverse. ValueError: optim.lr, where the rate of the group rest is 0 or is given as
     well, or a learned beta without a filter; a task or a layer of your own that cannot be found.
     """
@@ -111,7 +110,7 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
     if cfg.model.layer != before:
         from ssm_jax.config.check import of_layer  # imports JAX
 
-        of_layer(cfg, given)
+        of_layer(cfg, before, given)
     cfg.update_from_flattened_dict({k: v for k, v in values.items() if k not in CHOSEN})
     for key, other in (("steps", "epochs"), ("epochs", "steps")):
         if values.get(f"train.{key}") and f"train.{other}" not in given:
@@ -131,6 +130,22 @@ def altered(cfg: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     cfg = cfg.copy_and_resolve_references()
     cfg.update_from_flattened_dict(values)
     return cfg.lock()
+
+
+def given_up(before: Mapping[str, Any], cfg: ConfigDict, given: Collection[str]) -> str:
+    """What another layer has changed of the options that a config had before, in a line, or "".
+
+    `given` are options that somebody asked for.
+    """
+    now = flatten(cfg)
+    changed = [
+        f"{key}={now[key]!r} for {value!r}"
+        for key, value in before.items()
+        if key.startswith("model.") and key not in given and now.get(key, value) != value
+    ]
+    return f"with model.layer={cfg.model.layer} the config has {', '.join(changed)}." * bool(
+        changed
+    )
 
 
 def note_changes(cfg: ConfigDict, values: Mapping[str, Any]) -> None:

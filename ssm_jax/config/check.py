@@ -87,6 +87,10 @@ def _combination_faults(cfg: ConfigDict) -> Iterator[str]:
             re.compile(group.match)
         except re.error as error:
             yield f"optim.groups.{name}.match={group.match!r} is no regular expression: {error}."
+    try:
+        re.compile(cfg.optim.freeze)
+    except re.error as error:
+        yield f"optim.freeze={cfg.optim.freeze!r} is no regular expression: {error}."
     if model.dt_min > model.dt_max:
         yield f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}."
     if model.beta.init and not model.beta.filter:
@@ -203,21 +207,29 @@ def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
             yield key, unless.get(name, why) if read else why
 
 
-def of_layer(cfg: ConfigDict, keep: Collection[str] = ()) -> None:
-    """Parametrize the layer of a config as its constructor is by default, but for options to keep.
+def of_layer(cfg: ConfigDict, before: str, keep: Collection[str] = ()) -> None:
+    """Parametrize the layer of a config, which had another one `before`, but for options to keep.
 
-    Nothing changes where the task has a network without such layers, or there is no such layer.
+    Of OWN what the other layer has by default becomes what this one has, and so does what this one
+    cannot take; options of the model that it does not read get their defaults. Nothing changes
+    where the task has a network without such layers, or there is no such layer.
     """
     from ssm_jax.layers import find_layer  # imports JAX
     from ssm_jax.models import SequenceClassifier
 
     with contextlib.suppress(Unknown):
-        takes, known = parameters_of(find_layer(cfg.model.layer)), rows(cfg)
+        layer, known = find_layer(cfg.model.layer), rows(cfg)
         if "layer" not in parameters_of(find_task(cfg.task).network or SequenceClassifier):
             return
-        own = {f"model.{n}": takes[n].default for n in OWN if n in takes}
-        own = {key: value for key, value in own.items() if isinstance(value, str)}
-        cfg.update_from_flattened_dict({k: v for k, v in own.items() if k not in keep})
+        takes, had = parameters_of(layer), parameters_of(find_layer(before))
+        can = {"init": getattr(layer, "INITS", ()), "discretization": getattr(layer, "RULES", ())}
+        for name in OWN:
+            key, value = f"model.{name}", cfg.model[name]
+            default = takes[name].default if name in takes else None
+            usual = had[name].default if name in had else known[key].default
+            fits = value in (can.get(name) or (value,))
+            if isinstance(default, str) and key not in keep and (value == usual or not fits):
+                cfg.model[name] = default
         idle = [key for key, _ in unread(cfg) if key not in keep]
         cfg.update_from_flattened_dict({key: known[key].default for key in idle})
 

@@ -81,7 +81,8 @@ def load(
         if not faults:
             _note(cfg, before, overrides)
             config_lib.override(cfg, overrides)
-            _say_given_up(cfg, before, overrides)
+            if line := config_lib.given_up(before, cfg, overrides):
+                say(line)
             if given.get("from") is not None and cfg.data.source in ("generated", "photographs"):
                 cfg.data.source = "official"
         if not (faults or _asks_help(argv)):  # the check imports JAX
@@ -124,18 +125,6 @@ def _note(cfg: ConfigDict, before: Mapping[str, Any], overrides: Mapping[str, An
     if cfg.notes and changed:
         listed = ", ".join(f"{key}={value}" for key, value in changed.items())
         cfg.notes += f" Changed by the command: {listed}."
-
-
-def _say_given_up(cfg: ConfigDict, before: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Say which options of a file another layer changed, since it does not read their values."""
-    now = config_lib.flatten(cfg)
-    changed = [
-        f"{key}={now[key]!r} for {value!r}"
-        for key, value in before.items()
-        if key.startswith("model.") and key not in overrides and now.get(key, value) != value
-    ]
-    if changed:
-        say(f"with model.layer={cfg.model.layer} the config has {', '.join(changed)}.")
 
 
 def load_flags(argv: Sequence[str], *, flags: Sequence[Flag], about: str | None) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def load_sweep(
     cells: list[dict[str, Any]] = []
     for number, cell in enumerate(made, start=1):
         if isinstance(cell, Mapping) and cell:
-            found, typed = _changed(cfg.copy_and_resolve_references(), cell, given)
+            with beside(spec):
+                found, typed = _changed(cfg.copy_and_resolve_references(), cell, given)
             if "seed" in cell:
                 found.append("seed is no option to sweep; give --seeds=N.")
         else:
@@ -140,7 +141,8 @@ def load_search(
             faults.append(f"--config.{key} is given and is searched; leave one of them out.")
         else:
             try:
-                axes[key] = axis_of(key, text, type(flat[key]))
+                kind = str if isinstance(flat[key], str) else type(flat[key])  # it may be a path's
+                axes[key] = axis_of(key, text, kind)
                 row = config_lib.rows(cfg)[key]
                 found = (fault_of(key, end, row) for end in axes[key].ends())
                 faults += [f"search of {line}" for line in found if line]

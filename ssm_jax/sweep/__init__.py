@@ -93,7 +93,7 @@ def runs_of(
     seeds, given = list(seeds), tuple(given)
     for seed in seeds:
         if (fault := fault_of("seed", seed, OPTIONS["seed"])) is not None:
-            raise ValueError(f"the last of {len(seeds)} seeds: {fault}")
+            raise ValueError(f"one of {len(seeds)} seeds: {fault}")
     labels = short_names(cells[0])
     names: dict[str, Mapping[str, Any]] = {}
     for cell in cells:

@@ -106,7 +106,7 @@ def run_one(
 
     What `watching` makes may end it early: the run is then marked as pruned.
     """
-    cfg, path = run.config(cfg), job.folder / run.name
+    before, cfg, path = config_lib.flatten(cfg), run.config(cfg), job.folder / run.name
     mark = {"config_digest": config_lib.digest(cfg), "options": dict(run.cell), "seed": run.seed}
     experiment = job.build(cfg)
     path.mkdir(parents=True, exist_ok=True)
@@ -127,6 +127,8 @@ def run_one(
         (path / "log.txt").open("a", encoding="utf-8") as log,
         contextlib.redirect_stderr(log),
     ):
+        if line := config_lib.given_up(before, cfg, {*run.cell, *run.given}):
+            say(line)
         try:
             code = train_and_evaluate(
                 experiment,

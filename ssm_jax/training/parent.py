@@ -42,6 +42,12 @@ AT_START = (
     "model.lru.r_min", "model.lru.r_max", "model.lru.max_phase", "model.dlinoss.r_min",
 )  # fmt: skip
 
+# What the arrays of a layer mean, where another one has arrays of the same names and shapes
+MEANING = (
+    "model.layer", "model.real_transform", "model.dt_transform", "model.discretization",
+    "model.beta.unit", "model.linoss.scheme", "model.s4d.input_norm",
+)  # fmt: skip
+
 
 class Begin(NamedTuple):
     """What a command asks of another run."""
@@ -88,9 +94,10 @@ def config_of_run(run: Path, workdir: Path | None) -> Any:
     return config_lib.altered(config_of(read_record(path), path), {"parent": ""})
 
 
-def idle_with(begin: Begin, options: Iterable[str]) -> list[str]:
+def idle_with(begin: Begin, options: Iterable[str], *, learns_beta: bool = False) -> list[str]:
     """Those of some options that change nothing in a run that takes all parameters of another."""
-    return [] if begin.whole or begin.match else [key for key in options if key in AT_START]
+    idle = {*AT_START, "model.beta.init"} if learns_beta else AT_START
+    return [] if begin.whole or begin.match else [key for key in options if key in idle]
 
 
 class Parent(NamedTuple):
@@ -195,6 +202,8 @@ def take(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainSta
         way = "Only --init_from can take the rest" if begin.whole else way
         more = f"; and {len(other) - 6} more" if other[6:] else ""
         raise ValueError(f"{begin.run} has other shapes: {'; '.join(other[:6])}{more}. {way}.")
+    if not begin.whole and any("/ssm/" in path for path in taken):
+        _check_meaning(experiment, begin)
     if begin.whole and (lost := [path for path in left if path in experiment.paths]):
         raise ValueError(f"{begin.run} has no {', '.join(lost)}; --init_from takes what it has.")
     if not any(path in experiment.paths for path in taken):
@@ -232,15 +241,35 @@ def _with_counts(state: TrainState) -> TrainState:
     return dataclasses.replace(state, opt_state=links)
 
 
+def _check_meaning(experiment: Experiment, begin: Begin) -> None:
+    """Refuse arrays of layers that stand for other numbers there than here."""
+    theirs, ours = read_record(Workdir(begin.run).record)["config"], experiment.identity.options
+    keys = [k for k in MEANING if k in ours and k in theirs and ours[k] != theirs[k]]
+    if other := [f"{key}={ours[key]} (there {theirs[key]})" for key in keys]:
+        raise ValueError(
+            f"the arrays of the layers of {begin.run} mean other numbers with {', '.join(other)}; "
+            "leave that, or take the rest alone: --init_match='^(?!.*/ssm/)'."
+        )
+
+
 def _check_whole(experiment: Experiment, begin: Begin, parent: Parent) -> None:
     """Refuse to continue a run with another model, or without a step more."""
-    theirs, ours = read_record(Workdir(begin.run).record)["config"], experiment.identity.options
+    record, ours = read_record(Workdir(begin.run).record), experiment.identity.options
+    theirs = record["config"]
     keys = [k for k in theirs if k.startswith("model.") and k in ours and k not in FREE]
     if other := [f"{k}={ours[k]} (there {theirs[k]})" for k in keys if theirs[k] != ours[k]]:
         raise ValueError(
             f"--continue_from={begin.run} goes on with the same model, and here are "
             f"{', '.join(other)}; leave them, or take its parameters alone by --init_from."
         )
+    classes = [_classes(facts) for facts in (experiment.built_from, record.get("built_from"))]
+    if all(classes) and classes[0] != classes[1]:
+        raise ValueError(
+            f"--continue_from={begin.run} goes on with its classes, {', '.join(classes[1])}, and "
+            f"the data have {', '.join(classes[0])}; give the data that it was trained on."
+        )
+    if record["data"]["fingerprint"] != experiment.dataset.fingerprint:
+        warn(f"the data are not those of {begin.run}, whose training goes on with them.")
     if experiment.total_steps <= parent.step:
         raise ValueError(
             f"{begin.run} is at step {parent.step:,}, and training ends at step "
@@ -248,11 +277,17 @@ def _check_whole(experiment: Experiment, begin: Begin, parent: Parent) -> None:
         )
 
 
+def _classes(built_from: Mapping[str, Any] | None) -> list[str]:
+    """The names of the classes of a user's series, in their order; [] without such."""
+    kept = (built_from or {}).get("preprocessing") or {}
+    return list(kept.get("classes") or ())
+
+
 def describe(experiment: Experiment, begin: Begin, parent: Parent) -> list[str]:
     """What was taken and what not; of a run that is continued, the learning rates from now on."""
     theirs, ours = read_record(Workdir(begin.run).record)["config"], experiment.identity.options
     changed = [key for key in theirs if key in ours and theirs[key] != ours[key]]
-    if idle := idle_with(begin, changed):
+    if idle := idle_with(begin, changed, learns_beta=bool(ours["model.beta.learn"])):
         warn(
             f"{', '.join(idle)}: they act at initialization, and all parameters are taken from "
             f"{begin.run}, so they change nothing; --init_match says which to take."

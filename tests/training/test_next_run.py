@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from ssm_jax.config import cli
 from ssm_jax.stop import StopRequest
 from ssm_jax.trained import load
 from ssm_jax.training import loop
+from ssm_jax.training import parent as parent_lib
 from ssm_jax.training.checkpoint.io import read_arrays, read_meta
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, flatten
 from ssm_jax.training.experiment import Experiment
@@ -69,6 +71,50 @@ def test_the_timescale_of_a_run_that_takes_all_parameters_is_said_to_be_idle():
     asked = ["model.dt_rule", "model.lru.r_max", "model.dropout"]
     assert idle_with(Begin(Path("run"), "best"), asked) == asked[:2]
     assert idle_with(Begin(Path("run"), "best", match="decoder"), asked) == []
+    beta = ["model.beta.init"]
+    assert idle_with(Begin(Path("run"), "best"), beta) == []
+    assert idle_with(Begin(Path("run"), "best"), beta, learns_beta=True) == beta
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model__real_transform": "relu"},
+        {"model__dt_transform": "exp"},
+        {"model__beta__unit": "rad"},
+    ],
+)
+def test_arrays_of_layers_that_mean_other_numbers_are_refused(
+    data_dir, reference, tmp_path, options
+):
+    begin = Begin(reference, "best")
+    with pytest.raises(ValueError, match=r"mean other numbers with model\.") as refused:
+        started(data_dir, tmp_path / "a", begin, **options)
+    match = re.search(r"--init_match='([^']+)'", str(refused.value))[1]
+    experiment, first = started(data_dir, tmp_path / "b", begin._replace(match=match), **options)
+    fresh = {name: np.asarray(leaf) for name, leaf in flatten(experiment.fresh_state()).items()}
+    theirs = best_of(reference)
+    for path in experiment.paths:
+        expected = fresh if "/ssm/" in path else theirs
+        np.testing.assert_array_equal(first[f"params/{path}"], expected[f"params/{path}"])
+
+
+def test_a_run_goes_on_with_its_classes_and_says_so_of_other_data(monkeypatch, capsys):
+    """Reversed, the outputs of the decoder would mean the opposite."""
+    experiment = SimpleNamespace(
+        identity=SimpleNamespace(options={}),
+        dataset=SimpleNamespace(fingerprint="new"),
+        built_from={"preprocessing": {"classes": ["aaa", "zzz"]}},
+        total_steps=2,
+    )
+    record = {"config": {}, "data": {"fingerprint": "old"}}
+    monkeypatch.setattr(parent_lib, "read_record", lambda path: record)
+    begin = Begin(Path("run"), "newest", whole=True)
+    parent_lib._check_whole(experiment, begin, SimpleNamespace(step=1))
+    assert "the data are not those of run" in capsys.readouterr().err
+    record["built_from"] = {"preprocessing": {"classes": ["slow", "fast"]}}
+    with pytest.raises(ValueError, match="its classes, slow, fast, and the data have aaa, zzz"):
+        parent_lib._check_whole(experiment, begin, SimpleNamespace(step=1))
 
 
 def test_a_regular_expression_says_what_is_taken_and_a_line_what_not(
