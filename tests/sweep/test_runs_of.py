@@ -131,5 +131,5 @@ def test_cells_that_would_share_a_folder_are_refused():
 
 def test_seeds_that_jax_would_cut_are_refused_before_the_first_run():
     assert runs_of(CELLS, range(2**32 - 2, 2**32))[-1].seed == 2**32 - 1
-    with pytest.raises(ValueError, match=r"last of 4 seeds: seed=4294967296 is out of range"):
+    with pytest.raises(ValueError, match=r"one of 4 seeds: seed=4294967296 is out of range"):
         runs_of(CELLS, range(2**32 - 2, 2**32 + 2))
