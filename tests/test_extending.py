@@ -361,6 +361,8 @@ def test_what_is_wrong_is_one_line(argument, said, here, capsys):
             "ModuleNotFoundError",
         ),
         (("class MovingAverage", "class beta"), "rename the class."),
+        (("def __call__", "def call"), "MovingAverage has no __call__; give it __call__(self"),
+        ((", lengths_B=None, *, key=None):", "):"), "has __call__(self, u_BLH); give it __call__("),
     ],
 )
 def test_a_layer_that_cannot_be_is_one_line(change, said, here):

@@ -22,6 +22,8 @@ __all__ = [
     "layer_options", "section_of",
 ]  # fmt: skip
 
+_CALL = "__call__(self, u_BLH, lengths_B=None, *, key=None)"
+
 
 def find_layer(name: str) -> Any:
     """The class of a layer; ValueError if there is none.
@@ -35,7 +37,25 @@ def find_layer(name: str) -> Any:
     takes = parameters_of(layer) if isinstance(layer, type) else {}
     if next(iter(takes), "") != "d_model" or "rngs" not in takes:
         raise ValueError(f"layer {name}: it must be a class with __init__(d_model, *, rngs).")
+    if name not in LAYERS and (fault := _fault_of_call(layer)):
+        raise ValueError(f"layer {name} {fault}; give it {_CALL}.")
     return layer
+
+
+def _fault_of_call(layer: type) -> str:
+    """Why a block cannot call a layer of this class; "" if it can."""
+    found = next((vars(kind)["__call__"] for kind in layer.__mro__ if "__call__" in vars(kind)), 0)
+    if not callable(found):
+        return "has no __call__"
+    try:
+        takes = inspect.signature(found)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return ""
+    try:
+        takes.bind("self", "u_BLH", "lengths_B", key=None)
+    except TypeError:
+        return f"has __call__{takes}"
+    return ""
 
 
 def section_of(name: str) -> str:
