@@ -194,6 +194,13 @@ def _inputs_of(path: Path, header: list[str], columns: Columns, labelled: bool) 
             f"data.arrays.inputs={','.join(columns.inputs)}: {twice[0]} is there twice, or is the "
             "target; leave it out."
         )
+    for role in ("id", "time", "split"):
+        if (name := getattr(columns, role)) and name in columns.inputs:
+            option = "split_column" if role == "split" else role
+            raise ValueError(
+                f"data.arrays.inputs={','.join(columns.inputs)}: {name} is "
+                f"data.arrays.{option} too; leave one out."
+            )
     if not (found := columns.inputs or tuple(c for c in header if c not in others)):
         raise ValueError(f"{path} has no column left for the inputs: {', '.join(header)}.")
     return found

@@ -155,6 +155,9 @@ def test_roles_that_contradict_each_other_are_refused(tmp_path):
     for inputs in ("a,y", "a,a"):
         with pytest.raises(ValueError, match="is there twice, or is the target"):
             read(path, Columns(target=("y",), inputs=tuple(inputs.split(","))))
+    for role, option in (("id", "id"), ("time", "time"), ("split", "split_column")):
+        with pytest.raises(ValueError, match=rf"inputs=a,t: t is data\.arrays\.{option} too"):
+            read(path, Columns(inputs=("a", "t"), **{role: "t"}))
     with pytest.raises(ValueError, match="line 3: part=test follows train within a series"):
         read(path, Columns(split="part", inputs=("a",)))
     write_csv(path, [("t", "a"), ("1 May", 1), ("2 May", 2)])
