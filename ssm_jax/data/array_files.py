@@ -62,6 +62,8 @@ def read_npz(files: list[Path], columns: Columns) -> Found:
             arrays = {name: entry_of(archive, name) for name in wanted if name in names}
     except (*_DAMAGED, ValueError, EOFError, KeyError) as error:
         raise ValueError(f"{path} is no .npz that can be read ({error}).") from error
+    if not names:
+        raise ValueError(f"{path} has no arrays; save them with numpy.savez(FILE, x=..., y=...).")
     if columns.x not in arrays and f"{columns.x}_train" not in arrays:
         raise ValueError(
             f"{path} has no array {columns.x!r} but {', '.join(names)}; name yours with "

@@ -188,6 +188,9 @@ def test_what_is_no_array_of_series_is_refused(tmp_path):
     path = tmp_path / "a.npz"
     with pytest.raises(FileNotFoundError, match="is not there"):
         read(path, Columns())
+    np.savez(path)
+    with pytest.raises(ValueError, match=r"a\.npz has no arrays; save them with numpy\.savez"):
+        read(path, Columns())
     np.savez(path, data=X)
     with pytest.raises(ValueError, match=r"no array 'x' but data"):
         read(path, Columns())
