@@ -119,7 +119,8 @@ def _fitting(engine: str, values: Mapping[str, Any], words: Sequence[str]) -> No
     usual = {flag.name: flag.default for flag in FLAGS}
     for name in ELSEWHERE if engine == "slurm" else OF_SLURM:
         if values[name] != usual[name]:
-            cli.fail(f"--{name} is not for {engine}; leave it out.")
+            given = f"no{name}" if values[name] is False else name
+            cli.fail(f"--{given} is not for {engine}; leave it out.")
     for name in ("image", "volume"):
         if engine != "slurm" and not values[name] and (name, engine) != ("image", "sky"):
             about = next(flag.help for flag in FLAGS if flag.name == name)

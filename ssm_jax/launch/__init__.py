@@ -76,7 +76,7 @@ def slurm(work: Work, options: Mapping[str, Any], log: Path) -> str:
     values = {name: options[name] for name in ("nodes", "processes", "gpus", "cpus", "mem")}
     values |= {name: options[name] for name in ("time", "options")}
     values["array"] = f"0-{work.jobs - 1}{most}" if work.jobs else None
-    values |= {"name": work.name, "log": shlex.quote(str(log)), "command": work.line("slurm")}
+    values |= {"name": work.name, "log": _output(log), "command": work.line("slurm")}
     return filled("slurm.sbatch", values)
 
 
@@ -84,8 +84,13 @@ def tables(work: Work, options: Mapping[str, Any], log: Path) -> str:
     """The script of the job that writes the tables of a sweep: one processor, no GPU."""
     values = dict.fromkeys(("array", "gpus", "cpus", "mem", "time"))
     values |= {"nodes": 1, "processes": 1, "options": options["options"], "command": work.report}
-    values |= {"name": f"{work.name}-tables", "log": shlex.quote(str(log))}
+    values |= {"name": f"{work.name}-tables", "log": _output(log)}
     return filled("slurm.sbatch", values)
+
+
+def _output(log: Path) -> str:
+    """A path for --output: SLURM replaces %j and such, which are meant in the name alone."""
+    return shlex.quote(f"{str(log.parent).replace('%', '%%')}/{log.name}")
 
 
 def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:

@@ -127,7 +127,8 @@ def log_of(jobs: Sequence[Job], number: str) -> str:
     """What the output of a job, or of one of an array, is in."""
     array, _, task = number.partition("_")
     log = next(job.log for job in jobs if job.id == array)
-    return log.replace("%A", array).replace("%j", array).replace("%a", task)
+    name = Path(log).name.replace("%A", array).replace("%j", array).replace("%a", task)
+    return str(Path(log).with_name(name))
 
 
 def _call(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":

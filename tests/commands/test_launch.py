@@ -97,6 +97,16 @@ def test_a_sweep_is_an_array_and_a_job_for_the_tables_that_waits_for_it(played, 
     assert calls(played)[1] == f"sbatch --parsable {wait} {folder}/tables.sbatch"
 
 
+def test_percent_in_the_folder_is_no_pattern_of_slurm(here):
+    launch(["slurm", "--config=e.py", "--workdir=runs/50%j", "--nosubmit"])
+    folder = here / "runs/50%j.slurm"
+    assert f"--output={here}/runs/50%%j.slurm/%j.log" in options_of(
+        (folder / "run.sbatch").read_text()
+    )
+    job = queue.Job("41", "a", str(folder / "%A_%a.log"))
+    assert queue.log_of([job], "41_2") == str(folder / "41_2.log")
+
+
 @pytest.mark.parametrize("engine", ["slurm", "k8s", "sky"])
 def test_workers_share_a_sweep_and_have_no_number_of_a_run(here, engine):
     more = ["--nosubmit"] if engine == "slurm" else POD
@@ -226,6 +236,8 @@ def test_a_queue_that_does_not_answer_is_asked_again_for_some_time(played, monke
         (["slurm", *RUN, "--workers=2"], "--workers is for a sweep"),
         (["k8s", *RUN, "--image=a"], "--volume is missing"),
         (["k8s", *RUN, *POD, "--time=1"], "--time is not for k8s"),
+        (["sky", *RUN, *POD, "--nosubmit"], "--nosubmit is not for sky"),
+        (["k8s", *RUN, *POD, "--follow"], "--follow is not for k8s"),
         (["k8s", *RUN, *POD, "--gpus=h200:1"], "--gpus=h200:1 does not fit: k8s takes a number"),
         (["k8s", *RUN, *POD, "--mount=work"], "--mount=work does not fit"),
     ],
