@@ -125,7 +125,11 @@ def _sweep(
     from ssm_jax.training.record import without_folders
 
     if search is not None:
-        parts = {k: (where, tried(search, where, commands[k])) for k, (where, _) in parts.items()}
+        ended = not values["report_only"]
+        parts = {
+            k: (where, tried(search, where, commands[k], ended=ended))
+            for k, (where, _) in parts.items()
+        }
     command = without_folders(words)
     documents = {
         label: document_of(runs, where, commands[label].cfg, command, values["metric"])

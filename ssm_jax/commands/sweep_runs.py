@@ -11,7 +11,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.commands.train import INIT_FLAGS
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, convert, parse
-from ssm_jax.config.load import load_search, load_sweep
+from ssm_jax.config.load import faults_of, load_search, load_sweep
 from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.plan import SAMPLERS, USUAL, Search
 from ssm_jax.sweep.pruning import RULES
@@ -175,14 +175,25 @@ def search_of(command: cli.Command) -> Search | None:
     return search
 
 
-def tried(search: Search, folder: Path, command: cli.Command) -> list[Run]:
-    """The runs of a search that its folder has, each setting with all seeds."""
+def tried(search: Search, folder: Path, command: cli.Command, *, ended: bool = False) -> list[Run]:
+    """The runs of a search that its folder has, each setting with all seeds.
+
+    ValueError if there are none; `ended`: all proposals were made, so all were passed over.
+    """
     from ssm_jax.sweep.standing import runs_in
 
     found = runs_in(folder, list(search.axes), command.overrides)
     cells: dict[str, Mapping[str, Any]] = {}
     for run in found:
         cells.setdefault(run.name.rpartition("seed=")[0], run.cell)
+    if not cells and ended:
+        first = {key: axis.fit(axis.ends()[0]) for key, axis in search.axes.items()}
+        faults = faults_of(command.cfg, first, command.overrides)
+        why = faults[0].rstrip(".") if faults else "the lines above say why"
+        raise ValueError(
+            f"all proposals ({search.size}) were passed over: {why}; change the search, and give "
+            "another --folder."
+        )
     if not cells:
         raise ValueError(f"--folder={folder} has no run of this search; there is nothing to show.")
     return runs_of(list(cells.values()), search.seeds, command.overrides)

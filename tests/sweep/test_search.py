@@ -114,6 +114,18 @@ def test_what_cannot_go_together_is_passed_over(search, tmp_path, capsys):
     assert all(run["status"] == "finished" for run in document(tmp_path)["runs"])
 
 
+def test_a_search_whose_proposals_are_all_passed_over_says_why(search):
+    argv = ("--search.model.alpha_real=0", "--search.model.real_transform=exp")
+    argv += ("--search.model.alpha=1",)
+    fault = r"^all proposals \(1\) were passed over: model\.real_trans.*; change the search, and"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=fault) as refused:
+            search(*argv, sampler="optuna:grid")
+        assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(ValueError, match="has no run of this search"):
+        search(*argv, "--report_only", sampler="optuna:grid")
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
