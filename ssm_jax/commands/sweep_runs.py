@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,9 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
             cells = load_sweep(spec, cfg, overrides, alone=seeds > 1)
         if both := [key for key in cells[0] if key in overrides]:
             raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
+        if search is None:
+            tasks = [cell.get("task", cfg.task) for cell in cells]
+            _show_one_metric(tasks, cfg.task, values["metric"])
         where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
         parts[label] = where, runs_of(cells, seeds_of(known["seeds"], cfg.seed), overrides)
     for other in ("report_only", "population"):
@@ -107,6 +110,24 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
     if run is not None and not 0 <= run < size:
         cli.fail(f"--run={run} is none of the {size} runs, which count from 0 to {size - 1}.")
     return commands, parts
+
+
+def _show_one_metric(tasks: Iterable[str], base: str, asked: str | None) -> None:
+    """Refuse cells of which the table could not show one metric: the asked one, or that of base."""
+    from ssm_jax.tasks import find_task
+
+    known = {name: find_task(name).metrics for name in dict.fromkeys(tasks)}
+    metric = asked or find_task(base).headline
+    lacking = [name for name, metrics in known.items() if metric not in metrics]
+    # One that no task names may be among what its summary adds
+    if not lacking or metric == "loss" or (asked and len(lacking) == len(known)):
+        return
+    first, *others = known.values()
+    shared = [name for name in first if all(name in metrics for metrics in others)] or ["loss"]
+    raise ValueError(
+        f"the sweep shows {metric}, which task={lacking[0]} does not have; give --metric="
+        f"{' or --metric='.join(shared)}, or sweep tasks that share it."
+    )
 
 
 def seeds_of(text: str, first: int) -> Sequence[int]:

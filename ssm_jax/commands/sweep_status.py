@@ -90,7 +90,7 @@ def write(command: cli.Command, folder: Path, runs: list[Run], search: Search | 
     progress = progress_of(runs, folder, cfg, to_come)
     figure = None
     if progress.count("finished") and (search is None or search.points) and runs[0].cell:
-        document = document_of(runs, folder, cfg, [])
+        document = document_of(runs, folder, cfg, [], command.values["metric"])
         figure = folder / f"sweep.{cfg.figures_format}"
         figure = figure if draw_sweep(figure, document) else None
     write_page(folder / "progress.html", progress, figure)

@@ -46,6 +46,8 @@ def played(tmp_path, monkeypatch):
             "majority_rate": 0.25,
             "config_digest": config_lib.digest(cfg),
         }
+        if cfg.task == "delay":  # has no classes
+            del summary["test"]["accuracy"]
         if request.begin is not None:
             summary |= {"parent": {"run": request.begin.run.name, "state": cfg.parent}}
             summary |= {"command": request.argv}
@@ -151,6 +153,17 @@ def test_a_sweep_over_what_a_parent_replaces_is_refused(played, tmp_path):
         sweep(words)
     assert not played and not (tmp_path / "out").exists()
     assert sweep([*words, "--init_match=^decoder/"]) == 0
+
+
+def test_tasks_without_the_metric_of_the_table_are_refused_before_training(played, tmp_path):
+    cells = "[{'task': t, 'train.select_metric': 'loss'} for t in ('delay', 'listops')]"
+    (tmp_path / "e.py").write_text(f"{CONFIG}\ndef sweep():\n    return {cells}\n")
+    fault = r"the sweep shows accuracy, which task=delay does not have; give --metric=loss, or"
+    for words in ([], ["--metric=accuracy"]):
+        with pytest.raises(ValueError, match=fault):
+            sweep(["--config=e.py:3", folder(tmp_path), *words])
+    assert not played and not (tmp_path / "out").exists()
+    assert sweep(["--config=e.py:3", folder(tmp_path), "--metric=loss"]) == 0
 
 
 @pytest.mark.parametrize(
