@@ -264,7 +264,7 @@ def test_cells_of_a_sweep_and_a_search_take_the_file_beside_their_config(here, m
 
     monkeypatch.setattr("ssm_jax.sweep.search.run_search", look)
     words = ["--config=own/e.py", "--config.model.depth=1", "--sampler=optuna:random"]
-    with pytest.raises(ValueError, match="has no run of this search"):
+    with pytest.raises(ValueError, match=r"all proposals \(20\) were passed over"):
         sweeps.sweep([*words, f"--folder={here / 'out'}"])
     assert found == [here / "own/lay.py"]
 

@@ -197,7 +197,7 @@ def test_alpha_and_the_real_part_go_with_the_dt_that_a_rule_sets():
 
 
 def test_other_layers_get_advice_on_dt_alone():
-    found = advice_on(ar1(0.9), layer="s5")
+    found = advice_on(ar1(0.9), layer="s5", init="s4d_lin")
     assert found["dt"].alone and "s4d with zoh" in found["alpha"].unknown
 
 
