@@ -100,9 +100,9 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
     """Change options of a config by dotted key; optim.lr is applied to the parameter groups.
 
     What was given before (`keep`) is, like `values`, neither scaled by optim.lr nor given up for
-    another layer, see `check.of_layer`. A number of steps takes the place of epochs,
-    and the reverse. ValueError: optim.lr, where the rate of the group rest is 0 or is given as
-    well, or a learned beta without a filter; a task or a layer of your own that cannot be found.
+    another layer, see `check.of_layer`. A number of steps takes the place of epochs, and the
+    reverse. ValueError: optim.lr, where the rate of the group rest is 0 or is given as well, or a
+    learned beta without a filter; a task or a layer of your own that cannot be found.
     """
     given, before = {*values, *keep}, cfg.model.layer
     if not values.keys().isdisjoint(CHOSEN):
@@ -143,9 +143,9 @@ def given_up(before: Mapping[str, Any], cfg: ConfigDict, given: Collection[str])
         for key, value in before.items()
         if key.startswith("model.") and key not in given and now.get(key, value) != value
     ]
-    return f"with model.layer={cfg.model.layer} the config has {', '.join(changed)}." * bool(
-        changed
-    )
+    if not changed:
+        return ""
+    return f"with model.layer={cfg.model.layer} the config has {', '.join(changed)}."
 
 
 def note_changes(cfg: ConfigDict, values: Mapping[str, Any]) -> None:

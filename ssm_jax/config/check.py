@@ -82,15 +82,12 @@ def _combination_faults(cfg: ConfigDict) -> Iterator[str]:
             f"model.n_ssm={model.n_ssm} must divide model.d_model={model.d_model}, "
             "because channel h uses set h mod n_ssm."
         )
-    for name, group in cfg.optim.groups.items():
+    matches = {f"optim.groups.{name}.match": g.match for name, g in cfg.optim.groups.items()}
+    for key, expression in {**matches, "optim.freeze": cfg.optim.freeze}.items():
         try:
-            re.compile(group.match)
+            re.compile(expression)
         except re.error as error:
-            yield f"optim.groups.{name}.match={group.match!r} is no regular expression: {error}."
-    try:
-        re.compile(cfg.optim.freeze)
-    except re.error as error:
-        yield f"optim.freeze={cfg.optim.freeze!r} is no regular expression: {error}."
+            yield f"{key}={expression!r} is no regular expression: {error}."
     if model.dt_min > model.dt_max:
         yield f"model.dt_min={model.dt_min} exceeds model.dt_max={model.dt_max}."
     if model.beta.init and not model.beta.filter:

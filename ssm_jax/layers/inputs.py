@@ -79,15 +79,14 @@ def checked_key(owner: str, key: Array | None) -> Array | None:
     raise ValueError(f"{owner}: key must be a single key, as jax.random.key makes it, got {got}.")
 
 
-def checked_rngs(owner: str, rngs: Any) -> nnx.Rngs:
-    """Random numbers as Flax has them, with a stream "params" or a default one."""
+def check_rngs(owner: str, rngs: Any) -> None:
+    """Refuse what is not random numbers as Flax has them, with "params" or a default stream."""
     if not callable(getattr(rngs, "params", None)):
         streams = f" of {', '.join(rngs) or 'no stream'}" if isinstance(rngs, nnx.Rngs) else ""
         raise TypeError(
             f'{owner}: rngs must be flax.nnx.Rngs with a stream "params", such as nnx.Rngs(0), '
             f"got {type(rngs).__name__}{streams}."
         )
-    return rngs
 
 
 def checked_integer(owner: str, what: str, value: Any) -> int:

@@ -15,7 +15,7 @@ from ssm_jax.kernels.phase import Phase
 from ssm_jax.kernels.powers import power
 from ssm_jax.kernels.uneven import one_by_one
 from ssm_jax.layers.base import Scale
-from ssm_jax.layers.inputs import as_complex, checked_rngs
+from ssm_jax.layers.inputs import as_complex, check_rngs
 from ssm_jax.layers.mimo import MimoLayer, beside
 from ssm_jax.options.arguments import check
 
@@ -55,7 +55,7 @@ class Oscillators(MimoLayer):
           d_state: oscillators P, as the published code counts.
           rngs: with a "params" stream.
         """
-        checked_rngs(self.NAME, rngs)
+        check_rngs(self.NAME, rngs)
         super().__init__(d_model, d_state=d_state, beta=beta, **shared)
         a_P, G_P, dt_raw_P = start(rngs.params(), d_state)
         self.A_im, self.dt_raw = nnx.Param(a_P), nnx.Param(dt_raw_P)

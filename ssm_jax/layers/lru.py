@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ssm_jax.layers.inputs import as_complex, checked_rngs, from_ri
+from ssm_jax.layers.inputs import as_complex, check_rngs, from_ri
 from ssm_jax.layers.mimo import MimoLayer
 from ssm_jax.options.arguments import check
 
@@ -62,7 +62,7 @@ class LRU(MimoLayer):
         check("LRU", locals(), "beta")
         if fault := _fault(alpha, r_min, r_max, max_phase):
             raise ValueError(f"LRU: needs {fault}")
-        checked_rngs(self.NAME, rngs)
+        check_rngs(self.NAME, rngs)
         super().__init__(d_model, d_state=d_state, beta=beta, **shared)
         # Not 0, where gamma would be 0 at r_max = 1
         draws = jax.random.uniform(rngs.params(), (2, d_state), jnp.float32, 1e-6, 1)

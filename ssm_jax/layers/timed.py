@@ -46,7 +46,7 @@ class TimedLayer(StateSpaceLayer):
         """
         name = self.NAME
         check(name, locals())
-        inputs.checked_rngs(name, rngs)
+        inputs.check_rngs(name, rngs)
         super().__init__(d_model, d_state=d_state, **shared)
         self.real_transform = real_transform
         self.dt_transform = dt_transform

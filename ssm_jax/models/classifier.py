@@ -17,10 +17,10 @@ from ssm_jax.layers import find_layer
 from ssm_jax.layers.base import NoStateForm
 from ssm_jax.layers.inputs import (
     as_one_program,
+    check_rngs,
     checked_ids,
     checked_input,
     checked_key,
-    checked_rngs,
 )
 from ssm_jax.layers.norm import make_norm
 from ssm_jax.models.block import Block, apply_blocks, linear
@@ -98,7 +98,7 @@ class SequenceClassifier(nnx.Module):
         """
         name = type(self).__name__
         check(name, locals())
-        checked_rngs(name, rngs)
+        check_rngs(name, rngs)
         if (vocab_size is None) == (d_input is None):
             raise ValueError(f"give vocab_size or d_input, got {vocab_size=}, {d_input=}.")
         self.encoder: nnx.Embed | nnx.Linear
