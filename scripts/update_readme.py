@@ -76,6 +76,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "windows": measured.windows,
     "options": options.options,
     "aot": aot.aot,
+    "aot_h200": aot.aot_h200,
 }
 
 

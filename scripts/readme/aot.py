@@ -43,3 +43,18 @@ def aot() -> str:
     made = table(columns, load("aot/*.json"))
     earlier = ", ".join(sorted({row["commit"] for row in before.values()}))
     return made + (f"\nBefore: commit {earlier}.\n" if earlier else "")
+
+
+def aot_h200() -> str:
+    """A row for each task, and in each cell what one of its four experiments takes on one H200."""
+    steps: dict[str, Result] = {}
+    for row in load("aot/h200/*.json"):
+        task, arm = row["name"].removeprefix("lra/").split(":")
+        step = row["train"]
+        numbers = f"{step['bytes_moved'] / GIB:.1f} GiB, {step['kernels']:,.0f}"
+        task_row = steps.setdefault(task, {"task": task})
+        task_row[arm] = f"{numbers}, {step['compile_s']:.0f} s"
+    columns: Columns = {"task": "{task}"} | {
+        arm: f"{{{arm}}}" for arm in ("s4d_ft", "s4d", "s4", "s5")
+    }
+    return table(columns, steps.values())
