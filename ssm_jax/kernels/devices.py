@@ -24,6 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 DATA_AXIS = "data"  # the mesh axis over which a batch is split
+ON_CHIP = 2**24  # bytes of padded inputs, of which a TPU has the spectra on the chip
 
 Call = TypeVar("Call", bound=Callable)
 Tree = TypeVar("Tree")
@@ -92,8 +93,8 @@ def on_gpu() -> bool:
 
     On TPUs
 
-    fft_conv      takes some sequences at a time, whose spectra then stay on the chip: a step of
-                  ListOps s4d_ft on a v5e moves 13.8 GiB, and with all at once 46.0;
+    fft_conv, mimo_scan  take the spectra of some sequences at a time, which then stay on the chip:
+                  a step of ListOps s4d_ft on a v5e moves 13.8 GiB, and with all at once 46.0;
     _swapped      joins two slices: libtpu 0.0.42.1 ends the process where it fuses a reversal
                   (fusion_emitter.cc), which S5 of Text and Pathfinder met.
 
@@ -188,6 +189,28 @@ def per_device(function: Callable[..., Array], u: Array, *of_channels: Array) ->
     specs = (split, *(PartitionSpec(channels) for _ in of_channels))
     on_each = jax.shard_map(function, in_specs=specs, out_specs=split, axis_names=set(free))
     return on_each(u, *of_channels)
+
+
+def some_at_once(function: Callable[..., Array], padding: int = 1) -> Callable[..., Array]:
+    """`function(u, *shared)`, on a TPU for some sequences u at a time, as many as divide the batch.
+
+    What it makes of up to ON_CHIP bytes of `u`, times its padding, then stays on the chip.
+    """
+
+    def in_slices(u: Array, *shared: Array) -> Array:
+        if any(map(jax.export.is_symbolic_dim, u.shape)):
+            return function(u, *shared)
+        each = padding * math.prod(u.shape[1:]) * u.dtype.itemsize
+        most = max(1, ON_CHIP // each)
+        if most >= len(u):
+            return function(u, *shared)
+        size = next(size for size in range(most, 0, -1) if len(u) % size == 0)
+        u, *shared = vary_alike(u, *shared)
+        slices = u.reshape(-1, size, *u.shape[1:])
+        y = jax.lax.map(lambda u: function(u, *shared), slices)
+        return y.reshape(len(u), *y.shape[2:])
+
+    return in_slices if backend() == "tpu" else function
 
 
 def on_any_mesh(*outputs: str | Callable[[dict[str, Any]], str]) -> Callable[[Call], Call]:

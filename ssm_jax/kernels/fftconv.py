@@ -16,19 +16,18 @@ from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type, one_program, sizes
 from ssm_jax.kernels.devices import (
-    backend,
     materialize,
     of_rows,
     on_any_mesh,
     on_cpu,
     on_gpu,
     per_device,
+    some_at_once,
     vary_alike,
 )
 from ssm_jax.kernels.rules import Ruled, linear_map
 
 METHODS = ("auto", "whole", "halves")
-ON_CHIP = 2**24  # bytes of a padded input, of which a TPU has the spectra on the chip
 
 
 @on_any_mesh("BLH")
@@ -89,20 +88,7 @@ def fft_conv(
         y_BHL = (_filter_halves if halves else _filter)(u_BHL, *(K_HF[None] for K_HF in spectra))
         return jnp.swapaxes(materialize(y_BHL, guard), 1, 2)
 
-    def in_slices(u_BLH: Array, *spectra: Array) -> Array:
-        """The same for some sequences at a time, whose spectra stay on the chip of a TPU."""
-        B, L, H = u_BLH.shape
-        if jax.export.is_symbolic_dim(B) or jax.export.is_symbolic_dim(L):
-            return filtered(u_BLH, *spectra)
-        most = max(1, ON_CHIP // (2 * L * H * u_BLH.dtype.itemsize))
-        if most >= B:
-            return filtered(u_BLH, *spectra)
-        size = next(size for size in range(most, 0, -1) if B % size == 0)
-        u_BLH, *spectra = vary_alike(u_BLH, *spectra)
-        slices = u_BLH.reshape(B // size, size, L, H)
-        return jax.lax.map(lambda u_BLH: filtered(u_BLH, *spectra), slices).reshape(B, L, H)
-
-    return per_device(in_slices if backend() == "tpu" else filtered, u_BLH, *spectra)
+    return per_device(some_at_once(filtered, 2), u_BLH, *spectra)
 
 
 def _kernel_spectrum(k_HL: Array, reverse_HL, gain_HF) -> tuple[Array, ...]:

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from ssm_jax.kernels.arrays import in_one_type, one_program
-from ssm_jax.kernels.devices import materialize, of_rows, on_any_mesh, on_cpu, per_device
+from ssm_jax.kernels.devices import (
+    materialize,
+    of_rows,
+    on_any_mesh,
+    on_cpu,
+    per_device,
+    some_at_once,
+)
 from ssm_jax.kernels.powers import power
 from ssm_jax.kernels.scan import scan_parts
 
@@ -74,7 +81,7 @@ def mimo_scan(u_BLH, z_N, phase_N, B_bar_NH, C_CHN, gain_HF=None) -> Array:
         Y_BHF = of_rows(jnp.fft.rfft, jnp.swapaxes(y_BMH, 1, 2), 2 * L) * gain_HF[None]
         return jnp.swapaxes(of_rows(jnp.fft.irfft, Y_BHF, 2 * L)[..., :L], 1, 2)
 
-    return per_device(filtered, y_BMH, gain_HF)
+    return per_device(some_at_once(filtered), y_BMH, gain_HF)
 
 
 def to_modes(u_BLH: Array, B_NH: Array) -> Array:

@@ -15,7 +15,7 @@ import pytest
 from jax.test_util import check_grads
 from running import run
 
-from ssm_jax.kernels import fft_conv, fftconv
+from ssm_jax.kernels import devices, fft_conv
 from ssm_jax.kernels.devices import compiling_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,7 +203,7 @@ def test_on_tpus_slices_of_the_batch_are_convolved_as_the_whole(monkeypatch, bat
     """As many sequences as divide the batch; to the second order, and under `vmap`."""
     u, k, reverse, gain = signals(6)
     u_BLH = np.concatenate([u, -2 * u[:, ::-1], u**2, u[::-1]])[:batch]
-    monkeypatch.setattr(fftconv, "ON_CHIP", at_once * 2 * 6 * 3 * 4)
+    monkeypatch.setattr(devices, "ON_CHIP", at_once * 2 * 6 * 3 * 4)
 
     def objective(u_BLH, k, gain):
         y_BLH = fft_conv(u_BLH, k, reverse_kernel_HL=reverse, gain_HF=gain)
@@ -281,10 +281,10 @@ FOUR_DEVICES = """
     import jax.numpy as jnp
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec as P
-    from ssm_jax.kernels import fft_conv, fftconv
+    from ssm_jax.kernels import devices, fft_conv
     from ssm_jax.kernels.devices import compiling_for
 
-    fftconv.ON_CHIP = 2 * 33 * 3 * 4  # one of the two sequences that a device has, on a TPU
+    devices.ON_CHIP = 2 * 33 * 3 * 4  # one of the two sequences that a device has, on a TPU
     rng = np.random.default_rng(0)
     u = rng.normal(size=(8, 33, 3)).astype(np.float32)
     k, reverse = rng.normal(size=(2, 3, 33)).astype(np.float32)

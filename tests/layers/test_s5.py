@@ -13,6 +13,7 @@ from running import numbers, run
 from scipy import stats
 
 from ssm_jax.init.hippo import legs
+from ssm_jax.kernels import devices
 from ssm_jax.kernels.devices import compiling_for
 from ssm_jax.layers.base import Knob, NoStateForm
 from ssm_jax.layers.s5 import S5
@@ -165,6 +166,26 @@ def test_filter_multiplies_the_spectrum_on_the_circle_of_twice_the_length(option
     assert_close(call(model, u, **call_options), exact, 4e-6)
     plain = np.stack([recurrence(numbers(model), u_LH)[1] for u_LH in u])
     assert np.abs(exact - plain).max() > 1e-4 * np.abs(plain).max()
+
+
+def test_on_tpus_the_filter_takes_slices_of_the_batch_as_the_whole(monkeypatch):
+    """Output, and the gradients by beta and the input."""
+    model, u = layer(beta=0.0), inputs(37, batch=4)
+    graphdef, variables = nnx.split(model)
+    monkeypatch.setattr(devices, "ON_CHIP", 2 * (2 * 37 * H * 4))  # two sequences of the four
+
+    def objective(variables, u):
+        y = nnx.merge(graphdef, variables)(u)
+        return jnp.sum(jnp.sin(y)), y
+
+    gradient = jax.value_and_grad(objective, (0, 1), has_aux=True)
+    whole = jax.jit(gradient)(variables, u)
+    with compiling_for("tpu"):
+        loops = str(jax.make_jaxpr(gradient)(variables, u)).count("length=2\n")
+        slices = jax.jit(lambda *args: gradient(*args))(variables, u)
+    assert loops == 2, "one forward, one backward"
+    for a, b in zip(jax.tree.leaves(slices), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
 def test_gradients_of_a_filtered_and_of_a_plain_layer_pass_finite_differences():
