@@ -26,6 +26,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ def check(values: dict[str, Any]) -> None:
     Raises:
       ValueError: what was asked, and what there is.
     """
-    from benchmarks.peers import PEERS
+    from benchmarks.peers import NEEDED, PEERS
     from benchmarks.steps import CPU_BATCHES
     from ssm_jax.layers import LAYERS, find_layer
     from ssm_jax.lra.variants import VARIANTS
@@ -223,6 +224,12 @@ def check(values: dict[str, Any]) -> None:
                     del unknown[0]
         if unknown or not _words(values[name]):
             raise ValueError(f"--{name}={values[name]}: choose from {', '.join(known)}.")
+    for peer in _words(values["peers"]) if values["what"] == "peers" else ():
+        if missing := [name for name in NEEDED[peer] if not find_spec(name)]:
+            raise ValueError(
+                f"--peers={values['peers']}: {peer} needs the module {missing[0]} on PYTHONPATH; "
+                "benchmarks/peers.py says what it is."
+            )
     lengths = _words(values["lengths"])
     if not lengths or not all(word.isdecimal() and int(word) > 0 for word in lengths):
         raise ValueError(f"--lengths={values['lengths']}: give whole numbers, such as 1024,2048.")

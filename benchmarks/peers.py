@@ -190,3 +190,9 @@ PEERS: dict[str, tuple[Callable[..., Call], str, dict[str, Any]]] = {
     "discretax": (discretax, "s4d", {"bidirectional": False, "beta": None, "learn_beta": False}),
     "lindermanlab": (lindermanlab, "s5", {"bidirectional": True}),
 }
+# What Python has to find for each of them.
+NEEDED = {
+    "official": ("torch", "src"),
+    "discretax": ("equinox", "discretax"),
+    "lindermanlab": ("s5",),
+}

@@ -135,6 +135,13 @@ def test_a_layer_in_a_file_is_measured_by_its_name(tmp_path, monkeypatch, capsys
             main([f"--kinds={kinds}", *size])
 
 
+def test_a_peer_that_is_not_here_is_named_before_anything_is_measured(monkeypatch):
+    monkeypatch.setitem(peers.NEEDED, "lindermanlab", ("json", "no_such_module"))
+    message = r"--peers=lindermanlab: lindermanlab needs the module no_such_module on PYTHONPATH"
+    with pytest.raises(ValueError, match=message):
+        main(["--what=peers", "--peers=lindermanlab"])
+
+
 def test_the_floor_of_a_layer_has_all_its_parts():
     """Two rounds; by hand: 4 spectra and the kernel's, six copies, products at 2 * 2048^3 flops per
     time of the large product."""
