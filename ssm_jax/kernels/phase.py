@@ -42,6 +42,7 @@ class Phase(NamedTuple):
     rest: Array  # float
 
 
+@jax.jit
 def phase_of_product(dt: Array, y: Array) -> Phase:
     """The angle dt y as a phase; both are float32, or float64, where plain arithmetic is enough."""
     dt, y = jnp.broadcast_arrays(jax.lax.stop_gradient(dt), jax.lax.stop_gradient(y))
@@ -50,6 +51,7 @@ def phase_of_product(dt: Array, y: Array) -> Phase:
     return _phase_of_angle(product(dt, y))
 
 
+@jax.jit
 def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
     """The angle of (1 + h) / (1 - h), h = dt (x + iy) / 2, as a phase; types as above.
 
@@ -68,6 +70,7 @@ def phase_of_bilinear(dt: Array, x: Array, y: Array) -> Phase:
     return phase_of_vector(cosine, (2 * h_im[0], 2 * h_im[1]))
 
 
+@jax.jit
 def phase_of_vector(cosine: Double, sine: Double) -> Phase:
     """The angle of (cosine, sine), of any length, as a phase: of 48 bits to some 3e-12 rad."""
     if sine[0].dtype != jnp.float32:
@@ -97,6 +100,7 @@ def wrapped(phase: Phase) -> Array:
     return (phase.ticks.astype(dtype) / _TURN + phase.rest) * jnp.asarray(2 * np.pi, dtype)
 
 
+@jax.jit
 def cos_sin(phase: Phase) -> tuple[Array, Array]:
     """(cos, sin) of a phase. Largest error in float32: 1.2e-7.
 

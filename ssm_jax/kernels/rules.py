@@ -10,7 +10,7 @@ mode, and `jax.custom_derivatives.linear_call` no derivatives by the residuals a
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -34,14 +34,24 @@ def _primitive(name: str, run: Callable, jvp: Callable, batch: Callable) -> Prim
 
 
 def _on_leaves(function: Callable, *trees: Any) -> Callable:
-    """`function` of trees as one of lists of their leaves, to a list of leaves."""
+    """`function` of trees as one of lists of their leaves, to a list of leaves.
 
+    It is traced once for all that JAX asks of it: shapes, derivatives, the program.
+    """
+
+    @jax.jit
     def on_leaves(*lists: list) -> list:
         # Programs are lowered and transposed after the kernel, outside of its setting (arrays.py).
         with jax.numpy_dtype_promotion("standard"):
             return jax.tree.leaves(function(*map(jax.tree.unflatten, trees, lists)))
 
     return on_leaves
+
+
+@cache
+def _of_arrays(function: Callable, static: tuple, *trees: Any) -> Callable:
+    """`function(*static, ..)` on leaves, the same one for every call: JAX keeps what it traced."""
+    return _on_leaves(partial(function, *static), *trees)
 
 
 class Ruled:
@@ -60,13 +70,17 @@ class Ruled:
         self.rule = rule
         return rule
 
+    def _of_tuple(self, *args: Any) -> Any:
+        *static, arrays = args
+        return self.function(*static, *arrays)
+
     def __call__(self, *args: Any) -> Any:
         static, arrays = args[: self.static], args[self.static :]
         leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, arrays))
         results = _ruled.bind(
             *leaves,
-            function=_on_leaves(lambda arrays: self.function(*static, *arrays), tree),
-            rule=_on_leaves(partial(self.rule, *static), tree, tree),
+            function=_of_arrays(self._of_tuple, static, tree),
+            rule=_of_arrays(self.rule, static, tree, tree),
         )
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -86,8 +100,8 @@ def _jvp_ruled(primals, tangents, *, function, rule):
 def _batch_ruled(leaves, axes, *, function, rule):
     axes = list(axes)
     both = axes, _if_inexact(axes, leaves)
-    batched = {"function": jax.vmap(function, (axes,)), "rule": jax.vmap(rule, both)}
-    results = _ruled.bind(*leaves, **batched)
+    maps = {"function": jax.vmap(function, (axes,)), "rule": jax.vmap(rule, both)}
+    results = _ruled.bind(*leaves, **{name: jax.jit(mapped) for name, mapped in maps.items()})
     return results, [0] * len(results)
 
 
@@ -152,7 +166,8 @@ def _batch_linear(leaves, axes, *, forward, transpose, n):
     ]
     in_axes = ([None if axis is None else 0 for axis in axes[:n]], 0)
     maps = {"forward": jax.vmap(forward, in_axes), "transpose": jax.vmap(transpose, in_axes)}
-    results = _linear.bind(*batched, **maps, n=n)
+    jitted = {name: jax.jit(mapped) for name, mapped in maps.items()}
+    results = _linear.bind(*batched, **jitted, n=n)
     return results, [0] * len(results)
 
 
