@@ -54,14 +54,12 @@ def splits_of(
         train, test = _drawn(whole, _all(whole), options.test, seed, head)
         train, val = _drawn(whole, train, options.val / (1 - options.test), seed, head)
         return parts, {"train": train, "val": val, "test": test}
+    ends = [0, 1 - options.val - options.test, 1 - options.test, 1]
     if head == "forecasting":
-        ends = [0, 1 - options.val - options.test, 1 - options.test, 1]
         cuts_n4 = np.floor(np.outer(whole.lengths, ends) + 1e-9).astype(np.int64)
         stretches = [np.stack([_all(whole), cuts_n4[:, k], cuts_n4[:, k + 1]], 1) for k in range(3)]
         return parts, dict(zip(SPLITS, stretches, strict=True))
-    cuts = np.floor(
-        len(whole) * np.array([1 - options.val - options.test, 1 - options.test])
-    ).astype(int)
+    cuts = np.floor(len(whole) * np.array(ends[1:3]) + 1e-9).astype(int)
     return parts, dict(zip(SPLITS, np.split(_all(whole), cuts), strict=True))
 
 

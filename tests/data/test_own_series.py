@@ -39,6 +39,19 @@ def test_each_example_is_in_one_split_and_each_class_in_all(labelled):
     assert (other.rows["test"] != dataset.rows["test"]).any()
 
 
+@pytest.mark.parametrize("head", ["regression", "forecasting"])
+@pytest.mark.parametrize("tenths", [(3, 3), (4, 4), (1, 2), (2, 1)])
+def test_a_split_by_time_has_the_shares_that_are_asked_for(tmp_path, head, tenths):
+    whole = [10 - sum(tenths), *tenths]
+    x = RNG.normal(size=(1, 30, 1) if head == "forecasting" else (30, 3, 1))
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(len(x)))
+    val, test = (n / 10 for n in tenths)
+    windows = {"context": 1, "horizon": 1}
+    dataset = opened(tmp_path / "a.npz", head, split="time", val=val, test=test, **windows)
+    lost = head == "forecasting"  # no window reaches over a boundary
+    assert [dataset.size(s) for s in ("train", "val", "test")] == [3 * n - lost for n in whole]
+
+
 def test_channels_are_standardized_by_the_training_examples_alone(labelled):
     path, x = labelled
     dataset = opened(path)
