@@ -254,6 +254,9 @@ def test_padding_of_the_files_is_not_looked_at(tmp_path):
         (np.where(np.arange(20) == 7, np.nan, 1.0), r"\[7, 0\]: nan is no class"),
         (np.full((20, 3), 1), r"int64 \(20, 3\); classification needs"),
         (np.full(20, 1e300), "are real numbers"),
+        (np.array(["a", "b", "", "b"] * 5), r"\[2, 0\]: the class '' is missing"),
+        (np.array(["a", "?"] * 10), r"\[1, 0\]: the class '\?' is missing"),
+        (np.where(np.arange(20) == 7, "NaN", "none"), r"\[7, 0\]: the class 'NaN' is missing"),
     ],
 )
 def test_what_is_no_class_is_refused(tmp_path, y, said):
