@@ -6,7 +6,7 @@ of State Space Models, arXiv:2410.02035 (there the conjugates are stored, which 
 kernels, OC-2).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,6 +142,15 @@ def initial_modes(
     both = np.stack([alpha_real * A.real + 1j * frequency, B])
     A_SN, B_SN = np.tile(both[:, None], (1, n_sets, 1)) if A.ndim == 1 else both
     return Modes(A_SN, B_SN, chosen.discrete)
+
+
+def modes_by_options(model: Mapping[str, Any], **scales: Any) -> Modes:
+    """One set of modes of a layer by the options of its model; of S5 a block, half of its pairs."""
+    d_state = model["d_state"]
+    if model["layer"] == "s5":
+        d_state //= model["s5"]["n_blocks"] * (1 if model["s5"]["conj_sym"] else 2)
+    name = "s4d_legs" if model["init"] == "legs" else model["init"]  # of S4 and S5
+    return initial_modes(name, max(1, d_state), seed=model["init_seed"], **scales)
 
 
 def _checked(A: ArrayLike, d_state: int, n_sets: int) -> np.ndarray:

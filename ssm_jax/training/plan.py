@@ -17,7 +17,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.analysis.spectra import NYQUIST
 from ssm_jax.analysis.start import share_beyond
 from ssm_jax.config.ending import LESS_MEMORY
-from ssm_jax.init import INITS, initial_modes
+from ssm_jax.init import INITS, modes_by_options
 from ssm_jax.layers import find_layer
 from ssm_jax.progress import say, warn
 from ssm_jax.tables import Columns, cells, to_screen
@@ -42,13 +42,10 @@ def aliased_share(model: Mapping[str, Any]) -> float | None:
     """
     if not hasattr(find_layer(model["layer"]), "INITS"):
         return None
-    init, d_state = model["init"], model["d_state"]
-    if init == "legs":  # S5's: equal blocks of it
-        init, d_state = "s4d_legs", max(1, d_state // model["s5"]["n_blocks"])
     measured = model["dt_rule"] == "autocorrelation"
-    if model["discretization"] != "zoh" or init not in INITS or INITS[init].discrete or measured:
+    if model["discretization"] != "zoh" or model["init"] not in ("legs", *INITS) or measured:
         return None
-    modes = initial_modes(init, d_state, alpha=model["alpha"], seed=model["init_seed"])
+    modes = modes_by_options(model, alpha=model["alpha"])
     highest = model["dt_min" if model["dt_rule"] == "fixed" else "dt_max"]
     y_N, dt = np.abs(modes.A_SN[0].imag), (model["dt_min"], highest)
     return float(share_beyond(y_N, NYQUIST, dt).mean())

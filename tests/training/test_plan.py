@@ -9,9 +9,10 @@ import types
 
 import numpy as np
 import pytest
+from flax import nnx
 from tiny import tiny_config, tiny_experiment
 
-from ssm_jax import commands
+from ssm_jax import S5, commands
 from ssm_jax.commands import train
 from ssm_jax.config.load import load_config
 from ssm_jax.data.prepare import DataPaths
@@ -37,6 +38,20 @@ def test_the_aliased_share_is_that_of_counting_channels(alpha, init):
     found = plan.aliased_share(model)
     expected = counted(a_N, alpha, model["dt_min"], model["dt_max"])
     assert found is not None and abs(found - expected) < 1e-4
+
+
+@pytest.mark.parametrize("init", ["legs", "s4d_lin"])
+@pytest.mark.parametrize(("n_blocks", "conj_sym"), [(1, True), (4, True), (1, False), (2, False)])
+def test_the_aliased_share_of_s5_is_that_of_its_modes(init, n_blocks, conj_sym):
+    """Of the eigenvalues of a layer, whose blocks have each the modes of a smaller one."""
+    s5 = {"model__s5__n_blocks": n_blocks, "model__s5__conj_sym": conj_sym}
+    config = tiny_config(
+        model__layer="s5", model__d_state=16, model__init=init, model__alpha=10.0, **s5
+    )
+    model = config.model.to_dict()
+    layer = S5(2, d_state=16, init=init, alpha=10.0, **model["s5"], rngs=nnx.Rngs(params=0))
+    expected = counted(layer.eigenvalues().imag, 1.0, model["dt_min"], model["dt_max"], 20_001)
+    assert abs(plan.aliased_share(model) - expected) < 1e-3
 
 
 def test_a_run_whose_modes_mostly_alias_says_so_with_their_share(data_dir):
