@@ -159,6 +159,10 @@ def describe(found: Mapping[str, Any], *, filtered: bool = True) -> str:
     gains = [f"{gain:.3g} ({unit})" for unit, gain in found["gain_at_nyquist"].items()]
     poor = "; no straight line: look at the figure before you use it"
     few = ""
+    lowest, highest, _ = found["autocorrelation"]["dt_layer"]
+    reach = (
+        "half of the channels reach past" if lowest < highest else "all channels reach the end of"
+    )
     if (n := found["segments"]) < FEW_WINDOWS:
         few = (
             f"\nwarning: this rests on {n} window{'s' if n > 1 else ''}"
@@ -185,7 +189,7 @@ def describe(found: Mapping[str, Any], *, filtered: bool = True) -> str:
         f"{poor if fit['half_width'] > FAR else ''}\n"
         f"energy: {', '.join(below)} rad per sample (Nyquist 3.14)\n"
         f"{beta}\n"
-        f"start: alpha = {found['alpha']:.3g}{ranges['alpha']}: half of the channels reach past "
+        f"start: alpha = {found['alpha']:.3g}{ranges['alpha']}: {reach} "
         f"the band that holds {100 * found['band']:g} % of the energy\n"
         f"{describe_correlation(found['autocorrelation'])}{few}"
     )

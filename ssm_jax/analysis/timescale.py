@@ -19,13 +19,13 @@ SILENT = 1e-3
 Steps = tuple[float, float]  # the least and the largest dt, in units of time per sample
 
 
-def correlation_facts(found: LambdaMax, r: Autocorrelation, dt: Steps) -> dict[str, Any]:
+def correlation_facts(found: LambdaMax, r: Autocorrelation, dt: Steps | None) -> dict[str, Any]:
     """What was found, as JSON can hold it, with the timescale that it asks for.
 
     "dt" = 1 / sqrt(L lambda_max) with its interval, None where it is not known; "dt_limits", what
     it is of constant and of white inputs of this power; "dt_layer", the ends of the layer's range
-    and the root of its mean square, which is what the bound takes of a range. "lags" are spread
-    evenly on a logarithmic axis; the intervals are of r(k) / r(0).
+    and the root of its mean square, which is what the bound takes of a range; None of a layer
+    without one. "lags" are spread evenly on a logarithmic axis; the intervals are of r(k) / r(0).
     """
     last = len(r.r_K) - 1
     K = np.unique([0, *np.geomspace(1, max(last, 1), 60).astype(int)])[: last + 1]
@@ -48,7 +48,7 @@ def correlation_facts(found: LambdaMax, r: Autocorrelation, dt: Steps) -> dict[s
         "dt": None if silent else found.timescale(),
         "dt_interval": [1 / math.sqrt(L * end) for end in ends] if known else None,
         "dt_limits": None if silent else [1 / (L * math.sqrt(power)), 1 / math.sqrt(L * power)],
-        "dt_layer": [*dt, root_mean_square(dt)],
+        "dt_layer": dt and [*dt, root_mean_square(dt)],
         "lags": {
             "lag": K.tolist(),
             "r": r.r_K[K].tolist(),
@@ -80,19 +80,22 @@ def describe_correlation(facts: Mapping[str, Any]) -> str:
     held = "" if facts["held_out"] is None else f", held out {facts['held_out']:.4g}"
     dt = "" if facts["dt_interval"] is None else " ({:.3g} to {:.3g})".format(*facts["dt_interval"])
     constant, white = facts["dt_limits"]
-    low, high, middle = facts["dt_layer"]
+    layer = ""
+    if facts["dt_layer"] is not None:
+        layer = "; the layer has {:.4g} to {:.4g}, root mean square {:.3g}".format(
+            *facts["dt_layer"]
+        )
     return (
         f"autocorrelation: lambda_max of E[x x^T] {facts['lambda_max']:.4g} of the sample{held}; "
         f"{interval}; {facts['sequences']:,} sequences, L = {L:,}, E[x^2] = {power:.4g}; {ended}\n"
         f"timescale: dt = 1 / sqrt(L lambda_max) = {facts['dt']:.3g}{dt}; constant input of this "
-        f"power {constant:.3g} (1/L), white {white:.3g} (1/sqrt(L)); the layer has {low:g} to "
-        f"{high:g}, root mean square {middle:.3g}"
+        f"power {constant:.3g} (1/L), white {white:.3g} (1/sqrt(L)){layer}"
     )
 
 
-def range_in_use(facts: Mapping[str, Any], model: Mapping[str, Any]) -> Steps:
-    """The least and the largest dt that a new layer has by its options."""
-    rule = model["dt_rule"]
+def range_in_use(facts: Mapping[str, Any], model: Mapping[str, Any], layer: int = 0) -> Steps:
+    """The least and the largest dt that a new layer has by its options, the first one is 0."""
+    rule = "log_uniform" if layer and model["dt_apply_to"] == "first" else model["dt_rule"]
     if rule == "autocorrelation" and facts["dt"] is not None:
         return (model["dt_kappa"] * facts["dt"],) * 2
     return model["dt_min"], model["dt_min" if rule == "fixed" else "dt_max"]

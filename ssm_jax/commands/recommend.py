@@ -83,7 +83,7 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
     A_N = initial_modes(
         name, cfg.model.d_state, alpha_real=cfg.model.alpha_real, seed=cfg.model.init_seed
     ).A_SN[0]
-    dt = (cfg.model.dt_min, cfg.model.dt_max)
+    dt = range_in_use(layers[0] if layers else {"dt": None}, model)
     first = layers[0] if layers else behind_norm(sequences, vocabulary)
     measured = measure(sequences, first, np.abs(A_N.imag), dt, n_tokens=vocabulary)
     advice = advise(measured, model, A_N)

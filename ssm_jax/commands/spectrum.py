@@ -89,11 +89,18 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
 
             layers = new_layers(untrained(cfg, dataset), n)
     sequences, vocabulary, detail = read
+    from ssm_jax.analysis.autocorrelation import autocorrelation, lambda_max
+    from ssm_jax.analysis.inputs import behind_norm
     from ssm_jax.analysis.start import recommend
+    from ssm_jax.analysis.timescale import correlation_facts, range_in_use
     from ssm_jax.init import initial_modes
 
     modes = initial_modes(model.init, model.d_state, seed=model.init_seed)
-    y_N, dt = np.abs(modes.A_SN[0].imag), (model.dt_min, model.dt_max)
+    first: Mapping[str, Any] = layers[0] if layers else {"dt": None}  # what the first layer gets
+    if model.dt_rule == "autocorrelation" and not layers:
+        source = behind_norm(sequences, vocabulary)
+        first = correlation_facts(lambda_max(source), autocorrelation(source), None)
+    y_N, dt = np.abs(modes.A_SN[0].imag), range_in_use(first, model)
     low, high = values["low"], values["high"]
     found, facts = recommend(
         sequences, y_N, dt, alphas=alphas, share=share, n_tokens=vocabulary, low=low, high=high
@@ -175,6 +182,6 @@ def _print(found: Mapping[str, Any]) -> None:
         f"modes in the {band} band": f"{{within:.1f}} of {layer['d_state']}",
     }
     dt_min, dt_max = layer["dt"]
-    title = f"{layer['init']}, {layer['d_state']} modes, dt {dt_min:g} to {dt_max:g}"
+    title = f"{layer['init']}, {layer['d_state']} modes, dt {dt_min:.4g} to {dt_max:.4g}"
     Console().print(to_screen(columns, cells(columns, found["windows"]), title=title))
     console.print("Means over the channels of a new layer; * is the start.")

@@ -98,9 +98,12 @@ def _autocorrelation(axes: Axes, facts: Mapping[str, Any]) -> None:
 def _timescales(axes: Axes, facts: Mapping[str, Any]) -> None:
     """dt = 1 / sqrt(L lambda_max) with its interval, its two limits and the range of the layer."""
     axes.set(xscale="log", ylim=(0, 3), yticks=(), xlabel="$dt$ (units of time per sample)")
-    low, high, middle = facts["dt_layer"]
-    axes.plot([low, high], [1, 1], color=BEFORE, lw=6, solid_capstyle="butt", label="the layer's")
-    axes.plot(middle, 1, "|", color="black", ms=10, label="its root mean square")
+    if facts["dt_layer"] is not None:
+        low, high, middle = facts["dt_layer"]
+        axes.plot(
+            [low, high], [1, 1], color=BEFORE, lw=6, solid_capstyle="butt", label="the layer's"
+        )
+        axes.plot(middle, 1, "|", color="black", ms=10, label="its root mean square")
     if facts["dt"] is not None:
         label = "$1/\\sqrt{L\\,\\lambda_{max}}$"
         axes.plot(facts["dt"], 2, "o", color=AFTER, ms=6, label=label)

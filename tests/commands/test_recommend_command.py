@@ -189,3 +189,27 @@ def test_the_layers_of_a_run_and_of_a_new_model_are_measured(folder, capsys):
     with pytest.raises(SystemExit):
         spectrum(["--file=walks.npy", "--layers"])
     assert "--layers and --run are of a task's model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", ["fixed", "autocorrelation"])
+def test_the_modes_are_those_of_the_dt_that_a_rule_sets(folder, capsys, rule):
+    """Not of a range that no channel has: its highest mode turns by alpha pi (N - 1) dt a step."""
+    words = ["--config=own.py", "--from=walks.npz", f"--data_dir={folder / 'data'}"]
+    words += [f"--config.model.dt_rule={rule}", "--config.model.dt_min=0.02"]
+    words += ["--config.model.depth=2", "--config.model.dt_apply_to=first"]
+    assert spectrum([*words, "--out=a.json", "--alphas=1"]) == 0
+    assert run(*words, "--record=b.json") == 0
+    found, advised = (json.loads((folder / name).read_text()) for name in ("a.json", "b.json"))
+    x = np.load("walks.npz")["x"][:, :, 0]  # those of training are 140 of the 200
+    rule_dt = (128 * np.linalg.eigvalsh(x.T @ x / (x**2).mean() / 200)[-1]) ** -0.5
+    dt, rel = (0.02, 1e-9) if rule == "fixed" else (rule_dt, 0.1)
+    for windows, alpha in ((found["windows"], 1), (advised["spectrum"]["windows"], None)):
+        row = next(row for row in windows if alpha in (None, row["alpha"]))
+        assert (
+            row["lowest"] == row["highest"] == pytest.approx(row["alpha"] * 3 * np.pi * dt, rel=rel)
+        )
+    assert found["layer"]["dt"] == pytest.approx([dt, dt], rel=rel)
+    assert found["alpha"] == pytest.approx(found["energy_below"]["0.9"] / (3 * np.pi * dt), rel=rel)
+    assert advised["layers"][0]["dt_layer"] == pytest.approx([dt] * 3, rel=rel)
+    assert advised["layers"][1]["dt_layer"][:2] == [0.02, 0.1], "the rule is of the first alone"
+    assert "half of the channels" not in capsys.readouterr().out

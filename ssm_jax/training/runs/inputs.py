@@ -7,7 +7,8 @@ import numpy as np
 
 from ssm_jax import config as config_lib
 from ssm_jax.analysis.autocorrelation import autocorrelation, lambda_max
-from ssm_jax.analysis.timescale import correlation_facts
+from ssm_jax.analysis.timescale import correlation_facts, range_in_use, root_mean_square
+from ssm_jax.layers import find_layer
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.training.data_init import (
     CHANNELS,
@@ -55,6 +56,7 @@ def _facts(experiment: Experiment, model: Any, n: int, *, train: bool) -> Iterat
     size = dataset.size("train")
     chosen = np.unique(np.linspace(0, size - 1, min(n, most, size)).astype(int))
     batch = dataset.gather("train", chosen)
+    has_dt = hasattr(find_layer(options.layer), "INITS") and options.discretization != "none"
     for number, u_BLH in enumerate(layer_inputs(model, batch, train=train)):
         u_nLC = np.asarray(u_BLH[:, :, channels], np.float32)
         try:
@@ -62,5 +64,8 @@ def _facts(experiment: Experiment, model: Any, n: int, *, train: bool) -> Iterat
             r = autocorrelation(u_nLC)
         except ValueError as error:
             raise ValueError(f"what layer {number} gets as input: {error}") from None
-        facts = correlation_facts(measured, r, (options.dt_min, options.dt_max))
+        facts = correlation_facts(measured, r, None)
+        if has_dt:
+            dt = range_in_use(facts, options, number)
+            facts["dt_layer"] = [*dt, root_mean_square(dt)]
         yield {"layer": f"blocks/{number}/ssm", **facts}
