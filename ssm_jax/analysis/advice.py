@@ -97,12 +97,19 @@ def measure(
     return Measured(correlation, spectrum, {**found, "autocorrelation": correlation})
 
 
-def advise(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray) -> list[Advice]:
+def advise(measured: Measured, model: Mapping[str, Any], A_N: np.ndarray | None) -> list[Advice]:
     """Advice on each of KNOBS, for a model with these options (model.alpha is "alpha").
 
-    `A_N` are the modes of its init at alpha = 1, with its real part.
+    `A_N` are the modes of its init at alpha = 1, with its real part; None of a layer that has
+    neither dt_min and dt_max nor init.
     """
     facts, dt = measured.correlation, range_in_use(measured.correlation, model)
+    if A_N is None:
+        why = f"model.layer={model['layer']} starts from modes of its own, by other options"
+        panels = {"dt": "timescales", "real": "timescales, autocorrelation", "init": "modes"}
+        own = {knob: _unknown(knob, panels[knob], "keep its own", why) for knob in panels}
+        alpha = _unknown("alpha", "spectrum, modes", f"keep {model['alpha']:g}", why)
+        return [own["dt"], own["real"], alpha, _beta(measured, model), own["init"]]
     init = _init(facts, model, A_N, dt)
     return [
         _dt(facts, model),

@@ -76,17 +76,16 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
     from ssm_jax.analysis.advice import advise, measure
     from ssm_jax.analysis.inputs import behind_norm
     from ssm_jax.analysis.timescale import no_time, range_in_use
-    from ssm_jax.init import initial_modes
+    from ssm_jax.init import modes_by_options
+    from ssm_jax.layers import find_layer
 
     model = cfg.model.to_dict()
-    name = "s4d_legs" if model["init"] == "legs" else model["init"]  # of S4 and S5
-    A_N = initial_modes(
-        name, cfg.model.d_state, alpha_real=cfg.model.alpha_real, seed=cfg.model.init_seed
-    ).A_SN[0]
+    A_N = modes_by_options(model, alpha_real=cfg.model.alpha_real).A_SN[0]
+    own = not hasattr(find_layer(cfg.model.layer), "INITS")  # lru, linoss: by other options
     dt = range_in_use(layers[0] if layers else {"dt": None}, model)
     first = layers[0] if layers else behind_norm(sequences, vocabulary)
     measured = measure(sequences, first, np.abs(A_N.imag), dt, n_tokens=vocabulary)
-    advice = advise(measured, model, A_N)
+    advice = advise(measured, model, None if own else A_N)
     out = values["out"]
     tested = [one for one in advice if one.tested]
     whose = "the first layer's input" if layers else "behind a batch norm"
@@ -96,7 +95,7 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         from ssm_jax.plots import save
         from ssm_jax.plots.inputs import correlation_figure, spectrum_figure
 
-        if measured.found is None:
+        if measured.found is None or own:
             save(values["figure"], correlation_figure, measured.correlation, cfg.name)
         else:
             alphas = {

@@ -213,3 +213,25 @@ def test_the_modes_are_those_of_the_dt_that_a_rule_sets(folder, capsys, rule):
     assert advised["layers"][0]["dt_layer"] == pytest.approx([dt] * 3, rel=rel)
     assert advised["layers"][1]["dt_layer"][:2] == [0.02, 0.1], "the rule is of the first alone"
     assert "half of the channels" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layer", ["lru", "linoss"])
+def test_a_layer_without_dt_and_init_gets_no_advice_on_them(folder, capsys, layer):
+    """A test of them would be refused, as the layer does not read these options."""
+    words = ["--config=own.py", "--from=walks.npz", f"--data_dir={folder / 'data'}"]
+    assert run(*words, f"--config.model.layer={layer}", "--out=a.py", "--figure=a.png") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("keep its own") == 3 and "nothing to change" in shown
+    assert "the layer has" not in shown and "0.001" not in shown and "s4d_lin" not in shown
+    assert not (folder / "a.py").exists() and (folder / "a.png").exists()
+
+
+def test_the_modes_of_s5_that_are_compared_are_those_of_a_block(folder, capsys):
+    words = ["--config=own.py", "--from=walks.npz", f"--data_dir={folder / 'data'}"]
+    words += ["--config.model.layer=s5", "--config.model.init=s4d_inv"]
+    said = []
+    for d_state, n_blocks in ((8, 1), (32, 4)):
+        sizes = f"--config.model.d_state={d_state}", f"--config.model.s5.n_blocks={n_blocks}"
+        assert run(*words, *sizes) == 0
+        said.append(capsys.readouterr().out.partition("modes over L: ")[2].split()[0])
+    assert said[0] == said[1]
