@@ -475,6 +475,18 @@ def test_an_option_of_another_task_is_refused(task, key, value, owner):
     )
 
 
+@pytest.mark.parametrize("key", ["data.mean", "data.std"])
+@pytest.mark.parametrize("task", ["listops", "classification", "image"])
+def test_the_scale_of_pixels_is_refused_where_there_are_none(task, key):
+    """A series of one's own has its scale by data.arrays.standardize, whatever these say."""
+    cfg = changed(key, 0.25)
+    cfg.task, cfg.data.source = task, find_task(task).sources[0]
+    if task == "image":
+        return config_check.check(cfg)
+    with pytest.raises(ValueError, match=f"^{key}=0.25 has no effect in task '{task}'; it is of "):
+        config_check.check(cfg)
+
+
 def test_a_metric_of_another_task_is_refused():
     with pytest.raises(ValueError, match="'psnr' is not known to task='listops'"):
         config_check.check(changed("train.select_metric", "psnr"))
