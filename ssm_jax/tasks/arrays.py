@@ -26,7 +26,14 @@ _ERRORS: dict[str, Literal["max", "min"]] = {
 
 def _in_archive(path: Path | None, name: str) -> Path | None:
     """The folder of a set in the folder of an archive, or what was given where no set is named."""
-    if path is None or not name or not path.is_dir():
+    if path is None or not name:
+        return path
+    if path.is_file() and path.stem not in (name, f"{name}_TRAIN", f"{name}_TEST"):
+        raise ValueError(
+            f"data.arrays.set={name} is another set than that of {path.name}; give its files, or "
+            "leave data.arrays.set empty."
+        )
+    if not path.is_dir():
         return path
     if (path / name).is_dir():
         return path / name

@@ -106,6 +106,8 @@ def test_what_cannot_be_merged_is_refused_in_a_line(tmp_path):
         open_arrays(cfg.task, cfg.data.to_dict() | {"seed": 0}, tmp_path / "a.npz")
     with pytest.raises(FileNotFoundError, match="neither a folder Heartbeat nor Heartbeat_TRAIN"):
         find_task(cfg.task).open(cfg, DataPaths(tmp_path / "data", tmp_path))
+    with pytest.raises(ValueError, match=r"set=Heartbeat is another set than that of a\.npz; give"):
+        find_task(cfg.task).open(cfg, DataPaths(tmp_path / "data", tmp_path / "a.npz"))
     with pytest.raises(ValueError, match="s4d has no published point for Heartbeat"):
         load_config("uea:Heartbeat,s4d,published")
 
