@@ -247,13 +247,17 @@ def open_arrays(
     options = ArrayOptions(**data["arrays"])
     name = path.absolute().stem
     found = read_once(path, options.columns(head), kept, keep=keep)
-    if (kind := found.files[0].suffix.lower()) != ".csv":
-        idle = ["inputs", "id", "time", "split_column"] + ["target"] * (head == "classification")
-        for name in filter(lambda name: getattr(options, name), idle):
-            value = getattr(options, name)
+    kind, idle = found.files[0].suffix.lower(), dict[str, str]()
+    if kind not in (".npz", ".npy"):
+        idle = dict.fromkeys(("x", "y"), "an array of an .npz")
+    if kind != ".csv":
+        columns = ["inputs", "id", "time", "split_column"] + ["target"] * (head == "classification")
+        idle |= dict.fromkeys(columns, "columns of a .csv")
+    for option, what in idle.items():
+        if (value := getattr(options, option)) != getattr(ArrayOptions(), option):
             raise ValueError(
-                f"data.arrays.{name}={value!r} names columns of a .csv, and {path.name} is "
-                f"{kind}; leave it out."
+                f"data.arrays.{option}={value!r} names {what}, and {path.name} is {kind}; leave it "
+                "out."
             )
     parts, rows = splits_of(head, found, options, data["seed"], path)
     if head == "forecasting":

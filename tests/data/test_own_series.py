@@ -63,6 +63,19 @@ def test_channels_are_standardized_by_the_training_examples_alone(labelled):
     np.testing.assert_allclose(raw["inputs"], x[dataset.rows["test"][[3, 0]]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("role", ["x", "y"])
+@pytest.mark.parametrize("head", ["classification", "forecasting"])
+def test_a_name_of_an_array_is_refused_where_there_are_columns(tmp_path, head, role):
+    """A forecast of y=level would be one of all channels."""
+    rows = "".join(f"{i // 30},{i},{i * i},{i // 30 % 2}\n" for i in range(300))
+    (tmp_path / "a.csv").write_text("id,pressure,level,kind\n" + rows)
+    options = {"id": "id", "context": 2, "horizon": 1, "val": 0.2}
+    options |= {} if head == "forecasting" else {"target": "kind"}
+    opened(tmp_path / "a.csv", head, **options)
+    with pytest.raises(ValueError, match=rf"{role}='level' names an array of an \.npz, and a\.csv"):
+        opened(tmp_path / "a.csv", head, **options, **{role: "level"})
+
+
 def test_each_series_may_be_standardized_by_itself(tmp_path):
     x, lengths = 1e3 + 50 * RNG.normal(size=(20, 7, 2)) * np.arange(1, 21)[:, None, None], None
     x[4, :, 1] = 3.0  # a constant channel becomes 0
