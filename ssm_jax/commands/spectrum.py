@@ -68,6 +68,9 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     alphas, share, n = values["alphas"], values["band"], values["n"]
     if n < 1 or not 0 < share < 1:
         cli.fail(f"--n={n} must be at least 1, --band={share} between 0 and 1.")
+    for name in ("low", "high"):
+        if (end := values[name]) is not None and end <= 0:
+            cli.fail(f"--{name}={end} does not fit: it must be greater than 0.")
     if not all(isinstance(alpha, (int, float)) and alpha > 0 for alpha in alphas):
         cli.fail(f"--alphas={alphas} does not fit: they must be numbers greater than 0.")
     model = cfg.model

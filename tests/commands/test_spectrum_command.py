@@ -88,6 +88,8 @@ def test_a_task_of_tokens_is_read_one_hot(tmp_path, spectrum, capsys):
         (["--from=walk.npy"], "an array of your own is --file=X.npy"),
         (["--config=configs/listops_small.py", "--band=1"], "--band=1.0 between 0 and 1"),
         (["--file=x.npy", "--alphas=0,1"], "greater than 0"),
+        (["--file=x.npy", "--low=0"], "--low=0.0 does not fit: it must be greater than 0"),
+        (["--file=x.npy", "--high=-1"], "--high=-1.0 does not fit: it must be greater than 0"),
     ],
 )
 def test_wrong_options_are_one_line(spectrum, capsys, arguments, words):
