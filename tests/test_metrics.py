@@ -1,10 +1,13 @@
 """Metrics from sums over batches, against loops in float64 over all examples at once."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssm_jax.data.preprocessing import Preprocessing
+from ssm_jax.tasks.heads import number_eval_sums, number_summary, number_train_sums
 from ssm_jax.tasks.metrics import (
     BANDS,
     band_sums,
@@ -126,3 +129,26 @@ def preprocessing(center, unit):
         head="per_step", channels=("a",), mean=(0.0,), std=(1.0,), targets=("y0", "y1"),
         target_mean=tuple(center), target_std=tuple(unit), padded_length=16,
     )  # fmt: skip
+
+
+def test_an_example_without_any_target_has_no_part_in_the_loss():
+    """Nor has a batch of such examples a loss that is not finite, which would end a run."""
+    y, p = RNG.normal(size=(2, 5, 6, 2)).astype(np.float32)
+    y[1, 2:], y[3], y[4, 0, 1] = np.nan, np.nan, np.nan
+    batch = {"inputs": jnp.asarray(p), "targets": jnp.asarray(y)}
+
+    def model(x, lengths, **ways):
+        return x
+
+    each = [np.nanmean((p[i] - y[i]) ** 2) for i in (0, 1, 2, 4)]
+    train, val = number_train_sums(model, batch, None), number_eval_sums(model, batch)
+    masked = number_eval_sums(model, {**batch, "mask": jnp.array([1.0, 1, 1, 1, 0])})
+    for sums, wanted in ((train, each), (val, each), (masked, each[:3])):
+        for name in ("loss", "mse") if sums is train else ("loss",):
+            assert sums[name] / sums["count"] == pytest.approx(np.mean(wanted), rel=1e-6)
+    nothing = {**batch, "targets": jnp.full(y.shape, jnp.nan)}
+    sums = number_train_sums(model, nothing, None)
+    assert sums["loss"] / sums["count"] == 0
+    about = SimpleNamespace(preprocessing=preprocessing(np.zeros(2), np.ones(2)))
+    sums = added([number_eval_sums(model, nothing)])
+    assert np.isnan(number_summary(sums, about)["loss"]), "a split without targets has no loss"

@@ -166,17 +166,22 @@ def outputs(model: Any, batch: Batch, *, train: bool = False, key: Array | None 
 
 
 def _loss(y: Array, p: Array, batch: Batch) -> Sums:
-    """The mean squared error over what is there of each example, as a metric too."""
+    """The mean squared error over what is there of each example, as a metric too.
+
+    An example of which all is missing does not count.
+    """
     axes, there = tuple(range(1, y.ndim)), ~jnp.isnan(y)
-    n_B = jnp.maximum(jnp.sum(there, axis=axes), 1).astype(jnp.float32)
+    n_B = jnp.sum(there, axis=axes).astype(jnp.float32)
     apart = jnp.where(there, p - jnp.where(there, y, 0.0), 0.0)
-    error_B = jnp.sum(apart**2, axis=axes) / n_B
-    return masked_sums({"loss": error_B, "mse": error_B}, batch)
+    error_B = jnp.sum(apart**2, axis=axes) / jnp.maximum(n_B, 1.0)
+    mask_B = batch.get("mask", jnp.ones_like(n_B)) * (n_B > 0).astype(jnp.float32)
+    return masked_sums({"loss": error_B, "mse": error_B}, {"mask": mask_B})
 
 
 def number_train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
     """Squared errors of standardized targets."""
-    return _loss(batch["targets"], outputs(model, batch, train=True, key=key), batch)
+    sums = _loss(batch["targets"], outputs(model, batch, train=True, key=key), batch)
+    return {**sums, "count": jnp.maximum(sums["count"], 1.0)}  # all may be missing in a batch
 
 
 def number_eval_sums(model: nnx.Module, batch: Batch) -> Sums:
@@ -191,4 +196,5 @@ def number_summary(sums: Mapping[str, Any], dataset: ArrayDataset) -> dict[str, 
     """Metrics of a split."""
     p = dataset.preprocessing
     numbers = number_metrics(sums, np.array(p.target_mean), np.array(p.target_std))
-    return {**numbers, "loss": float(sums["loss"] / sums["count"])}
+    with np.errstate(invalid="ignore"):  # NaN where all is missing
+        return {**numbers, "loss": float(sums["loss"] / sums["count"])}
