@@ -81,6 +81,23 @@ def test_errors_and_efficiencies(forecast):
     assert found["r2"] == found["nse"] and found["rmse"] == pytest.approx(found["mse"] ** 0.5)
 
 
+@pytest.mark.parametrize(("level", "spread"), [(288.0, 0.5), (1013.0, 1.2), (-5000.0, 6.0)])
+def test_efficiencies_of_numbers_far_from_0_are_those_of_float64(level, spread):
+    """As targets are with standardize=none: kelvins, or hectopascals."""
+    y = (level + spread * RNG.normal(size=(20, 32, 24, 1))).astype(np.float32)
+    p = (y + 0.3 * spread * RNG.normal(size=y.shape)).astype(np.float32)
+    sums = added(
+        [moment_sums(*map(jnp.asarray, pair), jnp.ones(32)) for pair in zip(y, p, strict=True)]
+    )
+    found = number_metrics(sums, np.zeros(1), np.ones(1))
+    a, b = (x.astype(np.float64).ravel() for x in (y, p))
+    kge = (np.corrcoef(a, b)[0, 1], b.std() / a.std(), b.mean() / a.mean())
+    assert found["nse"] == pytest.approx(1 - np.mean((a - b) ** 2) / a.var(), abs=1e-3)
+    assert found["kge"] == pytest.approx(1 - np.linalg.norm(np.subtract(kge, 1)), abs=1e-3)
+    constant = moment_sums(jnp.full((32, 24, 1), level + 0.3), jnp.asarray(p[0]), jnp.ones(32))
+    assert np.isnan(number_metrics(added([constant]), np.zeros(1), np.ones(1))["nse"])
+
+
 def test_errors_by_band_are_those_of_a_direct_fourier_sum(forecast):
     found, y, p, center, unit = forecast
     T, error, energy = y.shape[1], np.zeros(4), np.zeros(4)

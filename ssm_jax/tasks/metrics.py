@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -17,6 +18,7 @@ from jax import Array
 from ssm_jax.tasks import Batch, Sums
 
 BANDS = (0.0, 0.125, 0.25, 0.5, 1.0)  # ends of the bands of an error, in shares of Nyquist
+ROUNDING = 1e-7  # of a mean square from `moment_sums`, at most
 ERROR_METRICS = ("mae", "mse", "rmse", "r2", "nse", "kge")
 
 
@@ -55,11 +57,21 @@ def class_metrics(confusion_KK: np.ndarray) -> dict[str, float]:
 
 def moment_sums(y: Array, p: Array, mask_B: Array) -> dict[str, Array]:
     """Sums (K,) of targets y and outputs p (B, ..., K), without missing targets and the examples
-    that fill up a batch."""
+    that fill up a batch.
+
+    They are of numbers less a level near the targets' mean, which has so few digits that "c" and
+    "cc", n times it and its square, are exact; but for those squares float32 would lose a variance.
+    """
     there = ~jnp.isnan(y) & (mask_B.reshape(-1, *(1,) * (y.ndim - 1)) > 0)
-    terms = _moments(jnp.where(there, y, 0.0), jnp.where(there, p, 0.0), there)
     axes = tuple(range(y.ndim - 1))
-    return {name: jnp.sum(x.astype(jnp.float32), axis=axes) for name, x in terms.items()}
+    n = jnp.sum(there, axis=axes).astype(jnp.float32)
+    mean = jnp.sum(jnp.where(there, y, 0.0), axis=axes) / jnp.maximum(n, 1.0)
+    c = jax.lax.reduce_precision(mean, exponent_bits=8, mantissa_bits=4)
+    about = jnp.broadcast_to(c, y.shape)
+    terms = _moments(jnp.where(there, y - about, 0.0), jnp.where(there, p - about, 0.0), there)
+    s = {name: jnp.sum(x.astype(jnp.float32), axis=axes) for name, x in terms.items()}
+    s |= {"yy": s["yy"] + 2 * c * s["y"], "pp": s["pp"] + 2 * c * s["p"]}
+    return {**s, "yp": s["yp"] + c * (s["y"] + s["p"]), "c": n * c, "cc": n * c**2}
 
 
 def moments_of(y: np.ndarray, p: np.ndarray) -> dict[str, np.ndarray]:
@@ -97,7 +109,7 @@ def number_metrics(
     sums: Mapping[str, Any], center_K: np.ndarray, unit_K: np.ndarray
 ) -> dict[str, float]:
     """Errors from `moment_sums` and `band_sums`, means over the targets that have one, else NaN."""
-    each = efficiencies(sums, center_K, unit_K, rounding=1e-6)  # the sums are of float32
+    each = efficiencies(sums, center_K, unit_K, rounding=ROUNDING)
     found = {}
     for name in ("mae", "mse", "nse", "kge"):
         there = each[name][np.isfinite(each[name])]
@@ -122,6 +134,8 @@ def efficiencies(
     n, y, yy, p, pp, yp, ee, e = (
         np.asarray(sums[name], np.float64) for name in ("n", "y", "yy", "p", "pp", "yp", "ee", "e")
     )
+    c, cc = (np.asarray(sums.get(name, 0.0), np.float64) for name in ("c", "cc"))
+    y, p, yy, pp, yp = y + c, p + c, yy + cc, pp + cc, yp + cc
     with np.errstate(all="ignore"):
         mean_y, mean_p = y / n, p / n
         var_y, var_p = (np.maximum(s / n - m**2, 0) for s, m in ((yy, mean_y), (pp, mean_p)))

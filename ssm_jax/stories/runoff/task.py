@@ -16,7 +16,13 @@ from jax import Array
 from ssm_jax.stories.runoff.data import PEAKS, RunoffDataset, least_peak
 from ssm_jax.tasks import Batch, Sums
 from ssm_jax.tasks.heads import outputs
-from ssm_jax.tasks.metrics import efficiencies, masked_sums, moment_sums, moments_of
+from ssm_jax.tasks.metrics import (
+    ROUNDING,
+    efficiencies,
+    masked_sums,
+    moment_sums,
+    moments_of,
+)
 
 PERIODS = (np.inf, 90.0, 10.0, 0.0)  # ends of the bands, in steps
 BANDS = ("error_over_90", "error_10_90", "error_under_10")
@@ -48,7 +54,7 @@ def eval_sums(model: nnx.Module, batch: Batch) -> Sums:
     peak_BK = jnp.where(y_B1 >= least_B1, y_BK, jnp.nan)
     missed_BK = jnp.where(p_BK < least_B1, peak_BK, jnp.nan)
     sums |= moment_sums(y_BK, p_BK, mask_B)
-    sums |= {f"peak_{k}": v for k, v in moment_sums(peak_BK, p_BK, mask_B).items() if k in "nyp"}
+    sums |= {f"peak_{k}": v for k, v in moment_sums(peak_BK, p_BK, mask_B).items() if k in "nypc"}
     return {**sums, "missed": moment_sums(missed_BK, p_BK, mask_B)["n"]}
 
 
@@ -56,10 +62,10 @@ def summary(sums: Mapping[str, Any], dataset: RunoffDataset) -> dict[str, float]
     """Medians over the basins: NSE, KGE, bias at the peaks, and the share of peaks missed."""
     p = dataset.preprocessing
     center, unit = np.array(p.target_mean), np.array(p.target_std)
-    each = efficiencies(sums, center, unit, rounding=1e-6)  # the sums are of float32
+    each = efficiencies(sums, center, unit, rounding=ROUNDING)
     with np.errstate(all="ignore"):
         n = np.asarray(sums["peak_n"])
-        y, said = (center * n + unit * np.asarray(sums[f"peak_{k}"]) for k in "yp")
+        y, said = (center * n + unit * (sums[f"peak_{k}"] + sums["peak_c"]) for k in "yp")
         each |= {"peak_bias": said / y - 1, "missed_peaks": np.asarray(sums["missed"]) / n}
     found = {}
     for name in ("nse", "kge", "peak_bias", "missed_peaks"):
