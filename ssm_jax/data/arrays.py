@@ -171,18 +171,19 @@ class ArrayDataset(Dataset):
             names += ["seasonal_naive"] * (0 < self.options.season <= self.padded_length)
         if not names:
             return
-        sums = {name: np.zeros(3) for name in names}
+        sums = {name: np.zeros((3, len(p.targets))) for name in names}
         for numbers in np.array_split(np.arange(self.size(split)), -(-self.size(split) // 512)):
             batch = self.gather(split, numbers)
             y = batch["targets"].astype(np.float64)
             for name in names:
                 error = y - self._naive(name, batch["inputs"], y.shape)
-                error = error[~np.isnan(error)]
-                sums[name] += (error.size, (error**2).sum(), np.abs(error).sum())
+                error = error.reshape(-1, len(p.targets))
+                there, error = ~np.isnan(error), np.nan_to_num(error)
+                sums[name] += [x.sum(axis=0) for x in (there, error**2, np.abs(error))]
         for name, (n, squared, absolute) in sums.items():
-            if n:
-                yield f"{name}_mse", float(squared / n)
-                yield f"{name}_mae", float(absolute / n)
+            if (n > 0).any():  # means over the targets, as the metrics of a split
+                yield f"{name}_mse", float((squared[n > 0] / n[n > 0]).mean())
+                yield f"{name}_mae", float((absolute[n > 0] / n[n > 0]).mean())
 
     def _naive(self, name: str, inputs_BLC: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """What a predictor without parameters says, standardized as the targets."""

@@ -170,6 +170,19 @@ def test_baselines_of_a_forecast(tmp_path):
         np.testing.assert_allclose(facts[f"{name}_mae"], np.mean(np.abs(error)), rtol=1e-5)
 
 
+def test_a_baseline_weighs_targets_as_the_metrics_do(tmp_path):
+    """Each the same, however much of one is missing."""
+    y = RNG.normal(size=(20, 30, 2))
+    y[14:] *= [3.0, 1.0]
+    y[14:, 3:, 0] = np.nan
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=(20, 30, 1)), y=y)
+    dataset = opened(tmp_path / "a.npz", "per_step", split="time")
+    p, facts = dataset.preprocessing, dataset.facts("test")
+    scaled = (y[dataset.rows["test"]] - p.target_mean) / p.target_std
+    mse, mae = (np.mean([np.nanmean(f(scaled[..., k])) for k in (0, 1)]) for f in (np.square, abs))
+    assert facts == {"mean_mse": pytest.approx(mse), "mean_mae": pytest.approx(mae)}
+
+
 def test_missing_values_are_named_or_interpolated(tmp_path):
     x = RNG.normal(size=(20, 6, 2))
     x[3, 1, 1] = np.nan
