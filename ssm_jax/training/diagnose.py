@@ -102,7 +102,7 @@ class Diagnostics:
 
         state = experiment.abstract_state()
         compile_ = functools.partial(experiment.compile, by_taps, state.params, state.stats, batch)
-        program = experiment.compiled_once("the diagnostics", compile_)
+        program = experiment.compiled_once(f"the diagnostics for L = {length:,}", compile_)
         return lambda params, stats: program(params, stats, batch)
 
 

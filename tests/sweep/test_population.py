@@ -76,6 +76,20 @@ def test_members_are_the_single_runs_of_their_options_bit_for_bit(
         assert [name for name in found if found[name] != expected[name]] == [], run.name
 
 
+def test_members_with_orders_of_their_own_have_batches_of_several_lengths(tmp_path, data_dir):
+    """At one step one member's batch is shorter than another's, also that of the diagnostics."""
+    cfg = tiny_config()
+    cfg.data.buckets, cfg.log.gradient, cfg.train.steps = 2, True, 4
+    runs = [Run({}, seed, f"seed{seed}") for seed in (0, 4)]
+    job = Job(tmp_path, data_dir, None, "e.py", {}, [])
+    orders = [job.build(run.config(cfg)).order for run in runs]
+    assert [order.batch(0)[1] for order in orders] == [12, 24]
+    assert run_populations(runs, cfg, job, Size())
+    assert loop.train_and_evaluate(job.build(runs[1].config(cfg)), tmp_path / "alone") == 0
+    found, expected = files_of(tmp_path / "seed4"), files_of(tmp_path / "alone")
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
 def test_a_member_is_an_ordinary_run(whole, data_dir):
     summary = json.loads((whole / "b/summary.json").read_text())
     found = evaluate_run(whole / "b", data_dir=data_dir)

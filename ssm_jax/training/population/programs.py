@@ -75,10 +75,10 @@ class InTurn(Program):
 
     def step(self, state, live, seats, batches):
         placed = [self.first.place_batch(batch) for batch in batches]
-        program = self._step_for(self.first.dataset.steps_of(batches[0]))
         new, metrics = list(state), {}
         for i in live:
             batch = placed[i if self.own_order else 0]
+            program = self._step_for(self.first.dataset.steps_of(batch))
             new[i], metrics[i] = program(state[i], *seats[i], batch)
         return new, metrics
 
