@@ -16,12 +16,13 @@ from ssm_jax.commands import runs as read
 from ssm_jax.commands import spectrum as look
 from ssm_jax.commands import sweep as sweeps
 from ssm_jax.commands import train as make
+from ssm_jax.config.load import load_config
 from ssm_jax.data.loader import eval_order
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.trained import load
 from ssm_jax.training import loop, runs
 from ssm_jax.training.experiment import build
-from ssm_jax.training.runs.evaluate import moments
+from ssm_jax.training.runs.evaluate import evaluate_run, moments
 
 PAGE = (Path(__file__).parents[1] / "docs/own-data.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
@@ -190,3 +191,22 @@ def test_each_head_is_trained_resumed_and_evaluated(head, tmp_path, monkeypatch,
         "forecasting": ("channel 1", "seasonal naive"),
     }
     assert all(word in out for word in shown[head]), out
+
+
+def test_a_metric_that_validation_never_has_is_one_line_that_says_what_to_do(tmp_path):
+    """As R2 of targets that are all equal there; the last state can still be evaluated."""
+    y, split = np.random.default_rng(0).normal(size=40), ["train"] * 24 + ["val"] * 6
+    y[24:30] = 2.0
+    x, split = np.random.default_rng(1).normal(size=(40, 6, 2)), split + ["test"] * 10
+    np.savez(tmp_path / "a.npz", x=x, y=y, split=split)
+    where = {"data_dir": tmp_path / "data", "files": tmp_path / "a.npz"}
+    changes = {
+        "batch_size": 8, "model.depth": 1, "model.d_model": 4, "model.d_state": 4,
+        "train.steps": 2, "train.eval_every": 1, "train.select_metric": "r2",
+        "figures": False, "log.diagnostics": False,
+    }  # fmt: skip
+    cfg, run = load_config("arrays:regression", changes), tmp_path / "run"
+    with pytest.raises(FloatingPointError, match=r"had a finite val r2, .* --step=newest"):
+        loop.train(cfg, run, **where)
+    found = evaluate_run(run, step="newest", **where)
+    assert found["step"] == 2 and np.isfinite(found["metrics"]["r2"])

@@ -135,7 +135,9 @@ class OpenRun:
         experiment, train = self.experiment, self.experiment.cfg.train
         if self.best is None:
             raise FloatingPointError(
-                f"no evaluation had a finite {experiment.ranking[0]}; no checkpoint can be tested."
+                f"no evaluation had a finite {train.select_split} {experiment.ranking[0]}, so no "
+                "checkpoint can be tested; give another train.select_metric with a new --workdir, "
+                "or evaluate with --step=newest."
             )
         leads = processes.first()
         opened, chosen = open_best(experiment, self.workdir, self.best)
