@@ -192,21 +192,31 @@ def as_one_program(
         hash(graphdef)
     except TypeError:  # who made the module may have given it a list or a set to keep
         return method(module, *args, **static)
-    result, statistics = _one_program(method, graphdef, tuple(static.items()), variables, args)
-    if statistics is not None:
-        nnx.update(module, statistics)
+    result, moved = _one_program(method, graphdef, tuple(static.items()), variables, args)
+    nnx.update(module, moved)
     return result
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _one_program(method, graphdef, static, variables, args):
-    """The result, and the batch statistics if they are others than before."""
+    """The result, and what has `moved`."""
     module = nnx.merge(graphdef, variables)
-    before = jax.tree.leaves(nnx.state(module, nnx.BatchStat))
+    before = untrained(module)
     result = method(module, *args, **dict(static))
-    after = nnx.state(module, nnx.BatchStat)
-    changed = any(x is not y for x, y in zip(before, jax.tree.leaves(after), strict=True))
-    return result, after if changed else None
+    return result, moved(module, before)
+
+
+def untrained(module: nnx.Module) -> dict[Any, Array]:
+    """By path, what a module has besides parameters: batch statistics, counts, keys, knobs."""
+    state = nnx.state(module, nnx.Not(nnx.Param))
+    return dict(nnx.traversals.flatten_mapping(nnx.to_pure_dict(state)))
+
+
+def moved(module: nnx.Module, before: dict[Any, Array]) -> dict[Any, Any]:
+    """What of `untrained` is another array than before, as `nnx.update` takes it."""
+    after = untrained(module)
+    paths = (path for path, x in before.items() if after.get(path, x) is not x)
+    return dict(nnx.traversals.unflatten_mapping({path: after[path] for path in paths}))
 
 
 def in_type(module: Module, *inputs: Array | None) -> tuple[Module, np.dtype]:

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import checked_lengths, computed_in, returned_in, without_padding
 from ssm_jax.kernels.devices import backend, materialize, on_gpu
-from ssm_jax.layers.inputs import checked_input, checked_key, dropout
+from ssm_jax.layers.inputs import checked_input, checked_key, dropout, moved, untrained
 from ssm_jax.layers.norm import BatchNorm, make_norm
 from ssm_jax.models.gate import GATES, gated, gelu
 from ssm_jax.options.arguments import check
@@ -177,12 +177,13 @@ def apply_blocks(
         if guess:
             before_H = block.norm.mean[...].astype(apart_H.dtype)
             how["near_H"] = before_H + apart_H
+        before = untrained(block)
         y_BLH = block(x_BLH, lengths_B, **how)
         y_BLH = materialize(y_BLH, jax.tree.leaves(state)[0].ravel()[0])
         if guess:
             moved_H = (block.norm.mean[...].astype(apart_H.dtype) - before_H) / block.norm.momentum
             apart_H = moved_H if block.prenorm else jnp.zeros_like(moved_H)
-        return (y_BLH, apart_H), nnx.to_pure_dict(nnx.state(block, nnx.BatchStat))
+        return (y_BLH, apart_H), moved(block, before)
 
     unroll = backend() != "tpu" and not remat
     body = jax.checkpoint(one_block, prevent_cse=False) if remat else one_block

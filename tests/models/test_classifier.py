@@ -459,6 +459,37 @@ def test_a_model_called_by_itself_is_one_program_and_hands_its_statistics_on():
         assert np.abs(x - was).max() > 1e-3
 
 
+class Calls(nnx.Variable):
+    """Of a layer so far."""
+
+
+class Counting(nnx.Module):
+    """A layer that multiplies by how often it was called."""
+
+    def __init__(self):
+        self.calls = Calls(jnp.zeros((), jnp.float32))
+
+    def __call__(self, u_BLH, lengths_B=None, *, key=None):
+        self.calls[...] += 1
+        return self.calls[...] * u_BLH
+
+
+@pytest.mark.parametrize("call", [lambda model, x: model(x, train=True), None])
+def test_what_a_part_keeps_besides_parameters_moves_with_each_call(call):
+    """Variables of a layer of one's own, and Flax's count of what it has drawn."""
+    call = call or nnx.jit(lambda model, x: model(x, train=True))
+    model, head = (nnx.clone(classifier(norm="layer", pool="sum")) for _ in range(2))
+    for block in model.blocks:
+        block.ssm = Counting()
+    first, second, third = (np.asarray(call(model, tokens())) for _ in range(3))
+    assert [float(block.ssm.calls[...]) for block in model.blocks] == [3, 3]
+    assert np.abs(first - second).max() > 1e-3 < np.abs(second - third).max()
+
+    head.decoder = nnx.Sequential(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), head.decoder)
+    drawn = np.stack([call(head, tokens()) for _ in range(3)])
+    assert len(np.unique(drawn, axis=0)) == 3
+
+
 def test_a_model_called_by_itself_is_differentiated_and_batched_by_its_inputs():
     """Its statistics stay as they are, so that it may be called within any transformation."""
     model = SequenceClassifier(
