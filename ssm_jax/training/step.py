@@ -60,7 +60,7 @@ def moving_average(average: Params, new: Params, decay: float) -> Params:
     """decay * average + (1 - decay) * new; what is constant keeps its bits, integers are `new`."""
 
     def leaf(old: Array, x: Array) -> Array:
-        if not jnp.issubdtype(x.dtype, jnp.floating):
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
         return jnp.where(x == old, old, optax.incremental_update(x, old, 1 - decay))
 
@@ -88,7 +88,8 @@ def make_gradient(
     The loss is the mean of `sums`, a task's `train_sums`. `accumulate` parts of a batch are
     computed in turn, so that one part's activations are in memory at a time. Part m of M has the
     examples m, m + M, ..: on several devices every device then computes at every part. Batch
-    statistics are of a part. The gradient of the parameters of the paths `frozen` is 0.
+    statistics are of a part. The gradient of the parameters of the paths `frozen` is 0; that of a
+    complex one x + iy is df/dx + i df/dy.
     """
 
     def of_part(params: Params, stats: Params, key: Array, batch: Batch):
@@ -98,7 +99,9 @@ def make_gradient(
             metrics = mean_metrics(sums(model, batch, key))
             return metrics["loss"], (metrics, split(model)[2])
 
-        return jax.value_and_grad(objective, has_aux=True)(params)
+        found, grads = jax.value_and_grad(objective, has_aux=True)(params)
+        # JAX's by x + iy is df/dx - i df/dy; a step along its conjugate descends in both.
+        return found, jax.tree.map(jnp.conj, grads)
 
     def gradient(state: TrainState, key: Array, batch: Batch):
         dropout_key = jax.random.fold_in(key, state.step)

@@ -203,14 +203,43 @@ def test_a_step_runs_under_the_strict_promotion_of_types():
     assert after.step.dtype == state.step.dtype
 
 
+class Spiral(nnx.Module):
+    """One parameter z, complex or as two real ones; Re z and Im z should become 1 and 2."""
+
+    def __init__(self, *parts):
+        self.parts = nnx.List([nnx.Param(jnp.asarray(part)) for part in parts])
+
+    def sums(self, *_):
+        re, im = self.parts if len(self.parts) == 2 else (self.parts[0].real, self.parts[0].imag)
+        return {"loss": (re - 1) ** 2 + 3 * (im - 2) ** 2, "count": jnp.ones(())}
+
+
+def test_a_complex_parameter_of_ones_own_network_descends_as_its_two_parts_do():
+    found = []
+    for parts in [(np.complex64(0.5 - 1j),), (np.float32(0.5), np.float32(-1))]:
+        graphdef, params, stats = split(Spiral(*parts))
+        tx = optax.sgd(0.1)
+        step = make_train_step(make_gradient(graphdef, Spiral.sums), tx)
+        state = init_state(params, stats, tx)
+        for _ in range(4):
+            state, metrics = run(step, state, KEY, {})
+        (z, *im) = jax.tree.leaves(state.params)
+        found.append((z + 1j * im[0] if im else z, metrics["loss"]))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    exact = 1 - 0.5 * 0.8**4 + 1j * (2 - 3 * 0.4**4)  # each part by its own factor
+    np.testing.assert_allclose(found[0][0], exact, rtol=1e-5)
+
+
 def test_the_average_is_that_of_a_loop_in_float64_and_what_is_constant_keeps_its_bits():
     rng = np.random.default_rng(3)
     rows = rng.normal(size=(50, 4)).astype(np.float32)
     rows[:, 1] = np.float32(0.1)
-    average = {"w": jnp.asarray(rows[0]), "count": jnp.int32(0)}
+    average = {"w": jnp.asarray(rows[0]), "z": jnp.asarray(1j * rows[0]), "count": jnp.int32(0)}
     expected = rows[0].astype(float)
     for n, row in enumerate(rows[1:], start=1):
-        average = run(moving_average, average, {"w": row, "count": jnp.int32(n)}, 0.9)
+        new = {"w": row, "z": 1j * row, "count": jnp.int32(n)}
+        average = run(moving_average, average, new, 0.9)
         expected = 0.9 * expected + 0.1 * row
     np.testing.assert_allclose(average["w"], expected, rtol=2e-6)
+    np.testing.assert_allclose(average["z"], 1j * expected, rtol=2e-6)
     assert np.asarray(average["w"])[1] == np.float32(0.1) and int(average["count"]) == 49
