@@ -373,6 +373,22 @@ def test_a_layer_that_cannot_be_is_one_line(change, said, here):
     assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ("nnx.Dropout(0.5, rngs=nnx.Rngs(0))", "blocks/0/ssm/more/rngs/key of the network is a ra"),
+        ("nnx.Param(jnp.int32(0))", "blocks/0/ssm/more of the network is an nnx.Param of int32"),
+    ],
+)
+def test_what_can_not_be_trained_or_kept_is_one_line_before_a_run_begins(kept, said, here):
+    line = "        self.window = window\n"
+    text = FILES["my_layer.py"].replace(line, f"{line}        self.more = {kept}\n")
+    (here / "my_layer.py").write_text(text)
+    with pytest.raises(ValueError) as refused:
+        build(load_config("my_layer.py"), data_dir=here / "data")
+    assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
 def test_a_task_whose_option_is_that_of_all_is_one_line(here):
     text = FILES["my_series.py"].replace('options={"data.series.noise"', 'options={"data.seed"')
     (here / "my_series.py").write_text(text)

@@ -29,6 +29,18 @@ from ssm_jax.training.record import identity_of
 from ssm_jax.training.step import TrainState
 
 
+def _refuse_variables(params: Any, stats: Any) -> None:
+    """Raise for what a network keeps and no step can train, or no checkpoint holds."""
+    for path, leaf in flatten(params).items():
+        if not jax.dtypes.issubdtype(leaf.dtype, np.inexact):
+            how = f"is an nnx.Param of {leaf.dtype}, which has no gradient; make it an nnx.Variable"
+            raise ValueError(f"{path} of the network {how}.")
+    for path, leaf in flatten(stats).items():
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            how = "is a random key, as nnx.Dropout and nnx.Rngs keep, which no checkpoint holds"
+            raise ValueError(f"{path} of the network {how}; draw with the key that the call gets.")
+
+
 def batch_mesh() -> Mesh:
     """All devices, of all processes, along one axis, over which batches are split."""
     devices = jax.devices()
@@ -70,7 +82,8 @@ class Experiment:
         watched: Any = Watched(dataset)
         shapes = nnx.eval_shape(lambda: self._build_model(jax.random.key(0), watched))
         self.built_from = facts_of(watched)
-        self.graphdef, params, _ = step_lib.split(shapes)
+        self.graphdef, params, stats = step_lib.split(shapes)
+        _refuse_variables(params, stats)
         self.paths = {path: leaf.size for path, leaf in flatten(params).items()}  # of parameters
         statistics = nnx.to_pure_dict(nnx.state(shapes, nnx.BatchStat))
         self.statistics = frozenset(flatten(statistics))  # paths of what is measured of batches
