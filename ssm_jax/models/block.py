@@ -1,6 +1,6 @@
 """The residual blocks of S4 and S5: norm, state space layer, GELU, 1x1 convolution, gate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -146,16 +146,24 @@ class Block(nnx.Module):
 
 
 def apply_blocks(
-    blocks: nnx.List, x_BLH: Array, lengths_B, *, train: bool, key: Array | None, remat=False
+    blocks: Sequence[Any], x_BLH: Array, lengths_B, *, train: bool, key: Array | None, remat=False
 ) -> Array:
     """All blocks in turn, as one scan, which is unrolled but on TPUs (`devices.backend`).
 
     On CPUs the residual stream is materialized between the blocks, or the gradients of later blocks
     would be computed again in the earlier ones. With `remat` it stays a loop, which alone keeps XLA
-    from computing once what is to be computed twice.
+    from computing once what is to be computed twice. Blocks that a user has made unlike, in more
+    than numbers, run one by one.
     """
-    graphdef = nnx.graphdef(blocks[0])
+    graphdef, *others = map(nnx.graphdef, blocks)
     each = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
+    shapes = [jax.tree.map(jnp.shape, state) for state in each]
+    if any(other != graphdef for other in others) or any(shape != shapes[0] for shape in shapes):
+        keys_of = [None] * len(blocks) if key is None else jax.random.split(key, len(blocks))
+        for block, block_key in zip(blocks, keys_of, strict=True):
+            how = {"train": train, "key": block_key, "remat": remat}
+            x_BLH = apply_blocks([block], x_BLH, lengths_B, **how)
+        return x_BLH
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     keys = None if key is None else jax.random.split(key, len(blocks))
 

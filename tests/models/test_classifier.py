@@ -12,8 +12,9 @@ from flax import nnx
 from running import numbers, run
 
 from ssm_jax.kernels.devices import compiling_for
+from ssm_jax.layers import S4D, S5
 from ssm_jax.layers.inputs import _one_program, dropout
-from ssm_jax.layers.norm import BatchNorm
+from ssm_jax.layers.norm import BatchNorm, LayerNorm
 from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.models.block import apply_blocks
 from ssm_jax.models.classifier import POOLS, pool
@@ -201,6 +202,42 @@ def test_scanned_blocks_are_a_loop_over_the_blocks(train, key, backend):
     assert np.array_equal(new_stats[2]["norm"]["mean"], stats[2]["norm"]["mean"]) != train
     for a, b in zip(jax.tree.leaves(scan), jax.tree.leaves(loop), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * np.abs(b).max() + 1e-6)
+
+
+def _slow(model, rngs):  # of the shapes of the others
+    slow = {"discretization": "bilinear", "dt_min": 1, "dt_max": 2}
+    model.blocks[1].ssm = S4D(4, d_state=3, **slow, rngs=rngs)
+
+
+def _larger(model, rngs):
+    model.blocks[1].ssm = S4D(4, d_state=5, rngs=rngs)
+
+
+def _other(model, rngs):
+    model.blocks[1].ssm, model.blocks[2].norm = S5(4, d_state=3, rngs=rngs), LayerNorm(4)
+
+
+@pytest.mark.parametrize("change", [_slow, _larger, _other])
+def test_blocks_that_a_user_has_made_unlike_run_each_as_it_is(change):
+    rngs = nnx.Rngs(params=0)
+    sizes = {"vocab_size": VOCAB, "d_model": 4, "depth": 3, "ssm": {"d_state": 3}}
+    model = SequenceClassifier(n_classes=K, rngs=rngs, **sizes)
+    change(model, rngs)
+    graphdef, params, stats = split(model.blocks)
+    x = np.random.default_rng(6).normal(size=(3, 12, 4)).astype(np.float32)
+    found, expected = (
+        run(_through, params, stats, x, None, graphdef=graphdef, forward=forward, train=True)
+        for forward in (apply_blocks, in_a_loop)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * np.abs(b).max() + 1e-6)
+
+
+def test_a_dropout_that_the_first_block_has_not_acts_in_the_others():
+    model = nnx.clone(classifier(norm="layer", dropout=0.5))
+    model.blocks[0].dropout = model.blocks[0].ssm.dropout = 0.0
+    dropped = model(tokens(), LENGTHS, key=jax.random.key(3))
+    assert np.abs(dropped - model(tokens(), LENGTHS)).max() > 1e-2
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
