@@ -123,7 +123,14 @@ class Block(nnx.Module):
     ) -> Array:
         u_BLH = x_BLH.astype(dtype)
         u_BLH = normed(u_BLH) if self.prenorm else u_BLH
-        y_BLH = ssm(u_BLH).astype(x_BLH.dtype)
+        y_BLH: Any = ssm(u_BLH)
+        if (shape := getattr(y_BLH, "shape", None)) != u_BLH.shape:
+            got = type(y_BLH).__name__ if shape is None else shape
+            layer = type(self.ssm).__name__
+            raise ValueError(
+                f"{layer} must return an array {u_BLH.shape}, as its input, got {got}."
+            )
+        y_BLH = y_BLH.astype(x_BLH.dtype)
         g_BLH = dropout(gelu(y_BLH), self.dropout, gelu_key, tied=self.tie_dropout)
         y_BLH = gated(self.gate, y_BLH, g_BLH, self.glu)
         y_BLH = x_BLH + dropout(y_BLH, self.dropout, branch_key, tied=self.tie_dropout)

@@ -90,6 +90,27 @@ def test_half_gates_are_those_of_s5(gate):
     np.testing.assert_allclose(apply(model, x), exact, rtol=0, atol=2e-6 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda u_BLH: u_BLH[:, :1], r"\(3, 1, 4\)"),
+        (lambda u_BLH: u_BLH[0], r"\(12, 4\)"),
+        (lambda u_BLH: (u_BLH, None), "tuple"),
+        (lambda u_BLH: None, "NoneType"),
+    ],
+)
+def test_what_a_layer_of_ones_own_returns_has_the_shape_of_its_input(returned, got):
+    """One step would be added to all of them."""
+
+    class Mine(nnx.Module):
+        def __call__(self, u_BLH, lengths_B=None, *, key=None):
+            return returned(u_BLH)
+
+    model = Block(H, Mine(), rngs=nnx.Rngs(params=0))
+    with pytest.raises(ValueError, match=rf"^Mine must return an array \(3, 12, 4\), .* {got}"):
+        model(inputs(), LENGTHS, train=False, key=None)
+
+
 def test_an_unknown_gate_is_refused():
     with pytest.raises(ValueError, match="unknown gate 'relu'; choose one of glu, half_glu1, half"):
         block(gate="relu")
