@@ -373,6 +373,14 @@ def test_a_layer_that_cannot_be_is_one_line(change, said, here):
     assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
+def test_a_layer_that_takes_anything_has_the_options_that_it_names(here):
+    named, anything = "*, window: int = 4, rngs", "*_, window: int = 4, rngs, **more"
+    text = FILES["my_layer.py"].replace(named, anything)
+    (here / "other.py").write_text(text)
+    cfg = config_lib.default(layer="other.py:MovingAverage")
+    assert dict(cfg.model.MovingAverage) == {"window": 4}
+
+
 @pytest.mark.parametrize(
     ("kept", "said"),
     [

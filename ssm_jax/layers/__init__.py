@@ -75,8 +75,8 @@ def layer_options(name: str) -> dict[str, Option]:
         raise ValueError(f"layer {name}: {section} is an option of all layers; rename the class.")
     said, rows = dict(getattr(layer, "OPTIONS", {})), {}
     for argument, parameter in parameters_of(layer).items():
-        default = parameter.default
-        if argument in ("d_model", "rngs", "horizon") or argument in SHARED:
+        default, unnamed = parameter.default, (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if argument in ("d_model", "rngs", "horizon", *SHARED) or parameter.kind in unnamed:
             continue
         if default is inspect.Parameter.empty:
             raise ValueError(f"layer {name}: its argument {argument} needs a default.")
