@@ -59,8 +59,11 @@ def discretize_none(A: Array, dt: Array) -> tuple[Array, Array]:
     |Im A| <= pi.
     """
     A_bar, held = discretize_zoh(A, dt)
-    _, held_for_one = discretize_zoh(A, jnp.ones_like(dt))
-    return A_bar, jnp.where(dt == 1, jnp.ones_like(held), held / held_for_one)
+    A_bar_of_one, held_for_one = discretize_zoh(A, jnp.ones_like(dt))
+    # At dt = 1 as 1 + e^A (e^{(dt - 1) A} - 1) / (e^A - 1): exactly 1, with the derivatives by dt.
+    _, held_beyond = discretize_zoh(A, jnp.where(dt == 1, dt - 1, jnp.zeros_like(dt)))
+    at_one = 1 + A_bar_of_one * held_beyond / held_for_one
+    return A_bar, jnp.where(dt == 1, at_one, held / held_for_one)
 
 
 DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear, "none": discretize_none}

@@ -169,14 +169,15 @@ def test_m_steps_of_one_mth_with_a_held_input_do_what_one_step_does(m):
 
 
 @pytest.mark.unoptimized
-def test_resampling_passes_finite_differences_in_float64():
+@pytest.mark.parametrize("dt", [0.3, 1.0])  # at 1 the gain is 1 for all modes, and moves with dt
+def test_resampling_passes_finite_differences_in_float64(dt):
     def parts(re, im, dt):
         A_bar, gain = discretize_none(re + 1j * im, dt)
         return A_bar.real, A_bar.imag, gain.real, gain.imag
 
     A = np.array([-0.7 + 3j, 0.0, 0.3j, -1e-9, -1.0, -3j])
     with jax.enable_x64(True):
-        point = (A.real, A.imag, np.full(6, 0.3))
+        point = (A.real, A.imag, np.full(6, dt))
         check_grads(jax.jit(parts), point, order=1, modes=["fwd", "rev"], atol=1e-8, rtol=1e-6)
 
 
