@@ -28,7 +28,7 @@ from ssm_jax.progress import say
 from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, FOR_GOOD, PRUNED, Run
 from ssm_jax.sweep.pruning import Rule, idle, rungs_of
-from ssm_jax.sweep.runs import Job, fault_of_run, run_sweep
+from ssm_jax.sweep.runs import Job, data_options, fault_of_run, run_sweep
 from ssm_jax.sweep.standing import validation_curve
 from ssm_jax.training import plan
 from ssm_jax.training.parent import AT_START
@@ -134,7 +134,7 @@ def _members(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> dict[str, Member
     for run in runs:
         own = run.config(cfg)
         check(own)
-        data = str({key: v for key, v in fixed(own).items() if key.startswith(("data.", "task"))})
+        data = str(data_options(own))
         if data not in opened:
             opened[data] = job.build(own).dataset
         alike = [m for m in members.values() if fixed(m.cfg) == fixed(own)]

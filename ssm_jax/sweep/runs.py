@@ -153,6 +153,14 @@ def run_one(
     return "finished"
 
 
+def data_options(cfg: ConfigDict) -> dict[str, Any]:
+    """The options that name the data of an experiment: those with the same have the same."""
+    names = {"task", *(("seed",) if cfg.data.seed < 0 else ())}  # -1: the data have the run's seed
+    flat = config_lib.flatten(cfg).items()
+    own = {key: value for key, value in flat if key in names or key.startswith("data.")}
+    return {key: value for key, value in own.items() if key != "data.order_seed"}
+
+
 def fault_of_run(error: Exception) -> str | None:
     """What an error says that is of one run; None: the folder of another sweep, a bug, or such."""
     if not isinstance(error, (CheckpointError, ValueError, *MISPLACED, *OUT_OF_MEMORY)):

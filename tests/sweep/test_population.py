@@ -14,7 +14,8 @@ from tiny_population import files_of, tiny_config
 
 from ssm_jax.commands.sweep_runs import planned
 from ssm_jax.stop import StopRequest
-from ssm_jax.sweep import Run
+from ssm_jax.sweep import Run, runs_of
+from ssm_jax.sweep import population as sweep_population
 from ssm_jax.sweep.population import Size, begun, fitting, grouped, run_populations, told
 from ssm_jax.sweep.runs import Job
 from ssm_jax.training import loop
@@ -222,6 +223,17 @@ def test_what_differs_otherwise_is_another_population_and_named(data_dir):
     (line,) = told(groups)
     assert line.startswith("2 populations, of 2, 2 runs, as they differ in model.depth: ")
     assert not list(told(groups[:1]))
+
+
+def test_members_of_a_seed_have_its_data_where_those_have_the_seed_of_the_run(data_dir):
+    job, cfg = Job(data_dir, data_dir, None, "e.py", {}, []), tiny_config()
+    cfg.data.seed = -1
+    runs = runs_of([{"model.alpha": 1.0}, {"model.alpha": 3.0}], (0, 1))
+    members = sweep_population._members(runs, cfg, job)
+    for run in runs:
+        alone = job.build(run.config(cfg)).dataset.fingerprint
+        assert members[run.name].dataset.fingerprint == alone, run.name
+    assert len({member.dataset.fingerprint for member in members.values()}) == 2
 
 
 def test_as_many_members_as_fit_into_the_memory_that_the_program_states(data_dir, monkeypatch):
