@@ -28,7 +28,7 @@ from ssm_jax.progress import say
 from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, FOR_GOOD, PRUNED, Run
 from ssm_jax.sweep.pruning import Rule, idle, rungs_of
-from ssm_jax.sweep.runs import Job, data_options, fault_of_run, run_sweep
+from ssm_jax.sweep.runs import Job, check_data, data_options, fault_of_run, run_sweep
 from ssm_jax.sweep.standing import validation_curve
 from ssm_jax.training import plan
 from ssm_jax.training.parent import AT_START
@@ -139,6 +139,7 @@ def _members(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> dict[str, Member
             opened[data] = job.build(own).dataset
         alike = [m for m in members.values() if fixed(m.cfg) == fixed(own)]
         members[run.name] = Member(own, opened[data], alike[0] if alike else None)
+        check_data(run, members[run.name], job.folder)
     return members
 
 

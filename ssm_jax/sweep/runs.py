@@ -1,6 +1,7 @@
 """Making the runs of a sweep, each in its folder."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from ssm_jax.outside import one_line, ours
 from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, FOR_GOOD, PRUNED, Run, Status
-from ssm_jax.sweep.standing import Standing, line_of, progress_of
+from ssm_jax.sweep.standing import Standing, line_of, progress_of, runs_in
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.loop import train_and_evaluate
 from ssm_jax.training.parent import Begin
-from ssm_jax.training.record import check_sources
+from ssm_jax.training.record import check_sources, read_record
 from ssm_jax.training.run import Request, Watch
 from ssm_jax.training.workdir import WorkdirBusy
 
@@ -109,6 +110,7 @@ def run_one(
     before, cfg, path = config_lib.flatten(cfg), run.config(cfg), job.folder / run.name
     mark = {"config_digest": config_lib.digest(cfg), "options": dict(run.cell), "seed": run.seed}
     experiment = job.build(cfg)
+    check_data(run, experiment, job.folder)
     path.mkdir(parents=True, exist_ok=True)
     (path / FAILED).unlink(missing_ok=True)
     ended: list[str] = []
@@ -159,6 +161,26 @@ def data_options(cfg: ConfigDict) -> dict[str, Any]:
     flat = config_lib.flatten(cfg).items()
     own = {key: value for key, value in flat if key in names or key.startswith("data.")}
     return {key: value for key, value in own.items() if key != "data.order_seed"}
+
+
+def check_data(run: Run, experiment: Experiment, folder: Path) -> None:
+    """Refuse, with a ValueError, a run with other data than those of its sweep have."""
+    for other in runs_in(folder, list(run.cell), run.given, [run.name]):
+        try:
+            record = read_record(folder / other.name / "record.json")
+        except (OSError, ValueError):
+            continue  # it has none yet, or a damaged one
+        own, theirs = data_options(experiment.cfg), record["config"]
+        if any(theirs.get(k, v) != v for k, v in json.loads(json.dumps(own)).items()):
+            continue
+        dataset, data = experiment.dataset, record["data"]
+        if dataset.fingerprint != data["fingerprint"]:
+            raise ValueError(
+                f"{folder / other.name} has other data, {data['fingerprint']} ({data['detail']}), "
+                f"than {run.name} would have, {dataset.fingerprint} ({dataset.provenance.detail}); "
+                "bring those of the sweep back, or choose another --folder."
+            )
+        return  # which was compared with the others
 
 
 def fault_of_run(error: Exception) -> str | None:

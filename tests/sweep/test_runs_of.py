@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from ssm_jax import config
 from ssm_jax.commands.sweep_runs import seeds_of
 from ssm_jax.config.load import load_config, load_sweep
+from ssm_jax.data.dataset import Provenance
 from ssm_jax.sweep import runs as sweep_runs
 from ssm_jax.sweep import runs_of, short_names
 from ssm_jax.sweep.runs import Job
+from ssm_jax.training.record import run_record
 
 CELLS = [{"model.alpha": alpha, "model.beta.init": beta} for alpha in (0.1, 3.0) for beta in (0.5,)]
 
@@ -66,6 +69,37 @@ def test_a_run_without_memory_has_failed_and_a_bug_is_none(error, tmp_path, monk
     if error is not MemoryError:
         with pytest.raises(error):
             sweep_runs.run_one(run, config.default(), job)
+
+
+def test_a_run_whose_data_are_not_those_of_the_others_is_refused(tmp_path, monkeypatch):
+    """By whatever command; where options of the data are swept, or its seed is, they may differ."""
+    cfg, trained = config.default(), []
+    cells = [{"model.alpha": 1.0, "data.n_test": n} for n in (8, 9)]
+    cells.append({"model.alpha": 3.0, "data.n_test": 8})
+    monkeypatch.setattr(sweep_runs, "train_and_evaluate", lambda _, path, __: trained.append(path))
+    job = Job(tmp_path, tmp_path, None, "e.py", {}, [])
+
+    def experiment(own, fingerprint):
+        dataset = SimpleNamespace(fingerprint=fingerprint, provenance=Provenance("files", "b", ""))
+        return SimpleNamespace(cfg=own, dataset=dataset)
+
+    for data_seed, refused in ((0, {(2, 0), (0, 1), (2, 1)}), (-1, {(2, 0)})):
+        cfg.data.seed = data_seed
+        first, *others = runs_of(cells, (0, 1))
+        record = run_record(first.config(cfg), {"fingerprint": "1", "detail": "a"}, [], tmp_path)
+        (tmp_path / first.name).mkdir(exist_ok=True)
+        (tmp_path / first.name / "record.json").write_text(json.dumps(record))
+        for run in others:
+            monkeypatch.setattr(Job, "build", lambda self, own: experiment(own, "1"))
+            assert sweep_runs.run_one(run, cfg, job) == "finished"
+            monkeypatch.setattr(Job, "build", lambda self, own: experiment(own, "2"))
+            if (cells.index(run.cell), run.seed) in refused:
+                said = f"{first.name} has other data, 1 \\(a\\), than {run.name} would have, 2 "
+                with pytest.raises(ValueError, match=said):
+                    sweep_runs.run_one(run, cfg, job)
+            else:
+                assert sweep_runs.run_one(run, cfg, job) == "finished"
+    assert len(trained) == 2 * 5 + 2 + 4
 
 
 def test_the_command_of_a_run_makes_it_by_itself():
