@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +98,7 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
             cells = load_sweep(spec, cfg, overrides, alone=seeds > 1)
         if both := [key for key in cells[0] if key in overrides]:
             raise ValueError(f"--config.{both[0]} is given and is swept; leave it out.")
-        if search is None:
-            tasks = [cell.get("task", cfg.task) for cell in cells]
-            _show_one_metric(tasks, cfg.task, values["metric"])
+        _check_comparable(cfg, cells, search, values["metric"])
         where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
         parts[label] = where, runs_of(cells, seeds_of(known["seeds"], cfg.seed), overrides)
     for other in ("report_only", "population"):
@@ -112,22 +110,35 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
     return commands, parts
 
 
-def _show_one_metric(tasks: Iterable[str], base: str, asked: str | None) -> None:
-    """Refuse cells of which the table could not show one metric: the asked one, or that of base."""
+def _check_comparable(
+    cfg: Any, cells: Sequence[Mapping[str, Any]], search: Search | None, asked: str | None
+) -> None:
+    """Refuse runs that have no metric in common to be shown by, or to be ranked by in a search."""
     from ssm_jax.tasks import find_task
 
-    known = {name: find_task(name).metrics for name in dict.fromkeys(tasks)}
-    metric = asked or find_task(base).headline
-    lacking = [name for name, metrics in known.items() if metric not in metrics]
-    # One that no task names may be among what its summary adds
-    if not lacking or metric == "loss" or (asked and len(lacking) == len(known)):
-        return
-    first, *others = known.values()
-    shared = [name for name in first if all(name in metrics for metrics in others)] or ["loss"]
-    raise ValueError(
-        f"the sweep shows {metric}, which task={lacking[0]} does not have; give --metric="
-        f"{' or --metric='.join(shared)}, or sweep tasks that share it."
-    )
+    swept = {key: [cell[key] for cell in cells] for key in cells[0]}
+    if search is not None:
+        swept = {key: list(axis.values) for key, axis in search.axes.items()}
+    for key in ("train.select_metric", "train.select_split"):
+        if len(set(swept.get(key, ()))) > 1:
+            raise ValueError(f"{key} is what runs are compared by; give one for all of them.")
+    known = {name: find_task(name).metrics for name in swept.get("task", [cfg.task])}
+
+    def check(metric: str, what: str, flag: str) -> None:
+        lacking = [name for name, metrics in known.items() if metric not in metrics]
+        # One that no task names may be among what its summary adds
+        if not lacking or metric == "loss" or (asked == metric and len(lacking) == len(known)):
+            return
+        first, *others = known.values()
+        shared = [name for name in first if all(name in metrics for metrics in others)] or ["loss"]
+        raise ValueError(
+            f"the {what} {metric}, which task={lacking[0]} does not have; give {flag}="
+            f"{f' or {flag}='.join(shared)}, or sweep tasks that share it."
+        )
+
+    if search is not None:
+        check(cfg.train.select_metric, "search ranks by", "--config.train.select_metric")
+    check(asked or find_task(cfg.task).headline, "sweep shows", "--metric")
 
 
 def seeds_of(text: str, first: int) -> Sequence[int]:

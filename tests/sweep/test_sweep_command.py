@@ -166,6 +166,23 @@ def test_tasks_without_the_metric_of_the_table_are_refused_before_training(playe
     assert sweep(["--config=e.py:3", folder(tmp_path), "--metric=loss"]) == 0
 
 
+def test_what_runs_are_compared_by_is_one_for_all_of_them(played, tmp_path):
+    """Of a search too, which ranks by it."""
+    for key, texts in (("select_metric", ("loss", "accuracy")), ("select_split", ("val", "train"))):
+        cells = f"[{{'train.{key}': text}} for text in {texts}]"
+        (tmp_path / "e.py").write_text(f"{CONFIG}\ndef sweep():\n    return {cells}\n")
+        searched = ("--sampler=optuna", f"--search.train.{key}={','.join(texts)}")
+        for words in ((), searched):
+            with pytest.raises(ValueError, match=f"^train.{key} is what runs are compared by"):
+                sweep(["--config=e.py:3", folder(tmp_path), *words])
+    tasks = ["--config=e.py:3", folder(tmp_path), "--sampler=optuna", "--search.task=listops,delay"]
+    with pytest.raises(ValueError, match="ranks by accuracy, which task=delay does not have; give"):
+        sweep(tasks)
+    with pytest.raises(ValueError, match="shows accuracy, which task=delay does not have; give"):
+        sweep([*tasks, "--config.train.select_metric=loss"])
+    assert not played and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
