@@ -101,6 +101,10 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
         _check_comparable(cfg, cells, search, values["metric"])
         where = folder / re.sub(r"[^\w.,=+-]", "_", label) if several else folder
         parts[label] = where, runs_of(cells, seeds_of(known["seeds"], cfg.seed), overrides)
+    if several:
+        from ssm_jax.sweep.results import check_joined, compared_by
+
+        check_joined({k: compared_by(c.cfg, values["metric"]) for k, c in commands.items()})
     for other in ("report_only", "population"):
         if run is not None and values[other]:
             cli.fail(f"--run and --{other} are both given; leave one out.")

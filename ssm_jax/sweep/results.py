@@ -50,8 +50,8 @@ def document_of(
     Raises:
       ValueError: the metric is not among those of the runs; or as `Run.status`.
     """
-    task = find_task(cfg.task)
-    metric = metric or task.headline
+    about = compared_by(cfg, metric)
+    metric = about["metric"]
     found = {run.name: run.status(cfg, folder) for run in runs}
     finished = {name: summary for name, (end, summary) in found.items() if end == "finished"}
     for name, summary in finished.items():
@@ -97,10 +97,7 @@ def document_of(
     document = {
         **{key: cfg[key] for key in ("name", "task", "notes")},
         "command": command,
-        "metric": metric,
-        "better": task.metrics.get(metric),
-        "split": "test",
-        "selected_by": " ".join((cfg.train.select_split, config_lib.ranking_of(cfg)[0])),
+        **about,
         "options": {key: list(dict.fromkeys(r.cell[key] for r in runs)) for key in runs[0].cell},
         "seeds": list(dict.fromkeys(run.seed for run in runs)),
         "cells": cells,
@@ -124,20 +121,41 @@ def document_of(
     }
 
 
+def compared_by(cfg: ConfigDict, metric: str | None = None) -> dict[str, Any]:
+    """The "metric", "better", "split" and "selected_by" of a document, see `document_of`."""
+    task = find_task(cfg.task)
+    metric = metric or task.headline
+    return {
+        "metric": metric,
+        "better": task.metrics.get(metric),
+        "split": "test",
+        "selected_by": " ".join((cfg.train.select_split, config_lib.ranking_of(cfg)[0])),
+    }
+
+
+def check_joined(documents: Mapping[str, Document]) -> None:
+    """Refuse, with a ValueError, configs that do not show one metric, or choose by another."""
+    names = list(documents)
+    first = documents[names[0]]
+    for name, document in documents.items():
+        for key in ("metric", "better", "selected_by"):
+            if document[key] != first[key]:
+                own = key == "selected_by"
+                flag = "--config.train.select_metric and select_split" if own else "--metric"
+                raise ValueError(
+                    f"{names[0]} and {name} make no table: their {key} are {first[key]} and "
+                    f"{document[key]}; give {flag}, or choose configs of one task."
+                )
+
+
 def joined(documents: Mapping[str, Document], command: Sequence[str]) -> dict[str, Any]:
     """One document of those of several configs, by what they are called; its option is "config".
 
     Raises ValueError if they do not show one metric, or do not choose on one split.
     """
+    check_joined(documents)
     names, several = list(documents), list(documents.values())
     first = several[0]
-    for name, document in documents.items():
-        for key in ("metric", "better", "selected_by"):
-            if document[key] != first[key]:
-                raise ValueError(
-                    f"{names[0]} and {name} make no table: their {key} are {first[key]} and "
-                    f"{document[key]}; give --metric, or choose configs of one task."
-                )
     keys = [key for key in SHARED if key != "parameters"]  # in which variants may differ
     known = [{key: d[key] for key in keys if key in d} for d in several]
     shared, remarks = _shared(known, "the configs have", "the first one's is shown")

@@ -166,6 +166,21 @@ def test_tasks_without_the_metric_of_the_table_are_refused_before_training(playe
     assert sweep(["--config=e.py:3", folder(tmp_path), "--metric=loss"]) == 0
 
 
+def test_configs_that_make_no_table_are_refused_before_training(played, tmp_path):
+    for name, metric in {"listops": "accuracy", "delay": "mse"}.items():
+        text = CONFIG.replace("default()", f"default({name!r})").replace("played", name)
+        chosen = f"cfg.train.select_metric = {metric!r}\n    return"
+        (tmp_path / f"{name}.py").write_text(text.replace("return", chosen))
+    words = ["listops.py:3", "delay.py:3", folder(tmp_path)]
+    with pytest.raises(ValueError, match="no table: their metric are accuracy and mse; give --met"):
+        sweep(words)
+    with pytest.raises(ValueError, match=r"and val mse; give --config\.train\.select_metric"):
+        sweep([*words, "--metric=loss"])
+    assert not played and not (tmp_path / "out").exists()
+    assert sweep([*words, "--metric=loss", "--config.train.select_metric=loss"]) == 0
+    assert len(played) == 2
+
+
 def test_what_runs_are_compared_by_is_one_for_all_of_them(played, tmp_path):
     """Of a search too, which ranks by it."""
     for key, texts in (("select_metric", ("loss", "accuracy")), ("select_split", ("val", "train"))):
