@@ -269,11 +269,17 @@ def cell_of(
     whole = bool(known) and len(known) == len(test)
     values = {**_over(test), "n": len(test), "validation": _over(known) if whole else None}
     about: dict[str, Any] = {}
-    for summary in summaries:  # of one setting, so they do not differ
-        if "parameters" in summary:
+    baselines: dict[str, list[float]] = {}
+    for summary in summaries:
+        if "parameters" in summary:  # of one setting, so they do not differ
             about["parameters"] = summary["parameters"]
-        if baselines := baselines_of(metric, summary):
-            about["baselines"] = baselines
+        for name, value in baselines_of(metric, summary).items():
+            baselines.setdefault(name, []).append(value)
+    if baselines:  # which differ where each seed has data of its own: data.seed=-1
+        about["baselines"] = {
+            name: each[0] if len(set(each)) == 1 else statistics.fmean(each)
+            for name, each in baselines.items()
+        }
     return {"options": dict(options), **values, **about, **ends}
 
 

@@ -97,6 +97,19 @@ def test_runs_of_older_versions_have_their_validation_values_in_the_log(tmp_path
     assert best_cell(loss) is loss["cells"][1]
 
 
+def test_baselines_are_the_mean_over_the_seeds_as_the_metric_is(tmp_path):
+    """At data.seed=-1 each seed has a test split of its own."""
+    runs = runs_of([{}], (0, 1, 2))
+    for run, rate in zip(runs, (0.3, 0.25, 0.2), strict=True):
+        finished(tmp_path, run, 0.5)
+        path = tmp_path / run.name / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"majority_rate": rate}))
+    (cell,) = read(tmp_path, runs)["cells"]
+    assert cell["baselines"] == {"majority class": pytest.approx(0.25)}
+    (cell,) = read(tmp_path, runs[:2])["cells"]
+    assert cell["baselines"] == {"majority class": pytest.approx(0.275)}
+
+
 def test_several_configs_make_one_table(tmp_path):
     documents = {}
     for name, tests, validation in (("PLAID:s4d", (0.5, 0.6), 0.7), ("PLAID:s5", (0.9, 0.7), 0.6)):
