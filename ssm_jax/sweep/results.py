@@ -5,6 +5,7 @@ Of each metric it has the value on the validation split, which alone chooses, an
 
 import itertools
 import json
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -188,21 +189,28 @@ def joined(documents: Mapping[str, Document], command: Sequence[str]) -> dict[st
 def best_cell(document: Document) -> Mapping[str, Any] | None:
     """The cell with the best mean of the metric on validation; the test split chooses nothing.
 
-    None where the metric has no best, or the document has no validation values.
+    None where the metric has no best, or the document has no validation values that are finite.
     """
-    found = [cell for cell in best_first(document) if cell.get("validation") is not None]
+    found = [cell for cell in best_first(document) if _is_known(cell)]
     return found[0] if found and document["better"] is not None else None
 
 
 def best_first(document: Document) -> list[Mapping[str, Any]]:
-    """The cells by their mean on validation; those that have none at the end, as they were."""
+    """The cells by their mean on validation; those without a finite one at the end, as they were.
+
+    A metric of a run may be NaN: KGE where its forecasts are constant.
+    """
     sign = -1 if document["better"] == "max" else 1
 
     def place(cell: Mapping[str, Any]) -> tuple[bool, float]:
-        known = cell.get("validation")
-        return known is None, 0.0 if known is None else sign * known["mean"]
+        known = _is_known(cell)
+        return not known, sign * cell["validation"]["mean"] if known else 0.0
 
     return sorted(document["cells"], key=place)
+
+
+def _is_known(cell: Mapping[str, Any]) -> bool:
+    return cell.get("validation") is not None and math.isfinite(cell["validation"]["mean"])
 
 
 def name_of(cell: Mapping[str, Any]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from ssm_jax import config
 from ssm_jax.sweep import DIVERGED, runs_of
-from ssm_jax.sweep.results import best_cell, document_of, joined
+from ssm_jax.sweep.results import best_cell, best_first, document_of, joined
 
 CELLS = [{"model.alpha": 1.0}, {"model.alpha": 3.0}]
 CFG = config.default()
@@ -71,6 +72,20 @@ def test_validation_names_the_best_cell_and_the_test_split_never(tmp_path):
     assert means == pytest.approx([0.6, 0.5]) and loss["better"] == "min"
     assert best_cell(loss) is loss["cells"][1]
     assert loss["runs"][0]["validation"] == {"accuracy": 0.3, "loss": 0.7}
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_a_metric_that_is_not_a_number_is_never_the_best(tmp_path, first):
+    """KGE of constant forecasts is none. Wherever it stands, the others are in their order."""
+    losses = [0.5, 0.3]
+    losses.insert(first, math.nan)
+    runs = runs_of([{"model.alpha": alpha} for alpha in (1.0, 3.0, 5.0)], (0,))
+    for run, loss in zip(runs, losses, strict=True):
+        finished(tmp_path, run, 0.5, validation=1 - loss)
+    document = read(tmp_path, runs, "loss")
+    found = [cell["validation"]["mean"] for cell in best_first(document)]
+    assert found == pytest.approx([0.3, 0.5, math.nan], nan_ok=True)
+    assert best_cell(document)["validation"]["mean"] == pytest.approx(0.3)
 
 
 def test_runs_of_older_versions_have_their_validation_values_in_the_log(tmp_path):
