@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,14 @@ def cells(columns: Columns, items: Iterable[Any]) -> list[list[str]]:
 def to_markdown(
     head: Iterable[str], rows: Iterable[Sequence[str]], rules: Sequence[str] = ()
 ) -> str:
-    """A table in GitHub's Markdown; `rules` are the cells under the head, else all are `---`."""
+    """A table in GitHub's Markdown; `rules` are the cells under the head, else all are `---`.
+
+    A bar in a cell ends no column: it gets the backslash that it lacks.
+    """
     names = list(head)
     lines = (names, rules or ["---"] * len(names), *rows)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    texts = ([re.sub(r"(?<!\\)\|", r"\|", cell) for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in texts)
 
 
 def to_csv(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

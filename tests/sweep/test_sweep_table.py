@@ -45,6 +45,21 @@ def test_one_option_has_a_row_for_each_value_and_a_column_for_each_split():
     ]
 
 
+def test_a_bar_in_a_value_ends_no_column():
+    """A swept optim.freeze may be "^A|^dt"; GitHub would move its numbers a column on."""
+    document = line()
+    words = ["^A|^dt", "a", "b", "c", "d"]
+    for cell, word in zip(document["cells"], words, strict=False):
+        cell["options"] = {"optim.freeze": word}
+    document["options"] = {"optim.freeze": words[: len(document["cells"])]}
+    document["differences"] = differences(document)
+    rows = [row for row in to_markdown(document).splitlines() if "^A" in row]
+    assert len(rows) > 1 and rows[0].startswith(r"| ^A\|^dt | ")
+    head, *_ = to_markdown(document).splitlines()
+    assert rows[0].replace(r"\|", "").count("|") == head.count("|")
+    assert all(r"freeze=^A\|^dt" in row for row in rows[1:])
+
+
 def test_the_choice_is_that_of_validation_where_test_would_choose_another():
     document = line()
     document["cells"][0]["validation"]["mean"] = 0.9
