@@ -164,10 +164,10 @@ def seeds_of(text: str, first: int) -> Sequence[int]:
 def _one_order(command: cli.Command) -> cli.Command:
     """The experiment with one order of the training examples for all seeds, unless asked for."""
     cfg, values, overrides = command
-    alone = len(seeds_of(values["seeds"], 0)) == 1
-    if values["own_order"] or alone or "data.order_seed" in overrides:
+    seeds = seeds_of(values["seeds"], cfg.seed)
+    if values["own_order"] or len(seeds) == 1 or "data.order_seed" in overrides:
         return command
-    order = {"data.order_seed": cfg.seed}
+    order = {"data.order_seed": seeds[0]}
     return command._replace(cfg=config_lib.altered(cfg, order), overrides=overrides | order)
 
 

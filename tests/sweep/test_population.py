@@ -253,6 +253,9 @@ def test_seeds_share_the_order_of_the_batches_unless_each_is_to_have_its_own(cap
         (*each.values(),) for each in planned([*words, "--population", "--own_order"], "")
     )
     assert command.cfg.data.order_seed == -1
+    listed = [*words[:2], "--seeds=3,5", "--population"]
+    (command,), ((_, runs),) = ((*each.values(),) for each in planned(listed, ""))
+    assert {run.config(command.cfg).data.order_seed for run in runs} == {3}, "that of the first"
     with pytest.raises(SystemExit):
         planned([*words, "--own_order"], "")
     assert "--own_order goes with --population" in capsys.readouterr().err
