@@ -90,6 +90,13 @@ def tabulate(results: Iterable[Result], faults: Iterable[str] = ()) -> Table:
             others.append(run)
     rows, footnotes = _rows(runs, remarks)
     setups = _grouped(others, lambda run: (run.other, run.name, run.setup, run.sha256, run.metric))
+    labels = [", ".join((same[0].name, *same[0].options)) for _, same in setups]
+    for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
+        keys = [key for (key, _), own in zip(setups, labels, strict=True) if own == label]
+        parts = zip(("task", "name", "options", "data", "metric"), *keys, strict=True)
+        differ = " and ".join(name for name, *values in parts if len(set(values)) > 1)
+        n = len(keys)
+        remarks.append(f"{label} has {n} setups ({differ} differ); each has rows of its own.")
     by_seed = tuple(tuple(sorted(same, key=attrgetter("seed"))) for _, same in setups)
     return Table(rows, footnotes, by_seed, tuple(unfinished), tuple(repeated), tuple(remarks))
 

@@ -387,6 +387,19 @@ def test_a_run_of_another_task_is_in_a_table_of_its_own(tmp_path):
     assert ("psnr", "27.0", "28.0") in found
 
 
+def test_rows_of_one_label_say_in_what_they_differ(tmp_path):
+    """Two seeds whose data differ have no common mean, and a reader would not see why."""
+    made = {"task": "regression", "selected_by": "val loss", "val": {"loss": 0.5}, "setup": "one"}
+    for seed in (0, 1):
+        data = OFFICIAL | {"source": "files", "sha256": f"{seed}" * 64}
+        fake_runs.finished(tmp_path / f"{seed}", "mine", seed, 0.5, data=data, **made)
+    table = table_of(tmp_path)
+    assert [[run.seed for run in runs] for runs in table.others] == [[0], [1]]
+    assert table.remarks == ("mine has 2 setups (data differ); each has rows of its own.",)
+    fake_runs.finished(tmp_path / "1", "mine", 1, 0.5, data=data | {"sha256": "0" * 64}, **made)
+    assert not table_of(tmp_path).remarks
+
+
 def test_a_run_that_its_averages_chose_has_their_results(tmp_path):
     entries = {"task": "denoise", "selected_by": "val ema_psnr", "val": {"psnr": 21.0}}
     fake_runs.finished(tmp_path / "r", "denoise:x", 0, 0.0, **entries, test={"psnr": 20.0})
