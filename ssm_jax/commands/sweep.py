@@ -120,6 +120,7 @@ def _sweep(
     if values["run"] is not None:
         return _end_of(commands, parts)
     from ssm_jax.plots.sweep import draw_sweep
+    from ssm_jax.sweep.plan import shown_address
     from ssm_jax.sweep.results import best_first, document_of, joined
     from ssm_jax.sweep.tables import write_results
     from ssm_jax.training.record import without_folders
@@ -130,6 +131,8 @@ def _sweep(
             k: (where, tried(search, where, commands[k], ended=ended))
             for k, (where, _) in parts.items()
         }
+    if storage := values["storage"]:  # sweep.json may be published
+        words = [word.replace(storage, shown_address(storage)) for word in words]
     command = without_folders(words)
     documents = {
         label: document_of(runs, where, commands[label].cfg, command, values["metric"])

@@ -104,6 +104,15 @@ def test_a_grid_has_each_point_once_and_grows_with_trials(search, tmp_path):
     assert search(*argv, "--report_only", sampler="optuna:grid") == 0
 
 
+def test_the_command_in_the_results_has_no_password(search, tmp_path):
+    assert search("--trials=1") == 0
+    assert search("--report_only", "--storage=postgresql://me:secret@host/db") == 0
+    assert search("--report_only", "--storage", "postgresql://me:secret@host/db") == 0
+    assert "postgresql://me@host/db" in document(tmp_path)["command"]
+    for file in (tmp_path / "out").rglob("*"):
+        assert not file.is_file() or b"secret" not in file.read_bytes(), file
+
+
 def test_what_cannot_go_together_is_passed_over(search, tmp_path, capsys):
     argv = ("--search.model.alpha_real=0,1", "--search.model.real_transform=exp,relu")
     assert search(*argv, "--search.model.alpha=1", sampler="optuna:grid") == 0
