@@ -19,7 +19,7 @@ from ssm_jax.files import check_writable, replace_atomically
 from ssm_jax.launch import Work, k8s, queue, sky, sky_submit, slurm, tables
 
 ENGINES = ("slurm", "k8s", "sky")
-ITS_OWN = ("run", "report_only", "dry_run", "fresh")  # what launch gives, or a job must not repeat
+ITS_OWN = ("run", "report_only", "status", "dry_run", "fresh")  # or not to be repeated
 
 FLAGS = (
     Flag("sweep", "a job for each run of the sweep; else one run", False, bool),

@@ -228,6 +228,7 @@ def test_a_queue_that_does_not_answer_is_asked_again_for_some_time(played, monke
         (["slurm", "--config=e.py", "--folder=a"], "--folder and --seeds are for a sweep"),
         (["slurm", *SWEEP, "--nodes=2"], "--nodes and --processes are for one run"),
         (["slurm", *SWEEP, "--run=1"], "--run is not for a job that is repeated"),
+        (["slurm", *SWEEP, "--status"], "--status is not for a job that is repeated"),
         (["slurm", *RUN, "--fresh"], "--fresh is not for a job that is repeated"),
         (["slurm", *RUN, "--image=a"], "--image is not for slurm"),
         (["slurm", *RUN, "--nodes=0"], "--nodes=0 must be at least 1"),
