@@ -86,8 +86,11 @@ def _range(key: str, text: str, kind: type) -> Axis:
         raise ValueError("a range has two values at least")
     one, other = (math.log(low), math.log(high)) if log else (low, high)
     even = [one + (other - one) * i / (count - 1) for i in range(count)]
-    rounded = [float(f"{math.exp(v) if log else v:.{DIGITS}g}") for v in even]
-    values = tuple(dict.fromkeys(kind(round(v)) if kind is int else v for v in rounded))
+    drawn = [math.exp(v) if log else v for v in even]
+    if kind is int:
+        return Axis(key, text, kind, tuple(dict.fromkeys(map(round, drawn))))
+    inner = [float(f"{v:.{DIGITS}g}") for v in drawn[1:-1]]
+    values = tuple(dict.fromkeys((low, *inner, high)))
     return Axis(key, text, kind, values)
 
 
