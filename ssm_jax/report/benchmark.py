@@ -121,7 +121,8 @@ def ahead(name: str, rows: Sequence[Row]) -> Row | None:
     for row in there:
         other = row.scores[name]
         width = welch((one.std, one.n), (other.std, other.n))
-        if row is not best and (width is None or abs(one.mean - other.mean) <= width):
+        # not >, as a mean may be NaN
+        if row is not best and (width is None or not abs(one.mean - other.mean) > width):
             return None
     return best
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from xml.etree import ElementTree
 
 import fake_runs
@@ -95,6 +96,8 @@ def test_only_what_is_beyond_the_noise_of_all_others_is_marked():
         assert benchmark.ahead("PPG", [bad, good, other]) is None
     assert benchmark.ahead("PPG", [good, bad, row("changed", 1.0, 0.1, counts=False)]) is good
     assert benchmark.ahead("PPG", [good]) is None
+    for rows in ([row("nan", math.nan, 0.1), good, bad], [good, bad, row("nan", math.nan, 0.1)]):
+        assert benchmark.ahead("PPG", rows) is None
 
 
 def test_the_noise_is_that_of_welch():
