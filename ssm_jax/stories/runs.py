@@ -64,9 +64,12 @@ def by_setting(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
 
 
 def with_spread(metric: str, show: Callable[[float], str]) -> Callable[[Mapping[str, Any]], str]:
-    """A column for cells of `by_setting`: the mean, and the least and most of several seeds."""
+    """A column for cells of `by_setting`: the mean, and the least and most of several seeds; "-"
+    where there is none."""
 
     def column(cell: Mapping[str, Any]) -> str:
+        if metric not in cell["mean"]:
+            return "-"
         found = [test[metric] for test in cell["seeds"].values()]
         spread = f" ({show(min(found))} .. {show(max(found))})" if len(found) > 1 else ""
         return show(cell["mean"][metric]) + spread

@@ -225,3 +225,19 @@ def test_the_study_trains_its_settings_and_shows_them(tmp_path, compile_once, mo
     assert ours["against"]["nse"]["half_width"] == pytest.approx(half, rel=1e-4)
     assert (folder / "peaks.png").stat().st_size > 1000
     assert (folder / "table.md").read_text().count("\n") == 4
+
+
+def test_a_study_of_a_test_too_short_for_bands_has_none_in_its_table(
+    tmp_path, compile_once, monkeypatch
+):
+    from ssm_jax.stories.runoff import run
+
+    monkeypatch.setattr(run, "SETTINGS", run.SETTINGS[:1])
+    words = ["--config=runoff:smoke", "--config.data.runoff.test=2013-03-16..2013-03-19"]
+    words += [f"--folder={tmp_path}", "--config.log.diagnostics=false"]
+    assert studies.runoff(words) == 0  # of 96 hours, and two periods of 90 do not fit
+    (cell,) = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert "fhv" in cell["mean"] and not cell["mean"].keys() & set(BANDS)
+    row = (tmp_path / "table.md").read_text().splitlines()[2]
+    assert [word.strip() for word in row.strip("|").split("|")][-3:] == ["-", "-", "-"]
+    assert (tmp_path / "peaks.png").stat().st_size > 1000

@@ -45,15 +45,19 @@ def runoff_figure(hydrograph: Mapping[str, Any], cells: Sequence[Mapping[str, An
                 hours_T, said_ST.mean(axis=0), color=colour, lw=1.3, label=_called(cell, knob)
             )
             for x, name in enumerate(BANDS):
-                found = [each[name] for each in cell["seeds"].values()]
+                found = [each[name] for each in cell["seeds"].values() if name in each]
                 at = x + 0.13 * (number - (len(group) - 1) / 2)
                 column[1].plot([at] * len(found), found, "o", color=colour, ms=4, alpha=0.7)
         column[0].set(title=f"{hydrograph['basin']}, {hydrograph['time']}", xlabel="hours")
-        column[1].set(xticks=range(len(BANDS)), yscale="log")
+        column[1].set(xticks=range(len(BANDS)))
         column[1].set_xticklabels(["over 90 hours", "10 to 90 hours", "under 10 hours"])
         column[1].grid(color="0.92")
         column[0].legend(frameon=False, fontsize=8)
-        plots.log_ticks(column[1].yaxis)
+        if any(line.get_xdata().size for line in column[1].lines):
+            column[1].set(yscale="log")
+            plots.log_ticks(column[1].yaxis)
+        else:
+            plots.note(column[1], "the test is too short for these periods")
     grid[0, 0].set_ylabel("flow (mm / h)")
     grid[1, 0].set_ylabel("error, relative to the flow's part")
     return figure
@@ -112,7 +116,9 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
 
 def measured(runs: Sequence[FinishedRun], job: Job) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Of each setting {"alpha", "alpha_real", "beta", "mean", "seeds": scores of each seed, "said":
-    its flows about the peak, "against": differences to REFERENCE}; and the flow about the peak."""
+    its flows about the peak, "against": differences to REFERENCE}; and the flow about the peak.
+
+    A score that a basin or a seed lacks has no mean over them."""
     shown: dict[str, Any] = {}
     cells: list[dict[str, Any]] = []
     for same in by_cell(runs):
@@ -133,9 +139,11 @@ def measured(runs: Sequence[FinishedRun], job: Job) -> tuple[list[dict[str, Any]
             graphs = dict(dataset.hydrographs("test", outputs))
             shown = shown or _about_peak(dataset, graphs)
             said[str(run.seed)] = graphs[shown["basin"]][1][slice(*shown["steps"])].tolist()
+        rows = [*by_seed.values()]
         mean = {
-            name: statistics.fmean(row[name] for row in by_seed.values())
-            for name in next(iter(by_seed.values()))
+            name: statistics.fmean(row[name] for row in rows)
+            for name in rows[0]
+            if all(name in row for row in rows)
         }
         knobs = {name: same[0].cell[key] for name, key in UNITS.items()}
         cells.append({**knobs, "mean": mean, "seeds": by_seed, "said": said})
@@ -147,7 +155,7 @@ def measured(runs: Sequence[FinishedRun], job: Job) -> tuple[list[dict[str, Any]
 
 
 def _of(cell: Mapping[str, Any], name: str) -> dict[str, float]:
-    return {seed: row[name] for seed, row in cell["seeds"].items()}
+    return {seed: row[name] for seed, row in cell["seeds"].items() if name in row}
 
 
 def _about_peak(dataset: Any, graphs: Mapping[str, np.ndarray]) -> dict[str, Any]:

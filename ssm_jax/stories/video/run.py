@@ -79,22 +79,17 @@ def _error(metric: str) -> Any:
     return with_spread(metric, lambda value: f"{1e3 * value:.2f}")
 
 
-def _roll_out(column: Any) -> Any:
-    """The column, with "-" for a model with a filter, which has no roll-out."""
-    return lambda cell: column(cell) if "mse" in cell["mean"] else "-"
-
-
 COLUMNS: Columns = {
     "alpha": "{alpha:g}",
     "beta": "{beta:g}",
     "next frame: fast, 1e-3": _error("forced_mse_red"),
     "slow": _error("forced_mse_blue"),
     "fast / slow": with_spread("forced_ratio", lambda value: f"{value:.2f}"),
-    "roll-out: fast, 1e-3": _roll_out(_error("mse_red")),
-    "slow ": _roll_out(_error("mse_blue")),
-    "fast / slow ": _roll_out(with_spread("ratio", lambda value: f"{value:.2f}")),
-    "PSNR, dB": _roll_out(with_spread("psnr", lambda value: f"{value:.1f}")),
-    "SSIM": _roll_out(with_spread("ssim", lambda value: f"{value:.3f}")),
+    "roll-out: fast, 1e-3": _error("mse_red"),
+    "slow ": _error("mse_blue"),
+    "fast / slow ": with_spread("ratio", lambda value: f"{value:.2f}"),
+    "PSNR, dB": with_spread("psnr", lambda value: f"{value:.1f}"),
+    "SSIM": with_spread("ssim", lambda value: f"{value:.3f}"),
 }
 
 
