@@ -19,9 +19,9 @@ PERIODS = {
 }  # fmt: skip
 
 
-def opened(root, **options):
+def opened(root, n_test=0, **options):
     cfg = config_lib.default("runoff")
-    cfg.data.source, cfg.data.padded_length = "files", L
+    cfg.data.source, cfg.data.padded_length, cfg.data.n_test = "files", L, n_test
     cfg.data.runoff.update({**PERIODS, **options})
     return open_runoff(cfg.data.to_dict(), DataPaths(root / "data", root))
 
@@ -118,6 +118,14 @@ def test_a_hydrograph_has_each_flow_at_its_time(folder):
             assert p[t] == pytest.approx(max(value, 0.0), rel=1e-5)
             assert y[t] == pytest.approx(dataset._parts["test"].targets[rows[number]])
         assert name == tuple(AREAS)[k] and np.isfinite(y).sum() == own.size
+
+
+def test_a_basin_without_an_example_has_no_hydrograph(folder):
+    dataset = opened(folder[0], n_test=2)  # of three basins
+    basins = dataset.series_of("test")
+    assert len(set(basins)) == 2
+    found = list(dataset.hydrographs("test", np.zeros((2, 1), np.float32)))
+    assert [name for name, _ in found] == [dataset.basins[k] for k in sorted(basins)]
 
 
 def broken(path, old, new):

@@ -99,12 +99,15 @@ class RunoffDataset(ArrayDataset):
 
     def hydrographs(self, split: str, said_n: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """By basin, observed and said flow in mm from the first step of the split to its last, (2,
-        steps); NaN where none was observed. What is said below 0 is 0, as published."""
+        steps); NaN where none was observed. What is said below 0 is 0, as published. A basin
+        without an example, as few are spread over all, is left out."""
         p, rows = self.preprocessing, self.rows[split]
         said_n = np.maximum(p.unscaled(np.reshape(said_n, (-1, 1)))[:, 0], 0.0)
         observed_n = np.asarray(self._parts[split].targets, np.float64)[rows]
         for k, name in enumerate(self.basins):
             own = np.flatnonzero(self._basin[rows] == k)
+            if not own.size:
+                continue
             at = (self.times[rows[own]] - self.times[rows[own[0]]]).astype(np.int64)
             found = np.full((2, at[-1] + 1), np.nan)
             found[:, at] = observed_n[own], said_n[own]
