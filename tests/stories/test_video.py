@@ -346,13 +346,20 @@ def test_the_story_trains_its_settings_and_shows_them(tmp_path, compile_once, mo
     settings = [c for c in run.STORY if c["model.beta.init"] == 0][1:3]
     monkeypatch.setattr(run, "STORY", tuple(settings))
     folder = tmp_path / "study"
-    assert video_command(["--config=video:smoke", f"--folder={folder}"]) == 0
+    speeds = ["--config.data.video.fast=0.3", "--config.data.video.slow=3"]  # the blue one is fast
+    assert video_command(["--config=video:smoke", *speeds, f"--folder={folder}"]) == 0
     results = json.loads((folder / "results.json").read_text())
     assert [(cell["alpha"], cell["beta"]) for cell in results["cells"]] == [(1, 0), (10, 0)]
-    for cell in results["cells"]:
-        assert cell["mean"]["ratio"] > 0
+    rows = (folder / "table.md").read_text().splitlines()[2:]
+    for cell, row in zip(results["cells"], rows, strict=True):
+        fast, slow, ratio = map(float, row.split("|")[3:6])
+        test = cell["mean"]
+        assert (fast, slow) == pytest.approx(
+            (1e3 * test["forced_mse_blue"], 1e3 * test["forced_mse_red"]), abs=0.01
+        )
+        assert ratio == pytest.approx(fast / slow, abs=0.01) and cell["mean"]["ratio"] > 0
     facts = json.loads(next(folder.glob("*/summary.json")).read_text())
-    assert f"errs by {1e3 * facts['black_mse_red']:.2f} and" in results["notes"]
+    assert f"errs by {1e3 * facts['black_mse_blue']:.2f} and" in results["notes"]
     # A record holds the scene as a plain tuple, and a prediction of series is refused in a line.
     model = ssm_jax.load(next(folder.glob("*/record.json")).parent)
     assert isinstance(model.network.scene, Scene) and model.network.scene.channels == (0, 2)
