@@ -158,6 +158,9 @@ def _load(
     wanted, found = name if task is None else task, command.cfg.task
     if wanted and found != wanted:
         cli.fail(f"task={found!r} is not {wanted}; give a config such as configs/{name}.py.")
+    swept = importlib.import_module(f"ssm_jax.stories.{name}").sweep()[0]
+    if both := [key for key in swept if key in command.overrides]:
+        cli.fail(f"--config.{both[0]} is given and is what the settings differ in; leave it out.")
     return command
 
 

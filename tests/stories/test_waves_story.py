@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssm_jax.commands import studies
 from ssm_jax.commands.studies import waves
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.stories.waves.run import SETTINGS
@@ -42,6 +43,26 @@ def test_the_settings_are_those_that_the_config_sweeps():
     by_alpha = sorted(SETTINGS, key=lambda cell: cell["model.alpha"])
     swept = load_sweep(str(ROOT / "configs/waves.py"), cfg)
     assert by_alpha == sorted(swept, key=lambda cell: cell["model.alpha"])
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("waves", "model.alpha=5"),
+        ("denoise", "model.beta.init=0.5"),
+        ("video", "model.beta.filter=true"),
+        ("linoss", "model.alpha=5"),
+        ("runoff", "model.alpha_real=2"),
+    ],
+)
+def test_an_option_that_the_settings_set_is_refused(name, option, tmp_path, capsys):
+    config = "linoss:waves" if name == "linoss" else f"{name}:smoke"
+    with pytest.raises(SystemExit):
+        getattr(studies, name)(
+            [f"--config={config}", f"--config.{option}", f"--folder={tmp_path / 'study'}"]
+        )
+    assert f"--config.{option.partition('=')[0]} is given and is" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
 
 
 def test_the_study_trains_the_four_settings_and_shows_them(tmp_path, compile_once):
