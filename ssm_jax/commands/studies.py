@@ -70,6 +70,8 @@ def linoss(argv: list[str], called: Sequence[str] = ("ssm-jax", "linoss")) -> in
     given = any(word.partition("=")[0] == "--config" for word in argv)
     each = [argv] if given else [[f"--config=linoss:{name}", *argv] for name in SETS]
     commands = [_load("linoss", words, linoss.__doc__, task="") for words in each]
+    if not all(command.cfg.log.diagnostics for command in commands):
+        cli.fail("log.diagnostics=False leaves out the total variation that is shown; use true.")
     words = [*called, *argv]
     job = _start(commands[0], words)
     studies = {}

@@ -50,6 +50,14 @@ def test_variation_is_of_the_start_and_of_the_tested_checkpoint(tmp_path):
     assert found["moved"] == pytest.approx((turned[9] + turned[10]) / 2)
 
 
+def test_a_study_without_diagnostics_is_refused_before_it_trains(tmp_path, capsys):
+    words = ["--config=linoss:waves,smoke", f"--folder={tmp_path / 'study'}"]
+    with pytest.raises(SystemExit):
+        linoss([*words, "--config.log.diagnostics=false"])
+    assert "log.diagnostics=False leaves out the total variation" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
 def test_the_study_trains_and_shows_what_alpha_changes(tmp_path, compile_once, monkeypatch):
     monkeypatch.setattr(study, "SETTINGS", ({"model.alpha": 1.0}, {"model.alpha": 10.0}))
     folder = tmp_path / "study"
