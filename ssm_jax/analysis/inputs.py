@@ -137,7 +137,7 @@ def fit_power_law(
     Without the octaves the upper half of the bins would have half of the weight. The fit goes from
     `low`, None: two turns in a segment, as far as the window spreads the mean, to `high`, None:
     half of Nyquist, since above a sampled spectrum levels off. Raises ValueError if fewer than
-    three octaves of it have power.
+    three octaves of it have power, or if these are not angles from above 0 to Nyquist.
 
     Returns "gamma", "half_width", "scale", "low" and "high". The half width, of the 95 % interval
     of gamma, tells how far the spectrum is from a straight line, not how far another sample of the
@@ -147,6 +147,11 @@ def fit_power_law(
 
     low = 2 * 2 * np.pi / spectrum.segment if low is None else low
     high = np.pi / 2 if high is None else high
+    if not 0 < low < high < 3.142:  # also of a pi that was rounded
+        raise ValueError(
+            f"a line from {low:.3g} to {high:.3g} rad per sample does not fit: they must rise, "
+            "from above 0 to at most pi, Nyquist."
+        )
     omega, power = spectrum.omega_F, spectrum.power_F
     at = (omega >= low * (1 - 1e-9)) & (omega <= high * (1 + 1e-9)) & (power > 0)
     omega, power = omega[at], power[at]

@@ -12,6 +12,7 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.data.dataset import read_sequences, sequences_of
 from ssm_jax.data.prepare import DataPaths
+from ssm_jax.options.rows import POSITIVE
 from ssm_jax.tables import Columns, cells, to_screen
 from ssm_jax.tasks import find_task
 
@@ -71,7 +72,7 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     for name in ("low", "high"):
         if (end := values[name]) is not None and end <= 0:
             cli.fail(f"--{name}={end} does not fit: it must be greater than 0.")
-    if not all(isinstance(alpha, (int, float)) and alpha > 0 for alpha in alphas):
+    if not alphas or not all(map(POSITIVE.holds, alphas)):
         cli.fail(f"--alphas={alphas} does not fit: they must be numbers greater than 0.")
     model = cfg.model
     if model.layer != "s4d" or model.discretization != "zoh":

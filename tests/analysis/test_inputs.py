@@ -173,6 +173,9 @@ def test_too_little_is_refused():
         default_segment(np.array([63]))
     with pytest.raises(ValueError, match="a line takes at least 3"):
         fit_power_law(input_spectrum(white(2), LENGTH), low=1.0, high=1.5)
+    for low, high in ((0.0, 1.0), (-1.0, None), (3.0, 1.0), (0.1, 10.0)):
+        with pytest.raises(ValueError, match="from above 0 to at most pi"):
+            fit_power_law(input_spectrum(white(2), LENGTH), low, high)
 
 
 @pytest.fixture(scope="module")
