@@ -94,10 +94,14 @@ def _spectra_per_band(layer: LayerView, length: int, per_radian: float) -> tuple
         bands = [jnp.sum(panels[..., a:b], axis=-1) for a, b in itertools.pairwise(cuts)]
         return jnp.stack(bands, axis=-1)
 
+    def gain(s_F: np.ndarray) -> Array:
+        return jnp.exp(layer.beta_H[:, None] * np.log1p(s_F).astype(np.float32)[None, :])
+
     nodes = OVERSAMPLING * length  # panels up to Nyquist
     omega_F = np.pi * np.arange(nodes + 1) / nodes
-    log_base_F = np.log1p(per_radian * omega_F).astype(np.float32)
-    gain_HF = jnp.exp(layer.beta_H[:, None] * log_base_F[None, :])
+    gain_HF = gain(per_radian * omega_F)
+    if layer.unsymmetric:
+        gain_HF = (gain_HF + gain(per_radian * (2 * np.pi - omega_F))) / 2
     taps = kernel_taps(layer, length) * taper(length)[None, None, None]
     K = jnp.fft.rfft(taps, 2 * nodes) * gain_HF[None, None]
     power_CHF = mean_square(K)

@@ -34,6 +34,7 @@ class LayerView:
     B_NH: complex input matrix of S5 and its kin; in ConvS5 of the numbers in a window.
     PB_HN: complex P and B of S4, where A = diag(A_HN) - P P^*.
     causal: the filter is made causal, see `ConvS5`.
+    unsymmetric: the gain is that of the official wave program, see `circular_gain`.
     """
 
     name: str = field(metadata={"static": True})
@@ -48,6 +49,7 @@ class LayerView:
     B_NH: np.ndarray | None = None
     PB_HN: tuple[np.ndarray, np.ndarray] | None = None
     causal: bool = field(default=False, metadata={"static": True})
+    unsymmetric: bool = field(default=False, metadata={"static": True})
 
 
 def modules_of(model: nnx.Module) -> list[tuple[str, Any]]:
@@ -86,6 +88,7 @@ def view(name: str, layer: Any) -> LayerView:
         B_NH=B_NH,
         PB_HN=PB_HN,
         causal=getattr(layer, "CAUSAL_FILTER", False) and layer.filtered,
+        unsymmetric=getattr(layer, "unsymmetric", False),
     )
 
 
@@ -99,8 +102,10 @@ def filter_gain(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.ndarray
     bin_F = n_fft * np.abs(turns_F - np.round(turns_F))
     at_bins = sobolev_frequency(n_fft, layer.beta_unit)
     s_F = np.interp(bin_F, np.arange(at_bins.size), at_bins)  # |s| is linear in the bin: exact
+    s_SF = [s_F, n_fft * at_bins[1] - s_F] if layer.unsymmetric else [s_F]
     with np.errstate(over="ignore"):  # a diverged beta has an infinite gain
-        return np.exp(layer.beta_H[:, None].astype(np.float64) * np.log1p(s_F)[None, :])
+        beta_H1 = layer.beta_H[:, None].astype(np.float64)
+        return np.mean([np.exp(beta_H1 * np.log1p(s_F)[None, :]) for s_F in s_SF], axis=0)
 
 
 _transfer = jax.jit(transfer_function)  # the sum over n is fused: no (H, F, N) array

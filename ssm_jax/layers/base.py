@@ -63,6 +63,7 @@ class StateSpaceLayer(nnx.Module):
     SCANS: ClassVar[bool] = False  # without a filter it runs as a recurrence, unless told otherwise
     __signature__: ClassVar[Any] = _AllKeywords()  # for help and inspect.signature
     D: nnx.Variable
+    unsymmetric: bool = False  # a model applies its filter as `circular_gain` has it
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,8 @@ from flax import nnx
 from running import run
 from scipy.special import erf
 
+from ssm_jax.analysis.bands import band_bins, spectra_per_band
+from ssm_jax.analysis.spectra import filter_gain, layers_of
 from ssm_jax.kernels.response import circular_gain
 from ssm_jax.stories.waves.task import WaveRegressor
 
@@ -161,6 +165,30 @@ def test_gains_are_real_parts_of_complex_filters(unsymmetric):
         spectrum = np.fft.fft(np.fft.ifft(factor).real).real
         found = circular_gain(jnp.asarray([-40.0]), k, n, unsymmetric=unsymmetric)[0]
         np.testing.assert_allclose(found, spectrum, rtol=1e-5)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_is_measured_of_the_layer_has_the_filter_that_it_has(legacy):
+    """Energy by band and the gain that is drawn, against float64 sums over the taps."""
+    n, beta = 2048, 1.0
+    regressor = model(n, (1, 16), beta=beta, legacy_unsymmetric=legacy)
+    (layer,) = layers_of(regressor)
+    A, C, dt = (np.asarray(x, complex) for x in (layer.A_HN, layer.C_CHN[0], layer.dt_H))
+    steps, z = np.arange(n), A * dt[:, None]
+    taps = 2 * np.real(np.einsum("hn,hnl->hl", C * np.expm1(z) / A, np.exp(z[..., None] * steps)))
+    omega = np.pi * np.arange(4 * n + 1) / (4 * n)
+    k = n * omega / (2 * np.pi)
+    gain = (1 + k / 1e4) ** beta
+    if legacy:
+        gain = (gain + (1 + (n - k) / 1e4) ** beta) / 2
+    np.testing.assert_allclose(filter_gain(layer, omega, n)[0], gain, rtol=1e-5)
+    tapered = taps * np.cos(np.pi / 2 * np.maximum(0, 2 * steps / n - 1)) ** 2
+    power = np.abs(np.fft.rfft(tapered, 8 * n) * gain) ** 2
+    panels = (power[:, 1:] + power[:, :-1]) * np.pi / (8 * n)
+    edges = 4 * band_bins(n)
+    energy = np.stack([panels[:, a:b].sum(axis=1) for a, b in pairwise(edges)], axis=1)
+    found = spectra_per_band(layer, n, n)["energy"][0]
+    np.testing.assert_allclose(found, energy, rtol=1e-3)
 
 
 def test_what_does_not_fit_is_refused_and_types_are_kept():

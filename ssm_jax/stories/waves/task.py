@@ -138,6 +138,8 @@ class WaveRegressor(nnx.Module):
             dt = 2 * math.pi / length
             shared |= {"dt_min": dt, "dt_max": dt, "dt_transform": "exp"}
             self.ssm = S4D(d_model, n_ssm=d_model, init=A_HN, **shared)
+        if legacy_unsymmetric:
+            self.ssm.unsymmetric = True  # for those that look at the layer alone
         self.decoder = linear(d_model, len(self.waves), rngs, "highest")
 
     def answers(self) -> Array:
