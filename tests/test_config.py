@@ -20,7 +20,7 @@ WRONG = {
     "data.source": "elsewhere",
     "data.denoise.height": 0,
     "data.denoise.width": 0,
-    "data.denoise.amplitude": -0.5,
+    "data.denoise.amplitude": 0.0,
     "model.layer": "s6",
     "model.real_transform": "tanh",
     "model.activations": "float16",

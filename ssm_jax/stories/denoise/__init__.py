@@ -7,7 +7,7 @@ on alpha, the distance of the frequencies Im a, and on beta. Source: arXiv:2410.
 import math
 
 from ssm_jax import config as config_lib
-from ssm_jax.options.rows import SIZE, Option, Range
+from ssm_jax.options.rows import POSITIVE, SIZE, Option
 from ssm_jax.stories import setting, smoke, story_config
 from ssm_jax.tasks import Lazy, Task
 
@@ -24,7 +24,7 @@ DENOISE = Task(
         ),
         "data.denoise.width": Option(128, "of an image", SIZE, unit="pixels"),
         "data.denoise.amplitude": Option(
-            0.5, "of stripes, at most", Range(0), unit="units of full white"
+            0.5, "of stripes, at most", POSITIVE, unit="units of full white"
         ),
     },
     sources=("photographs", "official", "tfds"),
