@@ -6,9 +6,10 @@ gain, without D, as far as sequences of L steps tell it:
     K_h(w) = (1 + |s|)^beta_h sum_{l < L} t[l] k_h[l] e^{-i w l},    0 <= w <= pi rad per sample.
 
 The taper t is 1 up to L / 2 and then falls to 0 as a squared cosine: cut off sharply, a slow mode
-would ripple at all frequencies. A channel of S5 answers to H inputs: it has the root of the sum of
-the squared answers (`spectra.response_magnitude`), estimated without bias from its answers to
-`INPUTS` fixed random vectors of signs.
+would ripple at all frequencies. A causal filter, as that of ConvS5, acts on the taps before they
+are tapered, of which lags from 0 on are left. A channel of S5 answers to H inputs: it has the root
+of the sum of the squared answers (`spectra.response_magnitude`), estimated without bias from its
+answers to `INPUTS` fixed random vectors of signs.
 """
 
 import functools
@@ -102,8 +103,12 @@ def _spectra_per_band(layer: LayerView, length: int, per_radian: float) -> tuple
     gain_HF = gain(per_radian * omega_F)
     if layer.unsymmetric:
         gain_HF = (gain_HF + gain(per_radian * (2 * np.pi - omega_F))) / 2
-    taps = kernel_taps(layer, length) * taper(length)[None, None, None]
-    K = jnp.fft.rfft(taps, 2 * nodes) * gain_HF[None, None]
+    taps = kernel_taps(layer, length)
+    if layer.causal:
+        filtered = jnp.fft.rfft(taps, 2 * length) * gain_HF[None, None, :, ::OVERSAMPLING]
+        taps = jnp.fft.irfft(filtered, 2 * length)[..., :length]
+        gain_HF = jnp.ones_like(gain_HF)
+    K = jnp.fft.rfft(taps * taper(length)[None, None, None], 2 * nodes) * gain_HF[None, None]
     power_CHF = mean_square(K)
     chord = jnp.sqrt(mean_square(K[..., 1:] - K[..., :-1]))
     wide = jnp.sqrt(mean_square(K[..., 2::2] - K[..., :-2:2]))

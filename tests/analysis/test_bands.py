@@ -14,6 +14,7 @@ from running import run
 
 from ssm_jax.analysis.bands import (
     BANDS,
+    INPUTS,
     band_bins,
     band_edges,
     kernel_taps,
@@ -24,6 +25,7 @@ from ssm_jax.analysis.bands import (
 from ssm_jax.analysis.spectra import view
 from ssm_jax.kernels.response import frequency_per_radian
 from ssm_jax.layers import S4, S4D, S5, LinOSS
+from ssm_jax.layers.convs5 import ConvS5
 from tests.analysis.exact.variation import discrete_variation_per_band
 
 L = 512
@@ -144,6 +146,28 @@ def test_s5_energy_estimates_the_sum_over_its_inputs():
     found = spectra_per_band(view("x", s5), L, 2 * L)["energy"]
     assert found.shape == (1, 16, BANDS)
     assert found.sum() == pytest.approx(every, rel=0.25)  # 16 outputs with 4 draws each
+
+
+@pytest.mark.parametrize(("beta", "unit"), [(-1.0, "denoise"), (1.0, "rad")])
+def test_a_causal_filter_is_in_the_energy_as_in_what_the_layer_does(beta, unit):
+    """Against float64 sums over what comes out of impulses of signs, as the estimate takes them."""
+    steps, H = 64, 4
+    layer = ConvS5(
+        H, d_state=8, window=1, beta=beta, beta_unit=unit, dt_min=0.05, dt_max=0.5,
+        rngs=nnx.Rngs(params=0),
+    )  # fmt: skip
+    signs_HP = 2 * np.random.default_rng(0).integers(0, 2, (H, INPUTS)) - 1
+    u = np.zeros((INPUTS, steps, 1, 1, H), np.float32)
+    u[:, 0, 0, 0] = signs_HP.T
+    taps_PLH = np.asarray(layer(u), np.float64)[:, :, 0, 0]
+    omega_F = np.pi * np.arange(4 * steps + 1) / (4 * steps)
+    turns_LF = np.exp(-1j * np.outer(np.arange(steps), omega_F))
+    K_PHF = np.einsum("plh,lf->phf", taps_PLH * taper(steps)[None, :, None], turns_LF)
+    power_HF = (np.abs(K_PHF) ** 2).mean(axis=0)
+    panels_HF = (power_HF[:, 1:] + power_HF[:, :-1]) * np.pi / (8 * steps)
+    found_HK = spectra_per_band(view("x", layer), steps, 2 * steps)["energy"][0]
+    for k, (a, b) in enumerate(pairwise(4 * band_bins(steps))):
+        np.testing.assert_allclose(found_HK[:, k], panels_HF[:, a:b].sum(axis=1), rtol=1e-3)
 
 
 def test_drift_is_what_was_added():
