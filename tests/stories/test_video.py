@@ -12,6 +12,7 @@ from flax import nnx
 from scipy import ndimage
 
 import ssm_jax
+from ssm_jax import plots
 from ssm_jax.commands.studies import video as video_command
 from ssm_jax.config.load import load_config
 from ssm_jax.data.prepare import DataPaths
@@ -20,7 +21,7 @@ from ssm_jax.stories import runs, setting
 from ssm_jax.stories.video import data, task
 from ssm_jax.stories.video.data import Scene, measured_periods, open_videos, paths
 from ssm_jax.stories.video.model import VideoPredictor
-from ssm_jax.stories.video.run import COLUMNS
+from ssm_jax.stories.video.run import COLUMNS, Shown, errors_figure
 from ssm_jax.trained.series import predict_file
 from ssm_jax.training.optim import assign, groups_from
 
@@ -338,6 +339,18 @@ def test_a_study_says_that_another_process_trains_a_run(tmp_path, monkeypatch):
             runs.train(cfg, [setting(10, 0)], 1, job)
     with pytest.raises(ValueError, match=r"is unfinished.* look into its log.txt"):
         runs.train(cfg, [setting(10, 0)], 1, job)
+
+
+@pytest.mark.parametrize("horizon", [1, 5])
+def test_errors_are_drawn_of_any_horizon(horizon, tmp_path):
+    scene, frames = SCENE._replace(horizon=horizon), np.zeros((horizon, 16, 16, 3))
+    gain = np.ones((3, 4))
+    error_TC, share_FC = np.ones((horizon, 3)), np.ones((horizon // 2, 3))
+    shown = Shown(
+        "a", scene, False, frames, frames, error_TC, share_FC, np.arange(1.0, 5), gain, gain
+    )
+    plots.save(tmp_path / "errors.png", errors_figure, scene, [shown])
+    assert (tmp_path / "errors.png").stat().st_size > 1000
 
 
 def test_the_story_trains_its_settings_and_shows_them(tmp_path, compile_once, monkeypatch):

@@ -230,10 +230,12 @@ def errors_figure(scene: Scene, shown: Sequence[Shown]) -> Figure:
             column[1].plot(omega_F, one.share_FC[: omega_F.size, channel], **style)
         column[0].set(title=name, xlabel="frames after the context", yscale="log")
         column[1].set(xlabel="angle over time (rad / frame)", xscale="log", yscale="log")
-        ticks = [w for w in (0.05, 0.1, 0.2, 0.5, 1, 2) if w >= omega_F[0]]
+        ticks = [w for w in (0.05, 0.1, 0.2, 0.5, 1, 2) if w >= 2 * np.pi / scene.horizon]
         column[1].set_xticks(ticks, [f"{w:g}" for w in ticks])
         column[1].minorticks_off()
         column[1].axhline(1, color=plots.BEFORE, lw=0.6)
+        if not omega_F.size:
+            plots.note(column[1], "one frame has no frequencies")
         for axes in column:
             axes.grid(color="0.92")
     grid[0, 0].set_ylabel("squared error, full white is 1")
