@@ -18,6 +18,7 @@ from ssm_jax.config.load import load_config, split_spec
 from ssm_jax.data.dataset import read_sequences, sequences_of
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.files import printable, replace_atomically
+from ssm_jax.options.arguments import parameters_of
 from ssm_jax.tasks import find_task
 
 if TYPE_CHECKING:
@@ -69,9 +70,14 @@ def recommend(argv: list[str], called: Sequence[str] = ("ssm-jax", "recommend"))
         cfg, values, overrides = cli.load(argv, flags=FLAGS, about=about)
         if values["out"] is not None:
             _check_out(values["out"], values["config"], cfg)
-        paths = DataPaths(values["data_dir"], values["from"])
-        dataset = find_task(cfg.task).open(cfg, paths)
+        paths, task = DataPaths(values["data_dir"], values["from"]), find_task(cfg.task)
+        dataset = task.open(cfg, paths)
         sequences, vocabulary, detail = sequences_of(dataset, values["n"], flag="from")
+        if task.network is not None and "layer" not in parameters_of(task.network):
+            cli.fail(
+                f"task={cfg.task} has a network with modes of its own, for which there is no "
+                "advice; give --from=X.npy alone, an array of your own."
+            )
         layers = _layers(cfg, dataset, values["n"])
     from ssm_jax.analysis.advice import advise, measure
     from ssm_jax.analysis.inputs import behind_norm
