@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssm_jax.commands import runs as read
 from ssm_jax.commands import studies
 from ssm_jax.commands.studies import waves
 from ssm_jax.config.load import load_config, load_sweep
@@ -65,7 +66,7 @@ def test_an_option_that_the_settings_set_is_refused(name, option, tmp_path, caps
     assert not (tmp_path / "study").exists()
 
 
-def test_the_study_trains_the_four_settings_and_shows_them(tmp_path, compile_once):
+def test_the_study_trains_the_four_settings_and_shows_them(tmp_path, compile_once, capsys):
     folder = tmp_path / "study"
     config = f"--config={ROOT / 'configs/waves.py'}:smoke"
     assert waves([config, f"--folder={folder}", "--config.log.diagnostics=false"]) == 0
@@ -82,4 +83,10 @@ def test_the_study_trains_the_four_settings_and_shows_them(tmp_path, compile_onc
         config = json.loads((folder / name / "record.json").read_text())["config"]
         assert (config["model.alpha"], config["model.beta.init"]) == (cell["alpha"], cell["beta"])
     assert (folder / "errors.png").stat().st_size > 1000
+    assert read.evaluate([str(folder / name)]) == 0
+    shown, test = (
+        capsys.readouterr().out,
+        json.loads((folder / name / "summary.json").read_text())["test"],
+    )
+    assert f"{test['error_4096']:.4g}" in shown and "error_4096" in shown
     assert (folder / "table.md").read_text().count("\n") == 6

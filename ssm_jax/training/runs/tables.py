@@ -107,7 +107,7 @@ TARGET = {
 
 def _said(name: str) -> str:
     """A metric in words: the error of a band with its ends, in shares of Nyquist."""
-    if name.startswith("error_"):
+    if name.startswith("error_") and name.count("_") == 2:
         low, high = name.removeprefix("error_").split("_")
         return f"error, {low} to {high} Nyquist"
     if name in (*ERROR_METRICS, "loss"):
