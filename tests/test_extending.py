@@ -397,6 +397,17 @@ def test_what_can_not_be_trained_or_kept_is_one_line_before_a_run_begins(kept, s
     assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
+def test_a_layer_that_returns_another_shape_leaves_no_run_behind(here):
+    """Else the folder would be bound to the file with the mistake."""
+    text = FILES["my_layer.py"]
+    wrong = text.replace("* self.weight[...][None, None, :]", "@ self.weight[...][:, None]")
+    assert wrong != text
+    (here / "my_layer.py").write_text(wrong)
+    with pytest.raises(ValueError, match=r"MovingAverage must return an array .* as its input"):
+        make.train(["--config=my_layer.py", "--workdir=run", "--data_dir=data"])
+    assert not (here / "run").exists()
+
+
 def test_a_task_whose_option_is_that_of_all_is_one_line(here):
     text = FILES["my_series.py"].replace('options={"data.series.noise"', 'options={"data.seed"')
     (here / "my_series.py").write_text(text)

@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "launch": {"files", "progress"},
     "commands": {
         "accelerators", "launch", "sweep", "stories", "trained", "training", "tasks", "lra", "data",
-        "init", "report",
+        "init", "layers", "report",
         "kernels", "analysis", "plots", "config", "options", "stop", "files", "tables",
         "jax", "numpy", "rich", "ml_collections",
     },

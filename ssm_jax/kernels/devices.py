@@ -93,8 +93,8 @@ def on_gpu() -> bool:
 
     On TPUs
 
-    fft_conv, mimo_scan  take the spectra of some sequences at a time, which then stay on the chip:
-                  a step of ListOps s4d_ft on a v5e moves 13.8 GiB, and with all at once 46.0;
+    some_at_once  takes the spectra of some sequences at a time, which then stay on the chip: a step
+                  of ListOps s4d_ft on a v5e moves 13.8 GiB, and with all at once 46.0;
     _swapped      joins two slices: libtpu 0.0.42.1 ends the process where it fuses a reversal
                   (fusion_emitter.cc), which S5 of Text and Pathfinder met.
 

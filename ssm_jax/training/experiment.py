@@ -19,8 +19,9 @@ from ssm_jax.data.dataset import Arrays, Dataset
 from ssm_jax.data.loader import ALL, Order, bucket_lengths, eval_batches, train_batches
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.devices import DATA_AXIS
+from ssm_jax.layers import LAYERS
 from ssm_jax.progress import Progress, warn
-from ssm_jax.tasks import find_task
+from ssm_jax.tasks import TASKS, find_task
 from ssm_jax.tasks.facts import Watched, facts_of
 from ssm_jax.training import data_init, numerics, optim, plan, processes
 from ssm_jax.training import step as step_lib
@@ -308,9 +309,16 @@ def build(
     `files` are official files of the user, an archive or a folder. `look_only` prepares nothing:
     an experiment whose data are not there can be described and compiled, not run. `mesh` see
     Experiment. ValueError for options that cannot work, or not together; FileNotFoundError for data
-    that are missing and cannot be made.
+    that are missing and cannot be made. Steps with a task or layer from outside are traced: a run
+    in whose folder something is written would be bound to the mistakes in their files.
     """
     check(cfg)
     paths = DataPaths(data_dir, files, look_only=look_only)
     task = find_task(cfg.task)
-    return Experiment(cfg, processes.in_turn(lambda: task.open(cfg, paths)), mesh=mesh)
+    experiment = Experiment(cfg, processes.in_turn(lambda: task.open(cfg, paths)), mesh=mesh)
+    if cfg.task not in TASKS or cfg.model.layer not in LAYERS:
+        for training in (True, False):
+            step, shapes = experiment.step(training=training)
+            with jax.set_mesh(experiment.mesh):
+                jax.eval_shape(step, *shapes)
+    return experiment
