@@ -149,9 +149,15 @@ def _work(words: list[str], asked: Mapping[str, Any]) -> Work:
     """What the words launch; where they are wrong the process ends as the command itself would."""
     if asked["sweep"]:
         from ssm_jax.commands.sweep_runs import planned
+        from ssm_jax.sweep.plan import shown_address
 
         commands, parts = planned(words, launch.__doc__)
         values = next(iter(commands.values())).values
+        if (address := values["storage"]) != (shown := shown_address(address)):
+            cli.fail(
+                "--storage has a password, which others could read in the scripts; give "
+                f"--storage={shown}, and the password in ~/.pgpass, where PostgreSQL looks for it."
+            )
         # Of these the runs are known, or begin, together
         shared = bool(asked["workers"] or values.get("sampler") or values.get("population"))
         many = sum(len(runs) for _, runs in parts.values())
