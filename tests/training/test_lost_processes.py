@@ -87,7 +87,7 @@ def test_what_reads_data_and_draws_is_the_same_in_two(words, tmp_path):
     names = [
         sorted(p.relative_to(r).as_posix() for p in r.rglob("*.png")) for r in (run, reference)
     ]
-    assert names[0] == names[1] and len(names[0]) == 6
+    assert names[0] == names[1] and len(names[0]) == 7
 
 
 def test_one_alone_says_who_is_missing(words, tmp_path):
