@@ -28,6 +28,7 @@ from ssm_jax.tasks import find_task
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.loop import EXIT_DONE, train_and_evaluate
 from ssm_jax.training.record import check_sources, config_of, read_record, sources_of
+from ssm_jax.training.runs import open_run
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/extending.md").read_text()
@@ -119,6 +120,14 @@ def commands(page):
         ]),
         ("my_series.py", sweeps.sweep, ["--config=my_series.py", "--folder=runs/noise", data]),
     ]  # fmt: skip
+
+
+def test_a_run_that_is_only_read_traces_no_step(page, monkeypatch):
+    steps = []
+    monkeypatch.setattr(Experiment, "step", lambda *args, **ways: steps.append(ways))
+    monkeypatch.chdir(page)
+    open_run(Path("runs/a"), "best", data_dir=page / "data")
+    assert not steps
 
 
 @pytest.mark.parametrize("number", range(5))

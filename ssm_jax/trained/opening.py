@@ -173,7 +173,8 @@ def load(
                 "files=), the data that `ssm-jax evaluate` opens."
             )
         data = default_data_dir() if data_dir is None else Path(data_dir)
-        experiment = build(cfg, data_dir=data, files=None if files is None else Path(files))
+        own = None if files is None else Path(files)
+        experiment = build(cfg, data_dir=data, files=own, to_read=True)
         if (built_from := experiment.built_from) is None:
             raise ValueError(
                 f"the model in {path} is built from more of its data than a record can hold; open "

@@ -302,6 +302,7 @@ def build(
     data_dir: Path,
     files: Path | None = None,
     look_only: bool = False,
+    to_read: bool = False,
     mesh: Mesh | None = None,
 ) -> Experiment:
     """Check a config, open (or prepare) its data in `data_dir`, and make the experiment.
@@ -309,14 +310,15 @@ def build(
     `files` are official files of the user, an archive or a folder. `look_only` prepares nothing:
     an experiment whose data are not there can be described and compiled, not run. `mesh` see
     Experiment. ValueError for options that cannot work, or not together; FileNotFoundError for data
-    that are missing and cannot be made. Steps with a task or layer from outside are traced: a run
-    in whose folder something is written would be bound to the mistakes in their files.
+    that are missing and cannot be made. Steps with a task or layer from outside are traced, unless
+    a run is only `to_read`: one in whose folder something is written would be bound to the mistakes
+    in their files.
     """
     check(cfg)
     paths = DataPaths(data_dir, files, look_only=look_only)
     task = find_task(cfg.task)
     experiment = Experiment(cfg, processes.in_turn(lambda: task.open(cfg, paths)), mesh=mesh)
-    if cfg.task not in TASKS or cfg.model.layer not in LAYERS:
+    if not to_read and (cfg.task not in TASKS or cfg.model.layer not in LAYERS):
         for training in (True, False):
             step, shapes = experiment.step(training=training)
             with jax.set_mesh(experiment.mesh):

@@ -63,7 +63,8 @@ def open_run(
     workdir = Workdir(path)
     record = read_record(workdir.record)
     choose_step(workdir.checkpoints, asked)  # before the data are opened
-    experiment = build(config_of(record, workdir.record), data_dir=data_dir, files=files)
+    cfg = config_of(record, workdir.record)
+    experiment = build(cfg, data_dir=data_dir, files=files, to_read=True)
     dataset, data = experiment.dataset, record["data"]
     if dataset.fingerprint != data["fingerprint"]:
         raise ValueError(
