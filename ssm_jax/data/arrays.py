@@ -271,41 +271,46 @@ def open_arrays(
         for f in dataclasses.fields(options)
         if (value := getattr(options, f.name)) != f.default and f.name != "season"
     }
-    used |= {"head": head, "seed": data["seed"]}
-    looked = {"form": 2, "used": used, "counts": [len(rows[s]) for s in SPLITS]}
+    used |= {"head": head}
+    seed = {"seed": data["seed"]}
+    looked = {"form": 3, "used": used | seed, "counts": [len(rows[s]) for s in SPLITS]}
     looked |= {"padded_length": data["padded_length"]}
     looked |= {"files": [(os.fsdecode(p.absolute()), *stamp_of(p)) for p in found.files]}
     memo = None if kept is None else kept / f"{name}-{json_digest(looked)[:16]}.json"
     known = _known(memo)
     if known is None:
         preprocessing, remarks = fit(head, parts, rows, options, data["padded_length"], path)
+        files = sha256_of_files(found.files)
+        unseeded, sha256 = (
+            hashlib.sha256((files + json.dumps(each, sort_keys=True)).encode()).hexdigest()
+            for each in (used, used | seed)
+        )
         if options.split == "merged":  # runs of several seeds are repetitions on one data set
-            del used["seed"]
-        text = sha256_of_files(found.files) + json.dumps(used, sort_keys=True)
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
-        known = preprocessing, sha256, remarks
+            sha256 = unseeded
+        known = preprocessing, (sha256, unseeded), remarks
         if memo is not None and keep:
             as_json = dataclasses.asdict(preprocessing)
             with suppress(
                 OSError
             ):  # a folder that cannot be written to costs the next start a pass
                 memo.parent.mkdir(parents=True, exist_ok=True)
-                write_json(memo, {"preprocessing": as_json, "sha256": sha256, "remarks": remarks})
-    preprocessing, sha256, remarks = known
+                write_json(memo, {"preprocessing": as_json, "hashes": known[1], "remarks": remarks})
+    preprocessing, hashes, remarks = known
     names = ", ".join(p.name for p in found.files[:3])
     more = f" and {len(found.files) - 3} more" if len(found.files) > 3 else ""
     series = sum(len(part) for part in {id(p): p for p in parts.values()}.values())
     detail = f"{names}{more}: {series:,} series of {len(preprocessing.channels)} channels"
-    provenance = Provenance(data["source"], detail, sha256)
+    provenance = Provenance(data["source"], detail, *hashes)
     return ArrayDataset(name, parts, rows, options, preprocessing, provenance, found.files, remarks)
 
 
-def _known(memo: Path | None) -> tuple[Preprocessing, str, list[str]] | None:
+def _known(memo: Path | None) -> tuple[Preprocessing, Sequence[str], list[str]] | None:
     """What a pass over all values found; None: it is not kept, or not as it was written."""
     if memo is None:
         return None
     try:
         found = parse_json(memo.read_bytes())
-        return Preprocessing.of_json(found["preprocessing"]), found["sha256"], found["remarks"]
+        sha256, unseeded = found["hashes"]
+        return Preprocessing.of_json(found["preprocessing"]), (sha256, unseeded), found["remarks"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

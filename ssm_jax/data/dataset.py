@@ -18,11 +18,15 @@ Arrays = dict[str, np.ndarray]  # a batch, by name
 
 
 class Provenance(NamedTuple):
-    """The origin of data: a value of data.source, a line about it, a hash of the arrays."""
+    """The origin of data: a value of data.source, a line about it, a hash of the arrays.
+
+    `unseeded` is a hash of what data.seed then splits, "" where that is not known.
+    """
 
     source: str
     detail: str
     sha256: str
+    unseeded: str = ""
 
     @classmethod
     def generated(cls, detail: str, about: Mapping[str, Any]) -> Self:
@@ -207,7 +211,8 @@ def open_dataset(
     store = Store(folder)
     splits = {s: spread(n, (counts or {}).get(s, 0), s) for s, n in store.content.splits.items()}
     content = replace(store.content, splits=splits)
-    name, origin = store.manifest["task"], (store.manifest[key] for key in Provenance._fields)
+    name, manifest = store.manifest["task"], store.manifest
+    origin = (manifest[key] for key in ("source", "detail", "sha256"))
     return LabelledDataset(
         name, content, padded_length, Provenance(*origin), mean=mean, std=std, store=store
     )

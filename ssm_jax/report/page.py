@@ -165,9 +165,10 @@ def _seeds(name: str, task: str, cell: Cell) -> list[Content]:
 
 
 def _data_row(name: str, task: str, cell: Cell) -> list[Content]:
-    run = cell.runs[0]
-    sha256 = element("code", run.sha256[:12]) if run.sha256 else ""
-    return [name, task, run.source or "unknown", sha256, run.detail]
+    hashes = ", ".join(dict.fromkeys(run.sha256[:12] for run in cell.runs if run.sha256))
+    details = "; ".join(dict.fromkeys(run.detail for run in cell.runs))
+    source = cell.runs[0].source or "unknown"
+    return [name, task, source, element("code", hashes) if hashes else "", details]
 
 
 def _named(run: Result, rest: str) -> list[Content]:

@@ -41,6 +41,7 @@ class Result:
     source: str  # provenance of the data, as the next two
     detail: str
     sha256: str
+    data: str  # names the data; one name for all seeds where each has its own (data.seed=-1)
     commit: str  # with " + changes" if the code differed from it
     device: str
     config_digest: str
@@ -249,7 +250,8 @@ def _result(path: Path, document: _Document, status: Any, **found: Any) -> Resul
         setup=document.get("setup_digest", str, setup),
         source=document.get("data.source", str, ""),
         detail=document.get("data.detail", str, ""),
-        sha256=document.get("data.sha256", str, ""),
+        sha256=(sha256 := document.get("data.sha256", str, "")),
+        data=document.get("data.unseeded", str, "") or sha256,
         commit=commit + " + changes" if commit and git.get("dirty") else commit,
         device=device_of(document.get("devices", dict, {})),
         config_digest=document.get("config_digest", str, ""),

@@ -73,7 +73,7 @@ def tabulate(results: Iterable[Result], faults: Iterable[str] = ()) -> Table:
     runs, others, unfinished, repeated = [], [], [], []
     first: dict[tuple, Result] = {}
     for run in sorted(results, key=lambda run: run.path):
-        key = (run.task, run.variant, run.reduced, run.setup, run.sha256, run.seed)
+        key = (run.task, run.variant, run.reduced, run.setup, run.data, run.seed)
         if run.status == "unfinished":
             unfinished.append(run)
         elif not run.task and run.status == "diverged":
@@ -89,7 +89,7 @@ def tabulate(results: Iterable[Result], faults: Iterable[str] = ()) -> Table:
         else:
             others.append(run)
     rows, footnotes = _rows(runs, remarks)
-    setups = _grouped(others, lambda run: (run.other, run.name, run.setup, run.sha256, run.metric))
+    setups = _grouped(others, lambda run: (run.other, run.name, run.setup, run.data, run.metric))
     labels = [", ".join((same[0].name, *same[0].options)) for _, same in setups]
     for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
         keys = [key for (key, _), own in zip(setups, labels, strict=True) if own == label]
@@ -131,7 +131,7 @@ def _rows(runs: list[Result], remarks: list[str]) -> tuple[tuple[Row, ...], tupl
         single, several = {}, {}
         for task in COLUMNS:
             of_task = (run for run in same if run.task == task)
-            groups = _grouped(of_task, lambda run: (run.setup, run.sha256, run.notes))
+            groups = _grouped(of_task, lambda run: (run.setup, run.data, run.notes))
             if len(groups) == 1:
                 single[task] = _cell(groups[0][1], footnotes)
             elif groups:
@@ -146,8 +146,8 @@ def _rows(runs: list[Result], remarks: list[str]) -> tuple[tuple[Row, ...], tupl
                 f"{label} on {COLUMNS[task]} has {n} setups ({differ} differ); each has a row of "
                 "its own, and no average is taken over them."
             )
-            for i, ((setup, sha256, _), repetitions) in enumerate(groups, start=1):
-                name = f"{label} [{i} of {n}: setup {setup}, data {sha256[:8] or 'unknown'}]"
+            for i, ((setup, named, _), repetitions) in enumerate(groups, start=1):
+                name = f"{label} [{i} of {n}: setup {setup}, data {named[:8] or 'unknown'}]"
                 rows.append(Row(name, source, marks, {task: _cell(repetitions, footnotes)}))
     return tuple(rows), tuple(footnotes)
 
@@ -159,7 +159,9 @@ def _cell(runs: list[Result], footnotes: dict[str, int]) -> Cell:
     if run.reduced and not run.notes:
         notes.append("Reduced, as the name of the run says.")
     if run.source != OFFICIAL:
-        notes.append(f"Data: {(run.detail or run.source or 'of unknown source').rstrip('.')}.")
+        details = dict.fromkeys(each.detail for each in runs if each.detail)
+        known = "; ".join(details) or run.source or "of unknown source"
+        notes.append(f"Data: {known.rstrip('.')}.")
     notes += [f"Seed {run.seed}: {run.lost}" for run in runs if run.lost]
     numbers = tuple(footnotes.setdefault(note, len(footnotes) + 1) for note in notes)
     by_seed = sorted(runs, key=attrgetter("seed"))

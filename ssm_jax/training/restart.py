@@ -227,6 +227,9 @@ def _make_record(
     """Write the record of a run; `saved` is a step known to be saved, None if none is yet."""
     dataset = experiment.dataset
     data = {"fingerprint": dataset.fingerprint, **dataset.provenance._asdict()}
+    unseeded = data.pop("unseeded")
+    if experiment.cfg.data.seed < 0:  # so `report` knows that seeds repeat one experiment
+        data["unseeded"] = data["source"] if data["source"] == "generated" else unseeded
     record = run_record(experiment.cfg, data, argv, workdir.path)
     vocabulary = getattr(dataset, "vocab_size", None)
     platform = numerics.platform_of(experiment.mesh)

@@ -9,11 +9,16 @@ import math
 import random
 
 import fake_runs
+import numpy as np
 import pytest
 from scipy import stats
 
+from ssm_jax.config.load import load_config
 from ssm_jax.lra.published import COLUMNS
 from ssm_jax.report import FORMATS, collect, tabulate
+from ssm_jax.training.experiment import build
+from ssm_jax.training.restart import check_record
+from ssm_jax.training.workdir import Workdir
 
 
 @pytest.fixture(autouse=True)
@@ -398,6 +403,37 @@ def test_rows_of_one_label_say_in_what_they_differ(tmp_path):
     assert table.remarks == ("mine has 2 setups (data differ); each has rows of its own.",)
     fake_runs.finished(tmp_path / "1", "mine", 1, 0.5, data=data | {"sha256": "0" * 64}, **made)
     assert not table_of(tmp_path).remarks
+
+
+def test_seeds_that_split_or_draw_the_data_repeat_one_experiment(tmp_path):
+    """At data.seed=-1 the hash of the data is of a seed, and each seed was a setup by itself."""
+    files, rng = [tmp_path / f"{name}.npz" for name in "ab"], np.random.default_rng(0)
+    for file in files:
+        np.savez(file, x=rng.normal(size=(40, 8, 1)), y=np.arange(40) % 2)
+    chosen = {"train.steps": 2, "schedule.warmup_steps": 0, "batch_size": 8, "data.seed": -1}
+
+    def finished(config, seed, own=None, **options):
+        cfg = load_config(config, {**chosen, **options, "seed": seed, "name": "mine"})
+        path = tmp_path / f"runs/{config}/{seed}"
+        path.mkdir(parents=True)
+        check_record(build(cfg, data_dir=tmp_path, files=own), Workdir(path), [], 0)
+        record = json.loads((path / "record.json").read_text())
+        made = {key: record[key] for key in ("data", "config_digest", "setup_digest")}
+        made |= {"task": cfg.task, "selected_by": "val loss", "val": {"loss": 0.5}}
+        fake_runs.finished(path, "mine", seed, 0.5, **made)
+        return record["data"]
+
+    data = [finished("delay:smoke", seed) for seed in (0, 1)]
+    data += [finished("arrays", seed, files[0]) for seed in (0, 1)]
+    assert len({each["sha256"] for each in data}) == 4
+    finished("arrays", 2, files[1])
+    table = table_of(tmp_path / "runs")
+    by_task = sorted((runs[0].other, [run.seed for run in runs]) for runs in table.others)
+    assert by_task == [("classification", [0, 1]), ("classification", [2]), ("delay", [0, 1])]
+    assert table.remarks == (
+        "mine has 3 setups (task and options and data differ); each has rows of its own.",
+    )
+    assert "unseeded" not in finished("arrays", 3, files[0], **{"data.seed": 0})
 
 
 def test_a_run_that_its_averages_chose_has_their_results(tmp_path):
