@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -115,6 +116,36 @@ def test_errors_by_band_are_those_of_a_direct_fourier_sum(forecast):
     for b in range(4):
         name = f"error_{BANDS[b]:g}_{BANDS[b + 1]:g}"
         assert found[name] == pytest.approx(np.sqrt(error[b] / energy[b]), rel=1e-4)
+
+
+def test_errors_by_band_of_unequal_series_are_those_of_each_over_its_own_length():
+    """However batches are padded and filled: a series once counted only where it filled its own."""
+    lengths = np.array([7, 40, 33, 12, 64, 25, 50], np.int32)
+    y, p = np.full((2, 7, 64, 2), np.nan, np.float32)
+    error, energy = np.zeros(4), np.zeros(4)
+    for b, T in enumerate(lengths):
+        y[b, :T] = RNG.normal(size=(T, 2)).cumsum(axis=0)
+        p[b] = RNG.normal(size=(64, 2)) + 0.3  # of padding a model says something, too
+        y[3, 3, 0] = np.nan
+        for k in range(2):
+            real, said = y[b, :T, k].astype(float), p[b, :T, k].astype(float)
+            if np.isnan(real).any():
+                continue
+            for sums, x in ((error, said - real), (energy, real)):
+                power, share = np.abs(np.fft.rfft(x)) ** 2 / T, np.arange(T // 2 + 1) / (T / 2)
+                for i in range(4):
+                    sums[i] += power[(share > (BANDS[i] or -1)) & (share <= BANDS[i + 1])].sum()
+    evaluate = jax.jit(lambda batch: number_eval_sums(lambda x, lengths, **ways: x, batch))
+    for size, padded in ((7, [64]), (4, [40, 64])):
+        parts = []
+        for first, L in zip(range(0, 7, size), padded, strict=True):
+            numbers = np.arange(first, first + size)
+            rows = np.minimum(numbers, 6)
+            batch = {"targets": y[rows, :L], "inputs": p[rows, :L], "lengths": lengths[rows]}
+            parts.append(evaluate({**batch, "mask": (numbers < 7).astype(np.float32)}))
+        sums = added(parts)
+        np.testing.assert_allclose(sums["energy"], energy, rtol=1e-5)
+        np.testing.assert_allclose(sums["error_energy"], error, rtol=1e-5)
 
 
 def test_errors_of_targets_and_series_are_those_of_loops(forecast):

@@ -189,7 +189,7 @@ def number_eval_sums(model: nnx.Module, batch: Batch) -> Sums:
     y, p = batch["targets"], outputs(model, batch)
     mask_B = batch.get("mask", jnp.ones(y.shape[0], jnp.float32))
     sums = {**_loss(y, p, batch), **moment_sums(y, p, mask_B)}
-    return {**sums, **band_sums(y, p, mask_B)} if y.ndim == 3 else sums
+    return {**sums, **band_sums(y, p, mask_B, batch.get("lengths"))} if y.ndim == 3 else sums
 
 
 def number_summary(sums: Mapping[str, Any], dataset: ArrayDataset) -> dict[str, float]:

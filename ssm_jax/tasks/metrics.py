@@ -90,19 +90,51 @@ def _moments(y: Any, p: Any, there: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def band_sums(y_BTK: Array, p_BTK: Array, mask_B: Array) -> dict[str, Array]:
+def band_sums(
+    y_BTK: Array, p_BTK: Array, mask_B: Array, lengths_B: Array | None = None
+) -> dict[str, Array]:
     """Energies (bands,) of the error and of the targets along T; a series with a missing target
-    does not count."""
+    does not count.
+
+    Each series is transformed over its own length T, of `lengths_B` where some are padded; a bin is
+    |X_f|^2 / T, f = 0 .. T / 2.
+    """
     T = y_BTK.shape[1]
-    whole_BK = ~jnp.any(jnp.isnan(y_BTK), axis=1) & (mask_B[:, None] > 0)
-    share_F = np.arange(T // 2 + 1) / (T / 2)
-    band_F = np.clip(np.searchsorted(BANDS, share_F, side="left") - 1, 0, len(BANDS) - 2)
+    own_B = jnp.full(y_BTK.shape[0], T) if lengths_B is None else lengths_B
+    real_BT1 = (jnp.arange(T)[None] < own_B[:, None])[..., None]
+    gap_BK = jnp.any(jnp.isnan(y_BTK) & real_BT1, axis=1)
+    counts_BTK = real_BT1 & (~gap_BK & (mask_B[:, None] > 0))[:, None, :]
+    twice_1F, T_B1 = 2.0 * np.arange(T // 2 + 1)[None], own_B[:, None].astype(jnp.float32)
     found = {}
     for name, x in (("error_energy", y_BTK - p_BTK), ("energy", y_BTK)):
-        x = jnp.where(whole_BK[:, None, :], x, 0.0)
-        power_F = jnp.sum(jnp.abs(jnp.fft.rfft(x, axis=1)) ** 2, axis=(0, 2))
-        found[name] = jnp.stack([jnp.sum(power_F[band_F == b]) for b in range(len(BANDS) - 1)])
+        x = jnp.where(counts_BTK, x, 0.0)
+        spectrum = jnp.fft.rfft(x, axis=1) if lengths_B is None else _own_spectra(x, lengths_B)
+        power_BF = jnp.sum(jnp.abs(spectrum) ** 2, axis=2) / T_B1
+        found[name] = jnp.stack(
+            [
+                jnp.sum(power_BF, where=(twice_1F > low * T_B1) & (twice_1F <= high * T_B1))
+                for low, high in itertools.pairwise((-1.0, *BANDS[1:]))
+            ]
+        )
     return found
+
+
+def _own_spectra(x_BTK: Array, lengths_B: Array) -> Array:
+    """The Fourier sums over the own length T_b of series that are 0 behind it, (B, T // 2 + 1, K).
+
+    f t = (f^2 + t^2 - (f - t)^2) / 2 makes them a convolution (Bluestein), which one length of
+    transforms serves; what is beyond T_b / 2 has no meaning. A factor of modulus 1 is left out.
+    """
+    T = x_BTK.shape[1]
+    n_1T, twice_B1 = jnp.arange(T, dtype=jnp.uint32)[None], 2 * lengths_B[:, None]
+    twice_B1 = twice_B1.astype(jnp.uint32)
+    # n^2 modulo 2 T_b, in two parts, which 32 bits hold up to a million steps
+    square_BT = ((((n_1T >> 8) * n_1T % twice_B1) << 8) + (n_1T & 255) * n_1T) % twice_B1
+    angle_BT1 = 2 * math.pi * (square_BT / twice_B1)[..., None]
+    chirp = jax.lax.complex(jnp.cos(angle_BT1), -jnp.sin(angle_BT1))
+    around = jnp.conj(jnp.concatenate([chirp, 0 * chirp[:, :1], chirp[:, :0:-1]], axis=1))
+    moved = jnp.fft.fft(x_BTK * chirp, 2 * T, axis=1) * jnp.fft.fft(around, axis=1)
+    return jnp.fft.ifft(moved, axis=1)[:, : T // 2 + 1]
 
 
 def number_metrics(
