@@ -122,7 +122,7 @@ def test_errors_by_band_of_unequal_series_are_those_of_each_over_its_own_length(
     """However batches are padded and filled: a series once counted only where it filled its own."""
     lengths = np.array([7, 40, 33, 12, 64, 25, 50], np.int32)
     y, p = np.full((2, 7, 64, 2), np.nan, np.float32)
-    error, energy = np.zeros(4), np.zeros(4)
+    error, energy, whole = np.zeros(4), np.zeros(4), 0.0
     for b, T in enumerate(lengths):
         y[b, :T] = RNG.normal(size=(T, 2)).cumsum(axis=0)
         p[b] = RNG.normal(size=(64, 2)) + 0.3  # of padding a model says something, too
@@ -135,6 +135,9 @@ def test_errors_by_band_of_unequal_series_are_those_of_each_over_its_own_length(
                 power, share = np.abs(np.fft.rfft(x)) ** 2 / T, np.arange(T // 2 + 1) / (T / 2)
                 for i in range(4):
                     sums[i] += power[(share > (BANDS[i] or -1)) & (share <= BANDS[i + 1])].sum()
+            nyquist = real @ (-1.0) ** np.arange(T) if T % 2 == 0 else 0.0
+            whole += (real @ real + (real.sum() ** 2 + nyquist**2) / T) / 2
+    np.testing.assert_allclose(energy.sum(), whole)  # by Parseval
     evaluate = jax.jit(lambda batch: number_eval_sums(lambda x, lengths, **ways: x, batch))
     for size, padded in ((7, [64]), (4, [40, 64])):
         parts = []

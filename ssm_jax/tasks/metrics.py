@@ -96,8 +96,12 @@ def band_sums(
     """Energies (bands,) of the error and of the targets along T; a series with a missing target
     does not count.
 
-    Each series is transformed over its own length T, of `lengths_B` where some are padded; a bin is
-    |X_f|^2 / T, f = 0 .. T / 2.
+    Each series is transformed over its own length T, of `lengths_B` where some are padded. A bin is
+    |X_f|^2 / T, f = 0 .. T / 2, each with the same weight, so that the constant and Nyquist, which
+    a real series has once and not twice, count double: the bands add up to (sum of x^2 + the parts
+    of these two) / 2. The results on record have it so. In the lowest band, where a level is much
+    of the energy, it shows: 0.766 for 0.786 of noise forecast over 24 steps, 0.49 for 0.63 in delay
+    of a model that knows the level alone.
     """
     T = y_BTK.shape[1]
     own_B = jnp.full(y_BTK.shape[0], T) if lengths_B is None else lengths_B
