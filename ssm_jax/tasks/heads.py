@@ -181,7 +181,8 @@ def _loss(y: Array, p: Array, batch: Batch) -> Sums:
 def number_train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
     """Squared errors of standardized targets."""
     sums = _loss(batch["targets"], outputs(model, batch, train=True, key=key), batch)
-    return {**sums, "count": jnp.maximum(sums["count"], 1.0)}  # all may be missing in a batch
+    # All may be missing in a batch, or in a part of one, which then weighs nothing
+    return {**sums, "count": jnp.maximum(sums["count"], 1e-9)}
 
 
 def number_eval_sums(model: nnx.Module, batch: Batch) -> Sums:

@@ -86,18 +86,19 @@ def make_gradient(
     """(state, key, batch) -> ((loss, (metrics, new stats)), gradient); dropout by (key, step).
 
     The loss is the mean of `sums`, a task's `train_sums`. `accumulate` parts of a batch are
-    computed in turn, so that one part's activations are in memory at a time. Part m of M has the
-    examples m, m + M, ..: on several devices every device then computes at every part. Batch
-    statistics are of a part. The gradient of the parameters of the paths `frozen` is 0; that of a
-    complex one x + iy is df/dx + i df/dy.
+    computed in turn, so that one part's activations are in memory at a time; each weighs as much as
+    it has examples that count. Part m of M has the examples m, m + M, ..: on several devices every
+    device then computes at every part. Batch statistics are of a part. The gradient of the
+    parameters of the paths `frozen` is 0; that of a complex one x + iy is df/dx + i df/dy.
     """
 
     def of_part(params: Params, stats: Params, key: Array, batch: Batch):
         def objective(params):
             held = at_paths(frozen, jax.lax.stop_gradient, params)
             model = nnx.merge(graphdef, held, stats)
-            metrics = mean_metrics(sums(model, batch, key))
-            return metrics["loss"], (metrics, split(model)[2])
+            found = sums(model, batch, key)
+            metrics = mean_metrics(found)
+            return metrics["loss"], (metrics, split(model)[2], found["count"])
 
         found, grads = jax.value_and_grad(objective, has_aux=True)(params)
         # JAX's by x + iy is df/dx - i df/dy; a step along its conjugate descends in both.
@@ -106,25 +107,34 @@ def make_gradient(
     def gradient(state: TrainState, key: Array, batch: Batch):
         dropout_key = jax.random.fold_in(key, state.step)
         if accumulate == 1:
-            return of_part(state.params, state.stats, dropout_key, batch)
+            (loss, (metrics, stats, _)), grads = of_part(
+                state.params, state.stats, dropout_key, batch
+            )
+            return (loss, (metrics, stats)), grads
+        size = next(iter(batch.values())).shape[0] // accumulate
 
         def add_part(carry, part_and_key):
             stats, total = carry
             part, part_key = part_and_key
-            (_, (metrics, stats)), grads = of_part(state.params, stats, part_key, part)
-            return (stats, jax.tree.map(jnp.add, total, (metrics, grads))), None
+            (_, (metrics, stats, count)), grads = of_part(state.params, stats, part_key, part)
+            share = jnp.asarray(count, jnp.float32) / size
+            weighed = jax.tree.map(lambda x: x * share.astype(x.dtype), (metrics, grads))
+            return (stats, jax.tree.map(jnp.add, total, (*weighed, share))), None
 
         parts = {
-            name: jnp.swapaxes(x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]), 0, 1)
+            name: jnp.swapaxes(x.reshape(size, accumulate, *x.shape[1:]), 0, 1)
             for name, x in batch.items()
         }
         keys = jax.random.split(dropout_key, accumulate)
-        (_, (metrics, _)), grads = jax.eval_shape(
+        (_, (metrics, *_)), grads = jax.eval_shape(
             of_part, state.params, state.stats, keys[0], {n: a[0] for n, a in parts.items()}
         )
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (metrics, grads))
-        (stats, total), _ = jax.lax.scan(add_part, (state.stats, zeros), (parts, keys))
-        metrics, grads = jax.tree.map(lambda x: x / accumulate, total)
+        carry = state.stats, (*zeros, jnp.zeros((), jnp.float32))
+        (stats, (*total, shares)), _ = jax.lax.scan(add_part, carry, (parts, keys))
+        # 1, to the bit, where all count
+        more = jnp.where(shares == accumulate, 1.0, accumulate / shares)
+        metrics, grads = jax.tree.map(lambda x: x / accumulate * more.astype(x.dtype), total)
         return (metrics["loss"], (metrics, stats)), grads
 
     return gradient

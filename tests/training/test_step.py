@@ -13,7 +13,7 @@ from running import run
 
 from ssm_jax.layers.inputs import dropout
 from ssm_jax.layers.norm import BatchNorm
-from ssm_jax.tasks.heads import eval_sums, train_sums
+from ssm_jax.tasks.heads import eval_sums, number_train_sums, train_sums
 from ssm_jax.training.step import (
     init_state,
     make_eval_step,
@@ -201,6 +201,37 @@ def test_a_step_runs_under_the_strict_promotion_of_types():
         step = make_train_step(make_gradient(graphdef, train_sums, accumulate=2), tx)
         after, _ = jax.eval_shape(step, state, KEY, batch())
     assert after.step.dtype == state.step.dtype
+
+
+class Scaled(nnx.Module):
+    """Its input times a number at each channel."""
+
+    def __init__(self):
+        self.w = nnx.Param(jnp.array([0.5, -2.0]))
+
+    def __call__(self, x_BLK, lengths_B, **ways):
+        return x_BLK * self.w[...][None, None, :]
+
+
+@pytest.mark.parametrize("missing", [(1, 4), (0, 2, 4), range(6)], ids=str)
+def test_parts_of_a_batch_weigh_as_many_targets_as_they_have(missing):
+    """Against a loop: a part with few examples that have targets counted as much as a full one."""
+    x, y = np.random.default_rng(5).normal(size=(2, B, L, 2)).astype(np.float32)
+    y[list(missing)], y[3, :2] = np.nan, np.nan
+    graphdef, params, stats = split(Scaled())
+    state, w = init_state(params, stats, optax.sgd(0.1)), np.array([0.5, -2.0])
+    each = []
+    for b in range(B):
+        there = ~np.isnan(y[b])
+        apart, n = np.where(there, x[b].astype(float) * w - y[b], 0.0), there.sum()
+        each += [((apart**2).sum() / n, 2 * (apart * x[b]).sum(axis=0) / n)] if n else []
+    each = each or [(0.0, np.zeros(2))]
+    loss, slope = (np.mean([pair[i] for pair in each], axis=0) for i in (0, 1))
+    for parts in (1, 2, 3):
+        gradient = make_gradient(graphdef, number_train_sums, accumulate=parts)
+        (found, _), grads = run(gradient, state, KEY, {"inputs": x, "targets": y})
+        np.testing.assert_allclose(found, loss, rtol=1e-6)
+        np.testing.assert_allclose(grads["w"], slope, rtol=2e-6)
 
 
 class Spiral(nnx.Module):
