@@ -57,12 +57,15 @@ def init_state(
 
 
 def moving_average(average: Params, new: Params, decay: float) -> Params:
-    """decay * average + (1 - decay) * new; what is constant keeps its bits, integers are `new`."""
+    """decay * average + (1 - decay) * new; what is constant keeps its bits, integers are `new`.
+
+    As a step towards `new`: in float32 the sum of the two factors is not 1, and averages drift.
+    """
 
     def leaf(old: Array, x: Array) -> Array:
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
-        return jnp.where(x == old, old, optax.incremental_update(x, old, 1 - decay))
+        return jnp.where(x == old, old, old + (1 - decay) * (x - old))
 
     return jax.tree.map(leaf, average, new)
 
