@@ -119,10 +119,10 @@ class _Table:
 def read_csv(files: list[Path], columns: Columns) -> Found:
     """Series of .csv files. A file labels.csv has the columns file, target and, if any, split.
 
-    Targets are the same in all steps of a series, unless they are wanted of each step.
+    Targets are the same in all steps of a series, unless they are wanted of each step: then they
+    are columns of the series.
     """
-    labels, given = _labels(files, columns), files
-    files = [p for p in files if p.name != "labels.csv"]
+    given, files = files, [p for p in files if p.name != "labels.csv"]
     if not files:
         raise ValueError("there is no .csv with series besides labels.csv.")
     if columns.id and len(files) > 1:
@@ -132,7 +132,8 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
         )
     headers = {path: next(_lines(path), (1, []))[1] for path in files}
     header, table = headers[files[0]], _Table()
-    inputs = _inputs_of(files[0], header, columns, labelled=labels is not None)
+    labels = _labels(given, columns)
+    inputs = _inputs_of(files[0], header, columns, labels.targets + labels.split)
     for path in files:
         if headers[path] != header:
             raise ValueError(
@@ -154,23 +155,24 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
         None, False, tuple(inputs), columns.target, where,
     )  # fmt: skip
     splits, column = table.splits, f"{files[0]}: {columns.split}"
-    if labels is not None:
-        if lacking := [p.name for p in table.files if p.name not in labels]:
-            raise ValueError(f"{files[0].with_name('labels.csv')} has no line for {lacking[0]}.")
-        found = [labels[p.name] for p in table.files]
-        typed = typed_targets(
-            [words for words, _ in found], lambda i: f"labels.csv, {table.files[i].name}"
-        )
-        series, splits = replace(series, targets=typed), [split for _, split in found]
+    if labels.split:
+        splits = [word for (word,) in labels.words(table.files, labels.split)]
+        column = f"{labels.path}: {labels.split[0]}"
+    if labels.targets:
+        words = labels.words(table.files, labels.targets)
+        typed = typed_targets(words, lambda i: f"labels.csv, {table.files[i].name}")
+        series = replace(series, targets=typed)
     elif columns.target:
         series = _with_targets(series, table, columns.per_step)
     rows = rows_of_splits(splits, column) if any(splits) else None
     return Found({"": series}, rows, tuple(files))
 
 
-def _inputs_of(path: Path, header: list[str], columns: Columns, labelled: bool) -> tuple[str, ...]:
-    """The columns of the channels; refuses names that the header has not or has twice."""
-    elsewhere = (*columns.target, columns.split) if labelled else ()
+def _inputs_of(
+    path: Path, header: list[str], columns: Columns, elsewhere: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The columns of the channels; refuses names that the header has twice, or has not, unless they
+    are elsewhere: in labels.csv."""
     others = (*columns.target, columns.id, columns.time, columns.split)
     if not header:
         raise ValueError(f"{path} is empty; its first line must name the columns.")
@@ -233,26 +235,45 @@ def _time_of(word: str, place: str) -> float:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
-def _labels(files: list[Path], columns: Columns) -> dict[str, tuple[list[str], str]] | None:
-    """Target and split of each file, from a labels.csv among them; None: there is none."""
-    path = next((p for p in files if p.name == "labels.csv"), None)
-    if path is None:
-        return None
+@dataclass(frozen=True)
+class _Labels:
+    """What labels.csv says of the other files of its folder."""
+
+    path: Path
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)  # by the name of the file
+    targets: tuple[str, ...] = ()  # its columns with targets of series, where they are wanted
+    split: tuple[str, ...] = ()  # its column with splits, if any
+
+    def words(self, files: list[Path], names: tuple[str, ...]) -> list[list[str]]:
+        """What some of its columns say of each of some files."""
+        for lacking in [p.name for p in files if p.name not in self.rows][:1]:
+            raise ValueError(f"{self.path} has no line for {lacking}.")
+        return [[self.rows[p.name][name] for name in names] for p in files]
+
+
+def _labels(files: list[Path], columns: Columns) -> _Labels:
+    """The labels.csv among some files; one that says nothing, if there is none."""
+    path = files[0].with_name("labels.csv")
+    if path not in files:
+        return _Labels(path)
+    targets = () if columns.per_step or not columns.y else columns.target or ("target",)
     lines = _lines(path)
-    header, wanted = next(lines, (1, []))[1], columns.target or ("target",)
-    if not {"file", *wanted} <= set(header):
+    header = next(lines, (1, []))[1]
+    if not {"file", *targets} <= set(header) or len(set(header)) < len(header):
         raise ValueError(
-            f"{path} must have the columns file, {', '.join(wanted)}; it has {', '.join(header)}."
+            f"{path} must have the columns {', '.join(('file', *targets))}, each once; it has "
+            f"{', '.join(header) or 'none'}."
         )
-    found: dict[str, tuple[list[str], str]] = {}
+    found: dict[str, dict[str, str]] = {}
     there = {p.name for p in files}
     for number, line in lines:
         row = dict(zip(header, line, strict=True))
         if (name := row["file"]) in found or name not in there:
             wrong = "comes twice" if name in found else "is not in the folder"
             raise ValueError(f"{path} line {number}: {name} {wrong}.")
-        found[name] = [row[c] for c in wanted], row.get(columns.split or "split", "")
-    return found
+        found[name] = row
+    split = columns.split or "split"
+    return _Labels(path, found, targets, (split,) if split in header else ())
 
 
 def typed_targets(rows: Sequence[Sequence[str]], where: Callable[[int], str]) -> np.ndarray:

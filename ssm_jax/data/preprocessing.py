@@ -69,11 +69,11 @@ class ArrayOptions:
 
     def columns(self, head: str) -> Columns:
         """The roles of columns; in forecasting the targets are channels."""
-        inputs, target = _names(self.inputs), _names(self.target)
+        inputs, target, y = _names(self.inputs), _names(self.target), self.y
         if head == "forecasting":
-            inputs, target = tuple(dict.fromkeys((*inputs, *target))) if inputs else (), ()
+            inputs, target, y = tuple(dict.fromkeys((*inputs, *target))) if inputs else (), (), ""
         steps = head == "per_step"
-        return Columns(inputs, target, self.id, self.time, self.split_column, self.x, self.y, steps)
+        return Columns(inputs, target, self.id, self.time, self.split_column, self.x, y, steps)
 
     def channels(self) -> tuple[str, ...]:
         """The channels to forecast; (): all."""

@@ -36,7 +36,7 @@ class Columns:
     time: str = ""  # ascending in a series; not an input
     split: str = ""  # train, val or test
     x: str = "x"
-    y: str = "y"
+    y: str = "y"  # "": targets are not looked at
     per_step: bool = False  # targets are wanted of each step, not of each series
 
 

@@ -110,12 +110,12 @@ def _columns(trained: "Trained") -> Columns:
     """The roles of columns as in training, but that there need be no targets."""
     p = trained.preprocessing
     if p is None:
-        return Columns()
+        return Columns(y="")
     columns = ArrayOptions(**trained.cfg.data.to_dict()["arrays"]).columns(p.head)
     # Channels of arrays have numbers in the place of names: of a .csv all columns are they
     named = p.channels != numbered_channels(len(p.channels))
     inputs = p.channels if named and not p.vocab_size else ()
-    return replace(columns, inputs=inputs, target=(), split="")
+    return replace(columns, inputs=inputs, target=(), split="", y="")
 
 
 def _check_channels(part: Series, trained: "Trained", path: Path) -> None:

@@ -263,6 +263,45 @@ def test_labels_of_files_that_are_not_there_or_twice_are_refused(tmp_path):
     assert read(tmp_path, Columns()).rows["test"].tolist() == [0]
 
 
+def test_the_split_of_a_folder_is_in_the_column_that_is_named(tmp_path):
+    """A name that is nowhere, or in the series alone, would leave the split to chance."""
+    for i, split in enumerate(("train", "test", "val")):
+        write_csv(tmp_path / f"s{i}.csv", [("a", "part"), (i, split), (i, split)])
+    labels = [("file", "target"), *((f"s{i}.csv", i) for i in range(3))]
+    write_csv(tmp_path / "labels.csv", labels)
+    found = read(tmp_path, Columns(split="part"))
+    assert {split: rows.tolist() for split, rows in found.rows.items()} == {
+        "train": [0], "test": [1], "val": [2]
+    }  # fmt: skip
+    assert found.parts[""].channels == ("a",) and found.parts[""].targets.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="has no column 'prat' but a, part"):
+        read(tmp_path, Columns(split="prat"))
+    write_csv(
+        tmp_path / "labels.csv", [(*row, "part" * (not i) or "val") for i, row in enumerate(labels)]
+    )
+    assert read(tmp_path, Columns(split="part")).rows["val"].tolist() == [0, 1, 2]
+    write_csv(tmp_path / "labels.csv", [(*row, "split" * (not i)) for i, row in enumerate(labels)])
+    assert read(tmp_path, Columns(inputs=("a",))).rows is None
+    write_csv(tmp_path / "labels.csv", [(*row, row[1]) for row in labels])
+    with pytest.raises(ValueError, match="file, target, each once; it has file, target, target"):
+        read(tmp_path, Columns(inputs=("a",)))
+
+
+def test_labels_have_no_targets_where_steps_have_them_or_none_are_looked_at(tmp_path):
+    """So that a forecast, or numbers of steps, can have a split by files."""
+    for i in range(2):
+        write_csv(tmp_path / f"s{i}.csv", [("a", "y"), (1, i), (2, 0.5)])
+    write_csv(tmp_path / "labels.csv", [("file", "split"), ("s1.csv", "train"), ("s0.csv", "test")])
+    for columns in (Columns(target=("y",), per_step=True), Columns(y="", inputs=("a",))):
+        found = read(tmp_path, columns)
+        assert found.rows["train"].tolist() == [1] and found.rows["test"].tolist() == [0]
+        assert (found.parts[""].targets is None) != columns.per_step
+    with pytest.raises(ValueError, match="must have the columns file, target, each once"):
+        read(tmp_path, Columns(inputs=("a",)))
+    np.savez(tmp_path / "a.npz", x=X, y=np.array([{}]))
+    assert read(tmp_path / "a.npz", Columns(y="")).parts[""].targets is None
+
+
 def test_numbers_of_a_ts_that_are_none_are_refused_by_line(tmp_path):
     head = "@targetLabel true\n@data\n1,2:0.5\n"
     (tmp_path / "a.ts").write_text(head + "3,4:1.5\n")

@@ -232,6 +232,19 @@ def test_columns_of_a_csv_are_channels_that_had_no_names_in_training(tmp_path):
         predict_file(model, tmp_path / "new.npy")
 
 
+def test_targets_of_a_folder_are_not_looked_at(tmp_path):
+    """Whatever labels.csv calls them, and of which files it has them; its splits are said."""
+    model = trained("forecasting", horizon=3)
+    for i in range(2):
+        lines = [f"{a + i!r},{b!r}" for a, b in SERIES[0].tolist()]
+        (tmp_path / f"s{i}.csv").write_text("\n".join(["two,one", *lines]))
+    (tmp_path / "labels.csv").write_text("file,kind\ns1.csv,ant\n")
+    found = predict_file(model, tmp_path)
+    np.testing.assert_allclose(found.rows[0], model.predict(SERIES[:1])[0], rtol=1e-6)
+    (tmp_path / "labels.csv").write_text("file,split\ns1.csv,test\ns0.csv,train\n")
+    assert predict_file(model, tmp_path).splits == ("train", "test")
+
+
 def test_steps_that_a_shorter_series_lacks_are_nan(tmp_path):
     model = trained("per_step", depth=1)
     x = np.tile(SERIES[0], (2, 1, 1))
