@@ -17,6 +17,7 @@ NOT_MAPPED = (
     "is compressed, or in Fortran's order, and has {:,} bytes, too many for memory; write it "
 )
 NOT_MAPPED += "by numpy.savez or numpy.save, in C order"
+_NO_SPLIT = ("valid", "validation")  # in the name of an array, where val is
 # What zipfile says of damage, of a password, and of a way to compress that it does not know
 _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, OverflowError)
 
@@ -56,6 +57,7 @@ def read_npz(files: list[Path], columns: Columns) -> Found:
     path = files[0]
     wanted = [columns.x, columns.y, "lengths", "split"]
     wanted += [f"{name}_{split}" for name in wanted[:3] for split in SPLITS]
+    wanted += [f"{columns.x}_{word}" for word in _NO_SPLIT]
     try:
         with zipfile.ZipFile(path) as archive:
             names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
@@ -111,6 +113,14 @@ def _of_arrays(
         raise ValueError(
             f"{files[0].parent} has both {columns.x} and {columns.x}_{splits[0]}; keep one."
         )
+    unread = {f"{columns.x}_{word}": f"{columns.x}_val" for word in _NO_SPLIT}
+    if splits:
+        unread["lengths"] = " and ".join(f"lengths_{s}" for s in splits)
+    else:
+        unread |= {f"lengths_{s}": "lengths" for s in SPLITS}
+    for name in [name for name in unread if name in arrays][:1]:  # padding would count as steps
+        beside = f"{columns.x}_{splits[0]}" if splits else columns.x
+        raise ValueError(f"{names[name]} is not read beside {beside}; write it as {unread[name]}.")
     parts, rows = {}, None
     for split in splits or [""]:
         end = f"_{split}" if split else ""
@@ -162,7 +172,7 @@ def _rectangular(
         )
     per_step, targets = False, y
     if targets is not None:
-        if targets.ndim == 0 or len(targets) != n:
+        if targets.ndim == 0 or len(targets) != n or not targets.size:
             raise ValueError(f"{name} has {n:,} series and targets of the shape {targets.shape}.")
         # (n, L) may also be L numbers of each series
         at_steps = targets.ndim == 3 or (targets.ndim == 2 and columns.per_step)

@@ -53,6 +53,26 @@ def test_arrays_by_split(tmp_path):
     np.testing.assert_array_equal(values(parts["test"], 1), X[4])
 
 
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("x_train x_test lengths", r"lengths(\.npy)? is not .* as lengths_train and lengths_test"),
+        ("x lengths_train", r"lengths_train(\.npy)? is not read beside x; write it as lengths"),
+        ("x_train x_validation", r"x_validation(\.npy)? is not read beside x_train; .* as x_val"),
+    ],
+)
+def test_an_array_that_would_not_be_read_is_refused(tmp_path, folder, names, said):
+    """What pads the series would be steps, and validation be drawn from training."""
+    arrays = {name: np.full(5, 3) if "lengths" in name else X for name in names.split()}
+    for name, array in arrays.items() if folder else ():
+        np.save(tmp_path / f"{name}.npy", array)
+    if not folder:
+        np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path, Columns())
+
+
 def test_targets_of_steps_and_tokens(tmp_path):
     tokens = RNG.integers(0, 9, (4, 6))
     np.savez(tmp_path / "a.npz", x=tokens, y=RNG.normal(size=(4, 6, 3)))
@@ -199,6 +219,9 @@ def test_what_is_no_array_of_series_is_refused(tmp_path):
         read(path, Columns())
     np.savez(path, x=X, y=Y[:3])
     with pytest.raises(ValueError, match=r"5 series and targets of the shape \(3,\)"):
+        read(path, Columns())
+    np.savez(path, x=X, y=np.zeros((5, 0)))
+    with pytest.raises(ValueError, match=r"5 series and targets of the shape \(5, 0\)"):
         read(path, Columns())
     np.savez(path, x=X, y=Y, lengths=np.array([9, 1, 1, 1, 1]))
     with pytest.raises(ValueError, match="whole numbers from 1 to 7"):
