@@ -46,7 +46,10 @@ def splits_of(
             )
         if not rows.get("val", _NONE).size:
             parts["val"] = parts["train"]
-            kept, val = _drawn(parts["train"], rows["train"], options.val, seed, head)
+            if head == "forecasting" and rows["train"].size == 1:  # which both need: by time
+                kept, val = _stretches(parts["train"], rows["train"], [0, 1 - options.val, 1])
+            else:
+                kept, val = _drawn(parts["train"], rows["train"], options.val, seed, head)
             rows |= {"train": kept, "val": val}
         return parts, {s: rows[s] for s in SPLITS}
     parts = dict.fromkeys(SPLITS, whole)
@@ -56,9 +59,7 @@ def splits_of(
         return parts, {"train": train, "val": val, "test": test}
     ends = [0, 1 - options.val - options.test, 1 - options.test, 1]
     if head == "forecasting":
-        cuts_n4 = np.floor(np.outer(whole.lengths, ends) + 1e-9).astype(np.int64)
-        stretches = [np.stack([_all(whole), cuts_n4[:, k], cuts_n4[:, k + 1]], 1) for k in range(3)]
-        return parts, dict(zip(SPLITS, stretches, strict=True))
+        return parts, dict(zip(SPLITS, _stretches(whole, _all(whole), ends), strict=True))
     cuts = np.floor(len(whole) * np.array(ends[1:3]) + 1e-9).astype(int)
     return parts, dict(zip(SPLITS, np.split(_all(whole), cuts), strict=True))
 
@@ -68,6 +69,12 @@ _NONE = np.zeros(0, np.int64)
 
 def _all(series: Series) -> np.ndarray:
     return np.arange(len(series), dtype=np.int64)
+
+
+def _stretches(series: Series, rows: np.ndarray, ends: list[float]) -> list[np.ndarray]:
+    """Some series cut at shares of their steps: from each to the next (n, 3), as of `splits_of`."""
+    cuts = np.floor(np.outer(series.lengths[rows], ends) + 1e-9).astype(np.int64)
+    return [np.stack([rows, cuts[:, k], cuts[:, k + 1]], 1) for k in range(len(ends) - 1)]
 
 
 def _drawn(
@@ -97,6 +104,11 @@ def windows_of(series: Series, rows: np.ndarray, options: ArrayOptions, split: s
     `rows` are numbers of series, or stretches (n, 3)."""
     if rows.ndim == 1:
         rows = np.stack([rows, np.zeros_like(rows), series.lengths[rows]], axis=1)
+    if not len(rows):
+        raise ValueError(
+            f"of {len(series)} series none is left for {split}: use data.arrays.split=time, which "
+            "cuts each of them, or other shares data.arrays.val and test."
+        )
     needed = options.context + options.horizon
     found = [
         np.stack([np.full(starts.size, number), starts], axis=1)

@@ -152,6 +152,20 @@ def test_windows_lie_within_one_stretch_and_hold_the_right_steps(tmp_path):
         opened(tmp_path / "x.npy", "forecasting", context=100, horizon=5)
 
 
+def test_one_series_for_training_has_validation_at_its_end(tmp_path):
+    """Of several, whole ones are drawn; of one that a share leaves out of a split nothing is."""
+    x, path = RNG.normal(size=(1, 50, 1)), tmp_path / "a.npz"
+    np.savez(path, x_train=x, x_test=x + 9)
+    windows = {"context": 3, "horizon": 2}
+    dataset = opened(path, "forecasting", val=0.3, **windows)
+    starts = {split: dataset.rows[split][:, 1].tolist() for split in dataset.splits}
+    assert starts == {"train": [*range(31)], "val": [*range(35, 46)], "test": [*range(46)]}
+    np.testing.assert_allclose(dataset.preprocessing.mean[0], x[0, :35].mean())
+    np.savez(path, x=x)
+    with pytest.raises(ValueError, match=r"of 1 series none is left for train: use .*split=time"):
+        opened(path, "forecasting", split="random", **windows)
+
+
 def test_baselines_of_a_forecast(tmp_path):
     x = RNG.normal(size=(1, 300, 2)).cumsum(1)
     np.save(tmp_path / "x.npy", x)
