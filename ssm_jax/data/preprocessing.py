@@ -152,7 +152,10 @@ class Preprocessing:
             n_C = np.maximum(there_LC.sum(axis=0), 1)
             mean_C = np.where(there_LC, x_LC, 0.0).sum(axis=0) / n_C
             x_LC = x_LC - mean_C
-            spread_C = np.sqrt((np.where(there_LC, x_LC, 0.0) ** 2).sum(axis=0) / n_C)
+            with np.errstate(over="ignore"):
+                spread_C = np.sqrt((np.where(there_LC, x_LC, 0.0) ** 2).sum(axis=0) / n_C)
+            if np.isinf(spread_C).any():
+                raise ValueError("a series has numbers too large; mend or leave it out.")
             # That of a constant channel may be a rounding error
             x_LC = x_LC / np.where(spread_C > 1e-14 * np.abs(mean_C), spread_C, np.inf)
         if np.isnan(x_LC).any():

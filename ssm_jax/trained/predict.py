@@ -95,12 +95,14 @@ class Predictor:
             for row, part in zip(pair, parts, strict=True):
                 row[0], row[1 : 1 + len(part)] = len(part), part
             return pair
-        found, p = np.asarray(x), self.preprocessing
-        if p is not None and p.head == "forecasting":
-            found = found[-self.padded_length :]
-        return self._tokens(number, found) if self.vocab_size else self._real(number, found)
+        found, p, first = np.asarray(x), self.preprocessing, 0
+        if p is not None and p.head == "forecasting" and found.ndim:
+            first = max(0, len(found) - self.padded_length)
+        if self.vocab_size:
+            return self._tokens(number, found[first:])
+        return self._real(number, found[first:], first)
 
-    def _real(self, number: int, x: np.ndarray) -> np.ndarray:
+    def _real(self, number: int, x: np.ndarray, first: int) -> np.ndarray:
         p = self.preprocessing
         x_LC = x[:, None] if x.ndim == 1 else x
         channels = x_LC.shape[-1] if p is None else len(p.channels)
@@ -113,18 +115,22 @@ class Predictor:
                 f"series {number} is {x.dtype} of the shape {x.shape}; it must be real numbers "
                 f"(L, {channels}), L >= 1.{alone}"
             )
+
+        def refuse(wrong_LC: np.ndarray) -> None:
+            for step, channel in np.argwhere(wrong_LC)[:1].tolist():
+                raise ValueError(
+                    f"series {number} is not finite at step {first + step}, channel {channel}; "
+                    "mend or leave it out."
+                )
+
+        refuse(np.isinf(x_LC))  # before a mean over the series is infinite too
         try:
-            x_LC = x_LC.astype(np.float32) if p is None else p.inputs(x_LC)
+            u_LC = x_LC.astype(np.float32) if p is None else p.inputs(x_LC)
         except ValueError as error:
             raise ValueError(f"series {number}: {error}") from error
-        if not (finite_LC := np.isfinite(x_LC)).all():
-            step, channel = np.argwhere(~finite_LC)[0].tolist()
-            raise ValueError(
-                f"series {number} is not finite at step {step}, channel {channel}; mend or leave "
-                "it out."
-            )
-        self._check_length(number, len(x_LC))
-        return x_LC
+        refuse(~np.isfinite(u_LC[:, u_LC.shape[1] - channels :]))
+        self._check_length(number, len(u_LC))
+        return u_LC
 
     def _tokens(self, number: int, x: np.ndarray) -> np.ndarray:
         if x.ndim != 1 or x.dtype.kind not in "iu" or not x.size:

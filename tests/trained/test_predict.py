@@ -8,8 +8,9 @@ import dataclasses
 import numpy as np
 import oracles
 import pytest
+from flax import nnx
 from running import numbers
-from small_models import CAUSAL, MEAN, STD, trained
+from small_models import CAUSAL, MEAN, STD, preprocessing, trained
 
 from ssm_jax.commands import runs as commands
 from ssm_jax.models import PairClassifier
@@ -130,8 +131,6 @@ def test_tokens_and_pairs():
 
 
 def test_pairs_of_unequal_sequences_are_those_of_the_network():
-    from flax import nnx
-
     network = PairClassifier(
         n_classes=3, vocab_size=6, d_model=4, depth=1, ssm={"d_state": 3}, rngs=nnx.Rngs(0)
     )
@@ -145,8 +144,6 @@ def test_pairs_of_unequal_sequences_are_those_of_the_network():
 
 
 def test_a_network_that_knows_no_lengths_is_called_at_each_length():
-    from flax import nnx
-
     class Mean(nnx.Module):
         def __call__(self, x_BLC):
             return x_BLC.mean(axis=1)
@@ -170,6 +167,27 @@ def test_a_network_that_knows_no_lengths_is_called_at_each_length():
 def test_series_that_do_not_fit_are_named(classifier, series, message):
     with pytest.raises(ValueError, match=message):
         classifier.predict(series)
+
+
+@pytest.mark.parametrize(
+    ("head", "changes", "step"),
+    [
+        ("classification", {"by_series": True, "missing": "interpolate"}, 4),
+        ("classification", {"elapsed": True}, 4),
+        ("forecasting", {"padded_length": 6, "horizon": 2}, 20),
+    ],
+)
+def test_an_infinite_value_is_refused_where_the_user_has_it(head, changes, step):
+    """Its mean over the series was infinite, and all of the channel then "missing": zeros."""
+    predictor = Predictor(nnx.Module(), preprocessing(head, **changes), 6)
+    x = SERIES[0].copy()
+    x[step, 1] = np.inf
+    with pytest.raises(ValueError, match=f"series 1 is not finite at step {step}, channel 1; mend"):
+        predictor([SERIES[0], x], 4)
+    if "by_series" in changes:
+        x[step, 1] = 1e200
+        with pytest.raises(ValueError, match="series 1: a series has numbers too large"):
+            predictor([SERIES[0], x], 4)
 
 
 # Files
