@@ -17,7 +17,7 @@ from ssm_jax.data.fitting import classes_of, fit
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.read_once import read_once, stamp_of
 from ssm_jax.data.series import Series, channel_called, sha256_of_files
-from ssm_jax.data.splits import splits_of, windows_of
+from ssm_jax.data.splits import splits_of, windows_of, without_windows
 from ssm_jax.files import json_digest, parse_json, write_json
 
 
@@ -261,8 +261,10 @@ def open_arrays(
                 "out."
             )
     parts, rows = splits_of(head, found, options, data["seed"], path)
+    short = list[str]()
     if head == "forecasting":
-        rows = {s: windows_of(parts[s], rows[s], options, s) for s in rows}
+        whole, rows = rows, {s: windows_of(parts[s], rows[s], options, s) for s in rows}
+        short = [*without_windows(whole, rows, options)]
     for split in SPLITS:
         rows[split] = spread(rows[split], data[f"n_{split}"], split)
     # Those at their default are left out, so that options to come change no run of today
@@ -301,6 +303,7 @@ def open_arrays(
     series = sum(len(part) for part in {id(p): p for p in parts.values()}.values())
     detail = f"{names}{more}: {series:,} series of {len(preprocessing.channels)} channels"
     provenance = Provenance(data["source"], detail, *hashes)
+    remarks = [*short, *remarks]
     return ArrayDataset(name, parts, rows, options, preprocessing, provenance, found.files, remarks)
 
 

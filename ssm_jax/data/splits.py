@@ -4,6 +4,7 @@ A split is never mixed with another: a series belongs to one, and in a split by 
 with the steps it forecasts, lies within one stretch of its series.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,16 @@ def windows_of(series: Series, rows: np.ndarray, options: ArrayOptions, split: s
             "shares val and test; an array of one series is (1, L, C), not (L, C)."
         )
     return windows.astype(np.int64)
+
+
+def without_windows(
+    series: Mapping[str, np.ndarray], windows: Mapping[str, np.ndarray], options: ArrayOptions
+) -> Iterator[str]:
+    """Remarks on series of a split, or stretches of them, that are in none of its windows."""
+    for split in SPLITS:
+        n, seen = len(series[split]), np.unique(windows[split][:, 0]).size
+        if seen < n:
+            yield (
+                f"{n - seen:,} of {n:,} series have no part in {split}, where they are shorter "
+                f"than a window of {options.context + options.horizon:,} steps (context, horizon)"
+            )

@@ -166,6 +166,23 @@ def test_one_series_for_training_has_validation_at_its_end(tmp_path):
         opened(path, "forecasting", split="random", **windows)
 
 
+def test_series_too_short_for_a_window_are_said_where_they_are(tmp_path):
+    """They are in no error and no score, so that these are of fewer series than the file has."""
+    x, lengths = RNG.normal(size=(3, 100, 1)), np.array([100, 60, 35])
+    np.savez(tmp_path / "a.npz", x=x, lengths=lengths)
+    dataset = opened(tmp_path / "a.npz", "forecasting", context=8, horizon=2)
+    said = [line for line in dataset.describe() if "WARNING" in line]
+    for split, share in (("val", 0.1), ("test", 0.2)):
+        assert len({*dataset.rows[split][:, 0]}) == sum(n * share >= 10 for n in lengths)
+    lacking = "series have no part in {}, where they are shorter than a window of 10 steps"
+    assert [lacking.format("val") in said[0], lacking.format("test") in said[1]] == [True, True]
+    assert said[0].startswith("WARNING: 2 of 3") and said[1].startswith("WARNING: 1 of 3")
+    assert not any(
+        "WARNING" in line
+        for line in lines_of(tmp_path / "a.npz", "forecasting", context=2, horizon=1).splitlines()
+    )
+
+
 def test_baselines_of_a_forecast(tmp_path):
     x = RNG.normal(size=(1, 300, 2)).cumsum(1)
     np.save(tmp_path / "x.npy", x)
