@@ -1,66 +1,16 @@
-"""Series in .csv files, with a line for each step; see `series` for what a folder may hold.
+"""Series in .csv files, with a line for each step; see `series` for what a folder may hold."""
 
-Empty fields, ?, NA, NaN and null are missing numbers.
-"""
-
-import csv
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from ssm_jax.data.fields import lines_of, numbers_of, time_of
 from ssm_jax.data.series import Columns, Found, Lines, Series, rows_of_splits
-
-MISSING = ("", "?", "na", "nan", "null", "none")  # in small letters
-
-
-def numbers_of(
-    words: Sequence[str], names: Sequence[str], place: str, hint: str = ""
-) -> list[float]:
-    """The numbers that some words are, by the names of their columns."""
-    if "_" not in "".join(words):  # Python reads 1_0 as 10
-        with suppress(ValueError):
-            return [float(word) for word in words]
-    found = []
-    for name, word in zip(names, words, strict=True):
-        try:
-            found.append(float(word.replace("_", "?")))
-        except ValueError:
-            if word.strip().lower() not in MISSING:
-                if re.fullmatch(r"\s*[-+]?\d+,\d+\s*", word):
-                    hint = "; write decimals with a point"
-                raise ValueError(f"{place}, {name}: {word!r} is no number{hint}.") from None
-            found.append(np.nan)
-    return found
-
-
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a .csv that are not empty, by number, from 1; all as long as the first.
-
-    Fields end at commas, semicolons or tabs, whichever the header has most of.
-    """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        n = 0
-        try:
-            ends = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=ends, skipinitialspace=True)
-            for line in filter(None, reader):
-                n = n or len(line)
-                if len(line) != n:
-                    raise ValueError(
-                        f"{path} line {reader.line_num} has {len(line)} fields, the header {n}."
-                    )
-                yield reader.line_num, line
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no text in UTF-8 ({error}); save it as such.") from None
-        except csv.Error as error:
-            raise ValueError(f"{path} line {reader.line_num}: {error}.") from None
 
 
 @dataclass
@@ -76,7 +26,7 @@ class _Table:
 
     def read(self, path: Path, columns: Columns, inputs: Sequence[str]) -> None:
         """Add the series of a file."""
-        lines = _lines(path)
+        lines = lines_of(path)
         header = next(lines)[1]
         inside = {name for name in header if name}
         before = time = shown = None
@@ -102,7 +52,7 @@ class _Table:
                 )
             seen[key] = number
             if columns.time:
-                now = _time_of(row[columns.time], f"{path} line {number}, {columns.time}")
+                now = time_of(row[columns.time], f"{path} line {number}, {columns.time}")
                 if time is not None and not time < now:
                     raise ValueError(
                         f"{path} line {number}: {columns.time}={row[columns.time]} comes after "
@@ -130,7 +80,7 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
             f"data.arrays.id={columns.id} tells the series of one file apart; there are "
             f"{len(files)} files, each a series: leave it empty."
         )
-    headers = {path: next(_lines(path), (1, []))[1] for path in files}
+    headers = {path: next(lines_of(path), (1, []))[1] for path in files}
     header, table = headers[files[0]], _Table()
     labels = _labels(given, columns)
     inputs = _inputs_of(files[0], header, columns, labels.targets + labels.split)
@@ -221,20 +171,6 @@ _NOT_A_CHANNEL = (
 )
 
 
-def _time_of(word: str, place: str) -> float:
-    """A number, or the seconds since 1970 of an ISO 8601 date, UTC unless it says other."""
-    with suppress(ValueError):
-        return float(word)
-    try:
-        time = datetime.fromisoformat(word.strip())
-    except ValueError:
-        raise ValueError(
-            f"{place}: {word!r} is neither a number nor a date such as 2026-11-29 or "
-            "2026-11-29T10:05:00."
-        ) from None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-
-
 @dataclass(frozen=True)
 class _Labels:
     """What labels.csv says of the other files of its folder."""
@@ -257,7 +193,7 @@ def _labels(files: list[Path], columns: Columns) -> _Labels:
     if path not in files:
         return _Labels(path)
     targets = () if columns.per_step or not columns.y else columns.target or ("target",)
-    lines = _lines(path)
+    lines = lines_of(path)
     header = next(lines, (1, []))[1]
     if not {"file", *targets} <= set(header) or len(set(header)) < len(header):
         raise ValueError(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.data.csv_files import numbers_of
 from ssm_jax.data.draws import uniform
+from ssm_jax.data.fields import numbers_of
 from ssm_jax.data.preprocessing import interpolated
 from ssm_jax.stories.runoff.camels import Basins
 
