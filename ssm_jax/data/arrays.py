@@ -303,7 +303,7 @@ def open_arrays(
     series = sum(len(part) for part in {id(p): p for p in parts.values()}.values())
     detail = f"{names}{more}: {series:,} series of {len(preprocessing.channels)} channels"
     provenance = Provenance(data["source"], detail, *hashes)
-    remarks = [*short, *remarks]
+    remarks = [*found.remarks, *short, *remarks]
     return ArrayDataset(name, parts, rows, options, preprocessing, provenance, found.files, remarks)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ class _Table:
     values: array = field(default_factory=lambda: array("d"))  # of the channels, step by step
     targets: list[list[str]] = field(default_factory=list)  # of each step
     places: array = field(default_factory=lambda: array("q"))  # the line of each step
+    times: array = field(default_factory=lambda: array("d"))  # of each step, if a column has them
     starts: list[int] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)  # of each series, as its split
     splits: list[str] = field(default_factory=list)
@@ -59,11 +60,30 @@ class _Table:
                         f"{shown}; sort the file by {columns.time}, and give each step its own."
                     )
                 time, shown = now, row[columns.time]
+                self.times.append(now)
             words = [row[c] for c in inputs]
             self.values.extend(numbers_of(words, inputs, f"{path} line {number}", _NOT_A_CHANNEL))
             if columns.target:
                 self.targets.append([row[c] for c in columns.target if c in row])
             self.places.append(number)
+
+    def uneven(self, column: str) -> Iterator[str]:
+        """A remark on steps of time that are far from the usual one: the model sees no times.
+
+        Months of 28 to 31 days are near it; a line that is missing doubles a step.
+        """
+        steps = np.diff(np.frombuffer(self.times))
+        steps[np.array(self.starts[1:], np.int64) - 1] = np.nan  # from a series to the next
+        usual = np.nanmedian(steps) if np.isfinite(steps).any() else np.nan
+        wrong = np.flatnonzero((steps < usual / 1.5) | (steps > usual * 1.5))
+        if wrong.size:
+            file = self.files[np.searchsorted(self.starts, wrong[0], side="right") - 1]
+            yield (
+                f"{column} is uneven: {wrong.size:,} of {np.isfinite(steps).sum():,} steps are not "
+                f"within 2/3 and 3/2 of the usual {usual:g}, the first at {file.name} line "
+                f"{self.places[wrong[0] + 1]}; a model takes all steps for equal, so fill gaps or "
+                "tell series apart at them"
+            )
 
 
 def read_csv(files: list[Path], columns: Columns) -> Found:
@@ -115,7 +135,8 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
     elif columns.target:
         series = _with_targets(series, table, columns.per_step)
     rows = rows_of_splits(splits, column) if any(splits) else None
-    return Found({"": series}, rows, tuple(files))
+    remarks = tuple(table.uneven(columns.time)) if columns.time else ()
+    return Found({"": series}, rows, tuple(files), remarks)
 
 
 def _inputs_of(

@@ -20,7 +20,7 @@ from ssm_jax.data.series import WHOLE, Columns, Found, Lines, Series, files_of, 
 from ssm_jax.files import parse_json, replace_atomically
 from ssm_jax.progress import say
 
-FORM = 1  # of what is kept; raise it when a reader finds other values in the same file
+FORM = 2  # of what is kept; raise it when a reader finds other values in the same file
 PARSED = (".csv", ".ts", ".arff", ".pkl")  # the others are arrays as they are
 _LARGE = 1 << 24  # bytes of files whose reading takes seconds
 _ARRAYS = ("steps", "starts", "lengths", "targets", "file_of", "numbers")  # of a part
@@ -80,6 +80,7 @@ def _arrays(found: Found, about: Mapping[str, Any], files: list[Path]) -> dict[s
         arrays[f"rows {split}"] = rows
     places = [files.index(file) for file in found.files]
     header = {**about, "parts": parts, "places": places, "rows": list(found.rows or [])}
+    header["remarks"] = found.remarks
     return arrays | {"about": np.frombuffer(json.dumps(header).encode(), np.uint8)}
 
 
@@ -107,4 +108,4 @@ def _opened(kept: Path, about: Mapping[str, Any], files: list[Path]) -> Found | 
         texts: dict[str, Any] = {name: tuple(words[name]) for name in _WORDS[1:]}
         parts[words["split"]] = Series(**held, per_step=words["per_step"], **texts, where=lines)
     rows = {split: arrays[f"rows {split}"] for split in header["rows"]} or None
-    return Found(parts, rows, used)
+    return Found(parts, rows, used, tuple(header["remarks"]))

@@ -87,6 +87,7 @@ class Found:
     parts: Mapping[str, Series]
     rows: Mapping[str, np.ndarray] | None  # numbers by split, where an array or column gives them
     files: tuple[Path, ...]
+    remarks: tuple[str, ...] = ()  # that a person should read
 
 
 def read(path: Path, columns: Columns) -> Found:

@@ -452,3 +452,26 @@ def test_times_and_turned_arrays_are_pointed_out(tmp_path):
     np.savez(tmp_path / "a.npz", x=RNG.normal(size=(20, 3, 50)), y=np.arange(20) % 2)
     said = opened(tmp_path / "a.npz").describe()
     assert "WARNING: series have at most 3 steps and 50 channels" in said[-1]
+
+
+def test_uneven_times_are_pointed_out(tmp_path):
+    """A window goes over a gap, and the season before it is another hour; months are no gaps."""
+    rows = [(who, f"2026-{m:02}-{d:02}", m * d % 7) for who in "pq" for m in (1, 2, 3)
+            for d in range(1, 29)]  # fmt: skip
+    path, kept = tmp_path / "a.csv", tmp_path / "kept"
+    data = config_lib.default("forecasting").data.to_dict() | {"padded_length": 0}
+    data["arrays"] |= {"id": "who", "time": "t", "context": 1, "horizon": 1}
+
+    def warnings(rows):
+        path.write_text("who,t,a\n" + "".join(f"{','.join(map(str, row))}\n" for row in rows))
+        for _ in range(2):  # read, and found as it was kept
+            said = open_arrays("forecasting", data, path, kept).describe()
+        return [line for line in said if "WARNING" in line]
+
+    (said,) = warnings(rows)  # 29 to 31 January are not there
+    assert "t is uneven: 2 of 166 steps are not within 2/3 and 3/2 of the usual 86400" in said
+    assert "the first at a.csv line 30;" in said
+    assert warnings([row for row in rows if row[1] < "2026-02"]) == []
+    months = [(who, f"20{y}-{m:02}-01", m % 5) for who in "pq" for y in range(10, 20)
+              for m in range(1, 13)]  # fmt: skip
+    assert warnings(months) == []
