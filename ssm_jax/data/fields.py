@@ -38,7 +38,8 @@ def numbers_of(
 def lines_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The lines of a .csv that are not empty, by number, from 1; all as long as the first.
 
-    Fields end at commas, semicolons or tabs, whichever the header has most of.
+    Fields end at commas, semicolons or tabs, whichever the header has most of; blanks around them
+    are no part of a name or a class.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         n = 0
@@ -52,7 +53,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, list[str]]]:
                     raise ValueError(
                         f"{path} line {reader.line_num} has {len(line)} fields, the header {n}."
                     )
-                yield reader.line_num, line
+                yield reader.line_num, [word.strip() for word in line]
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is no text in UTF-8 ({error}); save it as such.") from None
         except csv.Error as error:

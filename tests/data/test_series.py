@@ -130,6 +130,16 @@ def test_ts_of_unequal_lengths_with_missing_values(tmp_path):
         assert parts["train"].targets.tolist() == ["up", "down"]
 
 
+def test_blanks_around_a_field_are_no_part_of_it(tmp_path):
+    """Else "up " is a class of its own, and "p " another series than "p"."""
+    lines = ["who , a , kind ,part", "p,1,up ,train ", "p , 2 , up,train", "q,3, down,test"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    found = read(tmp_path / "a.csv", Columns(id="who", target=("kind",), split="part"))
+    part = found.parts[""]
+    assert (part.channels, part.targets.tolist()) == (("a",), ["up", "down"])
+    assert part.lengths.tolist() == [2, 1] and found.rows["test"].tolist() == [1]
+
+
 GOOD_CSV = {
     "mark and CRLF": "\ufeffa,b\r\n1,2\r\n3,4\r\n".encode(),
     "quotes and blanks": b'"a", "b"\n"1", 2\n\n 3,"4"\n',
