@@ -1,6 +1,6 @@
 """Lines of .csv files, and what their fields say: numbers and times.
 
-Empty fields, ?, NA, NaN and null are missing numbers.
+Empty fields, ?, NA, N/A, NaN, null and none are missing numbers, in any letters.
 """
 
 import csv
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-MISSING = ("", "?", "na", "nan", "null", "none")  # in small letters
+# In small letters, what databases and spreadsheets write in the place of a value
+NO_VALUE = ("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null")
+MISSING = (*NO_VALUE, "none")  # of numbers; None may well be a class
 
 
 def numbers_of(

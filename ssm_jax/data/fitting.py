@@ -12,11 +12,11 @@ import numpy as np
 
 from ssm_jax.data.decorrelation import LONGEST, autocorrelation_matrix, packed, whitening
 from ssm_jax.data.examples import SPLITS
+from ssm_jax.data.fields import NO_VALUE
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.series import Lines, Series, channel_called, words_of
 from ssm_jax.data.statistics import BLOCK, check_finite, joined, series_at, statistics, stretches_of
 
-_NO_CLASS = ("", "?", "NA", "NaN", "nan")  # what files write in the place of a class
 _COMPARED = 1_000_000  # series, and of each 4,096 steps, that are compared across splits
 
 
@@ -235,7 +235,7 @@ def _labels(part: Series) -> tuple[list[str], np.ndarray]:
         labels = labels.astype(np.int64)
     found, numbers = np.unique(labels, return_inverse=True)
     words = words_of(found)
-    for k in [k for k, word in enumerate(words) if word.strip() in _NO_CLASS][:1]:
+    for k in [k for k, word in enumerate(words) if word.strip().lower() in NO_VALUE][:1]:
         i = int(np.argmax(numbers == k))
         raise ValueError(
             f"{part.where(i, 0)}: the class {words[k]!r} is missing; leave the series out, or name "

@@ -314,6 +314,8 @@ def test_padding_of_the_files_is_not_looked_at(tmp_path):
         (np.array(["a", "b", "", "b"] * 5), r"\[2, 0\]: the class '' is missing"),
         (np.array(["a", "?"] * 10), r"\[1, 0\]: the class '\?' is missing"),
         (np.where(np.arange(20) == 7, "NaN", "none"), r"\[7, 0\]: the class 'NaN' is missing"),
+        (np.array(["a", "NULL"] * 10), r"\[1, 0\]: the class 'NULL' is missing"),
+        (np.array(["a", "b", "#N/A", "b"] * 5), r"\[2, 0\]: the class '#N/A' is missing"),
     ],
 )
 def test_what_is_no_class_is_refused(tmp_path, y, said):

@@ -106,6 +106,8 @@ def test_a_target_that_changes_belongs_to_the_steps(tmp_path):
     part = read(tmp_path / "a.csv", Columns(target=("y",), per_step=True)).parts[""]
     assert part.per_step
     np.testing.assert_array_equal(part.targets[:, 0], [0.5, np.nan, 0.25])
+    write_csv(tmp_path / "a.csv", [("a",), *zip(("N/A", "#N/A", "<NA>", "NULL", "?", "None"))])
+    assert np.isnan(read(tmp_path / "a.csv", Columns()).parts[""].steps).all()
 
 
 def test_a_folder_of_csv_with_labels(tmp_path):
