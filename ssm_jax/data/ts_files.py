@@ -46,8 +46,8 @@ def parse_ts(lines: Iterable[str], files: list[Path], file: int) -> Series:
                 raise ValueError(
                     f"{read.name} line {number}: there is no @data before {line[:30]!r}."
                 )
-            key, _, value = line[1:].partition(" ")
-            head[key.lower()] = value.strip()
+            key, *value = line[1:].split(None, 1) or [""]
+            head[key.lower()] = " ".join(value)
             continue
         if says("timestamps"):
             raise ValueError(
@@ -71,6 +71,11 @@ def parse_arff(lines: Iterable[str], files: list[Path], file: int) -> Series:
             continue
         if data:
             values, _, target = line.rpartition(",")
+            if relational and line[0] not in "'\"":
+                raise ValueError(
+                    f"{read.name} line {number}: the channels of a series must be in quotes, got "
+                    f"{line[:30]!r}."
+                )
             if relational:
                 values, _, target = line[1:].rpartition(line[0])
             read.targets.append(target.lstrip(",").strip().strip("'\""))
@@ -78,6 +83,8 @@ def parse_arff(lines: Iterable[str], files: list[Path], file: int) -> Series:
             continue
         word = line.split()[0].lower()
         data = word == "@data"
+        if data and any("{" in attribute for attribute in attributes[:-1]):
+            raise ValueError(f"{read.name}: the classes must be the last attribute.")
         if word == "@attribute":
             attributes.append(line)
             relational |= line.lower().endswith(" relational")

@@ -346,6 +346,23 @@ def test_numbers_of_a_ts_that_are_none_are_refused_by_line(tmp_path):
         read(tmp_path / "a.ts", Columns())
 
 
+def test_an_archive_that_is_written_otherwise_is_read_or_refused(tmp_path):
+    """A class that comes first was a step, and channels without quotes were one missing value."""
+    (tmp_path / "a.ts").write_text("@problemName\ta\n@classLabel\ttrue up down\n@data\n1,2:up\n")
+    part = read(tmp_path / "a.ts", Columns()).parts[""]
+    assert part.targets.tolist() == ["up"] and values(part, 0).tolist() == [[1], [2]]
+    first, second = "@attribute y {0,1}\n", "@attribute a numeric\n@attribute b numeric\n"
+    (tmp_path / "a.arff").write_text(f"@relation a\n{first}{second}@data\n0,1,2\n")
+    with pytest.raises(ValueError, match="the classes must be the last attribute"):
+        read(tmp_path / "a.arff", Columns())
+    rel = f"@relation a\n@attribute r relational\n{second}@end r\n{first}@data\n"
+    (tmp_path / "a.arff").write_text(rel + '"1,2\\n3,4",1\n')
+    assert values(read(tmp_path / "a.arff", Columns()).parts[""], 0).tolist() == [[1, 3], [2, 4]]
+    (tmp_path / "a.arff").write_text(rel + "1,2\\n3,4,1\n")
+    with pytest.raises(ValueError, match="line 8: the channels of a series must be in quotes"):
+        read(tmp_path / "a.arff", Columns())
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
