@@ -80,6 +80,15 @@ def fit(
                 remarks.append(f"class {classes[k]} is in {split} and not in training")
     else:
         target_mean, target_std = _target_statistics(head, parts, rows, options)
+        remarks += [
+            f"target {names[k]} is constant in training: nothing is to be learned of it"
+            for k in np.flatnonzero(target_std == 0)
+        ]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"data.arrays.target={options.target} has {twice[0]} twice, which would count twice in "
+            "every mean over targets; leave one out."
+        )
     if head == "forecasting" and options.standardize == "series":
         raise ValueError(
             "data.arrays.standardize=series needs whole series, and a forecast does not see its "

@@ -399,6 +399,19 @@ def test_a_long_look_at_many_values_is_shown(labelled, monkeypatch, capsys):
     assert [line.partition(" in ")[0] for line in said] == ["checking all values: 480 steps"]
 
 
+def test_a_target_that_is_there_twice_or_constant_is_said(tmp_path):
+    x, y = RNG.normal(size=(20, 30, 2)), RNG.normal(size=(20, 2))
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    for head, target in (("forecasting", "channel 1,channel 1"), ("regression", "u,u")):
+        windows = {"context": 2, "horizon": 1} if head == "forecasting" else {}
+        with pytest.raises(ValueError, match=f"target={target} has .* twice"):
+            opened(tmp_path / "a.npz", head, target=target, **windows)
+    y[:14, 1] = 5.0
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    said = lines_of(tmp_path / "a.npz", "regression", target="u,v", split="time")
+    assert "WARNING: target v is constant in training" in said and "target u is" not in said
+
+
 def test_many_small_classes_have_their_share_together(tmp_path):
     """Of ten classes with four examples a tenth is four in all, not none of each."""
     x, y = RNG.normal(size=(80, 5)), np.arange(80) % 10
