@@ -191,6 +191,7 @@ def test_each_head_is_trained_resumed_and_evaluated(head, tmp_path, monkeypatch,
         "forecasting": ("channel 1", "seasonal naive"),
     }
     assert all(word in out for word in shown[head]), out
+    assert ("Accuracy by length (steps)" in out) == (head == "classification")
 
 
 def test_a_metric_that_validation_never_has_is_one_line_that_says_what_to_do(tmp_path):

@@ -69,7 +69,8 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
         console.print(_confusion(result))
     if "targets" in result:
         console.print(
-            "Errors by target, in its own unit; those above in standard deviations of training"
+            "Errors by target, in its own unit; those above in standard deviations of training, "
+            "unless standardize=none"
         )
         shown = {k: head for k, head in TARGET.items() if any(k in r for r in result["targets"])}
         rows = [
@@ -88,7 +89,8 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
         ]
         console.print(to_screen(("score", *OF), rows, words={0}, plain=True))
     if "lengths" in result:
-        console.print("Accuracy by length (steps with the end of sequence)")
+        end = " with the end of sequence" * (result["task"] != "classification")  # of words alone
+        console.print(f"Accuracy by length (steps{end})")
         columns: Columns = {
             "length": lambda row: " - ".join(f"{n:,}" for n in sorted({row["lo"], row["hi"]})),
             "examples": "{n:,}",
