@@ -16,7 +16,7 @@ from ssm_jax.data.examples import SPLITS, spread
 from ssm_jax.data.fitting import classes_of, fit
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.read_once import read_once, stamp_of
-from ssm_jax.data.series import Series, channel_called, sha256_of_files
+from ssm_jax.data.series import Series, channel_called, files_of, sha256_of_files
 from ssm_jax.data.splits import splits_of, windows_of, without_windows
 from ssm_jax.files import json_digest, parse_json, write_json
 
@@ -44,14 +44,14 @@ class ArrayDataset(Dataset):
         options: ArrayOptions,
         preprocessing: Preprocessing,
         provenance: Provenance,
-        files: tuple[Path, ...],
+        stamps: Mapping[Path, tuple[int, ...]],
         remarks: Sequence[str] = (),
     ) -> None:
         super().__init__(name, preprocessing.padded_length, provenance)
         self._parts, self.rows, self.options = parts, rows, options
         self.preprocessing, self._remarks = preprocessing, remarks
         self.splits = tuple(rows)
-        self._stats = {path: stamp_of(path) for path in files}
+        self._stamps = stamps  # of its files, from before they were read
         self._classes = {
             split: classes_of(part, preprocessing.classes)
             for split, part in parts.items()
@@ -97,7 +97,7 @@ class ArrayDataset(Dataset):
         return self._parts[split].lengths[self.rows[split]]
 
     def check_unchanged(self) -> None:
-        for path, before in self._stats.items():
+        for path, before in self._stamps.items():
             if stamp_of(path) != before:
                 raise ValueError(f"{path} was written to since it was opened; start again.")
 
@@ -247,7 +247,9 @@ def open_arrays(
         raise FileNotFoundError("give your file or folder with --from=PATH.")
     options = ArrayOptions(**data["arrays"])
     name = path.absolute().stem
+    stamps = {file: stamp_of(file) for file in files_of(path)[1]}
     found = read_once(path, options.columns(head), kept, keep=keep)
+    stamps = {file: stamps[file] for file in found.files}
     kind, idle = found.files[0].suffix.lower(), dict[str, str]()
     if kind not in (".npz", ".npy"):
         idle = dict.fromkeys(("x", "y"), "an array of an .npz")
@@ -277,7 +279,7 @@ def open_arrays(
     seed = {"seed": data["seed"]}
     looked = {"form": 3, "used": used | seed, "counts": [len(rows[s]) for s in SPLITS]}
     looked |= {"padded_length": data["padded_length"]}
-    looked |= {"files": [(os.fsdecode(p.absolute()), *stamp_of(p)) for p in found.files]}
+    looked |= {"files": [(os.fsdecode(p.absolute()), *stamp) for p, stamp in stamps.items()]}
     memo = None if kept is None else kept / f"{name}-{json_digest(looked)[:16]}.json"
     known = _known(memo)
     if known is None:
@@ -304,7 +306,7 @@ def open_arrays(
     detail = f"{names}{more}: {series:,} series of {len(preprocessing.channels)} channels"
     provenance = Provenance(data["source"], detail, *hashes)
     remarks = [*found.remarks, *short, *remarks]
-    return ArrayDataset(name, parts, rows, options, preprocessing, provenance, found.files, remarks)
+    return ArrayDataset(name, parts, rows, options, preprocessing, provenance, stamps, remarks)
 
 
 def _known(memo: Path | None) -> tuple[Preprocessing, Sequence[str], list[str]] | None:

@@ -262,6 +262,35 @@ def test_a_file_that_is_written_to_is_noticed(labelled):
         dataset.check_unchanged()
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.npz"])
+def test_a_file_that_is_written_to_while_it_is_read_is_noticed(tmp_path, monkeypatch, name):
+    """As one that is still being copied: what is kept would be of another file from then on."""
+    from ssm_jax.data import arrays
+
+    def write(n):
+        if name == "a.npz":
+            return np.savez(tmp_path / name, x=np.arange(2.0 * n).reshape(n, 2), y=np.arange(n))
+        lines = [f"{i},{2.0 * i + t},{i}" for i in range(n) for t in range(2)]
+        (tmp_path / name).write_text("\n".join(["id,a,y", *lines]))
+
+    def read_slowly(*args, **options):
+        found = read_once(*args, **options)
+        write(40)
+        return found
+
+    write(20)
+    data = config_lib.default("regression").data.to_dict() | {"padded_length": 0}
+    data["arrays"] |= {"split": "time"} | ({} if name == "a.npz" else {"id": "id", "target": "y"})
+    read_once = arrays.read_once
+    monkeypatch.setattr(arrays, "read_once", read_slowly)
+    with pytest.raises(ValueError, match="was written to since it was opened; start again"):
+        open_arrays("regression", data, tmp_path / name, tmp_path / "kept").check_unchanged()
+    monkeypatch.setattr(arrays, "read_once", read_once)
+    again = open_arrays("regression", data, tmp_path / name, tmp_path / "kept")
+    again.check_unchanged()
+    assert again.preprocessing.mean[0] == pytest.approx(np.arange(2 * again.size("train")).mean())
+
+
 def lines_of(path, head="classification", **options):
     return "\n".join(opened(path, head, **options).describe())
 

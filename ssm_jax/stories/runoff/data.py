@@ -17,6 +17,7 @@ from ssm_jax.data.examples import SPLITS, spread
 from ssm_jax.data.packages import unpacked
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
+from ssm_jax.data.read_once import stamp_of
 from ssm_jax.data.series import Series, sha256_of_files
 from ssm_jax.data.statistics import joined, statistics
 from ssm_jax.stories.runoff.bucket import drawn, read_hourly, with_bucket
@@ -56,7 +57,7 @@ class RunoffDataset(ArrayDataset):
         self._weather, about = _standardized(basins, series, rows["train"], L)
         super().__init__(
             "runoff", dict.fromkeys(SPLITS, series), rows, ArrayOptions(), about, provenance,
-            basins.files,
+            {file: stamp_of(file) for file in basins.files},
         )  # fmt: skip
         self.basins, self.times, self._basin = basins.names, times_n, basin_n
         A = len(basins.channels)
