@@ -110,9 +110,10 @@ def read_csv(files: list[Path], columns: Columns) -> Found:
                 f"{path} has the columns {', '.join(headers[path])}; {files[0].name} has "
                 f"{', '.join(header)}."
             )
+        before = len(table.places)
         table.read(path, columns, inputs)
-    if not table.places:
-        raise ValueError(f"{files[0]} has a header and no line of numbers.")
+        if len(table.places) == before:  # the series after it would have other numbers
+            raise ValueError(f"{path} has a header and no line of numbers.")
     starts = np.array(table.starts, np.int64)
     steps = np.frombuffer(table.values).reshape(-1, len(inputs))
     # labels.csv last: it is a part of the data, though no series

@@ -322,6 +322,14 @@ def test_the_split_of_a_folder_is_in_the_column_that_is_named(tmp_path):
         read(tmp_path, Columns(inputs=("a",)))
 
 
+def test_a_file_without_a_step_is_refused(tmp_path):
+    """It was left out, so that the predictions of the files after it had the number before."""
+    for i, rows in enumerate([[(1,)], [], [(3,)]]):
+        write_csv(tmp_path / f"s{i}.csv", [("a",), *rows])
+    with pytest.raises(ValueError, match=r"s1\.csv has a header and no line of numbers"):
+        read(tmp_path, Columns())
+
+
 def test_labels_have_no_targets_where_steps_have_them_or_none_are_looked_at(tmp_path):
     """So that a forecast, or numbers of steps, can have a split by files."""
     for i in range(2):
