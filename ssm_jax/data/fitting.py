@@ -12,7 +12,7 @@ import numpy as np
 
 from ssm_jax.data.decorrelation import LONGEST, autocorrelation_matrix, packed, whitening
 from ssm_jax.data.examples import SPLITS
-from ssm_jax.data.fields import NO_VALUE
+from ssm_jax.data.fields import NO_VALUE, numbers_of
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.series import Lines, Series, channel_called, words_of
 from ssm_jax.data.statistics import BLOCK, check_finite, joined, series_at, statistics, stretches_of
@@ -283,6 +283,9 @@ def _target_statistics(
     """Mean and standard deviation of the targets of the training examples."""
     for part in {id(p): p for p in parts.values()}.values():
         assert part.targets is not None
+        if part.targets.dtype.kind in "SU" and part.targets.ndim == 1:
+            for i, word in enumerate(words_of(part.targets)):
+                numbers_of([word], part.target_names, part.where(i, 0))
         if part.targets.dtype.kind not in "biuf" or part.per_step != (head == "per_step"):
             what = f"{part.targets.dtype} {part.targets.shape}"
             what += " of steps" if part.per_step else " of series"

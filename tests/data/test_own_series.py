@@ -238,6 +238,12 @@ def test_roles_of_columns_are_refused_where_files_have_none(labelled, role):
 
 
 def test_files_that_do_not_fit_a_head_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "who,a,y\n" + "".join(f"{i},{i},{'much' if i == 7 else i}\n" for i in range(20))
+    )
+    with pytest.raises(ValueError, match=r"a\.csv line 9.*, y: 'much' is no number"):
+        opened(path, "regression", id="who", target="y")
     path = tmp_path / "a.npz"
     np.savez(path, x=RNG.normal(size=(20, 6)), y=RNG.normal(size=20))
     with pytest.raises(ValueError, match="real numbers; classification needs a class"):
