@@ -66,7 +66,7 @@ def read_npz(files: list[Path], columns: Columns) -> Found:
         raise ValueError(f"{path} is no .npz that can be read ({error}).") from error
     if not names:
         raise ValueError(f"{path} has no arrays; save them with numpy.savez(FILE, x=..., y=...).")
-    if columns.x not in arrays and f"{columns.x}_train" not in arrays:
+    if not {columns.x, *(f"{columns.x}_{split}" for split in SPLITS)} & arrays.keys():
         raise ValueError(
             f"{path} has no array {columns.x!r} but {', '.join(names)}; name yours with "
             "--config.data.arrays.x=NAME, and the targets with --config.data.arrays.y=NAME."

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from ssm_jax.data.preprocessing import Preprocessing
+from ssm_jax.data.series import channel_called
 from ssm_jax.layers.base import StateSpaceLayer
 
 SHORTEST = 16  # steps that a batch has at least
@@ -124,6 +125,12 @@ class Predictor:
                 )
 
         refuse(np.isinf(x_LC))  # before a mean over the series is infinite too
+        if p is not None and p.missing == "refuse" and np.isnan(x_LC).any():
+            step, channel = np.argwhere(np.isnan(x_LC))[0].tolist()
+            raise ValueError(
+                f"series {number}: a series has missing values, the first at step {first + step}, "
+                f"{channel_called(p.channels[channel])}; the model was trained without."
+            )
         try:
             u_LC = x_LC.astype(np.float32) if p is None else p.inputs(x_LC)
         except ValueError as error:

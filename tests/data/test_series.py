@@ -51,6 +51,9 @@ def test_arrays_by_split(tmp_path):
     parts = read(tmp_path, Columns()).parts
     assert {s: len(p) for s, p in parts.items()} == {"train": 3, "test": 2}
     np.testing.assert_array_equal(values(parts["test"], 1), X[4])
+    np.savez(tmp_path / "a.npz", x_test=X[3:])  # to predict
+    parts = read(tmp_path, Columns()).parts
+    np.testing.assert_array_equal(values(parts["test"], 1), X[4])
 
 
 @pytest.mark.parametrize("folder", [False, True])

@@ -184,6 +184,10 @@ def test_an_infinite_value_is_refused_where_the_user_has_it(head, changes, step)
     x[step, 1] = np.inf
     with pytest.raises(ValueError, match=f"series 1 is not finite at step {step}, channel 1; mend"):
         predictor([SERIES[0], x], 4)
+    x[step, 1] = np.nan
+    if "missing" not in changes:
+        with pytest.raises(ValueError, match=f"series 1: .* first at step {step}, channel one;"):
+            predictor([SERIES[0], x], 4)
     if "by_series" in changes:
         x[step, 1] = 1e200
         with pytest.raises(ValueError, match="series 1: a series has numbers too large"):
