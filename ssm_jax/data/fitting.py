@@ -15,7 +15,15 @@ from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.fields import NO_VALUE, numbers_of
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.series import Lines, Series, channel_called, words_of
-from ssm_jax.data.statistics import BLOCK, check_finite, joined, series_at, statistics, stretches_of
+from ssm_jax.data.statistics import (
+    BLOCK,
+    check_finite,
+    check_scaled,
+    joined,
+    series_at,
+    statistics,
+    stretches_of,
+)
 
 _COMPARED = 1_000_000  # series, and of each 4,096 steps, that are compared across splits
 
@@ -33,14 +41,13 @@ def fit(
     apart = list({id(p): p for p in parts.values()}.values())
     if len({p.channels for p in parts.values()}) > 1:
         raise ValueError(f"{path}: the splits have different channels.")
-    vocab_size, mean, std = None, np.zeros(0), np.ones(0)
+    vocab_size, mean, std, largest = None, np.zeros(0), np.ones(0), np.zeros(0)
     if train.steps.ndim == 1:
         vocab_size = _vocabulary(apart, head, path)
         if options.elapsed:
             raise ValueError("data.arrays.elapsed is of real inputs; these are tokens.")
     else:
-        for part in apart:
-            check_finite(part, options.missing)
+        largest = np.max([check_finite(part, options.missing) for part in apart], axis=0)
         stretches = stretches_of(train, rows["train"], options, head)
         n, mean, std = statistics(stretches, train.steps)
         total = sum(end - start for start, end in stretches)
@@ -97,6 +104,8 @@ def fit(
     if options.standardize == "none":
         mean, std = np.zeros_like(mean), np.ones_like(std)
         target_mean, target_std = np.zeros_like(target_mean), np.ones_like(target_std)
+    if not vocab_size and options.standardize != "series":
+        check_scaled(train.channels, largest, mean, std, path)
     longest = options.context
     if head != "forecasting":
         remarks += _repeated(parts, rows)

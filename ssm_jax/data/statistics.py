@@ -1,23 +1,27 @@
 """Checks and statistics of the values of series, block by block, as a file may exceed memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import numpy as np
 
 from ssm_jax.data.preprocessing import ArrayOptions
-from ssm_jax.data.series import Series
+from ssm_jax.data.series import Series, channel_called
 from ssm_jax.progress import stage
 
 BLOCK = 1 << 22  # numbers that are in memory at once
 _MANY = 1 << 28  # numbers: to look at so many takes seconds, and is shown
+_LARGE = 1e15  # a smaller one overflows float32 beside a standard deviation below 1e-23 alone
 _ROUNDING = 1e-14  # of the mean: the standard deviation of a constant channel may be that
 
 
-def check_finite(part: Series, missing: str) -> None:
-    """Refuse the first input that is infinite or, unless they are interpolated, missing."""
+def check_finite(part: Series, missing: str) -> np.ndarray:
+    """Refuse the first input that is infinite or, unless they are interpolated, missing; of each
+    channel the largest absolute value, 0 where none may be too large for float32."""
+    largest = np.zeros(part.steps.shape[1])
     if part.steps.dtype.kind != "f":
-        return
+        return largest
     size = max(1, BLOCK // part.steps.shape[1])
     stretches = joined(part.starts, part.starts + part.lengths)
     with _shown("checking all values", stretches, part.steps) as advance:
@@ -31,7 +35,24 @@ def check_finite(part: Series, missing: str) -> None:
                     hint = "; data.arrays.missing=interpolate fills it" if np.isnan(value) else ""
                     place = f"{part.where(number, at)}, {part.channels[c]}"
                     raise ValueError(f"{place}: {value}{hint}.")
+                if missing != "refuse":
+                    block = np.nan_to_num(block)
+                if max(block.max(), -block.min()) > _LARGE:
+                    largest = np.maximum(largest, np.abs(block).max(axis=0))
                 advance(b - a)
+    return largest
+
+
+def check_scaled(
+    channels: Sequence[str], largest: np.ndarray, mean: np.ndarray, std: np.ndarray, path: Path
+) -> None:
+    """Refuse a channel one of whose values is none in float32, once it is standardized."""
+    scaled = (largest + np.abs(mean)) / np.where(std > 0, std, 1.0)
+    for c in np.flatnonzero(scaled > np.finfo(np.float32).max)[:1]:
+        raise ValueError(
+            f"{path}: {channel_called(channels[c])} has {largest[c]:g} outside of training, which "
+            f"is infinite in float32 beside its standard deviation {std[c]:g}; mend the file."
+        )
 
 
 def statistics(

@@ -473,6 +473,18 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
         opened(path, missing="interpolate")
 
 
+@pytest.mark.parametrize("value", [1e60, -1e60])
+def test_a_value_of_the_test_part_that_float32_does_not_hold_is_refused(tmp_path, value):
+    """As what files write for a missing one: its logits were NaN, and its class the first."""
+    x, path = RNG.normal(size=(20, 9, 2)), tmp_path / "a.npz"
+    x[18, 3, 1] = value
+    np.savez(path, x=x, y=np.arange(20) % 2)
+    with pytest.raises(ValueError, match=r"npz: channel 1 has 1e\+60 outside of training, which"):
+        opened(path, split="time")
+    found = opened(path, split="time", standardize="series").gather("test", np.arange(4))
+    assert np.isfinite(found["inputs"]).all()
+
+
 def test_a_split_that_is_not_there_is_named(tmp_path):
     x, y = RNG.normal(size=(30, 6)), np.arange(30) % 2
     np.savez(tmp_path / "a.npz", x_train=x, y_train=y)
