@@ -3,7 +3,6 @@
 Statistics are of the training examples. A file may be larger than memory: it is read in blocks.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.fields import NO_VALUE, numbers_of
 from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
 from ssm_jax.data.series import Lines, Series, channel_called, words_of
+from ssm_jax.data.splits import repeated
 from ssm_jax.data.statistics import (
     BLOCK,
     check_finite,
@@ -24,8 +24,6 @@ from ssm_jax.data.statistics import (
     statistics,
     stretches_of,
 )
-
-_COMPARED = 1_000_000  # series, and of each 4,096 steps, that are compared across splits
 
 
 def fit(
@@ -108,7 +106,7 @@ def fit(
         check_scaled(train.channels, largest, mean, std, path)
     longest = options.context
     if head != "forecasting":
-        remarks += _repeated(parts, rows)
+        remarks += repeated(parts, rows)
         longest = padded_length or max(
             int(parts[s].lengths[r].max(initial=1)) for s, r in rows.items()
         )
@@ -152,31 +150,6 @@ def _misread(train: Series) -> list[str]:
             for c in np.flatnonzero(even)
         ]
     return remarks
-
-
-def _repeated(parts: Mapping[str, Series], rows: Mapping[str, np.ndarray]) -> list[str]:
-    """A remark on series that are in two splits, by length and first 4,096 steps."""
-    if sum(r.size for r in rows.values()) > _COMPARED:
-        return []
-    seen: dict[bytes, tuple[str, int]] = {}
-    found: list[tuple[str, int, str, int]] = []
-    for split in SPLITS:
-        part = parts[split]
-        for i in rows[split].tolist():
-            of = part.of(i)
-            digest = hashlib.blake2b(f"{of.stop - of.start} ".encode(), digest_size=16)
-            digest.update(np.ascontiguousarray(part.steps[of][:4096]).data)
-            before, j = seen.setdefault(digest.digest(), (split, i))
-            if before != split:
-                found.append((before, j, split, i))
-    if not found:
-        return []
-    before, j, split, i = found[0]
-    return [
-        f"{len(found):,} series are in two splits, such as {parts[split].where(i, 0)} in {split}, "
-        f"which is {parts[before].where(j, 0)} in {before}: scores on them say nothing about "
-        "other series"
-    ]
 
 
 def _decorrelating(

@@ -4,6 +4,7 @@ A split is never mixed with another: a series belongs to one, and in a split by 
 with the steps it forecasts, lies within one stretch of its series.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.merged import merged, merged_split
 from ssm_jax.data.preprocessing import ArrayOptions
 from ssm_jax.data.series import Found, Series
+
+_COMPARED = 1_000_000  # series, and of each 4,096 steps, that are compared across splits
 
 
 def splits_of(
@@ -138,3 +141,28 @@ def without_windows(
                 f"{n - seen:,} of {n:,} series have no part in {split}, where they are shorter "
                 f"than a window of {options.context + options.horizon:,} steps (context, horizon)"
             )
+
+
+def repeated(parts: Mapping[str, Series], rows: Mapping[str, np.ndarray]) -> list[str]:
+    """A remark on series that are in two splits, by length and first 4,096 steps."""
+    if sum(r.size for r in rows.values()) > _COMPARED:
+        return []
+    seen: dict[bytes, tuple[str, int]] = {}
+    found: list[tuple[str, int, str, int]] = []
+    for split in SPLITS:
+        part = parts[split]
+        for i in rows[split].tolist():
+            of = part.of(i)
+            digest = hashlib.blake2b(f"{of.stop - of.start} ".encode(), digest_size=16)
+            digest.update(np.ascontiguousarray(part.steps[of][:4096]).data)
+            before, j = seen.setdefault(digest.digest(), (split, i))
+            if before != split:
+                found.append((before, j, split, i))
+    if not found:
+        return []
+    before, j, split, i = found[0]
+    return [
+        f"{len(found):,} series are in two splits, such as {parts[split].where(i, 0)} in {split}, "
+        f"which is {parts[before].where(j, 0)} in {before}: scores on them say nothing about "
+        "other series"
+    ]
