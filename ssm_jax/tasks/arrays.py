@@ -59,6 +59,11 @@ def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
     if head != "forecasting":
         for name in filter(given.__contains__, OF_FORECASTS):
             yield f"data.arrays.{name}={given[name]} is of forecasts alone, not of task={head}."
+    elif "y" in given:
+        yield (
+            f"data.arrays.y={given['y']!r} is not read for a forecast, which is of channels: name "
+            "them by data.arrays.target."
+        )
     for name in OF_WHOLE_SERIES if head == "forecasting" else ():
         if name in given:
             yield (

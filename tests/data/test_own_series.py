@@ -407,6 +407,8 @@ def test_splits_that_leave_nothing_are_refused(tmp_path):
         cfg.data.arrays.update(option)
         with pytest.raises(ValueError, match=said):
             check(cfg)
+    with pytest.raises(ValueError, match=r"y='level' is not read .* by data\.arrays\.target"):
+        load_config("arrays:forecasting", {"data.arrays.y": "level"})  # else one of all channels
 
 
 def test_what_one_pass_finds_is_kept_and_is_of_that_file(tmp_path):
