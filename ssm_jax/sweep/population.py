@@ -138,7 +138,7 @@ def _members(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> dict[str, Member
         if data not in opened:
             opened[data] = job.build(own).dataset
         alike = [m for m in members.values() if fixed(m.cfg) == fixed(own)]
-        members[run.name] = Member(own, opened[data], alike[0] if alike else None)
+        members[run.name] = Member(own, opened[data], alike)
         check_data(run, members[run.name], job.folder)
     return members
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_population import files_of, tiny_config
 
+from ssm_jax import config as config_lib
 from ssm_jax.commands.sweep_runs import planned
 from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import Run, runs_of
@@ -173,11 +174,9 @@ def test_rates_and_all_members_at_once_are_the_same_within_rounding(
 
 def members_of(data_dir, runs) -> dict[str, Member]:
     dataset = Job(data_dir, data_dir, None, "e.py", {}, []).build(tiny_config()).dataset
-    first = None
-    members = {}
+    members: dict[str, Member] = {}
     for run in runs:
-        members[run.name] = Member(run.config(tiny_config()), dataset, first)
-        first = first or members[run.name]
+        members[run.name] = Member(run.config(tiny_config()), dataset, [*members.values()][:1])
     return members
 
 
@@ -223,6 +222,24 @@ def test_what_differs_otherwise_is_another_population_and_named(data_dir):
     (line,) = told(groups)
     assert line.startswith("2 populations, of 2, 2 runs, as they differ in model.depth: ")
     assert not list(told(groups[:1]))
+
+
+def test_members_of_another_structure_have_programs_of_their_own(data_dir):
+    """S5 at a fixed beta of 0 has no filter, and the arrays of one with a filter."""
+    cfg, job = tiny_config(), Job(data_dir, data_dir, None, "e.py", {}, [])
+    config_lib.override(cfg, {"model.layer": "s5", "model.beta.learn": False})
+    runs = runs_of([{"model.beta.init": beta} for beta in (0.0, 0.5, 1.0)], [0])
+    members = sweep_population._members(runs, cfg, job)
+    assert [list(group) for group in grouped(members)] == [
+        ["beta=0,seed=0"],
+        ["beta=0.5,seed=0", "beta=1,seed=0"],
+    ]
+    none, some, more = members.values()
+    alone = Experiment(some.cfg, some.dataset)
+    shapes = some.abstract_state(), some.key, some.abstract_batch()
+    found, expected = (str(jax.make_jaxpr(e.gradient())(*shapes)) for e in (some, alone))
+    assert found == expected
+    assert none._compiled is not some._compiled and more._compiled is some._compiled
 
 
 def test_members_of_a_seed_have_its_data_where_those_have_the_seed_of_the_run(data_dir):

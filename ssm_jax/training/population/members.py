@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -21,19 +21,23 @@ RATES = ("lr", "weight_decay")  # of a group of parameters
 
 
 class Member(Experiment):
-    """An experiment of a population: it shares its programs with the other members."""
+    """An experiment of a population: it shares its programs with the other members.
+
+    `others` have the same options but for numbers; those programs are its own whose models are of
+    its structure, too: S5 without a filter has the arrays of one with a filter.
+    """
 
     def __init__(
         self,
         cfg: ConfigDict,
         dataset: Dataset,
-        first: "Member | None" = None,
+        others: Iterable["Member"] = (),
         *,
         mesh: Mesh | None = None,
     ):
         super().__init__(cfg, dataset, mesh=mesh)
         self._gradient = super().gradient()
-        if first is not None:
+        if (first := next(filter(self.alike, others), None)) is not None:
             self._compiled, self._gradient = first._compiled, first._gradient
 
     def gradient(self) -> step_lib.Gradient:
