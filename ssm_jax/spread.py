@@ -1,8 +1,19 @@
 """What several seeds say: half of the 95 % interval of a mean, and of differences."""
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+
+def deviation(
+    values: Sequence[float], of: Callable[[Sequence[float]], float] = statistics.stdev
+) -> float:
+    """The standard deviation, by default of a sample; NaN where one of the values is not finite.
+
+    A metric may be NaN (KGE of constant forecasts), on which `statistics` ends in a traceback.
+    """
+    return of(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def half_width(values: Sequence[float]) -> float | None:
@@ -11,7 +22,7 @@ def half_width(values: Sequence[float]) -> float | None:
         return None
     from scipy.special import stdtrit  # here: it takes a tenth of a second
 
-    return float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / len(values) ** 0.5
+    return float(stdtrit(len(values) - 1, 0.975)) * deviation(values) / len(values) ** 0.5
 
 
 def welch(one: tuple[float | None, int], other: tuple[float | None, int]) -> float | None:

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element
 
 from ssm_jax.pages import Content, element, grid
 from ssm_jax.report.results import Result
-from ssm_jax.spread import welch
+from ssm_jax.spread import deviation, welch
 
 SETS = {
     "EigenWorms": "EigenWorms",
@@ -104,7 +104,8 @@ def _score(runs: Sequence[Result], metric: str) -> Score | None:
     if any(metric not in each.scores for each in runs):
         return None
     values = [100 * each.scores[metric][1] for each in runs]
-    mean, std, n = statistics.fmean(values), statistics.pstdev(values), len(values)
+    mean, n = statistics.fmean(values), len(values)
+    std = deviation(values, statistics.pstdev)
     shown = f"{mean:.2f}" + (f" ({std:.2f})" if n > 1 else "") + f", n = {n}"
     own = not (run.options or run.notes or run.reduced)
     return Score(shown, mean, std if n > 1 else None, n, own)

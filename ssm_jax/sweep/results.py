@@ -296,7 +296,7 @@ def _over(values: Mapping[str, float]) -> dict[str, Any]:
     numbers = list(values.values())
     return {
         "mean": statistics.fmean(numbers) if numbers else None,
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+        "std": spread.deviation(numbers) if len(numbers) > 1 else None,
         "values": dict(values),
     }
 

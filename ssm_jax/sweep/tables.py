@@ -4,6 +4,7 @@ Validation, which chooses, and test stand side by side, or one above the other w
 grid of two options.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,7 @@ def to_csv(document: Document) -> str:
         for split in splits:
             known = on_split(cell, split)
             values = list(known.get("values", {}).values()) or [None]
+            values = [math.nan] if any(value != value for value in values) else values
             found += [known.get("mean"), known.get("std"), min(values), max(values)]
         found += [cell["n"], len(cell["diverged"]), len(cell["missing"])]
         found += [len(cell.get("pruned", ()))] * pruned

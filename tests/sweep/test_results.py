@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 
+import numpy as np
 import pytest
 
 from ssm_jax import config
 from ssm_jax.sweep import DIVERGED, runs_of
 from ssm_jax.sweep.results import best_cell, best_first, document_of, joined
+from ssm_jax.sweep.tables import write_results
 
 CELLS = [{"model.alpha": 1.0}, {"model.alpha": 3.0}]
 CFG = config.default()
@@ -86,6 +89,27 @@ def test_a_metric_that_is_not_a_number_is_never_the_best(tmp_path, first):
     found = [cell["validation"]["mean"] for cell in best_first(document)]
     assert found == pytest.approx([0.3, 0.5, math.nan], nan_ok=True)
     assert best_cell(document)["validation"]["mean"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_seed_whose_metric_is_not_a_number_takes_no_table_from_the_others(tmp_path, bad, seed):
+    """Its cell has no spread, and no difference from others, as NumPy has it."""
+    runs = runs_of(CELLS, (0, 1))
+    for run, accuracy in zip(runs, (0.5, 0.6, 0.8, 0.7), strict=True):
+        finished(tmp_path, run, bad if (run.seed, run.cell) == (seed, CELLS[0]) else accuracy)
+    document = read(tmp_path, runs)
+    spoilt, sound = document["cells"]
+    for cell in (spoilt, sound):
+        values = [*cell["values"].values()]
+        with np.errstate(invalid="ignore"):
+            expected = float(np.mean(values)), float(np.std(values, ddof=1))
+        assert (cell["mean"], cell["std"]) == pytest.approx(expected, nan_ok=True)
+    (pair,) = document["differences"]
+    assert math.isnan(pair["test"]["half_width"])
+    write_results(tmp_path, document)
+    first, second = csv.DictReader((tmp_path / "sweep.csv").open())
+    assert first["test_accuracy_max"] == str(bad) and second["test_accuracy_max"] == "0.7"
 
 
 def test_runs_of_older_versions_have_their_validation_values_in_the_log(tmp_path):
