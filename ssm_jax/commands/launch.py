@@ -8,13 +8,12 @@ import re
 import shlex
 import shutil
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssm_jax.config import cli
-from ssm_jax.config.argv import BOOLS, Flag
+from ssm_jax.config.argv import Flag, split
 from ssm_jax.files import check_writable, replace_atomically
 from ssm_jax.launch import Work, k8s, queue, sky, sky_submit, slurm, tables
 
@@ -68,7 +67,7 @@ def launch(argv: list[str], called: Sequence[str] = ("ssm-jax", "launch")) -> in
     if engine not in ENGINES:
         asked = f"{engine!r} is no engine" if engine else "no engine given"
         cli.fail(f"{asked}; choose one of {', '.join(ENGINES)}.")
-    mine, words = _split(argv[1:])
+    mine, words = split(argv[1:], FLAGS)
     values = cli.load_flags(mine, flags=FLAGS, about=launch.__doc__)
     _fitting(engine, values, words)
     work = _work(words, values)
@@ -88,30 +87,6 @@ def launch(argv: list[str], called: Sequence[str] = ("ssm-jax", "launch")) -> in
     if work.jobs:
         print(f"At the end, where the storage is mounted:\n  {work.report}")
     return 0
-
-
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words for launch, and those for the command that it launches."""
-    known = {flag.name: flag for flag in FLAGS}
-    mine: list[str] = []
-    others: list[str] = []
-    words = deque(argv)
-    while words:
-        word = words.popleft()
-        name, equals, _ = word.removeprefix("--").partition("=")
-        flag = known.get(name) or known.get(name.removeprefix("no"))
-        if (
-            not word.startswith("--")
-            or flag is None
-            or (flag.name != name and flag.kind is not bool)
-        ):
-            others.append(word)
-            continue
-        mine.append(word)
-        following = words[0] if words and not equals and flag.name == name else "--"
-        if following.lower() in BOOLS or (flag.kind is not bool and not following.startswith("--")):
-            mine.append(words.popleft())
-    return mine, others
 
 
 def _fitting(engine: str, values: Mapping[str, Any], words: Sequence[str]) -> None:

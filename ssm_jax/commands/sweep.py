@@ -91,7 +91,7 @@ def _sweep(
     if values["run"] is not None:
         parts = _alone(parts, values["run"])
     if not values["report_only"]:
-        sweep_status.remember(folder, argv)
+        sweep_status.remember(folder, argv, FLAGS)
         start_jax(values["compiled"], usual=folder)
         from ssm_jax.sweep.population import Size, begun, run_populations
         from ssm_jax.sweep.runs import run_sweep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,21 +10,23 @@ from typing import Any
 
 from ssm_jax.commands.sweep_runs import tried
 from ssm_jax.config import cli
-from ssm_jax.config.argv import Flag, parse
+from ssm_jax.config.argv import Flag, parse, split
 from ssm_jax.files import parse_json, write_json
 from ssm_jax.sweep import Run
 from ssm_jax.sweep.plan import Search
 
 COMMAND = "command.json"  # the command that a sweep's folder is of
-ASIDE = ("--run", "--storage", "--status", "--report_only")  # not part of what it makes
+ASIDE = ("run", "storage", "status", "report_only")  # not part of what it makes
 
 
-def remember(folder: Path, argv: Sequence[str]) -> None:
+def remember(folder: Path, argv: Sequence[str], flags: Sequence[Flag]) -> None:
     """Keep in a folder the command of its sweep, so that `--status --folder=` finds it."""
-    words = [word for word in argv if word.partition("=")[0] not in ASIDE]
-    found = {"argv": words, "cwd": os.getcwd()}
-    path = folder / COMMAND
-    if not path.exists() or parse_json(path.read_text(encoding="utf-8")) != found:
+    _, words = split(argv, [flag for flag in flags if flag.name in ASIDE])
+    found, path = {"argv": words, "cwd": os.getcwd()}, folder / COMMAND
+    known = None
+    with contextlib.suppress(FileNotFoundError, ValueError):  # there is none, or a damaged one
+        known = parse_json(path.read_bytes())
+    if known != found:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
 

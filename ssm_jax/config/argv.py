@@ -95,6 +95,30 @@ def parse(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[str, Any], l
     return given, faults
 
 
+def split(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[list[str], list[str]]:
+    """The words of argv that give these flags, with their values, and the others."""
+    known = {flag.name: flag for flag in flags}
+    mine: list[str] = []
+    others: list[str] = []
+    words = deque(argv)
+    while words:
+        word = words.popleft()
+        name, equals, _ = word.lstrip("-").partition("=")
+        flag = known.get(name) or known.get(name.removeprefix("no"))
+        if (
+            not word.startswith("--")
+            or flag is None
+            or (flag.name != name and flag.kind is not bool)
+        ):
+            others.append(word)
+            continue
+        mine.append(word)
+        following = words[0] if words and not equals and flag.name == name else "--"
+        if following.lower() in BOOLS or (flag.kind is not bool and not following.startswith("--")):
+            mine.append(words.popleft())
+    return mine, others
+
+
 EXPECTED = {
     bool: "true or false (yes/no, on/off, 1/0)",
     int: "a whole number of at most 63 bits",  # also 1e3 and 4.0

@@ -109,6 +109,9 @@ def test_the_command_in_the_results_has_no_password(search, tmp_path):
     assert search("--report_only", "--storage=postgresql://me:secret@host/db") == 0
     assert search("--report_only", "--storage", "postgresql://me:secret@host/db") == 0
     assert "postgresql://me@host/db" in document(tmp_path)["command"]
+    with pytest.raises(ValueError, match="storage=postgresql://me@host"):
+        search("--trials=1", "--storage", "postgresql://me:secret@host/db", folder="out/new")
+    assert json.loads((tmp_path / "out/new/command.json").read_text())["argv"][-1] == "--trials=1"
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or b"secret" not in file.read_bytes(), file
 

@@ -123,7 +123,11 @@ def test_a_folder_knows_its_command(folder, tmp_path, capsys, monkeypatch):
     assert sweep([*argv, "--folder=searched", "--trials=2"]) == 0
     known = json.loads((tmp_path / "searched/command.json").read_text())
     assert known["argv"][0] == "--config=e.py" and known["cwd"] == str(tmp_path)
+    (tmp_path / "one/command.json").parent.mkdir()
+    (tmp_path / "one/command.json").write_text('{"argv": [')  # damaged
+    assert sweep(["--config=e.py", "--folder=one", "--run", "1"]) == 0
     monkeypatch.chdir("/")
+    assert sweep(["--status", f"--folder={tmp_path / 'one'}"]) == 0
     capsys.readouterr()
     assert sweep(["--status", f"--folder={tmp_path / 'searched'}"]) == 0
     assert capsys.readouterr().out.startswith("2 runs: 2 finished; best alpha=1,seed=0, val acc")
