@@ -101,13 +101,15 @@ class StopRequest:
     """Turns the signals into a flag that the loop polls, so that it can save and stop.
 
     `requested` is the name of the signal that came, else None. A second Ctrl-C stops at once. Enter
-    it in the main thread. Of several JAX processes all stop at one step, whichever got the signal:
-    JAX's own notifier of SIGTERM sees to it, which a Python handler would disable. So it gets the
-    other signals as SIGTERM.
+    it in the main thread. One within another, as that of a run within its sweep's, knows what came
+    before, and hands on what comes. Of several JAX processes all stop at one step, whichever got
+    the signal: JAX's own notifier of SIGTERM sees to it, which a Python handler would disable. So
+    it gets the other signals as SIGTERM.
     """
 
     def __init__(self) -> None:
         self.requested: str | None = None
+        self._heard: str | None = None  # of signals alone: others may set `requested`
         self._interrupts = 0
         self._previous: dict[int, Any] = {}
         self._many, self._polls = False, 0
@@ -118,12 +120,24 @@ class StopRequest:
         self._many = jax.process_count() > 1
         ours = [number for number in SIGNALS if not (self._many and number == signal.SIGTERM)]
         self._previous = {number: _catch(number, self._receive) for number in ours}
+        if (outer := self._outer) is not None:
+            self._interrupts += outer._interrupts
+            self.requested = self._heard = self._heard or outer.requested
         return self
 
+    @property
+    def _outer(self) -> "StopRequest | None":
+        found = getattr(self._previous.get(signal.SIGINT), "__self__", None)
+        return found if isinstance(found, StopRequest) else None
+
     def __exit__(self, *error: object) -> None:
+        outer = self._outer
         for number, handler in self._previous.items():
             # None: the old handler was not set from Python; the default is the nearest to it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if outer is not None and self._heard is not None:
+            outer.requested = outer._heard = self._heard
+            outer._interrupts = max(outer._interrupts, self._interrupts)
         self._previous = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -136,7 +150,7 @@ class StopRequest:
         if self._many:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
-            self.requested = signal.Signals(number).name
+            self.requested = self._heard = signal.Signals(number).name
 
     def poll(self, step: int) -> bool:
         """Whether to stop after this step; several processes, which must all poll, agree on it."""

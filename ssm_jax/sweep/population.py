@@ -90,6 +90,8 @@ def run_populations(
         for line in told(groups):
             say(line)
         for group in groups:
+            if stop.requested is not None:
+                return False
             if len(group) == 1:
                 continue
             program = fitting([*group.values()], size)
@@ -101,7 +103,7 @@ def run_populations(
                 if not _train(some, program, None, named, job, stop, early):
                     return False
             jax.clear_caches()
-    return run_sweep(runs, cfg, job)
+        return run_sweep(runs, cfg, job)
 
 
 def begun(folder: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -97,7 +97,7 @@ def run_sweep(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> bool:
                 return False
     if done:
         say(f"{done} of {len(runs)} runs were done before.")
-    return True
+    return stop.requested is None
 
 
 def run_one(

@@ -46,8 +46,11 @@ def train_and_evaluate(experiment: Experiment, path: Path, request: Request = US
         Workdir(path) as workdir,
         StopRequest() as stop,
         jax.set_mesh(experiment.mesh),
-        open_run(experiment, workdir, stop, request) as opened,
+        contextlib.ExitStack() as files,
     ):
+        if stop.requested is not None:  # before, while a sweep prepared this run
+            return EXIT_STOPPED
+        opened = files.enter_context(open_run(experiment, workdir, stop, request))
         if opened is None:
             say(f"{path} is finished; its result is in {workdir.summary.name}.")
             return EXIT_DONE

@@ -15,6 +15,7 @@ import pytest
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config, load_sweep
+from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.results import document_of
 from ssm_jax.sweep.runs import Job, run_one, run_sweep
@@ -46,8 +47,8 @@ class Sweep:
         self.runs = runs_of(load_sweep(CONFIG, self.cfg), (0,))
         self.built: list[str] = []  # runs that were opened, by name
 
-    def run(self, interrupt: str = "") -> bool:
-        """Run it; the run of this name is interrupted."""
+    def run(self, interrupt: str = "", early: bool = False) -> bool:
+        """Run it; the run of this name is interrupted, while it trains or as it is prepared."""
         names = {config_lib.digest(run.config(self.cfg)): run.name for run in self.runs}
         built = self.built
 
@@ -56,9 +57,11 @@ class Sweep:
                 name = names[config_lib.digest(cfg)]
                 built.append(name)
                 experiment = super().build(cfg)
+                if name == interrupt and early:
+                    os.kill(os.getpid(), signal.SIGTERM)
                 return (
                     Interrupted(experiment.cfg, experiment.dataset)
-                    if name == interrupt
+                    if name == interrupt and not early
                     else experiment
                 )
 
@@ -70,6 +73,30 @@ class Sweep:
 
     def document(self, metric=None):
         return document_of(self.runs, self.folder, self.cfg, ["sweep"], metric)
+
+
+def test_a_signal_before_a_run_trains_and_after_it_has_trained_stops_the_sweep(
+    tmp_path, monkeypatch
+):
+    """It came while data were prepared, or figures drawn, and all other runs were still trained."""
+    sweep = Sweep(tmp_path / "sweep", tmp_path / "data")
+    first = sweep.runs[0].name
+    assert sweep.run(interrupt=first, early=True) is False
+    assert sweep.statuses()[:2] == ["unfinished", "missing"] and sweep.built == [first]
+    assert not (sweep.folder / first / "record.json").exists(), "nothing was begun"
+
+    def ended(experiment, path, request):
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            stop.requested = "pruned"  # as who watches a run says it: this alone ends no sweep
+        return 0
+
+    monkeypatch.setattr("ssm_jax.sweep.runs.train_and_evaluate", ended)
+    assert sweep.run() is False and sweep.built == [first, first]
+    with StopRequest() as outer:
+        with StopRequest() as inner:
+            inner.requested = "pruned"
+        assert outer.requested is None
 
 
 def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, compile_once):
