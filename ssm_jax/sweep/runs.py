@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import config as config_lib
 from ssm_jax.config.ending import is_out_of_memory
-from ssm_jax.files import os_fault, write_json
+from ssm_jax.files import default_data_dir, os_fault, write_json
 from ssm_jax.outside import one_line, ours
 from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
@@ -59,6 +59,8 @@ class Job:
         options = {**self.overrides, **run.cell, "seed": run.seed}
         words = [f"--config.{key}={value}" for key, value in options.items()]
         workdir = f"--workdir={(self.folder / run.name).as_posix()}"
+        if self.data_dir != default_data_dir():
+            words.append(f"--data_dir={self.data_dir.as_posix()}")
         if self.files is not None:
             words.append(f"--from={self.files.as_posix()}")
         if self.begin is not None:

@@ -1,6 +1,7 @@
 """The runs of a sweep: their order, names, configs and commands."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,7 +103,8 @@ def test_a_run_whose_data_are_not_those_of_the_others_is_refused(tmp_path, monke
     assert len(trained) == 2 * 5 + 2 + 4
 
 
-def test_the_command_of_a_run_makes_it_by_itself():
+def test_the_command_of_a_run_makes_it_by_itself(monkeypatch):
+    monkeypatch.delenv("SSM_JAX_DATA_DIR", raising=False)
     run = runs_of(CELLS, (7,))[0]
     job = Job(Path("runs"), Path("data"), None, "e.py:x", {"batch_size": 8}, [])
     assert job.command(run) == [
@@ -115,6 +117,8 @@ def test_the_command_of_a_run_makes_it_by_itself():
         "--config.seed=7",
         "--workdir=runs/alpha=0.1,beta=0.5,seed=7",
     ]
+    asked = replace(job, data_dir=Path("elsewhere"), files=Path("x.npz")).command(run)
+    assert asked[-3:-1] == ["--data_dir=elsewhere", "--from=x.npz"]
 
 
 def test_a_swept_rate_scales_what_the_command_line_did_not_give(tmp_path):
@@ -141,7 +145,8 @@ def test_a_swept_rate_scales_what_the_command_line_did_not_give(tmp_path):
         assert [groups[g].lr for g in ("A", "dt", "rest", "norm")] == [
             0.5, 0.004 * factor, 0.008 * factor, 0.008 * factor,
         ]  # fmt: skip
-        words = [word.removeprefix("--config.").split("=") for word in job.command(run)[3:-1]]
+        given = [word for word in job.command(run) if word.startswith("--config.")]
+        words = [word.removeprefix("--config.").split("=") for word in given]
         values = {key: type(config.flatten(cfg)[key])(value) for key, value in words}
         assert config.identity(load_config(str(path), values)) == config.identity(own)
     overrides = {"optim.groups.rest.lr": 0.1}
