@@ -212,7 +212,8 @@ def search_of(command: cli.Command) -> Search | None:
 
 
 def tried(search: Search, folder: Path, command: cli.Command, *, ended: bool = False) -> list[Run]:
-    """The runs of a search that its folder has, each setting with all seeds.
+    """The runs of a search that its folder has, each setting with all seeds; where one was pruned
+    or has diverged, the others are not made.
 
     ValueError if there are none; `ended`: all proposals were made, so all were passed over.
     """
@@ -232,7 +233,10 @@ def tried(search: Search, folder: Path, command: cli.Command, *, ended: bool = F
         )
     if not cells:
         raise ValueError(f"--folder={folder} has no run of this search; there is nothing to show.")
-    return runs_of(list(cells.values()), search.seeds, command.overrides)
+    runs = runs_of(list(cells.values()), search.seeds, command.overrides)
+    ends = {run.name: run.status(command.cfg, folder)[0] for run in runs}
+    over = [run.cell for run in runs if ends[run.name] in ("diverged", "pruned")]
+    return [run for run in runs if ends[run.name] != "missing" or run.cell not in over]
 
 
 def job_of(command: cli.Command, words: Sequence[str], folder: Path) -> Job:

@@ -12,7 +12,7 @@ from ssm_jax.commands.sweep_runs import tried
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, parse, split
 from ssm_jax.files import parse_json, write_json
-from ssm_jax.sweep import Run
+from ssm_jax.sweep import Run, by_cell
 from ssm_jax.sweep.plan import Search
 
 COMMAND = "command.json"  # the command that a sweep's folder is of
@@ -89,7 +89,7 @@ def write(command: cli.Command, folder: Path, runs: list[Run], search: Search | 
     to_come, cfg = 0, command.cfg
     if search is not None:
         runs = tried(search, folder, command)
-        to_come = max(0, search.size * len(search.seeds) - len(runs))
+        to_come = search.to_come(folder, len(by_cell(runs))) * len(search.seeds)
     progress = progress_of(runs, folder, cfg, to_come)
     figure = None
     if progress.count("finished") and (search is None or search.points) and runs[0].cell:

@@ -41,6 +41,18 @@ class Search:
         points = len(self.points)
         return min(self.trials or points, points) if points else self.trials or USUAL
 
+    def to_come(self, folder: Path, settings: int) -> int:
+        """How many proposals are still to be made, in a folder that has runs of some `settings`.
+
+        Two may be one setting, and what cannot work has no run: only its end says that all are.
+        """
+        return max(0, self.size - max(settings, read_plan(folder).get("made", 0)))
+
+    def note_end(self, folder: Path) -> None:
+        """Note in a folder that all proposals are made."""
+        if plan := read_plan(folder):
+            write_json(folder / PLAN, {**plan, "made": self.size})
+
     def agree(self, folder: Path, config_digest: str, study: str) -> dict[str, Any]:
         """The plan in a folder; it is written, with `study` as its name, if there is none.
 

@@ -90,6 +90,7 @@ class _Worker:
                     warnings.simplefilter("ignore")
                     optuna.storages.fail_stale_trials(self.study)
             else:
+                self.search.note_end(self.job.folder)
                 return True
             self._tidy()
         return False
@@ -178,13 +179,27 @@ class _Worker:
         axes, ended = [*self.search.axes], self._standings
         runs = [known.run for known in ended.values()]
         runs += runs_in(self.job.folder, axes, self.job.overrides, list(ended))
-        left = max(0, self.search.size * len(self.search.seeds) - len(runs))
+        left = self._left(runs, goes_on=outcome == "finished")
         say(line_of(progress_of(runs, self.job.folder, self.cfg, left, ended)))
         if outcome == "stopped":
             self.stop.requested = "stopped"
         if outcome == "busy":
             time.sleep(min(5.0, study_lib.GRACE_S / 4))
         return outcome, document
+
+    def _left(self, runs: Sequence[Run], *, goes_on: bool) -> int:
+        """How many runs have not begun, beside those that have; `goes_on`: with the next seed of
+        our proposal."""
+        trials, seeds = self.study.get_trials(deepcopy=False), self.search.seeds
+        heads = {
+            trial.user_attrs["run"].rpartition("seed=")[0]
+            for trial in trials
+            if trial.state in LIVE and "run" in trial.user_attrs
+            if goes_on or trial.number != self._trial
+        }
+        begun = {run.name for run in runs}
+        waiting = sum(f"{head}seed={seed}" not in begun for head in heads for seed in seeds)
+        return waiting + max(0, self.search.size - sum(map(is_proposal, trials))) * len(seeds)
 
     def _others(self, name: str) -> list[Curve]:
         """The curves that a run is compared with: of each other run the longest that is known."""

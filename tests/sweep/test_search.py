@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -124,6 +125,35 @@ def test_what_cannot_go_together_is_passed_over(search, tmp_path, capsys):
     assert said.count("--pruner=median ends no run early: it needs 6 runs, and has 4") == 1
     assert len(document(tmp_path)["runs"]) == 3
     assert all(run["status"] == "finished" for run in document(tmp_path)["runs"])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "argv", "ends"),
+    [
+        ("optuna", (SPACE, "--seeds=2", "--trials=7"), "12 runs: 10 finished, 2 pruned; best"),
+        ("optuna:random", ("--search.model.alpha=1,2", "--trials=8"), "2 runs: 2 finished; best"),
+        ("optuna:grid", ("--search.model.alpha=9.5,1", "--seeds=2"), "3 runs: 2 fin.*, 1 diverged"),
+        (
+            "optuna:grid",
+            (
+                "--search.model.alpha_real=0,1", "--search.model.real_transform=exp,relu",
+                "--search.model.alpha=1",
+            ),
+            "3 runs: 3 finished; best",
+        ),
+    ],
+)  # fmt: skip
+def test_no_run_of_a_search_that_is_over_is_missing(search, tmp_path, capsys, sampler, argv, ends):
+    """The other seeds of what was pruned or diverged, what was proposed twice, and passed over."""
+    assert search(*argv, sampler=sampler) == 0
+    shown, said = capsys.readouterr()
+    assert "missing" not in shown
+    lines = [line for line in said.splitlines() if " runs: " in line]
+    assert re.match(ends, lines[-1]) or sampler == "optuna:random", "where the last was known"
+    if any(word.startswith("--seeds") for word in argv):
+        assert all("waiting" in line for line in lines[:-1]), "with the next seeds"
+    assert sweep(["--status", "--folder=out"]) == 0
+    assert re.match(ends, capsys.readouterr().out)
 
 
 def test_a_search_whose_proposals_are_all_passed_over_says_why(search):
