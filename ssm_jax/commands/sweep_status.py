@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,11 +68,13 @@ def show(
 
     from ssm_jax.sweep.standing import ends_of, line_of, table_of
 
+    # Values and errors may hold brackets and colons, which are no markup
+    plain = functools.partial(Console, markup=False, highlight=False, emoji=False)
     for label, (where, runs) in parts.items():
         progress = write(commands[label], where, runs, search)
         print(line_of(progress))
-        console = Console()
-        if Console(width=10_000).measure(table := table_of(progress)).maximum <= console.width:
+        console = plain()
+        if plain(width=10_000).measure(table := table_of(progress)).maximum <= console.width:
             console.print(table)
         else:  # the last column has no room: a line for each below the table, cut at the end
             console.print(table_of(progress, ends=False))

@@ -98,7 +98,7 @@ def publish(
     rows = cells(columns, settings)
     write_json(job.folder / "results.json", without_folders(results))
     replace_atomically(job.folder / "table.md", to_markdown(columns, rows))
-    Console().print(to_screen(columns, rows, title=title))
+    Console(markup=False, emoji=False).print(to_screen(columns, rows, title=title))
     shown = f"{'figures' if len(figures) > 1 else 'figure'} and table: {job.folder}"
     say(f"{shown}/{', '.join((*figures, 'table.md', 'results.json'))}")
     return EXIT_DONE

@@ -103,6 +103,16 @@ def test_a_narrow_terminal_has_a_line_for_each_reason(folder, tmp_path, capsys, 
     assert why.strip() in (folder / "progress.html").read_text()
 
 
+def test_brackets_in_a_reason_are_no_markup(folder, capsys, monkeypatch):
+    """Nor in the value of an option, such as an expression of parameters."""
+    monkeypatch.setenv("COLUMNS", "200")
+    why = "group [a-z] of [/blocks] :fire: matches nothing"
+    path = folder / "alpha=3,seed=0/failed.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"error": why}))
+    assert sweep(["--config=e.py", "--folder=out", "--status"]) == 0
+    assert why in capsys.readouterr().out
+
+
 def test_the_time_to_the_end_is_that_of_the_runs_so_far(folder):
     cfg = load_config("e.py")
     progress = progress_of(
