@@ -70,6 +70,11 @@ def filled(template: str, values: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _quoted(value: Any) -> str:
+    """A value as YAML reads it in quotes; it knows no pairs of escapes, as JSON has for emoji."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def slurm(work: Work, options: Mapping[str, Any], log: Path) -> str:
     """The script of a job of SLURM, or of an array of them, whose output goes to `log`."""
     most = f"%{options['at_once']}" if options["at_once"] else ""
@@ -98,8 +103,8 @@ def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:
     _below(work.target, options["mount"])
     limits = {"nvidia.com/gpu": options["gpus"], "cpu": options["cpus"]}
     limits |= {"memory": options["mem"]}
-    # $( is expanded in a command, and $$( is not
-    words = [word.replace("$(", "$$(") for word in work.command]
+    # In a command $(NAME) is expanded, and $$ is a $
+    words = [word.replace("$", "$$") for word in work.command]
     if work.jobs and not work.shared:
         words.append(f"--run={INDEX['k8s']}")
     values = {
@@ -107,10 +112,10 @@ def k8s(work: Work, options: Mapping[str, Any], file: Path) -> str:
         "count": work.jobs,
         "at_once": min(options["at_once"] or work.jobs, work.jobs),
         "nodes": options["nodes"],
-        "command": json.dumps(words),
+        "command": _quoted(words),
         "report": work.report if work.jobs else None,
-        "limits": json.dumps({key: str(value) for key, value in limits.items() if value}),
-        **{name: json.dumps(options[name]) for name in ("image", "mount", "volume")},
+        "limits": _quoted({key: str(value) for key, value in limits.items() if value}),
+        **{name: _quoted(options[name]) for name in ("image", "mount", "volume")},
     }
     return filled("k8s-sweep.yaml" if work.jobs else "k8s-run.yaml", values)
 
@@ -123,15 +128,15 @@ def sky(work: Work, options: Mapping[str, Any], file: Path) -> str:
     values = {
         "name": work.name,
         "nodes": options["nodes"],
-        "image": options["image"] and json.dumps(f"docker:{options['image']}"),
-        "mount": json.dumps(options["mount"]),
-        "volume": None if bucket else json.dumps(volume),
-        "bucket": json.dumps(volume) if bucket else None,
+        "image": options["image"] and _quoted(f"docker:{options['image']}"),
+        "mount": _quoted(options["mount"]),
+        "volume": None if bucket else _quoted(volume),
+        "bucket": _quoted(volume) if bucket else None,
         "command": work.line("sky"),
         "submit": sky_submit(work, file),
         "report": work.report if work.jobs else None,
-        **{name: options[name] and json.dumps(str(options[name])) for name in ("cpus", "mem")},
-        "gpus": options["gpus"] and json.dumps(options["gpus"]),
+        **{name: options[name] and _quoted(str(options[name])) for name in ("cpus", "mem")},
+        "gpus": options["gpus"] and _quoted(options["gpus"]),
     }
     return filled("sky.yaml", values)
 

@@ -61,6 +61,29 @@ def test_a_job_of_kubernetes_fails_ends_or_goes_on_by_the_exit_code(here, capsys
     assert "kubectl apply -f 'runs/My Sweep.k8s.yaml'" in capsys.readouterr().out
 
 
+def expanded(text, known):
+    """A word of a command as Kubernetes reads it (expansion/expand.go), character by character."""
+    found, i = "", 0
+    while i < len(text):
+        end = text.find(")", i)
+        if text[i : i + 2] == "$$":
+            found, i = found + "$", i + 2
+        elif text[i : i + 2] == "$(" and end > 0:
+            found, i = found + known[text[i + 2 : end]], end + 1
+        else:
+            found, i = found + text[i], i + 1
+    return found
+
+
+def test_kubernetes_reads_every_word_as_it_was_given(here):
+    odd = "--config.name=$ $$ $$$(x) $(JOB_COMPLETION_INDEX) $(y \U0001f642 'a' \"b\" \\ c$"
+    assert launch(["k8s", *SWEEP, *POD, odd]) == 0
+    (job,) = documents("runs/My Sweep.k8s.yaml")
+    (pod,) = job["spec"]["template"]["spec"]["containers"]
+    words = [expanded(word, {"JOB_COMPLETION_INDEX": "7"}) for word in pod["command"]]
+    assert words == ["ssm-jax", "sweep", *SWEEP[1:], odd, "--run=7"]
+
+
 def test_a_job_of_sky_recovers_from_75_alone(here, capsys):
     (run,), (sweep,) = written("sky")
     for task in (run, sweep):
