@@ -76,7 +76,7 @@ def run_populations(
                 continue
             waiting = [run for run in waiting if run.name not in names]
             members = _members(sorted(there, key=lambda run: names.index(run.name)), cfg, job)
-            document = parse_json((folder / "members.json").read_text(encoding="utf-8"))
+            document = _noted(folder)
             if (began := document.get("pruner", "none")) != pruner:
                 raise ValueError(
                     f"{folder} holds a population with --pruner={began}, and here it is {pruner}; "
@@ -109,9 +109,21 @@ def run_populations(
 def begun(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """The folders of populations that are not done, with the names of their members."""
     for path in sorted(folder.glob("populations/*/members.json")):
-        document = parse_json(path.read_text(encoding="utf-8"))
+        document = _noted(path.parent)
         if not document.get("done"):
             yield path.parent, list(document["members"])
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What the folder of a population says of it; a ValueError of one line if it is damaged."""
+    path = folder / "members.json"
+    with contextlib.suppress(ValueError, TypeError):
+        document = dict(parse_json(path.read_bytes()))
+        if {"members", "rows", "at_once"} <= document.keys():
+            return document
+    raise ValueError(
+        f"{path} is damaged; bring it back, or delete {folder}: its members are trained anew then."
+    )
 
 
 def _to_do(runs: Sequence[Run], cfg: ConfigDict, job: Job) -> list[Run]:
@@ -272,8 +284,7 @@ def _train(
             if not population.run():
                 return False
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        document = parse_json((folder / "members.json").read_text(encoding="utf-8"))
-        write_json(folder / "members.json", {**document, "done": True})
+        write_json(folder / "members.json", {**_noted(folder), "done": True})
         seconds = time.monotonic() - start
         say(f"{folder.parent.name}/{folder.name}: done after {seconds:.0f} s")
     return True

@@ -252,12 +252,16 @@ def note_saved(workdir: Workdir, step: int) -> bool:
 
 
 def check_record(experiment: Experiment, workdir: Workdir, argv: Sequence[str], step: int) -> None:
-    """Make the record of a run with a saved step again, if it is missing, damaged or another's."""
+    """Make the record of a run with a saved step again, if it is missing, damaged or another's.
+
+    The states of a member of a population are elsewhere: its record says of none that it is saved.
+    """
     record, fault = _own(experiment, workdir.record, read_record)
+    there = workdir.checkpoints.is_dir()
     if record is None:
         aside = rename_aside(workdir.record, "damaged")
         renamed = f"; the old one is now {aside}" if aside else ""
-        _make_record(experiment, workdir, argv, step)
+        _make_record(experiment, workdir, argv, step if there else None)
         warn(f"{workdir.record} {fault}, so it was made again from this command{renamed}.")
-    elif record.get("saved", step) is None:
+    elif record.get("saved", step) is None and there:
         note_saved(workdir, step)

@@ -19,7 +19,7 @@ from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep import population as sweep_population
 from ssm_jax.sweep.population import Size, begun, fitting, grouped, run_populations, told
 from ssm_jax.sweep.runs import Job
-from ssm_jax.training import loop
+from ssm_jax.training import loop, restart
 from ssm_jax.training.checkpoint.io import list_steps
 from ssm_jax.training.experiment import Experiment
 from ssm_jax.training.logs import read_metrics
@@ -138,6 +138,12 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(whole, tmp_path, data_dir, mo
     with pytest.raises(Killed):
         run_populations(RUNS, cfg, job, Size())
     monkeypatch.undo()
+    experiment, noted = job.build(RUNS[0].config(cfg)), (folder / "members.json").read_bytes()
+    restart._check_beginning(experiment, Workdir(tmp_path / "a"))  # alone it may begin anew
+    (folder / "members.json").write_bytes(noted[:20])
+    with pytest.raises(ValueError, match=r"members\.json is damaged; bring it back, or delete"):
+        run_populations(RUNS, cfg, job, Size())
+    (folder / "members.json").write_bytes(noted)
     trained(tmp_path, data_dir)
     for name in "abc":
         found, expected = files_of(tmp_path / name), files_of(whole / name)
