@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssm_jax import config as config_lib
 from ssm_jax.commands import start_jax, sweep_status
-from ssm_jax.commands.sweep_runs import FLAGS, Parts, job_of, planned, search_of, tried
+from ssm_jax.commands.sweep_runs import FLAGS, Parts, check_same, job_of, planned, search_of, tried
 from ssm_jax.config import cli
 from ssm_jax.config.load import beside
 from ssm_jax.stop import EXIT_STOPPED
@@ -88,6 +88,8 @@ def _sweep(
     if values["status"]:
         sweep_status.show(commands, parts, search)
         return 0
+    if not values["report_only"]:
+        check_same(commands, parts, search)
     if values["run"] is not None:
         parts = _alone(parts, values["run"])
     if not values["report_only"]:

@@ -13,7 +13,7 @@ from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, convert, parse
 from ssm_jax.config.load import faults_of, load_search, load_sweep
 from ssm_jax.sweep import Run, runs_of
-from ssm_jax.sweep.plan import SAMPLERS, USUAL, Search
+from ssm_jax.sweep.plan import PLAN, SAMPLERS, USUAL, Search
 from ssm_jax.sweep.pruning import RULES
 
 if TYPE_CHECKING:
@@ -143,6 +143,17 @@ def _check_comparable(
     if search is not None:
         check(cfg.train.select_metric, "search ranks by", "--config.train.select_metric")
     check(asked or find_task(cfg.task).headline, "sweep shows", "--metric")
+
+
+def check_same(commands: Mapping[str, cli.Command], parts: Parts, search: Search | None) -> None:
+    """Refuse, before anything is written, a folder of runs or of a search of other options."""
+    for label, (where, runs) in parts.items():
+        cfg = commands[label].cfg
+        if search is None:
+            for run in runs:
+                run.check(cfg, where)
+        elif (where / PLAN).exists():
+            search.agree(where, config_lib.digest(cfg), "")
 
 
 def seeds_of(text: str, first: int) -> Sequence[int]:

@@ -3,6 +3,7 @@
 `results` reads what the runs have found into a document for JSON, `tables` shows it.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,13 +73,25 @@ class Run:
             except (ValueError, KeyError, TypeError):
                 error = f"{file} is damaged; delete the folder to run this cell again."
                 return "failed", {"error": error}
-            if found != digest:
-                raise ValueError(
-                    f"{path} holds a run with other options (config {found}, this sweep asks for "
-                    f"{digest}); choose another --folder, or give the options it was made with."
-                )
+            self._refuse_other(folder, found, digest)
             return status, document
         return "unfinished" if (path / "LOCK").exists() else "missing", {}
+
+    def check(self, cfg: ConfigDict, folder: Path) -> None:
+        """Raise ValueError as `status` does, also where a run has not ended."""
+        digest = found = config_lib.digest(self.config(cfg))
+        if self.status(cfg, folder)[0] == "unfinished":
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = (folder / self.name / "record.json").read_bytes()
+                found = parse_json(record)["config_digest"]
+        self._refuse_other(folder, found, digest)
+
+    def _refuse_other(self, folder: Path, found: str, asked: str) -> None:
+        if found != asked:
+            raise ValueError(
+                f"{folder / self.name} holds a run with other options (config {found}, this sweep "
+                f"asks for {asked}); choose another --folder, or give the options it was made with."
+            )
 
 
 def runs_of(

@@ -183,9 +183,12 @@ def test_a_search_whose_proposals_are_all_passed_over_says_why(search):
 def test_wrong_input_is_one_line(search, tmp_path, argv, words):
     if "holds" in words or "space" in words:
         assert search("--pruner=none", "--trials=1") == 0
+        known = (tmp_path / "out/command.json").read_bytes()
     with pytest.raises(ValueError) as caught:
         sweep(["--config=e.py", "--folder=out", "--pruner=none", *argv])
     assert words in str(caught.value) and "\n" not in str(caught.value)
+    if "holds" in words or "space" in words:
+        assert (tmp_path / "out/command.json").read_bytes() == known
 
 
 def test_without_optuna_a_line_says_what_to_install(search, monkeypatch):

@@ -229,6 +229,26 @@ def test_one_run_of_the_list_is_made_alone_and_the_tables_come_at_the_end(played
     assert sweep(words) == 0 and (tmp_path / "out/sweep.csv").read_text() == alone
 
 
+@pytest.mark.parametrize("how", ["finished", "begun"])
+def test_a_folder_of_other_options_is_refused_before_it_is_changed(played, tmp_path, how):
+    """The first run was trained into it, or its command replaced, which --status then gave."""
+    words = ["--config=e.py:3", folder(tmp_path)]
+    sweeps = "\ndef sweep():\n    return [{'model.alpha': a} for a in (1.0, 2.0)]\n"
+    (tmp_path / "e.py").write_text(CONFIG + sweeps)
+    assert sweep([*words, "--run=1"]) == 0
+    if how == "begun":
+        run = tmp_path / "out/alpha=2,seed=0"
+        digest = json.loads((run / "summary.json").read_text())["config_digest"]
+        (run / "DONE").unlink()
+        (run / "LOCK").touch()
+        (run / "record.json").write_text(json.dumps({"config_digest": digest}))
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match="holds a run with other options"):
+        sweep([*words, "--config.train.steps=9"])
+    after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert after == before
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
