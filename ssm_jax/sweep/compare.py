@@ -107,6 +107,7 @@ def compare(settings: Settings, command: Sequence[str], metric: str | None = Non
     data = {run.record["data"]["fingerprint"] for runs in settings.values() for run in runs}
     if len(data) > 1:
         remarks.append(f"the runs have {len(data)} different data sets.")
+    chose = dict.fromkeys(config_lib.ranking_of(runs[0].cfg)[0] for runs in settings.values())
     notes = {run.cfg.notes: None for runs in settings.values() for run in runs if run.cfg.notes}
     about = {
         "name": ", ".join(settings),
@@ -116,9 +117,7 @@ def compare(settings: Settings, command: Sequence[str], metric: str | None = Non
         "metric": metric,
         "better": find_task(first.cfg.task).metrics.get(metric),
         "split": "test",
-        "selected_by": " ".join(
-            (first.cfg.train.select_split, config_lib.ranking_of(first.cfg)[0])
-        ),
+        "selected_by": f"{first.cfg.train.select_split} {' or '.join(chose)}",
         "options": {"config": list(settings)},
         "seeds": sorted({run["seed"] for run in every}),
         "cells": cells,

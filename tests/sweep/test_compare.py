@@ -12,6 +12,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.commands.runs import analyze
 from ssm_jax.plots.compare import compare_figure, shared_steps
 from ssm_jax.sweep.compare import compare, curves_of, settings_of
+from ssm_jax.sweep.tables import caption, splits_of
 from ssm_jax.training.record import run_record
 
 DATA = {"fingerprint": "a", "source": "generated", "detail": "", "sha256": ""}
@@ -124,6 +125,14 @@ def test_averages_that_chose_are_what_is_shown(tmp_path):
     evaluation = compare_figure(*curves_of(settings)).axes[1]
     np.testing.assert_allclose(evaluation.lines[0].get_ydata(), [0.45, 0.75])
     assert compare(settings, [])["selected_by"] == "val ema_accuracy"
+
+
+def test_runs_that_chose_by_different_metrics_are_not_said_to_share_one(tmp_path):
+    own = write(tmp_path / "own", 0, (0.2, 0.5), test=0.4)
+    averages = write(tmp_path / "averages", 0, (0.2, 0.4), test=0.4, ema=0.1)
+    document = compare(settings_of([own, averages]), ["analyze"])
+    assert "checkpoints: the best val accuracy or ema_accuracy of each run" in caption(document)
+    assert splits_of(document) == ["validation", "test"]
 
 
 def test_a_single_logged_step_is_a_dot():
