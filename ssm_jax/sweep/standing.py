@@ -116,9 +116,15 @@ def runs_in(
 
 
 def validation_curve(cfg: ConfigDict, run: Path) -> Curve:
-    """The evaluations of a run so far, by the value that chooses its best checkpoint."""
+    """The evaluations of a run so far, by the value that chooses its best checkpoint.
+
+    None of a damaged log: the run itself is refused for it, and the others of its sweep go on.
+    """
     split, (metric, _) = cfg.train.select_split, config_lib.ranking_of(cfg)
-    rows = read_metrics(run / "metrics.jsonl", "train_eval" if split == "train" else split)
+    try:
+        rows = read_metrics(run / "metrics.jsonl", "train_eval" if split == "train" else split)
+    except ValueError:
+        return []
     return [(row["step"], float(row[metric])) for row in rows if metric in row]
 
 

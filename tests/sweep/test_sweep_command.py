@@ -10,6 +10,8 @@ import pytest
 
 from ssm_jax import config as config_lib
 from ssm_jax.commands.sweep import sweep
+from ssm_jax.sweep import runs
+from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.workdir import WorkdirBusy
 
 OLD_RUN = Path(__file__).parents[1] / "training/old_runs/finished"
@@ -227,6 +229,26 @@ def test_one_run_of_the_list_is_made_alone_and_the_tables_come_at_the_end(played
     alone = (tmp_path / "out/sweep.csv").read_text()
     shutil.rmtree(tmp_path / "out")
     assert sweep(words) == 0 and (tmp_path / "out/sweep.csv").read_text() == alone
+
+
+def test_a_damaged_log_ends_its_run_and_keeps_no_other_from_training(
+    played, tmp_path, monkeypatch, capsys
+):
+    train, bad = runs.train_and_evaluate, tmp_path / "out/seed=0/metrics.jsonl"
+
+    def damaged(cfg, path, request):
+        if path == bad.parent:
+            bad.write_text('{"step": 1}\n{"step": 2, "kind": "val", "accuracy": 0.5}\n')
+            read_metrics(bad)
+        return train(cfg, path, request)
+
+    monkeypatch.setattr(runs, "train_and_evaluate", damaged)
+    for words in ([], [], ["--report_only"]):
+        assert sweep(["--config=e.py:3", "--seeds=3", folder(tmp_path), *words]) == 1
+    assert played == ["out/seed=1", "out/seed=2"]
+    shown, said = capsys.readouterr()
+    assert "error: seed=0 failed" in said and "line 1 of 2 is no line of metrics" in shown
+    assert "| 2, 1 of 3 missing |" in shown and (tmp_path / "out/progress.html").exists()
 
 
 @pytest.mark.parametrize("how", ["finished", "begun"])
