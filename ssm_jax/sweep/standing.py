@@ -263,9 +263,9 @@ def _row(progress: Progress, standing: Standing) -> list[tuple[str, Any]]:
         *((shown(value), value) for value in run.cell.values()),
         (str(run.seed), run.seed),
         (status, ORDER.index(standing.status)),
-        (step if standing.status != "missing" else "", standing.done),
+        (step, standing.done) if standing.status != "missing" else ("", ""),
         (f"{best[1]:.4g} (step {best[0]:,})" if best else "", best[1] if best else ""),
-        (_time(standing.seconds) if standing.seconds is not None else "", standing.seconds or 0),
+        (_time(standing.seconds), standing.seconds) if standing.seconds is not None else ("", ""),
         (end, end),
     ]
 

@@ -88,6 +88,8 @@ def test_each_run_is_told_as_it_is(folder, tmp_path, capsys, monkeypatch):
     assert f"process {os.getpid()}, since 20" in found.rows[1][-1]
     assert found.rows[3][-1] == "as <played>", "as text, whatever it holds"
     assert "data:image/png;base64," in page and "<script>" in page
+    waiting = page[page.rindex("<tr>") :]
+    assert waiting.count('data-sort=""') == 4, "what is empty stays below, whatever it is sorted by"
 
 
 def test_a_narrow_terminal_has_a_line_for_each_reason(folder, tmp_path, capsys, monkeypatch):
