@@ -79,7 +79,7 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
         plane.set(xscale="log", title=_name(new))
         bars = []
         for layer in (old, new):
-            angle = mode_angles(layer)
+            angle = mode_angles(layer).astype(np.float64)  # in float32 low may round to below it
             angle = np.clip(angle[np.isfinite(angle)], low, high)  # the rest in the outermost bars
             bars.append(100 * np.histogram(angle, edges)[0] / max(angle.size, 1))
         angles.stairs(bars[0], edges, color=BEFORE, alpha=0.5, fill=True)
@@ -97,7 +97,7 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
         f"decay rate $-$Re $a$ (1 / unit of time){_EDGE[still > 0]}",
         "Im $a$ (rad / unit of time)",
     )
-    grid.label(1, "|Im $a$| $dt$ (rad / sample; first bar: all below)", "modes (%)")
+    grid.label(1, "angle of a mode (rad / sample; first bar: all below)", "modes (%)")
     grid.legend()
     return grid.figure
 

@@ -311,6 +311,15 @@ def test_bars_of_angles_hold_all_modes_and_the_title_the_share_beyond_nyquist():
         assert share_aliased(new) > share_aliased(old)
 
 
+def test_the_first_bar_of_angles_has_all_modes_below_it():
+    """At 45 steps too, whose lowest angle is less in float32 than the edge of the bar."""
+    slow = [replace(view, dt_H=view.dt_H * 1e-3) for view in before_and_after()[0]]
+    for panel in eigenvalues_figure(slow, slow, 45, "run").axes[2:]:
+        for bars in (patch.get_data() for patch in panel.patches if hasattr(patch, "get_data")):
+            assert bars.values[0] == pytest.approx(100)
+        assert panel.get_xlabel().startswith("angle of a mode")  # of bilinear ones not |Im a| dt
+
+
 def test_beta_is_drawn_for_every_channel_with_its_start():
     before, after = before_and_after(depth=3, beta=0.25)
     axes = beta_figure(before, after, LENGTH, "run").axes[0]
