@@ -65,7 +65,7 @@ def compare_figure(
     if chosen and any(chosen.values()):
         ring: dict[str, Any] = {"marker": "o", "mfc": "white", "ms": 7, "mew": 1.5, "ls": ""}
         handles.append(Line2D([], [], color="0.4", label="tested checkpoint", **ring))
-    cross_entropy = any("accuracy" in row for runs in settings.values() for row in runs[0][:1])
+    cross_entropy = any("accuracy" in row for runs in settings.values() for row in runs[0])
     unit = " (cross-entropy, nats)" if cross_entropy else ""
     running = f", mean of {smoothed} points" if smoothed else ""
     training.set_ylabel(f"training loss{unit}{running}")

@@ -30,7 +30,7 @@ def write(folder, seed, accuracies, *, test=None, alpha=1.0, name="tiny", data=D
     folder.mkdir(parents=True)
     record = run_record(cfg, data, ["train"], folder)
     (folder / "record.json").write_text(json.dumps(record))
-    rows = []
+    rows = [{"step": 0, "kind": "diagnostics", "aliased": 0.0}]  # as the log of a run begins
     for step, accuracy in zip((10, 20, 30), accuracies, strict=False):
         rows.append({"step": step, "kind": "train", "loss": 2.0 - accuracy, "accuracy": 0.1})
         rows.append({"step": step, "kind": "val", "loss": 3.0 - accuracy, "accuracy": accuracy})
