@@ -1,6 +1,7 @@
 """Curves of several runs: a colour for each setting, a band over its seeds."""
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ssm_jax.plots.run import LABELS, SMOOTH_FROM, Rows, points_of, running_mean
 COLOURS = (
     "#1f6fb4", "#d1590a", "#2f8f5b", "#8a4fb0", "#b8860b", "#c0392b", "#17a2b8", "0.35",
 )  # fmt: skip
+WIDTH = 130  # letters of a legend, with 8 for what stands before a label
 WORDS = {"val": "validation", "train": "training set"}
 
 
@@ -57,7 +59,7 @@ def compare_figure(
         for at in (chosen or {}).get(label, ()):
             evaluation.plot(*at, "o", color=colour, mfc="white", ms=7, mew=1.5, zorder=4)
         mean = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
-        shown = label.replace("$", r"\$")  # a name is no formula
+        shown = textwrap.fill(label, WIDTH - 40).replace("$", r"\$")  # a name is no formula
         handles.append(Line2D([], [], color=colour, lw=2, label=shown + mean))
     if several:
         handles.append(Line2D([], [], color="0.4", lw=0.7, alpha=0.6, label="each seed"))
@@ -80,7 +82,8 @@ def compare_figure(
         elif name != "accuracy" and 0 < 10 * values.min() < values.max():
             axes.set_yscale("log")
             plots.log_ticks(axes.yaxis)
-    plots.legend_below(figure, handles, min(3, len(handles)))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    plots.legend_below(figure, handles, min(3, len(handles), max(1, WIDTH // (longest + 8))))
     return figure
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 
 from ssm_jax import config as config_lib
@@ -116,6 +117,15 @@ def test_the_figure_has_the_mean_and_the_band_of_the_steps_that_all_seeds_have(r
         "tested checkpoint",
     ]  # fmt: skip
     assert not training.get_legend() and not evaluation.get_legend(), "none over the curves"
+
+
+@pytest.mark.parametrize("letters", [20, 45, 70, 200])
+def test_the_legend_stays_within_the_figure(letters):
+    rows = [{"step": 8, "kind": "train", "loss": 0.7}]
+    figure = compare_figure({f"{c} {'mode=S ' * (letters // 7)}": [rows] for c in "ab"}, "loss")
+    FigureCanvasAgg(figure).draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1
 
 
 def test_averages_that_chose_are_what_is_shown(tmp_path):
