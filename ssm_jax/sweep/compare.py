@@ -193,7 +193,8 @@ def _labels(firsts: Sequence[ReadRun]) -> list[str]:
         namesakes = [other for other in firsts if other.cfg.name == run.cfg.name]
         options = [config_lib.identity(other.cfg) for other in namesakes]
         own = config_lib.flatten(run.cfg)
-        keys = sorted({key for each in options for key in each} - {"seed"})
+        found = {key for each in options for key in each} - {"seed"}
+        keys = sorted(found, key=lambda key: (key != "model.layer", key))  # it decides others
         differ = [key for key in keys if len({str(each.get(key)) for each in options}) > 1]
         short = short_names(differ)
         words = [f"{short[key]}={shown(own.get(key))}" for key in differ[:SHOWN]]

@@ -19,13 +19,14 @@ from ssm_jax.training.record import run_record
 DATA = {"fingerprint": "a", "source": "generated", "detail": "", "sha256": ""}
 
 
-def write(folder, seed, accuracies, *, test=None, alpha=1.0, name="tiny", data=DATA, ema=0.0):
+def write(folder, seed, accuracies, *, test=None, alpha=1.0, layer="s4d", data=DATA, ema=0.0):
     """A run with an evaluation every 10 steps; finished if there is a test accuracy.
 
     ema: how much more accurate the averages of its parameters are, which then choose.
     """
     cfg = config_lib.default()
-    cfg.name, cfg.seed, cfg.model.alpha, cfg.train.steps = name, seed, alpha, 30
+    cfg.name, cfg.seed, cfg.model.alpha, cfg.train.steps = "tiny", seed, alpha, 30
+    config_lib.override(cfg, {"model.layer": layer})
     if ema:
         cfg.train.ema, cfg.train.select_ema = 0.9, True
     folder.mkdir(parents=True)
@@ -79,6 +80,13 @@ def test_seeds_of_a_setting_are_one_row_and_options_tell_namesakes_apart(runs):
     assert loss["cells"][1]["validation"]["mean"] == pytest.approx(2.1)
     with pytest.raises(ValueError, match=r"a0 has no test metric 'f1', it has accuracy, loss"):
         compare(settings, ["analyze"], "f1")
+
+
+def test_the_layer_comes_first_of_the_options_that_tell_settings_apart(tmp_path):
+    """Of which three are shown: an S4 has another init and rule than an S4D, too."""
+    runs = [write(tmp_path / "a", 0, (0.2,)), write(tmp_path / "b", 0, (0.2,), layer="s4")]
+    for label, layer in zip(settings_of(runs), ("s4d", "s4"), strict=True):
+        assert label.startswith(f"tiny (layer={layer}, ")
 
 
 def test_a_seed_counts_once_and_other_data_are_said(tmp_path, runs, capsys):
