@@ -58,7 +58,8 @@ def settings_of(paths: Iterable[Path]) -> Settings:
 
 def compare(settings: Settings, command: Sequence[str], metric: str | None = None) -> Document:
     """The results of runs by setting; `metric` is one of the test split, by default what chose the
-    checkpoints. Raises ValueError where that is not the same for all, or a run does not have it."""
+    checkpoints. Raises ValueError where that is not one number for all, or a run does not have it.
+    """
     first = next(iter(settings.values()))[0]
     for runs in settings.values():
         train = runs[0].cfg.train
@@ -70,6 +71,13 @@ def compare(settings: Settings, command: Sequence[str], metric: str | None = Non
                 f"{train.select_split} {own}; give --metric, and runs that chose on one split."
             )
     metric = metric or first.cfg.train.select_metric
+    others = [run for (run, *_) in settings.values() if _has_classes(run) != _has_classes(first)]
+    if metric == "loss" and others:
+        raise ValueError(
+            f"the loss of {first.path} ({first.cfg.task}) and of {others[0].path} "
+            f"({others[0].cfg.task}) are not one number: a cross-entropy and an error; give runs "
+            "of one task."
+        )
     cells, every, remarks = [], [], []
     for label, runs in settings.items():
         done = {run.cfg.seed: run.summary for run in runs if run.summary is not None}
@@ -180,6 +188,10 @@ def _read(path: Path) -> ReadRun:
     cfg = config_of(record, path / "record.json")
     rows = read_metrics(path / "metrics.jsonl")
     return ReadRun(path, cfg, record, rows, result, bad and result is None)
+
+
+def _has_classes(run: ReadRun) -> bool:
+    return "accuracy" in find_task(run.cfg.task).metrics
 
 
 def _status(run: ReadRun) -> str:

@@ -19,14 +19,16 @@ from ssm_jax.training.record import run_record
 DATA = {"fingerprint": "a", "source": "generated", "detail": "", "sha256": ""}
 
 
-def write(folder, seed, accuracies, *, test=None, alpha=1.0, layer="s4d", data=DATA, ema=0.0):
+def write(
+    folder, seed, accuracies, *, test=None, alpha=1.0, layer="s4d", task="", data=DATA, ema=0.0
+):
     """A run with an evaluation every 10 steps; finished if there is a test accuracy.
 
     ema: how much more accurate the averages of its parameters are, which then choose.
     """
     cfg = config_lib.default()
     cfg.name, cfg.seed, cfg.model.alpha, cfg.train.steps = "tiny", seed, alpha, 30
-    config_lib.override(cfg, {"model.layer": layer})
+    config_lib.override(cfg, {"model.layer": layer, "task": task or cfg.task})
     if ema:
         cfg.train.ema, cfg.train.select_ema = 0.9, True
     folder.mkdir(parents=True)
@@ -97,6 +99,14 @@ def test_a_seed_counts_once_and_other_data_are_said(tmp_path, runs, capsys):
     assert len(settings["tiny (alpha=1)"]) == 4
     remarks = compare(settings, ["analyze"])["remarks"]
     assert remarks == ["the runs have 2 different data sets."]
+
+
+def test_the_losses_of_classes_and_of_numbers_are_not_compared(tmp_path, runs):
+    """Each is chosen by val loss, and one of them was the best."""
+    other = write(tmp_path / "c", 0, (0.2,), test=0.2, task="forecasting")
+    said = r"the loss of \S+a0 \(listops\) and of \S+c \(forecasting\) are not one number"
+    with pytest.raises(ValueError, match=said):
+        compare(settings_of([runs[0], other]), [], "loss")
 
 
 def test_the_figure_has_the_mean_and_the_band_of_the_steps_that_all_seeds_have(runs):
