@@ -210,7 +210,7 @@ def to_csv(document: Document) -> str:
     options, metric, splits = document["options"], document["metric"], splits_of(document)
     cells = document["cells"]
     sized = any("parameters" in cell for cell in cells)
-    pruned = any(cell.get("pruned") for cell in cells)
+    more = [what for what in ("pruned", "unfinished") if any(cell.get(what) for cell in cells)]
     baselines = list(dict.fromkeys(name for cell in cells for name in cell.get("baselines", {})))
     rows = []
     for cell in document["cells"]:
@@ -221,10 +221,10 @@ def to_csv(document: Document) -> str:
             values = [math.nan] if any(value != value for value in values) else values
             found += [known.get("mean"), known.get("std"), min(values), max(values)]
         found += [cell["n"], len(cell["diverged"]), len(cell["missing"])]
-        found += [len(cell.get("pruned", ()))] * pruned
+        found += [len(cell.get(what, ())) for what in more]
         found += [cell.get("parameters")] * sized
         rows.append([*found, *(cell.get("baselines", {}).get(name) for name in baselines)])
     what = [f"{split}_{metric}{end}" for split in splits for end in ("", "_std", "_min", "_max")]
-    ends = ("n", "diverged", "missing", *["pruned"] * pruned, *["parameters"] * sized)
+    ends = ("n", "diverged", "missing", *more, *["parameters"] * sized)
     own = (f"{name.replace(' ', '_')}_{metric}" for name in baselines)
     return tables.to_csv((*options, *what, *ends, *own), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -194,6 +195,10 @@ def test_analyze_compares_runs_and_the_runs_of_a_folder(tmp_path, runs, capsys):
     assert "| tiny (alpha=3) | **90.0** | **40.0** | 1 |" in shown
     names = ["comparison.csv", "comparison.json", "comparison.md", "curves.png"]
     assert sorted(path.name for path in (tmp_path / "comparison").iterdir()) == names
+    with (tmp_path / "comparison/comparison.csv").open(newline="") as file:
+        assert [(row["n"], row["unfinished"]) for row in csv.DictReader(file)] == [
+            ("2", "1"), ("1", "0"),
+        ]  # fmt: skip
     assert analyze([str(tmp_path), f"--out={tmp_path / 'out'}"]) == 0
     assert capsys.readouterr().out.startswith(shown[:200])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
