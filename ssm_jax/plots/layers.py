@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -67,6 +68,7 @@ def eigenvalues_figure(before: Layers, after: Layers, length: int, title: str) -
         own = np.sort(np.unique(both, axis=0, return_index=True)[1])  # channels may share them
         way = np.stack([layer.A_HN[own].ravel() for layer in (old, new)])
         way = way[:, np.isfinite(way).all(axis=0)]
+        _say_growing(plane, way)
         way.real[way.real == 0] = -still
         few = way.shape[1] <= LINES_UP_TO
         if few:
@@ -170,14 +172,13 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
         drift, dt_H1 = pole_drift(old, new), old.dt_H[:, None]
         with np.errstate(invalid="ignore", over="ignore"):  # a diverged layer
             both = np.stack([layer.A_HN * dt_H1 for layer in (old, new)])
+        _say_growing(axes, both)
         both.real[both.real == 0] = -still
         good = (np.isfinite(both) & (both.real < 0)).all(axis=0)
         places, moved = (-both.real + 1j * np.abs(both.imag))[:, good], drift["drift_im"][good]
         axes.set_title(_name(new), fontsize=10)
         axes.set_xscale("log")
-        if (n := moved.size) == 0:
-            plots.note(axes, NOT_FINITE)
-            continue
+        n = moved.size
         some = np.unique(np.linspace(0, n - 1, min(n, DOTS_UP_TO)).astype(int))
         sizes = (5, 2.5) if n <= LINES_UP_TO else (2.5, 1.5)
         for each, colour, ms in zip(places[:, some], (BEFORE, AFTER), sizes, strict=True):
@@ -185,12 +186,18 @@ def poles_figure(before: Layers, after: Layers, title: str) -> Figure:
         way = {"arrowstyle": "->", "color": "black", "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
         for start, end in places.T[np.argsort(-moved, kind="stable")[:ARROWS]]:
             axes.annotate("", (end.real, end.imag), (start.real, start.imag), arrowprops=way)
-        apart = drift["drift_spacings"]
-        apart = apart[np.isfinite(apart)]
-        lines = [f"|$\\Delta$ Im $a$| dt: median {np.median(moved):.2g}, max {moved.max():.2g} rad"]
-        if apart.size:
-            lines += [f"in spacings: median {np.median(apart):.2g}, max {apart.max():.2g}"]
+        shown = {
+            "|$\\Delta$ Im $a$| dt": ("drift_im", " rad"),
+            "in spacings": ("drift_spacings", ""),
+        }
+        lines = []
+        for word, (name, unit) in shown.items():
+            of = drift[name][np.isfinite(drift[name])]
+            if of.size:
+                lines.append(f"{word}: median {np.median(of):.2g}, max {of.max():.2g}{unit}")
         axes.text(0.02, 0.98, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7)
+        if not lines:
+            plots.note(axes, NOT_FINITE)
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the numbers
     plots.log_ticks(axes.xaxis)
     grid.label(
@@ -211,6 +218,13 @@ def _still(*poles: np.ndarray) -> float:
     if not (decays == 0).any():
         return 0.0
     return float(there.min() / 3) if there.size else 1e-3
+
+
+def _say_growing(axes: Axes, poles: np.ndarray) -> None:
+    """How many poles (before and after, ..) an axis of decays has no place for."""
+    if n := int((np.isfinite(poles) & (poles.real > 0)).any(axis=0).sum()):
+        text = f"not drawn: {n} that grow{'s' * (n == 1)}, Re $a$ > 0"
+        axes.text(0.98, 0.02, text, transform=axes.transAxes, ha="right", color="red", fontsize=7)
 
 
 def _name(layer: LayerView) -> str:

@@ -311,6 +311,22 @@ def test_bars_of_angles_hold_all_modes_and_the_title_the_share_beyond_nyquist():
         assert share_aliased(new) > share_aliased(old)
 
 
+def test_poles_that_grow_are_counted_where_they_have_no_place(layers):
+    before, after = layers
+    A_HN = after[0].A_HN.copy()
+    A_HN[:, 0] = 0.01 + 80j
+    after = [replace(after[0], A_HN=A_HN), *after[1:]]
+    H = len(A_HN)
+    for figure, n in ((eigenvalues_figure(before, after, LENGTH, "run"), 1),
+                      (poles_figure(before, after, "run"), H)):  # fmt: skip
+        assert f"not drawn: {n} that grow" in texts(figure.axes[0])
+        assert "not drawn" not in texts(figure.axes[1])
+    drift = pole_drift(before[0], after[0])["drift_im"]
+    assert f"max {drift.max():.2g} rad" in texts(poles_figure(before, after, "run").axes[0])
+    every = [replace(view, A_HN=np.full_like(view.A_HN, 0.01 + 2j)) for view in after]
+    assert "no finite" not in texts(poles_figure(before, every, "run").axes[0])
+
+
 def test_the_first_bar_of_angles_has_all_modes_below_it():
     """At 45 steps too, whose lowest angle is less in float32 than the edge of the bar."""
     slow = [replace(view, dt_H=view.dt_H * 1e-3) for view in before_and_after()[0]]
