@@ -54,7 +54,10 @@ class LayerView:
 
 def modules_of(model: nnx.Module) -> list[tuple[str, Any]]:
     """The state space layers anywhere in a model, with their paths; blocks in their order."""
-    found = [(path, m) for path, m in nnx.iter_modules(model) if hasattr(m, "readout")]
+    # A layer of a user's own may have one of these names for something else.
+    names = ("readout", "step_sizes", "beta", "D")
+    modules = nnx.iter_modules(model)
+    found = [(path, m) for path, m in modules if all(hasattr(m, name) for name in names)]
     # A path holds names and the numbers of list elements, which do not compare with each other.
     found.sort(key=lambda pair: [(str(type(part)), part) for part in pair[0]])
     return [("/".join(map(str, path)), module) for path, module in found]

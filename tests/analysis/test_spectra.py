@@ -96,6 +96,14 @@ def test_a_view_holds_the_layers_parameters():
     assert all(isinstance(getattr(views[0], name), np.ndarray) for name in ("A_HN", "D_H"))
 
 
+def test_a_layer_of_ones_own_with_a_readout_of_another_kind_has_no_view():
+    class Mine(nnx.Module):
+        def __init__(self):
+            self.readout = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+
+    assert layers_of(Mine()) == []
+
+
 @pytest.mark.parametrize("learn", [True, False])
 def test_a_view_says_whether_beta_is_learned(learn):
     (view,) = layers_of(classifier(depth=1, learn_beta=learn, beta=0.5, beta_unit="hz_1e4"))
