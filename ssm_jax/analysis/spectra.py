@@ -120,10 +120,10 @@ def response_magnitude(layer: LayerView, omega_F: np.ndarray, n_fft: int) -> np.
     Zero-order hold: s = w / dt, beyond Nyquist too, where it shows what is aliased. G at w = 0 is
     the kernel's sum exactly; above, the kernel's spectrum differs from G by the hold,
     sin(w/2) / (w/2), and by what is aliased. Bilinear: s = (2 / dt) tan(w / 2), which has all s
-    below Nyquist; nan beyond. Modes given per sample ("none") are of no continuous system: here it
-    is the kernel's spectrum, which repeats beyond Nyquist. An output of S5 answers to H inputs:
-    here the root of the sum of its squared answers. omega_F is at least 0; n_fft as in
-    `filter_gain`.
+    below Nyquist, where the kernel's spectrum is G / cos(w/2); nan beyond. Modes given per sample
+    ("none") are of no continuous system: here it is the kernel's spectrum, which repeats beyond
+    Nyquist. An output of S5 answers to H inputs: here the root of the sum of its squared answers.
+    omega_F is at least 0; n_fft as in `filter_gain`.
     """
     per_sample = layer.discretization == "none"
     s_F = omega_F = np.asarray(omega_F, np.float64)
