@@ -151,6 +151,15 @@ def test_errors_by_band_of_unequal_series_are_those_of_each_over_its_own_length(
         np.testing.assert_allclose(sums["error_energy"], error, rtol=1e-5)
 
 
+def test_a_band_without_a_frequency_has_no_error():
+    """Of 7 steps the frequencies are 0, 2/7, 4/7 and 6/7 of Nyquist."""
+    y = jnp.asarray(RNG.normal(size=(5, 7, 1)), jnp.float32)
+    args = y, 0 * y, jnp.ones(5)
+    found = number_metrics({**moment_sums(*args), **band_sums(*args)}, np.zeros(1), np.ones(1))
+    bands = {name: value for name, value in found.items() if name.startswith("error_")}
+    assert bands == {f"error_{band}": pytest.approx(1) for band in ("0_0.125", "0.25_0.5", "0.5_1")}
+
+
 def test_errors_of_targets_and_series_are_those_of_loops(forecast):
     """In the units of the files, and the medians over series, of which one is constant."""
     _, y, p, center, unit = forecast

@@ -144,7 +144,8 @@ def _own_spectra(x_BTK: Array, lengths_B: Array) -> Array:
 def number_metrics(
     sums: Mapping[str, Any], center_K: np.ndarray, unit_K: np.ndarray
 ) -> dict[str, float]:
-    """Errors from `moment_sums` and `band_sums`, means over the targets that have one, else NaN."""
+    """Errors from `moment_sums` and `band_sums`, means over the targets that have one, else NaN; of
+    the bands those that have a frequency."""
     each = efficiencies(sums, center_K, unit_K, rounding=ROUNDING)
     found = {}
     for name in ("mae", "mse", "nse", "kge"):
@@ -152,10 +153,14 @@ def number_metrics(
         found[name] = float(there.mean()) if there.size else math.nan
     found |= {"rmse": found["mse"] ** 0.5, "r2": found["nse"]}
     if "energy" in sums:
+        error, energy = (np.asarray(sums[name]) for name in ("error_energy", "energy"))
         with np.errstate(all="ignore"):
-            shares = np.sqrt(np.asarray(sums["error_energy"]) / np.asarray(sums["energy"]))
-        names = (f"error_{low:g}_{high:g}" for low, high in itertools.pairwise(BANDS))
-        found |= dict(zip(names, map(float, shares), strict=True))
+            shares = np.sqrt(error / energy)
+        # A short series has no frequency in some bands; where no series is whole all are NaN.
+        known = (error != 0) | (energy != 0)
+        for (low, high), share, there in zip(itertools.pairwise(BANDS), shares, known, strict=True):
+            if there or not known.any():
+                found[f"error_{low:g}_{high:g}"] = float(share)
     return {name: found[name] for name in (*ERROR_METRICS, *found)}
 
 
