@@ -370,13 +370,16 @@ def test_what_is_wrong_is_one_line(argument, said, here, capsys):
             "ModuleNotFoundError",
         ),
         (("class MovingAverage", "class beta"), "rename the class."),
+        (("class MovingAverage", "class lru"), "model.lru has options of ssm_jax; rename the"),
+        (("class MovingAverage", "class video"), "model.video.window of other.py:video is an opt"),
         (("def __call__", "def call"), "MovingAverage has no __call__; give it __call__(self"),
         ((", lengths_B=None, *, key=None):", "):"), "has __call__(self, u_BLH); give it __call__("),
     ],
 )
 def test_a_layer_that_cannot_be_is_one_line(change, said, here):
     (here / "other.py").write_text(FILES["my_layer.py"].replace(*change))
-    name = "beta" if "beta" in change[1] else "MovingAverage"
+    renamed = re.fullmatch(r"class (\w+)", change[1])
+    name = renamed[1] if renamed else "MovingAverage"
     with pytest.raises(ValueError) as refused:
         config_lib.default(layer=f"other.py:{name}")
     assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
@@ -417,11 +420,19 @@ def test_a_layer_that_returns_another_shape_leaves_no_run_behind(here):
     assert not (here / "run").exists()
 
 
-def test_a_task_whose_option_is_that_of_all_is_one_line(here):
-    text = FILES["my_series.py"].replace('options={"data.series.noise"', 'options={"data.seed"')
-    (here / "my_series.py").write_text(text)
-    with pytest.raises(ValueError, match=r"data\.seed is an option of all tasks; rename it"):
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("data.seed", "data.seed is an option of all tasks; rename it."),
+        ("data.denoise.amplitude", "with the default 0.5 in the place of 0.1; rename it."),
+    ],
+)
+def test_a_task_whose_option_is_one_of_ours_is_one_line(key, said, here):
+    """A config gave it the default of ours."""
+    (here / "my_series.py").write_text(FILES["my_series.py"].replace("data.series.noise", key))
+    with pytest.raises(ValueError) as refused:
         config_lib.default(task="my_series.py:TASK")
+    assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
 def test_an_option_that_a_network_of_ones_own_does_not_take_is_refused(here):

@@ -43,6 +43,14 @@ def _brought(task: str, layer: str) -> dict[str, Option]:
             from ssm_jax.layers import layer_options  # imports JAX
 
             found |= layer_options(layer)
+    ours = rows()
+    for key, row in found.items():
+        if key in ours and row.default != ours[key].default:  # which a config would have
+            owner = layer if key.startswith("model.") else task
+            raise ValueError(
+                f"{key} of {owner} is an option of ssm_jax, with the default {ours[key].default!r} "
+                f"in the place of {row.default!r}; rename it."
+            )
     return found
 
 

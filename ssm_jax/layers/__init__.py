@@ -71,8 +71,8 @@ def layer_options(name: str) -> dict[str, Option]:
     for an argument that cannot be an option.
     """
     section, layer = f"model.{section_of(name)}", find_layer(name)
-    if section in OPTIONS or section == "model.beta":
-        raise ValueError(f"layer {name}: {section} is an option of all layers; rename the class.")
+    if any(key == section or key.startswith(f"{section}.") for key in OPTIONS):
+        raise ValueError(f"layer {name}: {section} has options of ssm_jax; rename the class.")
     said, rows = dict(getattr(layer, "OPTIONS", {})), {}
     for argument, parameter in parameters_of(layer).items():
         default, unnamed = parameter.default, (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
