@@ -361,6 +361,10 @@ def test_what_is_wrong_is_one_line(argument, said, here, capsys):
     [
         (("window: int = 4, rngs", "window: int, rngs"), "its argument window needs a default."),
         (('{"window": Option', '{"wide": Option'), "OPTIONS has wide, which is no argument."),
+        (('{"window": Option', '{"d_model": Option'), "d_model, which is no option of"),
+        (('{"window": Option', '{"window": 3, "x": Option'), "has 3 for window, no Option."),
+        (("d_model, *, window", "*, d_model, window"), "a class with __init__(d_model, *, rngs)."),
+        (("d_model, *, window: int = 4", "d_model, window=4, /, *"), "window needs to be a k"),
         (
             ("class MovingAverage", "x = 1 / 0\nclass MovingAverage"),
             "fails in line 7: ZeroDivisionError",

@@ -35,7 +35,9 @@ def find_layer(name: str) -> Any:
         raise ValueError(f"unknown layer {name!r}; choose one of {', '.join(LAYERS)}.")
     layer = outside.find("layer", name, LAYERS)
     takes = parameters_of(layer) if isinstance(layer, type) else {}
-    if next(iter(takes), "") != "d_model" or "rngs" not in takes:
+    first = next(iter(takes.values()), None)
+    named = first is not None and first.name == "d_model" and first.kind != first.KEYWORD_ONLY
+    if not named or "rngs" not in takes:
         raise ValueError(f"layer {name}: it must be a class with __init__(d_model, *, rngs).")
     if name not in LAYERS and (fault := _fault_of_call(layer)):
         raise ValueError(f"layer {name} {fault}; give it {_CALL}.")
@@ -78,11 +80,15 @@ def layer_options(name: str) -> dict[str, Option]:
         default, unnamed = parameter.default, (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if argument in ("d_model", "rngs", "horizon", *SHARED) or parameter.kind in unnamed:
             continue
-        if default is inspect.Parameter.empty:
-            raise ValueError(f"layer {name}: its argument {argument} needs a default.")
+        if default is inspect.Parameter.empty or parameter.kind is parameter.POSITIONAL_ONLY:
+            needs = "a default" if default is inspect.Parameter.empty else "to be a keyword"
+            raise ValueError(f"layer {name}: its argument {argument} needs {needs}.")
         if type(default) in (bool, int, float, str, tuple):
             row = said.pop(argument, Option(default, f"an argument of {layer.__name__}"))
+            if not isinstance(row, Option):
+                raise ValueError(f"layer {name}: OPTIONS has {row!r} for {argument}, no Option.")
             rows[f"{section}.{argument}"] = row._replace(default=default)
-    if said:
-        raise ValueError(f"layer {name}: OPTIONS has {next(iter(said))}, which is no argument.")
+    for left in said:
+        why = "no option of its own" if left in parameters_of(layer) else "no argument"
+        raise ValueError(f"layer {name}: OPTIONS has {left}, which is {why}.")
     return rows
