@@ -397,6 +397,19 @@ def test_a_layer_that_takes_anything_has_the_options_that_it_names(here):
     assert dict(cfg.model.MovingAverage) == {"window": 4}
 
 
+def test_options_of_a_layer_come_back_from_the_record_of_a_run_as_they_were(here):
+    """Tuples in a tuple were lists; a run with an option NaN, unequal to itself, had no end."""
+    named = 'window: int = 4, wide=(1, ("a", ())), most=float("inf"), none=float("nan"), rngs'
+    text = FILES["my_layer.py"].replace("window: int = 4, rngs", named)
+    (here / "my_layer.py").write_text(text)
+    cfg = load_config("my_layer.py")
+    assert cfg.model.MovingAverage.keys() == ["most", "wide", "window"]
+    record = {"config": config_lib.identity(cfg), "sources": sources_of(cfg, here)}
+    record["config_digest"] = config_lib.digest(cfg)
+    found = config_of(json.loads(json.dumps(record)), here / "record.json")
+    assert found.model.MovingAverage.to_dict() == cfg.model.MovingAverage.to_dict()
+
+
 @pytest.mark.parametrize(
     ("kept", "said"),
     [

@@ -83,7 +83,7 @@ def layer_options(name: str) -> dict[str, Option]:
         if default is inspect.Parameter.empty or parameter.kind is parameter.POSITIONAL_ONLY:
             needs = "a default" if default is inspect.Parameter.empty else "to be a keyword"
             raise ValueError(f"layer {name}: its argument {argument} needs {needs}.")
-        if type(default) in (bool, int, float, str, tuple):
+        if type(default) in (bool, int, float, str, tuple) and default == default:  # no NaN
             row = said.pop(argument, Option(default, f"an argument of {layer.__name__}"))
             if not isinstance(row, Option):
                 raise ValueError(f"layer {name}: OPTIONS has {row!r} for {argument}, no Option.")

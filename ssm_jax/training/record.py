@@ -137,8 +137,7 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
     )
     cfg = config_lib.default(task, layer=layer)
     known = config_lib.flatten(cfg) | dict(zip(config_lib.CHOSEN, names, strict=True))
-    # JSON has no tuples, and a config has no lists
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
+    given = {key: _without_lists(value) for key, value in record["config"].items()}
     faults = [f"{key} is unknown here" for key in sorted(given.keys() - known.keys())]
     faults += [
         f"{key}={given[key]!r} is no {type(value).__name__}"
@@ -162,6 +161,11 @@ def config_of(record: Mapping[str, Any], where: Path) -> Any:
         )
     say_new_options(cfg, record, where)
     return cfg.lock()
+
+
+def _without_lists(value: Any) -> Any:
+    """JSON has no tuples, and a config has no lists."""
+    return tuple(map(_without_lists, value)) if isinstance(value, list) else value
 
 
 def say_new_options(cfg: Any, record: Mapping[str, Any], where: Path) -> None:
