@@ -63,7 +63,7 @@ class Weights:
 
     def model(self, state: Mapping[str, Any]) -> Any:
         """The model with these numbers."""
-        return nnx.merge(self.graphdef, state["params"], state["stats"])
+        return step_lib.evaluated(self.graphdef, state["params"], state["stats"])
 
     def misfits(self, arrays: Mapping[str, np.ndarray]) -> list[str]:
         """A line for each array, by path in the state, that is missing or not the model's."""

@@ -87,6 +87,8 @@ class Diagnostics:
 
         def by_taps(params: Any, stats: Any, batch: Any) -> dict[str, jax.Array]:
             model = nnx.merge(experiment.graphdef, params, stats)
+            # For Flax's Dropout, which no key reaches
+            model.set_attributes(deterministic=True, raise_if_not_found=False)
             names = [name for name, module in modules_of(model) if add_probe(module, L)]
             graphdef, *parts = nnx.split(model, Probe, ...)
             probes, rest = (nnx.to_pure_dict(part) for part in parts)

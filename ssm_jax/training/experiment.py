@@ -145,7 +145,7 @@ class Experiment:
 
     def model(self, state: TrainState) -> Any:
         """The model with the numbers of a state."""
-        return nnx.merge(self.graphdef, state.params, state.stats)
+        return step_lib.evaluated(self.graphdef, state.params, state.stats)
 
     def abstract_batch(self, length: int | None = None, *, training: bool = True) -> dict[str, Any]:
         """Shapes, dtypes and placement of a batch of sequences of a length; None: the longest."""

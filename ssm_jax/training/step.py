@@ -46,6 +46,13 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params, Params]:
     return nnx.graphdef(model), nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
+def evaluated(graphdef: nnx.GraphDef, params: Params, stats: Params) -> Any:
+    """The model with these numbers, in whose evaluation Flax's BatchNorm and Dropout take part."""
+    model = nnx.merge(graphdef, params, stats)
+    model.eval()
+    return model
+
+
 def init_state(
     params: Params, stats: Params, tx: optax.GradientTransformation, *, ema: bool = False
 ) -> TrainState:
@@ -184,7 +191,7 @@ def make_eval_step(
     """(params, stats, batch) -> what a task's `eval_sums` or `predict` makes of the batch."""
 
     def eval_step(params: Params, stats: Params, batch: Batch) -> Metrics:
-        return function(nnx.merge(graphdef, params, stats), batch)
+        return function(evaluated(graphdef, params, stats), batch)
 
     return eval_step
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from running import products_for_a_gpu
 from test_scripts import script
 from tiny import tiny_experiment
 
 from ssm_jax.analysis.bands import BANDS, band_edges
 from ssm_jax.analysis.hankel import summary
+from ssm_jax.layers import LAYERS, S4D
 from ssm_jax.training import loop
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.logs import read_metrics
@@ -120,3 +123,21 @@ def test_the_gradient_of_diagnostics_is_the_same_on_every_platform(data_dir, mon
     )
     assert callable(Diagnostics(experiment, experiment.fresh_state)._gradient)
     assert len(found) > 3 and set(found) == {"HIGHEST, HIGHEST"}
+
+
+class Dropping(S4D):
+    """A layer of somebody's that draws by Flax's means."""
+
+    def __init__(self, d_model, **options):
+        super().__init__(d_model, **options)
+        self.drop = nnx.Dropout(0.5)
+
+    def __call__(self, u_BLH, lengths_B=None, *, key=None):
+        return self.drop(super().__call__(u_BLH, lengths_B), rngs=key)
+
+
+def test_the_gradient_of_diagnostics_is_without_the_dropout_of_flax(data_dir, monkeypatch):
+    monkeypatch.setitem(LAYERS, "s4d", Dropping)
+    experiment = tiny_experiment(data_dir, log__diagnostics=True)
+    monkeypatch.setattr(experiment, "compile", jax.eval_shape)
+    assert callable(Diagnostics(experiment, experiment.fresh_state)._gradient)

@@ -15,6 +15,7 @@ from ssm_jax.layers.inputs import dropout
 from ssm_jax.layers.norm import BatchNorm
 from ssm_jax.tasks.heads import eval_sums, number_train_sums, train_sums
 from ssm_jax.training.step import (
+    evaluated,
     init_state,
     make_eval_step,
     make_gradient,
@@ -284,3 +285,30 @@ def test_a_long_average_stays_that_of_a_loop_in_float64():
         expected = 0.9999 * expected + 0.0001 * row
     found, _ = jax.lax.scan(lambda mean, x: (moving_average(mean, x, 0.9999), None), rows[0], rows)
     np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+class Foreign(nnx.Module):
+    """A network of somebody else's, of Flax's own layers."""
+
+    def __init__(self):
+        self.norm = nnx.BatchNorm(H, momentum=0.5, rngs=nnx.Rngs(0))
+        self.drop = nnx.Dropout(0.5)
+
+    def __call__(self, x_BLH, key):
+        return self.drop(self.norm(x_BLH), rngs=key)
+
+
+def test_evaluation_of_flax_layers_is_by_the_running_statistics_and_drops_nothing():
+    """It was by the statistics of the batch, which nobody had asked for."""
+    graphdef, params, stats = split(Foreign())
+
+    def squares(model, batch, key=None):
+        y_BLH = model(batch["inputs"], key)
+        return {"loss": jnp.sum(y_BLH**2), "count": jnp.float32(B), "y": y_BLH}
+
+    state, x = init_state(params, stats, optax.sgd(0.1)), batch()["inputs"]
+    (_, (_, stats)), _ = run(make_gradient(graphdef, squares), state, KEY, batch())
+    found = run(make_eval_step(graphdef, squares), params, stats, batch())["y"]
+    mean, var = x.mean((0, 1)) / 2, 0.5 + x.var((0, 1)) / 2
+    np.testing.assert_allclose(found, (x - mean) / np.sqrt(var + 1e-5), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(evaluated(graphdef, params, stats)(x, None), found)
