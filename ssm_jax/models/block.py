@@ -124,11 +124,12 @@ class Block(nnx.Module):
         u_BLH = x_BLH.astype(dtype)
         u_BLH = normed(u_BLH) if self.prenorm else u_BLH
         y_BLH: Any = ssm(u_BLH)
-        if (shape := getattr(y_BLH, "shape", None)) != u_BLH.shape:
-            got = type(y_BLH).__name__ if shape is None else shape
+        shape = getattr(y_BLH, "shape", None)
+        if shape != u_BLH.shape or jnp.iscomplexobj(y_BLH):
+            got = type(y_BLH).__name__ if shape is None else f"{y_BLH.dtype} {shape}"
             layer = type(self.ssm).__name__
             raise ValueError(
-                f"{layer} must return an array {u_BLH.shape}, as its input, got {got}."
+                f"{layer} must return an array {u_BLH.shape}, real as its input, got {got}."
             )
         y_BLH = y_BLH.astype(x_BLH.dtype)
         g_BLH = dropout(gelu(y_BLH), self.dropout, gelu_key, tied=self.tie_dropout)

@@ -97,6 +97,7 @@ def test_half_gates_are_those_of_s5(gate):
         (lambda u_BLH: u_BLH[0], r"\(12, 4\)"),
         (lambda u_BLH: (u_BLH, None), "tuple"),
         (lambda u_BLH: None, "NoneType"),
+        (lambda u_BLH: u_BLH * 1j, r"complex64 \(3, 12, 4\)"),  # its imaginary part was lost
     ],
 )
 def test_what_a_layer_of_ones_own_returns_has_the_shape_of_its_input(returned, got):
