@@ -27,9 +27,7 @@ def get_config(arg=""):
         "point": ("table", "script"),
         "size": ("full", "reduced", "smoke"),
     }
-    layer, rest = variants.other_layer(arg, *known.values())
-    variant, point, size = config_lib.parse_arg(rest, **known).values()
-    variant = layer or variant
+    variant, point, size = config_lib.parse_arg(arg, **variants.with_layers(arg, **known)).values()
     cfg = config_lib.default("runoff")
     cfg.name = f"runoff:{variant.rpartition(':')[2]}" + (":script" if point == "script" else "")
     cfg.data.source, cfg.data.padded_length = "files", 365
@@ -44,8 +42,8 @@ def get_config(arg=""):
     elif variant == "s5":
         model.layer, model.init, model.real_transform = "s5", "legs", "none"
         model.n_ssm = 1
-    elif layer:
-        config_lib.override(cfg, {"model.layer": layer})
+    elif variant not in known["variant"]:
+        config_lib.override(cfg, {"model.layer": variant})
     cfg.batch_size, cfg.train.epochs, cfg.train.eval_batch_size = 128, 50.0, 1_024
     cfg.train.select_metric = "loss"
     cfg.optim.clip_norm = 1.0  # in the program, not in the table

@@ -57,9 +57,7 @@ VARIANTS = ("s4d_ft", "s4d", "s5")
 
 def get_config(arg=""):
     known = {"set": (*POINTS, *PACKAGED), "variant": VARIANTS, "point": ("equal", "published")}
-    layer, rest = variants.other_layer(arg, *known.values())
-    name, variant, point = config_lib.parse_arg(rest, **known).values()
-    variant = layer or variant
+    name, variant, point = config_lib.parse_arg(arg, **variants.with_layers(arg, **known)).values()
     cfg = config_lib.default("per_step" if name == "PPG" else "classification")
     cfg.name = f"uea/{name}:{variant.rpartition(':')[2]}" + (
         ":published" if point == "published" else ""
@@ -79,8 +77,8 @@ def get_config(arg=""):
         model.beta.learn, model.beta.filter = False, False
     if variant == "s5":
         of_s5(model)
-    elif layer:
-        config_lib.override(cfg, {"model.layer": layer})
+    elif variant not in known["variant"]:
+        config_lib.override(cfg, {"model.layer": variant})
     if variant == "linoss" and name == "SelfRegulationSCP2":
         model.linoss.scheme = "imex"  # the better of the two on this set alone
     if point == "published":

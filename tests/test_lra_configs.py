@@ -11,6 +11,7 @@ from flax import nnx
 
 from ssm_jax import config
 from ssm_jax.config import check as config_check
+from ssm_jax.config.load import read_config
 from ssm_jax.lra import variants
 from ssm_jax.lra.catalog import entry_of
 from ssm_jax.tasks.heads import build_classifier
@@ -116,6 +117,17 @@ def test_small_versions_of_a_variant_are_valid_and_say_what_they_are(task, varia
         entry_of(cfg.task, cfg.data.source)
         assert cfg.name == f"lra/{task}:{variant}:{size}" and cfg.notes
         assert cfg.model.layer == experiment(task, variant).model.layer
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["lra/listops:s4d_ft,linoss", "lra/image:lru,linoss", "runoff:s5,lru", "uea:GunPoint,lru,s4d"],
+)
+def test_two_variants_are_refused_where_one_is_the_name_of_a_layer(spec):
+    """The other was passed over."""
+    with pytest.raises(ValueError, match="config argument 'variant' is given twice in"):
+        read_config(spec)
+    assert read_config("lra/listops:size=smoke,variant=lru").name == "lra/listops:lru:smoke"
 
 
 # arXiv:2410.02035's own YAML files: batch, learning rates of A, dt and the rest, decay of the rest,

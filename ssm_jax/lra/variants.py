@@ -32,18 +32,17 @@ SIZES = ("full", "smoke", "reduced")
 
 def start(arg: str, task: str) -> tuple[ConfigDict, str, str]:
     """The defaults under the name lra/TASK:VARIANT, and the variant and the size of `arg`."""
-    layer, rest = other_layer(arg, VARIANTS, SIZES)
-    chosen = config_lib.parse_arg(rest, variant=VARIANTS, size=SIZES)
-    variant = layer or chosen["variant"]
+    known = with_layers(arg, variant=VARIANTS, size=SIZES)
+    variant, size = config_lib.parse_arg(arg, **known).values()
     cfg = config_lib.default(task)
     cfg.name = f"lra/{task}:{variant.rpartition(':')[2]}"
-    return cfg, variant, chosen["size"]
+    return cfg, variant, size
 
 
-def other_layer(arg: str, *known: tuple[str, ...]) -> tuple[str, str]:
-    """A word of the argument of a config that is the name of a layer, none of the known words; and
-    the others. The word is "" where there is none."""
-    taken = {word for words in known for word in words}
+def with_layers(arg: str, **known: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """What the argument of a config may say, `known`, of which those words of it that are no known
+    ones and name layers are variants, too."""
+    taken = {word for words in known.values() for word in words}
 
     def is_layer(word: str) -> bool:
         if word.rpartition("=")[2] in taken:
@@ -54,9 +53,8 @@ def other_layer(arg: str, *known: tuple[str, ...]) -> tuple[str, str]:
             return find_layer(word) is not None
         return False
 
-    words = [word.removeprefix("variant=") for word in arg.split(",") if word]
-    layer = next(filter(is_layer, words), "")
-    return layer, ",".join(word for word in words if word != layer)
+    words = (word.removeprefix("variant=") for word in arg.split(",") if word)
+    return {**known, "variant": (*known["variant"], *filter(is_layer, words))}
 
 
 def choose(cfg: ConfigDict, variant: str, **tuned: Callable[[ConfigDict], None]) -> None:
