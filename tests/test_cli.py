@@ -12,6 +12,7 @@ from ssm_jax import config
 from ssm_jax.config import argv as options
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
+from ssm_jax.config.load import load_config
 
 FLAGS = (cli.WORKDIR, cli.WANDB, cli.DRY_RUN)
 CONFIG = """
@@ -307,12 +308,31 @@ def test_outside_the_repository_the_message_says_so(tmp_path, monkeypatch, capsy
             "sets train.epcohs, which is no option; did you mean train.epochs?",
         ),
         (CONFIG.replace("cfg.train.epochs = 40.0", "del cfg.seed"), "removes the option seed"),
+        (CONFIG.replace("cfg.train.epochs = 40.0", "del cfg.model"), "model.layer=None of its con"),
+        (
+            CONFIG.replace("cfg.train.epochs = 40.0", "cfg.optim.freeze = None"),
+            "sets optim.freeze=None, which is no str.",
+        ),
+        (
+            CONFIG.replace("cfg.train.epochs = 40.0", "cfg.model.bidirectional = None"),
+            "sets model.bidirectional=None, which is no bool.",
+        ),
     ],
 )
 def test_a_broken_config_file_is_one_line(text, expected, capsys):
     Path("configs/broken.py").write_text(text)
     line = fault(capsys, "--config=configs/broken.py")
     assert line.startswith("--config=configs/broken.py") and expected in line
+
+
+def test_a_number_of_numpy_in_a_config_can_be_changed():
+    """It took no other float: a traceback on the command line, a refusal in sweeps."""
+    text = CONFIG.replace("= 40.0", "= 40.0\n    cfg.model.dt_min = np.exp(-5)")
+    Path("configs/own.py").write_text("import numpy as np\n" + text)
+    own = "--config=configs/own.py"
+    assert type(load(own).cfg.model.dt_min) is float
+    assert load(own, "--config.model.dt_min=0.01").cfg.model.dt_min == 0.01
+    assert load_config("configs/own.py", {"model.dt_min": 0.02}).model.dt_min == 0.02
 
 
 def test_an_unknown_config_argument_is_refused(experiment, capsys):

@@ -51,11 +51,21 @@ def read_config(spec: str) -> ConfigDict:
         cfg = get_config(arg) if arg else get_config()
         if not isinstance(cfg, ConfigDict):
             raise ValueError(f"get_config returns a {type(cfg).__name__}, not a ConfigDict.")
+        chosen = {key: config_lib.flatten(cfg).get(key) for key in config_lib.CHOSEN}
+        if wrong := [key for key, name in chosen.items() if not isinstance(name, str)]:
+            raise ValueError(f"{wrong[0]}={chosen[wrong[0]]!r} of its config is no str.")
         config_lib.choose(cfg, cfg.task, cfg.model.layer)
     asked, known, found = f"--config={spec}", config_lib.rows(cfg), config_lib.flatten(cfg)
     extra, lacking = found.keys() - known, known.keys() - found
     faults = [f"{asked} sets {k}, which is no option{guess(k, known)}" for k in extra]
     faults += [f"{asked} removes the option {k}; set a value in its place." for k in lacking]
+    for key in found.keys() - extra - {*config_lib.CHOSEN}:
+        value, kind = found[key], type(known[key].default)
+        if not isinstance(value, kind):  # None, which a ConfigDict takes for any value
+            faults.append(f"{asked} sets {key}={value!r}, which is no {kind.__name__}.")
+        elif kind is float and type(value) is not float:  # NumPy's, which takes no other float
+            with cfg.ignore_type():
+                cfg.update_from_flattened_dict({key: float(value)})
     if faults:
         raise ValueError("\n".join(sorted(faults)))
     if cfg.optim.lr:
