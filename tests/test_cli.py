@@ -335,6 +335,16 @@ def test_a_number_of_numpy_in_a_config_can_be_changed():
     assert load_config("configs/own.py", {"model.dt_min": 0.02}).model.dt_min == 0.02
 
 
+def test_files_set_the_source_unless_it_is_given(experiment):
+    """The files were read, whatever --config.data.source=generated said."""
+    argv = [experiment, "--from=a.gz"]
+    found = [
+        cli.load([*argv, *more], flags=(cli.FROM,), about="").cfg.data.source
+        for more in ([], ["--config.data.source=generated"])
+    ]
+    assert found == ["official", "generated"]  # the latter reads no files, and says so
+
+
 def test_an_unknown_config_argument_is_refused(experiment, capsys):
     assert fault(capsys, experiment + ":smal").endswith("choose from size: full, small.")
 

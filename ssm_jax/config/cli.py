@@ -83,7 +83,8 @@ def load(
             config_lib.override(cfg, overrides)
             if line := config_lib.given_up(before, cfg, overrides):
                 say(line)
-            if given.get("from") is not None and cfg.data.source in ("generated", "photographs"):
+            own = cfg.data.source in ("generated", "photographs") and "data.source" not in overrides
+            if given.get("from") is not None and own:
                 cfg.data.source = "official"
         if not (faults or _asks_help(argv)):  # the check imports JAX
             check(cfg)
