@@ -452,6 +452,25 @@ def test_a_task_whose_option_is_one_of_ours_is_one_line(key, said, here):
     assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('"error": "min"', '"error": "least"'), "error is best at max or min, not at 'least'."),
+        (("Option(0.1", "Option(None"), "data.series.noise needs a truth, a number, a text or a"),
+        (('"error": jnp.abs', '"miss": jnp.abs'), "must give 'error', one number, got no such sum"),
+        (('"count": jnp.ones', '"n": jnp.ones'), "must give 'count', one number, got no such sum"),
+        (("jnp.sum(value_B * mask_B)", "value_B * mask_B"), "'loss', one number, got an array (8"),
+    ],
+)
+def test_a_task_that_cannot_be_is_one_line_before_a_run_begins(change, said, here):
+    """The first chose the worst checkpoint, and the third ended in a run's first evaluation."""
+    assert change[0] in FILES["my_series.py"]
+    (here / "my_series.py").write_text(FILES["my_series.py"].replace(*change))
+    with pytest.raises(ValueError) as refused:
+        build(load_config("my_series.py"), data_dir=here)
+    assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
 def test_an_option_that_a_network_of_ones_own_does_not_take_is_refused(here):
     cfg = load_config("my_series.py")
     cfg.model.alpha = 2.0

@@ -150,4 +150,21 @@ def find_task(name: str) -> Task:
         raise ValueError(f"task {name}: it is a {type(task).__name__}, not a Task.")
     if shared := sorted(task.options.keys() & OPTIONS.keys()):
         raise ValueError(f"task {name}: {shared[0]} is an option of all tasks; rename it.")
+    for key, row in task.options.items():
+        default = row.default
+        if type(default) not in (bool, int, float, str, tuple) or default != default:
+            kinds = "a truth, a number, a text or a tuple"
+            raise ValueError(f"task {name}: {key} needs {kinds} as default, got {default!r}.")
+    for metric, mode in task.metrics.items():
+        if mode not in ("max", "min"):  # which all but max would be
+            raise ValueError(f"task {name}: {metric} is best at max or min, not at {mode!r}.")
     return task
+
+
+def check_sums(name: str, task: Task, sums: Mapping[str, Any]) -> None:
+    """Refuse what `eval_sums` of a task gives if its means lack a metric, or are no numbers."""
+    for key in ("loss", "count", *task.metrics) if task.summary is mean_metrics else ():
+        shape = getattr(sums.get(key), "shape", None)
+        if shape != ():
+            got = "no such sum" if shape is None else f"an array {shape}"
+            raise ValueError(f"task {name}: eval_sums must give {key!r}, one number, got {got}.")

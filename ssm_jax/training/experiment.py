@@ -21,7 +21,7 @@ from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.layers import LAYERS
 from ssm_jax.progress import Progress, warn
-from ssm_jax.tasks import TASKS, find_task
+from ssm_jax.tasks import TASKS, check_sums, find_task
 from ssm_jax.tasks.facts import Watched, facts_of
 from ssm_jax.training import data_init, numerics, optim, plan, processes
 from ssm_jax.training import step as step_lib
@@ -319,8 +319,10 @@ def build(
     task = find_task(cfg.task)
     experiment = Experiment(cfg, processes.in_turn(lambda: task.open(cfg, paths)), mesh=mesh)
     if not to_read and (cfg.task not in TASKS or cfg.model.layer not in LAYERS):
-        for training in (True, False):
+        for training in (False, True):
             step, shapes = experiment.step(training=training)
             with jax.set_mesh(experiment.mesh):
-                jax.eval_shape(step, *shapes)
+                found = jax.eval_shape(step, *shapes)
+            if not training:
+                check_sums(cfg.task, task, found)
     return experiment
