@@ -183,6 +183,7 @@ def test_every_rule_can_fail():
 
 S4 = {"model.layer": "s4", "model.init": "legs", "model.discretization": "bilinear"}
 RING = {"model.init": "ring", "model.discretization": "none"}
+FOUT = {"model.init": "fout", "model.real_transform": "clip"}
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,20 @@ def test_options_that_go_together_pass(values):
         ({"model.layer": "s5", "model.n_ssm": 2}, "model.n_ssm=2 is not read with"),
         ({"model.init_seed": 3}, "model.init_seed=3 is not read with model.init='s4d_lin'"),
         ({**RING, "model.dt_min": 0.01}, "not read with model.discretization='none'; leave it at"),
+        (
+            {"model.norm": "layer", "model.norm_momentum": 0.2},
+            "model.norm_momentum=0.2 is not read with model.norm='layer'; leave it at 0.1.",
+        ),
+        ({"model.norm": "layer", "model.norm_padding": False}, "is not read with model.norm="),
+        ({"model.prenorm": False, "model.final_norm": False}, "not read with model.prenorm=False"),
+        ({**S4, **FOUT, "model.s4.b_clip": 1.0}, "b_clip=1.0 is not read with model.init='fout'"),
+        ({**S4, **FOUT, "model.alpha_real": 2.0}, "alpha_real=2.0 is not read with model.init="),
+        (
+            {"schedule.shape": "constant", "schedule.total_steps": 50},
+            "schedule.total_steps=50 is not read with schedule.shape='constant'; leave it at 0.",
+        ),
+        ({"schedule.shape": "constant", "schedule.clamp": False}, "clamp=False is not read with"),
+        ({"schedule.clamp": False}, "clamp=False is not read with schedule.total_steps=0; leave"),
         ({"model.beta.filter": False, "model.beta.init": 0.5}, "leave one of the two as it is"),
         ({"train.epochs": 2.0}, "got epochs=2.0, steps=100"),
         (
@@ -306,6 +321,7 @@ def test_one_learning_rate_scales_those_of_all_groups():
         (0.0, {"optim.lr": 1.0}, "by that of rest, which is 0"),
         (0.1, {"optim.lr": 1.0, "optim.groups.rest.lr": 0.5}, "are one rate; give one of them"),
         (0.1, {"model.beta.filter": False, "model.beta.learn": True}, "leave one of the two out"),
+        (0.1, {"model.beta.filter": False, "model.beta.unit": "rad"}, "leave one of the two out"),
     ],
 )
 def test_overrides_that_contradict_each_other_are_refused(rest, values, expected):
@@ -324,6 +340,54 @@ def test_a_learned_beta_that_a_config_has_by_default_is_none_without_a_filter(gi
     config.override(cfg, {"model.beta.filter": False})
     config_check.check(cfg)
     assert cfg.model.beta.learn
+
+
+def test_a_unit_of_beta_that_a_config_has_waits_for_a_filter():
+    """The sweep of `runoff:reduced` has cells with a filter and cells without."""
+    cfg = load_config("runoff:reduced")
+    assert (cfg.model.beta.filter, cfg.model.beta.unit) == (False, "rad")
+    with pytest.raises(ValueError, match=r"^model\.beta\.unit='lra' is of a filter"):
+        load_config("runoff:reduced", {"model.beta.unit": "lra"})
+    with_filter = {"model.beta.filter": True, "model.beta.unit": "hz_1e4"}
+    assert load_config("runoff:reduced", with_filter).model.beta.unit == "hz_1e4"
+    cells = {"model.beta.unit": "rad", "model.video.loss_beta": 0.5}
+    assert not load_config("video", cells).model.beta.filter, "the loss has the unit"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "given_up"),
+    [
+        ("lra/image:s5", {"model.norm": "layer"}, {"model.norm_momentum": 0.1}),
+        (
+            "lra/listops",
+            {"schedule.shape": "constant"},
+            {"schedule.total_steps": 0, "schedule.clamp": True},
+        ),
+        ("lra/listops", {"schedule.total_steps": 0}, {"schedule.clamp": True}),
+        ("lra/listops:reduced", {"data.source": "official"}, {"data.listops.longer_than": 500}),
+    ],
+)
+def test_what_a_config_has_gives_way_to_a_value_that_leaves_it_unread(name, values, given_up):
+    """Else nobody could choose that value for a config without knowing all that it sets."""
+    before = config.flatten(load_config(name))
+    cfg = load_config(name, values)
+    now = config.flatten(cfg)
+    for key, value in given_up.items():
+        assert now[key] == value != before[key]
+        with pytest.raises(ValueError, match=f"^{key}={before[key]!r} is not read with "):
+            load_config(name, {**values, key: before[key]})
+    line = config.given_up(before, cfg, values)
+    assert line.startswith("with what is given the config has ")
+    assert all(f"{key}={value!r} for {before[key]!r}" in line for key, value in given_up.items())
+
+
+def test_a_recorded_config_may_have_what_nothing_reads_and_no_other_fault():
+    cfg = changed("model.norm", "layer")
+    cfg.model.norm_momentum = 0.2
+    config_check.check(cfg, recorded=True)
+    cfg.model.n_ssm = 3
+    with pytest.raises(ValueError, match=r"n_ssm=3 must divide"):
+        config_check.check(cfg, recorded=True)
 
 
 LAYER_CONFIGS = [name for name in shipped() if name not in ("denoise", "linoss", "video", "waves")]
@@ -408,6 +472,9 @@ def test_a_smoke_run_is_a_valid_one_of_twenty_steps():
     cfg.train.epochs = 40.0
     config_check.check(config.smoke(cfg))
     assert cfg.train.steps == 20 and cfg.train.epochs == 0 and cfg.model.depth == 2
+    cfg = config.default("text")
+    cfg.data.source, cfg.data.text.val_fraction, cfg.schedule.shape = "official", 0.1, "constant"
+    config_check.check(config.smoke(cfg))
     assert cfg.data.padded_length == config.default().data.padded_length
 
 

@@ -9,7 +9,7 @@ from ssm_jax.config.check import STEPS
 from ssm_jax.layers import LAYERS
 from ssm_jax.models import SequenceClassifier
 from ssm_jax.options.arguments import SHARED, parameters_of
-from ssm_jax.options.rows import OPTIONS, SECTIONS, Option
+from ssm_jax.options.rows import OPTIONS, SECTIONS, Option, Range
 from ssm_jax.tables import Columns, cells, to_markdown
 from ssm_jax.tasks import TASKS, find_task
 from ssm_jax.tasks.arrays import OF_FORECASTS, OF_WHOLE_SERIES
@@ -20,7 +20,7 @@ COLUMNS: Columns = {
     "option": lambda row: f"`{row[0]}`",
     "default": lambda row: f"`{row[1].default!r}`",
     "meaning": lambda row: row[1].help.replace("|", r"\|"),
-    "read by": lambda row: row[2],
+    "read by": lambda row: _where(*row[1:]),
 }
 
 
@@ -39,6 +39,15 @@ def _readers(key: str) -> str:
     if name in parameters_of(SequenceClassifier) or name == "d_model":
         return "the network"
     return "every layer" if len(layers) == len(LAYERS) else ", ".join(layers)
+
+
+def _where(row: Option, readers: str) -> str:
+    """Who reads an option, and with which values of others."""
+    told = [
+        f"`{key}` is {values.short if isinstance(values, Range) else ' or '.join(map(str, values))}"
+        for key, values in row.when.items()
+    ]
+    return readers + (f", where {' and '.join(told)}" if told else "")
 
 
 def _takes(layer: Any, name: str) -> bool:

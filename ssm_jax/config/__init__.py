@@ -109,10 +109,13 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
 
     What was given before (`keep`) is, like `values`, neither scaled by optim.lr nor given up for
     another layer, see `check.of_layer`. A number of steps takes the place of epochs, and the
-    reverse. ValueError: optim.lr, where the rate of the group rest is 0 or is given as well, or a
-    learned beta without a filter; a task or a layer of your own that cannot be found.
+    reverse; what nothing reads with these values gets its default. ValueError: optim.lr, where the
+    rate of the group rest is 0 or is given as well, or a learned beta or a unit of it without a
+    filter; a task or a layer of your own that cannot be found.
     """
-    given, before = {*values, *keep}, cfg.model.layer
+    from ssm_jax.config.check import idle
+
+    given, before, without = {*values, *keep}, cfg.model.layer, dict(idle(cfg))
     if not values.keys().isdisjoint(CHOSEN):
         choose(cfg, values.get("task", cfg.task), values.get("model.layer", cfg.model.layer))
     if cfg.model.layer != before:
@@ -123,11 +126,19 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], keep: Collection[str] =
     for key, other in (("steps", "epochs"), ("epochs", "steps")):
         if values.get(f"train.{key}") and f"train.{other}" not in given:
             cfg.train[other] = type(cfg.train[other])(0)
+    known, newly = rows(cfg), dict(idle(cfg)).keys() - without - given
+    cfg.update_from_flattened_dict({key: known[key].default for key in newly})
     beta = cfg.model.beta
     if beta.learn and not beta.filter and "model.beta.learn" in given:
         raise ValueError(
             "model.beta.learn=True needs a filter, and model.beta.filter=False means none; leave "
             "one of the two out."
+        )
+    # A config may have one for cells with a filter, and the loss of videos has a filter of its own
+    if not beta.filter and "model.beta.unit" in given and not cfg.model.video.loss_beta:
+        raise ValueError(
+            f"model.beta.unit={beta.unit!r} is of a filter, and model.beta.filter=False means "
+            "none; leave one of the two out."
         )
     if values.get("optim.lr"):
         scale_rates(cfg, given)
@@ -141,19 +152,21 @@ def altered(cfg: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
 
 
 def given_up(before: Mapping[str, Any], cfg: ConfigDict, given: Collection[str]) -> str:
-    """What another layer has changed of the options that a config had before, in a line, or "".
+    """What other options have changed of those that a config had before, in a line, or "".
 
     `given` are options that somebody asked for.
     """
-    now = flatten(cfg)
+    now, told = flatten(cfg), ("model.", "data.", "schedule.")
     changed = [
         f"{key}={now[key]!r} for {value!r}"
         for key, value in before.items()
-        if key.startswith("model.") and key not in given and now.get(key, value) != value
+        if key.startswith(told) and key not in given and now.get(key, value) != value
     ]
     if not changed:
         return ""
-    return f"with model.layer={cfg.model.layer} the config has {', '.join(changed)}."
+    layer = now["model.layer"] != before["model.layer"]
+    what = f"model.layer={cfg.model.layer}" if layer else "what is given"
+    return f"with {what} the config has {', '.join(changed)}."
 
 
 def note_changes(cfg: ConfigDict, values: Mapping[str, Any]) -> None:
@@ -225,12 +238,13 @@ def smoke(cfg: ConfigDict) -> ConfigDict:
     cfg.name += ":smoke"
     cfg.notes = "Smoke run: a few steps of the same code. Its accuracy means nothing."
     if cfg.data.source != "generated":
-        cfg.data.source = "stand_in"
+        override(cfg, {"data.source": "stand_in"})
     cfg.data.n_train, cfg.data.n_val, cfg.data.n_test = 48, 8, 8
     cfg.batch_size = 4
     cfg.model.depth = 2
     cfg.train.epochs, cfg.train.steps, cfg.train.eval_every = 0.0, 20, 10
-    cfg.schedule.warmup_steps, cfg.schedule.total_steps = 5, 20
+    cfg.schedule.warmup_steps = 5
+    cfg.schedule.total_steps = 20 if cfg.schedule.shape == "cosine" else 0
     if cfg.data.padded_length * cfg.model.d_model > 2_048 * 128:
         cfg.batch_size, cfg.train.steps, cfg.train.eval_every = 2, 6, 3
         cfg.data.n_val, cfg.data.n_test = 4, 4

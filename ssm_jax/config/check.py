@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax.config import flatten, rows
 from ssm_jax.options.arguments import SHARED, parameters_of
-from ssm_jax.options.rows import LARGEST, SEED, Option
+from ssm_jax.options.rows import LARGEST, SEED, Option, Range
 from ssm_jax.outside import Unknown
 from ssm_jax.tasks import TASKS, Task, find_task
 
@@ -18,17 +18,19 @@ SCALED = ("image", "pathfinder", "pathx")  # tasks that read data.mean and data.
 OWN = ("init", "discretization", "real_transform", "dt_transform")  # a layer knows best
 
 
-def check(cfg: ConfigDict) -> None:
+def check(cfg: ConfigDict, *, recorded: bool = False) -> None:
     """Refuse values and combinations that cannot work, with a ValueError of a line per fault.
 
     What the model reads is known from the signatures of its classes, whose modules import JAX; so
-    it is looked at last, if all else is right.
+    it is looked at last, if all else is right. In a config that is `recorded` an option may be set
+    for nothing: it did no harm to the run, which an earlier version made.
     """
     faults = [*range_faults(cfg), *_combination_faults(cfg)]
     try:
         task = find_task(cfg.task)
         faults += _task_faults(cfg, task)
         faults = faults or [*_model_faults(cfg, task)]
+        faults = faults or ([] if recorded else [*_idle_faults(cfg)])
     except ValueError as error:  # there is no such task, or its layer is none
         faults.append(str(error))
     if faults:
@@ -140,8 +142,12 @@ def _model_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
             yield _unknown("model.init", model.init, inits, f"model.layer={model.layer!r}")
             return
         yield from _layer_faults(model, layer, takes)
+
+
+def _idle_faults(cfg: ConfigDict) -> Iterator[str]:
+    """Options that were set for nothing."""
     flat, standard = flatten(cfg), rows(cfg)
-    for key, why in unread(cfg):
+    for key, why in {**dict(idle(cfg)), **dict(unread(cfg))}.items():
         yield f"{key}={flat[key]!r} is not read with {why}; leave it at {standard[key].default!r}."
 
 
@@ -174,8 +180,19 @@ def _layer_faults(model: ConfigDict, layer: Any, takes: Collection[str]) -> Iter
         yield from layer.faults(model.to_dict())
 
 
+def idle(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Options that were set, and the value of another one with which they have no effect."""
+    flat = flatten(cfg)
+    for key, row in rows(cfg).items():
+        for other, values in row.when.items() if flat.get(key, row.default) != row.default else ():
+            now = flat[other]
+            if not (values.holds(now) if isinstance(values, Range) else now in values):
+                yield key, f"{other}={now!r}"
+                break
+
+
 def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
-    """Options of the model that were set, and why they have no effect: "model.layer='s4d'"."""
+    """Options of the model that were set, and what does not take them: "model.layer='s4d'"."""
     from ssm_jax.layers import find_layer, section_of  # imports JAX
     from ssm_jax.models import SequenceClassifier
 
@@ -183,7 +200,7 @@ def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
     network = parameters_of(task.network or SequenceClassifier)
     takes: Collection[str] = ()
     section, why = "", f"task={cfg.task!r}"
-    unless: dict[str, str] = {}  # why arguments that are taken are not read
+    unless: Collection[str] = ()  # arguments that are taken and that the init leaves no effect
     if "layer" in network:
         layer = find_layer(model.layer)
         takes, section = parameters_of(layer), section_of(model.layer)
@@ -192,15 +209,10 @@ def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
         if hasattr(layer, "taps"):
             takes = {*takes, "spectrum_steps"}
         why = f"model.layer={model.layer!r}"
-        if not _is_discrete(model.init):
-            unless["init_seed"] = f"model.init={model.init!r}"
-        if model.discretization == "none":
-            for step in ("dt_min", "dt_max", "dt_transform", "spectrum_steps", *STEPS):
-                unless[step] = "model.discretization='none'"
-        elif model.dt_rule != "autocorrelation":
-            unless["dt_kappa"] = f"model.dt_rule={model.dt_rule!r}"
-            if model.dt_rule == "log_uniform":
-                unless["dt_apply_to"] = unless["dt_kappa"]
+        if model.init in getattr(layer, "UNDAMPED", ()):
+            unless = {"alpha_real", "init_seed"}
+        elif not _is_discrete(model.init):
+            unless = {"init_seed"}
     argument = {f"model.{key}": name for name, key in SHARED.items()}
     argument["model.beta.filter"] = "beta"
     for key, row in rows(cfg).items():
@@ -208,8 +220,10 @@ def unread(cfg: ConfigDict) -> Iterator[tuple[str, str]]:
             continue
         name = argument.get(key, "")
         read = name in network or name in takes or key.startswith(f"model.{section}.")
-        if not read or name in unless:
-            yield key, unless.get(name, why) if read else why
+        if not read:
+            yield key, why
+        elif name in unless:
+            yield key, f"model.init={model.init!r}"
 
 
 def of_layer(cfg: ConfigDict, before: str, keep: Collection[str] = ()) -> None:

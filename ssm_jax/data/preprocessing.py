@@ -41,7 +41,10 @@ class ArrayOptions:
         choices=("auto", "files", "random", "time", "merged"),
     )
     val: float = setting(0.1, "share for validation", Range(0, 0.5, above=True))
-    test: float = setting(0.2, "share for testing, unless the files say", Range(0, 0.5, above=True))
+    test: float = setting(
+        0.2, "share for testing, unless the files say", Range(0, 0.5, above=True),
+        when={"data.arrays.split": ("auto", "random", "time", "merged")},
+    )  # fmt: skip
     missing: str = setting(
         "refuse",
         "missing inputs; missing targets of steps do not count",

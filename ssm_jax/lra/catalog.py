@@ -19,6 +19,7 @@ from ssm_jax.lra.listops_generator import Spec
 from ssm_jax.lra.pathfinder import PathfinderOptions, pathfinder, pathx
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.text import TextOptions, text
+from ssm_jax.options.rows import Option
 from ssm_jax.tasks import Task, classification_task
 
 SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
@@ -214,14 +215,30 @@ def _listops_faults(data: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _faults(name: str, data: Mapping[str, Any]) -> Iterator[str]:
+    seed, source = data["seed"], data["source"]
+    if seed and "seed" in CATALOG[name].unread.get(source, ()):
+        yield f"data.seed={seed} is not read with data.source={source!r}; leave it at 0."
+    if name == "listops":
+        yield from _listops_faults(data)
+
+
+def _rows(entry: Entry) -> Iterator[tuple[str, Option]]:
+    """The options that a data set alone reads."""
+    for field in filter(lambda field: field.metadata, dataclasses.fields(entry.options)):
+        row: Option = field.metadata["option"]
+        read_by = tuple(source for source, names in entry.unread.items() if field.name not in names)
+        if read_by != entry.sources:
+            row = row._replace(when={"data.source": read_by, **row.when})
+        yield f"data.{entry.section}.{field.name}", row
+
+
 def _task(name: str) -> Task:
-    entry = CATALOG[name]
-    rows = {f.name: f.metadata["option"] for f in dataclasses.fields(entry.options) if f.metadata}
     return classification_task(
         functools.partial(open_data, name),
-        options={f"data.{entry.section}.{field}": row for field, row in rows.items()},
-        sources=entry.sources,
-        **({"faults": _listops_faults} if name == "listops" else {}),
+        options=dict(_rows(CATALOG[name])),
+        sources=CATALOG[name].sources,
+        faults=functools.partial(_faults, name),
     )
 
 

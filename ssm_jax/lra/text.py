@@ -57,7 +57,10 @@ class TextOptions(stand_in.Drawn):
     """The options of the examples; a ValueError for values out of range."""
 
     vocab: str = setting("char", "of S4, or of LRA", choices=VOCABS)
-    min_freq: int = setting(15, "characters rarer in training are unknown", SIZE, source="S4: 15")
+    min_freq: int = setting(
+        15, "characters rarer in training are unknown", SIZE, source="S4: 15",
+        when={"data.text.vocab": ("char",)},
+    )  # fmt: skip
     max_length: int = 4_096  # steps with the end of sequence; reviews are cut to fit
     # With 0 the test reviews are the validation reviews too (official files only).
     val_fraction: float = setting(0.0, "of training; 0: val is test, as published", Range(0, 0.5))

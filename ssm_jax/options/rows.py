@@ -72,6 +72,8 @@ class Option(NamedTuple):
     # The version that added it. At its default it is not part of what names a run, so that older
     # runs can be read and continued.
     since: str = ""
+    # By another option its values with which a run reads this one: a tuple, or a Range
+    when: Mapping[str, Any] = {}
 
     @property
     def help(self) -> str:
@@ -306,6 +308,21 @@ OPTIONS: dict[str, Option] = {
     "figures": Option(True, "draw the figures at the end"),
     "figures_format": since_0_2("png", "of figures", choices=("png", "pdf", "svg")),
 }
+
+_TIMED: Mapping[str, Any] = {"model.discretization": ("zoh", "bilinear")}
+_WHEN: Mapping[str, Mapping[str, Any]] = {
+    **{f"model.dt_{name}": _TIMED for name in ("min", "max", "transform", "rule")},
+    "model.dt_kappa": {**_TIMED, "model.dt_rule": ("autocorrelation",)},
+    "model.dt_apply_to": {**_TIMED, "model.dt_rule": ("fixed", "autocorrelation")},
+    "model.spectrum_steps": _TIMED,
+    "model.norm_momentum": {"model.norm": ("batch",)},
+    "model.norm_padding": {"model.norm": ("batch",)},
+    "model.final_norm": {"model.prenorm": (True,)},
+    "model.s4.b_clip": {"model.init": ("legs",)},
+    "schedule.total_steps": {"schedule.shape": ("cosine",)},
+    "schedule.clamp": {"schedule.shape": ("cosine",), "schedule.total_steps": SIZE},
+}
+OPTIONS |= {key: OPTIONS[key]._replace(when=when) for key, when in _WHEN.items()}
 
 # Sections that say nothing in the name of an option
 _UNSAID = ("model.", "data.", "train.", "optim.groups.", "optim.", "schedule.")

@@ -310,11 +310,11 @@ def build(
     `files` are official files of the user, an archive or a folder. `look_only` prepares nothing:
     an experiment whose data are not there can be described and compiled, not run. `mesh` see
     Experiment. ValueError for options that cannot work, or not together; FileNotFoundError for data
-    that are missing and cannot be made. Steps with a task or layer from outside are traced, unless
-    a run is only `to_read`: one in whose folder something is written would be bound to the mistakes
-    in their files.
+    that are missing and cannot be made. A run that is only `to_read` may have options set for
+    nothing, see `check`, and no step of it is traced: the steps of others with a task or layer from
+    outside are, as a folder in which something is written is bound to the mistakes in their files.
     """
-    check(cfg)
+    check(cfg, recorded=to_read)
     paths = DataPaths(data_dir, files, look_only=look_only)
     task = find_task(cfg.task)
     experiment = Experiment(cfg, processes.in_turn(lambda: task.open(cfg, paths)), mesh=mesh)

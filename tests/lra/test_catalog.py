@@ -84,6 +84,35 @@ def test_an_option_is_another_folder_or_named_as_not_read(task, source, tmp_path
 
 
 @pytest.mark.parametrize(("task", "source"), SOURCES_OF)
+def test_a_config_may_not_set_what_changes_nothing_about_its_data(task, source, tmp_path):
+    entry, paths = CATALOG[task], DataPaths(tmp_path)
+    before = entry.recipe(entry.options(), source, paths).parameters
+    # Fewer examples are chosen of those that there are, see `open_data`
+    for name in fields(task).keys() - {*SPLITS_OF_COUNTS, "max_length"}:
+        value = changed(name, fields(task)[name])
+        idle = entry.recipe(entry.options(**{name: value}), source, paths).parameters == before
+        cfg = config.default(task)
+        cfg.train.steps, cfg.data.source = 1, source
+        key = f"data.{name}" if name in COMMON else f"data.{entry.section}.{name}"
+        cfg.update_from_flattened_dict({key: value})
+        try:
+            config_check.check(cfg)
+        except ValueError as fault:
+            said = f"{key}={value!r} is not read with data.source={source!r}; leave it at "
+            assert idle and str(fault) == f"{said}{fields(task)[name]!r}."
+        else:
+            assert not idle, key
+
+
+def test_a_vocabulary_of_bytes_has_no_rare_characters():
+    cfg = config.default("text")
+    cfg.train.steps, cfg.data.source = 1, "official"
+    cfg.data.text.vocab, cfg.data.text.min_freq = "byte", 2
+    with pytest.raises(ValueError, match=r"min_freq=2 is not read with data\.text\.vocab='byte'"):
+        config_check.check(cfg)
+
+
+@pytest.mark.parametrize(("task", "source"), SOURCES_OF)
 def test_a_config_passes_every_option_on(task, source, tmp_path):
     paths = DataPaths(tmp_path)
     entry = CATALOG[task]

@@ -24,6 +24,7 @@ from ssm_jax.training import loop
 from ssm_jax.training.checkpoint.manifest import ConfigMismatch
 from ssm_jax.training.experiment import build
 from ssm_jax.training.logs import read_metrics
+from ssm_jax.training.runs import open_run
 from ssm_jax.training.runs.evaluate import analyze, evaluate_run
 
 OVERRIDES = {
@@ -119,6 +120,16 @@ def test_an_old_run_that_was_killed_resumes_to_the_numbers_of_one_that_was_not(
 def test_a_newer_option_that_is_not_at_its_default_is_another_run(old, data_dir, newer):
     with pytest.raises(ConfigMismatch, match=f"{ADDED}: checkpoint 7, asked for 8"):
         resume(old, data_dir, **{ADDED: 8})
+
+
+@pytest.mark.parametrize("old", ["finished"], indirect=True)
+def test_a_run_opens_with_an_option_that_was_read_by_nothing(old, data_dir, monkeypatch):
+    row = OPTIONS["schedule.clamp"]._replace(when={"schedule.shape": ("constant",)})
+    monkeypatch.setitem(OPTIONS, "schedule.clamp", row)
+    _, experiment, opened = open_run(old, "best", data_dir=data_dir)
+    assert opened.meta.step == 10
+    with pytest.raises(ValueError, match=r"^schedule\.clamp=False is not read with"):
+        build(experiment.cfg, data_dir=data_dir)
 
 
 @pytest.mark.parametrize("old", ["finished"], indirect=True)

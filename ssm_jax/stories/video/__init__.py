@@ -29,7 +29,10 @@ VIDEO = Task(
         "data.video.context": since_0_2(100, "true frames before a roll-out", SIZE, unit="frames"),
         "data.video.horizon": since_0_2(400, "predicted frames", SIZE, unit="frames"),
         "model.video.cell": since_0_2("convs5", "over time; s5: of each pixel", choices=CELLS),
-        "model.video.window": since_0_2(3, "pixels of a convolution of the cell, odd", SIZE),
+        "model.video.window": since_0_2(
+            3, "pixels of a convolution of the cell, odd", SIZE,
+            when={"model.video.cell": ("convs5", "convlstm")},
+        ),
         "model.video.width": since_0_2(
             64,
             "features of the encoder at full size; twice, four times as many at 1/2 and 1/4",
@@ -54,7 +57,7 @@ VIDEO = Task(
     network=Lazy(f"{_HERE}.model:VideoPredictor"),
     faults=Lazy(f"{_HERE}.data:faults"),
     summary=Lazy(f"{_HERE}.task:summary"),
-)
+)  # fmt: skip
 
 ALPHAS, BETAS = (0.1, 1.0, 10.0, 100.0), (-1.0, 0.0, 1.0)
 # d_model and d_state of a cell, by the d_model of ConvS5
