@@ -14,7 +14,6 @@ from ssm_jax.outside import Unknown
 from ssm_jax.tasks import TASKS, Task, find_task
 
 STEPS = ("dt_rule", "dt_kappa", "dt_apply_to")  # of layers whose dt can be set
-SCALED = ("image", "pathfinder", "pathx")  # tasks that read data.mean and data.std
 OWN = ("init", "discretization", "real_transform", "dt_transform")  # a layer knows best
 
 
@@ -115,13 +114,6 @@ def _task_faults(cfg: ConfigDict, task: Task) -> Iterator[str]:
     for key, names in owners.items():
         tasks = f"task{'s' if names[1:] else ''} {' and '.join(names)}"
         yield f"{key} has no effect in task {cfg.task!r}; it is an option of the {tasks}."
-    if cfg.task in TASKS and cfg.task not in SCALED:
-        for key in ("data.mean", "data.std"):
-            if flat[key] != (usual := rows(cfg)[key].default):
-                yield (
-                    f"{key}={flat[key]} has no effect in task {cfg.task!r}; it is of the pixels of "
-                    f"{', '.join(SCALED)}: leave it at {usual}."
-                )
     yield from task.faults(cfg.data.to_dict())
 
 

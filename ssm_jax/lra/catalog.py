@@ -19,7 +19,7 @@ from ssm_jax.lra.listops_generator import Spec
 from ssm_jax.lra.pathfinder import PathfinderOptions, pathfinder, pathx
 from ssm_jax.lra.retrieval import RetrievalOptions, retrieval
 from ssm_jax.lra.text import TextOptions, text
-from ssm_jax.options.rows import Option
+from ssm_jax.options.rows import POSITIVE, Option
 from ssm_jax.tasks import Task, classification_task
 
 SPLITS_OF_COUNTS = {"n_train": "train", "n_val": "val", "n_test": "test"}
@@ -231,6 +231,10 @@ def _rows(entry: Entry) -> Iterator[tuple[str, Option]]:
         if read_by != entry.sources:
             row = row._replace(when={"data.source": read_by, **row.when})
         yield f"data.{entry.section}.{field.name}", row
+    if entry.form == "images":
+        white = "units of full white"
+        yield "data.mean", Option(0.0, "real inputs become (p - mean) / std", unit=white)
+        yield "data.std", Option(1.0, "see data.mean", POSITIVE, unit=white)
 
 
 def _task(name: str) -> Task:

@@ -125,7 +125,6 @@ DT_RULES = ("log_uniform", "fixed", "autocorrelation")
 _C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
 _DT = "time units per sample"
 _RADIUS = Range(0, 1, below=True)
-_WHITE = "units of full white"
 
 OPTIONS: dict[str, Option] = {
     "name": Option("unnamed", "shown in logs and results"),
@@ -151,8 +150,6 @@ OPTIONS: dict[str, Option] = {
         2_048, "L of a batch, with the end token; 0: the longest series", COUNT, unit="steps"
     ),
     "data.buckets": Option(1, "lengths of a batch: L, L/2, L/4, ...; 1: always L", Range(1, 8)),
-    "data.mean": Option(0.0, "real inputs become (p - mean) / std", unit=_WHITE),
-    "data.std": Option(1.0, "see data.mean", POSITIVE, unit=_WHITE),
     "model.layer": Option(
         "s4d", "s4d | s4 | s5 | lru | linoss | dlinoss: a key of ssm_jax.layers.LAYERS"
     ),
