@@ -81,6 +81,12 @@ def planned(argv: list[str], about: str | None) -> tuple[dict[str, cli.Command],
     folder, seeds, run = values["folder"], len(seeds_of(values["seeds"], 0)), values["run"]
     if folder is None:
         cli.fail("--folder is missing; give the folder of the sweep, such as --folder=runs/sweep.")
+    given = next(iter(commands.values())).overrides
+    if "seed" in given and "," in values["seeds"]:
+        cli.fail(
+            f"--config.seed={given['seed']} and --seeds={values['seeds']} both say which seeds; "
+            "leave one out."
+        )
     if values["configs"] and not several and seeds == 1:
         word = values["configs"][0]
         cli.fail(f"{word} alone is one run; give --seeds=N, or --config={word} for its sweep().")

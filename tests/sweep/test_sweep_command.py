@@ -207,6 +207,10 @@ def test_what_runs_are_compared_by_is_one_for_all_of_them(played, tmp_path):
         (["e.py:1", "e.py:1"], "the config e.py:1 is given twice"),
         (["e.py:1", "e.py:4"], "unknown config argument '4'"),
         (["e.py:1", "e.py:3", "--config.model.alhpa=1"], "did you mean --config.model.alpha"),
+        (
+            ["--config=e.py:1", "--seeds=3,5", "--config.seed=7"],
+            "error: --config.seed=7 and --seeds=3,5 both say which seeds; leave one out.",
+        ),
     ],
 )
 def test_wrong_configs_are_one_line_and_leave_nothing(played, tmp_path, capsys, words, fault):
