@@ -129,6 +129,22 @@ def input_spectrum(
     return InputSpectrum(omega_F, mean_F, segment, segments, count, too_short, parts_GF, windows_G)
 
 
+def check_ends(low: float | None, high: float | None) -> None:
+    """Refuse ends of a line, as far as they are given, with a ValueError: they are to be angles
+    that rise, from above 0 to Nyquist."""
+    for name, end in (("low", low), ("high", high)):
+        must = ""
+        if end is not None and not 0 < end < 3.142:  # also of a pi that was rounded
+            must = "at most pi" if end > 0 else "greater than 0"
+        elif name == "low" and end is not None and high is not None and 0 < high <= end:
+            must = f"below high={high:.4g}"
+        if must:
+            raise ValueError(
+                f"{name}={end} does not fit: it must be {must}; a line rises from above 0 to at "
+                "most pi rad per sample, Nyquist."
+            )
+
+
 def fit_power_law(
     spectrum: InputSpectrum, low: float | None = None, high: float | None = None
 ) -> dict[str, float]:
@@ -147,11 +163,7 @@ def fit_power_law(
 
     low = 2 * 2 * np.pi / spectrum.segment if low is None else low
     high = np.pi / 2 if high is None else high
-    if not 0 < low < high < 3.142:  # also of a pi that was rounded
-        raise ValueError(
-            f"a line from {low:.3g} to {high:.3g} rad per sample does not fit: they must rise, "
-            "from above 0 to at most pi, Nyquist."
-        )
+    check_ends(low, high)
     omega, power = spectrum.omega_F, spectrum.power_F
     at = (omega >= low * (1 - 1e-9)) & (omega <= high * (1 + 1e-9)) & (power > 0)
     omega, power = omega[at], power[at]

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from ssm_jax import config as config_lib
+from ssm_jax.analysis.inputs import check_ends
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.data.dataset import read_sequences, sequences_of
@@ -69,9 +70,11 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
     alphas, share, n = values["alphas"], values["band"], values["n"]
     if n < 1 or not 0 < share < 1:
         cli.fail(f"--n={n} must be at least 1, --band={share} between 0 and 1.")
-    for name in ("low", "high"):
-        if (end := values[name]) is not None and end <= 0:
-            cli.fail(f"--{name}={end} does not fit: it must be greater than 0.")
+    low, high = values["low"], values["high"]
+    try:
+        check_ends(low, high)
+    except ValueError as error:
+        cli.fail(f"--{error}")
     if not alphas or not all(map(POSITIVE.holds, alphas)):
         cli.fail(f"--alphas={alphas} does not fit: they must be numbers greater than 0.")
     model = cfg.model
@@ -105,7 +108,6 @@ def spectrum(argv: list[str], called: Sequence[str] = ("ssm-jax", "spectrum")) -
         source = behind_norm(sequences, vocabulary)
         first = correlation_facts(lambda_max(source), autocorrelation(source), None)
     y_N, dt = np.abs(modes.A_SN[0].imag), range_in_use(first, model)
-    low, high = values["low"], values["high"]
     found, facts = recommend(
         sequences, y_N, dt, alphas=alphas, share=share, n_tokens=vocabulary, low=low, high=high
     )

@@ -90,6 +90,8 @@ def test_a_task_of_tokens_is_read_one_hot(tmp_path, spectrum, capsys):
         (["--file=x.npy", "--alphas=0,1"], "greater than 0"),
         (["--file=x.npy", "--low=0"], "--low=0.0 does not fit: it must be greater than 0"),
         (["--file=x.npy", "--high=-1"], "--high=-1.0 does not fit: it must be greater than 0"),
+        (["--file=x.npy", "--high=4"], "--high=4.0 does not fit: it must be at most pi"),
+        (["--file=x.npy", "--low=1", "--high=0.5"], "--low=1.0 does not fit: it must be below"),
         (["--file=x.npy", "--alphas=()"], "greater than 0"),
         (["--file=x.npy", "--alphas=1e400,1"], "greater than 0"),
     ],
