@@ -15,6 +15,7 @@ from ssm_jax.commands.sweep_runs import FLAGS, Parts, check_same, job_of, planne
 from ssm_jax.config import cli
 from ssm_jax.config.load import beside
 from ssm_jax.stop import EXIT_STOPPED
+from ssm_jax.sweep import runs_of
 
 if TYPE_CHECKING:
     from ssm_jax.sweep.plan import Search
@@ -93,11 +94,16 @@ def _sweep(
     if values["run"] is not None:
         parts = _alone(parts, values["run"])
     if not values["report_only"]:
-        sweep_status.remember(folder, argv, FLAGS)
         start_jax(values["compiled"], usual=folder)
         from ssm_jax.sweep.population import Size, begun, run_populations
-        from ssm_jax.sweep.runs import run_sweep
+        from ssm_jax.sweep.runs import check_metric, run_sweep
 
+        for label, (where, runs) in parts.items() if values["metric"] else ():
+            job = job_of(commands[label], words, where)
+            if search is not None:  # its cells are not known, and not all can be had
+                runs = runs_of([{}], search.seeds[:1])
+            check_metric(runs, commands[label].cfg, job, values["metric"])
+        sweep_status.remember(folder, argv, FLAGS)
         size = Size(values["members"], int(values["memory"] * 2**30), values["vmap"])
         for label, (where, runs) in parts.items():
             job = replace(job_of(commands[label], words, where), begin=begin)

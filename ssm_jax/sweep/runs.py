@@ -19,6 +19,7 @@ from ssm_jax.progress import relayed, say
 from ssm_jax.stop import EXIT_STOPPED, StopRequest
 from ssm_jax.sweep import DIVERGED, FAILED, FOR_GOOD, PRUNED, Run, Status
 from ssm_jax.sweep.standing import Standing, line_of, progress_of, runs_in
+from ssm_jax.tasks import find_task
 from ssm_jax.training.checkpoint.manifest import CheckpointError, ConfigMismatch, SaveError
 from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.loop import train_and_evaluate
@@ -163,6 +164,23 @@ def data_options(cfg: ConfigDict) -> dict[str, Any]:
     flat = config_lib.flatten(cfg).items()
     own = {key: value for key, value in flat if key in names or key.startswith("data.")}
     return {key: value for key, value in own.items() if key != "data.order_seed"}
+
+
+def check_metric(runs: Sequence[Run], cfg: ConfigDict, job: Job, metric: str) -> None:
+    """Refuse, with a ValueError, a metric that a cell of a sweep will not have, before it is run.
+
+    Those that a task names are known; what its summary adds is read off an evaluation's shapes.
+    """
+    for run in {str(run.cell): run for run in reversed(runs)}.values():
+        own = run.config(cfg)
+        if metric in find_task(own.task).metrics or run.status(cfg, job.folder)[0] in FOR_GOOD:
+            continue
+        known = job.build(own).reported()
+        if metric not in known:
+            raise ValueError(
+                f"{run.name} will have no test metric {metric!r}; give --metric="
+                f"{' or '.join(sorted(known))}."
+            )
 
 
 def check_data(run: Run, experiment: Experiment, folder: Path) -> None:

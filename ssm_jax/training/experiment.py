@@ -286,6 +286,17 @@ class Experiment:
                     return None
         return processes.agreed(lambda: means)
 
+    def reported(self) -> set[str]:
+        """The names of the metrics of a result; nothing is computed."""
+        step, shapes = self.step(training=False)
+        with jax.set_mesh(self.mesh):
+            sums = jax.eval_shape(step, *shapes)
+        with np.errstate(all="ignore"):
+            ones = {name: np.ones(shape.shape) for name, shape in sums.items()}
+            found = self.task.summary(ones, self.dataset)
+        found |= {f"ema_{name}": 0.0 for name in found if self.cfg.train.ema}
+        return {*config_lib.as_result(self.cfg, found)}
+
     def chosen(self, state: TrainState) -> TrainState:
         """The state whose parameters are the result of the run: itself, or its averages."""
         return state.averaged() if self.cfg.train.select_ema else state

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from ssm_jax import config as config_lib
+from ssm_jax.commands import sweep as command
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.stop import StopRequest
 from ssm_jax.sweep import Run, runs_of
 from ssm_jax.sweep.results import document_of
 from ssm_jax.sweep.runs import Job, run_one, run_sweep
 from ssm_jax.sweep.standing import runs_in, validation_curve
-from ssm_jax.training.experiment import Experiment
+from ssm_jax.training.experiment import Experiment, build
 from ssm_jax.training.logs import read_metrics
 from ssm_jax.training.workdir import Workdir
 
@@ -99,6 +100,22 @@ def test_a_signal_before_a_run_trains_and_after_it_has_trained_stops_the_sweep(
         assert outer.requested is None
 
 
+@pytest.mark.parametrize("more", [(), ("--sampler=optuna", "--search.model.alpha=1,2")])
+def test_a_metric_that_no_run_will_have_is_refused_before_the_first(tmp_path, monkeypatch, more):
+    monkeypatch.setattr(command, "start_jax", lambda *_, **__: None)
+    words = [f"--config={CONFIG}", f"--folder={tmp_path / 'out'}", f"--data_dir={tmp_path}", *more]
+    with pytest.raises(ValueError, match="no test metric 'f1'; give --metric=accuracy or loss"):
+        command.sweep([*words, "--metric=f1"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_summary_adds_to_the_metrics_of_a_task_is_known_before_a_run(tmp_path):
+    for select_ema, other in ((False, "ema_peak_bias"), (True, "raw_peak_bias")):
+        average = {"train.ema": 0.9, "train.select_ema": select_ema}
+        names = build(load_config("runoff:smoke", average), data_dir=tmp_path).reported()
+        assert {"peak_bias", "nse", other} <= names and "count" not in names
+
+
 def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, compile_once):
     sweep = Sweep(tmp_path / "sweep", tmp_path / "data")
     first, second, third = (run.name for run in sweep.runs[:3])
@@ -145,6 +162,7 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_marks_what_diverges(tmp_path, 
         assert summary["command"][-1].endswith(f"/{name}")
     with pytest.raises(ValueError, match=r"no test metric 'f1'; choose one of .*accuracy"):
         sweep.document(metric="f1")
+    assert build(sweep.cfg, data_dir=sweep.data_dir).reported() == summary["test"].keys()
 
     sweep.cfg.batch_size = 4  # the folder holds another sweep
     with pytest.raises(ValueError, match="other options"):
