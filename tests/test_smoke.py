@@ -22,7 +22,8 @@ def data_dir(tmp_path_factory):
 def test_the_smoke_run_of_an_experiment_ends_with_a_result(task, arm, data_dir, tmp_path):
     cfg = experiment(task, f"{arm},smoke")
     cfg.figures, cfg.model.depth, cfg.train.steps, cfg.train.eval_every = False, 1, 4, 2
-    cfg.data.n_train = 16  # four batches; an image of Path-X takes a tenth of a second to draw
+    # Two batches each: an image of Path-X takes a tenth of a second to draw
+    cfg.data.n_train = cfg.data.n_val = cfg.data.n_test = 2 * cfg.batch_size
     cfg.log.diagnostics = arm != "s4d_ft"  # of S4D in test_scripts.py
     assert loop.train_and_evaluate(build(cfg, data_dir=data_dir), tmp_path) == loop.EXIT_DONE
     summary = json.loads((tmp_path / "summary.json").read_text())
