@@ -4,11 +4,12 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn
 
@@ -117,8 +118,17 @@ def replace_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], o
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document atomically."""
-    replace_atomically(path, json.dumps(value, indent=2) + "\n")
+    """Write a JSON document atomically; a number that is not finite as the word "nan" or "inf"."""
+    replace_atomically(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """A document with words for numbers that are not finite: JSON has none but null."""
+    if isinstance(value, Mapping):
+        return {key: finite(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(of) for of in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def move_into_place(made: Path, path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 from pathlib import Path
 
@@ -94,6 +96,16 @@ def test_read_only_and_full_places_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "access", lambda *_: True)
     values["f_bfree"] = 0
     assert refused(tmp_path, "folder") == errno.ENOSPC
+
+
+def test_json_has_words_for_numbers_that_are_not_finite(tmp_path):
+    """Python writes NaN, which JSON has not: a page in a browser cannot read it."""
+    written = {"kge": [math.nan, 0.5], "of": ({"best": -math.inf},), "n": 3, "ok": True}
+    files.write_json(tmp_path / "sweep.json", written)
+    text = (tmp_path / "sweep.json").read_text()
+    read = json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert read == {"kge": ["nan", 0.5], "of": [{"best": "-inf"}], "n": 3, "ok": True}
+    assert math.isnan(float(read["kge"][0])), "pandas and float read the words"
 
 
 def test_an_error_of_the_system_is_one_line_with_path_and_advice():
