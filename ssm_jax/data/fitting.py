@@ -9,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.data.decorrelation import LONGEST, autocorrelation_matrix, packed, whitening
 from ssm_jax.data.examples import SPLITS
 from ssm_jax.data.fields import NO_VALUE, numbers_of
-from ssm_jax.data.preprocessing import ArrayOptions, Preprocessing
+from ssm_jax.data.preprocessing import (
+    LONGEST,
+    ArrayOptions,
+    Preprocessing,
+    autocorrelation_matrix,
+    packed,
+    whitening,
+)
 from ssm_jax.data.series import Lines, Series, channel_called, words_of
 from ssm_jax.data.splits import repeated
 from ssm_jax.data.statistics import (

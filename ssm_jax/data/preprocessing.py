@@ -1,13 +1,21 @@
-"""The options of a user's series, and what maps them to what a model sees and back."""
+"""The options of a user's series, and what maps them to what a model sees and back.
 
+Decorrelated inputs are x times (R + eps I)^(-1/2), R = E[x x^T] over training: their
+autocorrelation becomes I. This is the whitening of ZCA without its centring, along time. The paper
+on initialization from the autocorrelation (arXiv:2411.19455) has a "decorrelated" sequential MNIST;
+how it was made is not known to us, and this definition is ours. An eigenvalue r of R becomes
+r / (r + eps), so the largest is near 1 and none is above. eps is a share of the mean power.
+"""
+
+import base64
+import binascii
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ssm_jax.data.decorrelation import decorrelated
 from ssm_jax.data.series import Columns
 from ssm_jax.options import rows
 from ssm_jax.options.rows import COUNT, SIZE, Range
@@ -107,7 +115,7 @@ class Preprocessing:
     relative: bool = False  # a forecast is added to the last value
     padded_length: int
     by_series: bool = False
-    decorrelation: str = ""  # as `decorrelation.packed` has it; "": none
+    decorrelation: str = ""  # as `packed` has it; "": none
     elapsed: bool = False
 
     @classmethod
@@ -189,3 +197,75 @@ def interpolated(x_LC: np.ndarray) -> np.ndarray:
             np.interp(t_L[~there_L], t_L[there_L], x_LC[there_L, c]) if there_L.any() else 0.0
         )
     return x_LC
+
+
+LONGEST = 4_096  # steps: the matrix has 134 MB then
+
+
+def autocorrelation_matrix(series: Iterable[np.ndarray], length: int) -> np.ndarray:
+    """R_LL of series (L, C), the mean over series and channels, in float64."""
+    R_LL, n, block = np.zeros((length, length)), 0, list[np.ndarray]()
+    size = max(1, (1 << 22) // length)  # columns that are in memory at once
+
+    def add() -> None:
+        x_LM = np.concatenate(block, axis=1, dtype=np.float64)
+        R_LL[...] += x_LM @ x_LM.T
+
+    for x_LC in series:
+        block.append(x_LC)
+        n += x_LC.shape[1]
+        if len(block) * x_LC.shape[1] >= size:
+            add()
+            block = []
+    if block:
+        add()
+    return R_LL / n
+
+
+def whitening(R_LL: np.ndarray, eps: float) -> np.ndarray:
+    """(R + eps trace(R) / L I)^(-1/2), symmetric; a ValueError if R is 0."""
+    power = np.trace(R_LL) / len(R_LL)
+    if not power > 0:
+        raise ValueError(
+            "inputs that are 0 cannot be decorrelated: once standardized, those of training never "
+            "change; use data.arrays.decorrelate=0."
+        )
+    values_L, vectors_LL = np.linalg.eigh(R_LL)
+    scale_L = 1 / np.sqrt(np.maximum(values_L, 0) + eps * power)
+    return (vectors_LL * scale_L) @ vectors_LL.T
+
+
+def packed(W_LL: np.ndarray) -> str:
+    """A symmetric matrix as text: its upper triangle in float32."""
+    upper = W_LL[np.triu_indices(len(W_LL))].astype("<f4")
+    return base64.b64encode(upper.tobytes()).decode("ascii")
+
+
+@functools.lru_cache(maxsize=4)
+def unpacked(text: str) -> np.ndarray:
+    """The matrix (L, L) of `packed`, its numbers in float64; a ValueError if there is none."""
+    try:
+        upper = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"the decorrelation of the inputs is damaged ({error}).") from None
+    length = int((2 * upper.size) ** 0.5)
+    if length * (length + 1) != 2 * upper.size:
+        raise ValueError(f"the decorrelation of the inputs is damaged ({upper.size} numbers).")
+    W_LL = np.zeros((length, length))
+    W_LL[np.triu_indices(length)] = upper
+    W_LL += np.triu(W_LL, 1).T
+    W_LL.flags.writeable = False
+    return W_LL
+
+
+def decorrelated(x_LC: np.ndarray, text: str) -> np.ndarray:
+    """One series times the matrix of `packed`, channel by channel, float64; a ValueError if it has
+    another length."""
+    W_LL = unpacked(text)
+    if len(x_LC) != len(W_LL):
+        raise ValueError(
+            f"a series has {len(x_LC)} steps; the model has decorrelated inputs of {len(W_LL)}."
+        )
+    # Not by BLAS, whose rounding depends on its threads
+    each = [np.einsum("ij,j->i", W_LL, np.ascontiguousarray(x_L)) for x_L in x_LC.T]
+    return np.stack(each, axis=1)

@@ -11,10 +11,15 @@ import pytest
 import ssm_jax
 from ssm_jax.config import check as config_check
 from ssm_jax.config.load import load_config
-from ssm_jax.data import decorrelation
 from ssm_jax.data.arrays import open_arrays
-from ssm_jax.data.decorrelation import autocorrelation_matrix, packed, unpacked, whitening
-from ssm_jax.data.preprocessing import Preprocessing
+from ssm_jax.data.preprocessing import (
+    LONGEST,
+    Preprocessing,
+    autocorrelation_matrix,
+    packed,
+    unpacked,
+    whitening,
+)
 from ssm_jax.layers.base import NoStateForm
 from ssm_jax.training import loop
 from ssm_jax.training.experiment import build
@@ -103,7 +108,7 @@ def test_what_cannot_be_decorrelated_is_refused_in_a_line(tmp_path, monkeypatch)
     monkeypatch.setattr("ssm_jax.data.fitting.LONGEST", 19)
     with pytest.raises(ValueError, match="takes at most 19 steps; these series have 20"):
         opened(tmp_path)
-    assert decorrelation.LONGEST == 4_096
+    assert LONGEST == 4_096
     cfg = load_config("arrays:forecasting")
     cfg.data.arrays.decorrelate = 0.1
     with pytest.raises(ValueError, match=r"decorrelate=0\.1 needs whole series, and a forecast"):
