@@ -13,9 +13,9 @@ from ssm_jax.commands import train as make
 from ssm_jax.config.check import check
 from ssm_jax.config.load import load_config
 from ssm_jax.data.arrays import open_arrays
-from ssm_jax.data.merged import distinct, published_order
 from ssm_jax.data.prepare import DataPaths
 from ssm_jax.data.series import Columns, read
+from ssm_jax.data.splits import distinct, published_order
 from ssm_jax.layers import LAYERS
 from ssm_jax.report import benchmark
 from ssm_jax.tasks import find_task
