@@ -9,8 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.data.fields import lines_of, numbers_of, time_of
-from ssm_jax.data.series import Columns, Found, Lines, Series, rows_of_splits
+from ssm_jax.data.series import (
+    Columns,
+    Found,
+    Lines,
+    Series,
+    lines_of,
+    numbers_of,
+    rows_of_splits,
+    time_of,
+)
 
 
 @dataclass

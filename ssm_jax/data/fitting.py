@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.examples import SPLITS
-from ssm_jax.data.fields import NO_VALUE, numbers_of
 from ssm_jax.data.preprocessing import (
     LONGEST,
     ArrayOptions,
@@ -19,7 +18,7 @@ from ssm_jax.data.preprocessing import (
     packed,
     whitening,
 )
-from ssm_jax.data.series import Lines, Series, channel_called, words_of
+from ssm_jax.data.series import NO_VALUE, Lines, Series, channel_called, numbers_of, words_of
 from ssm_jax.data.splits import repeated
 from ssm_jax.data.statistics import (
     BLOCK,

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssm_jax.data.fields import numbers_of
-from ssm_jax.data.series import Columns, Found, Lines, Series, numbered_channels
+from ssm_jax.data.series import Columns, Found, Lines, Series, numbered_channels, numbers_of
 
 
 def read_archive(files: list[Path], columns: Columns) -> Found:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.draws import uniform
-from ssm_jax.data.fields import numbers_of
 from ssm_jax.data.preprocessing import interpolated
+from ssm_jax.data.series import numbers_of
 from ssm_jax.stories.runoff.camels import Basins
 
 HOURLY = ("precip", "temp", "dewp", "humid", "wind_speed")  # mm/h, C, C, %, mph
