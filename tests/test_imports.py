@@ -90,7 +90,7 @@ ONLY_IN = {
     "torch": {"trained/pytorch.py"},
     "matplotlib": {
         *(f"plots/{name}.py" for name in (
-            "__init__", "autocorrelation", "compare", "hankel", "inputs", "layers", "run", "sweep",
+            "__init__", "autocorrelation", "compare", "inputs", "layers", "run", "sweep",
         )),
         "stories/one_pole.py",
         "stories/denoise/run.py",

@@ -29,7 +29,7 @@ FIGURES = {
     ),
     "denoise/gains.png": ("denoise/story.json", "stories/denoise/run.gains_figure"),
     "denoise/images.png": ("denoise/story.json", "stories/denoise/run.images_figure"),
-    "diagnostics/hankel.png": ("diagnostics/listops_small.json", "plots/hankel.hankel_figure"),
+    "diagnostics/hankel.png": ("diagnostics/listops_small.json", "plots/run.hankel_figure"),
     "diagnostics/poles.png": ("diagnostics/listops_small.json", "plots/layers.poles_figure"),
     "diagnostics/variation.png": ("diagnostics/listops_small.json", "plots/run.variation_figure"),
     "linoss/alpha.png": ("linoss/story.json", "stories/linoss/run.alpha_figure"),

@@ -13,9 +13,15 @@ from ssm_jax.analysis.bands import band_edges, pole_drift
 from ssm_jax.analysis.hankel import hankel_values
 from ssm_jax.analysis.spectra import mode_angles, quartiles, response_magnitude, share_aliased
 from ssm_jax.plots import AFTER, BEFORE, LayerPanels
-from ssm_jax.plots.hankel import hankel_figure
 from ssm_jax.plots.layers import beta_figure, eigenvalues_figure, poles_figure, response_figure
-from ssm_jax.plots.run import SMOOTH_FROM, curves_figure, draw_run, running_mean, variation_figure
+from ssm_jax.plots.run import (
+    SMOOTH_FROM,
+    curves_figure,
+    draw_run,
+    hankel_figure,
+    running_mean,
+    variation_figure,
+)
 from tests.analysis.small_model import before_and_after
 
 LENGTH = 64
