@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ssm_jax.accelerators import flops, hlo
+from ssm_jax.accelerators import hlo
 from ssm_jax.accelerators.hlo import Array, Instruction
 
 # What takes no time of its own
@@ -173,14 +173,14 @@ class _Reader:
         """Add the operations of an instruction and of what it calls."""
         library = one.opcode == "custom-call" and "gemm" in one.attributes
         if one.opcode in ("dot", "convolution") or library:
-            count, left = flops.of_product(one, named), named[one.operands[0]].arrays[0]
+            count, left = hlo.flops_of_product(one, named), named[one.operands[0]].arrays[0]
             source = self._module.source(one)
             product = Product(left.dtype, _precision(one), times, count, source)
             program.products.append(product)
             program.flops["products"] += times * count
         elif one.opcode == "fft":
             program.ffts += times
-            count = round(flops.of_fft(one, named[one.operands[0]].arrays[0]))
+            count = round(hlo.flops_of_fft(one, named[one.operands[0]].arrays[0]))
             program.flops["ffts"] += times * count
         elif one.opcode in ("fusion", "fusion-start"):
             for callee in one.calls("calls"):
@@ -189,7 +189,7 @@ class _Reader:
                 for each in body:
                     self._count(each, inside, times, program)
         else:
-            program.flops["elements"] += times * flops.of_elements(one, named)
+            program.flops["elements"] += times * hlo.flops_of_elements(one, named)
 
     def _bytes(self, arrays: tuple[Array, ...]) -> int:
         """Bytes of arrays in main memory."""
