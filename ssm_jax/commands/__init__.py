@@ -27,7 +27,7 @@ COMMANDS = {
     "prepare": ("data", "generate, download or read the data of the Long Range Arena"),
     "spectrum": ("spectrum", "choose alpha and beta from the spectrum of the input"),
     "recommend": ("recommend", "advise on the initialization for given inputs, or say why not"),
-    "aot": ("aot", "compile an experiment for an accelerator that is not there"),
+    "aot": ("train", "compile an experiment for an accelerator that is not there"),
     "denoise": ("studies", "see a frequency bias strengthened, weakened and reversed"),
     "waves": ("studies", "see which waves a model learns under four settings"),
     "linoss": ("studies", "see whether alpha moves what LinOSS learns, on four sets"),

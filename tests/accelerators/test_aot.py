@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from ssm_jax.accelerators import planned, program, targets
-from ssm_jax.commands.aot import aot
+from ssm_jax.commands.train import aot
 from ssm_jax.training.experiment import batch_mesh
 
 SHORT = "--config.data.listops.longer_than=3 --config.data.listops.shorter_than=24"
