@@ -124,7 +124,7 @@ def _work(words: list[str], asked: Mapping[str, Any]) -> Work:
     """What the words launch; where they are wrong the process ends as the command itself would."""
     if asked["sweep"]:
         from ssm_jax.commands.sweep_runs import planned
-        from ssm_jax.sweep.plan import shown_address
+        from ssm_jax.sweep import shown_address
 
         commands, parts = planned(words, launch.__doc__)
         values = next(iter(commands.values())).values

@@ -18,7 +18,7 @@ from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.sweep import runs_of
 
 if TYPE_CHECKING:
-    from ssm_jax.sweep.plan import Search
+    from ssm_jax.sweep import Search
     from ssm_jax.training.parent import Begin
 
 CURVES = 8  # settings whose curves one figure can tell apart
@@ -128,7 +128,7 @@ def _sweep(
     if values["run"] is not None:
         return _end_of(commands, parts)
     from ssm_jax.plots.sweep import draw_sweep
-    from ssm_jax.sweep.plan import shown_address
+    from ssm_jax.sweep import shown_address
     from ssm_jax.sweep.results import best_first, document_of, joined
     from ssm_jax.sweep.tables import write_results
     from ssm_jax.training.record import without_folders

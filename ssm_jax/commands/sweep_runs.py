@@ -12,8 +12,7 @@ from ssm_jax.commands.train import INIT_FLAGS
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, convert, parse
 from ssm_jax.config.load import faults_of, load_search, load_sweep
-from ssm_jax.sweep import Run, runs_of
-from ssm_jax.sweep.plan import PLAN, SAMPLERS, USUAL, Search
+from ssm_jax.sweep import PLAN, SAMPLERS, USUAL, Run, Search, runs_of
 from ssm_jax.sweep.pruning import RULES
 
 if TYPE_CHECKING:

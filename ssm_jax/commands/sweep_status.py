@@ -13,8 +13,7 @@ from ssm_jax.commands.sweep_runs import tried
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag, parse, split
 from ssm_jax.files import parse_json, write_json
-from ssm_jax.sweep import Run, by_cell
-from ssm_jax.sweep.plan import Search
+from ssm_jax.sweep import Run, Search, by_cell
 
 COMMAND = "command.json"  # the command that a sweep's folder is of
 ASIDE = ("run", "storage", "status", "report_only")  # not part of what it makes

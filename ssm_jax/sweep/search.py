@@ -25,9 +25,8 @@ from ssm_jax.config.load import faults_of
 from ssm_jax.lock import holder_of
 from ssm_jax.progress import say, warn
 from ssm_jax.stop import StopRequest
-from ssm_jax.sweep import Run, runs_of
+from ssm_jax.sweep import Run, Search, runs_of
 from ssm_jax.sweep import study as study_lib
-from ssm_jax.sweep.plan import Search
 from ssm_jax.sweep.pruning import Curve, Rule, idle, rungs_of
 from ssm_jax.sweep.runs import Job, run_one
 from ssm_jax.sweep.standing import Standing, line_of, progress_of, runs_in, validation_curve

@@ -15,7 +15,7 @@ from ssm_jax import config as config_lib
 from ssm_jax.config.space import Axis
 from ssm_jax.lock import Held, Lock
 from ssm_jax.stop import EXIT_STORAGE
-from ssm_jax.sweep.plan import STUDY, Search, shown_address
+from ssm_jax.sweep import STUDY, Search, shown_address
 
 if importlib.util.find_spec("optuna") is None:
     raise ValueError("--sampler=optuna needs the package optuna: pip install 'ssm-jax[search]'.")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from played_search import CONFIG, Commands
 
-from ssm_jax.sweep.plan import STUDY, read_plan
+from ssm_jax.sweep import STUDY, read_plan
 
 ARGV = ("--config=e.py", "--folder=out", "--pruner=none")
 
