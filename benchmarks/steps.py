@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.floor import COPY, kernel_flops, layer_seconds, passes
+from benchmarks.layers import COPY, kernel_flops, layer_seconds, passes
 from benchmarks.measure import PeakMemory, ratio, rounds, summary
 from ssm_jax import config as config_lib
 from ssm_jax.accelerators import program
@@ -89,7 +89,7 @@ def measure_step(cfg: ConfigDict, n: int) -> dict[str, Any]:
 
     Returns:
       Milliseconds and MiB, the seconds to compile, and the ratio to the floor: for every block that
-      of an S4D layer of its size (floor.py) and the three products of its gate, forward and
+      of an S4D layer of its size (layers.py) and the three products of its gate, forward and
       backward; and the bytes that the program moves, with the ratio to the time of copying as many.
 
     Raises:

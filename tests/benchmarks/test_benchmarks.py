@@ -14,9 +14,8 @@ from ml_collections import ConfigDict
 from benchmarks import peers
 from benchmarks.__main__ import main
 from benchmarks.buckets import measure_buckets
-from benchmarks.floor import kernel_flops, layer_seconds
 from benchmarks.large_file import _peaks, measure_lambda_max, measure_large_file
-from benchmarks.layers import measure_layer
+from benchmarks.layers import kernel_flops, layer_seconds, measure_layer
 from benchmarks.startup import AGAIN, OFF, TRAIN, measure_start
 from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
 from benchmarks.streams import measure_stream

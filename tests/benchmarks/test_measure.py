@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.floor import (
+from benchmarks.layers import (
     GATE_PRODUCT,
     PRODUCT,
     copy_pass,
