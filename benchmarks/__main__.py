@@ -112,7 +112,7 @@ COLUMNS = {
 
 def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dict[str, Any]]:
     """The results one after the other; of `cfg` alone, if there is one."""
-    from benchmarks import buckets, large_file, layers, peers, startup, steps, streams
+    from benchmarks import large_file, layers, peers, startup, steps, streams
     from benchmarks.measure import in_fresh_process
     from ssm_jax.kernels.devices import keep_freed_memory
     from ssm_jax.outside import located
@@ -135,7 +135,7 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
         return
     calls: Iterator[tuple[Any, ...]]  # a function and its arguments
     if cfg is not None and what == "buckets":
-        calls = iter([(buckets.measure_buckets, cfg, values["data_dir"], n)])
+        calls = iter([(steps.measure_buckets, cfg, values["data_dir"], n)])
     elif cfg is not None:
         calls = iter([(steps.measure_step, cfg, n)])
     elif what == "streams":

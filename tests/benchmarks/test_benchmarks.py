@@ -13,11 +13,10 @@ from ml_collections import ConfigDict
 
 from benchmarks import peers
 from benchmarks.__main__ import main
-from benchmarks.buckets import measure_buckets
 from benchmarks.large_file import _peaks, measure_lambda_max, measure_large_file
 from benchmarks.layers import kernel_flops, layer_seconds, measure_layer
 from benchmarks.startup import AGAIN, OFF, TRAIN, measure_start
-from benchmarks.steps import CPU_BATCHES, measure_step, planned_memory, random_data
+from benchmarks.steps import CPU_BATCHES, measure_buckets, measure_step, planned_memory, random_data
 from benchmarks.streams import measure_stream
 from ssm_jax.config.load import load_config
 from ssm_jax.layers import LAYERS
