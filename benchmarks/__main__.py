@@ -166,20 +166,20 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
 
 
 def _of_kernels(values: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    from benchmarks import forms, kernels
+    from benchmarks import kernels
 
     modes, alpha, n = values["modes"], values["alpha"], values["rounds"]
     for length in _lengths(values):
         shape = (length, values["channels"], modes, alpha, n)
         for measure, known, arguments in (
-            (kernels.measure_spectrum, forms.SPECTRA, shape),
-            (kernels.measure_dplr, forms.DPLR, shape),
+            (kernels.measure_spectrum, kernels.SPECTRA, shape),
+            (kernels.measure_dplr, kernels.DPLR, shape),
             (
                 kernels.measure_convolution,
-                {} if length % 2 else forms.CONVOLUTIONS,  # halves need an even length
+                {} if length % 2 else kernels.CONVOLUTIONS,  # halves need an even length
                 (length, values["batch"], values["channels"], n),
             ),
-            (kernels.measure_scan, forms.SCANS, (length, values["batch"], modes, alpha, n)),
+            (kernels.measure_scan, kernels.SCANS, (length, values["batch"], modes, alpha, n)),
         ):
             yield from ((measure, form, *arguments) for form in known)
 

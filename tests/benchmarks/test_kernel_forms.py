@@ -2,8 +2,16 @@
 
 import pytest
 
-from benchmarks.forms import CONVOLUTIONS, DPLR, SCANS, SPECTRA
-from benchmarks.kernels import measure_convolution, measure_dplr, measure_scan, measure_spectrum
+from benchmarks.kernels import (
+    CONVOLUTIONS,
+    DPLR,
+    SCANS,
+    SPECTRA,
+    measure_convolution,
+    measure_dplr,
+    measure_scan,
+    measure_spectrum,
+)
 
 
 @pytest.mark.parametrize("form", SPECTRA)
