@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import advice, aot, benchmark, bias, figures, measured, modes, options, timescale
+from readme import advice, aot, benchmark, bias, figures, measured, modes, options
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -57,7 +57,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "linoss_waves": bias.linoss_waves,
     "one_pole": bias.one_pole,
     "claims": bias.claims,
-    "bound": timescale.bound,
+    "bound": modes.bound,
     "memory_reach": modes.memory,
     "conditioning": modes.conditioning,
     "initializations": modes.initializations,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from readme.common import Result, load, table, where
+from readme.common import FROM, Result, load, table, where
 from ssm_jax.sweep.results import differences
 from ssm_jax.sweep.tables import PERCENT
 from ssm_jax.tables import Columns, to_markdown
@@ -86,8 +86,7 @@ def advised(folder: str = "advised", arm: str = "advised") -> str:
         "difference, validation": "{on_validation}",
         "difference, test": "{on_test}",
         "on test": "{verdict}",
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     rows = [_followed(result) for result in load(f"autocorrelation/{folder}/*.json")]
     counts = {word: sum(row["verdict"] == word for row in rows) for word in ("win", "tie", "loss")}
@@ -139,7 +138,6 @@ def advice() -> str:
     columns: Columns = {
         "experiment": "{name}",
         **{knob: lambda result, knob=knob: says(result, knob) for knob in KNOBS},
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     return table(columns, load("autocorrelation/advice/*.json"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from readme.common import Result, load, table
+from readme.common import FROM, Result, load, table
 from ssm_jax.tables import Columns
 
 GIB = 2**30
@@ -37,8 +37,7 @@ def aot() -> str:
         "TFLOP": at("flops", "{:.3f}", 1e12),
         "products": products,
         "collectives": lambda row: collectives(row) or "none",
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     made = table(columns, load("aot/*.json"))
     earlier = ", ".join(sorted({row["commit"] for row in before.values()}))

@@ -15,6 +15,8 @@ RESULTS = ROOT / "results"
 
 Result = dict[str, Any]
 
+FROM: Columns = {"commit": "{commit}", "": "{file}"}  # the last columns of a row for each file
+
 
 def load(pattern: str) -> list[Result]:
     """The JSON documents that match, in the order of their paths.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from readme.common import Result, load, per_file, table, where
+from readme.common import FROM, Result, load, per_file, table, where
 from ssm_jax import tables
 from ssm_jax.lra.published import ANCHORS, COLUMNS
 from ssm_jax.report.results import device_of
@@ -19,8 +19,7 @@ def listops_small() -> str:
         "majority class": "{majority_rate:.1%}",
         "steps": "{steps:,}",
         "device": "{device}",
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     results = load("listops_small/seed*.json")
     notes = sorted({result["notes"] for result in results})
@@ -59,8 +58,7 @@ def activations() -> str:
         "seed": "{seed}",
         "float32": "{full[accuracy]:.1%}",
         "bfloat16": "{test[accuracy]:.1%}",
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     half = load("activations/bfloat16_seed*.json")
     return table(columns, [{**result, "full": full[result["seed"]]} for result in half])
@@ -78,8 +76,7 @@ def lra() -> str:
         "steps": "{steps:,}",
         "published, full size (S4D-FT)": lambda result: f"{tuned[result['task']].mean} %",
         "device": "{device}",
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     order = list(COLUMNS)
     results = sorted(load("lra/*_reduced.json"), key=lambda result: order.index(result["task"]))
@@ -111,8 +108,7 @@ def data() -> str:
         "shares of the classes": shares,
         "size": lambda result: f"{result['bytes'] / 1e6:,.0f} MB",
         "prepared in": "{seconds:,.0f} s",
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     return table(columns, load("data/*.json"))
 
@@ -158,8 +154,7 @@ def damage() -> str:
             for start, head in DAMAGE.items()
         },
         "wrong": wrong,
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     return table(columns, [result for result in load("resume/*.json") if "outcomes" in result])
 
@@ -222,8 +217,7 @@ def spectrum() -> str:
         "alpha": "{alpha:.2g}",
         "modes beyond Nyquist": "{start[aliased]:.0%} of {layer[d_state]}",
         "energy within reach": "{start[reached]:.0%}",
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     return table(columns, map(start, load("spectrum/*.json")))
 
@@ -470,7 +464,6 @@ def population_planned() -> str:
         "MiB planned": lambda row: f"{row['train']['planned_bytes'] / 2**20:,.0f}",
         "kernels": lambda row: f"{row['train']['kernels']:,}",
         "floor, ms": lambda row: f"{row['train']['floor_ms']:.3f}",
-        "commit": "{commit}",
-        "": "{file}",
+        **FROM,
     }
     return table(columns, found)

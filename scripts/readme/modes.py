@@ -1,8 +1,8 @@
-"""Tables of what real and imaginary parts of the eigenvalues do: memory and conditioning."""
+"""Tables of what dt, real and imaginary parts do: outputs, memory and conditioning."""
 
 from __future__ import annotations
 
-from readme.common import load, table, where
+from readme.common import Result, load, per_file, table, where
 from ssm_jax.tables import Columns
 
 
@@ -60,21 +60,13 @@ def conditioning() -> str:
         **KINDS,
         "limit, complex": lambda row: _number(row["limit"]),
     }
-    tables = [
-        table(columns, result["spacings"]) + where(result)
-        for result in load("autocorrelation/conditioning.json")
-    ]
-    return "\n".join(tables) or "Not run.\n"
+    return per_file("autocorrelation/conditioning.json", columns, "spacings")
 
 
 def initializations() -> str:
     """Condition numbers of the named initializations."""
     columns: Columns = {"init": "{init}", "closest frequencies": "{closest:.2g} apart", **KINDS}
-    tables = [
-        table(columns, result["inits"]) + where(result)
-        for result in load("autocorrelation/conditioning.json")
-    ]
-    return "\n".join(tables) or "Not run.\n"
+    return per_file("autocorrelation/conditioning.json", columns, "inits")
 
 
 def trade_off() -> str:
@@ -116,4 +108,41 @@ def alphas() -> str:
             f"sample, at dt = {layer['dt']:g} over {layer['length']:,} steps.\n"
         )
         tables.append(table(columns, rows[::4]) + note + where(result))
+    return "\n".join(tables) or "Not run.\n"
+
+
+ENDS = (64, 16_384)
+
+
+def bound() -> str:
+    """A row for each input and rule, at the shortest and the longest sequences."""
+
+    columns: Columns = {
+        "input": "{input}",
+        "dt": "{rule}",
+        **{
+            f"Re A = {real:g}, L = {length:,}": lambda row, length=length, real=real: (
+                f"{row['found'][length, real]['measured']:.2g}"
+            )
+            for real in (-0.5, 0.0)
+            for length in ENDS
+        },
+        **{
+            f"bound, L = {length:,}": lambda row, length=length: (
+                f"{row['found'][length, 0.0]['bound']:.2g}"
+            )
+            for length in ENDS
+        },
+    }
+    tables = []
+    for result in load("autocorrelation/bound.json"):
+        rows: dict[tuple[str, str], Result] = {}
+        for row in result["rows"]:
+            new = {"input": row["input"], "rule": row["rule"], "found": {}}
+            one = rows.setdefault((row["input"], row["rule"]), new)
+            one["found"][row["length"], row["real"]] = row
+        order = list(dict.fromkeys(row["input"] for row in result["rows"]))
+        listed = sorted(rows.values(), key=lambda row: order.index(row["input"]))
+        about = f"\nE|y_L|^2 over {result['sequences']} sequences, {result['modes']} modes.\n"
+        tables.append(table(columns, listed) + about + where(result))
     return "\n".join(tables) or "Not run.\n"
