@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from readme import advice, aot, benchmark, bias, figures, measured, modes, options
+from readme import advice, bias, costs, figures, measured, modes, options
 from readme.common import ROOT
 
 from ssm_jax.config import cli
@@ -28,24 +28,24 @@ TABLES: dict[str, Callable[[], str]] = {
     "truncation": measured.truncation,
     "lra": measured.lra,
     "data": measured.data,
-    "memory": measured.memory,
-    "buckets": measured.buckets,
+    "memory": costs.memory,
+    "buckets": costs.buckets,
     "resume": measured.resume,
     "damage": measured.damage,
-    "kernel_accuracy": measured.kernel_accuracy,
-    "layer_accuracy": measured.layer_accuracy,
-    "bench_layers": measured.bench_layers,
-    "bench_peers": measured.bench_peers,
-    "bench_streams": measured.bench_streams,
-    "bench_startup": measured.bench_startup,
-    "processes": measured.processes,
-    "population": measured.population,
-    "population_planned": measured.population_planned,
-    "bench_large_file": measured.bench_large_file,
-    "bench_lambda_max": measured.bench_lambda_max,
-    "bench_bookkeeping": measured.bench_bookkeeping,
-    "bench_steps": measured.bench_steps,
-    "bench_kernels": measured.bench_kernels,
+    "kernel_accuracy": costs.kernel_accuracy,
+    "layer_accuracy": costs.layer_accuracy,
+    "bench_layers": costs.bench_layers,
+    "bench_peers": costs.bench_peers,
+    "bench_streams": costs.bench_streams,
+    "bench_startup": costs.bench_startup,
+    "processes": costs.processes,
+    "population": costs.population,
+    "population_planned": costs.population_planned,
+    "bench_large_file": costs.bench_large_file,
+    "bench_lambda_max": costs.bench_lambda_max,
+    "bench_bookkeeping": costs.bench_bookkeeping,
+    "bench_steps": costs.bench_steps,
+    "bench_kernels": costs.bench_kernels,
     "denoise": bias.denoise_story,
     "denoise_grid": bias.denoise_grid,
     "video": bias.video_story,
@@ -70,13 +70,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "alpha_alone": advice.alpha_alone,
     "ablation": measured.ablation,
     "series": measured.series,
-    "uea": benchmark.uea,
+    "uea": measured.uea,
     "series_rates": measured.series_rates,
     "spectrum": measured.spectrum,
     "windows": measured.windows,
     "options": options.options,
-    "aot": aot.aot,
-    "aot_h200": aot.aot_h200,
+    "aot": costs.aot,
+    "aot_h200": costs.aot_h200,
 }
 
 
