@@ -1,8 +1,7 @@
 """A trained model to use: loaded without its data, predicting, step by step, in a file."""
 
-from ssm_jax.trained.model import Trained
+from ssm_jax.trained.model import Stream, Trained
 from ssm_jax.trained.opening import load
 from ssm_jax.trained.pytorch import from_torch
-from ssm_jax.trained.stream import Stream
 
 __all__ = ["Stream", "Trained", "from_torch", "load"]
