@@ -28,8 +28,8 @@ from jax.typing import ArrayLike
 
 from ssm_jax.kernels.arrays import in_one_type
 from ssm_jax.kernels.double import Double, add, exactly, over, product, root, subtract, times
-from ssm_jax.kernels.phase import Phase, cos_sin, multiply, phase_of_vector
-from ssm_jax.kernels.powers import value_of
+from ssm_jax.kernels.phase import Phase, multiply, phase_of_vector
+from ssm_jax.kernels.powers import power_parts, value_of
 
 SCHEMES = ("im", "imex")
 SMALLEST = 1e-4  # rad per step: a period of 63,000 steps
@@ -107,7 +107,9 @@ def in_modes(position: Array, velocity: Array, z: Array, phase: Phase, dt: Array
 
 def _above_and_sin(z: Array, phase: Phase) -> tuple[Array, Array]:
     """r - cos t and sin t of the pole r e^(it) = e^z."""
-    cos, sin = cos_sin(phase)
+    # By the angle alone, as a power of e^{it}: a phase itself has no derivative.
+    turn = jax.lax.complex(jnp.zeros_like(z.real), z.imag)
+    cos, sin = power_parts(turn, phase, jnp.int32(1))
     return jnp.expm1(z.real) + jnp.where(cos > 0, sin**2 / (1 + abs(cos)), 1 - cos), sin
 
 

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 from running import run
 
-from ssm_jax.kernels.oscillator import SMALLEST, oscillator
+from ssm_jax.kernels.oscillator import SMALLEST, in_modes, in_motion, oscillator
 
 LONG = np.longdouble
 PI = LONG("3.14159265358979323846264338327950288")
@@ -115,6 +115,33 @@ def _slope(a, G, dt, scheme):
     def total(a, G, dt):
         z, _, weight = oscillator(a, G, dt, scheme)
         return jnp.sum(z.imag) + jnp.sum(weight.real)
+
+    return jax.grad(total, argnums=(0, 1, 2))(a, G, dt)
+
+
+def test_slopes_of_positions_velocities_and_modes_are_differences_of_their_closed_forms():
+    """What a step of another length begins with: of a state, its oscillators' motion, and back."""
+    x, position, velocity = 0.7 - 0.4j, 0.3, -0.9
+
+    def exact(a, G, dt):
+        log_r, t, _ = poles(a, G, dt, "imex")
+        above, sin, r = np.exp(log_r) - np.cos(t), np.sin(t), np.exp(log_r)
+        moved = (above * x.real - sin * x.imag) / (r * dt)
+        return moved + (above * position - r * dt * velocity) / sin
+
+    points = [np.array(v, LONG) for v in ([0.4, 2.5], [0.3, 1.2], [0.6, 0.9])]
+    found = run(_slope_of_motion, *(p.astype(np.float32) for p in points), x=x)
+    for i, slope in enumerate(found):
+        up, down = (exact(*[p + s * (i == j) for j, p in enumerate(points)]) for s in (1e-6, -1e-6))
+        np.testing.assert_allclose(slope, ((up - down) / 2e-6).astype(float), rtol=1e-5)
+
+
+def _slope_of_motion(a, G, dt, x):
+    def total(a, G, dt):
+        z, phase, _ = oscillator(a, G, dt, "imex")
+        state = jnp.full(a.shape, x, jnp.complex64)
+        modes = in_modes(jnp.full_like(a, 0.3), jnp.full_like(a, -0.9), z, phase, dt)
+        return jnp.sum(in_motion(state, z, phase, dt)[1]) + jnp.sum(modes.imag)
 
     return jax.grad(total, argnums=(0, 1, 2))(a, G, dt)
 
