@@ -72,6 +72,11 @@ def linoss(argv: list[str], called: Sequence[str] = ("ssm-jax", "linoss")) -> in
     commands = [_load("linoss", words, linoss.__doc__, task="") for words in each]
     if not all(command.cfg.log.diagnostics for command in commands):
         cli.fail("log.diagnostics=False leaves out the total variation that is shown; use true.")
+    for cfg in (command.cfg for command in commands):
+        if cfg.task == "waves" and not cfg.model.waves.oscillators:
+            cli.fail("model.waves.oscillators=False is an S4D, and the study of LinOSS; use true.")
+        if cfg.task != "waves" and cfg.model.layer != "linoss":
+            cli.fail(f"model.layer={cfg.model.layer} must be linoss, which the study is of.")
     words = [*called, *argv]
     job = _start(commands[0], words)
     studies = {}

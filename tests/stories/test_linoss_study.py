@@ -58,6 +58,21 @@ def test_a_study_without_diagnostics_is_refused_before_it_trains(tmp_path, capsy
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config=waves:smoke"], "model.waves.oscillators=False is an S4D"),
+        (["--config=listops_small"], "model.layer=s4d must be linoss"),
+        (["--config=linoss:smnist,smoke", "--config.model.layer=dlinoss"], "model.layer=dlinoss"),
+    ],
+)
+def test_a_study_of_another_layer_is_refused_before_it_trains(tmp_path, capsys, words, said):
+    with pytest.raises(SystemExit):
+        linoss([*words, f"--folder={tmp_path / 'study'}"])
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
 def test_the_study_trains_and_shows_what_alpha_changes(tmp_path, compile_once, monkeypatch):
     monkeypatch.setattr(study, "SETTINGS", ({"model.alpha": 1.0}, {"model.alpha": 10.0}))
     folder = tmp_path / "study"
