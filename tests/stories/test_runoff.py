@@ -241,3 +241,24 @@ def test_a_study_of_a_test_too_short_for_bands_has_none_in_its_table(
     row = (tmp_path / "table.md").read_text().splitlines()[2]
     assert [word.strip() for word in row.strip("|").split("|")][-3:] == ["-", "-", "-"]
     assert (tmp_path / "peaks.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("code", "unit", "short"), [("D", "day", "d"), ("h", "hour", "h")])
+def test_figure_and_table_name_the_step_of_the_data(code, unit, short):
+    """Those of CAMELS, whose steps are days, said hours and mm / h."""
+    from ssm_jax.stories.runoff import run
+
+    dataset = SimpleNamespace(
+        basins=("a",), rows={"test": np.arange(3)}, series_of=lambda split: np.zeros(3, int),
+        times=np.datetime64("2000-12-31", code) + np.arange(3),
+    )  # fmt: skip
+    found = run._about_peak(dataset, {"a": np.array([[1.0, 3.0, 2.0], [1.0, 1.0, 1.0]])})
+    assert found["time"] == {"D": "2001-01-01", "h": "2000-12-31T01"}[code]
+    knobs = {"alpha": 1.0, "alpha_real": 1.0, "beta": 0.0}
+    cell = {**knobs, "said": {"0": [1.0, 1.0, 1.0]}, "seeds": {"0": dict.fromkeys(BANDS, 0.5)}}
+    above, _, below, _ = run.runoff_figure(found, [cell]).axes
+    assert (above.get_xlabel(), above.get_ylabel()) == (f"{unit}s", f"flow (mm / {short})")
+    bands = ["over 90", "10 to 90", "under 10"]
+    assert [x.get_text() for x in below.get_xticklabels()] == [f"{band} {unit}s" for band in bands]
+    heads = [*run.columns_of(found["unit"])][-3:]
+    assert heads == [f"error, over 90 {short}", f"10 to 90 {short}", f"under 10 {short}"]

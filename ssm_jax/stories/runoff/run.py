@@ -23,6 +23,8 @@ COLOURS = ("#1f6fb4", "#2f8f5b", "#d1590a", "#8a4fb0", "#b8860b", "#c23b6b")
 AROUND = (36, 60)  # steps shown before and after a peak
 REFERENCE = 0  # the setting that the others are compared with: alpha = 1 and no filter
 COMPARED = ("nse", "peak_bias", "missed_peaks")
+PERIODS = ("over 90", "10 to 90", "under 10")  # steps, of BANDS
+SHORT = {"hour": "h", "day": "d"}  # of the units of a step
 
 
 def runoff_figure(hydrograph: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Figure:
@@ -30,7 +32,7 @@ def runoff_figure(hydrograph: Mapping[str, Any], cells: Sequence[Mapping[str, An
     and range over the seeds; below, the error by period, a point for each seed."""
     figure = plots.titled("What alpha and beta do to the peaks of a flow", 11, 7.4)
     grid = figure.subplots(2, 2, sharey="row")
-    observed_T = np.array(hydrograph["observed"])
+    observed_T, unit = np.array(hydrograph["observed"]), hydrograph.get("unit", "hour")
     hours_T = np.arange(observed_T.size) - hydrograph["peak"]
     groups = [[c for c in cells if c["beta"] == 0], [c for c in cells if c["alpha"] == 1]]
     for column, group, knob in zip(grid.T, groups, ("alpha", "beta"), strict=True):
@@ -48,9 +50,9 @@ def runoff_figure(hydrograph: Mapping[str, Any], cells: Sequence[Mapping[str, An
                 found = [each[name] for each in cell["seeds"].values() if name in each]
                 at = x + 0.13 * (number - (len(group) - 1) / 2)
                 column[1].plot([at] * len(found), found, "o", color=colour, ms=4, alpha=0.7)
-        column[0].set(title=f"{hydrograph['basin']}, {hydrograph['time']}", xlabel="hours")
+        column[0].set(title=f"{hydrograph['basin']}, {hydrograph['time']}", xlabel=f"{unit}s")
         column[1].set(xticks=range(len(BANDS)))
-        column[1].set_xticklabels(["over 90 hours", "10 to 90 hours", "under 10 hours"])
+        column[1].set_xticklabels([f"{band} {unit}s" for band in PERIODS])
         column[1].grid(color="0.92")
         column[0].legend(frameon=False, fontsize=8)
         if any(line.get_xdata().size for line in column[1].lines):
@@ -58,7 +60,7 @@ def runoff_figure(hydrograph: Mapping[str, Any], cells: Sequence[Mapping[str, An
             plots.log_ticks(column[1].yaxis)
         else:
             plots.note(column[1], "the test is too short for these periods")
-    grid[0, 0].set_ylabel("flow (mm / h)")
+    grid[0, 0].set_ylabel(f"flow (mm / {SHORT[unit]})")
     grid[1, 0].set_ylabel("error, relative to the flow's part")
     return figure
 
@@ -83,21 +85,29 @@ def against(metric: str, show: Callable[[float], str]) -> Callable[[Mapping[str,
 
 
 SETTINGS = tuple(sweep())
-COLUMNS: Columns = {
-    "alpha": "{alpha:g}",
-    "real part": "{alpha_real:.3g}",
-    "beta": "{beta:g}",
-    "NSE": with_spread("nse", "{:.2f}".format),
-    "NSE to row 1": against("nse", "{:+.2f}".format),
-    "KGE": with_spread("kge", "{:.2f}".format),
-    "FHV": with_spread("fhv", "{:+.0%}".format),
-    "bias at peaks": with_spread("peak_bias", "{:+.0%}".format),
-    "bias to row 1": against("peak_bias", "{:+.0%}".format),
-    "missed peaks": with_spread("missed_peaks", "{:.0%}".format),
-    "error, over 90 h": with_spread(BANDS[0], "{:.2f}".format),
-    "10 to 90 h": with_spread(BANDS[1], "{:.2f}".format),
-    "under 10 h": with_spread(BANDS[2], "{:.2f}".format),
-}
+
+
+def columns_of(unit: str) -> Columns:
+    """The columns of the table, of steps of a "hour" or a "day"."""
+    short = SHORT[unit]
+    return {
+        "alpha": "{alpha:g}",
+        "real part": "{alpha_real:.3g}",
+        "beta": "{beta:g}",
+        "NSE": with_spread("nse", "{:.2f}".format),
+        "NSE to row 1": against("nse", "{:+.2f}".format),
+        "KGE": with_spread("kge", "{:.2f}".format),
+        "FHV": with_spread("fhv", "{:+.0%}".format),
+        "bias at peaks": with_spread("peak_bias", "{:+.0%}".format),
+        "bias to row 1": against("peak_bias", "{:+.0%}".format),
+        "missed peaks": with_spread("missed_peaks", "{:.0%}".format),
+        f"error, over 90 {short}": with_spread(BANDS[0], "{:.2f}".format),
+        f"10 to 90 {short}": with_spread(BANDS[1], "{:.2f}".format),
+        f"under 10 {short}": with_spread(BANDS[2], "{:.2f}".format),
+    }
+
+
+COLUMNS = columns_of("hour")
 
 
 def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
@@ -109,9 +119,8 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
     figure = f"peaks.{cfg.figures_format}"
     plots.save(job.folder / figure, runoff_figure, hydrograph, cells)
     title = "Flow of the test, mean over the basins"
-    return publish(
-        job, runs[0].summary, cfg.notes, cells, COLUMNS, title, figure, hydrograph=hydrograph
-    )
+    about = runs[0].summary, cfg.notes, cells, columns_of(hydrograph["unit"]), title
+    return publish(job, *about, figure, hydrograph=hydrograph)
 
 
 def measured(runs: Sequence[FinishedRun], job: Job) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -168,5 +177,6 @@ def _about_peak(dataset: Any, graphs: Mapping[str, np.ndarray]) -> dict[str, Any
     start = dataset.times[dataset.rows["test"][own]][0]
     return {
         "basin": basin, "time": str(start + peak), "peak": peak - first, "steps": [first, end],
+        "unit": {"h": "hour", "D": "day"}[np.datetime_data(start)[0]],
         "observed": flow_T[first:end].tolist(),
     }  # fmt: skip
