@@ -97,6 +97,24 @@ def test_masked_examples_do_not_count():
     assert masked["count"] == 2
 
 
+def test_low_stripes_are_no_tone_and_high_ones_are_one_of_the_published_rows():
+    """The shares of energy of docs/frequency-bias.md; a row that is held has the spectrum
+    (sin(w / 2) / (w / 2))^2 at w = q + 2 pi k, which short steps hardly change."""
+    width, rows = 128, 256
+    both = stripes(jnp.ones((1, 3)), width, rows * width)
+    angle_F = 2 * np.pi * np.arange(rows * width // 2 + 1) / (rows * width)
+
+    def share(name, angle):
+        energy_F = np.abs(np.fft.rfft(np.asarray(both[name], float)[0, :, 0])) ** 2
+        return energy_F[abs(angle_F - angle) < 0.0011].sum() / energy_F.sum()
+
+    angles = np.array([Q, 2 * np.pi - Q, 2 * np.pi + Q, 4 * np.pi - Q])
+    low, held = [share("low", w) for w in angles / width], np.sinc(angles / 2 / np.pi) ** 2
+    np.testing.assert_allclose(low, held, atol=0.01)
+    np.testing.assert_allclose(low[:2], [0.44, 0.37], atol=0.01)
+    assert share("high", Q) > 0.99
+
+
 def test_training_sees_no_stripes():
     model, batch = denoiser(), images()
     other = {**batch, "noise": 100 * batch["noise"]}
