@@ -59,7 +59,8 @@ def _story(file: str, columns: Columns, more: str = "") -> str:
         seeds = list(result["cells"][0]["seeds"])
         text = f"Means over the seeds {', '.join(seeds)}, with the least and the most."
         text = f"Seed {seeds[0]}." if len(seeds) == 1 else text
-        note = f"\n{result['notes']} {text}{more}\n"
+        remarks = "".join(f" Note: {remark}" for remark in result.get("remarks", []))
+        note = f"\n{result['notes']} {text}{more}{remarks}\n"
         tables.append(table(columns, result["cells"]) + note + where(result))
     return "\n".join(tables) or "Not run.\n"
 

@@ -12,11 +12,15 @@ from rich.console import Console
 from ssm_jax.files import replace_atomically, write_json
 from ssm_jax.progress import say
 from ssm_jax.sweep import Run, by_cell, runs_of, short_names
+from ssm_jax.sweep.results import lost_best, shared_of
 from ssm_jax.sweep.runs import Job, run_sweep
 from ssm_jax.sweep.standing import progress_of
 from ssm_jax.tables import Columns, cells, to_markdown, to_screen
 from ssm_jax.training.loop import EXIT_DONE
 from ssm_jax.training.record import without_folders
+
+SHARED = ("steps", "data", "git", "versions", "devices")
+About = tuple[Mapping[str, Any], list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +81,18 @@ def with_spread(metric: str, show: Callable[[float], str]) -> Callable[[Mapping[
     return column
 
 
+def about(runs: Sequence[FinishedRun]) -> About:
+    """What runs share, as the first has it; and lines on what they do not, and on lost best
+    checkpoints."""
+    summaries = {run.name: run.summary for run in runs}
+    who, end = "the runs have", "the first run's is shown"
+    shared, remarks = shared_of([*summaries.values()], who, end, SHARED)
+    return shared, remarks + lost_best(summaries)
+
+
 def publish(
     job: Job,
-    summary: Mapping[str, Any],
+    known: About,
     notes: str,
     settings: Sequence[Mapping[str, Any]],
     columns: Columns,
@@ -89,16 +102,19 @@ def publish(
 ) -> int:
     """Write results.json and table.md into the folder of the job, and print the table.
 
-    `settings` are what was found, of `by_setting` with more entries; `columns` show one of them;
-    `figures` are the names of those in the folder, `more` is of all settings. Returns the exit
-    code.
+    `known` is of `about`, `settings` are what was found, of `by_setting` with more entries;
+    `columns` show one of them; `figures` are the names of those in the folder, `more` is of all
+    settings. Returns the exit code.
     """
-    shared = {key: summary[key] for key in ("steps", "data", "git", "versions", "devices")}
-    results = {"notes": notes, "cells": settings, "command": list(job.argv), **shared, **more}
+    shared, remarks = known
+    results = {"notes": notes, "cells": settings, "command": list(job.argv), "remarks": remarks}
     rows = cells(columns, settings)
-    write_json(job.folder / "results.json", without_folders(results))
-    replace_atomically(job.folder / "table.md", to_markdown(columns, rows))
+    write_json(job.folder / "results.json", without_folders({**results, **shared, **more}))
+    said = "".join(f"\nNote: {remark}\n" for remark in remarks)
+    replace_atomically(job.folder / "table.md", to_markdown(columns, rows) + said)
     Console(markup=False, emoji=False).print(to_screen(columns, rows, title=title))
+    for remark in remarks:
+        say(f"Note: {remark}")
     shown = f"{'figures' if len(figures) > 1 else 'figure'} and table: {job.folder}"
     say(f"{shown}/{', '.join((*figures, 'table.md', 'results.json'))}")
     return EXIT_DONE

@@ -61,17 +61,11 @@ def document_of(
                 f"{name} has no test metric {metric!r}; choose one of {', '.join(summary['test'])}."
             )
     chosen = {name: validation_of(summary, folder / name) for name, summary in finished.items()}
-    shared, remarks = _shared(list(finished.values()), "the runs have", "the first run's is shown")
+    shared, remarks = shared_of([*finished.values()], "the runs have", "the first run's is shown")
     for name, (status, summary) in found.items():
         if status == "failed":
             remarks.append(f"{name} failed: {' '.join(summary['error'].split())}")
-    for name, summary in finished.items():
-        if "best_lost" in summary:
-            lost, best = summary["best_lost"]["step"], summary["best"]["step"]
-            remarks.append(
-                f"{name}: the best checkpoint, of step {lost:,}, was lost; the next best, of step "
-                f"{best:,}, is tested."
-            )
+    remarks += lost_best(finished)
     cells = []
     for same in by_cell(runs):
         ends = {run.seed: found[run.name][0] for run in same}
@@ -159,7 +153,7 @@ def joined(documents: Mapping[str, Document], command: Sequence[str]) -> dict[st
     first = several[0]
     keys = [key for key in SHARED if key != "parameters"]  # in which variants may differ
     known = [{key: d[key] for key in keys if key in d} for d in several]
-    shared, remarks = _shared(known, "the configs have", "the first one's is shown")
+    shared, remarks = shared_of(known, "the configs have", "the first one's is shown")
     for name, document in documents.items():
         remarks += [f"{name}: {remark}" for remark in document["remarks"]]
     notes = dict.fromkeys(document["notes"] for document in several if document["notes"])
@@ -315,12 +309,22 @@ def validation_of(summary: Mapping[str, Any], run: Path) -> dict[str, float]:
     return found | {metric: summary["best"]["value"]}
 
 
-def _shared(
-    facts: Sequence[Mapping[str, Any]], who: str, end: str
+def lost_best(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line on each run, by name, whose best checkpoint was lost."""
+    return [
+        f"{name}: the best checkpoint, of step {summary['best_lost']['step']:,}, was lost; the "
+        f"next best, of step {summary['best']['step']:,}, is tested."
+        for name, summary in summaries.items()
+        if "best_lost" in summary
+    ]
+
+
+def shared_of(
+    facts: Sequence[Mapping[str, Any]], who: str, end: str, keys: Sequence[str] = SHARED
 ) -> tuple[dict[str, Any], list[str]]:
     """What all have, as the first has it; and a line on each in which they differ."""
     shared, remarks = {}, []
-    for key in SHARED:
+    for key in keys:
         values = [known[key] for known in facts if key in known]
         different = len({json.dumps(value, sort_keys=True) for value in values})
         if different:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from ssm_jax.commands import runs as read
 from ssm_jax.commands import studies
 from ssm_jax.commands.studies import waves
 from ssm_jax.config.load import load_config, load_sweep
+from ssm_jax.stories.runs import FinishedRun, about, publish
 from ssm_jax.stories.waves.run import SETTINGS
 from ssm_jax.stories.waves.task import regression_sums
 
@@ -64,6 +66,26 @@ def test_an_option_that_the_settings_set_is_refused(name, option, tmp_path, caps
         )
     assert f"--config.{option.partition('=')[0]} is given and is" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+def test_a_study_says_in_what_its_runs_differ(tmp_path):
+    """A study that went on at another commit, or whose runs stopped early, showed the commit and
+    the steps of its first run as those of all, and was silent on a lost best checkpoint."""
+    first = {"steps": 6, "git": {"commit": "a"}, "data": {}, "versions": {}, "devices": {}}
+    lost = {"steps": 3, "best": {"step": 2}, "best_lost": {"step": 3}}
+    summaries = first, first | {"git": {"commit": "b"}} | lost
+    runs = [FinishedRun({}, i, f"seed={i}", tmp_path, s) for i, s in enumerate(summaries)]
+    job = SimpleNamespace(folder=tmp_path, argv=["waves"])
+    assert publish(job, about(runs), "", [{"alpha": 1.0}], {"alpha": "{alpha:g}"}, "title") == 0
+    said = [
+        "the runs have 2 different steps; the first run's is shown.",
+        "the runs have 2 different git; the first run's is shown.",
+        "seed=1: the best checkpoint, of step 3, was lost; the next best, of step 2, is tested.",
+    ]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["remarks"], results["steps"], results["git"]["commit"]) == (said, 6, "a")
+    table = (tmp_path / "table.md").read_text()
+    assert table.splitlines()[-5::2] == [f"Note: {line}" for line in said]
 
 
 def test_the_study_trains_the_four_settings_and_shows_them(tmp_path, compile_once, capsys):

@@ -23,7 +23,7 @@ from ssm_jax.stories import setting
 from ssm_jax.stories.denoise import sweep
 from ssm_jax.stories.denoise.data import DenoiseDataset
 from ssm_jax.stories.denoise.task import Denoiser, Q, stripes
-from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
+from ssm_jax.stories.runs import FinishedRun, about, by_setting, publish, train, with_spread
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
 from ssm_jax.training.experiment import Experiment
@@ -60,7 +60,7 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
     title = "Energy of the stripes that passes, test images"
     figures = [f"{name}.{cfg.figures_format}" for name in ("images", "gains")]
     _draw([job.folder / name for name in figures], shown)
-    return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, *figures)
+    return publish(job, about(runs), cfg.notes, found, COLUMNS, title, *figures)
 
 
 def judge(bias: float, reference: float) -> str:

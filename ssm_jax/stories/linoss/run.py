@@ -15,8 +15,9 @@ from ssm_jax.analysis.bands import BANDS
 from ssm_jax.spread import paired
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.linoss import sweep
-from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
+from ssm_jax.stories.runs import About, FinishedRun, about, by_setting, publish, train, with_spread
 from ssm_jax.stories.waves.run import COLOURS
+from ssm_jax.sweep.results import shared_of
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
 from ssm_jax.tasks import find_task
@@ -31,24 +32,27 @@ def run_story(studies: Mapping[str, tuple[ConfigDict, Job]], seeds: int, job: Jo
     """Train all settings of each study, by the name of its set, and write what they show into the
     folder of `job`; the exit code."""
     found: list[Cell] = []
-    summaries: dict[str, Mapping[str, Any]] = {}
+    each: dict[str, About] = {}
     for name, (cfg, own) in studies.items():
         runs = train(cfg, SETTINGS, seeds, own)
         if runs is None:
             return EXIT_STOPPED
-        summaries[name] = runs[0].summary
+        each[name] = about(runs)
         task = find_task(cfg.task)
-        about = {"set": name, "metric": task.headline, "better": task.metrics[task.headline]}
-        measured = [{**about, **cell} for cell in by_setting([*map(with_variation, runs)])]
+        of = {"set": name, "metric": task.headline, "better": task.metrics[task.headline]}
+        measured = [{**of, **cell} for cell in by_setting([*map(with_variation, runs)])]
         usual = next(cell for cell in measured if cell["alpha"] == 1)
         found += [{**cell, "against_1": difference(cell, usual)} for cell in measured]
     figure = f"alpha.{cfg.figures_format}"
     plots.save(job.folder / figure, alpha_figure, found)
-    each = {key: {name: s[key] for name, s in summaries.items()} for key in ("steps", "data")}
+    facts, apart = [known for known, _ in each.values()], ("steps", "data")
+    keys = [key for key in facts[0] if key not in apart]
+    shared, remarks = shared_of(facts, "the sets have", "the first one's is shown", keys)
+    shared |= {key: {name: known[key] for name, (known, _) in each.items()} for key in apart}
+    remarks += [f"{name}: {line}" for name, (_, lines) in each.items() for line in lines]
     notes = " ".join(cfg.notes for cfg, _ in studies.values())
     title = "LinOSS: test metric and total variation under alpha"
-    shared = {**next(iter(summaries.values())), **each}
-    return publish(job, shared, notes, found, COLUMNS, title, figure)
+    return publish(job, (shared, remarks), notes, found, COLUMNS, title, figure)
 
 
 def with_variation(run: FinishedRun) -> FinishedRun:

@@ -12,7 +12,7 @@ from ssm_jax import plots, spread
 from ssm_jax.stop import EXIT_STOPPED
 from ssm_jax.stories.runoff import UNITS, sweep
 from ssm_jax.stories.runoff.task import BANDS, scores
-from ssm_jax.stories.runs import FinishedRun, publish, train, with_spread
+from ssm_jax.stories.runs import FinishedRun, about, publish, train, with_spread
 from ssm_jax.sweep import by_cell
 from ssm_jax.sweep.runs import Job
 from ssm_jax.tables import Columns
@@ -119,8 +119,8 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
     figure = f"peaks.{cfg.figures_format}"
     plots.save(job.folder / figure, runoff_figure, hydrograph, cells)
     title = "Flow of the test, mean over the basins"
-    about = runs[0].summary, cfg.notes, cells, columns_of(hydrograph["unit"]), title
-    return publish(job, *about, figure, hydrograph=hydrograph)
+    shown = about(runs), cfg.notes, cells, columns_of(hydrograph["unit"]), title
+    return publish(job, *shown, figure, hydrograph=hydrograph)
 
 
 def measured(runs: Sequence[FinishedRun], job: Job) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -18,7 +18,7 @@ from ssm_jax import plots
 from ssm_jax.analysis.spectra import layers_of, quartiles, response_magnitude
 from ssm_jax.files import replace_atomically
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.stories.runs import FinishedRun, by_setting, publish, train, with_spread
+from ssm_jax.stories.runs import FinishedRun, about, by_setting, publish, train, with_spread
 from ssm_jax.stories.video import sweep
 from ssm_jax.stories.video.data import COLOURS, Scene
 from ssm_jax.stories.video.task import PEAK
@@ -59,8 +59,7 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
     title = "Squared error of each digit's colour, test videos"
     notes = f"{cfg.notes} {without_model(runs[0].summary, scene)}"
     columns = columns_of(*(COLOURS[channel] for channel, _ in _digits(scene)))
-    about = runs[0].summary, notes, found, columns, title
-    return publish(job, *about, *names, "videos.webp")
+    return publish(job, about(runs), notes, found, columns, title, *names, "videos.webp")
 
 
 def without_model(facts: Mapping[str, float], scene: Scene) -> str:

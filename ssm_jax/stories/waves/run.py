@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import plots
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.stories.runs import by_setting, publish, train, with_spread
+from ssm_jax.stories.runs import about, by_setting, publish, train, with_spread
 from ssm_jax.stories.waves import PAIRS, sweep
 from ssm_jax.stories.waves.task import WAVES
 from ssm_jax.sweep import by_cell
@@ -72,4 +72,4 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
     settings = zip(PAIRS, by_setting(runs), strict=True)
     found = [{"setting": name, **one} for name, one in settings]
     title = "Mean |error| of the amplitude, test"
-    return publish(job, runs[0].summary, cfg.notes, found, COLUMNS, title, figure)
+    return publish(job, about(runs), cfg.notes, found, COLUMNS, title, figure)
