@@ -15,8 +15,8 @@ from ssm_jax.commands import studies
 from ssm_jax.commands.studies import waves
 from ssm_jax.config.load import load_config, load_sweep
 from ssm_jax.stories.runs import FinishedRun, about, publish
-from ssm_jax.stories.waves.run import SETTINGS
-from ssm_jax.stories.waves.task import regression_sums
+from ssm_jax.stories.waves.run import SETTINGS, errors_of, waves_figure
+from ssm_jax.stories.waves.task import WAVES, regression_sums
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +66,28 @@ def test_an_option_that_the_settings_set_is_refused(name, option, tmp_path, caps
         )
     assert f"--config.{option.partition('=')[0]} is given and is" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+def test_runs_that_end_early_are_drawn_as_far_as_they_go(tmp_path):
+    """With train.patience the study trained all of its runs and ended in a traceback."""
+    runs, ends = [], iter((3, 1, 2, 3, 3, 3, 2, 3))
+    for cell in SETTINGS:
+        for seed in range(2):
+            path = tmp_path / f"{len(runs)}"
+            path.mkdir()
+            lines = [
+                {"step": 5 * n, "kind": "val"} | {f"error_{w}": len(runs) + w / n for w in WAVES}
+                for n in range(1, next(ends) + 1)
+            ]
+            (path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+            runs.append(FinishedRun(cell, seed, path.name, path, {}))
+    steps, errors = errors_of(runs)
+    assert steps.tolist() == [5, 10, 15] and len(errors) == 4
+    low = errors["low: alpha = 0.01, beta = -1"]["4,096"]
+    np.testing.assert_array_equal(low, [[4098, 2050, np.nan], [4099, 2051, 3 + 4096 / 3]])
+    (axes, *_) = waves_figure(steps, errors, "").axes
+    means = [line.get_ydata() for line in axes.lines if line.get_linewidth() == 2]
+    np.testing.assert_array_equal(means[0], [0.5 + 1, np.nan, np.nan])
 
 
 def test_a_study_says_in_what_its_runs_differ(tmp_path):

@@ -1,6 +1,6 @@
 """Wave regression under the official settings of alpha and beta: figure, table, results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax import plots
 from ssm_jax.stop import EXIT_STOPPED
-from ssm_jax.stories.runs import about, by_setting, publish, train, with_spread
+from ssm_jax.stories.runs import FinishedRun, about, by_setting, publish, train, with_spread
 from ssm_jax.stories.waves import PAIRS, sweep
 from ssm_jax.stories.waves.task import WAVES
 from ssm_jax.sweep import by_cell
@@ -26,7 +26,8 @@ def waves_figure(
 ) -> Figure:
     """Mean absolute error of each wave's amplitude against the training step.
 
-    `errors` are (seeds, E), by setting, in the order of the panels, and by wave.
+    `errors` are (seeds, E), by setting, in the order of the panels, and by wave; NaN where a run
+    had ended early.
     """
     figure = plots.titled(title, 3.1 * len(errors), 3.9)
     panels = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
@@ -41,6 +42,25 @@ def waves_figure(
     panels[0].set_ylabel("mean |error| of the amplitude")
     plots.legend_below(figure, panels[0].get_legend_handles_labels()[0])
     return figure
+
+
+def errors_of(runs: Sequence[FinishedRun]) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
+    """The steps and the errors of `waves_figure`, from the logs of the runs."""
+    logs = {
+        run.name: {row["step"]: row for row in read_metrics(Workdir(run.path).metrics, "val")}
+        for run in runs
+    }
+    steps = sorted({step for log in logs.values() for step in log})
+    rows = {name: [log.get(step, {}) for step in steps] for name, log in logs.items()}
+    errors = {}
+    for (name, (alpha, beta)), same in zip(PAIRS.items(), by_cell(runs), strict=True):
+        errors[f"{name}: alpha = {alpha:g}, beta = {beta:g}"] = {
+            f"{wave:,}": np.array(
+                [[row.get(f"error_{wave}", np.nan) for row in rows[run.name]] for run in same]
+            )
+            for wave in WAVES
+        }
+    return np.array(steps), errors
 
 
 SETTINGS = tuple(sweep())
@@ -59,16 +79,8 @@ def run_story(cfg: ConfigDict, seeds: int, job: Job) -> int:
     if runs is None:
         return EXIT_STOPPED
     title = "Wave regression: what each setting of the knobs learns"
-    errors = {}
-    for (name, (alpha, beta)), same in zip(PAIRS.items(), by_cell(runs), strict=True):
-        logs = [read_metrics(Workdir(run.path).metrics, "val") for run in same]
-        errors[f"{name}: alpha = {alpha:g}, beta = {beta:g}"] = {
-            f"{wave:,}": np.array([[row[f"error_{wave}"] for row in log] for log in logs])
-            for wave in WAVES
-        }
     figure = f"errors.{cfg.figures_format}"
-    steps_E = np.array([row["step"] for row in logs[0]])
-    plots.save(job.folder / figure, waves_figure, steps_E, errors, title)
+    plots.save(job.folder / figure, waves_figure, *errors_of(runs), title)
     settings = zip(PAIRS, by_setting(runs), strict=True)
     found = [{"setting": name, **one} for name, one in settings]
     title = "Mean |error| of the amplitude, test"
