@@ -170,18 +170,22 @@ def take(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainSta
     table = flatten(fresh)
     if begin.whole:
         _check_whole(experiment, begin, parent)
-    # Clipping is a link more in the chain of the optimizer.
-    found = {re.sub(r"^opt_state/\d+/", "opt_state/", path): a for path, a in arrays.items()}
+    found = {_unchained(path): a for path, a in arrays.items()}
     if not begin.whole and read_record(Workdir(begin.run).record)["config"].get("train.select_ema"):
         found |= {path.removeprefix("ema/"): a for path, a in arrays.items() if path[:4] == "ema/"}
     values, taken, left, other = dict(table), list[str](), dict[str, str](), list[str]()
+    if begin.whole:
+        # Adam has one count for a group: with that of the others the moments of a parameter that
+        # was frozen would count as whole ones, and move it by up to 6.6 times its rate.
+        lacking = {_group_of(path) for path in table if _unchained(path) not in found} - {""}
+        left |= dict.fromkeys(sorted(lacking), "moments anew, as the parent lacks some")
     for full, leaf in table.items():
         section, _, path = full.partition("/")
         if not begin.whole and (section == "params" or path in experiment.statistics):
             asked = re.search(begin.match, path) is not None
         else:
-            asked = begin.whole and section != "ok"
-        array = found.get(re.sub(r"^opt_state/\d+/", "opt_state/", full))
+            asked = begin.whole and section != "ok" and _group_of(full) not in left
+        array = found.get(_unchained(full))
         if array is None and section == "ema":  # it starts from the parameters
             array = found.get(path)
         if not asked:
@@ -221,6 +225,17 @@ def take(experiment: Experiment, begin: Begin, parent: Parent) -> tuple[TrainSta
                 values[full] = experiment.replicate(own.copy())
     state: TrainState = jax.tree.unflatten(jax.tree.structure(fresh), values.values())
     return _with_counts(state), parent._replace(taken=tuple(taken), left=left)
+
+
+def _unchained(path: str) -> str:
+    """A path without the number of a link: clipping is one more in the optimizer's chain."""
+    return re.sub(r"^opt_state/\d+/", "opt_state/", path)
+
+
+def _group_of(path: str) -> str:
+    """The group of parameters to whose moments, or their count, a path belongs; "" if to none."""
+    found = re.match(r"opt_state/inner_states/([^/]+)/inner_state/0/", _unchained(path))
+    return f"group {found[1]}" if found else ""
 
 
 def _with_counts(state: TrainState) -> TrainState:

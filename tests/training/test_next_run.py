@@ -382,6 +382,24 @@ def test_the_average_is_evaluated_beside_and_the_frozen_is_the_parents(whole, re
         assert arrays[f"params/{name}"].tobytes() == theirs[f"params/{name}"].tobytes()
 
 
+def test_a_parameter_that_thaws_takes_no_steps_above_its_rate(data_dir, whole, tmp_path, capsys):
+    """By a constant gradient Adam moves each parameter by its rate, from its first step on."""
+    begin, rate = Begin(whole[0], "newest", whole=True), ALL["optim__groups__rest__lr"]
+    options = {**ALL, "train__steps": 200, "optim__freeze": ""}
+    experiment, first = started(data_dir, tmp_path / "run", begin, **options)
+    assert "moments anew, as the parent lacks some: group rest" in capsys.readouterr().err
+    state, theirs = first_state(experiment, tmp_path / "run"), newest(whole[0])[1]
+    ones = jax.tree.map(np.ones_like, state.params)
+    params, opt_state = jax.tree.map(np.zeros_like, state.params), state.opt_state
+    for _ in range(3):
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = experiment.tx.update(ones, opt_state, params)
+        for path, update in flatten(updates["encoder"]).items():
+            np.testing.assert_allclose(update, -rate, rtol=1e-4, err_msg=path)
+    kept = [n for n in first if re.search("inner_states/(A|dt)/.*/(mu|nu|count)", n)]
+    assert kept and all(first[name].tobytes() == theirs[name].tobytes() for name in kept)
+
+
 @pytest.mark.parametrize("at", [(3, 10), (17, None)])
 def test_all_of_it_stopped_and_resumed_equals_the_undisturbed_run(
     whole, data_dir, reference, tmp_path, monkeypatch, stops, at
