@@ -22,6 +22,8 @@ from ssm_jax.data.series import NO_VALUE, Lines, Series, channel_called, numbers
 from ssm_jax.data.splits import repeated
 from ssm_jax.data.statistics import (
     BLOCK,
+    FLOAT32,
+    SQUARES,
     check_finite,
     check_scaled,
     joined,
@@ -66,7 +68,7 @@ def fit(
         remarks += _misread(train)
     names: tuple[str, ...] = train.target_names
     classes: tuple[str, ...] = ()
-    target_mean = target_std = np.zeros(0)
+    target_mean = target_std = wide = np.zeros(0)
     if head == "forecasting":
         names = options.channels() or train.channels
         if lacking := [n for n in names if n not in train.channels]:
@@ -75,7 +77,7 @@ def fit(
                 f"{', '.join(train.channels)}."
             )
         at = [train.channels.index(n) for n in names]
-        target_mean, target_std = mean[at], std[at]
+        target_mean, target_std, wide = mean[at], std[at], largest[at]
     elif lacking := [split for split, part in parts.items() if part.targets is None]:
         where = "" if len(lacking) == len(parts) else f" for {' and '.join(lacking)}"
         raise ValueError(f"{path} has no targets{where}; {_WANTED[head]}")
@@ -89,7 +91,7 @@ def fit(
             for k in sorted(set(known[split].tolist()) - set(known["train"].tolist())):
                 remarks.append(f"class {classes[k]} is in {split} and not in training")
     else:
-        target_mean, target_std = _target_statistics(head, parts, rows, options)
+        target_mean, target_std, wide = _target_statistics(head, parts, rows, options)
         remarks += [
             f"target {names[k]} is constant in training: nothing is to be learned of it"
             for k in np.flatnonzero(target_std == 0)
@@ -107,8 +109,12 @@ def fit(
     if options.standardize == "none":
         mean, std = np.zeros_like(mean), np.ones_like(std)
         target_mean, target_std = np.zeros_like(target_mean), np.ones_like(target_std)
-    if not vocab_size and options.standardize != "series":
-        check_scaled(train.channels, largest, mean, std, path)
+    if not vocab_size:
+        each = SQUARES[1] if options.standardize == "series" else FLOAT32
+        check_scaled([*map(channel_called, train.channels)], largest, mean, std, path, each)
+    check_scaled(
+        [f"target {name}" for name in names], wide, target_mean, target_std, path, SQUARES[0]
+    )
     longest = options.context
     if head != "forecasting":
         remarks += repeated(parts, rows)
@@ -266,8 +272,9 @@ def _target_statistics(
     parts: Mapping[str, Series],
     rows: Mapping[str, np.ndarray],
     options: ArrayOptions,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the targets of the training examples."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the targets of the training examples; the largest of all."""
+    largest = np.zeros(1)
     for part in {id(p): p for p in parts.values()}.values():
         assert part.targets is not None
         if part.targets.dtype.kind in "SU" and part.targets.ndim == 1:
@@ -277,14 +284,19 @@ def _target_statistics(
             what = f"{part.targets.dtype} {part.targets.shape}"
             what += " of steps" if part.per_step else " of series"
             raise ValueError(f"the targets are {what}; {_WANTED[head]}")
-        y = np.reshape(part.targets, (len(part.targets), -1))
-        for start in range(0, len(y), BLOCK):
-            block = np.asarray(y[start : start + BLOCK], np.float64)
+        y, stretches = np.reshape(part.targets, (len(part.targets), -1)), [(0, len(part.targets))]
+        if part.per_step:  # without what fills up short series
+            stretches = joined(part.starts, part.starts + part.lengths)
+        for start, end in (
+            (a, min(a + BLOCK, e)) for s, e in stretches for a in range(s, e, BLOCK)
+        ):
+            block = np.asarray(y[start:end], np.float64)
             # Missing ones do not count where there are others, at other steps
             for row, k in np.argwhere(np.isinf(block) if part.per_step else ~np.isfinite(block)):
                 at = start + int(row)
                 place = part.where(*series_at(part, at)) if part.per_step else part.where(at, 0)
                 raise ValueError(f"{place}, {part.target_names[k]}: {block[row, k]} is no target.")
+            largest = np.fmax(largest, np.fmax.reduce(np.abs(block)))
     train = parts["train"]
     assert train.targets is not None
     if head == "regression":
@@ -294,4 +306,4 @@ def _target_statistics(
         n, mean, std = statistics(stretches_of(train, rows["train"], options, head), train.targets)
     for k in np.flatnonzero(n == 0)[:1]:
         raise ValueError(f"the target {train.target_names[k]} is missing in all of training.")
-    return mean, std
+    return mean, std, largest

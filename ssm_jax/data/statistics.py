@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ssm_jax.data.preprocessing import ArrayOptions
-from ssm_jax.data.series import Series, channel_called
+from ssm_jax.data.series import Series
 from ssm_jax.progress import stage
 
 BLOCK = 1 << 22  # numbers that are in memory at once
 _MANY = 1 << 28  # numbers: to look at so many takes seconds, and is shown
+FLOAT32 = float(np.finfo(np.float32).max)
+SQUARES = FLOAT32**0.5, 1e150  # of numbers that are squared, in float32 and summed in float64
 _LARGE = 1e15  # a smaller one overflows float32 beside a standard deviation below 1e-23 alone
 _ROUNDING = 1e-14  # of the mean: the standard deviation of a constant channel may be that
 
@@ -44,14 +46,21 @@ def check_finite(part: Series, missing: str) -> np.ndarray:
 
 
 def check_scaled(
-    channels: Sequence[str], largest: np.ndarray, mean: np.ndarray, std: np.ndarray, path: Path
+    names: Sequence[str],
+    largest: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    path: Path,
+    most: float = FLOAT32,
 ) -> None:
-    """Refuse a channel one of whose values is none in float32, once it is standardized."""
+    """Refuse what has a value beyond `most`, once it is standardized."""
     scaled = (largest + np.abs(mean)) / np.where(std > 0, std, 1.0)
-    for c in np.flatnonzero(scaled > np.finfo(np.float32).max)[:1]:
+    for c in np.flatnonzero(scaled > most)[:1]:
+        what = "which" if most == FLOAT32 else "the square of which"
         raise ValueError(
-            f"{path}: {channel_called(channels[c])} has {largest[c]:g} outside of training, which "
-            f"is infinite in float32 beside its standard deviation {std[c]:g}; mend the file."
+            f"{path}: {names[c]} has {largest[c]:g} outside of training, {what} is infinite in "
+            f"float{32 if most <= FLOAT32 else 64} beside its standard deviation {std[c]:g}; mend "
+            "the file."
         )
 
 

@@ -338,6 +338,10 @@ def test_padding_of_the_files_is_not_looked_at(tmp_path):
     np.testing.assert_allclose(p.std, plain.std(0), rtol=1e-12)
     np.savez(tmp_path / "a.npz", x=tokens, y=np.arange(20) % 2, lengths=lengths)
     assert opened(tmp_path / "a.npz").vocab_size <= 9
+    y = np.nan_to_num(x[..., :1], nan=np.inf)
+    np.savez(tmp_path / "a.npz", x=x, y=y, lengths=lengths)
+    p = opened(tmp_path / "a.npz", "per_step", split="time").preprocessing
+    np.testing.assert_allclose(p.target_mean, plain.mean(0)[:1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -485,6 +489,28 @@ def test_a_value_of_the_test_part_that_float32_does_not_hold_is_refused(tmp_path
         opened(path, split="time")
     found = opened(path, split="time", standardize="series").gather("test", np.arange(4))
     assert np.isfinite(found["inputs"]).all()
+    x[18, 3, 1] = value * 1e120  # its square has no place in float64 either
+    np.savez(path, x=x, y=np.arange(20) % 2)
+    with pytest.raises(ValueError, match=r"channel 1 has 1e\+180 outside of training, the square"):
+        opened(path, split="time", standardize="series")
+
+
+@pytest.mark.parametrize("head", ["regression", "per_step", "forecasting"])
+@pytest.mark.parametrize("standardize", ["training", "none"])
+def test_a_target_whose_square_is_infinite_is_refused(tmp_path, head, standardize):
+    """Every loss of its split was infinite, and no checkpoint the best, after all of training."""
+    x, path = RNG.normal(size=(20, 40, 2)), tmp_path / "a.npz"
+    y = {"regression": x[:, 0], "per_step": x[..., :1].copy(), "forecasting": x}[head].copy()
+    where = {"split": "time", "standardize": standardize}
+    where |= {"context": 2, "horizon": 1} if head == "forecasting" else {}
+    for value in (1e18, -1e30):
+        y[-1, -1] = value
+        np.savez(path, **({"x": y} if head == "forecasting" else {"x": x, "y": y}))
+        if value > 0:
+            opened(path, head, **where)
+            continue
+        with pytest.raises(ValueError, match=r"target .* has 1e\+30 outside of training, the squ"):
+            opened(path, head, **where)
 
 
 def test_a_split_that_is_not_there_is_named(tmp_path):
