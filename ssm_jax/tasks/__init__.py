@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Batch = Mapping[str, Any]
 # "loss", "count" and the metrics of a task, each summed over the real examples of a batch
 Sums = dict[str, Any]
+ANY = "any target"  # of training sums: its mean is 0 where no example of a batch counts, and else 1
 
 
 def mean_metrics(sums: Mapping[str, Any], dataset: Any = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ssm_jax.layers import find_layer, section_of
 from ssm_jax.layers.inputs import checked_ids
 from ssm_jax.models import PairClassifier, SequenceClassifier
 from ssm_jax.options.arguments import arguments_of
-from ssm_jax.tasks import Batch, Sums
+from ssm_jax.tasks import ANY, Batch, Sums
 from ssm_jax.tasks.metrics import (
     band_sums,
     class_metrics,
@@ -181,8 +181,8 @@ def _loss(y: Array, p: Array, batch: Batch) -> Sums:
 def number_train_sums(model: nnx.Module, batch: Batch, key: Array | None) -> Sums:
     """Squared errors of standardized targets."""
     sums = _loss(batch["targets"], outputs(model, batch, train=True, key=key), batch)
-    # All may be missing in a batch, or in a part of one, which then weighs nothing
-    return {**sums, "count": jnp.maximum(sums["count"], 1e-9)}
+    # All may be missing in a batch, or in a part of one, which then weighs nothing, and has no loss
+    return {**sums, ANY: sums["count"], "count": jnp.maximum(sums["count"], 1e-9)}
 
 
 def number_eval_sums(model: nnx.Module, batch: Batch) -> Sums:

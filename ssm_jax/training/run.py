@@ -8,6 +8,7 @@ from typing import Any
 from ssm_jax import config as config_lib
 from ssm_jax.progress import Progress, say
 from ssm_jax.stop import StopRequest
+from ssm_jax.tasks import ANY
 from ssm_jax.training import processes, restart
 from ssm_jax.training.checkpoint import Checkpoints
 from ssm_jax.training.checkpoint.manifest import Notes
@@ -52,6 +53,7 @@ class Request:
 
 
 USUAL = Request()
+_NONE = "without target"  # of the window: how many of its steps
 
 
 @dataclass
@@ -202,14 +204,20 @@ class OpenRun:
         if not values.pop("ok"):
             assert state is not None
             raise diverged(experiment, self.workdir.crash, state, values, self.last_finite)
+        none = {_NONE: 1.0} if values.pop(ANY, 1.0) < 0.5 else {}
         self.last_finite = f"step {step}, {values['loss']:.4g}"
         if shown:
             progress.update(step, values["loss"], values[experiment.task.headline])
-        for name, value in {**values, "steps": 1.0}.items():
+        for name, value in {**values, **none, "steps": 1.0}.items():
             self.window[name] = self.window.get(name, 0.0) + value
         if step % experiment.cfg.log.every == 0 or step == experiment.total_steps:
-            count = self.window.pop("steps")
-            means = {name: total / count for name, total in self.window.items()}
+            # A batch without a target has a gradient, of 0, and else only zeros that mean nothing
+            count, none_n = self.window.pop("steps"), self.window.pop(_NONE, 0.0)
+            some = count - none_n or math.nan
+            means = {
+                name: total / (count if name == "grad_norm" else some)
+                for name, total in self.window.items()
+            }
             self.window = {}
             rates = learning_rates(experiment.rows, experiment.schedule, step - 1)
             self._write("train", step, {**means, **rates})

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,10 @@ from running import run
 
 from ssm_jax.layers.inputs import dropout
 from ssm_jax.layers.norm import BatchNorm
+from ssm_jax.progress import Progress
 from ssm_jax.tasks.heads import eval_sums, number_train_sums, train_sums
+from ssm_jax.training.profile import Profile
+from ssm_jax.training.run import OpenRun
 from ssm_jax.training.step import (
     evaluated,
     init_state,
@@ -233,6 +238,33 @@ def test_parts_of_a_batch_weigh_as_many_targets_as_they_have(missing):
         (found, _), grads = run(gradient, state, KEY, {"inputs": x, "targets": y})
         np.testing.assert_allclose(found, loss, rtol=1e-6)
         np.testing.assert_allclose(grads["w"], slope, rtol=2e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_batch_without_a_target_has_no_part_in_the_loss_that_is_logged(parts):
+    """It counted as one of loss 0: of rare targets the mean was a third of the truth."""
+    x, y = np.random.default_rng(6).normal(size=(2, 4, 4, L, 2)).astype(np.float32)
+    y[1], y[3] = np.nan, np.nan
+    graphdef, params, stats = split(Scaled())
+    state = init_state(params, stats, optax.sgd(0.0))
+    gradient = make_gradient(graphdef, number_train_sums, accumulate=parts)
+    step = jax.jit(make_train_step(gradient, optax.sgd(0.0)))
+    cfg = SimpleNamespace(log=SimpleNamespace(every=3))
+    task, written = SimpleNamespace(headline="mse"), []
+    about = SimpleNamespace(cfg=cfg, task=task, total_steps=4, rows=[], schedule=lambda *_: 1.0)
+    open_run = SimpleNamespace(
+        experiment=about, profile=Profile(Path()), window={},
+        _write=lambda kind, step, values: written.append(values),
+    )  # fmt: skip
+    with Progress("train", 4) as progress:
+        for k in range(4):
+            metrics = step(state, KEY, {"inputs": x[k], "targets": y[k]})[1]
+            OpenRun.read(open_run, k + 1, metrics, None, progress, shown=False)
+    each = ((x.astype(float) * np.array([0.5, -2.0]) - y) ** 2).mean(axis=(1, 2, 3))
+    for name in ("loss", "mse"):
+        np.testing.assert_allclose(written[0][name], each[[0, 2]].mean(), rtol=1e-6)
+        assert np.isnan(written[1][name]) and written[1].keys() == {"loss", "mse", "grad_norm"}
+    assert np.isfinite(written[1]["grad_norm"])
 
 
 class Spiral(nnx.Module):
