@@ -81,11 +81,11 @@ def load(
         if not faults:
             _note(cfg, before, overrides)
             config_lib.override(cfg, overrides)
+            if line := config_lib.given_up(before, cfg, overrides):
+                say(line)
             own = cfg.data.source in ("generated", "photographs") and "data.source" not in overrides
             if given.get("from") is not None and own:
                 config_lib.override(cfg, {"data.source": "official"}, overrides)
-            if line := config_lib.given_up(before, cfg, {*overrides, "data.source"}):
-                say(line)
         if not (faults or _asks_help(argv)):  # the check imports JAX
             check(cfg)
     except ValueError as error:
