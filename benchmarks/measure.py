@@ -41,10 +41,16 @@ def rounds(functions: Mapping[str, Callable[[], Any]], n: int, warmup: int = 2) 
     return seconds
 
 
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Median, least and largest, in milliseconds."""
+def summary(seconds: list[float], unit: float = 1e3) -> dict[str, float]:
+    """Median, least and largest, by default in milliseconds."""
     values = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
-    return {name: round(1e3 * value, 2) for name, value in values.items()}
+    return {name: round(unit * value, 2) for name, value in values.items()}
+
+
+def of_children() -> float:
+    """Seconds of the processor that finished children of this process have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def processor_seconds(function: Callable[[], Any], n: int) -> list[float]:

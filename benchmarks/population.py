@@ -10,7 +10,6 @@ hardly.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import of_children
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.ending import run_main
@@ -29,13 +29,12 @@ WAYS = ("population", "sweep", "train")
 def measured(words: list[str]) -> dict[str, float]:
     """Seconds of a command of `ssm-jax`: on the clock, and of the processor."""
     call = [sys.executable, "-c", "from ssm_jax.commands import main; main()", *words]
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before, start = of_children(), time.perf_counter()
     done = subprocess.run(call, capture_output=True, text=True)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, processor = time.perf_counter() - start, of_children() - before
     if done.returncode:
         raise RuntimeError(done.stderr[-2_000:])
-    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-    return {"wall_s": round(wall, 1), "processor_s": round(user + system, 1)}
+    return {"wall_s": round(wall, 1), "processor_s": round(processor, 1)}
 
 
 def row_of(way: str, members: int, config: str, options: list[str], data: Path) -> dict[str, Any]:

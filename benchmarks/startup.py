@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.measure import of_children, summary
 
 STEPS = 2  # of training: what takes the time is all that comes before, and the evaluation
 TRAIN = f"train --config=arrays --from=mine.npz --config.train.steps={STEPS}"
@@ -51,16 +51,17 @@ def measure_start(words: str, programs: str, n: int) -> dict[str, Any]:
                 kept = {FIRST: f"programs{i}", AGAIN: "programs", OFF: "off"}[programs]
                 more = ["--config.train.epochs=0", "--config.figures=false", f"--compiled={kept}"]
                 more += [f"--workdir=run{i}", "--data_dir=data"]
-            before, start = _children(), time.perf_counter()
+            before, start = of_children(), time.perf_counter()
             done = subprocess.run(
                 [*argv, *more], cwd=folder, env=environment, capture_output=True, text=True
             )
             wall.append(time.perf_counter() - start)
-            processor.append(_children() - before)
+            processor.append(of_children() - before)
             if done.returncode:
                 raise ValueError(f"ssm-jax {words}: {done.stderr.strip().splitlines()[-1]}")
     shown = {"started": f"ssm-jax {words}", "programs": programs or "none"}
-    return {**shown, "wall_s": _over(wall[1:]), "processor_s": _over(processor[1:]), "rounds": n}
+    over = {"wall_s": summary(wall[1:], 1), "processor_s": summary(processor[1:], 1)}
+    return {**shown, **over, "rounds": n}
 
 
 def environment_of_a_start() -> dict[str, str]:
@@ -74,14 +75,3 @@ def environment_of_a_start() -> dict[str, str]:
 def _write_series(path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(path, x=rng.normal(size=(60, 128, 2)), y=np.arange(60) % 2)
-
-
-def _children() -> float:
-    """Seconds of the processor that finished children of this process have taken."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _over(seconds: list[float]) -> dict[str, float]:
-    found = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
-    return {name: round(value, 2) for name, value in found.items()}
