@@ -15,6 +15,7 @@ are ours. All in float64.
 """
 
 import math
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,11 +118,10 @@ def gershgorin_spacing(damping: float = 0.5) -> float:
     Far from frequency 0, where G_jk = damping / (4 damping^2 + (v_j - v_k)^2), the entries of a row
     beside the diagonal add up to less than it where x coth x < 2, x = 2 pi damping / spacing.
     """
-    low, high = 1.0, 2.0  # of x; x coth x rises from 1.31 to 2.07
-    for _ in range(60):
-        x = (low + high) / 2
-        low, high = (x, high) if x / math.tanh(x) < 2 else (low, x)
-    return 2 * math.pi * damping / low
+    from scipy.optimize import brentq
+
+    # x coth x rises from 1.31 at 1 to 2.07 at 2
+    return 2 * math.pi * damping / brentq(lambda x: x / math.tanh(x) - 2, 1, 2, xtol=1e-15)
 
 
 class Descent(NamedTuple):
@@ -145,11 +145,8 @@ class Descent(NamedTuple):
         """Steps until the loss is at most this; inf if more than 1e15."""
         if self.loss(1e15) > loss:
             return math.inf
-        low, high = -1, 10**15  # too few, enough
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.loss(middle) <= loss else (middle, high)
-        return float(high)
+        enough = range(10**15)  # steps, the loss after which falls
+        return float(bisect_left(enough, True, key=lambda steps: self.loss(steps) <= loss))
 
 
 def descent(
