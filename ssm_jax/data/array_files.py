@@ -168,7 +168,7 @@ def _rectangular(
     ):
         raise ValueError(
             f"{name}: lengths must be {n:,} whole numbers from 1 to {L}, got {found.dtype} "
-            f"{found.shape}, {_range_of(found)}."
+            f"{found.shape}, {f'{found.min()} to {found.max()}' if found.size else 'none'}."
         )
     per_step, targets = False, y
     if targets is not None:
@@ -192,7 +192,3 @@ def _rectangular(
         steps, starts, found.astype(np.int64), targets, per_step, channels, tuple(named),
         where=lambda number, step: f"{name}[{number}, {step}]",
     )  # fmt: skip
-
-
-def _range_of(array: np.ndarray) -> str:
-    return f"{array.min()} to {array.max()}" if array.size else "none"

@@ -218,14 +218,10 @@ class ArrayDataset(Dataset):
         for split in self.splits if p.head == "classification" else ():
             counts = np.bincount(self._classes[split][self.rows[split]], minlength=self.n_classes)
             shown = ", ".join(f"{c} {n}" for c, n in zip(p.classes, counts, strict=True))
-            lines.append(
-                f"classes in {split}: {shown if len(counts) <= 20 else _spread_of(counts)}"
-            )
+            if len(counts) > 20:
+                shown = f"{len(counts)} of {counts.min()} to {counts.max()} examples"
+            lines.append(f"classes in {split}: {shown}")
         return lines + [f"WARNING: {remark}." for remark in self._remarks[:10]]
-
-
-def _spread_of(counts: np.ndarray) -> str:
-    return f"{len(counts)} of {counts.min()} to {counts.max()} examples"
 
 
 def open_arrays(
@@ -294,9 +290,8 @@ def open_arrays(
         known = preprocessing, (sha256, unseeded), remarks
         if memo is not None and keep:
             as_json = dataclasses.asdict(preprocessing)
-            with suppress(
-                OSError
-            ):  # a folder that cannot be written to costs the next start a pass
+            # A folder that cannot be written to costs the next start a pass
+            with suppress(OSError):
                 memo.parent.mkdir(parents=True, exist_ok=True)
                 write_json(memo, {"preprocessing": as_json, "hashes": known[1], "remarks": remarks})
     preprocessing, hashes, remarks = known

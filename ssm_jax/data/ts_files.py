@@ -115,9 +115,8 @@ class _Read:
                 "steps; a series has as many channels as the others, all equally long."
             )
         case = np.array(rows).T
-        there = np.flatnonzero(
-            ~np.isnan(case).all(axis=1)
-        )  # the archive fills up with missing ones
+        # The archive fills up with missing ones
+        there = np.flatnonzero(~np.isnan(case).all(axis=1))
         self.cases.append(case[: there[-1] + 1 if there.size else 1])
         self.places.append(number)
 

@@ -121,9 +121,8 @@ def run_one(
 
     def watched(step: int, value: float) -> str:
         if why := watch(step, value) if watch is not None else "":
-            write_json(
-                path / PRUNED, {"error": why, "step": step, **mark}
-            )  # while the run's lock is ours
+            # While the run's lock is ours
+            write_json(path / PRUNED, {"error": why, "step": step, **mark})
             ended.append(why)
         return why
 
