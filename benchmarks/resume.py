@@ -24,6 +24,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from benchmarks.processes import rows_of
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.ending import run_main
@@ -42,15 +43,7 @@ def train_command(options: list[str], workdir: Path) -> list[str]:
 
 def last_step(workdir: Path) -> int:
     """The newest step in the run's log, 0 if there is none."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_bytes().splitlines()[-2:] if path.exists() else []
-    steps = [0]
-    for line in lines:  # the last one may be half written
-        try:
-            steps.append(json.loads(line)["step"])
-        except ValueError:
-            continue
-    return max(steps)
+    return max((row["step"] for row in rows_of(workdir)), default=0)
 
 
 def interrupt_at(
