@@ -32,12 +32,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from ssm_jax.config import cli
 from ssm_jax.config.argv import Flag
 from ssm_jax.config.ending import run_main
 from ssm_jax.config.load import load_config
+from ssm_jax.tables import to_screen
 
 WHAT = (
     *("layers", "steps", "kernels", "peers", "streams", "startup", "large_file", "lambda_max"),
@@ -127,11 +127,8 @@ def measurements(values: dict[str, Any], cfg: ConfigDict | None) -> Iterator[dic
                     cfg.train.accumulate, cfg.model.remat = parts, remat
                 yield in_fresh_process(steps.planned_memory, cfg)
         return
-    if what == "large_file":
-        yield from large_file.measure_large_file(values["gigabytes"])
-        return
-    if what == "lambda_max":
-        yield from large_file.measure_lambda_max(values["gigabytes"])
+    if what in ("large_file", "lambda_max"):
+        yield from getattr(large_file, f"measure_{what}")(values["gigabytes"])
         return
     calls: Iterator[tuple[Any, ...]]  # a function and its arguments
     if cfg is not None and what == "buckets":
@@ -253,11 +250,8 @@ def cell(value: Any) -> str:
 def show(rows: list[dict[str, Any]]) -> None:
     """A table on the screen; times are medians and, in brackets, the least."""
     columns = {key: head for key, head in COLUMNS.items() if any(key in row for row in rows)}
-    table = Table()
-    for head in columns.values():
-        table.add_column(head, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell(row.get(key, "")) for key in columns))
+    texts = [[cell(row.get(key, "")) for key in columns] for row in rows]
+    table = to_screen(columns.values(), texts, no_wrap=True)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
