@@ -106,10 +106,9 @@ def _fitting(engine: str, values: Mapping[str, Any], words: Sequence[str]) -> No
         cli.fail(f"--mount={values['mount']} does not fit: it must be a whole path, as /work.")
     if values["sweep"] and values["nodes"] * values["processes"] > 1:
         cli.fail("--nodes and --processes are for one run; in a sweep each run is one process.")
-    if values["at_once"] and not values["sweep"]:
-        cli.fail("--at_once is for a sweep; give --sweep, or leave it out.")
-    if values["workers"] and not values["sweep"]:
-        cli.fail("--workers is for a sweep; give --sweep, or leave it out.")
+    for name in ("at_once", "workers"):
+        if values[name] and not values["sweep"]:
+            cli.fail(f"--{name} is for a sweep; give --sweep, or leave it out.")
     if values["at_once"] and engine == "sky":
         cli.fail("--at_once is not for sky; leave it out.")
     if values["follow"] and not values["submit"]:
