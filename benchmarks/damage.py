@@ -45,14 +45,6 @@ def _flip(path: Path, other: Path) -> None:
     path.write_bytes(content)
 
 
-def _cut(share: float) -> Damage:
-    def cut(path: Path, other: Path) -> None:
-        content = path.read_bytes()
-        path.write_bytes(content[: min(int(len(content) * share), max(len(content) - 1, 0))])
-
-    return cut
-
-
 def _delete(path: Path, other: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -92,9 +84,9 @@ def _change(change: Callable[[bytes], bytes]) -> Damage:
 
 OF_FILES: dict[str, Damage] = {
     "deleted": _delete,
-    "emptied": _cut(0),
-    "halved": _cut(0.5),
-    "torn": _cut(1),
+    "emptied": _change(lambda content: b""),
+    "halved": _change(lambda content: content[: len(content) // 2]),
+    "torn": _change(lambda content: content[:-1]),
     "flipped": _flip,
     "doubled": _change(lambda content: content * 2),
     "appended": _change(lambda content: content + b'{"step": 1, "kind": "x"}\n\xff'),
