@@ -268,12 +268,9 @@ def main(argv: list[str]) -> int:
         rows.append(row)
     show(rows)
     if values["out"] is not None:
-        from ssm_jax.files import replace_atomically
-        from ssm_jax.training.record import made_by
+        from ssm_jax.training.record import write_result
 
-        document = {"rows": rows, **made_by(["python", "-m", "benchmarks", *argv])}
-        values["out"].parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(values["out"], json.dumps(document, indent=1) + "\n")
+        write_result(values["out"], {"rows": rows}, ["python", "-m", "benchmarks", *argv])
     return 0
 
 

@@ -218,8 +218,7 @@ def layer_errors(kind: str, length: int) -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     flags = (Flag("out", "file for the result", kind=Path, writes="file"),)
     values = cli.load_flags(argv, flags=flags, about=__doc__ or "")
-    from ssm_jax.files import write_json
-    from ssm_jax.training.record import made_by
+    from ssm_jax.training.record import write_result
 
     cases = [("lra", alpha, length) for alpha in ALPHAS for length in LENGTHS]
     rows: list[dict[str, Any]] = []
@@ -236,9 +235,8 @@ def main(argv: list[str]) -> int:
             layers.append(layer_errors(kind, length))
             print("  ".join(f"{k} {v:.1e}" if k in WAYS else f"{v}" for k, v in layers[-1].items()))
     if values["out"] is not None:
-        kept = made_by(["python", "-m", "benchmarks.accuracy", *argv])
-        values["out"].parent.mkdir(parents=True, exist_ok=True)
-        write_json(values["out"], {"kernel": rows, "layers": layers, **kept})
+        found = {"kernel": rows, "layers": layers}
+        write_result(values["out"], found, ["python", "-m", "benchmarks.accuracy", *argv])
     return 0
 
 
