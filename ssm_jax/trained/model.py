@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from ssm_jax.data.preprocessing import Preprocessing
 from ssm_jax.layers.base import NoStateForm
-from ssm_jax.tasks import Task, find_task
-from ssm_jax.tasks.facts import Facts
+from ssm_jax.tasks import Facts, Task, find_task
 from ssm_jax.trained.predict import Predictor, has_filter, in_units, layers_of, plain, softmax
 
 

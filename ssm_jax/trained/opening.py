@@ -17,8 +17,7 @@ from safetensors.numpy import save as tensor_bytes
 
 from ssm_jax import config as config_lib
 from ssm_jax.files import default_data_dir, local_path, parse_json, replace_atomically
-from ssm_jax.tasks import find_task
-from ssm_jax.tasks.facts import stand_in
+from ssm_jax.tasks import find_task, stand_in
 from ssm_jax.trained.model import Trained
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint import manifest

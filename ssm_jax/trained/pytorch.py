@@ -16,7 +16,7 @@ from ssm_jax.data.preprocessing import Preprocessing
 from ssm_jax.data.series import numbered_channels
 from ssm_jax.files import local_path
 from ssm_jax.options.arguments import check_choice
-from ssm_jax.tasks.facts import kept
+from ssm_jax.tasks import kept
 from ssm_jax.trained.model import Trained
 from ssm_jax.trained.opening import SUFFIX, Weights, read_tensors
 from ssm_jax.training.record import made_by, setup_digest

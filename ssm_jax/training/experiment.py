@@ -21,8 +21,7 @@ from ssm_jax.data.prepare import DataPaths
 from ssm_jax.kernels.devices import DATA_AXIS
 from ssm_jax.layers import LAYERS
 from ssm_jax.progress import Progress, warn
-from ssm_jax.tasks import TASKS, check_sums, find_task
-from ssm_jax.tasks.facts import Watched, facts_of
+from ssm_jax.tasks import TASKS, Watched, check_sums, facts_of, find_task
 from ssm_jax.training import data_init, numerics, optim, plan, processes
 from ssm_jax.training import step as step_lib
 from ssm_jax.training.checkpoint.manifest import Identity, flatten
@@ -51,7 +50,7 @@ def batch_mesh() -> Mesh:
 class Experiment:
     """All that `loop.train_and_evaluate` needs, from a checked config and its data; never changed.
 
-    `built_from` has what the model reads of the data, as `tasks.facts.facts_of` has it. `mesh` has
+    `built_from` has what the model reads of the data, as `tasks.facts_of` has it. `mesh` has
     the devices, one axis for the batch; None: all of all processes. Its devices may be those of a
     topology: steps compile for them, and none runs. ValueError for a batch that does not split over
     the devices, or parameters without a group.

@@ -10,7 +10,7 @@ from flax import nnx
 from ssm_jax import config as config_lib
 from ssm_jax.config.load import load_config
 from ssm_jax.data.preprocessing import Preprocessing
-from ssm_jax.tasks.facts import kept
+from ssm_jax.tasks import kept
 from ssm_jax.trained import Trained
 from ssm_jax.trained.opening import Weights
 
@@ -72,8 +72,7 @@ def provenance(cfg):
 
 def moved(weights):
     """The model of a start, with other norms, running statistics and filters."""
-    from ssm_jax.tasks import find_task
-    from ssm_jax.tasks.facts import stand_in
+    from ssm_jax.tasks import find_task, stand_in
 
     build, options = find_task(weights.cfg.task).build_model, weights.cfg.model.to_dict()
     network = build(stand_in(weights.built_from), options, nnx.Rngs(params=jax.random.key(1)))

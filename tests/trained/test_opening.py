@@ -16,7 +16,7 @@ from safetensors.numpy import save as tensor_bytes
 from small_models import CAUSAL, S4, S5, SERIES_OF, trained
 
 import ssm_jax
-from ssm_jax.tasks.facts import Watched, facts_of, stand_in
+from ssm_jax.tasks import Watched, facts_of, stand_in
 from ssm_jax.trained import load
 from ssm_jax.trained.opening import arrays_of, read_tensors
 from ssm_jax.training.checkpoint.io import read_arrays, read_meta
