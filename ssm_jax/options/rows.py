@@ -106,14 +106,14 @@ SEED_OR_NOT = Range(-1, 2**32 - 1, whole=True)
 def _group(name: str, match: str) -> dict[str, Option]:
     """The rows of a group of parameters; every parameter belongs to exactly one."""
     about = 'regular expression, searched in blocks/0/ssm/C_ri; "": all others'
-    shape, shapes = "with warmup, as schedule.* says", ("cosine", "constant")
+    shape = "as schedule.* says, or without warmup at the peak rate throughout"
     optional = name not in ("A", "rest")
     rows = {
         "match": Option(match, about),
         "optional": Option(optional, "may match nothing (A_im: to divide A)"),
         "lr": Option(1e-3, "peak learning rate", Range(0)),
         "weight_decay": Option(0.0, "decoupled weight decay (AdamW)", Range(0)),
-        "schedule": Option("cosine", shape, choices=shapes),
+        "schedule": Option("cosine", shape, choices=("cosine", "constant")),
         "freeze": since_0_2(False, "not trained, keeps its bits"),
     }
     return {f"optim.groups.{name}.{key}": row for key, row in rows.items()}
