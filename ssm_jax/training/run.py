@@ -211,18 +211,22 @@ class OpenRun:
         for name, value in {**values, **none, "steps": 1.0}.items():
             self.window[name] = self.window.get(name, 0.0) + value
         if step % experiment.cfg.log.every == 0 or step == experiment.total_steps:
-            # A batch without a target has a gradient, of 0, and else only zeros that mean nothing
-            count, none_n = self.window.pop("steps"), self.window.pop(_NONE, 0.0)
-            some = count - none_n or math.nan
-            means = {
-                name: total / (count if name == "grad_norm" else some)
-                for name, total in self.window.items()
-            }
-            self.window = {}
-            rates = learning_rates(experiment.rows, experiment.schedule, step - 1)
-            self._write("train", step, {**means, **rates})
+            self._write_means(step)
             if (rate := progress.steps_per_second()) is not None:
                 self.timing.write("train", step, {"steps_per_second": rate})
+
+    def _write_means(self, step: int) -> None:
+        """Write the line of training: the means over the steps since the last one."""
+        # A batch without a target has a gradient, of 0, and else only zeros that mean nothing
+        count, none_n = self.window.pop("steps"), self.window.pop(_NONE, 0.0)
+        some = count - none_n or math.nan
+        means = {
+            name: total / (count if name == "grad_norm" else some)
+            for name, total in self.window.items()
+        }
+        self.window = {}
+        rates = learning_rates(self.experiment.rows, self.experiment.schedule, step - 1)
+        self._write("train", step, {**means, **rates})
 
     def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         self.log.write(kind, step, values)
@@ -269,6 +273,8 @@ class OpenRun:
         kind = "train_eval" if train.select_split == "train" else train.select_split
         self._write(kind, step, self.found)
         self.evaluated_at = step
+        if self.window and self.ends(step):  # patience has, between two lines
+            self._write_means(step)
         self.diagnose(state, step)
 
     def _unpromising(self, step: int) -> bool:

@@ -332,7 +332,7 @@ def test_other_rates_and_groups_keep_the_moments_and_the_schedule_counts_on(
 ALL = {
     "train__steps": 100, "train__eval_every": 5, "train__patience": 3, "train__ema": 0.9,
     "optim__freeze": "^encoder/", "schedule__shape": "constant", "train__select_metric": "loss",
-    "log__diagnostics": True, "optim__groups__rest__lr": 0.02,
+    "log__diagnostics": True, "optim__groups__rest__lr": 0.02, "log__every": 4,
 }  # fmt: skip
 
 
@@ -359,6 +359,9 @@ def test_training_ends_when_patience_does(whole):
     assert summary["best"] == {"step": rows[best]["step"], "value": losses[best]}
     assert (summary["steps"], summary["planned_steps"]) == (rows[-1]["step"], 100)
     assert summary["selected_by"] == "val loss" and experiment.total_steps == 100
+    logged, last = [row["step"] for row in read_metrics(path / "metrics.jsonl", "train")], rows[-1]
+    assert last["step"] % 4, "else its line is due"
+    assert logged == [*range(4, last["step"], 4), last["step"]], "the last steps have a line too"
 
 
 def test_the_average_is_evaluated_beside_and_the_frozen_is_the_parents(whole, reference):

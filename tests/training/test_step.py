@@ -255,6 +255,7 @@ def test_a_batch_without_a_target_has_no_part_in_the_loss_that_is_logged(parts):
     open_run = SimpleNamespace(
         experiment=about, profile=Profile(Path()), window={},
         _write=lambda kind, step, values: written.append(values),
+        _write_means=lambda step: OpenRun._write_means(open_run, step),
     )  # fmt: skip
     with Progress("train", 4) as progress:
         for k in range(4):
