@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_jax import config as config_lib
-from ssm_jax.progress import Progress, say
+from ssm_jax.progress import Progress, say, warn
 from ssm_jax.stop import StopRequest
 from ssm_jax.tasks import ANY
 from ssm_jax.training import processes, restart
@@ -262,6 +262,12 @@ class OpenRun:
         sign = 1 if self.experiment.ranking[1] == "max" else -1
         if math.isfinite(value) and (self.best is None or sign * value > sign * self.best["value"]):
             self.best = {"step": step, "value": value}
+        elif self.best is None:  # to its end it may be days
+            warn(
+                f"{train.select_split} {self.experiment.ranking[0]} is {value} at step {step:,}, "
+                "which chooses no checkpoint; a run without a finite one has no result. Look at "
+                f"the targets of {train.select_split}, or give another train.select_metric."
+            )
         known, epoch = self.experiment.cfg.reference, step / self.experiment.order.steps_per_epoch
         accuracy, bound = self.found.get("accuracy", 0.0), known.accuracy - known.margin
         if known.accuracy != 0 and epoch >= known.epoch and accuracy < bound:

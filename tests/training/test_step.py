@@ -268,6 +268,22 @@ def test_a_batch_without_a_target_has_no_part_in_the_loss_that_is_logged(parts):
     assert np.isfinite(written[1]["grad_norm"])
 
 
+def test_the_first_evaluation_says_that_it_chooses_nothing(capsys):
+    """Of a validation part without targets that was said after the last step."""
+    cfg = SimpleNamespace(
+        train=SimpleNamespace(select_split="val"), reference=SimpleNamespace(accuracy=0, margin=0)
+    )
+    about = SimpleNamespace(cfg=cfg, ranking=("loss", "min"), order=SimpleNamespace())
+    about.order.steps_per_epoch = 5
+    open_run = SimpleNamespace(
+        experiment=about, best=None, window={}, _write=lambda *_: None, diagnose=lambda *_: None
+    )
+    for step, value, said in ((5, np.nan, True), (10, 1.5, False), (15, np.inf, False)):
+        OpenRun.take(open_run, {"loss": value}, None, step)
+        assert ("val loss is nan at step 5, which chooses no" in capsys.readouterr().err) == said
+    assert open_run.best == {"step": 10, "value": 1.5}
+
+
 class Spiral(nnx.Module):
     """One parameter z, complex or as two real ones; Re z and Im z should become 1 and 2."""
 
