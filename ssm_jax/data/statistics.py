@@ -39,7 +39,7 @@ def check_finite(part: Series, missing: str) -> np.ndarray:
                     raise ValueError(f"{place}: {value}{hint}.")
                 if missing != "refuse":
                     block = np.nan_to_num(block)
-                if max(block.max(), -block.min()) > _LARGE:
+                if max(float(block.max()), -float(block.min())) > _LARGE:  # more than float16 has
                     largest = np.maximum(largest, np.abs(block).max(axis=0))
                 advance(b - a)
     return largest

@@ -1,5 +1,7 @@
 """Splits, statistics, windows and baselines of a user's series, against loops over the arrays."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -511,6 +513,14 @@ def test_a_target_whose_square_is_infinite_is_refused(tmp_path, head, standardiz
             continue
         with pytest.raises(ValueError, match=r"target .* has 1e\+30 outside of training, the squ"):
             opened(path, head, **where)
+
+
+def test_half_precision_is_read_without_a_word(tmp_path):
+    x = RNG.normal(size=(20, 9, 2)).astype(np.float16)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(20) % 2)
+    with warnings.catch_warnings(action="error"):
+        p = opened(tmp_path / "a.npz", split="time").preprocessing
+    np.testing.assert_allclose(p.mean, x[:14].astype(float).mean(axis=(0, 1)), rtol=1e-12)
 
 
 def test_a_split_that_is_not_there_is_named(tmp_path):
