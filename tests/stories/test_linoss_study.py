@@ -48,6 +48,11 @@ def test_variation_is_of_the_start_and_of_the_tested_checkpoint(tmp_path):
         assert found[f"high_{when}"] == pytest.approx(high)
     turned = sorted(x for layer in "ab" for x in kept[20][f"{layer}:drift_im"].ravel())
     assert found["moved"] == pytest.approx((turned[9] + turned[10]) / 2)
+    whole = (path := tmp_path / "diagnostics/0.npz").read_bytes()
+    for left in (b"", b"no zip", whole[:300], whole[:-100], None):
+        path.unlink() if left is None else path.write_bytes(left)
+        with pytest.raises(ValueError, match=r"0\.npz, whose variation .* remove .* trained anew"):
+            study.with_variation(run)
 
 
 def test_a_study_without_diagnostics_is_refused_before_it_trains(tmp_path, capsys):

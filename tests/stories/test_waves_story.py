@@ -88,6 +88,9 @@ def test_runs_that_end_early_are_drawn_as_far_as_they_go(tmp_path):
     (axes, *_) = waves_figure(steps, errors, "").axes
     means = [line.get_ydata() for line in axes.lines if line.get_linewidth() == 2]
     np.testing.assert_array_equal(means[0], [0.5 + 1, np.nan, np.nan])
+    (tmp_path / "3/metrics.jsonl").unlink()  # a curve less would go unseen
+    with pytest.raises(ValueError, match=r"3.metrics\.jsonl has no errors of 3, .* remove .*3 and"):
+        errors_of(runs)
 
 
 def test_a_study_says_in_what_its_runs_differ(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,9 +65,16 @@ def with_variation(run: FinishedRun) -> FinishedRun:
     """
     test = dict(run.summary["test"])
     for when, step in (("before", 0), ("after", run.summary["best"]["step"])):
-        with np.load(Workdir(run.path).diagnostics / f"{step}.npz") as arrays:
-            rows = [arrays[k].reshape(-1, BANDS) for k in arrays if k.endswith(":variation")]
-            angles = [arrays[k].ravel() for k in arrays if k.endswith(":drift_im")]
+        path = Workdir(run.path).diagnostics / f"{step}.npz"
+        try:
+            with np.load(path) as arrays:
+                rows = [arrays[k].reshape(-1, BANDS) for k in arrays if k.endswith(":variation")]
+                angles = [arrays[k].ravel() for k in arrays if k.endswith(":drift_im")]
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path}, whose variation the study shows, cannot be read ({error}); remove "
+                f"{run.path} and give the command again: it is trained anew."
+            ) from None
         by_band = np.concatenate(rows).mean(axis=0, dtype=np.float64)
         test[f"low_{when}"], test[f"high_{when}"] = float(by_band[:-1].sum()), float(by_band[-1])
     test["moved"] = float(np.median(np.concatenate(angles)))

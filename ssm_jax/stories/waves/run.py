@@ -50,6 +50,12 @@ def errors_of(runs: Sequence[FinishedRun]) -> tuple[np.ndarray, dict[str, dict[s
         run.name: {row["step"]: row for row in read_metrics(Workdir(run.path).metrics, "val")}
         for run in runs
     }
+    for run in runs:
+        if not logs[run.name]:
+            raise ValueError(
+                f"{Workdir(run.path).metrics} has no errors of {run.name}, which the study shows; "
+                f"remove {run.path} and give the command again: it is trained anew."
+            )
     steps = sorted({step for log in logs.values() for step in log})
     rows = {name: [log.get(step, {}) for step in steps] for name, log in logs.items()}
     errors = {}
