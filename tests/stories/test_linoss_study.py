@@ -58,6 +58,17 @@ def test_variation_is_of_the_start_and_of_the_tested_checkpoint(tmp_path):
             study.with_variation(run)
 
 
+def test_the_table_names_the_metrics_that_it_has():
+    """It said accuracy and points whatever the task measures."""
+    for metrics, heads in (
+        (("error", "accuracy"), ["test accuracy, in waves error", "to alpha = 1, points"]),
+        (("accuracy",), ["test accuracy", "to alpha = 1, points"]),
+        (("mse",), ["test mse", "to alpha = 1"]),
+    ):
+        assert [*study.columns_of(metrics)][2:4] == heads
+    assert [*study.COLUMNS] == [*study.columns_of(("error", "accuracy"))]
+
+
 def test_the_docs_say_how_far_training_moved_the_variation():
     """They had one factor for a set, 1.7, where the arms of alpha = 10 are at 2.9 in the figure."""
     cells = json.loads((ROOT / "results/linoss/story.json").read_text())["cells"]
@@ -111,6 +122,8 @@ def test_the_study_trains_and_shows_what_alpha_changes(tmp_path, compile_once, m
     assert [(c["set"], c["alpha"]) for c in results["cells"]] == [(name, 1), (name, 10)]
     usual, wide = results["cells"]
     assert usual["against_1"] is None and wide["metric"] == "error"
+    heads = (folder / "table.md").read_text().splitlines()[0].strip("| ").split(" | ")
+    assert heads[2:4] == ["test error", "to alpha = 1"]
     gaps = [wide["seeds"][seed]["error"] - usual["seeds"][seed]["error"] for seed in "01"]
     assert wide["against_1"]["mean"] == pytest.approx(np.mean(gaps))
     assert wide["against_1"]["half_width"] == pytest.approx(

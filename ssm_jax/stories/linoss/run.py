@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,8 @@ def run_story(studies: Mapping[str, tuple[ConfigDict, Job]], seeds: int, job: Jo
     remarks += [f"{name}: {line}" for name, (_, lines) in each.items() for line in lines]
     notes = " ".join(cfg.notes for cfg, _ in studies.values())
     title = "LinOSS: test metric and total variation under alpha"
-    return publish(job, (shared, remarks), notes, found, COLUMNS, title, figure)
+    columns = columns_of(dict.fromkeys(cell["metric"] for cell in found))
+    return publish(job, (shared, remarks), notes, found, columns, title, figure)
 
 
 def with_variation(run: FinishedRun) -> FinishedRun:
@@ -103,17 +104,25 @@ def _difference(cell: Cell) -> str:
     return form.format(scale * found["mean"], scale * found["half_width"])
 
 
-COLUMNS: Columns = {
-    "set": "{set}",
-    "alpha": "{alpha:g}",
-    "test accuracy, in waves error": _metric,
-    "to alpha = 1, points": _difference,
-    "V low: before": with_spread("low_before", "{:.2g}".format),
-    "after": with_spread("low_after", "{:.2g}".format),
-    "V high: before": with_spread("high_before", "{:.2g}".format),
-    "after ": with_spread("high_after", "{:.2g}".format),
-    "median pole moved, rad / sample": with_spread("moved", "{:.3f}".format),
-}
+def columns_of(metrics: Collection[str]) -> Columns:
+    """The columns of the table, of sets with these metrics."""
+    shares = "accuracy" in metrics
+    ordered = sorted(metrics, key=lambda name: name != "accuracy")
+    named = ["in waves error" if shares and name == "error" else name for name in ordered]
+    return {
+        "set": "{set}",
+        "alpha": "{alpha:g}",
+        f"test {', '.join(named)}": _metric,
+        "to alpha = 1" + ", points" * shares: _difference,
+        "V low: before": with_spread("low_before", "{:.2g}".format),
+        "after": with_spread("low_after", "{:.2g}".format),
+        "V high: before": with_spread("high_before", "{:.2g}".format),
+        "after ": with_spread("high_after", "{:.2g}".format),
+        "median pole moved, rad / sample": with_spread("moved", "{:.3f}".format),
+    }
+
+
+COLUMNS = columns_of(("error", "accuracy"))
 
 
 def alpha_figure(found: Sequence[Cell]) -> Figure:
