@@ -20,6 +20,7 @@ from ssm_jax.stories.denoise.run import (
     GRID,
     STORY,
     Shown,
+    bias_of,
     gain_of,
     gains_figure,
     judge,
@@ -157,6 +158,14 @@ def test_what_passes_is_the_square_of_the_response_at_the_tone(alpha, beta):
 )
 def test_a_verdict_is_a_comparison_with_the_reference(low, high, word):
     assert judge(low / high, reference=100.0) == word
+
+
+def test_models_that_let_nothing_pass_have_no_verdict():
+    """The study trained them and ended with a division by zero."""
+    assert bias_of(3.0, 2.0) == 1.5 and bias_of(1.0, 0.0) == np.inf
+    nothing = bias_of(0.0, 0.0)
+    assert np.isnan(nothing) and judge(nothing, 100.0) == judge(5.0, nothing) == "-"
+    assert judge(np.inf, 100.0) == "strengthened" and judge(100.0, np.inf) == "weakened"
 
 
 def test_the_grid_is_what_the_config_sweeps_and_holds_the_story():

@@ -49,7 +49,7 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
         return EXIT_STOPPED
     found = by_setting(runs)
     for one in found:
-        one["bias"] = one["mean"]["passed_low"] / one["mean"]["passed_high"]
+        one["bias"] = bias_of(one["mean"]["passed_low"], one["mean"]["passed_high"])
     by_knobs = {(one["alpha"], one["beta"]): one for one in found}
     reference = by_knobs[*REFERENCE.values()]
     for one in found:
@@ -63,9 +63,18 @@ def run_story(cfg: ConfigDict, settings: Sequence[Mapping[str, Any]], seeds: int
     return publish(job, about(runs), cfg.notes, found, COLUMNS, title, *figures)
 
 
+def bias_of(low: float, high: float) -> float:
+    """The share of low stripes that passes over that of high ones; NaN where neither do."""
+    if high:
+        return low / high
+    return math.inf if low else math.nan
+
+
 def judge(bias: float, reference: float) -> str:
     """What a model does to the bias of the reference, alpha = 1 and beta = 0: to the share of the
-    energy of low stripes that passes over that of high ones."""
+    energy of low stripes that passes over that of high ones. "-" where one of them is NaN."""
+    if math.isnan(bias) or math.isnan(reference):
+        return "-"
     if bias < 1:
         return "reversed"
     if bias < reference / FACTOR:
