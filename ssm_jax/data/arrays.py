@@ -272,6 +272,8 @@ def open_arrays(
         if (value := getattr(options, f.name)) != f.default and f.name != "season"
     }
     used |= {"head": head}
+    if options.decorrelate and options.elapsed:
+        used |= {"decorrelated": "channels"}  # once with the share that is over as one of them
     seed = {"seed": data["seed"]}
     looked = {"form": 3, "used": used | seed, "counts": [len(rows[s]) for s in SPLITS]}
     looked |= {"padded_length": data["padded_length"]}

@@ -177,7 +177,8 @@ def _decorrelating(
         )
     if (length := int(lengths[0])) > LONGEST:
         raise ValueError(f"{asked} takes at most {LONGEST:,} steps; these series have {length:,}.")
-    series = (found.inputs(train.steps[train.of(int(row))]) for row in rows["train"])
+    plain = replace(found, elapsed=False)  # which is added to what is decorrelated
+    series = (plain.inputs(train.steps[train.of(int(row))]) for row in rows["train"])
     R_LL = autocorrelation_matrix(series, length)
     return replace(found, decorrelation=packed(whitening(R_LL, eps)))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from ssm_jax.data.preprocessing import (
     unpacked,
     whitening,
 )
+from ssm_jax.data.series import sha256_of_files
 from ssm_jax.layers.base import NoStateForm
 from ssm_jax.training import loop
 from ssm_jax.training.experiment import build
@@ -68,6 +71,18 @@ def test_lambda_max_of_training_becomes_nearly_1(tmp_path):
     assert before[-1] > 15  # of L, the most there can be
     np.testing.assert_allclose(after, before / (before + EPS * before.mean()), atol=1e-5)
     assert 0.999 < after[-1] < 1
+
+
+def test_the_share_that_is_over_has_no_part_in_the_matrix(tmp_path):
+    """It was taken for one of the channels; a run of that matrix is one of other data."""
+    cfg = config(tmp_path)
+    cfg.data.arrays.elapsed = True
+    beside = open_arrays("classification", cfg.data.to_dict(), tmp_path / "mine.npz")
+    alone = opened(tmp_path)
+    np.testing.assert_array_equal(inputs_of(beside)[..., 1:], inputs_of(alone))
+    used = {"decorrelate": EPS, "elapsed": True, "head": "classification", "seed": cfg.data.seed}
+    text = sha256_of_files([tmp_path / "mine.npz"]) + json.dumps(used, sort_keys=True)
+    assert beside.provenance.sha256 != hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_the_matrix_is_the_symmetric_inverse_root():
