@@ -18,7 +18,7 @@ from ssm_jax.layers import LAYERS, S4D
 from ssm_jax.training import loop
 from ssm_jax.training.diagnose import Diagnostics, cut, numbers_of, write_arrays
 from ssm_jax.training.logs import read_metrics
-from ssm_jax.training.runs.tables import _states
+from ssm_jax.training.runs.tables import _states, print_analysis
 
 
 def read_arrays(folder):
@@ -76,7 +76,7 @@ def test_equal_arrays_are_equal_bytes_and_a_restart_cuts_them(tmp_path):
     assert not read_arrays(tmp_path / "none")
 
 
-def test_analyze_explains_a_checkpoint_and_leaves_the_run_as_it_is(run, data_dir, tmp_path):
+def test_analyze_explains_a_checkpoint_and_leaves_the_run_as_it_is(run, data_dir, tmp_path, capsys):
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     out = tmp_path / "out"
     checkpoint = run / "checkpoints/60"
@@ -94,6 +94,12 @@ def test_analyze_explains_a_checkpoint_and_leaves_the_run_as_it_is(run, data_dir
     assert "Total variation" in done.stdout and "Gradient by Im a" in done.stdout
     assert (out / "poles.png").stat().st_size > 10_000
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert "Filter: beta" in done.stdout
+    for layer in result["layers"]:  # as layers without a filter have it
+        layer["before"]["beta"] = layer["after"]["beta"] = [0.0, 0.0, 0.0]
+    print_analysis(result)
+    printed = capsys.readouterr().out
+    assert "Filter: beta" not in printed and "Gradient by Im a" in printed
 
 
 def test_a_layer_that_is_one_system_has_one_count():

@@ -213,8 +213,15 @@ def print_analysis(result: Mapping[str, Any]) -> None:
     title = "Poles: |change of Im a| and of Re a, times the first dt; median / max"
     head = ("Im a dt, rad", "Re a dt", "Im a, spacings", "with dt, rad", "aliased")
     table(title, head, poles)
-    title = "Filter: beta of the channels, least / median / most"
-    table(title, ends, lambda e: (" / ".join(f"{b:.3g}" for b in e[end]["beta"]) for end in ends))
+    filtered = [entry for entry in layers if any(any(entry[end]["beta"]) for end in ends)]
+    if filtered:  # beta = 0 is no filter
+        title = "Filter: beta of the channels, least / median / most"
+        table(
+            title,
+            ends,
+            lambda e: (" / ".join(f"{b:.3g}" for b in e[end]["beta"]) for end in ends),
+            filtered,
+        )
     counted = [entry for entry in layers if "hankel" in entry["after"]]
     if counted:
         title = "Hankel singular values: states that hold a share of their sum, before > after"
