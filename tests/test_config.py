@@ -1,5 +1,8 @@
 """The options: every rule can fail, every option but the cosmetic ones names the run."""
 
+import math
+import re
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -151,6 +154,18 @@ def test_a_value_out_of_range_is_named(key):
     assert any(
         line.startswith(f"{key}={WRONG[key]!r} ") for line in str(refused.value).splitlines()
     )
+
+
+def test_a_range_as_it_is_printed_says_whether_its_ends_are_in_it():
+    every = {key: row for task in TASKS for key, row in config.rows(config.default(task)).items()}
+    printed = {key: (row, re.search(r"(\S+)\.\.(\d\S*)( without (.*))?$", row.within.short))
+               for key, row in every.items() if row.within}  # fmt: skip
+    ends = [(key, row.within, *m.group(1, 2, 4)) for key, (row, m) in printed.items() if m]
+    assert len(ends) > 20
+    for key, within, low, high, out in ends:
+        for end in {low, high} - {"2^32-1", f"{math.pi:.10g}"}:
+            number = int(end) if within.whole else float(end)
+            assert within.holds(number) == (end not in (out or "").split(" and ")), key
 
 
 @pytest.mark.parametrize("key", ["seed", "data.seed", "model.init_seed"])

@@ -52,10 +52,11 @@ class Range(NamedTuple):
 
     @property
     def short(self) -> str:
-        """The same as signs: > 0, >= 1, 0..1."""
+        """The same as signs: > 0, >= 1, 0..1, 0..1 without 1."""
         if self.high < math.inf:
             high = "2^32-1" if self.high == SEED.high else f"{self.high:.10g}"
-            return f"{self.low:g}..{high}"
+            out = [f"{self.low:g}"] * self.above + [high] * self.below
+            return f"{self.low:g}..{high}" + (f" without {' and '.join(out)}" if out else "")
         return f"{'>' if self.above else '>='} {self.low:g}"
 
 
