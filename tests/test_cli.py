@@ -232,6 +232,15 @@ def test_values_are_checked_after_the_overrides(experiment, capsys):
     assert lines[0].startswith("model.pool='man'") and lines[1].startswith("model.depth=0")
 
 
+@pytest.mark.parametrize(
+    "option", ["schedule.shape=linear", "data.arrays.test=1.5"], ids=["unread", "out of range"]
+)
+def test_one_wrong_value_is_one_line(option, capsys):
+    """A value that is refused neither changes other options nor breaks a second rule."""
+    name = "arrays" if "arrays" in option else "lra/listops"
+    assert fault(capsys, f"--config={name}", f"--config.{option}").startswith(option.split("=")[0])
+
+
 def test_another_layer_says_which_options_of_the_config_it_gives_up(capsys):
     cfg = load("--config=copying", "--config.model.layer=lru", "--config.model.d_model=8").cfg
     assert (cfg.model.layer, cfg.model.d_model, cfg.model.real_transform) == ("lru", 8, "exp")

@@ -88,6 +88,8 @@ def load(
                 config_lib.override(cfg, {"data.source": "official"}, overrides)
         if not (faults or _asks_help(argv)):  # the check imports JAX
             check(cfg)
+            if line := config_lib.given_up(before, cfg, {*overrides, "data.source"}):
+                say(line)
     except ValueError as error:
         faults += str(error).splitlines()
     if _asks_help(argv):

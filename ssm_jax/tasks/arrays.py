@@ -71,7 +71,7 @@ def _faults(head: str, data: Mapping[str, Any]) -> Iterator[str]:
                 "its end."
             )
     val, test = data["arrays"]["val"], data["arrays"]["test"]
-    if val + test >= 1:
+    if val + test >= 1 and max(val, test) <= 0.5:  # more is out of their ranges, which is said
         yield (
             f"data.arrays.val={val} and data.arrays.test={test} leave nothing for training; their "
             "sum must be below 1."
