@@ -4,11 +4,13 @@ import math
 import re
 
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
 from ssm_jax import config
 from ssm_jax.config import check as config_check
 from ssm_jax.config.load import load_config, shipped
+from ssm_jax.layers import S4D
 from ssm_jax.tasks import TASKS, find_task
 
 
@@ -154,6 +156,22 @@ def test_a_value_out_of_range_is_named(key):
     assert any(
         line.startswith(f"{key}={WRONG[key]!r} ") for line in str(refused.value).splitlines()
     )
+
+
+def test_a_value_that_only_float32_puts_out_of_range_says_so():
+    """1e-300 is greater than 0, and 0 in float32."""
+    for key, value, said in (
+        ("optim.eps", 1e-300, "greater than 0 in float32"),
+        ("train.ema", 1 - 1e-10, "at least 0 and below 1 in float32"),
+        ("optim.eps", 0.0, "greater than 0"),
+    ):
+        with pytest.raises(ValueError) as refused:
+            config_check.check(changed(key, value))
+        assert str(refused.value).endswith(f" is out of range; it must be {said}.")
+    with pytest.raises(ValueError, match="alpha must be positive and finite in float32, got 1e-39"):
+        S4D(4, alpha=1e-39, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"d_state must be an integer, at least 1, got 2\.5\.$"):
+        S4D(4, d_state=2.5, rngs=nnx.Rngs(0))
 
 
 def test_a_range_as_it_is_printed_says_whether_its_ends_are_in_it():

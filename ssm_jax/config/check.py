@@ -49,7 +49,9 @@ def fault_of(key: str, value: Any, option: Option) -> str | None:
         return _unknown(key, value, option.choices)
     if option.within is None or option.within.holds(value):
         return None
-    bounds = str(option.within).removesuffix(" and finite").replace("positive", "greater than 0")
+    bounds = (
+        option.within.unlike(value).replace(" and finite", "").replace("positive", "greater than 0")
+    )
     if option.within.whole and option.within.high == SEED.high:
         bounds = f"at least {option.within.low} and below 2^32 = {2**32}"
     elif isinstance(value, float) and abs(value) > LARGEST:

@@ -86,7 +86,9 @@ def check(owner: str, arguments: Mapping[str, Any], *others: str) -> None:
             if not allowed.holds(value):
                 whole = isinstance(value, numbers.Integral) and not isinstance(value, BOOLS)
                 kind = "an integer, " if allowed.whole and not whole else ""
-                raise ValueError(f"{owner}: {name} must be {kind}{allowed}, got {value!r}.")
+                raise ValueError(
+                    f"{owner}: {name} must be {kind}{allowed.unlike(value)}, got {value!r}."
+                )
         elif isinstance(allowed, tuple):
             check_choice(owner, name, value, allowed)
         elif allowed is bool and not isinstance(value, BOOLS):

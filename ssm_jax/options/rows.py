@@ -43,6 +43,12 @@ class Range(NamedTuple):
         below = not self.below or rounded < self.high
         return math.isfinite(rounded) and self.low <= number <= self.high and above and below
 
+    def unlike(self, value: Any) -> str:
+        """What a value should be that it is not: of one that rounding puts out, in float32."""
+        number = isinstance(value, float) and not self.whole
+        inside = number and self.low < value < self.high
+        return f"{self}{' in float32' * inside}"
+
     def __str__(self) -> str:
         bound = f"{'above' if self.above else 'at least'} {self.low:g}"
         low = "positive" if self.above and self.low == 0 else bound
