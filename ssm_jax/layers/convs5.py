@@ -150,12 +150,13 @@ class ConvS5(SharedModes):
             A, dt = A_N[None, None], dt_N[None, None] * (scale[:, :, None] if scale.ndim else scale)
             z, phase = exponent(A, dt, self.discretization)
             _, gain = DISCRETIZE[self.discretization](A, dt)
-            v_BT2PN = frames_to_modes(v_BTYXH, B_WWHN).reshape(B, -1, 2, Y * X, N)
+            T = v_BTYXH.shape[1]
+            v_BT2PN = frames_to_modes(v_BTYXH, B_WWHN).reshape(B, T, 2, Y * X, N)
             v_BTPN = jax.lax.complex(v_BT2PN[:, :, 0], v_BT2PN[:, :, 1])
             return *jax.tree.map(over_steps, (z, phase)), over_steps(gain) * v_BTPN
 
         def outputs(x_BTPN: Array) -> Array:
-            x_BTYXN = x_BTPN.reshape(B, -1, Y, X, N)
+            x_BTYXN = x_BTPN.reshape(B, x_BTPN.shape[1], Y, X, N)
             return read_out_frames(jnp.stack([x_BTYXN.real, x_BTYXN.imag], axis=2), C_WWNH)
 
         x0_BPN = state.reshape(B, Y * X, N)

@@ -162,6 +162,8 @@ def test_nothing_comes_of_nothing(shape):
     assert y.shape == shape
     state, y = model.step(state, np.zeros(shape)[:, 0])
     assert state.shape == (shape[0], *shape[2:4], N) and y.shape == shape[:1] + shape[2:]
+    assert model(np.zeros(shape), step_scale=np.ones(shape[:2])).shape == shape
+    assert model(np.zeros(shape), starts_BL=np.zeros(shape[:2], bool)).shape == shape
 
 
 def test_gradients_and_their_memory():
