@@ -67,7 +67,7 @@ def load(
     flags = (*flags, PRINT_CONFIG, HELP)
     group = group if any(word.startswith(f"--{group}.") for word in argv) else ""
     given, faults = parse(argv, (*_options(config_lib.rows(), group), *flags))
-    cfg = None
+    cfg, line = None, ""
     try:
         spec = given.get("config", "")
         cfg = (None if spec else base(given)) or read_config(spec)
@@ -81,14 +81,13 @@ def load(
         if not faults:
             _note(cfg, before, overrides)
             config_lib.override(cfg, overrides)
-            if line := config_lib.given_up(before, cfg, overrides):
-                say(line)
+            line = config_lib.given_up(before, cfg, overrides)
             own = cfg.data.source in ("generated", "photographs") and "data.source" not in overrides
             if given.get("from") is not None and own:
                 config_lib.override(cfg, {"data.source": "official"}, overrides)
         if not (faults or _asks_help(argv)):  # the check imports JAX
             check(cfg)
-            if line := config_lib.given_up(before, cfg, {*overrides, "data.source"}):
+            if line:
                 say(line)
     except ValueError as error:
         faults += str(error).splitlines()
